@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fdl_http.h - FETCH: HTTP/1.1 answers, read strictly. Pure functions over buffers, no I/O.
+ *
+ * Rules: RFC 9112 (framing) and RFC 9110 (ranges, validators), with the limits of
+ * FDL_HTTP_*. Whatever is doubtful is refused: a downloader that guesses where a body
+ * ends writes the guess to a disk. */
+#ifndef FDL_HTTP_H
+#define FDL_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fdl_err.h"
+
+#define FDL_HTTP_HEAD_MAX (64 * 1024)
+#define FDL_HTTP_FIELDS_MAX 128
+#define FDL_HTTP_LINE_MAX (8 * 1024)
+#define FDL_HTTP_1XX_MAX 8
+#define FDL_HTTP_CHUNK_EXT_MAX 256
+#define FDL_HTTP_CHUNK_EXT_TOTAL_MAX (64 * 1024)
+#define FDL_HTTP_TRAILER_MAX (8 * 1024)
+#define FDL_HTTP_ETAG_MAX 512
+
+/* A piece of the head buffer: not NUL-terminated. */
+struct fdl_str {
+    const char *ptr; /* BORROWED from the buffer given to fdl_http_parse_head() */
+    size_t len;
+};
+
+struct fdl_http_field {
+    struct fdl_str name;
+    struct fdl_str value; /* without surrounding white space */
+};
+
+enum fdl_http_framing {
+    FDL_HTTP_NO_BODY,
+    FDL_HTTP_LENGTH,
+    FDL_HTTP_CHUNKED,
+    FDL_HTTP_UNTIL_CLOSE,
+};
+
+struct fdl_http_range {
+    uint64_t first;
+    uint64_t last;  /* inclusive */
+    uint64_t total; /* UINT64_MAX where the server said `*` */
+};
+
+struct fdl_http_head {
+    int minor_version; /* HTTP/1.x */
+    int status;
+    size_t n_fields;
+    struct fdl_http_field fields[FDL_HTTP_FIELDS_MAX];
+    enum fdl_http_framing framing;
+    uint64_t content_length; /* with FDL_HTTP_LENGTH */
+    bool keep_alive;
+    bool has_range;              /* a valid Content-Range with first-last (206) */
+    bool has_unsatisfied_range;  /* `bytes * / N` (416): range.total is N */
+    struct fdl_http_range range; /* only where has_range or has_unsatisfied_range */
+    bool encoded;                /* a Content-Encoding other than identity */
+    bool multipart;              /* Content-Type: multipart/byteranges */
+    struct fdl_str etag;         /* with its quotes (and W/), empty where absent or malformed */
+    bool etag_strong;
+    struct fdl_str last_modified;
+    bool last_modified_strong;   /* at least 60 s before Date (RFC 9110, 8.8.2.2) */
+    struct fdl_str location;
+    struct fdl_str content_type;
+    int64_t retry_after_s; /* -1 where absent or garbage; HTTP-date is judged against Date */
+};
+
+/* Parses a head that lies at buf[0..len).
+ * Returns the bytes it took (> 0, the body starts there), 0 where more bytes are needed
+ * (never for len >= FDL_HTTP_HEAD_MAX), or FDL_E_HTTP_PROTOCOL with the reason in err.
+ * 1xx heads are returned like others: skipping (at most FDL_HTTP_1XX_MAX) is the caller's.
+ * Content-Range is judged only for 206 and 416. */
+long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
+                         struct fdl_err *err);
+
+/* The value of the first field with that name (case-insensitive), or an empty string. */
+struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char *name);
+
+/* Chunked transfer coding (RFC 9112, 7.1), decoded in place of framing only: the decoder
+ * tells which bytes of the input are body. */
+struct fdl_http_chunked {
+    int state;             /* private */
+    uint64_t left;         /* body bytes left in the present chunk */
+    uint64_t digits;       /* private */
+    size_t ext_len;        /* private */
+    size_t ext_total;      /* private */
+    size_t trailer_len;    /* private */
+    size_t line_len;       /* private */
+    bool done;             /* the last chunk and the trailer have been read */
+};
+
+void fdl_http_chunked_init(struct fdl_http_chunked *c);
+
+/* Looks at in[0..len). Consumes framing until body bytes come; then sets
+ * *body_off and *body_len to the body bytes that lie in the input (possibly 0).
+ * Returns the bytes consumed, body included; call again with the rest.
+ * FDL_E_HTTP_PROTOCOL on anything that is not exactly the grammar. */
+long fdl_http_chunked_feed(struct fdl_http_chunked *c, const char *in, size_t len,
+                           size_t *body_off, size_t *body_len, struct fdl_err *err);
+
+/* Seconds since 1970 of an IMF-fixdate (also RFC 850 and asctime forms), -1 where malformed. */
+int64_t fdl_http_parse_date(const char *s, size_t len);
+
+struct fdl_http_request {
+    const char *target; /* origin-form: path and query, or absolute-form for a plain proxy */
+    const char *host;   /* value of the Host field */
+    uint64_t first;     /* with ranged */
+    uint64_t last;      /* inclusive; UINT64_MAX = open-ended */
+    bool ranged;
+    const char *if_range;    /* strong ETag or date, NULL for none; only sent with ranged */
+    const char *user_agent;
+    const char *extra; /* whole header lines, each ended by CRLF, already checked; or NULL */
+};
+
+/* Renders a GET with `Accept-Encoding: identity` and `Want-Repr-Digest`. Returns the length,
+ * or FDL_E_USAGE where it does not fit or a part holds CR, LF or NUL. */
+long fdl_http_render_get(const struct fdl_http_request *req, char *out, size_t cap,
+                         struct fdl_err *err);
+
+#endif

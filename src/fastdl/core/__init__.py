@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Cython boundary to csrc/: convert, release the GIL, call, raise."""

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that fastdl raises on purpose.
+
+One table gives each class its exit code, its name and whether a retry can help;
+the command line, the agent's answers, the API and the documentation all read it
+from here. The C core uses the same numbers (``csrc/fdl_err.h``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FastdlError(Exception):
+    """Base of all errors below. ``str()`` is one sentence that an operator can act on.
+
+    ``phase``   where on the path of a byte it happened (resolve, plan, fetch, verify, decode, land, publish…)
+    ``origin``  the mirror or host concerned, without userinfo and query values
+    ``offset``  the byte offset in the source or the target, where one is known
+    ``retryable`` whether the same command can succeed later without anyone changing anything
+    ``retry_elsewhere`` whether another host may succeed where this one failed
+    """
+
+    exit_code: ClassVar[int] = 74
+    code_name: ClassVar[str] = "INTERNAL"
+    default_retryable: ClassVar[bool] = False
+    default_elsewhere: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: str | None = None,
+        origin: str | None = None,
+        offset: int | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.phase = phase
+        self.origin = origin
+        self.offset = offset
+        self.retryable = self.default_retryable if retryable is None else retryable
+
+    @property
+    def retry_elsewhere(self) -> bool:
+        """True where another host may succeed (CloudStack's ``retryOnOtherHosts``)."""
+        return self.default_elsewhere
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.origin and self.origin not in self.message:
+            parts.append(f"origin {self.origin}")
+        if self.offset is not None:
+            parts.append(f"offset {self.offset}")
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as the JSON object that ``--json`` and the agent print."""
+        return {
+            "code": self.exit_code,
+            "class": self.code_name,
+            "message": self.message,
+            "phase": self.phase,
+            "origin": self.origin,
+            "offset": self.offset,
+            "retryable": self.retryable,
+        }
+
+
+class UsageError(FastdlError):
+    """The command, an option or the configuration is wrong."""
+
+    exit_code = 2
+    code_name = "USAGE"
+
+
+class NetError(FastdlError):
+    """DNS, connect, reset, stall or deadline."""
+
+    exit_code = 10
+    code_name = "NET"
+    default_retryable = True
+    default_elsewhere = True
+
+
+class HttpStatusError(FastdlError):
+    """The final answer of the origin was an error status."""
+
+    exit_code = 11
+    code_name = "HTTP_STATUS"
+    default_elsewhere = True
+
+
+class HttpProtocolError(FastdlError):
+    """A malformed answer, wrong framing or a range that was not asked for."""
+
+    exit_code = 12
+    code_name = "HTTP_PROTOCOL"
+    default_elsewhere = True
+
+
+class OriginChangedError(FastdlError):
+    """The source changed during the transfer or since the journal was written."""
+
+    exit_code = 13
+    code_name = "ORIGIN_CHANGED"
+    default_retryable = True
+    default_elsewhere = True
+
+
+class TrustError(FastdlError):
+    """The certificate chain, its name or its dates; or the keystore cannot be read."""
+
+    exit_code = 14
+    code_name = "TLS_TRUST"
+    default_elsewhere = True
+
+
+class PolicyError(FastdlError):
+    """Forbidden address, scheme, downgrade, too many redirects, or a missing checksum."""
+
+    exit_code = 15
+    code_name = "POLICY"
+
+
+class MetalinkError(FastdlError):
+    """The metalink is malformed, contradicts itself or carries an unsafe name."""
+
+    exit_code = 20
+    code_name = "METALINK"
+
+
+class IntegrityError(FastdlError):
+    """A digest does not match: nobody may use these bytes."""
+
+    exit_code = 21
+    code_name = "INTEGRITY"
+
+
+class SizeError(FastdlError):
+    """The length differs from what the metalink or the command says."""
+
+    exit_code = 22
+    code_name = "SIZE"
+
+
+class FormatError(FastdlError):
+    """The image or its compression is malformed or not supported."""
+
+    exit_code = 23
+    code_name = "FORMAT"
+
+
+class UnsafeImageError(FastdlError):
+    """The image refers to something outside itself, hides its format or is encrypted."""
+
+    exit_code = 24
+    code_name = "UNSAFE_IMAGE"
+
+
+class LimitError(FastdlError):
+    """A bomb, a quota, or a memory or processor budget."""
+
+    exit_code = 25
+    code_name = "LIMIT"
+
+
+class SinkSpaceError(FastdlError):
+    """No space, over quota, or a device smaller than the image."""
+
+    exit_code = 30
+    code_name = "SINK_SPACE"
+    default_retryable = True
+    default_elsewhere = True
+
+
+class SinkIOError(FastdlError):
+    """The target failed: a write, a flush, a close or the read-back."""
+
+    exit_code = 31
+    code_name = "SINK_IO"
+    default_elsewhere = True
+
+
+class SinkBusyError(FastdlError):
+    """The target is mounted, held, or locked by another job."""
+
+    exit_code = 32
+    code_name = "SINK_BUSY"
+    default_retryable = True
+
+
+class SinkRefusedError(FastdlError):
+    """A wrong device, read-only, a symlink, outside the pool, or a signature is present."""
+
+    exit_code = 33
+    code_name = "SINK_REFUSED"
+
+
+class JournalError(FastdlError):
+    """The journal is corrupt or belongs to another job; a full restart follows."""
+
+    exit_code = 40
+    code_name = "JOURNAL"
+    default_retryable = True
+
+
+class TargetChangedError(FastdlError):
+    """The target is not what the journal says; a full restart follows."""
+
+    exit_code = 41
+    code_name = "TARGET_CHANGED"
+    default_retryable = True
+
+
+class KeystoreAuthError(FastdlError):
+    """The keystore's passphrase is wrong or missing; the store is untouched."""
+
+    exit_code = 50
+    code_name = "KEYSTORE_AUTH"
+
+
+class KeystoreCorruptError(FastdlError):
+    """The keystore is damaged or of an unsupported kind; the store is untouched."""
+
+    exit_code = 51
+    code_name = "KEYSTORE_CORRUPT"
+
+
+class CertRejectedError(FastdlError):
+    """The certificate cannot be used; the store is untouched."""
+
+    exit_code = 52
+    code_name = "CERT_REJECTED"
+
+
+class AliasConflictError(FastdlError):
+    """The alias holds another certificate or is reserved; the store is untouched."""
+
+    exit_code = 53
+    code_name = "ALIAS_CONFLICT"
+
+
+class ApiAuthError(FastdlError):
+    """The request's signature, session or expiry is not valid (HTTP 401)."""
+
+    exit_code = 60
+    code_name = "API_AUTH"
+
+
+class ApiParamError(FastdlError):
+    """A parameter is missing or wrong (HTTP 431 or 400)."""
+
+    exit_code = 61
+    code_name = "API_PARAM"
+
+
+class ApiConflictError(FastdlError):
+    """The request contradicts the present state (HTTP 409)."""
+
+    exit_code = 62
+    code_name = "API_CONFLICT"
+
+
+class ApiLimitError(FastdlError):
+    """Too many requests (HTTP 429)."""
+
+    exit_code = 63
+    code_name = "API_LIMIT"
+    default_retryable = True
+
+
+class AgentLostError(FastdlError):
+    """The link to the agent or to the manager is gone."""
+
+    exit_code = 70
+    code_name = "AGENT_LOST"
+    default_retryable = True
+    default_elsewhere = True
+
+
+class AgentRefusedError(FastdlError):
+    """The agent or the manager refused the other side."""
+
+    exit_code = 71
+    code_name = "AGENT_REFUSED"
+
+
+class InternalError(FastdlError):
+    """A bug in fastdl."""
+
+
+class Cancelled(FastdlError):
+    """The user or the caller cancelled; what was fetched is kept for a resume."""
+
+    exit_code = 130
+    code_name = "CANCELLED"
+    default_retryable = True
+
+
+def _leaves(cls: type[FastdlError]) -> list[type[FastdlError]]:
+    return [cls, *(leaf for sub in cls.__subclasses__() for leaf in _leaves(sub))]
+
+
+BY_CODE: dict[int, type[FastdlError]] = {
+    cls.exit_code: cls for cls in _leaves(FastdlError) if cls is not FastdlError
+}
+"""Exit code → class: what the command line, the API and the C core look up."""
