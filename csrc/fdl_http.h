@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_http.h - FETCH: HTTP/1.1 answers, read strictly. Pure functions over buffers, no I/O.
+/* fdl_http.h - FETCH: HTTP/1.1 answers, read strictly. Pure functions over buffers, no
+ * I/O.
  *
  * Rules: RFC 9112 (framing) and RFC 9110 (ranges, validators), with the limits of
  * FDL_HTTP_*. Whatever is doubtful is refused: a downloader that guesses where a body
@@ -54,69 +55,77 @@ struct fdl_http_head {
     enum fdl_http_framing framing;
     uint64_t content_length; /* with FDL_HTTP_LENGTH */
     bool keep_alive;
-    bool has_range;              /* a valid Content-Range with first-last (206) */
+    bool has_range;              /* a valid Content-Range with first-last (206); agrees
+                                    with Content-Length where there is one */
     bool has_unsatisfied_range;  /* `bytes * / N` (416): range.total is N */
     struct fdl_http_range range; /* only where has_range or has_unsatisfied_range */
     bool encoded;                /* a Content-Encoding other than identity */
     bool multipart;              /* Content-Type: multipart/byteranges */
-    struct fdl_str etag;         /* with its quotes (and W/), empty where absent or malformed */
+    struct fdl_str etag; /* with quotes and W/; empty where absent or malformed */
     bool etag_strong;
-    struct fdl_str last_modified;
-    bool last_modified_strong;   /* at least 60 s before Date (RFC 9110, 8.8.2.2) */
+    struct fdl_str last_modified; /* empty where absent or malformed */
+    bool last_modified_strong;    /* at least 60 s before Date (RFC 9110, 8.8.2.2) */
     struct fdl_str location;
     struct fdl_str content_type;
-    int64_t retry_after_s; /* -1 where absent or garbage; HTTP-date is judged against Date */
+    int64_t retry_after_s; /* -1 where absent or garbage; HTTP-date is judged against
+                              Date */
 };
 
 /* Parses a head that lies at buf[0..len).
  * Returns the bytes it took (> 0, the body starts there), 0 where more bytes are needed
  * (never for len >= FDL_HTTP_HEAD_MAX), or FDL_E_HTTP_PROTOCOL with the reason in err.
- * 1xx heads are returned like others: skipping (at most FDL_HTTP_1XX_MAX) is the caller's.
- * Content-Range is judged only for 206 and 416. */
+ * 1xx heads are returned like others: skipping (at most FDL_HTTP_1XX_MAX) is the
+ * caller's. Content-Range is judged only for 206 and 416. */
 long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
                          struct fdl_err *err);
 
-/* The value of the first field with that name (case-insensitive), or an empty string. */
+/* The value of the first field with that name (case-insensitive), or an empty string.
+ */
 struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char *name);
 
-/* Chunked transfer coding (RFC 9112, 7.1), decoded in place of framing only: the decoder
- * tells which bytes of the input are body. */
+/* Chunked transfer coding (RFC 9112, 7.1): the decoder copies nothing, it tells which
+ * bytes of the input are body. */
 struct fdl_http_chunked {
-    int state;             /* private */
-    uint64_t left;         /* body bytes left in the present chunk */
-    uint64_t digits;       /* private */
-    size_t ext_len;        /* private */
-    size_t ext_total;      /* private */
-    size_t trailer_len;    /* private */
-    size_t line_len;       /* private */
-    bool done;             /* the last chunk and the trailer have been read */
+    int state;          /* private */
+    int digits;         /* private */
+    uint64_t left;      /* body bytes left in the present chunk */
+    size_t ext_len;     /* private */
+    size_t ext_total;   /* private */
+    size_t trailer_len; /* private */
+    bool done;          /* the last chunk and the trailer have been read */
 };
 
 void fdl_http_chunked_init(struct fdl_http_chunked *c);
 
 /* Looks at in[0..len). Consumes framing until body bytes come; then sets
  * *body_off and *body_len to the body bytes that lie in the input (possibly 0).
- * Returns the bytes consumed, body included; call again with the rest.
- * FDL_E_HTTP_PROTOCOL on anything that is not exactly the grammar. */
+ * Returns the bytes consumed, body included (> 0 unless len is 0 or the body is done:
+ * what is left then is no part of this answer); call again with the rest.
+ * FDL_E_HTTP_PROTOCOL on anything that is not exactly the grammar, and ever after. */
 long fdl_http_chunked_feed(struct fdl_http_chunked *c, const char *in, size_t len,
                            size_t *body_off, size_t *body_len, struct fdl_err *err);
 
-/* Seconds since 1970 of an IMF-fixdate (also RFC 850 and asctime forms), -1 where malformed. */
+/* Seconds since 1970 of an HTTP-date in any of its three forms (RFC 9110, 5.6.7), -1
+ * where malformed or before 1970. */
 int64_t fdl_http_parse_date(const char *s, size_t len);
 
 struct fdl_http_request {
-    const char *target; /* origin-form: path and query, or absolute-form for a plain proxy */
-    const char *host;   /* value of the Host field */
-    uint64_t first;     /* with ranged */
-    uint64_t last;      /* inclusive; UINT64_MAX = open-ended */
+    const char
+        *target; /* origin-form: path and query, or absolute-form for a plain proxy */
+    const char *host; /* value of the Host field */
+    uint64_t first;   /* with ranged */
+    uint64_t last;    /* inclusive; UINT64_MAX = open-ended */
     bool ranged;
-    const char *if_range;    /* strong ETag or date, NULL for none; only sent with ranged */
+    const char
+        *if_range; /* strong ETag or date, NULL for none; only sent with ranged */
     const char *user_agent;
-    const char *extra; /* whole header lines, each ended by CRLF, already checked; or NULL */
+    const char *extra; /* whole field lines, each ended by CRLF; or NULL */
 };
 
-/* Renders a GET with `Accept-Encoding: identity` and `Want-Repr-Digest`. Returns the length,
- * or FDL_E_USAGE where it does not fit or a part holds CR, LF or NUL. */
+/* Renders a GET with `Accept-Encoding: identity` and `Want-Repr-Digest`. Returns its
+ * length (a NUL follows and must fit as well), or FDL_E_USAGE where it does not fit, a
+ * part holds CR, LF, blanks or control bytes where none may be, or if_range is a weak
+ * tag. */
 long fdl_http_render_get(const struct fdl_http_request *req, char *out, size_t cap,
                          struct fdl_err *err);
 
