@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does a real, ordinary mirror behave? One nginx with a server block per manner.
+
+``start_nginx`` serves one folder on free loopback ports: plain, TLS, mutual TLS, throttled,
+without ranges, and with the digest and mirror fields of RFC 9530, 3230 and 6249.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.env.certs import CertLab
+
+MANNERS = ("plain", "tls", "mutual", "throttled", "no-ranges", "links", "redirect")
+THROTTLE = 1024 * 1024
+"""Bytes a second of one connection to the throttled server."""
+
+_CONFIG = """
+daemon off;
+master_process off;
+error_log {logs}/error.log;
+pid {logs}/nginx.pid;
+events {{ worker_connections 256; }}
+http {{
+    access_log {logs}/access.log;
+    client_body_temp_path {logs}/body;
+    proxy_temp_path {logs}/proxy;
+    fastcgi_temp_path {logs}/fastcgi;
+    uwsgi_temp_path {logs}/uwsgi;
+    scgi_temp_path {logs}/scgi;
+    default_type application/octet-stream;
+    types {{ application/metalink4+xml meta4; application/metalink+xml metalink; }}
+    sendfile on;
+    root {root};
+{servers}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nginx:
+    """A running nginx: the port of each manner, the served folder and the access log."""
+
+    ports: dict[str, int]
+    root: Path
+    access_log: Path
+
+    def url(self, manner: str, name: str) -> str:
+        """The URL of the file *name* as served in one of :data:`MANNERS`."""
+        scheme = "https" if manner in ("tls", "mutual") else "http"
+        return f"{scheme}://127.0.0.1:{self.ports[manner]}/{name}"
+
+    def put(self, name: str, content: bytes) -> None:
+        """Place a file to serve; the ``links`` server must be told its digest at start."""
+        (self.root / name).write_bytes(content)
+
+
+@contextlib.contextmanager
+def start_nginx(folder: Path, certs: CertLab, files: dict[str, bytes]) -> Iterator[Nginx]:
+    """Serve *files* until the block ends; skips the test where nginx is not installed."""
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if binary is None:
+        pytest.skip("nginx is not installed")
+    root, logs = folder / "root", folder / "logs"
+    root.mkdir(parents=True)
+    logs.mkdir()
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    folder.chmod(0o755)
+    ports = _free_ports(len(MANNERS))
+    nginx = Nginx(
+        ports=dict(zip(MANNERS, ports, strict=True)), root=root, access_log=logs / "access.log"
+    )
+    servers = "\n".join(_server(nginx, manner, certs, files) for manner in MANNERS)
+    config = folder / "nginx.conf"
+    config.write_text(_CONFIG.format(logs=logs, root=root, servers=servers))
+    command = [binary, "-p", str(folder), "-c", str(config), "-g", "user root;"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _await_ports(process, ports)
+        yield nginx
+    finally:
+        process.terminate()
+        process.wait(10)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def _server(nginx: Nginx, manner: str, certs: CertLab, files: dict[str, bytes]) -> str:
+    tls = manner in ("tls", "mutual")
+    good = certs.leaf("good")
+    lines = [f"listen 127.0.0.1:{nginx.ports[manner]}{' ssl' if tls else ''};"]
+    if tls:
+        lines += [f"ssl_certificate {good.chain};", f"ssl_certificate_key {good.key};"]
+    if manner == "mutual":
+        lines += [f"ssl_client_certificate {certs.ca.cert_file};", "ssl_verify_client on;"]
+    if manner == "throttled":
+        lines.append(f"limit_rate {THROTTLE};")
+    if manner == "no-ranges":
+        lines.append("max_ranges 0;")
+    if manner == "redirect":
+        lines.append(f"return 302 http://127.0.0.1:{nginx.ports['plain']}$request_uri;")
+    if manner == "links":
+        lines += [_described(nginx, name, content) for name, content in files.items()]
+    return "server {\n" + "\n".join(lines) + "\n}"
+
+
+def _described(nginx: Nginx, name: str, content: bytes) -> str:
+    """A location whose answers carry the file's digest and its two other mirrors."""
+    digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+    link = "add_header Link '<{url}>; rel=duplicate; pri={priority}' always;"
+    return "\n".join(
+        [
+            f"location = /{name} {{",
+            link.format(url=nginx.url("plain", name), priority=1),
+            link.format(url=nginx.url("throttled", name), priority=2),
+            f"add_header Digest 'SHA-256={digest}' always;",
+            f"add_header Repr-Digest 'sha-256=:{digest}:' always;",
+            "}",
+        ]
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago: nginx cannot bind port 0 and say which it got."""
+    with contextlib.ExitStack() as held:
+        listeners = [
+            held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+def _await_ports(process: subprocess.Popen[bytes], ports: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    for port in ports:
+        while True:
+            if process.poll() is not None:
+                assert process.stderr is not None
+                pytest.fail(f"nginx ended: {process.stderr.read().decode()}")
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    pytest.fail(f"nginx does not listen on {port}")
+                time.sleep(0.02)
