@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which digests a source must have, who said so, and how much they prove.
+
+A digest is written in CloudStack's way (``{SHA-256}HEX``), in metalink's
+(``sha-256:HEX``) or as bare hex, whose length names the algorithm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fastdl.errors import IntegrityError, UsageError
+
+HEX_LENGTHS = {"md5": 32, "sha-1": 40, "sha-224": 56, "sha-256": 64, "sha-384": 96, "sha-512": 128}
+"""Algorithm → hex digits, the weakest first. The names are metalink's (RFC 5854)."""
+
+ALGORITHMS = tuple(HEX_LENGTHS)
+"""Every algorithm that fastdl computes, the weakest first."""
+
+_WEAK = frozenset({"md5", "sha-1"})
+_ALIASES = {name.replace("-", ""): name for name in HEX_LENGTHS} | {"sha": "sha-1"}
+_BY_LENGTH = {length: name for name, length in HEX_LENGTHS.items()}
+_HEX = re.compile(r"[0-9a-f]*")
+_BRACED = re.compile(r"\{([^{}]*)\}(.*)", re.DOTALL)
+
+
+class DigestSource(StrEnum):
+    """Who said what the digest must be; the value is how messages name them."""
+
+    USER = "the command's checksum"
+    METALINK = "the metalink"
+    REPR_DIGEST = "the origin's Repr-Digest"
+    DIGEST_HEADER = "the origin's Digest header"
+
+    @property
+    def independent(self) -> bool:
+        """False where the digest comes from the server that sends the bytes.
+
+        Such a digest finds corruption; whoever can change the bytes can change it too.
+        """
+        return self in (DigestSource.USER, DigestSource.METALINK)
+
+
+def algorithm_named(text: str) -> str | None:
+    """Return our name (``sha-256``) of the algorithm called *text*, or None if unknown.
+
+    ``SHA-256``, ``sha256`` and ``SHA256`` are the same; ``sha`` is SHA-1 (RFC 3230).
+    """
+    return _ALIASES.get(text.lower().replace("-", "")) if text.isascii() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """One digest of a whole file: *algorithm* as in HEX_LENGTHS, *hex* in lower case.
+
+    The constructor accepts the usual spellings of both; UsageError for anything else.
+    """
+
+    algorithm: str
+    hex: str
+
+    def __post_init__(self) -> None:
+        algorithm = algorithm_named(self.algorithm)
+        if algorithm is None:
+            raise UsageError(
+                f"unknown checksum algorithm {self.algorithm[:40]!a}: "
+                f"use one of {', '.join(ALGORITHMS)}"
+            )
+        digits = self.hex.lower()
+        expected = HEX_LENGTHS[algorithm]
+        if not self.hex.isascii() or _HEX.fullmatch(digits) is None:
+            raise UsageError(f"the {algorithm} checksum holds something else than hex digits")
+        if len(digits) != expected:
+            raise UsageError(
+                f"a {algorithm} checksum has {expected} hex digits, this one has {len(digits)}"
+            )
+        object.__setattr__(self, "algorithm", algorithm)
+        object.__setattr__(self, "hex", digits)
+
+    @classmethod
+    def from_bytes(cls, algorithm: str, value: bytes) -> Digest:
+        """Return the digest whose binary form is *value*; UsageError as the constructor."""
+        return cls(algorithm, value.hex())
+
+    @property
+    def raw(self) -> bytes:
+        """The digest's binary form."""
+        return bytes.fromhex(self.hex)
+
+    @property
+    def strength(self) -> str:
+        """``weak`` for md5 and sha-1, whose collisions can be made; ``strong`` otherwise."""
+        return "weak" if self.algorithm in _WEAK else "strong"
+
+    def cloudstack(self) -> str:
+        """Return CloudStack's spelling, ``{SHA-256}hex``."""
+        return f"{{{self.algorithm.upper()}}}{self.hex}"
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def parse_checksum(text: str) -> Digest:
+    """Return the digest written as ``{SHA-256}HEX``, ``sha-256:HEX``, ``sha256:HEX`` or bare hex.
+
+    Hex may be in either case; bare hex is known by its length. UsageError otherwise.
+    """
+    stripped = text.strip(" \t\r\n")
+    if braced := _BRACED.fullmatch(stripped):
+        return Digest(braced[1], braced[2])
+    name, colon, digits = stripped.partition(":")
+    if colon:
+        return Digest(name, digits)
+    algorithm = _BY_LENGTH.get(len(stripped))
+    if algorithm is None:
+        raise UsageError(
+            "a checksum is written {SHA-256}HEX, sha-256:HEX or as the bare hex digits of "
+            f"{', '.join(ALGORITHMS)}"
+        )
+    return Digest(algorithm, stripped)
+
+
+class DigestSet:
+    """Every digest known of one file, one for each algorithm, and who said so.
+
+    All of them are to be verified: a file is good when each one matches.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Digest, DigestSource]] = {}
+
+    def add(self, digest: Digest, source: DigestSource) -> None:
+        """Take *digest* in; IntegrityError, naming both sources, if another one contradicts it."""
+        held = self._known.get(digest.algorithm)
+        if held is not None and held[0] != digest:
+            raise IntegrityError(
+                f"{held[1]} and {source} give different {digest.algorithm} values: "
+                "one of them describes another file",
+                phase="resolve",
+            )
+        if held is None or (source.independent and not held[1].independent):
+            self._known[digest.algorithm] = (digest, source)
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Yield the digests, the strongest first."""
+        for algorithm in reversed(ALGORITHMS):
+            if algorithm in self._known:
+                yield self._known[algorithm][0]
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, algorithm: str) -> Digest | None:
+        """Return the digest of *algorithm*, if known."""
+        held = self._known.get(algorithm)
+        return held[0] if held else None
+
+    def source_of(self, algorithm: str) -> DigestSource | None:
+        """Return who said what the digest of *algorithm* must be, if known."""
+        held = self._known.get(algorithm)
+        return held[1] if held else None
+
+    def strongest(self) -> Digest | None:
+        """Return the digest of the strongest algorithm, or None if the set is empty."""
+        return next(iter(self), None)
+
+    def integrity(self) -> str:
+        """Return what a match of every digest proves: ``strong``, ``weak`` or ``none``.
+
+        ``strong`` needs a strong algorithm *and* a source other than the server of the
+        bytes; ``weak`` finds accidents, not attackers.
+        """
+        if any(d.strength == "strong" and s.independent for d, s in self._known.values()):
+            return "strong"
+        return "weak" if self._known else "none"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return ``{algorithm: hex}``, the strongest first."""
+        return {digest.algorithm: digest.hex for digest in self}

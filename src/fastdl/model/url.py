@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a source's name means: http, https, nfs and file URLs, and plain paths.
+
+One strict reading (RFC 3986, with the URL standard's mapping of host names) for every
+part of fastdl, so that the host that was judged is the host that gets connected. What
+two programs could read differently is refused rather than repaired.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from fastdl.errors import PolicyError, UsageError
+
+MAX_URL = 8192
+"""Characters in a URL; servers and proxies refuse longer request lines anyway."""
+
+METALINK_SUFFIXES = (".meta4", ".metalink")
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "nfs": 2049, "file": 0}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
+_SPLIT = re.compile(r"//([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.DOTALL)
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_OCTETS = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_TO_ENCODE = re.compile(r'["<>^`{|}]|[^\x00-\x7f]')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Url:
+    """One source's name, taken apart. ``str()`` and ``repr()`` never show a secret.
+
+    *host*   lower case, punycode; an IPv6 address in its short form without brackets;
+             empty for files
+    *port*   the effective port: 80, 443, 2049 (nfs) where none was written; 0 for files
+    *path*   http and https: as it is sent (percent-encoded, starts with ``/``);
+             nfs and file: decoded, as the server or the kernel gets it
+    *query*  as it is sent, without ``?``; None where there is none
+    *username, password*  decoded; None where there are none
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str
+    query: str | None = field(default=None, repr=False)
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Return what *text* means.
+
+        UsageError: it is malformed, or longer than MAX_URL. PolicyError: the scheme is
+        not supported, or the host is an IPv4 address in an unusual spelling.
+        """
+        if not text or len(text) > MAX_URL:
+            raise UsageError(
+                f"a source has at most {MAX_URL} characters" if text else "a source is empty"
+            )
+        match = _SCHEME.fullmatch(text)
+        if match is None:
+            return cls(scheme="file", path=_checked_path(text))
+        scheme, rest = match[1].lower(), match[2]
+        if scheme not in _DEFAULT_PORTS:
+            raise PolicyError(
+                f"{scheme[:20]}: sources are not supported, only http, https, nfs and file "
+                "(write ./ before a file name that holds a colon)"
+            )
+        _refuse_ambiguous(rest)
+        parts = _SPLIT.fullmatch(rest)
+        if parts is None:
+            raise UsageError(f"a {scheme} URL starts with {scheme}://")
+        authority, path, query = parts[1], parts[2], parts[3]
+        if scheme == "file":
+            return cls._local(authority, path, query)
+        userinfo, at, hostport = authority.rpartition("@")
+        username, password = _credentials(userinfo) if at else (None, None)
+        host, port = _host_and_port(hostport, _DEFAULT_PORTS[scheme])
+        if scheme == "nfs":
+            if at or query is not None:
+                raise UsageError("an nfs URL is nfs://server/export/path, without @ and ?")
+            return cls(scheme=scheme, host=host, port=port, path=_export_path(path))
+        return cls(
+            scheme=scheme,
+            host=host,
+            port=port,
+            path=_encoded(path) or "/",
+            query=None if query is None else _encoded(query),
+            username=username,
+            password=password,
+        )
+
+    @classmethod
+    def _local(cls, authority: str, path: str, query: str | None) -> Url:
+        if authority.lower() not in ("", "localhost") or query is not None:
+            raise UsageError("a file URL is file:///path: other hosts, @ and ? have no meaning")
+        if not path.startswith("/"):
+            raise UsageError("a file URL names an absolute path: file:///path")
+        return cls(scheme="file", path=_checked_path(_decoded(path)))
+
+    @property
+    def is_http(self) -> bool:
+        """Whether the source is asked for over HTTP, encrypted or not."""
+        return self.scheme in ("http", "https")
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """(scheme, host, port): what credentials, connections and validators are bound to."""
+        return (self.scheme, self.host, self.port)
+
+    @property
+    def netloc(self) -> str:
+        """``host`` or ``host:port``, as a Host field and a URL have it, never with userinfo."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def target(self) -> str:
+        """The path and query of a request line."""
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+    def request_text(self) -> str:
+        """Return the URL to connect with: with its query, without userinfo. May hold secrets."""
+        return f"{self.scheme}://{self.netloc}{self.target}" if self.is_http else self.display()
+
+    def display(self) -> str:
+        """Return the URL as it may be shown: no userinfo, no query values, no fragment."""
+        if self.is_http:
+            shown = f"{self.scheme}://{self.netloc}{self.path}"
+            return shown if self.query is None else f"{shown}?{_masked(self.query)}"
+        if self.scheme == "nfs":
+            return f"nfs://{self.netloc}{_quoted(self.path)}"
+        return (
+            f"file://{_quoted(self.path)}" if self.path.startswith("/") else _printable(self.path)
+        )
+
+    def __str__(self) -> str:
+        return self.display()
+
+    def without_userinfo(self) -> Url:
+        """Return the same URL without username and password."""
+        if self.username is None and self.password is None:
+            return self
+        return Url(
+            scheme=self.scheme, host=self.host, port=self.port, path=self.path, query=self.query
+        )
+
+    def join(self, reference: str) -> Url:
+        """Return where *reference* (a Location, a Link target) leads from here (RFC 3986, 5).
+
+        Userinfo of this URL is not inherited. Errors as ``parse``.
+        """
+        from urllib.parse import urljoin  # noqa: PLC0415 - 3 ms that most runs never need
+
+        if len(reference) > MAX_URL:
+            raise UsageError(f"a reference has at most {MAX_URL} characters")
+        _refuse_ambiguous(reference)
+        if not self.is_http:
+            raise UsageError(f"a {self.scheme} source has no references")
+        try:
+            return Url.parse(urljoin(self.request_text(), reference))
+        except ValueError:
+            raise UsageError("a reference is malformed") from None
+
+    def last_segment(self) -> str | None:
+        """Return the decoded last path segment if it is safe as a file name, else None."""
+        segment = self.path.rpartition("/")[2]
+        try:
+            name = _decoded(segment) if self.is_http else segment
+            encoded = name.encode()
+        except (UsageError, UnicodeError):
+            return None
+        unsafe = name in ("", ".", "..") or "/" in name or "\\" in name or name[0] in "~-"
+        if unsafe or _CONTROL.search(name) or len(encoded) > 255:
+            return None
+        return name
+
+    def is_metalink_name(self) -> bool:
+        """Whether the path ends like a metalink's does (``.meta4``, ``.metalink``)."""
+        return self.path.lower().endswith(METALINK_SUFFIXES)
+
+
+def _refuse_ambiguous(text: str) -> None:
+    """Refuse characters that programs treat differently, or that could end a request line."""
+    if _CONTROL.search(text):
+        raise UsageError("a URL may not hold control characters")
+    if " " in text or "\\" in text:
+        raise UsageError("a URL may not hold spaces or backslashes: write %20 or %5C")
+    if _BAD_PERCENT.search(text):
+        raise UsageError("a URL holds a % without two hex digits: write %25 for a percent sign")
+
+
+def _encoded(text: str) -> str:
+    """*text* with what may not stand raw in a request line percent-encoded as UTF-8."""
+    return _TO_ENCODE.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text)
+
+
+def _decoded(text: str) -> str:
+    from urllib.parse import unquote  # noqa: PLC0415 - 3 ms that most runs never need
+
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeError:
+        raise UsageError("a URL's percent-encoded part is not UTF-8") from None
+
+
+def _quoted(path: str) -> str:
+    from urllib.parse import quote  # noqa: PLC0415 - 3 ms that most runs never need
+
+    return quote(path, safe="/!$&'()*+,;=:@~", errors="surrogateescape")
+
+
+def _printable(path: str) -> str:
+    return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), path)
+
+
+def _masked(query: str) -> str:
+    """*query* with every value replaced; a part without ``=`` may be a token: replaced whole."""
+    parts = (part.partition("=") for part in re.split("[&;]", query))
+    return "&".join(f"{name}=…" if equals else "…" for name, equals, _ in parts)
+
+
+def _checked_path(path: str) -> str:
+    if "\0" in path:
+        raise UsageError("a path may not hold a NUL character")
+    return path
+
+
+def _export_path(path: str) -> str:
+    """The decoded path of an nfs URL: absolute, without control characters and ``..``."""
+    decoded = _decoded(path)
+    if len(decoded) < 2 or ".." in decoded.split("/") or _CONTROL.search(decoded):
+        raise UsageError("an nfs URL is nfs://server/export/path, without .. in it")
+    return decoded
+
+
+def _credentials(userinfo: str) -> tuple[str, str | None]:
+    if not userinfo or "@" in userinfo:
+        raise UsageError("a URL holds an @ before its host that is not user:password@ (write %40)")
+    name, colon, password = userinfo.partition(":")
+    decoded = _decoded(name), _decoded(password) if colon else None
+    if any(part and _CONTROL.search(part) for part in decoded):
+        raise UsageError("a URL's user name or password holds control characters")
+    return decoded
+
+
+def _host_and_port(hostport: str, default_port: int) -> tuple[str, int]:
+    bracketed, literal = hostport.startswith("["), ""
+    if bracketed:
+        literal, bracket, rest = hostport[1:].partition("]")
+        if not bracket or rest[:1] not in ("", ":"):
+            raise UsageError("a URL's IPv6 address is written [address]:port")
+        host, colon, port = _ipv6(literal), rest[:1], rest[1:]
+    else:
+        name, colon, port = hostport.partition(":")
+        host = _host_name(name)
+    if not colon:
+        return host, default_port
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise UsageError("a URL's port is a number from 1 to 65535")
+    return host, int(port)
+
+
+def _ipv6(literal: str) -> str:
+    from ipaddress import IPv6Address  # noqa: PLC0415 - 5 ms that most runs never need
+
+    try:
+        address = IPv6Address(literal)
+    except ValueError:
+        raise UsageError("a URL's IPv6 address is malformed") from None
+    if address.scope_id is not None:
+        raise UsageError("a URL's IPv6 address may not name an interface (%eth0)")
+    return address.compressed
+
+
+def _host_name(name: str) -> str:
+    """*name* in lower case and punycode; an IPv4 address only in its one plain spelling."""
+    host = name.lower() if name.isascii() else _punycode(name)
+    if not host:
+        raise UsageError("a URL has no host")
+    labels = host.removesuffix(".").split(".")
+    # The URL standard's rule: a host whose last label is a number *is* an IPv4 address,
+    # and resolvers accept 2130706433, 0177.1, 0x7f.1 and 127.1 for one.
+    if _NUMBER.fullmatch(labels[-1]):
+        plain = name == host and _OCTETS.fullmatch(host)
+        if not plain or any(int(octet) > 255 for octet in labels):
+            raise PolicyError(
+                "a URL's host is an IPv4 address in an unusual spelling: "
+                "write four decimal numbers, like 192.0.2.1"
+            )
+        return host
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise UsageError(f"{name[:60]!a} is not a host name")
+    return host
+
+
+def _punycode(name: str) -> str:
+    import idna  # noqa: PLC0415 - 10 ms that only such names need
+
+    try:
+        return idna.encode(name[:256], uts46=True, transitional=False).decode("ascii").lower()
+    except UnicodeError:
+        # Some fullwidth spellings of IPv4 addresses fail here; they are refused all the same.
+        raise UsageError(f"{name[:60]!a} is not a host name") from None
