@@ -268,7 +268,8 @@ def _decoder(hint: Any, limit: Any = None) -> Decoder:
     if origin is tuple:
         return _tuple(get_args(hint), limit.most if limit else 0)
     if origin is Mapping:
-        return _mapping(*get_args(hint), limit.most)
+        key, value = get_args(hint)
+        return _mapping(key, value, limit.most)
     if hint is str:
         return _text(limit)
     if hint is int:
