@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which certificates does this host trust, and how is that changed?
+
+``Keystore`` is what commands, the service and the inventory use; ``load_anchors`` is what
+a download needs. Formats: jks.py, pkcs12.py. The file's safety: store.py.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdl.agent.keystore import certificate as certs
+from fastdl.agent.keystore.certificate import Certificate
+from fastdl.agent.keystore.entry import Document, Entry, Kind, fold
+from fastdl.agent.keystore.store import Passphrase, StoreFile
+from fastdl.errors import (
+    AliasConflictError,
+    ApiParamError,
+    CertRejectedError,
+    FastdlError,
+    KeystoreAuthError,
+    TrustError,
+)
+
+__all__ = [
+    "Certificate",
+    "Entry",
+    "Item",
+    "Keystore",
+    "Kind",
+    "Passphrase",
+    "check_alias",
+    "is_reserved",
+    "load_anchors",
+    "read_passphrase",
+]
+
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MEMBER = "#"  # outside the grammar of aliases, so no alias of a user can be a bundle's member
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry as it is listed: the inventory's row (``to_dict`` is its JSON)."""
+
+    alias: str
+    kind: Kind
+    certificate: Certificate | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """``alias, sha256, subject, issuer, not_before, not_after, kind``; null where unknown."""
+        found = self.certificate
+        return {
+            "alias": self.alias,
+            "sha256": found.sha256 if found else None,
+            "subject": found.subject if found else None,
+            "issuer": found.issuer if found else None,
+            "not_before": found.not_before.isoformat() if found else None,
+            "not_after": found.not_after.isoformat() if found else None,
+            "kind": self.kind,
+        }
+
+
+class Keystore:
+    """A host's keystore: ``cloud.jks`` beside agent.properties, JKS or PKCS#12."""
+
+    def __init__(self, path: str | Path, passphrase: Passphrase) -> None:
+        self._file = StoreFile(Path(path), passphrase)
+
+    def items(self) -> list[Item]:
+        """Every entry, in the order of the file. KeystoreAuthError, KeystoreCorruptError."""
+        return [Item(e.alias, e.kind, _tolerant(e)) for e in self._file.read().entries()]
+
+    def anchors(self) -> tuple[str, ...]:
+        """The trusted certificates as PEM. KeystoreAuthError, KeystoreCorruptError."""
+        return tuple(
+            item.certificate.pem()
+            for item in self.items()
+            if item.kind == "trusted" and item.certificate
+        )
+
+    def import_certificate(self, alias: str, text: str | bytes, *, replace: bool = False) -> bool:
+        """Trust the certificates of *text* under *alias*; True when the file changed.
+
+        The first keeps the alias, further ones of a bundle become ``alias#2``, ``alias#3``….
+        The same certificates under the alias already: nothing to do. Others:
+        AliasConflictError, unless *replace*. CertRejectedError for unusable certificates.
+        """
+        check_alias(alias)
+        bundle = certs.read_bundle(text)
+        wanted = {_member(alias, n): one.der for n, one in enumerate(bundle, 1)}
+
+        def edit(document: Document) -> Document:
+            held = _held(document, alias)
+            if {e.key: e.certificate for e in held} == {fold(a): d for a, d in wanted.items()}:
+                return document
+            if held and not replace:
+                raise AliasConflictError(
+                    f"the alias {alias} holds another certificate; delete it first, or replace it"
+                )
+            for entry in held:
+                document = document.without_trusted(entry.alias)
+            for name, der in wanted.items():
+                document = document.with_trusted(name, der, now_ms=int(time.time() * 1000))
+            return document
+
+        return self._file.update(edit)
+
+    def delete(self, alias: str) -> bool:
+        """Stop trusting what is under *alias*, its bundle included; False when it was not there.
+
+        AliasConflictError for reserved aliases and for private keys.
+        """
+        _refuse_reserved(alias)
+
+        def edit(document: Document) -> Document:
+            for entry in _held(document, alias):
+                document = document.without_trusted(entry.alias)
+            return document
+
+        if not self._file.path.exists():
+            return False
+        return self._file.update(edit)
+
+    def create(self) -> bool:
+        """Make an empty PKCS#12 store where there is no file; True when one was made."""
+        if self._file.path.exists():
+            return False
+        unchanged: Callable[[Document], Document] = lambda document: document  # noqa: E731
+        return self._file.update(unchanged)
+
+
+def load_anchors(path: str | Path, pass_file: str | Path) -> tuple[str, ...]:
+    """The PEM of every certificate that the keystore at *path* trusts.
+
+    TrustError when the store or its passphrase cannot be read: a download must not go on
+    with less, or other, trust than its operator configured.
+    """
+    try:
+        return Keystore(path, read_passphrase(pass_file)).anchors()
+    except TrustError:
+        raise
+    except FastdlError as exc:
+        raise TrustError(
+            f"the keystore {path} cannot be used, so nothing is trusted: {exc}"
+        ) from exc
+
+
+def read_passphrase(path: str | Path) -> Passphrase:
+    """The passphrase on the first line of the file at *path*; KeystoreAuthError without one."""
+    try:
+        with Path(path).open("rb") as file:
+            line = file.read(4096).split(b"\n", 1)[0].removesuffix(b"\r").decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise KeystoreAuthError(f"the passphrase file {path} cannot be read: {exc}") from None
+    if not line:
+        raise KeystoreAuthError(f"the passphrase file {path} is empty")
+    return Passphrase(line)
+
+
+def check_alias(alias: str) -> None:
+    """Refuse an alias outside the grammar (ApiParamError) or reserved (AliasConflictError)."""
+    if not _ALIAS.fullmatch(alias):
+        raise ApiParamError(
+            "an alias is 1 to 63 letters, digits, dots, dashes and underscores, "
+            "and begins with a letter or digit"
+        )
+    _refuse_reserved(alias)
+
+
+def is_reserved(alias: str) -> bool:
+    """Whether CloudStack keeps the alias for the agent's own key and CA certificates."""
+    return fold(alias) == "cloud" or fold(alias).startswith("cloudca")
+
+
+def _refuse_reserved(alias: str) -> None:
+    if is_reserved(alias):
+        raise AliasConflictError(
+            f"the alias {alias} is reserved for the agent's own key and CA; choose another"
+        )
+
+
+def _member(alias: str, number: int) -> str:
+    return alias if number == 1 else f"{alias}{_MEMBER}{number}"
+
+
+def _held(document: Document, alias: str) -> list[Entry]:
+    """The trusted entries under *alias* and its bundle; AliasConflictError for a private key."""
+    name = fold(alias)
+    found = [e for e in document.entries() if e.key == name or e.key.startswith(name + _MEMBER)]
+    if any(e.kind == "key" for e in found):
+        raise AliasConflictError(f"the alias {alias} holds a private key, which is never touched")
+    return found
+
+
+def _tolerant(entry: Entry) -> Certificate | None:
+    """The entry's certificate, None where only Java could make sense of it."""
+    if entry.certificate is None:
+        return None
+    try:
+        return certs.parse(entry.certificate)
+    except CertRejectedError:
+        return None

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How is a keystore file read and changed while Java, other agents and crashes are around?
+
+Every change: lock, read, edit in memory, write a temporary file beside it, flush, look
+whether the file is still the one that was read, rename, flush the folder. A crash leaves
+the old or the new file, whole. Java's keytool takes no lock and rewrites in place, so the
+look before the rename is what notices it; the edit is then made again on what keytool left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import glob
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from fastdl.agent.keystore import jks
+from fastdl.agent.keystore.entry import Document
+from fastdl.agent.keystore.jks import Jks
+from fastdl.agent.keystore.pkcs12 import Pkcs12
+from fastdl.errors import (
+    FastdlError,
+    KeystoreAuthError,
+    KeystoreCorruptError,
+    SinkBusyError,
+    SinkIOError,
+    SinkRefusedError,
+    SinkSpaceError,
+)
+
+MAX_SIZE = 16 * 1024 * 1024
+"""No keystore of a host comes near; the bound keeps a wrong path from filling memory."""
+
+_ATTEMPTS = 20
+_PAUSE = 0.05  # seconds: an in-place rewrite by keytool takes about 10 ms
+_LOCK_WAIT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Passphrase:
+    """A secret that does not show when printed."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFile:
+    """One keystore file and the passphrase that opens it."""
+
+    path: Path
+    passphrase: Passphrase
+
+    def read(self) -> Document:
+        """The store as it is now. KeystoreCorruptError when it is missing or damaged.
+
+        Symlinks are followed here: distributions link to their CA store. A change is
+        made to the file itself only.
+        """
+        data = _read(self.path, os.O_NONBLOCK)
+        if data is None:
+            raise KeystoreCorruptError(f"there is no keystore at {self.path}")
+        return parse(data, self.passphrase.text)
+
+    def update(self, edit: Callable[[Document], Document]) -> bool:
+        """Apply *edit*, which is pure and may run several times; True when the file changed.
+
+        A missing file is created as an empty PKCS#12 store with mode 0600 first. Every
+        error leaves the file as it was.
+        """
+        try:
+            with _locked(self.path):
+                _sweep(self.path)
+                return self._update_locked(edit)
+        except OSError as exc:
+            raise _sink_error(self.path, exc) from exc
+
+    def _update_locked(self, edit: Callable[[Document], Document]) -> bool:
+        for attempt in range(_ATTEMPTS):
+            before = _read(self.path)
+            try:
+                current = Pkcs12.new() if before is None else parse(before, self.passphrase.text)
+            except (KeystoreCorruptError, KeystoreAuthError):
+                # Perhaps keytool is in the middle of rewriting it: then it changes soon.
+                if attempt == _ATTEMPTS - 1 or not _changes_soon(self.path, before):
+                    raise
+                continue
+            edited = edit(current)
+            if edited is current and before is not None:
+                return False
+            content = edited.encode(self.passphrase.text)
+            if _replace(self.path, before, content):
+                return True
+        raise SinkBusyError(f"{self.path} keeps being changed by another program; try again")
+
+
+def parse(data: bytes, passphrase: str) -> Document:
+    """The keystore in *data*, recognised by its content whatever the file is called."""
+    if data[:4] == jks.MAGIC:
+        return Jks.parse(data, passphrase)
+    if data[:4] == jks.JCEKS_MAGIC:
+        raise KeystoreCorruptError("this is a JCEKS keystore; convert it to PKCS#12 with keytool")
+    if data[:1] == b"\x30":
+        return Pkcs12.parse(data, passphrase)
+    if not data:
+        raise KeystoreCorruptError("the keystore file is empty")
+    if data[:11] == b"-----BEGIN ":
+        raise KeystoreCorruptError("this is a PEM file, not a keystore")
+    raise KeystoreCorruptError("the file is neither a JKS nor a PKCS#12 keystore")
+
+
+def _read(path: Path, flags: int = os.O_NOFOLLOW | os.O_NONBLOCK) -> bytes | None:
+    """The file's bytes, None where there is no file; special files are refused."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise _sink_error(path, exc) from exc
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SinkRefusedError(f"{path} is not a regular file")
+        data = file.read(MAX_SIZE + 1)
+    if len(data) > MAX_SIZE:
+        raise KeystoreCorruptError(f"{path} is larger than any keystore")
+    return data
+
+
+def _changes_soon(path: Path, before: bytes | None) -> bool:
+    """Whether another program changes the file within a few pauses."""
+    for _ in range(4):
+        time.sleep(_PAUSE)
+        if _read(path) != before:
+            return True
+    return False
+
+
+def _replace(path: Path, before: bytes | None, content: bytes) -> bool:
+    """Put *content* in the place of *before*; False when the file is no longer *before*."""
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            if before is not None:
+                _copy_attributes(path, fd)
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        now = _read(path)
+        if _digest(now) != _digest(before):
+            return False
+        temporary.rename(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+    _sync_folder(path.parent)
+    return True
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a crash left behind; under the lock no other writer's file can be meant."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _copy_attributes(path: Path, fd: int) -> None:
+    """Owner, mode and extended attributes (the SELinux label among them) of *path* onto *fd*."""
+    found = path.stat(follow_symlinks=False)
+    if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(fd, found.st_uid, found.st_gid)
+    os.fchmod(fd, stat.S_IMODE(found.st_mode))
+    for name in os.listxattr(path, follow_symlinks=False):
+        os.setxattr(fd, name, os.getxattr(path, name, follow_symlinks=False))
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the keystore's lock. A file of its own: the store's inode changes with each update."""
+    lock = path.parent / f".{path.name}.lock"
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + _LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise SinkBusyError(
+                        f"another program has held the lock of {path} for {_LOCK_WAIT:.0f} s"
+                    ) from None
+                time.sleep(_PAUSE / 5)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _digest(data: bytes | None) -> bytes:
+    return b"" if data is None else sha256(data).digest()
+
+
+def _sink_error(path: Path, exc: OSError) -> FastdlError:
+    reason = os.strerror(exc.errno) if exc.errno else str(exc)
+    message = f"the keystore {path} cannot be read or written: {reason}"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SinkSpaceError(message)
+    if exc.errno == errno.EIO:
+        return SinkIOError(message)
+    return SinkRefusedError(message)
