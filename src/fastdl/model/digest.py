@@ -21,7 +21,7 @@ ALGORITHMS = tuple(HEX_LENGTHS)
 """Every algorithm that fastdl computes, the weakest first."""
 
 _WEAK = frozenset({"md5", "sha-1"})
-_ALIASES = {name.replace("-", ""): name for name in HEX_LENGTHS} | {"sha": "sha-1"}
+_NAMES = {spelling: name for name in HEX_LENGTHS for spelling in (name, name.replace("-", ""))}
 _BY_LENGTH = {length: name for name, length in HEX_LENGTHS.items()}
 _HEX = re.compile(r"[0-9a-f]*")
 _BRACED = re.compile(r"\{([^{}]*)\}(.*)", re.DOTALL)
@@ -47,9 +47,9 @@ class DigestSource(StrEnum):
 def algorithm_named(text: str) -> str | None:
     """Return our name (``sha-256``) of the algorithm called *text*, or None if unknown.
 
-    ``SHA-256``, ``sha256`` and ``SHA256`` are the same; ``sha`` is SHA-1 (RFC 3230).
+    ``SHA-256``, ``sha256`` and ``SHA256`` are the same.
     """
-    return _ALIASES.get(text.lower().replace("-", "")) if text.isascii() else None
+    return _NAMES.get(text.lower()) if text.isascii() else None
 
 
 @dataclass(frozen=True, slots=True)

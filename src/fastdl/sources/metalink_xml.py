@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a metalink document literally says: hostile XML in, plain records out, under limits.
+
+No document type at all, so no entities and nothing external; UTF-8 and UTF-16 only; every
+dimension of the document is bounded before it is kept. Elements of other namespaces are
+skipped whole (RFC 5854, 5). What the records mean is decided in ``metalink.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import thread_time
+
+from fastdl.errors import LimitError, MetalinkError
+
+MAX_DOCUMENT = 8 * 1024 * 1024
+MAX_DEPTH = 16
+MAX_ELEMENTS = 65_536
+MAX_PIECES = 4 * 1024 * 1024
+MAX_ATTRIBUTES = 64
+MAX_ATTRIBUTE = 4096
+MAX_TEXT = 64 * 1024
+MAX_TOKEN = 128 * 1024
+MAX_SECONDS = 2.0
+"""Bounds of one document: bytes, nesting, elements outside and inside piece lists, attributes
+of one element, characters of one attribute or text, bytes of one tag, processor time."""
+
+NAMESPACE_V4 = "urn:ietf:params:xml:ns:metalink"
+NAMESPACE_V3 = "http://www.metalinker.org/"
+_XINCLUDE = "http://www.w3.org/2001/XInclude"
+
+_SLICE = 64 * 1024
+_CHILDREN = {
+    "metalink": frozenset({"file"}),
+    "file": frozenset({"size", "hash", "pieces", "url", "metaurl"}),
+    "pieces": frozenset({"hash"}),
+}
+_LEAVES = frozenset({"size", "hash", "url", "metaurl"})
+# Version 3 wraps the same elements once more; to us these wrappers are transparent.
+_WRAPPERS = {"metalink": frozenset({"files"}), "file": frozenset({"resources", "verification"})}
+
+Attributes = dict[str, str]
+_NO_ATTRIBUTES: Attributes = {}
+
+
+@dataclass(slots=True)
+class PiecesRecord:
+    """One ``pieces`` element and its hashes, in document order, as (attributes, text)."""
+
+    attributes: Attributes
+    hashes: list[tuple[Attributes, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class FileRecord:
+    """One ``file`` element; leaves are (attributes, text without surrounding white space)."""
+
+    attributes: Attributes
+    sizes: list[str] = field(default_factory=list)
+    hashes: list[tuple[Attributes, str]] = field(default_factory=list)
+    pieces: list[PiecesRecord] = field(default_factory=list)
+    urls: list[tuple[Attributes, str]] = field(default_factory=list)
+    metaurls: list[tuple[Attributes, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class DocumentRecord:
+    """A whole document: *version* 3 or 4, *namespaced* False where no namespace was declared."""
+
+    version: int = 4
+    namespaced: bool = True
+    files: list[FileRecord] = field(default_factory=list)
+
+
+def read_document(data: bytes) -> DocumentRecord:
+    """Return what the metalink *data* says.
+
+    MetalinkError: not XML, not UTF-8 or UTF-16, has a document type, or is no metalink.
+    LimitError: larger, deeper or slower to read than the limits above.
+    """
+    from xml.parsers import expat  # noqa: PLC0415 - own limits; only metalinks need it
+
+    text, allowed_encodings = _decode(data)
+    reader = _Reader(allowed_encodings)
+    parser = expat.ParserCreate("utf-8", "\n")
+    parser.buffer_text = True
+    parser.XmlDeclHandler = reader.declaration
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    deadline = thread_time() + MAX_SECONDS
+    try:
+        for at in range(0, len(text), _SLICE):
+            parser.Parse(text[at : at + _SLICE], False)  # noqa: FBT003 - expat's interface
+            # An unfinished token is scanned again with every slice: without a bound on
+            # its length that would be quadratic.
+            if at + _SLICE - parser.CurrentByteIndex > MAX_TOKEN:
+                raise LimitError("the metalink holds a tag or comment of more than 128 KiB")
+            if thread_time() > deadline:
+                raise LimitError(f"the metalink takes more than {MAX_SECONDS:g} s to read")
+        parser.Parse(b"", True)  # noqa: FBT003 - expat's interface
+    except expat.ExpatError as exc:
+        reason = expat.ErrorString(exc.code)
+        raise MetalinkError(
+            f"the metalink is not well-formed XML: {reason} in line {exc.lineno}"
+        ) from None
+    return reader.document
+
+
+def _decode(data: bytes) -> tuple[bytes, frozenset[str]]:
+    """*data* as UTF-8 without byte order mark, and what its declaration may then say."""
+    if len(data) > MAX_DOCUMENT:
+        raise LimitError(f"the metalink is larger than {MAX_DOCUMENT // 1024 // 1024} MiB")
+    try:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return data.decode("utf-16").encode(), frozenset({"utf-16", "utf-16le", "utf-16be"})
+        data.decode("utf-8")
+    except UnicodeError:
+        raise MetalinkError("the metalink is neither UTF-8 nor UTF-16 text") from None
+    return data.removeprefix(b"\xef\xbb\xbf"), frozenset({"utf-8", "us-ascii"})
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise MetalinkError("the metalink has a document type declaration (DOCTYPE), which is refused")
+
+
+class _Reader:
+    """The expat handlers. ``_stack`` names the known elements that are open, outermost first."""
+
+    def __init__(self, allowed_encodings: frozenset[str]) -> None:
+        self.document = DocumentRecord()
+        self._allowed_encodings = allowed_encodings
+        self._namespace = ""
+        self._stack: list[str] = []
+        self._depth = 0
+        self._skipping = 0  # open elements of a subtree that is none of ours
+        self._elements = 0
+        self._pieces = 0
+        self._attributes: Attributes = {}
+        self._text: list[str] = []
+        self._text_len = 0
+
+    def declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        if encoding is not None and encoding.lower() not in self._allowed_encodings:
+            raise MetalinkError("the metalink's declared encoding is not the one it is written in")
+
+    def start(self, name: str, attributes: Attributes) -> None:
+        namespace, _, local = name.rpartition("\n")
+        self._bound(attributes)
+        if namespace == _XINCLUDE:
+            raise MetalinkError("the metalink includes another document (XInclude)")
+        if self._depth == 1:
+            self._open_root(namespace, local, attributes)
+            return
+        if self._skipping or namespace != self._namespace:
+            self._skipping += 1
+            return
+        parent = self._stack[-1]
+        if local in _CHILDREN.get(parent, ()):
+            self._stack.append(local)
+            self._open(local, attributes)
+        elif local in _WRAPPERS.get(parent, ()) and self._wrapped(local):
+            self._stack.append(parent)
+        else:
+            self._skipping = 1
+
+    def end(self, _name: str) -> None:
+        self._depth -= 1
+        if self._skipping:
+            self._skipping -= 1
+            return
+        local = self._stack.pop()
+        if local in _LEAVES:
+            self._close_leaf(local, "".join(self._text).strip(" \t\r\n"))
+
+    def text(self, data: str) -> None:
+        if self._skipping or not self._stack or self._stack[-1] not in _LEAVES:
+            return
+        self._text_len += len(data)
+        if self._text_len > MAX_TEXT:
+            raise LimitError("the metalink holds a text of more than 64 KiB")
+        self._text.append(data)
+
+    def _bound(self, attributes: Attributes) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise LimitError(f"the metalink is nested deeper than {MAX_DEPTH} elements")
+        if self._stack and self._stack[-1] == "pieces" and not self._skipping:
+            self._pieces += 1
+        else:
+            self._elements += 1
+        if self._elements > MAX_ELEMENTS or self._pieces > MAX_PIECES:
+            raise LimitError("the metalink has too many elements")
+        if len(attributes) > MAX_ATTRIBUTES or any(
+            len(text) > MAX_ATTRIBUTE for pair in attributes.items() for text in pair
+        ):
+            raise LimitError("the metalink has too many or too long attributes in an element")
+
+    def _open_root(self, namespace: str, local: str, attributes: Attributes) -> None:
+        if local != "metalink" or namespace not in (NAMESPACE_V4, NAMESPACE_V3, ""):
+            raise MetalinkError("the document is XML, but not a metalink of version 3 or 4")
+        self._namespace = namespace
+        self._stack.append(local)
+        declared_v3 = not namespace and attributes.get("version", "").startswith("3")
+        self.document.version = 3 if namespace == NAMESPACE_V3 or declared_v3 else 4
+        self.document.namespaced = bool(namespace)
+
+    def _wrapped(self, local: str) -> bool:
+        """Whether a wrapper of version 3 has its meaning here; without namespace it tells."""
+        if local == "files" and not self._namespace:
+            self.document.version = 3
+        return self.document.version == 3
+
+    def _open(self, local: str, attributes: Attributes) -> None:
+        if local == "file":
+            self.document.files.append(FileRecord(attributes))
+        elif local == "pieces":
+            self.document.files[-1].pieces.append(PiecesRecord(attributes))
+        else:
+            # Half a million piece hashes fit in a document: they share one empty dict.
+            self._attributes = attributes or _NO_ATTRIBUTES
+            self._text, self._text_len = [], 0
+
+    def _close_leaf(self, local: str, text: str) -> None:
+        current = self.document.files[-1]
+        leaf = (self._attributes, text)
+        if local == "size":
+            current.sizes.append(text)
+        elif local == "url":
+            current.urls.append(leaf)
+        elif local == "metaurl":
+            current.metaurls.append(leaf)
+        elif self._stack[-1] == "pieces":
+            current.pieces[-1].hashes.append(leaf)
+        else:
+            current.hashes.append(leaf)
