@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_http.h - FETCH: HTTP/1.1 answers, read strictly. Pure functions over buffers, no
- * I/O.
+/* fdl_http.h - FETCH: HTTP/1.1 answers, read strictly: pure functions over buffers.
  *
  * Rules: RFC 9112 (framing) and RFC 9110 (ranges, validators), with the limits of
  * FDL_HTTP_*. Whatever is doubtful is refused: a downloader that guesses where a body
@@ -67,8 +66,7 @@ struct fdl_http_head {
     bool last_modified_strong;    /* at least 60 s before Date (RFC 9110, 8.8.2.2) */
     struct fdl_str location;
     struct fdl_str content_type;
-    int64_t retry_after_s; /* -1 where absent or garbage; HTTP-date is judged against
-                              Date */
+    int64_t retry_after_s; /* -1 where absent or garbage; a date is judged by Date */
 };
 
 /* Parses a head that lies at buf[0..len).
@@ -79,8 +77,7 @@ struct fdl_http_head {
 long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
                          struct fdl_err *err);
 
-/* The value of the first field with that name (case-insensitive), or an empty string.
- */
+/* The value of the first field with that name (any case), or an empty string. */
 struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char *name);
 
 /* Chunked transfer coding (RFC 9112, 7.1): the decoder copies nothing, it tells which
@@ -110,14 +107,12 @@ long fdl_http_chunked_feed(struct fdl_http_chunked *c, const char *in, size_t le
 int64_t fdl_http_parse_date(const char *s, size_t len);
 
 struct fdl_http_request {
-    const char
-        *target; /* origin-form: path and query, or absolute-form for a plain proxy */
-    const char *host; /* value of the Host field */
-    uint64_t first;   /* with ranged */
-    uint64_t last;    /* inclusive; UINT64_MAX = open-ended */
+    const char *target; /* path and query, or absolute-form for a plain proxy */
+    const char *host;   /* value of the Host field */
+    uint64_t first;     /* with ranged */
+    uint64_t last;      /* inclusive; UINT64_MAX = open-ended */
     bool ranged;
-    const char
-        *if_range; /* strong ETag or date, NULL for none; only sent with ranged */
+    const char *if_range; /* strong ETag or date, or NULL; sent with ranged only */
     const char *user_agent;
     const char *extra; /* whole field lines, each ended by CRLF; or NULL */
 };
