@@ -66,9 +66,9 @@ class Url:
             return cls(scheme="file", path=_checked_path(text))
         scheme, rest = match[1].lower(), match[2]
         if scheme not in _DEFAULT_PORTS:
+            hint = "" if rest.startswith("//") else " (a file whose name has a colon: ./NAME)"
             raise PolicyError(
-                f"{scheme[:20]}: sources are not supported, only http, https, nfs and file "
-                "(write ./ before a file name that holds a colon)"
+                f"{scheme[:20]}: sources are not supported, only http, https, nfs and file{hint}"
             )
         _refuse_ambiguous(rest)
         parts = _SPLIT.fullmatch(rest)
