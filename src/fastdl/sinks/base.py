@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a target offers to a job, whatever lies behind it.
+
+A sink's Python half decides whether a target may be written and when it is published;
+its C half (``csrc/fdl_sink*.c``) moves the bytes through the descriptors named here.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Protocol
+
+from fastdl.errors import (
+    FastdlError,
+    SinkBusyError,
+    SinkIOError,
+    SinkRefusedError,
+    SinkSpaceError,
+)
+
+HOLD_BYTES = 1 << 20
+"""What a block device holds back at its head and tail until everything else is proven."""
+
+Identity = dict[str, str | int]
+"""What tells one target from another across processes and restarts; goes into the journal."""
+
+
+class Sink(Protocol):
+    """One opened target. The calls come in this order, each at most once but ``close``:
+
+    ``check_size`` → ``preallocate`` → (the C sink: begin, writes, flush, release) →
+    ``publish`` or ``abort`` → ``close``.
+
+    ``kind``         file, block, nbd or null
+    ``path``         as the user named it, for messages
+    ``fd``           O_DIRECT where ``align`` > 1; -1 where there is no descriptor
+    ``buffered_fd``  the same target through the page cache; the same as ``fd`` where ``align`` is 1
+    ``align``        what offset, length and address of a direct write are multiples of; 1: none
+    ``capacity``     bytes a device can hold; None where the target grows
+    ``sector_size``  bytes of the smallest unit the target can write
+    ``hold``         bytes held back at head and tail
+    ``blank``        the target is known to read as zeros
+    ``resumable``    there may be bytes of an earlier job on it
+    ``identity``     what a journal must name to be about this target
+    ``folder_fd``    the folder a file lies in, opened once under the path policy; None elsewhere
+    ``name``         the file's name in that folder; None elsewhere
+    """
+
+    kind: str
+    path: str
+    fd: int
+    buffered_fd: int
+    align: int
+    capacity: int | None
+    sector_size: int
+    hold: int
+    blank: bool
+    resumable: bool
+    identity: Identity
+    folder_fd: int | None
+    name: str | None
+
+    def check_size(self, size: int) -> None:
+        """Refuse what cannot fit, before the first write.
+
+        Raises SinkSpaceError.
+        """
+
+    def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
+        """Make room for *size* bytes (None: not known); from here on the target is the job's.
+
+        *sparse*: set the length alone, where most of the image is known to be holes.
+        Raises SinkSpaceError, SinkIOError.
+        """
+
+    def publish(self, size: int) -> None:
+        """Make *size* durable bytes the target. The caller has proof of digest, size and format.
+
+        Raises SinkRefusedError, SinkSpaceError, SinkIOError; the target is then not published.
+        """
+
+    def abort(self, *, keep: bool) -> None:
+        """Leave nothing that looks like an image; *keep* what a later job can resume from.
+
+        Without effect after ``publish``. Raises SinkIOError.
+        """
+
+    def close(self) -> None:
+        """Release descriptors and locks."""
+
+
+_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BUSY = {errno.EBUSY, errno.ETXTBSY}
+_REFUSED = {
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENODEV,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENXIO,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EXDEV,
+}
+
+
+def sink_error(error: OSError, what: str) -> FastdlError:
+    """The class that says who can mend *error*; *what* names the target and the step."""
+    text = f"{what}: {error.strerror or error}"
+    if error.errno in _SPACE:
+        return SinkSpaceError(text, phase="land")
+    if error.errno in _BUSY:
+        return SinkBusyError(text, phase="land")
+    if error.errno in _REFUSED:
+        return SinkRefusedError(text, phase="land")
+    return SinkIOError(text, phase="land")

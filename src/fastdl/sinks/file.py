@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file as a target: a hidden part file beside it, published by a rename.
+
+Until ``publish`` the name shows what it showed before: nothing, or the complete old file.
+The folder is opened once; everything after that goes through its descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+
+from fastdl.errors import (
+    FastdlError,
+    SinkBusyError,
+    SinkRefusedError,
+    SinkSpaceError,
+)
+from fastdl.sinks import syscalls
+from fastdl.sinks.base import Identity, sink_error
+from fastdl.sinks.direct import open_direct
+from fastdl.sinks.paths import part_name
+
+_PART = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_LOCK_TRIES = 3
+
+
+class FileSink:
+    """A :class:`fastdl.sinks.base.Sink` over the part file of *name* in *folder_fd*.
+
+    folder_fd  owned: closed with the sink
+    path       for messages
+    replace    publishing may replace a regular file
+    resume     keep what a part file holds; otherwise it is emptied
+    """
+
+    kind = "file"
+    capacity: int | None = None
+    hold = 0
+
+    def __init__(
+        self, folder_fd: int, name: str, *, path: str, replace: bool, resume: bool
+    ) -> None:
+        self.path = path
+        self.folder_fd: int | None = folder_fd
+        self.name: str | None = name
+        self._folder = folder_fd
+        self._name = name
+        self._part = part_name(name)
+        self._replace = replace
+        self._published = False
+        self.buffered_fd = -1
+        self.fd = -1
+        try:
+            check_target(folder_fd, name, path=path, replace=replace)
+            self.buffered_fd = self.fd = self._open_part()
+            found = os.fstat(self.fd)
+            if found.st_size and not resume:
+                os.ftruncate(self.fd, 0)
+            self.blank = not (resume and found.st_size)
+            self.resumable = not self.blank
+            self.identity: Identity = {"kind": "file", "dev": found.st_dev, "ino": found.st_ino}
+            self.fd, self.align = open_direct(self.fd, blank=self.blank)
+            self.sector_size = self.align
+        except OSError as error:
+            self.close()
+            raise sink_error(error, f"opening {path}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def check_size(self, size: int) -> None:
+        """Compare *size* with the free space of the file system; SinkSpaceError."""
+        room = os.fstatvfs(self.buffered_fd)
+        free = room.f_bavail * room.f_frsize + os.fstat(self.buffered_fd).st_blocks * 512
+        # Some file systems (FUSE, network) tell nothing: all zero.
+        if room.f_blocks and free < size:
+            raise SinkSpaceError(
+                f"{self.path}: the image needs {size} bytes, the file system has {free}",
+                phase="land",
+            )
+
+    def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
+        """Allocate *size* bytes, so that a full disk shows before the download."""
+        if size is None:
+            return
+        try:
+            if not sparse:
+                with contextlib.suppress(_NotSupported):
+                    _allocate(self.buffered_fd, size)
+            os.ftruncate(self.buffered_fd, size)
+        except OSError as error:
+            raise sink_error(error, f"{self.path}: making room for {size} bytes") from None
+
+    def publish(self, size: int) -> None:
+        """Cut to *size*, flush, give the name, flush the folder."""
+        try:
+            self._check_ours()
+            os.ftruncate(self.buffered_fd, size)
+            os.fchmod(self.buffered_fd, 0o666 & ~_umask())
+            os.fsync(self.buffered_fd)
+            if self.fd != self.buffered_fd:
+                os.fsync(self.fd)
+            if self._replace:
+                check_target(self._folder, self._name, path=self.path, replace=True)
+                os.rename(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            else:
+                syscalls.rename_new(self._folder, self._part, self._name)
+            self._published = True
+            os.fsync(self._folder)
+        except FileExistsError:
+            raise SinkRefusedError(
+                f"{self.path} appeared while the job ran: it was not replaced", phase="publish"
+            ) from None
+        except OSError as error:
+            raise _in_phase(sink_error(error, f"publishing {self.path}"), "publish") from None
+
+    def abort(self, *, keep: bool) -> None:
+        """Leave the part file for a resume (*keep*) or remove it."""
+        if self._published or keep or self.buffered_fd < 0:
+            return
+        try:
+            if self._part_is(self.buffered_fd):
+                os.unlink(self._part, dir_fd=self._folder)
+        except OSError as error:
+            raise sink_error(error, f"{self.path}: removing the part file") from None
+
+    def close(self) -> None:
+        """Close all descriptors; closing the part file drops its lock."""
+        for fd in {self.fd, self.buffered_fd, self._folder} - {-1}:
+            with contextlib.suppress(OSError):  # data was flushed before, or is to be dropped
+                os.close(fd)
+        self.fd = self.buffered_fd = self._folder = -1
+        self.folder_fd = None
+
+    def _open_part(self) -> int:
+        """The part file, checked, locked, mode 0600, and still under its name."""
+        for _ in range(_LOCK_TRIES):
+            fd = _open_or_create(self._part, self._folder)
+            try:
+                self._check_part(os.fstat(fd))
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Between open and lock the other job may have published or removed it.
+                if self._part_is(fd):
+                    os.fchmod(fd, 0o600)
+                    return fd
+            except BlockingIOError:
+                os.close(fd)
+                raise SinkBusyError(
+                    f"another job is writing to {self.path}", phase="land"
+                ) from None
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        raise SinkBusyError(f"other jobs keep writing to {self.path}", phase="land")
+
+    def _check_part(self, found: os.stat_result) -> None:
+        where = f"the part file of {self.path}"
+        if not stat.S_ISREG(found.st_mode):
+            raise SinkRefusedError(f"{where} is not a regular file: remove it")
+        if found.st_uid != os.geteuid():
+            raise SinkRefusedError(f"{where} belongs to another user: remove it")
+        if found.st_nlink > 1:
+            raise SinkRefusedError(f"{where} has other hard links: remove it")
+        if found.st_dev != os.fstat(self._folder).st_dev:
+            raise SinkRefusedError(f"{where} lies on another file system")
+
+    def _part_is(self, fd: int) -> bool:
+        """Whether the part file's name still stands for *fd*."""
+        try:
+            named = os.stat(self._part, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(fd))
+
+    def _check_ours(self) -> None:
+        if not self._part_is(self.buffered_fd) or os.fstat(self.buffered_fd).st_nlink != 1:
+            raise SinkRefusedError(
+                f"the part file of {self.path} was replaced or linked while the job ran",
+                phase="publish",
+            )
+
+
+def check_target(folder_fd: int, name: str, *, path: str, replace: bool) -> None:
+    """Refuse (33) a name that is taken; with *replace*, one taken by other than a plain file."""
+    try:
+        found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise SinkRefusedError(f"{path} is a symbolic link: name the file itself")
+    if not stat.S_ISREG(found.st_mode):
+        raise SinkRefusedError(f"{path} is neither a regular file nor a block device")
+    if found.st_nlink > 1:
+        raise SinkRefusedError(f"{path} has other hard links")
+    if not replace:
+        raise SinkRefusedError(
+            f"{path} exists already: remove it, or replace it (overwrite 'file')"
+        )
+
+
+def _open_or_create(name: str, folder_fd: int) -> int:
+    try:
+        return os.open(name, _PART | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder_fd)
+    except FileExistsError:
+        pass
+    try:
+        return os.open(name, _PART, dir_fd=folder_fd)
+    except FileNotFoundError:  # gone in between: the other job has just finished
+        return os.open(name, _PART | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder_fd)
+
+
+class _NotSupported(Exception):
+    """The file system cannot allocate without writing."""
+
+
+def _allocate(fd: int, size: int) -> None:
+    try:
+        syscalls.fallocate(fd, size)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
+            raise _NotSupported from None
+        raise
+
+
+def _umask() -> int:
+    """The process's umask, read without changing it for other threads."""
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
+        found = re.search(r"^Umask:\s*([0-7]+)$", status.read(), re.MULTILINE)
+        if found:
+            return int(found[1], 8)
+    return 0o077
+
+
+def _in_phase(error: FastdlError, phase: str) -> FastdlError:
+    error.phase = phase
+    return error

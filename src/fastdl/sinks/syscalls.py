@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linux calls that the standard library does not have: openat2, renameat2, fallocate, statx."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+
+AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_RENAME_NOREPLACE = 1
+_SYS_OPENAT2 = 437  # the same on every architecture
+_STATX_DIOALIGN = 0x2000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    return result
+
+
+def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
+    """Open *path* from *folder_fd* under the RESOLVE_* rules; OSError(ENOSYS) before Linux 5.6."""
+    how = struct.pack("=QQQ", flags, 0, resolve)
+    number, size = ctypes.c_long(_SYS_OPENAT2), ctypes.c_size_t(len(how))
+    return _check(
+        int(_libc.syscall(number, ctypes.c_int(folder_fd), os.fsencode(path), how, size)), path
+    )
+
+
+def rename_new(folder_fd: int, old: str, new: str) -> None:
+    """Rename inside one folder; FileExistsError where *new* exists, checked by the kernel."""
+    try:
+        _check(
+            int(
+                _libc.renameat2(
+                    ctypes.c_int(folder_fd),
+                    os.fsencode(old),
+                    ctypes.c_int(folder_fd),
+                    os.fsencode(new),
+                    ctypes.c_uint(_RENAME_NOREPLACE),
+                )
+            ),
+            new,
+        )
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+            raise
+        # Some network and FUSE file systems: a link refuses an existing name as well.
+        os.link(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
+        os.unlink(old, dir_fd=folder_fd)
+
+
+def fallocate(fd: int, size: int) -> None:
+    """Allocate [0, size) without writing: unlike posix_fallocate it never falls back to that."""
+    if size:
+        _check(
+            int(
+                _libc.fallocate64(
+                    ctypes.c_int(fd), ctypes.c_int(0), ctypes.c_int64(0), ctypes.c_int64(size)
+                )
+            )
+        )
+
+
+def direct_align(fd: int) -> int | None:
+    """What direct I/O on *fd* must be aligned to, in bytes; 0: refused; None: not told.
+
+    statx(2), STATX_DIOALIGN: Linux 6.1 and the larger file systems.
+    """
+    buffer = ctypes.create_string_buffer(256)
+    if not hasattr(_libc, "statx"):
+        return None
+    failed = _libc.statx(
+        ctypes.c_int(fd), b"", ctypes.c_int(_AT_EMPTY_PATH), ctypes.c_uint(_STATX_DIOALIGN), buffer
+    )
+    (mask,) = struct.unpack_from("=I", buffer, 0)
+    if failed or not mask & _STATX_DIOALIGN:
+        return None
+    memory, offset = struct.unpack_from("=II", buffer, 152)
+    return max(memory, offset) if memory and offset else 0
