@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -114,40 +115,51 @@ static void a_forked_child_does_not_share_the_blocks(void)
     fdl_pool_free(pool);
 }
 
-/* Fills a block, lends it to a second reference, checks that nobody else wrote to it.
- */
+struct churner {
+    struct fdl_pool *pool;
+    unsigned char mark; /* its own in each thread */
+    int taken;
+};
+
+/* Fills blocks and checks that nobody else wrote to them meanwhile. */
 static void *churn(void *arg)
 {
-    struct fdl_pool *pool = arg;
-    unsigned char mark = (unsigned char)(uintptr_t)&mark;
-    size_t taken = 0;
+    struct churner *me = arg;
 
     for (int i = 0; i < ROUNDS; i++) {
-        struct fdl_buf *buf = fdl_pool_get(pool);
-        if (!buf)
+        struct fdl_buf *buf = fdl_pool_get(me->pool);
+        if (!buf) {
+            sched_yield();
             continue;
-        taken++;
+        }
+        me->taken++;
         buf->len = 64;
-        memset(buf->data, mark, buf->len);
+        memset(buf->data, me->mark, buf->len);
         fdl_buf_ref(buf);
         fdl_buf_unref(buf);
         for (size_t k = 0; k < buf->len; k++)
-            assert(buf->data[k] == mark);
+            assert(buf->data[k] == me->mark);
         fdl_buf_unref(buf);
     }
-    assert(taken > 0);
     return NULL;
 }
 
 static void threads_never_hold_the_same_block(void)
 {
     struct fdl_pool *pool = fdl_pool_new(THREADS - 1, FDL_BUF_ALIGN);
+    struct churner churners[THREADS];
     pthread_t threads[THREADS];
+    int taken = 0;
 
-    for (int i = 0; i < THREADS; i++)
-        assert(pthread_create(&threads[i], NULL, churn, pool) == 0);
-    for (int i = 0; i < THREADS; i++)
+    for (int i = 0; i < THREADS; i++) {
+        churners[i] = (struct churner){pool, (unsigned char)('a' + i), 0};
+        assert(pthread_create(&threads[i], NULL, churn, &churners[i]) == 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
         assert(pthread_join(threads[i], NULL) == 0);
+        taken += churners[i].taken;
+    }
+    assert(taken > 0); /* a thread may meet an empty pool each time, but not all of them */
     fdl_pool_free(pool); /* asserts that each block is back */
 }
 

@@ -44,24 +44,23 @@ static void refuse(const char *text)
     refuse_bytes(text, strlen(text));
 }
 
-static void with_field(const char *status, const char *field, char *out, size_t cap)
+/* Static: the head that is parsed from it borrows its pieces. */
+static const char *with_field(const char *status, const char *field)
 {
-    int n = snprintf(out, cap, "%s\r\n%s\r\n\r\n", status, field);
-    assert(n > 0 && (size_t)n < cap);
+    static char text[1024];
+    int n = snprintf(text, sizeof text, "%s\r\n%s\r\n\r\n", status, field);
+    assert(n > 0 && (size_t)n < sizeof text);
+    return text;
 }
 
 static void accept_field(const char *status, const char *field)
 {
-    char text[1024];
-    with_field(status, field, text, sizeof text);
-    accept(text);
+    accept(with_field(status, field));
 }
 
 static void refuse_field(const char *status, const char *field)
 {
-    char text[1024];
-    with_field(status, field, text, sizeof text);
-    refuse(text);
+    refuse(with_field(status, field));
 }
 
 static bool is(struct fdl_str s, const char *literal)
