@@ -159,7 +159,7 @@ static void threads_never_hold_the_same_block(void)
         assert(pthread_join(threads[i], NULL) == 0);
         taken += churners[i].taken;
     }
-    assert(taken > 0); /* one thread may find it empty each time, but not all */
+    assert(taken > 0);   /* one thread may find it empty each time, but not all */
     fdl_pool_free(pool); /* asserts that each block is back */
 }
 
