@@ -178,7 +178,8 @@ class Inventory:
 
     *certificates* are the entries really found in the keystore file (trusted ones only; the
     reserved aliases ``cloud`` and ``cloudca*`` are left out); a bundle uploaded under ALIAS is
-    reported as the agent stores it: ``ALIAS`` for its first certificate, ``ALIAS.2``… for the rest.
+    reported as the agent stores it: ``ALIAS`` for its first certificate, ``ALIAS#2``… for the rest
+    (``#`` is outside the grammar of aliases, so nobody's own alias can be meant).
     """
 
     pools: Annotated[tuple[PoolInfo, ...], Items(256)] = ()

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the two formats keep what they do not understand, and refuse what is damaged? (K01, K02)"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    pkcs12,
+)
+
+from fastdl.agent.keystore import der
+from fastdl.agent.keystore.entry import Document
+from fastdl.agent.keystore.jks import Jks
+from fastdl.agent.keystore.pkcs12 import Pkcs12
+from fastdl.agent.keystore.store import parse
+from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
+from tests.env.certs import CertLab
+
+PASSPHRASE = "correct horse"
+
+
+def _filled(document: Document, certs: CertLab) -> Document:
+    for name in ("good", "self-signed"):
+        data = certs.leaf(name).certificate.public_bytes(Encoding.DER)
+        document = document.with_trusted(name, data, now_ms=1_700_000_000_000)
+    return document
+
+
+@pytest.fixture(scope="module", params=["jks", "pkcs12"])
+def stored(request: pytest.FixtureRequest, certs: CertLab) -> bytes:
+    """A keystore of each format with two certificates."""
+    empty: Document = (
+        Jks(version=2, slots=(), original=None) if request.param == "jks" else Pkcs12.new()
+    )
+    return _filled(empty, certs).encode(PASSPHRASE)
+
+
+def test_an_unedited_store_is_given_back_byte_for_byte(stored: bytes) -> None:
+    """Reading alone must never be able to change a host's identity."""
+    assert parse(stored, PASSPHRASE).encode(PASSPHRASE) == stored
+
+
+def test_adding_and_removing_gives_back_the_same_entries(stored: bytes, certs: CertLab) -> None:
+    """An import that is revoked leaves no trace in what is listed."""
+    before = parse(stored, PASSPHRASE)
+    data = certs.ca.certificate.public_bytes(Encoding.DER)
+    edited = parse(before.with_trusted("Extra", data, now_ms=0).encode(PASSPHRASE), PASSPHRASE)
+    assert [e.key for e in edited.entries()] == [*(e.key for e in before.entries()), "extra"]
+    again = parse(edited.without_trusted("EXTRA").encode(PASSPHRASE), PASSPHRASE)
+    assert again.entries() == before.entries()
+
+
+@pytest.mark.parametrize("wrong", ["", "wrong", "Correct horse", "correct horsé", "密码"])
+def test_a_wrong_passphrase_is_told_apart_from_damage(stored: bytes, wrong: str) -> None:
+    """K01: the operator must know whether to look at the passphrase or at a backup."""
+    with pytest.raises(KeystoreAuthError):
+        parse(stored, wrong)
+
+
+def test_every_truncation_is_damage(stored: bytes) -> None:
+    """K02: a store cut anywhere is recognised before its passphrase is tried."""
+    for size in range(1, len(stored)):
+        with pytest.raises(KeystoreCorruptError):
+            parse(stored[:size], PASSPHRASE)
+
+
+def test_no_flipped_byte_goes_unnoticed(stored: bytes) -> None:
+    """K02: every byte is under the MAC or under the structure's own rules."""
+    rng = random.Random(7)
+    for at in sorted(rng.sample(range(len(stored)), 150)):
+        damaged = bytearray(stored)
+        damaged[at] ^= 1 << rng.randrange(8)
+        with pytest.raises((KeystoreCorruptError, KeystoreAuthError)):
+            parse(bytes(damaged), PASSPHRASE)
+
+
+def test_damage_inside_a_pkcs12_is_not_blamed_on_the_passphrase(certs: CertLab) -> None:
+    """The encrypted safe opens with the right passphrase even where the MAC does not match."""
+    stored = _filled(Pkcs12.new(), certs).encode(PASSPHRASE)
+    damaged = bytearray(stored)
+    damaged[len(stored) // 2] ^= 1
+    with pytest.raises(KeystoreCorruptError, match="MAC"):
+        parse(bytes(damaged), PASSPHRASE)
+
+
+def test_a_pkcs12_without_a_mac_is_refused(certs: CertLab) -> None:
+    """K02: nothing would vouch for which certificates are trusted."""
+    parts = der.read_one(_filled(Pkcs12.new(), certs).encode(PASSPHRASE)).children()
+    with pytest.raises(KeystoreCorruptError, match="no MAC"):
+        parse(der.sequence(*(part.raw for part in parts[:2])), PASSPHRASE)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"\xce\xce\xce\xce\0\0\0\2\0\0\0\0", "JCEKS"),
+        (b"-----BEGIN CERTIFICATE-----\n", "PEM"),
+        (b"hello", "neither"),
+        (b"\xfe\xed\xfe\xed\0\0\0\2\x80\0\0\0" + bytes(20), "claims 2147483648 entries"),
+        (b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\1\0\0\0\2\xff\xff" + bytes(20), "more bytes"),
+        (b"\xfe\xed\xfe\xed\0\0\0\7\0\0\0\0" + bytes(20), "version 7"),
+    ],
+)
+def test_what_is_no_keystore_is_named(data: bytes, words: str) -> None:
+    """K02, K03: the message says what the file is instead."""
+    with pytest.raises(KeystoreCorruptError, match=words):
+        parse(data, PASSPHRASE)
+
+
+@pytest.mark.parametrize("rounds", [0, 2**31])
+def test_an_absurd_iteration_count_costs_nothing(certs: CertLab, rounds: int) -> None:
+    """K02: a count in a damaged file must not become an hour of hashing."""
+    version, content, mac = der.read_one(_filled(Pkcs12.new(), certs).encode(PASSPHRASE)).children()
+    digest, salt, _ = mac.children()
+    changed = der.sequence(digest.raw, salt.raw, der.integer(rounds))
+    with pytest.raises(KeystoreCorruptError, match="iteration count"):
+        parse(der.sequence(version.raw, content.raw, changed), PASSPHRASE)
+
+
+@pytest.mark.parametrize("scheme", ["PBESv1SHA1And3KeyTripleDESCBC", "PBESv2SHA256AndAES256CBC"])
+def test_a_private_key_of_another_library_passes_through_untouched(
+    certs: CertLab, scheme: str
+) -> None:
+    """The shrouded key's bytes are in the rewritten file exactly as they were."""
+    identity = certs.leaf("good")
+    encryption = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .key_cert_algorithm(getattr(pkcs12.PBES, scheme))
+        .hmac_hash(hashes.SHA1() if "SHA1" in scheme else hashes.SHA256())
+        .build(PASSPHRASE.encode())
+    )
+    stored = pkcs12.serialize_key_and_certificates(
+        b"cloud", identity.private, identity.certificate, [certs.ca.certificate], encryption
+    )
+    document = parse(stored, PASSPHRASE)
+    (key,) = document.entries()
+    assert (key.alias, key.kind) == ("cloud", "key")
+    data = certs.leaf("self-signed").certificate.public_bytes(Encoding.DER)
+    rewritten = document.with_trusted("mirror", data, now_ms=0).encode(PASSPHRASE)
+    assert _shrouded(rewritten) == _shrouded(stored)
+    loaded = pkcs12.load_pkcs12(rewritten, PASSPHRASE.encode())
+    assert loaded.key is not None
+    assert loaded.cert is not None
+    assert loaded.cert.certificate == identity.certificate
+    assert {c.friendly_name for c in loaded.additional_certs} == {None, b"mirror"}
+
+
+def test_what_the_library_calls_a_java_truststore_is_listed(certs: CertLab) -> None:
+    """Oracle's attribute written by others is recognised."""
+    stored = pkcs12.serialize_java_truststore(
+        [pkcs12.PKCS12Certificate(certs.ca.certificate, b"Root")],
+        BestAvailableEncryption(PASSPHRASE.encode()),
+    )
+    assert [(e.alias, e.kind) for e in parse(stored, PASSPHRASE).entries()] == [("Root", "trusted")]
+
+
+def _shrouded(stored: bytes) -> bytes:
+    """The bytes of the shrouded key bag."""
+    content = der.read_one(stored).children()[1].children()[1].only_child().content
+    for info in der.read_one(content).children():
+        if info.children()[0].oid() == "1.2.840.113549.1.7.1":
+            plain = info.children()[1].only_child().content
+            for bag in der.read_one(plain).children():
+                if bag.children()[0].oid() == "1.2.840.113549.1.12.10.1.2":
+                    return bag.raw
+    raise AssertionError("no shrouded key")
