@@ -66,7 +66,7 @@ class CertLab:
         self.ca = self.make("ca", issuer=None, san=(), ca=True)
 
     def leaf(self, name: str) -> Identity:
-        """The identity called *name* in :data:`KINDS`, made at first use."""
+        """The identity called *name* in :data:`KINDS` (or ``ca``), made at first use."""
         if name not in self._made:
             KINDS[name](self, name)
         return self._made[name]
@@ -216,6 +216,13 @@ def _san(*names: x509.GeneralName, common_name: str | None = None) -> Callable[.
     return lambda lab, leaf: lab.make(leaf, issuer=lab.ca, san=names, common_name=common_name)
 
 
+def _long_chain(lab: CertLab, leaf: str) -> Identity:
+    above = [lab.ca]
+    for number in range(100):
+        above.append(lab.make(f"link-{number}", issuer=above[-1], san=(), ca=True))
+    return lab.make(leaf, issuer=above[-1], sends=above[:0:-1])
+
+
 _CRITICAL = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\0")
 
 KINDS: dict[str, Callable[[CertLab, str], Identity]] = {
@@ -239,6 +246,7 @@ KINDS: dict[str, Callable[[CertLab, str], Identity]] = {
     "self-signed-wrong-host": lambda lab, leaf: lab.make(
         leaf, issuer=None, san=(x509.DNSName("mirror.example.org"),)
     ),
+    "chain-of-100": _long_chain,
     "rsa-1024": lambda lab, leaf: lab.make(leaf, issuer=lab.ca, rsa_bits=1024),
     "sha-1": CertLab.make_sha1,
     "client": lambda lab, leaf: lab.make(leaf, issuer=lab.ca, san=(), client=True),

@@ -87,16 +87,18 @@ class When:
 class Rule:
     """One scripted fault: a condition and its effects, applied in the order of the fields.
 
-    ``version`` switches the resource to another version for good, ``ignore_range`` answers
-    200 with everything, ``shift`` moves the served range, ``short`` serves at most so many
-    bytes of it, ``corrupt`` flips the byte at that offset of the whole representation.
-    ``content_range`` and ``redirect`` may use {first}, {last}, {total} and {base}.
+    ``version`` switches the resource to another version for good. ``ignore_range`` answers
+    200 with everything, ``force_range`` answers 206 whatever If-Range says. ``shift`` moves
+    the served range, ``short`` serves at most so many bytes of it, ``corrupt`` flips the byte
+    at that offset of the whole representation. ``content_range``, ``redirect``, ``raw_head``
+    and added fields may use {first}, {last}, {total}, {length} and {base}.
     Negative cuts and stalls count from the end of the body.
     """
 
     when: When = field(default_factory=When)
     version: int | None = None
     ignore_range: bool = False
+    force_range: bool = False
     shift: int = 0
     short: int | None = None
     total_delta: int = 0

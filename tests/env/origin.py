@@ -102,17 +102,17 @@ class FaultOrigin:
         resources: dict[str, Resource] | None = None,
         *,
         tls: ssl.SSLContext | None = None,
-        host: str = "127.0.0.1",
+        name: str = "127.0.0.1",
         listener: socket.socket | None = None,
     ) -> None:
         self.resources = dict(resources or {})
+        self.name = name
         self.requests: list[Request] = []
         self.sent = 0
         self.connections = 0
         self.on_sent: Callable[[int], None] | None = None
         self.release = threading.Event()
         self._tls = tls
-        self._host = host
         self._listener = listener
         self._counts: Counter[str] = Counter()
         self._changed = threading.Condition()
@@ -124,7 +124,7 @@ class FaultOrigin:
 
     def __enter__(self) -> FaultOrigin:
         if self._listener is None:
-            self._listener = socket.create_server((self._host, 0))
+            self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._thread.start()
         self._ready.wait(10)
@@ -138,8 +138,8 @@ class FaultOrigin:
 
     @property
     def base(self) -> str:
-        """Scheme, host and port, as a URL starts."""
-        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
+        """Scheme, host (``name``) and port, as a URL starts."""
+        return f"{'https' if self._tls else 'http'}://{self.name}:{self.port}"
 
     def url(self, path: str) -> str:
         """The URL of *path* here."""
@@ -210,7 +210,12 @@ class FaultOrigin:
             rule = _first_match(resource.rules, request)
             if rule and rule.version is not None:
                 resource.now = rule.version - 1
-            answer = right_answer(resource, request, ignore_range=bool(rule and rule.ignore_range))
+            answer = right_answer(
+                resource,
+                request,
+                ignore_range=bool(rule and rule.ignore_range),
+                ignore_condition=bool(rule and rule.force_range),
+            )
             if rule:
                 content = memoryview(resource.version.content)
                 rule.edit(answer, content=content, base=self.base)
@@ -307,8 +312,18 @@ class FaultOrigin:
         return False
 
 
-def right_answer(resource: Resource, request: Request, *, ignore_range: bool = False) -> Answer:
-    """What RFC 9110 asks an origin to say: 200, 206 or 416 with validators."""
+def right_answer(
+    resource: Resource,
+    request: Request,
+    *,
+    ignore_range: bool = False,
+    ignore_condition: bool = False,
+) -> Answer:
+    """What RFC 9110 asks an origin to say: 200, 206 or 416 with validators.
+
+    Two wrong habits are made here, because they choose the answer: *ignore_range* sends
+    everything whatever was asked, *ignore_condition* honours the range despite If-Range.
+    """
     version = resource.version
     content, total = memoryview(version.content), len(version.content)
     fields = [("Content-Type", resource.content_type), ("Accept-Ranges", "bytes")]
@@ -319,7 +334,7 @@ def right_answer(resource: Resource, request: Request, *, ignore_range: bool = F
     fields += resource.headers
     wanted = None if ignore_range else request.range
     if_range = request.fields.get("if-range")
-    if wanted and if_range is not None:
+    if wanted and if_range is not None and not ignore_condition:
         strong = version.etag if version.etag and not version.etag.startswith("W/") else None
         if if_range not in (strong, version.last_modified):
             wanted = None

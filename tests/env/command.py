@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does a test run the real ``fastdl`` command, and what did that run do?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdl.errors import BY_CODE
+
+_LINE = re.compile(r"^fastdl: ([A-Z_]+): (.+)$", re.MULTILINE)
+NAMES = {code: cls.code_name for code, cls in BY_CODE.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """An ended run: exit code, both outputs, and the peak memory in bytes."""
+
+    code: int
+    stdout: str
+    stderr: str
+    max_rss: int
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object on standard output."""
+        value = json.loads(self.stdout)
+        assert isinstance(value, dict)
+        return value
+
+    @property
+    def classes(self) -> list[str]:
+        """The error classes named on standard error: exactly one where the command failed."""
+        return [found[1] for found in _LINE.finditer(self.stderr)]
+
+    def __str__(self) -> str:
+        return f"exit {self.code}\nstdout: {self.stdout}\nstderr: {self.stderr}"
+
+
+class Running:
+    """A run under way; ``finish`` waits for it, ``send`` signals it."""
+
+    def __init__(self, words: Sequence[str], *, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._out, self._err = home.parent / "stdout", home.parent / "stderr"
+        environ = {
+            k: v for k, v in os.environ.items() if not k.lower().endswith(("_proxy", "_home"))
+        }
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fastdl", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**environ, "HOME": str(home), "TMPDIR": str(home)},
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the command; one that has ended already is left alone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
+    def finish(self, *, timeout: float) -> Outcome:
+        """Wait for the end. A run over *timeout* seconds is killed and reported as such."""
+        deadline = time.monotonic() + timeout
+        while True:
+            pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > deadline:
+                self.process.kill()
+                os.wait4(self.process.pid, 0)
+                self.process.returncode = -9
+                raise TimeoutError(f"over {timeout} s: {self._err.read_text()}")
+            time.sleep(0.005)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return Outcome(
+            code=self.process.returncode,
+            stdout=self._out.read_text(),
+            stderr=self._err.read_text(),
+            max_rss=usage.ru_maxrss * 1024,
+        )
+
+
+def run_fastdl(words: Sequence[str], *, home: Path, timeout: float = 30) -> Outcome:
+    """Run ``fastdl WORDS...`` to its end with *home* as home and temporary folder."""
+    return Running(words, home=home).finish(timeout=timeout)
+
+
+@contextlib.contextmanager
+def running_fastdl(words: Sequence[str], *, home: Path) -> Iterator[Running]:
+    """Start ``fastdl WORDS...``; whatever happens in the block, no process stays behind."""
+    run = Running(words, home=home)
+    try:
+        yield run
+    finally:
+        if run.process.returncode is None:
+            run.send(signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.wait4(run.process.pid, 0)
+            run.process.returncode = -9
