@@ -1,0 +1,400 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a killed job can prove: which ranges of the target are durable, and of which source.
+
+The rule that makes it true: **a record is appended only after the flush of the data that
+it names returned**, and the next append begins only after the flush of this one returned.
+So a journal may know less than the disk, never more. Held-back bytes are never recorded.
+
+On disk (little-endian)::
+
+    "FDLJRNL1"  u32 length  JSON payload  u64 XXH3-64 of the payload  u32 CRC-32 of all before
+    then records of 40 bytes:  u64 sequence  u64 offset  u64 length  u64 XXH3-64 of the data
+                               u32 CRC-32 of the record, seeded with the header's  u32 zero
+
+The seed binds a record to its header: one copied from another job's journal is no record.
+The digests here find corruption, they prove nothing against an attacker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from fastdl.errors import JournalError, SinkBusyError
+from fastdl.sinks.base import Identity, Sink
+from fastdl.sinks.paths import journal_name
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_RECORDS = 1 << 20
+MAX_BATCH = 64
+"""Records in one append, and so the most that a power cut can tear."""
+
+_VERSION = 1
+_MAGIC = b"FDLJRNL1"
+_START = struct.Struct("<8sI")
+_SUM = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_BODY = struct.Struct("<QQQQ")
+_TAIL = struct.Struct("<II")
+RECORD_BYTES = _BODY.size + _TAIL.size
+_MAX_FILE = _START.size + MAX_HEADER_BYTES + _SUM.size + _CRC.size + MAX_RECORDS * RECORD_BYTES
+_OFFSET_MAX = (1 << 63) - 1
+
+
+class Header(NamedTuple):
+    """What all records of a journal are about.
+
+    job         the caller's key of sources and options; another key is another job
+    target      `Sink.identity`
+    validators  origin (no userinfo, no query) → its validators, e.g. {"etag": …, "size": …}
+    size        bytes of the source, None while unknown
+    digests     algorithm → hexadecimal, as asked for
+    block_size  bytes that the job's ranges are cut in
+    boot_id     of the kernel that wrote it; for people, decides nothing
+    """
+
+    job: str
+    target: Identity
+    validators: dict[str, dict[str, str]]
+    size: int | None
+    digests: dict[str, str]
+    block_size: int
+    boot_id: str = ""
+
+
+class Record(NamedTuple):
+    """[offset, offset + length) of the target is durable; *digest* is its XXH3-64."""
+
+    offset: int
+    length: int
+    digest: int
+
+
+class Journal(NamedTuple):
+    """A parsed journal.
+
+    length  bytes of the file that are sound, the torn tail cut off
+    seed    what the CRCs of its records begin with
+    """
+
+    header: Header
+    records: tuple[Record, ...]
+    length: int
+    seed: int
+
+
+class Location(NamedTuple):
+    """Where a journal lies: *path*, from the folder *folder_fd* (borrowed) where that is given."""
+
+    path: str
+    folder_fd: int | None = None
+
+
+def digest_of(data: bytes | bytearray | memoryview) -> int:
+    """The digest that a record carries for *data*."""
+    import xxhash  # noqa: PLC0415 - loads hashlib: only where there is something to digest
+
+    return int(xxhash.xxh3_64_intdigest(data))
+
+
+def encode_header(header: Header) -> bytes:
+    """The first bytes of a journal."""
+    for origin in header.validators:
+        if "@" in origin or "?" in origin:
+            raise ValueError("an origin in a journal must not carry userinfo or a query")
+    payload = json.dumps(
+        {"version": _VERSION, **header._asdict()}, sort_keys=True, separators=(",", ":")
+    ).encode()
+    if len(payload) > MAX_HEADER_BYTES:
+        raise ValueError("the journal's header is too large")
+    start = _START.pack(_MAGIC, len(payload)) + payload + _SUM.pack(digest_of(payload))
+    return start + _CRC.pack(zlib.crc32(start))
+
+
+def encode_record(sequence: int, record: Record, seed: int) -> bytes:
+    """Record number *sequence* of the journal whose header has the CRC *seed*."""
+    body = _BODY.pack(sequence, *record)
+    return body + _TAIL.pack(zlib.crc32(body, seed), 0)
+
+
+def parse(data: bytes) -> Journal:
+    """Read a journal, or raise JournalError. A torn last append is ignored, nothing else is."""
+    if len(data) > _MAX_FILE:
+        raise JournalError("the journal is larger than any that fastdl writes")
+    header, at, seed = _parse_header(data)
+    records: list[Record] = []
+    while at + RECORD_BYTES <= len(data):
+        record = _parse_record(data[at : at + RECORD_BYTES], len(records), seed)
+        if record is None:
+            if len(data) - at > MAX_BATCH * RECORD_BYTES:
+                raise JournalError(f"record {len(records)} of the journal is damaged")
+            break
+        records.append(record)
+        at += RECORD_BYTES
+    return Journal(header, tuple(records), at, seed)
+
+
+def _parse_header(data: bytes) -> tuple[Header, int, int]:
+    """The header, where the records begin, and the seed of their CRCs."""
+    if len(data) < _START.size:
+        raise JournalError("the journal ends inside its header")
+    magic, length = _START.unpack_from(data)
+    if magic != _MAGIC:
+        raise JournalError("this is not a journal of this version of fastdl")
+    end = _START.size + length + _SUM.size
+    if length > MAX_HEADER_BYTES or end + _CRC.size > len(data):
+        raise JournalError("the journal ends inside its header")
+    payload = data[_START.size : _START.size + length]
+    (digest,) = _SUM.unpack_from(data, end - _SUM.size)
+    (seed,) = _CRC.unpack_from(data, end)
+    if seed != zlib.crc32(data[:end]) or digest != digest_of(payload):
+        raise JournalError("the journal's header is damaged")
+    try:
+        return _header_from(json.loads(payload)), end + _CRC.size, seed
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise JournalError("the journal's header makes no sense") from None
+
+
+def _header_from(fields: Any) -> Header:
+    """Values in, Header out; ValueError, TypeError or AttributeError for what is none."""
+    if not isinstance(fields, dict) or fields.pop("version", None) != _VERSION:
+        raise ValueError("version")
+    header = Header(**fields)
+    texts = (header.job, header.boot_id, *header.digests, *header.digests.values())
+    names = [*header.target, *header.validators]
+    for origin in header.validators.values():
+        names += [*origin, *origin.values()]
+    if not all(isinstance(text, str) for text in (*texts, *names)):
+        raise TypeError("text")
+    if not all(type(value) in {int, str} for value in header.target.values()):
+        raise TypeError("target")
+    if header.size is not None and not (type(header.size) is int and header.size >= 0):
+        raise ValueError("size")
+    if type(header.block_size) is not int or header.block_size <= 0:
+        raise ValueError("block_size")
+    return header
+
+
+def _parse_record(data: bytes, sequence: int, seed: int) -> Record | None:
+    """The record, or None where it is not whole; JournalError where it is whole and wrong."""
+    crc, zero = _TAIL.unpack_from(data, _BODY.size)
+    if crc != zlib.crc32(data[: _BODY.size], seed) or zero != 0:
+        return None
+    number, *fields = _BODY.unpack_from(data)
+    record = Record(*fields)
+    if number != sequence:
+        raise JournalError(f"record {sequence} of the journal has the number {number}")
+    if record.length == 0 or record.offset + record.length > _OFFSET_MAX:
+        raise JournalError(f"record {sequence} of the journal names an impossible range")
+    return record
+
+
+class Writer:
+    """The one writer of a journal, from ``create`` or ``resume`` to ``close`` or ``remove``.
+
+    A journal is a convenience: when it cannot be written (full or read-only disk) the job
+    goes on without. ``warning`` then says so and ``append`` has no effect.
+    """
+
+    def __init__(self, location: Location, fd: int, seed: int, count: int) -> None:
+        self._location = location
+        self._fd = fd
+        self._seed = seed
+        self._count = count
+        self.warning: str | None = None
+
+    @classmethod
+    def create(cls, location: Location, header: Header) -> Self:
+        """Start a journal; an old one of that name that nobody holds is removed first.
+
+        Raises SinkBusyError where another process holds it.
+        """
+        data = encode_header(header)
+        (seed,) = _CRC.unpack_from(data, len(data) - _CRC.size)
+        writer = cls(location, -1, seed, 0)
+        try:
+            if location.folder_fd is None:
+                Path(location.path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_unheld(location)
+            writer._fd = _open(location, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            _lock(writer._fd, location)
+            _write_all(writer._fd, data)
+            os.fsync(writer._fd)
+            _sync_folder(location)
+        except OSError as error:
+            if writer._fd >= 0:
+                remove(location)
+            writer._give_up(error)
+        return writer
+
+    @classmethod
+    def resume(cls, location: Location) -> tuple[Journal, Self] | None:
+        """Read the journal and go on writing it; None where there is none.
+
+        Raises JournalError (damaged, not ours) and SinkBusyError (held by another process).
+        """
+        try:
+            fd = _open(location, os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise JournalError(f"{location.path}: {error.strerror}") from None
+        try:
+            _lock(fd, location)
+            _check_file(fd, location)
+            journal = parse(_read_all(fd))
+            os.ftruncate(fd, journal.length)
+            os.lseek(fd, journal.length, os.SEEK_SET)
+        except OSError as error:
+            os.close(fd)
+            raise JournalError(f"{location.path}: {error.strerror}") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        return journal, cls(location, fd, journal.seed, len(journal.records))
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Record ranges whose data's flush **has returned**; durable on return."""
+        for start in range(0, len(records), MAX_BATCH):
+            batch = records[start : start + MAX_BATCH]
+            if self._fd < 0:
+                return
+            try:
+                if self._count + len(batch) > MAX_RECORDS:
+                    raise OSError(errno.EFBIG, "it has reached its largest size")
+                _write_all(
+                    self._fd,
+                    b"".join(
+                        encode_record(number, record, self._seed)
+                        for number, record in enumerate(batch, self._count)
+                    ),
+                )
+                os.fdatasync(self._fd)
+            except OSError as error:
+                self._give_up(error)
+                return
+            self._count += len(batch)
+
+    def close(self) -> None:
+        """Stop writing; the journal stays for a resume."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def remove(self) -> None:
+        """The job is over: the journal goes, durably before its name can be used again."""
+        remove(self._location)
+        self.close()
+
+    def _give_up(self, error: OSError) -> None:
+        """What is on disk stays sound: at worst its last append is torn."""
+        self.warning = (
+            f"a stopped download cannot be resumed from here on: the journal "
+            f"{self._location.path} cannot be written: {error.strerror}"
+        )
+        self.close()
+
+
+def remove(location: Location) -> None:
+    """Remove the journal where there is one; best effort on a disk that takes no changes."""
+    with contextlib.suppress(OSError):
+        os.unlink(location.path, dir_fd=location.folder_fd)
+        _sync_folder(location)
+
+
+def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
+    """Where the journal of *sink* lies: beside a file, in *state_dir* for a device.
+
+    *state_dir*: None for `default_state_dir`. None is returned for what cannot be resumed.
+    A file's location borrows the sink's folder: use it before the sink is closed.
+    """
+    if sink.name is not None:
+        return Location(journal_name(sink.name), sink.folder_fd)
+    if sink.kind == "null":
+        return None
+    key = digest_of(json.dumps(sink.identity, sort_keys=True).encode())
+    return Location(f"{state_dir or default_state_dir()}/journals/{key:016x}.journal")
+
+
+def default_state_dir() -> str:
+    """$XDG_STATE_HOME/fastdl; without it /var/lib/fastdl for root, else ~/.local/state/fastdl."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if home.startswith("/"):
+        return f"{home}/fastdl"
+    return "/var/lib/fastdl" if os.geteuid() == 0 else f"{Path.home()}/.local/state/fastdl"
+
+
+def boot_id() -> str:
+    """The running kernel's boot id, or an empty string."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _open(location: Location, flags: int) -> int:
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    return os.open(location.path, flags, 0o600, dir_fd=location.folder_fd)
+
+
+def _lock(fd: int, location: Location) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SinkBusyError(f"another job holds the journal {location.path}") from None
+
+
+def _check_file(fd: int, location: Location) -> None:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+        raise JournalError(f"{location.path} is not a journal file of this user")
+
+
+def _remove_unheld(location: Location) -> None:
+    try:
+        fd = _open(location, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    else:
+        try:
+            _lock(fd, location)
+        finally:
+            os.close(fd)
+    os.unlink(location.path, dir_fd=location.folder_fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _read_all(fd: int) -> bytes:
+    parts = []
+    room = _MAX_FILE + 1
+    while room > 0 and (part := os.read(fd, min(room, 1 << 20))):
+        parts.append(part)
+        room -= len(part)
+    return b"".join(parts)
+
+
+def _sync_folder(location: Location) -> None:
+    if location.folder_fd is not None:
+        os.fsync(location.folder_fd)
+        return
+    fd = os.open(os.path.dirname(location.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
