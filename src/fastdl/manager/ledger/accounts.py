@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users, their keys, and which signed requests already took effect."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiConflictError
+from fastdl.manager.ledger.tables import account as t
+from fastdl.manager.ledger.tables import replay
+from fastdl.manager.ledger.text import new_id
+
+
+async def create(
+    tx: AsyncConnection,
+    *,
+    username: str,
+    account: str,
+    password_hash: str,
+    admin: bool,
+    now: float,
+    firstname: str = "",
+    lastname: str = "",
+    email: str = "",
+) -> str:
+    """Create a user without keys; ApiConflictError where the name is taken."""
+    id_ = new_id()
+    try:
+        async with tx.begin_nested():
+            await tx.execute(
+                insert(t).values(
+                    id=id_,
+                    username=username,
+                    account=account,
+                    admin=admin,
+                    enabled=True,
+                    password_hash=password_hash,
+                    firstname=firstname,
+                    lastname=lastname,
+                    email=email,
+                    created=now,
+                )
+            )
+    except IntegrityError:
+        raise ApiConflictError(f"The user {username} already exists") from None
+    return id_
+
+
+async def new_keys(tx: AsyncConnection, user: str) -> tuple[str, str]:
+    """Give *user* a new key pair, replacing the old one; return (API key, secret key)."""
+    keys = secrets.token_urlsafe(64)[:86], secrets.token_urlsafe(64)[:86]
+    await tx.execute(update(t).where(t.c.id == user).values(api_key=keys[0], secret_key=keys[1]))
+    return keys
+
+
+async def by_key(tx: AsyncConnection, api_key: str) -> Row[Any] | None:
+    """Return the enabled user with this API key."""
+    rows = await tx.execute(select(t).where(t.c.api_key == api_key, t.c.enabled.is_(True)))
+    return rows.first()
+
+
+async def by_name(tx: AsyncConnection, username: str) -> Row[Any] | None:
+    """Return the enabled user of this name."""
+    rows = await tx.execute(select(t).where(t.c.username == username, t.c.enabled.is_(True)))
+    return rows.first()
+
+
+async def get(tx: AsyncConnection, user: str) -> Row[Any] | None:
+    """Return the user with this id."""
+    return (await tx.execute(select(t).where(t.c.id == user))).first()
+
+
+async def all_users(tx: AsyncConnection) -> list[Row[Any]]:
+    """Return every user, by name."""
+    return list(await tx.execute(select(t).order_by(t.c.username)))
+
+
+async def claim_signature(tx: AsyncConnection, signature: str, *, until: float) -> bool:
+    """Note that the request with *signature* takes effect; False = it did before."""
+    digest = hashlib.sha256(signature.encode()).hexdigest()
+    try:
+        async with tx.begin_nested():
+            await tx.execute(insert(replay).values(digest=digest, until=until))
+    except IntegrityError:
+        return False
+    return True
+
+
+async def prune_signatures(tx: AsyncConnection, *, now: float) -> None:
+    """Forget signatures that have expired."""
+    await tx.execute(delete(replay).where(replay.c.until < now))

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening the ledger, and transactions on it.
+
+``Ledger.read()`` is a connection for queries; ``Ledger.write(work)`` runs ``work(tx)`` in a
+transaction and returns its result once it is durable. SQLite has one writer: calls that wait
+while a commit is under way share the next one (group commit), each in its own savepoint, so
+that one that fails does not take its neighbours along. PostgreSQL has many writers; a
+deadlock or a serialisation failure runs *work* again, so it must not keep state outside *tx*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from fastdl.errors import FastdlError, InternalError, UsageError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+GROUP_MAX: Final = 64
+"""Calls that share one SQLite commit: bounds how long a commit holds the write lock."""
+_RETRY_STATES: Final = {"40001", "40P01"}
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+class Ledger:
+    """One open database. Make it with ``open_ledger``."""
+
+    def __init__(self, reader: AsyncEngine, writer: AsyncEngine) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.sqlite = writer.dialect.name == "sqlite"
+        self._waiting: deque[tuple[Work[Any], asyncio.Future[Any]]] = deque()
+        self._committer: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that sees one consistent state on SQLite; for queries only."""
+        async with self._reader.connect() as connection:
+            try:
+                yield connection
+            except DBAPIError as exc:
+                raise _ledger_error(exc) from exc
+
+    async def write(self, work: Work[T]) -> T:
+        """Run *work* in a transaction; when this returns, its effects are durable."""
+        if not self.sqlite:
+            return await self._write_own(work)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, future))
+        if self._committer is None or self._committer.done():
+            self._committer = asyncio.create_task(self._commit_groups(), name="ledger-commit")
+        # A caller that is cancelled gives up waiting; its work may still be committed.
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Finish the transactions under way and close every connection."""
+        if self._committer is not None:
+            await self._committer
+        await self._reader.dispose()
+        if self._writer is not self._reader:
+            await self._writer.dispose()
+
+    async def _write_own(self, work: Work[T]) -> T:
+        for tries_left in (4, 3, 2, 1, 0):
+            try:
+                async with self._writer.begin() as tx:
+                    return await work(tx)
+            except DBAPIError as exc:
+                state = getattr(exc.orig, "sqlstate", None)
+                if state not in _RETRY_STATES or not tries_left:
+                    raise _ledger_error(exc) from exc
+        raise AssertionError("unreachable")
+
+    async def _commit_groups(self) -> None:
+        while self._waiting:
+            group = [self._waiting.popleft() for _ in range(min(GROUP_MAX, len(self._waiting)))]
+            try:
+                outcomes = await self._commit_group([work for work, _ in group])
+            except Exception as exc:  # noqa: BLE001 - every waiting caller must hear of it
+                error = _ledger_error(exc) if isinstance(exc, DBAPIError) else exc
+                outcomes = [error] * len(group)
+            for (_, future), outcome in zip(group, outcomes, strict=True):
+                if future.done():
+                    continue
+                if isinstance(outcome, BaseException):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    async def _commit_group(self, works: list[Work[Any]]) -> list[Any]:
+        outcomes: list[Any] = []
+        async with self._writer.begin() as tx:
+            for work in works:
+                try:
+                    async with tx.begin_nested():
+                        outcomes.append(await work(tx))
+                except DBAPIError as exc:
+                    if _is_fatal(exc):
+                        raise
+                    outcomes.append(exc)
+                except Exception as exc:  # noqa: BLE001 - handed to the caller of this work
+                    outcomes.append(exc)
+        return outcomes
+
+
+def _is_fatal(exc: DBAPIError) -> bool:
+    """Whether the whole transaction is lost (disk full, I/O error, corruption)."""
+    return isinstance(exc.orig, sqlite3.OperationalError | sqlite3.DatabaseError) and not (
+        isinstance(exc.orig, sqlite3.IntegrityError)
+    )
+
+
+def _ledger_error(exc: DBAPIError) -> FastdlError | DBAPIError:
+    """Return what an operator can act on; a violated constraint stays as it is."""
+    if isinstance(exc.orig, sqlite3.IntegrityError) or getattr(exc.orig, "sqlstate", "0")[:2] == (
+        "23"
+    ):
+        return exc
+    reason = str(exc.orig).splitlines()[0][:200]
+    return InternalError(f"the ledger cannot be used now: {reason}", phase="ledger")
+
+
+def default_url(state: Path) -> str:
+    """Return the URL of the embedded database in the state folder."""
+    return f"sqlite:///{state / 'manager.db'}"
+
+
+def open_ledger(url: str) -> Ledger:
+    """Bring the schema of the database at *url* up to date and open it.
+
+    *url* is SQLAlchemy's, without a driver: ``sqlite:////path`` or ``postgresql://…``.
+    Raises UsageError for other engines, for a database made by a newer fastdl, and for a
+    damaged one (with what to do); nothing is changed then.
+    """
+    parsed = make_url(url)
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        if not parsed.database:
+            raise UsageError("--database sqlite needs a file: sqlite:////var/lib/fastdl/manager.db")
+        _check_sqlite(Path(parsed.database))
+    elif backend != "postgresql":
+        raise UsageError(f"--database: {backend} is not supported; use sqlite or postgresql")
+    return _open_sqlite(parsed.database or "") if backend == "sqlite" else _open_postgresql(url)
+
+
+def _open_sqlite(path: str) -> Ledger:
+    sync = create_engine(f"sqlite:///{path}")
+    _prepare_sqlite(sync, begin="BEGIN EXCLUSIVE")
+    with sync.connect() as connection:
+        _migrate(connection)
+    sync.dispose()
+    writer = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=1, max_overflow=0)
+    reader = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=0)
+    # IMMEDIATE: take the write lock first, so that no transaction fails half-way for want of it.
+    _prepare_sqlite(writer.sync_engine, begin="BEGIN IMMEDIATE")
+    _prepare_sqlite(reader.sync_engine, begin="BEGIN")
+    return Ledger(reader, writer)
+
+
+def _open_postgresql(url: str) -> Ledger:
+    parsed = make_url(url).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(parsed, pool_size=10, max_overflow=0, pool_timeout=30)
+
+    async def migrate() -> None:
+        async with engine.connect() as connection:
+            await connection.run_sync(_migrate)
+        await engine.dispose()  # its connections belong to this short-lived loop
+
+    try:
+        asyncio.run(migrate())
+    except (OSError, DBAPIError) as exc:
+        where = parsed.render_as_string(hide_password=True)
+        raise UsageError(f"the database {where} cannot be opened: {exc}") from exc
+    return Ledger(engine, engine)
+
+
+def _prepare_sqlite(engine: Any, *, begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where we say, see below
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=10000",
+            "temp_store=MEMORY",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _check_sqlite(path: Path) -> None:
+    """Refuse a damaged database before anything is written to it; create a private file."""
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as exc:
+        verdict = str(exc)
+    if verdict != "ok":
+        raise UsageError(
+            f"the ledger {path} is damaged ({verdict}): stop here, keep the file, and restore the "
+            f"last backup over it (docs/operations.md); hosts report what they hold when they "
+            f"reconnect"
+        )
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with connection.begin():
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in known:
+        raise UsageError(
+            f"the ledger was made by a newer fastdl (schema {current}): start that version, "
+            f"or restore the backup made before the upgrade"
+        )
+    command.upgrade(config, "head")
+    if connection.in_transaction():
+        connection.commit()
+
+
+async def database_alive(ledger: Ledger) -> bool:
+    """Whether the ledger answers a query now (for the health page)."""
+    try:
+        async with asyncio.timeout(5), ledger.read() as tx:
+            await tx.execute(text("SELECT 1"))
+    except (FastdlError, TimeoutError, OSError):
+        return False
+    return True

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs: what a host was asked to do, from submission to its one end.
+
+    QUEUED ─grant→ GRANTED(fence+1) ─started→ RUNNING ─finish→ DONE | FAILED
+       ▲                │                        │
+       └─ RETRY_WAIT ◄──┴──── retry, host lost ──┘     live ─cancel→ CANCELLING → CANCELLED
+
+Every step is a compare-and-set on (id, fence, state): whoever comes late changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Row, case, delete, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.manager.ledger import slots
+from fastdl.manager.ledger.tables import attempt, host
+from fastdl.manager.ledger.tables import job as t
+from fastdl.manager.ledger.text import dumps, loads, new_id
+from fastdl.manager.scheduler import BULK, Grant, Slot, Waiting
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    QUEUED = "QUEUED"
+    RETRY_WAIT = "RETRY_WAIT"
+    GRANTED = "GRANTED"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+HELD: Final = (State.GRANTED, State.RUNNING)
+"""A host is to work on it: it stands in the host's document."""
+LIVE: Final = (State.QUEUED, State.RETRY_WAIT, State.GRANTED, State.RUNNING, State.CANCELLING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What ``submit`` needs. *single*: at most one live job has it; a second submission
+    joins the first. With *host* the job goes there at once, without slots."""
+
+    kind: m.Kind
+    zone: str
+    args: m.Args
+    single: str | None = None
+    template: str | None = None
+    pool: str | None = None
+    host: str | None = None
+    lane: str = ""
+    origins: tuple[str, ...] = ()
+    rank: int = BULK
+    context: Mapping[str, Any] | None = None
+
+
+async def submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> list[str]:
+    """Store *new* jobs; return their ids, in order: a new one's, or the live job's it joined.
+
+    Joining a job with a less urgent rank makes that job as urgent as the newcomer.
+    """
+    for _ in range(3):
+        try:
+            async with tx.begin_nested():
+                return await _submit(tx, new, now=now)
+        except IntegrityError:
+            continue  # another manager submitted one of them at the same moment: join it
+    return await _submit(tx, new, now=now)
+
+
+async def _submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> list[str]:
+    singles = [job.single for job in new if job.single]
+    live: dict[str, tuple[str, int]] = {}
+    for start in range(0, len(singles), 500):
+        found = await tx.execute(
+            select(t.c.single, t.c.id, t.c.rank).where(t.c.single.in_(singles[start : start + 500]))
+        )
+        live |= {single: (id_, rank) for single, id_, rank in found}
+    ids, rows = [], []
+    for job in new:
+        if job.single and job.single in live:
+            id_, rank = live[job.single]
+            if job.rank < rank:
+                await tx.execute(update(t).where(t.c.id == id_).values(rank=job.rank))
+            ids.append(id_)
+            continue
+        row = _row(job, now=now)
+        ids.append(row["id"])
+        rows.append(row)
+        if job.single:
+            live[job.single] = (row["id"], job.rank)
+    if rows:
+        await tx.execute(insert(t), rows)
+        for host_id in {row["host"] for row in rows if row["host"]}:
+            await _bump(tx, [host_id])
+    return ids
+
+
+def _row(job: NewJob, *, now: float) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "kind": job.kind.value,
+        "state": State.GRANTED if job.host else State.QUEUED,
+        "waiting": job.host is None,
+        "fence": 1 if job.host else 0,
+        "single": job.single,
+        "zone": job.zone,
+        "template": job.template,
+        "pool": job.pool,
+        "host": job.host,
+        "lane": job.lane,
+        "slots": dumps(job.origins),
+        "rank": job.rank,
+        "args": codec.args_to_json(job.args),
+        "context": dumps(job.context or {}),
+        "created": now,
+        "updated": now,
+    }
+
+
+async def get(tx: AsyncConnection, job: str) -> Row[Any] | None:
+    """Return the job's row."""
+    return (await tx.execute(select(t).where(t.c.id == job))).first()
+
+
+async def queue_page(
+    tx: AsyncConnection,
+    *,
+    now: float,
+    after: tuple[int, float, str] | None,
+    full: Iterable[str] = (),
+    full_for_bulk: Iterable[str] = (),
+    limit: int = 256,
+) -> list[Row[Any]]:
+    """Return the next waiting jobs in order, leaving out lanes whose origin has no room."""
+    query = select(
+        t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
+        t.c.created,
+    ).where(t.c.waiting.is_(True), t.c.not_before <= now)  # fmt: skip
+    if full := list(full):
+        query = query.where(t.c.lane.not_in(full))
+    if bulk := list(full_for_bulk):
+        query = query.where((t.c.rank < BULK) | t.c.lane.not_in(bulk))
+    if after is not None:
+        query = query.where(tuple_(t.c.rank, t.c.created, t.c.id) > tuple_(*after))
+    rows: Any = await tx.execute(query.order_by(t.c.rank, t.c.created, t.c.id).limit(limit))
+    return list(rows.all())
+
+
+def waiting_of(row: Row[Any]) -> Waiting:
+    """Return a queue row as the scheduler sees it."""
+    return Waiting(
+        id=row.id,
+        pool=row.pool,
+        rank=row.rank,
+        fence=row.fence,
+        origins=tuple(loads(row.slots)),
+        tried=tuple(loads(row.tried)),
+        template=row.template or "",
+        paced=row.kind == m.Kind.DOWNLOAD,
+    )
+
+
+async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> bool:
+    """Give every job of *grants* to its host, with its slots; all of them or none.
+
+    False = a job was no longer waiting or a slot had no room: the caller rolls back and may
+    try the grants one at a time.
+    """
+    counts = Counter(slot for g in grants for slot, _ in g.slots)
+    limit_of: dict[Slot, int] = {}
+    for g in grants:
+        for slot, most in g.slots:
+            # The roomiest judgement counts: bulk and urgent grants may share a batch, and
+            # ``decide`` counted each against its own limit already.
+            limit_of[slot] = max(most, limit_of.get(slot, 0))
+    await slots.ensure(tx, counts)
+    if not await slots.take(tx, {s: (n, limit_of[s]) for s, n in counts.items()}):
+        return False
+    done = await tx.execute(
+        update(t)
+        .where(
+            tuple_(t.c.id, t.c.fence).in_([(g.job, g.fence) for g in grants]),
+            t.c.waiting.is_(True),
+        )
+        .values(
+            state=State.GRANTED,
+            waiting=False,
+            fence=t.c.fence + 1,
+            attempt=t.c.attempt + 1,
+            host=case({g.job: g.host for g in grants}, value=t.c.id),
+            updated=now,
+        )
+    )
+    if done.rowcount != len(grants):
+        return False
+    await tx.execute(
+        insert(attempt),
+        [{"job": g.job, "fence": g.fence + 1, "host": g.host, "started": now} for g in grants],
+    )
+    await _bump(tx, {g.host for g in grants})
+    return True
+
+
+async def _bump(tx: AsyncConnection, hosts: Iterable[str]) -> None:
+    await tx.execute(update(host).where(host.c.id.in_(sorted(hosts))).values(rev=host.c.rev + 1))
+
+
+async def document(tx: AsyncConnection, host_id: str) -> m.Document:
+    """Return everything *host_id* should be doing now."""
+    rev = await tx.scalar(select(host.c.rev).where(host.c.id == host_id))
+    rows = await tx.execute(
+        select(t.c.id, t.c.kind, t.c.fence, t.c.args)
+        .where(t.c.host == host_id, t.c.state.in_(HELD))
+        .order_by(t.c.rank, t.c.created)
+        .limit(256)
+    )
+    commands = tuple(
+        m.Command(job=id_, kind=kind, fence=fence, args=codec.args_from_json(kind, args))
+        for id_, kind, fence, args in rows
+    )
+    return m.Document(rev=rev or 0, commands=commands)
+
+
+async def started(tx: AsyncConnection, job: str, *, fence: int, host_id: str, now: float) -> bool:
+    """The host acknowledged the command. False = not its job (any more)."""
+    done = await tx.execute(
+        update(t)
+        .where(t.c.id == job, t.c.fence == fence, t.c.host == host_id, t.c.state == State.GRANTED)
+        .values(state=State.RUNNING, updated=now)
+    )
+    return done.rowcount == 1
+
+
+async def finish(
+    tx: AsyncConnection,
+    job: str,
+    *,
+    fence: int,
+    host_id: str,
+    state: State,
+    now: float,
+    result: str | None = None,
+    failure: str | None = None,
+) -> Row[Any] | None:
+    """End *job* as DONE, FAILED or CANCELLED and free its slots; None = stale, nothing done.
+
+    A job that is being cancelled ends as CANCELLED, unless its result came first (DONE).
+    """
+    row = await get(tx, job)
+    if row is None or row.fence != fence or row.host != host_id:
+        return None
+    if row.state == State.CANCELLING and state is not State.DONE:
+        state = State.CANCELLED
+    done = await tx.execute(
+        update(t)
+        .where(
+            t.c.id == job,
+            t.c.fence == fence,
+            t.c.host == host_id,
+            t.c.state.in_((*HELD, State.CANCELLING)),
+        )
+        .values(
+            state=state,
+            waiting=False,
+            single=None,
+            result=result,
+            failure=failure,
+            updated=now,
+            ended=now,
+            percent=100 if state is State.DONE else t.c.percent,
+        )
+    )
+    if done.rowcount != 1:
+        return None
+    await _leave_host(tx, row, outcome=failure or state.value, now=now)
+    return await get(tx, job)
+
+
+async def requeue(
+    tx: AsyncConnection,
+    row: Row[Any],
+    *,
+    now: float,
+    delay: float = 0.0,
+    tried: Sequence[str] = (),
+    failure: str | None = None,
+    count: bool = True,
+) -> bool:
+    """Put a held job back into the queue; *count* false = this attempt does not count."""
+    done = await tx.execute(
+        update(t)
+        .where(t.c.id == row.id, t.c.fence == row.fence, t.c.state.in_(HELD))
+        .values(
+            state=State.RETRY_WAIT if delay > 0 else State.QUEUED,
+            waiting=True,
+            host=None,
+            not_before=now + delay,
+            tried=dumps(list(tried)),
+            failure=failure,
+            attempt=t.c.attempt if count else t.c.attempt - 1,
+            updated=now,
+        )
+    )
+    if done.rowcount != 1:
+        return False
+    await _leave_host(tx, row, outcome=failure or "lost", now=now)
+    return True
+
+
+async def _leave_host(tx: AsyncConnection, row: Row[Any], *, outcome: str, now: float) -> None:
+    if row.kind == m.Kind.DOWNLOAD:
+        await slots.release(tx, held_slots(row))
+    await tx.execute(
+        update(attempt)
+        .where(attempt.c.job == row.id, attempt.c.fence == row.fence)
+        .values(ended=now, outcome=outcome)
+    )
+    await _bump(tx, [row.host])
+
+
+def held_slots(row: Row[Any]) -> list[Slot]:
+    """Return the slots that a granted download holds."""
+    origins = dict.fromkeys(loads(row.slots))
+    return [("host", row.host), ("pool", row.pool), *(("origin", origin) for origin in origins)]
+
+
+async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | None:
+    """Cancel a live job: a waiting one ends at once, a held one is taken from its host.
+
+    Returns the row as it was before, None where the job is not live.
+    """
+    row = await get(tx, job)
+    if row is None or row.state not in LIVE:
+        return None
+    if row.waiting:
+        new = {"state": State.CANCELLED, "waiting": False, "single": None, "ended": now}
+    else:
+        new = {"state": State.CANCELLING}
+    done = await tx.execute(
+        update(t)
+        .where(t.c.id == job, t.c.fence == row.fence, t.c.state == row.state)
+        .values(**new, updated=now)
+    )
+    if done.rowcount != 1:
+        return None
+    if row.host and not row.waiting:
+        await _bump(tx, [row.host])
+    return row
+
+
+async def held_by(tx: AsyncConnection, host_id: str) -> list[Row[Any]]:
+    """Return the jobs that *host_id* holds (or is stopping)."""
+    rows = await tx.execute(
+        select(t).where(t.c.host == host_id, t.c.state.in_((*HELD, State.CANCELLING)))
+    )
+    return list(rows.all())
+
+
+async def overdue(tx: AsyncConnection, *, cancelling: float, direct: float) -> list[Row[Any]]:
+    """Return jobs CANCELLING since before *cancelling*, and probes and checks since *direct*."""
+    rows = await tx.execute(
+        select(t).where(
+            ((t.c.state == State.CANCELLING) & (t.c.updated < cancelling))
+            | (
+                t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK))
+                & t.c.state.in_(HELD)
+                & (t.c.created < direct)
+            )
+        )
+    )
+    return list(rows.all())
+
+
+async def of_template(
+    tx: AsyncConnection, template: str, *, live_only: bool = False
+) -> list[Row[Any]]:
+    """Return the download jobs of *template*, newest first."""
+    query = select(t).where(t.c.template == template, t.c.kind == m.Kind.DOWNLOAD)
+    if live_only:
+        query = query.where(t.c.state.in_(LIVE))
+    return list(await tx.execute(query.order_by(t.c.created.desc()).limit(20_000)))
+
+
+async def save_percent(tx: AsyncConnection, percents: Mapping[str, int]) -> None:
+    """Store coarse progress, one statement for all jobs."""
+    if percents:
+        await tx.execute(
+            update(t)
+            .where(t.c.id.in_(list(percents)))
+            .values(percent=case(dict(percents), value=t.c.id))
+        )
+
+
+async def prune(tx: AsyncConnection, *, before: float) -> int:
+    """Delete jobs that ended before *before*; return how many."""
+    done = await tx.execute(delete(t).where(t.c.ended < before))
+    return done.rowcount

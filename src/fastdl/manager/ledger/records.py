@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small tables: settings, events, the API's async jobs, leases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.manager.ledger.jobs import LIVE
+from fastdl.manager.ledger.tables import api_job, api_job_part, event, job, lease, setting
+from fastdl.manager.ledger.text import dumps, new_id
+
+PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
+"""``jobstatus`` of an API job, as CloudStack numbers it."""
+
+
+async def settings(tx: AsyncConnection) -> dict[str, str]:
+    """Return the settings that were changed from their defaults."""
+    return dict(await tx.execute(select(setting)))
+
+
+async def set_setting(tx: AsyncConnection, name: str, value: str) -> None:
+    """Store one setting."""
+    done = await tx.execute(update(setting).where(setting.c.name == name).values(value=value))
+    if not done.rowcount:
+        await tx.execute(insert(setting).values(name=name, value=value))
+
+
+async def add_event(
+    tx: AsyncConnection,
+    type_: str,
+    description: str,
+    *,
+    now: float,
+    level: str = "INFO",
+    account: str = "system",
+    resource: str | None = None,
+) -> None:
+    """Store an event; *type_* as CloudStack spells them: ``TEMPLATE.DIRECT.DOWNLOAD.FAILURE``."""
+    await tx.execute(
+        insert(event).values(
+            id=new_id(),
+            type=type_,
+            level=level,
+            description=description[:4000],
+            account=account,
+            resource=resource,
+            created=now,
+        )
+    )
+
+
+async def events(
+    tx: AsyncConnection,
+    *,
+    type_: str | None = None,
+    level: str | None = None,
+    resource: str | None = None,
+    account: str | None = None,
+    first: int = 0,
+    limit: int = 500,
+) -> tuple[int, list[Row[Any]]]:
+    """Return (how many match in all, one page), newest first."""
+    query, count = select(event), select(func.count()).select_from(event)
+    for column, value in (
+        (event.c.type, type_), (event.c.level, level), (event.c.resource, resource),
+        (event.c.account, account),
+    ):  # fmt: skip
+        if value is not None:
+            query, count = query.where(column == value), count.where(column == value)
+    rows = await tx.execute(
+        query.order_by(event.c.created.desc(), event.c.id).offset(first).limit(limit)
+    )
+    return await tx.scalar(count) or 0, list(rows)
+
+
+async def add_api_job(
+    tx: AsyncConnection,
+    *,
+    owner: str,
+    command: str,
+    now: float,
+    instance_type: str | None = None,
+    instance: str | None = None,
+    parts: Sequence[str] = (),
+) -> str:
+    """Store a pending API job that ends when all its *parts* (jobs) have ended."""
+    id_ = new_id()
+    await tx.execute(
+        insert(api_job).values(
+            id=id_,
+            owner=owner,
+            command=command,
+            status=PENDING,
+            instance_type=instance_type,
+            instance=instance,
+            created=now,
+        )
+    )
+    if parts := list(dict.fromkeys(parts)):
+        await tx.execute(insert(api_job_part), [{"api_job": id_, "job": part} for part in parts])
+    return id_
+
+
+async def get_api_job(tx: AsyncConnection, id_: str) -> Row[Any] | None:
+    """Return the API job."""
+    return (await tx.execute(select(api_job).where(api_job.c.id == id_))).first()
+
+
+async def api_jobs(
+    tx: AsyncConnection, *, owner: str | None, first: int, limit: int
+) -> tuple[int, list[Row[Any]]]:
+    """Return (how many in all, one page) of API jobs, newest first."""
+    query, count = select(api_job), select(func.count()).select_from(api_job)
+    if owner is not None:
+        query, count = query.where(api_job.c.owner == owner), count.where(api_job.c.owner == owner)
+    rows = await tx.execute(
+        query.order_by(api_job.c.created.desc(), api_job.c.id).offset(first).limit(limit)
+    )
+    return await tx.scalar(count) or 0, list(rows)
+
+
+async def complete_api_job(
+    tx: AsyncConnection, id_: str, *, status: int, result: Any, now: float
+) -> bool:
+    """End an API job; False = it had ended."""
+    done = await tx.execute(
+        update(api_job)
+        .where(api_job.c.id == id_, api_job.c.status == PENDING)
+        .values(status=status, result=dumps(result), completed=now)
+    )
+    return done.rowcount == 1
+
+
+async def finished_api_jobs(tx: AsyncConnection, part: str | None = None) -> list[Row[Any]]:
+    """Return pending API jobs none of whose parts is live (those with *part*, or all)."""
+    live = (
+        select(api_job_part.c.job)
+        .join(job, job.c.id == api_job_part.c.job)
+        .where(api_job_part.c.api_job == api_job.c.id, job.c.state.in_(LIVE))
+        .exists()
+    )
+    query = select(api_job).where(api_job.c.status == PENDING, ~live)
+    if part is not None:
+        query = query.where(
+            api_job.c.id.in_(select(api_job_part.c.api_job).where(api_job_part.c.job == part))
+        )
+    return list(await tx.execute(query))
+
+
+async def parts_of(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
+    """Return the jobs of an API job."""
+    query = (
+        select(job)
+        .join(api_job_part, api_job_part.c.job == job.c.id)
+        .where(api_job_part.c.api_job == id_)
+        .order_by(job.c.created)
+    )
+    return list(await tx.execute(query))
+
+
+async def take_lease(
+    tx: AsyncConnection, name: str, owner: str, *, now: float, ttl: float
+) -> int | None:
+    """Take or renew the lease *name*; return its fence, None while another owner holds it."""
+    row = (await tx.execute(select(lease).where(lease.c.name == name))).first()
+    if row is None:
+        try:
+            async with tx.begin_nested():
+                await tx.execute(
+                    insert(lease).values(name=name, owner=owner, fence=1, until=now + ttl)
+                )
+        except IntegrityError:
+            return None
+        return 1
+    fence: int = row.fence if row.owner == owner else row.fence + 1
+    done = await tx.execute(
+        update(lease)
+        .where(
+            lease.c.name == name,
+            lease.c.fence == row.fence,
+            (lease.c.owner == owner) | (lease.c.until < now),
+        )
+        .values(owner=owner, fence=fence, until=now + ttl)
+    )
+    return fence if done.rowcount == 1 else None
+
+
+async def drop_lease(tx: AsyncConnection, name: str, owner: str) -> None:
+    """Give the lease back at a clean stop."""
+    await tx.execute(
+        update(lease).where(lease.c.name == name, lease.c.owner == owner).values(until=0.0)
+    )
+
+
+async def prune(tx: AsyncConnection, *, before: float) -> None:
+    """Delete events and ended API jobs from before *before*."""
+    await tx.execute(delete(event).where(event.c.created < before))
+    await tx.execute(delete(api_job).where(api_job.c.completed < before))

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger's tables and columns. ``migrations/`` creates them; a test compares the two.
+
+Conventions: ids are UUID strings made by us; times are seconds since 1970 as doubles; lists
+and small documents are JSON text. A compare-and-set is ``UPDATE … WHERE id AND fence`` and
+its row count: no RETURNING, no SKIP LOCKED, so that the statements run on every engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+UUID: Final = String(40)
+
+
+def _id() -> Column[Any]:
+    return Column("id", UUID, primary_key=True)
+
+
+def _needs(name: str, kind: Any, default: Any = None) -> Column[Any]:
+    return Column(name, kind, nullable=False, server_default=default)
+
+
+setting = Table(
+    "setting",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    _needs("value", String(4096)),
+)
+
+account = Table(
+    "account",
+    metadata,
+    _id(),
+    _needs("username", String(255)),
+    _needs("account", String(255)),
+    _needs("admin", Boolean),
+    _needs("enabled", Boolean),
+    _needs("password_hash", String(255)),
+    Column("api_key", String(128), unique=True),
+    Column("secret_key", String(128)),
+    Column("firstname", String(255)),
+    Column("lastname", String(255)),
+    Column("email", String(255)),
+    _needs("created", Double),
+    UniqueConstraint("username"),
+)
+
+replay = Table(
+    "replay",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    _needs("until", Double),
+    Index(None, "until"),
+)
+"""Signatures of state-changing requests that already took effect, until they expire."""
+
+zone = Table(
+    "zone",
+    metadata,
+    _id(),
+    _needs("name", String(255)),
+    _needs("enabled", Boolean),
+    _needs("created", Double),
+    UniqueConstraint("name"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    _id(),
+    Column("zone", UUID, ForeignKey("zone.id"), nullable=False),
+    _needs("cluster", String(255)),
+    _needs("secret_hash", String(64)),
+    _needs("expires", Double),
+    Column("key_hash", String(64)),
+    Column("host", UUID),
+)
+"""Enrolment tokens. *key_hash*: of the key that used it; the same key may ask again."""
+
+host = Table(
+    "host",
+    metadata,
+    _id(),
+    Column("zone", UUID, ForeignKey("zone.id"), nullable=False),
+    _needs("cluster", String(255)),
+    _needs("name", String(255)),
+    _needs("address", String(255), ""),
+    _needs("state", String(16)),
+    _needs("enabled", Boolean, text("true")),
+    _needs("version", String(255), ""),
+    _needs("kinds", Text, "[]"),
+    _needs("max_downloads", Integer, "4"),
+    _needs("rev", BigInteger, "0"),
+    _needs("key_hash", String(64)),
+    Column("old_key_hash", String(64)),
+    _needs("gateway", String(64), ""),
+    _needs("changed", Double),
+    _needs("created", Double),
+    _needs("clock_skew", Double, "0"),
+    _needs("keystore", Text, "{}"),
+    Column("keystore_error", Text),
+    Index(None, "zone", "name"),
+)
+"""*keystore*: alias (case-folded) → fingerprint and dates, as last reported by the host."""
+
+pool = Table(
+    "pool",
+    metadata,
+    _id(),
+    Column("zone", UUID, ForeignKey("zone.id"), nullable=False),
+    _needs("cluster", String(255)),
+    _needs("name", String(255)),
+    _needs("type", String(32)),
+    _needs("shared", Boolean),
+    _needs("path", Text, ""),
+    _needs("capacity", BigInteger, "0"),
+    _needs("available", BigInteger, "0"),
+    _needs("created", Double),
+    Index(None, "zone"),
+)
+
+host_pool = Table(
+    "host_pool",
+    metadata,
+    Column("host", UUID, ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
+    Column("pool", UUID, ForeignKey("pool.id", ondelete="CASCADE"), primary_key=True),
+    Column("error", Text),
+    Index(None, "pool"),
+)
+
+template = Table(
+    "template",
+    metadata,
+    _id(),
+    _needs("owner", UUID),
+    _needs("account", String(255)),
+    _needs("name", String(255)),
+    _needs("display_text", Text),
+    _needs("url", String(2048)),
+    _needs("iso", Boolean),
+    _needs("format", String(16)),
+    _needs("hypervisor", String(32)),
+    Column("os_type", UUID),
+    Column("checksum", String(300)),
+    _needs("public", Boolean),
+    _needs("featured", Boolean),
+    _needs("details", Text, "{}"),
+    _needs("flags", Text, "{}"),
+    _needs("sources", Text, "[]"),
+    _needs("origins", Text, "[]"),
+    Column("size", BigInteger),
+    Column("virtual_size", BigInteger),
+    _needs("validators", Text, "{}"),
+    _needs("digests", Text, "{}"),
+    Column("drift", Text),
+    _needs("created", Double),
+    Column("removed", Double),
+    Index(None, "removed", "created", "id"),
+)
+"""*origins*: of every mirror the probe saw; a download holds a slot on each. *drift*: what
+changed at the origin since registration, in a sentence; NULL = nothing seen."""
+
+template_zone = Table(
+    "template_zone",
+    metadata,
+    Column("template", UUID, ForeignKey("template.id"), primary_key=True),
+    Column("zone", UUID, ForeignKey("zone.id"), primary_key=True),
+    _needs("created", Double),
+    Column("removed", Double),
+)
+
+copy = Table(
+    "copy",
+    metadata,
+    Column("template", UUID, ForeignKey("template.id"), primary_key=True),
+    Column("pool", UUID, ForeignKey("pool.id"), primary_key=True),
+    _needs("volume", String(128)),
+    _needs("state", String(16)),
+    _needs("install_path", Text, ""),
+    _needs("size", BigInteger, "0"),
+    _needs("result", Text, "{}"),
+    _needs("updated", Double),
+)
+"""A template's copy on a pool. *state*: absent, ready, removing. *volume* never changes."""
+
+job = Table(
+    "job",
+    metadata,
+    _id(),
+    _needs("kind", String(16)),
+    _needs("state", String(16)),
+    Column("single", String(128), unique=True),
+    _needs("zone", UUID),
+    Column("template", UUID),
+    Column("pool", UUID),
+    Column("host", UUID),
+    _needs("lane", String(255), ""),
+    _needs("slots", Text, "[]"),
+    _needs("rank", Integer, "10"),
+    _needs("waiting", Boolean),
+    _needs("not_before", Double, "0"),
+    _needs("fence", BigInteger, "0"),
+    _needs("attempt", Integer, "0"),
+    _needs("tried", Text, "[]"),
+    _needs("args", Text),
+    _needs("context", Text, "{}"),
+    Column("failure", Text),
+    Column("result", Text),
+    _needs("percent", Integer, "0"),
+    _needs("created", Double),
+    _needs("updated", Double),
+    Column("ended", Double),
+    Index("ix_job_queue", "waiting", "rank", "created", "id"),
+    Index("ix_job_host", "host", "state"),
+    Index("ix_job_place", "template", "pool", "created"),
+    Index("ix_job_ended", "ended"),
+)
+"""*single* is unique while the job lives and NULL afterwards: one live download per
+(template, pool), one keystore update per host. *lane*: the origin whose limit paces it;
+*slots*: the (kind, key) pairs it holds while it runs. *waiting*: QUEUED or RETRY_WAIT."""
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("job", UUID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("fence", BigInteger, primary_key=True),
+    _needs("host", UUID),
+    _needs("started", Double),
+    Column("ended", Double),
+    Column("outcome", Text),
+)
+
+slot = Table(
+    "slot",
+    metadata,
+    Column("kind", String(8), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    _needs("active", Integer, "0"),
+    Column("cap", Integer),
+    CheckConstraint("active >= 0", name="active"),
+)
+"""Counting semaphores: kind is origin, host or pool. *cap*: a lower limit for a while."""
+
+cert = Table(
+    "cert",
+    metadata,
+    _id(),
+    Column("zone", UUID, ForeignKey("zone.id"), nullable=False),
+    _needs("alias", String(255)),
+    Column("live_alias", String(255)),
+    _needs("hypervisor", String(32)),
+    _needs("pem", Text),
+    _needs("sha256", String(64)),
+    _needs("not_after", Double),
+    _needs("revoked", Boolean, text("false")),
+    _needs("warned", Integer, "0"),
+    _needs("created", Double),
+    Column("removed", Double),
+    UniqueConstraint("zone", "live_alias"),
+)
+"""*live_alias*: the folded alias, NULL once deleted. *revoked*: zone-wide."""
+
+cert_host = Table(
+    "cert_host",
+    metadata,
+    Column("cert", UUID, ForeignKey("cert.id", ondelete="CASCADE"), primary_key=True),
+    Column("host", UUID, ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
+    _needs("want", String(8)),
+    _needs("want_rev", BigInteger, "1"),
+    _needs("done_rev", BigInteger, "0"),
+    _needs("status", String(10)),
+    _needs("detail", Text, ""),
+    _needs("failures", Integer, "0"),
+    _needs("retry_at", Double, "0"),
+    Index(None, "host"),
+)
+"""*want*: present or absent, at revision *want_rev*; *done_rev*: the last revision whose
+outcome (*status*, *detail*) is known."""
+
+api_job = Table(
+    "api_job",
+    metadata,
+    _id(),
+    _needs("owner", UUID),
+    _needs("command", String(255)),
+    _needs("status", Integer),
+    _needs("result", Text, "{}"),
+    Column("instance_type", String(64)),
+    Column("instance", UUID),
+    _needs("created", Double),
+    Column("completed", Double),
+    Index(None, "created"),
+)
+
+api_job_part = Table(
+    "api_job_part",
+    metadata,
+    Column("api_job", UUID, ForeignKey("api_job.id", ondelete="CASCADE"), primary_key=True),
+    Column("job", UUID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Index(None, "job"),
+)
+
+event = Table(
+    "event",
+    metadata,
+    _id(),
+    _needs("type", String(64)),
+    _needs("level", String(8)),
+    _needs("state", String(16), "Completed"),
+    _needs("description", Text),
+    _needs("account", String(255), "system"),
+    Column("resource", UUID),
+    _needs("created", Double),
+    Index(None, "created"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    _needs("owner", String(64)),
+    _needs("fence", BigInteger),
+    _needs("until", Double),
+)
