@@ -218,7 +218,7 @@ def _san(*names: x509.GeneralName, common_name: str | None = None) -> Callable[.
 
 def _long_chain(lab: CertLab, leaf: str) -> Identity:
     above = [lab.ca]
-    for number in range(100):
+    for number in range(120):
         above.append(lab.make(f"link-{number}", issuer=above[-1], san=(), ca=True))
     return lab.make(leaf, issuer=above[-1], sends=above[:0:-1])
 
@@ -246,7 +246,7 @@ KINDS: dict[str, Callable[[CertLab, str], Identity]] = {
     "self-signed-wrong-host": lambda lab, leaf: lab.make(
         leaf, issuer=None, san=(x509.DNSName("mirror.example.org"),)
     ),
-    "chain-of-100": _long_chain,
+    "long-chain": _long_chain,
     "rsa-1024": lambda lab, leaf: lab.make(leaf, issuer=lab.ca, rsa_bits=1024),
     "sha-1": CertLab.make_sha1,
     "client": lambda lab, leaf: lab.make(leaf, issuer=lab.ca, san=(), client=True),

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Running:
 
     def __init__(self, words: Sequence[str], *, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
-        self._out, self._err = home.parent / "stdout", home.parent / "stderr"
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=home.parent))
+        self._out, self._err = folder / "stdout", folder / "stderr"
         environ = {
             k: v for k, v in os.environ.items() if not k.lower().endswith(("_proxy", "_home"))
         }
