@@ -36,7 +36,7 @@ link, digests and remarks that are kept."""
 Headers = Iterable[tuple[str, str]]
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_LINK_TARGET = re.compile(r"[ \t,]*<([^>]*)>")
+_LINK_TARGET = re.compile(r"[ \t,]*<([^<>]*)>")
 _LINK_PARAMETER = re.compile(
     rf'[ \t]*;[ \t]*(?:({_NAME})\*?[ \t]*(?:=[ \t]*(?:({_NAME})|"((?:[^"\\]|\\.)*)"))?)?'
 )

@@ -39,6 +39,9 @@ _LEAVES = frozenset({"size", "hash", "url", "metaurl"})
 # Version 3 wraps the same elements once more; to us these wrappers are transparent.
 _WRAPPERS = {"metalink": frozenset({"files"}), "file": frozenset({"resources", "verification"})}
 
+_NARROW_ENCODINGS = frozenset({"utf-8", "us-ascii"})
+_WIDE_ENCODINGS = frozenset({"utf-16", "utf-16le", "utf-16be"})
+
 Attributes = dict[str, str]
 _NO_ATTRIBUTES: Attributes = {}
 
@@ -112,13 +115,15 @@ def _decode(data: bytes) -> tuple[bytes, frozenset[str]]:
     """*data* as UTF-8 without byte order mark, and what its declaration may then say."""
     if len(data) > MAX_DOCUMENT:
         raise LimitError(f"the metalink is larger than {MAX_DOCUMENT // 1024 // 1024} MiB")
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return data.decode("utf-16").encode(), frozenset({"utf-16", "utf-16le", "utf-16be"})
-        data.decode("utf-8")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeError:
         raise MetalinkError("the metalink is neither UTF-8 nor UTF-16 text") from None
-    return data.removeprefix(b"\xef\xbb\xbf"), frozenset({"utf-8", "us-ascii"})
+    # expat guesses again from the first bytes; nothing may be left for it to guess from.
+    if text.startswith("\ufeff") or "\0" in text:
+        raise MetalinkError("the metalink is in an encoding other than it seems")
+    return text.encode(), _WIDE_ENCODINGS if wide else _NARROW_ENCODINGS
 
 
 def _refuse_doctype(*_: object) -> None:
