@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of the suite, the same for ``fastdl bench`` and ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+DESCRIPTION: Final = "Measure fastdl against other tools, or check it against its own baseline."
+EXAMPLES: Final = """\
+examples:
+  fastdl bench --list                              names of scenarios, sets and rivals
+  fastdl bench http-1GiB-raw-block-sha256          one scenario against every rival that can
+  fastdl bench headline --rounds 7 --save          the figures of the README
+  fastdl bench https-2mirror-50ms-64MiB-raw-file-none --rivals curl,aria2c
+  fastdl bench --gate                              counts against the stored baseline (CI)
+  fastdl bench --gate-paired                       paired ratios against one rival a scenario
+  fastdl bench --explain http-1GiB-raw-block-sha256
+  fastdl bench --bulk 4x3                          4 templates onto 3 hosts' worth of targets
+  fastdl bench --sweep connections,window,rtt,mirrors,blocks,virtual
+  fastdl bench --report                            tables and plots from the stored results
+
+The method is in benchmarks/README.md.
+"""
+
+
+def default_work() -> Path:
+    """Where payloads and targets lie: FASTDL_BENCH_DIR, or a folder of this user's own."""
+    named = os.environ.get("FASTDL_BENCH_DIR")
+    return Path(named or Path(tempfile.gettempdir()) / f"fastdl-bench-{os.getuid()}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the suite's arguments to *parser*."""
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "scenarios",
+        nargs="*",
+        metavar="SCENARIO",
+        help="names of scenarios or sets (default: smoke)",
+    )
+    what = parser.add_argument_group("other things to do").add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="list sets, scenarios and rivals")
+    what.add_argument(
+        "--gate",
+        action="store_true",
+        help="compare instruction, call and byte counts with the baseline",
+    )
+    what.add_argument(
+        "--gate-paired",
+        action="store_true",
+        help="compare paired ratios with what the project promises",
+    )
+    what.add_argument("--explain", metavar="SCENARIO", help="print where the time goes, per GB")
+    what.add_argument("--bulk", metavar="NxM", help="N templates onto M sets of targets")
+    what.add_argument("--sweep", metavar="AXES", help="vary one axis after the other")
+    what.add_argument("--report", action="store_true", help="write tables and plots")
+    parser.add_argument("--rivals", metavar="NAMES", help="only these, besides fastdl")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="rounds after the warm-up (default: %(default)s)",
+    )
+    parser.add_argument("--save", action="store_true", help="store results in benchmarks/results")
+    parser.add_argument("--json", action="store_true", help="print results as JSON")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=default_work(),
+        metavar="DIR",
+        help="folder for payloads and targets (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="limit of one run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--update-baseline", action="store_true", help="with --gate: store what was counted"
+    )
+    parser.add_argument(
+        "--only", metavar="PARTS", help="with --gate: parts to count (instructions, transfer)"
+    )
+    parser.add_argument(
+        "--tree", type=Path, metavar="DIR", help="with --gate: count another built source tree"
+    )
+
+
+_MODES: Final[tuple[tuple[str, str], ...]] = (
+    ("list", "listing"),
+    ("gate", "gate.check"),
+    ("gate_paired", "gate.paired"),
+    ("explain", "explain"),
+    ("bulk", "bulk"),
+    ("sweep", "sweep"),
+    ("report", "report"),
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what *args* asks for; returns the exit status."""
+    module = next((name for flag, name in _MODES if getattr(args, flag)), "compare")
+    command: Callable[[argparse.Namespace], int] = import_module(f"benchmarks.{module}").run
+    try:
+        args.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return command(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"fastdl bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fastdl bench: interrupted", file=sys.stderr)
+        return 130
+
+
+def say(text: str) -> None:
+    """Progress for people; results go to standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str] | None = None, **defaults: Any) -> int:
+    """``python -m benchmarks``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    add_arguments(parser)
+    parser.set_defaults(**defaults)
+    return run(parser.parse_args(argv))

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From stored results to something to read: Markdown tables and SVG plots.
+
+Nothing is typed by hand: the part of docs/performance.md between its two markers is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.machine import CHECKOUT
+from benchmarks.options import say
+from benchmarks.scenarios import SETS
+
+PAGE: Final = CHECKOUT / "docs" / "performance.md"
+PLOTS: Final = CHECKOUT / "docs" / "performance"
+_BEGIN: Final = "<!-- results: written by `fastdl bench --report` -->"
+_END: Final = "<!-- end of results -->"
+
+
+def table(result: dict[str, Any]) -> str:
+    """One scenario as a Markdown table with its losses, skips and failures below."""
+    rows = [
+        "| contestant | durable s | q1-q3 | CPU s/GB | peak MiB | time ratio | CPU ratio | n |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    contestants = result["contestants"]
+    for name in sorted(contestants, key=lambda key: _median(contestants[key]["durable_s"])):
+        entry = contestants[name]
+        ratio = result["ratios"].get(name)
+        mark = " *" if entry["only_disturbed"] else ""
+        wall, cpu = entry["durable_s"], entry["cpu_s_per_gb"]
+        rows.append(
+            f"| {name}{mark} | {_number(wall['median'])} | {_spread(wall)} "
+            f"| {_number(cpu['median'])} | {entry['peak_bytes'] >> 20} "
+            f"| {_ratio(ratio, 'durable')} | {_ratio(ratio, 'cpu')} | {wall['n']} |"
+        )
+    return "\n".join([*rows, "", *_notes(result)])
+
+
+def _median(values: dict[str, Any]) -> float:
+    return float("inf") if values["median"] is None else values["median"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _spread(values: dict[str, Any]) -> str:
+    return f"{_number(values['p25'])}-{_number(values['p75'])}"
+
+
+def _ratio(ratio: dict[str, Any] | None, key: str) -> str:
+    if ratio is None:
+        return "-"
+    values = ratio[key]
+    return f"{_number(values['median'])} ({_spread(values)})"
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    notes = []
+    floor = result["floor"]
+    if floor and "fastdl" in result["contestants"]:
+        slowest = max(floor, key=lambda key: floor[key])
+        mine = result["contestants"]["fastdl"]["durable_s"]["median"]
+        if mine:
+            notes.append(
+                f"Floor of this machine: {floor[slowest]:.2f} s ({slowest.removesuffix('_s')}); "
+                f"fastdl takes {mine / floor[slowest]:.2f} x that."
+            )
+    if lost := losses(result):
+        notes.append("fastdl loses: " + "; ".join(lost) + ".")
+    if any(entry["only_disturbed"] for entry in result["contestants"].values()):
+        notes.append("`*`: others used the machine in every round; read the ratios only.")
+    for key in ("failed", "skipped"):
+        if result[key]:
+            said = "; ".join(f"{name} ({reason})" for name, reason in result[key].items())
+            notes.append(f"{key.capitalize()}: {said}.")
+    return notes
+
+
+def losses(result: dict[str, Any]) -> list[str]:
+    """What a rival does better than fastdl, in words: durable time, processor time, memory."""
+    found = []
+    contestants = result["contestants"]
+    for name, ratio in result["ratios"].items():
+        for key, what in (("durable", "time"), ("cpu", "processor time")):
+            median = ratio[key]["median"]
+            if median is not None and median < 1:
+                found.append(f"to {name} in {what} ({median:.2f})")
+        if "fastdl" in contestants and (
+            contestants[name]["peak_bytes"] < contestants["fastdl"]["peak_bytes"]
+        ):
+            found.append(f"to {name} in memory ({contestants[name]['peak_bytes'] >> 20} MiB)")
+    return found
+
+
+def latest(folder: Path) -> dict[str, dict[str, Any]]:
+    """The newest stored result of each scenario."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        if "scenario" in result:
+            found[result["scenario"]] = result
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write plots and the generated part of the page."""
+    from benchmarks.compare import RESULTS  # noqa: PLC0415 - compare imports this module
+
+    results = latest(RESULTS)
+    sweeps = {
+        path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("sweep-*.json"))
+    }
+    if not results:
+        raise ValueError("no stored results: run `fastdl bench headline --save` first")
+    PLOTS.mkdir(exist_ok=True)
+    drawn = _plot(results, sweeps)
+    PAGE.write_text(_replace(PAGE.read_text(), _markdown(results, sweeps, drawn)))
+    say(f"wrote {PAGE} and {len(drawn)} plots")
+    return 0
+
+
+def _replace(page: str, text: str) -> str:
+    before, begin, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (begin and end):
+        raise ValueError(f"{PAGE} lacks the markers {_BEGIN} and {_END}")
+    return f"{before}{_BEGIN}\n\n{text.rstrip()}\n\n{_END}{after}"
+
+
+def _markdown(
+    results: dict[str, dict[str, Any]], sweeps: dict[str, Any], drawn: dict[str, str]
+) -> str:
+    any_result = next(iter(results.values()))
+    box = any_result["machine"]
+    where = (
+        f"Machine: {box['cores']} cores of {box['cpu']}, {box['memory_bytes'] >> 30} GiB, kernel "
+        f"{box['kernel']}, {box['filesystem']}, {box['openssl']}. Ratios are the contestant's "
+        "over fastdl's in the same round: above 1, fastdl needs less."
+    )
+    parts = [where]
+    for name in _in_order(results):
+        result = results[name]
+        parts.append(f"### {name}\n\nCommit {result['commit']}, {result['when']}.")
+        if name in drawn:
+            parts.append(f"![durable time of {name}](performance/{drawn[name]})")
+        parts.append(table(result))
+    for name, sweep in sweeps.items():
+        parts.append(f"### {sweep['title']}\n\n{sweep['question']}")
+        if name in drawn:
+            parts.append(f"![{sweep['title']}](performance/{drawn[name]})")
+        parts.append(_sweep_table(sweep))
+    return "\n\n".join(parts)
+
+
+def _in_order(results: dict[str, Any]) -> list[str]:
+    known = [scenario.name for group in SETS.values() for scenario in group]
+    return sorted(results, key=lambda name: (known.index(name) if name in known else 999, name))
+
+
+def _sweep_table(sweep: dict[str, Any]) -> str:
+    rows = [
+        f"| {sweep['axis']} | contestant | durable s | MB/s | CPU s/GB | n |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {point['label']} | {point['contestant']} | {_number(point['durable_s']['median'])} "
+        f"| {point['rate_mb_s']:.0f} | {_number(point['cpu_s_per_gb']['median'])} "
+        f"| {point['durable_s']['n']} |"
+        for point in sweep["points"]
+    ]
+    return "\n".join(rows)
+
+
+def _plot(results: dict[str, dict[str, Any]], sweeps: dict[str, Any]) -> dict[str, str]:
+    """Draw one SVG a scenario and one a sweep; {} where matplotlib is not installed."""
+    try:
+        from benchmarks import plots  # noqa: PLC0415 - matplotlib is an extra
+    except ImportError:
+        say("matplotlib is not installed (pip install 'fastdl[bench]'): no plots")
+        return {}
+    drawn = {name: plots.bars(result, PLOTS) for name, result in results.items()}
+    return drawn | {name: plots.lines(name, sweep, PLOTS) for name, sweep in sweeps.items()}

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fastdl itself with its defaults; a number of connections only where the scenario names one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.meter import Command, Step
+from benchmarks.rivals.base import Job, Rival
+from benchmarks.scenarios import Scenario
+
+
+def get_argv(job: Job, *options: str) -> tuple[str, ...]:
+    """``fastdl get`` for *job*."""
+    argv = [sys.executable, "-m", "fastdl", "get", *job.urls, "-o", job.target.word, "--json"]
+    argv += ["--progress", "none"]
+    if job.hashed:
+        argv += ["--checksum", f"sha-256:{job.sha256}"]
+    if job.tls:
+        argv += ["--cacert", str(job.cacert)]
+    if job.scenario.connections:
+        number = str(job.scenario.connections)
+        argv += ["--max-connections", number, "--max-connections-per-origin", number]
+    return (*argv, *options)
+
+
+class Fastdl(Rival):
+    name = "fastdl"
+    needs = ()
+    uses_mirrors = True
+
+    def cannot(self, scenario: Scenario) -> str | None:
+        return None
+
+    def steps(self, job: Job) -> list[Step]:
+        # Bytecode is cached as in an installation, even where the environment forbids it.
+        env = {"PYTHONDONTWRITEBYTECODE": "", **tree_env()}
+        return [Step(pipeline=(Command(argv=get_argv(job), env=env),))]
+
+    def versions(self) -> dict[str, str]:
+        try:
+            version = importlib.metadata.version("fastdl")
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        return {"fastdl": version, "python": sys.version.split()[0]}
+
+
+def tree_env() -> dict[str, str]:
+    """Import fastdl from the tree in FASTDL_BENCH_TREE, where the gate compares a copy."""
+    tree = os.environ.get("FASTDL_BENCH_TREE")
+    return {"PYTHONPATH": str(Path(tree) / "src")} if tree else {}
+
+
+RIVAL = Fastdl()

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How is a scenario measured? Warm-up, then shuffled rounds in which everybody runs once."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import floors, machine, meter, origin, payload, stats, targets
+from benchmarks.machine import CpuClock
+from benchmarks.rivals.base import Job, Rival
+from benchmarks.scenarios import Scenario
+
+DISTURBED: Final = 0.25  # of wall x cores taken by others: the run does not count
+_ORDER_SEED: Final = 20
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Run:
+    """One contestant, once."""
+
+    contestant: str
+    turn: int
+    durable_s: float
+    cost: meter.Cost
+    origin_cpu_s: float
+    kthread_cpu_s: float
+    disturbed: float
+    requests: int
+    sent_bytes: int
+    cached_bytes: int
+
+    def counts(self) -> bool:
+        return self.cost.failure is None and self.disturbed <= DISTURBED
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "round": self.turn,
+            "durable_s": round(self.durable_s, 4),
+            "cpu_s": round(self.cost.cpu_s, 4),
+            "origin_cpu_s": round(self.origin_cpu_s, 3),
+            "kthread_cpu_s": round(self.kthread_cpu_s, 3),
+            "disturbed": round(self.disturbed, 3),
+            "requests": self.requests,
+            "sent_bytes": self.sent_bytes,
+            "cached_bytes": self.cached_bytes,
+            "failure": self.cost.failure,
+            **meter.as_dict(self.cost),
+        }
+
+
+@dataclass(slots=True)
+class Bench:
+    """A working folder with an origin over it; made once for many scenarios."""
+
+    work: Path
+    files: Path
+    origin: origin.Origin
+    timeout_s: float
+
+    def payload(self, scenario: Scenario) -> payload.Payload:
+        return payload.make(self.files, scenario.image, scenario.size)
+
+
+@contextlib.contextmanager
+def bench(work: Path, *, timeout_s: float = 120.0) -> Iterator[Bench]:
+    """The working folder *work* (payloads in it are kept for the next time)."""
+    files = work / "files"
+    files.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="origin-", dir=work) as state,
+        origin.running(Path(state), files) as server,
+    ):
+        yield Bench(work=work, files=files, origin=server, timeout_s=timeout_s)
+
+
+def run_once(bench_: Bench, rival: Rival, job: Job, image: payload.Payload, turn: int) -> Run:
+    """Fresh target, one run, its bytes checked; what goes wrong stands in ``Cost.failure``."""
+    _empty(job.scratch)
+    job.target.wipe()
+    bench_.origin.forget_requests()
+    steps = rival.steps(job)
+    before, origin_before, own_before = CpuClock.now(), bench_.origin.cpu_s(), time.process_time()
+    begin = time.monotonic()
+    cost = meter.run(steps, job.scratch.parent, timeout_s=bench_.timeout_s)
+    if cost.failure is None:
+        job.target.flush()
+    durable = time.monotonic() - begin
+    after = CpuClock.now()
+    origin_cpu = bench_.origin.cpu_s() - origin_before
+    own = time.process_time() - own_before
+    kthreads = after.kthreads_s - before.kthreads_s
+    others = after.machine_s - before.machine_s - cost.cpu_s - origin_cpu - kthreads - own
+    requests = bench_.origin.requests()
+    run = Run(
+        contestant=rival.name,
+        turn=turn,
+        durable_s=durable,
+        cost=cost,
+        origin_cpu_s=origin_cpu,
+        kthread_cpu_s=kthreads,
+        disturbed=max(0.0, others) / (durable * len(os.sched_getaffinity(0))),
+        requests=len(requests),
+        sent_bytes=sum(request.body_bytes for request in requests),
+        cached_bytes=0 if cost.failure else job.target.cached_bytes(),
+    )
+    if cost.failure is None:
+        cost.failure = _wrong(job, image, cost)
+    return run
+
+
+def _wrong(job: Job, image: payload.Payload, cost: meter.Cost) -> str | None:
+    """What is wrong with the result of a run that claims success, or None."""
+    if job.hashed and job.sha256 not in cost.output.lower():
+        return "did not report the digest of the source"
+    if job.target.kind == "null":
+        return None
+    wanted = image.content if job.scenario.converts else image.source_content
+    return None if job.target.content() == wanted else "wrong bytes on the target"
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that a scenario gave; ``as_dict`` is the JSON object that is stored."""
+
+    scenario: Scenario
+    image: payload.Payload
+    runs: list[Run] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    floor: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
+    flags: dict[str, list[str]] = field(default_factory=dict)
+
+
+def measure(
+    bench_: Bench, scenario: Scenario, rivals: Sequence[Rival], *, rounds: int, say: Say
+) -> Outcome:
+    """Warm everybody up once (who fails there is out), then run *rounds* shuffled rounds.
+
+    Up to as many rounds again are added while a contestant has fewer than *rounds* runs that
+    were not disturbed.
+    """
+    image = bench_.payload(scenario)
+    outcome = Outcome(scenario=scenario, image=image)
+    size = image.virtual_bytes if scenario.converts else image.source_bytes
+    with (
+        tempfile.TemporaryDirectory(prefix="run-", dir=bench_.work) as run_folder,
+        targets.opened(scenario.target, Path(run_folder), size) as target,
+        bench_.origin.urls(scenario, image.name) as urls,
+    ):
+        job = Job(
+            scenario=scenario,
+            urls=urls,
+            target=target,
+            source_bytes=image.source_bytes,
+            sha256=image.sha256,
+            cacert=bench_.origin.cacert,
+            scratch=Path(run_folder) / "scratch",
+        )
+        playing = _warm_up(bench_, rivals, job, outcome, say)
+        if playing:
+            outcome.floor = floors.measure(target, image.source_bytes)
+        shuffler = random.Random(_ORDER_SEED)
+        for turn in range(2 * rounds):
+            missing = [rival for rival in playing if _counted(outcome, rival) < rounds]
+            if not missing:
+                break
+            order = list(playing)
+            shuffler.shuffle(order)
+            for rival in order:
+                run = run_once(bench_, rival, job, image, turn)
+                outcome.runs.append(run)
+                say(_line(run))
+                if run.cost.failure:
+                    outcome.failed[rival.name] = f"round {turn}: {run.cost.failure}"
+                    playing.remove(rival)
+        _add_floor_of_work(outcome)
+    return outcome
+
+
+def _warm_up(
+    bench_: Bench, rivals: Sequence[Rival], job: Job, outcome: Outcome, say: Say
+) -> list[Rival]:
+    playing = []
+    for rival in rivals:
+        if reason := rival.refuses(job.scenario):
+            outcome.skipped[rival.name] = reason
+            continue
+        run = run_once(bench_, rival, job, outcome.image, -1)
+        say("warm-up " + _line(run))
+        if run.cost.failure:
+            outcome.failed[rival.name] = f"warm-up: {run.cost.failure}"
+            continue
+        outcome.versions[rival.name] = rival.versions()
+        outcome.flags[rival.name] = _flags(rival, job)
+        playing.append(rival)
+    return playing
+
+
+def _flags(rival: Rival, job: Job) -> list[str]:
+    """The command lines as they ran, with this run's paths and addresses taken out."""
+    _empty(job.scratch)
+    lines = []
+    for step in rival.steps(job):
+        commands = (*step.services, *step.pipeline, *step.beside)
+        lines.append(" | ".join(" ".join(command.argv) for command in commands))
+    words = [(url, f"URL{index or ''}") for index, url in enumerate(job.urls)]
+    words += [(str(job.target.path), "TARGET"), (str(job.scratch), "SCRATCH")]
+    words += [(str(job.target.path.parent), "FOLDER"), (str(job.cacert), "CA")]
+    words.append((job.sha256, "HEX"))
+    for old, new in words:
+        lines = [line.replace(old, new) for line in lines]
+    return lines
+
+
+def _counted(outcome: Outcome, rival: Rival) -> int:
+    return sum(run.contestant == rival.name and run.counts() for run in outcome.runs)
+
+
+def _line(run: Run) -> str:
+    return (
+        f"{run.contestant:<16} {run.durable_s:7.3f} s  {run.cost.cpu_s:6.3f} cpu s  "
+        f"{run.cost.peak_bytes >> 20:5d} MiB  others {run.disturbed:4.0%}  {run.cost.failure or ''}"
+    )
+
+
+def _add_floor_of_work(outcome: Outcome) -> None:
+    """All processor work of fastdl, origin and kernel, spread evenly over all cores."""
+    work = [
+        run.cost.cpu_s + run.origin_cpu_s + run.kthread_cpu_s
+        for run in outcome.runs
+        if run.contestant == "fastdl" and run.cost.failure is None
+    ]
+    if work:
+        outcome.floor["cpu_s"] = round(min(work) / len(os.sched_getaffinity(0)), 4)
+    if link := outcome.scenario.link_bytes_s * outcome.scenario.mirrors:
+        outcome.floor["link_s"] = round(outcome.image.source_bytes / link, 4)
+
+
+def as_dict(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    """The outcome as one JSON object (the format of benchmarks/results)."""
+    scenario = outcome.scenario
+    contestants = {}
+    for name in outcome.versions:
+        runs = [run for run in outcome.runs if run.contestant == name and not run.cost.failure]
+        good = [run for run in runs if run.counts()]
+        used = good or runs  # a table with a mark is better than no table
+        gb = outcome.image.source_bytes / 1e9
+        contestants[name] = {
+            "versions": outcome.versions[name],
+            "flags": outcome.flags[name],
+            "durable_s": stats.summary([run.durable_s for run in used]),
+            "cpu_s_per_gb": stats.summary([run.cost.cpu_s / gb for run in used]),
+            "peak_bytes": max((run.cost.peak_bytes for run in used), default=0),
+            "disturbed_runs": len(runs) - len(good),
+            "only_disturbed": bool(runs) and not good,
+            "runs": [run.as_dict() for run in runs],
+        }
+    return {
+        "scenario": scenario.name,
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": machine.commit(),
+        "machine": machine.describe(folder),
+        "source_bytes": outcome.image.source_bytes,
+        "virtual_bytes": outcome.image.virtual_bytes,
+        "floor": outcome.floor,
+        "contestants": contestants,
+        "ratios": _ratios(outcome),
+        "skipped": outcome.skipped,
+        "failed": outcome.failed,
+    }
+
+
+def _ratios(outcome: Outcome) -> dict[str, Any]:
+    """rival / fastdl in the same round; disturbed runs count only where there is nothing else."""
+    found: dict[str, Any] = {}
+    for counted in (True, False):
+        used = [
+            run for run in outcome.runs if not run.cost.failure and (run.counts() or not counted)
+        ]
+        for name in outcome.versions:
+            if name == "fastdl" or name in found:
+                continue
+            pair = {
+                key: stats.paired(_by_turn(used, "fastdl", key), _by_turn(used, name, key))
+                for key in ("durable_s", "cpu_s")
+            }
+            if pair["durable_s"]:
+                found[name] = {
+                    "durable": stats.summary(pair["durable_s"]),
+                    "cpu": stats.summary(pair["cpu_s"]),
+                    "only_disturbed": not counted,
+                }
+    return found
+
+
+def _by_turn(runs: list[Run], name: str, key: str) -> dict[int, float]:
+    return {
+        run.turn: run.durable_s if key == "durable_s" else run.cost.cpu_s
+        for run in runs
+        if run.contestant == name
+    }
