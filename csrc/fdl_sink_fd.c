@@ -4,7 +4,6 @@
  * No page of the target is written both ways by parallel calls: only whole pages go
  * past the page cache. Otherwise a page cached for somebody's ragged end would hold a
  * stale copy of its neighbour and write it back later. */
-#define _GNU_SOURCE
 #include "fdl_sink_ops.h"
 
 #include <errno.h>
@@ -258,9 +257,22 @@ static int zero_aligned(struct fd_sink *s, uint64_t off, uint64_t len,
     return write_zeros(s, off, len, err);
 }
 
+/* Zeroing commands cut a range at a device's end without a word. */
+static int check_device_end(const struct fd_sink *s, uint64_t end, struct fdl_err *err)
+{
+    off_t room = lseek(s->fd, 0, SEEK_END);
+
+    if (room < 0)
+        return fdl_fail_os(err, FDL_E_SINK_IO, errno, end, "size of the target");
+    if (end > (uint64_t)room)
+        return fdl_fail_os(err, FDL_E_SINK_IO, ENOSPC, (uint64_t)room,
+                           "zeroing the target");
+    return FDL_OK;
+}
+
 /* A hole past the end of a file does not lengthen it. Writing the last byte does, and
  * unlike ftruncate can never cut what another thread wrote meanwhile. */
-static int reach(struct fd_sink *s, uint64_t end, struct fdl_err *err)
+static int lengthen(struct fd_sink *s, uint64_t end, struct fdl_err *err)
 {
     struct stat st;
 
@@ -280,10 +292,12 @@ static int fd_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
     uint64_t end = off + len;
     uint64_t first = round_up(off, s->split);
     uint64_t last = round_down(end, s->split);
-    int rc;
+    int rc = s->is_device ? check_device_end(s, end, err) : FDL_OK;
 
+    if (rc)
+        return rc;
     if (s->blank)
-        return reach(s, end, err);
+        return lengthen(s, end, err);
     if (first >= last)
         return write_zeros(s, off, len, err);
 
@@ -297,7 +311,7 @@ static int fd_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
     }
     if (!rc)
         rc = write_zeros(s, last, end - last, err);
-    return rc ? rc : reach(s, end, err);
+    return rc ? rc : lengthen(s, end, err);
 }
 
 /* Returns 0 or -errno. */
