@@ -97,9 +97,8 @@ class FilePlace:
 class LoopPlace:
     """A loop device, filled with old data, of the size and state that the case asks for."""
 
-    def __init__(self, folder: Path, device: str, wish: Mapping[str, Any]) -> None:
+    def __init__(self, device: str) -> None:
         self.target = Path(device)
-        self._signed = bool(wish.get("signature"))
         self._before = self._read()
 
     def _read(self) -> bytes:
@@ -132,7 +131,6 @@ def open_place(
             yield FilePlace(folder, kind, content)
             return
         node = stack.enter_context(loop_device(folder, device, len(content)))
-        place = LoopPlace(folder, node, device)
         if device.get("mounted"):
             mount = folder / "mnt"
             mount.mkdir()
@@ -141,7 +139,7 @@ def open_place(
         if device.get("held"):
             holder = os.open(node, os.O_RDWR | os.O_EXCL)
             stack.callback(os.close, holder)
-        yield place
+        yield LoopPlace(node)
 
 
 @contextlib.contextmanager
@@ -165,7 +163,7 @@ def loop_device(folder: Path, wish: Mapping[str, Any], image: int) -> Iterator[s
     """A loop device on a file; skips where the machine allows none.
 
     *wish*: ``size`` in bytes (or ``short``: so many less than the image), ``sector``,
-    ``signature`` (ext4, xfs, gpt, LVM2_member), ``read_only``.
+    ``signature`` (ext4, gpt, LVM2_member), ``read_only``.
     """
     if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
         pytest.skip("loop devices need root and /dev/loop-control")
@@ -194,21 +192,16 @@ def loop_device(folder: Path, wish: Mapping[str, Any], image: int) -> Iterator[s
 def _sign(backing: Path, signature: str) -> None:
     """Write the signature of a file system, table or volume onto *backing*."""
     commands = {
-        "ext4": ["mkfs.ext4", "-q", "-F"],
-        "xfs": ["mkfs.xfs", "-q", "-f"],
-        "gpt": ["parted", "-s"],
-        "LVM2_member": ["pvcreate", "-q", "-ff", "-y"],
+        "ext4": ["mkfs.ext4", "-q", "-F", str(backing)],
+        "gpt": ["parted", "-s", str(backing), "mklabel", "gpt"],
     }
-    if not signature:
-        return
-    command = commands[signature]
-    if shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
-        pytest.skip(f"{command[0]} is not installed")
-    more = ["mklabel", "gpt"] if signature == "gpt" else []
     if signature == "LVM2_member":
         _write_lvm_label(backing)
-        return
-    subprocess.run([*command, str(backing), *more], check=True, capture_output=True)
+    elif signature:
+        command = commands[signature]
+        if shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+            pytest.skip(f"{command[0]} is not installed")
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def _write_lvm_label(backing: Path) -> None:
