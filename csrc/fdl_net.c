@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fdl_net.h"
+
+#include <arpa/inet.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct fdl_net *fdl_net_new(void)
+{
+    struct fdl_net *net = calloc(1, sizeof *net);
+
+    if (!net)
+        return NULL;
+    net->store = X509_STORE_new();
+    if (!net->store) {
+        free(net);
+        return NULL;
+    }
+    /* A pinned leaf or intermediate counts as an anchor. System anchors are self-signed,
+     * so the flag adds nothing to what they vouch for. */
+    X509_STORE_set_flags(net->store, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
+    net->connect_timeout_ms = 10000;
+    net->stall_timeout_ms = 30000;
+    net->follow_redirects = true;
+    net->user_agent = "fastdl";
+    return net;
+}
+
+void fdl_net_free(struct fdl_net *net)
+{
+    if (!net)
+        return;
+    X509_STORE_free(net->store);
+    free(net->cert_file);
+    free(net->key_file);
+    free(net->proxy);
+    free(net->cidrs);
+    free(net);
+}
+
+int fdl_net_trust_system(struct fdl_net *net, struct fdl_err *err)
+{
+    static const char *const bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt", /* Debian, Ubuntu */
+        "/etc/pki/tls/certs/ca-bundle.crt",   /* Fedora, RHEL */
+        "/etc/ssl/ca-bundle.pem",             /* SUSE */
+    };
+    const char *env = getenv("SSL_CERT_FILE");
+
+    ERR_clear_error();
+    if (env && *env) {
+        if (X509_STORE_load_file(net->store, env) == 1)
+            return FDL_OK;
+        ERR_clear_error();
+        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
+                        "the file named by SSL_CERT_FILE cannot be read");
+    }
+    for (size_t i = 0; i < sizeof bundles / sizeof *bundles; i++)
+        if (X509_STORE_load_file(net->store, bundles[i]) == 1)
+            return FDL_OK;
+    ERR_clear_error();
+    /* A machine without ca-certificates trusts only what it was given. */
+    if (X509_STORE_set_default_paths(net->store) != 1)
+        ERR_clear_error();
+    return FDL_OK;
+}
+
+int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len, struct fdl_err *err)
+{
+    int found = 0, rc = FDL_OK;
+
+    if (len > INT32_MAX)
+        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET, "certificate text too large");
+    BIO *bio = BIO_new_mem_buf(pem, (int)len);
+    if (!bio)
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+    for (;;) {
+        X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL);
+        if (!cert) {
+            unsigned long e = ERR_peek_last_error();
+            bool end = ERR_GET_LIB(e) == ERR_LIB_PEM &&
+                       ERR_GET_REASON(e) == PEM_R_NO_START_LINE;
+            if (!end || !found)
+                rc = fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
+                              found ? "a trusted certificate is malformed"
+                                    : "no certificate in the trusted certificates");
+            break;
+        }
+        found++;
+        int added = X509_STORE_add_cert(net->store, cert);
+        X509_free(cert);
+        if (!added) {
+            rc = fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
+                          "a trusted certificate cannot be used");
+            break;
+        }
+    }
+    ERR_clear_error();
+    BIO_free(bio);
+    return rc;
+}
+
+int fdl_net_allow_cidr(struct fdl_net *net, const char *text, struct fdl_err *err)
+{
+    struct fdl_cidr cidr = {0};
+    char addr[INET6_ADDRSTRLEN];
+    const char *slash = strchr(text, '/');
+    size_t len = slash ? (size_t)(slash - text) : strlen(text);
+    int max;
+
+    if (len == 0 || len >= sizeof addr)
+        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "malformed address range");
+    memcpy(addr, text, len);
+    addr[len] = '\0';
+    if (inet_pton(AF_INET, addr, cidr.addr) == 1) {
+        cidr.family = AF_INET;
+        max = 32;
+    } else if (inet_pton(AF_INET6, addr, cidr.addr) == 1) {
+        cidr.family = AF_INET6;
+        max = 128;
+    } else {
+        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "malformed address range");
+    }
+    cidr.bits = max;
+    if (slash) {
+        char *end;
+        long bits = strtol(slash + 1, &end, 10);
+        if (end == slash + 1 || *end || bits < 0 || bits > max)
+            return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "malformed address range");
+        cidr.bits = (int)bits;
+    }
+    struct fdl_cidr *grown =
+        realloc(net->cidrs, (net->policy.n_allow + 1) * sizeof *grown);
+    if (!grown)
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+    grown[net->policy.n_allow++] = cidr;
+    net->cidrs = grown;
+    net->policy.allow = grown;
+    return FDL_OK;
+}

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fdl_sched.c - who fetches what from whom: the choice of mirrors, the size of runs, hedges,
+ * back-off, and how many connections are worth having. Decisions only, under the job's lock. */
+#include "fdl_job_priv.h"
+
+#include <stdlib.h>
+
+#define RUN_TIME_S 0.10           /* a run is about this much of its mirror's time */
+#define RUN_BYTES_MAX (8u << 20)
+#define SLOW_FACTOR 6.0           /* a mirror this much slower than the best stands back */
+#define HEDGE_CANDIDATES 4        /* only the blocks that the others wait for */
+#define HEDGE_MIN_NS (5 * NS_PER_MS)
+#define SAME_MIRROR_MIN_NS (250 * NS_PER_MS)
+#define GROW_BYTES (2u << 20)
+#define GROW_GAIN 1.05
+#define SETTLE_MAX_NS (8ull * NS_PER_S)
+#define RETRY_AFTER_MAX_S 600
+#define BACKOFF_MAX_NS (8ull * NS_PER_S)
+#define PROGRESS_BYTES (64u << 10) /* this much since the last failure makes it a new start */
+
+/* ---- mirrors --------------------------------------------------------------- */
+
+static double best_rate(const struct fdl_job *job)
+{
+    double best = 0;
+
+    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
+        if (job->cfg.mirrors[i]->state == FDL_MIRROR_READY &&
+            job->cfg.mirrors[i]->rate > best)
+            best = job->cfg.mirrors[i]->rate;
+    return best;
+}
+
+/* Better first: not known to be slow, then by priority, then by what was measured (an
+ * unmeasured one counts as good as the best: it has to be tried to be known). */
+static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, double best)
+{
+    bool slow_a = a->lost_hedges > 0 || (a->rate > 0 && a->rate * SLOW_FACTOR < best);
+    bool slow_b = b->lost_hedges > 0 || (b->rate > 0 && b->rate * SLOW_FACTOR < best);
+
+    if (slow_a != slow_b)
+        return slow_b;
+    if (a->priority != b->priority)
+        return a->priority < b->priority;
+    if (a->active != b->active)
+        return a->active < b->active;
+    return (a->rate > 0 ? a->rate : best) > (b->rate > 0 ? b->rate : best);
+}
+
+struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns, int *index,
+                                         bool *later)
+{
+    struct fdl_mirror *pick = NULL;
+    double best = best_rate(job);
+    bool ranged_ready = false;
+
+    *later = false;
+    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
+        if (job->cfg.mirrors[i]->state == FDL_MIRROR_READY &&
+            job->cfg.mirrors[i]->ranges != FDL_RANGES_NO)
+            ranged_ready = true;
+    for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
+        struct fdl_mirror *m = job->cfg.mirrors[i];
+        if (m->state != FDL_MIRROR_READY)
+            continue;
+        /* Without ranges every place in the source costs all that lies before it: such a
+         * mirror serves one connection, and only where no other can. */
+        bool no_ranges = m->ranges == FDL_RANGES_NO;
+        int cap = no_ranges ? 1 : m->cap;
+        if (no_ranges && ranged_ready)
+            continue;
+        *later = true;
+        if (m->active >= cap || m->not_before_ns > now_ns)
+            continue;
+        if (!pick || better(m, pick, best)) {
+            pick = m;
+            *index = (int)i;
+        }
+    }
+    return pick;
+}
+
+static int severity(int code)
+{
+    static const int order[] = {FDL_E_INTEGRITY,    FDL_E_ORIGIN_CHANGED, FDL_E_SIZE,
+                                FDL_E_TLS_TRUST,    FDL_E_POLICY,         FDL_E_HTTP_PROTOCOL,
+                                FDL_E_HTTP_STATUS,  FDL_E_NET};
+
+    for (int i = 0; i < (int)(sizeof order / sizeof *order); i++)
+        if (order[i] == code)
+            return i;
+    return 99;
+}
+
+/* Nobody is left: the job fails with the most telling of the mirrors' errors. */
+static void judge_mirrors(struct fdl_job *job)
+{
+    const struct fdl_err *worst = NULL;
+
+    for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
+        const struct fdl_mirror *m = job->cfg.mirrors[i];
+        if (m->state == FDL_MIRROR_READY)
+            return;
+        if (m->last_err.code != FDL_OK &&
+            (!worst || severity(m->last_err.code) < severity(worst->code)))
+            worst = &m->last_err;
+    }
+    if (worst)
+        fdl_job_fail(job, worst);
+}
+
+void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
+                      const struct fdl_err *err)
+{
+    if (m->state == FDL_MIRROR_STRUCK)
+        return;
+    m->state = err->code == FDL_OK ? FDL_MIRROR_IDLE : FDL_MIRROR_STRUCK;
+    m->last_err = *err;
+    m->last_err.mirror = index;
+    for (int i = 0; i < job->n_workers; i++)
+        if (job->workers[i].mirror == m)
+            fdl_wake_nudge(&job->workers[i].wake);
+    judge_mirrors(job);
+    pthread_cond_broadcast(&job->space);
+}
+
+static uint64_t backoff_ns(int failures)
+{
+    uint64_t ns = 100ull * NS_PER_MS;
+
+    for (int i = 1; i < failures && ns < BACKOFF_MAX_NS; i++)
+        ns *= 2;
+    return ns < BACKOFF_MAX_NS ? ns : BACKOFF_MAX_NS;
+}
+
+static bool retryable(const struct fdl_err *err)
+{
+    switch (err->code) {
+    case FDL_E_NET:
+    case FDL_E_HTTP_PROTOCOL: /* once: a kept-alive connection may have held rubbish */
+        return true;
+    case FDL_E_HTTP_STATUS:
+        return err->http_status >= 500 || err->http_status == 429 || err->http_status == 408;
+    default:
+        return false;
+    }
+}
+
+void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int index,
+                             const struct fdl_err *err, int64_t retry_after_s,
+                             uint64_t gained)
+{
+    uint64_t now = fdl_now_ns();
+
+    atomic_fetch_add_explicit(&m->errors, 1, memory_order_relaxed);
+    m->last_err = *err;
+    m->last_err.mirror = index;
+    if (gained >= PROGRESS_BYTES)
+        m->failures = 0;
+    m->failures++;
+    int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : job->cfg.retry;
+    if (!retryable(err) || m->failures > limit || retry_after_s > RETRY_AFTER_MAX_S) {
+        fdl_sched_strike(job, m, index, err);
+        return;
+    }
+    uint64_t wait = backoff_ns(m->failures);
+    if (retry_after_s > 0 && (uint64_t)retry_after_s * NS_PER_S > wait)
+        wait = (uint64_t)retry_after_s * NS_PER_S;
+    /* Wait only where the failure says so: a cut after progress is taken up at once. */
+    if (err->code != FDL_E_NET || m->failures > 1)
+        m->not_before_ns = now + wait;
+    if (err->code == FDL_E_HTTP_STATUS && m->active > 1 && m->cap >= m->active)
+        m->cap = m->active - 1; /* it serves fewer at once than we thought */
+}
+
+void fdl_sched_lost_hedge(struct fdl_job *job, struct fdl_mirror *m)
+{
+    (void)job;
+    if (m->lost_hedges < 6)
+        m->lost_hedges++;
+    m->not_before_ns = fdl_now_ns() + (250ull * NS_PER_MS << m->lost_hedges);
+}
+
+/* ---- runs ------------------------------------------------------------------ */
+
+static uint32_t run_blocks(const struct fdl_worker *w)
+{
+    const struct fdl_job *job = w->job;
+    double rate = w->rate > 0 ? w->rate : w->mirror ? w->mirror->rate : 0;
+    uint32_t conns = job->n_net > 0 ? (uint32_t)job->n_net : 1;
+    uint32_t fair = job->plan.window / (2 * conns), most = RUN_BYTES_MAX / (uint32_t)job->cfg.block;
+    double want = rate * RUN_TIME_S / (double)job->cfg.block;
+    uint32_t n = want < 1 ? 1 : want > most ? most : (uint32_t)want;
+
+    if (fair < 1)
+        fair = 1;
+    return n < fair ? n : fair;
+}
+
+bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
+                        uint64_t *end)
+{
+    struct fdl_job *job = w->job;
+    uint64_t count;
+
+    if (fdl_plan_claim(&job->plan, w->id, w->local, run_blocks(w), now_ns, first, &count)) {
+        *end = *first + count;
+        return true;
+    }
+    if (w->local)
+        return false;
+    /* A stolen run has to be worth the request: what the mirror sends in a round trip. */
+    double trip = w->rate * (double)w->mirror->rtt_ns / NS_PER_S;
+    uint32_t floor = (uint32_t)(trip / (double)job->cfg.block) + 1;
+    if (fdl_plan_steal(&job->plan, w->id, floor, now_ns, first, &count)) {
+        *end = *first + count;
+        return true;
+    }
+    return false;
+}
+
+/* ---- hedges ---------------------------------------------------------------- */
+
+static bool late(const struct fdl_worker *me, const struct fdl_worker *owner, uint64_t block,
+                 const struct fdl_slot *slot, uint64_t now_ns)
+{
+    double size = (double)me->job->cfg.block;
+    double elapsed = (double)(now_ns - slot->claimed_ns);
+    double have = 0;
+    double rate = me->rate > 0 ? me->rate : 50e6;
+    double mine = size / rate * NS_PER_S + (double)me->mirror->rtt_ns;
+    bool same = owner->mirror == me->mirror;
+
+    if (atomic_load(&owner->at_block) == block)
+        have = (double)atomic_load(&owner->at_fill);
+    double theirs = have > 0 ? (size - have) * elapsed / have : 1e18;
+    double floor = same ? SAME_MIRROR_MIN_NS : HEDGE_MIN_NS;
+    double factor = same ? 4 : 2;
+    return elapsed > factor * mine + floor && theirs > factor * mine + floor;
+}
+
+bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
+{
+    struct fdl_job *job = w->job;
+    uint64_t budget = (job->total == FDL_SIZE_UNKNOWN ? 0 : job->total / 16) + (32u << 20);
+    int seen = 0;
+
+    if (w->local || !w->mirror || w->mirror->lost_hedges > 0 ||
+        atomic_load(&job->hedged) > budget)
+        return false;
+    for (uint64_t b = job->plan.base; fdl_plan_in_window(&job->plan, b); b++) {
+        struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
+        if (slot->state != FDL_SLOT_CLAIMED)
+            continue;
+        if (++seen > HEDGE_CANDIDATES)
+            return false;
+        if (slot->hedger != FDL_NOBODY || slot->owner == w->id)
+            continue;
+        const struct fdl_worker *owner = &job->workers[slot->owner];
+        if (owner->local || !late(w, owner, b, slot, now_ns))
+            continue;
+        slot->hedger = w->id;
+        *block = b;
+        atomic_fetch_add(&job->hedged, job->cfg.block);
+        return true;
+    }
+    return false;
+}
+
+/* ---- how many connections -------------------------------------------------- */
+
+/* One connection more is tried; it stays where the whole became faster. What holds the
+ * transfer up may also be the digest or the target: then more connections only cost. */
+void fdl_sched_tick(struct fdl_job *job, uint64_t now_ns)
+{
+    uint64_t bytes = atomic_load(&job->fetched);
+    uint64_t starved = atomic_load(&job->window_wait_ns);
+    uint64_t rtt = 0;
+
+    for (int i = 0; i < job->n_workers; i++)
+        if (job->workers[i].mirror && job->workers[i].mirror->rtt_ns > rtt)
+            rtt = job->workers[i].mirror->rtt_ns;
+    uint64_t span = now_ns - job->grow_from_ns, least = 15 * NS_PER_MS;
+    if (span < least || span < 3 * rtt || now_ns < job->grow_at_ns)
+        return;
+    if (bytes - job->grow_from_bytes < GROW_BYTES && span < NS_PER_S / 4)
+        return;
+    double rate = (double)(bytes - job->grow_from_bytes) * NS_PER_S / (double)span;
+    double idle = (double)(starved - job->grow_from_starved) /
+                  ((double)span * (job->n_net > 0 ? job->n_net : 1));
+    bool settle = idle > 0.25 || (job->grow_rate > 0 && rate < job->grow_rate * GROW_GAIN);
+
+    if (settle) {
+        job->settle_ns = job->settle_ns ? job->settle_ns * 2 : NS_PER_S / 4;
+        if (job->settle_ns > SETTLE_MAX_NS)
+            job->settle_ns = SETTLE_MAX_NS;
+        job->grow_at_ns = now_ns + job->settle_ns;
+        job->grow_rate = 0; /* measured anew when it is tried again */
+    } else {
+        job->settle_ns = 0;
+        job->grow_rate = rate;
+        if (job->wanted_conns < job->cfg.max_conns && job->n_net >= job->wanted_conns)
+            job->wanted_conns += job->wanted_conns >= 4 ? 2 : 1;
+        if (job->wanted_conns > job->cfg.max_conns)
+            job->wanted_conns = job->cfg.max_conns;
+    }
+    job->grow_from_ns = now_ns;
+    job->grow_from_bytes = bytes;
+    job->grow_from_starved = starved;
+}

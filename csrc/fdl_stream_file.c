@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fdl_stream_file.c - a source that lies on this machine. */
+#include "fdl_stream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct file_stream {
+    struct fdl_stream base;
+    struct fdl_conn_times *times;
+};
+
+static int file_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
+                      struct fdl_err *err)
+{
+    struct fdl_mirror *m = base->mirror;
+    off_t size = lseek(m->fd, 0, SEEK_END); /* works for devices too */
+
+    if (size < 0)
+        return fdl_fail_os(err, FDL_E_NET, errno, off, "the source file cannot be read");
+    pthread_mutex_lock(&m->lock);
+    bool same = !m->pinned || m->total == (uint64_t)size;
+    m->pinned = true;
+    m->total = (uint64_t)size;
+    m->ranges = FDL_RANGES_YES;
+    pthread_mutex_unlock(&m->lock);
+    if (!same || off > (uint64_t)size)
+        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off,
+                        "the source changed during the transfer");
+    uint64_t rest = (uint64_t)size - off;
+    base->off = off;
+    base->end = off + (len < rest ? len : rest);
+    base->whole = false;
+    atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
+    return FDL_OK;
+}
+
+static long file_read(struct fdl_stream *base, void *buf, size_t len, struct fdl_err *err)
+{
+    struct file_stream *s = (struct file_stream *)base;
+    uint64_t rest = base->end - base->off, before = fdl_now_ns();
+    ssize_t n;
+
+    if (rest == 0)
+        return 0;
+    if (len > rest)
+        len = (size_t)rest;
+    do
+        n = pread(base->mirror->fd, buf, len, (off_t)base->off);
+    while (n < 0 && errno == EINTR);
+    atomic_fetch_add_explicit(&s->times->recv_ns, fdl_now_ns() - before,
+                              memory_order_relaxed);
+    if (n < 0)
+        return fdl_fail_os(err, FDL_E_NET, errno, base->off, "the source file cannot be read");
+    if (n == 0)
+        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off, "the source file became shorter");
+    base->off += (uint64_t)n;
+    atomic_fetch_add_explicit(&base->mirror->bytes, (uint64_t)n, memory_order_relaxed);
+    return n;
+}
+
+static void file_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
+{
+    (void)base, (void)off, (void)len; /* the kernel reads ahead */
+}
+
+static void file_rebind(struct fdl_stream *base, struct fdl_wake *wake,
+                        struct fdl_conn_times *times)
+{
+    (void)wake; /* a local read does not wait for anyone */
+    ((struct file_stream *)base)->times = times;
+}
+
+static void file_free(struct fdl_stream *base)
+{
+    free(base);
+}
+
+static const struct fdl_stream_ops file_ops = {
+    .begin = file_begin,
+    .read = file_read,
+    .prefetch = file_prefetch,
+    .rebind = file_rebind,
+    .free = file_free,
+};
+
+struct fdl_stream *fdl_stream_file_new(struct fdl_mirror *mirror, struct fdl_conn_times *times)
+{
+    struct file_stream *s = calloc(1, sizeof *s);
+
+    if (!s)
+        return NULL;
+    s->base.ops = &file_ops;
+    s->base.mirror = mirror;
+    s->base.retry_after_s = -1;
+    s->times = times;
+    return &s->base;
+}
