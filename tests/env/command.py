@@ -51,7 +51,7 @@ class Outcome:
 class Running:
     """A run under way; ``finish`` waits for it, ``send`` signals it."""
 
-    def __init__(self, words: Sequence[str], *, home: Path) -> None:
+    def __init__(self, words: Sequence[str], *, home: Path, prefix: Sequence[str] = ()) -> None:
         home.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=home.parent))
         self._out, self._err = folder / "stdout", folder / "stderr"
@@ -60,7 +60,7 @@ class Running:
         }
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fastdl", *words],
+                [*prefix, sys.executable, "-m", "fastdl", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -94,9 +94,14 @@ class Running:
         )
 
 
-def run_fastdl(words: Sequence[str], *, home: Path, timeout: float = 30) -> Outcome:
-    """Run ``fastdl WORDS...`` to its end with *home* as home and temporary folder."""
-    return Running(words, home=home).finish(timeout=timeout)
+def run_fastdl(
+    words: Sequence[str], *, home: Path, timeout: float = 30, prefix: Sequence[str] = ()
+) -> Outcome:
+    """Run ``fastdl WORDS...`` to its end with *home* as home and temporary folder.
+
+    *prefix* are the words of a command that executes another one in other surroundings.
+    """
+    return Running(words, home=home, prefix=prefix).finish(timeout=timeout)
 
 
 @contextlib.contextmanager
