@@ -77,7 +77,8 @@ def locate(
     """The opened folder (owned by the caller), the name in it, and the path for messages."""
     folder, _, name = target.rpartition("/")
     parent = folder or ("/" if target.startswith("/") else ".")
-    if name in {"", ".", ".."}:
+    is_pool = beneath is not None and target.rstrip("/") == beneath.rstrip("/")
+    if name in {"", ".", ".."} or is_pool:
         return _in_folder(target, name_hint, policy=policy, beneath=beneath)
     parent_fd = open_folder(parent, policy=policy, beneath=beneath)
     try:
