@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
@@ -138,43 +139,65 @@ async def of_cert(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
     return list(await tx.execute(select(cert_host).where(cert_host.c.cert == id_)))
 
 
-async def desired(tx: AsyncConnection, host_row: Row[Any]) -> tuple[list[Desired], dict[str, Any]]:
-    """Return (what the host should hold, the certificate rows by id).
+async def desired(tx: AsyncConnection, hosts: Sequence[Row[Any]]) -> dict[str, dict[str, HostWant]]:
+    """Return, for each of *hosts* (rows), what it should hold: certificate id → want.
 
-    Deleted certificates stay in the list until the host no longer holds them.
+    A deleted certificate stays in the answer until the host has let go of it.
     """
+    links = await tx.execute(select(cert_host).where(cert_host.c.host.in_([h.id for h in hosts])))
+    by_host: dict[str, dict[str, Row[Any]]] = {h.id: {} for h in hosts}
+    for link in links:
+        by_host[link.host][link.cert] = link
+    open_ = {c for ls in by_host.values() for c, ln in ls.items() if ln.done_rev < ln.want_rev}
     rows = await tx.execute(
-        select(
-            cert.c.id, cert.c.alias, cert.c.live_alias, cert.c.sha256, cert.c.pem, cert.c.revoked,
-            cert_host.c.want, cert_host.c.want_rev, cert_host.c.done_rev, cert_host.c.status,
-            cert_host.c.failures, cert_host.c.retry_at,
+        select(cert).where(
+            cert.c.zone.in_({h.zone for h in hosts}),
+            cert.c.live_alias.is_not(None) | cert.c.id.in_(open_),
         )
-        .select_from(
-            cert.outerjoin(
-                cert_host,
-                (cert_host.c.cert == cert.c.id) & (cert_host.c.host == host_row.id),
-            )
-        )
-        .where(
-            cert.c.zone == host_row.zone,
-            cert.c.live_alias.is_not(None)
-            | (cert_host.c.done_rev < cert_host.c.want_rev),
-        )
-    )  # fmt: skip
-    by_id = {row.id: row for row in rows}
-    wants = [
-        Desired(
-            cert=row.id,
-            alias=row.alias,
-            sha256=row.sha256,
+    )
+    certs = list(rows)
+    wants: dict[str, dict[str, HostWant]] = {}
+    for h in hosts:
+        mine = by_host[h.id]
+        wants[h.id] = {
+            c.id: HostWant(cert=c, link=mine.get(c.id))
+            for c in certs
+            if c.zone == h.zone and (c.live_alias is not None or c.id in mine)
+        }
+    return wants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostWant:
+    """A certificate's row and, where there is one, the row of (certificate, host)."""
+
+    cert: Row[Any]
+    link: Row[Any] | None
+
+    @property
+    def rev(self) -> int:
+        """The revision of the wish."""
+        return self.link.want_rev if self.link is not None else 1
+
+    @property
+    def settled(self) -> bool:
+        """Whether the outcome of this revision is known and good."""
+        link = self.link
+        return link is not None and link.done_rev >= link.want_rev and link.failures == 0
+
+    def desired(self) -> Desired:
+        """The wish as the plan sees it."""
+        return Desired(
+            cert=self.cert.id,
+            alias=self.cert.alias,
+            sha256=self.cert.sha256,
             present=wanted_on_host(
-                revoked_in_zone=row.revoked, deleted=row.live_alias is None, override=row.want
+                revoked_in_zone=self.cert.revoked,
+                deleted=self.cert.live_alias is None,
+                override=self.link.want if self.link is not None else None,
             ),
-            retry_at=row.retry_at or 0.0,
+            retry_at=self.link.retry_at if self.link is not None else 0.0,
         )
-        for row in by_id.values()
-    ]
-    return wants, by_id
 
 
 async def settle(

@@ -360,6 +360,12 @@ async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | Non
     return row
 
 
+async def was_given(tx: AsyncConnection, job: str, host_id: str) -> bool:
+    """Whether *host_id* ever had *job*."""
+    query = select(attempt.c.fence).where(attempt.c.job == job, attempt.c.host == host_id).limit(1)
+    return (await tx.scalar(query)) is not None
+
+
 async def held_by(tx: AsyncConnection, host_id: str) -> list[Row[Any]]:
     """Return the jobs that *host_id* holds (or is stopping)."""
     rows = await tx.execute(

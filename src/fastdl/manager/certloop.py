@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping the certificates of hosts as they are wanted: plan, push, note the outcome.
+
+Level-triggered: whatever happened (an upload, a connection, a changed keystore, a failure
+whose time has come), the host is marked, planned from the ledger and its own inventory, and
+gets at most one keystore job at a time. When that ends it is planned again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import FastdlError
+from fastdl.manager.certsync import expiry_warning, plan
+from fastdl.manager.ledger import certs, jobs, zones
+from fastdl.manager.ledger import hosts as hosts_table
+from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED, HostWant
+from fastdl.manager.ledger.jobs import NewJob, State
+from fastdl.manager.ledger.tables import host as host_table
+from fastdl.manager.ledger.text import dumps, loads
+from fastdl.manager.services import Services
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+INTERVAL: Final = "direct.download.certificate.background.task.interval"
+BATCH: Final = 100
+"""Hosts planned in one transaction."""
+INSTALL_MAX: Final = 64
+REMOVE_MAX: Final = 200
+ANSWER_S: Final = 15.0
+"""How long an API call waits for hosts; the rest goes on in the background."""
+RETRY_ROUND_S: Final = 5.0
+FIRST_ROUND_MAX_H: Final = 1.0
+DAY_S: Final = 86400.0
+
+
+class CertificateSync:
+    """Brings hosts to what operators asked for, and says how far it came."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._marked: dict[str, None] = {}
+        self._wake = asyncio.Event()
+
+    def mark(self, *hosts: str) -> None:
+        """Plan these hosts soon."""
+        self._marked.update(dict.fromkeys(hosts))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Plan marked hosts until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._marked:
+                batch = list(self._marked)[:BATCH]
+                for host in batch:
+                    del self._marked[host]
+                try:
+                    await self.converge(batch)
+                except FastdlError as exc:
+                    log.error("certificate round failed", extra={"error": str(exc)})
+                    await self._s.clock.sleep(1.0)
+                    self.mark(*batch)
+
+    async def run_retries(self) -> None:
+        """Mark hosts whose failed push is due again, until cancelled."""
+        while True:
+            await self._s.clock.sleep(RETRY_ROUND_S)
+            now = self._s.clock.time()
+            try:
+                async with self._s.ledger.read() as tx:
+                    due = await certs.due_hosts(tx, now=now)
+            except FastdlError as exc:
+                log.error("certificate retries failed", extra={"error": str(exc)})
+                continue
+            self.mark(*due)
+
+    async def run_background(self) -> None:
+        """CloudStack's background task: every interval, all connected hosts of enabled zones."""
+        since, first = self._s.clock.time(), True
+        while True:
+            hours = self._s.settings.number(INTERVAL)
+            now = self._s.clock.time()
+            if hours <= 0:
+                since = now
+            # The first round comes after an hour at the latest, as in CloudStack.
+            left = since + 3600 * (min(hours, FIRST_ROUND_MAX_H) if first else hours) - now
+            if hours <= 0 or left > 0:
+                await self._s.clock.sleep(min(left, 1.0) if hours > 0 else 1.0)
+                continue
+            since, first = now, False
+            try:
+                await self.background_round()
+            except FastdlError as exc:
+                log.error("certificate background task failed", extra={"error": str(exc)})
+
+    async def background_round(self) -> int:
+        """Look at every connected host of every enabled zone; return how many."""
+        async with self._s.ledger.read() as tx:
+            enabled = {zone.id for zone in await zones.all_zones(tx) if zone.enabled}
+        hosts = [h.id for h in self._s.fleet.hosts.values() if h.zone in enabled]
+        for host in hosts:
+            self._s.fabric.send(host, m.InventoryWanted())
+        self.mark(*hosts)
+        log.info("certificate background task", extra={"hosts": len(hosts)})
+        return len(hosts)
+
+    async def run_expiry(self) -> None:
+        """Warn of certificates about to expire, once per threshold, until cancelled."""
+        while True:
+            try:
+                await self.warn_of_expiry()
+            except FastdlError as exc:
+                log.error("expiry check failed", extra={"error": str(exc)})
+            await self._s.clock.sleep(3600.0)
+
+    async def warn_of_expiry(self) -> None:
+        """Store an event for each live certificate that has crossed a threshold."""
+        now = self._s.clock.time()
+        async with self._s.ledger.read() as tx:
+            rows = await certs.live(tx)
+        for row in rows:
+            days = expiry_warning(row.not_after, now=now, warned=row.warned)
+            if days is None:
+                continue
+            await self._note_warning(row.id, days)
+            text = "has expired" if days == 0 else f"expires in less than {days} day(s)"
+            await self._s.event(
+                "CERTIFICATE.EXPIRY",
+                f"the direct download certificate {row.alias} {text}: upload its successor with "
+                f"updateTemplateDirectDownloadCertificate",
+                level="WARN" if days else "ERROR",
+                resource=row.id,
+            )
+
+    async def _note_warning(self, cert: str, days: int) -> None:
+        await self._s.ledger.write(lambda tx: certs.note_warning(tx, cert, days))
+
+    # --- plan and push -------------------------------------------------------------------
+
+    async def converge(self, host_ids: Sequence[str]) -> int:
+        """Plan these hosts; return how many got a keystore job."""
+        now = self._s.clock.time()
+        connected = [h for h in host_ids if h in self._s.fleet.hosts]
+
+        async def work(tx: AsyncConnection) -> list[str]:
+            rows = list(await tx.execute(select(host_table).where(host_table.c.id.in_(connected))))
+            if not rows:
+                return []
+            wants = await certs.desired(tx, rows)
+            new = []
+            for row in rows:
+                job = await self._plan_host(tx, row, wants[row.id], now=now)
+                if job is not None:
+                    new.append(job)
+            await jobs.submit(tx, new, now=now)
+            return [job.host for job in new if job.host]
+
+        pushed = await self._s.ledger.write(work) if connected else []
+        for host in pushed:
+            self._s.fabric.post(host)
+        self._s.notices.tell("certs")
+        return len(pushed)
+
+    async def _plan_host(
+        self, tx: AsyncConnection, row: Row[Any], wants: Mapping[str, HostWant], *, now: float
+    ) -> NewJob | None:
+        desired = {id_: want.desired() for id_, want in wants.items()}
+        todo = plan(desired.values(), hosts_table.keystore_of(row), now=now)
+        present = {id_: d.present for id_, d in desired.items()}
+        settled = {
+            id_: (wants[id_].rev, UPLOADED if present[id_] else REVOKED, "")
+            for id_ in todo.settled
+            # What was never wanted here and is not here leaves no trace.
+            if not wants[id_].settled and (present[id_] or wants[id_].link is not None)
+        }
+        if settled:
+            await certs.settle(tx, row.id, settled, present=present, now=now)
+        if todo.empty:
+            return None
+        install, remove = todo.install[:INSTALL_MAX], todo.remove[:REMOVE_MAX]
+        return NewJob(
+            kind=m.Kind.CERTIFICATES,
+            zone=row.zone,
+            host=row.id,
+            single=f"keystore:{row.id}",
+            rank=0,
+            args=m.CertificatesArgs(
+                install=tuple(
+                    m.WantedCertificate(
+                        alias=wants[id_].cert.alias,
+                        sha256=wants[id_].cert.sha256,
+                        pem=wants[id_].cert.pem,
+                    )
+                    for id_ in install
+                ),
+                remove=tuple(wants[id_].cert.alias for id_ in remove),
+            ),
+            context={
+                id_: [wants[id_].rev, wants[id_].cert.alias, present[id_]]
+                for id_ in (*install, *remove)
+            },
+        )
+
+    async def ended(self, host: str, result: m.JobResult) -> bool:
+        """Take in the outcome of a keystore job; False = stale."""
+        now = self._s.clock.time()
+        done = result.done if isinstance(result.done, m.CertificatesDone) else None
+        name = self._s.fleet.hosts[host].name if host in self._s.fleet.hosts else host
+
+        async def work(tx: AsyncConnection) -> dict[str, str] | None:
+            row = await jobs.finish(
+                tx,
+                result.job,
+                fence=result.fence,
+                host_id=host,
+                state=State.DONE if done else State.FAILED,
+                failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
+                now=now,
+            )
+            if row is None:
+                return None
+            outcomes, present = _outcomes(loads(row.context), done, result.failure, name)
+            await certs.settle(tx, host, outcomes, present=present, now=now)
+            if done:
+                await hosts_table.store_keystore(tx, host, done.certificates)
+            return {
+                id_: detail for id_, (_, status, detail) in outcomes.items() if status == FAILED
+            }
+
+        failed = await self._s.ledger.write(work)
+        if failed is None:
+            self._s.metrics.stale_results.inc()
+            return False
+        for detail in failed.values():
+            log.warning("certificate push failed", extra={"host": host, "detail": detail})
+        self._s.notices.tell("certs")
+        self._s.fabric.post(host)
+        self.mark(host)
+        return True
+
+    # --- waiting for outcomes ------------------------------------------------------------
+
+    async def settle_hosts(
+        self, cert: str, revs: Mapping[str, int], *, timeout_s: float = ANSWER_S
+    ) -> dict[str, tuple[str, str]]:
+        """Return host → (status, detail) once every host of *revs* has an outcome for its
+        revision, or what is known after *timeout_s* (the others FAILED with the reason)."""
+        self.mark(*revs)
+        found: dict[str, tuple[str, str]] = {}
+
+        async def check() -> bool | None:
+            async with self._s.ledger.read() as tx:
+                for row in await certs.of_cert(tx, cert):
+                    if row.host in revs and row.done_rev >= revs[row.host]:
+                        found[row.host] = (row.status, row.detail)
+            return True if found.keys() >= revs.keys() else None
+
+        if revs:
+            await self._s.notices.until("certs", check, timeout_s=timeout_s)
+        late = f"the host did not answer within {timeout_s:g} s; it is tried again until it does"
+        return {host: found.get(host, (FAILED, late)) for host in revs}
+
+
+def _outcomes(
+    context: Mapping[str, Sequence[Any]],
+    done: m.CertificatesDone | None,
+    failure: m.Failure | None,
+    host_name: str,
+) -> tuple[dict[str, tuple[int, str, str]], dict[str, bool]]:
+    """Return (certificate id → (revision, status, detail), certificate id → wanted there)."""
+    by_alias = {o.alias.casefold(): o.failure for o in done.outcomes} if done else {}
+    outcomes: dict[str, tuple[int, str, str]] = {}
+    for id_, (rev, alias, present) in context.items():
+        if done is not None and alias.casefold() in by_alias:
+            problem = by_alias[alias.casefold()]
+            reason = problem.message if problem else None
+        elif failure is not None:
+            reason = failure.message
+        else:
+            reason = "the host gave no outcome for this alias"
+        if reason is None:
+            outcomes[id_] = (rev, UPLOADED if present else REVOKED, "")
+            continue
+        verb = "added to" if present else "removed from"
+        detail = f"Certificate {alias} could not be {verb} host {host_name} due to: {reason}"
+        outcomes[id_] = (rev, FAILED, detail)
+    return outcomes, {id_: bool(present) for id_, (_, _, present) in context.items()}
+
+
+def not_up(state: str) -> tuple[str, str]:
+    """Return (status, detail) for a host that cannot be reached now."""
+    return SKIPPED, f"the host is in state {state}; it converges when it is Up again"
+
+
+def split_by_state(hosts: Iterable[Row[Any]]) -> tuple[list[Row[Any]], list[Row[Any]]]:
+    """Return (hosts in state Up, the others)."""
+    hosts = list(hosts)
+    return [h for h in hosts if h.state == "Up"], [h for h in hosts if h.state != "Up"]

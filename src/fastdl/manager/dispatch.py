@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop that grants queued jobs to hosts, and what happens when a job ends.
+
+One manager at a time dispatches (the lease ``dispatch``); that saves work, it is not what
+makes it safe: a grant is a compare-and-set, and slots are taken in the same transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager import scheduler
+from fastdl.manager.drift import drift
+from fastdl.manager.ledger import hosts as hosts_table
+from fastdl.manager.ledger import jobs, records, slots, templates
+from fastdl.manager.ledger.jobs import State
+from fastdl.manager.ledger.text import dumps, loads
+from fastdl.manager.scheduler import Grant
+from fastdl.manager.services import Services
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+LEASE_S: Final = 15.0
+ROUND_S: Final = 5.0
+"""A round at least this often, whatever wake-ups were lost."""
+SPACING_S: Final = 0.02
+"""Wake-ups that come closer together share a round."""
+PAGE: Final = 256
+PAGES_MAX: Final = 4
+GRANTS_MAX: Final = 64
+"""Grants in one transaction."""
+CANCEL_S: Final = 30.0
+"""A host that does not say that it stopped is not waited for longer."""
+DIRECT_S: Final = 120.0
+"""Probes and checks that nobody can be waiting for any more."""
+
+
+class Dispatcher:
+    """Grants, ends, retries and cancels jobs."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._wake = asyncio.Event()
+        self._after: tuple[int, float, str] | None = None
+
+    def wake(self) -> None:
+        """Something changed: look at the queue soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dispatch until cancelled."""
+        while True:
+            try:
+                if await self._leads():
+                    while await self.round():
+                        await self._s.clock.sleep(SPACING_S)
+                    await self.reconcile()
+            except FastdlError as exc:
+                log.error("dispatch round failed", extra={"error": str(exc)})
+            await self._pause()
+
+    async def _pause(self) -> None:
+        sleeper = asyncio.ensure_future(self._s.clock.sleep(ROUND_S))
+        waker = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
+            waker.cancel()
+        self._wake.clear()
+        await self._s.clock.sleep(SPACING_S)
+
+    async def _leads(self) -> bool:
+        now = self._s.clock.time()
+        fence = await self._s.ledger.write(
+            lambda tx: records.take_lease(tx, "dispatch", self._s.name, now=now, ttl=LEASE_S)
+        )
+        return fence is not None
+
+    async def round(self) -> int:
+        """Grant what can be granted now; return how many jobs were."""
+        with self._s.metrics.tick_seconds.time():
+            grants = await self._decide()
+            granted: list[Grant] = []
+            for start in range(0, len(grants), GRANTS_MAX):
+                granted += await self._grant(grants[start : start + GRANTS_MAX])
+        for host in {g.host for g in granted}:
+            self._s.fabric.post(host)
+        for g in granted:
+            self._s.notices.publish("download", job=g.job, template=g.template, state="GRANTED")
+        self._s.metrics.grants.inc(len(granted))
+        return len(granted)
+
+    async def _decide(self) -> list[Grant]:
+        views = self._s.fleet.views()
+        if not views:
+            return []
+        now = self._s.clock.time()
+        async with self._s.ledger.read() as tx:
+            in_use, caps = await slots.usage(tx)
+            limits = self._s.limits(caps)
+            origins = [slot for slot in in_use if slot[0] == "origin"]
+
+            def full(rank: int) -> list[str]:
+                return [s[1] for s in origins if in_use[s] >= limits.of(s, rank=rank)]
+
+            urgent_full, bulk_full = full(scheduler.URGENT), full(scheduler.BULK)
+            # The head of the queue in every round, so that an urgent job is seen at once;
+            # further pages go on where the last round stopped, so that jobs which cannot
+            # start (their hosts are full or away) never hide the ones behind them.
+            grants: list[Grant] = []
+            after = None
+            for page in range(PAGES_MAX):
+                rows = await jobs.queue_page(
+                    tx, now=now, after=after, full=urgent_full, full_for_bulk=bulk_full, limit=PAGE
+                )
+                decided = scheduler.decide(map(jobs.waiting_of, rows), views, in_use, limits)
+                grants += decided
+                for grant in decided:
+                    for slot, _ in grant.slots:
+                        in_use[slot] = in_use.get(slot, 0) + 1
+                if len(rows) < PAGE:
+                    self._after = None
+                    break
+                last = (rows[-1].rank, rows[-1].created, rows[-1].id)
+                after = self._after if page == 0 and self._after and self._after > last else last
+                self._after = after
+        return grants
+
+    async def _grant(self, grants: Sequence[Grant]) -> list[Grant]:
+        """Grant a batch; where something changed meanwhile, those of it that still can be."""
+        now = self._s.clock.time()
+
+        async def batch(tx: AsyncConnection) -> bool:
+            if not await jobs.grant(tx, grants, now=now):
+                raise _ContendedError
+            return True
+
+        try:
+            await self._s.ledger.write(batch)
+        except _ContendedError:
+            if len(grants) == 1:
+                return []
+            return [g for grant in grants for g in await self._grant([grant])]
+        return list(grants)
+
+    # --- ends ----------------------------------------------------------------------------
+
+    async def ended(self, host: str, result: m.JobResult) -> bool:
+        """Take in the result of a download or a removal; False = stale."""
+        now = self._s.clock.time()
+        able = set(self._s.fleet.hosts)
+
+        async def work(tx: AsyncConnection) -> tuple[str, Row[Any]] | None:
+            row = await jobs.get(tx, result.job)
+            if row is None or row.fence != result.fence or row.host != host:
+                return None
+            if result.done is not None:
+                return await self._done(tx, row, result.done, now=now)
+            assert result.failure is not None
+            return await self._failed(tx, row, result.failure, able=able, now=now)
+
+        outcome = await self._s.ledger.write(work)
+        if outcome is None:
+            self._s.metrics.stale_results.inc()
+            return False
+        state, row = outcome
+        self._s.progress.drop(row.id)
+        self._count(state, result)
+        await self._announce(state, row, result)
+        self._s.fabric.post(host)
+        self.wake()
+        return True
+
+    async def _done(
+        self, tx: AsyncConnection, row: Row[Any], done: m.Done, *, now: float
+    ) -> tuple[str, Row[Any]] | None:
+        text = codec.done_to_json(done)
+        ended = await jobs.finish(
+            tx, row.id, fence=row.fence, host_id=row.host, state=State.DONE, result=text, now=now
+        )
+        if ended is None:
+            return None
+        if isinstance(done, m.DownloadDone):
+            await templates.set_copy(
+                tx, row.template, row.pool, state="ready", now=now,
+                install_path=done.install_path, size=done.virtual_size, result=text,
+            )  # fmt: skip
+            for slot in jobs.held_slots(row):
+                if slot[0] == "origin" and (cap := await slots.cap_of(tx, slot)) is not None:
+                    most = self._s.settings.whole("direct.download.origin.max.active")
+                    await slots.set_cap(tx, slot, scheduler.adapt(cap, most=most, overloaded=False))
+        elif isinstance(done, m.RemoveDone):
+            await templates.set_copy(tx, row.template, row.pool, state="absent", now=now)
+        await complete_api_jobs(tx, row.id, now=now)
+        return State.DONE, ended
+
+    async def _failed(
+        self,
+        tx: AsyncConnection,
+        row: Row[Any],
+        failure: m.Failure,
+        *,
+        able: set[str],
+        now: float,
+    ) -> tuple[str, Row[Any]] | None:
+        text = dumps(codec.to_plain(failure))
+        if scheduler.is_overload(failure):
+            most = self._s.settings.whole("direct.download.origin.max.active")
+            for slot in jobs.held_slots(row):
+                if slot[0] == "origin":
+                    cap = await slots.cap_of(tx, slot)
+                    cap = scheduler.adapt(cap, most=most, overloaded=True)
+                    await slots.set_cap(tx, slot, cap)
+        able_hosts = able & set(await hosts_table.hosts_of_pool(tx, row.pool))
+        then = scheduler.after_failure(
+            failure,
+            host=row.host,
+            attempt=row.attempt,
+            tried=tuple(loads(row.tried)),
+            able_hosts=able_hosts,
+        )
+        if then.again and row.state != State.CANCELLING:
+            if not await jobs.requeue(
+                tx, row, now=now, delay=then.delay, tried=then.tried, failure=text
+            ):
+                return None
+            return State.RETRY_WAIT, row
+        ended = await jobs.finish(
+            tx, row.id, fence=row.fence, host_id=row.host, state=State.FAILED, failure=text,
+            now=now,
+        )  # fmt: skip
+        if ended is None:
+            return None
+        await complete_api_jobs(tx, row.id, now=now)
+        return ended.state, ended
+
+    def _count(self, state: str, result: m.JobResult) -> None:
+        metrics = self._s.metrics
+        if result.failure is not None:
+            metrics.attempts_failed.labels(codec.error_of(result.failure).code_name).inc()
+        if result.kind != m.Kind.DOWNLOAD or state == State.RETRY_WAIT:
+            return
+        metrics.downloads.labels(state.lower()).inc()
+        if isinstance(result.done, m.DownloadDone):
+            metrics.download_seconds.observe(result.done.seconds)
+            for mirror in result.done.mirrors:
+                metrics.origin_bytes.labels(origin_of(mirror.url)).inc(mirror.bytes)
+
+    async def _announce(self, state: str, row: Row[Any], result: m.JobResult) -> None:
+        log.info(
+            "job ended",
+            extra={
+                "job": row.id, "kind": row.kind, "state": state, "host": row.host,
+                "template": row.template, "pool": row.pool,
+                "error": result.failure.message if result.failure else None,
+            },
+        )  # fmt: skip
+        self._s.notices.tell(f"job:{row.id}")
+        self._s.notices.publish("download", job=row.id, template=row.template, state=state)
+        if row.kind != m.Kind.DOWNLOAD:
+            return
+        async with self._s.ledger.read() as tx:
+            template = await templates.get(tx, row.template)
+        if template is None:
+            return
+        kind = "ISO" if template.iso else "TEMPLATE"
+        if state == State.FAILED and result.failure is not None:
+            await self._s.event(
+                f"{kind}.DIRECT.DOWNLOAD.FAILURE",
+                f"{template.name} could not be downloaded to pool {row.pool}: "
+                f"{result.failure.message}",
+                level="ERROR", resource=row.template,
+            )  # fmt: skip
+        elif isinstance(result.done, m.DownloadDone):
+            await self._s.event(
+                f"{kind}.DIRECT.DOWNLOAD.SUCCESS",
+                f"{template.name} is on pool {row.pool} (integrity: {result.done.integrity})",
+                resource=row.template,
+            )
+            await self.note_drift(
+                template, result.done.validators, digests=dict(result.done.digests)
+            )
+
+    async def note_drift(
+        self, template: Row[Any], seen: m.Validators, *, digests: dict[str, str]
+    ) -> None:
+        """Compare what was *seen* now with the registration; report a change once."""
+        then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
+        difference = drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
+        if difference == template.drift:
+            return
+        changed = await self._s.ledger.write(
+            lambda tx: templates.set_drift(tx, template.id, difference)
+        )
+        if changed and difference:
+            kind = "ISO" if template.iso else "TEMPLATE"
+            await self._s.event(
+                f"{kind}.DIRECT.DOWNLOAD.DRIFT",
+                f"the origin of {template.name} serves another file than at registration: "
+                f"{difference}",
+                level="WARN", resource=template.id,
+            )  # fmt: skip
+
+    # --- lost hosts, cancels, leftovers --------------------------------------------------
+
+    async def host_lost(self, host: str) -> None:
+        """Put the jobs of a host that is Down back into the queue, or end them.
+
+        A download of a shared pool goes to another host under a higher fence; one of a local
+        pool waits for its host, which then finds its own journal and goes on.
+        """
+        now = self._s.clock.time()
+        lost = codec.failure_of(AgentLostError("the host was lost while it worked on this job"))
+
+        async def work(tx: AsyncConnection) -> list[str]:
+            over = []
+            for row in await jobs.held_by(tx, host):
+                if row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE} and row.state != State.CANCELLING:
+                    await jobs.requeue(
+                        tx, row, now=now, count=False, failure=dumps(codec.to_plain(lost))
+                    )
+                    continue
+                await jobs.finish(
+                    tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
+                    failure=dumps(codec.to_plain(lost)),
+                )  # fmt: skip
+                await complete_api_jobs(tx, row.id, now=now)
+                over.append(row.id)
+            return over
+
+        for job in await self._s.ledger.write(work):
+            self._s.progress.drop(job)
+            self._s.notices.tell(f"job:{job}")
+        self.wake()
+
+    async def cancel(self, job: str) -> bool:
+        """Cancel a live job; False = it had ended."""
+        now = self._s.clock.time()
+
+        async def work(tx: AsyncConnection) -> Row[Any] | None:
+            row = await jobs.cancel(tx, job, now=now)
+            if row is not None and row.waiting:
+                await complete_api_jobs(tx, job, now=now)
+            return row
+
+        row = await self._s.ledger.write(work)
+        if row is None:
+            return False
+        if row.host is not None:
+            self._s.fabric.post(row.host)
+        self._s.notices.tell(f"job:{job}")
+        self._s.notices.publish("download", job=job, template=row.template, state="CANCELLING")
+        self.wake()
+        return True
+
+    async def reconcile(self) -> None:
+        """End what nobody will end any more, and complete API jobs that a crash left open."""
+        now = self._s.clock.time()
+        async with self._s.ledger.read() as tx:
+            late = await jobs.overdue(tx, cancelling=now - CANCEL_S, direct=now - DIRECT_S)
+            open_jobs = await records.finished_api_jobs(tx)
+        if not late and not open_jobs:
+            return
+        lost = dumps(codec.to_plain(codec.failure_of(AgentLostError("the host did not answer"))))
+
+        async def work(tx: AsyncConnection) -> None:
+            for row in late:
+                state = State.CANCELLED if row.state == State.CANCELLING else State.FAILED
+                await jobs.finish(
+                    tx, row.id, fence=row.fence, host_id=row.host, state=state, failure=lost,
+                    now=now,
+                )  # fmt: skip
+            for api_job in await records.finished_api_jobs(tx):
+                await _complete(tx, api_job, now=now)
+
+        await self._s.ledger.write(work)
+        for row in late:
+            self._s.progress.drop(row.id)
+            self._s.notices.tell(f"job:{row.id}")
+
+    async def stop(self) -> None:
+        """Give the lease to another manager."""
+        with contextlib.suppress(FastdlError):
+            await self._s.ledger.write(lambda tx: records.drop_lease(tx, "dispatch", self._s.name))
+
+
+class _ContendedError(Exception):
+    """A grant lost a race; the batch is tried one by one."""
+
+
+async def complete_api_jobs(tx: AsyncConnection, job: str, *, now: float) -> None:
+    """Complete the API jobs whose last part was *job* (in the transaction that ended it)."""
+    for api_job in await records.finished_api_jobs(tx, job):
+        await _complete(tx, api_job, now=now)
+
+
+async def _complete(tx: AsyncConnection, api_job: Row[Any], *, now: float) -> None:
+    parts = await records.parts_of(tx, api_job.id)
+    bad = [part for part in parts if part.state != State.DONE]
+    if not bad:
+        result: dict[str, Any] = {"success": True}
+        await records.complete_api_job(
+            tx, api_job.id, status=records.SUCCEEDED, result=result, now=now
+        )
+        return
+    failure = loads(bad[0].failure) if bad[0].failure else {}
+    reason = failure.get("message", "it was cancelled")
+    what = f"{len(bad)} of {len(parts)} pools failed; the first: " if len(parts) > 1 else ""
+    result = {
+        "errorcode": 530,
+        "errortext": f"{what}{reason}",
+    }
+    await records.complete_api_job(tx, api_job.id, status=records.FAILED, result=result, now=now)
+
+
+def origin_of(url: str) -> str:
+    """Return scheme://host:port of *url*, lower-case, without userinfo; '' for no origin."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ""
+    if not parts.hostname:
+        return ""
+    default = {"http": 80, "https": 443, "nfs": 2049}.get(parts.scheme.lower(), 0)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme.lower()}://{host}:{port or default}"

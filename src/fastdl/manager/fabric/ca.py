@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manager's own certificate authority: who is the manager, and who is which host.
+
+A host's certificate names the host (SAN DNS = its id) and may only be a client; the
+manager's names ``MANAGER_NAME`` and may only be a server. So no host can play the manager,
+and the address under which the manager is reached does not matter.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from fastdl.errors import AgentRefusedError, UsageError
+from fastdl.wire.messages import MANAGER_NAME
+
+HOST_DAYS: Final = 90
+SERVER_DAYS: Final = 90
+CA_DAYS: Final = 3650
+_BACKDATE: Final = dt.timedelta(days=1)
+"""A host whose clock is a little behind must accept a fresh certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The CA: its certificate, its key, and where the server's files lie."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    folder: Path
+
+    @property
+    def pem(self) -> str:
+        """The CA certificate, PEM."""
+        return _pem(self.certificate)
+
+    @property
+    def sha256(self) -> str:
+        """The fingerprint that tokens carry."""
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    def sign_host(self, csr_pem: str, host_id: str) -> tuple[str, str]:
+        """Return (certificate PEM, hash of its key) for the key of *csr_pem*.
+
+        Only the key is taken from the request. AgentRefusedError for anything but a
+        correctly signed request with an EC or an RSA key of at least 2048 bits.
+        """
+        key, key_hash = csr_key(csr_pem)
+        certificate = _sign(
+            self.certificate.subject, self.key, host_id, key,
+            days=HOST_DAYS, dns=host_id, usage=ExtendedKeyUsageOID.CLIENT_AUTH,
+        )  # fmt: skip
+        return _pem(certificate), key_hash
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return the TLS context of the agent port, with a fresh server certificate."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _sign(
+            self.certificate.subject, self.key, "fastdl manager", key.public_key(),
+            days=SERVER_DAYS, dns=MANAGER_NAME, usage=ExtendedKeyUsageOID.SERVER_AUTH,
+        )  # fmt: skip
+        chain = self.folder / "server.pem"
+        _write_private(chain, _key_pem(key) + _pem(certificate).encode())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(chain)
+        context.load_verify_locations(cadata=self.pem)
+        # Optional, because a host that enrols has none yet; /agent insists on it.
+        context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+
+def open_authority(folder: Path) -> Authority:
+    """Return the CA kept in *folder*, made there at the first start.
+
+    UsageError where its files cannot be read: a new CA would lock every host out.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "ca.pem"
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fastdl manager CA")])
+        certificate = _sign_ca(name, key)
+        _write_private(path, _key_pem(key) + _pem(certificate).encode())
+        return Authority(certificate, key, folder)
+    try:
+        data = path.read_bytes()
+        loaded = serialization.load_pem_private_key(data, password=None)
+        certificate = x509.load_pem_x509_certificate(data)
+    except (OSError, ValueError) as exc:
+        raise UsageError(
+            f"the manager's CA {path} cannot be read ({exc}): restore it from the backup; "
+            f"without it every host must enrol again"
+        ) from exc
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise UsageError(f"the manager's CA {path} holds another kind of key than fastdl made")
+    return Authority(certificate, loaded, folder)
+
+
+def csr_key(csr_pem: str) -> tuple[ec.EllipticCurvePublicKey | rsa.RSAPublicKey, str]:
+    """Return (public key, its hash) of a certificate request, after checking its signature."""
+    try:
+        csr = x509.load_pem_x509_csr(csr_pem.encode())
+        valid = csr.is_signature_valid
+        key = csr.public_key()
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as exc:
+        raise AgentRefusedError(f"the certificate request cannot be read: {exc}") from exc
+    if not valid:
+        raise AgentRefusedError("the certificate request is not signed by its own key")
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < 2048:
+        raise AgentRefusedError("an RSA key of less than 2048 bits is not accepted")
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        raise AgentRefusedError("only EC and RSA keys are accepted")
+    return key, _key_hash(key)
+
+
+def identity_of(der: bytes) -> tuple[str, str]:
+    """Return (host id, hash of the key) of a client certificate that TLS has verified."""
+    certificate = x509.load_der_x509_certificate(der)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        (host_id,) = names.value.get_values_for_type(x509.DNSName)
+    except (x509.ExtensionNotFound, ValueError) as exc:
+        raise AgentRefusedError("the client certificate names no host") from exc
+    return host_id, _key_hash(certificate.public_key())
+
+
+def _key_hash(key: object) -> str:
+    der: bytes = key.public_bytes(  # type: ignore[attr-defined]
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(der).hexdigest()
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: object, *, days: int
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)  # type: ignore[arg-type]
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATE)
+        .not_valid_after(now + dt.timedelta(days=days))
+    )
+
+
+def _sign_ca(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    usage = x509.KeyUsage(
+        digital_signature=False, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    return (
+        _builder(name, name, key.public_key(), days=CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _sign(
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    common_name: str,
+    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    *,
+    days: int,
+    dns: str,
+    usage: x509.ObjectIdentifier,
+) -> x509.Certificate:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    return (
+        _builder(subject, issuer, key, days=days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns)]), critical=False)
+        .add_extension(authority, critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write *path* with mode 0600, whole or not at all."""
+    temp = path.with_name(path.name + ".new")
+    fd = os.open(temp, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    temp.replace(path)

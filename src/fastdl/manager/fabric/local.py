@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fabric of one manager: agents on mutual-TLS WebSockets.
+
+One task a connection reads; one writes the newest document and small answers. A slow or
+silent host costs its own connection and nobody else's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections import deque
+from typing import Final, Protocol
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.manager.fabric.ca import identity_of
+from fastdl.manager.ledger import jobs
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.progress import ProgressBoard
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+HELLO_S: Final = 15.0
+SEND_S: Final = 30.0
+OUTBOX_MAX: Final = 1024
+"""Small messages that may wait for a slow host before its connection is given up."""
+CONNECTIONS_MAX: Final = 20_000
+
+
+class Desk(Protocol):
+    """What the fabric needs of the hosts' desk (``hostlink``)."""
+
+    async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply: ...
+    async def admit(self, host: str, key_hash: str, hello: m.Hello) -> m.Welcome: ...
+    async def receive(self, host: str, message: m.Message) -> m.Message | None: ...
+    async def gone(self, host: str, *, reason: str) -> None: ...
+
+
+class _Connection:
+    """One host's WebSocket and what is still to be sent on it."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+        self.outbox: deque[m.Message] = deque()
+        self.document_due = True
+        self.wake = asyncio.Event()
+        self.closing: str | None = None
+
+    def close(self, reason: str) -> None:
+        self.closing = reason
+        self.wake.set()
+
+
+class LocalFabric:
+    """Delivery within one process. ``attach`` it to a desk before it serves."""
+
+    def __init__(self, ledger: Ledger, progress: ProgressBoard) -> None:
+        self._ledger = ledger
+        self._progress = progress
+        self._desk: Desk | None = None
+        self._connections: dict[str, _Connection] = {}
+        self._runner: web.AppRunner | None = None
+        self.address: tuple[str, int] = ("", 0)
+
+    def attach(self, desk: Desk) -> None:
+        """Say who is to hear of hosts."""
+        self._desk = desk
+
+    @property
+    def connected(self) -> int:
+        """How many hosts are connected."""
+        return len(self._connections)
+
+    # --- Fabric --------------------------------------------------------------------------
+
+    def post(self, host: str) -> None:
+        """Send *host* its document soon."""
+        if connection := self._connections.get(host):
+            connection.document_due = True
+            connection.wake.set()
+
+    def send(self, host: str, message: m.Message) -> None:
+        """Send *message* to *host* if it is connected."""
+        if connection := self._connections.get(host):
+            if len(connection.outbox) >= OUTBOX_MAX:
+                connection.close("too slow")
+                return
+            connection.outbox.append(message)
+            connection.wake.set()
+
+    def drop(self, host: str, reason: str) -> None:
+        """Close the connection to *host*."""
+        if connection := self._connections.get(host):
+            connection.close(reason)
+
+    # --- server --------------------------------------------------------------------------
+
+    async def start(self, host: str, port: int, context: ssl.SSLContext, ca_pem: str) -> None:
+        """Listen for agents; ``address`` then tells where."""
+
+        async def ca(_request: web.Request) -> web.Response:
+            return web.Response(text=ca_pem, content_type="application/x-pem-file")
+
+        app = web.Application(client_max_size=m.ENROL_MAX)
+        app.router.add_get("/ca", ca)
+        app.router.add_post("/enrol", self._enrol)
+        app.router.add_get("/agent", self._agent)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=5.0, keepalive_timeout=30.0
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, ssl_context=context, backlog=4096)
+        await site.start()
+        self.address = self._runner.addresses[0][:2]
+
+    async def stop(self) -> None:
+        """Close every connection and stop listening; hosts go on and come back."""
+        for connection in self._connections.values():
+            connection.close("the manager stops")
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _enrol(self, request: web.Request) -> web.Response:
+        assert self._desk is not None
+        try:
+            message = codec.decode(await request.read(), limit=m.ENROL_MAX)
+            if not isinstance(message, m.EnrolRequest):
+                raise AgentRefusedError("only an EnrolRequest is expected here")
+            reply: m.Message = await self._desk.enrol(message)
+            status = 200
+        except FastdlError as exc:
+            log.warning("enrolment refused", extra={"peer": request.remote, "reason": str(exc)})
+            reply, status = m.Refused(code=exc.exit_code, message=exc.message), 403
+        return web.Response(
+            text=codec.encode(reply), status=status, content_type="application/json"
+        )
+
+    async def _agent(self, request: web.Request) -> web.StreamResponse:
+        assert self._desk is not None
+        tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+        der = tls.getpeercert(binary_form=True) if tls else None
+        if not der:
+            refusal = m.Refused(code=71, message="a client certificate is required: enrol first")
+            return web.Response(text=codec.encode(refusal), status=403)
+        if len(self._connections) >= CONNECTIONS_MAX:
+            return web.Response(text="too many hosts", status=503)
+        socket = web.WebSocketResponse(
+            max_msg_size=m.TO_MANAGER_MAX, heartbeat=20.0, compress=False, timeout=5.0
+        )
+        await socket.prepare(request)
+        try:
+            host, key_hash = identity_of(der)
+            hello = await self._hello(socket)
+            welcome = await self._desk.admit(host, key_hash, hello)
+        except FastdlError as exc:
+            log.warning("host refused", extra={"peer": request.remote, "reason": str(exc)})
+            await self._refuse(socket, exc)
+            return socket
+        await self._serve(host, socket, welcome)
+        return socket
+
+    async def _hello(self, socket: web.WebSocketResponse) -> m.Hello:
+        try:
+            async with asyncio.timeout(HELLO_S):
+                frame = await socket.receive()
+        except TimeoutError:
+            raise AgentRefusedError("no Hello came in time") from None
+        if frame.type is not WSMsgType.TEXT:
+            raise AgentRefusedError("the first frame is not a Hello")
+        message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
+        if not isinstance(message, m.Hello):
+            raise AgentRefusedError("the first message is not a Hello")
+        return message
+
+    async def _refuse(self, socket: web.WebSocketResponse, exc: FastdlError) -> None:
+        refusal = m.Refused(code=exc.exit_code, message=exc.message[:4096])
+        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
+            async with asyncio.timeout(5):
+                await socket.send_str(codec.encode(refusal))
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"refused")
+
+    async def _serve(self, host: str, socket: web.WebSocketResponse, welcome: m.Welcome) -> None:
+        assert self._desk is not None
+        connection = _Connection(socket)
+        connection.outbox.append(welcome)
+        old, self._connections[host] = self._connections.get(host), connection
+        if old is not None:
+            old.close("the host connected again")
+        writer = asyncio.create_task(self._write(host, connection), name=f"to-{host}")
+        connection.wake.set()
+        reason = "connection lost"
+        try:
+            reason = await self._read(host, socket)
+        except FastdlError as exc:
+            log.warning("host refused", extra={"host": host, "reason": str(exc)})
+            await self._refuse(socket, exc)
+            reason = exc.message
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+            if self._connections.get(host) is connection:
+                del self._connections[host]
+                await asyncio.shield(self._desk.gone(host, reason=reason))
+
+    async def _read(self, host: str, socket: web.WebSocketResponse) -> str:
+        assert self._desk is not None
+        async for frame in socket:
+            if frame.type is not WSMsgType.TEXT:
+                raise AgentRefusedError("only text frames are expected")
+            message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
+            if message is None:
+                continue
+            if isinstance(message, m.Goodbye):
+                return f"goodbye: {message.reason}"
+            try:
+                reply = await self._desk.receive(host, message)
+            except AgentRefusedError:
+                raise
+            except FastdlError as exc:
+                # The ledger is in trouble, not the host: no answer, so the host repeats it.
+                log.error("message not taken in", extra={"host": host, "error": str(exc)})
+                continue
+            if reply is not None:
+                self.send(host, reply)
+        return "connection lost"
+
+    async def _write(self, host: str, connection: _Connection) -> None:
+        try:
+            while connection.closing is None:
+                await connection.wake.wait()
+                connection.wake.clear()
+                while connection.outbox:
+                    await self._send(connection, connection.outbox.popleft())
+                if connection.document_due:
+                    connection.document_due = False
+                    await self._send(connection, await self._document(host))
+        except (ConnectionError, TimeoutError, RuntimeError) as exc:
+            log.info("host unreachable", extra={"host": host, "reason": type(exc).__name__})
+        except FastdlError as exc:
+            log.error("document not built", extra={"host": host, "error": str(exc)})
+        reason = (connection.closing or "try again").encode()[:100]
+        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
+            async with asyncio.timeout(5):
+                await connection.socket.close(code=WSCloseCode.GOING_AWAY, message=reason)
+
+    async def _send(self, connection: _Connection, message: m.Message) -> None:
+        async with asyncio.timeout(SEND_S):
+            await connection.socket.send_str(codec.encode(message))
+
+    async def _document(self, host: str) -> m.Document:
+        async with self._ledger.read() as tx:
+            document = await jobs.document(tx, host)
+        for command in document.commands:
+            self._progress.given(command.job, host)
+        return document

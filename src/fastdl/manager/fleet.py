@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hosts that are connected now: an in-memory view for decisions, never the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastdl.manager.scheduler import HostView
+
+
+@dataclass(slots=True, kw_only=True)
+class ConnectedHost:
+    """One host in state Up."""
+
+    id: str
+    zone: str
+    name: str
+    kinds: frozenset[str]
+    pools: frozenset[str]
+    most: int
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Hosts by id."""
+
+    hosts: dict[str, ConnectedHost] = field(default_factory=dict)
+
+    def views(self) -> dict[str, HostView]:
+        """Return the hosts as the scheduler sees them."""
+        return {
+            host.id: HostView(id=host.id, pools=host.pools, most=host.most)
+            for host in self.hosts.values()
+            if "download" in host.kinds and host.most > 0
+        }
+
+    def reaching(self, pool: str) -> list[str]:
+        """Return the connected hosts that can use *pool*."""
+        return [host.id for host in self.hosts.values() if pool in host.pools]
+
+    def of_zone(self, zone: str, kind: str) -> list[ConnectedHost]:
+        """Return the connected hosts of *zone* that can carry out *kind*."""
+        return [h for h in self.hosts.values() if h.zone == zone and kind in h.kinds]

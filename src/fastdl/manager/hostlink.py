@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the manager does when hosts enrol, connect, speak, fall silent and go.
+
+The fabric calls this; everything a host says is a claim about itself and about jobs it was
+given, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentRefusedError, FastdlError, UsageError
+from fastdl.manager.certloop import CertificateSync
+from fastdl.manager.dispatch import Dispatcher
+from fastdl.manager.fabric.ca import Authority, csr_key
+from fastdl.manager.fleet import ConnectedHost
+from fastdl.manager.ledger import hosts, jobs, zones
+from fastdl.manager.ledger.jobs import State
+from fastdl.manager.ledger.text import dumps
+from fastdl.manager.services import Services
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+from fastdl.wire.token import parse_token
+from fastdl.wire.version import negotiate
+
+log = logging.getLogger(__name__)
+
+BEAT_S: Final = 10.0
+SILENT_S: Final = 35.0
+"""Without a beat for so long: Alert while the connection stands, Down when it does not."""
+SKEW_WARN_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Presence:
+    last_beat: float
+    connected: bool
+    alert: bool = False
+
+
+class HostLink:
+    """The hosts' desk."""
+
+    def __init__(
+        self,
+        services: Services,
+        authority: Authority,
+        dispatcher: Dispatcher,
+        sync: CertificateSync,
+    ) -> None:
+        self._s = services
+        self._authority = authority
+        self._dispatcher = dispatcher
+        self._sync = sync
+        self._presence: dict[str, _Presence] = {}
+
+    # --- identity ------------------------------------------------------------------------
+
+    async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply:
+        """Exchange a token for a host's certificate; AgentRefusedError says why not."""
+        _, key_hash = csr_key(request.csr)
+        try:
+            token = parse_token(request.token)
+        except UsageError as exc:
+            raise AgentRefusedError(exc.message) from exc
+        name = request.name.strip() or "host"
+        now = self._s.clock.time()
+        row = await self._s.ledger.write(
+            lambda tx: zones.use_token(tx, token, key_hash=key_hash, name=name, now=now)
+        )
+        certificate, _ = self._authority.sign_host(request.csr, row.id)
+        await self._s.event("HOST.ENROL", f"host {name} enrolled", resource=row.id)
+        return m.EnrolReply(
+            host_id=row.id, zone_id=row.zone, certificate=certificate, ca=self._authority.pem
+        )
+
+    async def _renew(self, row: Row[Any], request: m.RenewRequest) -> m.Renewed:
+        certificate, key_hash = self._authority.sign_host(request.csr, row.id)
+        if key_hash != row.key_hash:
+            await self._s.ledger.write(
+                lambda tx: hosts.set_key(tx, row.id, key_hash=key_hash, old=row.key_hash)
+            )
+        return m.Renewed(certificate=certificate)
+
+    async def admit(self, host: str, key_hash: str, hello: m.Hello) -> m.Welcome:
+        """Let a host in: TLS proved that it holds *key_hash*'s key and is called *host*."""
+        version = negotiate(hello.wire_oldest, hello.wire_newest)
+        if hello.host_id != host:
+            await self._s.event(
+                "HOST.IMPERSONATION",
+                f"host {host} said that it is {hello.host_id}", level="ERROR", resource=host,
+            )  # fmt: skip
+            raise AgentRefusedError("the client certificate belongs to another host")
+        now = self._s.clock.time()
+        skew = hello.clock - now if hello.clock else 0.0
+
+        async def work(tx: AsyncConnection) -> tuple[Row[Any], Row[Any], frozenset[str]]:
+            row = await hosts.get(tx, host)
+            if row is None or key_hash not in {row.key_hash, row.old_key_hash}:
+                raise AgentRefusedError("this host is not enrolled here: enrol it again")
+            zone = await zones.get(tx, row.zone)
+            assert zone is not None
+            await hosts.store_hello(tx, hello, row=row, skew=skew, now=now)
+            await hosts.set_state(tx, host, hosts.UP, now=now, gateway=self._s.name)
+            return row, zone, await hosts.usable_pools(tx, host)
+
+        row, zone, pools = await self._s.ledger.write(work)
+        self._presence[host] = _Presence(last_beat=now, connected=True)
+        self._s.fleet.hosts[host] = ConnectedHost(
+            id=host, zone=row.zone, name=hello.name or row.name, kinds=frozenset(hello.kinds),
+            pools=pools, most=hello.max_downloads,
+        )  # fmt: skip
+        log.info("host is up", extra={"host": host, "host_name": hello.name, "wire": version})
+        if abs(skew) > SKEW_WARN_S:
+            await self._s.event(
+                "HOST.CLOCK",
+                f"the clock of host {hello.name} is {skew:+.0f} s off: certificates may be "
+                f"refused as expired or not yet valid there",
+                level="WARN", resource=host,
+            )  # fmt: skip
+        self._changed(host, hosts.UP)
+        return m.Welcome(
+            wire=version, host_id=host, zone_id=row.zone, zone_name=zone.name, clock=now,
+            beat_s=BEAT_S,
+        )  # fmt: skip
+
+    def _changed(self, host: str, state: str) -> None:
+        self._s.notices.publish("host", host=host, state=state)
+        if state == hosts.UP:
+            self._sync.mark(host)
+        self._dispatcher.wake()
+
+    # --- what hosts say ------------------------------------------------------------------
+
+    async def receive(self, host: str, message: m.Message) -> m.Message | None:
+        """Take in one message; return the answer, if it has one.
+
+        AgentRefusedError ends the connection: the host claimed what is not its own.
+        """
+        presence = self._presence.get(host)
+        if presence is not None:
+            presence.last_beat = self._s.clock.time()
+        match message:
+            case m.Beat():
+                return None
+            case m.Progress():
+                if self._s.progress.note(host, message):
+                    self._s.notices.publish(
+                        "progress", job=message.job, done=message.done, total=message.total,
+                        rate=message.rate, stage=message.stage,
+                    )  # fmt: skip
+                return None
+            case m.JobStarted():
+                now = self._s.clock.time()
+                await self._s.ledger.write(
+                    lambda tx: jobs.started(
+                        tx, message.job, fence=message.fence, host_id=host, now=now
+                    )
+                )
+                return None
+            case m.JobResult():
+                return await self._result(host, message)
+            case m.InventoryReport():
+                await self._inventory(host, message.inventory)
+                return None
+            case m.RenewRequest():
+                async with self._s.ledger.read() as tx:
+                    row = await hosts.get(tx, host)
+                if row is None:
+                    raise AgentRefusedError("this host is not enrolled here: enrol it again")
+                return await self._renew(row, message)
+            case _:
+                raise AgentRefusedError(f"{type(message).__name__} is not for a manager")
+
+    async def _inventory(self, host: str, inventory: m.Inventory) -> None:
+        now = self._s.clock.time()
+
+        async def work(tx: AsyncConnection) -> frozenset[str]:
+            row = await hosts.get(tx, host)
+            if row is None:
+                raise AgentRefusedError("this host is not enrolled here: enrol it again")
+            await hosts.store_inventory(tx, row, inventory, now=now)
+            return await hosts.usable_pools(tx, host)
+
+        pools = await self._s.ledger.write(work)
+        if host in self._s.fleet.hosts:
+            self._s.fleet.hosts[host].pools = pools
+        self._sync.mark(host)
+        self._dispatcher.wake()
+
+    async def _result(self, host: str, result: m.JobResult) -> m.ResultAck:
+        async with self._s.ledger.read() as tx:
+            row = await jobs.get(tx, result.job)
+            own = row is not None and (
+                row.host == host or await jobs.was_given(tx, result.job, host)
+            )
+        if row is not None and not own:
+            await self._s.event(
+                "HOST.FOREIGN.JOB",
+                f"host {host} sent a result for job {result.job}, which it was never given",
+                level="ERROR", resource=host,
+            )  # fmt: skip
+            raise AgentRefusedError("the result is for a job that this host was never given")
+        if row is None or row.kind != result.kind:
+            self._s.metrics.stale_results.inc()
+        elif row.kind == m.Kind.CERTIFICATES:
+            await self._sync.ended(host, result)
+        elif row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
+            await self._dispatcher.ended(host, result)
+        else:
+            await self._answer(host, result)
+        return m.ResultAck(job=result.job, fence=result.fence)
+
+    async def _answer(self, host: str, result: m.JobResult) -> None:
+        """A probe or a check ended: keep the answer for whoever asked."""
+        now = self._s.clock.time()
+        await self._s.ledger.write(
+            lambda tx: jobs.finish(
+                tx,
+                result.job,
+                fence=result.fence,
+                host_id=host,
+                now=now,
+                state=State.DONE if result.done else State.FAILED,
+                result=codec.done_to_json(result.done) if result.done else None,
+                failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
+            )
+        )
+        self._s.notices.tell(f"job:{result.job}")
+        self._s.fabric.post(host)
+
+    # --- presence ------------------------------------------------------------------------
+
+    async def gone(self, host: str, *, reason: str) -> None:
+        """The connection ended. The host keeps its jobs until it counts as Down."""
+        presence = self._presence.get(host)
+        if presence is None or not presence.connected:
+            return
+        presence.connected = False
+        presence.last_beat = self._s.clock.time()
+        await self._leave(host, hosts.DISCONNECTED, reason)
+
+    async def _leave(self, host: str, state: str, reason: str) -> None:
+        self._s.fleet.hosts.pop(host, None)
+        now = self._s.clock.time()
+        changed = await self._s.ledger.write(lambda tx: hosts.set_state(tx, host, state, now=now))
+        if changed:
+            log.warning("host left", extra={"host": host, "state": state, "reason": reason})
+            self._changed(host, state)
+
+    async def adopt(self) -> None:
+        """At the start: hosts of the last run have as long as any lost host to come back."""
+        now = self._s.clock.time()
+        await self._s.ledger.write(lambda tx: hosts.all_lost(tx, gateway=self._s.name, now=now))
+        async with self._s.ledger.read() as tx:
+            for row in await hosts.of_zone(tx):
+                if row.state == hosts.DISCONNECTED and row.gateway in {self._s.name, ""}:
+                    self._presence[row.id] = _Presence(last_beat=now, connected=False)
+
+    async def run(self) -> None:
+        """Watch for silent hosts until cancelled."""
+        while True:
+            await self._s.clock.sleep(BEAT_S / 2)
+            try:
+                await self.watch()
+            except FastdlError as exc:
+                log.error("presence round failed", extra={"error": str(exc)})
+
+    async def watch(self) -> None:
+        """Judge every host's silence once."""
+        now = self._s.clock.time()
+        for host, presence in list(self._presence.items()):
+            silent = now - presence.last_beat > SILENT_S
+            if presence.connected and silent and not presence.alert:
+                presence.alert = True
+                await self._leave(host, hosts.ALERT, "connected but silent")
+            elif presence.connected and presence.alert and not silent:
+                # It spoke again; a new connection is the simplest way to know all of it.
+                self._s.fabric.drop(host, "silent for too long, please connect again")
+            elif not presence.connected and silent:
+                del self._presence[host]
+                await self._leave(host, hosts.DOWN, "gone for too long")
+                await self._s.event("HOST.DOWN", f"host {host} is Down", level="WARN",
+                                    resource=host)  # fmt: skip
+                await self._dispatcher.host_lost(host)

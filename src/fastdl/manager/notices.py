@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wake-ups inside this process: who waits for what to change, and who watches the page.
+
+Lossy on purpose: whoever waits checks the ledger before and after, and again every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+WATCHERS_MAX: Final = 200
+QUEUE_MAX: Final = 256
+
+
+class Notices:
+    """Keys are free-form: ``job:ID``, ``certs``."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._watchers: set[asyncio.Queue[dict[str, Any]]] = set()
+
+    def tell(self, key: str) -> None:
+        """Wake everybody who waits for *key*."""
+        for event in self._waiting.get(key, ()):
+            event.set()
+
+    async def until(
+        self, key: str, check: Callable[[], Awaitable[T | None]], *, timeout_s: float
+    ) -> T | None:
+        """Return *check*'s first answer that is not None, or None after *timeout_s*."""
+        event = asyncio.Event()
+        self._waiting[key].add(event)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    event.clear()
+                    if (answer := await check()) is not None:
+                        return answer
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(event.wait(), 1.0)
+        except TimeoutError:
+            return await check()
+        finally:
+            self._waiting[key].discard(event)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    def publish(self, topic: str, **fields: Any) -> None:
+        """Tell the pages; a page that does not keep up misses some."""
+        for queue in self._watchers:
+            if queue.qsize() < QUEUE_MAX:
+                queue.put_nowait({"topic": topic, **fields})
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[asyncio.Queue[dict[str, Any]] | None]:
+        """A queue of what ``publish`` tells; None when too many watch already."""
+        if len(self._watchers) >= WATCHERS_MAX:
+            yield None
+            return
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(QUEUE_MAX)
+        self._watchers.add(queue)
+        try:
+            yield queue
+        finally:
+            self._watchers.discard(queue)

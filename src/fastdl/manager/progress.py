@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far running downloads are: the latest word of each host, kept in memory only."""
+
+from __future__ import annotations
+
+from fastdl.wire.messages import Progress
+
+
+class ProgressBoard:
+    """Progress by job. A host can speak only of jobs that its document gave it."""
+
+    def __init__(self) -> None:
+        self._holder: dict[str, str] = {}
+        self._latest: dict[str, Progress] = {}
+        self._unsaved: dict[str, int] = {}
+
+    def given(self, job: str, host: str) -> None:
+        """Note that *host* was sent *job*."""
+        self._holder[job] = host
+
+    def note(self, host: str, progress: Progress) -> bool:
+        """Take over a report; False = it is not this host's job."""
+        if self._holder.get(progress.job) != host:
+            return False
+        self._latest[progress.job] = progress
+        self._unsaved[progress.job] = percent(progress)
+        return True
+
+    def of(self, job: str) -> Progress | None:
+        """Return the latest word on *job*."""
+        return self._latest.get(job)
+
+    def drop(self, job: str) -> None:
+        """Forget a job that ended or left its host."""
+        self._holder.pop(job, None)
+        self._latest.pop(job, None)
+        self._unsaved.pop(job, None)
+
+    def take_unsaved(self) -> dict[str, int]:
+        """Return the percentages to store, once."""
+        unsaved, self._unsaved = self._unsaved, {}
+        return unsaved
+
+    def all(self) -> dict[str, Progress]:
+        """Return the latest word on every running job."""
+        return dict(self._latest)
+
+
+def percent(progress: Progress) -> int:
+    """Return 0 to 99: 100 is for what is verified and published."""
+    if not progress.total:
+        return 0
+    return min(99, progress.done * 100 // progress.total)

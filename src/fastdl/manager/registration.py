@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""May this template be registered? CloudStack's rules and words, as pure functions.
+
+The address policy proper is applied on the host, at every connection; what is judged here is
+what can be judged from the text: an early and clear answer, not the decision that counts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from fastdl.errors import ApiParamError
+
+URL_MAX: Final = 2048
+HEADERS_MAX: Final = 16
+FORMATS: Final = (
+    "QCOW2", "RAW", "VHD", "ISO", "OVA", "VHDX", "BAREMETAL", "VMDK", "VDI", "TAR", "ZIP", "DIR",
+)  # fmt: skip
+_COMPRESSED: Final = ("", ".zip", ".bz2", ".gz", ".xz", ".zst")
+_EXTENSIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "qcow2": ("qcow2", "img", "metalink", "meta4"),
+    "raw": ("img", "raw", "metalink", "meta4"),
+    "iso": ("iso", "metalink", "meta4"),
+    "ova": ("ova", "metalink", "meta4"),
+    "vhd": ("vhd", "metalink", "meta4"),
+    "vhdx": ("vhdx", "metalink", "meta4"),
+    "vmdk": ("vmdk", "metalink", "meta4"),
+    "tar": ("tar",),
+}
+_DIGEST_LENGTHS: Final = {
+    "MD5": 32, "SHA-1": 40, "SHA-224": 56, "SHA-256": 64, "SHA-384": 96, "SHA-512": 128,
+}  # fmt: skip
+_CHECKSUM: Final = re.compile(r"(?:\{([^{}]*)\})?([^{}]*)")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_METADATA: Final = (ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd00:ec2::254"))
+_NUMERIC_HOST: Final = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)(\.(0[xX][0-9a-fA-F]+|[0-9]+)){0,3}")
+
+
+def check_url(url: str, *, allowed_cidrs: Iterable[str] = ()) -> SplitResult:
+    """Return the parts of *url*; ApiParamError where it cannot be an origin."""
+    if any(c <= " " or c == "\x7f" for c in url):
+        raise ApiParamError(f"Please specify a valid URL. URL:{url} holds white space")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ApiParamError(f"Please specify a valid URL. URL:{url} is invalid") from None
+    scheme = parts.scheme.lower()
+    if scheme == "file":
+        raise ApiParamError("File:// type urls are currently unsupported")
+    if scheme not in {"http", "https", "nfs"}:
+        raise ApiParamError(f"Unsupported scheme for url: {url}")
+    if not parts.hostname or port == 0:
+        raise ApiParamError(f"Please specify a valid URL. URL:{url} is invalid")
+    if parts.username is not None or parts.password is not None:
+        raise ApiParamError(
+            "Credentials in the URL would be shown to others: use details[0].HTTP_HEADER:…"
+        )
+    _check_host(parts.hostname, allowed_cidrs)
+    return parts
+
+
+def _check_host(host: str, allowed_cidrs: Iterable[str]) -> None:
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if _NUMERIC_HOST.fullmatch(host):  # 0x7f.1, 2130706433: an address in disguise
+            raise ApiParamError("Illegal host specified in url") from None
+        if host.lower() != "localhost" and not host.lower().endswith(".localhost"):
+            return
+        address = ipaddress.ip_address("127.0.0.1")
+    if not address_allowed(address, allowed_cidrs):
+        raise ApiParamError("Illegal host specified in url")
+
+
+def address_allowed(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, allowed_cidrs: Iterable[str]
+) -> bool:
+    """Whether the policy lets an origin have *address* (private networks are fine)."""
+    if isinstance(address, ipaddress.IPv6Address):
+        embedded = address.ipv4_mapped or address.sixtofour
+        if embedded is not None:
+            address = embedded
+    if address in _METADATA:
+        return False
+    for cidr in allowed_cidrs:
+        network = ipaddress.ip_network(cidr, strict=False)
+        if network.version == address.version and address in network:
+            return True
+    return not (
+        address.is_unspecified
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or (address.is_reserved and address.version == 4)
+    )
+
+
+def check_format(parts: SplitResult, format_: str) -> str:
+    """Return the format's name; ApiParamError where the URL's suffix contradicts it."""
+    name = format_.lower()
+    if format_.upper() not in FORMATS:
+        raise ApiParamError(
+            f"Unable to execute API command registertemplate due to invalid value {format_} for "
+            f"parameter format"
+        )
+    allowed = _EXTENSIONS.get(name)
+    if allowed is None:
+        raise ApiParamError(f"Format {format_.upper()} cannot be downloaded directly to KVM")
+    path = unquote(parts.path).lower()
+    if not any(path.endswith(f".{ext}{packed}") for ext in allowed for packed in _COMPRESSED):
+        if name == "qcow2":
+            raise ApiParamError("Please specify a valid qcow2")
+        raise ApiParamError(
+            f"Please specify a valid URL. URL:{parts.path} is an invalid for the format {name}"
+        )
+    return name.upper()
+
+
+def check_checksum(text: str | None) -> str | None:
+    """Return the checksum with its ``{ALG}``; ApiParamError for what cannot be a digest.
+
+    CloudStack's rules (no prefix = MD5, exact names) and two it lacks: the digits must be
+    hexadecimal, and a name in another spelling (``sha256``) is understood.
+    """
+    if text is None or not text.strip():
+        return None
+    match = _CHECKSUM.fullmatch(text.strip())
+    if match is None:
+        raise ApiParamError("The checksum is not of the form {ALGORITHM}hexadecimal")
+    given, digest = match[1] if match[1] is not None else "MD5", match[2].strip().lower()
+    plain = given.upper().replace("-", "").replace("_", "")
+    name = {known.replace("-", ""): known for known in _DIGEST_LENGTHS}.get(plain)
+    if name is None:
+        raise ApiParamError(
+            f"Algorithm {given} was provided but it is not one of the supported algorithms"
+        )
+    if len(digest) != _DIGEST_LENGTHS[name]:
+        raise ApiParamError(
+            f"Checksum digest length should be {_DIGEST_LENGTHS[name]} instead of {len(digest)}"
+        )
+    return f"{{{name}}}{digest}"
+
+
+def headers_of(details: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the request headers in template details (``HTTP_HEADER:Name`` → value)."""
+    headers = []
+    for key, value in details.items():
+        if not key.upper().startswith("HTTP_HEADER"):
+            continue
+        name = key.split(":")[1] if ":" in key else ""
+        if not _HEADER_NAME.fullmatch(name):
+            raise ApiParamError(f"{key} does not name an HTTP header")
+        if len(value) > 4096 or any(c in value for c in "\r\n\x00"):
+            raise ApiParamError(f"The value of {key} cannot be an HTTP header's value")
+        headers.append((name, value))
+    if len(headers) > HEADERS_MAX:
+        raise ApiParamError(f"More than {HEADERS_MAX} HTTP headers")
+    return tuple(headers)

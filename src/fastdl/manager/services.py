@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every part of the manager shares, in one value: no part looks for globals."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fastdl.manager.clock import Clock
+from fastdl.manager.fleet import Fleet
+from fastdl.manager.ledger import records
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.metrics import Metrics
+from fastdl.manager.notices import Notices
+from fastdl.manager.progress import ProgressBoard
+from fastdl.manager.scheduler import Limits
+from fastdl.manager.settings import Settings
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+
+class Fabric(Protocol):
+    """Delivery to hosts. Everything here may be lost; hosts and loops ask again."""
+
+    def post(self, host: str) -> None:
+        """Send *host* its document soon (built from the ledger when it is sent)."""
+
+    def send(self, host: str, message: m.Message) -> None:
+        """Send *message* to *host* if it is connected."""
+
+    def drop(self, host: str, reason: str) -> None:
+        """Close the connection to *host*."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """Shared by the API, the loops and the fabric."""
+
+    ledger: Ledger
+    settings: Settings
+    clock: Clock
+    fabric: Fabric
+    name: str
+    """This manager's own name, unique among managers of one ledger."""
+    fleet: Fleet = field(default_factory=Fleet)
+    notices: Notices = field(default_factory=Notices)
+    progress: ProgressBoard = field(default_factory=ProgressBoard)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def limits(self, caps: dict[tuple[str, str], int]) -> Limits:
+        """Return the limits in force."""
+        return Limits(
+            origin=self.settings.whole("direct.download.origin.max.active"),
+            host=self.settings.whole("direct.download.host.max.active"),
+            pool=self.settings.whole("direct.download.pool.max.active"),
+            caps=caps,
+        )
+
+    async def event(
+        self,
+        type_: str,
+        description: str,
+        *,
+        level: str = "INFO",
+        account: str = "system",
+        resource: str | None = None,
+    ) -> None:
+        """Store an event, log it and tell the pages."""
+        now = self.clock.time()
+        await self.ledger.write(
+            lambda tx: records.add_event(
+                tx, type_, description, now=now, level=level, account=account, resource=resource
+            )
+        )
+        log.log(
+            {"WARN": logging.WARNING, "ERROR": logging.ERROR}.get(level, logging.INFO),
+            "event",
+            extra={"event": type_, "description": description, "account": account},
+        )
+        self.notices.publish("event", type=type_, level=level, description=description)
