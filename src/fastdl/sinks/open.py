@@ -10,7 +10,6 @@ from typing import cast
 
 from fastdl.errors import SinkRefusedError, UsageError
 from fastdl.sinks.base import Sink, sink_error
-from fastdl.sinks.block import BlockSink
 from fastdl.sinks.file import FileSink
 from fastdl.sinks.null import NullSink
 from fastdl.sinks.paths import Policy, check_name, open_folder, safe_name
@@ -46,6 +45,8 @@ def open_sink(
     if not target or "\0" in target:
         raise UsageError("the target needs a name")
     if beneath is None and is_device(target):
+        from fastdl.sinks.block import BlockSink  # noqa: PLC0415 - not for a file's start-up
+
         return BlockSink(target, overwrite=overwrite, resume=resume)
     folder_fd, name, path = locate(target, name_hint=name_hint, policy=policy, beneath=beneath)
     return FileSink(folder_fd, name, path=path, replace=overwrite == "file", resume=resume)
