@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is this host configured to be? ``agent.properties`` and ``cloud.jks`` of one folder."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastdl.agent import properties
+from fastdl.agent.keystore import Keystore, Passphrase
+from fastdl.errors import FastdlError, KeystoreAuthError, TrustError, UsageError
+
+DEFAULT_FOLDER = Path("/etc/cloudstack/agent")
+KEYSTORE = "cloud.jks"
+PROPERTIES = "agent.properties"
+
+PASSPHRASE = "keystore.passphrase"  # noqa: S105 - the name of a property
+TEMPORARY = "direct.download.temporary.download.location"
+INTERNAL_SITES = "secstorage.allowed.internal.sites"
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """One host's configuration; the keys of ``values`` are CloudStack's own."""
+
+    folder: Path
+    values: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> HostConfig:
+        """Read the folder's agent.properties; UsageError when it is there but unreadable."""
+        return cls(folder, properties.load(folder / PROPERTIES))
+
+    @classmethod
+    def ensure(cls, folder: Path) -> HostConfig:
+        """As ``load``, but make what is missing: a passphrase, and an empty keystore.
+
+        An existing keystore without a passphrase is left alone: KeystoreAuthError.
+        """
+        config = cls.load(folder)
+        try:
+            if not config.values.get(PASSPHRASE):
+                if config.keystore_path.exists():
+                    config.keystore()
+                folder.mkdir(parents=True, exist_ok=True)
+                fresh = {PASSPHRASE: secrets.token_urlsafe(24)}
+                properties.append(folder / PROPERTIES, fresh)
+                config = cls.load(folder)
+        except OSError as exc:
+            raise UsageError(f"{folder} cannot be written: {exc.strerror}") from None
+        config.keystore().create()
+        return config
+
+    @property
+    def keystore_path(self) -> Path:
+        """Where the keystore is, or would be."""
+        return self.folder / KEYSTORE
+
+    def keystore(self) -> Keystore:
+        """The host's keystore; KeystoreAuthError where no passphrase is configured."""
+        passphrase = self.values.get(PASSPHRASE)
+        if not passphrase:
+            raise KeystoreAuthError(f"No password found for keystore: {KEYSTORE}")
+        return Keystore(self.keystore_path, Passphrase(passphrase))
+
+    def anchors(self) -> tuple[str, ...]:
+        """What https downloads trust besides the system's CAs.
+
+        Nothing where there is no keystore at all; TrustError where there is one that
+        cannot be read, because its anchors, or their revocation, would be ignored.
+        """
+        if not self.keystore_path.exists() and not self.keystore_path.is_symlink():
+            return ()
+        try:
+            return self.keystore().anchors()
+        except FastdlError as exc:
+            raise TrustError(
+                f"the keystore {self.keystore_path} cannot be used, so nothing is trusted: {exc}"
+            ) from exc
+
+    @property
+    def allowed_cidrs(self) -> tuple[str, ...]:
+        """The operator's exceptions to the address policy."""
+        text = self.values.get(INTERNAL_SITES, "")
+        return tuple(part for part in text.replace(",", " ").split() if part)
+
+    @property
+    def temporary(self) -> Path | None:
+        """CloudStack's temporary location where it is configured; None where it is not."""
+        text = self.values.get(TEMPORARY, "").strip()
+        return Path(text) if text else None

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How is one command of CloudStack's agent carried out and answered?
+
+There is always an answer: whatever goes wrong becomes one that CloudStack understands,
+with ``retryOnOtherHosts`` true only where another host could do better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastdl.agent import work
+from fastdl.agent.config import HostConfig
+from fastdl.agent.pools import DirectoryPool, Pool, Volume
+from fastdl.agent.templates import Wanted, bring
+from fastdl.agent.work import Work
+from fastdl.errors import (
+    Cancelled,
+    FastdlError,
+    IntegrityError,
+    InternalError,
+    SinkRefusedError,
+    TrustError,
+    UnsafeImageError,
+    UsageError,
+)
+from fastdl.wire import cloudstack as cs
+from fastdl.wire.messages import PoolType
+
+log = logging.getLogger(__name__)
+
+_NAMESPACE = uuid.UUID("5b0c7a4e-94c0-5c1d-9d0f-6f2a3a1f7c55")
+"""Of the names that copies get: the same command always means the same volume."""
+
+_FILE_POOLS = {
+    "Filesystem": PoolType.FILESYSTEM,
+    "NetworkFilesystem": PoolType.NETWORK_FILESYSTEM,
+    "SharedMountPoint": PoolType.SHARED_MOUNT_POINT,
+}
+_UNSUPPORTED = "Unsupported protocol, please provide HTTP(S), NFS or a metalink"
+_SCHEMES = {
+    "Http": ("http://",),
+    "Https": ("https://",),
+    "Nfs": ("nfs://",),
+    "Metalink": ("http://", "https://", "nfs://"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer's JSON, and the exit code that says the same to a shell."""
+
+    text: str
+    exit_code: int
+
+
+async def answer(
+    command: str | bytes,
+    config: Callable[[], HostConfig],
+    *,
+    libvirt: str = "qemu:///system",
+    progress: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Reply:
+    """Carry out *command*, CloudStack's JSON array of one; never raises.
+
+    Cancelling the task is answered too: what was fetched is kept, and the next attempt
+    goes on from there.
+    """
+    parsed: cs.Command | None = None
+    try:
+        parsed = cs.parse_command(command)
+        text = await _carry_out(parsed, config(), libvirt, progress)
+    except FastdlError as exc:
+        return Reply(_failure(parsed, exc), exc.exit_code)
+    except asyncio.CancelledError:
+        stopped = Cancelled("the command was stopped; the next attempt goes on from here")
+        return Reply(_failure(parsed, stopped), stopped.exit_code)
+    except Exception as exc:  # CloudStack waits for an answer, whatever the bug is
+        log.exception("a command failed unexpectedly")
+        bug = InternalError(f"{type(exc).__name__}: {exc}")
+        return Reply(_failure(parsed, bug), bug.exit_code)
+    code = UsageError.exit_code if isinstance(parsed, cs.Unknown) else 0
+    return Reply(text, code)
+
+
+async def _carry_out(
+    command: cs.Command,
+    config: HostConfig,
+    libvirt: str,
+    progress: Callable[[Mapping[str, Any]], None] | None,
+) -> str:
+    match command:
+        case cs.Download():
+            return await _download(command, config, libvirt, progress)
+        case cs.SetupCertificate():
+            await asyncio.to_thread(
+                config.keystore().import_certificate, command.name, command.certificate
+            )
+            return cs.answered(result=True, details=f"Certificate {command.name} imported")
+        case cs.RevokeCertificate():
+            await asyncio.to_thread(config.keystore().delete, command.alias)
+            return cs.answered(result=True)
+        case cs.CheckUrl():
+            return await _check(command, config)
+        case cs.Unknown():
+            return cs.unsupported(f"Unsupported command issued: {command.name}")
+
+
+async def _download(
+    command: cs.Download,
+    config: HostConfig,
+    libvirt: str,
+    progress: Callable[[Mapping[str, Any]], None] | None,
+) -> str:
+    if not command.url.lower().startswith(_SCHEMES[command.protocol]):
+        raise UsageError(_UNSUPPORTED)
+    state = _state(config)
+    pool = await asyncio.to_thread(_pool, command.pool, libvirt, state)
+    options: dict[str, Any] = {
+        **_common(config, command),
+        "headers": command.headers,
+        "source_format": _format(command.format),
+        "allowed_cidrs": (*config.allowed_cidrs, *command.allowed_cidrs),
+    }
+    done = await bring(
+        pool,
+        Wanted(
+            volume=_volume(command),
+            sources=(command.url,),
+            checksum=command.checksum,
+            options=options,
+            deadline=command.wait or None,
+            state=state,
+        ),
+        progress=progress,
+    )
+    return cs.downloaded(template_size=done.virtual_size, install_path=done.install_path)
+
+
+async def _check(command: cs.CheckUrl, config: HostConfig) -> str:
+    options = {
+        **_common(config, command),
+        "source_format": _format(command.format),
+        "allowed_cidrs": config.allowed_cidrs,
+    }
+    found = await work.run(Work(action="probe", sources=(command.url,), options=options))
+    size = found.get("virtual_size") or found.get("size")
+    if size is None:
+        raise UsageError(f"{command.url}: the origin does not tell the size")
+    return cs.checked(template_size=int(size))
+
+
+def _common(config: HostConfig, command: cs.Download | cs.CheckUrl) -> dict[str, Any]:
+    """The engine's options that every command shares."""
+    options: dict[str, Any] = {
+        "policy": "strict",
+        "anchors": _anchors(config, command.url),
+        "follow_redirects": command.follow_redirects,
+    }
+    if command.timeouts.connect is not None:
+        options["connect_timeout"] = command.timeouts.connect
+    if command.timeouts.read is not None:
+        options["stall_timeout"] = command.timeouts.read
+    return options
+
+
+def _anchors(config: HostConfig, url: str) -> tuple[str, ...]:
+    """The keystore's certificates; a broken keystore stops https, and nothing else."""
+    try:
+        return config.anchors()
+    except TrustError:
+        if url.lower().startswith("https://"):
+            raise
+        log.warning("the keystore cannot be read: https mirrors are trusted by system CAs only")
+        return ()
+
+
+def _volume(command: cs.Download) -> Volume:
+    """A name that is the same for the same template from the same place, and for no other."""
+    if command.destination and command.pool.type not in _FILE_POOLS:
+        return Volume(command.destination.rpartition("/")[2])
+    content = "\n".join(
+        (command.template_uuid or str(command.template_id), command.url, command.checksum or "")
+    )
+    return Volume(str(uuid.uuid5(_NAMESPACE, content)), iso=command.format.upper() == "ISO")
+
+
+def _pool(wanted: cs.Pool, libvirt: str, state: Path) -> Pool:
+    kind = _FILE_POOLS.get(wanted.type)
+    if kind is None:
+        from fastdl.agent.pools import virt  # noqa: PLC0415 - an optional library
+
+        return virt.find(wanted.uuid, uri=libvirt, state=state)
+    path = Path(wanted.path)
+    mounted = Path("/mnt") / wanted.uuid
+    if kind is PoolType.NETWORK_FILESYSTEM and mounted.is_mount():
+        path = mounted  # CloudStack's path is then the export's, on the server
+    if not path.is_absolute():
+        raise SinkRefusedError(f"the pool {wanted.uuid} has no absolute path")
+    return DirectoryPool(path, name=wanted.name or wanted.uuid, pool_id=wanted.uuid, kind=kind)
+
+
+def _state(config: HostConfig) -> Path:
+    """Where journals are kept; CloudStack's temporary location where one is configured."""
+    temporary = config.temporary
+    if temporary is None:
+        return Path("/var/lib/fastdl/exec")
+    if not temporary.is_dir():
+        raise SinkRefusedError(
+            "The temporary location path for downloading templates does not exist: "
+            f"{temporary} on this host"
+        )
+    return temporary / ".fastdl"
+
+
+def _format(name: str) -> str:
+    lower = name.lower()
+    return lower if lower in {"qcow2", "raw", "iso", "vmdk", "vhd", "vhdx"} else "auto"
+
+
+def _failure(command: cs.Command | None, exc: FastdlError) -> str:
+    """The answer's class belongs to the command's; the words begin as CloudStack's do."""
+    match command:
+        case cs.Download():
+            details = _download_details(command, exc)
+            return cs.download_failed(details, retry_on_other_hosts=exc.retry_elsewhere)
+        case cs.CheckUrl():
+            return cs.check_failed(str(exc))
+        case _:
+            return cs.answered(result=False, details=str(exc))
+
+
+def _download_details(command: cs.Download, exc: FastdlError) -> str:
+    if isinstance(exc, IntegrityError):
+        return f"Checksum validation failed: {exc}"
+    if isinstance(exc, UnsafeImageError):
+        kind = command.format.upper() or "image"
+        return (
+            f"The downloaded file is not a valid {kind}. "
+            f"Ask the administrator to check the logs for more details. {exc}"
+        )
+    if str(exc).startswith(("The temporary location", _UNSUPPORTED)):
+        return str(exc)
+    return f"Unable to download template: {exc}"

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pools does this host have? Folders and devices by configuration, the rest by libvirt."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastdl.agent.pools.base import Image, Placement, Pool, Volume
+from fastdl.agent.pools.device import DevicePool
+from fastdl.agent.pools.directory import DirectoryPool
+from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.errors import UsageError
+
+__all__ = [
+    "DevicePool",
+    "DirectoryPool",
+    "Image",
+    "Marker",
+    "MarkerFolder",
+    "Placement",
+    "Pool",
+    "Volume",
+    "configured",
+]
+
+
+def configured(specs: Sequence[str], *, host_id: str, state: Path) -> list[Pool]:
+    """The pools of ``--pool NAME=DIRECTORY_OR_DEVICE``; UsageError for anything else."""
+    pools: list[Pool] = []
+    names: set[str] = set()
+    for spec in specs:
+        name, equals, text = spec.partition("=")
+        path = Path(text)
+        if not equals or not name or not path.is_absolute():
+            raise UsageError(f"--pool {spec}: write NAME=/absolute/path")
+        if name in names:
+            raise UsageError(f"--pool {spec}: there is a pool of this name already")
+        names.add(name)
+        if _is_device(path):
+            pools.append(DevicePool(path, name=name, host_id=host_id, state=state))
+        else:
+            pools.append(DirectoryPool(path, name=name))
+    return pools
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        return stat.S_ISBLK(path.stat().st_mode)
+    except OSError:
+        return False

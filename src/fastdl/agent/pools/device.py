@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pool that is one block device, named in the configuration: it holds one volume at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import struct
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastdl.agent.pools.base import Image, Placement, Volume, require_space, unusable
+from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.errors import FastdlError, SinkBusyError, SinkRefusedError
+from fastdl.wire.messages import PoolInfo, PoolType
+
+_EDGE = 1 << 20  # what the engine holds back at both ends, and zeroes when a job fails
+_BLKGETSIZE64 = 0x80081272
+
+
+class DevicePool:
+    """The device at *path*; what is known of its volume lies in *state*."""
+
+    def __init__(self, path: Path, *, name: str, host_id: str, state: Path) -> None:
+        self.path = path
+        self.name = name
+        self.id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"fastdl:{host_id}:{path}"))
+        self.markers = MarkerFolder(state / "pools" / self.id)
+
+    def info(self) -> PoolInfo:
+        """The pool as the inventory reports it; a device that holds a volume has no room."""
+        error, size = None, 0
+        try:
+            size = device_size(self.path)
+        except FastdlError as exc:
+            error = str(exc)
+        return PoolInfo(
+            id=self.id,
+            name=self.name,
+            type=PoolType.BLOCK,
+            path=str(self.path),
+            capacity=size,
+            available=0 if self._holds() else size,
+            error=error,
+        )
+
+    def present(self, volume: Volume, marker: Marker) -> bool:
+        """Whether the device is there and large enough; its marker alone tells what is on it."""
+        del volume
+        try:
+            return device_size(self.path) >= marker.size
+        except FastdlError:
+            return False
+
+    @contextlib.contextmanager
+    def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
+        """The device itself, as raw."""
+        holds = self._holds()
+        if holds not in {None, volume.name}:
+            raise SinkBusyError(f"the device {self.path} holds the volume {holds}: remove it first")
+        require_space(
+            f"the device {self.path}",
+            need=image.virtual_size or image.source_size,
+            available=device_size(self.path),
+        )
+        yield Placement(target=str(self.path), target_format="raw", writable=(self.path,))
+
+    def published(self, volume: Volume) -> str:
+        """The install path: the device."""
+        del volume
+        return str(self.path)
+
+    def remove(self, volume: Volume) -> bool:
+        """Make the device unreadable as what it was, by zeroing its head and tail."""
+        if self._holds() != volume.name:
+            return False
+        blank_edges(self.path)
+        return True
+
+    def _holds(self) -> str | None:
+        return next(
+            (
+                volume
+                for volume in self.markers.volumes()
+                if (marker := self.markers.read(volume)) and marker.complete
+            ),
+            None,
+        )
+
+
+def device_size(path: Path) -> int:
+    """The size of the block device at *path* in bytes; SinkRefusedError when it is none."""
+    with unusable(str(path)), _opened(path, os.O_RDONLY) as fd:
+        answer = fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8))
+        return int(struct.unpack("Q", answer)[0])
+
+
+def blank_edges(path: Path) -> None:
+    """Zero the first and last MiB of the device at *path*, durably; refused while it is in use."""
+    size = device_size(path)
+    zeros = bytes(min(_EDGE, size))
+    with unusable(str(path)), _opened(path, os.O_WRONLY | os.O_EXCL) as fd:
+        for at in (0, size - len(zeros)):
+            written = 0
+            while written < len(zeros):
+                written += os.pwrite(fd, zeros[written:], at + written)
+        os.fsync(fd)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISBLK(os.fstat(fd).st_mode):
+            raise SinkRefusedError(f"{path} is not a block device")
+        yield fd
+    finally:
+        os.close(fd)

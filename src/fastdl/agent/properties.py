@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does agent.properties say? (Java's properties format)
+
+Read as Java reads it: ``key=value``, ``key:value`` or ``key value``, comments with ``#``
+and ``!``, lines continued by a backslash, ``\\uXXXX`` and the usual escapes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fastdl.errors import UsageError
+
+_MAX_SIZE = 1 << 20
+_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+_ESCAPED = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_KEY = re.compile(r"((?:\\.|[^\\=:\s])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
+
+
+def load(path: Path) -> dict[str, str]:
+    """The properties in the file at *path*, empty where there is none; UsageError otherwise."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_SIZE + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from None
+    if len(data) > _MAX_SIZE:
+        raise UsageError(f"{path} is larger than any agent.properties")
+    try:
+        return parse(data.decode())
+    except UnicodeDecodeError:
+        return parse(data.decode("latin-1"))  # what Java took such files for until 8
+
+
+def parse(text: str) -> dict[str, str]:
+    """The properties in *text*; the last of equal keys counts."""
+    found: dict[str, str] = {}
+    for line in _logical_lines(text):
+        match = _KEY.match(line)
+        assert match is not None  # every part of the pattern may be empty
+        found[_unescape(match[1])] = _unescape(match[2])
+    return found
+
+
+def append(path: Path, values: Mapping[str, str]) -> None:
+    """Add *values* at the end of the file at *path*, which is made (mode 0600) when missing.
+
+    What stands there stays, comments included. Raises OSError.
+    """
+    old = path.read_bytes() if path.exists() else b""
+    mode = path.stat().st_mode & 0o777 if old else 0o600
+    if old and not old.endswith(b"\n"):
+        old += b"\n"
+    added = "".join(f"{key}={_escape(value)}\n" for key, value in values.items())
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(old + added.encode())
+            file.flush()
+            os.fsync(fd)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    pending = ""
+    for natural in re.split(r"\r\n|\r|\n", text):
+        line = natural.lstrip(" \t\f")
+        if not pending and (not line or line[0] in "#!"):
+            continue
+        slashes = len(line) - len(line.rstrip("\\"))
+        if slashes % 2:
+            pending += line[:-1]
+            continue
+        yield pending + line
+        pending = ""
+    if pending:
+        yield pending
+
+
+def _unescape(text: str) -> str:
+    def one(match: re.Match[str]) -> str:
+        what = match[1]
+        return chr(int(what[1:], 16)) if len(what) > 1 else _ESCAPES.get(what, what)
+
+    return _ESCAPED.sub(one, text)
+
+
+def _escape(value: str) -> str:
+    text = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"\\{text}" if text[:1] in {" ", "\t"} else text

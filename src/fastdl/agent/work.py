@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does the agent have a download done in a process of its own?
+
+The worker may crash, hang or be killed: here that becomes an error of the job, never of
+the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastdl.errors import BY_CODE, FastdlError, InternalError, NetError
+
+log = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[Mapping[str, Any]], None]
+
+_LINE_LIMIT = 4 << 20
+_CANCEL_SECONDS = 10.0
+"""How long a cancelled worker may take to flush its journal before it is killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a worker shall do. *options*: fields of ``FetchOptions``, as JSON has them."""
+
+    action: str
+    sources: tuple[str, ...] = field(repr=False)
+    target: str | None = None
+    checksum: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    writable: tuple[Path, ...] = ()
+
+
+async def run(
+    work: Work, *, progress: ProgressCallback | None = None, deadline: float | None = None
+) -> dict[str, Any]:
+    """Have *work* done; the engine's result as a dict.
+
+    *deadline* is in seconds. Cancelling the caller's task cancels the job: what was
+    fetched is kept for a resume. Raises what the engine raised, NetError at the deadline,
+    InternalError when the worker died.
+    """
+    try:
+        async with asyncio.timeout(deadline), _worker() as worker:
+            return await _converse(worker, work, progress)
+    except TimeoutError:
+        raise NetError(f"the job did not end within {deadline:.0f} s", phase="fetch") from None
+
+
+async def _converse(
+    worker: asyncio.subprocess.Process, work: Work, progress: ProgressCallback | None
+) -> dict[str, Any]:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    job = {
+        "action": work.action,
+        "sources": work.sources,
+        "target": work.target,
+        "checksum": work.checksum,
+        "options": dict(work.options),
+        "writable": [str(path) for path in work.writable],
+    }
+    with contextlib.suppress(ConnectionError):
+        worker.stdin.write(json.dumps(job).encode() + b"\n")
+        await worker.stdin.drain()
+    async for line in worker.stdout:
+        message = json.loads(line)
+        if "progress" in message and progress is not None:
+            progress(message["progress"])
+        elif message.get("landlock") == 0:
+            log.warning("this kernel has no Landlock: downloads are not confined to their pool")
+        elif "result" in message:
+            result: dict[str, Any] = message["result"]
+            return result
+        elif "error" in message:
+            raise _error_of(message["error"])
+    raise InternalError(f"the download process died: {_how(await worker.wait())}", retryable=True)
+
+
+@contextlib.asynccontextmanager
+async def _worker() -> AsyncIterator[asyncio.subprocess.Process]:
+    """A running worker, which is gone when the block ends."""
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-P", "-m", "fastdl.agent.worker"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        limit=_LINE_LIMIT,
+    )
+    try:
+        yield worker
+    finally:
+        await asyncio.shield(_end(worker))
+
+
+async def _end(worker: asyncio.subprocess.Process) -> None:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.close()
+    try:
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            while await worker.stdout.read(1 << 16):
+                pass  # a full pipe must not keep it from ending
+            await worker.wait()
+    except TimeoutError:
+        worker.kill()
+        await worker.wait()
+
+
+def _error_of(plain: Mapping[str, Any]) -> FastdlError:
+    error = BY_CODE.get(plain["code"], InternalError)(
+        plain["message"],
+        phase=plain.get("phase"),
+        origin=plain.get("origin"),
+        offset=plain.get("offset"),
+        retryable=plain.get("retryable"),
+    )
+    if plain.get("retry_after") is not None:
+        error.retry_after = plain["retry_after"]  # type: ignore[attr-defined]
+    return error
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status} without a result"
+    return f"signal {signal.Signals(-status).name}"

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fastdl exec``: one command of CloudStack's agent in, its answer out."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastdl.agent.config import HostConfig
+from fastdl.agent.exec import Reply, answer
+from fastdl.wire.cloudstack import MAX_REQUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DESCRIPTION = """\
+Read CloudStack's JSON array of one agent command from standard input, carry it out, and
+print its answer array. There is always an answer; the exit code repeats its outcome (0, or
+the error's class). Progress goes to standard error, one JSON object a line."""
+
+_EPILOG = """\
+commands: Http-, Https-, Metalink- and NfsDirectDownloadCommand, CheckUrlCommand,
+SetupDirectDownloadCertificateCommand, RevokeDirectDownloadCertificateCommand
+
+example:
+  fastdl exec --config-dir /etc/cloudstack/agent < command.json > answer.json"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "exec",
+        help="carry out one command of CloudStack's agent",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        default=Path("/etc/cloudstack/agent"),
+        metavar="DIR",
+        help="holds agent.properties and cloud.jks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--libvirt",
+        default="qemu:///system",
+        metavar="URI",
+        help="where pools of block volumes are looked up (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the answer to the command on standard input; its outcome is the exit code."""
+    reply = asyncio.run(_answer(args))
+    print(reply.text, flush=True)
+    return reply.exit_code
+
+
+async def _answer(args: argparse.Namespace) -> Reply:
+
+    command = sys.stdin.buffer.read(MAX_REQUEST + 1)
+    job = asyncio.current_task()
+    assert job is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, job.cancel)
+    return await answer(
+        command,
+        lambda: HostConfig.load(args.config_dir),
+        libvirt=args.libvirt,
+        progress=_report,
+    )
+
+
+def _report(progress: Mapping[str, Any]) -> None:
+    print(json.dumps({"progress": dict(progress)}), file=sys.stderr, flush=True)
