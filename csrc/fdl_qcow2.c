@@ -79,16 +79,18 @@ static int judge_features(struct fdl_qcow2 *img, const unsigned char *h,
 static int judge_extensions(const unsigned char *h, size_t len, uint64_t at,
                             uint64_t end, size_t *need, struct fdl_err *err)
 {
-    while (at + 8 <= end) {
+    while (at < end) {
+        if (end - at < 8)
+            return bad(err, at, "qcow2: header extension leaves the first cluster");
         if (at + 8 > len) {
             *need = (size_t)(at + 8);
             return FDL_OK;
         }
         uint32_t type = fdl_be32(h + at), size = fdl_be32(h + at + 4);
-        if (type == EXT_END)
-            return FDL_OK;
         if (size > end - at - 8)
             return bad(err, at, "qcow2: header extension leaves the first cluster");
+        if (type == EXT_END)
+            return FDL_OK;
         if (type == EXT_DATA_FILE)
             return unsafe(err, at, "qcow2: an external data file is refused");
         if (type == EXT_LUKS)
@@ -142,6 +144,8 @@ static int judge_snapshots(struct fdl_qcow2 *img, const unsigned char *h,
     uint32_t n = fdl_be32(h + 60);
 
     img->info.snapshots = n;
+    if (fdl_be64(h + 64) % img->info.cluster_size != 0)
+        return bad(err, 64, "qcow2: snapshot table misaligned");
     if (n == 0)
         return FDL_OK;
     if (n > MAX_SNAPSHOTS)
