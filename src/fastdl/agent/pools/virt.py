@@ -10,8 +10,10 @@ alone.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -247,14 +249,18 @@ class BlockPool:
         return found
 
     def _create_named(self, pool: Any, name: str, size: int) -> Any:
-        """A new volume; in disk pools libvirt dictates the name, which is the partition's."""
-        try:
+        """A new volume; in disk pools it is a partition, whose name is not ours to choose."""
+        if self.kind != "disk":
             return pool.createXML(_volume_xml(name, size))
+        try:
+            return pool.createXML(_volume_xml(_next_partition(pool), size))
         except _library().libvirtError as exc:
             expected = _EXPECTED_NAME.search(str(exc))
-            if self.kind != "disk" or expected is None:
+            if expected is None:
                 raise
-            return pool.createXML(_volume_xml(expected[1], size))
+            # libvirt checks the name after it made the partition, and leaves it behind.
+            pool.refresh()
+            return pool.storageVolLookupByName(expected[1])
 
     def _lookup(self, name: str) -> Any:
         library = _library()
@@ -282,7 +288,14 @@ class BlockPool:
 
     def _delete(self, found: Any) -> None:
         with told(f"the pool {self.name}"):
-            found.delete()
+            pool = self._libvirt.pool(self.id)
+            try:
+                found.delete()
+            except _library().libvirtError:
+                # libvirt takes the number of loop0p1 or nvme0n1p1 for "p1", and parted refuses.
+                if self.kind != "disk" or not _delete_partition(pool, found.name()):
+                    raise
+                pool.refresh()
 
 
 def _rbd_image(libvirt: Libvirt, pool_id: str, name: str) -> RbdImage:
@@ -305,6 +318,37 @@ def _rbd_image(libvirt: Libvirt, pool_id: str, name: str) -> RbdImage:
     return RbdImage(
         pool=source.findtext("name") or "", image=name, hosts=hosts, user=user, key_hex=key
     )
+
+
+def _next_partition(pool: Any) -> str:
+    """The name of the partition that parted makes next: the lowest free number."""
+    _, base = _partitions(pool)
+    taken = set(pool.listVolumes())
+    return next(f"{base}{n}" for n in itertools.count(1) if f"{base}{n}" not in taken)
+
+
+def _delete_partition(pool: Any, name: str) -> bool:
+    """Have parted remove the partition called *name*; False when it could not."""
+    device, base = _partitions(pool)
+    number = name.removeprefix(base)
+    if not name.startswith(base) or not number.isdecimal():
+        return False
+    done = subprocess.run(
+        ["parted", "--script", device, "rm", number],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def _partitions(pool: Any) -> tuple[str, str]:
+    """(the disk pool's device, what its partitions' names begin with)."""
+    source = fromstring(pool.XMLDesc()).find("source/device")
+    device = os.path.realpath(source.get("path") or "") if source is not None else ""
+    base = device.rpartition("/")[2]
+    return device, base + ("p" if base[-1:].isdigit() else "")
 
 
 def _volume_xml(name: str, size: int) -> str:

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do templates land in the pools of a real libvirtd, on files and on block devices?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastdl.agent.pools import Image, Marker, Pool, Volume, virt
+from fastdl.agent.pools.device import device_size
+from fastdl.errors import FormatError, NetError, SinkRefusedError, SinkSpaceError, UsageError
+from tests.env import libvirtd
+from tests.env.loopdev import loop_device
+
+MIB = 1 << 20
+VOLUME = Volume(str(uuid.UUID(int=7)))
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A connection to a running libvirtd."""
+    with libvirtd.running(tmp_path_factory.mktemp("libvirtd")) as uri:
+        conn = pytest.importorskip("libvirt").open(uri)
+        yield conn
+        conn.close()
+
+
+@pytest.fixture
+def define(connection: Any) -> Iterator[Any]:
+    """Define and start pools; stop and forget them at the end."""
+    made: list[Any] = []
+
+    def one(xml: str, *, build: bool = False) -> Any:
+        pool = connection.storagePoolDefineXML(xml)
+        made.append(pool)
+        if build:
+            pool.build(1)  # VIR_STORAGE_POOL_BUILD_NEW… overwrites what a fresh device may hold
+        pool.create()
+        return pool
+
+    yield one
+    for pool in made:
+        if pool.isActive():
+            pool.destroy()
+        pool.undefine()
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    """A fresh loop device of 64 MiB."""
+    with loop_device(tmp_path, size=64 * MIB) as found:
+        yield Path(found.path)
+
+
+def _name() -> str:
+    return f"fastdl-{uuid.uuid4().hex[:12]}"
+
+
+def _find(pool: Any, tmp_path: Path) -> Pool:
+    return virt.find(pool.UUIDString(), uri=libvirtd.URI, state=tmp_path / "state")
+
+
+@pytest.fixture
+def dir_pool(define: Any, tmp_path: Path) -> Any:
+    """A started pool of the type dir."""
+    folder = tmp_path / "dir"
+    folder.mkdir()
+    return define(
+        f"<pool type='dir'><name>{_name()}</name><target><path>{folder}</path></target></pool>"
+    )
+
+
+@pytest.fixture
+def disk_pool(define: Any, device: Path) -> Any:
+    """A started pool of the type disk: its volumes are GPT partitions of a loop device."""
+    subprocess.run(["parted", "-s", device, "mklabel", "gpt"], check=True, capture_output=True)
+    return define(
+        f"<pool type='disk'><name>{_name()}</name><source><device path='{device}'/>"
+        "<format type='gpt'/></source><target><path>/dev</path></target></pool>"
+    )
+
+
+def test_a_file_pool_lists_the_file_that_was_published(dir_pool: Any, tmp_path: Path) -> None:
+    """libvirt is told to look again, so that a VM can use the template at once."""
+    pool = _find(dir_pool, tmp_path)
+    info = pool.info()
+    assert (info.id, info.type, info.error) == (dir_pool.UUIDString(), "Filesystem", None)
+    assert 0 < info.available <= info.capacity
+    with pool.place(VOLUME, Image(source_size=MIB)) as placement:
+        assert placement.target == f"{tmp_path}/dir/{VOLUME.name}"
+        assert placement.target_format == "same"
+        Path(placement.target).write_bytes(b"x" * MIB)
+    assert pool.published(VOLUME) == VOLUME.name
+    assert VOLUME.name in dir_pool.listVolumes()
+    assert pool.present(VOLUME, Marker(volume=VOLUME.name, size=MIB))
+    assert pool.remove(VOLUME)
+    assert VOLUME.name not in dir_pool.listVolumes()
+    assert not pool.remove(VOLUME)
+
+
+def test_an_iso_keeps_its_suffix(dir_pool: Any, tmp_path: Path) -> None:
+    """CloudStack finds ISOs by it."""
+    pool = _find(dir_pool, tmp_path)
+    with pool.place(Volume(VOLUME.name, iso=True), Image()) as placement:
+        assert placement.target.endswith(f"{VOLUME.name}.iso")
+    assert pool.published(Volume(VOLUME.name, iso=True)) == f"{VOLUME.name}.iso"
+
+
+def test_a_mounted_file_system_is_a_file_pool(define: Any, device: Path, tmp_path: Path) -> None:
+    """fs pools: libvirt mounts the device, the room counted is that of its file system."""
+    subprocess.run(["mkfs.ext4", "-q", device], check=True, capture_output=True)
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    pool = _find(
+        define(
+            f"<pool type='fs'><name>{_name()}</name><source><device path='{device}'/>"
+            f"<format type='ext4'/></source><target><path>{mount}</path></target></pool>"
+        ),
+        tmp_path,
+    )
+    assert pool.info().capacity < 64 * MIB
+    with pool.place(VOLUME, Image(source_size=MIB)) as placement:
+        Path(placement.target).write_bytes(b"x" * MIB)
+    assert (mount / VOLUME.name).stat().st_size == MIB
+    with pytest.raises(SinkSpaceError), pool.place(VOLUME, Image(source_size=65 * MIB)):
+        pass
+
+
+def test_a_disk_pool_makes_a_partition_of_the_disks_size(disk_pool: Any, tmp_path: Path) -> None:
+    """The volume is there before the first byte, blank at both ends, and found again later."""
+    pool = _find(disk_pool, tmp_path)
+    need = 10 * MIB + 512
+    with pool.place(VOLUME, Image(virtual_size=need, format="qcow2")) as placement:
+        assert placement.target_format == "raw"
+        assert device_size(Path(placement.target)) >= need
+        first = placement.target
+    handle = pool.published(VOLUME)
+    assert disk_pool.listVolumes() == [handle]
+    assert Path(first).name == handle
+    with pool.place(VOLUME, Image(virtual_size=need)) as placement:
+        assert placement.target == first
+    assert pool.present(VOLUME, Marker(volume=VOLUME.name, handle=handle, size=need))
+    other = Volume("another")
+    with pool.place(other, Image(virtual_size=MIB)):
+        pass
+    assert len(disk_pool.listVolumes()) == 2
+    assert pool.published(other) != handle
+    assert pool.remove(VOLUME)
+    pool.markers.delete(VOLUME.name)
+    assert disk_pool.listVolumes() == [pool.published(other)]
+
+
+def test_a_new_volume_shows_nothing_of_its_former_owner(disk_pool: Any, tmp_path: Path) -> None:
+    """A signature left by a deleted volume must neither block nor survive the next template."""
+    pool = _find(disk_pool, tmp_path)
+    with pool.place(VOLUME, Image(virtual_size=10 * MIB)) as placement:
+        subprocess.run(["mkfs.ext4", "-q", placement.target], check=True, capture_output=True)
+    pool.remove(VOLUME)
+    pool.markers.delete(VOLUME.name)
+    with pool.place(VOLUME, Image(virtual_size=10 * MIB)) as placement:
+        fd = os.open(placement.target, os.O_RDONLY)
+        assert os.pread(fd, MIB, 0) == bytes(MIB)
+        os.close(fd)
+
+
+def test_a_failed_template_leaves_no_volume_a_broken_line_does(
+    disk_pool: Any, tmp_path: Path
+) -> None:
+    """What no repetition heals is cleaned up; what can be resumed keeps its volume."""
+    pool = _find(disk_pool, tmp_path)
+    with pytest.raises(FormatError), pool.place(VOLUME, Image(virtual_size=MIB)):
+        raise FormatError("not an image")
+    assert disk_pool.listVolumes() == []
+    with pytest.raises(NetError), pool.place(VOLUME, Image(virtual_size=MIB)):
+        raise NetError("reset")
+    assert len(disk_pool.listVolumes()) == 1
+
+
+def test_no_room_is_told_before_a_volume_is_made(disk_pool: Any, tmp_path: Path) -> None:
+    """The need is the disk's virtual size, whatever the download's."""
+    pool = _find(disk_pool, tmp_path)
+    with (
+        pytest.raises(SinkSpaceError),
+        pool.place(VOLUME, Image(source_size=MIB, virtual_size=100 * MIB)),
+    ):
+        pass
+    assert disk_pool.listVolumes() == []
+
+
+def test_a_strangers_volume_is_neither_written_nor_removed(disk_pool: Any, tmp_path: Path) -> None:
+    """Only what this agent made is its to change."""
+    pool = _find(disk_pool, tmp_path)
+    with pool.place(VOLUME, Image(virtual_size=MIB)):
+        pass
+    handle = pool.published(VOLUME)
+    stranger = Volume(handle)
+    with pytest.raises(SinkRefusedError), pool.place(stranger, Image(virtual_size=MIB)):
+        pass
+    with pytest.raises(SinkRefusedError):
+        pool.remove(stranger)
+
+
+def test_discovery_finds_the_active_pools(dir_pool: Any, disk_pool: Any, tmp_path: Path) -> None:
+    """Without --pool the agent offers what libvirt has started."""
+    found = {pool.id: pool.info().type for pool in virt.discover(libvirtd.URI, state=tmp_path)}
+    assert found[dir_pool.UUIDString()] == "Filesystem"
+    assert found[disk_pool.UUIDString()] == "Block"
+    dir_pool.destroy()
+    assert dir_pool.UUIDString() not in {p.id for p in virt.discover(libvirtd.URI, state=tmp_path)}
+
+
+def test_a_stopped_pool_says_so(dir_pool: Any, tmp_path: Path) -> None:
+    """The inventory tells why a pool gets no downloads."""
+    pool = _find(dir_pool, tmp_path)
+    dir_pool.destroy()
+    assert "not started" in (pool.info().error or "")
+
+
+def test_unknown_pools_are_refused_with_their_name(connection: Any, tmp_path: Path) -> None:
+    """A command for another host's pool must not end up in a default one."""
+    missing = str(uuid.uuid4())
+    with pytest.raises(SinkRefusedError, match=missing):
+        virt.find(missing, uri=libvirtd.URI, state=tmp_path)
+    with pytest.raises(UsageError):
+        virt.find("../../etc", uri=libvirtd.URI, state=tmp_path)
