@@ -84,7 +84,7 @@ def bench(work: Path, *, timeout_s: float = 120.0) -> Iterator[Bench]:
         yield Bench(work=work, files=files, origin=server, timeout_s=timeout_s)
 
 
-def run_once(bench_: Bench, rival: Rival, job: Job, image: payload.Payload, turn: int) -> Run:
+def run_once(bench_: Bench, rival: Rival, job: Job, turn: int) -> Run:
     """Fresh target, one run, its bytes checked; what goes wrong stands in ``Cost.failure``."""
     _empty(job.scratch)
     job.target.wipe()
@@ -115,17 +115,17 @@ def run_once(bench_: Bench, rival: Rival, job: Job, image: payload.Payload, turn
         cached_bytes=0 if cost.failure else job.target.cached_bytes(),
     )
     if cost.failure is None:
-        cost.failure = _wrong(job, image, cost)
+        cost.failure = _wrong(job, cost)
     return run
 
 
-def _wrong(job: Job, image: payload.Payload, cost: meter.Cost) -> str | None:
+def _wrong(job: Job, cost: meter.Cost) -> str | None:
     """What is wrong with the result of a run that claims success, or None."""
     if job.hashed and job.sha256 not in cost.output.lower():
         return "did not report the digest of the source"
     if job.target.kind == "null":
         return None
-    wanted = image.content if job.scenario.converts else image.source_content
+    wanted = job.image.content if job.scenario.converts else job.image.source_content
     return None if job.target.content() == wanted else "wrong bytes on the target"
 
 
@@ -148,34 +148,48 @@ class Outcome:
     flags: dict[str, list[str]] = field(default_factory=dict)
 
 
+@contextlib.contextmanager
+def prepared(bench_: Bench, scenario: Scenario, *, link_rates: Sequence[int] = ()) -> Iterator[Job]:
+    """The job of *scenario*: payload, target and path exist meanwhile.
+
+    *link_rates* (bytes/s) give the mirrors unequal links.
+    """
+    image = bench_.payload(scenario)
+    size = image.virtual_bytes if scenario.converts else image.source_bytes
+    with (
+        tempfile.TemporaryDirectory(prefix="run-", dir=bench_.work) as folder,
+        targets.opened(scenario.target, Path(folder), size) as target,
+        bench_.origin.urls(scenario, image.name, link_rates) as urls,
+    ):
+        yield Job(
+            scenario=scenario,
+            urls=urls,
+            target=target,
+            image=image,
+            cacert=bench_.origin.cacert,
+            scratch=Path(folder) / "scratch",
+        )
+
+
 def measure(
-    bench_: Bench, scenario: Scenario, rivals: Sequence[Rival], *, rounds: int, say: Say
+    bench_: Bench,
+    scenario: Scenario,
+    rivals: Sequence[Rival],
+    *,
+    rounds: int,
+    say: Say,
+    link_rates: Sequence[int] = (),
 ) -> Outcome:
     """Warm everybody up once (who fails there is out), then run *rounds* shuffled rounds.
 
     Up to as many rounds again are added while a contestant has fewer than *rounds* runs that
     were not disturbed.
     """
-    image = bench_.payload(scenario)
-    outcome = Outcome(scenario=scenario, image=image)
-    size = image.virtual_bytes if scenario.converts else image.source_bytes
-    with (
-        tempfile.TemporaryDirectory(prefix="run-", dir=bench_.work) as run_folder,
-        targets.opened(scenario.target, Path(run_folder), size) as target,
-        bench_.origin.urls(scenario, image.name) as urls,
-    ):
-        job = Job(
-            scenario=scenario,
-            urls=urls,
-            target=target,
-            source_bytes=image.source_bytes,
-            sha256=image.sha256,
-            cacert=bench_.origin.cacert,
-            scratch=Path(run_folder) / "scratch",
-        )
+    outcome = Outcome(scenario=scenario, image=bench_.payload(scenario))
+    with prepared(bench_, scenario, link_rates=link_rates) as job:
         playing = _warm_up(bench_, rivals, job, outcome, say)
         if playing:
-            outcome.floor = floors.measure(target, image.source_bytes)
+            outcome.floor = floors.measure(job.target, job.source_bytes)
         shuffler = random.Random(_ORDER_SEED)
         for turn in range(2 * rounds):
             missing = [rival for rival in playing if _counted(outcome, rival) < rounds]
@@ -184,7 +198,7 @@ def measure(
             order = list(playing)
             shuffler.shuffle(order)
             for rival in order:
-                run = run_once(bench_, rival, job, image, turn)
+                run = run_once(bench_, rival, job, turn)
                 outcome.runs.append(run)
                 say(_line(run))
                 if run.cost.failure:
@@ -202,7 +216,7 @@ def _warm_up(
         if reason := rival.refuses(job.scenario):
             outcome.skipped[rival.name] = reason
             continue
-        run = run_once(bench_, rival, job, outcome.image, -1)
+        run = run_once(bench_, rival, job, -1)
         say("warm-up " + _line(run))
         if run.cost.failure:
             outcome.failed[rival.name] = f"warm-up: {run.cost.failure}"

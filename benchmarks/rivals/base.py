@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from benchmarks.meter import Command, Step
+from benchmarks.payload import Payload
 from benchmarks.scenarios import Scenario
 from benchmarks.targets import Target
 
@@ -21,7 +22,7 @@ CONNECTIONS: Final = 8  # what a rival gets where the scenario names no number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run: *urls* (mirrors of the same bytes) to *target*; ``sha256`` is the source's.
+    """One run: *image* from *urls* (mirrors of the same bytes) to *target*.
 
     ``scratch`` is an empty folder on the same file system as a file target.
     """
@@ -29,14 +30,22 @@ class Job:
     scenario: Scenario
     urls: Sequence[str]
     target: Target
-    source_bytes: int
-    sha256: str
+    image: Payload
     cacert: Path
     scratch: Path
 
     @property
     def url(self) -> str:
         return self.urls[0]
+
+    @property
+    def source_bytes(self) -> int:
+        return self.image.source_bytes
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the source, in hex."""
+        return self.image.sha256
 
     @property
     def connections(self) -> int:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fastdl bench``: the performance suite, which lives in the source checkout."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from fastdl.errors import UsageError
+
+_CHECKOUT: Final = Path(__file__).resolve().parents[3]
+
+
+def _suite() -> Any | None:
+    """benchmarks.options of the checkout that this module lies in, or None outside of one."""
+    if not (_CHECKOUT / "benchmarks" / "options.py").is_file():
+        return None
+    if str(_CHECKOUT) not in sys.path:
+        sys.path.append(str(_CHECKOUT))
+    return importlib.import_module("benchmarks.options")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``bench`` with the suite's own options; outside a checkout it takes any words."""
+    summary = "measure fastdl against other tools (needs the source checkout)"
+    suite = _suite()
+    if suite is not None:
+        suite.add_arguments(subparsers.add_parser("bench", help=summary))
+        return
+    # No option of this parser begins with NUL, so whatever follows is a word and run() answers.
+    parser = subparsers.add_parser("bench", help=summary, prefix_chars="\0", add_help=False)
+    parser.add_argument("words", nargs="*")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the suite; ``UsageError`` where fastdl was installed without it."""
+    suite = _suite()
+    if suite is None:
+        raise UsageError(
+            "fastdl bench needs the source checkout: clone the repository, `pip install -e "
+            "'.[bench]'` there and run it again"
+        )
+    return int(suite.run(args))

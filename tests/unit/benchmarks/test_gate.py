@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gate must catch what it is there for, and name it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gate import check, instructions, transfer
+from benchmarks.machine import CHECKOUT
+
+_BASE = {"instructions.http_head": 1000.0, "http.requests": 8.0, "http.cached_per_byte": 0.0}
+
+
+def _regressed(now: dict[str, float], parts: list[str] | None = None) -> list[str]:
+    verdicts = check.judge(_BASE, now, parts or list(check.PARTS))
+    return [verdict.metric for verdict in verdicts if verdict.regressed]
+
+
+def test_the_same_counts_pass() -> None:
+    """No change, no alarm."""
+    assert _regressed(dict(_BASE)) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [("instructions.http_head", 1100.0), ("http.requests", 16.0), ("http.cached_per_byte", 1.0)],
+)
+def test_a_worse_count_is_named(metric: str, value: float) -> None:
+    """An added copy, a doubled request, a lost O_DIRECT: each by the metric that shows it."""
+    assert _regressed({**_BASE, metric: value}) == [metric]
+
+
+def test_a_metric_that_is_no_longer_counted_is_a_regression() -> None:
+    """Deleting a counter must not be the way past the gate."""
+    now = {key: value for key, value in _BASE.items() if key != "http.requests"}
+    assert _regressed(now) == ["http.requests"]
+    assert _regressed(now, ["instructions"]) == []
+
+
+def test_every_stored_metric_has_a_limit() -> None:
+    """A metric without a limit would stop the gate instead of being judged."""
+    for name in (*(f"instructions.{d}" for d in instructions.DRIVERS), "start.modules"):
+        assert check.limit_of(name)
+    empty = transfer.Counted(
+        size=2,
+        calls={"allocations": 0, "copied_bytes": 0},
+        requests=0,
+        sent_bytes=0,
+        cached_bytes=0,
+        peak_bytes=0,
+        io={"write_bytes": 0, "read_bytes": 0},
+        syscalls=transfer._strace_counts(""),
+    )
+    small = transfer.Counted(**{**_fields(empty), "size": 1})
+    for key in transfer._slopes(small, empty):
+        assert check.limit_of(f"http.{key}")
+
+
+def _fields(counted: transfer.Counted) -> dict[str, object]:
+    return {name: getattr(counted, name) for name in transfer.Counted.__slots__}
+
+
+def test_calls_are_read_from_straces_table() -> None:
+    """The columns of ``strace -c``: share, seconds, us a call, calls, errors (may miss), name."""
+    table = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.00    0.010000          10       320           pwrite64
+ 30.00    0.005000           5      1000         7 recvfrom
+  5.00    0.001000           1       900           futex
+  5.00    0.001000           1         4         1 openat
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.017000           7      2224         8 total
+"""
+    assert transfer._strace_counts(table) == {
+        "writes": 320,
+        "reads": 1000,
+        "waits": 900,
+        "flushes": 0,
+        "other": 4,
+    }
+
+
+def test_a_slower_parser_fails_the_instruction_gate(tmp_path: Path) -> None:
+    """A copy of the core with one memcpy more in its head parser must not pass."""
+    if reason := instructions.missing():
+        pytest.skip(reason)
+    tree = tmp_path / "tree"
+    shutil.copytree(CHECKOUT / "csrc", tree / "csrc", ignore=shutil.ignore_patterns("*.o", "*.a"))
+    source = tree / "csrc" / "fdl_http.c"
+    opening = "long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,"
+    text = source.read_text()
+    at = text.index("{", text.index(opening)) + 1
+    slow = (
+        "\n    char copy[4096];\n    if (len <= sizeof(copy)) { memcpy(copy, buf, len);"
+        '\n        __asm__ volatile("" : : "r"(copy) : "memory");'
+        "\n        for (size_t i = 0; i < len; i++) copy[i] ^= 1;"
+        '\n        __asm__ volatile("" : : "r"(copy) : "memory"); }\n'
+    )
+    source.write_text(text[:at] + slow + text[at:])
+    folder = tmp_path / "build"
+    folder.mkdir()
+    before = instructions.count(CHECKOUT, folder)
+    after_folder = tmp_path / "build-slow"
+    after_folder.mkdir()
+    after = instructions.count(tree, after_folder)
+    verdicts = check.judge(before, after, ["instructions"])
+    assert [v.metric for v in verdicts if v.regressed] == ["instructions.http_head"]
