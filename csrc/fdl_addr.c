@@ -13,6 +13,8 @@ struct v4_block {
 static const struct v4_block v4_blocks[] = {
     {0xA9FEA9FE, 32, FDL_ADDR_METADATA},   /* 169.254.169.254 */
     {0xA9FEAA02, 32, FDL_ADDR_METADATA},   /* 169.254.170.2, container credentials */
+    {0x646464C8, 32, FDL_ADDR_METADATA},   /* 100.100.100.200 */
+    {0xA83F8110, 32, FDL_ADDR_METADATA},   /* 168.63.129.16 */
     {0x00000000, 8, FDL_ADDR_UNSPECIFIED}, /* 0/8 */
     {0x0A000000, 8, FDL_ADDR_PRIVATE},     /* 10/8 */
     {0x64400000, 10, FDL_ADDR_PRIVATE},    /* 100.64/10, carrier NAT */
@@ -65,38 +67,35 @@ static enum fdl_addr_class classify_v6(const unsigned char a[16])
     static const unsigned char zero[16];
     static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
     static const unsigned char nat64[12] = {0x00, 0x64, 0xFF, 0x9B};
-    static const unsigned char metadata[16] = {0xFD, 0x00, 0x0E, 0xC2, 0, 0, 0, 0,
-                                               0,    0,    0,    0,    0, 0, 2, 0x54};
+    static const unsigned char local_nat64[12] = {0x00, 0x64, 0xFF, 0x9B, 0x00, 0x01};
+    static const unsigned char metadata[2][16] = {
+        {0xFD, 0x00, 0x0E, 0xC2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0x54},
+        {0xFD, 0x20, 0x00, 0xCE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0x54}};
 
     if (memcmp(a, zero, 15) == 0 && a[15] <= 1)
         return a[15] ? FDL_ADDR_LOOPBACK : FDL_ADDR_UNSPECIFIED;
-    if (memcmp(a, metadata, 16) == 0)
-        return FDL_ADDR_METADATA;
-    if (memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0)
-        return classify_v4(v4_at(a + 12));
-    if (memcmp(a, "\x00\x64\xFF\x9B\x00\x01", 6) == 0) /* 64:ff9b:1::/48, local NAT64 */
-        return classify_v4(v4_at(a + 12));
-    if (memcmp(a, zero, 12) == 0) /* the old IPv4-compatible form */
+    for (size_t i = 0; i < sizeof metadata / sizeof *metadata; i++)
+        if (memcmp(a, metadata[i], 16) == 0)
+            return FDL_ADDR_METADATA;
+    if (memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0 ||
+        memcmp(a, local_nat64, 12) == 0)
         return classify_v4(v4_at(a + 12));
     if (a[0] == 0x20 && a[1] == 0x02) /* 6to4 carries the IPv4 address after its prefix */
         return classify_v4(v4_at(a + 2));
-    if (memcmp(a, "\x20\x01\x00\x00", 4) == 0) { /* Teredo: client address inverted */
-        enum fdl_addr_class inner = classify_v4(~v4_at(a + 12));
-        return inner == FDL_ADDR_PUBLIC ? FDL_ADDR_RESERVED : inner;
-    }
-    if (memcmp(a, "\x20\x01\x0D\xB8", 4) == 0)
+    if (memcmp(a, "\x20\x01\x00\x00", 4) == 0) /* Teredo: the client's address, inverted */
+        return classify_v4(~v4_at(a + 12));
+    if (memcmp(a, "\x20\x01\x0D\xB8", 4) == 0) /* documentation */
         return FDL_ADDR_RESERVED;
-    if (memcmp(a, "\x01\x00\x00\x00\x00\x00\x00\x00", 8) == 0) /* 100::/64, discard */
+    if (a[0] == 0x3F && a[1] == 0xFF && (a[2] & 0xF0) == 0) /* 3fff::/20, documentation */
         return FDL_ADDR_RESERVED;
     if ((a[0] & 0xFE) == 0xFC)
         return FDL_ADDR_PRIVATE;
     if (a[0] == 0xFE && (a[1] & 0xC0) == 0x80)
         return FDL_ADDR_LINK_LOCAL;
-    if (a[0] == 0xFE && (a[1] & 0xC0) == 0xC0) /* deprecated site-local */
-        return FDL_ADDR_PRIVATE;
     if (a[0] == 0xFF)
         return FDL_ADDR_MULTICAST;
-    return FDL_ADDR_PUBLIC;
+    /* Only 2000::/3 has been given out. */
+    return (a[0] & 0xE0) == 0x20 ? FDL_ADDR_PUBLIC : FDL_ADDR_RESERVED;
 }
 
 enum fdl_addr_class fdl_addr_classify(const struct sockaddr *sa)
@@ -139,28 +138,23 @@ bool fdl_addr_allowed(const struct sockaddr *sa, const struct fdl_addr_policy *p
 {
     enum fdl_addr_class to = fdl_addr_classify(sa);
 
-    if (policy->strict) {
-        if (to == FDL_ADDR_METADATA)
-            return false;
-        if (to == FDL_ADDR_PUBLIC || to == FDL_ADDR_PRIVATE)
+    for (size_t i = 0; to != FDL_ADDR_METADATA && i < policy->n_allow; i++)
+        if (in_cidr(sa, &policy->allow[i]))
             return true;
-        for (size_t i = 0; i < policy->n_allow; i++)
-            if (in_cidr(sa, &policy->allow[i]))
-                return true;
-        return false;
-    }
+    if (policy->strict)
+        return to == FDL_ADDR_PUBLIC || to == FDL_ADDR_PRIVATE;
     if (via == FDL_VIA_TYPED)
         return true;
-    switch (to) {
-    case FDL_ADDR_PUBLIC:
-        return true;
-    case FDL_ADDR_PRIVATE:
-        return from != FDL_ADDR_PUBLIC;
-    case FDL_ADDR_LOOPBACK:
-        return from == FDL_ADDR_LOOPBACK;
-    case FDL_ADDR_RESERVED:
-        return from == FDL_ADDR_RESERVED || from == FDL_ADDR_LOOPBACK;
-    default:
+    if (to == FDL_ADDR_METADATA || to == FDL_ADDR_MULTICAST || to == FDL_ADDR_UNSPECIFIED)
         return false;
+    switch (from) {
+    case FDL_ADDR_PUBLIC:
+        return to == FDL_ADDR_PUBLIC;
+    case FDL_ADDR_PRIVATE:
+        return to == FDL_ADDR_PUBLIC || to == FDL_ADDR_PRIVATE;
+    case FDL_ADDR_LOOPBACK:
+        return to != FDL_ADDR_LINK_LOCAL;
+    default:
+        return to == FDL_ADDR_PUBLIC || to == FDL_ADDR_PRIVATE || to == from;
     }
 }

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C and SIGTERM end a transfer cleanly, whatever it waits for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from fastdl.engine.cancel import Cancel
+
+T = TypeVar("T")
+
+
+def run_cancellable(work: Callable[[Cancel], T]) -> T:
+    """Run *work* in a thread while this one takes signals.
+
+    Python runs signal handlers in the main thread only, and not while it is inside the core:
+    so the core's calls are made by another one. A second signal does what it does by default.
+    """
+    cancel = Cancel()
+    results: list[T] = []
+    errors: list[BaseException] = []
+    old: dict[signal.Signals, object] = {}
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        cancel.cancel(f"stopped by {signal.Signals(number).name}; the same command resumes")
+
+    def body() -> None:
+        try:
+            results.append(work(cancel))
+        except BaseException as exc:  # noqa: BLE001 - raised again by the caller's thread
+            errors.append(exc)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            old[number] = signal.signal(number, stop)
+    thread = threading.Thread(target=body, name="transfer")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)  # a wait without limit would not let handlers run
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fastdl VERB …``: finds the verb's file, loads only that one, and turns errors into exits."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+
+from fastdl.errors import FastdlError, InternalError, UsageError
+
+VERBS = {
+    "get": "bring a source to a file, a folder or a block device, verified",
+    "probe": "tell size, format, digests and mirrors of a source; write nothing",
+    "inspect": "tell what an image file is, and whether it is safe",
+    "keystore": "list, import and delete certificates of a host's keystore",
+    "exec": "carry out one command of CloudStack's agent, from stdin to stdout",
+    "agent": "run on a KVM host and serve a manager",
+    "manager": "run the management server",
+    "api": "call the manager's API in CloudStack's grammar",
+    "demo": "run a whole zone on this machine",
+    "bench": "measure against peers, and guard against regressions",
+}
+
+EPILOG = """examples:
+  fastdl get https://mirror.example/image.iso -o image.iso --checksum sha-256:HEX
+  fastdl get https://mirror.example/image.meta4 -o /dev/vg0/volume
+  fastdl probe https://mirror.example/image.qcow2
+
+Each verb has its own --help. Exit codes: docs/errors.md."""
+
+
+def version_text() -> str:
+    """``fastdl --version``: the version and what was built in."""
+    from fastdl import __version__  # noqa: PLC0415
+    from fastdl.core.build import features  # noqa: PLC0415
+
+    return f"fastdl {__version__} ({', '.join(features())})"
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {name:<10}{text}" for name, text in VERBS.items())
+    return (
+        "usage: fastdl [--version] VERB …\n\n"
+        "VM templates onto KVM hosts: parallel, verified, straight onto storage.\n\n"
+        f"verbs:\n{verbs}\n\n{EPILOG}\n"
+    )
+
+
+def run_verb(name: str, arguments: list[str]) -> int:
+    """Load ``cli/<name>.py`` and run it. The verb's own parser handles ``--help``."""
+    module = importlib.import_module(f"fastdl.cli.{name}")
+    parser = argparse.ArgumentParser(prog="fastdl")
+    module.add_parser(parser.add_subparsers(dest="verb", required=True))
+    return int(module.run(parser.parse_args([name, *arguments])))
+
+
+def report(exc: FastdlError, *, as_json: bool) -> int:
+    """One line for people, or one object for programs; returns the class's exit code."""
+    if as_json:
+        print(json.dumps({"error": exc.to_dict()}))
+    print(f"fastdl: {exc.code_name}: {exc}", file=sys.stderr)
+    return exc.exit_code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The entry point of the ``fastdl`` command."""
+    arguments = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    try:
+        if name == "--version":
+            print(version_text())
+            return 0
+        if name not in VERBS:
+            raise UsageError(f"there is no verb {name[:40]!r}; fastdl --help lists them")
+        return run_verb(name, rest)
+    except FastdlError as exc:
+        return report(exc, as_json=as_json)
+    except KeyboardInterrupt:
+        print("fastdl: CANCELLED: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone; Python must not complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as exc:  # noqa: BLE001 - the documented class for a bug
+        if os.environ.get("FASTDL_DEBUG"):
+            raise
+        return report(
+            InternalError(
+                f"a bug in fastdl: {type(exc).__name__}: {exc} (FASTDL_DEBUG=1 shows where)"
+            ),
+            as_json=as_json,
+        )

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fastdl probe``: what is known about a source without fetching it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from fastdl.cli.transfer_options import add_network_options, network_options_from
+
+EPILOG = """examples:
+  fastdl probe https://mirror.example/image.qcow2
+  fastdl probe --json https://mirror.example/image.iso.meta4 | jq .size"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the verb's options."""
+    parser = subparsers.add_parser(
+        "probe",
+        help="tell what a source is",
+        description="Tell size, ranges, validators, format, virtual size, digests and mirrors of "
+        "SOURCE, from its first bytes. Writes nothing.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sources", nargs="+", metavar="SOURCE")
+    parser.add_argument("--json", action="store_true", help="one object on stdout")
+    add_network_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Probe and print."""
+    from fastdl.cli.cancellable import run_cancellable  # noqa: PLC0415
+    from fastdl.engine.api import probe_sync  # noqa: PLC0415
+
+    options = network_options_from(args)
+    found = run_cancellable(lambda cancel: probe_sync(args.sources, cancel=cancel, **options))
+    for warning in found.warnings:
+        print(f"fastdl: warning: {warning}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found.to_dict()))
+    else:
+        from fastdl.cli.report import describe  # noqa: PLC0415
+
+        print(describe(found))
+    return 0

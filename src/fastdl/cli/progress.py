@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress for people and programs, on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastdl.engine.options import Progress, ProgressCallback
+
+BAR_AFTER_S = 0.3
+"""A bar's library costs more processor time to load than a short transfer takes."""
+
+
+@contextmanager
+def make_progress(kind: str, *, quiet: bool) -> Iterator[ProgressCallback | None]:
+    """The callback for ``--progress KIND``; None where nothing is shown."""
+    if kind == "auto":
+        kind = "bar" if sys.stderr.isatty() and not quiet else "none"
+    if kind == "none":
+        yield None
+    elif kind == "json":
+        yield _json_line
+    else:
+        bar = _Bar()
+        try:
+            yield bar.show
+        finally:
+            bar.close()
+
+
+def _json_line(state: Progress) -> None:
+    line = {
+        "event": "progress",
+        "stage": state.stage,
+        "done": state.done,
+        "total": state.total,
+        "fetched": state.fetched,
+        "rate": round(state.rate),
+        "eta": None if state.eta is None else round(state.eta, 1),
+        "connections": state.connections,
+    }
+    print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+class _Bar:
+    """A rich progress bar that appears once a transfer takes long enough to be looked at."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._bar: object | None = None
+        self._task: object | None = None
+
+    def show(self, state: Progress) -> None:
+        if self._bar is None:
+            if time.monotonic() - self._started < BAR_AFTER_S:
+                return
+            self._open()
+        from rich.progress import Progress as Rich  # noqa: PLC0415
+
+        assert isinstance(self._bar, Rich)
+        self._bar.update(
+            self._task,  # type: ignore[arg-type]
+            completed=state.done,
+            total=state.total,
+            description=state.stage,
+            connections=state.connections,
+        )
+
+    def _open(self) -> None:
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress as Rich,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        bar = Rich(
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[connections]} conn"),
+            console=Console(stderr=True),
+        )
+        self._task = bar.add_task("fetch", total=None, connections=0)
+        self._bar = bar
+        bar.start()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()  # type: ignore[attr-defined]

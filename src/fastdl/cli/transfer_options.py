@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that ``get`` and ``probe`` share: curl's and aria2's words where they have one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from fastdl.errors import FastdlError, UsageError
+from fastdl.model.digest import parse_checksum
+from fastdl.model.units import parse_rate, parse_seconds, parse_size
+
+
+def _typed(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
+    """*parse* with its own sentence as argparse's error."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except FastdlError as exc:
+            raise argparse.ArgumentTypeError(exc.message) from None
+
+    convert.__name__ = name
+    return convert
+
+
+_SIZE = _typed(parse_size, "SIZE")
+_RATE = _typed(parse_rate, "RATE")
+_SECONDS = _typed(parse_seconds, "SECONDS")
+_CHECKSUM = _typed(parse_checksum, "CHECKSUM")
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Trust, credentials, time limits and address policy."""
+    net = parser.add_argument_group("network and trust")
+    net.add_argument("--cacert", metavar="FILE", help="PEM certificates trusted besides the system's")
+    net.add_argument("--keystore", metavar="FILE", help="trust the certificates of this keystore too")
+    net.add_argument("--keystore-pass-file", metavar="FILE", help="its passphrase, on one line")
+    net.add_argument("--cert", metavar="FILE", help="client certificate (PEM)")
+    net.add_argument("--key", metavar="FILE", help="its private key (PEM)")
+    net.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="sent to the origins of the typed sources only; may be repeated",
+    )
+    net.add_argument("--proxy", metavar="URL", help="http://, https:// or socks5h:// proxy")
+    net.add_argument("--connect-timeout", type=_SECONDS, metavar="SECONDS", help="default 10")
+    net.add_argument(
+        "--stall-timeout",
+        type=_SECONDS,
+        metavar="SECONDS",
+        help="give up a connection below 1 KiB/s for this long; default 30",
+    )
+    net.add_argument(
+        "--retry", type=int, metavar="N", help="failures in a row that end a mirror; default 5"
+    )
+    net.add_argument(
+        "--policy",
+        choices=("user", "strict"),
+        help="strict: the agent's address policy (no loopback, link-local, metadata addresses)",
+    )
+    net.add_argument(
+        "--allow",
+        action="append",
+        metavar="CIDR",
+        help="addresses that the policy allows all the same; may be repeated",
+    )
+    net.add_argument(
+        "--no-follow-redirects", action="store_true", help="a redirect is an error (15)"
+    )
+    net.add_argument("--metalink-file", metavar="NAME", help="which file of a metalink is meant")
+
+
+def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``probe_sync`` and ``fetch_sync`` that these options mean."""
+    out: dict[str, Any] = {
+        name: value
+        for name in ("cacert", "cert", "key", "proxy", "connect_timeout", "stall_timeout",
+                     "retry", "policy", "metalink_file")
+        if (value := getattr(args, name)) is not None
+    }
+    if args.allow:
+        out["allowed_cidrs"] = tuple(args.allow)
+    if args.no_follow_redirects:
+        out["follow_redirects"] = False
+    if args.header:
+        out["headers"] = tuple(_header(text) for text in args.header)
+    if args.keystore_pass_file and not args.keystore:
+        raise UsageError("--keystore-pass-file needs --keystore")
+    if args.keystore:
+        from fastdl.agent.keystore import load_anchors  # noqa: PLC0415 - cryptography is heavy
+
+        out["anchors"] = load_anchors(args.keystore, args.keystore_pass_file)
+    return out
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise UsageError("a header is written 'NAME: VALUE'")
+    return name.strip(), value.strip()
+
+
+def add_transfer_options(parser: argparse.ArgumentParser) -> None:
+    """Everything that ``get`` adds to the network options."""
+    what = parser.add_argument_group("what, and how it lands")
+    what.add_argument(
+        "--checksum",
+        type=_CHECKSUM,
+        metavar="CHECKSUM",
+        help="'{SHA-256}HEX' or sha-256:HEX, of the bytes as downloaded",
+    )
+    what.add_argument(
+        "--require-checksum", action="store_true", help="refuse (15) where no checksum is known"
+    )
+    what.add_argument(
+        "--source-format",
+        default="auto",
+        metavar="FORMAT",
+        help="auto (default), raw, qcow2, iso, vhd, vhdx, vmdk, vdi",
+    )
+    what.add_argument(
+        "--target-format",
+        choices=("same", "raw"),
+        help="default: same for files, raw for devices",
+    )
+    what.add_argument(
+        "--max-virtual-size", type=_SIZE, metavar="SIZE", help="refuse larger images (25)"
+    )
+    what.add_argument(
+        "--overwrite",
+        metavar="SIGNATURE",
+        help="what may be destroyed: 'file', or a device's signatures as blkid spells them "
+        "(ext4, gpt, LVM2_member…), comma-separated",
+    )
+    what.add_argument(
+        "--verify-readback", action="store_true", help="read the target back and compare"
+    )
+    what.add_argument(
+        "--zero-rest", action="store_true", help="zero a device beyond the end of the image"
+    )
+    what.add_argument(
+        "--no-detect-zeros",
+        action="store_true",
+        help="write data that is all zeros instead of zeroing (devices, sparse files)",
+    )
+    what.add_argument("--no-resume", action="store_true", help="start from the beginning")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--max-connections", type=int, metavar="N", help="in all; default 8")
+    speed.add_argument(
+        "--max-connections-per-origin", type=int, metavar="N", help="default 4"
+    )
+    speed.add_argument("--limit-rate", type=_RATE, metavar="RATE", help="bytes/s; K, M, G suffixes")
+    speed.add_argument("--window", type=_SIZE, metavar="SIZE", help="memory; default 64M")
+    add_network_options(parser)
+
+
+def options_from(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``fetch_sync``."""
+    out = network_options_from(args)
+    out.update(
+        {
+            name: value
+            for name in ("checksum", "target_format", "max_virtual_size", "overwrite",
+                         "max_connections", "max_connections_per_origin", "limit_rate", "window")
+            if (value := getattr(args, name)) is not None
+        }
+    )
+    out["source_format"] = args.source_format
+    for name in ("require_checksum", "verify_readback", "zero_rest"):
+        if getattr(args, name):
+            out[name] = True
+    if args.no_detect_zeros:
+        out["detect_zeros"] = False
+    if args.no_resume:
+        out["resume"] = False
+    return out

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only place where a C error becomes a Python exception."""
+import errno as _errno
+import os
+
+from fastdl.errors import BY_CODE, InternalError
+
+from fastdl.core cimport cfdl
+
+cdef object exception_from(const cfdl.fdl_err *err):
+    text = (<bytes> err.what).decode("ascii", "replace")
+    if err.os_errno:
+        text = f"{text}: {os.strerror(err.os_errno)} ({_errno.errorcode.get(err.os_errno, '?')})"
+    if err.http_status:
+        text = f"{text} (status {err.http_status})"
+    cls = BY_CODE.get(-err.code, InternalError)
+    exc = cls(text, offset=None if err.offset == cfdl.FDL_NO_OFFSET else err.offset)
+    exc.http_status = err.http_status or None
+    exc.mirror_index = err.mirror if err.mirror >= 0 else None
+    if err.http_status >= 500 or err.http_status == 429:
+        exc.retryable = True
+    return exc
+
+
+cdef int check(long rc, const cfdl.fdl_err *err) except -1:
+    if rc >= 0:
+        return 0
+    raise exception_from(err)

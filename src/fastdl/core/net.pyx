@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections for the resolve phase, and what a job shares with it: trust, mirrors, streams."""
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint64_t
+from libc.string cimport strdup
+
+from fastdl.core cimport cfdl
+from fastdl.core.error cimport check
+
+import os
+
+KINDS = {"http": cfdl.FDL_MIRROR_HTTP, "file": cfdl.FDL_MIRROR_FILE, "nfs": cfdl.FDL_MIRROR_NFS}
+RANGES = {cfdl.FDL_RANGES_UNKNOWN: None, cfdl.FDL_RANGES_YES: True, cfdl.FDL_RANGES_NO: False}
+STATES = {cfdl.FDL_MIRROR_READY: "ok", cfdl.FDL_MIRROR_STRUCK: "struck",
+          cfdl.FDL_MIRROR_IDLE: "unused"}
+LOCAL_CLASS = cfdl.FDL_ADDR_LOOPBACK
+
+
+cdef bytes field_text(cfdl.fdl_str s):
+    return s.ptr[:s.len] if s.len else b""
+
+
+cdef class Net:
+    def __cinit__(self, *, double connect_timeout, double stall_timeout, bint follow_redirects,
+                  bint strict, allowed_cidrs=(), bint system_trust=True, anchors=(), cert=None,
+                  key=None, proxy=None):
+        cdef cfdl.fdl_err err
+        cdef bytes text
+        cdef const char *p
+        cdef size_t n
+        cdef int rc
+        self._ptr = cfdl.fdl_net_new()
+        if self._ptr is NULL:
+            raise MemoryError
+        self._ptr.connect_timeout_ms = max(1, <long> (connect_timeout * 1000))
+        self._ptr.stall_timeout_ms = max(1, <long> (stall_timeout * 1000))
+        self._ptr.follow_redirects = follow_redirects
+        self._ptr.policy.strict = strict
+        for cidr in allowed_cidrs:
+            text = cidr.encode("ascii", "replace")
+            check(cfdl.fdl_net_allow_cidr(self._ptr, text, &err), &err)
+        if system_trust:
+            with nogil:
+                rc = cfdl.fdl_net_trust_system(self._ptr, &err)
+            check(rc, &err)
+        for anchor in anchors:
+            text = anchor.encode("utf-8")
+            p = text
+            n = len(text)
+            check(cfdl.fdl_net_trust_pem(self._ptr, p, n, &err), &err)
+        if cert is not None:
+            self._ptr.cert_file = strdup(os.fsencode(cert))
+        if key is not None:
+            self._ptr.key_file = strdup(os.fsencode(key))
+        if proxy is not None:
+            self._ptr.proxy = strdup(proxy.encode("utf-8"))
+
+    def __dealloc__(self):
+        cfdl.fdl_net_free(self._ptr)
+
+
+cdef class Cancel:
+    def __cinit__(self):
+        cdef cfdl.fdl_err err
+        self._wake.fd = -1
+        check(cfdl.fdl_wake_init(&self._wake, &err), &err)
+
+    def __dealloc__(self):
+        cfdl.fdl_wake_destroy(&self._wake)
+
+    def cancel(self):
+        cfdl.fdl_wake_cancel(&self._wake)
+
+
+cdef class Mirror:
+    def __cinit__(self, str kind, str url, *, headers=None, int priority=999999,
+                  int max_connections=1, bint linked=False,
+                  int from_class=cfdl.FDL_ADDR_LOOPBACK, int fd=-1):
+        cdef bytes u = url.encode("utf-8", "surrogateescape")
+        cdef bytes h = None if headers is None else headers.encode("utf-8")
+        self._ptr = cfdl.fdl_mirror_new(KINDS[kind], u, NULL if h is None else <const char *> h)
+        if self._ptr is NULL:
+            raise MemoryError
+        self._ptr.priority = priority
+        self._ptr.max_conns = self._ptr.cap = max(1, max_connections)
+        self._ptr.via = cfdl.FDL_VIA_LINKED if linked else cfdl.FDL_VIA_TYPED
+        self._ptr.from_ = <cfdl.fdl_addr_class> from_class
+        self._ptr.fd = fd
+
+    def __dealloc__(self):
+        cfdl.fdl_mirror_free(self._ptr)
+
+    @property
+    def url(self): return self._ptr.url.decode("utf-8", "surrogateescape")
+
+    @property
+    def priority(self): return self._ptr.priority
+
+    @property
+    def pinned(self): return bool(self._ptr.pinned)
+
+    @property
+    def final_url(self):
+        if self._ptr.final_url is NULL:
+            return None
+        return self._ptr.final_url.decode("utf-8", "surrogateescape")
+
+    @property
+    def etag(self): return self._ptr.etag.decode("latin-1")
+
+    @property
+    def last_modified(self): return self._ptr.last_modified.decode("latin-1")
+
+    @property
+    def total(self):
+        return None if self._ptr.total == cfdl.FDL_SIZE_UNKNOWN else self._ptr.total
+
+    @property
+    def ranges(self): return RANGES[self._ptr.ranges]
+
+    @property
+    def bytes(self): return self._ptr.bytes
+
+    @property
+    def requests(self): return self._ptr.requests
+
+    @property
+    def errors(self): return self._ptr.errors
+
+    @property
+    def state(self): return STATES[self._ptr.state]
+
+    @property
+    def reason(self):
+        """Why it is not used any more, "" where it is."""
+        return (<bytes> self._ptr.last_err.what).decode("ascii", "replace")
+
+    @property
+    def error_code(self):
+        """Exit code of its last error, 0 for none."""
+        return -self._ptr.last_err.code
+
+    def limit(self, int max_connections):
+        self._ptr.max_conns = self._ptr.cap = max(1, max_connections)
+
+    def strike(self, str reason):
+        """Leave it out of the next job."""
+        self._ptr.state = cfdl.FDL_MIRROR_STRUCK
+        text = reason.encode("ascii", "replace")[:cfdl.FDL_ERR_WHAT_MAX - 1]
+        self._ptr.last_err.what[:len(text)] = text
+
+    def rest(self):
+        """Forget what a job learned about its speed and failures, for the next one."""
+        self._ptr.active = self._ptr.failures = self._ptr.lost_hedges = 0
+        self._ptr.not_before_ns = 0
+        self._ptr.rate = 0
+        self._ptr.cap = self._ptr.max_conns
+        if self._ptr.state == cfdl.FDL_MIRROR_IDLE:
+            self._ptr.state = cfdl.FDL_MIRROR_READY
+
+
+cdef class Stream:
+    """One thread at a time; ``cancel`` may be rung from another."""
+
+    def __cinit__(self, Net net not None, Mirror mirror not None, Cancel cancel not None):
+        self.net = net
+        self.mirror = mirror
+        self.cancel = cancel
+        self._ptr = cfdl.fdl_stream_new(mirror._ptr, net._ptr, &cancel._wake, &self._times)
+        if self._ptr is NULL:
+            from fastdl.errors import UsageError
+            raise UsageError("this build of fastdl has no NFS support (libnfs)")
+
+    def __dealloc__(self):
+        self.close()
+
+    cdef cfdl.fdl_stream *open_ptr(self) except NULL:
+        if self._ptr is NULL:
+            raise ValueError("the stream is closed")
+        return self._ptr
+
+    cdef cfdl.fdl_stream *take(self) except NULL:
+        """The C stream becomes the caller's."""
+        cdef cfdl.fdl_stream *s = self.open_ptr()
+        self._ptr = NULL
+        return s
+
+    def begin(self, uint64_t offset, length=None):
+        cdef cfdl.fdl_err err
+        cdef cfdl.fdl_stream *s = self.open_ptr()
+        cdef uint64_t n = cfdl.FDL_SIZE_UNKNOWN if length is None else length
+        cdef int rc
+        with nogil:
+            rc = s.ops.begin(s, offset, n, &err)
+        check(rc, &err)
+
+    def head(self):
+        """(status, [(lower-case name, value)]) of the last answer; (0, []) without HTTP."""
+        cdef const cfdl.fdl_http_head *h = cfdl.fdl_stream_http_head(self.open_ptr())
+        cdef size_t i
+        if h is NULL:
+            return 0, []
+        fields = []
+        for i in range(h.n_fields):
+            fields.append((field_text(h.fields[i].name).decode("latin-1").lower(),
+                           field_text(h.fields[i].value).decode("latin-1")))
+        return h.status, fields
+
+    def read(self, size_t size):
+        """1..size bytes, b"" at the end of the answer."""
+        cdef cfdl.fdl_err err
+        cdef cfdl.fdl_stream *s = self.open_ptr()
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, size)
+        cdef char *p = PyBytes_AS_STRING(out)
+        cdef long n
+        with nogil:
+            n = s.ops.read(s, p, size, &err)
+        check(n, &err)
+        return out[:n]
+
+    @property
+    def offset(self): return self.open_ptr().off
+
+    @property
+    def end(self):
+        cdef uint64_t end = self.open_ptr().end
+        return None if end == cfdl.FDL_SIZE_UNKNOWN else end
+
+    @property
+    def whole(self): return bool(self.open_ptr().whole)
+
+    @property
+    def retry_after(self):
+        return None if self.open_ptr().retry_after_s < 0 else self.open_ptr().retry_after_s
+
+    @property
+    def peer_class(self): return <int> cfdl.fdl_stream_http_peer(self.open_ptr())
+
+    def close(self):
+        if self._ptr is not NULL:
+            self._ptr.ops.free(self._ptr)
+            self._ptr = NULL

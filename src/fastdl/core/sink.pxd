@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+from fastdl.core cimport cfdl
+
+
+cdef class Sink:
+    cdef cfdl.fdl_sink *_ptr
+    cdef cfdl.fdl_sink *open_ptr(self) except NULL

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Owner of one ``fdl_sink``; the descriptors stay the caller's."""
+from libc.stdint cimport uint64_t
+
+from fastdl.core cimport cfdl
+from fastdl.core.error cimport check
+
+
+cdef class Sink:
+    def __init__(self, int fd, int buffered_fd, *, size_t align, size, size_t hold, bint blank):
+        cdef cfdl.fdl_err err
+        cdef uint64_t n = cfdl.FDL_SIZE_UNKNOWN if size is None else size
+        if self._ptr is not NULL:
+            raise ValueError("opened twice")
+        if fd < 0:
+            check(cfdl.fdl_sink_open_null(&self._ptr, &err), &err)
+        else:
+            check(cfdl.fdl_sink_open_fd(&self._ptr, fd, buffered_fd, align, n, hold, blank,
+                                        &err), &err)
+
+    def __dealloc__(self):
+        cfdl.fdl_sink_free(self._ptr)
+        self._ptr = NULL
+
+    cdef cfdl.fdl_sink *open_ptr(self) except NULL:
+        if self._ptr is NULL:
+            raise ValueError("the sink is closed")
+        return self._ptr
+
+    def begin(self):
+        cdef cfdl.fdl_err err
+        cdef int rc
+        cdef cfdl.fdl_sink *s = self.open_ptr()
+        with nogil:
+            rc = cfdl.fdl_sink_begin(s, &err)
+        check(rc, &err)
+
+    def pwrite(self, const unsigned char[::1] data not None, uint64_t offset):
+        cdef cfdl.fdl_err err
+        cdef int rc
+        cdef size_t n = <size_t> data.shape[0]
+        cdef const unsigned char *p = &data[0] if n else NULL
+        cdef cfdl.fdl_sink *s = self.open_ptr()
+        with nogil:
+            rc = cfdl.fdl_sink_pwrite(s, p, n, offset, &err)
+        check(rc, &err)
+
+    def zero(self, uint64_t offset, uint64_t length):
+        cdef cfdl.fdl_err err
+        cdef int rc
+        cdef cfdl.fdl_sink *s = self.open_ptr()
+        with nogil:
+            rc = cfdl.fdl_sink_zero(s, offset, length, &err)
+        check(rc, &err)
+
+    def flush(self):
+        cdef cfdl.fdl_err err
+        cdef int rc
+        cdef cfdl.fdl_sink *s = self.open_ptr()
+        with nogil:
+            rc = cfdl.fdl_sink_flush(s, &err)
+        check(rc, &err)
+
+    def release(self):
+        cdef cfdl.fdl_err err
+        cdef int rc
+        cdef cfdl.fdl_sink *s = self.open_ptr()
+        with nogil:
+            rc = cfdl.fdl_sink_release(s, &err)
+        check(rc, &err)
+
+    def stats(self):
+        cdef cfdl.fdl_sink_stats st
+        cfdl.fdl_sink_get_stats(self.open_ptr(), &st)
+        return st.written_bytes, st.zeroed_bytes, st.busy_ns
+
+    def close(self):
+        cfdl.fdl_sink_free(self._ptr)
+        self._ptr = NULL

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public functions of the engine: ``fetch``, ``fetch_sync`` and ``probe_sync``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.options import FetchOptions, ProgressCallback
+from fastdl.engine.result import Probe, Result
+from fastdl.model.digest import Digest
+
+Source = str | os.PathLike[str]
+
+
+def _texts(sources: Source | Sequence[Source]) -> list[str]:
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    return [os.fspath(source) for source in sources]
+
+
+def fetch_sync(
+    sources: Source | Sequence[Source],
+    target: str | Path,
+    *,
+    checksum: str | Digest | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: Cancel | None = None,
+    **options: Any,
+) -> Result:
+    """Bring *sources* to *target*, verified, durable, published; blocks until then.
+
+    sources   one URL or path, or several that are mirrors of the same bytes; a metalink at any
+    target    file, existing folder, block device, NBD URI or ``null:``
+    checksum  ``{SHA-256}HEX`` or ``sha-256:HEX``, of the bytes as downloaded
+    progress  called about ten times a second, from the calling thread
+    cancel    a ``Cancel`` whose ``cancel()`` another thread may call
+    options   fields of ``fastdl.engine.options.FetchOptions``
+
+    Raises a ``fastdl.errors.FastdlError``; the target is then what it was, or unusable.
+    """
+    from fastdl.engine.fetch import fetch_job  # noqa: PLC0415
+
+    made = FetchOptions.build(checksum=checksum, **options)
+    return fetch_job(_texts(sources), os.fspath(target), made, progress=progress, cancel=cancel)
+
+
+async def fetch(
+    sources: Source | Sequence[Source],
+    target: str | Path,
+    *,
+    checksum: str | Digest | None = None,
+    progress: ProgressCallback | None = None,
+    **options: Any,
+) -> Result:
+    """``fetch_sync`` for asyncio: cancelling the task stops the transfer, then raises.
+
+    *progress* is called in the event loop's thread.
+    """
+    import asyncio  # noqa: PLC0415 - the command line does without it
+
+    loop = asyncio.get_running_loop()
+    cancel = Cancel()
+    report: ProgressCallback | None = None
+    if progress is not None:
+        wanted = progress
+
+        def report(state: Any) -> None:
+            loop.call_soon_threadsafe(wanted, state)
+
+    work = asyncio.ensure_future(
+        asyncio.to_thread(
+            fetch_sync, sources, target, checksum=checksum, progress=report, cancel=cancel,
+            **options,
+        )
+    )
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancel.cancel()
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # retrieved: the caller asked for the cancellation
+        raise
+
+
+def probe_sync(
+    sources: Source | Sequence[Source],
+    *,
+    checksum: str | Digest | None = None,
+    cancel: Cancel | None = None,
+    **options: Any,
+) -> Probe:
+    """Size, ranges, validators, format, virtual size and digests of *sources*; writes nothing."""
+    from fastdl.engine.probe import probe_job  # noqa: PLC0415
+
+    made = FetchOptions.build(checksum=checksum, **options)
+    return probe_job(_texts(sources), made, cancel or Cancel())

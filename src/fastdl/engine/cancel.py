@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stopping a transfer from another thread, whatever it waits for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastdl.core.net import Cancel as _Wake
+from fastdl.errors import Cancelled
+
+
+class Cancel:
+    """Give one to ``fetch_sync`` and call ``cancel()`` from any thread, any number of times."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flag = False
+        self._reason: str | None = None
+        self._running: list[Callable[[], None]] = []
+        self.wake = _Wake()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` has been called."""
+        return self._flag
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Stop the transfer; it raises Cancelled soon (within a second)."""
+        with self._lock:
+            self._flag = True
+            self._reason = self._reason or reason
+            running = list(self._running)
+        self.wake.cancel()
+        for stop in running:
+            stop()
+
+    def check(self) -> None:
+        """Raise Cancelled where ``cancel`` has been called."""
+        if self._flag:
+            raise Cancelled(self._reason or "cancelled")
+
+    @contextmanager
+    def stops(self, stop: Callable[[], None]) -> Iterator[None]:
+        """While inside, ``cancel`` also calls *stop*."""
+        with self._lock:
+            self._running.append(stop)
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(stop)

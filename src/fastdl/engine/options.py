@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller may ask of a transfer, with the reason for each default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from fastdl.errors import UsageError
+from fastdl.model.digest import Digest, parse_checksum
+
+MiB = 1 << 20
+MIN_WINDOW = 16 * MiB
+MAX_CONNECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a transfer is. Bytes of the source; ``total`` is None while it is unknown.
+
+    done     verified as far as can be, and landed
+    fetched  come from mirrors in this run (resumed bytes are not among them)
+    rate     bytes/s of the last second, smoothed; eta in seconds, None where it cannot be told
+    stage    resolve, fetch, flush, publish
+    """
+
+    done: int = 0
+    total: int | None = None
+    fetched: int = 0
+    rate: float = 0.0
+    eta: float | None = None
+    stage: str = "resolve"
+    connections: int = 0
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchOptions:
+    """The options of ``fetch``. Sizes in bytes, rates in bytes/s, times in seconds."""
+
+    checksum: Digest | None = None
+    source_format: str = "auto"
+    target_format: Literal["auto", "same", "raw"] = "auto"
+    # More than a browser opens to one host is impolite; more than 8 in all gained nothing.
+    max_connections: int = 8
+    max_connections_per_origin: int = 4
+    limit_rate: int | None = None
+    cacert: str | None = None
+    anchors: tuple[str, ...] = ()
+    cert: str | None = None
+    key: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    proxy: str | None = None
+    connect_timeout: float = 10.0
+    stall_timeout: float = 30.0
+    retry: int = 5
+    follow_redirects: bool = True
+    resume: bool = True
+    # The reorder window is the memory promise; less than 64 MiB starves 8 connections.
+    window: int = 64 * MiB
+    verify_readback: bool = False
+    overwrite: str | None = None
+    require_checksum: bool = False
+    policy: Literal["user", "strict"] = "user"
+    allowed_cidrs: tuple[str, ...] = ()
+    max_virtual_size: int | None = None
+    beneath: str | None = None
+    zero_rest: bool = False
+    detect_zeros: bool | None = None
+    state_dir: str | None = None
+    metalink_file: str | None = None
+
+    @classmethod
+    def build(cls, **options: Any) -> FetchOptions:
+        """Check and convert keyword arguments of the public API. UsageError."""
+        known = {f.name for f in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise UsageError(f"there is no option {name!r}")
+        if isinstance(options.get("checksum"), str):
+            options["checksum"] = parse_checksum(options["checksum"])
+        for name in ("anchors", "allowed_cidrs", "headers"):
+            if name in options:
+                options[name] = tuple(options[name])
+        for name in ("cacert", "cert", "key", "state_dir", "beneath"):
+            if isinstance(options.get(name), Path):
+                options[name] = str(options[name])
+        made = cls(**options)
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        ranges: list[tuple[str, float, float, float]] = [
+            ("max_connections", self.max_connections, 1, MAX_CONNECTIONS),
+            ("max_connections_per_origin", self.max_connections_per_origin, 1, MAX_CONNECTIONS),
+            ("connect_timeout", self.connect_timeout, 0.001, 86400),
+            ("stall_timeout", self.stall_timeout, 0.001, 86400),
+            ("retry", self.retry, 0, 1000),
+            ("window", self.window, MIN_WINDOW, 1 << 40),
+        ]
+        for name, value, low, high in ranges:
+            if not low <= value <= high:
+                raise UsageError(f"{name} must lie between {low:g} and {high:g}")
+        if self.limit_rate is not None and self.limit_rate < 1:
+            raise UsageError("limit_rate must be at least 1 byte/s")
+        if self.policy not in ("user", "strict"):
+            raise UsageError("policy is user or strict")
+        if self.target_format not in ("auto", "same", "raw"):
+            raise UsageError("target_format is same or raw")
+        if self.key is not None and self.cert is None:
+            raise UsageError("a key needs its certificate (cert)")
+        for name, value in self.headers:
+            check_header(name, value)
+
+
+def check_header(name: str, value: str) -> None:
+    """Refuse what could smuggle a second field or request line (RFC 9110, 5.5). UsageError."""
+    token = "!#$%&'*+-.^_`|~"
+    if not name or not all(c.isascii() and (c.isalnum() or c in token) for c in name):
+        raise UsageError("a header's name has a character that is not allowed there")
+    if name.lower() in _OURS:
+        raise UsageError(f"the header {name} belongs to the transfer itself")
+    if any(ord(c) < 0x20 or ord(c) == 0x7F for c in value) or len(value) > 8000:
+        raise UsageError(f"the value of the header {name} is not allowed")
+
+
+_OURS = {
+    "host",
+    "range",
+    "if-range",
+    "connection",
+    "transfer-encoding",
+    "content-length",
+    "accept-encoding",
+    "upgrade",
+    "te",
+    "expect",
+}

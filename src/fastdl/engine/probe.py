@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What registration needs to know about a source, from its first bytes; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.landing import judge_head
+from fastdl.engine.options import FetchOptions
+from fastdl.engine.resolve import resolve
+from fastdl.engine.result import Probe
+
+
+def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> Probe:
+    """Resolve *sources* and judge the image's head. Raises what ``fetch_sync`` would."""
+    found = resolve(sources, options, cancel)
+    try:
+        verdict = judge_head(found, options)
+        url, mirror = found.urls[found.first], found.mirrors[found.first]
+        return Probe(
+            url=url.display(),
+            size=found.size,
+            ranges=bool(mirror.ranges),
+            validators={
+                name: value
+                for name, value in (
+                    ("etag", mirror.etag),
+                    ("last_modified", mirror.last_modified),
+                )
+                if value
+            },
+            format=verdict.format,
+            virtual_size=verdict.virtual_size,
+            digests=found.digests.to_dict(),
+            pieces=(
+                {
+                    "algorithm": found.pieces.algorithm,
+                    "length": found.pieces.length,
+                    "count": found.pieces.count,
+                }
+                if found.pieces
+                else None
+            ),
+            mirrors=tuple(
+                {"url": u.display(), "priority": m.priority, "state": m.state}
+                for u, m in zip(found.urls, found.mirrors, strict=True)
+            ),
+            metalink=found.metalink,
+            safe=verdict.safe,
+            reasons=tuple(verdict.reasons),
+            warnings=tuple(w for w in found.warnings if "integrity none" not in w),
+        )
+    finally:
+        found.close()

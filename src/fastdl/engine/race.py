@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of several mirrors answers first: the next one is asked when the last is slow."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from fastdl.core.net import Stream
+from fastdl.engine.cancel import Cancel
+from fastdl.errors import FastdlError, InternalError
+
+Attempt = Callable[[int, Cancel], tuple[Stream, bytes]]
+
+
+def first_answer(
+    order: Sequence[int], attempt: Attempt, cancel: Cancel, patience_s: float
+) -> tuple[int, tuple[Stream, bytes], dict[int, FastdlError]]:
+    """Run *attempt* for one index after the other until one has answered.
+
+    The next one starts when the last has failed or *patience_s* seconds have passed; losers
+    are cancelled. Returns (index, answer, failures so far); raises the first mirror's error
+    where all have failed.
+    """
+    answers: queue.SimpleQueue[tuple[int, tuple[Stream, bytes] | BaseException]] = (
+        queue.SimpleQueue()
+    )
+    wakes: dict[int, Cancel] = {}
+    threads: list[threading.Thread] = []
+    failed: dict[int, FastdlError] = {}
+    left = list(order)
+
+    def work(index: int, wake: Cancel) -> None:
+        try:
+            answers.put((index, attempt(index, wake)))
+        except BaseException as exc:  # noqa: BLE001 - handed to the caller's thread
+            answers.put((index, exc))
+
+    def start() -> None:
+        index = left.pop(0)
+        wakes[index] = Cancel()
+        thread = threading.Thread(target=work, args=(index, wakes[index]), daemon=True)
+        threads.append(thread)
+        thread.start()
+
+    def stop_all() -> None:
+        for wake in wakes.values():
+            wake.cancel()
+
+    with cancel.stops(stop_all):
+        start()
+        won: tuple[int, tuple[Stream, bytes]] | None = None
+        while won is None:
+            try:
+                index, answer = answers.get(timeout=patience_s if left else 0.2)
+            except queue.Empty:
+                cancel.check()
+                if left:
+                    start()
+                continue
+            if isinstance(answer, tuple):
+                won = (index, answer)
+            elif isinstance(answer, FastdlError):
+                cancel.check()
+                failed[index] = answer
+                if left:
+                    start()
+                elif len(failed) == len(order):
+                    raise failed[order[0]]
+            else:
+                raise InternalError("a probe failed unexpectedly") from answer
+    for index, wake in wakes.items():
+        if index != won[0]:
+            wake.cancel()
+    for thread in threads:
+        thread.join()
+    while not answers.empty():  # a second mirror answered in the same moment
+        _, late = answers.get()
+        if isinstance(late, tuple):
+            late[0].close()
+    return won[0], won[1], failed

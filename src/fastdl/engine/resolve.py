@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RESOLVE: who has these bytes, how many, and which digests prove them.
+
+The first request is a ranged GET that answers everything at once; its open answer and the
+bytes read so far go on into the transfer, nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastdl.core.net import Mirror, Net, Stream
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.options import FetchOptions
+from fastdl.errors import (
+    FastdlError,
+    HttpStatusError,
+    MetalinkError,
+    NetError,
+    PolicyError,
+    SizeError,
+    TrustError,
+    UsageError,
+)
+from fastdl.model.digest import DigestSet, DigestSource
+from fastdl.model.url import Url
+from fastdl.sources.locate import make_mirror
+from fastdl.sources.metalink import (
+    Metalink,
+    Pieces,
+    is_metalink_media_type,
+    parse_metalink,
+)
+
+MAX_DOCUMENT = 8 << 20
+HEAD_BYTES = 64 << 10
+"""Read before the transfer starts: enough for every format's magic but an ISO's."""
+FIRST_RANGE = 1 << 20
+HEDGE_PROBE_S = 0.4
+RETRY_AFTER_MAX_S = 600
+MAX_MIRRORS = 64
+
+
+@dataclass(slots=True, kw_only=True)
+class Resolved:
+    """The answer. *urls* and *mirrors* run in parallel; *stream* is open on ``mirrors[first]``."""
+
+    net: Net
+    urls: list[Url] = field(default_factory=list)
+    mirrors: list[Mirror] = field(default_factory=list)
+    size: int | None = None
+    digests: DigestSet = field(default_factory=DigestSet)
+    pieces: Pieces | None = None
+    head: bytes = b""
+    stream: Stream | None = None
+    first: int = -1
+    metalink: bool = False
+    from_class: int | None = None
+    content_type: str | None = None
+    failed_verification: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def provable(self) -> bool:
+        """Whether bytes of different origins may be joined."""
+        return len(self.digests) > 0 or self.pieces is not None
+
+    def close(self) -> None:
+        """Drop the open answer, where nobody took it."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+
+def make_net(options: FetchOptions) -> Net:
+    """Trust, proxy, time limits and address policy as the core takes them."""
+    anchors = list(options.anchors)
+    if options.cacert is not None:
+        try:
+            anchors.append(Path(options.cacert).read_text("utf-8", "replace"))
+        except OSError as exc:
+            raise TrustError(
+                f"the certificates in {options.cacert} cannot be read: {exc.strerror}"
+            ) from None
+    for path in (options.cert, options.key):
+        if path is not None and not Path(path).is_file():
+            raise TrustError(f"the client certificate or key {path} cannot be read")
+    return Net(
+        connect_timeout=options.connect_timeout,
+        stall_timeout=options.stall_timeout,
+        follow_redirects=options.follow_redirects,
+        strict=options.policy == "strict",
+        allowed_cidrs=options.allowed_cidrs,
+        anchors=anchors,
+        cert=options.cert,
+        key=options.key,
+        proxy=options.proxy,
+    )
+
+
+def resolve(
+    sources: Sequence[str], options: FetchOptions, cancel: Cancel, *, struck: Sequence[str] = ()
+) -> Resolved:
+    """Find mirrors, size, digests and the first bytes. *struck*: URLs that are not to be used."""
+    if not sources:
+        raise UsageError("at least one source is needed")
+    urls = [Url.parse(text) for text in sources]
+    out = Resolved(net=make_net(options))
+    if options.checksum is not None:
+        out.digests.add(options.checksum, DigestSource.USER)
+    try:
+        plain = [url for url in urls if not url.is_metalink_name()]
+        for url in urls:
+            if url.is_metalink_name():
+                _take_metalink(out, url, options, cancel)
+        for url in plain:
+            mirror = make_mirror(
+                url,
+                headers=options.headers,
+                priority=1,
+                max_connections=options.max_connections_per_origin,
+            )
+            _add(out, url, mirror)
+        for index, url in enumerate(out.urls):
+            if url.display() in struck:
+                out.mirrors[index].strike("it was found to be bad before")
+        _open_first(out, options, cancel)
+        if _is_metalink_answer(out):
+            _follow_metalink_answer(out, options, cancel)
+        else:
+            _learn_from_head(out, options, cancel)
+        _check_policy(out, options)
+    except BaseException:
+        out.close()
+        raise
+    return out
+
+
+def _add(out: Resolved, url: Url, mirror: Mirror) -> None:
+    shown = [u.request_text() for u in out.urls]
+    if url.request_text() not in shown and len(out.mirrors) < MAX_MIRRORS:
+        out.urls.append(url)
+        out.mirrors.append(mirror)
+
+
+# ---- metalinks ---------------------------------------------------------------
+
+
+def _read_all(stream: Stream, head: bytes, limit: int) -> bytes:
+    """The rest of a small document, asked for on until its end."""
+    parts, have = [head], len(head)
+    while True:
+        data = stream.read(1 << 16)
+        if not data:
+            total = stream.mirror.total
+            if total is None or have >= total:
+                return b"".join(parts)
+            stream.begin(have, min(total, limit + 1) - have)
+            continue
+        parts.append(data)
+        have += len(data)
+        if have > limit:
+            raise MetalinkError(f"the metalink is larger than {limit >> 20} MiB", phase="resolve")
+
+
+def _take_metalink(out: Resolved, url: Url, options: FetchOptions, cancel: Cancel) -> None:
+    mirror = make_mirror(url, headers=options.headers)
+    stream, head = _open(out.net, mirror, url, options, cancel)
+    try:
+        data = _read_all(stream, head, MAX_DOCUMENT)
+        peer = stream.peer_class if url.is_http else None
+    finally:
+        stream.close()
+    document = parse_metalink(data, base_url=url, file_name=options.metalink_file)
+    _merge(out, document, url, peer, options)
+
+
+def _merge(
+    out: Resolved, document: Metalink, url: Url, peer: int | None, options: FetchOptions
+) -> None:
+    """Take the document's mirrors, size and digests in; contradictions are errors."""
+    out.metalink = True
+    out.from_class = peer
+    out.warnings.extend(document.warnings)
+    if document.size is not None:
+        if out.size is not None and out.size != document.size:
+            raise SizeError("two metalinks give different sizes", phase="resolve")
+        out.size = document.size
+    for digest in document.digests:
+        out.digests.add(digest, DigestSource.METALINK)
+    out.pieces = out.pieces or document.pieces
+    strong = any(d.strength == "strong" for d in out.digests) or (
+        out.pieces is not None and out.pieces.algorithm not in ("md5", "sha-1")
+    )
+    for entry in document.mirrors:
+        where = Url.parse(entry.url)
+        if url.scheme == "https" and where.scheme == "http" and not strong:
+            out.warnings.append(
+                f"{where.display()} is not used: an https metalink leads to http without a "
+                "strong digest"
+            )
+            continue
+        # The operator's headers are for what the operator typed: same origin only.
+        headers = options.headers if where.origin == url.origin else ()
+        most = min(
+            entry.maxconnections or options.max_connections_per_origin,
+            options.max_connections_per_origin,
+        )
+        try:
+            mirror = make_mirror(
+                where,
+                headers=headers,
+                priority=entry.priority,
+                max_connections=most,
+                linked_from=peer if url.is_http else None,
+            )
+        except FastdlError as exc:
+            out.warnings.append(f"{where.display()} is not used: {exc.message}")
+            continue
+        _add(out, where, mirror)
+    if not out.mirrors:
+        raise PolicyError("the metalink leaves no mirror that may be used", phase="resolve")
+
+
+def _is_metalink_answer(out: Resolved) -> bool:
+    return not out.metalink and is_metalink_media_type(out.content_type)
+
+
+def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
+    """A plain URL answered with a metalink: the media type says so."""
+    url, stream = out.urls[out.first], out.stream
+    if stream is None:
+        raise MetalinkError("the metalink's answer is gone", phase="resolve")
+    data = _read_all(stream, out.head, MAX_DOCUMENT)
+    peer = stream.peer_class
+    out.close()
+    out.urls.clear()
+    out.mirrors.clear()
+    out.size = None
+    out.head = b""
+    _merge(out, parse_metalink(data, base_url=url, file_name=options.metalink_file), url, peer,
+           options)
+    _open_first(out, options, cancel)
+    if is_metalink_media_type(out.content_type):
+        raise MetalinkError("a metalink leads to another metalink", phase="resolve")
+    _learn_from_head(out, options, cancel)
+
+
+# ---- the first answer --------------------------------------------------------
+
+
+def _backoff(attempt: int, retry_after: int | None) -> float:
+    return max(min(0.2 * 2**attempt, 8.0), float(retry_after or 0))
+
+
+def _open(
+    net: Net, mirror: Mirror, url: Url, options: FetchOptions, cancel: Cancel
+) -> tuple[Stream, bytes]:
+    """A stream at offset 0 with its first bytes; temporary failures are retried."""
+    stream = Stream(net, mirror, cancel.wake)
+    for attempt in range(options.retry + 1):
+        try:
+            stream.begin(0, FIRST_RANGE)
+            return stream, _read_head(stream)
+        except FastdlError as exc:
+            exc.phase = exc.phase or "resolve"
+            exc.origin = url.display()
+            after = stream.retry_after
+            last = attempt == options.retry
+            again = isinstance(exc, NetError) or (
+                isinstance(exc, HttpStatusError) and exc.retryable
+            )
+            cancel.check()
+            if last or not again or (after or 0) > RETRY_AFTER_MAX_S:
+                stream.close()
+                raise
+            _sleep(_backoff(attempt, after), cancel)
+    raise AssertionError("unreachable")
+
+
+def _sleep(seconds: float, cancel: Cancel) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        cancel.check()
+        time.sleep(min(left, 0.1))
+
+
+def _read_head(stream: Stream) -> bytes:
+    parts, have = [], 0
+    while have < HEAD_BYTES:
+        data = stream.read(HEAD_BYTES - have)
+        if not data:
+            break
+        parts.append(data)
+        have += len(data)
+    return b"".join(parts)
+
+
+def _open_first(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
+    """Open the best mirror; the next one is asked too where the first is slow to answer."""
+    order = sorted(
+        (i for i in range(len(out.mirrors)) if out.mirrors[i].state == "ok"),
+        key=lambda i: out.mirrors[i].priority,
+    )
+    if not order:
+        raise NetError("no usable mirror is left", phase="resolve")
+    if len(order) == 1:
+        out.stream, out.head = _open(
+            out.net, out.mirrors[order[0]], out.urls[order[0]], options, cancel
+        )
+        _use(out, order[0])
+        return
+    from fastdl.engine.race import first_answer  # noqa: PLC0415 - threads only where needed
+
+    def attempt(index: int, wake: Cancel) -> tuple[Stream, bytes]:
+        return _open(out.net, out.mirrors[index], out.urls[index], options, wake)
+
+    index, (out.stream, out.head), failed = first_answer(order, attempt, cancel, HEDGE_PROBE_S)
+    for other, exc in failed.items():
+        if not exc.retryable:
+            out.mirrors[other].strike(exc.message)
+        out.warnings.append(f"{out.urls[other].display()}: {exc.message}")
+    _use(out, index)
+
+
+def _use(out: Resolved, index: int) -> None:
+    out.first = index
+    assert out.stream is not None
+    total = out.mirrors[index].total
+    if total is not None and out.size is not None and total != out.size:
+        raise SizeError(
+            f"{out.urls[index].display()} has {total} bytes, the metalink says {out.size}",
+            phase="resolve",
+        )
+    if out.size is None:
+        out.size = total
+    _, headers = out.stream.head()
+    for name, value in headers:
+        if name == "content-type":
+            out.content_type = value
+
+
+def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
+    """Mirrors and digests that the origin's own header fields offer (RFC 6249, RFC 9530)."""
+    stream, url = out.stream, out.urls[out.first]
+    if stream is None or not url.is_http:
+        return
+    _, headers = stream.head()
+    names = {name for name, _ in headers}
+    if not names & {"link", "digest", "repr-digest"}:
+        return
+    from fastdl.sources.discovery import discover  # noqa: PLC0415 - rare
+
+    found = discover(headers, base_url=out.mirrors[out.first].final_url or url)
+    out.warnings.extend(found.warnings)
+    for digest, source in found.digests:
+        out.digests.add(digest, source)
+    peer = stream.peer_class
+    if not out.metalink:
+        for where in found.metalinks[:1]:
+            with contextlib.suppress(FastdlError):  # an offer, not a must
+                _merge_described(out, Url.parse(where), peer, options, cancel)
+    for entry in found.mirrors:
+        where_url = Url.parse(entry.url)
+        if url.scheme == "https" and where_url.scheme == "http" and (
+            out.digests.integrity() != "strong"
+        ):
+            continue
+        with contextlib.suppress(FastdlError):
+            mirror = make_mirror(
+                where_url,
+                priority=entry.priority,
+                max_connections=1,  # RFC 6249, 6: one request at a time to each mirror
+                linked_from=peer,
+            )
+            _add(out, where_url, mirror)
+
+
+def _merge_described(
+    out: Resolved, url: Url, peer: int, options: FetchOptions, cancel: Cancel
+) -> None:
+    """A metalink that a Link field names: its pieces and mirrors help, its absence does not hurt."""
+    mirror = make_mirror(url, linked_from=peer)
+    stream, head = _open(out.net, mirror, url, options, cancel)
+    try:
+        document = parse_metalink(_read_all(stream, head, MAX_DOCUMENT), base_url=url)
+    finally:
+        stream.close()
+    if document.size is None or document.size == out.size:
+        _merge(out, document, url, stream_class(peer), options)
+    else:
+        out.warnings.append(f"{url.display()} describes another size: it is not used")
+
+
+def stream_class(peer: int) -> int:
+    """Mirrors of a described-by metalink are judged like the origin's own links."""
+    return peer
+
+
+def _check_policy(out: Resolved, options: FetchOptions) -> None:
+    if options.require_checksum and out.digests.integrity() == "none":
+        raise PolicyError(
+            "no checksum is known and --require-checksum asks for one", phase="resolve"
+        )
+    if out.digests.integrity() == "none":
+        out.warnings.append("no checksum is known: the bytes are not verified (integrity none)")

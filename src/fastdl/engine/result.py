@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a transfer and a probe report when they are done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorReport:
+    """One mirror's share. *url* shows neither userinfo nor query values.
+
+    state   ok, struck (it lied or failed for good) or unused
+    reason  why it was struck
+    """
+
+    url: str
+    bytes: int
+    requests: int
+    errors: int
+    state: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A finished transfer: verified as far as could be, durable and published.
+
+    Sizes in bytes; *stages* are busy seconds, summed over threads.
+    *integrity*  strong: a strong digest from outside the origin matched; weak: only an MD5 or
+                 SHA-1, or one that the origin itself sent; none: nothing to compare with
+    *bottleneck* what the transfer waited for most: network, hash, decode, write or flush
+    """
+
+    target: str
+    source_bytes: int
+    target_bytes: int
+    fetched_bytes: int
+    resumed_bytes: int
+    digests: dict[str, str]
+    integrity: str
+    format: str
+    seconds: float
+    stages: dict[str, float]
+    bottleneck: str
+    mirrors: tuple[MirrorReport, ...]
+    warnings: tuple[str, ...]
+    virtual_size: int | None = None
+    already_present: bool = False
+    landing: str = "same"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of ``fastdl get --json``."""
+        out = asdict(self)
+        out["mirrors"] = [asdict(m) for m in self.mirrors]
+        out["warnings"] = list(self.warnings)
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What is known about a source without having fetched it."""
+
+    url: str
+    size: int | None
+    ranges: bool
+    validators: dict[str, str]
+    format: str
+    virtual_size: int | None
+    digests: dict[str, str]
+    pieces: dict[str, Any] | None
+    mirrors: tuple[dict[str, Any], ...]
+    metalink: bool
+    safe: bool | None = None
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of ``fastdl probe --json``."""
+        out = asdict(self)
+        for name in ("mirrors", "warnings", "reasons"):
+            out[name] = list(out[name])
+        return out
