@@ -165,7 +165,7 @@ _ODD = [0, 1, 2, 3, 7, 8, 9, 21, 22, 63, 64, 104, 105, 511, 512, 513, 65536, 2**
 
 def table_offsets(data: bytes) -> tuple[list[int], list[int]]:
     """File offsets of the L1 entries and of all L2 entries of a valid image."""
-    bits, size = struct.unpack_from(">IQ", data, 20)
+    (bits,) = struct.unpack_from(">I", data, 20)
     l1_size, l1 = struct.unpack_from(">IQ", data, 36)
     l1_at = [l1 + 8 * i for i in range(l1_size)]
     l2_at: list[int] = []
@@ -173,7 +173,9 @@ def table_offsets(data: bytes) -> tuple[list[int], list[int]]:
         (entry,) = struct.unpack_from(">Q", data, at)
         table = entry & 0x00FFFFFFFFFFFE00
         if table:
-            l2_at += [table + 8 * i for i in range((1 << bits) // 8) if table + 8 * i + 8 <= len(data)]
+            l2_at += [
+                table + 8 * i for i in range((1 << bits) // 8) if table + 8 * i + 8 <= len(data)
+            ]
     return l1_at, l2_at
 
 

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
+from fastdl.model.image import Format, ImageInfo, Reader
+
+class NeedMore(Exception):
+    """The header is longer than the bytes given; ``length`` bytes are needed."""
+
+    length: int
+
+class Qcow2:
+    """One qcow2 image that is being judged: header first, then the tables it asks for.
+
+    Raises FormatError, UnsafeImageError or LimitError where the image is refused, NeedMore
+    where *head* is too short. *file_size* may be None while it is not known.
+    """
+
+    def __init__(
+        self,
+        head: bytes,
+        file_size: int | None,
+        *,
+        max_virtual_size: int | None = None,
+        max_map_bytes: int | None = None,
+        allow_snapshots: bool = False,
+    ) -> None: ...
+    def need(self, start: int = 0) -> tuple[int, int] | None:
+        """The first (offset, length) of wanted metadata at or behind *start*."""
+
+    def feed(self, offset: int, data: bytes) -> None:
+        """Take the wanted parts out of *data*, the file's bytes at *offset*."""
+
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def virtual_size(self) -> int: ...
+    def info(self) -> dict[str, Any]: ...
+    def plain(self) -> list[tuple[int, int, int]]:
+        """(host, guest, length) of plain runs, by host offset."""
+
+    def compressed(self) -> list[tuple[int, int, int, int]]:
+        """(host, host length, guest, length) of compressed clusters, by host offset."""
+
+    def zeros(self) -> list[tuple[int, int]]:
+        """(guest, length) of what reads as zeros."""
+
+    def extents(self) -> list[tuple[int, int]]:
+        """(offset, length) of the file's ranges that guest bytes need."""
+
+def inspect_qcow2(
+    reader: Reader,
+    *,
+    max_virtual_size: int | None = None,
+    max_map_bytes: int | None = None,
+    allow_snapshots: bool = False,
+) -> ImageInfo:
+    """Judge header and tables of a qcow2 image; raises the refusal."""
+
+class Inflate:
+    """One streaming decoder: kind is gz, bz2, xz, zst or zip."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        max_output: int | None = None,
+        ratio_after: int | None = None,
+        max_ratio: int | None = None,
+    ) -> None: ...
+    def feed(self, data: bytes, limit: int) -> tuple[int, bytes]:
+        """Bytes consumed, and up to *limit* decoded bytes."""
+
+    def finish(self) -> None:
+        """FormatError unless the stream was complete."""
+
+def peek(fmt: Format, reader: Reader, length: int = ...) -> bytes:
+    """The first *length* decoded bytes of a compressed image (fewer where it is shorter)."""

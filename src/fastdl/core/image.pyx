@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Owners of one ``fdl_qcow2`` and one ``fdl_inflate``, and the judge of a qcow2 image."""
+from libc.stdint cimport uint64_t
+
+from fastdl.core cimport cfdl, cfdl_image
+from fastdl.core.error cimport check
+from fastdl.errors import FormatError
+from fastdl.model.image import HEAD_BYTES, Format, ImageInfo
+
+_READ_MAX = 1 << 20
+
+
+cdef class Qcow2:
+    cdef cfdl_image.fdl_qcow2 *_ptr  # OWNED: freed in __dealloc__
+
+    def __init__(self, const unsigned char[::1] head not None, file_size, *,
+                 max_virtual_size=None, max_map_bytes=None, bint allow_snapshots=False):
+        cdef cfdl.fdl_err err
+        cdef size_t need = 0
+        cdef uint64_t size = (cfdl_image.FDL_QCOW2_SIZE_UNKNOWN if file_size is None
+                              else file_size)
+        cdef cfdl_image.fdl_qcow2_policy policy
+        if self._ptr is not NULL:
+            raise ValueError("opened twice")
+        policy.max_virtual_size = max_virtual_size or 0
+        policy.max_map_bytes = max_map_bytes or 0
+        policy.allow_snapshots = allow_snapshots
+        check(cfdl_image.fdl_qcow2_open(&self._ptr, &head[0] if head.shape[0] else NULL,
+                                        <size_t> head.shape[0], size, &policy, &need, &err),
+              &err)
+        if need:
+            raise NeedMore(need)
+
+    def __dealloc__(self):
+        cfdl_image.fdl_qcow2_free(self._ptr)
+
+    def need(self, uint64_t start=0):
+        cdef uint64_t off, length
+        if not cfdl_image.fdl_qcow2_need(self._ptr, start, &off, &length):
+            return None
+        return off, length
+
+    def feed(self, uint64_t offset, const unsigned char[::1] data not None):
+        cdef cfdl.fdl_err err
+        cdef int rc = 0
+        cdef size_t n = <size_t> data.shape[0]
+        if n == 0:
+            return
+        cdef const unsigned char *p = &data[0]
+        with nogil:
+            rc = cfdl_image.fdl_qcow2_feed(self._ptr, offset, p, n, &err)
+        check(rc, &err)
+
+    @property
+    def ready(self):
+        return cfdl_image.fdl_qcow2_ready(self._ptr)
+
+    @property
+    def virtual_size(self):
+        return cfdl_image.fdl_qcow2_get_info(self._ptr).virtual_size
+
+    def info(self):
+        cdef const cfdl_image.fdl_qcow2_info *i = cfdl_image.fdl_qcow2_get_info(self._ptr)
+        facts = {
+            "version": i.version,
+            "cluster_size": i.cluster_size,
+            "compression": "zstd" if i.zstd else "zlib",
+            "extended_l2": bool(i.extended_l2),
+            "dirty": bool(i.dirty),
+            "snapshots": i.snapshots,
+        }
+        if cfdl_image.fdl_qcow2_ready(self._ptr):
+            facts["data_bytes"] = i.data_bytes
+            facts["compressed_bytes"] = i.compressed_bytes
+            facts["table_bytes"] = i.table_bytes
+            facts["tables_first"] = i.tables_end <= i.first_data
+            facts["needed_end"] = i.needed_end
+        return facts
+
+    def _whole(self):
+        if not cfdl_image.fdl_qcow2_ready(self._ptr):
+            raise ValueError("the tables are not complete")
+
+    def plain(self):
+        cdef cfdl_image.fdl_qcow2_entry e
+        cdef size_t i
+        self._whole()
+        runs = []
+        for i in range(cfdl_image.fdl_qcow2_plain_count(self._ptr)):
+            cfdl_image.fdl_qcow2_plain(self._ptr, i, &e)
+            runs.append((e.host, e.guest, e.len))
+        return runs
+
+    def compressed(self):
+        cdef cfdl_image.fdl_qcow2_entry e
+        cdef size_t i
+        self._whole()
+        clusters = []
+        for i in range(cfdl_image.fdl_qcow2_compressed_count(self._ptr)):
+            cfdl_image.fdl_qcow2_compressed(self._ptr, i, &e)
+            clusters.append((e.host, e.host_len, e.guest, e.len))
+        return clusters
+
+    def zeros(self):
+        cdef uint64_t off, length
+        self._whole()
+        runs = []
+        while cfdl_image.fdl_qcow2_zero_run(self._ptr, len(runs), &off, &length):
+            runs.append((off, length))
+        return [run for run in runs if run[1]]
+
+    def extents(self):
+        cdef uint64_t off = 0, length = 0
+        self._whole()
+        found = []
+        while cfdl_image.fdl_qcow2_next_extent(self._ptr, off + length, &off, &length):
+            found.append((off, length))
+        return found
+
+
+class NeedMore(Exception):
+    def __init__(self, length):
+        super().__init__(f"{length} bytes of the header are needed")
+        self.length = length
+
+
+def inspect_qcow2(reader, *, max_virtual_size=None, max_map_bytes=None, allow_snapshots=False):
+    options = {"max_virtual_size": max_virtual_size, "max_map_bytes": max_map_bytes,
+               "allow_snapshots": allow_snapshots}
+    try:
+        image = Qcow2(reader.read_at(0, HEAD_BYTES), reader.size, **options)
+    except NeedMore as more:
+        image = Qcow2(reader.read_at(0, more.length), reader.size, **options)
+    while (wanted := image.need()) is not None:
+        offset, length = wanted
+        # A part of a table is at most 512 KiB, so that each step gets on.
+        data = reader.read_at(offset, min(length, _READ_MAX))
+        if len(data) < min(length, _READ_MAX):
+            raise FormatError("qcow2: the file ends inside its tables", phase="decode")
+        image.feed(offset, data)
+    return ImageInfo(format=Format.QCOW2, virtual_size=image.virtual_size, details=image.info())
+
+
+cdef class Inflate:
+    cdef cfdl_image.fdl_inflate *_ptr  # OWNED: freed in __dealloc__
+
+    def __init__(self, str kind not None, *, max_output=None, ratio_after=None, max_ratio=None):
+        cdef cfdl.fdl_err err
+        cdef cfdl_image.fdl_inflate_limits limits
+        if self._ptr is not NULL:
+            raise ValueError("opened twice")
+        limits.max_output = max_output or 0
+        limits.ratio_after = ratio_after or 0
+        limits.max_ratio = max_ratio or 0
+        name = kind.encode("ascii")
+        check(cfdl_image.fdl_inflate_open(&self._ptr, cfdl_image.fdl_inflate_kind_of(name),
+                                          &limits, &err), &err)
+
+    def __dealloc__(self):
+        cfdl_image.fdl_inflate_free(self._ptr)
+
+    def feed(self, const unsigned char[::1] data not None, size_t limit):
+        cdef cfdl.fdl_err err
+        cdef int rc
+        cdef size_t consumed = 0, produced = 0, n = <size_t> data.shape[0]
+        cdef const unsigned char *p = &data[0] if n else <const unsigned char *> b""
+        cdef bytearray out = bytearray(limit)
+        cdef unsigned char[::1] view = out
+        if limit == 0:
+            raise ValueError("no room for output")
+        cdef unsigned char *o = &view[0]
+        with nogil:
+            rc = cfdl_image.fdl_inflate_feed(self._ptr, p, n, o, limit, &consumed, &produced,
+                                             &err)
+        check(rc, &err)
+        return consumed, bytes(view[:produced])
+
+    def finish(self):
+        cdef cfdl.fdl_err err
+        check(cfdl_image.fdl_inflate_finish(self._ptr, &err), &err)
+
+
+def peek(fmt, reader, length=HEAD_BYTES):
+    decoder = Inflate(str(fmt))
+    out, offset = b"", 0
+    while len(out) < length:
+        data = reader.read_at(offset, _READ_MAX)
+        used, more = decoder.feed(data, length - len(out))
+        offset += used
+        out += more
+        if not more and not used:
+            if len(data) == 0:
+                decoder.finish()
+            break
+    return out

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is a VMDK one file that names nothing outside itself?
+
+monolithicSparse and streamOptimized only (VMware Virtual Disk Format 5.0). The embedded
+descriptor is the dangerous part: a line of it can name any file of the host as the disk's
+content. So every line is understood, or the image is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Any
+
+from fastdl.errors import FormatError, UnsafeImageError
+from fastdl.model.image import Format, ImageInfo, Reader
+
+_SECTOR = 512
+_MAX_DESCRIPTOR = 64 * 1024
+_AT_END = 0xFFFFFFFFFFFFFFFF
+_FLAG_COMPRESSED = 1 << 16
+_FLAG_MARKERS = 1 << 17
+_CREATE_TYPES = {"monolithicSparse", "streamOptimized"}
+_EXTENT = re.compile(r'(RW|RDONLY) ([0-9]{1,16}) SPARSE "([^"]{1,255})"')
+_SETTING = re.compile(
+    r'([A-Za-z][A-Za-z0-9._]{0,63}) ?= ?(?:"([^"]{0,255})"|([0-9a-zA-Z.-]{1,64}))'
+)
+_KNOWN = {"version", "encoding", "cid", "parentcid", "isnativesnapshot", "createtype"}
+
+
+def _bad(what: str) -> FormatError:
+    return FormatError(what, phase="decode")
+
+
+def _unsafe(what: str) -> UnsafeImageError:
+    return UnsafeImageError(what, phase="decode")
+
+
+def _header(block: bytes) -> dict[str, Any]:
+    names = ("version", "flags", "capacity", "grain", "desc_at", "desc_len", "gtes", "rgd", "gd",
+             "overhead", "unclean", "line_ends", "compression")  # fmt: skip
+    return dict(zip(names, struct.unpack_from("<IIQQQQIQQQB4sH", block, 4), strict=True))
+
+
+def inspect_vmdk(reader: Reader) -> ImageInfo:
+    """Judge a VMDK by its header, its footer and every line of its descriptor."""
+    block = reader.read_at(0, _SECTOR)
+    if not block.startswith(b"KDMV"):
+        raise _unsafe("vmdk: a descriptor file or an old format: its data lies in other files")
+    if len(block) < _SECTOR:
+        raise _bad("vmdk: header cut off")
+    head = _header(block)
+    if head["version"] not in (1, 2, 3):
+        raise _bad("vmdk: unknown version")
+    if head["line_ends"] != b"\n \r\n":
+        raise _bad("vmdk: the file was damaged by a text transfer")
+    if (
+        head["gtes"] != 512
+        or not 8 <= head["grain"] <= 2**20
+        or head["grain"] & (head["grain"] - 1)
+    ):
+        raise _bad("vmdk: impossible grain size")
+    size = head["capacity"] * _SECTOR
+    if size == 0 or size > 2**63 - 1:
+        raise _bad("vmdk: impossible virtual size")
+    if bool(head["flags"] & _FLAG_COMPRESSED) != (head["compression"] == 1) or (
+        head["compression"] > 1
+    ):
+        raise _bad("vmdk: unknown compression")
+    if head["gd"] == _AT_END:
+        head = _footer(reader, block, head)
+    _directory(reader, head)
+    kind = _descriptor(reader, head)
+    if (kind == "streamOptimized") != bool(head["flags"] & _FLAG_MARKERS):
+        raise _bad("vmdk: descriptor and header disagree about the kind of file")
+    return ImageInfo(format=Format.VMDK, virtual_size=size, details={"subformat": kind})
+
+
+def _footer(reader: Reader, header: bytes, head: dict[str, Any]) -> dict[str, Any]:
+    """The header's second copy, 1024 bytes before the end: only the directory may differ."""
+    if reader.size < 4 * _SECTOR:
+        raise _bad("vmdk: no footer")
+    footer = reader.read_at(reader.size - 2 * _SECTOR, _SECTOR)
+    if footer[:4] != b"KDMV" or footer[:56] != header[:56] or footer[72:79] != header[72:79]:
+        raise _unsafe("vmdk: header and footer disagree")
+    found = _header(footer)
+    if found["gd"] == _AT_END:
+        raise _bad("vmdk: no grain directory")
+    return {**head, "gd": found["gd"]}
+
+
+def _directory(reader: Reader, head: dict[str, Any]) -> None:
+    """The grain directory and every grain table lie in the file."""
+    span = head["grain"] * head["gtes"]
+    tables = -(-head["capacity"] // span)
+    at = head["gd"] * _SECTOR
+    if at < _SECTOR or tables * 4 > 32 * 1024 * 1024 or at + tables * 4 > reader.size:
+        raise _bad("vmdk: the grain directory lies outside the file")
+    entries = struct.unpack(f"<{tables}I", reader.read_at(at, tables * 4))
+    if any(entry * _SECTOR + head["gtes"] * 4 > reader.size for entry in entries):
+        raise _bad("vmdk: a grain table lies outside the file")
+
+
+def _descriptor(reader: Reader, head: dict[str, Any]) -> str:
+    """The createType of a descriptor whose every line is harmless."""
+    at, length = head["desc_at"] * _SECTOR, head["desc_len"] * _SECTOR
+    if at < _SECTOR or not 0 < length <= _MAX_DESCRIPTOR or at + length > reader.size:
+        raise _bad("vmdk: no embedded descriptor")
+    text, _, rest = reader.read_at(at, length).partition(b"\0")
+    if any(rest):
+        raise _unsafe("vmdk: something is hidden behind the descriptor")
+    try:
+        lines = text.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise _bad("vmdk: the descriptor is no text") from None
+    settings: dict[str, str] = {}
+    extents = 0
+    for line in (raw.strip() for raw in lines):
+        if not line or line.startswith("#"):
+            continue
+        extent = _EXTENT.fullmatch(line)
+        if extent:
+            _judge_extent(extent, head)
+            extents += 1
+            continue
+        _take_setting(line, settings)
+    if extents != 1:
+        raise _unsafe("vmdk: not exactly one extent")
+    if settings.get("parentcid", "ffffffff").lower() != "ffffffff":
+        raise _unsafe("vmdk: the descriptor names a parent")
+    kind = settings.get("createtype", "")
+    if kind not in _CREATE_TYPES:
+        raise _unsafe("vmdk: only monolithicSparse and streamOptimized are accepted")
+    return kind
+
+
+def _judge_extent(extent: re.Match[str], head: dict[str, Any]) -> None:
+    name = extent[3]
+    if "/" in name or "\\" in name or name in (".", ".."):
+        raise _unsafe("vmdk: an extent names another file")
+    if int(extent[2]) != head["capacity"]:
+        raise _bad("vmdk: extent and header disagree about the size")
+
+
+def _take_setting(line: str, settings: dict[str, str]) -> None:
+    setting = _SETTING.fullmatch(line)
+    if setting is None:
+        raise _unsafe("vmdk: a line of the descriptor is not understood")
+    key = setting[1].lower()
+    if key not in _KNOWN and not key.startswith("ddb."):
+        raise _unsafe("vmdk: a setting of the descriptor is not understood")
+    if key in settings:
+        raise _unsafe("vmdk: the descriptor says the same thing twice")
+    settings[key] = setting[2] if setting[2] is not None else setting[3]
