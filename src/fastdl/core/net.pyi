@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Sequence
+from typing import final
+
+KINDS: dict[str, int]
+RANGES: dict[int, bool | None]
+STATES: dict[int, str]
+LOCAL_CLASS: int
+
+@final
+class Net:
+    """What all connections of a job share; times in seconds, *anchors* are PEM texts."""
+
+    def __new__(
+        cls,
+        *,
+        connect_timeout: float,
+        stall_timeout: float,
+        follow_redirects: bool,
+        strict: bool,
+        allowed_cidrs: Sequence[str] = (),
+        system_trust: bool = True,
+        anchors: Sequence[str] = (),
+        cert: str | None = None,
+        key: str | None = None,
+        proxy: str | None = None,
+    ) -> Net: ...
+
+@final
+class Cancel:
+    """A bell that another thread may ring, any number of times."""
+
+    def cancel(self) -> None: ...
+
+@final
+class Mirror:
+    """One place that has the bytes, and what was learned about it; *kind* is one of KINDS."""
+
+    def __new__(
+        cls,
+        kind: str,
+        url: str,
+        *,
+        headers: str | None = None,
+        priority: int = 999999,
+        max_connections: int = 1,
+        linked: bool = False,
+        from_class: int = ...,
+        fd: int = -1,
+    ) -> Mirror: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def pinned(self) -> bool: ...
+    @property
+    def final_url(self) -> str | None: ...
+    @property
+    def etag(self) -> str: ...
+    @property
+    def last_modified(self) -> str: ...
+    @property
+    def total(self) -> int | None: ...
+    @property
+    def ranges(self) -> bool | None: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def reason(self) -> str:
+        """Why it is not used any more, "" where it is."""
+
+    @property
+    def error_code(self) -> int:
+        """Exit code of its last error, 0 for none."""
+
+    def limit(self, max_connections: int) -> None: ...
+    def strike(self, reason: str) -> None:
+        """Leave it out of the next job."""
+
+    def rest(self) -> None:
+        """Forget what a job learned about its speed and failures, for the next one."""
+
+@final
+class Stream:
+    """Bytes of one mirror from an offset on. One thread at a time."""
+
+    @property
+    def net(self) -> Net: ...
+    @property
+    def mirror(self) -> Mirror: ...
+    @property
+    def cancel(self) -> Cancel: ...
+    def __new__(cls, net: Net, mirror: Mirror, cancel: Cancel) -> Stream: ...
+    def begin(self, offset: int, length: int | None = None) -> None: ...
+    def head(self) -> tuple[int, list[tuple[str, str]]]:
+        """(status, [(lower-case name, value)]) of the last answer; (0, []) without HTTP."""
+
+    def read(self, size: int) -> bytes:
+        """1..size bytes, b"" at the end of the answer."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def end(self) -> int | None: ...
+    @property
+    def whole(self) -> bool: ...
+    @property
+    def retry_after(self) -> int | None: ...
+    @property
+    def peer_class(self) -> int: ...
+    def close(self) -> None: ...
