@@ -183,8 +183,10 @@ class CertificateSync:
             # What was never wanted here and is not here leaves no trace.
             if not wants[id_].settled and (present[id_] or wants[id_].link is not None)
         }
+        new = [id_ for id_ in (*settled, *todo.install) if wants[id_].link is None]
+        await certs.link(tx, row.id, new)
         if settled:
-            await certs.settle(tx, row.id, settled, present=present, now=now)
+            await certs.settle(tx, row.id, settled, now=now)
         if todo.empty:
             return None
         install, remove = todo.install[:INSTALL_MAX], todo.remove[:REMOVE_MAX]
@@ -206,7 +208,11 @@ class CertificateSync:
                 remove=tuple(wants[id_].cert.alias for id_ in remove),
             ),
             context={
-                id_: [wants[id_].rev, wants[id_].cert.alias, present[id_]]
+                id_: [
+                    wants[id_].rev,
+                    wants[id_].cert.alias,
+                    wants[id_].cert.sha256 if present[id_] else None,
+                ]
                 for id_ in (*install, *remove)
             },
         )
@@ -229,8 +235,8 @@ class CertificateSync:
             )
             if row is None:
                 return None
-            outcomes, present = _outcomes(loads(row.context), done, result.failure, name)
-            await certs.settle(tx, host, outcomes, present=present, now=now)
+            outcomes = _outcomes(loads(row.context), done, result.failure, name)
+            await certs.settle(tx, host, outcomes, now=now)
             if done:
                 await hosts_table.store_keystore(tx, host, done.certificates)
             return {
@@ -276,25 +282,33 @@ def _outcomes(
     done: m.CertificatesDone | None,
     failure: m.Failure | None,
     host_name: str,
-) -> tuple[dict[str, tuple[int, str, str]], dict[str, bool]]:
-    """Return (certificate id → (revision, status, detail), certificate id → wanted there)."""
+) -> dict[str, tuple[int, str, str]]:
+    """Return certificate id → (revision, status, detail).
+
+    *context* maps the id to (revision, alias, fingerprint wanted or None). A success counts
+    only where the keystore that the host reports afterwards bears it out.
+    """
     by_alias = {o.alias.casefold(): o.failure for o in done.outcomes} if done else {}
+    held = {c.alias.casefold(): c.sha256 for c in done.certificates} if done else {}
     outcomes: dict[str, tuple[int, str, str]] = {}
-    for id_, (rev, alias, present) in context.items():
-        if done is not None and alias.casefold() in by_alias:
-            problem = by_alias[alias.casefold()]
-            reason = problem.message if problem else None
-        elif failure is not None:
+    for id_, (rev, alias, sha256) in context.items():
+        folded = alias.casefold()
+        reason: str | None = None
+        if failure is not None:
             reason = failure.message
-        else:
+        elif folded not in by_alias:
             reason = "the host gave no outcome for this alias"
+        elif (problem := by_alias[folded]) is not None:
+            reason = problem.message
+        elif held.get(folded) != sha256:
+            reason = "the host says that it succeeded, but its keystore shows otherwise"
         if reason is None:
-            outcomes[id_] = (rev, UPLOADED if present else REVOKED, "")
+            outcomes[id_] = (rev, UPLOADED if sha256 else REVOKED, "")
             continue
-        verb = "added to" if present else "removed from"
+        verb = "added to" if sha256 else "removed from"
         detail = f"Certificate {alias} could not be {verb} host {host_name} due to: {reason}"
         outcomes[id_] = (rev, FAILED, detail)
-    return outcomes, {id_: bool(present) for id_, (_, _, present) in context.items()}
+    return outcomes
 
 
 def not_up(state: str) -> tuple[str, str]:

@@ -159,15 +159,12 @@ def java_date(moment: dt.datetime) -> str:
 
 def java_name(name: x509.Name) -> str:
     """Return *name* as Java prints a subject: last RDN first."""
-    parts = []
-    for rdn in reversed(list(name.rdns)):
-        parts.append(
-            " + ".join(
-                f"{_NAMES.get(a.oid.dotted_string, 'OID.' + a.oid.dotted_string)}={_quoted(a)}"
-                for a in rdn
-            )
-        )
-    return ", ".join(parts)
+    return ", ".join(" + ".join(map(_pair, rdn)) for rdn in reversed(list(name.rdns)))
+
+
+def _pair(attribute: x509.NameAttribute[Any]) -> str:
+    oid = attribute.oid.dotted_string
+    return f"{_NAMES.get(oid, 'OID.' + oid)}={_quoted(attribute)}"
 
 
 def _quoted(attribute: x509.NameAttribute[Any]) -> str:

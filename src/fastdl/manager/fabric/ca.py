@@ -65,6 +65,16 @@ class Authority:
 
     def server_context(self) -> ssl.SSLContext:
         """Return the TLS context of the agent port, with a fresh server certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cadata=self.pem)
+        # Optional, because a host that enrols has none yet; /agent insists on it.
+        context.verify_mode = ssl.CERT_OPTIONAL
+        self.renew_server(context)
+        return context
+
+    def renew_server(self, context: ssl.SSLContext) -> None:
+        """Give *context* a fresh server certificate; connections that stand are not touched."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
             self.certificate.subject, self.key, "fastdl manager", key.public_key(),
@@ -72,13 +82,7 @@ class Authority:
         )  # fmt: skip
         chain = self.folder / "server.pem"
         _write_private(chain, _key_pem(key) + _pem(certificate).encode())
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(chain)
-        context.load_verify_locations(cadata=self.pem)
-        # Optional, because a host that enrols has none yet; /agent insists on it.
-        context.verify_mode = ssl.CERT_OPTIONAL
-        return context
 
 
 def open_authority(folder: Path) -> Authority:

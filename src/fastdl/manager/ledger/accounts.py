@@ -59,6 +59,11 @@ async def new_keys(tx: AsyncConnection, user: str) -> tuple[str, str]:
     return keys
 
 
+async def set_password(tx: AsyncConnection, user: str, password_hash: str) -> None:
+    """Give *user* a new password."""
+    await tx.execute(update(t).where(t.c.id == user).values(password_hash=password_hash))
+
+
 async def by_key(tx: AsyncConnection, api_key: str) -> Row[Any] | None:
     """Return the enabled user with this API key."""
     rows = await tx.execute(select(t).where(t.c.api_key == api_key, t.c.enabled.is_(True)))

@@ -150,10 +150,13 @@ async def desired(tx: AsyncConnection, hosts: Sequence[Row[Any]]) -> dict[str, d
         by_host[link.host][link.cert] = link
     open_ = {c for ls in by_host.values() for c, ln in ls.items() if ln.done_rev < ln.want_rev}
     rows = await tx.execute(
-        select(cert).where(
+        select(cert)
+        .where(
             cert.c.zone.in_({h.zone for h in hosts}),
             cert.c.live_alias.is_not(None) | cert.c.id.in_(open_),
         )
+        # A revocation must wait for a plan that reads the certificate as wanted, or precede it.
+        .with_for_update(read=True)
     )
     certs = list(rows)
     wants: dict[str, dict[str, HostWant]] = {}
@@ -205,7 +208,6 @@ async def settle(
     host_id: str,
     outcomes: Mapping[str, tuple[int, str, str]],
     *,
-    present: Mapping[str, bool],
     now: float,
 ) -> None:
     """Store what became of pushes: certificate id → (revision pushed, status, detail).
@@ -221,21 +223,7 @@ async def settle(
         row = known.get(id_)
         failures = (row.failures if row else 0) + 1 if status == FAILED else 0
         retry_at = now + retry_delay(failures) if failures else 0.0
-        if row is None:
-            await tx.execute(
-                insert(cert_host).values(
-                    cert=id_,
-                    host=host_id,
-                    want="present" if present[id_] else "absent",
-                    want_rev=max(rev, 1),
-                    done_rev=rev,
-                    status=status,
-                    detail=detail,
-                    failures=failures,
-                    retry_at=retry_at,
-                )
-            )
-        elif row.done_rev <= rev:
+        if row is not None and row.done_rev <= rev:
             await tx.execute(
                 update(cert_host)
                 .where(
@@ -251,6 +239,24 @@ async def settle(
                     retry_at=retry_at,
                 )
             )
+
+
+async def link(tx: AsyncConnection, host_id: str, ids: Iterable[str]) -> None:
+    """Note that a host is about to get certificates that nobody asked for on it by name, so
+    that a revocation that comes meanwhile finds it."""
+    new = [
+        {
+            "cert": id_,
+            "host": host_id,
+            "want": "present",
+            "want_rev": 1,
+            "status": SKIPPED,
+            "detail": "not pushed yet",
+        }
+        for id_ in ids
+    ]
+    if new:
+        await tx.execute(insert(cert_host), new)
 
 
 async def due_hosts(tx: AsyncConnection, *, now: float) -> list[str]:

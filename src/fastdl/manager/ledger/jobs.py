@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, case, delete, insert, select, tuple_, update
+from sqlalchemy import Row, case, delete, func, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.errors import ApiConflictError
 from fastdl.manager.ledger import slots
 from fastdl.manager.ledger.tables import attempt, host
 from fastdl.manager.ledger.tables import job as t
@@ -84,9 +85,14 @@ async def _submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> 
     live: dict[str, tuple[str, int]] = {}
     for start in range(0, len(singles), 500):
         found = await tx.execute(
-            select(t.c.single, t.c.id, t.c.rank).where(t.c.single.in_(singles[start : start + 500]))
+            select(t.c.single, t.c.id, t.c.rank, t.c.state).where(
+                t.c.single.in_(singles[start : start + 500])
+            )
         )
-        live |= {single: (id_, rank) for single, id_, rank in found}
+        for single, id_, rank, state in found:
+            if state == State.CANCELLING:
+                raise ApiConflictError("It is being cancelled at this moment: try again shortly")
+            live[single] = (id_, rank)
     ids, rows = [], []
     for job in new:
         if job.single and job.single in live:
@@ -407,6 +413,14 @@ async def save_percent(tx: AsyncConnection, percents: Mapping[str, int]) -> None
             .where(t.c.id.in_(list(percents)))
             .values(percent=case(dict(percents), value=t.c.id))
         )
+
+
+async def count_live(tx: AsyncConnection) -> dict[str, int]:
+    """Return how many live jobs are in each state."""
+    rows = await tx.execute(
+        select(t.c.state, func.count().label("n")).where(t.c.ended.is_(None)).group_by(t.c.state)
+    )
+    return {row.state: row.n for row in rows}
 
 
 async def prune(tx: AsyncConnection, *, before: float) -> int:

@@ -20,7 +20,8 @@ PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
 
 async def settings(tx: AsyncConnection) -> dict[str, str]:
     """Return the settings that were changed from their defaults."""
-    return dict(await tx.execute(select(setting)))
+    rows = await tx.execute(select(setting))
+    return {row.name: row.value for row in rows}
 
 
 async def set_setting(tx: AsyncConnection, name: str, value: str) -> None:

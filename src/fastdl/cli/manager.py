@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fastdl manager``: run the management server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+EPILOG = """examples:
+  fastdl manager --state /var/lib/fastdl/manager
+  fastdl manager --state DIR --listen 0.0.0.0:8080 --agent-listen 0.0.0.0:8250
+  fastdl manager --state DIR --database postgresql://fastdl@db.example/fastdl
+
+The first start writes DIR/admin.json (mode 0600): url, apikey, secretkey and password of the
+user admin. Every option can also stand in the file of --config (TOML, underscores for dashes)
+or in the environment as FASTDL_MANAGER_…; the command line wins, then the environment.
+Ctrl-C or SIGTERM stop it gracefully; hosts finish their work meanwhile and report it later."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "manager",
+        help="run the management server",
+        description="Run the management server: CloudStack's API for templates and certificates.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--state", metavar="DIR", help="where everything is kept")
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", help="API and page (default 127.0.0.1:8080)"
+    )
+    parser.add_argument(
+        "--agent-listen", metavar="HOST:PORT", help="agents (default 127.0.0.1:8250)"
+    )
+    parser.add_argument(
+        "--database", metavar="URL", help="postgresql://…; default: SQLite in the state folder"
+    )
+    parser.add_argument("--fabric", metavar="KIND", help="how hosts are reached (default: local)")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file with these keys")
+    parser.add_argument("--log-format", choices=("json", "text"), help="default: json")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), help="default: info"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal asks to stop."""
+    from fastdl.manager import config, logs  # noqa: PLC0415 - heavy, and other verbs start here
+
+    names = ("state", "listen", "agent_listen", "database", "fabric", "log_format", "log_level")
+    flags = {name: getattr(args, name) for name in names}
+    settings = config.load(flags, os.environ, args.config)
+    logs.set_up(style=settings.log_format, level=settings.log_level)
+
+    import uvloop  # noqa: PLC0415 - chosen here and nowhere else
+
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Any) -> None:
+    import asyncio  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    from fastdl.manager.service import running  # noqa: PLC0415
+    from fastdl.web.routes import add_routes  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask_to_stop(number: signal.Signals) -> None:
+        if stop.is_set():
+            loop.remove_signal_handler(number)  # a second one ends it the hard way
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask_to_stop, number)
+    async with running(settings, add_routes=add_routes) as manager:
+        notify("READY=1")
+        print(f"fastdl manager serves {manager.url}", flush=True)
+        await stop.wait()
+        notify("STOPPING=1")
+
+
+def notify(state: str) -> None:
+    """Tell systemd (Type=notify); nothing happens elsewhere."""
+    import socket  # noqa: PLC0415
+
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    target = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+        connection.connect(target)
+        connection.send(state.encode())

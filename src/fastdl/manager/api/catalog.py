@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What clients ask on the way: hypervisors, OS types, offerings, capabilities, listApis."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+from fastdl import __version__
+from fastdl.manager.api.spec import (
+    PAGING,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Listing,
+    Param,
+    Reply,
+    Single,
+)
+
+_OS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "ostypes.fastdl.internal")
+_CATEGORIES: Final = {
+    "Ubuntu": ("Ubuntu 20.04 LTS", "Ubuntu 22.04 LTS", "Ubuntu 24.04 LTS"),
+    "Debian": ("Debian GNU/Linux 11 (64-bit)", "Debian GNU/Linux 12 (64-bit)"),
+    "RedHat": ("Red Hat Enterprise Linux 8.0", "Red Hat Enterprise Linux 9.0"),
+    "RockyLinux": ("Rocky Linux 8", "Rocky Linux 9"),
+    "SUSE": ("SUSE Linux Enterprise Server 15 (64-bit)", "openSUSE Leap 15 (64-bit)"),
+    "FreeBSD": ("FreeBSD 13 (64-bit)", "FreeBSD 14 (64-bit)"),
+    "Windows": ("Windows Server 2022 (64-bit)", "Windows 11 (64-bit)"),
+    "Other": ("Other (64-bit)", "Other Linux (64-bit)", "Other PV (64-bit)"),
+}  # fmt: skip
+DEFAULT_OS: Final = "Other Linux (64-bit)"
+HYPERVISORS: Final = ("KVM", "XenServer", "VMware", "LXC", "BareMetal", "Ovm3", "Simulator")
+
+
+def _uuid(name: str) -> str:
+    return str(uuid.uuid5(_OS, name))
+
+
+OS_NAMES: Final = {_uuid(name): name for names in _CATEGORIES.values() for name in names}
+
+
+async def list_hypervisors(_call: Call) -> Reply:
+    """Several, of which KVM alone can download directly."""
+    return Listing("hypervisor", [{"name": name} for name in HYPERVISORS])
+
+
+async def list_os_types(call: Call) -> Reply:
+    """A usable choice of guest operating systems."""
+    word = (call.get("keyword") or call.get("description") or "").lower()
+    items = [
+        {
+            "id": _uuid(n),
+            "name": n,
+            "description": n,
+            "oscategoryid": _uuid(c),
+            "isuserdefined": False,
+        }
+        for c, names in _CATEGORIES.items()
+        for n in names
+        if word in n.lower()
+        and call.get("id") in {None, _uuid(n)}
+        and call.get("oscategoryid") in {None, _uuid(c)}
+    ]  # fmt: skip
+    first, size = call.page()
+    return Listing("ostype", items[first : first + size], len(items))
+
+
+async def list_os_categories(_call: Call) -> Reply:
+    """The families of guest operating systems."""
+    return Listing("oscategory", [{"id": _uuid(name), "name": name} for name in _CATEGORIES])
+
+
+async def nothing(_call: Call) -> Reply:
+    """An empty list: fastdl has none of these, and clients that ask go on."""
+    return Listing("", [])
+
+
+async def list_capabilities(call: Call) -> Reply:
+    """What this server can do, as clients ask before they start."""
+    settings = call.core.services.settings
+    return Single(
+        "capability",
+        {
+            "cloudstackversion": f"fastdl {__version__}",
+            "securitygroupsenabled": False,
+            "userpublictemplateenabled": True,
+            "dynamicrolesenabled": False,
+            "defaultuipagesize": 20,
+            "defaultpagesize": settings.whole("default.page.size"),
+        },
+    )
+
+
+async def list_apis(call: Call) -> Reply:
+    """Every command this user may call, from the declarations themselves."""
+    from fastdl.manager.api.registry import COMMANDS  # noqa: PLC0415 - the registry lists us too
+
+    items = [
+        describe(command)
+        for command in COMMANDS.values()
+        if (call.user.admin or not command.admin)
+        and (call.get("name") or command.name).lower() == command.name.lower()
+    ]
+    return Listing("api", items)
+
+
+def describe(command: Command) -> dict[str, Any]:
+    """Return a command as listApis shows it."""
+    return {
+        "name": command.name,
+        "description": command.text,
+        "since": command.since or None,
+        "isasync": command.is_async,
+        "related": command.related,
+        "params": [
+            {
+                "name": p.name,
+                "description": p.text,
+                "type": p.kind.value,
+                "length": p.length,
+                "required": p.required,
+                "related": "",
+            }
+            for p in command.params
+        ],
+        "response": [
+            {"name": f.name, "description": f.text, "type": f.type} for f in command.response
+        ],
+        "type": "",
+    }
+
+
+def _empty(name: str, text: str, *params: Param) -> Command:
+    return Command(name=name, text=text, handler=nothing, params=(*params, *PAGING))
+
+
+COMMANDS: Final = (
+    Command(
+        name="listApis",
+        text="List the commands this user may call",
+        handler=list_apis,
+        params=(Param("name", text="one command"),),
+        response=(Field("name"), Field("description"), Field("isasync", "boolean"),
+                  Field("params", "set"), Field("response", "set")),
+    ),
+    Command(
+        name="listCapabilities",
+        text="List what this server can do",
+        handler=list_capabilities,
+        response=(Field("cloudstackversion"),),
+    ),
+    Command(
+        name="listHypervisors",
+        text="List hypervisors; only KVM can download directly",
+        handler=list_hypervisors,
+        params=(Param("zoneid", Kind.UUID, "by zone"),),
+        response=(Field("name"),),
+    ),
+    Command(
+        name="listOsTypes",
+        text="List guest operating systems",
+        handler=list_os_types,
+        params=(
+            Param("id", Kind.UUID),
+            Param("oscategoryid", Kind.UUID),
+            Param("description"),
+            *PAGING,
+        ),
+        response=(Field("id"), Field("description"), Field("oscategoryid")),
+    ),
+    Command(
+        name="listOsCategories",
+        text="List families of guest operating systems",
+        handler=list_os_categories,
+        params=(Param("id", Kind.UUID), *PAGING),
+        response=(Field("id"), Field("name")),
+    ),
+    _empty("listVirtualMachines", "Always empty: fastdl manages no virtual machines"),
+    _empty("listServiceOfferings", "Always empty: fastdl manages no virtual machines"),
+    _empty("listDiskOfferings", "Always empty: fastdl manages no virtual machines"),
+    _empty("listNetworks", "Always empty: fastdl manages no networks"),
+    _empty("listProjects", "Always empty: fastdl has no projects"),
+)  # fmt: skip

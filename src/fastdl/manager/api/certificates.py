@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Direct download certificates: upload, revoke, list, provision, update, delete, dry run."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiParamError, CertRejectedError, FastdlError
+from fastdl.manager import x509text
+from fastdl.manager.api import transfers, views
+from fastdl.manager.api.spec import (
+    PAGING,
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Listing,
+    Param,
+    Reply,
+    Single,
+)
+from fastdl.manager.ask import ask
+from fastdl.manager.certloop import not_up, split_by_state
+from fastdl.manager.ledger import certs, hosts, zones
+from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED
+from fastdl.wire import messages as m
+
+ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+PER_ZONE_MAX: Final = 500
+KVM_ONLY: Final = "Currently supporting KVM hosts only"
+
+
+def _check_hypervisor(call: Call) -> None:
+    given = call.get("hypervisor")
+    if given is not None and given.lower() != "kvm":
+        raise ApiParamError(KVM_ONLY)
+
+
+def _check_alias(alias: str) -> None:
+    folded = alias.casefold()
+    if folded == "cloud" or folded.startswith("cloudca"):
+        raise CertRejectedError("Please provide a different alias name for the certificate")
+    if not ALIAS.fullmatch(alias):
+        raise ApiParamError(
+            "A certificate's name starts with a letter or digit, goes on with letters, digits, "
+            "dots, underscores and dashes, and has at most 63 characters"
+        )
+
+
+async def _zone(call: Call, tx: AsyncConnection, name: str = "zoneid") -> Row[Any]:
+    zone = await zones.get(tx, call.args[name])
+    if zone is None:
+        raise call.no_entity(name)
+    return zone
+
+
+async def _host(call: Call, tx: AsyncConnection, zone: str | None = None) -> Row[Any]:
+    host = await hosts.get(tx, call.args["hostid"])
+    if host is None or (zone is not None and host.zone != zone):
+        raise call.no_entity("hostid")
+    return host
+
+
+async def _push(
+    call: Call, cert: str, targets: list[Row[Any]], *, present: bool
+) -> list[dict[str, Any]]:
+    """Ask *targets* to hold the certificate, or not to; return what became of it, per host."""
+    ids = [host.id for host in targets]
+    revs = await call.core.services.ledger.write(
+        lambda tx: certs.want(tx, cert, ids, present=present)
+    )
+    return await _outcomes(call, cert, targets, revs)
+
+
+async def _outcomes(
+    call: Call, cert: str, targets: list[Row[Any]], revs: dict[str, int]
+) -> list[dict[str, Any]]:
+    up, away = split_by_state(targets)
+    found = await call.core.sync.settle_hosts(cert, {host.id: revs[host.id] for host in up})
+    found |= {host.id: not_up(host.state) for host in away}
+    return [views.host_status(h.id, h.name, *found[h.id]) for h in targets]
+
+
+async def upload(call: Call) -> Reply:
+    """Store a certificate and push it to every Up host of the zone, or again to one host."""
+    _check_hypervisor(call)
+    s, zone_id, alias = call.core.services, call.args["zoneid"], call.args["name"]
+    async with s.ledger.read() as tx:
+        zone = await _zone(call, tx)
+        one = await _host(call, tx, zone_id) if call.get("hostid") else None
+        stored = await certs.by_alias(tx, zone_id, alias)
+        all_hosts = await hosts.of_zone(tx, zone_id)
+        known = len(await certs.live(tx, zone_id))
+    if one is not None:
+        if stored is None:
+            raise CertRejectedError("Unable to upload certificate")
+        statuses = await _push(call, stored.id, [one], present=True)
+        await _event(call, "UPLOAD", f"certificate {alias} pushed again to {one.name}", stored.id)
+        return Single(call.command.name.lower(), views.certificate(stored, zone.name, statuses))
+    _check_alias(alias)
+    read = x509text.read_upload(call.args["certificate"], now=call.now)
+    if known >= PER_ZONE_MAX:
+        raise ApiParamError(f"The zone has {known} certificates already: delete some first")
+    targets = [h for h in all_hosts if h.state != "Connecting"]
+
+    async def work(tx: AsyncConnection) -> tuple[str, dict[str, int]]:
+        id_ = await certs.create(
+            tx, zone=zone_id, alias=alias, pem=read.pem, sha256=read.sha256,
+            not_after=read.not_after, now=call.now,
+        )  # fmt: skip
+        return id_, await certs.want(tx, id_, [h.id for h in targets], present=True)
+
+    id_, revs = await s.ledger.write(work)
+    await _event(call, "UPLOAD", f"certificate {alias} uploaded to zone {zone.name}", id_)
+    statuses = await _outcomes(call, id_, targets, revs)
+    async with s.ledger.read() as tx:
+        row = await certs.get(tx, id_)
+    if row is None:
+        raise CertRejectedError(f"Certificate {alias} was deleted while it was uploaded")
+    return Single(call.command.name.lower(), views.certificate(row, zone.name, statuses))
+
+
+async def revoke(call: Call) -> Reply:
+    """Take a certificate from every host of the zone, or from one; the record stays."""
+    _check_hypervisor(call)
+    s, zone_id = call.core.services, call.args["zoneid"]
+    if call.get("id") is None and (call.get("name") is None or call.get("hypervisor") is None):
+        raise ApiParamError(
+            "Please specify the hypervisor and thecertificate name to revoke or the certificate ID"
+        )
+    async with s.ledger.read() as tx:
+        zone = await _zone(call, tx)
+        if call.get("id") is not None:
+            row = await certs.get(tx, call.args["id"])
+            missing = f"Could not find certificate with ID {call.args['id']}"
+        else:
+            row = await certs.by_alias(tx, zone_id, call.args["name"])
+            missing = (
+                f"Could not find certificate with alias {call.args['name']} and hypervisor KVM"
+            )
+        if row is None or row.zone != zone_id:
+            raise CertRejectedError(f"Failed revoking certificate: {missing}")
+        one = await _host(call, tx, zone_id) if call.get("hostid") else None
+        links = {link.host: link for link in await certs.of_cert(tx, row.id)}
+        by_id = {h.id: h for h in await hosts.of_zone(tx, zone_id)}
+    held = [h for h in by_id.values() if h.id in links and links[h.id].want == "present"]
+    if one is not None:
+        if one.id not in links:
+            raise CertRejectedError(
+                f"Failed revoking certificate: Certificate {row.alias} cannot be revoked from host "
+                f"{one.name} as it is not available on the host"
+            )
+        held = [h for h in held if h.id == one.id]
+
+    async def work(tx: AsyncConnection) -> dict[str, int]:
+        if one is None:
+            await certs.revoke_in_zone(tx, row.id)
+        return await certs.want(tx, row.id, [h.id for h in held], present=False)
+
+    revs = await s.ledger.write(work)
+    where = f"host {one.name}" if one else f"zone {zone.name}"
+    await _event(call, "REVOKE", f"certificate {row.alias} revoked from {where}", row.id)
+    statuses = await _outcomes(call, row.id, held, revs)
+    for status in statuses:
+        status["details"] = status["details"] or None
+    return Listing("directdownloadcertificatehoststatus", statuses)
+
+
+async def list_(call: Call) -> Reply:
+    """The certificates of a zone, on request with what each host holds of them."""
+    async with call.core.services.ledger.read() as tx:
+        names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
+        rows = await certs.live(tx, call.get("zoneid"))
+        if call.get("id") is not None:
+            rows = [row for row in rows if row.id == call.args["id"]]
+        host_rows = {h.id: h for h in await hosts.of_zone(tx)} if call.get("listhosts") else {}
+        items = []
+        for row in rows:
+            statuses = None
+            if call.get("listhosts"):
+                statuses = [
+                    _listed_status(host_rows[link.host], link)
+                    for link in await certs.of_cert(tx, row.id)
+                    if link.host in host_rows
+                ]
+            items.append(views.certificate(row, names.get(row.zone, ""), statuses))
+    return Listing("directdownloadcertificate", items)
+
+
+def _listed_status(host: Row[Any], link: Row[Any]) -> dict[str, Any]:
+    """What is known now: a wish that is not carried out yet is FAILED or SKIPPED, with why."""
+    status, detail = link.status, link.detail
+    if link.done_rev < link.want_rev:
+        if host.state == "Up":
+            status, detail = FAILED, "not carried out yet: the host is being asked"
+        else:
+            status, detail = not_up(host.state)
+    elif host.keystore_error is not None and status == UPLOADED:
+        status, detail = FAILED, f"the host's keystore cannot be read: {host.keystore_error}"
+    elif status == UPLOADED and link.want == "absent":
+        status = REVOKED
+    return views.host_status(host.id, host.name, status, detail or None)
+
+
+async def provision(call: Call) -> Reply:
+    """Push a stored certificate to one host."""
+    async with call.core.services.ledger.read() as tx:
+        row = await certs.get(tx, call.args["id"])
+        if row is None:
+            raise call.no_entity("id")
+        host = await _host(call, tx, row.zone)
+    (status,) = await _push(call, row.id, [host], present=True)
+    if status["status"] == UPLOADED:
+        status["details"] = "OK"
+    elif status["status"] == SKIPPED:
+        status["status"] = FAILED
+    await _event(call, "PROVISION", f"certificate {row.alias} provisioned to {host.name}", row.id)
+    return Single("directdownloadcertificatehoststatus", status)
+
+
+async def update(call: Call) -> Reply:
+    """Rotate: another certificate under the same alias, on every host that has the old one."""
+    s = call.core.services
+    async with s.ledger.read() as tx:
+        row = await certs.get(tx, call.args["id"])
+        if row is None:
+            raise call.no_entity("id")
+        zone = await zones.get(tx, row.zone)
+        by_id = {h.id: h for h in await hosts.of_zone(tx, row.zone)}
+    assert zone is not None
+    read = x509text.read_upload(call.args["certificate"], now=call.now)
+
+    async def work(tx: AsyncConnection) -> dict[str, int]:
+        await certs.replace(tx, row.id, pem=read.pem, sha256=read.sha256, not_after=read.not_after)
+        return {
+            link.host: link.want_rev
+            for link in await certs.of_cert(tx, row.id)
+            if link.want == "present"
+        }
+
+    revs = await s.ledger.write(work)
+    await _event(call, "UPDATE", f"certificate {row.alias} replaced", row.id)
+    targets = [by_id[host_id] for host_id in revs if host_id in by_id]
+    statuses = await _outcomes(call, row.id, targets, revs)
+    async with s.ledger.read() as tx:
+        fresh = await certs.get(tx, row.id)
+    return Single(
+        call.command.name.lower(),
+        views.certificate(fresh if fresh is not None else row, zone.name, statuses),
+    )
+
+
+async def delete(call: Call) -> Reply:
+    """Delete a certificate: from every host, those that are away now included, then for good."""
+    s = call.core.services
+    async with s.ledger.read() as tx:
+        row = await certs.get(tx, call.args["id"])
+        if row is None:
+            raise call.no_entity("id")
+        links = await certs.of_cert(tx, row.id)
+    await s.ledger.write(lambda tx: certs.remove(tx, row.id, now=call.now))
+    await _event(call, "DELETE", f"certificate {row.alias} deleted", row.id)
+    call.core.sync.mark(*(link.host for link in links))
+    return Bare({"success": True})
+
+
+async def check(call: Call) -> Reply:
+    """A dry run: would this host accept that origin's certificate now?"""
+    s = call.core.services
+    async with s.ledger.read() as tx:
+        row = await _host(call, tx)
+    host = s.fleet.hosts.get(row.id)
+    if host is None or m.Kind.CHECK not in host.kinds:
+        raise CertRejectedError(f"Host {row.name} is in state {row.state} and cannot be asked now")
+    args = m.CheckArgs(transfer=transfers.for_url(s, call.args["url"]))
+    try:
+        done = await ask(s, host, m.Kind.CHECK, args, timeout_s=30.0)
+    except FastdlError as exc:
+        done = m.CheckDone(accepted=False, reason=exc.message)
+    assert isinstance(done, m.CheckDone)
+    return Single(
+        "directdownloadorigin",
+        {
+            "hostid": row.id,
+            "hostname": row.name,
+            "url": call.args["url"],
+            "accepted": done.accepted,
+            "details": done.reason or None,
+            "acceptedby": done.accepted_by or None,
+            "subject": done.subject or None,
+            "expires": done.not_after or None,
+        },
+    )
+
+
+async def _event(call: Call, what: str, text: str, resource: str) -> None:
+    await call.core.services.event(
+        f"DIRECT.DOWNLOAD.CERTIFICATE.{what}", text, account=call.user.account, resource=resource
+    )
+
+
+_STATUS: Final = (
+    Field("hostid", text="the ID of the host"),
+    Field("hostname", text="the name of the host"),
+    Field("status", text="UPLOADED, FAILED, SKIPPED or REVOKED"),
+    Field("details", text="why, where it is not as wanted"),
+)
+_CERTIFICATE: Final = (
+    Field("id", text="the ID of the certificate"),
+    Field("alias", text="its name in each host's keystore"),
+    Field("zoneid"), Field("zonename"), Field("version"), Field("subject"), Field("issuer"),
+    Field("validity"), Field("serialnum"), Field("hypervisor"),
+    Field("fingerprint", text="SHA-256 of the (first) certificate"),
+    Field("hostsmap", "list", "what each host holds of it"),
+)  # fmt: skip
+_HYPERVISOR: Final = "must be KVM"
+_PEM: Final = "the certificate as one string: PEM, a bundle of up to ten, or bare base64"
+
+COMMANDS: Final = (
+    Command(
+        name="uploadTemplateDirectDownloadCertificate",
+        text="Upload a certificate for HTTPS direct template download to the KVM hosts of a zone",
+        handler=upload,
+        params=(
+            Param("certificate", text=_PEM, required=True, length=65535),
+            Param("name", text="the alias in the hosts' keystores", required=True),
+            Param("hypervisor", text=_HYPERVISOR, required=True),
+            Param("zoneid", Kind.UUID, "the zone", required=True),
+            Param("hostid", Kind.UUID, "push the stored certificate again, to this host only"),
+        ),
+        response=_CERTIFICATE,
+        admin=True,
+        changes=True,
+        since="4.11.0",
+    ),
+    Command(
+        name="revokeTemplateDirectDownloadCertificate",
+        text="Revoke a direct download certificate from the hosts of a zone, or from one",
+        handler=revoke,
+        params=(
+            Param("id", Kind.UUID, "the certificate"),
+            Param("name", text="its alias"),
+            Param("hypervisor", text=_HYPERVISOR),
+            Param("zoneid", Kind.UUID, "the zone", required=True),
+            Param("hostid", Kind.UUID, "this host only"),
+        ),
+        response=_STATUS,
+        admin=True,
+        changes=True,
+        since="4.13",
+    ),
+    Command(
+        name="listTemplateDirectDownloadCertificates",
+        text="List the uploaded certificates for direct download templates",
+        handler=list_,
+        params=(
+            Param("id", Kind.UUID, "the certificate"),
+            Param("zoneid", Kind.UUID, "the zone"),
+            Param("listhosts", Kind.BOOLEAN, "with what each host holds", default=False),
+            *PAGING,
+        ),
+        response=_CERTIFICATE,
+        admin=True,
+        since="4.17.0",
+    ),
+    Command(
+        name="provisionTemplateDirectDownloadCertificate",
+        text="Provision a stored certificate to one host",
+        handler=provision,
+        params=(
+            Param("id", Kind.UUID, "the certificate", required=True),
+            Param("hostid", Kind.UUID, "the host", required=True),
+        ),
+        response=_STATUS,
+        admin=True,
+        changes=True,
+        since="4.17.0",
+    ),
+    Command(
+        name="updateTemplateDirectDownloadCertificate",
+        text="Replace a certificate under its alias, on every host that has it (rotation)",
+        handler=update,
+        params=(
+            Param("id", Kind.UUID, "the certificate", required=True),
+            Param("certificate", text=_PEM, required=True, length=65535),
+        ),
+        response=_CERTIFICATE,
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="deleteTemplateDirectDownloadCertificate",
+        text="Delete a certificate and take it from every host",
+        handler=delete,
+        params=(Param("id", Kind.UUID, "the certificate", required=True),),
+        response=(Field("success", "boolean"),),
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="checkDirectDownloadOrigin",
+        text="Would this host accept that origin's certificate now? Nothing is downloaded",
+        handler=check,
+        params=(
+            Param("hostid", Kind.UUID, "the host", required=True),
+            Param("url", text="the origin", required=True, length=2048),
+        ),
+        response=(Field("accepted", "boolean"), Field("details"), Field("acceptedby")),
+        admin=True,
+    ),
+)

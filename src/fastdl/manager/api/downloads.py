@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Downloads to primary storage: prepare, watch, cancel."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiParamError, InternalError
+from fastdl.manager.api import transfers
+from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
+from fastdl.manager.api.templates import owned, require_enabled, sources_of
+from fastdl.manager.ledger import hosts, jobs, records, templates, zones
+from fastdl.manager.ledger.jobs import LIVE, NewJob, State
+from fastdl.manager.ledger.text import loads
+from fastdl.manager.progress import percent
+from fastdl.manager.scheduler import BULK, URGENT
+from fastdl.wire import messages as m
+
+
+async def _visible(call: Call, name: str) -> Row[Any]:
+    async with call.core.services.ledger.read() as tx:
+        row = await templates.get(tx, call.args[name])
+    if row is None or not (row.public or row.owner == call.user.id or call.user.admin):
+        raise call.no_entity(name)
+    return row
+
+
+async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
+    """The pools asked for: one, those of some hosts, or every one an Up host can reach."""
+    fleet = call.core.services.fleet
+    if call.get("storageid") is not None:
+        pool = await hosts.get_pool(tx, call.args["storageid"])
+        if pool is None or pool.zone != zone_id:
+            raise call.no_entity("storageid")
+        return [pool.id]
+    wanted: list[str] = call.get("hostids") or []
+    found: dict[str, None] = {}
+    for host_id in wanted:
+        host = await hosts.get(tx, host_id)
+        if host is None or host.zone != zone_id:
+            raise ApiParamError(f"Unable to find host by id {host_id} in the zone")
+        found.update(dict.fromkeys(sorted(await hosts.usable_pools(tx, host_id))))
+    if not wanted:
+        for pool in await hosts.pools_of_zone(tx, zone_id):
+            if fleet.reaching(pool.id):
+                found[pool.id] = None
+    return list(found)
+
+
+async def prepare(call: Call) -> Reply:
+    """Bring a template to pools before (or because) a VM asks; one download for each pool."""
+    s, zone_id = call.core.services, call.args["zoneid"]
+    row = await _visible(call, "templateid")
+    rank = _rank(call)
+    async with s.ledger.read() as tx:
+        enabled = {zone.id: zone.enabled for zone in await zones.all_zones(tx)}
+        if zone_id not in await templates.zones_of(tx, row.id):
+            raise ApiParamError(f"Template {row.name} is not registered in this zone")
+        require_enabled(enabled, zone_id)
+        pools = await _pools(call, tx, zone_id)
+    if not pools:
+        raise InternalError("No primary storage pool of the zone can be reached by a host in Up")
+
+    async def work(tx: AsyncConnection) -> str:
+        copies = await templates.volume_of(
+            tx, row.id, pools, now=call.now, suffix=".iso" if row.iso else ""
+        )
+        new = [_download(call, row, copy, zone_id, rank) for copy in copies.values()]
+        parts = await jobs.submit(tx, new, now=call.now)
+        return await records.add_api_job(
+            tx, owner=call.user.id, command=call.command.name, now=call.now,
+            instance_type="Template", instance=row.id, parts=parts,
+        )  # fmt: skip
+
+    api_job = await s.ledger.write(work)
+    call.core.dispatcher.wake()
+    await s.event("TEMPLATE.PREPARE", f"{row.name} is brought to {len(pools)} pool(s)",
+                  account=call.user.account, resource=row.id)  # fmt: skip
+    return Bare({"jobid": api_job})
+
+
+def _rank(call: Call) -> int:
+    """Who names one pool has a VM waiting for it; who names none seeds ahead of need."""
+    given = call.get("priority")
+    if given is None:
+        return URGENT if call.get("storageid") is not None else BULK
+    if given not in {"urgent", "bulk"}:
+        raise ApiParamError("priority is either urgent or bulk")
+    return URGENT if given == "urgent" else BULK
+
+
+def _download(call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int) -> NewJob:
+    s = call.core.services
+    sources, headers, origins = sources_of(row)
+    return NewJob(
+        kind=m.Kind.DOWNLOAD,
+        zone=zone_id,
+        template=row.id,
+        pool=copy.pool,
+        single=f"{row.id}:{copy.pool}",
+        lane=origins[0] if origins else "",
+        origins=tuple(origins),
+        rank=rank,
+        args=m.DownloadArgs(
+            template=row.id,
+            pool=copy.pool,
+            volume=copy.volume,
+            iso=row.iso,
+            format=row.format,
+            transfer=transfers.for_sources(s, sources, headers=headers, checksum=row.checksum),
+            deadline=float(s.settings.whole("primary.storage.download.wait")),
+        ),
+    )
+
+
+async def list_(call: Call) -> Reply:
+    """Where a template is, or how far its downloads are: the latest of each pool."""
+    s, row = call.core.services, await _visible(call, "templateid")
+    async with s.ledger.read() as tx:
+        names = {pool.id: pool for pool in await hosts.pools_of_zone(tx)}
+        copies = {copy.pool: copy for copy in await templates.copies(tx, row.id)}
+        latest: dict[str, Row[Any]] = {}
+        for job in await jobs.of_template(tx, row.id):
+            latest.setdefault(job.pool, job)
+    items = [
+        _view(call, row.id, names[pool_id], latest.get(pool_id), copies.get(pool_id))
+        for pool_id in dict.fromkeys((*latest, *copies))
+        if pool_id in names
+        and call.get("zoneid") in {None, names[pool_id].zone}
+        and call.get("storageid") in {None, pool_id}
+        and (pool_id in latest or copies[pool_id].state == "ready")
+    ]
+    first, size = call.page()
+    return Listing("templatedownload", items[first : first + size], len(items))
+
+
+def _view(
+    call: Call, template: str, pool: Row[Any], job: Row[Any] | None, copy: Row[Any] | None
+) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "templateid": template,
+        "storageid": pool.id,
+        "storagename": pool.name,
+        "zoneid": pool.zone,
+    }
+    if job is not None:
+        now = call.core.services.progress.of(job.id) if job.state in LIVE else None
+        failure = loads(job.failure) if job.failure else {}
+        done = loads(job.result) if job.result else {}
+        item |= {
+            "jobid": job.id,
+            "hostid": job.host,
+            "state": job.state,
+            "percent": percent(now) if now else job.percent,
+            "rate": int(now.rate) if now else None,
+            "stage": now.stage if now else None,
+            "error": failure.get("message") if job.state != State.DONE else None,
+            "attempt": job.attempt,
+            "priority": "urgent" if job.rank < BULK else "bulk",
+            "integrity": done.get("integrity"),
+            "digests": done.get("digests"),
+        }
+    else:
+        item |= {"state": "DONE", "percent": 100}
+    if copy is not None and copy.state == "ready":
+        item |= {"installpath": copy.install_path, "size": copy.size}
+    return item
+
+
+async def cancel(call: Call) -> Reply:
+    """Cancel a template's downloads: all, or those to one pool."""
+    row = await owned(call, "templateid")
+    async with call.core.services.ledger.read() as tx:
+        live = await jobs.of_template(tx, row.id, live_only=True)
+    chosen = [job for job in live if call.get("storageid") in {None, job.pool}]
+    if not chosen:
+        raise ApiParamError(f"Template {row.name} is not being downloaded there")
+    count = sum([await call.core.dispatcher.cancel(job.id) for job in chosen])
+    await call.core.services.event(
+        "TEMPLATE.DOWNLOAD.CANCEL", f"{count} download(s) of {row.name} cancelled",
+        account=call.user.account, resource=row.id,
+    )  # fmt: skip
+    return Bare({"success": True, "displaytext": f"{count} download(s) cancelled"})
+
+
+COMMANDS: Final = (
+    Command(
+        name="prepareTemplate",
+        text="Bring a template to primary storage now: one pool, hosts' pools, or all of a zone",
+        handler=prepare,
+        params=(
+            Param("zoneid", Kind.UUID, "the zone", required=True),
+            Param("templateid", Kind.UUID, "the template or ISO", required=True),
+            Param("storageid", Kind.UUID, "this pool only"),
+            Param("hostids", Kind.LIST, "the pools of these hosts"),
+            Param("priority", text="urgent (a VM waits; default with storageid) or bulk"),
+        ),
+        response=(Field("jobid"),),
+        changes=True,
+        is_async=True,
+    ),
+    Command(
+        name="listTemplateDownloads",
+        text="List where a template is and how far its downloads are",
+        handler=list_,
+        params=(
+            Param("templateid", Kind.UUID, "the template or ISO", required=True),
+            Param("zoneid", Kind.UUID, "by zone"),
+            Param("storageid", Kind.UUID, "by pool"),
+            *PAGING,
+        ),
+        response=tuple(
+            Field(n)
+            for n in ("templateid", "storageid", "hostid", "state", "percent", "rate", "error")
+        ),
+    ),
+    Command(
+        name="cancelTemplateDownload",
+        text="Cancel a template's downloads; what was fetched is kept for a resume",
+        handler=cancel,
+        params=(
+            Param("templateid", Kind.UUID, "the template or ISO", required=True),
+            Param("storageid", Kind.UUID, "to this pool only"),
+        ),
+        response=(Field("success", "boolean"),),
+        changes=True,
+    ),
+)

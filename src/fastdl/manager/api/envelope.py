@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an answer or an error looks on the wire: CloudStack's JSON and XML envelopes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from xml.sax.saxutils import escape
+
+from fastdl import errors
+from fastdl.manager.api.spec import Bare, Listing, Reply, Single
+
+HTTP_CODES: Final[Mapping[type[errors.FastdlError], tuple[int, int | None]]] = {
+    errors.ApiAuthError: (401, None),
+    errors.ApiParamError: (431, 4350),
+    errors.ApiConflictError: (409, 4300),
+    errors.ApiLimitError: (429, 4545),
+    errors.CertRejectedError: (530, 9999),
+    errors.AliasConflictError: (530, 9999),
+    errors.AgentLostError: (530, 4285),
+    errors.Cancelled: (530, 4560),
+}
+"""Error class → (HTTP status and errorcode, cserrorcode)."""
+
+
+def plain(reply: Reply) -> dict[str, Any]:
+    """Return the body of *reply* inside its envelope; an empty list is an empty object."""
+    match reply:
+        case Listing():
+            if not reply.items:
+                return {}
+            count = len(reply.items) if reply.count is None else reply.count
+            return {"count": count, reply.name: [_without_nulls(i) for i in reply.items]}
+        case Single():
+            return {reply.name: _without_nulls(reply.item)}
+        case Bare():
+            return _without_nulls(reply.fields)
+
+
+def _without_nulls(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if value is not None}
+
+
+def render(name: str, body: dict[str, Any], *, as_json: bool) -> str:
+    """Return the whole answer under the envelope *name*."""
+    if as_json:
+        return json.dumps({name: body}, separators=(",", ":"), ensure_ascii=False)
+    return f'<?xml version="1.0" encoding="UTF-8"?><{name}>{_xml(body)}</{name}>'
+
+
+def _xml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(_element(key, item) for key, item in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = escape(str(value))
+    # XML 1.0 has no way to write most control characters.
+    return "".join(c if c >= " " or c in "\t\n\r" else "?" for c in text)
+
+
+def _element(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(_element(key, item) for item in value)
+    name = "".join(c if c.isalnum() or c in "_.-" else "_" for c in key) or "_"
+    return f"<{name}>{_xml(value)}</{name}>"
+
+
+def error_body(code: int, text: str, cserrorcode: int | None) -> dict[str, Any]:
+    """Return the body of an error."""
+    body: dict[str, Any] = {"uuidList": [], "errorcode": code}
+    if cserrorcode is not None:
+        body["cserrorcode"] = cserrorcode
+    body["errortext"] = text
+    return body
+
+
+def codes_of(exc: errors.FastdlError) -> tuple[int, int | None]:
+    """Return (HTTP status, cserrorcode) of an error; 530 for what has no code of its own."""
+    return HTTP_CODES.get(type(exc), (530, 9999))

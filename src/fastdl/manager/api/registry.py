@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command of the API, by lower-case name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastdl.manager.api import (
+    accounts,
+    catalog,
+    certificates,
+    configuration,
+    downloads,
+    jobs,
+    templates,
+    zones,
+)
+from fastdl.manager.api.spec import Command
+
+COMMANDS: Final[dict[str, Command]] = {
+    command.name.lower(): command
+    for family in (
+        certificates, templates, downloads, zones, configuration, jobs, accounts, catalog,
+    )
+    for command in family.COMMANDS
+}  # fmt: skip

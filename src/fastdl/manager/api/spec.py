@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a command is declared, and how a request is read by its declaration."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from fastdl.errors import ApiParamError
+from fastdl.manager.core import Core
+
+LIST_MAX: Final = 1000
+MAP_MAX: Final = 64
+_MAP_KEY: Final = re.compile(r"([a-z]+)\[(\d{1,4})\]\.(.+)", re.IGNORECASE | re.DOTALL)
+
+
+class Kind(StrEnum):
+    """CloudStack's names of parameter types."""
+
+    STRING = "string"
+    UUID = "uuid"
+    INTEGER = "integer"
+    NUMBER = "float"
+    BOOLEAN = "boolean"
+    LIST = "list"
+    MAP = "map"
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter. *length*: of a string."""
+
+    name: str
+    kind: Kind = Kind.STRING
+    text: str = ""
+    required: bool = False
+    length: int = 255
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a response."""
+
+    name: str
+    type: str = "string"
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who calls."""
+
+    id: str
+    username: str
+    account: str
+    admin: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One request: who calls what with which arguments (by lower-case name)."""
+
+    core: Core
+    user: User
+    command: Command
+    args: Mapping[str, Any]
+
+    def get(self, name: str) -> Any:
+        """Return an argument, None where it was not given."""
+        return self.args.get(name)
+
+    @property
+    def now(self) -> float:
+        """The time of this request."""
+        return self.core.services.clock.time()
+
+    def page(self) -> tuple[int, int]:
+        """Return (first row, how many) from page and pagesize."""
+        most = self.core.services.settings.whole("default.page.size")
+        size = self.args.get("pagesize")
+        size = most if size in {None, -1} else size
+        if not 0 < size <= most:
+            raise ApiParamError(
+                f"The parameter pagesize exceeded its max value; Parameter pagesize exceeded its "
+                f"max value - {most}"
+            )
+        page = max(1, self.args.get("page") or 1)
+        return (page - 1) * size, size
+
+    def no_entity(self, name: str) -> ApiParamError:
+        """Return the error for an id that names nothing this caller may see."""
+        return no_entity(self.command.name, name, str(self.args.get(name)))
+
+
+def no_entity(command: str, name: str, value: str) -> ApiParamError:
+    """Return CloudStack's error for an id that names nothing."""
+    return ApiParamError(
+        f"Unable to execute API command {command.lower()} due to invalid value. Invalid parameter "
+        f"{name} value={value} due to incorrect long value format, or entity does not exist or due "
+        f"to incorrect parameter annotation for the field in api cmd class."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list answer: object name, items, and how many there are on all pages."""
+
+    name: str
+    items: list[dict[str, Any]]
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """One object under its name."""
+
+    name: str
+    item: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Fields directly in the envelope (success, a job's start, a job's state)."""
+
+    fields: dict[str, Any]
+
+
+Reply = Listing | Single | Bare
+Handler = Callable[[Call], Awaitable[Reply]]
+
+PAGING: Final = (
+    Param("keyword", text="List by keyword"),
+    Param("page", Kind.INTEGER, "the page, from 1"),
+    Param("pagesize", Kind.INTEGER, "rows per page"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One API command."""
+
+    name: str
+    text: str
+    handler: Handler
+    params: tuple[Param, ...] = ()
+    response: tuple[Field, ...] = ()
+    admin: bool = False
+    changes: bool = False
+    """Changes state: a version 3 request takes effect once."""
+    is_async: bool = False
+    since: str = ""
+    related: str = ""
+    by_name: Mapping[str, Param] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {param.name: param for param in self.params})
+
+
+def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments in *given* (names as sent); ApiParamError in CloudStack's words.
+
+    Unknown parameters are ignored, as CloudStack does; a name in any case is understood.
+    """
+    args: dict[str, Any] = {}
+    maps: dict[str, dict[str, str]] = {}
+    for raw, value in given.items():
+        if (match := _MAP_KEY.fullmatch(raw)) and match[1].lower() in command.by_name:
+            entries = maps.setdefault(match[1].lower(), {})
+            entries[match[3]] = value
+            if len(entries) > MAP_MAX:
+                raise ApiParamError(f"More than {MAP_MAX} entries in parameter {match[1]}")
+            continue
+        param = command.by_name.get(raw.lower())
+        if param is not None and value != "":
+            args[param.name] = _read(command, param, value)
+    for param in command.params:
+        if param.kind is Kind.MAP:
+            if param.name in maps:
+                args[param.name] = _read_map(maps[param.name])
+        elif param.name not in args:
+            if param.required:
+                raise ApiParamError(
+                    f"Unable to execute API command {command.name.lower()} due to missing "
+                    f"parameter {param.name}"
+                )
+            if param.default is not None:
+                args[param.name] = param.default
+    return args
+
+
+def _read_map(entries: dict[str, str]) -> dict[str, str]:
+    """Both spellings: ``details[0].KEY=VALUE`` and ``details[0].key=KEY``/``.value=VALUE``."""
+    if set(entries) == {"key", "value"}:
+        return {entries["key"]: entries["value"]}
+    return entries
+
+
+def _read(command: Command, param: Param, value: str) -> Any:
+    def bad() -> ApiParamError:
+        shown = value if len(value) <= 200 else value[:200] + "…"
+        return ApiParamError(
+            f"Unable to execute API command {command.name.lower()} due to invalid value {shown} "
+            f"for parameter {param.name}"
+        )
+
+    if "\x00" in value:
+        raise bad()
+    match param.kind:
+        case Kind.STRING:
+            if len(value) > param.length:
+                raise ApiParamError(
+                    f"Value greater than max allowed length {param.length} for param: {param.name}"
+                )
+            return value
+        case Kind.UUID:
+            try:
+                return str(uuid.UUID(value)) if len(value) == 36 else _never()
+            except ValueError:
+                raise no_entity(command.name, param.name, value[:100]) from None
+        case Kind.INTEGER:
+            if not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+                raise bad()
+            return int(value)
+        case Kind.NUMBER:
+            try:
+                return float(value)
+            except ValueError:
+                raise bad() from None
+        case Kind.BOOLEAN:
+            if value.lower() not in {"true", "false"}:
+                raise bad()
+            return value.lower() == "true"
+        case Kind.LIST:
+            items = [item.strip() for item in value.split(",") if item.strip()]
+            if len(items) > LIST_MAX or any(len(item) > 255 for item in items):
+                raise bad()
+            return items
+        case Kind.MAP:
+            raise bad()
+
+
+def _never() -> str:
+    raise ValueError

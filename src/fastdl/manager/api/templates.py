@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Templates and ISOs: register, list, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiConflictError, ApiParamError, FastdlError, InternalError
+from fastdl.manager import registration
+from fastdl.manager.api import catalog, transfers, views
+from fastdl.manager.api.spec import (
+    PAGING,
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Listing,
+    Param,
+    Reply,
+)
+from fastdl.manager.ask import any_host, ask
+from fastdl.manager.dispatch import origin_of
+from fastdl.manager.ledger import jobs, records, templates, zones
+from fastdl.manager.ledger.jobs import NewJob
+from fastdl.manager.ledger.text import loads
+from fastdl.manager.scheduler import URGENT
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+FILTERS: Final = (
+    "featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all",
+)  # fmt: skip
+_FLAGS: Final = (
+    "passwordenabled", "sshkeyenabled", "isextractable", "isdynamicallyscalable", "requireshvm",
+    "bits", "templatetag", "bootable",
+)  # fmt: skip
+ORIGINS_MAX: Final = 16
+
+
+async def _zones_of_request(call: Call) -> list[str]:
+    one, many = call.get("zoneid"), call.get("zoneids")
+    if one == "-1":
+        one, many = None, ["-1"]
+    if one is not None and many is not None:
+        raise ApiParamError("Both zoneid and zoneids cannot be specified at the same time")
+    wanted = [one] if one is not None else many
+    if not wanted:
+        raise ApiParamError("Either zoneid or zoneids is required. Both cannot be null.")
+    async with call.core.services.ledger.read() as tx:
+        known = {zone.id: zone for zone in await zones.all_zones(tx)}
+    if "-1" in wanted:
+        if len(wanted) > 1:
+            raise ApiParamError(
+                "Parameter zoneids cannot combine all zones (-1) option with other zones"
+            )
+        if not known:
+            raise ApiParamError("There is no zone yet: create one first")
+        return list(known)
+    for zone_id in wanted:
+        if zone_id not in known or not (known[zone_id].enabled or call.user.admin):
+            raise ApiParamError(f"Unable to find zone by id {zone_id}")
+    return list(dict.fromkeys(wanted))
+
+
+def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str, str]]:
+    """Return (format, checksum, details); ApiParamError where the request cannot stand."""
+    settings = call.core.services.settings
+    hypervisor = call.get("hypervisor") or "KVM"
+    if not call.get("directdownload"):
+        raise ApiParamError("fastdl has no secondary storage: register with directdownload=true")
+    if hypervisor.lower() != "kvm":
+        raise ApiParamError("Parameter directdownload is only allowed for KVM or Custom templates")
+    if call.args["name"].lower().startswith(("systemvm-", "xs-tools.iso", "vmware-tools.iso")):
+        raise ApiParamError("Cannot use reserved names for templates")
+    if call.get("ostypeid") is not None and call.args["ostypeid"] not in catalog.OS_NAMES:
+        raise call.no_entity("ostypeid")
+    cidrs = settings.cidrs("secstorage.allowed.internal.sites")
+    parts = registration.check_url(call.args["url"], allowed_cidrs=cidrs)
+    format_ = registration.check_format(parts, "ISO" if iso else call.args["format"])
+    checksum = registration.check_checksum(call.get("checksum"))
+    details = dict(call.get("details") or {})
+    if any(len(k) > 255 or len(v) > 4096 for k, v in details.items()):
+        raise ApiParamError("A detail's name has at most 255 characters, its value 4096")
+    return format_, checksum, details
+
+
+async def _probe(
+    call: Call, zone_ids: list[str], format_: str, headers: tuple[tuple[str, str], ...]
+) -> m.ProbeDone:
+    s, url = call.core.services, call.args["url"]
+    host = any_host(s, zone_ids, m.Kind.PROBE)
+    if host is None:
+        raise InternalError(f"Couldn't find a host to validate URL {url}")
+    transfer = transfers.for_sources(s, [url], headers=headers)
+    try:
+        done = await ask(s, host, m.Kind.PROBE, m.ProbeArgs(transfer=transfer, format=format_))
+    except FastdlError as exc:
+        raise type(exc)(
+            f"URL: {url} validation failed on host id {host.id}: {exc.message}"
+        ) from exc
+    assert isinstance(done, m.ProbeDone)
+    return done
+
+
+def _origins(url: str, probe: m.ProbeDone) -> list[str]:
+    """The origins a download will burden: the mirrors', or the URL's own."""
+    found = [origin_of(mirror) for mirror in probe.mirrors] or [origin_of(url)]
+    return [origin for origin in dict.fromkeys(found) if origin][:ORIGINS_MAX]
+
+
+async def _register(call: Call, *, iso: bool) -> Reply:
+    s, args, admin = call.core.services, call.args, call.user.admin
+    format_, checksum, details = _check_request(call, iso=iso)
+    headers = registration.headers_of(details)
+    zone_ids = await _zones_of_request(call)
+    probe = await _probe(call, zone_ids, format_, headers)
+    _check_probe(call, probe, checksum)
+    flags: dict[str, Any] = {name: args[name] for name in _FLAGS if args.get(name) is not None} | {
+        "crosszones": len(zone_ids) > 1,
+        "warnings": list(probe.warnings)[:16],
+    }
+    os_type = call.get("ostypeid")
+    flags["ostypename"] = catalog.OS_NAMES.get(os_type or "", catalog.DEFAULT_OS)
+    values = {
+        "owner": call.user.id,
+        "account": call.user.account,
+        "name": args["name"],
+        "display_text": args.get("displaytext") or args["name"],
+        "url": args["url"],
+        "iso": iso,
+        "format": format_,
+        "hypervisor": "KVM",
+        "os_type": os_type,
+        "checksum": checksum,
+        "public": bool(args.get("ispublic")),
+        "featured": bool(args.get("isfeatured")) and admin,
+        "details": details,
+        "flags": flags,
+        "sources": [args["url"]],
+        "origins": _origins(args["url"], probe),
+        "size": probe.size,
+        "virtual_size": probe.virtual_size,
+        "validators": codec.to_plain(probe.validators),
+        "digests": dict(probe.digests),
+    }
+    id_ = await s.ledger.write(
+        lambda tx: templates.create(tx, values, zones=zone_ids, now=call.now)
+    )
+    kind = "ISO" if iso else "TEMPLATE"
+    await s.event(f"{kind}.CREATE", f"{args['name']} registered for direct download",
+                  account=call.user.account, resource=id_)  # fmt: skip
+    async with s.ledger.read() as tx:
+        _, rows = await templates.find(tx, iso=iso, ids=[id_])
+    name = "iso" if iso else "template"
+    return Listing(name, [views.template(row, admin=admin, own=True) for row in rows])
+
+
+def _check_probe(call: Call, probe: m.ProbeDone, checksum: str | None) -> None:
+    strong = checksum or any(name.startswith("sha") for name in probe.digests)
+    if call.core.services.settings.flag("direct.download.require.checksum") and not strong:
+        raise ApiParamError(
+            "direct.download.require.checksum is true: give a checksum, or a metalink with one"
+        )
+
+
+async def register_template(call: Call) -> Reply:
+    """Register a template for direct download; it is ready for deployment at once."""
+    return await _register(call, iso=False)
+
+
+async def register_iso(call: Call) -> Reply:
+    """Register an ISO for direct download."""
+    return await _register(call, iso=True)
+
+
+async def _list(call: Call, *, iso: bool) -> Reply:
+    filter_ = call.get("templatefilter") or call.get("isofilter")
+    if filter_ is None and iso:
+        filter_ = "selfexecutable"
+    if filter_ not in FILTERS:
+        name = "isofilter" if iso else "templatefilter"
+        raise ApiParamError(
+            f"Unable to execute API command {call.command.name.lower()} due to invalid value "
+            f"{filter_} for parameter {name}"
+        )
+    if filter_ == "all" and not call.user.admin:
+        raise ApiParamError("Filter all can be specified by root admins only")
+    narrow: dict[str, dict[str, Any]] = {
+        "featured": {"public": True, "featured": True},
+        "community": {"public": True, "featured": False},
+        "self": {"owner": call.user.id},
+        "selfexecutable": {"owner": call.user.id},
+        "sharedexecutable": {"owner": ""},
+        "executable": {"visible_to": call.user.id},
+        "all": {},
+    }
+    ids = list(call.get("ids") or ()) + ([call.args["id"]] if call.get("id") else [])
+    first, size = call.page()
+    async with call.core.services.ledger.read() as tx:
+        count, rows = await templates.find(
+            tx, iso=iso, zone_id=call.get("zoneid"), ids=ids or None, name=call.get("name"),
+            keyword=call.get("keyword"), hypervisor=call.get("hypervisor"), first=first,
+            limit=size, **narrow[filter_],
+        )  # fmt: skip
+        items = []
+        for row in rows:
+            own = row.owner == call.user.id
+            copies = None
+            if len(rows) <= 20 and (own or call.user.admin):
+                copies = await _copies(tx, row)
+            items.append(views.template(row, admin=call.user.admin, own=own, copies=copies))
+    if call.get("showunique"):
+        items = list({item["id"]: item for item in items}.values())
+    return Listing("iso" if iso else "template", items, count)
+
+
+async def _copies(tx: AsyncConnection, row: Row[Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "datastoreId": copy.pool,
+            "datastore": copy.pool_name,
+            "datastoreRole": "Primary",
+            "downloadPercent": 100,
+            "downloadState": "DOWNLOADED",
+            "installPath": copy.install_path,
+        }
+        for copy in await templates.copies(tx, row.id, zone_id=row.zone_id)
+        if copy.state == "ready"
+    ]
+
+
+async def list_templates(call: Call) -> Reply:
+    """The templates this user may see."""
+    return await _list(call, iso=False)
+
+
+async def list_isos(call: Call) -> Reply:
+    """The ISOs this user may see."""
+    return await _list(call, iso=True)
+
+
+async def template_item(call: Call, id_: str) -> dict[str, Any] | None:
+    """Return a template as listTemplates would, None where it is gone."""
+    async with call.core.services.ledger.read() as tx:
+        row = await templates.get(tx, id_)
+        if row is None:
+            return None
+        _, rows = await templates.find(tx, iso=row.iso, ids=[id_], limit=1)
+    own = bool(rows) and rows[0].owner == call.user.id
+    return views.template(rows[0], admin=call.user.admin, own=own) if rows else None
+
+
+async def owned(call: Call, name: str, *, iso: bool | None = None) -> Row[Any]:
+    """Return the template *name* names, if this user may change it; else as if it were not."""
+    async with call.core.services.ledger.read() as tx:
+        row = await templates.get(tx, call.args[name])
+    if row is None or (iso is not None and row.iso != iso):
+        raise call.no_entity(name)
+    if row.owner != call.user.id and not call.user.admin:
+        raise call.no_entity(name)
+    return row
+
+
+async def _delete(call: Call, *, iso: bool) -> Reply:
+    """Remove a template from a zone (or all): stop its downloads, remove its copies."""
+    s, row = call.core.services, await owned(call, "id", iso=iso)
+    zone_id = call.get("zoneid")
+    async with s.ledger.read() as tx:
+        if zone_id is not None and zone_id not in await templates.zones_of(tx, row.id):
+            raise call.no_entity("zoneid")
+        live = [
+            job for job in await jobs.of_template(tx, row.id, live_only=True)
+            if zone_id in {None, job.zone}
+        ]  # fmt: skip
+    for job in live:
+        await call.core.dispatcher.cancel(job.id)
+
+    async def work(tx: AsyncConnection) -> str:
+        copies = await templates.copies(tx, row.id, zone_id=zone_id)
+        new = [
+            _removal(row, copy) for copy in copies
+            if not call.get("keepcopies") and copy.state == "ready"
+        ]  # fmt: skip
+        await templates.remove(tx, row.id, zone_id=zone_id, now=call.now)
+        parts = await jobs.submit(tx, new, now=call.now)
+        api_job = await records.add_api_job(
+            tx, owner=call.user.id, command=call.command.name, now=call.now,
+            instance_type="Iso" if iso else "Template", instance=row.id, parts=parts,
+        )  # fmt: skip
+        if not parts:
+            await records.complete_api_job(
+                tx, api_job, status=records.SUCCEEDED, result={"success": True}, now=call.now
+            )
+        return api_job
+
+    api_job = await s.ledger.write(work)
+    call.core.dispatcher.wake()
+    kind = "ISO" if iso else "TEMPLATE"
+    await s.event(f"{kind}.DELETE", f"{row.name} deleted", account=call.user.account,
+                  resource=row.id)  # fmt: skip
+    return Bare({"jobid": api_job})
+
+
+def _removal(template: Row[Any], copy: Row[Any]) -> NewJob:
+    return NewJob(
+        kind=m.Kind.REMOVE,
+        zone=copy.zone,
+        template=template.id,
+        pool=copy.pool,
+        single=f"remove:{template.id}:{copy.pool}",
+        rank=URGENT,
+        args=m.RemoveArgs(
+            template=template.id,
+            pool=copy.pool,
+            volume=copy.volume,
+            install_path=copy.install_path,
+        ),
+    )
+
+
+async def delete_template(call: Call) -> Reply:
+    """Delete a template and its copies."""
+    return await _delete(call, iso=False)
+
+
+async def delete_iso(call: Call) -> Reply:
+    """Delete an ISO and its copies."""
+    return await _delete(call, iso=True)
+
+
+def sources_of(row: Row[Any]) -> tuple[list[str], tuple[tuple[str, str], ...], list[str]]:
+    """Return (sources, headers, origins) of a template's row."""
+    details: Mapping[str, str] = loads(row.details)
+    return loads(row.sources), registration.headers_of(details), loads(row.origins)
+
+
+def require_enabled(names: Mapping[str, bool], zone_id: str) -> None:
+    """ApiConflictError where the zone is disabled."""
+    if not names.get(zone_id, False):
+        raise ApiConflictError("The zone is disabled: enable it first")
+
+
+_TEMPLATE: Final = tuple(
+    Field(name)
+    for name in (
+        "id", "name", "displaytext", "ispublic", "created", "isready", "passwordenabled",
+        "format", "isfeatured", "crossZones", "ostypeid", "ostypename", "account", "zoneid",
+        "zonename", "status", "size", "physicalsize", "templatetype", "hypervisor", "domain",
+        "domainid", "isextractable", "checksum", "templatetag", "details", "downloaddetails",
+        "bits", "sshkeyenabled", "isdynamicallyscalable", "directdownload", "deployasis",
+        "requireshvm", "url", "drift",
+    )
+)  # fmt: skip
+
+_REGISTER: Final = (
+    Param("name", text="its name", required=True),
+    Param("url", text="where its bytes are: http, https, nfs, or a metalink", required=True,
+          length=2048),
+    Param("displaytext", text="what users see (default: the name)", length=4096),
+    Param("ostypeid", Kind.UUID, "the guest operating system (listOsTypes)"),
+    Param("zoneid", text="the zone; -1 = all"),
+    Param("directdownload", Kind.BOOLEAN, "must be true", default=False),
+    Param("checksum", text="{ALGORITHM}hexadecimal; without prefix MD5"),
+    Param("ispublic", Kind.BOOLEAN, "whether other users see it", default=False),
+    Param("isfeatured", Kind.BOOLEAN, "whether it is offered first (administrators)"),
+    Param("isextractable", Kind.BOOLEAN, "kept as a flag"),
+    Param("passwordenabled", Kind.BOOLEAN, "kept as a flag"),
+    Param("isdynamicallyscalable", Kind.BOOLEAN, "kept as a flag"),
+    Param("details", Kind.MAP, "details[0].HTTP_HEADER:NAME=VALUE become request headers"),
+)  # fmt: skip
+_LIST: Final = (
+    Param("id", Kind.UUID, "one of them"),
+    Param("ids", Kind.LIST, "several"),
+    Param("name", text="by name"),
+    Param("zoneid", Kind.UUID, "by zone"),
+    Param("hypervisor", text="by hypervisor"),
+    Param("showunique", Kind.BOOLEAN, "one row for all zones"),
+    Param("details", text="accepted and ignored"),
+    Param("listall", Kind.BOOLEAN, "accepted and ignored"),
+    *PAGING,
+)
+_DELETE: Final = (
+    Param("id", Kind.UUID, "what to delete", required=True),
+    Param("zoneid", Kind.UUID, "from this zone only"),
+    Param("forced", Kind.BOOLEAN, "accepted and ignored"),
+    Param("keepcopies", Kind.BOOLEAN, "leave the copies on primary storage"),
+)
+_JOB: Final = (Field("jobid"),)
+
+COMMANDS: Final = (
+    Command(
+        name="registerTemplate",
+        text="Register a template that KVM hosts download directly to primary storage",
+        handler=register_template,
+        params=(
+            *_REGISTER,
+            Param("format", text="QCOW2, RAW, VMDK, VHD…", required=True),
+            Param("hypervisor", text="must be KVM", required=True),
+            Param("zoneids", Kind.LIST, "several zones; -1 = all"),
+            Param("bits", Kind.INTEGER, "32 or 64", default=64),
+            Param("requireshvm", Kind.BOOLEAN, "kept as a flag", default=True),
+            Param("sshkeyenabled", Kind.BOOLEAN, "kept as a flag"),
+            Param("templatetag", text="kept as a flag"),
+            Param("templatetype", text="accepted: USER"),
+        ),
+        response=_TEMPLATE,
+        changes=True,
+    ),
+    Command(
+        name="registerIso",
+        text="Register an ISO that KVM hosts download directly to primary storage",
+        handler=register_iso,
+        params=(*_REGISTER, Param("bootable", Kind.BOOLEAN, "kept as a flag", default=True)),
+        response=_TEMPLATE,
+        changes=True,
+    ),
+    Command(
+        name="listTemplates",
+        text="List templates",
+        handler=list_templates,
+        params=(Param("templatefilter", text=", ".join(FILTERS), required=True), *_LIST),
+        response=_TEMPLATE,
+    ),
+    Command(
+        name="listIsos",
+        text="List ISOs",
+        handler=list_isos,
+        params=(Param("isofilter", text=", ".join(FILTERS)), *_LIST),
+        response=_TEMPLATE,
+    ),
+    Command(
+        name="deleteTemplate",
+        text="Delete a template, its downloads and its copies on primary storage",
+        handler=delete_template,
+        params=_DELETE,
+        response=_JOB,
+        changes=True,
+        is_async=True,
+    ),
+    Command(
+        name="deleteIso",
+        text="Delete an ISO, its downloads and its copies on primary storage",
+        handler=delete_iso,
+        params=_DELETE,
+        response=_JOB,
+        changes=True,
+        is_async=True,
+    ),
+)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a manager is configured: command line over environment over file over defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fastdl.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerConfig:
+    """*listen* and *agent_listen* are HOST:PORT; port 0 = any free one."""
+
+    state: Path
+    listen: str = "127.0.0.1:8080"
+    """API and page. Loopback by default: put a TLS proxy in front before you open it."""
+    agent_listen: str = "127.0.0.1:8250"
+    """Agents, mutual TLS; CloudStack's port."""
+    database: str | None = None
+    """None = SQLite in the state folder."""
+    fabric: str = "local"
+    log_format: str = "json"
+    log_level: str = "info"
+
+
+ENVIRONMENT = {f.name: f"FASTDL_MANAGER_{f.name.upper()}" for f in fields(ManagerConfig)}
+
+
+def load(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None
+) -> ManagerConfig:
+    """Return the configuration; UsageError names the source of a wrong or unknown key."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= _read_file(file)
+    for name, variable in ENVIRONMENT.items():
+        if environment.get(variable):
+            values[name] = environment[variable]
+    values |= {name: value for name, value in flags.items() if value is not None}
+    if not values.get("state"):
+        raise UsageError("--state DIR is needed: the folder where the manager keeps everything")
+    values["state"] = Path(values["state"])
+    config = ManagerConfig(**values)
+    if config.fabric != "local":
+        raise UsageError(f"--fabric {config.fabric}: this version has the fabric 'local' only")
+    if config.log_format not in {"json", "text"}:
+        raise UsageError("the log format is either json or text")
+    if config.log_level not in {"debug", "info", "warning", "error"}:
+        raise UsageError("the log level is debug, info, warning or error")
+    address(config.listen)
+    address(config.agent_listen)
+    return config
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise UsageError(f"the configuration file {file} cannot be read: {exc}") from exc
+    unknown = values.keys() - ENVIRONMENT.keys()
+    if unknown:
+        raise UsageError(f"{file}: unknown key {sorted(unknown)[0]!r}")
+    wrong = [name for name, value in values.items() if not isinstance(value, str)]
+    if wrong:
+        raise UsageError(f"{file}: {wrong[0]} is a string")
+    return values
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return (host, port) of HOST:PORT or [IPV6]:PORT."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"{text!r} is not an address like 127.0.0.1:8080")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" means every address

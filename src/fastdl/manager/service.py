@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A manager from nothing to serving, and back: state folder, parts, loops, servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import FastdlError, UsageError
+from fastdl.manager import auth
+from fastdl.manager.api.server import BODY_MAX, LINE_MAX, ApiServer
+from fastdl.manager.certloop import CertificateSync
+from fastdl.manager.clock import Clock, SystemClock
+from fastdl.manager.config import ManagerConfig, address
+from fastdl.manager.core import Core
+from fastdl.manager.dispatch import Dispatcher
+from fastdl.manager.driftloop import DriftWatch
+from fastdl.manager.fabric.ca import open_authority
+from fastdl.manager.fabric.local import LocalFabric
+from fastdl.manager.hostlink import HostLink
+from fastdl.manager.ledger import accounts, jobs, records
+from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
+from fastdl.manager.services import Services
+from fastdl.manager.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_S: Final = 10.0
+PRUNE_S: Final = 3600.0
+RENEW_S: Final = 24 * 3600.0
+
+AddRoutes = Callable[[web.Application, Core], None]
+
+
+class Manager:
+    """One running manager. Use ``running`` rather than the parts."""
+
+    def __init__(self, config: ManagerConfig, core: Core, link: HostLink, fabric: LocalFabric):
+        self.config = config
+        self.core = core
+        self.link = link
+        self.fabric = fabric
+        self.url = ""
+        self._tls: ssl.SSLContext | None = None
+        self._runner: web.AppRunner | None = None
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def start(self, add_routes: AddRoutes | None) -> None:
+        """Serve agents first, then the API: who asks the API finds the hosts there."""
+        self._tls = self.core.authority.server_context()
+        await self.link.adopt()
+        host, port = address(self.config.agent_listen)
+        await self.fabric.start(host, port, self._tls, self.core.authority.pem)
+        self._start_loops()
+        await self._serve_api(add_routes)
+        log.info(
+            "manager serves",
+            extra={"url": self.url, "agents": "{}:{}".format(*self.fabric.address)},
+        )
+
+    async def _serve_api(self, add_routes: AddRoutes | None) -> None:
+        api = ApiServer(self.core)
+        app = web.Application(client_max_size=BODY_MAX)
+        app.router.add_get("/client/api", api.handle)
+        app.router.add_post("/client/api", api.handle)
+        if add_routes is not None:
+            add_routes(app, self.core)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=20.0,
+            keepalive_timeout=30.0, max_line_size=LINE_MAX, max_field_size=16 << 10,
+        )  # fmt: skip
+        await self._runner.setup()
+        host, port = address(self.config.listen)
+        await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        bound = self._runner.addresses[0]
+        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        self.url = f"http://{name}:{bound[1]}/client/api"
+
+    def _start_loops(self) -> None:
+        sync, services = self.core.sync, self.core.services
+        for loop in (
+            self.core.dispatcher.run, sync.run, sync.run_retries, sync.run_background,
+            sync.run_expiry, self.link.run, self._snapshots, self._prune, self._renew,
+            DriftWatch(services, self.core.dispatcher).run,
+        ):  # fmt: skip
+            self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
+
+    async def stop(self) -> None:
+        """Answer what is being asked, close connections, give the lease back, close the ledger."""
+        log.info("manager stops")
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.fabric.stop()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._save_progress()
+        await self.core.dispatcher.stop()
+        await self.core.services.ledger.close()
+
+    # --- chores --------------------------------------------------------------------------
+
+    async def _save_progress(self) -> None:
+        percents = self.core.services.progress.take_unsaved()
+        if percents:
+            with contextlib.suppress(FastdlError):
+                await self.core.services.ledger.write(lambda tx: jobs.save_percent(tx, percents))
+
+    async def _snapshots(self) -> None:
+        while True:
+            await self.core.services.clock.sleep(SNAPSHOT_S)
+            await self._save_progress()
+
+    async def _prune(self) -> None:
+        s = self.core.services
+        while True:
+            now = s.clock.time()
+            before = now - 86400 * s.settings.whole("event.purge.delay")
+
+            async def work(tx: AsyncConnection, now: float = now, before: float = before) -> None:
+                await accounts.prune_signatures(tx, now=now)
+                await records.prune(tx, before=before)
+                await jobs.prune(tx, before=before)
+
+            await s.ledger.write(work)
+            await s.clock.sleep(PRUNE_S)
+
+    async def _renew(self) -> None:
+        """A fresh server certificate every day: new connections get it, others go on."""
+        while True:
+            await self.core.services.clock.sleep(RENEW_S)
+            assert self._tls is not None
+            self.core.authority.renew_server(self._tls)
+
+
+async def _supervise(loop: Callable[[], Awaitable[None]]) -> None:
+    """Keep a loop running: a bug in one round must not end all later rounds."""
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("a loop failed and starts again", extra={"loop": loop.__qualname__})
+            await asyncio.sleep(1.0)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    config: ManagerConfig, *, add_routes: AddRoutes | None = None, clock: Clock | None = None
+) -> AsyncIterator[Manager]:
+    """A serving manager; it stops gracefully when the context ends."""
+    with _state_folder(config.state) as state:
+        url = config.database or default_url(state)
+        ledger = await asyncio.to_thread(open_ledger, url)
+        manager: Manager | None = None
+        try:
+            manager = await _assemble(config, state, ledger, clock or SystemClock())
+            await manager.start(add_routes)
+            await _write_admin(state, manager)
+        except BaseException:
+            await (manager.stop() if manager is not None else ledger.close())
+            raise
+        try:
+            yield manager
+        finally:
+            await manager.stop()
+
+
+async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock) -> Manager:
+    async with ledger.read() as tx:
+        settings = Settings(await records.settings(tx))
+    authority = open_authority(state / "ca")
+    name = _instance(state)
+    services = Services(ledger=ledger, settings=settings, clock=clock, fabric=_Nowhere(), name=name)
+    fabric = LocalFabric(ledger, services.progress)
+    services.fabric = fabric
+    dispatcher, sync = Dispatcher(services), CertificateSync(services)
+    link = HostLink(services, authority, dispatcher, sync)
+    fabric.attach(link)
+    core = Core(services=services, authority=authority, dispatcher=dispatcher, sync=sync)
+    return Manager(config, core, link, fabric)
+
+
+class _Nowhere:
+    """Stands in for the fabric until it is made: it needs the services, and they need it."""
+
+    def post(self, host: str) -> None: ...
+    def send(self, host: str, message: Any) -> None: ...
+    def drop(self, host: str, reason: str) -> None: ...
+
+
+@contextlib.contextmanager
+def _state_folder(state: Path) -> Any:
+    """The state folder, private and ours alone; UsageError where another manager has it."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise UsageError(f"the state folder {state} cannot be used: {exc.strerror}") from exc
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another manager uses the state folder {state}") from None
+        yield state
+    finally:
+        os.close(lock)
+
+
+def _instance(state: Path) -> str:
+    path = state / "instance"
+    if not path.exists():
+        write_private(path, secrets.token_hex(16))
+    return path.read_text().strip()
+
+
+async def _write_admin(state: Path, manager: Manager) -> None:
+    """Make the first user and DIR/admin.json; later starts only keep its url right.
+
+    Without the file (it was deleted to reset them) the admin gets new keys and a password.
+    """
+    path = state / "admin.json"
+    if path.exists():
+        try:
+            known = json.loads(path.read_text())
+            if known["url"] == manager.url:
+                return
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise UsageError(
+                f"{path} cannot be read: delete it, and the next start writes new credentials"
+            ) from exc
+        write_private(path, json.dumps(known | {"url": manager.url}, indent=2) + "\n")
+        return
+    password = secrets.token_urlsafe(18)
+    hashed = await asyncio.to_thread(auth.hash_password, password)
+    now = manager.core.services.clock.time()
+
+    async def work(tx: AsyncConnection) -> tuple[str, str]:
+        row = await accounts.by_name(tx, "admin")
+        if row is None:
+            id_ = await accounts.create(
+                tx, username="admin", account="admin", password_hash=hashed, admin=True, now=now
+            )
+        else:
+            id_ = row.id
+            await accounts.set_password(tx, id_, hashed)
+        return await accounts.new_keys(tx, id_)
+
+    api_key, secret_key = await manager.core.services.ledger.write(work)
+    admin = {"url": manager.url, "apikey": api_key, "secretkey": secret_key, "password": password}
+    write_private(path, json.dumps(admin, indent=2) + "\n")
+    log.info("admin credentials written", extra={"path": str(path)})
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write *path* with mode 0600, whole or not at all."""
+    temp = path.with_name(path.name + ".new")
+    fd = os.open(temp, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    temp.replace(path)
