@@ -112,6 +112,20 @@ async def remove(pool: Pool, volume: Volume, *, fence: int = 0) -> bool:
         return await asyncio.to_thread(_remove, pool, volume)
 
 
+async def discard(pool: Pool, volume: Volume) -> None:
+    """Remove what an unfinished job of *volume* left; a finished copy stays."""
+    async with _threaded(pool.markers.lock(volume.name)):
+        await asyncio.to_thread(_discard, pool, volume)
+
+
+def _discard(pool: Pool, volume: Volume) -> None:
+    marker = pool.markers.read(volume.name)
+    if marker is not None and marker.complete:
+        return
+    pool.discard(volume)
+    pool.markers.delete(volume.name)
+
+
 def _remove(pool: Pool, volume: Volume) -> bool:
     was_there = pool.remove(volume)
     known = pool.markers.delete(volume.name)
@@ -248,16 +262,18 @@ def _done(
         integrity=marker.integrity,
         format=marker.format,
         seconds=float(run.get("seconds") or 0.0),
-        validators=_validators(marker.validators),
+        validators=validators_of({"validators": marker.validators, "size": marker.size}),
         mirrors=tuple(_mirror(mirror) for mirror in marker.mirrors[:64]),
         warnings=tuple(str(warning)[:4096] for warning in run.get("warnings", ())[:64]),
         already_present=already,
     )
 
 
-def _validators(plain: Mapping[str, Any]) -> Validators:
+def validators_of(probe: Mapping[str, Any]) -> Validators:
+    """What a probe's result says that tells one version of the source from the next."""
+    found = probe.get("validators") or {}
     return Validators(
-        size=plain.get("size"), etag=plain.get("etag"), last_modified=plain.get("last_modified")
+        size=probe.get("size"), etag=found.get("etag"), last_modified=found.get("last_modified")
     )
 
 

@@ -92,6 +92,9 @@ class Pool(Protocol):
     def remove(self, volume: Volume) -> bool:
         """Remove the volume; False when it was not there."""
 
+    def discard(self, volume: Volume) -> None:
+        """Remove what an unfinished job of the volume left."""
+
 
 @contextmanager
 def unusable(what: str) -> Iterator[None]:

@@ -80,6 +80,11 @@ class DevicePool:
         blank_edges(self.path)
         return True
 
+    def discard(self, volume: Volume) -> None:
+        """Zero the device's head and tail: what is between them is nobody's any more."""
+        if self._holds() is None and self.markers.read(volume.name) is not None:
+            blank_edges(self.path)
+
     def _holds(self) -> str | None:
         return next(
             (

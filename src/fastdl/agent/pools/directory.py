@@ -18,6 +18,7 @@ from pathlib import Path
 from fastdl.agent.pools.base import Image, Placement, Volume, require_space, unusable
 from fastdl.agent.pools.marker import Marker, MarkerFolder
 from fastdl.errors import FastdlError, SinkRefusedError
+from fastdl.sinks.paths import journal_name, part_name
 from fastdl.wire.messages import PoolInfo, PoolType
 
 HIDDEN = ".fastdl"
@@ -112,6 +113,12 @@ class DirectoryPool:
                 return False
         return True
 
+    def discard(self, volume: Volume) -> None:
+        """Unlink the engine's part file and journal."""
+        for name in (part_name(volume.file_name), journal_name(volume.file_name)):
+            with unusable(str(self.path)):
+                (self.path / name).unlink(missing_ok=True)
+
     def _check(self) -> None:
         if not self.path.is_dir():
             raise SinkRefusedError(f"the pool {self.name}: there is no folder {self.path}")
@@ -120,11 +127,11 @@ class DirectoryPool:
 
     def _kept(self, volume: Volume) -> int:
         """Bytes that an interrupted job of this volume already occupies."""
-        total = 0
-        for part in self.path.glob(f".{volume.file_name}.*"):
-            with contextlib.suppress(OSError):
-                total += part.stat(follow_symlinks=False).st_blocks * 512
-        return total
+        try:
+            part = self.path / part_name(volume.file_name)
+            return part.stat(follow_symlinks=False).st_blocks * 512
+        except OSError:
+            return 0
 
 
 def _need(image: Image) -> int | None:

@@ -209,6 +209,15 @@ class BlockPool:
         self._delete(found)
         return True
 
+    def discard(self, volume: Volume) -> None:
+        """Delete the volume that an unfinished job made."""
+        marker = self.markers.read(volume.name)
+        if marker is None or marker.complete:
+            return
+        found = self._lookup(marker.handle or volume.name)
+        if found is not None and self.kind != "iscsi":
+            self._delete(found)
+
     def _claim(self, volume: Volume, need: int) -> tuple[Any, bool]:
         """(libvirt's volume, whether it is ours to delete again)."""
         marker = self.markers.read(volume.name)

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How is one command of the manager carried out? One function for each kind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastdl.agent import templates, trust, work
+from fastdl.agent.host import Host, certificate_infos
+from fastdl.agent.pools import Volume
+from fastdl.agent.templates import Wanted
+from fastdl.agent.work import ProgressCallback, Work
+from fastdl.errors import (
+    AgentRefusedError,
+    FastdlError,
+    NetError,
+    PolicyError,
+    TrustError,
+)
+from fastdl.model.url import Url
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+KINDS = tuple(m.Kind)
+_FORMATS = frozenset({"qcow2", "raw", "iso", "vmdk", "vhd", "vhdx"})
+_SCHEMES = frozenset({"http", "https", "nfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """The commands, carried out on *host*."""
+
+    host: Host
+
+    async def perform(self, command: m.Command, progress: ProgressCallback) -> m.Done:
+        """Carry out *command*; safe to repeat. Raises the errors of its kind."""
+        match command.args:
+            case m.DownloadArgs() as args:
+                return await self._download(args, command.fence, progress)
+            case m.RemoveArgs() as args:
+                return await self._remove(args, command.fence)
+            case m.CertificatesArgs() as args:
+                return await asyncio.to_thread(self._certificates, args)
+            case m.ProbeArgs() as args:
+                return await self._probe(args)
+            case m.CheckArgs() as args:
+                return await self._check(args)
+            case _:
+                raise AgentRefusedError(f"this agent does not know commands of kind {command.kind}")
+
+    async def discard(self, command: m.Command) -> None:
+        """Clean up after a command that was stopped for good."""
+        if isinstance(command.args, m.DownloadArgs):
+            pool = await asyncio.to_thread(self.host.pool, command.args.pool)
+            await templates.discard(pool, Volume(command.args.volume, iso=command.args.iso))
+
+    async def still_trusted(self, command: m.Command) -> bool:
+        """Whether a running download's sources are trusted without asking the engine.
+
+        False where that cannot be told from outside (mirrors of a metalink, a proxy, an
+        origin that does not answer): the download is then judged again by starting it anew.
+        """
+        if not isinstance(command.args, m.DownloadArgs):
+            return True
+        transfer = command.args.transfer
+        urls = [Url.parse(source) for source in transfer.sources]
+        if any(url.is_metalink_name() for url in urls) or transfer.proxy:
+            return False
+        secure = [s for s, url in zip(transfer.sources, urls, strict=True) if url.scheme == "https"]
+        if not secure:
+            return not transfer.follow_redirects
+        try:
+            anchors = await asyncio.to_thread(self.host.anchors)
+            cidrs = self._cidrs(transfer)
+            for source in secure:
+                await trust.judge(source, anchors, allowed_cidrs=cidrs, seconds=2.0)
+        except FastdlError:
+            return False
+        return not transfer.follow_redirects
+
+    async def _download(
+        self, args: m.DownloadArgs, fence: int, progress: ProgressCallback
+    ) -> m.DownloadDone:
+        pool = await asyncio.to_thread(self.host.pool, args.pool)
+        return await templates.bring(
+            pool,
+            Wanted(
+                volume=Volume(args.volume, iso=args.iso),
+                sources=args.transfer.sources,
+                checksum=args.transfer.checksum,
+                options=await self._options(args.transfer, args.format),
+                max_virtual_size=args.max_virtual_size,
+                fence=fence,
+                deadline=args.deadline,
+                state=self.host.state / "engine",
+            ),
+            progress=progress,
+        )
+
+    async def _remove(self, args: m.RemoveArgs, fence: int) -> m.RemoveDone:
+        pool = await asyncio.to_thread(self.host.pool, args.pool)
+        volume = Volume(args.volume, iso=args.install_path == f"{args.volume}.iso")
+        return m.RemoveDone(was_present=await templates.remove(pool, volume, fence=fence))
+
+    def _certificates(self, args: m.CertificatesArgs) -> m.CertificatesDone:
+        """Each alias on its own: one that cannot be set does not keep the others from it."""
+        keystore = self.host.config.keystore()
+        changes: list[tuple[str, Callable[[], bool]]] = [
+            *((alias, partial(keystore.delete, alias)) for alias in args.remove),
+            *(
+                (one.alias, partial(keystore.import_certificate, one.alias, one.pem, replace=True))
+                for one in args.install
+            ),
+        ]
+        outcomes = tuple(_outcome(alias, change) for alias, change in changes)
+        found = certificate_infos(keystore.items())
+        return m.CertificatesDone(outcomes=outcomes, certificates=found)
+
+    async def _probe(self, args: m.ProbeArgs) -> m.ProbeDone:
+        transfer = args.transfer
+        plain = await work.run(
+            Work(
+                action="probe",
+                sources=transfer.sources,
+                options=await self._options(transfer, args.format),
+            ),
+            deadline=60.0,
+        )
+        return m.ProbeDone(
+            size=plain.get("size"),
+            virtual_size=plain.get("virtual_size"),
+            format=str(plain.get("format") or "")[:32],
+            ranges=bool(plain.get("ranges")),
+            metalink=bool(plain.get("metalink")),
+            validators=templates.validators_of(plain),
+            digests=dict(plain.get("digests") or {}),
+            mirrors=tuple(str(mirror["url"]) for mirror in plain.get("mirrors", ())[:64]),
+            warnings=tuple(str(text)[:4096] for text in plain.get("warnings", ())[:64]),
+        )
+
+    async def _check(self, args: m.CheckArgs) -> m.CheckDone:
+        transfer = args.transfer
+        try:
+            anchors = await asyncio.to_thread(self.host.anchors)
+            found = await trust.judge(
+                transfer.sources[0], anchors, allowed_cidrs=self._cidrs(transfer)
+            )
+        except (TrustError, PolicyError, NetError) as exc:
+            return m.CheckDone(accepted=False, reason=str(exc)[:4096])
+        return m.CheckDone(
+            accepted=True,
+            accepted_by=found.accepted_by,
+            subject=found.subject[:4096],
+            not_after=found.not_after,
+        )
+
+    async def _options(self, transfer: m.Transfer, format_name: str) -> Mapping[str, Any]:
+        """The engine's options for *transfer*, with the anchors of this moment."""
+        schemes = {Url.parse(source).scheme for source in transfer.sources}
+        if schemes - _SCHEMES:
+            raise PolicyError("an agent fetches from http, https and nfs only")
+        anchors: tuple[str, ...] = ()
+        try:
+            anchors = tuple((await asyncio.to_thread(self.host.anchors)).values())
+        except TrustError:
+            if "https" in schemes:
+                raise
+        lower = format_name.lower()
+        return {
+            "policy": "strict",
+            "anchors": anchors,
+            "source_format": lower if lower in _FORMATS else "auto",
+            "headers": transfer.headers,
+            "follow_redirects": transfer.follow_redirects,
+            "allowed_cidrs": self._cidrs(transfer),
+            "connect_timeout": transfer.connect_timeout,
+            "stall_timeout": transfer.stall_timeout,
+            "max_connections": transfer.max_connections,
+            "max_connections_per_origin": transfer.max_connections_per_origin,
+            "limit_rate": transfer.limit_rate,
+            "require_checksum": transfer.require_checksum,
+            "proxy": transfer.proxy,
+        }
+
+    def _cidrs(self, transfer: m.Transfer) -> tuple[str, ...]:
+        return (*self.host.config.allowed_cidrs, *transfer.allowed_cidrs)
+
+
+def _outcome(alias: str, change: Callable[[], bool]) -> m.AliasOutcome:
+    try:
+        change()
+    except FastdlError as exc:
+        return m.AliasOutcome(alias=alias[:255], failure=codec.failure_of(exc))
+    return m.AliasOutcome(alias=alias[:255])

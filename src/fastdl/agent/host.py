@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does this host have: which pools, which certificates? The inventory, and look-ups in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastdl.agent.config import HostConfig
+from fastdl.agent.keystore import Item, is_reserved
+from fastdl.agent.pools import Pool, configured
+from fastdl.errors import FastdlError, SinkRefusedError
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+LIBVIRT = "qemu:///system"
+
+
+@dataclass(slots=True)
+class Host:
+    """One host's resources. Methods block; they are called in threads.
+
+    ``specs`` are the ``--pool`` options; without any, libvirt's active pools are offered.
+    """
+
+    host_id: str
+    config: HostConfig
+    state: Path
+    specs: Sequence[str] = ()
+    libvirt: str = LIBVIRT
+    _pools: dict[str, Pool] = field(default_factory=dict)
+
+    def pools(self) -> list[Pool]:
+        """The pools there are now. A libvirt that does not answer has none, for now."""
+        if self.specs:
+            found = configured(self.specs, host_id=self.host_id, state=self.state)
+        else:
+            found = self._discovered()
+        self._pools = {pool.id: pool for pool in found if _usable_id(pool)}
+        return found
+
+    def pool(self, pool_id: str) -> Pool:
+        """The pool of that id; SinkRefusedError when it is not one of this host's."""
+        if pool_id not in self._pools:
+            self.pools()
+        if pool_id not in self._pools:
+            raise SinkRefusedError(f"this host has no pool {pool_id}")
+        return self._pools[pool_id]
+
+    def inventory(self) -> m.Inventory:
+        """Pools and certificates as they are found now."""
+        try:
+            items, problem = self.config.keystore().items(), None
+        except FastdlError as exc:
+            items, problem = [], str(exc)
+        return m.Inventory(
+            pools=tuple(pool.info() for pool in self.pools())[:256],
+            certificates=certificate_infos(items),
+            keystore_error=problem,
+        )
+
+    def anchors(self) -> dict[str, str]:
+        """Alias → PEM of what downloads trust; TrustError when the keystore cannot be read."""
+        self.config.anchors()  # raises, where there is a keystore that cannot be read
+        if not self.config.keystore_path.exists():
+            return {}
+        return {
+            item.alias: item.certificate.pem()
+            for item in self.config.keystore().items()
+            if item.kind == "trusted" and item.certificate
+        }
+
+    def _discovered(self) -> list[Pool]:
+        from fastdl.agent.pools import virt  # noqa: PLC0415 - an optional library
+
+        try:
+            return virt.discover(self.libvirt, state=self.state)
+        except FastdlError as exc:
+            log.warning("no pools: %s", exc)
+            return []
+
+
+def certificate_infos(items: Sequence[Item]) -> tuple[m.CertificateInfo, ...]:
+    """The trusted certificates that the manager may manage, as the wire has them."""
+    return tuple(
+        m.CertificateInfo(
+            alias=item.alias[:255],
+            sha256=item.certificate.sha256,
+            subject=item.certificate.subject[:4096],
+            issuer=item.certificate.issuer[:4096],
+            not_before=item.certificate.not_before.isoformat(),
+            not_after=item.certificate.not_after.isoformat(),
+        )
+        for item in items
+        if item.kind == "trusted" and item.certificate and not is_reserved(item.alias)
+    )[:4096]
+
+
+def _usable_id(pool: Pool) -> bool:
+    try:
+        return bool(pool.id)
+    except FastdlError:
+        return False

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is this host to its manager, and how did it become that?
+
+The state folder holds the key (made before anyone is asked), the certificate for it, the
+manager's CA and the ids. A token is exchanged for the certificate once; the CA is trusted
+because its fingerprint is in the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import ssl
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fastdl.errors import AgentLostError, AgentRefusedError, UsageError
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+from fastdl.wire.token import EnrolToken, parse_token
+
+RENEW_BEFORE: Final = timedelta(days=30)
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An enrolled host."""
+
+    folder: Path
+    host_id: str
+    zone_id: str
+
+    def context(self) -> ssl.SSLContext:
+        """TLS towards the manager: our certificate, its CA, nothing else trusted."""
+        context = _trusting((self.folder / "ca.pem").read_text())
+        context.load_cert_chain(self.folder / "host.pem", self.folder / "host.key")
+        return context
+
+    def csr(self) -> str:
+        """A request for a new certificate of the same key."""
+        return _csr(_key(self.folder), self.host_id)
+
+    def renew(self, certificate: str) -> None:
+        """Keep *certificate* as the new one; AgentRefusedError when it is not for our key."""
+        _check_certificate(certificate, _key(self.folder), self.host_id)
+        _write(self.folder / "host.pem", certificate)
+
+    def due(self, now: datetime | None = None) -> bool:
+        """Whether less than 30 days of the certificate are left."""
+        held = x509.load_pem_x509_certificate((self.folder / "host.pem").read_bytes())
+        return held.not_valid_after_utc - (now or datetime.now(UTC)) < RENEW_BEFORE
+
+
+def load(folder: Path) -> Identity | None:
+    """The identity kept in *folder*, None before enrolment; UsageError when it is damaged."""
+    note = folder / "host.json"
+    try:
+        plain = json.loads(note.read_bytes())
+        return Identity(folder, str(plain["host_id"]), str(plain["zone_id"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise UsageError(f"{note} cannot be read ({exc}): restore it, or enrol again") from None
+
+
+async def enrol(managers: Sequence[str], token_text: str, folder: Path, *, name: str) -> Identity:
+    """Exchange the token for an identity in *folder*, with the first manager that answers.
+
+    UsageError for a malformed token, AgentRefusedError when the manager refuses it or is
+    not the one that the token names, AgentLostError when none can be reached.
+    """
+    token = parse_token(token_text)
+    key = await asyncio.to_thread(_key, folder)
+    request = m.EnrolRequest(token=str(token), csr=_csr(key, name), name=name)
+    problems: list[str] = []
+    for manager in managers:
+        try:
+            reply = await _ask(manager, token, request)
+        except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+            problems.append(f"{manager}: {exc or type(exc).__name__}")
+            continue
+        _check_certificate(reply.certificate, key, reply.host_id)
+        _write(folder / "ca.pem", reply.ca)
+        _write(folder / "host.pem", reply.certificate)
+        _write(
+            folder / "host.json", json.dumps({"host_id": reply.host_id, "zone_id": reply.zone_id})
+        )
+        return Identity(folder, reply.host_id, reply.zone_id)
+    raise AgentLostError(f"no manager can be reached: {'; '.join(problems)}")
+
+
+async def _ask(manager: str, token: EnrolToken, request: m.EnrolRequest) -> m.EnrolReply:
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        ca = await _authority(session, manager, token)
+        sent = session.post(
+            f"{manager.rstrip('/')}/enrol",
+            data=codec.encode(request),
+            ssl=_trusting(ca),
+            server_hostname=m.MANAGER_NAME,
+        )
+        async with sent as answer:
+            reply = codec.decode(await answer.read(), limit=m.ENROL_MAX)
+    if isinstance(reply, m.Refused):
+        raise AgentRefusedError(f"the manager refused the enrolment: {reply.message}")
+    if not isinstance(reply, m.EnrolReply):
+        raise AgentRefusedError("the manager answered the enrolment with something else")
+    if _fingerprint(reply.ca) != token.ca_sha256:
+        raise AgentRefusedError("the manager's answer names another CA than the token")
+    return reply
+
+
+async def _authority(session: aiohttp.ClientSession, manager: str, token: EnrolToken) -> str:
+    """The manager's CA, believed only for its fingerprint: this connection proves nothing."""
+    async with session.get(f"{manager.rstrip('/')}/ca", ssl=False) as answer:
+        text = (await answer.content.read(m.ENROL_MAX)).decode("ascii", "replace")
+    if _fingerprint(text) != token.ca_sha256:
+        raise AgentRefusedError(
+            f"{manager} is not the manager that made this token (another CA answers there)"
+        )
+    return text
+
+
+def _fingerprint(pem: str) -> str:
+    try:
+        return x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
+    except ValueError:
+        return ""
+
+
+def _trusting(ca: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.hostname_checks_common_name = False
+    context.load_verify_locations(cadata=ca)
+    return context
+
+
+def _check_certificate(pem: str, key: ec.EllipticCurvePrivateKey, host_id: str) -> None:
+    try:
+        found = x509.load_pem_x509_certificate(pem.encode())
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as exc:
+        raise AgentRefusedError(f"the manager's certificate cannot be used: {exc}") from None
+    if found.public_key() != key.public_key() or names.get_values_for_type(x509.DNSName) != [
+        host_id
+    ]:
+        raise AgentRefusedError("the manager's certificate is for another key or host")
+
+
+def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
+    """The host's private key, made at first use."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "host.key"
+    with contextlib.suppress(FileNotFoundError):
+        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(found, ec.EllipticCurvePrivateKey):
+            raise UsageError(f"{path} holds another kind of key than fastdl made")
+        return found
+    made = ec.generate_private_key(ec.SECP256R1())
+    pem = made.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    _write(path, pem.decode())
+    return made
+
+
+def _csr(key: ec.EllipticCurvePrivateKey, name: str) -> str:
+    # The subject is ignored; a hash keeps odd host names out of it.
+    common = hashlib.sha256(name.encode()).hexdigest()[:16]
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write *path* with mode 0600, whole or not at all, durably."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    Path(name).rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which jobs run on this host right now, and how do they start, stop and end?
+
+The journal is written first and last; in between a job is a task. At most so many
+downloads at once, one at a time for each volume of a pool, each judged again when the
+host's trust shrinks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastdl.agent.commands import Commands
+from fastdl.agent.journal import Journal, State
+from fastdl.agent.work import ProgressCallback
+from fastdl.errors import Cancelled, FastdlError
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+_PROGRESS_SECONDS = 1.0
+
+Send = Callable[[m.Message], None]
+
+
+@dataclass(slots=True)
+class _Job:
+    command: m.Command
+    fence: int
+    task: asyncio.Task[None] | None = None
+    attempt: asyncio.Future[m.Done] | None = None
+    stopped: bool = False
+    judged_again: bool = False
+    last_progress: float = field(default=0.0)
+
+
+class Jobs:
+    """The running jobs. Used from one event loop.
+
+    *send* takes messages for the manager and may lose them; *ended* is called after each
+    job, when its result is in the journal.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        commands: Commands,
+        *,
+        send: Send,
+        ended: Callable[[str], None],
+        max_downloads: int,
+    ) -> None:
+        self._journal = journal
+        self._commands = commands
+        self._send = send
+        self._ended = ended
+        self._slots = asyncio.Semaphore(max_downloads)
+        self._volumes: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._running: dict[str, _Job] = {}
+
+    @property
+    def active(self) -> int:
+        """How many jobs run."""
+        return len(self._running)
+
+    async def start(self, command: m.Command) -> None:
+        """Journal *command* and run it; one that runs already is left alone."""
+        if command.job in self._running:
+            return
+        job = self._running[command.job] = _Job(command, command.fence)
+        try:
+            await asyncio.to_thread(self._journal.begin, command)
+        except FastdlError:
+            del self._running[command.job]
+            raise
+        job.task = asyncio.create_task(self._run(job), name=f"job-{command.job}")
+        self._send(m.JobStarted(job=command.job, fence=command.fence))
+
+    def resume(self, command: m.Command, *, stopping: bool) -> None:
+        """Go on with a job of the journal, or finish stopping it."""
+        job = self._running[command.job] = _Job(command, command.fence, stopped=stopping)
+        job.task = asyncio.create_task(self._run(job), name=f"job-{command.job}")
+
+    async def adopt(self, job_id: str, fence: int) -> None:
+        """Take over a higher fence for a running job."""
+        await asyncio.to_thread(self._journal.adopt, job_id, fence)
+        if job := self._running.get(job_id):
+            job.fence = max(job.fence, fence)
+
+    async def stop(self, job_id: str) -> None:
+        """Stop a job for good: its traces are removed and its end reported."""
+        await asyncio.to_thread(self._journal.stop, job_id)
+        if (job := self._running.get(job_id)) and not job.stopped:
+            job.stopped = True
+            if job.attempt is not None:
+                job.attempt.cancel()
+
+    async def judge_again(self) -> None:
+        """After certificates were removed: end each download that relied on one of them."""
+
+        async def one(job: _Job) -> None:
+            if await self._commands.still_trusted(job.command):
+                return
+            if job.attempt is not None and not job.attempt.done():
+                log.info("judging again", extra={"job": job.command.job})
+                job.judged_again = True
+                job.attempt.cancel()
+
+        downloads = [j for j in self._running.values() if j.command.kind == m.Kind.DOWNLOAD]
+        await asyncio.gather(*(one(job) for job in downloads))
+
+    async def close(self) -> None:
+        """Interrupt every job; the journal keeps them for the next start."""
+        tasks = [job.task for job in self._running.values() if job.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, job: _Job) -> None:
+        done: m.Done | None = None
+        failure: m.Failure | None = None
+        try:
+            done = await self._until_settled(job)
+        except asyncio.CancelledError:
+            self._running.pop(job.command.job, None)
+            raise  # the agent stops: the journal still says that the job runs
+        except Exception as exc:  # a bug ends its job, never the agent
+            failure = codec.failure_of(exc)
+            if not isinstance(exc, FastdlError):
+                log.exception("a job failed unexpectedly", extra={"job": job.command.job})
+        await self._settle(job, done, failure)
+
+    async def _until_settled(self, job: _Job) -> m.Done:
+        """The job's result, over as many attempts as changes of trust ask for."""
+        while not job.stopped:
+            job.judged_again = False
+            job.attempt = asyncio.ensure_future(self._attempt(job))
+            try:
+                return await job.attempt
+            except asyncio.CancelledError:
+                if not job.attempt.cancelled() or not (job.judged_again or job.stopped):
+                    job.attempt.cancel()
+                    await asyncio.wait([job.attempt])
+                    raise
+        await self._discard(job)
+        raise Cancelled("the manager no longer wants this job")
+
+    async def _attempt(self, job: _Job) -> m.Done:
+        args = job.command.args
+        async with contextlib.AsyncExitStack() as stack:
+            if isinstance(args, m.DownloadArgs | m.RemoveArgs):
+                await stack.enter_async_context(self._volume(args.pool, args.volume))
+            if isinstance(args, m.DownloadArgs):
+                await stack.enter_async_context(self._slots)
+            command = m.Command(
+                job=job.command.job, kind=job.command.kind, fence=job.fence, args=args
+            )
+            return await self._commands.perform(command, self._reporter(job))
+
+    @contextlib.asynccontextmanager
+    async def _volume(self, pool: str, volume: str) -> AsyncIterator[None]:
+        """One job at a time for each volume; the second finds what the first one made."""
+        key = (pool, volume)
+        lock = self._volumes[key]
+        try:
+            async with lock:
+                yield
+        finally:
+            # Kept while somebody holds it or waits for it, dropped with the last.
+            if not lock.locked() and not getattr(lock, "_waiters", None):
+                self._volumes.pop(key, None)
+
+    def _reporter(self, job: _Job) -> ProgressCallback:
+        def report(plain: Mapping[str, Any]) -> None:
+            now = time.monotonic()
+            if now - job.last_progress < _PROGRESS_SECONDS:
+                return
+            job.last_progress = now
+            self._send(_progress(job, plain))
+
+        return report
+
+    async def _discard(self, job: _Job) -> None:
+        try:
+            await self._commands.discard(job.command)
+        except FastdlError as exc:
+            log.warning("not cleaned up: %s", exc, extra={"job": job.command.job})
+
+    async def _settle(self, job: _Job, done: m.Done | None, failure: m.Failure | None) -> None:
+        job_id = job.command.job
+        try:
+            await asyncio.to_thread(self._journal.end, job_id, done=done, failure=failure)
+        except FastdlError as exc:
+            # The journal still says "running": the job is found finished at the next start.
+            log.error("result not kept: %s", exc, extra={"job": job_id})
+        self._running.pop(job_id, None)
+        log.info(
+            "job ended",
+            extra={"job": job_id, "kind": job.command.kind, "code": failure.code if failure else 0},
+        )
+        self._ended(job_id)
+
+
+def unfinished(journal: Journal) -> list[tuple[m.Command, bool]]:
+    """(command, whether it was being stopped) of what the last run left."""
+    return [
+        (row.command(), row.state is State.STOPPING)
+        for row in journal.rows().values()
+        if row.state is not State.ENDED
+    ]
+
+
+def _progress(job: _Job, plain: Mapping[str, Any]) -> m.Progress:
+    return m.Progress(
+        job=job.command.job,
+        fence=job.fence,
+        done=int(plain.get("done") or 0),
+        total=plain.get("total"),
+        fetched=int(plain.get("fetched") or 0),
+        rate=float(plain.get("rate") or 0.0),
+        eta=plain.get("eta"),
+        stage=str(plain.get("stage") or "")[:32],
+    )

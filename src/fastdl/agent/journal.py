@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was this host asked to do, and what became of it? The memory that survives a crash.
+
+One SQLite file in the state folder, mode 0600. A row is written before its job starts and
+carries its result until the manager has acknowledged it. Arguments, which may hold an
+origin's credentials, are wiped when the job ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fastdl.errors import JournalError, SinkBusyError
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS job (
+    job     TEXT PRIMARY KEY,
+    kind    TEXT NOT NULL,
+    fence   INTEGER NOT NULL,
+    state   TEXT NOT NULL CHECK (state IN ('running', 'stopping', 'ended')),
+    args    TEXT NOT NULL,
+    done    TEXT,
+    failure TEXT,
+    acked   INTEGER NOT NULL DEFAULT 0,
+    updated REAL NOT NULL
+) STRICT
+"""
+_KEEP_SECONDS = 7 * 24 * 3600.0
+
+
+class State(StrEnum):
+    """Of a job in the journal."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One job. *args* is empty once it ended."""
+
+    job: str
+    kind: str
+    fence: int
+    state: State
+    args: str = field(repr=False)
+    done: str | None
+    failure: str | None
+    acked: bool
+
+    @property
+    def owes_result(self) -> bool:
+        """Whether the manager has not acknowledged the result yet."""
+        return self.state is State.ENDED and not self.acked
+
+    def command(self) -> m.Command:
+        """The command as it was received."""
+        args = codec.args_from_json(self.kind, self.args)
+        return m.Command(job=self.job, kind=self.kind, fence=self.fence, args=args)
+
+    def result(self) -> m.JobResult:
+        """The result of an ended job, under its present fence."""
+        return m.JobResult(
+            job=self.job,
+            fence=self.fence,
+            kind=self.kind,
+            done=codec.done_from_json(self.kind, self.done) if self.done else None,
+            failure=(
+                codec.from_plain(m.Failure, codec.parse_json(self.failure, limit=m.TO_MANAGER_MAX))
+                if self.failure
+                else None
+            ),
+        )
+
+
+class Journal:
+    """The jobs of this host. Thread-safe; every change is durable when the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA secure_delete = ON")
+            self._db.execute(_SCHEMA)
+        except (OSError, sqlite3.Error) as exc:
+            raise JournalError(f"the agent's journal {path} cannot be used: {exc}") from exc
+
+    def rows(self) -> dict[str, Row]:
+        """Every job, the oldest first."""
+        found = self._run(
+            "SELECT job, kind, fence, state, args, done, failure, acked FROM job ORDER BY updated"
+        )
+        return {
+            job: Row(job, kind, fence, State(state), args, done, failure, bool(acked))
+            for job, kind, fence, state, args, done, failure, acked in found
+        }
+
+    def begin(self, command: m.Command) -> None:
+        """Note *command* before it starts; known ones are left as they are."""
+        self._run(
+            "INSERT OR IGNORE INTO job (job, kind, fence, state, args, updated)"
+            " VALUES (?, ?, ?, 'running', ?, ?)",
+            (command.job, command.kind, command.fence, codec.args_to_json(command.args), _now()),
+        )
+
+    def adopt(self, job: str, fence: int) -> None:
+        """Take over a higher fence; the result has to be acknowledged under it again."""
+        self._run(
+            "UPDATE job SET fence = ?, acked = 0 WHERE job = ? AND fence < ?", (fence, job, fence)
+        )
+
+    def stop(self, job: str) -> None:
+        """Note that the manager no longer wants a running job."""
+        self._run("UPDATE job SET state = 'stopping' WHERE job = ? AND state = 'running'", (job,))
+
+    def end(self, job: str, *, done: m.Done | None, failure: m.Failure | None) -> None:
+        """Keep how *job* ended; exactly one of *done* and *failure*."""
+        self._run(
+            "UPDATE job SET state = 'ended', args = '', done = ?, failure = ?, updated = ?"
+            " WHERE job = ? AND state != 'ended'",
+            (
+                codec.done_to_json(done) if done is not None else None,
+                json.dumps(codec.to_plain(failure)) if failure is not None else None,
+                _now(),
+                job,
+            ),
+        )
+
+    def acknowledged(self, job: str, fence: int) -> None:
+        """The manager has the result; a later fence asks for it again."""
+        self._run("UPDATE job SET acked = 1 WHERE job = ? AND fence = ?", (job, fence))
+
+    def ask_again(self, job: str, fence: int) -> None:
+        """The manager asks for the result of an ended job, perhaps under a higher fence."""
+        self._run(
+            "UPDATE job SET fence = max(fence, ?), acked = 0 WHERE job = ? AND state = 'ended'",
+            (fence, job),
+        )
+
+    def forget(self, job: str) -> None:
+        """Drop an acknowledged job, and whatever nobody has asked for in a week."""
+        self._run("DELETE FROM job WHERE job = ? AND acked = 1", (job,))
+        self._run(
+            "DELETE FROM job WHERE state = 'ended' AND updated < ?", (_now() - _KEEP_SECONDS,)
+        )
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only agent on this journal; SinkBusyError while another one runs."""
+        fd = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SinkBusyError(
+                    f"another agent is running on the state folder {self._path.parent}"
+                ) from None
+            yield
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            with self._lock:
+                return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as exc:
+            raise JournalError(f"the agent's journal failed: {exc}") from exc
+
+
+def _now() -> float:
+    return time.time()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does the agent stay in touch with its manager? One WebSocket, over and over.
+
+Connecting, greeting, beating, and coming back after a pause that grows and is jittered, so
+that a manager's restart is not met by all hosts at once. Losing the link loses nothing:
+what matters is in the journal and is said again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import aiohttp
+
+from fastdl.agent.identity import Identity
+from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+_REFUSED_PAUSE: Final = 60.0
+_OUTBOX: Final = 1024
+_HANDSHAKE: Final = 20.0
+
+
+class Link:
+    """The connection to whichever manager answers.
+
+    *hello* is asked for at each connection; *welcomed* is told when it stands; *received*
+    gets every message of the manager, one after the other.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        managers: Sequence[str],
+        *,
+        hello: Callable[[], Awaitable[m.Hello]],
+        welcomed: Callable[[m.Welcome], Awaitable[None]],
+        received: Callable[[m.Message], Awaitable[None]],
+        active: Callable[[], int],
+    ) -> None:
+        self._identity = identity
+        self._managers = list(managers)
+        self._hello = hello
+        self._welcomed = welcomed
+        self._received = received
+        self._active = active
+        self._outbox: asyncio.Queue[m.Message] | None = None
+        self.connected = False
+
+    def send(self, message: m.Message) -> bool:
+        """Queue *message*; False when there is no connection, or one that does not keep up."""
+        if self._outbox is None:
+            return False
+        try:
+            self._outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Keep a connection until cancelled."""
+        pause = FIRST_PAUSE
+        turn = 0
+        while True:
+            manager = self._managers[turn % len(self._managers)]
+            turn += 1
+            begun = time.monotonic()
+            try:
+                await self._converse(manager)
+            except AgentRefusedError as exc:
+                log.error("the manager refuses this host: %s", exc, extra={"manager": manager})
+                pause = _REFUSED_PAUSE
+            except (FastdlError, aiohttp.ClientError, OSError, TimeoutError) as exc:
+                log.warning(
+                    "no connection to the manager: %s",
+                    exc or type(exc).__name__,
+                    extra={"manager": manager},
+                )
+            finally:
+                self.connected, self._outbox = False, None
+            if time.monotonic() - begun > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def goodbye(self, reason: str) -> None:
+        """Tell the manager that the agent stops, if there is time."""
+        if self._outbox is not None and self.send(m.Goodbye(reason=reason)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await self._outbox.join()
+
+    async def _converse(self, manager: str) -> None:
+        async with aiohttp.ClientSession() as session:
+            async with asyncio.timeout(_HANDSHAKE):
+                socket = await session.ws_connect(
+                    f"{manager.rstrip('/')}/agent",
+                    ssl=await asyncio.to_thread(self._identity.context),
+                    server_hostname=m.MANAGER_NAME,
+                    max_msg_size=m.TO_AGENT_MAX,
+                    heartbeat=20.0,
+                )
+            async with socket:
+                welcome = await self._greet(socket)
+                await self._serve(socket, welcome)
+
+    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> m.Welcome:
+        hello = await self._hello()
+        async with asyncio.timeout(_HANDSHAKE):
+            await socket.send_str(codec.encode(hello))
+            frame = await socket.receive()
+        if frame.type is not aiohttp.WSMsgType.TEXT:
+            raise AgentLostError("the manager closed the connection")
+        answer = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
+        if isinstance(answer, m.Refused):
+            raise AgentRefusedError(answer.message)
+        if not isinstance(answer, m.Welcome) or answer.host_id != self._identity.host_id:
+            raise AgentRefusedError("the manager's first message is not this host's Welcome")
+        return answer
+
+    async def _serve(self, socket: aiohttp.ClientWebSocketResponse, welcome: m.Welcome) -> None:
+        self._outbox = asyncio.Queue(_OUTBOX)
+        self.connected = True
+        log.info("connected", extra={"zone": welcome.zone_id})
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._write(socket, self._outbox)),
+                    group.create_task(self._beat(welcome.beat_s)),
+                ]
+                await self._welcomed(welcome)
+                await self._read(socket)
+                for task in tasks:
+                    task.cancel()
+        except* (FastdlError, aiohttp.ClientError, OSError, TimeoutError) as group_error:
+            raise group_error.exceptions[0] from None
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        async for frame in socket:
+            if frame.type is not aiohttp.WSMsgType.TEXT:
+                raise AgentRefusedError("the manager sent something else than text")
+            message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
+            if isinstance(message, m.Refused):
+                raise AgentRefusedError(message.message)
+            if message is not None:
+                await self._received(message)
+
+    async def _write(
+        self, socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[m.Message]
+    ) -> None:
+        while True:
+            message = await outbox.get()
+            async with asyncio.timeout(30):
+                await socket.send_str(codec.encode(message))
+            outbox.task_done()
+
+    async def _beat(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+            self.send(m.Beat(clock=time.time(), active=self._active()))

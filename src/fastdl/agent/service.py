@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent: a host that does what its manager's documents say, with or without the manager.
+
+What must survive is in the journal (jobs, results), at the pool (markers) and in the
+keystore. Everything here can be killed at any moment and starts again from those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import fastdl
+from fastdl.agent import desired, identity
+from fastdl.agent.commands import KINDS, Commands
+from fastdl.agent.config import HostConfig
+from fastdl.agent.host import LIBVIRT, Host
+from fastdl.agent.identity import Identity
+from fastdl.agent.jobs import Jobs, unfinished
+from fastdl.agent.journal import Journal
+from fastdl.agent.link import Link
+from fastdl.errors import FastdlError, UsageError
+from fastdl.wire import messages as m
+from fastdl.wire import version as wire
+
+log = logging.getLogger(__name__)
+
+_REPEAT_SECONDS: Final = 30.0
+_INVENTORY_SECONDS: Final = 600.0
+_KEYSTORE_SECONDS: Final = 1.0
+"""How often the keystore's file is looked at: a revocation counts within five seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What ``fastdl agent`` was told. *token* is used once; *pools* empty = libvirt's."""
+
+    managers: Sequence[str]
+    token: str | None
+    state: Path
+    config_dir: Path
+    pools: Sequence[str] = ()
+    libvirt: str = LIBVIRT
+    name: str = ""
+    max_downloads: int = 4
+
+
+class Agent:
+    """One running agent."""
+
+    def __init__(self, settings: Settings, who: Identity, host: Host, journal: Journal) -> None:
+        self._settings = settings
+        self._who = who
+        self._host = host
+        self._journal = journal
+        self._inventory_due = asyncio.Event()
+        self._results_due = asyncio.Event()
+        self._revision = 0
+        self._jobs = Jobs(
+            journal,
+            Commands(host),
+            send=self._send,
+            ended=self._ended,
+            max_downloads=settings.max_downloads,
+        )
+        self._link = Link(
+            who,
+            settings.managers,
+            hello=self._hello,
+            welcomed=self._welcomed,
+            received=self._received,
+            active=lambda: self._jobs.active,
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled; then interrupt the jobs, which the next start goes on with."""
+        for command, stopping in await asyncio.to_thread(unfinished, self._journal):
+            self._jobs.resume(command, stopping=stopping)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._link.run())
+                group.create_task(self._repeat_results())
+                group.create_task(self._report_inventory())
+                group.create_task(self._watch_keystore())
+                group.create_task(self._renew())
+        finally:
+            await asyncio.shield(self._jobs.close())
+
+    def _send(self, message: m.Message) -> None:
+        self._link.send(message)
+
+    def _ended(self, job: str) -> None:
+        del job
+        self._results_due.set()
+        self._inventory_due.set()
+
+    # --- what the manager says -------------------------------------------------------------
+
+    async def _hello(self) -> m.Hello:
+        inventory = await asyncio.to_thread(self._host.inventory)
+        return m.Hello(
+            host_id=self._who.host_id,
+            name=self._settings.name,
+            wire_oldest=wire.OLDEST,
+            wire_newest=wire.CURRENT,
+            version=fastdl.__version__,
+            kinds=tuple(str(kind) for kind in KINDS),
+            address=_own_address(self._settings.managers[0]),
+            boot_id=_boot_id(),
+            clock=time.time(),
+            max_downloads=self._settings.max_downloads,
+            libvirt=not self._settings.pools,
+            inventory=inventory,
+        )
+
+    async def _welcomed(self, welcome: m.Welcome) -> None:
+        self._revision = 0
+        skew = time.time() - welcome.clock
+        if welcome.clock and abs(skew) > 300:
+            log.warning("this host's clock is %+.0f s off the manager's", skew)
+        self._results_due.set()
+
+    async def _received(self, message: m.Message) -> None:
+        match message:
+            case m.Document():
+                await self._follow(message)
+            case m.ResultAck():
+                await asyncio.to_thread(self._journal.acknowledged, message.job, message.fence)
+            case m.InventoryWanted():
+                self._inventory_due.set()
+            case m.Renewed():
+                await asyncio.to_thread(self._who.renew, message.certificate)
+            case _:
+                log.warning("the manager sent an unexpected %s", type(message).__name__)
+
+    async def _follow(self, document: m.Document) -> None:
+        if document.rev < self._revision:
+            return
+        self._revision = document.rev
+        rows = await asyncio.to_thread(self._journal.rows)
+        for action in desired.plan(document, rows):
+            match action:
+                case desired.Stop():
+                    await self._jobs.stop(action.job)
+                case desired.Start():
+                    await self._jobs.start(action.command)
+                case desired.Adopt():
+                    await self._jobs.adopt(action.job, action.fence)
+                case desired.Report():
+                    await asyncio.to_thread(self._journal.ask_again, action.job, action.fence)
+                    self._results_due.set()
+                case desired.Forget():
+                    await asyncio.to_thread(self._journal.forget, action.job)
+
+    # --- what the host says by itself ------------------------------------------------------
+
+    async def _repeat_results(self) -> None:
+        """Send what has not been acknowledged: when something ended, and every 30 seconds."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REPEAT_SECONDS):
+                    await self._results_due.wait()
+            self._results_due.clear()
+            if not self._link.connected:
+                continue
+            for row in (await asyncio.to_thread(self._journal.rows)).values():
+                if row.owes_result:
+                    self._send(row.result())
+
+    async def _report_inventory(self) -> None:
+        last: m.Inventory | None = None
+        while True:
+            due = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_INVENTORY_SECONDS):
+                    await self._inventory_due.wait()
+                    due = True
+            self._inventory_due.clear()
+            inventory = await asyncio.to_thread(self._host.inventory)
+            if not due or inventory != last:
+                self._send(m.InventoryReport(inventory=inventory))
+            last = inventory
+
+    async def _watch_keystore(self) -> None:
+        """Notice every change of the keystore, whoever made it."""
+        path = self._host.config.keystore_path
+        seen = _stamp(path)
+        trusted = await asyncio.to_thread(self._anchors)
+        while True:
+            await asyncio.sleep(_KEYSTORE_SECONDS)
+            now = _stamp(path)
+            if now == seen:
+                continue
+            seen = now
+            anchors = await asyncio.to_thread(self._anchors)
+            self._inventory_due.set()
+            if trusted - anchors:
+                log.info("certificates were removed: running downloads are judged again")
+                await self._jobs.judge_again()
+            trusted = anchors
+
+    def _anchors(self) -> frozenset[str]:
+        """What is trusted now; nothing while the keystore cannot be read."""
+        try:
+            return frozenset(self._host.anchors().values())
+        except FastdlError as exc:
+            log.error("the keystore cannot be used: %s", exc)
+            return frozenset()
+
+    async def _renew(self) -> None:
+        while True:
+            if await asyncio.to_thread(self._who.due):
+                self._send(m.RenewRequest(csr=self._who.csr()))
+                await asyncio.sleep(600)
+            else:
+                await asyncio.sleep(24 * 3600)
+
+    async def goodbye(self) -> None:
+        """Say that the agent stops."""
+        await self._link.goodbye("the agent stops")
+
+
+@contextlib.asynccontextmanager
+async def prepared(settings: Settings) -> AsyncIterator[Agent]:
+    """An agent that is enrolled, configured, and alone on its state folder.
+
+    UsageError for a wrong or missing configuration; the errors of enrolment.
+    """
+    name = settings.name or socket.gethostname()
+    config = await asyncio.to_thread(HostConfig.ensure, settings.config_dir)
+    journal = await asyncio.to_thread(Journal, settings.state / "journal.db")
+    try:
+        with journal.alone():
+            who = await asyncio.to_thread(identity.load, settings.state)
+            if who is None:
+                if not settings.token:
+                    raise UsageError("this host is not enrolled yet: give --token once")
+                who = await identity.enrol(
+                    settings.managers, settings.token, settings.state, name=name
+                )
+            host = Host(who.host_id, config, settings.state, settings.pools, settings.libvirt)
+            yield Agent(replace(settings, name=name, token=None), who, host, journal)
+    finally:
+        await asyncio.to_thread(journal.close)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _own_address(manager: str) -> str:
+    """The address this host would use towards the manager; nothing is sent to learn it."""
+    host, _, port = manager.partition("://")[2].rstrip("/").rpartition(":")
+    with contextlib.suppress(OSError, ValueError):
+        address = (host.strip("[]"), int(port))
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    return ""
+
+
+def _boot_id() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"unknown-{os.getpid()}"

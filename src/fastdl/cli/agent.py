@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fastdl agent``: run on a KVM host and do what the manager's documents say."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from fastdl.agent.config import DEFAULT_FOLDER
+from fastdl.agent.host import LIBVIRT
+from fastdl.agent.logs import to_stderr
+from fastdl.agent.service import Settings, prepared
+from fastdl.errors import UsageError
+
+_DESCRIPTION = """\
+Connect out to the manager, offer this host's pools and keystore, and carry out downloads
+and certificate changes. Everything survives a kill: start it again with the same words
+(a used token is ignored; the identity is in the state folder)."""
+
+_EPILOG = """\
+examples:
+  fastdl agent --manager https://mgmt:8250 --token fdl1.… --state /var/lib/fastdl
+  fastdl agent --manager https://a:8250 --manager https://b:8250 --state /var/lib/fastdl \\
+               --pool fast=/dev/disk/by-id/nvme-… --pool images=/srv/images"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "agent",
+        help="run on a KVM host and serve a manager",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--manager",
+        action="append",
+        required=True,
+        metavar="URL",
+        help="https://HOST:PORT of a manager; may be given several times",
+    )
+    parser.add_argument("--token", metavar="T", help="from createHostToken, for the first start")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="the token in a file, - for standard input"
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path("/var/lib/fastdl/agent"),
+        metavar="DIR",
+        help="identity and journal (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="agent.properties and cloud.jks, made when missing (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pool",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a folder or block device to offer instead of libvirt's active pools",
+    )
+    parser.add_argument("--libvirt", default=LIBVIRT, metavar="URI", help="(default: %(default)s)")
+    parser.add_argument("--name", default="", help="the host's name (default: its host name)")
+    parser.add_argument(
+        "--max-downloads",
+        type=int,
+        default=4,
+        metavar="N",
+        help="downloads at once (default: %(default)s)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or an interrupt; 0 after a clean stop."""
+    to_stderr(logging.DEBUG if args.verbose else logging.INFO)
+    asyncio.run(_serve(_settings(args)))
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    for manager in args.manager:
+        if not manager.startswith("https://"):
+            raise UsageError(f"--manager {manager}: the manager's agent port speaks https")
+    if not 1 <= args.max_downloads <= 1024:
+        raise UsageError("--max-downloads is between 1 and 1024")
+    return Settings(
+        managers=tuple(args.manager),
+        token=args.token or _token(args.token_file),
+        state=args.state.absolute(),
+        config_dir=args.config_dir.absolute(),
+        pools=tuple(args.pool),
+        libvirt=args.libvirt,
+        name=args.name,
+        max_downloads=args.max_downloads,
+    )
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return (sys.stdin.readline() if str(path) == "-" else path.read_text()).strip()
+    except OSError as exc:
+        raise UsageError(f"--token-file {path} cannot be read: {exc.strerror}") from None
+
+
+async def _serve(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    stopping = loop.create_task(stop.wait())
+    serving = loop.create_task(_work(settings, stop))
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    serving.cancel()
+    stopping.cancel()
+    try:
+        await serving
+    except asyncio.CancelledError:
+        logging.getLogger(__name__).info("stopped; running jobs go on at the next start")
+
+
+async def _work(settings: Settings, stop: asyncio.Event) -> None:
+    async with prepared(settings) as agent:
+        work = asyncio.create_task(agent.run())
+        try:
+            await asyncio.shield(work)
+        finally:
+            if stop.is_set():
+                await agent.goodbye()
+            work.cancel()
+            await asyncio.wait([work])
