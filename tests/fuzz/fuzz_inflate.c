@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fuzz_inflate.c - invariant: bytes and verdict do not depend on how input is cut and
+ * how much room there is, and no limit is exceeded by more than one call's output.
+ *
+ * The first byte chooses the decoder, the second the cut, the third the room. */
+#undef NDEBUG
+#include "fdl_inflate.h"
+#include "replay.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_OUTPUT (4u << 20)
+
+struct result {
+    int rc;
+    uint64_t len, hash;
+};
+
+static struct result decode(enum fdl_inflate_kind kind, const uint8_t *data,
+                            size_t size, size_t cut, size_t room)
+{
+    const struct fdl_inflate_limits limits = {
+        .max_output = MAX_OUTPUT, .ratio_after = 1 << 20, .max_ratio = 500};
+    struct result r = {0, 0, 14695981039346656037u};
+    struct fdl_inflate *self = NULL;
+    struct fdl_err err;
+    size_t at = 0, used, made = 0;
+    uint8_t *out = malloc(room);
+
+    assert(out);
+    r.rc = fdl_inflate_open(&self, kind, &limits, &err);
+    assert(r.rc == FDL_OK);
+    while (r.rc == FDL_OK && (at < size || made == room)) {
+        size_t n = size - at < cut ? size - at : cut;
+        uint8_t *in = malloc(n ? n : 1);
+        assert(in);
+        memcpy(in, data + at, n);
+        r.rc = fdl_inflate_feed(self, in, n, out, room, &used, &made, &err);
+        free(in);
+        assert(used <= n && made <= room);
+        assert(r.rc < 0 || used > 0 || made > 0 || n == 0);
+        at += used;
+        r.len += made;
+        assert(r.len <= MAX_OUTPUT + room);
+        for (size_t i = 0; i < made; i++)
+            r.hash = (r.hash ^ out[i]) * 1099511628211u;
+    }
+    if (r.rc == FDL_OK)
+        r.rc = fdl_inflate_finish(self, &err);
+    assert(r.rc == FDL_OK || r.rc == FDL_E_FORMAT || r.rc == FDL_E_LIMIT);
+    fdl_inflate_free(self);
+    free(out);
+    return r;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 3)
+        return 0;
+    enum fdl_inflate_kind kind = (enum fdl_inflate_kind)(1 + data[0] % 5);
+    size_t cut = 1 + data[1] * 7u, room = 1 + data[2] * 257u;
+    struct result whole = decode(kind, data + 3, size - 3, size, 1 << 16);
+    struct result pieces = decode(kind, data + 3, size - 3, cut, room);
+
+    if (whole.rc == FDL_OK) {
+        assert(pieces.rc == FDL_OK);
+        assert(whole.len == pieces.len && whole.hash == pieces.hash);
+    } else {
+        assert(pieces.rc < 0);
+    }
+    return 0;
+}
