@@ -19,11 +19,11 @@
 
 size_t fdl_block_len(const struct fdl_job *job, uint64_t block)
 {
-    uint64_t off = block * job->cfg.block;
+    uint64_t off = block * job->cfg.block, total = job->total;
 
-    if (job->total == FDL_SIZE_UNKNOWN || job->total - off >= job->cfg.block)
+    if (total == FDL_SIZE_UNKNOWN || total - off >= job->cfg.block)
         return job->cfg.block;
-    return (size_t)(job->total - off);
+    return (size_t)(total - off);
 }
 
 /* Frees finished blocks from base on. Locked. */
@@ -45,6 +45,7 @@ static void release_finished(struct fdl_job *job)
     if (job->plan.base != before)
         pthread_cond_broadcast(&job->space);
     if (fdl_plan_done(&job->plan)) {
+        fdl_job_wake_all(job); /* nobody has to wait for a mirror any more */
         pthread_cond_broadcast(&job->data);
         pthread_cond_broadcast(&job->ended);
     }
@@ -122,7 +123,8 @@ static bool piece_agrees(const struct fdl_job *job, uint64_t index, const unsign
 {
     size_t n = fdl_hash_len(job->cfg.pieces.alg);
 
-    return memcmp(got, job->cfg.pieces.digests + index * n, n) == 0;
+    return index < job->cfg.pieces.count &&
+           memcmp(got, job->cfg.pieces.digests + index * n, n) == 0;
 }
 
 /* One mirror gave the piece: it lied, and is struck off. Several: nobody can tell who, so
@@ -269,9 +271,10 @@ void fdl_verify_deliver(struct fdl_worker *w, uint64_t block, struct fdl_buf *bu
     slot->local = w->local;
     if (other != FDL_NOBODY) {
         struct fdl_worker *loser = &job->workers[other];
-        if (loser->mirror && loser->id == slot->owner)
+        if (loser->mirror && loser->mirror != w->mirror && loser->id == slot->owner)
             fdl_sched_lost_hedge(job, loser->mirror);
-        fdl_wake_nudge(&loser->wake);
+        if (atomic_load(&loser->at_block) == block) /* else it will find out by itself */
+            fdl_wake_nudge(&loser->wake);
     }
     if (!ok)
         piece_failed(job, block, block + 1, 0);
@@ -361,6 +364,8 @@ void *fdl_consumer_main(void *arg)
         fdl_hash_final(c->hash, c->digest);
     if (complete && c->kind == FDL_CONSUME_LAND)
         rc = job->cfg.lander->ops->finish(job->cfg.lander, &err);
+    if (rc > FDL_OK)
+        rc = fdl_fail(&err, FDL_E_FORMAT, FDL_NO_OFFSET, FDL_WHAT_NEEDS_STAGING);
     if (rc != FDL_OK) {
         pthread_mutex_lock(&job->lock);
         fdl_job_fail(job, &err);
@@ -396,6 +401,10 @@ static int init_pieces(struct fdl_job *job, struct fdl_err *err)
 
     if (pieces->count == 0)
         return FDL_OK;
+    if (len == 0 || job->total == FDL_SIZE_UNKNOWN ||
+        pieces->count != job->total / len + (job->total % len != 0))
+        return fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
+                        "the pieces do not cover the source exactly");
     if (block % len == 0) {
         job->pieces_in_fetch = true;
         job->piece_blocks = 0;

@@ -11,8 +11,6 @@ _READ_MAX = 1 << 20
 
 
 cdef class Qcow2:
-    cdef cfdl_image.fdl_qcow2 *_ptr  # OWNED: freed in __dealloc__
-
     def __init__(self, const unsigned char[::1] head not None, file_size, *,
                  max_virtual_size=None, max_map_bytes=None, bint allow_snapshots=False):
         cdef cfdl.fdl_err err

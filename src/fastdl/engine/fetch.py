@@ -8,12 +8,13 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastdl.core.job import block_for
 from fastdl.core.net import Mirror
 from fastdl.engine.cancel import Cancel
+from fastdl.engine.landing import NeedsStaging, detect_file, plan_landing
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.resolve import Resolved, resolve
 from fastdl.engine.result import MirrorReport, Result
@@ -142,7 +143,7 @@ def _already_there(
                 resumed_bytes=length,
                 digests={got.algorithm: got.hex},
                 integrity=wanted.strength,
-                format=_format_of(path),
+                format=detect_file(path),
                 seconds=time.monotonic() - started,
                 stages={},
                 bottleneck="none",
@@ -170,12 +171,6 @@ def _digest_of_file(path: str, wanted: Digest, cancel: Cancel) -> tuple[Digest, 
     return Digest(wanted.algorithm, md.hexdigest()), length
 
 
-def _format_of(path: str) -> str:
-    from fastdl.engine.landing import detect_file  # noqa: PLC0415
-
-    return detect_file(path)
-
-
 # ---- attempts ------------------------------------------------------------------
 
 
@@ -196,6 +191,10 @@ def _try_until_done(
         warnings.extend(w for w in resolved.warnings if w not in warnings)
         try:
             return _attempt(resolved, sink, options, progress, cancel, started, warnings)
+        except NeedsStaging as need:
+            warnings.append(f"staged to a file first: {need.why}")
+            resolved.close()
+            return _staged(sources, need, sink, options, progress, cancel, started, warnings)
         except OriginChangedError as exc:
             if state.restarted:
                 raise
@@ -213,6 +212,48 @@ def _try_until_done(
         finally:
             resolved.close()
     raise IntegrityError("no mirror gave bytes with the wanted digest", phase="verify")
+
+
+def _staged(
+    sources: Sequence[str],
+    need: NeedsStaging,
+    sink: Sink,
+    options: FetchOptions,
+    progress: ProgressCallback | None,
+    cancel: Cancel,
+    started: float,
+    warnings: list[str],
+) -> Result:
+    """Fetch to a file, verified; inspect it; land it from there."""
+    from fastdl.engine import staging  # noqa: PLC0415 - rare
+
+    with staging.staging_folder(sink, options) as folder:
+        path = folder / "source"
+        first = fetch_job(
+            sources, str(path), staging.stage_options(options, need), progress=progress,
+            cancel=cancel,
+        )
+        image, now, came = staging.raw_or_qcow2(path, options, cancel)
+        second = staging.landing_options(options, now)
+        resolved = resolve([str(image)], second, cancel)
+        try:
+            landed = _attempt(resolved, sink, second, progress, cancel, started, [])
+        finally:
+            resolved.close()
+    kept = [w for w in (*first.warnings, *landed.warnings) if w not in warnings]
+    return replace(
+        landed,
+        source_bytes=first.source_bytes,
+        fetched_bytes=first.fetched_bytes,
+        digests=first.digests,
+        integrity=first.integrity,
+        format=str(came),
+        stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
+        bottleneck=first.bottleneck,
+        mirrors=first.mirrors,
+        warnings=(*warnings, *kept),
+        landing=f"{came}-staged-to-raw",
+    )
 
 
 def _next_alone(state: _Attempts, resolved: Resolved) -> list[str]:
@@ -244,12 +285,9 @@ def _attempt(
     started: float,
     warnings: list[str],
 ) -> Result:
-    from fastdl.engine.landing import plan_landing  # noqa: PLC0415
-
     landing = plan_landing(resolved, sink, options, cancel)
     block = block_for(resolved.pieces.length if resolved.pieces else None)
-    if landing.target_size is not None:
-        sink.check_size(landing.target_size)
+    landing.check_room(sink)
     checkpoint = Checkpoint()
     if landing.resumable:
         checkpoint = open_checkpoint(sink, resolved, options, block, landing.kind)
@@ -263,7 +301,7 @@ def _attempt(
             core_sink.begin()
             outcome = landing.run(resolved, sink, core_sink, checkpoint, progress, cancel)
             digests = verify(resolved, outcome)
-            landing.finish(core_sink, outcome)
+            landing.finish(sink, outcome)
             core_sink.release()
             core_sink.flush()
         finally:

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+from fastdl.core cimport cfdl_image
+
+
+cdef class Qcow2:
+    cdef cfdl_image.fdl_qcow2 *_ptr  # OWNED: freed in __dealloc__, NULL once a lander took it

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources that cannot land while they arrive: fetched to a file, verified, then converted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.journal import default_state_dir
+from fastdl.engine.landing import NeedsStaging, detect_file, inspect_fd
+from fastdl.engine.options import FetchOptions
+from fastdl.errors import FormatError, LimitError, SinkSpaceError, UsageError
+from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
+from fastdl.sinks.base import Sink
+
+CONVERT_CPU_S = 3600
+CONVERT_MEMORY = 2 << 30
+
+
+@contextmanager
+def staging_folder(sink: Sink, options: FetchOptions) -> Iterator[Path]:
+    """A private folder that goes with the job: beside a file, else in the state folder."""
+    if sink.kind == "file":
+        parent = Path(sink.path).parent
+    else:
+        parent = Path(options.state_dir or default_state_dir()) / "staging"
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".fastdl-staging-", dir=parent))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def stage_options(options: FetchOptions, need: NeedsStaging) -> FetchOptions:
+    """The options that bring the source, verified, to a plain file."""
+    return replace(
+        options,
+        target_format="raw" if need.decode else "same",
+        source_format="auto",
+        overwrite=None,
+        beneath=None,
+        resume=False,
+        verify_readback=False,
+    )
+
+
+def landing_options(options: FetchOptions, fmt: str) -> FetchOptions:
+    """The options that land a staged file: what it is was proven when it was staged."""
+    return replace(
+        options,
+        checksum=None,
+        require_checksum=False,
+        source_format=fmt,
+        target_format="raw",
+        limit_rate=None,
+        policy="user",
+        headers=(),
+    )
+
+
+def raw_or_qcow2(path: Path, options: FetchOptions, cancel: Cancel) -> tuple[Path, str, Format]:
+    """What to land of a staged file, its format now, and the format it came in."""
+    fmt = Format(detect_file(str(path)))
+    if fmt in COMPRESSED:
+        raise FormatError("one layer of compression is decoded, not two", phase="decode")
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        info = inspect_fd(fd, os.fstat(fd).st_size, options)
+    finally:
+        os.close(fd)
+    info.require_safe()
+    limit = options.max_virtual_size
+    if limit is not None and (info.virtual_size or 0) > limit:
+        raise LimitError(
+            f"the image has {info.virtual_size} bytes, {limit} are allowed", phase="decode"
+        )
+    if fmt in CONVERTIBLE:
+        raw = path.with_suffix(".raw")
+        convert(path, raw, fmt, cancel)
+        return raw, "raw", fmt
+    return path, str(fmt), fmt
+
+
+def convert(source: Path, target: Path, fmt: Format, cancel: Cancel) -> None:
+    """Run qemu-img on an image that was inspected: explicit formats, limits, no network.
+
+    UsageError where qemu-img is absent, FormatError where it refuses the image.
+    """
+    tool = shutil.which("qemu-img")
+    if tool is None:
+        raise UsageError(f"converting {fmt} needs qemu-img (Debian: qemu-utils)")
+    name = {"vhd": "vpc"}.get(str(fmt), str(fmt))
+    # No shell; "./" and "--" keep a path from being read as an option or a protocol.
+    command = [tool, "convert", "-f", name, "-O", "raw", "-S", "64k", "--", str(source), str(target)]
+    unshare = shutil.which("unshare")
+    if unshare and os.geteuid() == 0:
+        command = [unshare, "--net", "--", *command]
+
+    def limits() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (CONVERT_CPU_S, CONVERT_CPU_S))
+        resource.setrlimit(resource.RLIMIT_AS, (CONVERT_MEMORY, CONVERT_MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        preexec_fn=limits,  # noqa: PLW1509 - only system calls in there
+        text=True,
+    )
+    try:
+        while process.poll() is None:
+            cancel.check()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
+    except BaseException:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        raise
+    if process.returncode != 0:
+        said = (process.stderr.read() if process.stderr else "").strip()[-200:]
+        if "No space left" in said:
+            raise SinkSpaceError("no space to convert the staged image", phase="decode")
+        raise FormatError(f"qemu-img cannot convert this {fmt}: {said}", phase="decode")
