@@ -3,7 +3,7 @@
  *
  *   qcow2 IN OUT BLOCK FLAGS    FLAGS: any of u (file size unknown), d (detect zeros),
  *                               s (leave out what no guest byte needs), t (1 thread),
- *                               - (none)
+ *                               b (OUT is new and reads as zeros), - (none)
  *   stream KIND IN OUT BLOCK    KIND: gz bz2 xz zst zip
  *
  * One answer per line: "CODE VIRTUAL_SIZE WHAT". OUT exists and keeps what lies behind
@@ -123,7 +123,8 @@ static int land_qcow2(const struct source *s, int out, size_t block, const char 
 
     if (rc == FDL_OK) {
         *size = fdl_qcow2_get_info(img)->virtual_size;
-        rc = fdl_sink_open_fd(&sink, out, out, 1, *size, 0, false, err);
+        rc = fdl_sink_open_fd(&sink, out, out, 1, *size, 0, strchr(flags, 'b') != NULL,
+                              err);
     }
     if (rc == FDL_OK) {
         rc = fdl_land_qcow2_new(&lander, img, sink, &options, err);
