@@ -7,24 +7,36 @@ import pytest
 
 from tests.env.certs import CertLab
 
-_IDS: set[str] = set()
+CASE = "fault-matrix-id"
+"""The property under which a test reports the id of the fault matrix that it proves."""
+
+_RAN: dict[str, list[str]] = {}
 
 
 @pytest.fixture(scope="session")
 def certs(tmp_path_factory: pytest.TempPathFactory) -> CertLab:
     """One authority for the session, in a folder that servers of another user can enter."""
-    folder = tmp_path_factory.mktemp("certs")
-    return CertLab(folder)
+    return CertLab(tmp_path_factory.mktemp("certs"))
 
 
-@pytest.fixture(scope="session")
-def ids_run() -> set[str]:
-    """The ids of the fault matrix whose case ran to its end and held."""
-    return _IDS
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember how each run of each id of the fault matrix ended."""
+    for name, value in report.user_properties:
+        if name == CASE and (report.when == "call" or report.skipped):
+            _RAN.setdefault(str(value), []).append(report.outcome)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which ids of the fault matrix this run has really proved."""
-    if _IDS:
-        terminalreporter.write_sep("-", f"fault matrix: {len(_IDS)} ids held")
-        terminalreporter.write_line(" ".join(sorted(_IDS)))
+    """Print which ids of the fault matrix this run has really proved, and which not."""
+    if not _RAN:
+        return
+    runs = sum(map(len, _RAN.values()))
+    terminalreporter.write_sep("-", f"fault matrix: {len(_RAN)} ids in {runs} runs")
+    for word in ("passed", "failed", "skipped"):
+        ids = sorted(name for name, ends in _RAN.items() if _worst(ends) == word)
+        if ids:
+            terminalreporter.write_line(f"{word:>7} ({len(ids)}): {' '.join(ids)}")
+
+
+def _worst(ends: list[str]) -> str:
+    return next(word for word in ("failed", "skipped", "passed") if word in ends)

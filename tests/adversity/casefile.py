@@ -122,7 +122,7 @@ def words_for(content: bytes, bases: Sequence[str]) -> dict[str, str]:
 
     Origins: o1…, port1…, url1… (a ``url`` element); digests: size, md5, sha256, sha256_b64;
     parts of a metalink: begin, root, end, size and hash together as whole, hash, pieces;
-    and monsters: x5000, z64, mib9, deep, many.
+    and monsters: x300, x5000, z64, mib9, deep, many.
     """
     digest = hashlib.sha256(content)
     words = {
@@ -135,6 +135,7 @@ def words_for(content: bytes, bases: Sequence[str]) -> dict[str, str]:
         "end": "</metalink>",
         "hash": f"<hash type='sha-256'>{digest.hexdigest()}</hash>",
         "pieces": _pieces(content, 256 * 1024),
+        "x300": "x" * 300,
         "x5000": "x" * 5000,
         "z64": "z" * 64,
         "mib9": "m" * (9 * 1024 * 1024),

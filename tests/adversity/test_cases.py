@@ -14,7 +14,7 @@ import hashlib
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -41,9 +41,15 @@ RUNS = [
 
 @pytest.mark.parametrize(("case", "transport", "sink"), RUNS)
 def test_a_fault_ends_as_its_case_says(
-    case: Case, transport: str, sink: str, tmp_path: Path, certs: CertLab, ids_run: set[str]
+    case: Case,
+    transport: str,
+    sink: str,
+    tmp_path: Path,
+    certs: CertLab,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """A fault of the network, the server or the target never becomes a wrong image."""
+    record_property("fault-matrix-id", case.id)
     contents = content_of(case)
     right = contents[case.holds - 1]
     with contextlib.ExitStack() as stack:
@@ -64,13 +70,14 @@ def test_a_fault_ends_as_its_case_says(
         if outcome.code == 0:
             place.check_done(right)
             check_result(case, outcome)
+            left = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+            assert not left, "a journal or lock was left after success"
         else:
             place.check_failed(code=outcome.code, untouched=case.untouched)
             check_error(case, outcome)
         check_secrets(case, outcome, origins, tmp_path)
         check_requests(case, origins)
         assert outcome.max_rss < MAX_RSS
-    ids_run.add(case.id)
 
 
 def content_of(case: Case) -> list[bytes]:

@@ -184,6 +184,9 @@ class Rule:
     def _edit_head(self, answer: Answer, base: str) -> None:
         if self.status is not None:
             answer.status = self.status
+        if self.chunked:
+            answer.set("Content-Length", None)
+            answer.set("Transfer-Encoding", "chunked")
         words = {
             "first": answer.first,
             "last": answer.first + len(answer.body) - 1,
@@ -208,9 +211,6 @@ class Rule:
 
     def _edit_delivery(self, answer: Answer) -> None:
         answer.chunked = self.chunked
-        if self.chunked:
-            answer.set("Content-Length", None)
-            answer.set("Transfer-Encoding", "chunked")
         length = len(answer.body)
         for name in ("body_cut", "stall_at"):
             at = getattr(self, name)

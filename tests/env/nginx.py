@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How does a real, ordinary mirror behave? One nginx with a server block per manner.
 
-``start_nginx`` serves one folder on free loopback ports: plain, TLS, mutual TLS, throttled,
-without ranges, and with the digest and mirror fields of RFC 9530, 3230 and 6249.
+``start_nginx`` serves one folder on free loopback ports: plain, TLS, mutual TLS, obsolete
+TLS, throttled, without ranges, and with the digest and mirror fields of RFC 9530, 3230 and 6249.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import pytest
 
 from tests.env.certs import CertLab
 
-MANNERS = ("plain", "tls", "mutual", "throttled", "no-ranges", "links", "redirect")
+MANNERS = ("plain", "tls", "mutual", "obsolete", "throttled", "no-ranges", "links", "redirect")
+TLS = ("tls", "mutual", "obsolete")
 THROTTLE = 1024 * 1024
 """Bytes a second of one connection to the throttled server."""
 
@@ -58,7 +59,7 @@ class Nginx:
 
     def url(self, manner: str, name: str) -> str:
         """The URL of the file *name* as served in one of :data:`MANNERS`."""
-        scheme = "https" if manner in ("tls", "mutual") else "http"
+        scheme = "https" if manner in TLS else "http"
         return f"{scheme}://127.0.0.1:{self.ports[manner]}/{name}"
 
     def put(self, name: str, content: bytes) -> None:
@@ -98,13 +99,15 @@ def start_nginx(folder: Path, certs: CertLab, files: dict[str, bytes]) -> Iterat
 
 
 def _server(nginx: Nginx, manner: str, certs: CertLab, files: dict[str, bytes]) -> str:
-    tls = manner in ("tls", "mutual")
+    tls = manner in TLS
     good = certs.leaf("good")
     lines = [f"listen 127.0.0.1:{nginx.ports[manner]}{' ssl' if tls else ''};"]
     if tls:
         lines += [f"ssl_certificate {good.chain};", f"ssl_certificate_key {good.key};"]
     if manner == "mutual":
         lines += [f"ssl_client_certificate {certs.ca.cert_file};", "ssl_verify_client on;"]
+    if manner == "obsolete":
+        lines += ["ssl_protocols TLSv1 TLSv1.1;", "ssl_ciphers DEFAULT:@SECLEVEL=0;"]
     if manner == "throttled":
         lines.append(f"limit_rate {THROTTLE};")
     if manner == "no-ranges":

@@ -287,7 +287,7 @@ class FaultOrigin:
                 await asyncio.sleep(max(0.0, begun + at / answer.rate - time.monotonic()))
         if answer.stall_at is not None and at >= answer.stall_at:
             await self._hang()
-        if answer.chunked == "right":
+        if answer.chunked == "right" and at == len(body):
             writer.write(b"0\r\n\r\n")
         return at == len(body) and answer.chunked in (None, "right")
 

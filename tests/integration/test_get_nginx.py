@@ -123,6 +123,16 @@ def test_mutual_tls(nginx: Nginx, target: Path, tmp_path: Path, certs: CertLab) 
     check_file(target, IMAGE)
 
 
+def test_an_obsolete_tls_is_refused(
+    nginx: Nginx, target: Path, tmp_path: Path, certs: CertLab
+) -> None:
+    """T16: at least TLS 1.2, whatever the server would like."""
+    url = nginx.url("obsolete", "image.raw")
+    refused = get(target, url, "--cacert", str(certs.ca.cert_file), home=tmp_path)
+    assert (refused.code, refused.classes) == (14, ["TLS_TRUST"]), refused
+    assert not list(target.parent.iterdir())
+
+
 def test_a_server_without_ranges(nginx: Nginx, target: Path, tmp_path: Path) -> None:
     """200 to a ranged request is one stream from the first byte."""
     done = get(target, nginx.url("no-ranges", "image.raw"), "--checksum", CHECKSUM, home=tmp_path)
@@ -298,7 +308,7 @@ def test_a_rate_limit_is_kept(nginx: Nginx, target: Path, tmp_path: Path) -> Non
 
 def test_options_that_take_units_and_verify(nginx: Nginx, target: Path, tmp_path: Path) -> None:
     """A small window and a read-back change the way, never the bytes."""
-    words = ("--window", "8M", "--verify-readback", "--checksum", CHECKSUM)
+    words = ("--window", "16M", "--verify-readback", "--checksum", CHECKSUM)
     done = get(target, nginx.url("plain", "image.raw"), *words, home=tmp_path)
     assert done.code == 0, done
     check_file(target, IMAGE)
