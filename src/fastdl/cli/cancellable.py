@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastdl.engine.cancel import Cancel
 
@@ -22,7 +22,7 @@ def run_cancellable(work: Callable[[Cancel], T]) -> T:
     cancel = Cancel()
     results: list[T] = []
     errors: list[BaseException] = []
-    old: dict[signal.Signals, object] = {}
+    old: dict[signal.Signals, Any] = {}
 
     def stop(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -36,6 +36,8 @@ def run_cancellable(work: Callable[[Cancel], T]) -> T:
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started by nohup, to outlive its terminal
             old[number] = signal.signal(number, stop)
     thread = threading.Thread(target=body, name="transfer")
     thread.start()
@@ -44,7 +46,7 @@ def run_cancellable(work: Callable[[Cancel], T]) -> T:
             thread.join(0.2)  # a wait without limit would not let handlers run
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
     if errors:
         raise errors[0]
     return results[0]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -71,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     for warning in result.warnings:
         print(f"fastdl: warning: {warning}", file=sys.stderr)
     if args.json:
+        import json  # noqa: PLC0415 - start-up
+
         print(json.dumps(result.to_dict()))
     else:
         from fastdl.cli.report import summary  # noqa: PLC0415

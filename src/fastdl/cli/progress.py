@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
     from fastdl.engine.options import Progress, ProgressCallback
 
 BAR_AFTER_S = 0.3
@@ -35,6 +37,8 @@ def make_progress(kind: str, *, quiet: bool) -> Iterator[ProgressCallback | None
 
 
 def _json_line(state: Progress) -> None:
+    import json  # noqa: PLC0415 - start-up
+
     line = {
         "event": "progress",
         "stage": state.stage,
@@ -53,49 +57,40 @@ class _Bar:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._bar: object | None = None
-        self._task: object | None = None
+        self._bar: tuple[RichProgress, TaskID] | None = None
 
     def show(self, state: Progress) -> None:
         if self._bar is None:
             if time.monotonic() - self._started < BAR_AFTER_S:
                 return
-            self._open()
-        from rich.progress import Progress as Rich  # noqa: PLC0415
-
-        assert isinstance(self._bar, Rich)
-        self._bar.update(
-            self._task,  # type: ignore[arg-type]
+            self._bar = _open_bar()
+        bar, task = self._bar
+        bar.update(
+            task,
             completed=state.done,
             total=state.total,
             description=state.stage,
             connections=state.connections,
         )
 
-    def _open(self) -> None:
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            DownloadColumn,
-            Progress as Rich,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        bar = Rich(
-            TextColumn("{task.description:>8}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[connections]} conn"),
-            console=Console(stderr=True),
-        )
-        self._task = bar.add_task("fetch", total=None, connections=0)
-        self._bar = bar
-        bar.start()
-
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()  # type: ignore[attr-defined]
+            self._bar[0].stop()
+
+
+def _open_bar() -> tuple[RichProgress, TaskID]:
+    from rich import progress as rich_progress  # noqa: PLC0415 - start-up
+    from rich.console import Console  # noqa: PLC0415 - start-up
+
+    bar = rich_progress.Progress(
+        rich_progress.TextColumn("{task.description:>8}"),
+        rich_progress.BarColumn(),
+        rich_progress.DownloadColumn(binary_units=True),
+        rich_progress.TransferSpeedColumn(),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[connections]} conn"),
+        console=Console(stderr=True),
+    )
+    task = bar.add_task("fetch", total=None, connections=0)
+    bar.start()
+    return bar, task

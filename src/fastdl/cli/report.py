@@ -13,9 +13,11 @@ def summary(result: Result) -> str:
         return f"{result.target}: there already, {format_size(result.target_bytes)}, verified"
     rate = result.source_bytes / result.seconds if result.seconds > 0 else 0
     lines = [
-        f"{result.target}: {format_size(result.source_bytes)} in "
-        f"{format_duration(result.seconds)} ({format_rate(rate)}), integrity {result.integrity}, "
-        f"limited by {result.bottleneck}"
+        (
+            f"{result.target}: {format_size(result.source_bytes)} in "
+            f"{format_duration(result.seconds)} ({format_rate(rate)}), "
+            f"integrity {result.integrity}, limited by {result.bottleneck}"
+        )
     ]
     if result.resumed_bytes:
         lines.append(f"  resumed    {format_size(result.resumed_bytes)} were there already")
@@ -41,9 +43,7 @@ def describe(found: Probe) -> str:
         f"  format        {found.format}",
     ]
     if found.virtual_size is not None:
-        lines.append(
-            f"  virtual size  {found.virtual_size} ({format_size(found.virtual_size)})"
-        )
+        lines.append(f"  virtual size  {found.virtual_size} ({format_size(found.virtual_size)})")
     if found.safe is False:
         lines.append(f"  not safe      {'; '.join(found.reasons)}")
     lines.append(f"  ranges        {'yes' if found.ranges else 'no'}")

@@ -34,8 +34,12 @@ _CHECKSUM = _typed(parse_checksum, "CHECKSUM")
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Trust, credentials, time limits and address policy."""
     net = parser.add_argument_group("network and trust")
-    net.add_argument("--cacert", metavar="FILE", help="PEM certificates trusted besides the system's")
-    net.add_argument("--keystore", metavar="FILE", help="trust the certificates of this keystore too")
+    net.add_argument(
+        "--cacert", metavar="FILE", help="PEM certificates to trust besides the system's"
+    )
+    net.add_argument(
+        "--keystore", metavar="FILE", help="a keystore whose certificates to trust too"
+    )
     net.add_argument("--keystore-pass-file", metavar="FILE", help="its passphrase, on one line")
     net.add_argument("--cert", metavar="FILE", help="client certificate (PEM)")
     net.add_argument("--key", metavar="FILE", help="its private key (PEM)")
@@ -78,8 +82,17 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of ``probe_sync`` and ``fetch_sync`` that these options mean."""
     out: dict[str, Any] = {
         name: value
-        for name in ("cacert", "cert", "key", "proxy", "connect_timeout", "stall_timeout",
-                     "retry", "policy", "metalink_file")
+        for name in (
+            "cacert",
+            "cert",
+            "key",
+            "proxy",
+            "connect_timeout",
+            "stall_timeout",
+            "retry",
+            "policy",
+            "metalink_file",
+        )
         if (value := getattr(args, name)) is not None
     }
     if args.allow:
@@ -150,9 +163,7 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--no-resume", action="store_true", help="start from the beginning")
     speed = parser.add_argument_group("speed")
     speed.add_argument("--max-connections", type=int, metavar="N", help="in all; default 8")
-    speed.add_argument(
-        "--max-connections-per-origin", type=int, metavar="N", help="default 4"
-    )
+    speed.add_argument("--max-connections-per-origin", type=int, metavar="N", help="default 4")
     speed.add_argument("--limit-rate", type=_RATE, metavar="RATE", help="bytes/s; K, M, G suffixes")
     speed.add_argument("--window", type=_SIZE, metavar="SIZE", help="memory; default 64M")
     add_network_options(parser)
@@ -164,8 +175,16 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
     out.update(
         {
             name: value
-            for name in ("checksum", "target_format", "max_virtual_size", "overwrite",
-                         "max_connections", "max_connections_per_origin", "limit_rate", "window")
+            for name in (
+                "checksum",
+                "target_format",
+                "max_virtual_size",
+                "overwrite",
+                "max_connections",
+                "max_connections_per_origin",
+                "limit_rate",
+                "window",
+            )
             if (value := getattr(args, name)) is not None
         }
     )
