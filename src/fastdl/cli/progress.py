@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from fastdl.model.units import format_rate
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -70,7 +72,7 @@ class _Bar:
             completed=state.done,
             total=state.total,
             description=state.stage,
-            connections=state.connections,
+            note=f"{format_rate(state.rate)}  {state.connections} conn",
         )
 
     def close(self) -> None:
@@ -86,11 +88,10 @@ def _open_bar() -> tuple[RichProgress, TaskID]:
         rich_progress.TextColumn("{task.description:>8}"),
         rich_progress.BarColumn(),
         rich_progress.DownloadColumn(binary_units=True),
-        rich_progress.TransferSpeedColumn(),
         rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("{task.fields[connections]} conn"),
+        rich_progress.TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
-    task = bar.add_task("fetch", total=None, connections=0)
+    task = bar.add_task("fetch", total=None, note="")
     bar.start()
     return bar, task

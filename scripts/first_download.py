@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does a download from four mirrors look? Serves an image on loopback and fetches it.
+
+Part of ``scripts/first-download``. The mirrors are one nginx with four HTTPS servers whose
+certificate comes from an authority made on the spot: two good ones with the speed of an
+ordinary line, one slow, and one whose copy has a wrong byte in every piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.env.certs import CertLab
+
+PIECE = 256 * 1024
+RATES = {"good-1": "1m", "good-2": "1m", "slow": "64k", "corrupt": "1m"}
+"""Mirror → bytes a second of one connection, as nginx writes it."""
+
+CONFIG = """
+daemon off;
+worker_processes 1;
+{user}
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    types {{ application/metalink4+xml meta4; }}
+    ssl_certificate {chain};
+    ssl_certificate_key {key};
+{servers}
+}}
+"""
+SERVER = "    server {{ listen 127.0.0.1:{port} ssl; root {root}; limit_rate {rate}; }}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def spoil(image: bytes) -> bytes:
+    """A copy of the same length that is wrong in every piece."""
+    wrong = bytearray(image)
+    for at in range(PIECE // 2, len(wrong), PIECE):
+        wrong[at] ^= 0xFF
+    return bytes(wrong)
+
+
+def metalink(name: str, image: bytes, urls: list[str]) -> str:
+    """A metalink 4 document (RFC 5854) with the whole digest and one of every piece."""
+    pieces = (image[at : at + PIECE] for at in range(0, len(image), PIECE))
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<metalink xmlns="urn:ietf:params:xml:ns:metalink">',
+        f'  <file name="{name}">',
+        f"    <size>{len(image)}</size>",
+        f'    <hash type="sha-256">{hashlib.sha256(image).hexdigest()}</hash>',
+        f'    <pieces type="sha-256" length="{PIECE}">',
+        *(f"      <hash>{hashlib.sha256(piece).hexdigest()}</hash>" for piece in pieces),
+        "    </pieces>",
+        *(f'    <url priority="1">{url}</url>' for url in urls),
+        "  </file>",
+        "</metalink>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def mirrors(folder: Path, image: Path) -> Iterator[tuple[str, Path]]:
+    """Four mirrors of *image*; gives the metalink's URL and the authority's certificate."""
+    certs = CertLab(folder / "ca")
+    leaf = certs.leaf("good")
+    content = image.read_bytes()
+    ports = dict(zip(RATES, free_ports(len(RATES)), strict=True))
+    urls = {name: f"https://127.0.0.1:{port}/{image.name}" for name, port in ports.items()}
+    for name in RATES:
+        root = folder / name
+        root.mkdir()
+        (root / image.name).write_bytes(spoil(content) if name == "corrupt" else content)
+    meta = f"{image.name}.meta4"
+    (folder / "good-1" / meta).write_text(metalink(image.name, content, list(urls.values())))
+    config = folder / "nginx.conf"
+    config.write_text(
+        CONFIG.format(
+            folder=folder,
+            chain=leaf.chain,
+            key=leaf.key,
+            user="user root;" if os.geteuid() == 0 else "",
+            servers="\n".join(
+                SERVER.format(port=ports[name], root=folder / name, rate=rate)
+                for name, rate in RATES.items()
+            ),
+        )
+    )
+    binary = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if binary is None:
+        sys.exit("first-download: nginx is not installed")
+    server = subprocess.Popen(
+        [binary, "-p", folder, "-c", config], stderr=(folder / "stderr").open("wb")
+    )
+    try:
+        for port in ports.values():
+            await_port(server, port)
+        yield f"https://127.0.0.1:{ports['good-1']}/{meta}", certs.ca.cert_file
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def await_port(server: subprocess.Popen[bytes], port: int) -> None:
+    """Return once *port* accepts; exits with nginx's own words where it does not start."""
+    for _ in range(200):
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.05)
+    sys.exit(f"first-download: nginx did not start (exit code {server.poll()})")
+
+
+def fetch(url: str, authority: Path, target: Path) -> int:
+    """Run ``fastdl get`` as a user would; its exit code."""
+    progress = "bar" if sys.stderr.isatty() else "none"
+    fastdl = Path(sys.executable).with_name("fastdl")
+    command = ["get", url, "-o", target, "--cacert", authority]
+    shown = shlex.join(["fastdl", *map(str, command)])
+    print(f"$ {shown}", flush=True)
+    return subprocess.run([fastdl, *command, "--progress", progress], check=False).returncode
+
+
+def compare(image: Path, target: Path) -> int:
+    """sha256sum of what was served and of what arrived, by another program than fastdl."""
+    print(f"$ sha256sum {image} {target}", flush=True)
+    done = subprocess.run(["sha256sum", image, target], stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout, end="")
+    digests = {line.split()[0] for line in done.stdout.splitlines()}
+    print("the same digest" if len(digests) == 1 else "THE DIGESTS DIFFER", flush=True)
+    return int(len(digests) != 1)
+
+
+def main(arguments: list[str]) -> int:
+    """``first_download IMAGE [TARGET]``: 0 where the image arrived with the same digest."""
+    image = Path(arguments[0])
+    with tempfile.TemporaryDirectory(prefix="fastdl-first-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        target = Path(arguments[1]) if len(arguments) > 1 else folder / "downloaded.iso"
+        with mirrors(folder, image) as (url, authority):
+            print(f"\n{len(RATES)} mirrors on loopback, bytes/s of a connection: {RATES}\n")
+            code = fetch(url, authority, target)
+            return code or compare(image, target)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
