@@ -114,18 +114,18 @@ def _descriptor(reader: Reader, head: dict[str, Any]) -> str:
     except UnicodeDecodeError:
         raise _bad("vmdk: the descriptor is no text") from None
     settings: dict[str, str] = {}
-    extents = 0
+    extents: list[re.Match[str]] = []
     for line in (raw.strip() for raw in lines):
         if not line or line.startswith("#"):
             continue
         extent = _EXTENT.fullmatch(line)
         if extent:
-            _judge_extent(extent, head)
-            extents += 1
+            extents.append(extent)
             continue
         _take_setting(line, settings)
-    if extents != 1:
+    if len(extents) != 1:
         raise _unsafe("vmdk: not exactly one extent")
+    _judge_extent(extents[0], head)
     if settings.get("parentcid", "ffffffff").lower() != "ffffffff":
         raise _unsafe("vmdk: the descriptor names a parent")
     kind = settings.get("createtype", "")
