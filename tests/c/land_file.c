@@ -4,7 +4,7 @@
  *   qcow2 IN OUT BLOCK FLAGS    FLAGS: any of u (file size unknown), d (detect zeros),
  *                               s (leave out what no guest byte needs), t (1 thread),
  *                               b (OUT is new and reads as zeros), - (none)
- *   stream KIND IN OUT BLOCK    KIND: gz bz2 xz zst zip
+ *   stream KIND IN OUT BLOCK    KIND: gz bz2 xz zst zip; a qcow2 inside is read as one
  *
  * One answer per line: "CODE VIRTUAL_SIZE WHAT". OUT exists and keeps what lies behind
  * the virtual size. */
@@ -144,11 +144,21 @@ static int land_qcow2(const struct source *s, int out, size_t block, const char 
     return rc;
 }
 
+static int judge(void *ctx, const void *head, size_t len, bool whole,
+                 enum fdl_decoded *verdict, struct fdl_err *err)
+{
+    (void)ctx, (void)whole, (void)err;
+    *verdict = len >= 4 && memcmp(head, "QFI\xfb", 4) == 0 ? FDL_DECODED_QCOW2
+                                                           : FDL_DECODED_RAW;
+    return FDL_OK;
+}
+
 static int land_stream(const struct source *s, int out, const char *kind, size_t block,
                        uint64_t *size, struct fdl_err *err)
 {
     struct fdl_pool *pool = fdl_pool_new(4, block);
-    struct fdl_land_stream_options options = {.kind = fdl_inflate_kind_of(kind)};
+    struct fdl_land_stream_options options = {
+        .kind = fdl_inflate_kind_of(kind), .judge = judge, .qcow2_blocks = 4};
     struct fdl_sink *sink = NULL;
     struct fdl_lander *lander = NULL;
     uint64_t busy;

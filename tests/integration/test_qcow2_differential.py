@@ -267,3 +267,32 @@ def test_compressed_sources_land_as_their_tools_unpack_them(
         answer = driver.ask(f"stream {kind} {packed} {target} {block}")
         assert (answer.code, answer.size) == (0, 3 * MIB + 777)
         assert target.read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "zst", "zip"])
+def test_a_compressed_qcow2_lands_where_its_tables_come_first(
+    driver: Driver, tmp_path: Path, kind: str
+) -> None:
+    """Decoded blocks go on to the qcow2 lander, without a file in between."""
+    image = build(tmp_path / "image", Recipe(size=6 * MIB + 512, compressed=True, seed=11))
+    want = oracle(image)
+    assert want is not None
+    target = tmp_path / "target"
+    target.write_bytes(PATTERN * len(want))
+    answer = driver.ask(f"stream {kind} {compress(kind, image)} {target} 65536")
+    assert (answer.code, answer.size) == (0, len(want))
+    assert target.read_bytes() == want
+
+
+def test_a_compressed_qcow2_with_tables_behind_its_data_needs_staging(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """What cannot be streamed is said before anything is written."""
+    image = build(tmp_path / "image", Recipe(size=600 * MIB, writes=0))
+    for at in (0, 550):  # the second L2 table is allocated behind the first data
+        run("qemu-io", "-f", "qcow2", "-c", f"write -P 3 {at}M 5M", image)
+    target = tmp_path / "target"
+    target.write_bytes(PATTERN * 4096)
+    answer = driver.ask(f"stream gz {compress('gz', image)} {target} 65536")
+    assert answer.code == 1
+    assert target.read_bytes() == PATTERN * 4096
