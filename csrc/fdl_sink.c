@@ -252,6 +252,12 @@ int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err)
     return rc;
 }
 
+void fdl_sink_stop(struct fdl_sink *sink)
+{
+    if (sink->ops->stop)
+        sink->ops->stop(sink);
+}
+
 void fdl_sink_get_stats(const struct fdl_sink *sink, struct fdl_sink_stats *out)
 {
     out->written_bytes = atomic_load(&sink->written);

@@ -39,6 +39,12 @@ int fdl_sink_open_fd(struct fdl_sink **out, int fd, int buffered_fd, size_t alig
 /* Discards everything (`null:`): for benchmarks. */
 int fdl_sink_open_null(struct fdl_sink **out, struct fdl_err *err);
 
+/* An export of an NBD server. Bytes past its end: FDL_E_SINK_SPACE.
+ *   nbd  BORROWED until fdl_sink_free() */
+struct fdl_nbd;
+int fdl_sink_open_nbd(struct fdl_sink **out, struct fdl_nbd *nbd, uint64_t size,
+                      size_t hold, struct fdl_err *err);
+
 /* Zeroes and flushes the held-back places on the target. Call once before the first write. */
 int fdl_sink_begin(struct fdl_sink *sink, struct fdl_err *err);
 
@@ -59,6 +65,10 @@ int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err);
 /* Writes tail, then head, each flushed: the only step that makes a device valid.
  * The caller has proof of digest, size and format. */
 int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err);
+
+/* From any thread: the job is to end now. Calls that wait for somebody else (a server)
+ * fail soon; what is on the target's own machine goes on as ever. */
+void fdl_sink_stop(struct fdl_sink *sink);
 
 void fdl_sink_get_stats(const struct fdl_sink *sink, struct fdl_sink_stats *out);
 

@@ -2,7 +2,7 @@
 /* fdl_sink_ops.h - what a kind of sink implements; seen by csrc/fdl_sink_*.c alone.
  *
  * fdl_sink.c answers for bounds, hold-back, the memory of failures and the clock;
- * a backend answers for four raw operations. A new kind is one file: a struct whose
+ * a backend answers for the raw operations. A new kind is one file: a struct whose
  * first member is `struct fdl_sink base`, a table of operations, and an open function
  * that ends in fdl_sink_init(). */
 #ifndef FDL_SINK_OPS_H
@@ -31,6 +31,8 @@ struct fdl_sink_ops {
     int (*zero)(struct fdl_sink *sink, uint64_t off, uint64_t len, struct fdl_err *err);
     /* Everything that pwrite and zero returned from is durable. */
     int (*flush)(struct fdl_sink *sink, struct fdl_err *err);
+    /* From any thread: calls that wait for somebody else are to fail soon. May be NULL. */
+    void (*stop)(struct fdl_sink *sink);
     /* Frees the backend's struct; the base has been taken down before. */
     void (*free)(struct fdl_sink *sink);
 };
