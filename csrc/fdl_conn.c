@@ -159,6 +159,10 @@ static bool set_options(struct fdl_conn *conn)
     bad |= curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     bad |= curl_easy_setopt(e, CURLOPT_NOPROGRESS, 1L);
     bad |= curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    /* A cancelled job does not wait for a name server that does not answer. */
+    bad |= curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
+#endif
     bad |= curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, net->connect_timeout_ms);
     bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, conn);

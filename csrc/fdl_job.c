@@ -24,11 +24,16 @@ size_t fdl_job_block_for(uint64_t piece_length)
     return block;
 }
 
+void fdl_job_wake_all(struct fdl_job *job)
+{
+    for (int i = 0; i < job->n_workers; i++)
+        fdl_wake_cancel(&job->workers[i].wake);
+}
+
 void fdl_job_stop_all(struct fdl_job *job)
 {
     job->stop = true;
-    for (int i = 0; i < job->n_workers; i++)
-        fdl_wake_cancel(&job->workers[i].wake);
+    fdl_job_wake_all(job);
     if (job->cfg.lander && job->rc != FDL_OK)
         job->cfg.lander->ops->abort(job->cfg.lander);
     pthread_cond_broadcast(&job->space);
@@ -68,6 +73,8 @@ int fdl_job_add_worker(struct fdl_job *job, bool local)
                 w->mirror_index = (int)i;
         w->stream->ops->rebind(w->stream, &w->wake, &job->times);
         job->cfg.first = NULL;
+        /* The lowest block is what its answer gives. */
+        fdl_sched_next_run(w, fdl_now_ns(), &w->run_at, &w->run_end);
     }
     job->n_workers++;
     job->n_net += !local;
@@ -131,6 +138,8 @@ static void *monitor_main(void *arg)
 
     pthread_mutex_lock(&job->lock);
     job->grow_from_ns = fdl_now_ns();
+    if (!fdl_plan_done(&job->plan))
+        fdl_sched_judge_mirrors(job);
     if (job->cfg.n_local > 0)
         fdl_job_add_worker(job, true);
     /* Distinct mirrors are worth a try at once; more connections to one have to earn it. */
@@ -232,6 +241,12 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
     pthread_condattr_destroy(&monotonic);
     job->started_ns = fdl_now_ns();
     rc = check_config(config, err);
+    for (size_t i = 0; rc == FDL_OK && i < config->n_mirrors; i++)
+        config->mirrors[i]->vetted =
+            config->first && config->first->mirror == config->mirrors[i];
+    for (size_t i = 0; rc == FDL_OK && i < config->n_known; i++)
+        if (config->known[i].mirror >= 0)
+            config->mirrors[config->known[i].mirror]->vetted = true;
     if (rc == FDL_OK)
         rc = init_plan(job, err);
     if (rc == FDL_OK)

@@ -66,7 +66,7 @@ struct fdl_job {
     pthread_cond_t ended; /* for fdl_job_wait() and the monitor */
     struct fdl_plan plan;
     struct fdl_pool *pool; /* OWNED */
-    uint64_t total;
+    atomic_uint_fast64_t total;
     bool stop;     /* cancelled or failed: everybody leaves */
     bool finished; /* the monitor is through */
     bool cancelled;
@@ -76,7 +76,7 @@ struct fdl_job {
     struct fdl_worker *workers; /* OWNED: max_conns + 1 */
     int n_workers;              /* started, the local one included */
     int n_net;                  /* of them connections */
-    bool ignore_known;          /* the caller's bytes did not match a piece */
+    atomic_bool ignore_known;   /* the caller's bytes did not match a piece */
 
     /* fdl_sched.c: how many connections are worth having */
     int wanted_conns;
@@ -108,6 +108,7 @@ struct fdl_job {
 /* fdl_job.c */
 void fdl_job_fail(struct fdl_job *job, const struct fdl_err *err); /* locked */
 void fdl_job_stop_all(struct fdl_job *job);                        /* locked */
+void fdl_job_wake_all(struct fdl_job *job);                        /* locked */
 int fdl_job_add_worker(struct fdl_job *job, bool local);           /* locked */
 
 /* fdl_worker.c */
@@ -133,6 +134,8 @@ void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int inde
                              uint64_t gained);
 void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
                       const struct fdl_err *err);
+/* Fails the job where no mirror is usable any more. */
+void fdl_sched_judge_mirrors(struct fdl_job *job);
 void fdl_sched_lost_hedge(struct fdl_job *job, struct fdl_mirror *m);
 /* Reconsiders job->wanted_conns by the aggregate goodput. */
 void fdl_sched_tick(struct fdl_job *job, uint64_t now_ns);

@@ -2,7 +2,8 @@
 /* fdl_mirror.h - one place that has the bytes, and what was learned about it.
  *
  * The first part never changes after fdl_mirror_new(). The second is shared by the
- * streams of all threads under `lock`. The third belongs to the job, under its lock. */
+ * streams of all threads under `lock`; what is atomic there is also read without it, by
+ * the job. The third belongs to the job, under its lock. */
 #ifndef FDL_MIRROR_H
 #define FDL_MIRROR_H
 
@@ -43,15 +44,15 @@ struct fdl_mirror {
     char *final_url; /* OWNED or NULL: where redirects led */
     enum fdl_addr_via final_via;
     enum fdl_addr_class final_from;
-    bool pinned; /* validators and size below are from its first answer */
+    atomic_bool pinned; /* validators and size below are from its first answer */
     char etag[FDL_HTTP_ETAG_MAX + 1];  /* strong one, or "" */
     char last_modified[64];            /* strong one, or "" */
-    uint64_t total;                    /* UINT64_MAX: unknown */
-    enum fdl_ranges ranges;
+    atomic_uint_fast64_t total;        /* UINT64_MAX: unknown */
+    atomic_int ranges;                 /* enum fdl_ranges */
     bool no_if_range;     /* it answers If-Range with 200 although nothing changed */
     bool keep_alive_seen; /* a second request on one connection was answered */
     bool no_pipeline;
-    uint64_t rtt_ns; /* least time from request to first byte; 0: unknown */
+    atomic_uint_fast64_t rtt_ns; /* least time from request to first byte; 0: unknown */
 
     /* statistics */
     atomic_uint_fast64_t bytes;
@@ -61,6 +62,7 @@ struct fdl_mirror {
     /* the job's, under its lock */
     enum fdl_mirror_state state;
     struct fdl_err last_err;
+    bool vetted;      /* in this job: it has the same source as far as can be told */
     int active;       /* threads using it */
     int cap;          /* learned limit of connections, <= max_conns */
     int failures;     /* in a row, without progress */

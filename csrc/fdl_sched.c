@@ -93,9 +93,10 @@ static int severity(int code)
 }
 
 /* Nobody is left: the job fails with the most telling of the mirrors' errors. */
-static void judge_mirrors(struct fdl_job *job)
+void fdl_sched_judge_mirrors(struct fdl_job *job)
 {
     const struct fdl_err *worst = NULL;
+    struct fdl_err none;
 
     for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
         const struct fdl_mirror *m = job->cfg.mirrors[i];
@@ -105,8 +106,11 @@ static void judge_mirrors(struct fdl_job *job)
             (!worst || severity(m->last_err.code) < severity(worst->code)))
             worst = &m->last_err;
     }
-    if (worst)
-        fdl_job_fail(job, worst);
+    if (!worst) {
+        fdl_fail(&none, FDL_E_NET, FDL_NO_OFFSET, "no usable mirror is left");
+        worst = &none;
+    }
+    fdl_job_fail(job, worst);
 }
 
 void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
@@ -120,7 +124,11 @@ void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
     for (int i = 0; i < job->n_workers; i++)
         if (job->workers[i].mirror == m)
             fdl_wake_nudge(&job->workers[i].wake);
-    judge_mirrors(job);
+    /* Who stands back only because another was faster has to step in now. */
+    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
+        if (job->cfg.mirrors[i]->failures == 0)
+            job->cfg.mirrors[i]->not_before_ns = 0;
+    fdl_sched_judge_mirrors(job);
     pthread_cond_broadcast(&job->space);
 }
 
@@ -157,7 +165,9 @@ void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int inde
     m->last_err.mirror = index;
     if (gained >= PROGRESS_BYTES)
         m->failures = 0;
-    m->failures++;
+    /* All connections to a server that went away fail at once: that is one failure. */
+    if (m->failures == 0 || m->not_before_ns <= now)
+        m->failures++;
     int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : job->cfg.retry;
     if (!retryable(err) || m->failures > limit || retry_after_s > RETRY_AFTER_MAX_S) {
         fdl_sched_strike(job, m, index, err);
@@ -167,7 +177,7 @@ void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int inde
     if (retry_after_s > 0 && (uint64_t)retry_after_s * NS_PER_S > wait)
         wait = (uint64_t)retry_after_s * NS_PER_S;
     /* Wait only where the failure says so: a cut after progress is taken up at once. */
-    if (err->code != FDL_E_NET || m->failures > 1)
+    if ((err->code != FDL_E_NET || m->failures > 1) && m->not_before_ns < now + wait)
         m->not_before_ns = now + wait;
     if (err->code == FDL_E_HTTP_STATUS && m->active > 1 && m->cap >= m->active)
         m->cap = m->active - 1; /* it serves fewer at once than we thought */

@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #define HEAD_READ (16 * 1024)     /* of a body, at most this much is copied once */
+#define CHUNKED_READ (64 * 1024)  /* framing and body come mixed: all of it is copied */
 #define DRAIN_MAX (64 * 1024)     /* a shorter rest is read away to keep a connection */
 #define REQUEST_MAX (24 * 1024)
 
@@ -32,7 +33,8 @@ struct http_stream {
     int served;      /* answers completed on conn */
     enum fdl_addr_class peer;
 
-    char buf[FDL_HTTP_HEAD_MAX];
+    char buf[FDL_HTTP_HEAD_MAX + CHUNKED_READ];
+    size_t body_at; /* what lies before in buf is the head, which `head` points into */
     size_t have, pos; /* bytes in buf, bytes of them used */
     struct fdl_http_head head;
     bool head_valid;
@@ -41,6 +43,7 @@ struct http_stream {
     uint64_t left; /* body bytes to come (LENGTH, UNTIL_CLOSE) */
     struct fdl_http_chunked chunked;
     bool clean_end; /* connection may serve another request after the body */
+    bool if_range;  /* the last request carried a validator */
 
     uint64_t asked_off, asked_len; /* pipelined request that nobody has read yet */
     bool pipelined;
@@ -203,7 +206,8 @@ static int send_request(struct http_stream *s, const struct place *p, bool own_o
         }
     }
     pthread_mutex_unlock(&m->lock);
-    if (validator[0])
+    s->if_range = validator[0] != '\0';
+    if (s->if_range)
         req.if_range = validator;
     if (absolute_form(s, p)) {
         whole = join("http://", p->field, p->target);
@@ -235,7 +239,7 @@ static int read_head(struct http_stream *s, struct fdl_err *err)
             if (n < 0)
                 return (int)n;
             if (n > 0 && s->head.status >= 200) {
-                s->pos = (size_t)n;
+                s->pos = s->body_at = (size_t)n;
                 s->head_valid = true;
                 return FDL_OK;
             }
@@ -302,29 +306,27 @@ static long read_chunked(struct http_stream *s, unsigned char *buf, size_t len,
 {
     for (;;) {
         if (s->pos == s->have) {
-            s->pos = s->have = 0;
-            long n = fdl_conn_recv(s->conn, s->buf, sizeof s->buf, err);
+            s->pos = s->have = s->body_at;
+            long n = fdl_conn_recv(s->conn, s->buf + s->have, CHUNKED_READ, err);
             if (n < 0)
                 return n;
             if (n == 0)
                 return fdl_fail(err, FDL_E_NET, s->base.off,
                                 "the connection was closed before the last chunk");
-            s->have = (size_t)n;
+            s->have += (size_t)n;
         }
         size_t room = s->have - s->pos, body_off = 0, body_len = 0;
-        /* The decoder consumes a whole run of body; it must fit the caller's memory. */
-        if (s->chunked.left > 0 && room > len)
+        /* The decoder consumes a whole run of body, which must fit the caller's memory; how
+         * long it is comes out byte by byte. */
+        if (s->chunked.left == 0)
+            room = 1;
+        else if (room > len)
             room = len;
         long used = fdl_http_chunked_feed(&s->chunked, s->buf + s->pos, room, &body_off,
                                           &body_len, err);
         if (used < 0)
             return used;
         const char *src = s->buf + s->pos + body_off;
-        if (body_len > len) { /* only the first `len` bytes are taken now */
-            s->chunked.left += body_len - len;
-            used -= (long)(body_len - len);
-            body_len = len;
-        }
         s->pos += (size_t)used;
         if (body_len > 0) {
             memcpy(buf, src, body_len);
@@ -530,11 +532,11 @@ static int judge_200(struct http_stream *s, uint64_t off, bool *again, struct fd
                                                       total == known));
     bool had_ranges = m->ranges == FDL_RANGES_YES;
     bool provable = m->etag[0] && str_is(h->etag, m->etag);
-    if (same && had_ranges && !m->no_if_range && provable) {
+    if (same && had_ranges && s->if_range && provable) {
         /* Nothing changed, but this server answers If-Range with 200 (seen on CDNs). */
         m->no_if_range = true;
         *again = true;
-    } else if (same && (!had_ranges || m->no_if_range || !m->etag[0])) {
+    } else if (same && (!had_ranges || !s->if_range || !m->etag[0])) {
         pin(m, h, total);
         m->ranges = FDL_RANGES_NO;
     } else {
@@ -571,14 +573,17 @@ static int judge_status(struct http_stream *s, uint64_t off, struct fdl_err *err
         pthread_mutex_lock(&m->lock);
         bool empty = !m->pinned && off == 0 && s->head.range.total == 0;
         bool same = m->pinned && m->total == s->head.range.total;
+        bool end = m->pinned && (same || m->total == UINT64_MAX) && off >= s->head.range.total;
+        if (end)
+            m->total = s->head.range.total;
         if (empty) {
             pin(m, &s->head, 0);
             m->ranges = FDL_RANGES_YES;
         }
         pthread_mutex_unlock(&m->lock);
-        if (empty) {
-            s->base.off = s->base.end = 0;
-            s->base.whole = false;
+        if (empty || end) { /* ranges of a source whose size no answer had told */
+            s->base.off = s->base.end = off;
+            s->base.whole = true;
             s->left = 0;
             return FDL_OK;
         }
@@ -747,6 +752,8 @@ static int skip_to(struct http_stream *s, uint64_t off, struct fdl_err *err)
     char waste[64 * 1024];
 
     while (s->base.off < off) {
+        if (atomic_load(&s->wake->cancel)) /* bytes that are there already wait for nobody */
+            return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
         uint64_t want = off - s->base.off;
         long n = http_read(&s->base, waste, want < sizeof waste ? (size_t)want : sizeof waste,
                            err);
@@ -862,11 +869,13 @@ static void http_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
         return;
     u = curl_url();
     if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        place_from(u, &p, NULL) == FDL_OK && strcmp(p.base, s->conn_base) == 0 &&
-        send_request(s, &p, same_origin(m->url, &p), off, len, &ignored) == FDL_OK) {
-        s->pipelined = true;
+        place_from(u, &p, NULL) == FDL_OK && strcmp(p.base, s->conn_base) == 0) {
+        s->pipelined =
+            send_request(s, &p, same_origin(m->url, &p), off, len, &ignored) == FDL_OK;
         s->asked_off = off;
         s->asked_len = len;
+        if (!s->pipelined)
+            s->clean_end = false; /* half a request may be on its way */
     }
     place_clear(&p);
     curl_url_cleanup(u);

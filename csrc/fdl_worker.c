@@ -32,7 +32,6 @@ static void forget_block(struct fdl_worker *w)
     fdl_buf_unref(w->buf);
     w->buf = NULL;
     w->buf_mirrors = 0;
-    atomic_store(&w->at_block, NO_BLOCK);
 }
 
 /* Locked. */
@@ -100,32 +99,44 @@ static const struct fdl_known *known_from(const struct fdl_job *job, uint64_t po
     return lo < job->cfg.n_known ? &job->cfg.known[lo] : NULL;
 }
 
-/* The first answer of a mirror tells whether it has the same source. */
+static void copy_validators(struct fdl_mirror *m, char *etag, char *last_modified)
+{
+    pthread_mutex_lock(&m->lock);
+    memcpy(etag, m->etag, sizeof m->etag);
+    memcpy(last_modified, m->last_modified, sizeof m->last_modified);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static bool same_validators(struct fdl_mirror *a, struct fdl_mirror *b)
+{
+    char etag[2][sizeof a->etag], modified[2][sizeof a->last_modified];
+
+    copy_validators(a, etag[0], modified[0]);
+    copy_validators(b, etag[1], modified[1]);
+    return etag[0][0] ? strcmp(etag[0], etag[1]) == 0
+                      : modified[0][0] && strcmp(modified[0], modified[1]) == 0;
+}
+
+/* The first answer of a mirror in this job tells whether it has the same source. Bytes of
+ * one that gave up since are still in use: its validators count as well. */
 static int check_identity(struct fdl_worker *w, struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
-    struct fdl_mirror *m = w->mirror, *primary = NULL;
+    struct fdl_mirror *m = w->mirror;
     int rc = FDL_OK;
 
     pthread_mutex_lock(&job->lock);
     if (m->total != UINT64_MAX && job->total != FDL_SIZE_UNKNOWN && m->total != job->total)
         rc = fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
                       "the mirror's file has another size than expected");
-    for (size_t i = 0; rc == FDL_OK && !job->cfg.provable && i < job->cfg.n_mirrors; i++)
-        if (job->cfg.mirrors[i]->pinned && job->cfg.mirrors[i] != m &&
-            job->cfg.mirrors[i]->state == FDL_MIRROR_READY &&
-            (!primary || job->cfg.mirrors[i]->bytes > primary->bytes))
-            primary = job->cfg.mirrors[i];
-    if (primary && atomic_load(&job->fetched) > 0) {
-        bool same = primary->etag[0]
-                        ? strcmp(primary->etag, m->etag) == 0
-                        : primary->last_modified[0] &&
-                              strcmp(primary->last_modified, m->last_modified) == 0;
-        if (!same)
+    for (size_t i = 0; rc == FDL_OK && !job->cfg.provable && i < job->cfg.n_mirrors; i++) {
+        struct fdl_mirror *other = job->cfg.mirrors[i];
+        if (other != m && other->vetted && !same_validators(other, m))
             rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                           "not joined: neither a digest nor a common validator proves that "
                           "this mirror has the same bytes");
     }
+    m->vetted = rc == FDL_OK;
     pthread_mutex_unlock(&job->lock);
     return rc;
 }
@@ -135,19 +146,18 @@ static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop, struct fdl
 {
     struct fdl_job *job = w->job;
     struct fdl_stream *s = w->stream;
-    uint64_t len = job->total == FDL_SIZE_UNKNOWN ? UINT64_MAX : stop - pos;
-    bool first = !w->mirror->pinned;
+    bool open_end = job->total == FDL_SIZE_UNKNOWN && w->mirror->ranges != FDL_RANGES_YES;
 
     pthread_mutex_lock(&job->lock);
-    uint64_t until = pos + len;
-    for (uint64_t b = w->run_at; b < w->run_end && b * job->cfg.block < until; b++) {
+    bool vetted = w->mirror->vetted;
+    for (uint64_t b = w->run_at; b < w->run_end && b * job->cfg.block < stop; b++) {
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
         if (slot->owner == w->id)
             slot->requested = true;
     }
     pthread_mutex_unlock(&job->lock);
-    int rc = s->ops->begin(s, pos, len, err);
-    if (rc == FDL_OK && first)
+    int rc = s->ops->begin(s, pos, open_end ? UINT64_MAX : stop - pos, err);
+    if (rc == FDL_OK && !vetted)
         rc = check_identity(w, err);
     return rc;
 }
@@ -182,17 +192,30 @@ static void maybe_prefetch(struct fdl_worker *w)
 }
 
 /* The end of a source of unknown size. */
-static void end_of_source(struct fdl_worker *w, uint64_t total)
+static int end_of_source(struct fdl_worker *w, uint64_t total, struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
+    uint64_t n = total / job->cfg.block + (total % job->cfg.block != 0);
+    bool contradiction;
 
     pthread_mutex_lock(&job->lock);
+    contradiction = n < job->plan.base;
+    for (uint64_t b = job->plan.base > n ? job->plan.base : n;
+         fdl_plan_in_window(&job->plan, b); b++)
+        contradiction |= fdl_plan_slot(&job->plan, b)->state >= FDL_SLOT_FILLED;
+    if (contradiction || (job->total != FDL_SIZE_UNKNOWN && job->total != total)) {
+        pthread_mutex_unlock(&job->lock);
+        return fdl_fail(err, FDL_E_SIZE, total, "the source ends earlier than another mirror's");
+    }
     job->total = total;
-    job->plan.n_blocks = (total + job->cfg.block - 1) / job->cfg.block;
+    job->plan.n_blocks = n;
+    if (fdl_plan_done(&job->plan))
+        fdl_job_wake_all(job);
     pthread_cond_broadcast(&job->space);
     pthread_cond_broadcast(&job->data);
     pthread_cond_broadcast(&job->ended);
     pthread_mutex_unlock(&job->lock);
+    return FDL_OK;
 }
 
 /* Fills w->buf from where it stands to the end of its block. 1: the source ended before
@@ -203,9 +226,14 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
     uint64_t start = block * job->cfg.block, before = fdl_now_ns(), from = w->buf->len;
 
     for (;;) {
+        uint64_t total = job->total;
+        if (total != FDL_SIZE_UNKNOWN && start >= total)
+            return 1;
         uint64_t pos = start + w->buf->len, stop = start + fdl_block_len(job, block);
         if (pos == stop)
             break;
+        if (pos > stop) /* the end became known while this block was on its way */
+            return fdl_fail(err, FDL_E_SIZE, pos, "the source is longer than another mirror's");
         const struct fdl_known *k = known_from(job, pos);
         if (k && k->off <= pos) {
             uint64_t n = k->off + k->len - pos;
@@ -238,9 +266,10 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
             return (int)n;
         if (n == 0) {
             if (job->total == FDL_SIZE_UNKNOWN && w->stream->whole) {
-                end_of_source(w, pos);
-                if (w->buf->len == 0)
-                    return 1;
+                uint64_t told = w->mirror->total;
+                int rc = end_of_source(w, told < pos ? told : pos, err);
+                if (rc != FDL_OK || w->buf->len == 0)
+                    return rc != FDL_OK ? rc : 1;
             }
             w->stream->end = pos; /* an answer may be shorter than asked: ask for the rest */
             continue;
@@ -312,8 +341,6 @@ static bool take_buffer(struct fdl_worker *w, uint64_t block)
     w->buf->len = 0;
     w->buf->off = block * job->cfg.block;
     w->buf_block = block;
-    atomic_store(&w->at_fill, 0);
-    atomic_store(&w->at_block, block);
     return true;
 }
 
@@ -336,9 +363,15 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
             w->run_at++;
         uint64_t block = w->run_at;
         bool over = w->run_at >= w->run_end || job->stop;
+        bool struck = w->mirror && w->mirror->state != FDL_MIRROR_READY;
+        /* Told under the lock: who overtakes us here finds us, and rings. */
+        atomic_store(&w->at_block, over || struck ? NO_BLOCK : block);
+        atomic_store(&w->at_fill, w->buf && w->buf_block == block ? w->buf->len : 0);
         pthread_mutex_unlock(&job->lock);
         if (over)
             return FDL_OK;
+        if (struck)
+            return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "the mirror was struck off");
         if (!take_buffer(w, block))
             return FDL_OK;
         int rc = w->local ? read_local(w, block, err) : fill_block(w, block, err);
@@ -352,12 +385,12 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
         uint64_t mirrors = w->buf_mirrors;
         w->buf = NULL;
         w->buf_mirrors = 0;
-        atomic_store(&w->at_block, NO_BLOCK);
         if (w->local)
             atomic_fetch_add(&job->resumed, buf->len);
         fdl_verify_deliver(w, block, buf, mirrors);
         pthread_mutex_lock(&job->lock);
         w->run_at = block + 1;
+        fdl_wake_clear(&w->wake); /* it was about this block */
         if (w->mirror) {
             w->mirror->failures = 0;
             w->mirror->rate = w->rate;
@@ -449,6 +482,7 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
 
+    atomic_store(&w->at_block, NO_BLOCK);
     if (w->local) {
         /* The copy is not to be trusted: the block comes from a mirror after all. */
         fdl_plan_unmark_local(&job->plan, w->run_at);
@@ -469,8 +503,9 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
         fdl_err_clear(&idle);
         snprintf(idle.what, sizeof idle.what, "%s", err->what);
         fdl_sched_strike(job, w->mirror, w->mirror_index, &idle);
-    } else if (err->code == FDL_E_INTERNAL) {
-        fdl_job_fail(job, err);
+    } else if (err->code == FDL_E_INTERNAL ||
+               (err->code == FDL_E_INTEGRITY && !job->cfg.provable)) {
+        fdl_job_fail(job, err); /* bytes of that answer have landed, and nothing proves them */
     } else {
         fdl_sched_mirror_failed(job, w->mirror, w->mirror_index, err,
                                 w->stream->retry_after_s, w->gained);
