@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/errors.md from fastdl.errors, so that the page cannot disagree with the code.
+
+    python -m scripts.errors_page            writes the page
+    python -m scripts.errors_page --check    exits 1 where the page is out of date
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fastdl.errors import BY_CODE, FastdlError
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
+
+GROUPS = {
+    2: "The command",
+    10: "The network and the origin",
+    20: "What was downloaded",
+    30: "The target",
+    40: "Resuming",
+    50: "The keystore",
+    60: "The manager's API",
+    70: "Agents, and bugs",
+    130: "You",
+}
+
+WHAT_TO_DO = {
+    2: "Read the sentence and `fastdl VERB --help`.",
+    10: "Check the name, the route and the proxy; the same command goes on where it was.",
+    11: "404 and 403 are for whoever published the URL; 5xx and 429 pass, run it again.",
+    12: "The origin or something in between is broken. Name another mirror.",
+    13: "Run it again: it starts anew with the new version. Ask for a checksum of that version.",
+    14: "Give the authority with `--cacert`, or import it into the host's keystore.",
+    15: "Name the final address itself, allow the network (`--allow`), or give a checksum.",
+    20: "Tell whoever published the metalink; or name a mirror and `--checksum` yourself.",
+    21: "Do not use the bytes. Check the checksum's origin, then the mirrors that were struck.",
+    22: "The metalink or the checksum's line describes another file than the mirrors serve.",
+    23: "Name the format with `--source-format` if it was guessed wrong; else make the image anew.",
+    24: "Convert the image into one that stands alone, on a machine that you can lose.",
+    25: "Raise the limit that the sentence names if you trust the source.",
+    30: "Free space, or take a larger device.",
+    31: "Look at the kernel's log: the disk or the storage behind it fails.",
+    32: "Unmount or stop what uses the target, or wait for the other job.",
+    33: "Check the name of the target. `--overwrite` names what may be destroyed.",
+    40: "Nothing: the journal was thrown away. Run it again and it starts from the beginning.",
+    41: "Nothing: what lay there is not trusted. Run it again and it starts from the beginning.",
+    50: "Check the passphrase file.",
+    51: "Restore the keystore from a backup, or let the host's own setup make it again.",
+    52: "Upload another certificate; the sentence says what is wrong with this one.",
+    53: "Choose another alias, or delete the old certificate first.",
+    60: "Check the keys, the session and the clocks.",
+    61: "Correct the parameter that the sentence names.",
+    62: "Look at the present state first.",
+    63: "Wait a moment; send fewer requests.",
+    70: "Check the link and that the other side runs; the state is taken up again by itself.",
+    71: "Enrol the agent again with a new token.",
+    74: "Report it with the output of `FASTDL_DEBUG=1 fastdl …`.",
+    130: "The same command goes on where it was.",
+}
+
+HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
+<!-- Written by scripts/errors_page.py from src/fastdl/errors.py: edit those. -->
+# Errors and exit codes
+
+Every failure has exactly one class. The class is the exit code of the command line, the `class` of
+the JSON that `--json` and the agent print, and the exception that Python raises. These numbers are
+a stable contract.
+
+**0** means: verified as far as a checksum was known, written, flushed to stable storage, published.
+With any other code the target is what it was before, or unusable on purpose; never half new.
+
+With `--json` a failure prints one object on stdout:
+
+```json
+{"error": {"code": 21, "class": "INTEGRITY", "message": "…", "phase": "verify", "origin": "https://mirror.example/i.iso", "offset": 0, "retryable": false}}
+```
+
+*Again* tells whether the same command may succeed later without anyone changing anything (an
+error of one answer can say otherwise: `retryable` is what counts); *elsewhere* whether another host
+may succeed where this one failed.
+"""
+
+
+def _row(cls: type[FastdlError]) -> str:
+    meaning = " ".join((cls.__doc__ or "").split())
+    again = "yes" if cls.default_retryable else "no"
+    elsewhere = "yes" if cls.default_elsewhere else "no"
+    return (
+        f"| {cls.exit_code} | {cls.code_name} | `{cls.__name__}` | {meaning} | {again} "
+        f"| {elsewhere} | {WHAT_TO_DO[cls.exit_code]} |"
+    )
+
+
+def page() -> str:
+    """The whole page as it should be."""
+    parts = [HEAD]
+    starts = sorted(GROUPS)
+    for start, end in zip(starts, [*starts[1:], 1000], strict=True):
+        parts += [
+            f"## {GROUPS[start]}\n",
+            "| code | class | in Python | meaning | again | elsewhere | what to do |",
+            "|---|---|---|---|---|---|---|",
+            *(_row(BY_CODE[code]) for code in sorted(BY_CODE) if start <= code < end),
+            "",
+        ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check the page."""
+    if arguments == ["--check"]:
+        return int(PAGE.read_text(encoding="utf-8") != page())
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
