@@ -25,7 +25,7 @@ struct fdl_conn {
     CURLM *multi; /* OWNED: gives connecting a wait that our eventfd can interrupt */
     CURL *easy;   /* OWNED */
     curl_socket_t sock;
-    const struct fdl_net *net;
+    struct fdl_net *net;
     struct fdl_target_host host;
     struct fdl_wake *wake;
     struct fdl_conn_times *times;
@@ -149,7 +149,7 @@ static CURLcode setup_tls(CURL *easy, void *ssl_ctx, void *arg)
 
 static bool set_options(struct fdl_conn *conn)
 {
-    const struct fdl_net *net = conn->net;
+    struct fdl_net *net = conn->net;
     CURL *e = conn->easy;
     unsigned bad = 0; /* CURLE_OK is 0 */
 
@@ -302,7 +302,7 @@ static void curl_start(void)
     curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-int fdl_conn_open(struct fdl_conn **out, const struct fdl_net *net,
+int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
                   const struct fdl_target_host *host, struct fdl_wake *wake,
                   struct fdl_conn_times *times, struct fdl_err *err)
 {
@@ -319,6 +319,9 @@ int fdl_conn_open(struct fdl_conn **out, const struct fdl_net *net,
     conn->wake = wake;
     conn->times = times;
     conn->sock = CURL_SOCKET_BAD;
+    rc = host->tls ? fdl_net_load_trust(net, err) : FDL_OK;
+    if (rc != FDL_OK)
+        goto fail;
     conn->multi = curl_multi_init();
     conn->easy = curl_easy_init();
     if (!conn->multi || !conn->easy || !set_options(conn)) {

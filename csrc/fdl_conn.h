@@ -49,7 +49,7 @@ struct fdl_conn;
 /* Connects. net, wake and times are BORROWED until fdl_conn_close(). *out is OWNED.
  * Errors: FDL_E_NET, FDL_E_TLS_TRUST, FDL_E_POLICY (every address of the name was
  * refused), FDL_E_CANCELLED (wake). */
-int fdl_conn_open(struct fdl_conn **out, const struct fdl_net *net,
+int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
                   const struct fdl_target_host *host, struct fdl_wake *wake,
                   struct fdl_conn_times *times, struct fdl_err *err);
 

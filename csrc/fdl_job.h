@@ -48,7 +48,7 @@ struct fdl_pieces {
 
 /* Everything is BORROWED until fdl_job_free(), but `first`. */
 struct fdl_job_config {
-    const struct fdl_net *net;
+    struct fdl_net *net;
     struct fdl_mirror **mirrors;
     size_t n_mirrors;
     struct fdl_sink *sink;

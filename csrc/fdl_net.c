@@ -22,6 +22,7 @@ struct fdl_net *fdl_net_new(void)
     /* A pinned leaf or intermediate counts as an anchor. System anchors are self-signed,
      * so the flag adds nothing to what they vouch for. */
     X509_STORE_set_flags(net->store, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
+    pthread_mutex_init(&net->load_lock, NULL);
     net->connect_timeout_ms = 10000;
     net->stall_timeout_ms = 30000;
     net->follow_redirects = true;
@@ -34,6 +35,7 @@ void fdl_net_free(struct fdl_net *net)
     if (!net)
         return;
     X509_STORE_free(net->store);
+    pthread_mutex_destroy(&net->load_lock);
     free(net->cert_file);
     free(net->key_file);
     free(net->proxy);
@@ -41,7 +43,8 @@ void fdl_net_free(struct fdl_net *net)
     free(net);
 }
 
-int fdl_net_trust_system(struct fdl_net *net, struct fdl_err *err)
+/* False where the operator named a file that cannot be read. */
+static bool load_system(X509_STORE *store)
 {
     static const char *const bundles[] = {
         "/etc/ssl/certs/ca-certificates.crt", /* Debian, Ubuntu */
@@ -49,23 +52,35 @@ int fdl_net_trust_system(struct fdl_net *net, struct fdl_err *err)
         "/etc/ssl/ca-bundle.pem",             /* SUSE */
     };
     const char *env = getenv("SSL_CERT_FILE");
+    bool ok = true;
 
     ERR_clear_error();
     if (env && *env) {
-        if (X509_STORE_load_file(net->store, env) == 1)
-            return FDL_OK;
+        ok = X509_STORE_load_file(store, env) == 1;
         ERR_clear_error();
-        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-                        "the file named by SSL_CERT_FILE cannot be read");
+        return ok;
     }
     for (size_t i = 0; i < sizeof bundles / sizeof *bundles; i++)
-        if (X509_STORE_load_file(net->store, bundles[i]) == 1)
-            return FDL_OK;
-    ERR_clear_error();
+        if (X509_STORE_load_file(store, bundles[i]) == 1)
+            return true;
     /* A machine without ca-certificates trusts only what it was given. */
-    if (X509_STORE_set_default_paths(net->store) != 1)
-        ERR_clear_error();
-    return FDL_OK;
+    X509_STORE_set_default_paths(store);
+    ERR_clear_error();
+    return true;
+}
+
+int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err)
+{
+    pthread_mutex_lock(&net->load_lock);
+    if (net->system_trust && !net->loaded) {
+        net->load_failed = !load_system(net->store);
+        net->loaded = true;
+    }
+    bool failed = net->load_failed;
+    pthread_mutex_unlock(&net->load_lock);
+    return failed ? fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
+                             "the file named by SSL_CERT_FILE cannot be read")
+                  : FDL_OK;
 }
 
 int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len, struct fdl_err *err)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fdl_net.h - what all connections of a job share: trust, proxy, time limits, policy.
  *
- * Immutable once a connection has been opened with it, hence safe from many threads. */
+ * Immutable once a connection has been opened with it (but for the authorities, which load
+ * themselves under a lock), hence safe from many threads. */
 #ifndef FDL_NET_H
 #define FDL_NET_H
 
 #include <openssl/ssl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,7 +18,11 @@
 #define FDL_REDIRECTS_MAX 8
 
 struct fdl_net {
-    X509_STORE *store; /* OWNED: trust anchors, built once (loading them costs milliseconds) */
+    X509_STORE *store; /* OWNED: trust anchors, shared by all connections */
+    bool system_trust; /* the system's authorities are trusted too */
+    /* They are loaded for the first TLS connection: it costs 30 ms. */
+    pthread_mutex_t load_lock;
+    bool loaded, load_failed; /* under load_lock */
     char *cert_file;   /* OWNED, NULL for none: client certificate (PEM) */
     char *key_file;    /* OWNED, NULL: the key lies in cert_file */
     char *proxy;       /* OWNED, NULL: straight */
@@ -32,8 +38,10 @@ struct fdl_net {
 struct fdl_net *fdl_net_new(void);
 void fdl_net_free(struct fdl_net *net);
 
-/* Adds the system's certificate authorities. Loads them at most once. */
-int fdl_net_trust_system(struct fdl_net *net, struct fdl_err *err);
+/* Called before a TLS connection, from any thread: loads the system's authorities once,
+ * where net->system_trust asks for them. FDL_E_TLS_TRUST where SSL_CERT_FILE names a file
+ * that cannot be read. */
+int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err);
 
 /* Adds every certificate of a PEM text as an anchor: authorities, and self-signed or
  * pinned leaves. FDL_E_TLS_TRUST where there is none or one is malformed. */

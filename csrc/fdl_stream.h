@@ -42,16 +42,16 @@ struct fdl_stream {
 };
 
 /* All arguments BORROWED; returns OWNED or NULL without memory. */
-struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, const struct fdl_net *net,
+struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net *net,
                                        struct fdl_wake *wake, struct fdl_conn_times *times);
 struct fdl_stream *fdl_stream_file_new(struct fdl_mirror *mirror,
                                        struct fdl_conn_times *times);
 /* NULL also where fastdl was built without libnfs. */
-struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, const struct fdl_net *net,
+struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net *net,
                                       struct fdl_wake *wake, struct fdl_conn_times *times);
 
 /* The one that fits mirror->kind. */
-struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, const struct fdl_net *net,
+struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net,
                                   struct fdl_wake *wake, struct fdl_conn_times *times);
 
 /* The head of the last answer of an HTTP stream (BORROWED until the next begin()), or NULL. */

@@ -25,7 +25,7 @@ struct place {
 
 struct http_stream {
     struct fdl_stream base;
-    const struct fdl_net *net;
+    struct fdl_net *net;
     struct fdl_wake *wake;
     struct fdl_conn_times *times;
     struct fdl_conn *conn;
@@ -910,7 +910,7 @@ static const struct fdl_stream_ops http_ops = {
     .free = http_free,
 };
 
-struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, const struct fdl_net *net,
+struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net *net,
                                        struct fdl_wake *wake, struct fdl_conn_times *times)
 {
     struct http_stream *s = calloc(1, sizeof *s);
@@ -941,7 +941,7 @@ enum fdl_addr_class fdl_stream_http_peer(const struct fdl_stream *stream)
     return stream->ops == &http_ops ? s->peer : FDL_ADDR_LOOPBACK;
 }
 
-struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, const struct fdl_net *net,
+struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net,
                                   struct fdl_wake *wake, struct fdl_conn_times *times)
 {
     switch (mirror->kind) {

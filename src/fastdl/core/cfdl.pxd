@@ -40,10 +40,10 @@ cdef extern from "fdl_net.h" nogil:
         long connect_timeout_ms
         long stall_timeout_ms
         bint follow_redirects
+        bint system_trust
         fdl_addr_policy policy
     fdl_net *fdl_net_new()
     void fdl_net_free(fdl_net *net)
-    int fdl_net_trust_system(fdl_net *net, fdl_err *err)
     int fdl_net_trust_pem(fdl_net *net, const char *pem, size_t len, fdl_err *err)
     int fdl_net_allow_cidr(fdl_net *net, const char *text, fdl_err *err)
 
@@ -125,7 +125,7 @@ cdef extern from "fdl_stream.h" nogil:
         uint64_t end
         bint whole
         int64_t retry_after_s
-    fdl_stream *fdl_stream_new(fdl_mirror *mirror, const fdl_net *net, fdl_wake *wake,
+    fdl_stream *fdl_stream_new(fdl_mirror *mirror, fdl_net *net, fdl_wake *wake,
                                fdl_conn_times *times)
     const fdl_http_head *fdl_stream_http_head(const fdl_stream *stream)
     fdl_addr_class fdl_stream_http_peer(const fdl_stream *stream)
@@ -140,6 +140,21 @@ cdef extern from "fdl_hash.h" nogil:
     size_t fdl_hash_len(fdl_hash_alg alg)
 
 
+cdef extern from "fdl_nbd.h" nogil:
+    enum: FDL_NBD_CONNS_MAX
+    struct fdl_nbd:
+        pass
+    int fdl_nbd_open(fdl_nbd **out, const char *uri, int max_conns, int limit_ms, fdl_err *err)
+    uint64_t fdl_nbd_size(const fdl_nbd *nbd)
+    bint fdl_nbd_read_only(const fdl_nbd *nbd)
+    int fdl_nbd_conns(const fdl_nbd *nbd)
+    size_t fdl_nbd_min_block(const fdl_nbd *nbd)
+    int fdl_nbd_pread(fdl_nbd *nbd, void *buf, size_t len, uint64_t off, fdl_err *err)
+    int fdl_nbd_zero(fdl_nbd *nbd, uint64_t off, uint64_t len, uint64_t *commanded, fdl_err *err)
+    int fdl_nbd_flush(fdl_nbd *nbd, fdl_err *err)
+    void fdl_nbd_close(fdl_nbd *nbd)
+
+
 cdef extern from "fdl_sink.h" nogil:
     const uint64_t FDL_SIZE_UNKNOWN
     struct fdl_sink:
@@ -150,6 +165,7 @@ cdef extern from "fdl_sink.h" nogil:
         uint64_t busy_ns
     int fdl_sink_open_fd(fdl_sink **out, int fd, int buffered_fd, size_t align, uint64_t size,
                          size_t hold, bool blank, fdl_err *err)
+    int fdl_sink_open_nbd(fdl_sink **out, fdl_nbd *nbd, uint64_t size, size_t hold, fdl_err *err)
     int fdl_sink_open_null(fdl_sink **out, fdl_err *err)
     int fdl_sink_begin(fdl_sink *sink, fdl_err *err)
     int fdl_sink_pwrite(fdl_sink *sink, const void *buf, size_t len, uint64_t off, fdl_err *err)
@@ -186,7 +202,7 @@ cdef extern from "fdl_job.h" nogil:
         uint64_t count
         const unsigned char *digests
     struct fdl_job_config:
-        const fdl_net *net
+        fdl_net *net
         fdl_mirror **mirrors
         size_t n_mirrors
         fdl_sink *sink

@@ -28,7 +28,6 @@ cdef class Net:
         cdef bytes text
         cdef const char *p
         cdef size_t n
-        cdef int rc
         self._ptr = cfdl.fdl_net_new()
         if self._ptr is NULL:
             raise MemoryError
@@ -39,10 +38,7 @@ cdef class Net:
         for cidr in allowed_cidrs:
             text = cidr.encode("ascii", "replace")
             check(cfdl.fdl_net_allow_cidr(self._ptr, text, &err), &err)
-        if system_trust:
-            with nogil:
-                rc = cfdl.fdl_net_trust_system(self._ptr, &err)
-            check(rc, &err)
+        self._ptr.system_trust = system_trust
         for anchor in anchors:
             text = anchor.encode("utf-8")
             p = text

@@ -135,7 +135,7 @@ class Landing:
 def inspect_fd(fd: int, size: int, options: FetchOptions) -> ImageInfo:
     """The verdict on an image that lies in *fd*."""
     from fastdl.core.image import inspect_qcow2, peek  # noqa: PLC0415 - only for images
-    from fastdl.model.image import inspect  # noqa: PLC0415
+    from fastdl.model.image_inspect import inspect  # noqa: PLC0415
 
     def judge(reader: Any) -> ImageInfo:
         verdict: ImageInfo = inspect_qcow2(reader, max_virtual_size=options.max_virtual_size)
@@ -388,6 +388,8 @@ def _plan_stream(
         from fastdl.errors import UnsafeImageError  # noqa: PLC0415
 
         raise UnsafeImageError("the compressed image is encrypted (LUKS)", phase="decode")
+    if options.staging:
+        inner = Format.RAW  # whatever it is, the decoded file is what is wanted
     if inner not in (Format.RAW, Format.ISO, Format.QCOW2):
         raise NeedsStaging(f"{inner} under {fmt} is unpacked first", fmt=fmt, decode=True)
     target: int | None = None

@@ -73,6 +73,8 @@ class FetchOptions:
     detect_zeros: bool | None = None
     state_dir: str | None = None
     metalink_file: str | None = None
+    # Ours: bring the source to a file, decompressed but otherwise as it is.
+    staging: bool = False
 
     @classmethod
     def build(cls, **options: Any) -> FetchOptions:

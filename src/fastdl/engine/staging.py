@@ -52,6 +52,7 @@ def stage_options(options: FetchOptions, need: NeedsStaging) -> FetchOptions:
         beneath=None,
         resume=False,
         verify_readback=False,
+        staging=True,
     )
 
 
@@ -66,6 +67,7 @@ def landing_options(options: FetchOptions, fmt: str) -> FetchOptions:
         limit_rate=None,
         policy="user",
         headers=(),
+        staging=False,
     )
 
 
