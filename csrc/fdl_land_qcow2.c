@@ -1,268 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pushing thread cuts blocks into jobs; worker threads decode and write them, and
- * zero the rest of the disk when no job waits.
+/* The pushing thread cuts blocks into jobs for the workers (fdl_land_qcow2_work.c).
  *
  * Two cursors walk the map, both sorted by host offset: plain runs are written piece by
  * piece as blocks pass; a compressed cluster waits until its last byte is there, and
  * the bytes of the earliest waiting one are carried over from block to block. */
-#include "fdl_land_qcow2.h"
-
-#include "fdl_zero.h"
+#include "fdl_land_qcow2_priv.h"
 
 #include <libdeflate.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <zstd.h>
 
 #define OUT_SIZE (1u << 20)
-#define ZERO_STEP (64ull << 20) /* one zeroing call; abort() waits for one at most */
 #define MAX_THREADS 64
 #define JOBS_PER_THREAD 4
 
-/* Map entries [first, last) whose bytes are data[0..len) = file bytes from `off`. */
-struct job {
-    struct job *next;
-    bool compressed;
-    size_t first, last;
-    uint64_t off;
-    const unsigned char *data;
-    size_t len;
-    struct fdl_buf *buf; /* OWNED reference that keeps data alive, or NULL */
-    unsigned char *copy; /* OWNED: data of a cluster that straddled blocks, or NULL */
-};
-
-struct worker {
-    struct land *land; /* BORROWED */
-    pthread_t thread;
-    bool running;
-    unsigned char *out; /* OWNED: decoded clusters, neighbours on the disk together */
-    struct libdeflate_decompressor *inflate;
-    ZSTD_DCtx *zstd;
-};
-
-struct land {
-    struct fdl_lander base;
-    struct fdl_qcow2 *img;             /* OWNED */
-    const struct fdl_qcow2_info *info; /* BORROWED from img */
-    struct fdl_sink *sink;             /* BORROWED */
-    bool detect_zeros;
-    size_t out_size;
-    unsigned threads;
-    struct worker *workers; /* OWNED */
-    struct job *jobs;       /* OWNED: all of them */
-    atomic_uint_least64_t landed, busy_ns;
-
-    /* The pushing thread alone: */
-    uint64_t end; /* of the last block pushed */
-    size_t plain, compressed;
-    unsigned char *carry; /* OWNED: file bytes [carry_off, carry_off + carry_len) */
-    uint64_t carry_off;
-    size_t carry_len;
-
-    pthread_mutex_t lock; /* all below */
-    pthread_cond_t work;  /* a job, zeros to make, or the end */
-    pthread_cond_t done;  /* a job is free, or everything is done */
-    struct job *free_jobs, *head, **tail;
-    unsigned active; /* workers at work */
-    size_t zero_run;
-    uint64_t zero_done; /* bytes of that run handed out */
-    bool zeros_over, quit;
-    struct fdl_err error; /* the first one; code 0 while all is well */
-};
-
-/* --- workers ---------------------------------------------------------------------- */
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static int write_guest(struct land *l, const unsigned char *p, size_t len, uint64_t off,
-                       struct fdl_err *err)
-{
-    int rc = fdl_zero_write(l->sink, p, len, off, l->detect_zeros, err);
-    if (rc == FDL_OK)
-        atomic_fetch_add(&l->landed, len);
-    return rc;
-}
-
-static int write_plain(struct land *l, const struct job *job, struct fdl_err *err)
-{
-    for (size_t i = job->first; i < job->last; i++) {
-        struct fdl_qcow2_entry e;
-        fdl_qcow2_plain(l->img, i, &e);
-        uint64_t from = e.host > job->off ? e.host : job->off;
-        uint64_t to = e.host + e.len, stop = job->off + job->len;
-        if (to > stop)
-            to = stop;
-        if (from >= to)
-            continue;
-        int rc = write_guest(l, job->data + (from - job->off), (size_t)(to - from),
-                             e.guest + (from - e.host), err);
-        if (rc < 0)
-            return rc;
-    }
-    return FDL_OK;
-}
-
-/* One cluster: exactly cluster_size bytes come out, or the image is malformed. */
-static int decode(struct worker *w, const unsigned char *in, size_t len,
-                  unsigned char *out, uint64_t host, struct fdl_err *err)
-{
-    size_t want = w->land->info->cluster_size, used, got;
-
-    if (w->land->info->zstd) {
-        /* Sector padding follows the frame: only the frame itself is handed over. */
-        used = ZSTD_findFrameCompressedSize(in, len);
-        if (ZSTD_isError(used))
-            return fdl_fail(err, FDL_E_FORMAT, host, "qcow2: broken zstd cluster");
-        got = ZSTD_decompressDCtx(w->zstd, out, want, in, used);
-        if (ZSTD_isError(got) || got != want)
-            return fdl_fail(err, FDL_E_FORMAT, host, "qcow2: broken zstd cluster");
-        return FDL_OK;
-    }
-    enum libdeflate_result r =
-        libdeflate_deflate_decompress_ex(w->inflate, in, len, out, want, &used, &got);
-    if (r != LIBDEFLATE_SUCCESS || got != want)
-        return fdl_fail(err, FDL_E_FORMAT, host, "qcow2: broken zlib cluster");
-    return FDL_OK;
-}
-
-/* Decodes clusters one behind the other and writes those together that are neighbours
- * on the guest's disk. */
-static int write_compressed(struct worker *w, const struct job *job,
-                            struct fdl_err *err)
-{
-    struct land *l = w->land;
-    uint64_t start = 0, busy = 0;
-    size_t filled = 0;
-    int rc = FDL_OK;
-
-    for (size_t i = job->first; i < job->last && rc == FDL_OK; i++) {
-        struct fdl_qcow2_entry e;
-        fdl_qcow2_compressed(l->img, i, &e);
-        if (filled && (start + filled != e.guest ||
-                       filled + l->info->cluster_size > l->out_size)) {
-            if ((rc = write_guest(l, w->out, filled, start, err)) < 0)
-                break;
-            filled = 0;
-        }
-        if (filled == 0)
-            start = e.guest;
-        uint64_t t = now_ns();
-        rc = decode(w, job->data + (e.host - job->off), (size_t)e.host_len,
-                    w->out + filled, e.host, err);
-        busy += now_ns() - t;
-        filled += (size_t)e.len;
-    }
-    atomic_fetch_add(&l->busy_ns, busy);
-    if (rc == FDL_OK && filled)
-        rc = write_guest(l, w->out, filled, start, err);
-    return rc;
-}
-
-/* Takes the next zeros to make; with the lock held. False when there are none left. */
-static bool next_zeros(struct land *l, uint64_t *off, uint64_t *len)
-{
-    while (fdl_qcow2_zero_run(l->img, l->zero_run, off, len)) {
-        if (l->zero_done < *len) {
-            *off += l->zero_done;
-            *len -= l->zero_done;
-            if (*len > ZERO_STEP)
-                *len = ZERO_STEP;
-            l->zero_done += *len;
-            return true;
-        }
-        l->zero_run++;
-        l->zero_done = 0;
-    }
-    l->zeros_over = true;
-    return false;
-}
-
-static int make_zeros(struct land *l, uint64_t off, uint64_t len, struct fdl_err *err)
-{
-    int rc = fdl_sink_zero(l->sink, off, len, err);
-    if (rc == FDL_OK)
-        atomic_fetch_add(&l->landed, len);
-    return rc;
-}
-
-static void recycle(struct land *l, struct job *job)
-{
-    fdl_buf_unref(job->buf);
-    free(job->copy);
-    job->buf = NULL;
-    job->copy = NULL;
-    job->next = l->free_jobs;
-    l->free_jobs = job;
-}
-
-static void fail_locked(struct land *l, int rc, const struct fdl_err *err)
-{
-    if (rc < 0 && l->error.code == 0)
-        l->error = *err;
-}
-
-/* One turn of a worker; with the lock held on entry and return. False at the end. */
-static bool work_once(struct worker *w)
-{
-    struct land *l = w->land;
-    struct fdl_err err;
-    uint64_t off, len;
-    int rc;
-
-    fdl_err_clear(&err);
-    if (l->head) {
-        struct job *job = l->head;
-        bool skip = l->error.code != 0;
-        l->head = job->next;
-        if (!l->head)
-            l->tail = &l->head;
-        l->active++;
-        pthread_mutex_unlock(&l->lock);
-        rc = skip              ? FDL_OK
-             : job->compressed ? write_compressed(w, job, &err)
-                               : write_plain(l, job, &err);
-        pthread_mutex_lock(&l->lock);
-        recycle(l, job);
-    } else if (!l->quit && l->error.code == 0 && next_zeros(l, &off, &len)) {
-        l->active++;
-        pthread_mutex_unlock(&l->lock);
-        rc = make_zeros(l, off, len, &err);
-        pthread_mutex_lock(&l->lock);
-    } else if (l->quit) {
-        return false;
-    } else {
-        pthread_cond_broadcast(&l->done); /* zeros may just have come to their end */
-        pthread_cond_wait(&l->work, &l->lock);
-        return true;
-    }
-    fail_locked(l, rc, &err);
-    l->active--;
-    pthread_cond_broadcast(&l->done);
-    return true;
-}
-
-static void *work(void *arg)
-{
-    struct worker *w = arg;
-
-    pthread_mutex_lock(&w->land->lock);
-    while (work_once(w))
-        ;
-    pthread_mutex_unlock(&w->land->lock);
-    return NULL;
-}
-
-/* --- the pushing thread ----------------------------------------------------------- */
-
-static int stopped(struct land *l, struct fdl_err *err)
+static int stopped(struct fdl_land *l, struct fdl_err *err)
 {
     if (l->error.code == 0)
         return FDL_OK;
@@ -271,8 +24,16 @@ static int stopped(struct land *l, struct fdl_err *err)
     return l->error.code;
 }
 
+static int check(struct fdl_land *l, struct fdl_err *err)
+{
+    pthread_mutex_lock(&l->lock);
+    int rc = stopped(l, err);
+    pthread_mutex_unlock(&l->lock);
+    return rc;
+}
+
 /* Queues one job; waits for a free one. `copy` is STOLEN, `buf` gets a reference. */
-static int submit(struct land *l, bool compressed, size_t first, size_t last,
+static int submit(struct fdl_land *l, bool compressed, size_t first, size_t last,
                   uint64_t off, const unsigned char *data, size_t len,
                   struct fdl_buf *buf, unsigned char *copy, struct fdl_err *err)
 {
@@ -285,18 +46,18 @@ static int submit(struct land *l, bool compressed, size_t first, size_t last,
         free(copy);
         return rc;
     }
-    struct job *job = l->free_jobs;
+    struct fdl_land_job *job = l->free_jobs;
     l->free_jobs = job->next;
     if (buf)
         fdl_buf_ref(buf);
-    *job = (struct job){.compressed = compressed,
-                        .first = first,
-                        .last = last,
-                        .off = off,
-                        .data = data,
-                        .len = len,
-                        .buf = buf,
-                        .copy = copy};
+    *job = (struct fdl_land_job){.compressed = compressed,
+                                 .first = first,
+                                 .last = last,
+                                 .off = off,
+                                 .data = data,
+                                 .len = len,
+                                 .buf = buf,
+                                 .copy = copy};
     *l->tail = job;
     l->tail = &job->next;
     pthread_cond_signal(&l->work);
@@ -304,7 +65,7 @@ static int submit(struct land *l, bool compressed, size_t first, size_t last,
     return FDL_OK;
 }
 
-static int push_plain(struct land *l, struct fdl_buf *buf, struct fdl_err *err)
+static int push_plain(struct fdl_land *l, struct fdl_buf *buf, struct fdl_err *err)
 {
     size_t n = fdl_qcow2_plain_count(l->img), first = l->plain, last;
     struct fdl_qcow2_entry e = {0};
@@ -329,7 +90,7 @@ static int push_plain(struct land *l, struct fdl_buf *buf, struct fdl_err *err)
 }
 
 /* The earliest waiting cluster began in an earlier block: joins carry and block. */
-static int push_straddler(struct land *l, const struct fdl_qcow2_entry *e,
+static int push_straddler(struct fdl_land *l, const struct fdl_qcow2_entry *e,
                           struct fdl_buf *buf, struct fdl_err *err)
 {
     size_t old = (size_t)(buf->off - e->host), len = (size_t)e->host_len;
@@ -349,7 +110,7 @@ static int push_straddler(struct land *l, const struct fdl_qcow2_entry *e,
 }
 
 /* Keeps the bytes of the earliest cluster that is not complete yet. */
-static int keep_carry(struct land *l, uint64_t host, struct fdl_buf *buf,
+static int keep_carry(struct fdl_land *l, uint64_t host, struct fdl_buf *buf,
                       struct fdl_err *err)
 {
     if (host >= buf->off) {
@@ -368,7 +129,7 @@ static int keep_carry(struct land *l, uint64_t host, struct fdl_buf *buf,
     return FDL_OK;
 }
 
-static int push_compressed(struct land *l, struct fdl_buf *buf, struct fdl_err *err)
+static int push_compressed(struct fdl_land *l, struct fdl_buf *buf, struct fdl_err *err)
 {
     size_t n = fdl_qcow2_compressed_count(l->img);
     size_t batch = l->out_size / l->info->cluster_size;
@@ -404,12 +165,10 @@ static int push_compressed(struct land *l, struct fdl_buf *buf, struct fdl_err *
 
 static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *err)
 {
-    struct land *l = (struct land *)self;
+    struct fdl_land *l = (struct fdl_land *)self;
     int rc;
 
-    pthread_mutex_lock(&l->lock);
-    rc = stopped(l, err);
-    pthread_mutex_unlock(&l->lock);
+    rc = check(l, err);
     if (rc < 0 || buf->len == 0)
         return rc;
     if (buf->off < l->end)
@@ -422,7 +181,7 @@ static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *er
 }
 
 /* The clusters that the end of a file of unknown size cut: decoded from the carry. */
-static int push_rest(struct land *l, struct fdl_err *err)
+static int push_rest(struct fdl_land *l, struct fdl_err *err)
 {
     size_t n = fdl_qcow2_compressed_count(l->img);
     struct fdl_qcow2_entry e;
@@ -451,7 +210,7 @@ static int push_rest(struct land *l, struct fdl_err *err)
 }
 
 /* Waits until no job, no zeros and no worker are left, or something failed. */
-static int wait_all(struct land *l, struct fdl_err *err)
+static int wait_all(struct fdl_land *l, struct fdl_err *err)
 {
     pthread_mutex_lock(&l->lock);
     while (l->error.code == 0 && (l->head || l->active || !l->zeros_over))
@@ -463,9 +222,11 @@ static int wait_all(struct land *l, struct fdl_err *err)
 
 static int finish(struct fdl_lander *self, struct fdl_err *err)
 {
-    struct land *l = (struct land *)self;
-    int rc = FDL_OK;
+    struct fdl_land *l = (struct fdl_land *)self;
+    int rc = check(l, err); /* after a failure, what was pushed says nothing */
 
+    if (rc < 0)
+        return rc;
     if (l->info->file_size == FDL_QCOW2_SIZE_UNKNOWN) {
         /* The map changes under the workers: let them come to rest first. */
         if ((rc = wait_all(l, err)) < 0)
@@ -483,11 +244,11 @@ static int finish(struct fdl_lander *self, struct fdl_err *err)
 
 static void abort_(struct fdl_lander *self)
 {
-    struct land *l = (struct land *)self;
+    struct fdl_land *l = (struct fdl_land *)self;
     struct fdl_err err;
 
     pthread_mutex_lock(&l->lock);
-    fail_locked(l, fdl_fail(&err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled"), &err);
+    fdl_land_fail(l, fdl_fail(&err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled"), &err);
     pthread_cond_broadcast(&l->done);
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
@@ -496,7 +257,7 @@ static void abort_(struct fdl_lander *self)
 static void stats(const struct fdl_lander *self, uint64_t *target_bytes,
                   uint64_t *busy_ns)
 {
-    const struct land *l = (const struct land *)self;
+    const struct fdl_land *l = (const struct fdl_land *)self;
 
     *target_bytes = atomic_load(&l->landed);
     *busy_ns = atomic_load(&l->busy_ns);
@@ -506,16 +267,16 @@ static void stats(const struct fdl_lander *self, uint64_t *target_bytes,
 
 static void free_(struct fdl_lander *self)
 {
-    struct land *l = (struct land *)self;
+    struct fdl_land *l = (struct fdl_land *)self;
 
     pthread_mutex_lock(&l->lock);
     struct fdl_err err;
-    fail_locked(l, fdl_fail(&err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled"), &err);
+    fdl_land_fail(l, fdl_fail(&err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled"), &err);
     l->quit = true;
     pthread_cond_broadcast(&l->work);
     pthread_mutex_unlock(&l->lock);
     for (unsigned i = 0; l->workers && i < l->threads; i++) {
-        struct worker *w = &l->workers[i];
+        struct fdl_land_worker *w = &l->workers[i];
         if (w->running)
             pthread_join(w->thread, NULL);
         free(w->out);
@@ -534,7 +295,7 @@ static void free_(struct fdl_lander *self)
 
 static const struct fdl_lander_ops ops = {push, finish, abort_, stats, free_};
 
-static bool start_worker(struct land *l, struct worker *w)
+static bool start_worker(struct fdl_land *l, struct fdl_land_worker *w)
 {
     w->land = l;
     if (fdl_qcow2_compressed_count(l->img)) {
@@ -546,11 +307,11 @@ static bool start_worker(struct land *l, struct worker *w)
         if (!w->out || (!w->zstd && !w->inflate))
             return false;
     }
-    w->running = pthread_create(&w->thread, NULL, work, w) == 0;
+    w->running = pthread_create(&w->thread, NULL, fdl_land_work, w) == 0;
     return w->running;
 }
 
-static bool start(struct land *l)
+static bool start(struct fdl_land *l)
 {
     size_t jobs = (size_t)l->threads * JOBS_PER_THREAD;
 
@@ -561,7 +322,7 @@ static bool start(struct land *l)
     if (!l->workers || !l->jobs || !l->carry)
         return false;
     for (size_t i = 0; i < jobs; i++)
-        recycle(l, &l->jobs[i]);
+        fdl_land_recycle(l, &l->jobs[i]);
     for (unsigned i = 0; i < l->threads; i++)
         if (!start_worker(l, &l->workers[i]))
             return false;
@@ -574,7 +335,7 @@ int fdl_land_qcow2_new(struct fdl_lander **out, struct fdl_qcow2 *img,
                        struct fdl_err *err)
 {
     const struct fdl_qcow2_info *info = fdl_qcow2_get_info(img);
-    struct land *l = calloc(1, sizeof *l);
+    struct fdl_land *l = calloc(1, sizeof *l);
 
     if (!l) {
         fdl_qcow2_free(img);

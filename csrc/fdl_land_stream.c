@@ -94,6 +94,14 @@ static int stopped(struct stream *s, struct fdl_err *err)
     return s->error.code;
 }
 
+static int check(struct stream *s, struct fdl_err *err)
+{
+    pthread_mutex_lock(&s->lock);
+    int rc = stopped(s, err);
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
 static int queue_raw(struct stream *s, struct fdl_buf *buf, struct fdl_err *err)
 {
     if (s->o.sink_size && buf->len > 0 &&
@@ -306,7 +314,9 @@ static int finish(struct fdl_lander *self, struct fdl_err *err)
 
     if (s->staging)
         return FDL_LAND_NEEDS_STAGING;
-    rc = fdl_inflate_finish(s->inflate, err);
+    rc = check(s, err); /* after a failure, where the stream ended says nothing */
+    if (rc == FDL_OK)
+        rc = fdl_inflate_finish(s->inflate, err);
     if (rc == FDL_OK)
         rc = next_block(s, err);
     if (rc == FDL_OK && (s->cur->len > 0 || s->phase == HEAD))
