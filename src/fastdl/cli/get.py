@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import Any
 
+from fastdl.cli.formatter import Formatter
 from fastdl.cli.transfer_options import add_transfer_options, options_from
 
 EPILOG = """examples:
@@ -31,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         description="Bring SOURCE (several are mirrors of the same bytes; a metalink at any) to "
         "TARGET: fetched in parallel, verified in the same pass, durable, published at the end.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="http, https, nfs, file URL, or a path"

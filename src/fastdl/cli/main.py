@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 
+from fastdl.cli.formatter import Formatter
 from fastdl.errors import FastdlError, InternalError, UsageError
 
 VERBS = {
@@ -51,9 +52,8 @@ def _help() -> str:
 def run_verb(name: str, arguments: list[str]) -> int:
     """Load ``cli/<name>.py`` and run it. The verb's own parser handles ``--help``."""
     module = importlib.import_module(f"fastdl.cli.{name}")
-    parser = argparse.ArgumentParser(prog="fastdl")
-    # Without prog argparse formats a usage line here, for which it loads shutil: 4 ms.
-    module.add_parser(parser.add_subparsers(dest="verb", required=True, prog="fastdl"))
+    parser = argparse.ArgumentParser(prog="fastdl", formatter_class=Formatter)
+    module.add_parser(parser.add_subparsers(dest="verb", required=True))
     return int(module.run(parser.parse_args([name, *arguments])))
 
 
@@ -67,21 +67,27 @@ def report(exc: FastdlError, *, as_json: bool) -> int:
     return exc.exit_code
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The entry point of the ``fastdl`` command."""
-    arguments = sys.argv[1:] if argv is None else argv
-    as_json = "--json" in arguments
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(), end="")
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
+    if name == "--version":
+        print(version_text())
+        return 0
+    if name not in VERBS:
+        raise UsageError(f"there is no verb {name[:40]!r}; fastdl --help lists them")
+    return run_verb(name, rest)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The entry point of the ``fastdl`` command."""
+    arguments = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in arguments
     try:
-        if name == "--version":
-            print(version_text())
-            return 0
-        if name not in VERBS:
-            raise UsageError(f"there is no verb {name[:40]!r}; fastdl --help lists them")
-        return run_verb(name, rest)
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # here a reader that has gone is noticed in time
+        return code
     except FastdlError as exc:
         return report(exc, as_json=as_json)
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import json
 import sys
 from typing import Any
 
+from fastdl.cli.formatter import Formatter
 from fastdl.cli.transfer_options import add_network_options, network_options_from
 
 EPILOG = """examples:
@@ -23,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         description="Tell size, ranges, validators, format, virtual size, digests and mirrors of "
         "SOURCE, from its first bytes. Writes nothing.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
