@@ -194,7 +194,7 @@ COMMANDS: Final = (
         params=(
             Param("zoneid", Kind.UUID, "the zone", required=True),
             Param("templateid", Kind.UUID, "the template or ISO", required=True),
-            Param("storageid", Kind.UUID, "this pool only"),
+            Param("storageid", text="this pool only"),
             Param("hostids", Kind.LIST, "the pools of these hosts"),
             Param("priority", text="urgent (a VM waits; default with storageid) or bulk"),
         ),
@@ -209,7 +209,7 @@ COMMANDS: Final = (
         params=(
             Param("templateid", Kind.UUID, "the template or ISO", required=True),
             Param("zoneid", Kind.UUID, "by zone"),
-            Param("storageid", Kind.UUID, "by pool"),
+            Param("storageid", text="by pool"),
             *PAGING,
         ),
         response=tuple(
@@ -223,7 +223,7 @@ COMMANDS: Final = (
         handler=cancel,
         params=(
             Param("templateid", Kind.UUID, "the template or ISO", required=True),
-            Param("storageid", Kind.UUID, "to this pool only"),
+            Param("storageid", text="to this pool only"),
         ),
         response=(Field("success", "boolean"),),
         changes=True,

@@ -232,7 +232,7 @@ COMMANDS: Final = (
         text="List the primary storage pools that hosts have reported",
         handler=list_pools,
         params=(
-            Param("id", Kind.UUID, "the pool"),
+            Param("id", text="the pool"),
             Param("name", text="by name"),
             Param("path", text="by path"),
             Param("zoneid", Kind.UUID, "by zone"),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import slot as t
@@ -33,13 +34,20 @@ async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
     wanted = sorted(set(slots))
     for start in range(0, len(wanted), 200):
         part = wanted[start : start + 200]
-        rows = await tx.execute(
-            select(t.c.kind, t.c.key).where(t.c.key.in_([key for _, key in part]))
-        )
-        known = {(kind, key) for kind, key in rows}
-        new = [{"kind": kind, "key": key} for kind, key in part if (kind, key) not in known]
-        if new:
-            await tx.execute(insert(t), new)
+        for _ in range(3):
+            rows = await tx.execute(
+                select(t.c.kind, t.c.key).where(t.c.key.in_([key for _, key in part]))
+            )
+            known = {(row.kind, row.key) for row in rows}
+            new = [{"kind": kind, "key": key} for kind, key in part if (kind, key) not in known]
+            if not new:
+                break
+            try:
+                async with tx.begin_nested():
+                    await tx.execute(insert(t), new)
+                break
+            except IntegrityError:
+                continue  # another manager made one of them at the same moment
 
 
 async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> bool:

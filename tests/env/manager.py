@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real manager in this process, a client for its API, and certificates to upload."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from fastdl.cli import api
+from fastdl.manager.config import ManagerConfig
+from fastdl.manager.service import Manager, running
+from fastdl.web.routes import add_routes
+from tests.env.fake_agent import FakeAgent
+
+
+class Client:
+    """Calls the API as ``fastdl api`` does, without blocking the loop."""
+
+    def __init__(self, credentials: dict[str, str]) -> None:
+        self.credentials = credentials
+
+    async def __call__(self, command: str, **params: Any) -> dict[str, Any]:
+        given = {k.replace("__", "."): str(v) for k, v in params.items()}
+        return await self.send(command, given)
+
+    async def send(self, command: str, params: dict[str, str], **options: Any) -> dict[str, Any]:
+        """Call with parameters whose names Python cannot spell."""
+        return await asyncio.to_thread(api.call, self.credentials, command, params, **options)
+
+    async def job(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Wait for an async job's end (20 s at most); return its state."""
+        async with asyncio.timeout(20):
+            while True:
+                state = await self("queryAsyncJobResult", jobid=answer["jobid"])
+                if state["jobstatus"]:
+                    return state
+                await asyncio.sleep(0.05)
+
+
+class Zone:
+    """A manager, an admin's client, a zone and its agents."""
+
+    def __init__(self, manager: Manager, client: Client, zone: str) -> None:
+        self.manager = manager
+        self.api = client
+        self.id = zone
+        self.agents: list[FakeAgent] = []
+
+    async def token(self, **params: str) -> str:
+        """A fresh enrolment token."""
+        answer = await self.api("createHostToken", zoneid=self.id, **params)
+        token: str = answer["token"]
+        return token
+
+    async def agent(self, name: str, *, connect: bool = True, **fields: Any) -> FakeAgent:
+        """An enrolled (and connected) host."""
+        agent = FakeAgent(address=self.manager.fabric.address, name=name, **fields)
+        await agent.enrol(await self.token())
+        if connect:
+            await agent.connect()
+            assert not agent.refusals, agent.refusals
+        self.agents.append(agent)
+        return agent
+
+    async def template(self, name: str = "u24", **params: Any) -> dict[str, Any]:
+        """A registered template."""
+        values = {
+            "name": name, "url": f"https://mirror.example/{name}.qcow2", "format": "QCOW2",
+            "hypervisor": "KVM", "zoneid": self.id, "directdownload": "true",
+        }  # fmt: skip
+        answer = await self.api("registerTemplate", **{**values, **params})
+        item: dict[str, Any] = answer["template"][0]
+        return item
+
+
+@contextlib.asynccontextmanager
+async def zone(state: Path, **config: Any) -> AsyncIterator[Zone]:
+    """A manager with a zone ``z1`` (made at its first start)."""
+    values: dict[str, Any] = {"listen": "127.0.0.1:0", "agent_listen": "127.0.0.1:0"}
+    settings = ManagerConfig(state=state, **{**values, **config})
+    async with running(settings, add_routes=add_routes) as manager:
+        client = Client(json.loads((state / "admin.json").read_text()))
+        zones = (await client("listZones")).get("zone")
+        row = zones[0] if zones else (await client("createZone", name="z1"))["zone"]
+        made = Zone(manager, client, row["id"])
+        try:
+            yield made
+        finally:
+            for agent in made.agents:
+                await agent.close()
+
+
+def certificate(name: str = "mirror.example", *, days: float = 30, start: float = -1) -> str:
+    """A self-signed certificate (PEM), valid from *start* days for *days*."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Org"),
+        x509.NameAttribute(NameOID.COMMON_NAME, name),
+    ])  # fmt: skip
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(0x0EF70DFD)
+        .not_valid_before(now + dt.timedelta(days=start))
+        .not_valid_after(now + dt.timedelta(days=start + days))
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode()
