@@ -4,4 +4,5 @@ from fastdl.core cimport cfdl
 
 cdef class Sink:
     cdef cfdl.fdl_sink *_ptr
+    cdef object _keep  # what the C sink borrows
     cdef cfdl.fdl_sink *open_ptr(self) except NULL

@@ -318,7 +318,7 @@ def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
     """
     if sink.name is not None:
         return Location(journal_name(sink.name), sink.folder_fd)
-    if sink.kind == "null":
+    if sink.fd < 0:  # nothing that could be read back
         return None
     key = digest_of(json.dumps(sink.identity, sort_keys=True).encode())
     return Location(f"{state_dir or default_state_dir()}/journals/{key:016x}.journal")

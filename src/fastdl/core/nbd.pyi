@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import final
+
+@final
+class Export:
+    """One export of an NBD server; offsets and lengths in bytes. Safe from several threads.
+
+    *limit*: seconds that one request may take before its connection is given up.
+    Raises UsageError, SinkIOError, SinkRefusedError.
+    """
+
+    def __init__(self, uri: str, *, max_connections: int, limit: float) -> None: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def min_block(self) -> int:
+        """Bytes of the smallest unit that the server can write."""
+
+    def pread(self, size: int, offset: int) -> bytes: ...
+    def zero(self, offset: int, length: int) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None:
+        """Sinks made from it are closed before."""

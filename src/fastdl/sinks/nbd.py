@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An NBD export as a target: whatever qemu or nbdkit can write, through one protocol.
+
+The same rules as for a block device: judged before anything is written, head and tail zero
+while a job runs and after one that failed. The connections that were judged are the ones
+that are written through.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fastdl.core.nbd import Export
+from fastdl.core.sink import Sink as CoreSink
+from fastdl.errors import FastdlError, SinkRefusedError, SinkSpaceError
+from fastdl.sinks import signature
+from fastdl.sinks.base import HOLD_BYTES, Identity
+
+CONNECTIONS = 4
+REQUEST_LIMIT_S = 60.0
+"""One request of at most 4 MiB; a server that needs longer has stopped working."""
+
+_URI = re.compile(r"(?P<scheme>[^:]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)")
+
+
+class NbdSink:
+    """A :class:`fastdl.sinks.base.Sink` over the export that *uri* names.
+
+    overwrite  the signatures that may be destroyed, as blkid spells them, joined by commas
+    limit      seconds that one request may take
+    """
+
+    kind = "nbd"
+    hold = HOLD_BYTES
+    blank = False
+    fd = -1
+    buffered_fd = -1
+    align = 1
+    # Without a descriptor the engine cannot read back what an earlier job left.
+    resumable = False
+    folder_fd: int | None = None
+    name: str | None = None
+
+    def __init__(
+        self, uri: str, *, overwrite: str | None = None, limit: float = REQUEST_LIMIT_S
+    ) -> None:
+        self.path = shown(uri)
+        self._uri = uri
+        self._limit = limit
+        self._ours = False
+        self._size: int | None = None
+        self._export: Export | None = self._connect(CONNECTIONS)
+        try:
+            self.size = self._export.size
+            self.capacity: int | None = self.size
+            self.sector_size = max(512, self._export.min_block)
+            self.identity: Identity = {"kind": "nbd", "uri": self.path, "size": self.size}
+            self._judge(self._export, overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def check_size(self, size: int) -> None:
+        """Compare *size* with the export; SinkSpaceError."""
+        if size > self.size:
+            raise SinkSpaceError(
+                f"{self.path}: the image needs {size} bytes, the export has {self.size}",
+                phase="land",
+            )
+
+    def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
+        """Take possession: what the former content left at the very end (backup GPT) goes."""
+        self._ours = True
+        self._size = size
+        end_of_image = self.size if size is None else size
+        start = max(end_of_image, self.size - HOLD_BYTES)
+        self._zero(self._opened(), start, self.size)
+
+    def core_sink(self, size: int | None) -> CoreSink:
+        """The C sink for an image of *size* bytes, over the connections of this one."""
+        return CoreSink.nbd(self._opened(), size=size, hold=self.hold)
+
+    def publish(self, size: int) -> None:
+        """The C sink wrote and flushed the held-back places; nothing else makes it valid."""
+        self._ours = False
+
+    def abort(self, *, keep: bool) -> None:
+        """Zero head and tail, durably; over a new connection where the old ones are lost."""
+        if not self._ours:
+            return
+        try:
+            self._zero_ends(self._opened())
+        except FastdlError:
+            self.close()
+            self._export = self._connect(1)
+            self._zero_ends(self._export)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._export is not None:
+            self._export.close()
+        self._export = None
+
+    def _opened(self) -> Export:
+        if self._export is None:
+            raise ValueError("the target is closed")
+        return self._export
+
+    def _connect(self, connections: int) -> Export:
+        try:
+            return Export(self._uri, max_connections=connections, limit=self._limit)
+        except FastdlError as error:
+            error.phase = "land"
+            error.message = f"{self.path}: {error.message}"
+            raise
+
+    def _judge(self, export: Export, overwrite: str | None) -> None:
+        if export.read_only:
+            raise SinkRefusedError(f"{self.path} is read-only", phase="land")
+        tail_bytes = min(self.size, signature.TAIL_BYTES)
+        head = export.pread(min(self.size, signature.HEAD_BYTES), 0)
+        tail = export.pread(tail_bytes, self.size - tail_bytes)
+        found = signature.probe(head, tail, self.size)
+        allowed = set(overwrite.split(",")) if overwrite else set()
+        if not set(found) <= allowed:
+            raise SinkRefusedError(
+                f"{self.path} carries a signature: to destroy what it holds, say overwrite "
+                f"'{','.join(found)}'",
+                phase="land",
+            )
+
+    def _zero_ends(self, export: Export) -> None:
+        end = self.size if self._size is None else self._size
+        self._zero(export, 0, min(HOLD_BYTES, self.size))
+        self._zero(export, max(0, end - HOLD_BYTES), end)
+
+    def _zero(self, export: Export, start: int, end: int) -> None:
+        if start < end:
+            export.zero(start, end - start)
+            export.flush()
+
+
+def open_nbd(uri: str, *, overwrite: str | None, resume: bool) -> NbdSink:
+    """Open the export of *uri*; nothing that it holds has been changed on return.
+
+    Every job starts anew: *resume* changes nothing here.
+    Raises UsageError, SinkRefusedError, SinkIOError.
+    """
+    return NbdSink(uri, overwrite=overwrite)
+
+
+def shown(uri: str) -> str:
+    """*uri* without what may be secret: userinfo, and every parameter but the socket."""
+    parts = _URI.match(uri)
+    if parts is None:
+        return uri.partition(":")[0] + ":"
+    host = parts["authority"].rpartition("@")[2]
+    query = [word for word in parts["query"].lstrip("?").split("&") if word.startswith("socket=")]
+    return f"{parts['scheme']}://{host}{parts['path']}" + (f"?{query[0]}" if query else "")
