@@ -3,7 +3,8 @@
  *
  *   qcow2 IN OUT BLOCK FLAGS    FLAGS: any of u (file size unknown), d (detect zeros),
  *                               s (leave out what no guest byte needs), t (1 thread),
- *                               b (OUT is new and reads as zeros), - (none)
+ *                               b (OUT is new and reads as zeros), o (O_DIRECT, 4 KiB),
+ *                               - (none)
  *   stream KIND IN OUT BLOCK    KIND: gz bz2 xz zst zip; a qcow2 inside is read as one
  *
  * One answer per line: "CODE VIRTUAL_SIZE WHAT". OUT exists and keeps what lies behind
@@ -110,8 +111,8 @@ static int push_needed(struct fdl_lander *lander, const struct fdl_qcow2 *img,
     return FDL_OK;
 }
 
-static int land_qcow2(const struct source *s, int out, size_t block, const char *flags,
-                      uint64_t *size, struct fdl_err *err)
+static int land_qcow2(const struct source *s, int out, int direct, size_t block,
+                      const char *flags, uint64_t *size, struct fdl_err *err)
 {
     struct fdl_land_qcow2_options options = {.detect_zeros = strchr(flags, 'd') != NULL,
                                              .threads = strchr(flags, 't') ? 1 : 0};
@@ -123,8 +124,9 @@ static int land_qcow2(const struct source *s, int out, size_t block, const char 
 
     if (rc == FDL_OK) {
         *size = fdl_qcow2_get_info(img)->virtual_size;
-        rc = fdl_sink_open_fd(&sink, out, out, 1, *size, 0, strchr(flags, 'b') != NULL,
-                              err);
+        rc = fdl_sink_open_fd(&sink, direct >= 0 ? direct : out, out,
+                              direct >= 0 ? 4096 : 1, *size, 0,
+                              strchr(flags, 'b') != NULL, err);
     }
     if (rc == FDL_OK) {
         rc = fdl_land_qcow2_new(&lander, img, sink, &options, err);
@@ -184,7 +186,7 @@ static int run(char *line, uint64_t *size, struct fdl_err *err)
     char in[4096], path[4096], kind[16], flags[16];
     struct source s = {.fd = -1};
     size_t block;
-    int rc, out = -1;
+    int rc, out = -1, direct = -1;
 
     bool stream =
         sscanf(line, "stream %15s %4095s %4095s %zu", kind, in, path, &block) == 4;
@@ -194,16 +196,21 @@ static int run(char *line, uint64_t *size, struct fdl_err *err)
     rc = open_source(&s, in);
     if (rc == FDL_OK && (out = open(path, O_RDWR | O_CLOEXEC)) < 0)
         rc = FDL_E_USAGE;
+    else if (!stream && strchr(flags, 'o') &&
+             (direct = open(path, O_RDWR | O_DIRECT | O_CLOEXEC)) < 0)
+        rc = FDL_E_USAGE;
     if (rc < 0)
         fdl_fail(err, rc, 0, "cannot open a file");
     else if (stream)
         rc = land_stream(&s, out, kind, block, size, err);
     else
-        rc = land_qcow2(&s, out, block, flags, size, err);
+        rc = land_qcow2(&s, out, direct, block, flags, size, err);
     if (s.fd >= 0)
         close(s.fd);
     if (out >= 0)
         close(out);
+    if (direct >= 0)
+        close(direct);
     return rc;
 }
 

@@ -146,7 +146,7 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("flags", ["-", "d", "s", "t", "u", "udt"])
+@pytest.mark.parametrize("flags", ["-", "d", "s", "t", "u", "udt", "o", "od"])
 @pytest.mark.parametrize("name", [n for n in NAMED if "TiB" not in n])
 def test_each_kind_of_image_lands_as_qemu_img_converts_it(
     driver: Driver, tmp_path: Path, name: str, flags: str
@@ -168,7 +168,7 @@ def test_random_images_land_as_qemu_img_converts_them(driver: Driver, tmp_path: 
         image = build(tmp_path / "image", recipe)
         want = oracle(image)
         if want is not None:  # qemu-io can break a version 2 image on its own
-            for flags in ("-", "ud", "s"):
+            for flags in ("-", "ud", "so"):
                 answer = land(driver, image, want, flags, rng.choice(BLOCKS))
                 assert answer.code == 0, (recipe, answer)
             compared += 1
