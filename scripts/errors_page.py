@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/errors.md from fastdl.errors, so that the page cannot disagree with the code.
 
-    python -m scripts.errors_page            writes the page
-    python -m scripts.errors_page --check    exits 1 where the page is out of date
+python -m scripts.errors_page            writes the page
+python -m scripts.errors_page --check    exits 1 where the page is out of date
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ With any other code the target is what it was before, or unusable on purpose; ne
 With `--json` a failure prints one object on stdout:
 
 ```json
-{"error": {"code": 21, "class": "INTEGRITY", "message": "…", "phase": "verify", "origin": "https://mirror.example/i.iso", "offset": 0, "retryable": false}}
+{"error": {"code": 21, "class": "INTEGRITY", "message": "…", "phase": "verify",
+           "origin": "https://mirror.example/i.iso", "offset": 0, "retryable": false}}
 ```
 
 *Again* tells whether the same command may succeed later without anyone changing anything (an

@@ -140,22 +140,22 @@ def await_port(server: subprocess.Popen[bytes], port: int) -> None:
     sys.exit(f"first-download: nginx did not start (exit code {server.poll()})")
 
 
-def fetch(url: str, authority: Path, target: Path) -> int:
-    """Run ``fastdl get`` as a user would; its exit code."""
+def fetch(folder: Path, url: str, authority: Path, target: Path) -> int:
+    """Run ``fastdl get`` in *folder* as a user would; its exit code."""
     progress = "bar" if sys.stderr.isatty() else "none"
     fastdl = Path(sys.executable).with_name("fastdl")
-    command = ["get", url, "-o", target, "--cacert", authority]
-    shown = shlex.join(["fastdl", *map(str, command)])
-    print(f"$ {shown}", flush=True)
-    return subprocess.run([fastdl, *command, "--progress", progress], check=False).returncode
+    words = ["get", url, "-o", str(target), "--cacert", str(authority)]
+    print(f"$ {shlex.join(['fastdl', *words])}", flush=True)
+    command = [fastdl, *words, "--progress", progress]
+    return subprocess.run(command, cwd=folder, check=False).returncode
 
 
-def compare(image: Path, target: Path) -> int:
+def compare(folder: Path, image: Path, target: Path) -> int:
     """sha256sum of what was served and of what arrived, by another program than fastdl."""
-    print(f"$ sha256sum {image} {target}", flush=True)
-    done = subprocess.run(["sha256sum", image, target], stdout=subprocess.PIPE, text=True, check=True)
-    print(done.stdout, end="")
-    digests = {line.split()[0] for line in done.stdout.splitlines()}
+    print(f"$ sha256sum {target} {image}", flush=True)
+    listing = subprocess.check_output(["sha256sum", target, image], cwd=folder, text=True)
+    print(listing, end="")
+    digests = {line.split()[0] for line in listing.splitlines()}
     print("the same digest" if len(digests) == 1 else "THE DIGESTS DIFFER", flush=True)
     return int(len(digests) != 1)
 
@@ -166,11 +166,12 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="fastdl-first-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        target = Path(arguments[1]) if len(arguments) > 1 else folder / "downloaded.iso"
+        target = Path(arguments[1]) if len(arguments) > 1 else Path(image.name)
         with mirrors(folder, image) as (url, authority):
-            print(f"\n{len(RATES)} mirrors on loopback, bytes/s of a connection: {RATES}\n")
-            code = fetch(url, authority, target)
-            return code or compare(image, target)
+            rates = ", ".join(f"{name} {rate}/s" for name, rate in RATES.items())
+            print(f"\n== four HTTPS mirrors on loopback (a connection's rate: {rates})\n")
+            code = fetch(folder, url, authority.relative_to(folder), target)
+            return code or compare(folder, (Path("good-1") / image.name), target)
 
 
 if __name__ == "__main__":
