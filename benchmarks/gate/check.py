@@ -33,9 +33,9 @@ class Limit:
 # The first pattern that fits counts. The reasons are the noise seen over repeated runs.
 LIMITS: Final[tuple[tuple[str, Limit], ...]] = (
     ("instructions.*", Limit(0.05, 2)),  # another compiler of the same age moves them by 2-3 %
-    ("*.requests", Limit(0.25, 2)),  # stealing at the end depends on timing
+    ("*.requests", Limit(0.25, 2)),  # ranges follow the measured rate
     ("*.sent_per_byte", Limit(0.0, 0.02)),
-    ("*.allocations_per_gb", Limit(0.25, 2000)),
+    ("*.allocations_per_gb", Limit(0.35, 15000)),  # ticks of progress by time
     ("*.copied_per_byte", Limit(0.05, 0.05)),
     ("*.write_calls_per_gb", Limit(0.10, 40)),
     ("*.read_calls_per_gb", Limit(0.50, 500)),  # how full the socket is depends on timing

@@ -47,7 +47,6 @@ def test_every_stored_metric_has_a_limit() -> None:
     empty = transfer.Counted(
         size=2,
         calls={"allocations": 0, "copied_bytes": 0},
-        requests=0,
         sent_bytes=0,
         cached_bytes=0,
         peak_bytes=0,
