@@ -8,6 +8,9 @@
 #include <string.h>
 #include <time.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "fdl_buf.h"
 
 static uint64_t now_ns(void)
@@ -55,6 +58,7 @@ int fdl_sink_init(struct fdl_sink *sink, const struct fdl_sink_ops *ops, uint64_
         return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
                         "no memory for the held-back places");
     }
+    pthread_mutex_init(&sink->log.lock, NULL);
     atomic_store(&sink->holding, hold > 0);
     return FDL_OK;
 }
@@ -116,6 +120,31 @@ static void hold_put(struct fdl_sink *sink, struct fdl_hold *hold, const void *b
     pthread_mutex_unlock(&sink->hold_lock);
 }
 
+static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len, uint64_t off)
+{
+    struct fdl_sink_log *log = &sink->log;
+    struct fdl_sink_record record = {.off = off, .len = len, .zero = !buf};
+
+    if (!atomic_load(&log->on))
+        return;
+    if (buf)
+        record.xxh3 = XXH3_64bits(buf, (size_t)len);
+    pthread_mutex_lock(&log->lock);
+    if (log->n == log->cap) {
+        size_t cap = log->cap ? log->cap * 2 : 256;
+        struct fdl_sink_record *grown = realloc(log->records, cap * sizeof *grown);
+        if (grown) {
+            log->records = grown;
+            log->cap = cap;
+        }
+    }
+    if (log->n < log->cap)
+        log->records[log->n++] = record;
+    else
+        log->lost = true;
+    pthread_mutex_unlock(&log->lock);
+}
+
 static int raw_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64_t off,
                       struct fdl_err *err)
 {
@@ -125,6 +154,8 @@ static int raw_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64
     atomic_fetch_add(&sink->busy_ns, now_ns() - start);
     if (rc)
         atomic_store(&sink->write_failed, true);
+    else
+        log_landed(sink, buf, len, off);
     return rc;
 }
 
@@ -137,6 +168,8 @@ static int raw_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
     atomic_fetch_add(&sink->busy_ns, now_ns() - start);
     if (rc)
         atomic_store(&sink->write_failed, true);
+    else
+        log_landed(sink, NULL, len, off);
     return rc;
 }
 
@@ -258,6 +291,30 @@ void fdl_sink_stop(struct fdl_sink *sink)
         sink->ops->stop(sink);
 }
 
+void fdl_sink_keep_log(struct fdl_sink *sink)
+{
+    atomic_store(&sink->log.on, true);
+}
+
+long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_sink_record *out, size_t cap,
+                        struct fdl_err *err)
+{
+    struct fdl_sink_log *log = &sink->log;
+
+    pthread_mutex_lock(&log->lock);
+    size_t n = log->n < cap ? log->n : cap;
+    bool lost = log->lost;
+    if (n > 0)
+        memcpy(out, log->records, n * sizeof *out);
+    log->n -= n;
+    if (log->n > 0)
+        memmove(log->records, log->records + n, log->n * sizeof *out);
+    pthread_mutex_unlock(&log->lock);
+    if (lost)
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for the read-back's log");
+    return (long)n;
+}
+
 void fdl_sink_get_stats(const struct fdl_sink *sink, struct fdl_sink_stats *out)
 {
     out->written_bytes = atomic_load(&sink->written);
@@ -271,6 +328,8 @@ void fdl_sink_free(struct fdl_sink *sink)
         return;
     free(sink->head.data);
     free(sink->tail.data);
+    free(sink->log.records);
+    pthread_mutex_destroy(&sink->log.lock);
     pthread_mutex_destroy(&sink->hold_lock);
     sink->ops->free(sink);
 }

@@ -70,6 +70,21 @@ int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err);
  * fail soon; what is on the target's own machine goes on as ever. */
 void fdl_sink_stop(struct fdl_sink *sink);
 
+/* What landed on the target itself (held-back bytes when they are released). */
+struct fdl_sink_record {
+    uint64_t off, len;
+    uint64_t xxh3; /* of the bytes; of nothing where `zero` */
+    bool zero;
+};
+
+/* From now on everything that lands is recorded, for a read-back by the caller. */
+void fdl_sink_keep_log(struct fdl_sink *sink);
+
+/* Moves up to cap records, oldest first, out of the log. FDL_E_LIMIT where one was lost
+ * for want of memory: then the read-back is incomplete. Returns their number. */
+long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_sink_record *out, size_t cap,
+                        struct fdl_err *err);
+
 void fdl_sink_get_stats(const struct fdl_sink *sink, struct fdl_sink_stats *out);
 
 /* Writes nothing. NULL is allowed. */

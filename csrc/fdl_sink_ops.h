@@ -37,7 +37,17 @@ struct fdl_sink_ops {
     void (*free)(struct fdl_sink *sink);
 };
 
+/* What landed, for a read-back. Off unless the caller asked for it. */
+struct fdl_sink_log {
+    pthread_mutex_t lock;
+    atomic_bool on;
+    struct fdl_sink_record *records; /* OWNED, grown on demand */
+    size_t n, cap;
+    bool lost; /* no memory for one of them */
+};
+
 struct fdl_sink {
+    struct fdl_sink_log log;
     const struct fdl_sink_ops *ops; /* BORROWED, static */
     uint64_t size;
     struct fdl_hold head;

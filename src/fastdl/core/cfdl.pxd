@@ -172,6 +172,13 @@ cdef extern from "fdl_sink.h" nogil:
     int fdl_sink_zero(fdl_sink *sink, uint64_t off, uint64_t len, fdl_err *err)
     int fdl_sink_flush(fdl_sink *sink, fdl_err *err)
     int fdl_sink_release(fdl_sink *sink, fdl_err *err)
+    struct fdl_sink_record:
+        uint64_t off
+        uint64_t len
+        uint64_t xxh3
+        bint zero
+    void fdl_sink_keep_log(fdl_sink *sink)
+    long fdl_sink_drain_log(fdl_sink *sink, fdl_sink_record *out, size_t cap, fdl_err *err)
     void fdl_sink_get_stats(const fdl_sink *sink, fdl_sink_stats *out)
     void fdl_sink_free(fdl_sink *sink)
 

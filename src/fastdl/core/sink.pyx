@@ -79,6 +79,22 @@ cdef class Sink:
             rc = cfdl.fdl_sink_release(s, &err)
         check(rc, &err)
 
+    def keep_log(self):
+        cfdl.fdl_sink_keep_log(self.open_ptr())
+
+    def drain_log(self):
+        cdef cfdl.fdl_sink_record buf[256]
+        cdef cfdl.fdl_err err
+        cdef long n, i
+        out = []
+        while True:
+            n = cfdl.fdl_sink_drain_log(self.open_ptr(), buf, 256, &err)
+            check(n, &err)
+            for i in range(n):
+                out.append((buf[i].off, buf[i].len, None if buf[i].zero else buf[i].xxh3))
+            if n < 256:
+                return out
+
     def stats(self):
         cdef cfdl.fdl_sink_stats st
         cfdl.fdl_sink_get_stats(self.open_ptr(), &st)

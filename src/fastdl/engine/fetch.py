@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdl.core.job import block_for
 from fastdl.core.net import Mirror
@@ -39,6 +39,9 @@ from fastdl.model.digest import Digest
 from fastdl.model.url import Url
 from fastdl.sinks.base import Sink
 from fastdl.sinks.open import existing_file, open_sink
+
+if TYPE_CHECKING:
+    from fastdl.engine.readback import Readback
 
 METALINK_SUFFIXES = (".meta4", ".metalink")
 MAX_ATTEMPTS = 6
@@ -297,17 +300,27 @@ def _attempt(
             warnings.append(checkpoint.warning)
         sink.preallocate(landing.target_size, sparse=landing.sparse)
         core_sink = open_core_sink(sink, landing.target_size)
+        readback: Readback | None = None
         try:
             core_sink.begin()
+            if options.verify_readback:
+                from fastdl.engine.readback import Readback  # noqa: PLC0415 - on demand
+
+                readback = Readback(sink, core_sink)
             outcome = landing.run(resolved, sink, core_sink, checkpoint, progress, cancel)
             digests = verify(resolved, outcome)
             landing.finish(sink, outcome)
+            target_size = landing.final_size(outcome)
+            if options.zero_rest:
+                zero_rest(sink, target_size)
             core_sink.release()
             core_sink.flush()
+            if readback is not None:
+                readback.finish()
         finally:
-            written = core_sink.stats()
+            if readback is not None:
+                readback.cancel()
             core_sink.close()
-        target_size = landing.final_size(outcome)
         sink.publish(target_size)
         published = True
     except BaseException as exc:
@@ -320,8 +333,19 @@ def _attempt(
         if checkpoint.warning and checkpoint.warning not in warnings:
             warnings.append(checkpoint.warning)
     warnings.extend(landing.warnings)
-    return _result(resolved, sink, landing, outcome, digests, written, target_size, started,
-                   warnings)
+    return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
+
+
+def zero_rest(sink: Sink, image_size: int) -> None:
+    """Zero a device behind the image, so that nothing of its former content is left."""
+    if sink.capacity is None or sink.capacity <= image_size:
+        return
+    rest = open_core_sink(sink, sink.capacity, hold=0)
+    try:
+        rest.zero(image_size, sink.capacity - image_size)
+        rest.flush()
+    finally:
+        rest.close()
 
 
 def _resumable_after(resolved: Resolved) -> bool:
@@ -397,7 +421,6 @@ def _result(
     landing: Any,
     outcome: Outcome,
     digests: dict[str, str],
-    written: tuple[int, int, int],
     target_size: int,
     started: float,
     warnings: list[str],

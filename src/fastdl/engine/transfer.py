@@ -171,7 +171,7 @@ def open_checkpoint(
     return out
 
 
-def open_core_sink(sink: Sink, size: int | None) -> CoreSink:
+def open_core_sink(sink: Sink, size: int | None, *, hold: int | None = None) -> CoreSink:
     """The C half of *sink*, for an image of *size* bytes."""
     make = getattr(sink, "core_sink", None)
     if make is not None:
@@ -182,7 +182,7 @@ def open_core_sink(sink: Sink, size: int | None) -> CoreSink:
         sink.buffered_fd,
         align=sink.align,
         size=size,
-        hold=sink.hold,
+        hold=sink.hold if hold is None else hold,
         blank=sink.blank,
     )
 

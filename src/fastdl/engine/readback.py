@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading back what landed, past the page cache, while the transfer goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import threading
+
+from fastdl.core.sink import Sink as CoreSink
+from fastdl.errors import FastdlError, SinkIOError, UsageError
+from fastdl.sinks.base import Sink
+
+PIECE = 1 << 20
+IDLE_S = 0.02
+
+
+class Readback:
+    """A thread that compares the target with the log of what was written to it.
+
+    Start it after ``core_sink.begin()``; ``finish`` raises SinkIOError for the first
+    difference. What was written is flushed before it is read where the page cache could
+    answer instead of the device.
+    """
+
+    def __init__(self, sink: Sink, core_sink: CoreSink) -> None:
+        if sink.fd < 0:
+            raise UsageError(f"a {sink.kind} target cannot be read back")
+        self._sink = sink
+        self._core = core_sink
+        self._stop = threading.Event()
+        self._error: FastdlError | None = None
+        self.compared = 0
+        core_sink.keep_log()
+        self._thread = threading.Thread(target=self._run, name="readback")
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Compare what is left; SinkIOError where the target differs."""
+        self._stop.set()
+        self._thread.join()
+        if self._error is None:
+            self._pass()
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """Stop without a verdict."""
+        self._error = self._error or SinkIOError("cancelled")
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._error is None and not self._stop.is_set():
+            if not self._pass():
+                self._stop.wait(IDLE_S)
+
+    def _pass(self) -> int:
+        """Compare everything that is in the log now; returns the number of records."""
+        try:
+            records = self._core.drain_log()
+            if records and self._sink.align == 1:
+                self._core.flush()
+            with mmap.mmap(-1, PIECE + 8192) as memory:
+                for offset, length, xxh3 in records:
+                    if self._error is not None:
+                        break
+                    self._compare(memory, offset, length, xxh3)
+        except FastdlError as exc:
+            self._error = exc
+            return 0
+        except OSError as exc:
+            self._error = SinkIOError(
+                f"{self._sink.path} cannot be read back: {exc.strerror}", phase="verify"
+            )
+            return 0
+        return len(records)
+
+    def _compare(self, memory: mmap.mmap, offset: int, length: int, xxh3: int | None) -> None:
+        import xxhash  # noqa: PLC0415 - loads hashlib
+
+        digest = xxhash.xxh3_64()
+        at, end = offset, offset + length
+        while at < end:
+            piece = self._read(memory, at, min(PIECE, end - at))
+            if xxh3 is None:
+                if bytes(piece).count(0) != len(piece):
+                    self._differs(at)
+            else:
+                digest.update(piece)
+            self.compared += len(piece)
+            at += len(piece)
+        if xxh3 is not None and digest.intdigest() != xxh3:
+            self._differs(offset)
+
+    def _read(self, memory: mmap.mmap, offset: int, length: int) -> memoryview:
+        """[offset, offset + length) of the target; aligned as a direct read wants it."""
+        align = self._sink.align
+        fd = self._sink.fd
+        if align == 1:
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+        start = offset - offset % align
+        want = -(-(offset + length - start) // align) * align
+        got = os.preadv(fd, [memoryview(memory)[:want]], start)
+        if got < offset - start + length:
+            self._differs(offset)
+        return memoryview(memory)[offset - start : offset - start + length]
+
+    def _differs(self, offset: int) -> None:
+        raise SinkIOError(
+            f"{self._sink.path} does not hold what was written to it",
+            phase="verify",
+            offset=offset,
+        )
