@@ -21,8 +21,9 @@ enum fdl_inflate_kind {
     FDL_INFLATE_ZIP, /* exactly one regular entry, stored or deflated */
 };
 
-#define FDL_INFLATE_MEMORY_MAX (128ull << 20) /* of a decoder: xz memory, zstd window  \
-                                               */
+#define FDL_INFLATE_MEMORY_MAX                                                         \
+    (128ull << 20) /* of a decoder: xz memory, zstd window                             \
+                    */
 
 struct fdl_inflate;
 

@@ -15,11 +15,6 @@
 #define SECTOR_MASK ((1u << SECTOR_BITS) - 1)
 #define JOIN_GAP 65536
 
-static int bad(struct fdl_err *err, uint64_t off, const char *what)
-{
-    return fdl_fail(err, FDL_E_FORMAT, off, what);
-}
-
 int fdl_qcow2_grow(struct fdl_qcow2 *img, struct fdl_qcow2_vec *vec, size_t item_size,
                    void **item, struct fdl_err *err)
 {
@@ -109,15 +104,16 @@ static int take_compressed(struct fdl_qcow2 *img, uint64_t guest, uint64_t entry
     void *item;
 
     if (entry & ENTRY_COPIED)
-        return bad(err, at, "qcow2: compressed cluster with the copied bit");
+        return fdl_qcow2_bad(err, at, "qcow2: compressed cluster with the copied bit");
     if (bitmap != 0)
-        return bad(err, at, "qcow2: compressed cluster with a subcluster bitmap");
+        return fdl_qcow2_bad(err, at,
+                             "qcow2: compressed cluster with a subcluster bitmap");
     if (host >= img->limit)
-        return bad(err, at, "qcow2: compressed cluster outside the file");
+        return fdl_qcow2_bad(err, at, "qcow2: compressed cluster outside the file");
     if (host < img->info.cluster_size)
-        return bad(err, at, "qcow2: compressed cluster inside the header");
+        return fdl_qcow2_bad(err, at, "qcow2: compressed cluster inside the header");
     if (host >= img->info.l1_offset && host - img->info.l1_offset < img->info.l1_bytes)
-        return bad(err, at, "qcow2: compressed cluster inside the L1 table");
+        return fdl_qcow2_bad(err, at, "qcow2: compressed cluster inside the L1 table");
     int rc = fdl_qcow2_grow(img, &img->compressed, sizeof *c, &item, err);
     if (rc < 0)
         return rc;
@@ -133,12 +129,12 @@ static int judge_host(const struct fdl_qcow2 *img, uint64_t host, uint64_t at,
                       struct fdl_err *err)
 {
     if (host % img->info.cluster_size != 0)
-        return bad(err, at, "qcow2: data cluster misaligned");
+        return fdl_qcow2_bad(err, at, "qcow2: data cluster misaligned");
     if (host >= img->limit)
-        return bad(err, at, "qcow2: data cluster outside the file");
+        return fdl_qcow2_bad(err, at, "qcow2: data cluster outside the file");
     if (host + img->info.cluster_size > img->info.l1_offset &&
         host < img->info.l1_offset + img->info.l1_bytes)
-        return bad(err, at, "qcow2: data cluster inside the L1 table");
+        return fdl_qcow2_bad(err, at, "qcow2: data cluster inside the L1 table");
     return FDL_OK;
 }
 
@@ -149,9 +145,9 @@ static int take_subclusters(struct fdl_qcow2 *img, uint64_t guest, uint64_t host
     int rc;
 
     if (allocated & zero)
-        return bad(err, at, "qcow2: subcluster both allocated and zero");
+        return fdl_qcow2_bad(err, at, "qcow2: subcluster both allocated and zero");
     if (allocated && host == 0)
-        return bad(err, at, "qcow2: subcluster allocated in no cluster");
+        return fdl_qcow2_bad(err, at, "qcow2: subcluster allocated in no cluster");
     if (allocated && (rc = judge_host(img, host, at, err)) < 0)
         return rc;
     for (unsigned i = 0; i < 32;) {
@@ -177,19 +173,19 @@ static int take_entry(struct fdl_qcow2 *img, uint64_t guest, uint64_t entry,
     if (entry & ENTRY_COMPRESSED)
         return take_compressed(img, guest, entry, bitmap, at, err);
     if (entry & ENTRY_RESERVED)
-        return bad(err, at, "qcow2: reserved bits in an L2 entry");
+        return fdl_qcow2_bad(err, at, "qcow2: reserved bits in an L2 entry");
     if (host == 0 && (entry & ENTRY_COPIED))
-        return bad(err, at, "qcow2: data cluster inside the header");
+        return fdl_qcow2_bad(err, at, "qcow2: data cluster inside the header");
     if (host % img->info.cluster_size != 0)
-        return bad(err, at, "qcow2: data cluster misaligned");
+        return fdl_qcow2_bad(err, at, "qcow2: data cluster misaligned");
     if (img->info.extended_l2) {
         if (entry & ENTRY_ZERO)
-            return bad(err, at, "qcow2: reserved bits in an L2 entry");
+            return fdl_qcow2_bad(err, at, "qcow2: reserved bits in an L2 entry");
         return take_subclusters(img, guest, host, bitmap, at, err);
     }
     if (entry & ENTRY_ZERO) {
         if (img->info.version < 3)
-            return bad(err, at, "qcow2: zero cluster in a version 2 image");
+            return fdl_qcow2_bad(err, at, "qcow2: zero cluster in a version 2 image");
         return fdl_qcow2_add_zero(img, guest, 1, err);
     }
     if (host == 0)
@@ -273,11 +269,12 @@ static int judge_overlaps(const struct fdl_qcow2 *img, struct fdl_err *err)
         uint64_t host = p[i].key >> SECTOR_BITS;
         uint64_t end = host + ((uint64_t)p[i].count << img->unit_bits);
         if (i + 1 < img->plain.n && end > p[i + 1].key >> SECTOR_BITS)
-            return bad(err, end, "qcow2: a data cluster is used twice");
+            return fdl_qcow2_bad(err, end, "qcow2: a data cluster is used twice");
         while (t < img->l2_count && img->l2[t].off + size <= host)
             t++;
         if (t < img->l2_count && img->l2[t].off < end)
-            return bad(err, img->l2[t].off, "qcow2: data cluster inside an L2 table");
+            return fdl_qcow2_bad(err, img->l2[t].off,
+                                 "qcow2: data cluster inside an L2 table");
     }
     t = 0;
     for (size_t i = 0; i < img->compressed.n; i++) {
@@ -285,7 +282,8 @@ static int judge_overlaps(const struct fdl_qcow2 *img, struct fdl_err *err)
         while (t < img->l2_count && img->l2[t].off + size <= host)
             t++;
         if (t < img->l2_count && img->l2[t].off <= host)
-            return bad(err, host, "qcow2: compressed cluster inside an L2 table");
+            return fdl_qcow2_bad(err, host,
+                                 "qcow2: compressed cluster inside an L2 table");
     }
     return FDL_OK;
 }
@@ -348,16 +346,16 @@ int fdl_qcow2_set_file_size(struct fdl_qcow2 *img, uint64_t size, struct fdl_err
     const struct fdl_qcow2_packed *p = img->plain.items, *c = img->compressed.items;
 
     if (size < img->info.tables_end || size < img->info.l1_offset + img->info.l1_bytes)
-        return bad(err, size, "qcow2: the file ends inside its tables");
+        return fdl_qcow2_bad(err, size, "qcow2: the file ends inside its tables");
     if (img->plain.n) {
         const struct fdl_qcow2_packed *last = &p[img->plain.n - 1];
         uint64_t end =
             (last->key >> SECTOR_BITS) + ((uint64_t)last->count << img->unit_bits);
         if (((end - 1) & ~((uint64_t)img->info.cluster_size - 1)) >= size)
-            return bad(err, size, "qcow2: data cluster outside the file");
+            return fdl_qcow2_bad(err, size, "qcow2: data cluster outside the file");
     }
     if (img->compressed.n && c[img->compressed.n - 1].key >> SECTOR_BITS >= size)
-        return bad(err, size, "qcow2: compressed cluster outside the file");
+        return fdl_qcow2_bad(err, size, "qcow2: compressed cluster outside the file");
     img->info.file_size = img->limit = size;
     find_short_runs(img);
     measure(img);

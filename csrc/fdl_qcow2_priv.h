@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_qcow2_priv.h - what fdl_qcow2.c (header, need, feed) and fdl_qcow2_map.c (L2
- * entries and the map) share. Nobody else includes it. */
+/* fdl_qcow2_priv.h - what fdl_qcow2_header.c, fdl_qcow2.c (tables: need and feed) and
+ * fdl_qcow2_map.c (L2 entries and the map) share. Nobody else includes it. */
 #ifndef FDL_QCOW2_PRIV_H
 #define FDL_QCOW2_PRIV_H
 
@@ -28,6 +28,8 @@ struct fdl_qcow2_vec {
     void *items; /* OWNED */
     size_t n, cap;
 };
+
+#define FDL_QCOW2_PARTS 64
 
 struct fdl_qcow2 {
     struct fdl_qcow2_info info;
@@ -57,6 +59,23 @@ static inline uint32_t fdl_be32(const unsigned char *p)
 static inline uint64_t fdl_be64(const unsigned char *p)
 {
     return (uint64_t)fdl_be32(p) << 32 | fdl_be32(p + 4);
+}
+
+static inline int fdl_qcow2_bad(struct fdl_err *err, uint64_t off, const char *what)
+{
+    return fdl_fail(err, FDL_E_FORMAT, off, what);
+}
+
+static inline uint64_t fdl_ceil_div(uint64_t a, uint64_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+/* [off, off + len) lies in the file; subtracts, because off + len could wrap. */
+static inline bool fdl_qcow2_inside(const struct fdl_qcow2 *img, uint64_t off,
+                                    uint64_t len)
+{
+    return off <= img->limit && len <= img->limit - off;
 }
 
 /* Appends one zeroed item and returns it in *item; accounts for its memory. */
