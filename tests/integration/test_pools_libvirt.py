@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
 import os
+import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +17,22 @@ from typing import Any
 
 import pytest
 
+import fastdl
 from fastdl.agent.pools import Image, Marker, Pool, Volume, virt
 from fastdl.agent.pools.device import device_size
-from fastdl.errors import FormatError, NetError, SinkRefusedError, SinkSpaceError, UsageError
-from tests.env import libvirtd
+from fastdl.agent.pools.nbd import exported_node
+from fastdl.agent.templates import Wanted, bring
+from fastdl.errors import (
+    FormatError,
+    NetError,
+    SinkRefusedError,
+    SinkSpaceError,
+    UnsafeImageError,
+    UsageError,
+)
+from tests.env import images, libvirtd
 from tests.env.loopdev import loop_device
+from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
 MIB = 1 << 20
 VOLUME = Volume(str(uuid.UUID(int=7)))
@@ -229,3 +245,95 @@ def test_unknown_pools_are_refused_with_their_name(connection: Any, tmp_path: Pa
         virt.find(missing, uri=libvirtd.URI, state=tmp_path)
     with pytest.raises(UsageError):
         virt.find("../../etc", uri=libvirtd.URI, state=tmp_path)
+
+
+@pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)
+def test_a_qcow2_becomes_a_partition_that_a_guest_could_boot(
+    disk_pool: Any, tmp_path: Path
+) -> None:
+    """CloudStack's command for a pool of block volumes: converted on the way, told once."""
+    image = images.build(tmp_path / "x.qcow2", images.Recipe(size=16 * MIB, writes=20))
+    images.run("qemu-img", "convert", "-O", "raw", image, tmp_path / "expected.raw")
+    config = tmp_path / "config"
+    config.mkdir()
+    (tmp_path / "temporary").mkdir()
+    (config / "agent.properties").write_text(
+        f"direct.download.temporary.download.location={tmp_path}/temporary\n"
+    )
+    with FaultOrigin({"/x.qcow2": Resource.of(image.read_bytes())}) as origin:
+        body = {
+            "url": origin.url("/x.qcow2"),
+            "templateId": 7,
+            "destData": {"uuid": str(uuid.UUID(int=8))},
+            "destPool": {"uuid": disk_pool.UUIDString(), "poolType": "CLVM", "path": "/dev"},
+            "format": "QCOW2",
+            "allowedCidrs": ["127.0.0.0/8"],
+        }
+        name = "org.apache.cloudstack.agent.directdownload.HttpDirectDownloadCommand"
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-m", "fastdl", "exec", "--config-dir", config],
+                input=json.dumps([{name: body}]),
+                capture_output=True, text=True, timeout=90, check=False,
+            )  # fmt: skip
+            ((_, fields),) = json.loads(done.stdout)[0].items()
+            assert fields["result"], (fields, done.stderr)
+            assert fields["templateSize"] == 16 * MIB
+            assert disk_pool.listVolumes() == [fields["installPath"]]
+        assert len(origin.requests) < 10
+    volume = disk_pool.storageVolLookupByName(fields["installPath"])
+    with open(volume.path(), "rb") as device, open(tmp_path / "expected.raw", "rb") as expected:
+        assert device.read(16 * MIB) == expected.read()
+
+
+@pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)
+def test_an_unsafe_image_leaves_no_partition(disk_pool: Any, tmp_path: Path) -> None:
+    """The volume that was made for it is gone again."""
+    image = tmp_path / "x.qcow2"
+    images.run(
+        *("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-F", "raw"),
+        *("-b", "/etc/passwd", image, "4M"),
+    )
+    pool = _find(disk_pool, tmp_path)
+    with FaultOrigin({"/x.qcow2": Resource.of(image.read_bytes())}) as origin:
+        wanted = Wanted(
+            volume=VOLUME,
+            sources=(origin.url("/x.qcow2"),),
+            options={"policy": "strict", "allowed_cidrs": ["127.0.0.0/8"]},
+            state=tmp_path / "engine",
+        )
+        with pytest.raises(UnsafeImageError):
+            asyncio.run(bring(pool, wanted))
+    assert disk_pool.listVolumes() == []
+    assert pool.markers.read(VOLUME.name) is None
+
+
+@pytest.mark.skipif(not shutil.which("qemu-nbd"), reason="no qemu-nbd on this machine")
+def test_an_export_takes_the_engines_bytes(tmp_path: Path) -> None:
+    """The way to rbd images, with a file in the place of the cluster, encrypted so that the
+    secret's own path is walked as well."""
+    disk = tmp_path / "disk.luks"
+    (tmp_path / "key").write_bytes(base64.b64encode(b"the cluster's key"))
+    images.run(
+        *("qemu-img", "create", "-q", "-f", "luks", "-o", "key-secret=key,iter-time=10"),
+        *("--object", f"secret,id=key,format=base64,file={tmp_path}/key", disk, "16M"),
+    )
+    content = pseudo_random(3, 5 * MIB + 512)
+    options = {
+        "driver": "luks",
+        "key-secret": "key",
+        "file": {"driver": "file", "filename": str(disk)},
+    }
+    with FaultOrigin({"/x.raw": Resource.of(content)}) as origin:
+        with exported_node(options, secret=b"the cluster's key") as uri:
+            fastdl.fetch_sync([origin.url("/x.raw")], uri, source_format="raw")
+        with exported_node(options, secret=b"the cluster's key") as uri:
+            images.run("nbdcopy", uri, tmp_path / "read")
+    assert (tmp_path / "read").read_bytes()[: len(content)] == content
+
+
+def test_a_volume_that_qemu_cannot_open_is_refused(tmp_path: Path) -> None:
+    """In qemu's own words, and at once."""
+    missing = {"driver": "file", "filename": str(tmp_path / "missing")}
+    with pytest.raises(SinkRefusedError, match="No such file"), exported_node(missing):
+        pass

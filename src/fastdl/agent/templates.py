@@ -94,7 +94,8 @@ async def bring(
                 progress=progress,
                 deadline=_left(wanted.deadline, begun),
             )
-        marker = _provenance(volume, result, probe)
+        known = await asyncio.to_thread(pool.markers.read, volume.name)
+        marker = _provenance(volume, known.handle if known else "", result, probe)
         await asyncio.to_thread(pool.markers.write, marker)
         install_path = await asyncio.to_thread(pool.published, volume)
     return _done(
@@ -225,11 +226,14 @@ def _intend(pool: Pool, volume: Volume, placement: Placement) -> None:
     pool.markers.write(Marker(volume=volume.name, handle=handle, fastdl=_version()))
 
 
-def _provenance(volume: Volume, result: Mapping[str, Any], probe: Mapping[str, Any]) -> Marker:
+def _provenance(
+    volume: Volume, handle: str, result: Mapping[str, Any], probe: Mapping[str, Any]
+) -> Marker:
     mirrors = tuple(result.get("mirrors") or ())
     return Marker(
         volume=volume.name,
         complete=True,
+        handle=handle,
         size=int(result["target_bytes"]),
         virtual_size=int(result.get("virtual_size") or result["target_bytes"]),
         format=str(result.get("format") or ""),

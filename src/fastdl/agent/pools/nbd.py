@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -66,10 +67,10 @@ def exported_node(options: Mapping[str, Any], *, secret: bytes | None = None) ->
         raise SinkRefusedError("writing to this pool needs qemu-nbd (package qemu-utils)")
     with tempfile.TemporaryDirectory(prefix="fastdl-nbd-") as name:
         folder = Path(name)
-        socket = folder / "socket"
+        listener = folder / "socket"
         words = [
             *(program, "--persistent", "--cache=none", "--discard=unmap"),
-            *("--shared=4", f"--socket={socket}", "--image-opts"),
+            *("--shared=4", f"--socket={listener}", "--image-opts"),
         ]
         if secret is not None:
             key = folder / "key"
@@ -81,8 +82,8 @@ def exported_node(options: Mapping[str, Any], *, secret: bytes | None = None) ->
             words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         try:
-            _wait(process, socket)
-            yield f"nbd+unix:///?socket={quote(str(socket))}"
+            _wait(process, listener)
+            yield f"nbd+unix:///?socket={quote(str(listener))}"
         finally:
             status = _stop(process)
         if status != 0:
@@ -107,9 +108,10 @@ def _image_opts(options: Mapping[str, Any]) -> str:
     return ",".join(flat)
 
 
-def _wait(process: subprocess.Popen[bytes], socket: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], path: Path) -> None:
+    """Return when the export greets; the socket alone says nothing, it is made first."""
     deadline = time.monotonic() + _START_SECONDS
-    while not socket.exists():
+    while not _greets(path):
         if process.poll() is not None:
             assert process.stderr is not None
             words = process.stderr.read(2000).decode(errors="replace").strip()
@@ -117,6 +119,16 @@ def _wait(process: subprocess.Popen[bytes], socket: Path) -> None:
         if time.monotonic() > deadline:
             raise SinkRefusedError("qemu-nbd did not offer the volume in time")
         time.sleep(0.02)
+
+
+def _greets(path: Path) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect(str(path))
+            return client.recv(8) == b"NBDMAGIC"
+    except OSError:
+        return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:
