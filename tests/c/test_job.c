@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_job.c - whatever the mirrors do, a job ends in time, with the right bytes or with
- * the right error. The mirrors are HTTP servers inside this process that cut, stall, lie. */
+/* test_job.c - whatever the mirrors do, a job ends in time, with the right bytes or
+ * with the right error. The mirrors are HTTP servers inside this process that cut,
+ * stall, lie. */
 #undef NDEBUG
 #include "fdl_job.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -82,7 +84,8 @@ static bool put(int fd, const void *buf, size_t len)
 }
 
 /* The body from `at` to `end`; false where the connection is over. */
-static bool put_body(struct origin *o, int fd, uint64_t at, uint64_t end, uint64_t *budget)
+static bool put_body(struct origin *o, int fd, uint64_t at, uint64_t end,
+                     uint64_t *budget)
 {
     unsigned char part[4096];
 
@@ -136,7 +139,8 @@ static bool answer(struct origin *o, int fd, const char *request, uint64_t *budg
         snprintf(etag, sizeof etag, "ETag: \"%s\"\r\n", o->etag);
     if (!range || o->no_ranges || o->chunked) {
         char length[48];
-        snprintf(length, sizeof length, "Content-Length: %llu\r\n", (unsigned long long)o->size);
+        snprintf(length, sizeof length, "Content-Length: %llu\r\n",
+                 (unsigned long long)o->size);
         n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\n%s%s\r\n", etag,
                      o->chunked ? "Transfer-Encoding: chunked\r\n" : length);
         return put(fd, head, (size_t)n) && put_body(o, fd, 0, o->size, budget);
@@ -145,9 +149,10 @@ static bool answer(struct origin *o, int fd, const char *request, uint64_t *budg
     if (!o->hide_total || first >= o->size)
         snprintf(total, sizeof total, "%llu", (unsigned long long)o->size);
     if (first >= o->size) {
-        n = snprintf(head, sizeof head,
-                     "HTTP/1.1 416 No\r\nContent-Range: bytes */%s\r\nContent-Length: 0\r\n\r\n",
-                     total);
+        n = snprintf(
+            head, sizeof head,
+            "HTTP/1.1 416 No\r\nContent-Range: bytes */%s\r\nContent-Length: 0\r\n\r\n",
+            total);
         return put(fd, head, (size_t)n);
     }
     if (last >= o->size)
@@ -177,7 +182,8 @@ static void *serve(void *arg)
         have += (size_t)n;
         in[have] = '\0';
         char *end;
-        while (open && (end = strstr(in, "\r\n\r\n")) != NULL) { /* pipelined ones too */
+        while (open &&
+               (end = strstr(in, "\r\n\r\n")) != NULL) { /* pipelined ones too */
             end[2] = '\0';
             open = answer(c.o, c.fd, in, &budget);
             size_t used = (size_t)(end + 4 - in);
@@ -196,6 +202,7 @@ static void *accept_all(void *arg)
     while (readable(o, o->listener)) {
         int fd = accept(o->listener, NULL, NULL);
         assert(fd >= 0 && o->n_conns < CONNS_MAX);
+        assert(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) == 0);
         struct client *c = malloc(sizeof *c);
         assert(c);
         *c = (struct client){.o = o, .fd = fd};
@@ -207,13 +214,15 @@ static void *accept_all(void *arg)
 
 static void origin_start(struct origin *o)
 {
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in sa = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof sa;
 
     o->stall_at = o->stall_at ? o->stall_at : NOTHING;
     o->lie_at = o->lie_at ? o->lie_at : NOTHING;
     o->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert(o->listener >= 0 && bind(o->listener, (struct sockaddr *)&sa, sizeof sa) == 0);
+    assert(o->listener >= 0 &&
+           bind(o->listener, (struct sockaddr *)&sa, sizeof sa) == 0);
     assert(listen(o->listener, 64) == 0);
     assert(getsockname(o->listener, (struct sockaddr *)&sa, &len) == 0);
     o->port = ntohs(sa.sin_port);
@@ -259,7 +268,8 @@ static struct run *new_run(const unsigned char *data, uint64_t size, int n)
     assert(r && n <= ORIGINS_MAX);
     r->n = n;
     for (int i = 0; i < n; i++)
-        r->origins[i] = (struct origin){.data = data, .size = size, .etag = "v1", .chunk = 1000};
+        r->origins[i] =
+            (struct origin){.data = data, .size = size, .etag = "v1", .chunk = 1000};
     r->per_mirror = 4;
     r->stall_ms = 1000;
     r->cfg = (struct fdl_job_config){.total = size,
@@ -302,7 +312,8 @@ static void go(struct run *r)
         assert(mirrors[i]);
         mirrors[i]->max_conns = mirrors[i]->cap = r->per_mirror;
     }
-    assert(fdl_sink_open_fd(&sink, r->fd, r->fd, 1, r->cfg.total, 0, true, &r->err) == FDL_OK);
+    assert(fdl_sink_open_fd(&sink, r->fd, r->fd, 1, r->cfg.total, 0, true, &r->err) ==
+           FDL_OK);
     r->cfg.net = net;
     r->cfg.mirrors = mirrors;
     r->cfg.n_mirrors = (size_t)r->n;
@@ -336,6 +347,16 @@ static void done(struct run *r)
 {
     close(r->fd);
     free(r);
+}
+
+/* Every byte was sent once, but for what was fetched twice on purpose. */
+static void expect_sent(const struct run *r, uint64_t bytes)
+{
+    uint64_t sent = 0;
+
+    for (int i = 0; i < r->n; i++)
+        sent += r->origins[i].sent;
+    assert(sent >= bytes && sent - bytes <= r->status.hedged_bytes);
 }
 
 static void sha256(const unsigned char *data, size_t len, unsigned char *out)
@@ -376,7 +397,8 @@ static unsigned char *random_bytes(uint64_t size, unsigned seed)
 }
 
 /* pieces of `length` over data; the digests are the caller's to free */
-static unsigned char *cut_pieces(struct run *r, const unsigned char *data, uint64_t length)
+static unsigned char *cut_pieces(struct run *r, const unsigned char *data,
+                                 uint64_t length)
 {
     uint64_t size = r->cfg.total, count = size / length + (size % length != 0);
     unsigned char *digests = malloc(count * 32 + 1);
@@ -393,8 +415,8 @@ static unsigned char *cut_pieces(struct run *r, const unsigned char *data, uint6
 
 /* ---- claims ------------------------------------------------------------------ */
 
-static const uint64_t edges[] = {0,         1,         4095,          BLOCK - 1,     BLOCK,
-                                 BLOCK + 1, 2 * BLOCK, 7 * BLOCK + 5, 100 * BLOCK + 1};
+static const uint64_t edges[] = {
+    0, 1, 4095, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 7 * BLOCK + 5, 100 * BLOCK + 1};
 #define EDGES (sizeof edges / sizeof *edges)
 
 static void every_size_arrives_from_every_kind_of_server(void)
@@ -411,7 +433,7 @@ static void every_size_arrives_from_every_kind_of_server(void)
             go(r);
             expect_bytes(r, data, edges[e]);
             if (kind != 3)
-                assert(r->origins[0].sent == edges[e]); /* nothing twice */
+                expect_sent(r, edges[e]);
             done(r);
             free(data);
         }
@@ -426,7 +448,7 @@ static void one_connection_is_kept_for_all_requests(void)
     go(r);
     expect_bytes(r, data, 200 * BLOCK);
     assert(r->origins[0].connections == 1);
-    assert(r->origins[0].sent == 200 * BLOCK);
+    expect_sent(r, 200 * BLOCK);
     done(r);
     free(data);
 }
@@ -603,7 +625,8 @@ static void a_short_outage_is_survived(void)
     getrusage(RUSAGE_SELF, &after);
     expect_bytes(r, data, size);
     assert(r->origins[0].requests < 100); /* it waited in between */
-    /* Waiting is cheap: a spinning thread would have switched, or computed, far more. */
+    /* Waiting is cheap: a spinning thread would have switched, or computed, far more.
+     */
     assert(after.ru_utime.tv_sec - before.ru_utime.tv_sec < 2);
     done(r);
     free(data);
@@ -650,7 +673,7 @@ static void known_bytes_are_not_fetched_again(void)
     r->cfg.n_known = 3;
     go(r);
     expect_bytes(r, data, size);
-    assert(r->origins[0].sent == size - 40000 - 3 * BLOCK - 50);
+    expect_sent(r, size - 40000 - 3 * BLOCK - 50);
     assert(r->status.fetched_bytes == size);
     done(r);
     free(data);
@@ -670,7 +693,8 @@ static void what_an_earlier_run_left_is_used_where_it_is_still_right(void)
     for (int b = 0; b < 41; b++)
         for (size_t i = 0; i < first->n_records; i++)
             if (first->records[i].off == (uint64_t)b * BLOCK)
-                local[b] = (struct fdl_local){first->records[i].off, first->records[i].xxh3};
+                local[b] =
+                    (struct fdl_local){first->records[i].off, first->records[i].xxh3};
     for (uint64_t b = 3; b < 6; b++) /* damaged behind the journal's back */
         assert(pwrite(first->fd, "damage", 6, (off_t)(b * BLOCK + 100)) == 6);
     second->cfg.local = local;
@@ -681,7 +705,7 @@ static void what_an_earlier_run_left_is_used_where_it_is_still_right(void)
     go(second);
     expect_bytes(second, data, size);
     assert(second->status.resumed_bytes == 27 * BLOCK);
-    assert(second->origins[0].sent == size - 27 * BLOCK);
+    expect_sent(second, size - 27 * BLOCK);
     done(first);
     done(second);
     free(data);
@@ -746,14 +770,15 @@ static void a_small_window_starves_nobody_for_good(void)
 
 static void any_mix_of_faults_ends_well_or_says_why(void)
 {
-    for (unsigned seed = 1; seed <= 40; seed++) {
+    for (unsigned seed = 1; seed <= 30; seed++) {
         srand(seed);
         uint64_t size = (uint64_t)rand() % (60 * BLOCK);
         unsigned char *data = random_bytes(size, seed), *digests = NULL;
         struct run *r = new_run(data, size, 1 + rand() % ORIGINS_MAX);
         bool bad = false;
 
-        r->stall_ms = 150;
+        r->stall_ms = 100;
+        r->cfg.retry = 3;
         r->cfg.max_conns = 1 + rand() % 8;
         r->cfg.window = (size_t)(1 + rand() % 40) * BLOCK;
         r->cfg.detect_zeros = rand() % 2;
@@ -765,7 +790,8 @@ static void any_mix_of_faults_ends_well_or_says_why(void)
             o->cut_every = rand() % 4 ? 0 : 1 + (uint64_t)rand() % 200000;
             o->stall_at = rand() % 6 ? 0 : 1 + (uint64_t)rand() % (size + 1);
             o->short_by = rand() % 5 ? 0 : 1000 + (uint64_t)rand() % 50000;
-            o->lie_at = digests && rand() % 4 == 0 ? 1 + (uint64_t)rand() % (size + 1) : 0;
+            o->lie_at =
+                digests && rand() % 4 == 0 ? 1 + (uint64_t)rand() % (size + 1) : 0;
             o->slow_us = rand() % 4 ? 0 : rand() % 400;
             atomic_store(&o->refusals, rand() % 3);
             bad |= o->cut_every || o->stall_at || o->lie_at || o->refusals;
@@ -786,12 +812,12 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
     alarm(120); /* a job that never ends is a failure, not a wait */
-#define CLAIM(name)                                                                            \
-    do {                                                                                       \
-        uint64_t t = fdl_now_ns();                                                             \
-        name();                                                                                \
-        if (getenv("VERBOSE"))                                                                 \
-            fprintf(stderr, "%6.2f s  %s\n", (double)(fdl_now_ns() - t) / 1e9, #name);         \
+#define CLAIM(name)                                                                    \
+    do {                                                                               \
+        uint64_t t = fdl_now_ns();                                                     \
+        name();                                                                        \
+        if (getenv("VERBOSE"))                                                         \
+            fprintf(stderr, "%6.2f s  %s\n", (double)(fdl_now_ns() - t) / 1e9, #name); \
     } while (0)
     CLAIM(every_size_arrives_from_every_kind_of_server);
     CLAIM(one_connection_is_kept_for_all_requests);

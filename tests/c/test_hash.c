@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_hash.c - the digests are the standards' own: FIPS 180 and RFC 1321 examples, cut
+ * into pieces of any length. */
+#undef NDEBUG
+#include "fdl_hash.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LONG                                                                           \
+    "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopq" \
+    "klm"                                                                              \
+    "nopqrlmnopqrsmnopqrstnopqrstu"
+#define MIDDLE "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"
+
+static const struct {
+    const char *name, *text, *hex;
+} vectors[] = {
+    {"md5", "", "d41d8cd98f00b204e9800998ecf8427e"},
+    {"md5", "abc", "900150983cd24fb0d6963f7d28e17f72"},
+    {"md5", "message digest", "f96b697d7cb7938d525a2f31aaf161d0"},
+    {"sha-1", "", "da39a3ee5e6b4b0d3255bfef95601890afd80709"},
+    {"sha-1", "abc", "a9993e364706816aba3e25717850c26c9cd0d89d"},
+    {"sha-1", MIDDLE, "84983e441c3bd26ebaae4aa1f95129e5e54670f1"},
+    {"sha-224", "abc", "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7"},
+    {"sha-224", MIDDLE, "75388b16512776cc5dba5da1fd890150b0c6455cb4f58b1952522525"},
+    {"sha-256", "", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+    {"sha-256", "abc",
+     "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+    {"sha-256", MIDDLE,
+     "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+    {"sha-384", "abc",
+     "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed"
+     "8086072ba1e7cc2358baeca134c825a7"},
+    {"sha-384", LONG,
+     "09330c33f71147e83d192fc782cd1b4753111b173b3b05d22fa08086e3b0f712"
+     "fcc7c71a557e2db966c3e9fa91746039"},
+    {"sha-512", "abc",
+     "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+     "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"},
+    {"sha-512", LONG,
+     "8e959b75dae313da8cf4f72814fc143f8f7779c6eb9f7fa17299aeadb6889018"
+     "501d289e4900f7e4331b99dec4b5433ac7d329eeb6dd26545e96e55b874be909"},
+};
+
+static void expect(struct fdl_hash *h, size_t len, const char *want)
+{
+    unsigned char got[FDL_HASH_MAX];
+    char hex[2 * FDL_HASH_MAX + 1] = "";
+
+    fdl_hash_final(h, got);
+    for (size_t i = 0; i < len; i++)
+        snprintf(hex + 2 * i, 3, "%02x", got[i]);
+    assert(strcmp(hex, want) == 0);
+}
+
+static void the_standards_examples_come_out_however_they_are_cut(void)
+{
+    for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++) {
+        int alg = fdl_hash_alg_from_name(vectors[v].name);
+        const char *text = vectors[v].text;
+        size_t n = strlen(text);
+        assert(alg >= 0);
+        size_t len = fdl_hash_len((enum fdl_hash_alg)alg);
+        struct fdl_hash *h = fdl_hash_new((enum fdl_hash_alg)alg);
+        assert(h && strlen(vectors[v].hex) == 2 * len && len <= FDL_HASH_MAX);
+        for (size_t cut = 0; cut <= n; cut++) { /* final() starts anew each time */
+            fdl_hash_update(h, text, cut);
+            fdl_hash_update(h, text + cut, n - cut);
+            expect(h, len, vectors[v].hex);
+        }
+        fdl_hash_free(h);
+    }
+}
+
+static void a_million_letters_come_out(void)
+{
+    struct fdl_hash *h = fdl_hash_new(FDL_HASH_SHA256);
+    char part[1009];
+
+    memset(part, 'a', sizeof part);
+    for (size_t left = 1000000; left > 0;) {
+        size_t n = left < sizeof part ? left : sizeof part;
+        fdl_hash_update(h, part, n);
+        left -= n;
+    }
+    expect(h, 32, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    fdl_hash_free(h);
+}
+
+static void other_names_are_not_guessed(void)
+{
+    static const char *const names[] = {"",         "sha256", "SHA-256",
+                                        "sha-256 ", "sha-3",  "md4"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert(fdl_hash_alg_from_name(names[i]) == -1);
+    fdl_hash_free(NULL);
+}
+
+int main(void)
+{
+    the_standards_examples_come_out_however_they_are_cut();
+    a_million_letters_come_out();
+    other_names_are_not_guessed();
+    return 0;
+}

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the C judge of addresses and its Python twin agree, on everything?"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+import pytest
+
+from fastdl.model.address import _EMBEDDED, _V4, _V6, AddressClass, classify, refused
+
+ROOT = Path(__file__).resolve().parents[3]
+CLASSES = list(AddressClass)
+"""In the order of enum fdl_addr_class."""
+CIDRS = [
+    [],
+    ["127.0.0.0/8"],
+    ["10.1.2.3/9", "fe80::/10", "169.254.0.0/16"],
+    ["0.0.0.0/0", "::/0"],
+    ["::ffff:0:0/96", "192.0.2.7"],
+]
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C judge as a program."""
+    program = tmp_path_factory.mktemp("judge") / "judge_address"
+    sources = ["tests/c/judge_address.c", "csrc/fdl_addr.c", "csrc/fdl_net.c", "csrc/fdl_err.c"]
+    subprocess.run(
+        ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program]
+        + ["-lssl", "-lcrypto", "-lpthread"],
+        cwd=ROOT,
+        check=True,
+        timeout=120,
+    )
+    return program
+
+
+def addresses() -> Iterator[IPv4Address | IPv6Address]:
+    """Both sides of every range's edges, what embeds them, and thousands at random."""
+    rng = random.Random(7)
+    v4 = [IPv4Address(rng.getrandbits(32)) for _ in range(1500)]
+    for network, _ in _V4:
+        first, last = int(network.network_address), int(network.broadcast_address)
+        v4 += [IPv4Address(n) for n in (first - 1, first, last, last + 1) if 0 <= n < 1 << 32]
+    yield from v4
+    for network, shift, mask in _EMBEDDED:
+        for inner in v4[::3]:
+            bits = (int(inner) ^ mask) << shift
+            yield IPv6Address(int(network.network_address) | bits)
+    for network6 in [n for n, _ in _V6] + [n for n, _, _ in _EMBEDDED]:
+        first, last = int(network6.network_address), int(network6.broadcast_address)
+        for n in (first - 1, first, last, last + 1):
+            if 0 <= n < 1 << 128:
+                yield IPv6Address(n)
+        for _ in range(100):
+            yield IPv6Address(first | rng.getrandbits(128) & (last - first))
+
+
+def ask(judge: Path, lines: list[str]) -> list[str]:
+    done = subprocess.run(
+        [judge],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.splitlines()
+
+
+def test_the_c_judge_and_its_twin_agree(judge: Path) -> None:
+    """What is refused early and what is refused at connect time must be the same."""
+    rng = random.Random(8)
+    cases = []
+    for address in addresses():
+        origin = rng.choice([None, *CLASSES])
+        cases.append((address, rng.choice([True, False]), origin, rng.choice(CIDRS)))
+    assert len(cases) > 5000
+    answers = ask(
+        judge,
+        [
+            f"{address} {int(strict)} {-1 if origin is None else CLASSES.index(origin)} "
+            + " ".join(cidrs)
+            for address, strict, origin, cidrs in cases
+        ],
+    )
+    for (address, strict, origin, cidrs), answer in zip(cases, answers, strict=True):
+        policy = "strict" if strict else "user"
+        allowed = refused(address, policy, cidrs, origin) is None
+        assert answer == f"{CLASSES.index(classify(address))} {int(allowed)}", (
+            address,
+            policy,
+            origin,
+            cidrs,
+        )
+
+
+def test_malformed_ranges_are_refused_by_both(judge: Path) -> None:
+    """An operator's typing error must not silently allow or forbid."""
+    bad = ["10.0.0.0/33", "10.0.0/8", "fe80::/129", "10.0.0.0/", "10.0.0.0/-1", "x", "1.2.3.4/8x"]
+    assert ask(judge, [f"127.0.0.1 1 -1 {cidr}" for cidr in bad]) == ["bad"] * len(bad)
+    for cidr in bad:
+        with pytest.raises(Exception, match="CIDR"):
+            refused(ip_address("127.0.0.1"), "strict", [cidr])
