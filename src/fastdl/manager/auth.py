@@ -40,14 +40,25 @@ def _encode(value: str) -> str:
 
 def sign(params: Mapping[str, str], secret_key: str) -> str:
     """Return the signature (HMAC-SHA1, base64) of *params*, not yet URL-encoded."""
-    digest = hmac.new(secret_key.encode(), canonical(params).encode(), hashlib.sha1).digest()
+    return _digest(canonical(params), secret_key)
+
+
+def _digest(text: str, secret_key: str) -> str:
+    digest = hmac.new(secret_key.encode(), text.encode(), hashlib.sha1).digest()
     return base64.b64encode(digest).decode()
 
 
 def signature_matches(params: Mapping[str, str], signature: str, secret_key: str) -> bool:
-    """Whether *signature* is right, in constant time."""
-    expected = sign(params, secret_key)
-    return hmac.compare_digest(expected.encode(), signature.strip().encode())
+    """Whether *signature* is right, in constant time.
+
+    Python clients leave ``~`` as it is, as RFC 3986 says, where Java encodes it: both are
+    accepted, because both cover every byte of the request.
+    """
+    given = signature.strip().encode()
+    text = canonical(params)
+    forms = (text, text.replace("%7e", "~"))
+    matches = [hmac.compare_digest(_digest(form, secret_key).encode(), given) for form in forms]
+    return any(matches)
 
 
 def expiry_of(

@@ -177,9 +177,13 @@ COMMANDS: Final = (
         params=(Param("id", Kind.UUID), *PAGING),
         response=(Field("id"), Field("name")),
     ),
-    _empty("listVirtualMachines", "Always empty: fastdl manages no virtual machines"),
-    _empty("listServiceOfferings", "Always empty: fastdl manages no virtual machines"),
-    _empty("listDiskOfferings", "Always empty: fastdl manages no virtual machines"),
-    _empty("listNetworks", "Always empty: fastdl manages no networks"),
-    _empty("listProjects", "Always empty: fastdl has no projects"),
+    *(
+        _empty(name, "Always empty: fastdl manages templates and certificates only")
+        for name in (
+            "listVirtualMachines", "listServiceOfferings", "listDiskOfferings", "listNetworks",
+            "listProjects", "listPublicIpAddresses", "listPortForwardingRules",
+            "listIpForwardingRules", "listSSHKeyPairs", "listSecurityGroups",
+            "listAffinityGroups", "listVolumes", "listSnapshots",
+        )
+    ),
 )  # fmt: skip

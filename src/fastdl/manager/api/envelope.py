@@ -31,15 +31,19 @@ def plain(reply: Reply) -> dict[str, Any]:
             if not reply.items:
                 return {}
             count = len(reply.items) if reply.count is None else reply.count
-            return {"count": count, reply.name: [_without_nulls(i) for i in reply.items]}
+            return {"count": count, reply.name: _without_nulls(reply.items)}
         case Single():
             return {reply.name: _without_nulls(reply.item)}
         case Bare():
-            return _without_nulls(reply.fields)
+            return dict(_without_nulls(reply.fields))
 
 
-def _without_nulls(item: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if value is not None}
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def render(name: str, body: dict[str, Any], *, as_json: bool) -> str:
