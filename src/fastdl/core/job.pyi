@@ -61,5 +61,8 @@ class Job:
         """[(offset, length, xxh3)] of blocks written since the last call; not durable yet."""
 
     def cancel(self) -> None: ...
+    def halt(self) -> None:
+        """Cancel and join: afterwards nothing is read or written any more. Idempotent."""
+
     def finish(self) -> tuple[int, dict[str, bytes]]:
         """(source size, {algorithm: digest}); raises the job's error."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Owner of one ``fdl_job``: start, look, cancel, join."""
+cimport cython
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -7,6 +8,8 @@ from fastdl.core cimport cfdl
 from fastdl.core.error cimport check
 from fastdl.core.net cimport Mirror, Net, Stream
 from fastdl.core.sink cimport Sink
+
+from _weakref import ref
 
 NAMES = ("md5", "sha-1", "sha-224", "sha-256", "sha-384", "sha-512")
 
@@ -16,7 +19,10 @@ def block_for(piece_length):
     return cfdl.fdl_job_block_for(0 if piece_length is None else piece_length)
 
 
+# Not cleared by the collector: its threads use what it keeps until they have been joined.
+@cython.no_gc_clear
 cdef class Job:
+    cdef object __weakref__
     cdef cfdl.fdl_job *_ptr
     cdef cfdl.fdl_mirror **_mirrors
     cdef cfdl.fdl_known *_known
@@ -35,6 +41,8 @@ cdef class Job:
         cdef bytes data
         cdef size_t i
         cdef int rc
+        if len(algorithms) > len(NAMES):
+            raise ValueError("an algorithm is named twice")
         self._keep = [net, list(mirrors), sink, list(known), pieces, lander, first]
         self._mirrors = <cfdl.fdl_mirror **> calloc(len(mirrors) + 1, sizeof(void *))
         self._known = <cfdl.fdl_known *> calloc(len(known) + 1, sizeof(cfdl.fdl_known))
@@ -94,6 +102,7 @@ cdef class Job:
         with nogil:
             rc = cfdl.fdl_job_start(&self._ptr, &c, &err)
         check(rc, &err)
+        sink.writer = ref(self)
 
     def __dealloc__(self):
         with nogil:
@@ -133,6 +142,12 @@ cdef class Job:
     def cancel(self):
         with nogil:
             cfdl.fdl_job_cancel(self._ptr)
+
+    def halt(self):
+        cdef cfdl.fdl_job_result result
+        with nogil:
+            cfdl.fdl_job_cancel(self._ptr)
+            cfdl.fdl_job_finish(self._ptr, &result, NULL)
 
     def finish(self):
         """(source size, {algorithm: digest bytes}); raises the job's error."""

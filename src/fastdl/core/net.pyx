@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections for the resolve phase, and what a job shares with it: trust, mirrors, streams."""
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
 from libc.string cimport strdup
@@ -155,6 +156,8 @@ cdef class Mirror:
             self._ptr.state = cfdl.FDL_MIRROR_READY
 
 
+# Not cleared by the collector: the C stream uses what the attributes own until it is freed.
+@cython.no_gc_clear
 cdef class Stream:
     """One thread at a time; ``cancel`` may be rung from another."""
 

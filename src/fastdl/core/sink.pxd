@@ -5,4 +5,5 @@ from fastdl.core cimport cfdl
 cdef class Sink:
     cdef cfdl.fdl_sink *_ptr
     cdef object _keep  # what the C sink borrows
+    cdef object writer  # weak reference to the job that writes through it, or None
     cdef cfdl.fdl_sink *open_ptr(self) except NULL

@@ -34,4 +34,6 @@ class Sink:
     def stats(self) -> tuple[int, int, int]:
         """Bytes written, bytes zeroed by a command, busy nanoseconds."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the C sink; a job that still writes through it is stopped first. Idempotent."""
+

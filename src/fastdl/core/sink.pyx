@@ -101,5 +101,8 @@ cdef class Sink:
         return st.written_bytes, st.zeroed_bytes, st.busy_ns
 
     def close(self):
+        job = None if self.writer is None else self.writer()
+        if job is not None:
+            job.halt()
         cfdl.fdl_sink_free(self._ptr)
         self._ptr = NULL
