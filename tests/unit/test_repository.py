@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for the repository as a whole: its rules, and what its documents claim."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from fastdl.cli.main import VERBS
+from scripts import errors_page
+from tests.env.command import run_fastdl
+from tests.env.origin import pseudo_random
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = {".py", ".pyi", ".pyx", ".pxd", ".c", ".h", ".sh", ".mako"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
+
+
+def tracked() -> list[Path]:
+    """The files of the project; the test is skipped where git cannot tell them."""
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_every_source_names_its_licence() -> None:
+    """A file that is copied elsewhere must not lose its licence."""
+    scripts = {p for p in tracked() if p.read_bytes()[:2] == b"#!"}
+    for path in {p for p in tracked() if p.suffix in SOURCE} | scripts:
+        head = path.read_text(encoding="utf-8").splitlines()[:2]
+        assert any("SPDX-License-Identifier: Apache-2.0" in line for line in head), path
+
+
+def test_every_module_says_what_it_answers() -> None:
+    """The first lines tell a reader whether this is the file to open."""
+    for path in tracked():
+        if path.suffix == ".py":
+            text = path.read_text(encoding="utf-8")
+            assert re.match(r'(#.*\n)+\s*"""', text), path
+
+
+def test_every_header_of_the_core_states_its_purpose() -> None:
+    """The core is read by its headers."""
+    for path in (ROOT / "csrc").glob("*.h"):
+        second = path.read_text().splitlines()[1]
+        assert second.startswith(f"/* {path.name} - "), path
+
+
+def test_imports_keep_to_the_rings() -> None:
+    """A wrong import is cheap to write and dear to undo."""
+    tool = Path(sys.executable).with_name("lint-imports")
+    if not tool.exists():
+        pytest.skip("import-linter is not installed")
+    done = subprocess.run(
+        [tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_of_errors_is_the_table_of_errors() -> None:
+    """``python -m scripts.errors_page`` writes it anew."""
+    assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page()
+
+
+def test_the_lock_holds_every_dependency_at_an_allowed_version() -> None:
+    """A lock that pyproject.toml contradicts would fail a newcomer's first command."""
+    locked = {}
+    for line in (ROOT / "requirements-dev.lock").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), line
+            name, _, version = line.partition("==")
+            locked[canonicalize_name(name)] = version
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *extras["dev"], *extras["scale"], *extras["libvirt"]]:
+        wanted = Requirement(text)
+        assert str(wanted.specifier).startswith(">="), f"{text}: a floor, no ceiling"
+        version = locked.get(canonicalize_name(wanted.name))
+        assert version is not None, f"{wanted.name} is not in the lock: scripts/lock"
+        assert version in wanted.specifier, f"{text}, but the lock says {version}"
+
+
+def test_nothing_names_the_place_where_it_was_made() -> None:
+    """The sources speak of the project; a path or host of one machine helps nobody."""
+    words = ("/wo" + "rk/", "py" + "pi.org", "python" + "hosted.org", "npm" + "js.org")
+    for path in tracked():
+        data = path.read_bytes()
+        found = [word for word in words if word.encode() in data]
+        assert not found, f"{path}: {found}"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """A reader who follows a link must not end at nothing."""
+    for path in tracked():
+        if path.suffix == ".md":
+            for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+                if "://" not in link and not link.startswith("mailto:"):
+                    assert (path.parent / link).exists(), f"{path}: {link}"
+
+
+def commands(text: str) -> list[str]:
+    """The command lines in the console blocks of a document, continuation lines joined."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+
+
+def test_the_commands_of_the_readme_exist(tmp_path: Path) -> None:
+    """Nothing disappoints like a first command that is not there."""
+    found = commands(README)
+    assert found
+    helps: dict[str, str] = {}
+    for command in found:
+        for script in re.findall(r"(?:^|\s)((?:scripts|\.ci)/[\w.-]+)", command):
+            assert (ROOT / script).exists(), command
+        for part in re.split(r"[|;&]+", command):
+            words = part.split()
+            if not words or words[0] != "fastdl" or words[1].startswith("-"):
+                continue
+            verb = words[1]
+            assert verb in VERBS, command
+            if verb not in helps:
+                helps[verb] = run_fastdl([verb, "--help"], home=tmp_path / "home").stdout
+            for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", part):
+                assert option in helps[verb], f"{command}: {verb} has no {option}"
+
+
+def test_the_python_example_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example is run as it stands, with an image of this machine for the URL."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 1
+    content = pseudo_random(5, 300_000)
+    source = tmp_path / "source.img"
+    source.write_bytes(content)
+    code = re.sub(r'"https://[^"]+"', repr(source.as_uri()), blocks[0])
+    code = re.sub(r"[0-9a-f]{64}", hashlib.sha256(content).hexdigest(), code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+    assert (tmp_path / "image.iso").read_bytes() == content
+    assert "strong" in capsys.readouterr().out
+
+
+def test_the_promises_name_tests_that_exist() -> None:
+    """A promise is worth as much as the test behind it: a renamed test must be renamed there."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    current = ""
+    named = re.findall(r"(tests/[\w/]+\.py)::(test_\w+)|`(test_\w+)`", text)
+    assert len(named) > 20
+    for path, first, other in named:
+        if path:
+            current = (ROOT / path).read_text()
+        elif other == "test_a_fault_ends_as_its_case_says" and not current:
+            continue  # the introduction names it before any file
+        assert f"def {first or other}(" in current, first or other
+
+
+def test_the_promises_name_cases_that_exist() -> None:
+    """An id of the fault matrix without its file would prove nothing."""
+    text = (ROOT / "docs" / "reliability.md").read_text().partition("## 1.")[2]
+    ids = set(re.findall(r"\b[HTMS]\d\d\b", text))
+    assert ids
+    cases = {path.stem for path in (ROOT / "tests" / "adversity" / "cases").glob("*.toml")}
+    assert ids <= cases
