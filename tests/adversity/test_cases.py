@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 import shutil
 import ssl
 import subprocess
@@ -32,10 +33,13 @@ COMMON = ("--retry", "2", "--connect-timeout", "2", "--stall-timeout", "2")
 MAX_RSS = 224 * 1024 * 1024
 PASSPHRASE = "a-keystore-phrase"
 
+FULL = os.environ.get("FASTDL_FULL_MATRIX", "") not in ("", "0")
+"""Every transport with every sink; otherwise each of both once a variant."""
+
 RUNS = [
     pytest.param(case, transport, sink, id=f"{case.id}-{case.name}-{transport}-{sink}")
     for case in load_cases()
-    for transport, sink in case.runs()
+    for transport, sink in case.runs(full=FULL)
 ]
 
 
