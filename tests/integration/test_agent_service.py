@@ -351,6 +351,31 @@ def test_certificates_follow_the_document(
     )
 
 
+def test_a_wiped_keystore_is_noticed_and_filled_again(
+    agent: Process, manager: WireManager, certs: CertLab
+) -> None:
+    """K10: CloudStack's keystore-setup removes cloud.* when its request for a certificate fails."""
+    host = manager.host()
+    agent.keystore.import_certificate("mirror", certs.ca.cert_file.read_text())
+
+    def reported(count: int) -> bool | None:
+        found = manager.all(m.InventoryReport)
+        return (found and len(found[-1].inventory.certificates) == count) or None
+
+    assert manager.wait(lambda: reported(1))
+    (agent.config / "cloud.jks").unlink()
+    (agent.config / "agent.properties").unlink()
+    assert manager.wait(lambda: reported(0))
+    assert manager.all(m.InventoryReport)[-1].inventory.keystore_error is None
+    wanted = m.WantedCertificate(alias="mirror", sha256="", pem=certs.ca.cert_file.read_text())
+    args = m.CertificatesArgs(install=(wanted,))
+    manager.want(host, m.Command(job="again", kind=m.Kind.CERTIFICATES, fence=1, args=args))
+    done = manager.result("again").done
+    assert isinstance(done, m.CertificatesDone)
+    assert [(o.alias, o.failure) for o in done.outcomes] == [("mirror", None)]
+    assert [i.alias for i in agent.keystore.items()] == ["mirror"]
+
+
 def test_a_revoked_certificate_ends_the_downloads_that_relied_on_it(
     agent: Process, manager: WireManager, certs: CertLab
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_raw_template_arrives_and_is_answered_in_cloudstacks_words(
     }
     assert (host.pool / path).read_bytes() == RAW
     assert host.files() == [path]
+    assert (host.pool / path).stat().st_mode & 0o777 == 0o644
     assert '"progress"' in host.stderr
 
 
@@ -249,9 +250,7 @@ def test_redirects_are_followed_when_the_command_says_so(
     host: Host, origin: FaultOrigin, follow: bool
 ) -> None:
     """``store.download.follow.redirects`` reaches the host in the command."""
-    origin.resources["/moved"] = Resource.of(
-        b"", rules=[Rule(redirect="{base}/x.raw")]
-    )
+    origin.resources["/moved"] = Resource.of(b"", rules=[Rule(redirect="{base}/x.raw")])
     _, fields, code = host.exec(host.download(origin.url("/moved"), followRedirects=follow))
     assert fields["result"] is follow, fields
     assert code == 0 if follow else code != 0

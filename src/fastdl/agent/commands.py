@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from fastdl.agent import templates, trust, work
+from fastdl.agent.config import HostConfig
 from fastdl.agent.host import Host, certificate_infos
 from fastdl.agent.pools import Volume
 from fastdl.agent.templates import Wanted
@@ -108,7 +109,7 @@ class Commands:
 
     def _certificates(self, args: m.CertificatesArgs) -> m.CertificatesDone:
         """Each alias on its own: one that cannot be set does not keep the others from it."""
-        keystore = self.host.config.keystore()
+        keystore = HostConfig.ensure(self.host.config_dir).keystore()
         changes: list[tuple[str, Callable[[], bool]]] = [
             *((alias, partial(keystore.delete, alias)) for alias in args.remove),
             *(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastdl.agent import properties
-from fastdl.agent.keystore import Keystore, Passphrase
+from fastdl.agent.keystore import Item, Keystore, Passphrase
 from fastdl.errors import FastdlError, KeystoreAuthError, TrustError, UsageError
 
 DEFAULT_FOLDER = Path("/etc/cloudstack/agent")
@@ -71,11 +71,24 @@ class HostConfig:
         Nothing where there is no keystore at all; TrustError where there is one that
         cannot be read, because its anchors, or their revocation, would be ignored.
         """
-        if not self.keystore_path.exists() and not self.keystore_path.is_symlink():
-            return ()
+        return tuple(self.named_anchors().values())
+
+    def named_anchors(self) -> dict[str, str]:
+        """As ``anchors``, by alias."""
+        return {
+            item.alias: item.certificate.pem()
+            for item in self.items()
+            if item.kind == "trusted" and item.certificate
+        }
+
+    def items(self) -> list[Item]:
+        """The keystore's entries, none where there is no keystore; TrustError when unreadable."""
         try:
-            return self.keystore().anchors()
-        except FastdlError as exc:
+            self.keystore_path.lstat()
+            return self.keystore().items()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except (FastdlError, OSError) as exc:
             raise TrustError(
                 f"the keystore {self.keystore_path} cannot be used, so nothing is trusted: {exc}"
             ) from exc

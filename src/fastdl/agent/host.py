@@ -27,11 +27,16 @@ class Host:
     """
 
     host_id: str
-    config: HostConfig
+    config_dir: Path
     state: Path
     specs: Sequence[str] = ()
     libvirt: str = LIBVIRT
     _pools: dict[str, Pool] = field(default_factory=dict)
+
+    @property
+    def config(self) -> HostConfig:
+        """The configuration as it is now: CloudStack's own scripts rewrite it at times."""
+        return HostConfig.load(self.config_dir)
 
     def pools(self) -> list[Pool]:
         """The pools there are now. A libvirt that does not answer has none, for now."""
@@ -53,7 +58,7 @@ class Host:
     def inventory(self) -> m.Inventory:
         """Pools and certificates as they are found now."""
         try:
-            items, problem = self.config.keystore().items(), None
+            items, problem = self.config.items(), None
         except FastdlError as exc:
             items, problem = [], str(exc)
         return m.Inventory(
@@ -64,14 +69,7 @@ class Host:
 
     def anchors(self) -> dict[str, str]:
         """Alias → PEM of what downloads trust; TrustError when the keystore cannot be read."""
-        self.config.anchors()  # raises, where there is a keystore that cannot be read
-        if not self.config.keystore_path.exists():
-            return {}
-        return {
-            item.alias: item.certificate.pem()
-            for item in self.config.keystore().items()
-            if item.kind == "trusted" and item.certificate
-        }
+        return self.config.named_anchors()
 
     def _discovered(self) -> list[Pool]:
         from fastdl.agent.pools import virt  # noqa: PLC0415 - an optional library

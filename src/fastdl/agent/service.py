@@ -26,8 +26,9 @@ from fastdl.agent.host import LIBVIRT, Host
 from fastdl.agent.identity import Identity
 from fastdl.agent.jobs import Jobs, unfinished
 from fastdl.agent.journal import Journal
-from fastdl.agent.link import Link
-from fastdl.errors import FastdlError, UsageError
+from fastdl.agent.link import LONGEST_PAUSE, Link
+from fastdl.errors import AgentLostError, FastdlError, UsageError
+from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire import version as wire
 
@@ -151,7 +152,7 @@ class Agent:
                 case desired.Stop():
                     await self._jobs.stop(action.job)
                 case desired.Start():
-                    await self._jobs.start(action.command)
+                    await self._start(action.command)
                 case desired.Adopt():
                     await self._jobs.adopt(action.job, action.fence)
                 case desired.Report():
@@ -159,6 +160,19 @@ class Agent:
                     self._results_due.set()
                 case desired.Forget():
                     await asyncio.to_thread(self._journal.forget, action.job)
+
+    async def _start(self, command: m.Command) -> None:
+        try:
+            await self._jobs.start(command)
+        except FastdlError as exc:
+            # Not even the journal can be written: the manager has to know without it.
+            log.error("a job cannot be journaled: %s", exc, extra={"job": command.job})
+            failure = codec.failure_of(exc)
+            self._send(
+                m.JobResult(
+                    job=command.job, fence=command.fence, kind=command.kind, failure=failure
+                )
+            )
 
     # --- what the host says by itself ------------------------------------------------------
 
@@ -235,7 +249,7 @@ async def prepared(settings: Settings) -> AsyncIterator[Agent]:
     UsageError for a wrong or missing configuration; the errors of enrolment.
     """
     name = settings.name or socket.gethostname()
-    config = await asyncio.to_thread(HostConfig.ensure, settings.config_dir)
+    await asyncio.to_thread(HostConfig.ensure, settings.config_dir)
     journal = await asyncio.to_thread(Journal, settings.state / "journal.db")
     try:
         with journal.alone():
@@ -243,13 +257,25 @@ async def prepared(settings: Settings) -> AsyncIterator[Agent]:
             if who is None:
                 if not settings.token:
                     raise UsageError("this host is not enrolled yet: give --token once")
-                who = await identity.enrol(
-                    settings.managers, settings.token, settings.state, name=name
-                )
-            host = Host(who.host_id, config, settings.state, settings.pools, settings.libvirt)
+                who = await _enrolled(settings, settings.token, name)
+            host = Host(
+                who.host_id, settings.config_dir, settings.state, settings.pools, settings.libvirt
+            )
             yield Agent(replace(settings, name=name, token=None), who, host, journal)
     finally:
         await asyncio.to_thread(journal.close)
+
+
+async def _enrolled(settings: Settings, token: str, name: str) -> Identity:
+    """The identity, as soon as a manager can be reached."""
+    pause = 1.0
+    while True:
+        try:
+            return await identity.enrol(settings.managers, token, settings.state, name=name)
+        except AgentLostError as exc:
+            log.warning("not enrolled yet: %s", exc)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides what an interrupt means
     die_with_parent(signal.SIGTERM)
+    os.umask(0o022)  # a template is read by qemu's user, however private the agent's own files
     try:
         job = json.loads(sys.stdin.buffer.readline())
         _say({"landlock": confine(Path(path) for path in job["writable"])})

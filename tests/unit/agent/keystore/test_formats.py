@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import random
 
 import pytest
@@ -13,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs12,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastdl.agent.keystore import der
 from fastdl.agent.keystore.entry import Document
@@ -122,6 +126,42 @@ def test_an_absurd_iteration_count_costs_nothing(certs: CertLab, rounds: int) ->
     changed = der.sequence(digest.raw, salt.raw, der.integer(rounds))
     with pytest.raises(KeystoreCorruptError, match="iteration count"):
         parse(der.sequence(version.raw, content.raw, changed), PASSPHRASE)
+
+
+def test_a_store_with_the_newer_kind_of_mac_is_edited_in_its_kind(certs: CertLab) -> None:
+    """RFC 9579: PBMAC1, which newer tools write, computed here by the standard library alone."""
+    version, content, _ = der.read_one(_filled(Pkcs12.new(), certs).encode(PASSPHRASE)).children()
+    salt = b"sixteen octets!!"
+    prf = der.sequence(der.oid("1.2.840.113549.2.11"), der.null())
+    derivation = der.sequence(
+        der.oid("1.2.840.113549.1.5.12"),
+        der.sequence(der.octets(salt), der.integer(2048), der.integer(32), prf),
+    )
+    hmac_sha256 = der.sequence(der.oid("1.2.840.113549.2.9"), der.null())
+    algorithm = der.sequence(
+        der.oid("1.2.840.113549.1.5.14"), der.sequence(derivation, hmac_sha256)
+    )
+
+    def sealed(content: der.Element) -> bytes:
+        key = hashlib.pbkdf2_hmac("sha512", PASSPHRASE.encode(), salt, 2048, 32)
+        data = content.children()[1].only_child().content
+        value = hmac.digest(key, data, "sha256")
+        mac = der.sequence(der.sequence(algorithm, der.octets(value)), der.octets(b"unused"))
+        return der.sequence(version.raw, content.raw, mac)
+
+    document = parse(sealed(content), PASSPHRASE)
+    with pytest.raises(KeystoreAuthError):
+        parse(sealed(content), "wrong")
+    edited = document.without_trusted("good").encode(PASSPHRASE)
+    assert edited == sealed(der.read_one(edited).children()[1])
+    assert [e.alias for e in parse(edited, PASSPHRASE).entries()] == ["self-signed"]
+
+
+@given(data=st.binary(max_size=400), head=st.sampled_from([b"", b"\xfe\xed\xfe\xed", b"\x30\x82"]))
+def test_any_bytes_are_refused_with_one_class(data: bytes, head: bytes) -> None:
+    """A file that an attacker could place leads to nothing but a refusal."""
+    with pytest.raises((KeystoreCorruptError, KeystoreAuthError)):
+        parse(head + data, PASSPHRASE)
 
 
 @pytest.mark.parametrize("scheme", ["PBESv1SHA1And3KeyTripleDESCBC", "PBESv2SHA256AndAES256CBC"])
