@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from xml.sax.saxutils import escape
@@ -22,6 +23,10 @@ HTTP_CODES: Final[Mapping[type[errors.FastdlError], tuple[int, int | None]]] = {
     errors.Cancelled: (530, 4560),
 }
 """Error class → (HTTP status and errorcode, cserrorcode)."""
+
+
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to write."""
 
 
 def plain(reply: Reply) -> dict[str, Any]:
@@ -58,15 +63,15 @@ def _xml(value: Any) -> str:
         return "".join(_element(key, item) for key, item in value.items())
     if isinstance(value, bool):
         return str(value).lower()
-    text = escape(str(value))
-    # XML 1.0 has no way to write most control characters.
-    return "".join(c if c >= " " or c in "\t\n\r" else "?" for c in text)
+    return escape(_NOT_XML.sub("?", str(value)))
 
 
 def _element(key: str, value: Any) -> str:
     if isinstance(value, list):
         return "".join(_element(key, item) for item in value)
-    name = "".join(c if c.isalnum() or c in "_.-" else "_" for c in key) or "_"
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", key)
+    if not name or not (name[0].isalpha() or name[0] == "_"):
+        name = f"_{name}"
     return f"<{name}>{_xml(value)}</{name}>"
 
 
