@@ -410,7 +410,8 @@ static int init_pieces(struct fdl_job *job, struct fdl_err *err)
         job->piece_blocks = 0;
         return FDL_OK;
     }
-    if (len % block == 0 && len / block <= job->plan.window / 4) {
+    bool fits = len / block <= job->plan.window / 4 || job->plan.n_blocks <= job->plan.window;
+    if (len % block == 0 && fits) {
         job->pieces_in_fetch = true;
         job->piece_blocks = len / block;
         job->n_pieces = job->plan.window / job->piece_blocks + 2;

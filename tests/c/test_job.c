@@ -529,6 +529,23 @@ static void pieces_find_the_liar(void)
     free(data);
 }
 
+static void a_piece_as_large_as_a_small_source_finds_the_liar_too(void)
+{
+    uint64_t size = 3 * BLOCK;
+    unsigned char *data = random_bytes(size, 18);
+
+    for (uint64_t length = 2 * BLOCK; length <= 4 * BLOCK; length += BLOCK) {
+        struct run *r = new_run(data, size, 2);
+        unsigned char *digests = cut_pieces(r, data, length);
+        r->origins[0].lie_at = BLOCK + 1;
+        go(r);
+        expect_bytes(r, data, size);
+        done(r);
+        free(digests);
+    }
+    free(data);
+}
+
 static void a_lone_liar_ends_the_job_and_says_where(void)
 {
     uint64_t size = 40 * BLOCK;
@@ -825,6 +842,7 @@ int main(void)
     CLAIM(two_servers_of_unknown_size_agree_on_the_end);
     CLAIM(cut_connections_and_short_ranges_are_taken_up_again);
     CLAIM(pieces_find_the_liar);
+    CLAIM(a_piece_as_large_as_a_small_source_finds_the_liar_too);
     CLAIM(a_lone_liar_ends_the_job_and_says_where);
     CLAIM(pieces_that_do_not_cover_the_source_are_refused);
     CLAIM(a_stalled_mirror_does_not_hold_the_others_up);
