@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +16,12 @@ from typing import Any
 import pytest
 
 from fastdl.agent.config import HostConfig
+from fastdl.agent.confine import landlock_version
 from fastdl.agent.keystore import Keystore, Passphrase
-from tests.env import images
+from fastdl.agent.work import Work
+from fastdl.agent.work import run as run_work
+from fastdl.errors import FastdlError
+from tests.env import images, nfs
 from tests.env.certs import CertLab
 from tests.env.faults import Rule
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
@@ -56,9 +62,16 @@ class Host:
         ((name, fields),) = json.loads(done.stdout)[0].items()
         return name.rpartition(".")[2], fields, done.returncode
 
+    def start(self) -> subprocess.Popen[str]:
+        """A command under way; its text is still to be written to it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "fastdl", "exec", "--config-dir", self.config],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+
     def files(self) -> list[str]:
         """The visible files of the pool."""
-        return sorted(p.name for p in self.pool.iterdir() if p.is_file())
+        return sorted(p.name for p in self.pool.iterdir() if p.name[0] != ".")
 
     def download(self, url: str, **fields: Any) -> list[dict[str, Any]]:
         """CloudStack's command for *url* into this host's pool."""
@@ -364,6 +377,107 @@ def test_a_missing_temporary_location_is_answered_as_cloudstack_does(
         "The temporary location path for downloading templates does not exist: "
         f"{host.temporary} on this host"
     )
+
+
+def test_a_crash_between_publish_and_marker_costs_no_second_download(
+    host: Host, origin: FaultOrigin
+) -> None:
+    """The one window that no protocol closes: the file is finished, the note of it is not."""
+    for checksum in (None, "{SHA-256}" + _sha256(RAW)):
+        command = host.download(origin.url("/x.raw"), checksum=checksum)
+        path = host.exec(command)[1]["installPath"]
+        marker = host.pool / ".fastdl" / f"{path}.json"
+        marker.write_text(json.dumps({"volume": path, "complete": False}))
+        before = sum(1 for r in origin.requests if r.method == "GET")
+        sent = origin.sent
+        _, fields, _ = host.exec(command)
+        assert (fields["result"], fields["installPath"]) == (True, path)
+        assert fields["templateSize"] == len(RAW)
+        assert (origin.sent, len(origin.requests)) == (sent, before)
+        assert json.loads(marker.read_text())["digests"]["sha-256"] == _sha256(RAW)
+
+
+def test_a_strangers_file_is_neither_replaced_nor_adopted(host: Host, origin: FaultOrigin) -> None:
+    """A name that is taken by something unknown stays what it is."""
+    command = host.download(origin.url("/x.raw"))
+    path = host.pool / host.exec(command)[1]["installPath"]
+    path.write_bytes(b"somebody's disk")
+    (host.pool / ".fastdl" / f"{path.name}.json").unlink()
+    for _ in range(2):
+        _, fields, code = host.exec(command)
+        assert (fields["result"], code) == (False, 33), fields
+        assert path.read_bytes() == b"somebody's disk"
+
+
+def test_the_same_template_at_once_is_one_download(host: Host, origin: FaultOrigin) -> None:
+    """Two VMs start from one template: the second waits, and finds what the first made."""
+    origin.resources["/x.raw"].rules.append(Rule(rate=4e6))
+    command = json.dumps(host.download(origin.url("/x.raw")))
+    runs = [host.start() for _ in range(3)]
+    outcomes = [run.communicate(command, timeout=90)[0] for run in runs]
+    assert len(set(outcomes)) == 1
+    assert '"result":true' in outcomes[0]
+    assert origin.sent < 2 * len(RAW)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_command_is_resumed_by_the_next(host: Host, number: signal.Signals) -> None:
+    """Stopped, it still answers; killed, its worker goes with it. Neither loses what was there."""
+    content = pseudo_random(9, 24 * 1024 * 1024)
+    with FaultOrigin({"/x.raw": Resource.of(content, rules=[Rule(rate=3e6)])}) as origin:
+        command = json.dumps(host.download(origin.url("/x.raw")))
+        run = host.start()
+        assert run.stdin is not None
+        run.stdin.write(command)
+        run.stdin.close()
+        run.stdin = None
+        origin.wait_for(lambda: origin.sent > 12 * 1024 * 1024)
+        run.send_signal(number)
+        out, _ = run.communicate(timeout=60)
+        if number is not signal.SIGKILL:
+            assert run.returncode == 130
+            assert '"result":false' in out
+        assert host.files() == []
+        origin.resources["/x.raw"].rules.clear()
+        _, fields, _ = host.exec(command)
+        assert fields["result"], fields
+        assert (host.pool / fields["installPath"]).read_bytes() == content
+        assert origin.sent < 1.6 * len(content)
+
+
+def test_a_template_on_nfs_needs_no_mount(host: Host, tmp_path: Path) -> None:
+    """What CloudStack documents and cannot do: ``nfs://server/export/path``."""
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "x.raw").write_bytes(RAW)
+    with nfs.nfs_server(tmp_path / "export", tmp_path / "nfs") as server:
+        url = server.url("x.raw")
+        _, fields, code = host.exec(host.download(url, checksum="{SHA-256}" + _sha256(RAW)))
+    assert (fields["result"], code) == (True, 0), fields
+    assert (host.pool / fields["installPath"]).read_bytes() == RAW
+
+
+@pytest.mark.skipif(landlock_version() < 1, reason="this kernel has no Landlock")
+def test_the_engine_in_the_worker_cannot_write_elsewhere(
+    host: Host, origin: FaultOrigin, tmp_path: Path
+) -> None:
+    """The confinement around real transfers: the same job, once with its pool, once without."""
+    (tmp_path / "elsewhere").mkdir()
+    options = {"source_format": "raw"}
+
+    def fetch(folder: Path) -> dict[str, Any]:
+        job = Work(
+            action="fetch",
+            sources=(origin.url("/x.raw"),),
+            target=str(folder / "x"),
+            options=options,
+            writable=(host.pool,),
+        )
+        return asyncio.run(run_work(job))
+
+    assert fetch(host.pool)["target_bytes"] == len(RAW)
+    with pytest.raises(FastdlError):
+        fetch(tmp_path / "elsewhere")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 _NAMESPACE = uuid.UUID("5b0c7a4e-94c0-5c1d-9d0f-6f2a3a1f7c55")
 """Of the names that copies get: the same command always means the same volume."""
 
+_PATIENCE = 10_800.0
+"""Seconds to wait for the same template in another command: CloudStack's own default."""
+
 _FILE_POOLS = {
     "Filesystem": PoolType.FILESYSTEM,
     "NetworkFilesystem": PoolType.NETWORK_FILESYSTEM,
@@ -136,6 +139,7 @@ async def _download(
             checksum=command.checksum,
             options=options,
             deadline=command.wait or None,
+            patience=command.wait or _PATIENCE,
             state=state,
         ),
         progress=progress,

@@ -23,11 +23,13 @@ from typing import Any, Protocol, TypeVar
 from fastdl.agent import work
 from fastdl.agent.pools import Image, Marker, Placement, Pool, Volume
 from fastdl.agent.work import ProgressCallback, Work
-from fastdl.errors import LimitError, SinkRefusedError
+from fastdl.errors import LimitError, SinkBusyError, SinkRefusedError, TrustError
 from fastdl.model.digest import Digest, parse_checksum
 from fastdl.wire.messages import DownloadDone, MirrorReport, Validators
 
 T = TypeVar("T")
+
+_LOCK_PAUSE = 0.5  # seconds between looks at a lock that another process holds
 
 
 class Runner(Protocol):
@@ -48,6 +50,7 @@ class Wanted:
     """What shall be in the pool. *options*: fields of ``FetchOptions`` as JSON has them.
 
     *fence* orders competing claims on a shared pool; 0 makes none. *deadline*: seconds.
+    *patience*: seconds to wait while another job writes the volume, and then find it there.
     """
 
     volume: Volume
@@ -57,6 +60,7 @@ class Wanted:
     max_virtual_size: int | None = None
     fence: int = 0
     deadline: float | None = None
+    patience: float = 0.0
     state: Path | None = None
 
 
@@ -73,7 +77,7 @@ async def bring(
     probing, placing and fetching raise.
     """
     volume = wanted.volume
-    async with _threaded(pool.markers.lock(volume.name, fence=wanted.fence)):
+    async with _locked(pool, wanted):
         marker = await asyncio.to_thread(_present, pool, wanted)
         if marker is not None:
             return _done(marker, pool.published(volume), fetched=0, already=True)
@@ -82,17 +86,19 @@ async def bring(
         image = _image(probe, wanted.max_virtual_size)
         async with _threaded(pool.place(volume, image)) as placement:
             await asyncio.to_thread(_intend, pool, volume, placement)
-            result = await runner(
-                Work(
-                    action="fetch",
-                    sources=wanted.sources,
-                    target=placement.target,
-                    checksum=wanted.checksum,
-                    options=_options(wanted, placement),
-                    writable=(*placement.writable, *((wanted.state,) if wanted.state else ())),
-                ),
-                progress=progress,
-                deadline=_left(wanted.deadline, begun),
+            result = await _trusting(
+                runner(
+                    Work(
+                        action="fetch",
+                        sources=wanted.sources,
+                        target=placement.target,
+                        checksum=wanted.checksum,
+                        options=_options(wanted, placement),
+                        writable=(*placement.writable, *((wanted.state,) if wanted.state else ())),
+                    ),
+                    progress=progress,
+                    deadline=_left(wanted.deadline, begun),
+                )
             )
         known = await asyncio.to_thread(pool.markers.read, volume.name)
         marker = _provenance(volume, known.handle if known else "", result, probe)
@@ -134,10 +140,43 @@ def _remove(pool: Pool, volume: Volume) -> bool:
 
 
 async def _probe(wanted: Wanted, runner: Runner) -> dict[str, Any]:
-    return await runner(
-        Work(action="probe", sources=wanted.sources, options=wanted.options),
-        deadline=wanted.deadline,
+    return await _trusting(
+        runner(
+            Work(action="probe", sources=wanted.sources, options=wanted.options),
+            deadline=wanted.deadline,
+        )
     )
+
+
+async def _trusting(work_of: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The result of *work_of*; a want of trust says where this host's trust comes from."""
+    try:
+        return await work_of
+    except TrustError as exc:
+        raise TrustError(
+            f"{exc.message}; no certificate of this host's keystore matches",
+            phase=exc.phase,
+            origin=exc.origin,
+        ) from exc
+
+
+@contextlib.asynccontextmanager
+async def _locked(pool: Pool, wanted: Wanted) -> AsyncIterator[None]:
+    """The volume's lock, waited for as long as *wanted* allows."""
+    end = time.monotonic() + wanted.patience
+    while True:
+        lock = pool.markers.lock(wanted.volume.name, fence=wanted.fence)
+        try:
+            await asyncio.to_thread(lock.__enter__)
+            break
+        except SinkBusyError:
+            if time.monotonic() >= end:
+                raise
+        await asyncio.sleep(_LOCK_PAUSE)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def _image(plain: Mapping[str, Any], limit: int | None) -> Image:
