@@ -7,6 +7,7 @@ class NeedMore(Exception):
     """The header is longer than the bytes given; ``length`` bytes are needed."""
 
     length: int
+    def __init__(self, length: int) -> None: ...
 
 class Qcow2:
     """One qcow2 image that is being judged: header first, then the tables it asks for.

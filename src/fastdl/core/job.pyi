@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Sequence
-from typing import Any, Protocol, final, type_check_only
+from typing import Any, final
 
+from fastdl.core.lander import Lander
 from fastdl.core.net import Mirror, Net, Stream
 from fastdl.core.sink import Sink
 
 NAMES: tuple[str, ...]
-
-@type_check_only
-class Lander(Protocol):
-    """An object that owns a ``struct fdl_lander``; *address* is where it lies."""
-
-    def address(self) -> int: ...
 
 def block_for(piece_length: int | None) -> int:
     """The block size that fits a piece length."""

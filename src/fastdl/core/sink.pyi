@@ -31,6 +31,12 @@ class Sink:
     def zero(self, offset: int, length: int) -> None: ...
     def flush(self) -> None: ...
     def release(self) -> None: ...
+    def keep_log(self) -> None:
+        """Remember what is written and zeroed from now on, for ``drain_log``."""
+
+    def drain_log(self) -> list[tuple[int, int, int | None]]:
+        """[(offset, length, XXH3)] since the last call; None instead of XXH3 for zeros."""
+
     def stats(self) -> tuple[int, int, int]:
         """Bytes written, bytes zeroed by a command, busy nanoseconds."""
 

@@ -181,8 +181,8 @@ def _feed_joined(image: Qcow2, known: list[Known]) -> None:
             joined[-1][1].extend(data)
         else:
             joined.append((offset, bytearray(data)))
-    for offset, data in joined:
-        image.feed(offset, data)
+    for offset, part in joined:
+        image.feed(offset, bytes(part))
 
 
 def _read_ranges(
@@ -291,7 +291,7 @@ def _read_tables_in_order(resolved: Resolved, image: Qcow2, known: list[Known]) 
                 continue
             raise FormatError("the source ends inside its tables", phase="decode")
         head += data
-        if image.need() is not None and image.need()[0] < len(head):
+        if (wanted := image.need()) is not None and wanted[0] < len(head):
             image.feed(0, bytes(head))
     resolved.head = bytes(head)
     known[:] = [(0, resolved.head, resolved.first)]

@@ -115,14 +115,14 @@ class FetchOptions:
             raise UsageError("target_format is same or raw")
         if self.key is not None and self.cert is None:
             raise UsageError("a key needs its certificate (cert)")
-        for name, value in self.headers:
-            check_header(name, value)
+        for header, text in self.headers:
+            check_header(header, text)
 
 
 def check_header(name: str, value: str) -> None:
     """Refuse what could smuggle a second field or request line (RFC 9110, 5.5). UsageError."""
-    token = "!#$%&'*+-.^_`|~"
-    if not name or not all(c.isascii() and (c.isalnum() or c in token) for c in name):
+    allowed = "!#$%&'*+-.^_`|~"
+    if not name or not all(c.isascii() and (c.isalnum() or c in allowed) for c in name):
         raise UsageError("a header's name has a character that is not allowed there")
     if name.lower() in _OURS:
         raise UsageError(f"the header {name} belongs to the transfer itself")

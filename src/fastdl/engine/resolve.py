@@ -254,7 +254,7 @@ def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel
 
 
 def _backoff(attempt: int, retry_after: int | None) -> float:
-    return max(min(0.2 * 2**attempt, 8.0), float(retry_after or 0))
+    return max(min(0.2 * 2.0**attempt, 8.0), float(retry_after or 0))
 
 
 def _open(

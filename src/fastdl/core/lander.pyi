@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+from fastdl.core.image import Qcow2
+from fastdl.core.sink import Sink
+
+class Lander:
+    """Owns one ``fdl_lander`` and keeps its sink alive."""
+
+    def close(self) -> None: ...
+    def address(self) -> int:
+        """For ``Job``: the C lander, BORROWED while the job lives."""
+
+class Qcow2Lander(Lander):
+    """Clusters of *image*, which it takes over, at the guest's offsets on *sink*."""
+
+    def __init__(
+        self, image: Qcow2, sink: Sink, *, threads: int = 2, detect_zeros: bool = True
+    ) -> None: ...
+
+class StreamLander(Lander):
+    """A compressed source (*kind*: gz, bz2, xz, zst, zip), raw or qcow2 inside. Sizes in bytes."""
+
+    def __init__(
+        self,
+        kind: str,
+        sink: Sink,
+        *,
+        qcow2: bool,
+        max_output: int | None = None,
+        sink_size: int | None = None,
+        max_virtual_size: int | None = None,
+        threads: int = 2,
+        detect_zeros: bool = True,
+    ) -> None: ...
+    @property
+    def decoded(self) -> int:
+        """Decoded bytes so far."""
+
+    @property
+    def virtual_size(self) -> int:
+        """Virtual size of a decoded qcow2; 0 while unknown or raw."""
