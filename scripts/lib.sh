@@ -41,20 +41,26 @@ need_packages() { # GROUP...
 }
 
 install_quietly() { # PACKAGE...
-    local package unit policy=/usr/sbin/policy-rc.d ours=
+    local package unit policy=/usr/sbin/policy-rc.d ours= log
+    log=$(mktemp)
     if [ ! -e "$policy" ]; then # 101: invoke-rc.d must not start anything
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
         as_root chmod 755 "$policy"
         ours=1
     fi
     local status=0
-    as_root apt-get update -qq || status=$?
-    [ "$status" = 0 ] && {
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 \
-            --no-install-recommends "$@" >/dev/null || status=$?
-    }
+    {
+        as_root apt-get update -qq &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+                -o Dpkg::Use-Pty=0 --no-install-recommends "$@"
+    } >"$log" 2>&1 || status=$?
     if [ -n "$ours" ]; then as_root rm -f "$policy"; fi
-    [ "$status" = 0 ] || die "apt-get failed ($status) for: $*"
+    if [ "$status" != 0 ]; then
+        cat "$log" >&2
+        rm -f "$log"
+        die "apt-get failed ($status) for: $*"
+    fi
+    rm -f "$log"
     # Nor at the next boot: what is here for a demonstration or a test is started by hand.
     if [ -d /run/systemd/system ]; then
         for package in "$@"; do
