@@ -218,6 +218,17 @@ static int end_of_source(struct fdl_worker *w, uint64_t total, struct fdl_err *e
     return FDL_OK;
 }
 
+/* Whether a server that does not tell its length has more bytes than the source should. */
+static bool goes_on(struct fdl_worker *w, uint64_t pos)
+{
+    const struct fdl_stream *s = w->stream;
+    struct fdl_err ignored; /* what was wanted is there, however the answer ends */
+    char more;
+
+    return s->whole && s->end == UINT64_MAX && s->off == pos && pos == w->job->total &&
+           w->stream->ops->read(w->stream, &more, 1, &ignored) > 0;
+}
+
 /* Fills w->buf from where it stands to the end of its block. 1: the source ended before
  * any byte of the block. */
 static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
@@ -282,6 +293,9 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
         pace(w, (uint64_t)n);
         maybe_prefetch(w);
     }
+    if (goes_on(w, start + w->buf->len))
+        return fdl_fail(err, FDL_E_SIZE, start + w->buf->len,
+                        "the source is longer than expected");
     uint64_t took = fdl_now_ns() - before;
     if (took > 0 && w->buf->len - from > job->cfg.block / 4) {
         double rate = (double)(w->buf->len - from) * NS_PER_S / (double)took;

@@ -471,6 +471,22 @@ static void any_chunk_length_is_read(void)
     }
 }
 
+static void a_source_that_goes_on_is_not_cut_to_size(void)
+{
+    unsigned char *data = random_bytes(5 * BLOCK, 19);
+
+    for (uint64_t size = 5 * BLOCK - 1; size <= 5 * BLOCK; size++)
+        for (int chunked = 0; chunked < 2; chunked++) {
+            struct run *r = new_run(data, 5 * BLOCK, 1);
+            r->cfg.total = size;
+            r->origins[0].chunked = chunked;
+            go(r);
+            assert(r->rc == (size < 5 * BLOCK ? FDL_E_SIZE : FDL_OK));
+            done(r);
+        }
+    free(data);
+}
+
 static void two_servers_of_unknown_size_agree_on_the_end(void)
 {
     for (int i = 0; i < 8; i++) {
@@ -839,6 +855,7 @@ int main(void)
     CLAIM(every_size_arrives_from_every_kind_of_server);
     CLAIM(one_connection_is_kept_for_all_requests);
     CLAIM(any_chunk_length_is_read);
+    CLAIM(a_source_that_goes_on_is_not_cut_to_size);
     CLAIM(two_servers_of_unknown_size_agree_on_the_end);
     CLAIM(cut_connections_and_short_ranges_are_taken_up_again);
     CLAIM(pieces_find_the_liar);
