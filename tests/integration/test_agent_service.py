@@ -22,6 +22,7 @@ from fastdl.agent.properties import load
 from fastdl.wire import messages as m
 from tests.env.certs import CertLab
 from tests.env.faults import Rule, When
+from tests.env.loopdev import loop_device
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 from tests.env.wire_manager import WireManager
 
@@ -477,6 +478,40 @@ def test_a_copy_is_removed_with_its_marker(
         manager.want(host, m.Command(job=job, kind=m.Kind.REMOVE, fence=1, args=args))
         assert manager.result(job).done == m.RemoveDone(was_present=present)
     assert agent.visible() == []
+
+
+def test_a_device_holds_one_template_at_a_time(
+    tmp_path: Path, agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """A block device as primary storage: filled, kept, freed, and never shown half written."""
+    host = manager.host()
+    with loop_device(tmp_path, size=32 * 1024 * 1024) as device:
+        device.fill(0xA5, 4 << 20)
+        assert agent.stop() == 0
+        manager.received.clear()
+        agent.start("--pool", f"fast={device.path}")
+        hello = manager.wait(lambda: next(iter(manager.all(m.Hello)), None))
+        pool = next(p for p in hello.inventory.pools if p.name == "fast")
+        assert (pool.type, pool.capacity) == ("Block", 32 * 1024 * 1024)
+        first = _download(agent, origin.url("/x.raw"), pool=pool.id, checksum=DIGEST)
+        manager.want(host, first)
+        assert _done(manager.result(first.job)).install_path == device.path
+        assert device.read(len(CONTENT)) == CONTENT
+        second = _download(agent, origin.url("/s.raw"), pool=pool.id)
+        manager.want(host, second)
+        failure = manager.result(second.job).failure
+        assert failure is not None
+        assert (failure.code, failure.retryable) == (32, True)
+        assert isinstance(first.args, m.DownloadArgs)
+        args = m.RemoveArgs(template="t1", pool=pool.id, volume=first.args.volume)
+        manager.want(host, m.Command(job="rm", kind=m.Kind.REMOVE, fence=1, args=args))
+        assert manager.result("rm").done == m.RemoveDone(was_present=True)
+        assert device.read(1 << 20) == bytes(1 << 20)
+        third = _download(agent, origin.url("/s.raw"), pool=pool.id)
+        manager.want(host, third)
+        assert _done(manager.result(third.job)).virtual_size == len(SMALL)
+        assert device.read(len(SMALL)) == SMALL
+        agent.stop()
 
 
 def test_no_secret_is_left_in_logs_journal_or_arguments(

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +41,14 @@ class _Job:
     last_progress: float = field(default=0.0)
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Whose turn it is to work on one volume, and how many hold or want it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    jobs: int = 0
+
+
 class Jobs:
     """The running jobs. Used from one event loop.
 
@@ -63,7 +70,7 @@ class Jobs:
         self._send = send
         self._ended = ended
         self._slots = asyncio.Semaphore(max_downloads)
-        self._volumes: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._volumes: dict[tuple[str, str], _Turn] = {}
         self._running: dict[str, _Job] = {}
 
     @property
@@ -169,14 +176,15 @@ class Jobs:
     async def _volume(self, pool: str, volume: str) -> AsyncIterator[None]:
         """One job at a time for each volume; the second finds what the first one made."""
         key = (pool, volume)
-        lock = self._volumes[key]
+        turn = self._volumes.setdefault(key, _Turn())
+        turn.jobs += 1
         try:
-            async with lock:
+            async with turn.lock:
                 yield
         finally:
-            # Kept while somebody holds it or waits for it, dropped with the last.
-            if not lock.locked() and not getattr(lock, "_waiters", None):
-                self._volumes.pop(key, None)
+            turn.jobs -= 1
+            if not turn.jobs:
+                del self._volumes[key]
 
     def _reporter(self, job: _Job) -> ProgressCallback:
         def report(plain: Mapping[str, Any]) -> None:
@@ -210,12 +218,19 @@ class Jobs:
 
 
 def unfinished(journal: Journal) -> list[tuple[m.Command, bool]]:
-    """(command, whether it was being stopped) of what the last run left."""
-    return [
-        (row.command(), row.state is State.STOPPING)
-        for row in journal.rows().values()
-        if row.state is not State.ENDED
-    ]
+    """(command, whether it was being stopped) of what the last run left.
+
+    A row that this version cannot read, after a downgrade, is ended with the reason.
+    """
+    found: list[tuple[m.Command, bool]] = []
+    for row in journal.rows().values():
+        if row.state is State.ENDED:
+            continue
+        try:
+            found.append((row.command(), row.state is State.STOPPING))
+        except FastdlError as exc:
+            journal.end(row.job, done=None, failure=codec.failure_of(exc))
+    return found
 
 
 def _progress(job: _Job, plain: Mapping[str, Any]) -> m.Progress:

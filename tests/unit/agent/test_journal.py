@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.agent.jobs import unfinished
 from fastdl.agent.journal import Journal, State
 from fastdl.errors import JournalError, SinkBusyError
 from fastdl.wire import messages as m
@@ -127,3 +128,14 @@ def test_a_damaged_journal_is_named(path: Path) -> None:
     path.write_bytes(b"not a database, and long enough to be taken for one" * 100)
     with pytest.raises(JournalError, match=str(path)):
         Journal(path)
+
+
+def test_a_row_that_cannot_be_read_ends_instead_of_the_agent(path: Path) -> None:
+    """A downgrade must not turn into a crash at every start."""
+    journal = Journal(path)
+    journal.begin(COMMAND)
+    journal._run("UPDATE job SET args = '{\"pool\": 7}'")
+    assert unfinished(journal) == []
+    failure = journal.rows()["j1"].result().failure
+    assert failure is not None
+    assert failure.code == 71
