@@ -502,8 +502,7 @@ def test_a_device_holds_one_template_at_a_time(
         failure = manager.result(second.job).failure
         assert failure is not None
         assert (failure.code, failure.retryable) == (32, True)
-        assert isinstance(first.args, m.DownloadArgs)
-        args = m.RemoveArgs(template="t1", pool=pool.id, volume=first.args.volume)
+        args = m.RemoveArgs(template="t1", pool=pool.id, volume=_volume(first))
         manager.want(host, m.Command(job="rm", kind=m.Kind.REMOVE, fence=1, args=args))
         assert manager.result("rm").done == m.RemoveDone(was_present=True)
         assert device.read(1 << 20) == bytes(1 << 20)
@@ -512,6 +511,47 @@ def test_a_device_holds_one_template_at_a_time(
         assert _done(manager.result(third.job)).virtual_size == len(SMALL)
         assert device.read(len(SMALL)) == SMALL
         agent.stop()
+
+
+def test_a_device_is_resumed_after_a_kill_and_blank_after_a_stop(
+    tmp_path: Path, agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """R01 on a device: its journal is in the agent's state, inside the confinement."""
+    host = manager.host()
+    with loop_device(tmp_path, size=32 * 1024 * 1024) as device:
+        assert agent.stop() == 0
+        manager.received.clear()
+        agent.start("--pool", f"fast={device.path}")
+        hello = manager.wait(lambda: next(iter(manager.all(m.Hello)), None))
+        pool = next(p.id for p in hello.inventory.pools if p.name == "fast")
+        _slowly(origin)
+        command = _download(agent, origin.url("/x.raw"), pool=pool, checksum=DIGEST)
+        manager.want(host, command)
+        origin.wait_for(lambda: origin.sent > len(CONTENT) * 2 // 3)
+        agent.stop(signal.SIGKILL)
+        assert device.read(1 << 20) == bytes(1 << 20)
+        agent.start("--pool", f"fast={device.path}")
+        _done(manager.result(command.job))
+        assert device.read(len(CONTENT)) == CONTENT
+        assert origin.sent < 1.6 * len(CONTENT)
+        args = m.RemoveArgs(template="t1", pool=pool, volume=_volume(command))
+        manager.want(host, m.Command(job="rm", kind=m.Kind.REMOVE, fence=1, args=args))
+        manager.result("rm")
+        sent = origin.sent
+        second = _download(agent, origin.url("/x.raw"), pool=pool)
+        manager.want(host, second)
+        origin.wait_for(lambda: origin.sent > sent + len(CONTENT) // 3)
+        manager.want(host)
+        failure = manager.result(second.job).failure
+        assert failure is not None
+        assert failure.code == 130
+        assert device.read(1 << 20) == bytes(1 << 20)
+        agent.stop()
+
+
+def _volume(command: m.Command) -> str:
+    assert isinstance(command.args, m.DownloadArgs)
+    return command.args.volume
 
 
 def test_no_secret_is_left_in_logs_journal_or_arguments(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AbstractContextManager
@@ -26,6 +27,8 @@ from fastdl.agent.work import ProgressCallback, Work
 from fastdl.errors import LimitError, SinkBusyError, SinkRefusedError, TrustError
 from fastdl.model.digest import Digest, parse_checksum
 from fastdl.wire.messages import DownloadDone, MirrorReport, Validators
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -94,7 +97,7 @@ async def bring(
                         target=placement.target,
                         checksum=wanted.checksum,
                         options=_options(wanted, placement),
-                        writable=(*placement.writable, *((wanted.state,) if wanted.state else ())),
+                        writable=(*placement.writable, *_made(wanted.state)),
                     ),
                     progress=progress,
                     deadline=_left(wanted.deadline, begun),
@@ -198,6 +201,18 @@ def _options(wanted: Wanted, placement: Placement) -> dict[str, Any]:
         "beneath": str(placement.beneath) if placement.beneath else None,
         "state_dir": str(wanted.state) if wanted.state else None,
     }
+
+
+def _made(folder: Path | None) -> tuple[Path, ...]:
+    """The folder of the engine's journals: it must be there before the worker is confined."""
+    if folder is None:
+        return ()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        log.warning("downloads onto devices cannot be resumed: %s", exc)
+        return ()
+    return (folder,)
 
 
 def _present(pool: Pool, wanted: Wanted) -> Marker | None:

@@ -8,14 +8,13 @@ it, and remembers afterwards what was written and where it came from.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from fastdl.agent.pools.marker import Marker, MarkerFolder
-from fastdl.errors import SinkRefusedError, SinkSpaceError, UsageError
+from fastdl.errors import SinkSpaceError, UsageError
 from fastdl.wire.messages import PoolInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -94,15 +93,6 @@ class Pool(Protocol):
 
     def discard(self, volume: Volume) -> None:
         """Remove what an unfinished job of the volume left."""
-
-
-@contextmanager
-def unusable(what: str) -> Iterator[None]:
-    """Turn an operating system's refusal to look at a pool into SinkRefusedError."""
-    try:
-        yield
-    except OSError as exc:
-        raise SinkRefusedError(f"{what} cannot be used: {exc.strerror or exc}") from exc
 
 
 def require_space(where: str, *, need: int | None, available: int) -> None:

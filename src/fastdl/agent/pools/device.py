@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastdl.agent.pools.base import Image, Placement, Volume, require_space, unusable
-from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.agent.pools.base import Image, Placement, Volume, require_space
+from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
 from fastdl.errors import FastdlError, SinkBusyError, SinkRefusedError
 from fastdl.wire.messages import PoolInfo, PoolType
 
@@ -98,7 +98,7 @@ class DevicePool:
 
 def device_size(path: Path) -> int:
     """The size of the block device at *path* in bytes; SinkRefusedError when it is none."""
-    with unusable(str(path)), _opened(path, os.O_RDONLY) as fd:
+    with storage(str(path)), _opened(path, os.O_RDONLY) as fd:
         answer = fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8))
         return int(struct.unpack("Q", answer)[0])
 
@@ -107,7 +107,7 @@ def blank_edges(path: Path) -> None:
     """Zero the first and last MiB of the device at *path*, durably; refused while it is in use."""
     size = device_size(path)
     zeros = bytes(min(_EDGE, size))
-    with unusable(str(path)), _opened(path, os.O_WRONLY | os.O_EXCL) as fd:
+    with storage(str(path)), _opened(path, os.O_WRONLY | os.O_EXCL) as fd:
         for at in (0, size - len(zeros)):
             written = 0
             while written < len(zeros):

@@ -15,8 +15,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastdl.agent.pools.base import Image, Placement, Volume, require_space, unusable
-from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.agent.pools.base import Image, Placement, Volume, require_space
+from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
 from fastdl.errors import FastdlError, SinkRefusedError
 from fastdl.sinks.paths import journal_name, part_name
 from fastdl.wire.messages import PoolInfo, PoolType
@@ -47,7 +47,7 @@ class DirectoryPool:
     def id(self) -> str:
         """The pool's id; SinkRefusedError where the folder cannot keep one."""
         if self._id is None:
-            with unusable(f"the pool {self.name} ({self.path})"):
+            with storage(f"the pool {self.name} ({self.path})"):
                 self._id = _kept_id(self.path)
         return self._id
 
@@ -84,7 +84,8 @@ class DirectoryPool:
     def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
         """The file's path; the engine makes the file and, when it fails, removes it."""
         self._check()
-        room = os.statvfs(self.path)
+        with storage(f"the pool {self.name}"):
+            room = os.statvfs(self.path)
         require_space(
             f"the pool {self.name}",
             need=_need(image),
@@ -104,7 +105,7 @@ class DirectoryPool:
     def remove(self, volume: Volume) -> bool:
         """Unlink the file."""
         path = self.path / volume.file_name
-        with unusable(str(path)):
+        with storage(str(path)):
             try:
                 if not stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
                     raise SinkRefusedError(f"{path} is not a regular file")
@@ -116,7 +117,7 @@ class DirectoryPool:
     def discard(self, volume: Volume) -> None:
         """Unlink the engine's part file and journal."""
         for name in (part_name(volume.file_name), journal_name(volume.file_name)):
-            with unusable(str(self.path)):
+            with storage(str(self.path)):
                 (self.path / name).unlink(missing_ok=True)
 
     def _check(self) -> None:

@@ -19,8 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from fastdl.errors import AgentRefusedError, SinkBusyError
+from fastdl.sinks.base import sink_error
 
 VERSION = 1
+
+
+@contextlib.contextmanager
+def storage(what: str) -> Iterator[None]:
+    """Turn the operating system's errors about *what* into the classes of ``fastdl.errors``."""
+    try:
+        yield
+    except OSError as exc:
+        raise sink_error(exc, what) from exc
+
+
 _MAX_SIZE = 1 << 20
 
 
@@ -75,7 +87,11 @@ class MarkerFolder:
         return found
 
     def write(self, marker: Marker) -> None:
-        """Put *marker* in the place of what was known of its volume. Raises OSError."""
+        """Put *marker* in the place of what was known of its volume."""
+        with storage(f"the marker of {marker.volume}"):
+            self._write(marker)
+
+    def _write(self, marker: Marker) -> None:
         self._make_folder()
         text = json.dumps(asdict(marker), indent=1, sort_keys=True)
         fd, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")
@@ -93,11 +109,12 @@ class MarkerFolder:
 
     def delete(self, volume: str) -> bool:
         """Forget *volume*; False when nothing was known."""
-        try:
-            self._path(volume).unlink()
-        except FileNotFoundError:
-            return False
-        self._sync()
+        with storage(f"the marker of {volume}"):
+            try:
+                self._path(volume).unlink()
+            except FileNotFoundError:
+                return False
+            self._sync()
         return True
 
     def volumes(self) -> list[str]:
@@ -113,23 +130,13 @@ class MarkerFolder:
         The lock file carries the highest *fence* that ever held it: SinkBusyError while
         another job holds the lock, AgentRefusedError for a fence that was overtaken.
         """
-        self._make_folder()
-        path = self.folder / f".{volume}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with storage(f"the lock of {volume}"):
+            self._make_folder()
+            path = self.folder / f".{volume}.lock"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SinkBusyError(f"another job is writing {volume} to this pool") from None
-            seen = os.pread(fd, 32, 0).strip()
-            highest = int(seen) if seen.isdigit() else 0
-            if fence and fence < highest:
-                raise AgentRefusedError(
-                    f"this job's claim on {volume} was overtaken (fence {fence} after {highest})"
-                )
-            if fence > highest:
-                os.pwrite(fd, f"{fence:<31}\n".encode(), 0)
-                os.fsync(fd)
+            with storage(f"the lock of {volume}"):
+                _claim(fd, volume, fence)
             yield
         finally:
             os.close(fd)
@@ -146,3 +153,19 @@ class MarkerFolder:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _claim(fd: int, volume: str, fence: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SinkBusyError(f"another job is writing {volume} to this pool") from None
+    seen = os.pread(fd, 32, 0).strip()
+    highest = int(seen) if seen.isdigit() else 0
+    if fence and fence < highest:
+        raise AgentRefusedError(
+            f"this job's claim on {volume} was overtaken (fence {fence} after {highest})"
+        )
+    if fence > highest:
+        os.pwrite(fd, f"{fence:<31}\n".encode(), 0)
+        os.fsync(fd)
