@@ -214,14 +214,18 @@ def test_a_wrong_checksum_is_not_retried_elsewhere(host: Host, origin: FaultOrig
     assert host.files() == []
 
 
-@pytest.mark.parametrize("algorithm", ["MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512"])
-@pytest.mark.parametrize("spelling", ["{braces}", "upper", "bare"])
+@pytest.mark.parametrize(
+    ("algorithm", "spelling"),
+    [
+        *((name, "{braces}") for name in ("MD5", "SHA-1", "SHA-256", "SHA-512")),
+        *((name, "upper") for name in ("MD5", "SHA-256")),
+        *((name, "bare") for name in ("MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512")),
+    ],
+)
 def test_every_spelling_of_a_checksum(
     host: Host, origin: FaultOrigin, algorithm: str, spelling: str
 ) -> None:
     """As CloudStack writes them, in upper case, and by length as older rows have them."""
-    if spelling != "bare" and algorithm in {"SHA-224", "SHA-384"}:
-        pytest.skip("the two rarest are tried once")
     digest = hashlib.new(algorithm.replace("-", "").lower(), RAW).hexdigest()
     text = {
         "{braces}": f"{{{algorithm}}}{digest}",
