@@ -20,7 +20,6 @@
 
 #define WAIT_SLICE_MS 200
 #define READ_BYTES ((size_t)1 << 20)
-#define READ_BYTES_UNTOLD ((size_t)64 << 10)
 #define FAREWELL_MS 500
 #define VERIFIER_BYTES 8
 
@@ -36,6 +35,8 @@ struct fdl_nfs {
     size_t cap;
     struct nfs_stat_64 st;
 };
+
+static const char not_a_file[] = "the source is not a regular file";
 
 /* ---- callbacks ----------------------------------------------------------------- */
 
@@ -150,6 +151,8 @@ static int refusal(struct fdl_nfs *nfs, bool opened, struct fdl_err *err)
                             "the source was removed or replaced");
         return fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET,
                         "the NFS server has no such file or export");
+    case EISDIR:
+        return fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET, not_a_file);
     case EACCES:
     case EPERM:
     case EROFS:
@@ -267,8 +270,7 @@ int fdl_nfs_stat(struct fdl_nfs *nfs, const struct fdl_nfs_wait *wait,
     if (nfs->rc < 0)
         return refusal(nfs, true, err);
     if (!S_ISREG(nfs->st.nfs_mode))
-        return fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET,
-                        "the source is not a regular file");
+        return fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET, not_a_file);
     out->size = nfs->st.nfs_size;
     out->inode = nfs->st.nfs_ino;
     out->mtime_s = nfs->st.nfs_mtime;
@@ -281,9 +283,9 @@ long fdl_nfs_read(struct fdl_nfs *nfs, const struct fdl_nfs_wait *wait, void *bu
 {
     uint64_t most = nfs_get_readmax(nfs->ctx);
 
-    if (most == 0)
-        most = READ_BYTES_UNTOLD;
-    if (most > READ_BYTES)
+    /* With version 4 libnfs does not ask for the limit: the server answers less then.
+     */
+    if (most == 0 || most > READ_BYTES)
         most = READ_BYTES;
     if (len > most)
         len = (size_t)most;
