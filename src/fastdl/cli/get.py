@@ -29,7 +29,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "get",
         help="bring a source to a target",
-        description="Bring SOURCE (several are mirrors of the same bytes; a metalink at any) to "
+        usage="fastdl get SOURCE... -o TARGET [options]",
+        description="Bring SOURCE (several are mirrors of the same bytes; a metalink at any) to\n"
         "TARGET: fetched in parallel, verified in the same pass, durable, published at the end.",
         epilog=EPILOG,
         formatter_class=Formatter,

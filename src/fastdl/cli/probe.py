@@ -21,8 +21,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "probe",
         help="tell what a source is",
-        description="Tell size, ranges, validators, format, virtual size, digests and mirrors of "
-        "SOURCE, from its first bytes. Writes nothing.",
+        usage="fastdl probe SOURCE... [options]",
+        description="Tell size, ranges, validators, format, virtual size, digests and mirrors\n"
+        "of SOURCE, from its first bytes. Writes nothing.",
         epilog=EPILOG,
         formatter_class=Formatter,
     )
