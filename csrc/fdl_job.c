@@ -174,7 +174,7 @@ static void *monitor_main(void *arg)
     pthread_mutex_lock(&job->lock);
     job->finished = true;
     job->ended_ns = fdl_now_ns();
-    pthread_cond_broadcast(&job->ended);
+    pthread_cond_broadcast(&job->watched);
     pthread_mutex_unlock(&job->lock);
     return NULL;
 }
@@ -238,6 +238,7 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
     pthread_cond_init(&job->space, &monotonic);
     pthread_cond_init(&job->data, &monotonic);
     pthread_cond_init(&job->ended, &monotonic);
+    pthread_cond_init(&job->watched, &monotonic);
     pthread_condattr_destroy(&monotonic);
     job->started_ns = fdl_now_ns();
     rc = check_config(config, err);
@@ -282,17 +283,15 @@ bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records)
     struct timespec ts;
     bool done;
 
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    ts.tv_nsec += (timeout_ms % 1000) * 1000000L;
+    ts.tv_sec += timeout_ms / 1000 + ts.tv_nsec / 1000000000L;
+    ts.tv_nsec %= 1000000000L;
     pthread_mutex_lock(&job->lock);
-    for (int waited = 0; !job->finished && waited < timeout_ms; waited += 10) {
-        if (records > 0 && job->n_records >= records)
+    job->records_wanted = records;
+    while (!job->finished && !(records > 0 && job->n_records >= records))
+        if (pthread_cond_timedwait(&job->watched, &job->lock, &ts) != 0)
             break;
-        int slice = timeout_ms - waited < 10 ? timeout_ms - waited : 10;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        ts.tv_nsec += slice * 1000000L;
-        ts.tv_sec += ts.tv_nsec / 1000000000L;
-        ts.tv_nsec %= 1000000000L;
-        pthread_cond_timedwait(&job->ended, &job->lock, &ts);
-    }
     done = job->finished;
     pthread_mutex_unlock(&job->lock);
     return done;
@@ -408,6 +407,7 @@ void fdl_job_free(struct fdl_job *job)
     pthread_cond_destroy(&job->space);
     pthread_cond_destroy(&job->data);
     pthread_cond_destroy(&job->ended);
+    pthread_cond_destroy(&job->watched);
     pthread_mutex_destroy(&job->lock);
     free(job);
 }

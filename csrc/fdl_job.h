@@ -112,8 +112,8 @@ size_t fdl_job_block_for(uint64_t piece_length);
 int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
                   struct fdl_err *err);
 
-/* True when the job has ended, false after timeout_ms, or after about 10 ms where
- * `records` blocks wait to be drained. */
+/* True when the job has ended; false after timeout_ms, or where `records` (> 0) blocks
+ * wait to be drained. */
 bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records);
 
 void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out);

@@ -63,7 +63,8 @@ struct fdl_job {
     pthread_mutex_t lock;
     pthread_cond_t space; /* room in the window, a mirror is usable again */
     pthread_cond_t data;  /* a block became verified, or the end is known */
-    pthread_cond_t ended; /* for fdl_job_wait() and the monitor */
+    pthread_cond_t ended;   /* for the monitor: nothing is left to do, or all stops */
+    pthread_cond_t watched; /* for fdl_job_wait() */
     struct fdl_plan plan;
     struct fdl_pool *pool; /* OWNED */
     atomic_uint_fast64_t total;
@@ -93,7 +94,7 @@ struct fdl_job {
     int n_consumers;
 
     struct fdl_written *records; /* OWNED, grown on demand, drained by the caller */
-    size_t n_records, cap_records;
+    size_t n_records, cap_records, records_wanted;
 
     pthread_t monitor;
     bool monitor_started;

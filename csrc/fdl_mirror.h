@@ -38,6 +38,7 @@ struct fdl_mirror {
     int max_conns;
     enum fdl_addr_via via;
     enum fdl_addr_class from;
+    uint64_t expected; /* size that somebody else told, UINT64_MAX: nobody */
 
     /* learned, under lock */
     pthread_mutex_t lock;

@@ -31,15 +31,19 @@ static double best_rate(const struct fdl_job *job)
     return best;
 }
 
-/* Better first: not known to be slow, then by priority, then by what was measured (an
- * unmeasured one counts as good as the best: it has to be tried to be known). */
+/* Better first: not known to be slow; never tried, since only trying tells (one connection
+ * is enough for that); then by priority, then by what was measured. */
 static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, double best)
 {
     bool slow_a = a->lost_hedges > 0 || (a->rate > 0 && a->rate * SLOW_FACTOR < best);
     bool slow_b = b->lost_hedges > 0 || (b->rate > 0 && b->rate * SLOW_FACTOR < best);
 
+    bool new_a = a->rate <= 0 && a->active == 0, new_b = b->rate <= 0 && b->active == 0;
+
     if (slow_a != slow_b)
         return slow_b;
+    if (new_a != new_b)
+        return new_a;
     if (a->priority != b->priority)
         return a->priority < b->priority;
     if (a->active != b->active)

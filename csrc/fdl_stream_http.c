@@ -305,6 +305,8 @@ static long read_chunked(struct http_stream *s, unsigned char *buf, size_t len,
                          struct fdl_err *err)
 {
     for (;;) {
+        if (s->chunked.done)
+            return 0;
         if (s->pos == s->have) {
             s->pos = s->have = s->body_at;
             long n = fdl_conn_recv(s->conn, s->buf + s->have, CHUNKED_READ, err);
@@ -337,6 +339,15 @@ static long read_chunked(struct http_stream *s, unsigned char *buf, size_t len,
     }
 }
 
+/* Whether something follows a body that has no length of its own. */
+static bool surplus(struct http_stream *s)
+{
+    struct fdl_err ignored;
+    char byte;
+
+    return fill_raw(s, &byte, 1, &ignored) > 0;
+}
+
 static long http_read(struct fdl_stream *base, void *buf, size_t len, struct fdl_err *err)
 {
     struct http_stream *s = self_of(base);
@@ -352,6 +363,15 @@ static long http_read(struct fdl_stream *base, void *buf, size_t len, struct fdl
         if (n > 0 && base->end != UINT64_MAX && (uint64_t)n > base->end - base->off)
             n = fdl_fail(err, FDL_E_HTTP_PROTOCOL, base->off,
                          "the body is longer than its range");
+        else if (n > 0 && base->end - base->off == (uint64_t)n && !s->chunked.done) {
+            unsigned char more;
+            long rest = read_chunked(s, &more, 1, err); /* only the last chunk may follow */
+            if (rest > 0)
+                rest = fdl_fail(err, FDL_E_HTTP_PROTOCOL, base->end,
+                                "the body is longer than its range");
+            if (rest < 0)
+                n = rest;
+        }
     } else {
         if (s->left == 0) {
             n = 0;
@@ -375,7 +395,9 @@ static long http_read(struct fdl_stream *base, void *buf, size_t len, struct fdl
         if (s->md)
             EVP_DigestUpdate(s->md, buf, (size_t)n);
     }
-    bool over = n == 0 || (s->head.framing != FDL_HTTP_CHUNKED && s->left == 0);
+    bool over = n == 0 || (s->head.framing == FDL_HTTP_CHUNKED ? s->chunked.done : s->left == 0);
+    if (over && s->head.framing == FDL_HTTP_UNTIL_CLOSE && surplus(s))
+        return fdl_fail(err, FDL_E_SIZE, base->off, "the source is longer than expected");
     if (over) {
         int rc = body_finished(s, err);
         if (rc != FDL_OK)
@@ -551,6 +573,8 @@ static int judge_200(struct http_stream *s, uint64_t off, bool *again, struct fd
         return FDL_OK;
     }
     if (h->framing == FDL_HTTP_UNTIL_CLOSE) {
+        if (known == UINT64_MAX)
+            known = m->expected;
         if (known == UINT64_MAX)
             return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
                             "a body without length: its end cannot be told from a cut");

@@ -93,6 +93,7 @@ cdef extern from "fdl_mirror.h" nogil:
         fdl_addr_via via
         fdl_addr_class from_ "from"
         char *final_url
+        uint64_t expected
         bint pinned
         char *etag
         char *last_modified
@@ -152,6 +153,7 @@ cdef extern from "fdl_nbd.h" nogil:
     int fdl_nbd_pread(fdl_nbd *nbd, void *buf, size_t len, uint64_t off, fdl_err *err)
     int fdl_nbd_zero(fdl_nbd *nbd, uint64_t off, uint64_t len, uint64_t *commanded, fdl_err *err)
     int fdl_nbd_flush(fdl_nbd *nbd, fdl_err *err)
+    void fdl_nbd_hurry(fdl_nbd *nbd)
     void fdl_nbd_close(fdl_nbd *nbd)
 
 

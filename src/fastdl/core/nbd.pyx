@@ -69,6 +69,11 @@ cdef class Export:
             rc = cfdl.fdl_nbd_flush(nbd, &err)
         check(rc, &err)
 
+    def hurry(self):
+        # With the GIL held, so that close() in another thread comes before or after.
+        if self._ptr is not NULL:
+            cfdl.fdl_nbd_hurry(self._ptr)
+
     def close(self):
         cdef cfdl.fdl_nbd *nbd = self._ptr
         self._ptr = NULL

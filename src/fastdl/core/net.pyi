@@ -81,6 +81,10 @@ class Mirror:
         """Exit code of its last error, 0 for none."""
 
     def limit(self, max_connections: int) -> None: ...
+    def expect(self, size: int) -> None:
+        """The size that a metalink or the caller tells."""
+
+    def note_error(self) -> None: ...
     def strike(self, reason: str) -> None:
         """Leave it out of the next job."""
 

@@ -140,6 +140,12 @@ cdef class Mirror:
     def limit(self, int max_connections):
         self._ptr.max_conns = self._ptr.cap = max(1, max_connections)
 
+    def expect(self, uint64_t size):
+        self._ptr.expected = size
+
+    def note_error(self):
+        self._ptr.errors += 1
+
     def strike(self, str reason):
         """Leave it out of the next job."""
         self._ptr.state = cfdl.FDL_MIRROR_STRUCK

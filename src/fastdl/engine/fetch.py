@@ -86,7 +86,8 @@ def fetch_job(
     )
     keep = sink.resumable
     try:
-        result = _try_until_done(sources, sink, options, progress, cancel, started)
+        with cancel.stops(sink.hurry):
+            result = _try_until_done(sources, sink, options, progress, cancel, started)
     except BaseException as exc:
         keep = _worth_keeping(exc, keep) and options.resume
         with contextlib.suppress(FastdlError):
@@ -267,7 +268,7 @@ def _next_alone(state: _Attempts, resolved: Resolved) -> list[str]:
     gave = [
         url.display()
         for url, mirror in zip(resolved.urls, resolved.mirrors, strict=True)
-        if mirror.bytes > 0
+        if mirror.bytes > 0 and mirror.state == "ok"
     ]
     if state.alone is None:
         if len(gave) < 2:  # noqa: PLR2004 - a single mirror needs no second look
@@ -324,6 +325,9 @@ def _attempt(
         sink.publish(target_size)
         published = True
     except BaseException as exc:
+        name_origin(exc, resolved)
+        if isinstance(exc, IntegrityError):
+            resolved.failed_verification = True
         exc.attempted = True  # type: ignore[attr-defined]
         exc.journaled = checkpoint.writer is not None  # type: ignore[attr-defined]
         raise
@@ -334,6 +338,17 @@ def _attempt(
             warnings.append(checkpoint.warning)
     warnings.extend(landing.warnings)
     return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
+
+
+def name_origin(exc: BaseException, resolved: Resolved) -> None:
+    """Put the mirror that *exc* is about into it, for whoever has to call somebody."""
+    if not isinstance(exc, FastdlError) or exc.origin is not None:
+        return
+    index = getattr(exc, "mirror_index", None)
+    if index is None and len(resolved.urls) == 1 and exc.exit_code < 20:  # noqa: PLR2004
+        index = 0
+    if index is not None:
+        exc.origin = resolved.urls[index].display()
 
 
 def zero_rest(sink: Sink, image_size: int) -> None:

@@ -16,7 +16,7 @@ from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Checkpoint, Outcome, run_job, start_job
-from fastdl.errors import FastdlError, FormatError, LimitError, UsageError
+from fastdl.errors import Cancelled, FastdlError, FormatError, LimitError, UsageError
 from fastdl.model.image import (
     ARCHIVES,
     COMPRESSED,
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from fastdl.core.lander import StreamLander
 
 FORMATS = ("auto", *(str(f) for f in Format))
+READ_ON_BYTES = 256 << 10
+PEEK_MAX = 1 << 20
+"""A bzip2 block of 900 kB, compressed as badly as can be, shows its first byte at its end."""
 NEEDS_STAGING = "the image's tables come too late to land it while it arrives"
 
 
@@ -237,17 +240,44 @@ def inner_format(resolved: Resolved, fmt: Format) -> Format:
     return detect(_peek_head(resolved, fmt), None, None)
 
 
+def read_on(resolved: Resolved, upto: int) -> bool:
+    """Lengthen the head from the open answer to *upto* bytes; False where it gives no more.
+
+    An answer that breaks off is dropped: the transfer opens its own.
+    """
+    stream = resolved.stream
+    parts, have = [resolved.head], len(resolved.head)
+    try:
+        while stream is not None and have < upto:
+            data = stream.read(min(READ_ON_BYTES, upto - have)) if stream.offset == have else b""
+            if not data:
+                break
+            parts.append(data)
+            have += len(data)
+    except Cancelled:
+        raise
+    except FastdlError:
+        resolved.close()
+    resolved.head = b"".join(parts)
+    return have >= upto
+
+
 def _peek_head(resolved: Resolved, fmt: Format) -> bytes:
-    """The first decoded bytes, as far as the fetched head reaches."""
+    """The first decoded bytes: a decoder may want a whole block of input before any output."""
     from fastdl.core.image import Inflate  # noqa: PLC0415
 
     decoder = Inflate(str(fmt))
     out, offset = b"", 0
-    while len(out) < HEAD_BYTES and offset < len(resolved.head):
+    while len(out) < HEAD_BYTES:
         used, more = decoder.feed(resolved.head[offset:], HEAD_BYTES - len(out))
         offset += used
         out += more
-        if not used and not more:
+        if used or more:
+            continue
+        if out or len(resolved.head) >= PEEK_MAX:
+            break
+        before = len(resolved.head)
+        if not read_on(resolved, min(2 * before, PEEK_MAX)) and len(resolved.head) == before:
             break
     return out
 

@@ -7,16 +7,15 @@ digest of the whole file still covers them.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from dataclasses import dataclass, field
-from typing import Any
-
 from fastdl.core.image import Qcow2
 from fastdl.core.net import Stream
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing import Landing, NeedsStaging, qcow2_header
+from fastdl.engine.landing import Landing, NeedsStaging, qcow2_header, read_on
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Checkpoint, Outcome, run_job, start_job
@@ -104,10 +103,12 @@ def plan_qcow2(
         known.append((0, resolved.head, resolved.first))
         image.feed(0, resolved.head)
     if not image.ready:
+        _read_tables_ahead(resolved, image, known)
+    if not image.ready:
         if resolved.mirrors[resolved.first].ranges or resolved.size is None:
             _fetch_tables(resolved, image, known, options, cancel)
         if not image.ready:
-            _read_tables_in_order(resolved, image, known)
+            _read_tables_in_order(resolved, image, known, options, cancel)
     info = image.info()
     return Qcow2Landing(
         options=options,
@@ -274,24 +275,50 @@ def _read_exactly(stream: Stream, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _read_tables_in_order(resolved: Resolved, image: Qcow2, known: list[Known]) -> None:
+def _read_tables_ahead(resolved: Resolved, image: Qcow2, known: list[Known]) -> None:
+    """Tables within the open answer to the first range cost no request of their own."""
+    while not image.ready and resolved.stream is not None and (need := image.need()):
+        end, stop = need[0] + need[1], resolved.stream.end
+        if resolved.stream.whole or stop is None or end > stop:
+            return
+        if not read_on(resolved, end):
+            return
+        image.feed(0, resolved.head)
+        known[:] = [(0, resolved.head, resolved.first)]
+
+
+def _read_tables_in_order(
+    resolved: Resolved, image: Qcow2, known: list[Known], options: FetchOptions, cancel: Cancel
+) -> None:
     """A server without ranges: read on until the tables are complete, but not for ever."""
-    stream: Any = resolved.stream
-    head = bytearray(resolved.head)
+    retries = options.retry
     while not image.ready:
-        if stream is None or len(head) >= IN_ORDER_MAX:
+        need = image.need()
+        end = need[0] + need[1] if need else len(resolved.head) + READ_BYTES
+        if resolved.size is not None:
+            end = min(end, resolved.size)
+        if end > IN_ORDER_MAX:
             raise NeedsStaging(
                 "the server gives no ranges and the image's tables come after its data",
                 fmt=Format.QCOW2,
             )
-        data = stream.read(READ_BYTES)
-        if not data:
-            if resolved.size is not None and len(head) < resolved.size:
-                stream.begin(len(head), resolved.size - len(head))
-                continue
+        if read_on(resolved, end):
+            image.feed(0, resolved.head)
+            continue
+        cancel.check()
+        if resolved.stream is not None and resolved.size is None:
             raise FormatError("the source ends inside its tables", phase="decode")
-        head += data
-        if (wanted := image.need()) is not None and wanted[0] < len(head):
-            image.feed(0, bytes(head))
-    resolved.head = bytes(head)
+        if retries == 0:
+            raise NetError("the answer breaks off inside the image's tables", phase="decode")
+        retries -= 1
+        _open_again(resolved, cancel)
     known[:] = [(0, resolved.head, resolved.first)]
+
+
+def _open_again(resolved: Resolved, cancel: Cancel) -> None:
+    """A new answer that goes on where the head ends; a failure shows when it is read."""
+    resolved.close()
+    resolved.stream = Stream(resolved.net, resolved.mirrors[resolved.first], cancel.wake)
+    with contextlib.suppress(FastdlError):
+        rest = None if resolved.size is None else resolved.size - len(resolved.head)
+        resolved.stream.begin(len(resolved.head), rest)

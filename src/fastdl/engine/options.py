@@ -12,7 +12,7 @@ from fastdl.errors import UsageError
 from fastdl.model.digest import Digest, parse_checksum
 
 MiB = 1 << 20
-MIN_WINDOW = 16 * MiB
+MIN_WINDOW = 8 * MiB
 MAX_CONNECTIONS = 64
 
 
@@ -106,7 +106,7 @@ class FetchOptions:
         ]
         for name, value, low, high in ranges:
             if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}")
+                raise UsageError(f"{name} must lie between {_shown(low)} and {_shown(high)}")
         if self.limit_rate is not None and self.limit_rate < 1:
             raise UsageError("limit_rate must be at least 1 byte/s")
         if self.policy not in ("user", "strict"):
@@ -117,6 +117,10 @@ class FetchOptions:
             raise UsageError("a key needs its certificate (cert)")
         for header, text in self.headers:
             check_header(header, text)
+
+
+def _shown(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def check_header(name: str, value: str) -> None:

@@ -274,6 +274,7 @@ def _open(
             again = isinstance(exc, NetError) or (
                 isinstance(exc, HttpStatusError) and exc.retryable
             )
+            mirror.note_error()
             cancel.check()
             if last or not again or (after or 0) > RETRY_AFTER_MAX_S:
                 stream.close()
@@ -302,6 +303,9 @@ def _read_head(stream: Stream) -> bytes:
 
 def _open_first(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
     """Open the best mirror; the next one is asked too where the first is slow to answer."""
+    if out.size is not None:
+        for mirror in out.mirrors:
+            mirror.expect(out.size)
     order = sorted(
         (i for i in range(len(out.mirrors)) if out.mirrors[i].state == "ok"),
         key=lambda i: out.mirrors[i].priority,
@@ -312,7 +316,7 @@ def _open_first(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
         out.stream, out.head = _open(
             out.net, out.mirrors[order[0]], out.urls[order[0]], options, cancel
         )
-        _use(out, order[0])
+        _use(out, order[0], options, cancel)
         return
     from fastdl.engine.race import first_answer  # noqa: PLC0415 - threads only where needed
 
@@ -324,18 +328,27 @@ def _open_first(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
         if not exc.retryable:
             out.mirrors[other].strike(exc.message)
         out.warnings.append(f"{out.urls[other].display()}: {exc.message}")
-    _use(out, index)
+    _use(out, index, options, cancel)
 
 
-def _use(out: Resolved, index: int) -> None:
+def _use(out: Resolved, index: int, options: FetchOptions, cancel: Cancel) -> None:
+    """Take the answer of a mirror; one whose size is wrong is struck off and the next asked."""
     out.first = index
     assert out.stream is not None
     total = out.mirrors[index].total
     if total is not None and out.size is not None and total != out.size:
-        raise SizeError(
+        wrong = SizeError(
             f"{out.urls[index].display()} has {total} bytes, the metalink says {out.size}",
             phase="resolve",
         )
+        out.close()
+        out.mirrors[index].note_error()
+        out.mirrors[index].strike("its file has another size")
+        if all(mirror.state != "ok" for mirror in out.mirrors):
+            raise wrong
+        out.warnings.append(wrong.message)
+        _open_first(out, options, cancel)
+        return
     if out.size is None:
         out.size = total
     _, headers = out.stream.head()

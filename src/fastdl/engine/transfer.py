@@ -17,14 +17,13 @@ from fastdl.core.job import Job, block_for
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine import journal as jr
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.options import FetchOptions, MiB, Progress, ProgressCallback
+from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.errors import Cancelled, FastdlError, JournalError
 from fastdl.sinks.base import Sink
 
 PROGRESS_S = 0.1
-CHECKPOINT_S = 0.5
-CHECKPOINT_BLOCKS = 16
+CHECKPOINT_BLOCKS = 4
 """A checkpoint costs a flush; a kill costs what came since the last one."""
 
 
@@ -175,7 +174,7 @@ def open_core_sink(sink: Sink, size: int | None, *, hold: int | None = None) -> 
     """The C half of *sink*, for an image of *size* bytes."""
     make = getattr(sink, "core_sink", None)
     if make is not None:
-        made: CoreSink = make(size)
+        made: CoreSink = make(size, hold=sink.hold if hold is None else hold)
         return made
     return CoreSink(
         sink.fd,
@@ -230,15 +229,12 @@ def run_job(
     """Watch *job* to its end. What was written before a failure is recorded for a resume."""
     meter = _Meter(progress)
     recording = checkpoint.writer is not None
-    last = time.monotonic()
     try:
         with cancel.stops(job.cancel):
             while not job.wait(100, CHECKPOINT_BLOCKS if recording else 0):
                 meter.show(job.status())
-                now = time.monotonic()
                 if recording:
                     checkpoint.take(job, core_sink)
-                    last = now
             meter.show(job.status(), "flush", force=True)
             total, digests = job.finish()
     except KeyboardInterrupt:
@@ -285,8 +281,9 @@ def start_job(
         sink=core_sink,
         total=resolved.size,
         block=block,
-        window=max(options.window, 16 * MiB),
-        max_connections=options.max_connections,
+        window=options.window,
+        # A small window cannot feed many connections: each holds a block of its own.
+        max_connections=max(1, min(options.max_connections, options.window // block - 6)),
         limit_rate=options.limit_rate or 0,
         retry=options.retry,
         provable=resolved.provable,
