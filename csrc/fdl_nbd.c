@@ -49,21 +49,50 @@ struct fdl_nbd {
 
 /* ---- connections ------------------------------------------------------------- */
 
-/* Waits for a new handle to become ready. *reached: a server answered. */
-static int wait_ready(struct nbd_handle *h, bool *reached)
-{
-    uint64_t start = fdl_now_ns();
+/* The server's word on whether it offers the export. */
+struct choice {
+    bool answered;
+    int os_errno;
+};
 
-    *reached = false;
+static int on_choice(void *arg, int *error)
+{
+    struct choice *choice = arg;
+
+    choice->answered = true;
+    choice->os_errno = *error;
+    return 1; /* nothing is kept for a later look */
+}
+
+static int nbd_errno_or(int otherwise)
+{
+    return nbd_get_errno() ? nbd_get_errno() : otherwise;
+}
+
+/* Drives a new handle until it can serve. Returns 0 or a positive errno.
+ * choice: outlives the handle, where the answer comes late. */
+static int wait_ready(struct nbd_handle *h, struct choice *choice)
+{
+    const nbd_completion_callback callback = {.callback = on_choice,
+                                              .user_data = choice};
+    uint64_t start = fdl_now_ns();
+    bool asked = false;
+
     while (nbd_aio_is_ready(h) != 1) {
-        if (nbd_aio_is_negotiating(h) == 1)
-            *reached = true;
         if (nbd_aio_is_dead(h) == 1 || nbd_aio_is_closed(h) == 1)
-            return nbd_get_errno() ? nbd_get_errno() : ENOTCONN;
+            return nbd_errno_or(ENOTCONN);
+        if (choice->answered && choice->os_errno)
+            return choice->os_errno;
+        if (!asked && nbd_aio_is_negotiating(h) == 1) {
+            asked = true;
+            if (nbd_aio_opt_go(h, callback) < 0)
+                return nbd_errno_or(ENOTCONN);
+            continue;
+        }
         if (fdl_now_ns() - start > CONNECT_LIMIT_MS * UINT64_C(1000000))
             return ETIMEDOUT;
         if (nbd_poll(h, WAIT_SLICE_MS) < 0)
-            return nbd_get_errno() ? nbd_get_errno() : ENOTCONN;
+            return nbd_errno_or(ENOTCONN);
     }
     return 0;
 }
@@ -71,33 +100,33 @@ static int wait_ready(struct nbd_handle *h, bool *reached)
 static int connect_handle(struct nbd_handle **out, const char *uri, struct fdl_err *err)
 {
     struct nbd_handle *h = nbd_create();
-    bool reached = false;
+    struct choice choice = {.answered = false};
     int os_errno;
 
     if (!h)
         return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a connection");
     if (nbd_set_uri_allow_transports(h, LIBNBD_ALLOW_TRANSPORT_TCP |
                                             LIBNBD_ALLOW_TRANSPORT_UNIX) < 0 ||
-        nbd_set_pread_initialize(h, false) < 0) {
+        nbd_set_pread_initialize(h, false) < 0 || nbd_set_opt_mode(h, true) < 0) {
         nbd_close(h);
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libnbd lacks an option");
     }
     if (nbd_aio_connect_uri(h, uri) < 0)
-        os_errno = nbd_get_errno() ? nbd_get_errno() : EIO;
+        os_errno = nbd_errno_or(EIO);
     else
-        os_errno = wait_ready(h, &reached);
+        os_errno = wait_ready(h, &choice);
     if (os_errno == 0) {
         *out = h;
         return FDL_OK;
     }
     nbd_close(h);
-    if (reached && os_errno == ENOENT)
+    if (choice.answered && os_errno == ENOENT)
         return fdl_fail(err, FDL_E_SINK_REFUSED, FDL_NO_OFFSET,
                         "the NBD server has no such export");
-    if (reached && os_errno != ETIMEDOUT)
+    if (choice.answered)
         return fdl_fail_os(err, FDL_E_SINK_REFUSED, os_errno, FDL_NO_OFFSET,
                            "the NBD server refused the session");
-    if (!reached && (os_errno == EINVAL || os_errno == EPERM || os_errno == ENOTSUP))
+    if (os_errno == EINVAL || os_errno == EPERM || os_errno == ENOTSUP)
         return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
                         "the NBD URI is malformed, or asks for what libnbd cannot do");
     return fdl_fail_os(err, FDL_E_SINK_IO, os_errno, FDL_NO_OFFSET,
@@ -269,7 +298,7 @@ static int wait_answer(const struct fdl_nbd *nbd, struct nbd_handle *h, enum ver
             return 0;
         if (done < 0) {
             *lost = nbd_aio_is_dead(h) == 1 || nbd_aio_is_closed(h) == 1;
-            return nbd_get_errno() ? nbd_get_errno() : EIO;
+            return nbd_errno_or(EIO);
         }
         uint64_t limit_ms = (uint64_t)atomic_load(&nbd->limit_ms);
         if (verb == VERB_FLUSH && !atomic_load(&nbd->hurried))
@@ -283,7 +312,7 @@ static int wait_answer(const struct fdl_nbd *nbd, struct nbd_handle *h, enum ver
         if (nbd_poll(h, slice < WAIT_SLICE_MS ? (int)slice : WAIT_SLICE_MS) < 0 &&
             (nbd_aio_is_dead(h) == 1 || nbd_aio_is_closed(h) == 1)) {
             *lost = true;
-            return nbd_get_errno() ? nbd_get_errno() : ENOTCONN;
+            return nbd_errno_or(ENOTCONN);
         }
     }
 }
@@ -302,7 +331,7 @@ static int request(struct fdl_nbd *nbd, enum verb verb, void *in, const void *ou
     }
     int64_t cookie = send_request(c->handle, verb, in, out, len, off);
     if (cookie < 0) {
-        os_errno = nbd_get_errno() ? nbd_get_errno() : EIO;
+        os_errno = nbd_errno_or(EIO);
         lost = nbd_aio_is_dead(c->handle) == 1 || nbd_aio_is_closed(c->handle) == 1;
     } else {
         os_errno = wait_answer(nbd, c->handle, verb, cookie, &lost);

@@ -285,12 +285,6 @@ int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err)
     return rc;
 }
 
-void fdl_sink_stop(struct fdl_sink *sink)
-{
-    if (sink->ops->stop)
-        sink->ops->stop(sink);
-}
-
 void fdl_sink_keep_log(struct fdl_sink *sink)
 {
     atomic_store(&sink->log.on, true);

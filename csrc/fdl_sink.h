@@ -66,10 +66,6 @@ int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err);
  * The caller has proof of digest, size and format. */
 int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err);
 
-/* From any thread: the job is to end now. Calls that wait for somebody else (a server)
- * fail soon; what is on the target's own machine goes on as ever. */
-void fdl_sink_stop(struct fdl_sink *sink);
-
 /* What landed on the target itself (held-back bytes when they are released). */
 struct fdl_sink_record {
     uint64_t off, len;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fdl_sink_nbd.c - an NBD export as a target: the road to whatever qemu or nbdkit
  * writes. */
-#include <errno.h>
 #include <stdlib.h>
 
 #include "fdl_nbd.h"
@@ -44,11 +43,6 @@ static int nbd_sink_flush(struct fdl_sink *sink, struct fdl_err *err)
     return fdl_nbd_flush(nbd_of(sink), err);
 }
 
-static void nbd_sink_stop(struct fdl_sink *sink)
-{
-    fdl_nbd_hurry(nbd_of(sink));
-}
-
 static void nbd_sink_free(struct fdl_sink *sink)
 {
     free(sink);
@@ -58,7 +52,6 @@ static const struct fdl_sink_ops nbd_ops = {
     .pwrite = nbd_sink_pwrite,
     .zero = nbd_sink_zero,
     .flush = nbd_sink_flush,
-    .stop = nbd_sink_stop,
     .free = nbd_sink_free,
 };
 

@@ -31,8 +31,6 @@ struct fdl_sink_ops {
     int (*zero)(struct fdl_sink *sink, uint64_t off, uint64_t len, struct fdl_err *err);
     /* Everything that pwrite and zero returned from is durable. */
     int (*flush)(struct fdl_sink *sink, struct fdl_err *err);
-    /* From any thread: calls that wait for somebody else are to fail soon. May be NULL. */
-    void (*stop)(struct fdl_sink *sink);
     /* Frees the backend's struct; the base has been taken down before. */
     void (*free)(struct fdl_sink *sink);
 };

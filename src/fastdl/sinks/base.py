@@ -85,6 +85,9 @@ class Sink(Protocol):
         Without effect after ``publish``. Raises SinkIOError.
         """
 
+    def hurry(self) -> None:
+        """From any thread: the job is to end now, so no longer wait for a server's answers."""
+
     def close(self) -> None:
         """Release descriptors and locks."""
 

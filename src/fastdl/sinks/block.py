@@ -97,6 +97,9 @@ class BlockSink:
         self._zero(0, min(HOLD_BYTES, self.size))
         self._zero(max(0, end - HOLD_BYTES), end)
 
+    def hurry(self) -> None:
+        """No other machine is waited for here."""
+
     def close(self) -> None:
         """Close both descriptors; closing the first drops the claim."""
         for fd in {self.fd, self.buffered_fd} - {-1}:

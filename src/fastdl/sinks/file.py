@@ -129,6 +129,9 @@ class FileSink:
         except OSError as error:
             raise sink_error(error, f"{self.path}: removing the part file") from None
 
+    def hurry(self) -> None:
+        """No other machine is waited for here."""
+
     def close(self) -> None:
         """Close all descriptors; closing the part file drops its lock."""
         for fd in {self.fd, self.buffered_fd, self._folder} - {-1}:

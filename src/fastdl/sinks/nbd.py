@@ -76,9 +76,9 @@ class NbdSink:
         start = max(end_of_image, self.size - HOLD_BYTES)
         self._zero(self._opened(), start, self.size)
 
-    def core_sink(self, size: int | None) -> CoreSink:
+    def core_sink(self, size: int | None, *, hold: int) -> CoreSink:
         """The C sink for an image of *size* bytes, over the connections of this one."""
-        return CoreSink.nbd(self._opened(), size=size, hold=self.hold)
+        return CoreSink.nbd(self._opened(), size=size, hold=hold)
 
     def publish(self, size: int) -> None:
         """The C sink wrote and flushed the held-back places; nothing else makes it valid."""
@@ -94,6 +94,12 @@ class NbdSink:
             self.close()
             self._export = self._connect(1)
             self._zero_ends(self._export)
+
+    def hurry(self) -> None:
+        """Requests under way and later ones get two seconds each."""
+        export = self._export
+        if export is not None:
+            export.hurry()
 
     def close(self) -> None:
         """Close the connections."""

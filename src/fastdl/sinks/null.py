@@ -37,5 +37,8 @@ class NullSink:
     def abort(self, *, keep: bool) -> None:
         """Nothing to undo."""
 
+    def hurry(self) -> None:
+        """No other machine is waited for here."""
+
     def close(self) -> None:
         """Nothing to close."""
