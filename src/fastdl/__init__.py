@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from fastdl.engine.result import Probe, Result
 
 __version__ = "0.1.0"
-__all__ = ["Cancel", "Probe", "Progress", "Result", "__version__", "fetch", "fetch_sync",
-           "probe_sync"]
+__all__ = [
+    "Cancel",
+    "Probe",
+    "Progress",
+    "Result",
+    "__version__",
+    "fetch",
+    "fetch_sync",
+    "probe_sync",
+]
 
 _HOMES = {
     "fetch": "fastdl.engine.api",

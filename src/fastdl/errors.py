@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 class FastdlError(Exception):
     """Base of all errors below. ``str()`` is one sentence that an operator can act on.
 
-    ``phase``   where on the path of a byte it happened (resolve, plan, fetch, verify, decode, land, publish…)
+    ``phase``   where on the path of a byte it happened (resolve, fetch, decode, land…)
     ``origin``  the mirror or host concerned, without userinfo and query values
     ``offset``  the byte offset in the source or the target, where one is known
     ``retryable`` whether the same command can succeed later without anyone changing anything

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Owners of one ``fdl_lander``: qcow2 and compressed sources, decoded while they arrive."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libcpp cimport bool
 
 from fastdl.core cimport cfdl, cfdl_image

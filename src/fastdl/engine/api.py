@@ -73,7 +73,12 @@ async def fetch(
 
     work = asyncio.ensure_future(
         asyncio.to_thread(
-            fetch_sync, sources, target, checksum=checksum, progress=report, cancel=cancel,
+            fetch_sync,
+            sources,
+            target,
+            checksum=checksum,
+            progress=report,
+            cancel=cancel,
             **options,
         )
     )

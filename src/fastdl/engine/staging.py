@@ -104,7 +104,19 @@ def convert(source: Path, target: Path, fmt: Format, cancel: Cancel) -> None:
         raise UsageError(f"converting {fmt} needs qemu-img (Debian: qemu-utils)")
     name = {"vhd": "vpc"}.get(str(fmt), str(fmt))
     # No shell; "./" and "--" keep a path from being read as an option or a protocol.
-    command = [tool, "convert", "-f", name, "-O", "raw", "-S", "64k", "--", str(source), str(target)]
+    command = [
+        tool,
+        "convert",
+        "-f",
+        name,
+        "-O",
+        "raw",
+        "-S",
+        "64k",
+        "--",
+        str(source),
+        str(target),
+    ]
     unshare = shutil.which("unshare")
     if unshare and os.geteuid() == 0:
         command = [unshare, "--net", "--", *command]
@@ -114,7 +126,7 @@ def convert(source: Path, target: Path, fmt: Format, cancel: Cancel) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (CONVERT_MEMORY, CONVERT_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+    process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
