@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
 import signal
 import subprocess
 import sys
@@ -399,6 +402,49 @@ def test_a_crash_between_publish_and_marker_costs_no_second_download(
         assert fields["templateSize"] == len(RAW)
         assert (origin.sent, len(origin.requests)) == (sent, before)
         assert json.loads(marker.read_text())["digests"]["sha-256"] == _sha256(RAW)
+
+
+@pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("kind", ["RAW", "QCOW2"])
+def test_a_compressed_template_is_unpacked_into_the_pool(
+    host: Host, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    """As CloudStack does; the checksum is of what was downloaded, the size of the disk."""
+    if kind == "RAW":
+        content, size = RAW + bytes(1 << 20), len(RAW) + (1 << 20)
+    else:
+        recipe = images.Recipe(size=16 * images.MIB)
+        content, size = images.build(tmp_path / "x", recipe).read_bytes(), 16 * images.MIB
+    packed = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[suffix](content)
+    path = f"/x.{kind.lower()}.{suffix}"
+    with FaultOrigin({path: Resource.of(packed)}) as origin:
+        checksum = "{SHA-256}" + _sha256(packed)
+        _, fields, _ = host.exec(host.download(origin.url(path), format=kind, checksum=checksum))
+        assert fields["result"], fields
+        assert fields["templateSize"] == size
+        assert (host.pool / fields["installPath"]).read_bytes() == content
+        assert {p.name for p in host.pool.iterdir()} == {fields["installPath"], ".fastdl"}
+
+
+@pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)
+def test_a_compressed_image_is_judged_like_any_other(host: Host, tmp_path: Path) -> None:
+    """A layer of gzip hides neither a backing file nor another format than was declared."""
+    image = tmp_path / "x.qcow2"
+    images.run(
+        *("qemu-img", "create", "-q", "-f", "qcow2", "-u", "-F", "raw"),
+        *("-b", "/etc/passwd", image, "4M"),
+    )
+    resources = {
+        "/unsafe.gz": Resource.of(gzip.compress(image.read_bytes())),
+        "/raw.gz": Resource.of(gzip.compress(RAW)),
+    }
+    with FaultOrigin(resources) as origin:
+        for path, codes in (("/unsafe.gz", {24}), ("/raw.gz", {23, 24})):
+            _, fields, code = host.exec(host.download(origin.url(path), format="QCOW2"))
+            assert not fields["result"]
+            assert code in codes, fields
+            assert host.files() == []
 
 
 def test_a_strangers_file_is_neither_replaced_nor_adopted(host: Host, origin: FaultOrigin) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +286,28 @@ def test_a_qcow2_becomes_a_partition_that_a_guest_could_boot(
     volume = disk_pool.storageVolLookupByName(fields["installPath"])
     with open(volume.path(), "rb") as device, open(tmp_path / "expected.raw", "rb") as expected:
         assert device.read(16 * MIB) == expected.read()
+
+
+def test_a_compressed_raw_image_gets_a_volume_of_the_disks_size(
+    disk_pool: Any, tmp_path: Path
+) -> None:
+    """The size of the download says nothing: without the disk's there is no volume."""
+    content = pseudo_random(1, MIB) + bytes(9 * MIB)
+    pool = _find(disk_pool, tmp_path)
+    with FaultOrigin({"/x.raw.gz": Resource.of(gzip.compress(content))}) as origin:
+        wanted = Wanted(
+            volume=VOLUME,
+            sources=(origin.url("/x.raw.gz"),),
+            options={"policy": "strict", "allowed_cidrs": ["127.0.0.0/8"]},
+            state=tmp_path / "engine",
+        )
+        with pytest.raises(SinkRefusedError, match="how large"):
+            asyncio.run(bring(pool, wanted))
+        done = asyncio.run(bring(pool, replace(wanted, expected_size=10 * MIB)))
+    assert done.virtual_size == 10 * MIB
+    volume = disk_pool.storageVolLookupByName(done.install_path)
+    with open(volume.path(), "rb") as device:
+        assert device.read(10 * MIB) == content
 
 
 @pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)

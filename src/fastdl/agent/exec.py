@@ -138,6 +138,7 @@ async def _download(
             sources=(command.url,),
             checksum=command.checksum,
             options=options,
+            expected_size=command.template_size or None,
             deadline=command.wait or None,
             patience=command.wait or _PATIENCE,
             state=state,

@@ -26,6 +26,7 @@ from fastdl.agent.pools import Image, Marker, Placement, Pool, Volume
 from fastdl.agent.work import ProgressCallback, Work
 from fastdl.errors import LimitError, SinkBusyError, SinkRefusedError, TrustError
 from fastdl.model.digest import Digest, parse_checksum
+from fastdl.model.image import COMPRESSED
 from fastdl.wire.messages import DownloadDone, MirrorReport, Validators
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Wanted:
     """What shall be in the pool. *options*: fields of ``FetchOptions`` as JSON has them.
 
     *fence* orders competing claims on a shared pool; 0 makes none. *deadline*: seconds.
+    *expected_size*: the disk's, as the command has it, for sources that do not tell.
     *patience*: seconds to wait while another job writes the volume, and then find it there.
     """
 
@@ -61,6 +63,7 @@ class Wanted:
     checksum: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     max_virtual_size: int | None = None
+    expected_size: int | None = None
     fence: int = 0
     deadline: float | None = None
     patience: float = 0.0
@@ -86,19 +89,12 @@ async def bring(
             return _done(marker, pool.published(volume), fetched=0, already=True)
         begun = time.monotonic()
         probe = await _probe(wanted, runner)
-        image = _image(probe, wanted.max_virtual_size)
+        image = _image(probe, wanted)
         async with _threaded(pool.place(volume, image)) as placement:
             await asyncio.to_thread(_intend, pool, volume, placement)
             result = await _trusting(
                 runner(
-                    Work(
-                        action="fetch",
-                        sources=wanted.sources,
-                        target=placement.target,
-                        checksum=wanted.checksum,
-                        options=_options(wanted, placement),
-                        writable=(*placement.writable, *_made(wanted.state)),
-                    ),
+                    _fetching(wanted, placement, image),
                     progress=progress,
                     deadline=_left(wanted.deadline, begun),
                 )
@@ -182,25 +178,41 @@ async def _locked(pool: Pool, wanted: Wanted) -> AsyncIterator[None]:
         lock.__exit__(None, None, None)
 
 
-def _image(plain: Mapping[str, Any], limit: int | None) -> Image:
+def _image(plain: Mapping[str, Any], wanted: Wanted) -> Image:
     image = Image(
         source_size=plain.get("size"),
-        virtual_size=plain.get("virtual_size"),
+        virtual_size=plain.get("virtual_size") or wanted.expected_size,
         format=plain.get("format") or "",
     )
+    limit = wanted.max_virtual_size
     if limit is not None and image.virtual_size is not None and image.virtual_size > limit:
         raise LimitError(f"the disk has {image.virtual_size} bytes, at most {limit} are allowed")
     return image
 
 
-def _options(wanted: Wanted, placement: Placement) -> dict[str, Any]:
-    return {
-        **wanted.options,
-        "target_format": placement.target_format,
-        "max_virtual_size": wanted.max_virtual_size,
-        "beneath": str(placement.beneath) if placement.beneath else None,
-        "state_dir": str(wanted.state) if wanted.state else None,
-    }
+def _fetching(wanted: Wanted, placement: Placement, image: Image) -> Work:
+    """The work that lands *image*; compressed ones are unpacked, as CloudStack's agent does."""
+    action, target_format = "fetch", placement.target_format
+    inner, _, outer = image.format.rpartition(".")
+    if target_format == "same" and outer in COMPRESSED and not wanted.volume.iso:
+        if inner == "raw" and wanted.options.get("source_format", "auto") in {"auto", "raw"}:
+            target_format = "raw"
+        else:
+            action = "unpack"
+    return Work(
+        action=action,
+        sources=wanted.sources,
+        target=placement.target,
+        checksum=wanted.checksum,
+        options={
+            **wanted.options,
+            "target_format": target_format,
+            "max_virtual_size": wanted.max_virtual_size,
+            "beneath": str(placement.beneath) if placement.beneath else None,
+            "state_dir": str(wanted.state) if wanted.state else None,
+        },
+        writable=(*placement.writable, *_made(wanted.state)),
+    )
 
 
 def _made(folder: Path | None) -> tuple[Path, ...]:

@@ -31,7 +31,11 @@ _CANCEL_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a worker shall do. *options*: fields of ``FetchOptions``, as JSON has them."""
+    """What a worker shall do. *options*: fields of ``FetchOptions``, as JSON has them.
+
+    *action*: ``fetch``; ``unpack``, which takes one layer of compression off and keeps the
+    image's own format; or ``probe``.
+    """
 
     action: str
     sources: tuple[str, ...] = field(repr=False)

@@ -11,16 +11,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdl.agent.confine import confine, die_with_parent
+from fastdl.agent.pools.marker import staging_path
 from fastdl.errors import FastdlError, InternalError
+
+if TYPE_CHECKING:
+    from fastdl.engine.result import Result
+
+
+_LANDING = ("source_format", "target_format", "max_virtual_size", "beneath", "overwrite")
+"""The options that concern the unpacked image rather than its transfer."""
 
 
 def main() -> int:
@@ -55,15 +65,44 @@ def _perform(job: dict[str, Any]) -> dict[str, Any]:
     if job["action"] == "probe":
         found: dict[str, Any] = fastdl.probe_sync(job["sources"], **options).to_dict()
         return found
-    result: dict[str, Any] = fastdl.fetch_sync(
-        job["sources"],
-        job["target"],
-        checksum=job["checksum"],
+    run = partial(
+        fastdl.fetch_sync,
         progress=lambda progress: _say({"progress": asdict(progress)}),
         cancel=cancel,
-        **options,
+    )
+    if job["action"] == "unpack":
+        return _unpack(run, job, options)
+    result: dict[str, Any] = run(
+        job["sources"], job["target"], checksum=job["checksum"], **options
     ).to_dict()
     return result
+
+
+def _unpack(
+    run: Callable[..., Result], job: dict[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Fetch and decompress to a file beside the target, then land that, judged, as the target."""
+    staging = staging_path(Path(job["target"]))
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(mode=0o700)
+    packed = {
+        **options,
+        "source_format": "auto",
+        "target_format": "raw",
+        "staging": True,
+        "beneath": None,
+        "resume": False,
+    }
+    plain = {name: options[name] for name in _LANDING if name in options}
+    try:
+        first = run(
+            job["sources"], str(staging / "image"), checksum=job["checksum"], **packed
+        ).to_dict()
+        second = run([str(staging / "image")], job["target"], policy="user", **plain).to_dict()
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    landed = {name: second[name] for name in ("target", "target_bytes", "format", "virtual_size")}
+    return {**first, **landed, "warnings": [*first["warnings"], *second["warnings"]]}
 
 
 def _frozen(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from fastdl.agent.pools.marker import Marker, MarkerFolder
 from fastdl.errors import SinkSpaceError, UsageError
+from fastdl.model.image import COMPRESSED
 from fastdl.wire.messages import PoolInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -44,6 +45,13 @@ class Image:
     source_size: int | None = None
     virtual_size: int | None = None
     format: str = ""
+
+    @property
+    def disk_size(self) -> int | None:
+        """The disk's size; that of the source where it is the disk itself."""
+        if self.virtual_size is not None or self.format.rpartition(".")[2] in COMPRESSED:
+            return self.virtual_size
+        return self.source_size
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class DevicePool:
             raise SinkBusyError(f"the device {self.path} holds the volume {holds}: remove it first")
         require_space(
             f"the device {self.path}",
-            need=image.virtual_size or image.source_size,
+            need=image.disk_size,
             available=device_size(self.path),
         )
         yield Placement(target=str(self.path), target_format="raw", writable=(self.path,))

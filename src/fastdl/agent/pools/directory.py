@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from fastdl.agent.pools.base import Image, Placement, Volume, require_space
-from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
+from fastdl.agent.pools.marker import Marker, MarkerFolder, staging_path, storage
 from fastdl.errors import FastdlError, SinkRefusedError
 from fastdl.sinks.paths import journal_name, part_name
 from fastdl.wire.messages import PoolInfo, PoolType
 
 HIDDEN = ".fastdl"
 _NETWORK = frozenset({"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs", "gfs2", "ocfs2"})
-_COMPRESSED = frozenset({"gz", "bz2", "xz", "zst", "zip"})
 
 
 class DirectoryPool:
@@ -115,7 +115,8 @@ class DirectoryPool:
         return True
 
     def discard(self, volume: Volume) -> None:
-        """Unlink the engine's part file and journal."""
+        """Remove the engine's part file and journal, and what was being unpacked."""
+        shutil.rmtree(staging_path(self.path / volume.file_name), ignore_errors=True)
         for name in (part_name(volume.file_name), journal_name(volume.file_name)):
             with storage(str(self.path)):
                 (self.path / name).unlink(missing_ok=True)
@@ -136,11 +137,9 @@ class DirectoryPool:
 
 
 def _need(image: Image) -> int | None:
-    """Bytes on disk: a raw image takes its whole size, qcow2 what is downloaded."""
-    if image.format.rpartition(".")[2] in _COMPRESSED:
-        return image.virtual_size or image.source_size
+    """Bytes on disk: a raw image takes its whole size; other files at least what is downloaded."""
     if image.format in {"raw", "iso"}:
-        return image.virtual_size or image.source_size
+        return image.disk_size
     return image.source_size
 
 

@@ -64,6 +64,11 @@ class Marker:
 _FIELDS = frozenset(f.name for f in fields(Marker))
 
 
+def staging_path(target: Path) -> Path:
+    """The hidden folder beside the file *target* in which a compressed image is unpacked."""
+    return target.with_name(f".{target.name}.fastdl-unpacked")
+
+
 class MarkerFolder:
     """The markers of one pool. The folder is made when the first one is written."""
 

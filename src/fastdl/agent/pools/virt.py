@@ -178,9 +178,12 @@ class BlockPool:
     @contextlib.contextmanager
     def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
         """The volume that an earlier attempt made, or a new one of the disk's size."""
-        need = image.virtual_size or image.source_size
+        need = image.disk_size
         if need is None:
-            raise SinkSpaceError(f"the size of the disk must be known to make {volume.name}")
+            raise SinkRefusedError(
+                f"a volume for {volume.name} cannot be made: the origin does not tell how large "
+                "the disk in its compressed file is"
+            )
         found, made = self._claim(volume, need)
         try:
             with self._opened(found) as placement:
