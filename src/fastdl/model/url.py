@@ -19,6 +19,13 @@ MAX_URL = 8192
 METALINK_SUFFIXES = (".meta4", ".metalink")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "nfs": 2049, "file": 0}
+_NFS_NUMBERS = {
+    "version": range(3, 5),
+    "nfsport": range(1, 65536),
+    "mountport": range(1, 65536),
+    "uid": range(1 << 31),
+    "gid": range(1 << 31),
+}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _SPLIT = re.compile(r"//([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.DOTALL)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -38,7 +45,8 @@ class Url:
     *port*   the effective port: 80, 443, 2049 (nfs) where none was written; 0 for files
     *path*   http and https: as it is sent (percent-encoded, starts with ``/``);
              nfs and file: decoded, as the server or the kernel gets it
-    *query*  as it is sent, without ``?``; None where there is none
+    *query*  as it is sent, without ``?``; None where there is none. nfs: how to mount
+             (version, ports, uid, gid, export), checked and never secret
     *username, password*  decoded; None where there are none
     """
 
@@ -81,9 +89,15 @@ class Url:
         username, password = _credentials(userinfo) if at else (None, None)
         host, port = _host_and_port(hostport, _DEFAULT_PORTS[scheme])
         if scheme == "nfs":
-            if at or query is not None:
-                raise UsageError("an nfs URL is nfs://server/export/path, without @ and ?")
-            return cls(scheme=scheme, host=host, port=port, path=_export_path(path))
+            if at:
+                raise UsageError("an nfs URL is nfs://server/export/path, without @")
+            return cls(
+                scheme=scheme,
+                host=host,
+                port=port,
+                path=_export_path(path),
+                query=_nfs_query(query),
+            )
         return cls(
             scheme=scheme,
             host=host,
@@ -133,7 +147,9 @@ class Url:
             shown = f"{self.scheme}://{self.netloc}{self.path}"
             return shown if self.query is None else f"{shown}?{_masked(self.query)}"
         if self.scheme == "nfs":
-            return f"nfs://{self.netloc}{_quoted(self.path)}"
+            # Its parameters are ports and numbers: nothing in them is secret.
+            shown = f"nfs://{self.netloc}{_quoted(self.path)}"
+            return shown if self.query is None else f"{shown}?{self.query}"
         return (
             f"file://{_quoted(self.path)}" if self.path.startswith("/") else _printable(self.path)
         )
@@ -236,6 +252,25 @@ def _export_path(path: str) -> str:
     if len(decoded) < 2 or ".." in decoded.split("/") or _CONTROL.search(decoded):
         raise UsageError("an nfs URL is nfs://server/export/path, without .. in it")
     return decoded
+
+
+def _nfs_query(query: str | None) -> str | None:
+    """The parameters of an nfs URL in one spelling; UsageError for what fastdl does not know."""
+    known = []
+    for word in (query or "").split("&") if query else []:
+        name, _, value = word.partition("=")
+        if name == "export":
+            known.append("export=" + _quoted(_export_path(value)).replace("&", "%26"))
+        elif name in _NFS_NUMBERS and value.isascii() and value.isdigit() and len(value) <= 10:
+            if int(value) not in _NFS_NUMBERS[name]:
+                raise UsageError(f"the parameter {name} of an nfs URL has an impossible value")
+            known.append(f"{name}={int(value)}")
+        else:
+            raise UsageError(
+                "an nfs URL takes the parameters version=3|4, nfsport, mountport, uid, gid "
+                "(numbers) and export (a path)"
+            )
+    return "&".join(known) or None
 
 
 def _credentials(userinfo: str) -> tuple[str, str | None]:

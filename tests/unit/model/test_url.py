@@ -83,7 +83,10 @@ def test_an_ipv4_address_in_an_odd_spelling_is_refused(scheme: str, host: str) -
      "http://a@b@c/", "http://@h/", "http://u:p%0d%0a@h/", "http://u%ff@h/", "http://a..b/",
      "http://-a/", "http://a-/", "http://.a/", "http://%6c/", "http://a%2fb/", "http://h,g/",
      "http://" + "a" * 64 + "/", "http://" + "a." * 127 + "b/", "http://xn--\u00fc/",
-     "nfs://h", "nfs://h/", "nfs://u@h/e/f", "nfs://h/e/f?version=3", "nfs://h/e/../f",
+     "nfs://h", "nfs://h/", "nfs://u@h/e/f", "nfs://h/e/../f",
+     "nfs://h/e/f?version=5", "nfs://h/e/f?version=", "nfs://h/e/f?nfsport=0", "nfs://h/e/f?a=b",
+     "nfs://h/e/f?nfsport=65536", "nfs://h/e/f?uid=-1", "nfs://h/e/f?version", "nfs://h/e/f?&",
+     "nfs://h/e/f?export=../x", "nfs://h/e/f?export=", "nfs://h/e/f?version=\u0663",
      "nfs://h/e/%2e%2e/f", "nfs://h/e/%00", "nfs://h/%ff", "file://other/x", "file://x",
      "file:x", "file:///x?y", "file:///%00", "a\0b"],
 )  # fmt: skip
@@ -136,6 +139,15 @@ def test_an_nfs_path_is_decoded() -> None:
     url = Url.parse("nfs://Server/export/a%20b.qcow2")
     assert (url.host, url.path) == ("server", "/export/a b.qcow2")
     assert url.display() == "nfs://server/export/a%20b.qcow2"
+
+
+def test_the_parameters_of_an_nfs_url_reach_the_server_in_one_spelling() -> None:
+    """They say how to mount; none is secret, so they are shown as well."""
+    url = Url.parse("nfs://h:12049/a%20b/f?version=3&mountport=012050&export=/a%20b%26")
+    wanted = "nfs://h:12049/a%20b/f?version=3&mountport=12050&export=/a%20b%26"
+    assert (url.request_text(), url.display()) == (wanted, wanted)
+    assert Url.parse(wanted) == url
+    assert Url.parse("nfs://h/e/f?").query is None
 
 
 def test_credentials_are_decoded_and_never_shown() -> None:
