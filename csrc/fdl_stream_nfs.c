@@ -412,6 +412,21 @@ static int nfs_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     return FDL_OK;
 }
 
+/* Without entity tags in the answers, only a look afterwards tells that what was read
+ * since begin() is of one file. (The server may answer from a cache of attributes of
+ * its own.) */
+static int check_same(struct nfs_stream *s, const struct fdl_nfs_wait *wait,
+                      struct fdl_err *err)
+{
+    struct fdl_nfs_stat st;
+    int rc = fdl_nfs_stat(s->nfs, wait, &st, err);
+
+    if (rc == FDL_OK && !pin(s->base.mirror, &st))
+        rc = fdl_fail(err, FDL_E_ORIGIN_CHANGED, s->base.off,
+                      "the source changed during the transfer");
+    return rc;
+}
+
 static long nfs_read(struct fdl_stream *base, void *buf, size_t len,
                      struct fdl_err *err)
 {
@@ -429,6 +444,10 @@ static long nfs_read(struct fdl_stream *base, void *buf, size_t len,
     n = fdl_nfs_read(s->nfs, &wait, buf, len, base->off, err);
     if (n == 0) /* asking again would give the same answer, for ever */
         n = fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off, "the source became shorter");
+    if (n > 0 && (uint64_t)n == rest) {
+        int rc = check_same(s, &wait, err);
+        n = rc == FDL_OK ? n : rc;
+    }
     if (n < 0) {
         drop(s);
         return n;
