@@ -93,6 +93,7 @@ class NbdSink:
         except FastdlError:
             self.close()
             self._export = self._connect(1)
+            self._export.hurry()
             self._zero_ends(self._export)
 
     def hurry(self) -> None:
