@@ -167,7 +167,7 @@ void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int inde
     atomic_fetch_add_explicit(&m->errors, 1, memory_order_relaxed);
     m->last_err = *err;
     m->last_err.mirror = index;
-    if (gained >= PROGRESS_BYTES)
+    if (gained >= PROGRESS_BYTES && err->code == FDL_E_NET) /* kept: it is progress */
         m->failures = 0;
     /* All connections to a server that went away fail at once: that is one failure. */
     if (m->failures == 0 || m->not_before_ns <= now)
