@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -111,6 +112,7 @@ _MODES: Final[tuple[tuple[str, str], ...]] = (
 
 def run(args: argparse.Namespace) -> int:
     """Do what *args* asks for; returns the exit status."""
+    signal.signal(signal.SIGTERM, _end)  # nginx and loop devices must not outlive the suite
     module = next((name for flag, name in _MODES if getattr(args, flag)), "compare")
     command: Callable[[argparse.Namespace], int] = import_module(f"benchmarks.{module}").run
     try:
@@ -122,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("fastdl bench: interrupted", file=sys.stderr)
         return 130
+
+
+def _end(_number: int, _frame: object) -> None:
+    raise SystemExit(143)
 
 
 def say(text: str) -> None:

@@ -71,7 +71,9 @@ class Verdict:
             return "new"
         if self.regressed:
             return "REGRESSED"
-        better = self.now is not None and self.now < self.baseline * 0.8
+        assert self.now is not None
+        assert self.limit is not None
+        better = self.now < 2 * self.baseline - self.limit
         return "better: update the baseline" if better else "ok"
 
 

@@ -5,27 +5,35 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.explain import classify, stacks
+from benchmarks.explain import classify, sort_samples, stacks
 
 _SCRIPT = """\
-fetch-0  4711
-\tffffffff81a0 rep_movs_alternative
-\tffffffff81b0 tcp_recvmsg_locked
-\tffffffff81c0 __x64_sys_recvfrom
-\t        7f01 recv
+   4711 \n\
+\tffffffff81a0 rep_movs_alternative ([kernel.kallsyms])
+\tffffffff81c0 __x64_sys_recvfrom ([kernel.kallsyms])
+\t        7f01 recv (/usr/lib/libc.so.6)
 
-hash  4712
-\t        7f02 sha256_block_data_order
+   4711 \n\
+\t        7f02 [unknown] (/usr/lib/libcrypto.so.3)
+
+   4712 \n\
+\t        7f02 [unknown] (/usr/lib/libcrypto.so.3)
 
 """
 
 
-def test_samples_are_split_at_empty_lines() -> None:
-    """One list of symbols a sample, innermost first."""
-    assert list(stacks(_SCRIPT)) == [
-        ["rep_movs_alternative", "tcp_recvmsg_locked", "__x64_sys_recvfrom", "recv"],
-        ["sha256_block_data_order"],
-    ]
+def test_samples_are_split_by_thread() -> None:
+    """One list of frames a sample, innermost first, with the thread that it is of."""
+    threads = [thread for thread, _ in stacks(_SCRIPT)]
+    first = next(stacks(_SCRIPT))[1]
+    assert threads == ["4711", "4711", "4712"]
+    assert first[0].startswith("rep_movs")
+    assert "recv (/usr/lib/libc.so.6)" in first
+
+
+def test_nameless_cryptography_is_told_apart_by_its_thread() -> None:
+    """A thread that receives decrypts, one that does not hashes."""
+    assert sort_samples(stacks(_SCRIPT)) == {"receive": 1, "tls": 1, "hash": 1}
 
 
 @pytest.mark.parametrize(
