@@ -416,12 +416,31 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
     }
 }
 
-/* A server without ranges goes on with the next block in file order. Locked. */
+/* Whether one of the caller's extents has all of [off, end). */
+static bool is_known(const struct fdl_job *job, uint64_t off, uint64_t end)
+{
+    const struct fdl_known *k = known_from(job, off);
+
+    return k && k->off <= off && k->off + k->len >= end;
+}
+
+/* A server without ranges goes on with the next block in file order; what the caller had
+ * read before comes from memory, and first: nobody else would fetch it. Locked. */
 static bool next_of_whole(struct fdl_worker *w)
 {
     struct fdl_job *job = w->job;
-    uint64_t block = (w->stream->off + job->cfg.block - 1) / job->cfg.block;
+    uint64_t size = job->cfg.block, block = w->stream->off / size;
 
+    for (uint64_t b = job->plan.base; b < block && b < job->plan.n_blocks; b++) {
+        if (is_known(job, b * size, (b + 1) * size) &&
+            fdl_plan_claim_at(&job->plan, w->id, b, fdl_now_ns()) == 1) {
+            w->run_at = b;
+            w->run_end = b + 1;
+            return true;
+        }
+    }
+    if (w->stream->off % size && !is_known(job, block * size, w->stream->off))
+        block++;
     while (!job->stop && block < job->plan.n_blocks) {
         int got = fdl_plan_claim_at(&job->plan, w->id, block, fdl_now_ns());
         if (got == 1) {

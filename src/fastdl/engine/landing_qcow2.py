@@ -11,6 +11,7 @@ import contextlib
 import queue
 import threading
 from dataclasses import dataclass, field
+
 from fastdl.core.image import Qcow2
 from fastdl.core.net import Stream
 from fastdl.core.sink import Sink as CoreSink
@@ -54,8 +55,8 @@ class Qcow2Landing(Landing):
         cancel: Cancel,
     ) -> Outcome:
         """Transfer and map."""
-        from fastdl.core.lander import Qcow2Lander  # noqa: PLC0415
         from fastdl.core.job import block_for  # noqa: PLC0415
+        from fastdl.core.lander import Qcow2Lander  # noqa: PLC0415
 
         assert self.image is not None
         block = block_for(resolved.pieces.length if resolved.pieces else None)
@@ -162,10 +163,10 @@ def _fetch_tables(
     while not image.ready:
         wanted = _wanted(image, known)
         rounds += 1
-        if not wanted or rounds > 8:  # noqa: PLR2004 - L1 and L2 are two levels
+        if not wanted or rounds > 8:
             # The parts are all known: they lie across extents that were fed apart.
             _feed_joined(image, known)
-            if not image.ready and rounds > 8:  # noqa: PLR2004
+            if not image.ready and rounds > 8:
                 raise FormatError("the image's tables cannot be read", phase="decode")
             continue
         for offset, data, index in _read_ranges(resolved, wanted, options, cancel):
