@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import slot as t
 from fastdl.manager.scheduler import Slot
+
+PART: Final = 200
+"""Rows in one statement."""
 
 
 async def usage(tx: AsyncConnection) -> tuple[dict[Slot, int], dict[Slot, int]]:
@@ -30,15 +34,12 @@ async def usage(tx: AsyncConnection) -> tuple[dict[Slot, int], dict[Slot, int]]:
 
 
 async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
-    """Create the rows of *slots* that do not exist yet."""
+    """Create the rows of *slots* that do not exist yet, and lock all of them."""
     wanted = sorted(set(slots))
-    for start in range(0, len(wanted), 200):
-        part = wanted[start : start + 200]
+    for start in range(0, len(wanted), PART):
+        part = wanted[start : start + PART]
         for _ in range(3):
-            rows = await tx.execute(
-                select(t.c.kind, t.c.key).where(t.c.key.in_([key for _, key in part]))
-            )
-            known = {(row.kind, row.key) for row in rows}
+            known = await _lock(tx, part)
             new = [{"kind": kind, "key": key} for kind, key in part if (kind, key) not in known]
             if not new:
                 break
@@ -50,26 +51,46 @@ async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
                 continue  # another manager made one of them at the same moment
 
 
+async def _lock(tx: AsyncConnection, slots: Sequence[Slot]) -> set[Slot]:
+    """Lock rows in one order for everybody, so that no two transactions wait for each other
+    (SQLite has one writer and ignores this); return those that exist."""
+    rows = await tx.execute(
+        select(t.c.kind, t.c.key)
+        .where(tuple_(t.c.kind, t.c.key).in_(slots))
+        .order_by(t.c.kind, t.c.key)
+        .with_for_update()
+    )
+    return {(row.kind, row.key) for row in rows}
+
+
 async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> bool:
-    """Take slots: *wanted* maps a slot to (how many, the limit). False = some had no room;
-    the caller rolls back then."""
-    for (kind, key), (count, limit) in sorted(wanted.items()):
-        done = await tx.execute(
-            update(t)
-            .where(t.c.kind == kind, t.c.key == key, t.c.active + count <= limit)
-            .values(active=t.c.active + count)
-        )
-        if done.rowcount != 1:
-            return False
+    """Take slots that ``ensure`` locked: *wanted* maps a slot to (how many, the limit).
+
+    False = some had no room; the caller rolls back then.
+    """
+    alike: dict[tuple[int, int], list[Slot]] = defaultdict(list)
+    for slot, need in wanted.items():
+        alike[need].append(slot)
+    for (count, limit), slots in alike.items():
+        for start in range(0, len(slots), PART):
+            part = slots[start : start + PART]
+            done = await tx.execute(
+                update(t)
+                .where(tuple_(t.c.kind, t.c.key).in_(part), t.c.active + count <= limit)
+                .values(active=t.c.active + count)
+            )
+            if done.rowcount != len(part):
+                return False
     return True
 
 
 async def release(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
-    """Give slots back (one for each occurrence)."""
-    for (kind, key), count in sorted(Counter(slots).items()):
-        await tx.execute(
-            update(t).where(t.c.kind == kind, t.c.key == key).values(active=t.c.active - count)
-        )
+    """Give slots back, one each."""
+    held = sorted(set(slots))
+    await _lock(tx, held)
+    await tx.execute(
+        update(t).where(tuple_(t.c.kind, t.c.key).in_(held)).values(active=t.c.active - 1)
+    )
 
 
 async def cap_of(tx: AsyncConnection, slot: Slot) -> int | None:

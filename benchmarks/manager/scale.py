@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much does one manager carry? Each scenario prints one JSON object.
+
+    python benchmarks/manager/scale.py admissions [--database URL]
+    python benchmarks/manager/scale.py certificate --hosts 1000
+    python benchmarks/manager/scale.py templates --count 10000
+    python benchmarks/manager/scale.py queue --jobs 100000
+    python benchmarks/manager/scale.py agents --count 3000
+
+The manager and what loads it share this machine's processors; a figure without the machine
+beside it means nothing, so cpu count, load before the start and CPU seconds are in the object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert
+
+from fastdl.manager.dispatch import Dispatcher
+from fastdl.manager.fleet import ConnectedHost
+from fastdl.manager.ledger import jobs, tables, templates, zones
+from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
+from fastdl.manager.services import Services
+from fastdl.manager.settings import Settings
+from tests.env.manager import Client, Zone, certificate, zone
+from tests.simulation.test_fleet import seeds
+
+NOW = 1.0
+
+
+def rss_mib() -> float:
+    """Resident memory now."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS")
+
+
+class _Fabric:
+    def post(self, host: str) -> None: ...
+    def send(self, host: str, message: Any) -> None: ...
+    def drop(self, host: str, reason: str) -> None: ...
+
+
+class _Clock:
+    def time(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def _ledger(args: argparse.Namespace, folder: str) -> Ledger:
+    url = args.database or default_url(Path(folder))
+    return await asyncio.to_thread(open_ledger, url)
+
+
+async def _fleet(ledger: Ledger, hosts: int) -> tuple[Services, Dispatcher]:
+    settings = Settings()
+    for name in ("origin", "host", "pool"):
+        settings.set(f"direct.download.{name}.max.active", "100000")
+    services = Services(
+        ledger=ledger, settings=settings, clock=_Clock(), fabric=_Fabric(), name="bench"
+    )
+
+    async def make(tx: Any) -> None:
+        await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=0.0))
+        await tx.execute(
+            insert(tables.host),
+            [{"id": f"h{i}", "zone": "z", "cluster": "c", "name": f"h{i}", "state": "Up",
+              "key_hash": "k", "changed": 0.0, "created": 0.0} for i in range(hosts)],
+        )  # fmt: skip
+
+    await ledger.write(make)
+    for i in range(hosts):
+        services.fleet.hosts[f"h{i}"] = ConnectedHost(
+            id=f"h{i}", zone="z", name=f"h{i}", kinds=frozenset(["download"]),
+            pools=frozenset([f"p{i}"]), most=100_000,
+        )  # fmt: skip
+    return services, Dispatcher(services)
+
+
+async def admissions(args: argparse.Namespace) -> dict[str, Any]:
+    """Jobs submitted, decided and granted to hosts, each durable, from an empty queue."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = await _ledger(args, folder)
+        _, dispatcher = await _fleet(ledger, 100)
+        new = seeds(args.jobs // 100, [f"p{i}" for i in range(100)])
+        started = time.perf_counter()
+        for start in range(0, len(new), 500):
+            part = new[start : start + 500]
+            await ledger.write(lambda tx, part=part: jobs.submit(tx, part, now=NOW))
+        submitted = time.perf_counter()
+        granted = 0
+        while count := await dispatcher.round():
+            granted += count
+        ended = time.perf_counter()
+        await ledger.close()
+    assert granted == len(new), (granted, len(new))
+    return {
+        "jobs": granted,
+        "submits_per_s": round(granted / (submitted - started)),
+        "grants_per_s": round(granted / (ended - submitted)),
+        "admissions_per_s": round(granted / (ended - started)),
+        "ledger": "postgresql" if args.database else "sqlite",
+    }
+
+
+async def queue(args: argparse.Namespace) -> dict[str, Any]:
+    """Memory and decision time with many jobs queued behind a full origin."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = await _ledger(args, folder)
+        services, dispatcher = await _fleet(ledger, 100)
+        before_rss = rss_mib()
+        for number in range(args.jobs // 10_000):
+            new = list(seeds(100, [f"p{i}" for i in range(100)]))  # fmt: skip
+            renamed = [
+                type(job)(**{
+                    **{f: getattr(job, f) for f in job.__dataclass_fields__},
+                    "single": f"{number}:{job.single}",
+                })
+                for job in new
+            ]  # fmt: skip
+            await ledger.write(lambda tx, part=renamed: jobs.submit(tx, part, now=NOW))
+        after_rss = rss_mib()
+        size = (Path(folder) / "manager.db").stat().st_size
+        services.settings.set("direct.download.origin.max.active", "2")
+        times, granted = [], 0
+        for _ in range(20):
+            started = time.perf_counter()
+            granted += await dispatcher.round()
+            times.append(time.perf_counter() - started)
+        await ledger.close()
+    return {
+        "jobs": args.jobs,
+        "database_bytes_per_job": round(size / args.jobs),
+        "memory_bytes_per_job": round(max(0.0, after_rss - before_rss) * (1 << 20) / args.jobs),
+        "round_ms_median": round(statistics.median(times) * 1000, 1),
+        "granted": granted,
+    }
+
+
+async def list_templates(args: argparse.Namespace) -> dict[str, Any]:
+    """listTemplates over HTTP, a page of 500 and a page of 20, with many registered."""
+    async with _zone() as made:
+        ledger = made.manager.core.services.ledger
+        async with ledger.read() as tx:
+            zone_ids = [row.id for row in await zones.all_zones(tx)]
+        me = (await made.api("listUsers"))["user"][0]["id"]
+
+        async def fill(tx: Any) -> None:
+            for n in range(args.count):
+                values = {
+                    "owner": me, "account": "admin", "name": f"t{n}", "display_text": "text",
+                    "url": f"https://m.example/{n}.qcow2", "iso": False, "format": "QCOW2",
+                    "hypervisor": "KVM", "public": True, "featured": False, "details": {},
+                    "flags": {}, "sources": [], "origins": [], "validators": {}, "digests": {},
+                }  # fmt: skip
+                await templates.create(tx, values, zones=zone_ids, now=float(n))
+
+        await ledger.write(fill)
+        found = {}
+        for size in (20, 500):
+            times = []
+            for page in range(1, 21):
+                started = time.perf_counter()
+                answer = await made.api(
+                    "listTemplates", templatefilter="all", page=page, pagesize=size
+                )
+                times.append(time.perf_counter() - started)
+                assert answer["count"] == args.count
+            found[f"page_{size}_ms_median"] = round(statistics.median(times) * 1000, 1)
+    return {"templates": args.count, **found}
+
+
+async def certificate_push(args: argparse.Namespace) -> dict[str, Any]:
+    """One certificate to many hosts over real mutual TLS, hosts in this process."""
+    async with _zone() as made:
+        hosts = await _connect(made, args.hosts)
+        started = time.perf_counter()
+        answer = await made.api(
+            "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="m1",
+            hypervisor="KVM", zoneid=made.id,
+        )  # fmt: skip
+        answered = time.perf_counter() - started
+        made_for = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
+        states = [host["status"] for host in made_for]
+        while not all("m1" in host.keystore for host in hosts):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        converged = time.perf_counter() - started
+    return {
+        "hosts": args.hosts,
+        "answer_s": round(answered, 2),
+        "uploaded_in_answer": states.count("UPLOADED"),
+        "converged_s": round(converged, 2),
+    }
+
+
+async def agents(args: argparse.Namespace) -> dict[str, Any]:
+    """Many hosts connected at once; both ends of every connection are in this process."""
+    async with _zone() as made:
+        before = rss_mib()
+        started = time.perf_counter()
+        await _connect(made, args.count)
+        seconds = time.perf_counter() - started
+        answer = await made.api("listHosts", state="Up", pagesize=1)
+        return {
+            "agents": made.manager.fabric.connected,
+            "up": answer["count"],
+            "enrol_and_connect_s": round(seconds, 1),
+            "kib_per_connection_both_ends": round((rss_mib() - before) * 1024 / args.count),
+        }
+
+
+def _zone() -> Any:
+    return zone(Path(tempfile.mkdtemp()) / "m")
+
+
+async def _connect(made: Zone, count: int) -> list[Any]:
+    settings = made.manager.core.services.settings
+    settings.set("api.requests.per.second", "1000000")
+    api, gate = Client(made.api.credentials), asyncio.Semaphore(16)
+    assert api is not None
+
+    async def one(number: int) -> Any:
+        async with gate:
+            return await made.agent(f"kvm{number}")
+
+    return await asyncio.gather(*(one(n) for n in range(count)))
+
+
+SCENARIOS = {
+    "admissions": admissions,
+    "queue": queue,
+    "templates": list_templates,
+    "certificate": certificate_push,
+    "agents": agents,
+}
+
+
+def main() -> None:
+    """Run one scenario."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenario", choices=SCENARIOS)
+    parser.add_argument("--database", help="postgresql://…; default: SQLite, FULL, on disk")
+    parser.add_argument("--jobs", type=int, default=5000)
+    parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--count", type=int, default=3000)
+    args = parser.parse_args()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    load = os.getloadavg()[0]
+    started = time.process_time()
+    result = asyncio.run(SCENARIOS[args.scenario](args))
+    machine = {
+        "cpus": os.cpu_count(),
+        "load_before": round(load, 1),
+        "cpu_s": round(time.process_time() - started, 1),
+        "files": soft,
+    }
+    print(json.dumps({"scenario": args.scenario, **result, **machine}))
+
+
+if __name__ == "__main__":
+    main()
