@@ -49,6 +49,7 @@ def chosen(names: str | None) -> list[Rival]:
 def save(result: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Store *result*; the name says when, what and of which commit."""
     day = re.sub(r"\D", "", result["when"][:19])
+    folder.mkdir(exist_ok=True)
     path = folder / f"{day}-{result['scenario']}-{result['commit']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

@@ -26,7 +26,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
-        "filesystem": _output("stat", "-f", "-c", "%T", str(folder)),
+        "filesystem": _output("findmnt", "-n", "-o", "FSTYPE", "-T", str(folder)),
         "libc": " ".join(platform.libc_ver()),
         "openssl": ssl.OPENSSL_VERSION,
         "python": platform.python_version(),

@@ -24,7 +24,7 @@ examples:
   fastdl bench --gate-paired                       paired ratios against one rival a scenario
   fastdl bench --explain http-1GiB-raw-block-sha256
   fastdl bench --bulk 4x3                          4 templates onto 3 hosts' worth of targets
-  fastdl bench --sweep connections,window,rtt,mirrors,blocks,virtual
+  fastdl bench --sweep connections,window,rtt,mirrors,virtual
   fastdl bench --report                            tables and plots from the stored results
 
 The method is in benchmarks/README.md.

@@ -136,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
             result = measure(bench, SWEEPS[name], rounds=args.rounds, say=say)
             result |= {"commit": commit(), "machine": describe(args.work)}
             if args.save:
+                RESULTS.mkdir(exist_ok=True)
                 (RESULTS / f"sweep-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             print(json.dumps(result) if args.json else _text(result), flush=True)
     return 0
