@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fastdl.core.job import block_for
@@ -29,7 +29,9 @@ from fastdl.engine.transfer import (
 from fastdl.errors import (
     Cancelled,
     FastdlError,
+    HttpStatusError,
     IntegrityError,
+    NetError,
     OriginChangedError,
     SinkRefusedError,
     SizeError,
@@ -53,6 +55,7 @@ class _Attempts:
 
     restarted: bool = False
     alone: list[str] | None = None
+    lied: set[str] = field(default_factory=set)
 
 
 def fetch_job(
@@ -92,6 +95,7 @@ def fetch_job(
         keep = _worth_keeping(exc, keep) and options.resume
         with contextlib.suppress(FastdlError):
             sink.abort(keep=keep)
+        cancel.check()  # a wait that was cut short failed because of it
         raise
     finally:
         sink.close()
@@ -110,9 +114,19 @@ def name_hint(sources: Sequence[str]) -> str | None:
 def _worth_keeping(exc: BaseException, had_something: bool) -> bool:
     """Whether the part file stays: where a later run can go on from a journal."""
     journaled = bool(getattr(exc, "journaled", False))
-    lasting = not isinstance(exc, FastdlError) or isinstance(exc, Cancelled) or exc.retryable
     untouched = not getattr(exc, "attempted", False)
-    return (journaled and lasting) or (untouched and had_something)
+    return (journaled and can_go_on(exc)) or (untouched and had_something)
+
+
+def can_go_on(exc: BaseException) -> bool:
+    """Whether what was fetched before *exc* is worth something to a later run.
+
+    It is after a cancellation or a lost network; not after a wrong digest, another source,
+    or a target that failed: what that one holds is anybody's guess.
+    """
+    if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled):
+        return True
+    return exc.retryable and isinstance(exc, NetError | HttpStatusError)
 
 
 # ---- a file that is there already ---------------------------------------------
@@ -211,7 +225,7 @@ def _try_until_done(
             if not struck:
                 raise
             warnings.append(
-                "the whole does not have the wanted digest: tried again with a single mirror"
+                "the bytes do not have the wanted digest: tried again without those that may have lied"
             )
         finally:
             resolved.close()
@@ -265,11 +279,17 @@ def _next_alone(state: _Attempts, resolved: Resolved) -> list[str]:
 
     Without pieces a wrong whole does not tell which of several mirrors lied.
     """
-    gave = [
-        url.display()
-        for url, mirror in zip(resolved.urls, resolved.mirrors, strict=True)
-        if mirror.bytes > 0 and mirror.state == "ok"
-    ]
+    gave: list[str] = []
+    lied: list[str] = []
+    for url, mirror in zip(resolved.urls, resolved.mirrors, strict=True):
+        if mirror.state == "struck":
+            lied.append(url.display())
+        elif mirror.bytes > 0:
+            gave.append(url.display())
+    # A piece has told who lied, but the image's map was made of its bytes.
+    if resolved.pieces and state.lied < set(lied) and len(lied) < len(resolved.urls):
+        state.lied = set(lied)
+        return lied
     if state.alone is None:
         if len(gave) < 2:  # noqa: PLR2004 - a single mirror needs no second look
             return []
@@ -295,7 +315,7 @@ def _attempt(
     checkpoint = Checkpoint()
     if landing.resumable:
         checkpoint = open_checkpoint(sink, resolved, options, block, landing.kind)
-    published = False
+    over = True
     try:
         if checkpoint.warning:
             warnings.append(checkpoint.warning)
@@ -323,17 +343,14 @@ def _attempt(
                 readback.cancel()
             core_sink.close()
         sink.publish(target_size)
-        published = True
     except BaseException as exc:
         name_origin(exc, resolved)
-        if isinstance(exc, IntegrityError):
-            resolved.failed_verification = True
+        over = not can_go_on(exc)
         exc.attempted = True  # type: ignore[attr-defined]
         exc.journaled = checkpoint.writer is not None  # type: ignore[attr-defined]
         raise
     finally:
-        gone = published or not _resumable_after(resolved)
-        checkpoint.close(remove=gone)
+        checkpoint.close(remove=over)
         if checkpoint.warning and checkpoint.warning not in warnings:
             warnings.append(checkpoint.warning)
     warnings.extend(landing.warnings)
@@ -363,11 +380,6 @@ def zero_rest(sink: Sink, image_size: int) -> None:
         rest.close()
 
 
-def _resumable_after(resolved: Resolved) -> bool:
-    """After a digest mismatch the bytes on the target are worth nothing."""
-    return not resolved.failed_verification
-
-
 def verify(resolved: Resolved, outcome: Outcome) -> dict[str, str]:
     """Compare size and every known digest; IntegrityError or SizeError."""
     if resolved.size is not None and outcome.total != resolved.size:
@@ -377,7 +389,6 @@ def verify(resolved: Resolved, outcome: Outcome) -> dict[str, str]:
     for wanted in resolved.digests:
         got = outcome.digests[wanted.algorithm].hex()
         if got != wanted.hex:
-            resolved.failed_verification = True
             raise IntegrityError(
                 f"the {wanted.algorithm} of what came is {got}, "
                 f"{resolved.digests.source_of(wanted.algorithm)} says {wanted.hex}",

@@ -11,12 +11,20 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fastdl.core.net import Stream
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Checkpoint, Outcome, run_job, start_job
-from fastdl.errors import Cancelled, FastdlError, FormatError, LimitError, UsageError
+from fastdl.errors import (
+    Cancelled,
+    FastdlError,
+    FormatError,
+    LimitError,
+    UnsafeImageError,
+    UsageError,
+)
 from fastdl.model.image import (
     ARCHIVES,
     COMPRESSED,
@@ -311,12 +319,41 @@ def plan_landing(
 ) -> Landing:
     """Judge the first bytes and decide how the source lands.
 
-    Raises the image's refusal before anything is written, or NeedsStaging.
+    Raises the image's refusal before anything is written, or NeedsStaging. What one mirror
+    says is not the last word where others can be asked and the whole will be verified.
     """
+    try:
+        return _plan(resolved, sink, options, cancel)
+    except (FormatError, UnsafeImageError, LimitError):
+        if not _ask_next_mirror(resolved, options, cancel):
+            raise
+    return plan_landing(resolved, sink, options, cancel)
+
+
+def _ask_next_mirror(resolved: Resolved, options: FetchOptions, cancel: Cancel) -> bool:
+    """Strike the mirror whose first bytes are no good image; False where none is left to ask."""
+    if not resolved.provable:
+        return False
+    resolved.close()
+    left = [i for i, m in enumerate(resolved.mirrors) if m.state == "ok" and i != resolved.first]
+    for index in left:
+        cancel.check()
+        stream = Stream(resolved.net, resolved.mirrors[index], cancel.wake)
+        try:
+            stream.begin(0, max(HEAD_BYTES, min(READ_ON_BYTES, resolved.size or READ_ON_BYTES)))
+        except FastdlError:
+            stream.close()
+            continue
+        resolved.mirrors[resolved.first].strike("its first bytes are no usable image")
+        resolved.stream, resolved.head, resolved.first = stream, b"", index
+        read_on(resolved, min(HEAD_BYTES, resolved.size or HEAD_BYTES))
+        return True
+    return False
+
+
+def _plan(resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel) -> Landing:
     fmt = format_of(resolved, options)
     if fmt is Format.LUKS:
-        from fastdl.errors import UnsafeImageError  # noqa: PLC0415
-
         raise UnsafeImageError("the image is encrypted (LUKS)", phase="decode")
     if not wants_raw(sink, options) or fmt in (Format.RAW, Format.ISO):
         return _plan_same(resolved, sink, options, fmt)
@@ -415,8 +452,6 @@ def _plan_stream(
             f"under {fmt} lies {inner}: one layer of compression is decoded", phase="decode"
         )
     if inner is Format.LUKS:
-        from fastdl.errors import UnsafeImageError  # noqa: PLC0415
-
         raise UnsafeImageError("the compressed image is encrypted (LUKS)", phase="decode")
     if options.staging:
         inner = Format.RAW  # whatever it is, the decoded file is what is wanted

@@ -61,7 +61,6 @@ class Resolved:
     metalink: bool = False
     from_class: int | None = None
     content_type: str | None = None
-    failed_verification: bool = False
     warnings: list[str] = field(default_factory=list)
 
     @property

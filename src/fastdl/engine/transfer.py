@@ -24,7 +24,7 @@ from fastdl.sinks.base import Sink
 
 PROGRESS_S = 0.1
 CHECKPOINT_BLOCKS = 4
-"""A checkpoint costs a flush; a kill costs what came since the last one."""
+"""For each connection. A checkpoint costs a flush; a kill costs what came since the last one."""
 
 
 @dataclass(slots=True)
@@ -231,8 +231,10 @@ def run_job(
     recording = checkpoint.writer is not None
     try:
         with cancel.stops(job.cancel):
-            while not job.wait(100, CHECKPOINT_BLOCKS if recording else 0):
-                meter.show(job.status())
+            status = job.status()
+            while not job.wait(100, recording * CHECKPOINT_BLOCKS * max(1, status["conns"])):
+                status = job.status()
+                meter.show(status)
                 if recording:
                     checkpoint.take(job, core_sink)
             meter.show(job.status(), "flush", force=True)
