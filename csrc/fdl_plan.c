@@ -151,6 +151,15 @@ int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block, uint64_
     return 1;
 }
 
+/* The reader of the target's own blocks is not stolen from: that would fetch them again. */
+static bool stealable(const struct fdl_plan *plan, uint64_t block)
+{
+    const struct fdl_slot *slot = fdl_plan_slot(plan, block);
+
+    return slot->state == FDL_SLOT_CLAIMED && !slot->requested &&
+           slot->hedger == FDL_NOBODY && !fdl_plan_is_local(plan, block);
+}
+
 bool fdl_plan_steal(struct fdl_plan *plan, int thief, uint32_t floor, uint64_t now_ns,
                     uint64_t *first, uint64_t *count)
 {
@@ -159,16 +168,10 @@ bool fdl_plan_steal(struct fdl_plan *plan, int thief, uint32_t floor, uint64_t n
     for (uint64_t at = plan->base; at < end;) {
         const struct fdl_slot *slot = fdl_plan_slot(plan, at);
         uint64_t n = 0;
-        if (slot->state == FDL_SLOT_CLAIMED && !slot->requested && slot->owner != thief &&
-            slot->hedger == FDL_NOBODY) {
-            int owner = slot->owner;
-            while (at + n < end) {
-                const struct fdl_slot *s = fdl_plan_slot(plan, at + n);
-                if (s->state != FDL_SLOT_CLAIMED || s->requested || s->owner != owner ||
-                    s->hedger != FDL_NOBODY)
-                    break;
+        if (slot->owner != thief) {
+            while (at + n < end && stealable(plan, at + n) &&
+                   fdl_plan_slot(plan, at + n)->owner == slot->owner)
                 n++;
-            }
             if (n > best_n) {
                 best = at;
                 best_n = n;

@@ -77,7 +77,7 @@ bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
 int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block, uint64_t now_ns);
 
 /* Takes the later half of the largest run of claimed, not yet requested blocks that one
- * other worker holds, if that half has at least `floor` blocks. */
+ * other worker holds, if that half has at least `floor` blocks; none that the target has. */
 bool fdl_plan_steal(struct fdl_plan *plan, int thief, uint32_t floor, uint64_t now_ns,
                     uint64_t *first, uint64_t *count);
 

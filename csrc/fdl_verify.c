@@ -129,6 +129,15 @@ static bool piece_agrees(const struct fdl_job *job, uint64_t index, const unsign
            memcmp(got, job->cfg.pieces.digests + index * n, n) == 0;
 }
 
+/* Whether any of the caller's extents reaches into [off, end). */
+static bool has_known(const struct fdl_job *job, uint64_t off, uint64_t end)
+{
+    for (size_t i = 0; i < job->cfg.n_known; i++)
+        if (job->cfg.known[i].off < end && job->cfg.known[i].off + job->cfg.known[i].len > off)
+            return true;
+    return false;
+}
+
 /* One mirror gave the piece: it lied, and is struck off. Several: nobody can tell who, so
  * all are suspects and the piece is fetched again, by one of them alone. Locked. */
 static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end, int failures)
@@ -158,9 +167,10 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end, int 
     }
     /* What the caller brought along may be the bad part. A lander has been built on it
      * already: then the attempt is over. */
-    if ((who == 0 && !local && job->ignore_known) || (job->cfg.lander && job->cfg.n_known > 0))
+    bool brought = has_known(job, first * job->cfg.block, end * job->cfg.block);
+    if ((who == 0 && !local && job->ignore_known) || (job->cfg.lander && brought))
         fdl_job_fail(job, &err);
-    job->ignore_known = true;
+    job->ignore_known |= brought || who == 0;
     pthread_cond_broadcast(&job->space);
 }
 
@@ -222,7 +232,8 @@ static void advance_piece(struct fdl_job *job, uint64_t block)
     p->busy = true;
     while (p->next < end && !job->stop) {
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, p->next);
-        if (slot->state != FDL_SLOT_FILLED)
+        /* Behind the window's end the slot is still another block's. */
+        if (!fdl_plan_in_window(&job->plan, p->next) || slot->state != FDL_SLOT_FILLED)
             break;
         struct fdl_buf *buf = slot->buf;
         fdl_buf_ref(buf);

@@ -545,6 +545,29 @@ static void pieces_find_the_liar(void)
     free(data);
 }
 
+/* The window ends inside a piece while its start waits for a mirror: what lies behind
+ * the end shares slots with the start. */
+static void a_piece_across_the_windows_end_waits_for_it(void)
+{
+    uint64_t size = 80 * BLOCK;
+    unsigned char *data = random_bytes(size, 20);
+
+    for (size_t window = 26; window < 30; window++) {
+        struct run *r = new_run(data, size, 2);
+        unsigned char *digests = cut_pieces(r, data, 4 * BLOCK);
+        r->cfg.window = window * BLOCK;
+        r->cfg.max_conns = 2;
+        r->per_mirror = 1;
+        r->origins[0].stall_at = BLOCK + 1;
+        go(r);
+        expect_bytes(r, data, size);
+        assert(r->states[1] == FDL_MIRROR_READY);
+        done(r);
+        free(digests);
+    }
+    free(data);
+}
+
 static void a_piece_as_large_as_a_small_source_finds_the_liar_too(void)
 {
     uint64_t size = 3 * BLOCK;
@@ -859,6 +882,7 @@ int main(void)
     CLAIM(two_servers_of_unknown_size_agree_on_the_end);
     CLAIM(cut_connections_and_short_ranges_are_taken_up_again);
     CLAIM(pieces_find_the_liar);
+    CLAIM(a_piece_across_the_windows_end_waits_for_it);
     CLAIM(a_piece_as_large_as_a_small_source_finds_the_liar_too);
     CLAIM(a_lone_liar_ends_the_job_and_says_where);
     CLAIM(pieces_that_do_not_cover_the_source_are_refused);

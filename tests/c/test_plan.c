@@ -125,7 +125,8 @@ static void steal(struct fdl_plan *p, struct model *m, uint64_t *x)
         uint64_t n = 0;
         while (at + n < model_end(m) && m->state[at + n] == FDL_SLOT_CLAIMED &&
                m->owner[at + n] == m->owner[at] && m->owner[at] != thief &&
-               m->hedger[at + n] == FDL_NOBODY && !m->requested[at + n])
+               m->hedger[at + n] == FDL_NOBODY && !m->requested[at + n] &&
+               !m->local[at + n])
             n++;
         best = n > best ? n : best;
     }
@@ -139,7 +140,7 @@ static void steal(struct fdl_plan *p, struct model *m, uint64_t *x)
     for (uint64_t b = first; b < first + count; b++) {
         assert(b >= m->base && b < model_end(m) && m->state[b] == FDL_SLOT_CLAIMED);
         assert(m->owner[b] == owner && owner != thief);
-        assert(!m->requested[b] && m->hedger[b] == FDL_NOBODY);
+        assert(!m->requested[b] && m->hedger[b] == FDL_NOBODY && !m->local[b]);
         model_take(m, thief, b);
     }
 }
