@@ -75,7 +75,7 @@ class Link:
         while True:
             manager = self._managers[turn % len(self._managers)]
             turn += 1
-            begun = time.monotonic()
+            stood = False
             try:
                 await self._converse(manager)
             except AgentRefusedError as exc:
@@ -88,8 +88,8 @@ class Link:
                     extra={"manager": manager},
                 )
             finally:
-                self.connected, self._outbox = False, None
-            if time.monotonic() - begun > LONGEST_PAUSE:
+                stood, self.connected, self._outbox = self.connected, False, None
+            if stood and pause != _REFUSED_PAUSE:
                 pause = FIRST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
             pause = min(pause * 2, LONGEST_PAUSE)
