@@ -340,6 +340,14 @@ size_t fdl_job_drain(struct fdl_job *job, struct fdl_written *out, size_t cap)
     return n;
 }
 
+void fdl_job_settle(struct fdl_job *job, size_t n)
+{
+    pthread_mutex_lock(&job->lock);
+    job->unsettled -= n < job->unsettled ? n : job->unsettled;
+    pthread_cond_broadcast(&job->space);
+    pthread_mutex_unlock(&job->lock);
+}
+
 void fdl_job_cancel(struct fdl_job *job)
 {
     struct fdl_err err;

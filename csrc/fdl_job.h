@@ -122,6 +122,10 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out);
  * durable only after the next fdl_sink_flush(). */
 size_t fdl_job_drain(struct fdl_job *job, struct fdl_written *out, size_t cap);
 
+/* n drained records have been made durable: what a kill would cost is that much less. The
+ * job claims no more while too much is unsettled. */
+void fdl_job_settle(struct fdl_job *job, size_t n);
+
 /* From any thread, any number of times. */
 void fdl_job_cancel(struct fdl_job *job);
 

@@ -95,6 +95,7 @@ struct fdl_job {
 
     struct fdl_written *records; /* OWNED, grown on demand, drained by the caller */
     size_t n_records, cap_records, records_wanted;
+    size_t unsettled; /* blocks written whose records are not durable yet */
 
     pthread_t monitor;
     bool monitor_started;

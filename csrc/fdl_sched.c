@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #define RUN_TIME_S 0.10           /* a run is about this much of its mirror's time */
+#define UNSETTLED_BLOCKS 5         /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
 #define SLOW_FACTOR 6.0           /* a mirror this much slower than the best stands back */
 #define HEDGE_CANDIDATES 4        /* only the blocks that the others wait for */
@@ -216,6 +217,10 @@ bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
 {
     struct fdl_job *job = w->job;
     uint64_t count;
+
+    /* A kill is to cost no more than a range a connection: so the journal must keep up. */
+    if (!w->local && job->unsettled >= UNSETTLED_BLOCKS * (size_t)(job->n_net > 0 ? job->n_net : 1))
+        return false;
 
     if (fdl_plan_claim(&job->plan, w->id, w->local, run_blocks(w), now_ns, first, &count)) {
         *end = *first + count;

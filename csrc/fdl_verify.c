@@ -70,6 +70,7 @@ static void record(struct fdl_job *job, const struct fdl_buf *buf, uint64_t xxh3
     }
     job->records[job->n_records++] =
         (struct fdl_written){.off = buf->off, .len = buf->len, .xxh3 = xxh3};
+    job->unsettled++;
     if (job->n_records == job->records_wanted)
         pthread_cond_signal(&job->watched);
 }

@@ -269,6 +269,7 @@ cdef extern from "fdl_job.h" nogil:
     bint fdl_job_wait(fdl_job *job, int timeout_ms, size_t records)
     void fdl_job_status(fdl_job *job, fdl_job_status_s *out)
     size_t fdl_job_drain(fdl_job *job, fdl_written *out, size_t cap)
+    void fdl_job_settle(fdl_job *job, size_t n)
     void fdl_job_cancel(fdl_job *job)
     int fdl_job_finish(fdl_job *job, fdl_job_result *result, fdl_err *err)
     void fdl_job_free(fdl_job *job)

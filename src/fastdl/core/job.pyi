@@ -55,6 +55,9 @@ class Job:
     def drain(self) -> list[tuple[int, int, int]]:
         """[(offset, length, xxh3)] of blocks written since the last call; not durable yet."""
 
+    def settle(self, n: int) -> None:
+        """*n* drained records are durable now."""
+
     def cancel(self) -> None: ...
     def halt(self) -> None:
         """Cancel and join: afterwards nothing is read or written any more. Idempotent."""

@@ -139,6 +139,10 @@ cdef class Job:
             if n < 256:
                 return out
 
+    def settle(self, size_t n):
+        with nogil:
+            cfdl.fdl_job_settle(self._ptr, n)
+
     def cancel(self):
         with nogil:
             cfdl.fdl_job_cancel(self._ptr)

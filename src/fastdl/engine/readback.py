@@ -30,8 +30,10 @@ class Readback:
         self._sink = sink
         self._core = core_sink
         self._stop = threading.Event()
-        self._error: FastdlError | None = None
+        self._error: BaseException | None = None
         self.compared = 0
+        # Page-aligned for direct reads. Never closed: the views of a failed read may outlive it.
+        self._memory = memoryview(mmap.mmap(-1, PIECE + 8192))
         core_sink.keep_log()
         self._thread = threading.Thread(target=self._run, name="readback")
         self._thread.start()
@@ -52,9 +54,12 @@ class Readback:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._error is None and not self._stop.is_set():
-            if not self._pass():
-                self._stop.wait(IDLE_S)
+        try:
+            while self._error is None and not self._stop.is_set():
+                if not self._pass():
+                    self._stop.wait(IDLE_S)
+        except BaseException as exc:  # noqa: BLE001 - a dead thread has compared nothing: no pass
+            self._error = exc
 
     def _pass(self) -> int:
         """Compare everything that is in the log now; returns the number of records."""
@@ -62,11 +67,10 @@ class Readback:
             records = self._core.drain_log()
             if records and self._sink.align == 1:
                 self._core.flush()
-            with mmap.mmap(-1, PIECE + 8192) as memory:
-                for offset, length, xxh3 in records:
-                    if self._error is not None:
-                        break
-                    self._compare(memory, offset, length, xxh3)
+            for offset, length, xxh3 in records:
+                if self._error is not None:
+                    break
+                self._compare(offset, length, xxh3)
         except FastdlError as exc:
             self._error = exc
             return 0
@@ -77,13 +81,13 @@ class Readback:
             return 0
         return len(records)
 
-    def _compare(self, memory: mmap.mmap, offset: int, length: int, xxh3: int | None) -> None:
+    def _compare(self, offset: int, length: int, xxh3: int | None) -> None:
         import xxhash  # noqa: PLC0415 - loads hashlib
 
         digest = xxhash.xxh3_64()
         at, end = offset, offset + length
         while at < end:
-            piece = self._read(memory, at, min(PIECE, end - at))
+            piece = self._read(at, min(PIECE, end - at))
             if xxh3 is None:
                 if bytes(piece).count(0) != len(piece):
                     self._differs(at)
@@ -94,7 +98,7 @@ class Readback:
         if xxh3 is not None and digest.intdigest() != xxh3:
             self._differs(offset)
 
-    def _read(self, memory: mmap.mmap, offset: int, length: int) -> memoryview:
+    def _read(self, offset: int, length: int) -> memoryview:
         """[offset, offset + length) of the target; aligned as a direct read wants it."""
         align = self._sink.align
         fd = self._sink.fd
@@ -103,10 +107,10 @@ class Readback:
                 os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
         start = offset - offset % align
         want = -(-(offset + length - start) // align) * align
-        got = os.preadv(fd, [memoryview(memory)[:want]], start)
+        got = os.preadv(fd, [self._memory[:want]], start)
         if got < offset - start + length:
             self._differs(offset)
-        return memoryview(memory)[offset - start : offset - start + length]
+        return self._memory[offset - start : offset - start + length]
 
     def _differs(self, offset: int) -> None:
         raise SinkIOError(

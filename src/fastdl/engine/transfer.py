@@ -23,7 +23,7 @@ from fastdl.errors import Cancelled, FastdlError, JournalError
 from fastdl.sinks.base import Sink
 
 PROGRESS_S = 0.1
-CHECKPOINT_BLOCKS = 4
+CHECKPOINT_BLOCKS = 3
 """For each connection. A checkpoint costs a flush; a kill costs what came since the last one."""
 
 
@@ -52,6 +52,7 @@ class Checkpoint:
             return
         sink.flush()
         self.writer.append([jr.Record(*record) for record in records])
+        job.settle(len(records))
 
     def close(self, *, remove: bool) -> None:
         """End of the attempt: *remove* where there is nothing to resume."""
