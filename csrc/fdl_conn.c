@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define RECV_MAX (512L * 1024)
 #define WAIT_SLICE_MS 200
 #define STALL_RATE_BYTES_S 1024
 #define TLS_READ_AHEAD (64 * 1024) /* measured: 6-13 % less processor time over https */
@@ -155,6 +156,9 @@ static bool set_options(struct fdl_conn *conn)
 
     bad |= curl_easy_setopt(e, CURLOPT_URL, conn->host.base_url);
     bad |= curl_easy_setopt(e, CURLOPT_CONNECT_ONLY, 1L);
+    /* It also caps what one curl_easy_recv() takes: with the default of 16 KiB receiving
+     * cost twice the processor time (measured, plain http). */
+    bad |= curl_easy_setopt(e, CURLOPT_BUFFERSIZE, RECV_MAX);
     bad |= curl_easy_setopt(e, CURLOPT_ERRORBUFFER, conn->error);
     bad |= curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     bad |= curl_easy_setopt(e, CURLOPT_NOPROGRESS, 1L);

@@ -31,6 +31,7 @@ struct fdl_slot {
     int hedger;          /* a second worker that fetches the same block, FDL_NOBODY */
     bool requested;      /* the owner has asked its mirror for it: not to be stolen */
     uint64_t claimed_ns; /* when the owner got it */
+    uint64_t hedged_ns;  /* when the hedger did */
     /* The job's, no business of the plan: */
     struct fdl_buf *buf; /* one reference, from FILLED on */
     uint64_t mirrors;    /* bit set of mirrors that gave bytes of it */

@@ -11,6 +11,7 @@
 #define SLOW_FACTOR 6.0           /* a mirror this much slower than the best stands back */
 #define HEDGE_CANDIDATES 4        /* only the blocks that the others wait for */
 #define HEDGE_MIN_NS (5 * NS_PER_MS)
+#define UNKNOWN_RATE 20e6         /* bytes/s that an unmeasured mirror is given credit for */
 #define SAME_MIRROR_MIN_NS (250 * NS_PER_MS)
 #define GROW_BYTES (2u << 20)
 #define GROW_GAIN 1.05
@@ -240,22 +241,43 @@ bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
 
 /* ---- hedges ---------------------------------------------------------------- */
 
-static bool late(const struct fdl_worker *me, const struct fdl_worker *owner, uint64_t block,
-                 const struct fdl_slot *slot, uint64_t now_ns)
+/* What a worker can be expected to do, in bytes/s; 0 where nobody knows. */
+static double expected_rate(const struct fdl_worker *w)
 {
-    double size = (double)me->job->cfg.block;
-    double elapsed = (double)(now_ns - slot->claimed_ns);
-    double have = 0;
-    double rate = me->rate > 0 ? me->rate : 50e6;
-    double mine = size / rate * NS_PER_S + (double)me->mirror->rtt_ns;
-    bool same = owner->mirror == me->mirror;
+    return w->rate > 0 ? w->rate : w->mirror ? w->mirror->rate : 0;
+}
 
-    if (atomic_load(&owner->at_block) == block)
-        have = (double)atomic_load(&owner->at_fill);
+/* Whether `me` would have the block long before `other`, who got it at since_ns. */
+static bool late(const struct fdl_worker *me, const struct fdl_worker *other, uint64_t block,
+                 uint64_t since_ns, uint64_t now_ns)
+{
+    double size = (double)me->job->cfg.block, rate = expected_rate(me);
+    bool same = other->mirror == me->mirror;
+
+    if (rate <= 0 && same)
+        return false; /* nothing says that a second connection does better */
+    double elapsed = (double)(now_ns - since_ns), have = 0;
+    double mine = size / (rate > 0 ? rate : UNKNOWN_RATE) * NS_PER_S +
+                  (double)me->mirror->rtt_ns;
+    if (atomic_load(&other->at_block) == block)
+        have = (double)atomic_load(&other->at_fill);
     double theirs = have > 0 ? (size - have) * elapsed / have : 1e18;
     double floor = same ? SAME_MIRROR_MIN_NS : HEDGE_MIN_NS;
     double factor = same ? 4 : 2;
     return elapsed > factor * mine + floor && theirs > factor * mine + floor;
+}
+
+/* The owner is late, and so is a hedger where there is one already. */
+static bool worth_hedging(const struct fdl_worker *w, uint64_t block,
+                          const struct fdl_slot *slot, uint64_t now_ns)
+{
+    const struct fdl_worker *owner = &w->job->workers[slot->owner];
+
+    if (slot->owner == w->id || slot->hedger == w->id || owner->local ||
+        !late(w, owner, block, slot->claimed_ns, now_ns))
+        return false;
+    return slot->hedger == FDL_NOBODY ||
+           late(w, &w->job->workers[slot->hedger], block, slot->hedged_ns, now_ns);
 }
 
 bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
@@ -265,6 +287,7 @@ bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
     int seen = 0;
 
     if (w->local || !w->mirror || w->mirror->lost_hedges > 0 ||
+        (w->mirror->rate > 0 && w->mirror->rate * SLOW_FACTOR < best_rate(job)) ||
         atomic_load(&job->hedged) > budget)
         return false;
     for (uint64_t b = job->plan.base; fdl_plan_in_window(&job->plan, b); b++) {
@@ -273,12 +296,12 @@ bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
             continue;
         if (++seen > HEDGE_CANDIDATES)
             return false;
-        if (slot->hedger != FDL_NOBODY || slot->owner == w->id)
+        if (!worth_hedging(w, b, slot, now_ns))
             continue;
-        const struct fdl_worker *owner = &job->workers[slot->owner];
-        if (owner->local || !late(w, owner, b, slot, now_ns))
-            continue;
+        if (slot->hedger != FDL_NOBODY)
+            fdl_wake_nudge(&job->workers[slot->hedger].wake);
         slot->hedger = w->id;
+        slot->hedged_ns = now_ns;
         *block = b;
         atomic_fetch_add(&job->hedged, job->cfg.block);
         return true;
