@@ -68,7 +68,7 @@ class FakeAgent:
     async def enrol(self, token: str, *, key: ec.EllipticCurvePrivateKey | None = None) -> None:
         """Exchange *token* for a certificate."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        trust_nothing = ssl.create_default_context()
+        trust_nothing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         trust_nothing.check_hostname, trust_nothing.verify_mode = False, ssl.CERT_NONE
         base = "https://{}:{}".format(*self.address)
         async with aiohttp.ClientSession() as session:
@@ -86,7 +86,11 @@ class FakeAgent:
         if isinstance(reply, m.Refused):
             raise codec.error_of(m.Failure(code=reply.code, message=reply.message))
         assert isinstance(reply, m.EnrolReply)
-        self.host_id = reply.host_id
+        self.adopt(reply, key)
+
+    def adopt(self, reply: m.EnrolReply, key: ec.EllipticCurvePrivateKey) -> None:
+        """Take over an identity."""
+        self.host_id, self._ca = reply.host_id, reply.ca
         pem = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,

@@ -340,7 +340,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         assert (ended is None) == bool(wrong)
         if ended is not None:
-            self.ended[row.id] = ended.state
+            self.ended[row.id] = ended
 
     @rule(i=st.integers(0, 50))
     def late_result(self, i: int) -> None:

@@ -224,7 +224,10 @@ class CertificateSync:
         name = self._s.fleet.hosts[host].name if host in self._s.fleet.hosts else host
 
         async def work(tx: AsyncConnection) -> dict[str, str] | None:
-            row = await jobs.finish(
+            row = await jobs.get(tx, result.job)
+            if row is None or row.kind != m.Kind.CERTIFICATES:
+                return None
+            ended = await jobs.finish(
                 tx,
                 result.job,
                 fence=result.fence,
@@ -232,8 +235,9 @@ class CertificateSync:
                 state=State.DONE if done else State.FAILED,
                 failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
                 now=now,
+                row=row,
             )
-            if row is None:
+            if ended is None:
                 return None
             outcomes = _outcomes(loads(row.context), done, result.failure, name)
             await certs.settle(tx, host, outcomes, now=now)
@@ -245,12 +249,10 @@ class CertificateSync:
 
         failed = await self._s.ledger.write(work)
         if failed is None:
-            self._s.metrics.stale_results.inc()
             return False
         for detail in failed.values():
             log.warning("certificate push failed", extra={"host": host, "detail": detail})
         self._s.notices.tell("certs")
-        self._s.fabric.post(host)
         self.mark(host)
         return True
 

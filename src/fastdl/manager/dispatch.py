@@ -166,6 +166,8 @@ class Dispatcher:
             row = await jobs.get(tx, result.job)
             if row is None or row.fence != result.fence or row.host != host:
                 return None
+            if row.kind != result.kind:
+                return None
             if result.done is not None:
                 return await self._done(tx, row, result.done, now=now)
             assert result.failure is not None
@@ -173,7 +175,6 @@ class Dispatcher:
 
         outcome = await self._s.ledger.write(work)
         if outcome is None:
-            self._s.metrics.stale_results.inc()
             return False
         state, row = outcome
         self._s.progress.drop(row.id)
@@ -204,7 +205,7 @@ class Dispatcher:
         elif isinstance(done, m.RemoveDone):
             await templates.set_copy(tx, row.template, row.pool, state="absent", now=now)
         await complete_api_jobs(tx, row.id, now=now)
-        return State.DONE, ended
+        return ended, row
 
     async def _failed(
         self,
@@ -244,7 +245,7 @@ class Dispatcher:
         if ended is None:
             return None
         await complete_api_jobs(tx, row.id, now=now)
-        return ended.state, ended
+        return ended, row
 
     def _count(self, state: str, result: m.JobResult) -> None:
         metrics = self._s.metrics

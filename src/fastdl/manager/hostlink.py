@@ -156,6 +156,8 @@ class HostLink:
                     )  # fmt: skip
                 return None
             case m.JobStarted():
+                if not self._s.progress.holds(message.job, host):
+                    return None  # short work: its result follows at once
                 now = self._s.clock.time()
                 await self._s.ledger.write(
                     lambda tx: jobs.started(
@@ -194,33 +196,41 @@ class HostLink:
         self._dispatcher.wake()
 
     async def _result(self, host: str, result: m.JobResult) -> m.ResultAck:
-        async with self._s.ledger.read() as tx:
-            row = await jobs.get(tx, result.job)
-            own = row is not None and (
-                row.host == host or await jobs.was_given(tx, result.job, host)
-            )
-        if row is not None and not own:
-            await self._s.event(
-                "HOST.FOREIGN.JOB",
-                f"host {host} sent a result for job {result.job}, which it was never given",
-                level="ERROR", resource=host,
-            )  # fmt: skip
-            raise AgentRefusedError("the result is for a job that this host was never given")
-        if row is None or row.kind != result.kind:
-            self._s.metrics.stale_results.inc()
-        elif row.kind == m.Kind.CERTIFICATES:
-            await self._sync.ended(host, result)
-        elif row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
-            await self._dispatcher.ended(host, result)
+        """Take in a result, or find it stale: either way the host need not repeat it."""
+        if result.kind == m.Kind.CERTIFICATES:
+            taken = await self._sync.ended(host, result)
+        elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
+            taken = await self._dispatcher.ended(host, result)
         else:
-            await self._answer(host, result)
+            taken = await self._answer(host, result)
+        if not taken:
+            self._s.metrics.stale_results.inc()
+            await self._refuse_foreign(host, result)
         return m.ResultAck(job=result.job, fence=result.fence)
 
-    async def _answer(self, host: str, result: m.JobResult) -> None:
+    async def _refuse_foreign(self, host: str, result: m.JobResult) -> None:
+        """AgentRefusedError (and an event) where *host* never had the job."""
+        async with self._s.ledger.read() as tx:
+            row = await jobs.get(tx, result.job)
+            if row is None or row.host == host or await jobs.was_given(tx, result.job, host):
+                return
+        await self._s.event(
+            "HOST.FOREIGN.JOB",
+            f"host {host} sent a result for job {result.job}, which it was never given",
+            level="ERROR",
+            resource=host,
+        )
+        raise AgentRefusedError("the result is for a job that this host was never given")
+
+    async def _answer(self, host: str, result: m.JobResult) -> bool:
         """A probe or a check ended: keep the answer for whoever asked."""
         now = self._s.clock.time()
-        await self._s.ledger.write(
-            lambda tx: jobs.finish(
+
+        async def work(tx: AsyncConnection) -> State | None:
+            row = await jobs.get(tx, result.job)
+            if row is None or row.kind != result.kind:
+                return None
+            return await jobs.finish(
                 tx,
                 result.job,
                 fence=result.fence,
@@ -229,10 +239,14 @@ class HostLink:
                 state=State.DONE if result.done else State.FAILED,
                 result=codec.done_to_json(result.done) if result.done else None,
                 failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
+                row=row,
             )
-        )
+
+        if await self._s.ledger.write(work) is None:
+            return False
         self._s.notices.tell(f"job:{result.job}")
         self._s.fabric.post(host)
+        return True
 
     # --- presence ------------------------------------------------------------------------
 

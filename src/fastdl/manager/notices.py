@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 WATCHERS_MAX: Final = 200
 QUEUE_MAX: Final = 256
+SPACING_S: Final = 0.02
 
 
 class Notices:
@@ -44,6 +45,8 @@ class Notices:
                         return answer
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(event.wait(), 1.0)
+                    # A thousand wake-ups in a row cost a few checks, not a thousand.
+                    await asyncio.sleep(SPACING_S)
         except TimeoutError:
             return await check()
         finally:

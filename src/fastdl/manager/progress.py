@@ -7,7 +7,7 @@ from fastdl.wire.messages import Progress
 
 
 class ProgressBoard:
-    """Progress by job. A host can speak only of jobs that its document gave it."""
+    """Progress by job. A host can speak only of downloads that its document gave it."""
 
     def __init__(self) -> None:
         self._holder: dict[str, str] = {}
@@ -18,9 +18,13 @@ class ProgressBoard:
         """Note that *host* was sent *job*."""
         self._holder[job] = host
 
+    def holds(self, job: str, host: str) -> bool:
+        """Whether *host* was sent the download *job*."""
+        return self._holder.get(job) == host
+
     def note(self, host: str, progress: Progress) -> bool:
         """Take over a report; False = it is not this host's job."""
-        if self._holder.get(progress.job) != host:
+        if not self.holds(progress.job, host):
             return False
         self._latest[progress.job] = progress
         self._unsaved[progress.job] = percent(progress)

@@ -258,5 +258,6 @@ class LocalFabric:
         async with self._ledger.read() as tx:
             document = await jobs.document(tx, host)
         for command in document.commands:
-            self._progress.given(command.job, host)
+            if command.kind == m.Kind.DOWNLOAD:
+                self._progress.given(command.job, host)
         return document

@@ -259,12 +259,14 @@ async def finish(
     now: float,
     result: str | None = None,
     failure: str | None = None,
-) -> Row[Any] | None:
-    """End *job* as DONE, FAILED or CANCELLED and free its slots; None = stale, nothing done.
+    row: Row[Any] | None = None,
+) -> State | None:
+    """End *job* as DONE, FAILED or CANCELLED and free its slots; return how it ended.
 
-    A job that is being cancelled ends as CANCELLED, unless its result came first (DONE).
+    None = stale, nothing done. A job that is being cancelled ends as CANCELLED, unless its
+    result came first (DONE). *row*: the job's, where this transaction has read it already.
     """
-    row = await get(tx, job)
+    row = row if row is not None else await get(tx, job)
     if row is None or row.fence != fence or row.host != host_id:
         return None
     if row.state == State.CANCELLING and state is not State.DONE:
@@ -291,7 +293,7 @@ async def finish(
     if done.rowcount != 1:
         return None
     await _leave_host(tx, row, outcome=failure or state.value, now=now)
-    return await get(tx, job)
+    return state
 
 
 async def requeue(
@@ -328,11 +330,12 @@ async def requeue(
 async def _leave_host(tx: AsyncConnection, row: Row[Any], *, outcome: str, now: float) -> None:
     if row.kind == m.Kind.DOWNLOAD:
         await slots.release(tx, held_slots(row))
-    await tx.execute(
-        update(attempt)
-        .where(attempt.c.job == row.id, attempt.c.fence == row.fence)
-        .values(ended=now, outcome=outcome)
-    )
+    if row.attempt:  # what went to its host without queueing has no attempts
+        await tx.execute(
+            update(attempt)
+            .where(attempt.c.job == row.id, attempt.c.fence == row.fence)
+            .values(ended=now, outcome=outcome)
+        )
     await _bump(tx, [row.host])
 
 
