@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from fastdl.errors import ApiParamError
 from fastdl.manager.api import envelope
 from fastdl.manager.api.catalog import describe
+from fastdl.manager.api.page import page
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Bare, Listing, Single, read_args
 from fastdl.manager.config import load
@@ -150,3 +152,9 @@ def test_configuration_precedence(tmp_path) -> None:  # type: ignore[no-untyped-
     assert (str(config.state), config.listen, config.agent_listen) == (
         "/f", "127.0.0.1:5", "127.0.0.1:4",
     )  # fmt: skip
+
+
+def test_the_api_page_is_current() -> None:
+    """A command that is not in the documentation does not exist for its readers."""
+    written = Path(__file__).parents[3] / "docs" / "api.md"
+    assert written.read_text() == page(), "run: python -m fastdl.manager.api.page > docs/api.md"
