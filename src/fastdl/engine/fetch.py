@@ -1,40 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A download job from resolve to publish: the only place where a target becomes valid."""
+"""A download job: the target opened, the source resolved, attempts until one is published.
+
+What an attempt needs is loaded while the first answer is under way: a command's start counts.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from fastdl.core.job import block_for
-from fastdl.core.net import Mirror
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing import NeedsStaging, detect_file, plan_landing
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.resolve import Resolved, resolve
-from fastdl.engine.result import MirrorReport, Result
-from fastdl.engine.transfer import (
-    Checkpoint,
-    Outcome,
-    open_checkpoint,
-    open_core_sink,
-    run_job,
-    start_job,
-)
 from fastdl.errors import (
-    Cancelled,
     FastdlError,
-    HttpStatusError,
     IntegrityError,
-    NetError,
     OriginChangedError,
     SinkRefusedError,
-    SizeError,
     TargetChangedError,
 )
 from fastdl.model.digest import Digest
@@ -43,7 +29,7 @@ from fastdl.sinks.base import Sink
 from fastdl.sinks.open import existing_file, open_sink
 
 if TYPE_CHECKING:
-    from fastdl.engine.readback import Readback
+    from fastdl.engine.result import Result
 
 METALINK_SUFFIXES = (".meta4", ".metalink")
 MAX_ATTEMPTS = 6
@@ -92,7 +78,7 @@ def fetch_job(
         with cancel.stops(sink.hurry):
             result = _try_until_done(sources, sink, options, progress, cancel, started)
     except BaseException as exc:
-        keep = _worth_keeping(exc, keep) and options.resume
+        keep = _worth_keeping(exc, had_something=keep) and options.resume
         with contextlib.suppress(FastdlError):
             sink.abort(keep=keep)
         cancel.check()  # a wait that was cut short failed because of it
@@ -111,22 +97,13 @@ def name_hint(sources: Sequence[str]) -> str | None:
     return name
 
 
-def _worth_keeping(exc: BaseException, had_something: bool) -> bool:
+def _worth_keeping(exc: BaseException, *, had_something: bool) -> bool:
     """Whether the part file stays: where a later run can go on from a journal."""
+    from fastdl.engine.attempt import can_go_on  # noqa: PLC0415
+
     journaled = bool(getattr(exc, "journaled", False))
     untouched = not getattr(exc, "attempted", False)
     return (journaled and can_go_on(exc)) or (untouched and had_something)
-
-
-def can_go_on(exc: BaseException) -> bool:
-    """Whether what was fetched before *exc* is worth something to a later run.
-
-    It is after a cancellation or a lost network; not after a wrong digest, another source,
-    or a target that failed: what that one holds is anybody's guess.
-    """
-    if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled):
-        return True
-    return exc.retryable and isinstance(exc, NetError | HttpStatusError)
 
 
 # ---- a file that is there already ---------------------------------------------
@@ -151,6 +128,9 @@ def _already_there(
         found.close()
         wanted, size = found.digests.strongest(), found.size
     if wanted is not None and (size is None or size == os.stat(path).st_size):  # noqa: PTH116
+        from fastdl.engine.landing import detect_file  # noqa: PLC0415
+        from fastdl.engine.result import Result  # noqa: PLC0415
+
         got, length = _digest_of_file(path, wanted, cancel)
         if got == wanted:
             return Result(
@@ -178,6 +158,8 @@ def _already_there(
 
 
 def _digest_of_file(path: str, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
+    import hashlib  # noqa: PLC0415
+
     md = hashlib.new(wanted.algorithm.replace("sha-", "sha"))
     length = 0
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
@@ -207,12 +189,15 @@ def _try_until_done(
         cancel.check()
         resolved = resolve(sources, options, cancel, struck=struck)
         warnings.extend(w for w in resolved.warnings if w not in warnings)
+        from fastdl.engine.attempt import attempt, staged  # noqa: PLC0415
+        from fastdl.engine.landing import NeedsStaging  # noqa: PLC0415
+
         try:
-            return _attempt(resolved, sink, options, progress, cancel, started, warnings)
+            return attempt(resolved, sink, options, progress, cancel, started, warnings)
         except NeedsStaging as need:
             warnings.append(f"staged to a file first: {need.why}")
             resolved.close()
-            return _staged(sources, need, sink, options, progress, cancel, started, warnings)
+            return staged(sources, need, sink, options, progress, cancel, started, warnings)
         except OriginChangedError as exc:
             if state.restarted:
                 raise
@@ -225,53 +210,11 @@ def _try_until_done(
             if not struck:
                 raise
             warnings.append(
-                "the bytes do not have the wanted digest: tried again without those that may have lied"
+                "the bytes do not have the wanted digest: tried again without whoever may have lied"
             )
         finally:
             resolved.close()
     raise IntegrityError("no mirror gave bytes with the wanted digest", phase="verify")
-
-
-def _staged(
-    sources: Sequence[str],
-    need: NeedsStaging,
-    sink: Sink,
-    options: FetchOptions,
-    progress: ProgressCallback | None,
-    cancel: Cancel,
-    started: float,
-    warnings: list[str],
-) -> Result:
-    """Fetch to a file, verified; inspect it; land it from there."""
-    from fastdl.engine import staging  # noqa: PLC0415 - rare
-
-    with staging.staging_folder(sink, options) as folder:
-        path = folder / "source"
-        first = fetch_job(
-            sources, str(path), staging.stage_options(options, need), progress=progress,
-            cancel=cancel,
-        )
-        image, now, came = staging.raw_or_qcow2(path, options, cancel)
-        second = staging.landing_options(options, now)
-        resolved = resolve([str(image)], second, cancel)
-        try:
-            landed = _attempt(resolved, sink, second, progress, cancel, started, [])
-        finally:
-            resolved.close()
-    kept = [w for w in (*first.warnings, *landed.warnings) if w not in warnings]
-    return replace(
-        landed,
-        source_bytes=first.source_bytes,
-        fetched_bytes=first.fetched_bytes,
-        digests=first.digests,
-        integrity=first.integrity,
-        format=str(came),
-        stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
-        bottleneck=first.bottleneck,
-        mirrors=first.mirrors,
-        warnings=(*warnings, *kept),
-        landing=f"{came}-staged-to-raw",
-    )
 
 
 def _next_alone(state: _Attempts, resolved: Resolved) -> list[str]:
@@ -291,182 +234,10 @@ def _next_alone(state: _Attempts, resolved: Resolved) -> list[str]:
         state.lied = set(lied)
         return lied
     if state.alone is None:
-        if len(gave) < 2:  # noqa: PLR2004 - a single mirror needs no second look
+        if len(gave) < 2:
             return []
         state.alone = gave
     if not state.alone:
         return []
     chosen = state.alone.pop(0)
     return [url.display() for url in resolved.urls if url.display() != chosen]
-
-
-def _attempt(
-    resolved: Resolved,
-    sink: Sink,
-    options: FetchOptions,
-    progress: ProgressCallback | None,
-    cancel: Cancel,
-    started: float,
-    warnings: list[str],
-) -> Result:
-    landing = plan_landing(resolved, sink, options, cancel)
-    block = block_for(resolved.pieces.length if resolved.pieces else None)
-    landing.check_room(sink)
-    checkpoint = Checkpoint()
-    if landing.resumable:
-        checkpoint = open_checkpoint(sink, resolved, options, block, landing.kind)
-    over = True
-    try:
-        if checkpoint.warning:
-            warnings.append(checkpoint.warning)
-        sink.preallocate(landing.target_size, sparse=landing.sparse)
-        core_sink = open_core_sink(sink, landing.target_size)
-        readback: Readback | None = None
-        try:
-            core_sink.begin()
-            if options.verify_readback:
-                from fastdl.engine.readback import Readback  # noqa: PLC0415 - on demand
-
-                readback = Readback(sink, core_sink)
-            outcome = landing.run(resolved, sink, core_sink, checkpoint, progress, cancel)
-            digests = verify(resolved, outcome)
-            landing.finish(sink, outcome)
-            target_size = landing.final_size(outcome)
-            if options.zero_rest:
-                zero_rest(sink, target_size)
-            core_sink.release()
-            core_sink.flush()
-            if readback is not None:
-                readback.finish()
-        finally:
-            if readback is not None:
-                readback.cancel()
-            core_sink.close()
-        sink.publish(target_size)
-    except BaseException as exc:
-        name_origin(exc, resolved)
-        over = not can_go_on(exc)
-        exc.attempted = True  # type: ignore[attr-defined]
-        exc.journaled = checkpoint.writer is not None  # type: ignore[attr-defined]
-        raise
-    finally:
-        checkpoint.close(remove=over)
-        if checkpoint.warning and checkpoint.warning not in warnings:
-            warnings.append(checkpoint.warning)
-    warnings.extend(landing.warnings)
-    return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
-
-
-def name_origin(exc: BaseException, resolved: Resolved) -> None:
-    """Put the mirror that *exc* is about into it, for whoever has to call somebody."""
-    if not isinstance(exc, FastdlError) or exc.origin is not None:
-        return
-    index = getattr(exc, "mirror_index", None)
-    if index is None and len(resolved.urls) == 1 and exc.exit_code < 20:  # noqa: PLR2004
-        index = 0
-    if index is not None:
-        exc.origin = resolved.urls[index].display()
-
-
-def zero_rest(sink: Sink, image_size: int) -> None:
-    """Zero a device behind the image, so that nothing of its former content is left."""
-    if sink.capacity is None or sink.capacity <= image_size:
-        return
-    rest = open_core_sink(sink, sink.capacity, hold=0)
-    try:
-        rest.zero(image_size, sink.capacity - image_size)
-        rest.flush()
-    finally:
-        rest.close()
-
-
-def verify(resolved: Resolved, outcome: Outcome) -> dict[str, str]:
-    """Compare size and every known digest; IntegrityError or SizeError."""
-    if resolved.size is not None and outcome.total != resolved.size:
-        raise SizeError(
-            f"{outcome.total} bytes came, {resolved.size} were expected", phase="verify"
-        )
-    for wanted in resolved.digests:
-        got = outcome.digests[wanted.algorithm].hex()
-        if got != wanted.hex:
-            raise IntegrityError(
-                f"the {wanted.algorithm} of what came is {got}, "
-                f"{resolved.digests.source_of(wanted.algorithm)} says {wanted.hex}",
-                phase="verify",
-                origin=resolved.urls[resolved.first].display(),
-            )
-    return {name: value.hex() for name, value in outcome.digests.items()}
-
-
-def mirror_reports(urls: Sequence[Url], mirrors: Sequence[Mirror]) -> tuple[MirrorReport, ...]:
-    """What each mirror did, for the result and for errors."""
-    return tuple(
-        MirrorReport(
-            url=url.display(),
-            bytes=mirror.bytes,
-            requests=mirror.requests,
-            errors=mirror.errors,
-            state=mirror.state,
-            reason=mirror.reason or None if mirror.state != "ok" else None,
-        )
-        for url, mirror in zip(urls, mirrors, strict=True)
-    )
-
-
-def _stages(status: dict[str, Any]) -> dict[str, float]:
-    names = ("fetch", "tls", "hash", "decode", "write", "flush")
-    return {name: round(status[f"{name}_ns"] / 1e9, 6) for name in names}
-
-
-def bottleneck(status: dict[str, Any], digests: int) -> str:
-    """What the transfer waited for most, from its counters.
-
-    Where connections seldom waited for room in the window, the network (or the processor
-    time to receive) was the limit; else the busiest of the stages behind it.
-    """
-    elapsed = max(status["elapsed_ns"], 1)
-    conns = max(status["conns"], 1)
-    behind = {
-        "hash": status["hash_ns"] / max(digests, 1),
-        "decode": status["decode_ns"],
-        "write": status["write_ns"] / conns,
-        "flush": status["flush_ns"],
-    }
-    slowest = max(behind, key=lambda name: behind[name])
-    if status["window_wait_ns"] > 0.2 * elapsed * conns or behind[slowest] > 0.8 * elapsed:  # noqa: PLR2004
-        return slowest
-    if status["net_wait_ns"] > 0.3 * elapsed * conns:  # noqa: PLR2004
-        return "network"
-    receiving = (status["fetch_ns"] + status["tls_ns"]) / conns
-    return "network" if receiving >= behind[slowest] else slowest
-
-
-def _result(
-    resolved: Resolved,
-    sink: Sink,
-    landing: Any,
-    outcome: Outcome,
-    digests: dict[str, str],
-    target_size: int,
-    started: float,
-    warnings: list[str],
-) -> Result:
-    status = outcome.status
-    return Result(
-        target=sink.path,
-        source_bytes=outcome.total,
-        target_bytes=target_size,
-        fetched_bytes=status["fetched_bytes"],
-        resumed_bytes=outcome.resumed,
-        digests=digests,
-        integrity=resolved.digests.integrity(),
-        format=landing.format,
-        seconds=round(time.monotonic() - started, 6),
-        stages=_stages(status),
-        bottleneck=bottleneck(status, len(digests)),
-        mirrors=mirror_reports(resolved.urls, resolved.mirrors),
-        warnings=tuple(warnings),
-        virtual_size=landing.virtual_size,
-        landing=landing.kind,
-    )
-

@@ -188,8 +188,9 @@ def format_of(resolved: Resolved, options: FetchOptions) -> Format:
         raise UsageError(f"there is no source format {options.source_format!r}")
     if not resolved.head:
         if options.source_format not in ("auto", "raw"):
-            raise FormatError(f"an empty source is no {options.source_format} image",
-                              phase="decode")
+            raise FormatError(
+                f"an empty source is no {options.source_format} image", phase="decode"
+            )
         return Format.RAW
     found = detect(resolved.head, None, resolved.size)
     if options.source_format == "auto":
@@ -197,12 +198,14 @@ def format_of(resolved: Resolved, options: FetchOptions) -> Format:
     declared = options.source_format
     if found is Format.RAW and declared != "raw":
         if declared == Format.ISO and len(resolved.head) >= HEAD_BYTES:
-            raise FormatError("the source is declared iso, but carries no volume descriptor",
-                              phase="decode")
+            raise FormatError(
+                "the source is declared iso, but carries no volume descriptor", phase="decode"
+            )
         if declared in (Format.VHD, Format.ISO):  # a fixed VHD shows itself at its end
             return Format(declared)
-        raise FormatError(f"the source is declared {declared}, but its bytes are not",
-                          phase="decode")
+        raise FormatError(
+            f"the source is declared {declared}, but its bytes are not", phase="decode"
+        )
     if declared == Format.QCOW2 and found in COMPRESSED:
         return found  # a compressed qcow2 is declared by what it holds
     if declared == "raw" and found in COMPRESSED and options.target_format != "same":
@@ -217,8 +220,9 @@ def qcow2_header(resolved: Resolved, options: FetchOptions) -> Any:
     try:
         return Qcow2(resolved.head, resolved.size, max_virtual_size=options.max_virtual_size)
     except NeedMore:
-        raise FormatError("the qcow2 header is larger than the whole source or 64 KiB",
-                          phase="decode") from None
+        raise FormatError(
+            "the qcow2 header is larger than the whole source or 64 KiB", phase="decode"
+        ) from None
 
 
 def judge_head(resolved: Resolved, options: FetchOptions) -> Verdict:
@@ -290,15 +294,11 @@ def _peek_head(resolved: Resolved, fmt: Format) -> bytes:
     return out
 
 
-def _inner_virtual_size(
-    resolved: Resolved, fmt: Format, options: FetchOptions
-) -> int | None:
+def _inner_virtual_size(resolved: Resolved, fmt: Format, options: FetchOptions) -> int | None:
     from fastdl.core.image import NeedMore, Qcow2  # noqa: PLC0415
 
     try:
-        image = Qcow2(
-            _peek_head(resolved, fmt), None, max_virtual_size=options.max_virtual_size
-        )
+        image = Qcow2(_peek_head(resolved, fmt), None, max_virtual_size=options.max_virtual_size)
     except NeedMore:
         return None
     return int(image.virtual_size)
@@ -314,9 +314,7 @@ def wants_raw(sink: Sink, options: FetchOptions) -> bool:
     return options.target_format == "raw"
 
 
-def plan_landing(
-    resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel
-) -> Landing:
+def plan_landing(resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel) -> Landing:
     """Judge the first bytes and decide how the source lands.
 
     Raises the image's refusal before anything is written, or NeedsStaging. What one mirror
@@ -370,9 +368,7 @@ def _plan(resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel)
     raise FormatError(f"{fmt} images cannot be converted to raw", phase="decode")
 
 
-def _plan_same(
-    resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Format
-) -> Landing:
+def _plan_same(resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Format) -> Landing:
     virtual: int | None = None
     if fmt is Format.QCOW2:
         virtual = int(qcow2_header(resolved, options).virtual_size)
@@ -380,9 +376,7 @@ def _plan_same(
         virtual = resolved.size
         limit = options.max_virtual_size
         if limit is not None and virtual is not None and virtual > limit:
-            raise LimitError(
-                f"the image has {virtual} bytes, {limit} are allowed", phase="decode"
-            )
+            raise LimitError(f"the image has {virtual} bytes, {limit} are allowed", phase="decode")
     declared = options.source_format != "auto"
     return Landing(
         options=options,
@@ -443,9 +437,7 @@ class StreamLanding(Landing):
         return self.virtual_size
 
 
-def _plan_stream(
-    resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Format
-) -> Landing:
+def _plan_stream(resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Format) -> Landing:
     inner = inner_format(resolved, fmt)
     if inner in COMPRESSED or inner in ARCHIVES:
         raise FormatError(

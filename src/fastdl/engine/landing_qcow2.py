@@ -149,8 +149,9 @@ def _wanted(image: Qcow2, known: list[Known]) -> list[tuple[int, int]]:
     while (need := image.need(start)) is not None:
         offset, length = need
         for at, n in _missing(known, offset, length):
-            for part in range(at, at + n, READ_BYTES):
-                out.append((part, min(READ_BYTES, at + n - part)))
+            out.extend(
+                (part, min(READ_BYTES, at + n - part)) for part in range(at, at + n, READ_BYTES)
+            )
         start = offset + length
     return out
 
@@ -211,8 +212,7 @@ def _read_ranges(
                     offset, length = todo.get_nowait()
                 except queue.Empty:
                     return
-                data, index = _read_one(resolved, streams, indices, offset, length, options,
-                                        cancel)
+                data, index = _read_one(resolved, streams, indices, offset, length, options, cancel)
                 with lock:
                     got.append((offset, data, index))
         except FastdlError as exc:

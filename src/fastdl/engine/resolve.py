@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastdl.core.net import Mirror, Net, Stream
 from fastdl.engine.cancel import Cancel
@@ -29,12 +30,9 @@ from fastdl.errors import (
 from fastdl.model.digest import DigestSet, DigestSource
 from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror
-from fastdl.sources.metalink import (
-    Metalink,
-    Pieces,
-    is_metalink_media_type,
-    parse_metalink,
-)
+
+if TYPE_CHECKING:
+    from fastdl.sources.metalink import Metalink, Pieces
 
 MAX_DOCUMENT = 8 << 20
 HEAD_BYTES = 64 << 10
@@ -174,6 +172,8 @@ def _take_metalink(out: Resolved, url: Url, options: FetchOptions, cancel: Cance
         peer = stream.peer_class if url.is_http else None
     finally:
         stream.close()
+    from fastdl.sources.metalink import parse_metalink  # noqa: PLC0415 - only for metalinks
+
     document = parse_metalink(data, base_url=url, file_name=options.metalink_file)
     _merge(out, document, url, peer, options)
 
@@ -226,11 +226,20 @@ def _merge(
 
 
 def _is_metalink_answer(out: Resolved) -> bool:
-    return not out.metalink and is_metalink_media_type(out.content_type)
+    if out.metalink or "metalink" not in (out.content_type or "").lower():
+        return False
+    from fastdl.sources.metalink import is_metalink_media_type  # noqa: PLC0415
+
+    return is_metalink_media_type(out.content_type)
 
 
 def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
     """A plain URL answered with a metalink: the media type says so."""
+    from fastdl.sources.metalink import (  # noqa: PLC0415
+        is_metalink_media_type,
+        parse_metalink,
+    )
+
     url, stream = out.urls[out.first], out.stream
     if stream is None:
         raise MetalinkError("the metalink's answer is gone", phase="resolve")
@@ -241,8 +250,9 @@ def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel
     out.mirrors.clear()
     out.size = None
     out.head = b""
-    _merge(out, parse_metalink(data, base_url=url, file_name=options.metalink_file), url, peer,
-           options)
+    _merge(
+        out, parse_metalink(data, base_url=url, file_name=options.metalink_file), url, peer, options
+    )
     _open_first(out, options, cancel)
     if is_metalink_media_type(out.content_type):
         raise MetalinkError("a metalink leads to another metalink", phase="resolve")
@@ -378,8 +388,10 @@ def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> No
                 _merge_described(out, Url.parse(where), peer, options, cancel)
     for entry in found.mirrors:
         where_url = Url.parse(entry.url)
-        if url.scheme == "https" and where_url.scheme == "http" and (
-            out.digests.integrity() != "strong"
+        if (
+            url.scheme == "https"
+            and where_url.scheme == "http"
+            and (out.digests.integrity() != "strong")
         ):
             continue
         with contextlib.suppress(FastdlError):
@@ -395,7 +407,9 @@ def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> No
 def _merge_described(
     out: Resolved, url: Url, peer: int, options: FetchOptions, cancel: Cancel
 ) -> None:
-    """A metalink that a Link field names: its pieces and mirrors help, its absence does not hurt."""
+    """A metalink that a Link field names: an offer, its absence does not hurt."""
+    from fastdl.sources.metalink import parse_metalink  # noqa: PLC0415
+
     mirror = make_mirror(url, linked_from=peer)
     stream, head = _open(out.net, mirror, url, options, cancel)
     try:

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attempt at a resolved source, from the plan of its landing to the publication.
+
+The only place where a target becomes valid: digests, size and format are proven and
+everything is flushed before it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fastdl.core.job import block_for
+from fastdl.core.net import Mirror
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.landing import Landing, NeedsStaging, plan_landing
+from fastdl.engine.options import FetchOptions, ProgressCallback
+from fastdl.engine.resolve import Resolved, resolve
+from fastdl.engine.result import MirrorReport, Result
+from fastdl.engine.transfer import Checkpoint, Outcome, open_checkpoint, open_core_sink
+from fastdl.errors import (
+    Cancelled,
+    FastdlError,
+    HttpStatusError,
+    IntegrityError,
+    NetError,
+    SizeError,
+)
+from fastdl.model.url import Url
+from fastdl.sinks.base import Sink
+
+if TYPE_CHECKING:
+    from fastdl.engine.readback import Readback
+
+
+def attempt(
+    resolved: Resolved,
+    sink: Sink,
+    options: FetchOptions,
+    progress: ProgressCallback | None,
+    cancel: Cancel,
+    started: float,
+    warnings: list[str],
+) -> Result:
+    landing = plan_landing(resolved, sink, options, cancel)
+    block = block_for(resolved.pieces.length if resolved.pieces else None)
+    landing.check_room(sink)
+    checkpoint = Checkpoint()
+    if landing.resumable:
+        checkpoint = open_checkpoint(sink, resolved, options, block, landing.kind)
+    over = True
+    try:
+        if checkpoint.warning:
+            warnings.append(checkpoint.warning)
+        sink.preallocate(landing.target_size, sparse=landing.sparse)
+        core_sink = open_core_sink(sink, landing.target_size)
+        readback: Readback | None = None
+        try:
+            core_sink.begin()
+            if options.verify_readback:
+                from fastdl.engine.readback import Readback  # noqa: PLC0415 - on demand
+
+                readback = Readback(sink, core_sink)
+            outcome = landing.run(resolved, sink, core_sink, checkpoint, progress, cancel)
+            digests = verify(resolved, outcome)
+            landing.finish(sink, outcome)
+            target_size = landing.final_size(outcome)
+            if options.zero_rest:
+                zero_rest(sink, target_size)
+            core_sink.release()
+            core_sink.flush()
+            if readback is not None:
+                readback.finish()
+        finally:
+            if readback is not None:
+                readback.cancel()
+            core_sink.close()
+        sink.publish(target_size)
+    except BaseException as exc:
+        name_origin(exc, resolved)
+        over = not can_go_on(exc)
+        exc.attempted = True  # type: ignore[attr-defined]
+        exc.journaled = checkpoint.writer is not None  # type: ignore[attr-defined]
+        raise
+    finally:
+        checkpoint.close(remove=over)
+        if checkpoint.warning and checkpoint.warning not in warnings:
+            warnings.append(checkpoint.warning)
+    warnings.extend(landing.warnings)
+    return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
+
+
+def name_origin(exc: BaseException, resolved: Resolved) -> None:
+    """Put the mirror that *exc* is about into it, for whoever has to call somebody."""
+    if not isinstance(exc, FastdlError) or exc.origin is not None:
+        return
+    index = getattr(exc, "mirror_index", None)
+    if index is None and len(resolved.urls) == 1 and exc.exit_code < 20:
+        index = 0
+    if index is not None:
+        exc.origin = resolved.urls[index].display()
+
+
+def zero_rest(sink: Sink, image_size: int) -> None:
+    """Zero a device behind the image, so that nothing of its former content is left."""
+    if sink.capacity is None or sink.capacity <= image_size:
+        return
+    rest = open_core_sink(sink, sink.capacity, hold=0)
+    try:
+        rest.zero(image_size, sink.capacity - image_size)
+        rest.flush()
+    finally:
+        rest.close()
+
+
+def verify(resolved: Resolved, outcome: Outcome) -> dict[str, str]:
+    """Compare size and every known digest; IntegrityError or SizeError."""
+    if resolved.size is not None and outcome.total != resolved.size:
+        raise SizeError(
+            f"{outcome.total} bytes came, {resolved.size} were expected", phase="verify"
+        )
+    for wanted in resolved.digests:
+        got = outcome.digests[wanted.algorithm].hex()
+        if got != wanted.hex:
+            raise IntegrityError(
+                f"the {wanted.algorithm} of what came is {got}, "
+                f"{resolved.digests.source_of(wanted.algorithm)} says {wanted.hex}",
+                phase="verify",
+                origin=resolved.urls[resolved.first].display(),
+            )
+    return {name: value.hex() for name, value in outcome.digests.items()}
+
+
+def mirror_reports(urls: Sequence[Url], mirrors: Sequence[Mirror]) -> tuple[MirrorReport, ...]:
+    """What each mirror did, for the result and for errors."""
+    return tuple(
+        MirrorReport(
+            url=url.display(),
+            bytes=mirror.bytes,
+            requests=mirror.requests,
+            errors=mirror.errors,
+            state=mirror.state,
+            reason=mirror.reason or None if mirror.state != "ok" else None,
+        )
+        for url, mirror in zip(urls, mirrors, strict=True)
+    )
+
+
+def _stages(status: dict[str, Any]) -> dict[str, float]:
+    names = ("fetch", "tls", "hash", "decode", "write", "flush")
+    return {name: round(status[f"{name}_ns"] / 1e9, 6) for name in names}
+
+
+def bottleneck(status: dict[str, Any], digests: int) -> str:
+    """What the transfer waited for most, from its counters.
+
+    Where connections seldom waited for room in the window, the network (or the processor
+    time to receive) was the limit; else the busiest of the stages behind it.
+    """
+    elapsed = max(status["elapsed_ns"], 1)
+    conns = max(status["conns"], 1)
+    behind = {
+        "hash": status["hash_ns"] / max(digests, 1),
+        "decode": status["decode_ns"],
+        "write": status["write_ns"] / conns,
+        "flush": status["flush_ns"],
+    }
+    slowest = max(behind, key=lambda name: behind[name])
+    if status["window_wait_ns"] > 0.2 * elapsed * conns or behind[slowest] > 0.8 * elapsed:
+        return slowest
+    if status["net_wait_ns"] > 0.3 * elapsed * conns:
+        return "network"
+    receiving = (status["fetch_ns"] + status["tls_ns"]) / conns
+    return "network" if receiving >= behind[slowest] else slowest
+
+
+def _result(
+    resolved: Resolved,
+    sink: Sink,
+    landing: Landing,
+    outcome: Outcome,
+    digests: dict[str, str],
+    target_size: int,
+    started: float,
+    warnings: list[str],
+) -> Result:
+    status = outcome.status
+    return Result(
+        target=sink.path,
+        source_bytes=outcome.total,
+        target_bytes=target_size,
+        fetched_bytes=status["fetched_bytes"],
+        resumed_bytes=outcome.resumed,
+        digests=digests,
+        integrity=resolved.digests.integrity(),
+        format=landing.format,
+        seconds=round(time.monotonic() - started, 6),
+        stages=_stages(status),
+        bottleneck=bottleneck(status, len(digests)),
+        mirrors=mirror_reports(resolved.urls, resolved.mirrors),
+        warnings=tuple(warnings),
+        virtual_size=landing.virtual_size,
+        landing=landing.kind,
+    )
+
+
+def can_go_on(exc: BaseException) -> bool:
+    """Whether what was fetched before *exc* is worth something to a later run.
+
+    It is after a cancellation or a lost network; not after a wrong digest, another source,
+    or a target that failed: what that one holds is anybody's guess.
+    """
+    if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled):
+        return True
+    return exc.retryable and isinstance(exc, NetError | HttpStatusError)
+
+
+def staged(
+    sources: Sequence[str],
+    need: NeedsStaging,
+    sink: Sink,
+    options: FetchOptions,
+    progress: ProgressCallback | None,
+    cancel: Cancel,
+    started: float,
+    warnings: list[str],
+) -> Result:
+    """Fetch to a file, verified; inspect it; land it from there."""
+    from fastdl.engine import staging  # noqa: PLC0415 - rare
+    from fastdl.engine.fetch import fetch_job  # noqa: PLC0415 - a job within the job
+
+    with staging.staging_folder(sink, options) as folder:
+        path = folder / "source"
+        first = fetch_job(
+            sources,
+            str(path),
+            staging.stage_options(options, need),
+            progress=progress,
+            cancel=cancel,
+        )
+        image, now, came = staging.raw_or_qcow2(path, options, cancel)
+        second = staging.landing_options(options, now)
+        resolved = resolve([str(image)], second, cancel)
+        try:
+            landed = attempt(resolved, sink, second, progress, cancel, started, [])
+        finally:
+            resolved.close()
+    kept = [w for w in (*first.warnings, *landed.warnings) if w not in warnings]
+    return replace(
+        landed,
+        source_bytes=first.source_bytes,
+        fetched_bytes=first.fetched_bytes,
+        digests=first.digests,
+        integrity=first.integrity,
+        format=str(came),
+        stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
+        bottleneck=first.bottleneck,
+        mirrors=first.mirrors,
+        warnings=(*warnings, *kept),
+        landing=f"{came}-staged-to-raw",
+    )
