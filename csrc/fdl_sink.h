@@ -55,7 +55,7 @@ int fdl_sink_begin(struct fdl_sink *sink, struct fdl_err *err);
 int fdl_sink_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64_t off,
                     struct fdl_err *err);
 
-/* Makes [off, off + len) read as zeros: the first of ZERO_RANGE, BLKZEROOUT, punch hole
+/* Makes [off, off + len) read as zeros: the first of punch hole, ZERO_RANGE, BLKZEROOUT
  * that the target supports (remembered), else writes zeros. */
 int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len, struct fdl_err *err);
 

@@ -29,7 +29,10 @@
 #define BEHIND_SLOTS 16
 #define BEHIND_PAGES_BITS 24
 
-enum zero_method { ZERO_BY_RANGE, ZERO_BY_BLKZEROOUT, ZERO_BY_PUNCH, ZERO_BY_WRITING };
+/* In the order they are tried. Punching also gives the space back: ZERO_RANGE and BLKZEROOUT
+ * allocate every zero on a file and on thin storage below a device (a mostly empty image
+ * filled a disk). On a device the kernel promises zeros for it too, or refuses. */
+enum zero_method { ZERO_BY_PUNCH, ZERO_BY_RANGE, ZERO_BY_BLKZEROOUT, ZERO_BY_WRITING };
 
 struct fd_sink {
     struct fdl_sink base;
@@ -39,6 +42,7 @@ struct fd_sink {
     size_t split; /* what goes past the page cache is a multiple of this */
     bool blank;
     bool is_device;
+    uint64_t device_size; /* when it was opened */
     void *zeros; /* OWNED mapping of the kernel's zero page: takes no memory */
     atomic_bool direct;
     atomic_bool buffered_dirty;
@@ -92,6 +96,18 @@ static void note_behind(struct fd_sink *s, int rc)
         fdl_sink_poison(&s->base, errno);
 }
 
+/* Past the end of a device means no space, unless the end was further off before. */
+static int write_failed(const struct fd_sink *s, int os_errno, uint64_t off,
+                        struct fdl_err *err)
+{
+    off_t room = os_errno == ENOSPC && s->is_device ? lseek(s->fd, 0, SEEK_END) : -1;
+
+    if (room >= 0 && (uint64_t)room < s->device_size)
+        return fdl_fail(err, FDL_E_SINK_IO, off,
+                        "the device became smaller while it was written");
+    return fdl_fail_os(err, FDL_E_SINK_IO, os_errno, off, "write to the target");
+}
+
 /* Starts write-back of a buffered stream; waits for one some slots ago and drops it
  * from the page cache. Best effort: only lost pages count. */
 static void write_behind(struct fd_sink *s, uint64_t off, size_t len)
@@ -129,7 +145,7 @@ static int write_buffered(struct fd_sink *s, const unsigned char *p, size_t len,
         ssize_t n = pwrite_some(s->buffered_fd, p, len, off);
 
         if (n < 0)
-            return fdl_fail_os(err, FDL_E_SINK_IO, (int)-n, off, "write to the target");
+            return write_failed(s, (int)-n, off, err);
         atomic_fetch_add(&s->base.written, (uint64_t)n);
         p += n;
         off += (uint64_t)n;
@@ -155,7 +171,7 @@ static int write_direct(struct fd_sink *s, const unsigned char *p, size_t len,
             return write_buffered(s, p, len, off, err);
         }
         if (n < 0)
-            return fdl_fail_os(err, FDL_E_SINK_IO, (int)-n, off, "write to the target");
+            return write_failed(s, (int)-n, off, err);
         /* After a short write the next offset must be aligned again: go back a little.
          */
         whole = (size_t)round_down((uint64_t)n, s->align);
@@ -265,8 +281,7 @@ static int check_device_end(const struct fd_sink *s, uint64_t end, struct fdl_er
     if (room < 0)
         return fdl_fail_os(err, FDL_E_SINK_IO, errno, end, "size of the target");
     if (end > (uint64_t)room)
-        return fdl_fail_os(err, FDL_E_SINK_IO, ENOSPC, (uint64_t)room,
-                           "zeroing the target");
+        return write_failed(s, ENOSPC, (uint64_t)room, err);
     return FDL_OK;
 }
 
@@ -386,6 +401,12 @@ int fdl_sink_open_fd(struct fdl_sink **out, int fd, int buffered_fd, size_t alig
     s->split = align > PAGE_BYTES ? align : PAGE_BYTES;
     s->blank = blank;
     s->is_device = S_ISBLK(st.st_mode);
+    if (s->is_device) {
+        off_t room = lseek(fd, 0, SEEK_END);
+        s->device_size = room > 0 ? (uint64_t)room : 0;
+    }
+    /* ZERO_RANGE allocates what it zeroes: a file is to stay sparse. */
+    atomic_store(&s->zero_method, s->is_device ? ZERO_BY_RANGE : ZERO_BY_PUNCH);
     atomic_store(&s->direct, align > 1);
     *out = &s->base;
     return FDL_OK;
