@@ -289,8 +289,10 @@ static struct run *new_run(const unsigned char *data, uint64_t size, int n)
 static void drain_records(struct run *r, struct fdl_job *job)
 {
     size_t cap = sizeof r->records / sizeof *r->records;
+    size_t n = fdl_job_drain(job, r->records + r->n_records, cap - r->n_records);
 
-    r->n_records += fdl_job_drain(job, r->records + r->n_records, cap - r->n_records);
+    r->n_records += n;
+    fdl_job_settle(job, n);
 }
 
 static void go(struct run *r)

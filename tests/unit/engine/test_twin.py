@@ -110,7 +110,7 @@ def lone_liar(case: Case) -> bool:
 
     What is to happen then is test_a_liar_that_served_alone_is_left_out's.
     """
-    return len(case.mirrors) > 1 and any(fault == "corrupt" for _, fault in case.mirrors)
+    return len(case.mirrors) > 1 and any(f in ("corrupt", "longer") for _, f in case.mirrors)
 
 
 @settings(
