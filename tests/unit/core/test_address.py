@@ -33,9 +33,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C judge as a program."""
     program = tmp_path_factory.mktemp("judge") / "judge_address"
     sources = ["tests/c/judge_address.c", "csrc/fdl_addr.c", "csrc/fdl_net.c", "csrc/fdl_err.c"]
+    libraries = ["-lssl", "-lcrypto", "-lpthread"]
     subprocess.run(
-        ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program]
-        + ["-lssl", "-lcrypto", "-lpthread"],
+        ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program, *libraries],
         cwd=ROOT,
         check=True,
         timeout=120,
