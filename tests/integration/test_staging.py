@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do images that cannot land while they arrive come by way of a verified file, and go again?"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.env.faults import Rule
+from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, fill_raw, run
+from tests.env.landing import PACK, PATTERN, Bench, raw_of, tables_last
+from tests.env.loopdev import LoopDevice, loop_device
+from tests.env.origin import FaultOrigin, pseudo_random
+
+pytestmark = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
+
+DEVICE = 16 * MIB
+KINDS = {
+    "vhd": ("vpc", "subformat=dynamic"),
+    "vhd-fixed": ("vpc", "subformat=fixed"),
+    "vhdx": ("vhdx", "subformat=dynamic"),
+    "vmdk": ("vmdk", "subformat=monolithicSparse"),
+    "vmdk-stream": ("vmdk", "subformat=streamOptimized"),
+    "vdi": ("vdi", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[FaultOrigin]:
+    """One origin for the module."""
+    with FaultOrigin() as server:
+        yield server
+
+
+@pytest.fixture
+def bench(origin: FaultOrigin, tmp_path: Path) -> Iterator[Bench]:
+    """The origin and this test's own folder."""
+    yield Bench(origin, tmp_path)
+    origin.resources.clear()
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[LoopDevice]:
+    """A device full of a former tenant's bytes."""
+    with loop_device(tmp_path, size=DEVICE) as found:
+        found.fill(PATTERN)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, bytes]]:
+    """Each kind's file, made by qemu-img, and the disk that qemu-img reads from it."""
+    folder = tmp_path_factory.mktemp("made")
+    raw = folder / "raw"
+    fill_raw(raw, 7 * MIB, random.Random(5))
+    out = {}
+    for name, (fmt, option) in KINDS.items():
+        path = folder / name
+        words = ["-o", option] if option else []
+        run("qemu-img", "convert", "-f", "raw", "-O", fmt, *words, raw, path)
+        out[name] = (path.read_bytes(), raw_of(path, fmt))
+    return out
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_foreign_image_lands_by_way_of_a_file(
+    bench: Bench, device: LoopDevice, made: dict[str, tuple[bytes, bytes]], kind: str
+) -> None:
+    """Verified, inspected, converted; the result says so, and the staged file is gone."""
+    file, disk = made[kind]
+    name = kind.partition("-")[0]
+    words = ["--checksum", f"sha-256:{sha256(file)}"]
+    if kind == "vhd-fixed":  # it shows itself at its end alone
+        words += ["--source-format", "vhd"]
+    url = bench.url(file, name=f"i.{name}")
+    done = bench.get(device.path, url, *words)
+    assert done.code == 0, done
+    got = device.read()
+    assert got[: len(disk)] == disk
+    assert got[len(disk) : DEVICE - MIB].count(PATTERN) == DEVICE - MIB - len(disk)
+    said = done.json
+    assert (said["format"], said["landing"]) == (name, f"{name}-staged-to-raw")
+    assert said["digests"]["sha-256"] == sha256(file)
+    assert any("staged" in text for text in said["warnings"])
+    done = bench.get(bench.pool / "disk.raw", url, *words, "--target-format", "raw")
+    assert done.code == 0, done
+    assert (bench.pool / "disk.raw").read_bytes() == disk
+    assert bench.left_behind() == ["disk.raw"]
+
+
+@pytest.mark.parametrize("kind", ["vhd", "vhdx", "vmdk", "vdi"])
+def test_a_foreign_image_keeps_its_format_in_a_folder(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]], kind: str
+) -> None:
+    """The default of file pools: nothing is converted, the image is judged all the same."""
+    file, _ = made[kind]
+    done = bench.get(bench.pool, bench.url(file, name=f"i.{kind}"))
+    assert done.code == 0, done
+    assert (bench.pool / f"i.{kind}").read_bytes() == file
+    assert done.json["landing"] == "same"
+
+
+def hostile(made: dict[str, tuple[bytes, bytes]], what: str) -> tuple[bytes, str, set[int]]:
+    """A bad image, its kind, and the exit codes that name what is wrong with it."""
+    if what == "vmdk extent is a path":
+        file = made["vmdk"][0]
+        at = file.index(b'SPARSE "')
+        end = file.index(b'"', at + 8)
+        text = b"/etc/shadow"[: end - at - 8].ljust(end - at - 8, b"x")
+        return file[: at + 8] + text + file[end:], "vmdk", {24}
+    if what == "vhd differencing":
+        file = bytearray(made["vhd"][0])
+        for at in (0, len(file) - 512):
+            struct.pack_into(">I", file, at + 60, 4)
+            struct.pack_into(">I", file, at + 64, 0)
+            total = sum(file[at : at + 512])
+            struct.pack_into(">I", file, at + 64, ~total & 0xFFFFFFFF)
+        return bytes(file), "vhd", {24}
+    if what == "vhd checksum":
+        file = bytearray(made["vhd"][0])
+        file[64] ^= 1
+        file[-512 + 64] ^= 1
+        return bytes(file), "vhd", {23}
+    if what == "vhdx both headers broken":
+        file = bytearray(made["vhdx"][0])
+        for at in (64 * 1024, 128 * 1024):
+            file[at + 20] ^= 0xFF
+        return bytes(file), "vhdx", {23}
+    if what == "vdi of an unknown kind":
+        file = bytearray(made["vdi"][0])
+        struct.pack_into("<I", file, 0x4C, 9)
+        return bytes(file), "vdi", {23, 24}
+    if what == "truncated vmdk":
+        file = bytearray(made["vmdk-stream"][0])
+        return bytes(file[: len(file) // 2]), "vmdk", {23, 24}
+    raise ValueError(what)
+
+
+HOSTILE = (
+    "vmdk extent is a path",
+    "vhd differencing",
+    "vhd checksum",
+    "vhdx both headers broken",
+    "vdi of an unknown kind",
+    "truncated vmdk",
+)
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_an_unsafe_foreign_image_never_reaches_the_target(
+    bench: Bench, device: LoopDevice, made: dict[str, tuple[bytes, bytes]], what: str
+) -> None:
+    """I13, I14: refused in the staging folder, which goes; the device is as it was."""
+    file, kind, codes = hostile(made, what)
+    url = bench.url(file, name=f"i.{kind}")
+    done = bench.get(device.path, url)
+    assert done.code in codes, done
+    assert device.read().count(PATTERN) == DEVICE
+    # As a file, a truncated stream is a matter of the checksum: it names nothing on the host.
+    formats = ["raw"] if what == "truncated vmdk" else ["raw", "same"]
+    for fmt in formats:
+        done = bench.get(bench.pool / "disk", url, "--target-format", fmt)
+        assert done.code in codes, (fmt, done)
+    assert bench.left_behind() == []
+
+
+def test_a_wrong_checksum_stops_before_the_conversion(
+    bench: Bench, device: LoopDevice, made: dict[str, tuple[bytes, bytes]]
+) -> None:
+    """qemu-img never opens unverified bytes."""
+    url = bench.url(made["vmdk"][0], name="i.vmdk")
+    done = bench.get(device.path, url, "--checksum", f"sha-256:{'0' * 64}")
+    assert done.code == 21, done
+    assert device.read().count(PATTERN) == DEVICE
+    assert bench.left_behind() == []
+
+
+def test_a_foreign_disk_larger_than_the_device_is_refused(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]], tmp_path: Path
+) -> None:
+    """I15 for a staged image: its size is known before the device is touched."""
+    with loop_device(tmp_path, size=4 * MIB) as small:
+        small.fill(PATTERN)
+        done = bench.get(small.path, bench.url(made["vhdx"][0], name="i.vhdx"))
+        assert done.code == 30, done
+        assert small.read().count(PATTERN) == 4 * MIB
+    done = bench.get(
+        bench.pool / "d", bench.url(made["vdi"][0], name="i.vdi"), "--target-format", "raw",
+        "--max-virtual-size", "4M",
+    )  # fmt: skip
+    assert done.code == 25, done
+    assert bench.left_behind() == []
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """A qcow2 image with 36 MiB of data before its tables, and its disk."""
+    folder = tmp_path_factory.mktemp("late")
+    raw, path = folder / "raw", folder / "late.qcow2"
+    raw.write_bytes(pseudo_random(41, 36 * MIB))
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path)
+    return tables_last(path.read_bytes()), raw.read_bytes()
+
+
+def test_late_tables_without_ranges_are_staged_and_said(
+    bench: Bench, late: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    """One stream, tables behind the data: a verified file first, and the result says why."""
+    file, disk = late
+    url = bench.url(file, Rule(ignore_range=True))
+    with loop_device(tmp_path, size=40 * MIB) as device:
+        device.fill(PATTERN)
+        done = bench.get(device.path, url, "--checksum", f"sha-256:{sha256(file)}")
+        assert done.code == 0, done
+        assert device.read(len(disk)) == disk
+    assert done.json["landing"] == "qcow2-staged-to-raw"
+    assert any("no ranges" in text for text in done.json["warnings"])
+    assert bench.left_behind() == []
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip"])
+def test_late_tables_under_compression_are_unpacked_first(
+    bench: Bench, late: tuple[bytes, bytes], kind: str
+) -> None:
+    """The decoder cannot look ahead: unpacked to a file, then landed."""
+    file = PACK[kind](late[0])
+    target = bench.pool / "disk.raw"
+    done = bench.get(
+        target, bench.url(file, name=f"i.{kind}"), "--checksum", f"sha-256:{sha256(file)}",
+        "--target-format", "raw",
+    )  # fmt: skip
+    assert done.code == 0, done
+    assert target.read_bytes() == late[1]
+    assert done.json["digests"]["sha-256"] == sha256(file)
+    assert bench.left_behind() == ["disk.raw"]
+
+
+@pytest.mark.parametrize("kind", ["vmdk", "vhdx"])
+def test_a_compressed_foreign_image_is_unpacked_and_converted(
+    bench: Bench, device: LoopDevice, made: dict[str, tuple[bytes, bytes]], kind: str
+) -> None:
+    """Both at once: one layer off, then the conversion."""
+    file, disk = made[kind]
+    packed = PACK["gz"](file)
+    done = bench.get(
+        device.path, bench.url(packed, name="i.gz"), "--checksum", f"sha-256:{sha256(packed)}"
+    )
+    assert done.code == 0, done
+    assert device.read(len(disk)) == disk
+    assert bench.left_behind() == []
