@@ -406,7 +406,7 @@ int fdl_sink_open_fd(struct fdl_sink **out, int fd, int buffered_fd, size_t alig
         s->device_size = room > 0 ? (uint64_t)room : 0;
     }
     /* ZERO_RANGE allocates what it zeroes: a file is to stay sparse. */
-    atomic_store(&s->zero_method, s->is_device ? ZERO_BY_RANGE : ZERO_BY_PUNCH);
+    atomic_store(&s->zero_method, ZERO_BY_PUNCH);
     atomic_store(&s->direct, align > 1);
     *out = &s->base;
     return FDL_OK;
