@@ -116,6 +116,11 @@ class Dispatcher:
                 return [s[1] for s in origins if in_use[s] >= limits.of(s, rank=rank)]
 
             urgent_full, bulk_full = full(scheduler.URGENT), full(scheduler.BULK)
+            lanes = await jobs.waiting_lanes(tx)
+            if lanes <= set(urgent_full):
+                return []  # also when nothing waits
+            # With every origin busy, a hundred thousand bulk jobs need not be looked at.
+            urgent_only = lanes <= set(bulk_full)
             # The head of the queue in every round, so that an urgent job is seen at once;
             # further pages go on where the last round stopped, so that jobs which cannot
             # start (their hosts are full or away) never hide the ones behind them.
@@ -123,7 +128,13 @@ class Dispatcher:
             after = None
             for page in range(PAGES_MAX):
                 rows = await jobs.queue_page(
-                    tx, now=now, after=after, full=urgent_full, full_for_bulk=bulk_full, limit=PAGE
+                    tx,
+                    now=now,
+                    after=after,
+                    full=urgent_full,
+                    full_for_bulk=bulk_full,
+                    urgent_only=urgent_only,
+                    limit=PAGE,
                 )
                 decided = scheduler.decide(map(jobs.waiting_of, rows), views, in_use, limits)
                 grants += decided

@@ -140,6 +140,18 @@ async def get(tx: AsyncConnection, job: str) -> Row[Any] | None:
     return (await tx.execute(select(t).where(t.c.id == job))).first()
 
 
+async def waiting_lanes(tx: AsyncConnection) -> set[str]:
+    """Return the lanes that have waiting jobs: one index step for each lane, not each job."""
+    waiting = t.c.waiting.is_(True)
+    lanes = select(func.min(t.c.lane).label("lane")).where(waiting).cte("lanes", recursive=True)
+    following = select(func.min(t.c.lane)).where(waiting, t.c.lane > lanes.c.lane)
+    lanes = lanes.union_all(
+        select(following.scalar_subquery().label("lane")).where(lanes.c.lane.is_not(None))
+    )
+    rows = await tx.execute(select(lanes.c.lane).where(lanes.c.lane.is_not(None)))
+    return set(rows.scalars())
+
+
 async def queue_page(
     tx: AsyncConnection,
     *,
@@ -147,6 +159,7 @@ async def queue_page(
     after: tuple[int, float, str] | None,
     full: Iterable[str] = (),
     full_for_bulk: Iterable[str] = (),
+    urgent_only: bool = False,
     limit: int = 256,
 ) -> list[Row[Any]]:
     """Return the next waiting jobs in order, leaving out lanes whose origin has no room."""
@@ -154,6 +167,8 @@ async def queue_page(
         t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
         t.c.created,
     ).where(t.c.waiting.is_(True), t.c.not_before <= now)  # fmt: skip
+    if urgent_only:
+        query = query.where(t.c.rank < BULK)
     if full := list(full):
         query = query.where(t.c.lane.not_in(full))
     if bulk := list(full_for_bulk):

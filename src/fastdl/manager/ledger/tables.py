@@ -239,6 +239,7 @@ job = Table(
     _needs("updated", Double),
     Column("ended", Double),
     Index("ix_job_queue", "waiting", "rank", "created", "id"),
+    Index("ix_job_lane", "waiting", "lane"),
     Index("ix_job_host", "host", "state"),
     Index("ix_job_place", "template", "pool", "created"),
     Index("ix_job_ended", "ended"),

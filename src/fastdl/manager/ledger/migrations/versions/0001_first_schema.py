@@ -87,6 +87,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_job_ended", "job", ["ended"], unique=False)
     op.create_index("ix_job_host", "job", ["host", "state"], unique=False)
+    op.create_index("ix_job_lane", "job", ["waiting", "lane"], unique=False)
     op.create_index("ix_job_place", "job", ["template", "pool", "created"], unique=False)
     op.create_index("ix_job_queue", "job", ["waiting", "rank", "created", "id"], unique=False)
     op.create_table(
