@@ -9,6 +9,7 @@
 #define UNSETTLED_BLOCKS 5         /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
 #define SLOW_FACTOR 6.0           /* a mirror this much slower than the best stands back */
+#define HEDGE_BYTES (UINT64_C(32) << 20) /* more than this and 1/16 is not fetched twice */
 #define HEDGE_CANDIDATES 4        /* only the blocks that the others wait for */
 #define HEDGE_MIN_NS (5 * NS_PER_MS)
 #define UNKNOWN_RATE 20e6         /* bytes/s that an unmeasured mirror is given credit for */
@@ -283,7 +284,8 @@ static bool worth_hedging(const struct fdl_worker *w, uint64_t block,
 bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
 {
     struct fdl_job *job = w->job;
-    uint64_t budget = (job->total == FDL_SIZE_UNKNOWN ? 0 : job->total / 16) + (32u << 20);
+    uint64_t budget = job->total == FDL_SIZE_UNKNOWN ? HEDGE_BYTES
+                      : job->total / 16 + (job->total < 4 * HEDGE_BYTES ? job->total / 4 : HEDGE_BYTES);
     int seen = 0;
 
     if (w->local || !w->mirror || w->mirror->lost_hedges > 0 ||

@@ -18,7 +18,10 @@ from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.resolve import Resolved, resolve
 from fastdl.errors import (
     FastdlError,
+    HttpProtocolError,
+    HttpStatusError,
     IntegrityError,
+    NetError,
     OriginChangedError,
     SinkRefusedError,
     TargetChangedError,
@@ -37,11 +40,18 @@ MAX_ATTEMPTS = 6
 
 @dataclass(slots=True)
 class _Attempts:
-    """What is left to try: a changed origin is restarted once, mirrors are tried alone."""
+    """What is left to try when an attempt failed: with which mirrors, and what was told apart.
+
+    restarted  a changed origin is started anew once
+    out        mirrors that are not asked again
+    lied       mirrors that a piece has proven wrong
+    alone      mirrors still to be tried each by itself; None until that is needed
+    """
 
     restarted: bool = False
-    alone: list[str] | None = None
+    out: set[str] = field(default_factory=set)
     lied: set[str] = field(default_factory=set)
+    alone: list[str] | None = None
 
 
 def fetch_job(
@@ -205,8 +215,13 @@ def _try_until_done(
             warnings.append(f"the source changed: started anew once ({exc.message})")
         except TargetChangedError as exc:
             warnings.append(f"started anew: {exc.message}")
+        except (NetError, HttpStatusError, HttpProtocolError) as exc:
+            struck = _after_lost_mirror(state, resolved)
+            if not struck:
+                raise
+            warnings.append(f"started anew from another mirror: {exc.message}")
         except IntegrityError:
-            struck = _next_alone(state, resolved)
+            struck = _after_wrong_bytes(state, resolved)
             if not struck:
                 raise
             warnings.append(
@@ -217,27 +232,40 @@ def _try_until_done(
     raise IntegrityError("no mirror gave bytes with the wanted digest", phase="verify")
 
 
-def _next_alone(state: _Attempts, resolved: Resolved) -> list[str]:
-    """The mirrors to leave out next time, so that one that gave bytes serves alone; [] = give up.
+def _after_wrong_bytes(state: _Attempts, resolved: Resolved) -> list[str]:
+    """The mirrors to leave out next time; [] to give up.
 
-    Without pieces a wrong whole does not tell which of several mirrors lied.
+    Without pieces a wrong whole does not tell which of several mirrors lied: then each one
+    serves alone in turn.
     """
-    gave: list[str] = []
-    lied: list[str] = []
-    for url, mirror in zip(resolved.urls, resolved.mirrors, strict=True):
-        if mirror.state == "struck":
-            lied.append(url.display())
-        elif mirror.bytes > 0:
-            gave.append(url.display())
+    everyone = [url.display() for url in resolved.urls]
+    reports = dict(zip(everyone, resolved.mirrors, strict=True))
+    lied = {name for name, mirror in reports.items() if mirror.state == "struck"}
+    gave = [name for name, mirror in reports.items() if mirror.bytes > 0 and name not in lied]
     # A piece has told who lied, but the image's map was made of its bytes.
-    if resolved.pieces and state.lied < set(lied) and len(lied) < len(resolved.urls):
-        state.lied = set(lied)
-        return lied
+    if resolved.pieces and state.lied < lied and len(lied) < len(everyone):
+        state.lied = lied
+        return sorted(lied)
+    if state.alone is None and len(gave) < 2:
+        state.out |= {*gave, *lied}
+        return sorted(state.out) if gave and len(state.out) < len(everyone) else []
     if state.alone is None:
-        if len(gave) < 2:
-            return []
-        state.alone = gave
+        state.alone = gave + [name for name in everyone if name not in lied and name not in gave]
     if not state.alone:
         return []
     chosen = state.alone.pop(0)
-    return [url.display() for url in resolved.urls if url.display() != chosen]
+    return [name for name in everyone if name != chosen]
+
+
+def _after_lost_mirror(state: _Attempts, resolved: Resolved) -> list[str]:
+    """The mirrors to leave out where nothing allowed others to take over; [] to give up.
+
+    Without a digest bytes of different origins are not joined: another one starts anew.
+    """
+    everyone = {url.display() for url in resolved.urls}
+    state.out |= {
+        url.display()
+        for url, mirror in zip(resolved.urls, resolved.mirrors, strict=True)
+        if mirror.state == "struck"
+    }
+    return [] if resolved.provable or everyone <= state.out else sorted(state.out)

@@ -206,7 +206,7 @@ class _Meter:
             self._rate = rate if self._rate == 0 else 0.8 * self._rate + 0.2 * rate
         self._at, self._last = now, (now, done)
         total = status["total"]
-        eta = (total - done) / self._rate if total is not None and self._rate > 0 else None
+        eta = (total - done) / self._rate if total is not None and self._rate > 1 else None
         self._callback(
             Progress(
                 done=done,
@@ -241,16 +241,13 @@ def run_job(
             meter.show(job.status(), "flush", force=True)
             total, digests = job.finish()
     except KeyboardInterrupt:
-        job.cancel()
-        with contextlib.suppress(FastdlError):
-            job.finish()
+        job.halt()
         _last_checkpoint(job, core_sink, checkpoint)
         raise Cancelled("interrupted") from None
-    except FastdlError as exc:
-        with contextlib.suppress(FastdlError):
-            job.cancel()
-            job.finish()
-        exc.phase = exc.phase or "fetch"
+    except BaseException as exc:
+        job.halt()
+        if isinstance(exc, FastdlError):
+            exc.phase = exc.phase or "fetch"
         _last_checkpoint(job, core_sink, checkpoint)
         cancel.check()
         raise

@@ -162,7 +162,6 @@ def test_engine_and_twin_agree(
         assert isinstance(engine, FastdlError) or faults & {"cut", "corrupt"}
 
 
-@pytest.mark.xfail(strict=True, reason="the engine asks only mirrors that gave bytes again")
 def test_a_liar_that_served_alone_is_left_out(origin: FaultOrigin, tmp_path: Path) -> None:
     """A mirror whose bytes are wrong must not keep a good one, that gave none, from its turn."""
     case = Case(50_000, None, [("ranges", "corrupt"), ("ranges", "none")], metalink=True)
