@@ -333,8 +333,8 @@ async def test_wrong_checksum_is_not_tried_elsewhere(zone: Zone) -> None:
     assert state["jobstatus"] == 2
     assert "digest does not match" in state["jobresult"]["errortext"]
     assert len(asked) == 1
-    events = await zone.api("listEvents", type="TEMPLATE.DIRECT.DOWNLOAD.FAILURE")
-    assert events["count"] == 1
+    events = await eventually(lambda: events_of(zone, "TEMPLATE.DIRECT.DOWNLOAD.FAILURE"))
+    assert len(events) == 1
 
 
 async def test_cancel_frees_the_host_and_the_origin(zone: Zone) -> None:

@@ -93,11 +93,7 @@ class Ledger:
     async def _commit_groups(self) -> None:
         while self._waiting:
             group = [self._waiting.popleft() for _ in range(min(GROUP_MAX, len(self._waiting)))]
-            try:
-                outcomes = await self._commit_group([work for work, _ in group])
-            except Exception as exc:  # noqa: BLE001 - every waiting caller must hear of it
-                error = _ledger_error(exc) if isinstance(exc, DBAPIError) else exc
-                outcomes = [error] * len(group)
+            outcomes = await self._commit_or_retry([work for work, _ in group])
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 if future.done():
                     continue
@@ -105,6 +101,21 @@ class Ledger:
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
+
+    async def _commit_or_retry(self, works: list[Work[Any]]) -> list[Any]:
+        """Commit *works* together; where SQLite gave the whole transaction up (an I/O error, no
+        space), nothing of it happened, and each gets one more chance on its own."""
+        try:
+            return await self._commit_group(works)
+        except Exception as exc:  # noqa: BLE001 - every waiting caller must hear of it
+            log.warning("a commit failed and is tried again", extra={"error": _root(exc)})
+        outcomes: list[Any] = []
+        for work in works:
+            try:
+                outcomes += await self._commit_group([work])
+            except Exception as exc:  # noqa: BLE001 - as above
+                outcomes.append(_ledger_error(exc) if isinstance(exc, DBAPIError) else exc)
+        return outcomes
 
     async def _commit_group(self, works: list[Work[Any]]) -> list[Any]:
         outcomes: list[Any] = []
@@ -135,8 +146,14 @@ def _ledger_error(exc: DBAPIError) -> FastdlError | DBAPIError:
         "23"
     ):
         return exc
-    reason = str(exc.orig).splitlines()[0][:200]
-    return InternalError(f"the ledger cannot be used now: {reason}", phase="ledger")
+    return InternalError(f"the ledger cannot be used now: {_root(exc)}", phase="ledger")
+
+
+def _root(exc: BaseException) -> str:
+    """The first error of a chain: that a savepoint is gone is only what followed from it."""
+    while isinstance(exc.__context__, DBAPIError):
+        exc = exc.__context__
+    return (str(getattr(exc, "orig", None) or exc).splitlines() or [""])[0][:200]
 
 
 def default_url(state: Path) -> str:
