@@ -34,7 +34,8 @@ WARNINGS = [
     "-Wmissing-prototypes",
     "-Werror",
 ]
-LINK = ["-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
+# What an extension does not use is not loaded with it: a command's start counts.
+LINK = ["-Wl,--as-needed", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack"]
 
 
 def pkg_config(*args: str) -> list[str]:

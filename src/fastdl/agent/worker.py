@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +66,7 @@ def _perform(job: dict[str, Any]) -> dict[str, Any]:
         return found
     run = partial(
         fastdl.fetch_sync,
-        progress=lambda progress: _say({"progress": asdict(progress)}),
+        progress=lambda progress: _say({"progress": progress._asdict()}),
         cancel=cancel,
     )
     if job["action"] == "unpack":

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, ProgressCallback
-from fastdl.engine.result import Probe, Result
-from fastdl.model.digest import Digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastdl.engine.result import Probe, Result
+    from fastdl.model.digest import Digest
 
 Source = str | os.PathLike[str]
 

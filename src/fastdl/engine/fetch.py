@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastdl.engine.cancel import Cancel
@@ -38,7 +37,6 @@ METALINK_SUFFIXES = (".meta4", ".metalink")
 MAX_ATTEMPTS = 6
 
 
-@dataclass(slots=True)
 class _Attempts:
     """What is left to try when an attempt failed: with which mirrors, and what was told apart.
 
@@ -48,10 +46,11 @@ class _Attempts:
     alone      mirrors still to be tried each by itself; None until that is needed
     """
 
-    restarted: bool = False
-    out: set[str] = field(default_factory=set)
-    lied: set[str] = field(default_factory=set)
-    alone: list[str] | None = None
+    def __init__(self) -> None:
+        self.restarted = False
+        self.out: set[str] = set()
+        self.lied: set[str] = set()
+        self.alone: list[str] | None = None
 
 
 def fetch_job(

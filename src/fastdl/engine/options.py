@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastdl.errors import UsageError
 from fastdl.model.digest import Digest, parse_checksum
@@ -16,8 +15,7 @@ MIN_WINDOW = 8 * MiB
 MAX_CONNECTIONS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a transfer is. Bytes of the source; ``total`` is None while it is unknown.
 
     done     verified as far as can be, and landed
@@ -38,8 +36,7 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchOptions:
+class FetchOptions(NamedTuple):
     """The options of ``fetch``. Sizes in bytes, rates in bytes/s, times in seconds."""
 
     checksum: Digest | None = None
@@ -79,9 +76,8 @@ class FetchOptions:
     @classmethod
     def build(cls, **options: Any) -> FetchOptions:
         """Check and convert keyword arguments of the public API. UsageError."""
-        known = {f.name for f in fields(cls)}
         for name in options:
-            if name not in known:
+            if name not in cls._fields:
                 raise UsageError(f"there is no option {name!r}")
         if isinstance(options.get("checksum"), str):
             options["checksum"] = parse_checksum(options["checksum"])
@@ -89,8 +85,8 @@ class FetchOptions:
             if name in options:
                 options[name] = tuple(options[name])
         for name in ("cacert", "cert", "key", "state_dir", "beneath"):
-            if isinstance(options.get(name), Path):
-                options[name] = str(options[name])
+            if isinstance(options.get(name), os.PathLike):
+                options[name] = os.fspath(options[name])
         made = cls(**options)
         made._check()
         return made

@@ -8,10 +8,9 @@ bytes read so far go on into the transfer, nothing is asked twice.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdl.core.net import Mirror, Net, Stream
@@ -43,23 +42,23 @@ RETRY_AFTER_MAX_S = 600
 MAX_MIRRORS = 64
 
 
-@dataclass(slots=True, kw_only=True)
 class Resolved:
     """The answer. *urls* and *mirrors* run in parallel; *stream* is open on ``mirrors[first]``."""
 
-    net: Net
-    urls: list[Url] = field(default_factory=list)
-    mirrors: list[Mirror] = field(default_factory=list)
-    size: int | None = None
-    digests: DigestSet = field(default_factory=DigestSet)
-    pieces: Pieces | None = None
-    head: bytes = b""
-    stream: Stream | None = None
-    first: int = -1
-    metalink: bool = False
-    from_class: int | None = None
-    content_type: str | None = None
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.urls: list[Url] = []
+        self.mirrors: list[Mirror] = []
+        self.size: int | None = None
+        self.digests = DigestSet()
+        self.pieces: Pieces | None = None
+        self.head = b""
+        self.stream: Stream | None = None
+        self.first = -1
+        self.metalink = False
+        self.from_class: int | None = None
+        self.content_type: str | None = None
+        self.warnings: list[str] = []
 
     @property
     def provable(self) -> bool:
@@ -78,13 +77,14 @@ def make_net(options: FetchOptions) -> Net:
     anchors = list(options.anchors)
     if options.cacert is not None:
         try:
-            anchors.append(Path(options.cacert).read_text("utf-8", "replace"))
+            with open(options.cacert, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                anchors.append(file.read())
         except OSError as exc:
             raise TrustError(
                 f"the certificates in {options.cacert} cannot be read: {exc.strerror}"
             ) from None
     for path in (options.cert, options.key):
-        if path is not None and not Path(path).is_file():
+        if path is not None and not os.path.isfile(path):  # noqa: PTH113
             raise TrustError(f"the client certificate or key {path} cannot be read")
     return Net(
         connect_timeout=options.connect_timeout,
@@ -106,7 +106,7 @@ def resolve(
     if not sources:
         raise UsageError("at least one source is needed")
     urls = [Url.parse(text) for text in sources]
-    out = Resolved(net=make_net(options))
+    out = Resolved(make_net(options))
     if options.checksum is not None:
         out.digests.add(options.checksum, DigestSource.USER)
     try:

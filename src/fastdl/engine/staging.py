@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from fastdl.engine.cancel import Cancel
@@ -44,8 +43,7 @@ def staging_folder(sink: Sink, options: FetchOptions) -> Iterator[Path]:
 
 def stage_options(options: FetchOptions, need: NeedsStaging) -> FetchOptions:
     """The options that bring the source, verified, to a plain file."""
-    return replace(
-        options,
+    return options._replace(
         target_format="raw" if need.decode else "same",
         source_format="auto",
         overwrite=None,
@@ -58,8 +56,7 @@ def stage_options(options: FetchOptions, need: NeedsStaging) -> FetchOptions:
 
 def landing_options(options: FetchOptions, fmt: str) -> FetchOptions:
     """The options that land a staged file: what it is was proven when it was staged."""
-    return replace(
-        options,
+    return options._replace(
         checksum=None,
         require_checksum=False,
         source_format=fmt,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from fastdl.errors import IntegrityError, UsageError
 
@@ -52,33 +52,30 @@ def algorithm_named(text: str) -> str | None:
     return _NAMES.get(text.lower()) if text.isascii() else None
 
 
-@dataclass(frozen=True, slots=True)
 class Digest:
     """One digest of a whole file: *algorithm* as in HEX_LENGTHS, *hex* in lower case.
 
     The constructor accepts the usual spellings of both; UsageError for anything else.
     """
 
-    algorithm: str
-    hex: str
+    __slots__ = ("algorithm", "hex")
 
-    def __post_init__(self) -> None:
-        algorithm = algorithm_named(self.algorithm)
-        if algorithm is None:
+    def __init__(self, algorithm: str, hex: str) -> None:  # noqa: A002 - the word for it
+        name = algorithm_named(algorithm)
+        if name is None:
             raise UsageError(
-                f"unknown checksum algorithm {self.algorithm[:40]!a}: "
-                f"use one of {', '.join(ALGORITHMS)}"
+                f"unknown checksum algorithm {algorithm[:40]!a}: use one of {', '.join(ALGORITHMS)}"
             )
-        digits = self.hex.lower()
-        expected = HEX_LENGTHS[algorithm]
-        if not self.hex.isascii() or _HEX.fullmatch(digits) is None:
-            raise UsageError(f"the {algorithm} checksum holds something else than hex digits")
+        digits = hex.lower()
+        expected = HEX_LENGTHS[name]
+        if not hex.isascii() or _HEX.fullmatch(digits) is None:
+            raise UsageError(f"the {name} checksum holds something else than hex digits")
         if len(digits) != expected:
             raise UsageError(
-                f"a {algorithm} checksum has {expected} hex digits, this one has {len(digits)}"
+                f"a {name} checksum has {expected} hex digits, this one has {len(digits)}"
             )
-        object.__setattr__(self, "algorithm", algorithm)
-        object.__setattr__(self, "hex", digits)
+        self.algorithm: Final = name
+        self.hex: Final = digits
 
     @classmethod
     def from_bytes(cls, algorithm: str, value: bytes) -> Digest:
@@ -99,8 +96,19 @@ class Digest:
         """Return CloudStack's spelling, ``{SHA-256}hex``."""
         return f"{{{self.algorithm.upper()}}}{self.hex}"
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Digest):
+            return NotImplemented
+        return (self.algorithm, self.hex) == (other.algorithm, other.hex)
+
+    def __hash__(self) -> int:
+        return hash((self.algorithm, self.hex))
+
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
+
+    def __repr__(self) -> str:
+        return f"Digest({self.algorithm!r}, {self.hex!r})"
 
 
 def parse_checksum(text: str) -> Digest:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from base64 import b64encode
 from collections.abc import Iterable
 
 from fastdl.core.net import LOCAL_CLASS, Mirror
@@ -20,6 +19,8 @@ def header_lines(url: Url, headers: Iterable[tuple[str, str]]) -> str | None:
     lines = [f"{name}: {value}\r\n" for name, value in headers]
     given = {name.lower() for name, _ in headers}
     if url.username is not None and "authorization" not in given:
+        from base64 import b64encode  # noqa: PLC0415 - start-up
+
         pair = f"{url.username}:{url.password or ''}".encode()
         lines.append(f"Authorization: Basic {b64encode(pair).decode('ascii')}\r\n")
     return "".join(lines) or None
