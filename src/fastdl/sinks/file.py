@@ -86,15 +86,18 @@ class FileSink:
 
     def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
         """Allocate *size* bytes, so that a full disk shows before the download."""
-        if size is None:
-            return
         try:
+            if self.blank:  # an earlier attempt of this job may have left bytes: they go
+                os.ftruncate(self.buffered_fd, 0)
+            if size is None:
+                return
             if not sparse:
                 with contextlib.suppress(_NotSupported):
                     _allocate(self.buffered_fd, size)
             os.ftruncate(self.buffered_fd, size)
         except OSError as error:
-            raise sink_error(error, f"{self.path}: making room for {size} bytes") from None
+            what = "emptying it" if size is None else f"making room for {size} bytes"
+            raise sink_error(error, f"{self.path}: {what}") from None
 
     def publish(self, size: int) -> None:
         """Cut to *size*, flush, give the name, flush the folder."""
