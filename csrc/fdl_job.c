@@ -386,6 +386,13 @@ int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result, struct fd
     return FDL_OK;
 }
 
+void fdl_job_forget_lander(struct fdl_job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    job->cfg.lander = NULL;
+    pthread_mutex_unlock(&job->lock);
+}
+
 void fdl_job_free(struct fdl_job *job)
 {
     if (!job)

@@ -133,6 +133,10 @@ void fdl_job_cancel(struct fdl_job *job);
  * in *result for the caller to judge. Else the first error. */
 int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result, struct fdl_err *err);
 
+/* After fdl_job_finish(): the caller may free the lander, and must before the sink and the
+ * job go: where the job failed, its threads may still hold blocks and write. */
+void fdl_job_forget_lander(struct fdl_job *job);
+
 /* Cancels and joins if need be. NULL is allowed. */
 void fdl_job_free(struct fdl_job *job);
 

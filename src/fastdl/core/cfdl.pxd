@@ -272,4 +272,5 @@ cdef extern from "fdl_job.h" nogil:
     void fdl_job_settle(fdl_job *job, size_t n)
     void fdl_job_cancel(fdl_job *job)
     int fdl_job_finish(fdl_job *job, fdl_job_result *result, fdl_err *err)
+    void fdl_job_forget_lander(fdl_job *job)
     void fdl_job_free(fdl_job *job)

@@ -29,6 +29,7 @@ cdef class Job:
     cdef cfdl.fdl_local *_local
     cdef uint64_t *_skip
     cdef object _keep  # what the C job borrows
+    cdef object _lander
 
     def __cinit__(self, *, Net net not None, mirrors, Sink sink not None, total, size_t block,
                   size_t window, int max_connections, uint64_t limit_rate, int retry,
@@ -67,6 +68,7 @@ cdef class Job:
         c.n_mirrors = len(mirrors)
         c.sink = sink.open_ptr()
         c.lander = NULL
+        self._lander = lander
         if lander is not None:
             c.lander = <cfdl.fdl_lander *> <size_t> lander.address()
         c.total = cfdl.FDL_SIZE_UNKNOWN if total is None else total
@@ -105,6 +107,8 @@ cdef class Job:
         sink.writer = ref(self)
 
     def __dealloc__(self):
+        if self._ptr is not NULL:
+            self.halt()
         with nogil:
             cfdl.fdl_job_free(self._ptr)
         free(self._mirrors)
@@ -152,6 +156,11 @@ cdef class Job:
         with nogil:
             cfdl.fdl_job_cancel(self._ptr)
             cfdl.fdl_job_finish(self._ptr, &result, NULL)
+            cfdl.fdl_job_forget_lander(self._ptr)
+        # After a failure its threads may still hold blocks of the job and write to the sink.
+        if self._lander is not None:
+            self._lander.close()
+            self._lander = None
 
     def finish(self):
         """(source size, {algorithm: digest bytes}); raises the job's error."""
