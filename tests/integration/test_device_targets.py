@@ -111,14 +111,10 @@ def test_a_partition_is_a_target_and_its_neighbour_is_not(bench: Bench, tmp_path
     disk = made.stdout.strip()
     try:
         part = f"{disk}p1"
-        if not Path(part).exists():  # no udev here: make the node from what sysfs says
-            name = Path(disk).name
-            text = Path(f"/sys/block/{name}/{name}p1/dev")
-            if not text.exists():
-                pytest.skip("the kernel shows no partitions of loop devices")
-            major, minor = (int(n) for n in text.read_text().split(":"))
-            part = str(tmp_path / "p1")
-            os.mknod(part, 0o60600, os.makedev(major, minor))
+        if not Path(part).exists():  # a kernel that reads no tables itself is told by partx
+            subprocess.run(["partx", "--add", disk], capture_output=True, check=False, timeout=30)
+        if not Path(part).exists():
+            pytest.skip("no partitions of loop devices here")
         before = backing.read_bytes()
         done = bench.get(part, bench.url(IMAGE, name="i.raw"), "--checksum", CHECKSUM)
         assert done.code == 0, done
@@ -135,6 +131,7 @@ def test_a_partition_is_a_target_and_its_neighbour_is_not(bench: Bench, tmp_path
         assert done.code == 30, done
         assert backing.read_bytes() == after
     finally:
+        subprocess.run(["partx", "--delete", disk], capture_output=True, check=False, timeout=30)
         subprocess.run(["losetup", "--detach", disk], check=True, timeout=30)
 
 
