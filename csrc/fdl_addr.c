@@ -80,13 +80,16 @@ static enum fdl_addr_class classify_v6(const unsigned char a[16])
     if (memcmp(a, mapped, 12) == 0 || memcmp(a, nat64, 12) == 0 ||
         memcmp(a, local_nat64, 12) == 0)
         return classify_v4(v4_at(a + 12));
-    if (a[0] == 0x20 && a[1] == 0x02) /* 6to4 carries the IPv4 address after its prefix */
+    if (a[0] == 0x20 &&
+        a[1] == 0x02) /* 6to4 carries the IPv4 address after its prefix */
         return classify_v4(v4_at(a + 2));
-    if (memcmp(a, "\x20\x01\x00\x00", 4) == 0) /* Teredo: the client's address, inverted */
+    if (memcmp(a, "\x20\x01\x00\x00", 4) ==
+        0) /* Teredo: the client's address, inverted */
         return classify_v4(~v4_at(a + 12));
     if (memcmp(a, "\x20\x01\x0D\xB8", 4) == 0) /* documentation */
         return FDL_ADDR_RESERVED;
-    if (a[0] == 0x3F && a[1] == 0xFF && (a[2] & 0xF0) == 0) /* 3fff::/20, documentation */
+    if (a[0] == 0x3F && a[1] == 0xFF &&
+        (a[2] & 0xF0) == 0) /* 3fff::/20, documentation */
         return FDL_ADDR_RESERVED;
     if ((a[0] & 0xFE) == 0xFC)
         return FDL_ADDR_PRIVATE;
@@ -145,7 +148,8 @@ bool fdl_addr_allowed(const struct sockaddr *sa, const struct fdl_addr_policy *p
         return to == FDL_ADDR_PUBLIC || to == FDL_ADDR_PRIVATE;
     if (via == FDL_VIA_TYPED)
         return true;
-    if (to == FDL_ADDR_METADATA || to == FDL_ADDR_MULTICAST || to == FDL_ADDR_UNSPECIFIED)
+    if (to == FDL_ADDR_METADATA || to == FDL_ADDR_MULTICAST ||
+        to == FDL_ADDR_UNSPECIFIED)
         return false;
     switch (from) {
     case FDL_ADDR_PUBLIC:

@@ -38,16 +38,17 @@ enum fdl_addr_via {
 };
 
 struct fdl_addr_policy {
-    bool strict;                  /* the agent's: no loopback, link-local, reserved at all */
-    const struct fdl_cidr *allow; /* BORROWED: always allowed, but for metadata addresses */
+    bool strict; /* the agent's: no loopback, link-local, reserved at all */
+    const struct fdl_cidr
+        *allow; /* BORROWED: always allowed, but for metadata addresses */
     size_t n_allow;
 };
 
 /*   from  class of the address that led here; ignored for FDL_VIA_TYPED and when strict
- * Strict: only public and private addresses. Otherwise what the user typed may be anywhere,
- * and a link may not lead inwards: from public only to public, from private not to
- * loopback, and never to metadata, multicast or unspecified addresses.
- * Twin of fastdl.model.address.refused(). */
+ * Strict: only public and private addresses. Otherwise what the user typed may be
+ * anywhere, and a link may not lead inwards: from public only to public, from private
+ * not to loopback, and never to metadata, multicast or unspecified addresses. Twin of
+ * fastdl.model.address.refused(). */
 bool fdl_addr_allowed(const struct sockaddr *sa, const struct fdl_addr_policy *policy,
                       enum fdl_addr_via via, enum fdl_addr_class from);
 

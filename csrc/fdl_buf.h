@@ -3,7 +3,8 @@
  * from the socket to the target.
  *
  * A block is filled by one thread, then read-only until its last reference is gone.
- * All functions are thread-safe. The pool never grows: its size is the memory promise. */
+ * All functions are thread-safe. The pool never grows: its size is the memory promise.
+ */
 #ifndef FDL_BUF_H
 #define FDL_BUF_H
 

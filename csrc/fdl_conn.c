@@ -20,7 +20,8 @@
 #define RECV_MAX (512L * 1024)
 #define WAIT_SLICE_MS 200
 #define STALL_RATE_BYTES_S 1024
-#define TLS_READ_AHEAD (64 * 1024) /* measured: 6-13 % less processor time over https */
+#define TLS_READ_AHEAD (64 * 1024) /* measured: 6-13 % less processor time over https  \
+                                    */
 
 struct fdl_conn {
     CURLM *multi; /* OWNED: gives connecting a wait that our eventfd can interrupt */
@@ -101,25 +102,26 @@ static bool woken(const struct fdl_wake *wake)
            atomic_load_explicit(&wake->nudge, memory_order_relaxed);
 }
 
-/* CURLOPT_OPENSOCKETFUNCTION: the one place where an address is judged. libcurl connects
- * to exactly the address that it shows here. */
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
+/* CURLOPT_OPENSOCKETFUNCTION: the one place where an address is judged. libcurl
+ * connects to exactly the address that it shows here. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose,
+                                 struct curl_sockaddr *addr)
 {
     struct fdl_conn *conn = arg;
 
     (void)purpose;
     /* With a proxy the address is the proxy's, which the operator typed. */
-    if (!conn->net->proxy &&
-        !fdl_addr_allowed(&addr->addr, &conn->net->policy, conn->host.via, conn->host.from)) {
+    if (!conn->net->proxy && !fdl_addr_allowed(&addr->addr, &conn->net->policy,
+                                               conn->host.via, conn->host.from)) {
         conn->refused++;
         return CURL_SOCKET_BAD;
     }
     return socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
 }
 
-/* CURLOPT_SSL_CTX_FUNCTION: our anchors and our name check. libcurl's own check runs too,
- * but that one still accepts a common name where a certificate has no subjectAltName
- * (RFC 9525, 6.4.4 forbids it). */
+/* CURLOPT_SSL_CTX_FUNCTION: our anchors and our name check. libcurl's own check runs
+ * too, but that one still accepts a common name where a certificate has no
+ * subjectAltName (RFC 9525, 6.4.4 forbids it). */
 static CURLcode setup_tls(CURL *easy, void *ssl_ctx, void *arg)
 {
     const struct fdl_conn *conn = arg;
@@ -156,8 +158,8 @@ static bool set_options(struct fdl_conn *conn)
 
     bad |= curl_easy_setopt(e, CURLOPT_URL, conn->host.base_url);
     bad |= curl_easy_setopt(e, CURLOPT_CONNECT_ONLY, 1L);
-    /* It also caps what one curl_easy_recv() takes: with the default of 16 KiB receiving
-     * cost twice the processor time (measured, plain http). */
+    /* It also caps what one curl_easy_recv() takes: with the default of 16 KiB
+     * receiving cost twice the processor time (measured, plain http). */
     bad |= curl_easy_setopt(e, CURLOPT_BUFFERSIZE, RECV_MAX);
     bad |= curl_easy_setopt(e, CURLOPT_ERRORBUFFER, conn->error);
     bad |= curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
@@ -200,8 +202,8 @@ static bool mentions(const char *text, const char *word)
     return strstr(text, word) != NULL;
 }
 
-/* libcurl's result becomes one of our classes. A handshake that the network cut short is
- * the network's fault, not the certificate's. */
+/* libcurl's result becomes one of our classes. A handshake that the network cut short
+ * is the network's fault, not the certificate's. */
 static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err)
 {
     long os_errno = 0;
@@ -209,9 +211,11 @@ static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err
     curl_easy_getinfo(conn->easy, CURLINFO_OS_ERRNO, &os_errno);
     switch (rc) {
     case CURLE_COULDNT_RESOLVE_HOST:
-        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the host name cannot be resolved");
+        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
+                        "the host name cannot be resolved");
     case CURLE_COULDNT_RESOLVE_PROXY:
-        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the proxy's name cannot be resolved");
+        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
+                        "the proxy's name cannot be resolved");
     case CURLE_OPERATION_TIMEDOUT:
         return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "connecting took too long");
     case CURLE_COULDNT_CONNECT:
@@ -228,22 +232,26 @@ static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err
         if (mentions(conn->error, "not yet valid"))
             return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
                             "the server's certificate is not valid yet");
-        if (mentions(conn->error, "mismatch") || mentions(conn->error, "does not match") ||
+        if (mentions(conn->error, "mismatch") ||
+            mentions(conn->error, "does not match") ||
             mentions(conn->error, "no alternative certificate"))
             return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
                             "the server's certificate is for another host name");
-        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-                        "the server's certificate is not trusted: no trusted certificate "
-                        "or authority matches");
+        return fdl_fail(
+            err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
+            "the server's certificate is not trusted: no trusted certificate "
+            "or authority matches");
     case CURLE_SSL_CERTPROBLEM:
         return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
                         "the client certificate or its key cannot be used");
     case CURLE_SSL_CONNECT_ERROR:
-        if (mentions(conn->error, "SYSCALL") || mentions(conn->error, "unexpected eof") ||
-            mentions(conn->error, "reset") || os_errno == ECONNRESET)
+        if (mentions(conn->error, "SYSCALL") ||
+            mentions(conn->error, "unexpected eof") || mentions(conn->error, "reset") ||
+            os_errno == ECONNRESET)
             return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
                             "the connection ended during the TLS handshake");
-        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET, "the TLS handshake failed");
+        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
+                        "the TLS handshake failed");
     case CURLE_GOT_NOTHING:
     case CURLE_RECV_ERROR:
     case CURLE_SEND_ERROR:
@@ -259,7 +267,8 @@ static int drive_connect(struct fdl_conn *conn, struct fdl_err *err)
     int running = 1;
 
     if (curl_multi_add_handle(conn->multi, conn->easy) != CURLM_OK)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libcurl refused the handle");
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                        "libcurl refused the handle");
     for (;;) {
         if (woken(conn->wake))
             return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
@@ -291,7 +300,8 @@ static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
         conn->sock == CURL_SOCKET_BAD)
         return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the connection was lost");
     if (getpeername(conn->sock, (struct sockaddr *)&ss, &len) != 0)
-        return fdl_fail_os(err, FDL_E_NET, errno, FDL_NO_OFFSET, "the connection was lost");
+        return fdl_fail_os(err, FDL_E_NET, errno, FDL_NO_OFFSET,
+                           "the connection was lost");
     conn->peer = fdl_addr_classify((struct sockaddr *)&ss);
     if (!conn->net->proxy &&
         !fdl_addr_allowed((struct sockaddr *)&ss, &conn->net->policy, conn->host.via,
@@ -329,7 +339,8 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
     conn->multi = curl_multi_init();
     conn->easy = curl_easy_init();
     if (!conn->multi || !conn->easy || !set_options(conn)) {
-        rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libcurl lacks a needed option");
+        rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                      "libcurl lacks a needed option");
         goto fail;
     }
     rc = drive_connect(conn, err);
@@ -361,7 +372,8 @@ static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
         return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
     int n = poll(fds, 2, WAIT_SLICE_MS);
     uint64_t now = fdl_now_ns();
-    atomic_fetch_add_explicit(&conn->times->wait_ns, now - before, memory_order_relaxed);
+    atomic_fetch_add_explicit(&conn->times->wait_ns, now - before,
+                              memory_order_relaxed);
     if (n < 0 && errno != EINTR)
         return fdl_fail_os(err, FDL_E_NET, errno, FDL_NO_OFFSET, "poll");
     if (woken(conn->wake))
@@ -369,7 +381,8 @@ static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
 
     uint64_t stall_ns = (uint64_t)conn->net->stall_timeout_ms * 1000000u;
     if (now - conn->stall_since_ns >= stall_ns) {
-        uint64_t least = (uint64_t)conn->net->stall_timeout_ms * STALL_RATE_BYTES_S / 1000;
+        uint64_t least =
+            (uint64_t)conn->net->stall_timeout_ms * STALL_RATE_BYTES_S / 1000;
         if (conn->stall_bytes < least)
             return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
                             "stalled: less than 1 KiB/s over the stall time");
@@ -412,11 +425,13 @@ bool fdl_conn_is_quiet(struct fdl_conn *conn)
     return curl_easy_recv(conn->easy, &byte, 1, &n) == CURLE_AGAIN;
 }
 
-int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len, struct fdl_err *err)
+int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
+                  struct fdl_err *err)
 {
     const char *p = buf;
 
-    /* Time between two answers is ours, not the server's: the stall window starts anew. */
+    /* Time between two answers is ours, not the server's: the stall window starts anew.
+     */
     conn->stall_since_ns = fdl_now_ns();
     conn->stall_bytes = 0;
     while (len > 0) {

@@ -31,14 +31,15 @@ void fdl_wake_clear(struct fdl_wake *wake);
 
 /* Nanoseconds a connection's owner spent; added to, never reset. */
 struct fdl_conn_times {
-    atomic_uint_fast64_t recv_ns; /* in receive calls: kernel copies, and TLS decryption */
-    atomic_uint_fast64_t tls_ns;  /* the same for TLS connections, handshakes included */
+    atomic_uint_fast64_t
+        recv_ns; /* in receive calls: kernel copies, and TLS decryption */
+    atomic_uint_fast64_t tls_ns; /* the same for TLS connections, handshakes included */
     atomic_uint_fast64_t wait_ns; /* waiting for the other side */
 };
 
 struct fdl_target_host {
     const char *base_url; /* BORROWED: scheme://host:port of the wanted host */
-    const char *host;     /* BORROWED: host for the certificate check, without brackets */
+    const char *host; /* BORROWED: host for the certificate check, without brackets */
     bool tls;
     enum fdl_addr_via via;
     enum fdl_addr_class from;
@@ -54,12 +55,15 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
                   struct fdl_conn_times *times, struct fdl_err *err);
 
 /* 1..len bytes, 0 at the orderly or disorderly end of the stream, or an error:
- * FDL_E_NET (reset, or stalled: less than 1 KiB/s over the stall time), FDL_E_CANCELLED. */
+ * FDL_E_NET (reset, or stalled: less than 1 KiB/s over the stall time),
+ * FDL_E_CANCELLED. */
 long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err *err);
 
-int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len, struct fdl_err *err);
+int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
+                  struct fdl_err *err);
 
-/* Between two exchanges: nothing has come that nobody asked for, and the end has not come. */
+/* Between two exchanges: nothing has come that nobody asked for, and the end has not
+ * come. */
 bool fdl_conn_is_quiet(struct fdl_conn *conn);
 
 /* Class of the address on the other end (of the proxy where there is one). */

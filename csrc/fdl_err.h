@@ -52,7 +52,8 @@ void fdl_err_clear(struct fdl_err *err);
  * `return fdl_fail(err, FDL_E_SIZE, off, "…")`. */
 int fdl_fail(struct fdl_err *err, int code, uint64_t offset, const char *what);
 
-/* The same with errno: ENOSPC, EDQUOT and EFBIG become SINK_SPACE where code is SINK_IO. */
+/* The same with errno: ENOSPC, EDQUOT and EFBIG become SINK_SPACE where code is
+ * SINK_IO. */
 int fdl_fail_os(struct fdl_err *err, int code, int os_errno, uint64_t offset,
                 const char *what);
 

@@ -20,7 +20,8 @@ size_t fdl_job_block_for(uint64_t piece_length)
     for (uint64_t parts = 2; parts <= 4096; parts++)
         if (piece_length % parts == 0 && piece_length / parts <= block &&
             piece_length / parts % FDL_BUF_ALIGN == 0)
-            return piece_length / parts >= block / 8 ? (size_t)(piece_length / parts) : block;
+            return piece_length / parts >= block / 8 ? (size_t)(piece_length / parts)
+                                                     : block;
     return block;
 }
 
@@ -142,13 +143,15 @@ static void *monitor_main(void *arg)
         fdl_sched_judge_mirrors(job);
     if (job->cfg.n_local > 0)
         fdl_job_add_worker(job, true);
-    /* Distinct mirrors are worth a try at once; more connections to one have to earn it. */
+    /* Distinct mirrors are worth a try at once; more connections to one have to earn
+     * it. */
     int mirrors = usable_mirrors(job);
     job->wanted_conns = mirrors < 3 ? mirrors : 3;
     if (job->wanted_conns > job->cfg.max_conns)
         job->wanted_conns = job->cfg.max_conns;
     while (!job->stop && !fdl_plan_done(&job->plan)) {
-        while (!job->stop && job->n_net < job->wanted_conns && job->n_net < conn_room(job))
+        while (!job->stop && job->n_net < job->wanted_conns &&
+               job->n_net < conn_room(job))
             if (fdl_job_add_worker(job, false) != FDL_OK)
                 break;
         tick_wait(job);
@@ -183,7 +186,8 @@ static int init_plan(struct fdl_job *job, struct fdl_err *err)
 {
     const struct fdl_job_config *cfg = &job->cfg;
     uint64_t n = FDL_BLOCKS_UNKNOWN;
-    size_t bufs = cfg->window / cfg->block, spare = (size_t)cfg->max_conns + HEDGE_BUFFERS;
+    size_t bufs = cfg->window / cfg->block,
+           spare = (size_t)cfg->max_conns + HEDGE_BUFFERS;
     int bad = 0;
 
     if (cfg->total != FDL_SIZE_UNKNOWN)
@@ -200,7 +204,8 @@ static int init_plan(struct fdl_job *job, struct fdl_err *err)
     for (size_t i = 0; i < cfg->n_local; i++)
         bad |= fdl_plan_mark_local(&job->plan, cfg->local[i].off / cfg->block);
     if (bad)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "a block outside the source");
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                        "a block outside the source");
     fdl_plan_skip_unneeded(&job->plan);
     return FDL_OK;
 }
@@ -208,12 +213,14 @@ static int init_plan(struct fdl_job *job, struct fdl_err *err)
 static int check_config(const struct fdl_job_config *cfg, struct fdl_err *err)
 {
     if (cfg->n_mirrors == 0 || cfg->n_mirrors > FDL_MIRRORS_MAX)
-        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "between 1 and 64 mirrors are possible");
+        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
+                        "between 1 and 64 mirrors are possible");
     if (cfg->max_conns < 1 || cfg->max_conns > FDL_CONNS_MAX)
         return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
                         "between 1 and 64 connections are possible");
     if (cfg->block == 0 || cfg->block % FDL_BUF_ALIGN != 0)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "the block size is not aligned");
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                        "the block size is not aligned");
     return FDL_OK;
 }
 
@@ -260,13 +267,15 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
     for (int i = 0; rc == FDL_OK && i < job->n_consumers; i++) {
         if (pthread_create(&job->consumers[i].thread, NULL, fdl_consumer_main,
                            &job->consumers[i]) != 0)
-            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no thread can be started");
+            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                          "no thread can be started");
         else
             job->consumers[i].started = true;
     }
     if (rc == FDL_OK) {
         if (pthread_create(&job->monitor, NULL, monitor_main, job) != 0)
-            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no thread can be started");
+            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                          "no thread can be started");
         else
             job->monitor_started = true;
     }
@@ -366,7 +375,8 @@ static void join_monitor(struct fdl_job *job)
     job->monitor_started = false;
 }
 
-int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result, struct fdl_err *err)
+int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result,
+                   struct fdl_err *err)
 {
     join_monitor(job);
     if (job->rc != FDL_OK) {

@@ -2,9 +2,9 @@
 /* fdl_job.h - the engine: one transfer from mirrors to a sink. The only part that knows
  * all stages; it starts the threads, bounds them, and joins them.
  *
- * Threads: one a connection (fetch, piece digests, writes), one a whole-file digest, one
- * for the lander where there is one, one monitor. No callback into the caller: it looks at
- * counters (fdl_job_status) and waits (fdl_job_wait). */
+ * Threads: one a connection (fetch, piece digests, writes), one a whole-file digest,
+ * one for the lander where there is one, one monitor. No callback into the caller: it
+ * looks at counters (fdl_job_status) and waits (fdl_job_wait). */
 #ifndef FDL_JOB_H
 #define FDL_JOB_H
 
@@ -33,7 +33,8 @@ struct fdl_known {
     int mirror; /* index of the one that gave them, -1: unknown */
 };
 
-/* A block that the target holds from an earlier run: trusted only if its XXH3 agrees. */
+/* A block that the target holds from an earlier run: trusted only if its XXH3 agrees.
+ */
 struct fdl_local {
     uint64_t off;
     uint64_t xxh3;
@@ -65,12 +66,12 @@ struct fdl_job_config {
     size_t hold;         /* the sink's: such bytes are not recorded */
     enum fdl_hash_alg algs[FDL_HASH_COUNT];
     size_t n_algs;
-    struct fdl_pieces pieces; /* count 0: none */
+    struct fdl_pieces pieces;      /* count 0: none */
     const struct fdl_known *known; /* ascending, disjoint */
     size_t n_known;
     const struct fdl_local *local; /* ascending, block-aligned */
     size_t n_local;
-    int local_fd; /* where they are read from */
+    int local_fd;         /* where they are read from */
     const uint64_t *skip; /* blocks that nobody needs, ascending */
     size_t n_skip;
     struct fdl_stream *first; /* STOLEN, NULL: an open answer to go on with */
@@ -118,23 +119,24 @@ bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records);
 
 void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out);
 
-/* Moves up to cap records of blocks that have been written since the last call. They are
- * durable only after the next fdl_sink_flush(). */
+/* Moves up to cap records of blocks that have been written since the last call. They
+ * are durable only after the next fdl_sink_flush(). */
 size_t fdl_job_drain(struct fdl_job *job, struct fdl_written *out, size_t cap);
 
-/* n drained records have been made durable: what a kill would cost is that much less. The
- * job claims no more while too much is unsettled. */
+/* n drained records have been made durable: what a kill would cost is that much less.
+ * The job claims no more while too much is unsettled. */
 void fdl_job_settle(struct fdl_job *job, size_t n);
 
 /* From any thread, any number of times. */
 void fdl_job_cancel(struct fdl_job *job);
 
-/* Joins all threads. FDL_OK: all bytes landed, were flushed, pieces agree; the digests are
- * in *result for the caller to judge. Else the first error. */
-int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result, struct fdl_err *err);
+/* Joins all threads. FDL_OK: all bytes landed, were flushed, pieces agree; the digests
+ * are in *result for the caller to judge. Else the first error. */
+int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result,
+                   struct fdl_err *err);
 
-/* After fdl_job_finish(): the caller may free the lander, and must before the sink and the
- * job go: where the job failed, its threads may still hold blocks and write. */
+/* After fdl_job_finish(): the caller may free the lander, and must before the sink and
+ * the job go: where the job failed, its threads may still hold blocks and write. */
 void fdl_job_forget_lander(struct fdl_job *job);
 
 /* Cancels and joins if need be. NULL is allowed. */

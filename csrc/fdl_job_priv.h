@@ -33,16 +33,16 @@ struct fdl_worker {
     uint64_t next_at, next_end; /* claimed ahead, for a pipelined request */
     uint64_t requested_end;     /* byte up to which the mirror was asked */
     bool hedging;
-    double rate; /* bytes/s, smoothed */
+    double rate;                   /* bytes/s, smoothed */
     atomic_uint_fast64_t at_block; /* for others to judge how late a block is */
     atomic_uint_fast64_t at_fill;
     uint64_t gained; /* bytes since the mirror's last failure */
 };
 
 struct fdl_piece {
-    uint64_t index;        /* which piece lies here, UINT64_MAX none */
-    uint64_t next;         /* block to hash next */
-    bool busy;             /* a thread is hashing */
+    uint64_t index; /* which piece lies here, UINT64_MAX none */
+    uint64_t next;  /* block to hash next */
+    bool busy;      /* a thread is hashing */
     int failures;
     struct fdl_hash *hash; /* OWNED */
 };
@@ -51,7 +51,7 @@ struct fdl_consumer { /* reads verified blocks in file order */
     struct fdl_job *job;
     pthread_t thread;
     bool started;
-    struct fdl_hash *hash;    /* OWNED; NULL for the lander and for ordered pieces */
+    struct fdl_hash *hash; /* OWNED; NULL for the lander and for ordered pieces */
     enum fdl_hash_alg alg;
     enum { FDL_CONSUME_DIGEST, FDL_CONSUME_PIECES, FDL_CONSUME_LAND } kind;
     uint64_t next;
@@ -61,8 +61,8 @@ struct fdl_consumer { /* reads verified blocks in file order */
 struct fdl_job {
     struct fdl_job_config cfg;
     pthread_mutex_t lock;
-    pthread_cond_t space; /* room in the window, a mirror is usable again */
-    pthread_cond_t data;  /* a block became verified, or the end is known */
+    pthread_cond_t space;   /* room in the window, a mirror is usable again */
+    pthread_cond_t data;    /* a block became verified, or the end is known */
     pthread_cond_t ended;   /* for the monitor: nothing is left to do, or all stops */
     pthread_cond_t watched; /* for fdl_job_wait() */
     struct fdl_plan plan;
@@ -85,8 +85,8 @@ struct fdl_job {
     uint64_t settle_ns;
     double grow_rate;
 
-    bool pieces_in_fetch; /* pieces and blocks tile each other */
-    uint64_t piece_blocks; /* blocks a piece (>= 1), 0: several pieces in a block */
+    bool pieces_in_fetch;     /* pieces and blocks tile each other */
+    uint64_t piece_blocks;    /* blocks a piece (>= 1), 0: several pieces in a block */
     struct fdl_piece *pieces; /* OWNED: n_pieces, piece i lies in [i % n_pieces] */
     size_t n_pieces;
 
@@ -126,8 +126,8 @@ size_t fdl_block_len(const struct fdl_job *job, uint64_t block);
 
 /* fdl_sched.c, all locked */
 /* The best usable mirror, or NULL: then *later tells whether one may become usable. */
-struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns, int *index,
-                                         bool *later);
+struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns,
+                                         int *index, bool *later);
 bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
                         uint64_t *end);
 bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block);

@@ -2,7 +2,8 @@
 /* fdl_land.h - DECODE: source blocks in file order become writes on a sink.
  *
  * One thread pushes; a lander may use threads of its own for decompression and writes.
- * A source that lands as it is needs no lander: the fetching threads write its blocks. */
+ * A source that lands as it is needs no lander: the fetching threads write its blocks.
+ */
 #ifndef FDL_LAND_H
 #define FDL_LAND_H
 
@@ -14,9 +15,11 @@
 
 struct fdl_lander;
 
-/* What a job says where push() or finish() returned more than 0: the tables of a decoded
- * image do not come first, nothing was written, and the source has to be staged. */
-#define FDL_WHAT_NEEDS_STAGING "the image's tables come too late to land it while it arrives"
+/* What a job says where push() or finish() returned more than 0: the tables of a
+ * decoded image do not come first, nothing was written, and the source has to be
+ * staged. */
+#define FDL_WHAT_NEEDS_STAGING                                                         \
+    "the image's tables come too late to land it while it arrives"
 
 struct fdl_lander_ops {
     /* The next block in file order; blocks until there is room for it.
@@ -27,8 +30,10 @@ struct fdl_lander_ops {
     int (*finish)(struct fdl_lander *self, struct fdl_err *err);
     /* Makes push() and finish() of another thread return soon with FDL_E_CANCELLED. */
     void (*abort)(struct fdl_lander *self);
-    /* Bytes on the target so far, and busy nanoseconds of decoding (summed over threads). */
-    void (*stats)(const struct fdl_lander *self, uint64_t *target_bytes, uint64_t *busy_ns);
+    /* Bytes on the target so far, and busy nanoseconds of decoding (summed over
+     * threads). */
+    void (*stats)(const struct fdl_lander *self, uint64_t *target_bytes,
+                  uint64_t *busy_ns);
     void (*free)(struct fdl_lander *self);
 };
 

@@ -25,13 +25,15 @@ enum fdl_ranges { FDL_RANGES_UNKNOWN, FDL_RANGES_YES, FDL_RANGES_NO };
 enum fdl_mirror_state {
     FDL_MIRROR_READY,
     FDL_MIRROR_STRUCK, /* it lied or failed for good: not used again in this job */
-    FDL_MIRROR_IDLE,   /* not allowed to join: nothing proves that its bytes are the same */
+    FDL_MIRROR_IDLE, /* not allowed to join: nothing proves that its bytes are the same
+                      */
 };
 
 struct fdl_mirror {
     /* fixed */
-    char *url;     /* OWNED, without userinfo */
-    char *headers; /* OWNED or NULL: header lines for the origin of `url` and no other */
+    char *url; /* OWNED, without userinfo */
+    char
+        *headers; /* OWNED or NULL: header lines for the origin of `url` and no other */
     enum fdl_mirror_kind kind;
     int fd; /* FILE: OWNED */
     int priority;
@@ -46,10 +48,10 @@ struct fdl_mirror {
     enum fdl_addr_via final_via;
     enum fdl_addr_class final_from;
     atomic_bool pinned; /* validators and size below are from its first answer */
-    char etag[FDL_HTTP_ETAG_MAX + 1];  /* strong one, or "" */
-    char last_modified[64];            /* strong one, or "" */
-    atomic_uint_fast64_t total;        /* UINT64_MAX: unknown */
-    atomic_int ranges;                 /* enum fdl_ranges */
+    char etag[FDL_HTTP_ETAG_MAX + 1]; /* strong one, or "" */
+    char last_modified[64];           /* strong one, or "" */
+    atomic_uint_fast64_t total;       /* UINT64_MAX: unknown */
+    atomic_int ranges;                /* enum fdl_ranges */
     bool no_if_range;     /* it answers If-Range with 200 although nothing changed */
     bool keep_alive_seen; /* a second request on one connection was answered */
     bool no_pipeline;
@@ -63,11 +65,11 @@ struct fdl_mirror {
     /* the job's, under its lock */
     enum fdl_mirror_state state;
     struct fdl_err last_err;
-    bool vetted;      /* in this job: it has the same source as far as can be told */
-    int active;       /* threads using it */
-    int cap;          /* learned limit of connections, <= max_conns */
-    int failures;     /* in a row, without progress */
-    int lost_hedges;  /* in a row */
+    bool vetted;     /* in this job: it has the same source as far as can be told */
+    int active;      /* threads using it */
+    int cap;         /* learned limit of connections, <= max_conns */
+    int failures;    /* in a row, without progress */
+    int lost_hedges; /* in a row */
     uint64_t not_before_ns;
     double rate; /* bytes/s of one connection, smoothed; 0: unknown */
 };

@@ -19,9 +19,10 @@ struct fdl_net *fdl_net_new(void)
         free(net);
         return NULL;
     }
-    /* A pinned leaf or intermediate counts as an anchor. System anchors are self-signed,
-     * so the flag adds nothing to what they vouch for. */
-    X509_STORE_set_flags(net->store, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
+    /* A pinned leaf or intermediate counts as an anchor. System anchors are
+     * self-signed, so the flag adds nothing to what they vouch for. */
+    X509_STORE_set_flags(net->store,
+                         X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
     pthread_mutex_init(&net->load_lock, NULL);
     net->connect_timeout_ms = 10000;
     net->stall_timeout_ms = 30000;
@@ -83,12 +84,14 @@ int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err)
                   : FDL_OK;
 }
 
-int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len, struct fdl_err *err)
+int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
+                      struct fdl_err *err)
 {
     int found = 0, rc = FDL_OK;
 
     if (len > INT32_MAX)
-        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET, "certificate text too large");
+        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
+                        "certificate text too large");
     BIO *bio = BIO_new_mem_buf(pem, (int)len);
     if (!bio)
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");

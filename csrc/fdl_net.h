@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fdl_net.h - what all connections of a job share: trust, proxy, time limits, policy.
  *
- * Immutable once a connection has been opened with it (but for the authorities, which load
- * themselves under a lock), hence safe from many threads. */
+ * Immutable once a connection has been opened with it (but for the authorities, which
+ * load themselves under a lock), hence safe from many threads. */
 #ifndef FDL_NET_H
 #define FDL_NET_H
 
@@ -23,15 +23,15 @@ struct fdl_net {
     /* They are loaded for the first TLS connection: it costs 30 ms. */
     pthread_mutex_t load_lock;
     bool loaded, load_failed; /* under load_lock */
-    char *cert_file;   /* OWNED, NULL for none: client certificate (PEM) */
-    char *key_file;    /* OWNED, NULL: the key lies in cert_file */
-    char *proxy;       /* OWNED, NULL: straight */
+    char *cert_file;          /* OWNED, NULL for none: client certificate (PEM) */
+    char *key_file;           /* OWNED, NULL: the key lies in cert_file */
+    char *proxy;              /* OWNED, NULL: straight */
     long connect_timeout_ms;
     long stall_timeout_ms;
     bool follow_redirects;
     struct fdl_addr_policy policy;
-    struct fdl_cidr *cidrs;    /* OWNED: what policy.allow points to */
-    const char *user_agent;    /* static */
+    struct fdl_cidr *cidrs; /* OWNED: what policy.allow points to */
+    const char *user_agent; /* static */
 };
 
 /* Returns OWNED, or NULL without memory. No trust anchors yet. */
@@ -39,13 +39,14 @@ struct fdl_net *fdl_net_new(void);
 void fdl_net_free(struct fdl_net *net);
 
 /* Called before a TLS connection, from any thread: loads the system's authorities once,
- * where net->system_trust asks for them. FDL_E_TLS_TRUST where SSL_CERT_FILE names a file
- * that cannot be read. */
+ * where net->system_trust asks for them. FDL_E_TLS_TRUST where SSL_CERT_FILE names a
+ * file that cannot be read. */
 int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err);
 
 /* Adds every certificate of a PEM text as an anchor: authorities, and self-signed or
  * pinned leaves. FDL_E_TLS_TRUST where there is none or one is malformed. */
-int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len, struct fdl_err *err);
+int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
+                      struct fdl_err *err);
 
 /* `text` as a.b.c.d/n or v6/n or a bare address. FDL_E_USAGE where malformed. */
 int fdl_net_allow_cidr(struct fdl_net *net, const char *text, struct fdl_err *err);

@@ -10,7 +10,8 @@ static void slot_clear(struct fdl_slot *slot)
     slot->owner = slot->hedger = FDL_NOBODY;
 }
 
-int fdl_plan_init(struct fdl_plan *plan, uint64_t n_blocks, uint32_t window, uint32_t align)
+int fdl_plan_init(struct fdl_plan *plan, uint64_t n_blocks, uint32_t window,
+                  uint32_t align)
 {
     memset(plan, 0, sizeof *plan);
     plan->n_blocks = n_blocks;
@@ -46,7 +47,8 @@ static int set_bit(struct fdl_plan *plan, unsigned char **bits, uint64_t block)
     return 0;
 }
 
-static bool get_bit(const struct fdl_plan *plan, const unsigned char *bits, uint64_t block)
+static bool get_bit(const struct fdl_plan *plan, const unsigned char *bits,
+                    uint64_t block)
 {
     return bits && block < plan->n_bits && (bits[block / 8] >> (block % 8) & 1);
 }
@@ -139,7 +141,8 @@ bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
     return true;
 }
 
-int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block, uint64_t now_ns)
+int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block,
+                      uint64_t now_ns)
 {
     if (block < plan->base)
         return -1;
@@ -151,7 +154,8 @@ int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block, uint64_
     return 1;
 }
 
-/* The reader of the target's own blocks is not stolen from: that would fetch them again. */
+/* The reader of the target's own blocks is not stolen from: that would fetch them
+ * again. */
 static bool stealable(const struct fdl_plan *plan, uint64_t block)
 {
     const struct fdl_slot *slot = fdl_plan_slot(plan, block);
@@ -215,7 +219,8 @@ bool fdl_plan_fill(struct fdl_plan *plan, int worker, uint64_t block)
     if (!fdl_plan_in_window(plan, block))
         return false;
     struct fdl_slot *slot = fdl_plan_slot(plan, block);
-    if (slot->state != FDL_SLOT_CLAIMED || (slot->owner != worker && slot->hedger != worker))
+    if (slot->state != FDL_SLOT_CLAIMED ||
+        (slot->owner != worker && slot->hedger != worker))
         return false;
     slot->state = FDL_SLOT_FILLED;
     return true;
@@ -240,6 +245,7 @@ void fdl_plan_release_base(struct fdl_plan *plan)
 
 void fdl_plan_skip_unneeded(struct fdl_plan *plan)
 {
-    while (plan->skip && plan->base < plan->n_blocks && fdl_plan_is_skip(plan, plan->base))
+    while (plan->skip && plan->base < plan->n_blocks &&
+           fdl_plan_is_skip(plan, plan->base))
         plan->base++;
 }

@@ -3,10 +3,10 @@
  *
  * Pure: no I/O, no clock, no lock (the job holds its own around every call).
  *
- * The source is cut into blocks. Only blocks inside the window [base, base + window) may be
- * in work, so that memory is bounded whatever mirrors do; base is the first block that is
- * not finished. The lowest missing block is always given out first: it is the one that the
- * ordered digest waits for. */
+ * The source is cut into blocks. Only blocks inside the window [base, base + window)
+ * may be in work, so that memory is bounded whatever mirrors do; base is the first
+ * block that is not finished. The lowest missing block is always given out first: it is
+ * the one that the ordered digest waits for. */
 #ifndef FDL_PLAN_H
 #define FDL_PLAN_H
 
@@ -45,14 +45,16 @@ struct fdl_plan {
     uint64_t base;
     uint32_t window;        /* slots */
     struct fdl_slot *slots; /* OWNED: block i lies in slots[i % window] */
-    uint32_t align;         /* claims and steals keep to multiples of this many blocks */
-    unsigned char *skip;    /* OWNED bit set or NULL: blocks that nobody needs */
-    unsigned char *local;   /* OWNED bit set or NULL: blocks that the target has already */
-    uint64_t n_bits;        /* of both */
+    uint32_t align;      /* claims and steals keep to multiples of this many blocks */
+    unsigned char *skip; /* OWNED bit set or NULL: blocks that nobody needs */
+    unsigned char
+        *local;      /* OWNED bit set or NULL: blocks that the target has already */
+    uint64_t n_bits; /* of both */
 };
 
 /* 0, or -1 without memory. */
-int fdl_plan_init(struct fdl_plan *plan, uint64_t n_blocks, uint32_t window, uint32_t align);
+int fdl_plan_init(struct fdl_plan *plan, uint64_t n_blocks, uint32_t window,
+                  uint32_t align);
 void fdl_plan_destroy(struct fdl_plan *plan);
 
 /* Before the first claim. 0, or -1 without memory. */
@@ -74,15 +76,19 @@ bool fdl_plan_done(const struct fdl_plan *plan);
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
                     uint64_t now_ns, uint64_t *first, uint64_t *count);
 
-/* Claims exactly `block`: 1 done, 0 it is beyond the window, -1 somebody else has it. */
-int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block, uint64_t now_ns);
+/* Claims exactly `block`: 1 done, 0 it is beyond the window, -1 somebody else has it.
+ */
+int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block,
+                      uint64_t now_ns);
 
 /* Takes the later half of the largest run of claimed, not yet requested blocks that one
- * other worker holds, if that half has at least `floor` blocks; none that the target has. */
+ * other worker holds, if that half has at least `floor` blocks; none that the target
+ * has. */
 bool fdl_plan_steal(struct fdl_plan *plan, int thief, uint32_t floor, uint64_t now_ns,
                     uint64_t *first, uint64_t *count);
 
-/* The worker will not fetch this block: a hedger inherits it, else it is missing again. */
+/* The worker will not fetch this block: a hedger inherits it, else it is missing again.
+ */
 void fdl_plan_give_back(struct fdl_plan *plan, int worker, uint64_t block);
 
 /* True where worker is the first to have the block: its bytes count. */

@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_sched.c - who fetches what from whom: the choice of mirrors, the size of runs, hedges,
- * back-off, and how many connections are worth having. Decisions only, under the job's lock. */
+/* fdl_sched.c - who fetches what from whom: the choice of mirrors, the size of runs,
+ * hedges, back-off, and how many connections are worth having. Decisions only, under
+ * the job's lock. */
 #include "fdl_job_priv.h"
 
 #include <stdlib.h>
 
-#define RUN_TIME_S 0.10           /* a run is about this much of its mirror's time */
-#define UNSETTLED_BLOCKS 5         /* for each connection; with a run it is a range */
+#define RUN_TIME_S 0.10    /* a run is about this much of its mirror's time */
+#define UNSETTLED_BLOCKS 5 /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
-#define SLOW_FACTOR 6.0           /* a mirror this much slower than the best stands back */
-#define HEDGE_BYTES (UINT64_C(32) << 20) /* more than this and 1/16 is not fetched twice */
-#define HEDGE_CANDIDATES 4        /* only the blocks that the others wait for */
+#define SLOW_FACTOR 6.0 /* a mirror this much slower than the best stands back */
+#define HEDGE_BYTES                                                                    \
+    (UINT64_C(32) << 20)   /* more than this and 1/16 is not fetched twice */
+#define HEDGE_CANDIDATES 4 /* only the blocks that the others wait for */
 #define HEDGE_MIN_NS (5 * NS_PER_MS)
-#define UNKNOWN_RATE 20e6         /* bytes/s that an unmeasured mirror is given credit for */
+#define UNKNOWN_RATE 20e6 /* bytes/s that an unmeasured mirror is given credit for */
 #define SAME_MIRROR_MIN_NS (250 * NS_PER_MS)
 #define GROW_BYTES (2u << 20)
 #define GROW_GAIN 1.05
 #define SETTLE_MAX_NS (8ull * NS_PER_S)
 #define RETRY_AFTER_MAX_S 600
 #define BACKOFF_MAX_NS (8ull * NS_PER_S)
-#define PROGRESS_BYTES (64u << 10) /* this much since the last failure makes it a new start */
+#define PROGRESS_BYTES                                                                 \
+    (64u << 10) /* this much since the last failure makes it a new start */
 
 /* ---- mirrors --------------------------------------------------------------- */
 
@@ -34,8 +37,8 @@ static double best_rate(const struct fdl_job *job)
     return best;
 }
 
-/* Better first: not known to be slow; never tried, since only trying tells (one connection
- * is enough for that); then by priority, then by what was measured. */
+/* Better first: not known to be slow; never tried, since only trying tells (one
+ * connection is enough for that); then by priority, then by what was measured. */
 static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, double best)
 {
     bool slow_a = a->lost_hedges > 0 || (a->rate > 0 && a->rate * SLOW_FACTOR < best);
@@ -54,8 +57,8 @@ static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, doubl
     return (a->rate > 0 ? a->rate : best) > (b->rate > 0 ? b->rate : best);
 }
 
-struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns, int *index,
-                                         bool *later)
+struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns,
+                                         int *index, bool *later)
 {
     struct fdl_mirror *pick = NULL;
     double best = best_rate(job);
@@ -70,8 +73,8 @@ struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns, i
         struct fdl_mirror *m = job->cfg.mirrors[i];
         if (m->state != FDL_MIRROR_READY)
             continue;
-        /* Without ranges every place in the source costs all that lies before it: such a
-         * mirror serves one connection, and only where no other can. */
+        /* Without ranges every place in the source costs all that lies before it: such
+         * a mirror serves one connection, and only where no other can. */
         bool no_ranges = m->ranges == FDL_RANGES_NO;
         int cap = no_ranges ? 1 : m->cap;
         if (no_ranges && ranged_ready)
@@ -89,9 +92,9 @@ struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns, i
 
 static int severity(int code)
 {
-    static const int order[] = {FDL_E_INTEGRITY,    FDL_E_ORIGIN_CHANGED, FDL_E_SIZE,
-                                FDL_E_TLS_TRUST,    FDL_E_POLICY,         FDL_E_HTTP_PROTOCOL,
-                                FDL_E_HTTP_STATUS,  FDL_E_NET};
+    static const int order[] = {
+        FDL_E_INTEGRITY, FDL_E_ORIGIN_CHANGED, FDL_E_SIZE,        FDL_E_TLS_TRUST,
+        FDL_E_POLICY,    FDL_E_HTTP_PROTOCOL,  FDL_E_HTTP_STATUS, FDL_E_NET};
 
     for (int i = 0; i < (int)(sizeof order / sizeof *order); i++)
         if (order[i] == code)
@@ -155,7 +158,8 @@ static bool retryable(const struct fdl_err *err)
     case FDL_E_HTTP_PROTOCOL: /* once: a kept-alive connection may have held rubbish */
         return true;
     case FDL_E_HTTP_STATUS:
-        return err->http_status >= 500 || err->http_status == 429 || err->http_status == 408;
+        return err->http_status >= 500 || err->http_status == 429 ||
+               err->http_status == 408;
     default:
         return false;
     }
@@ -205,7 +209,8 @@ static uint32_t run_blocks(const struct fdl_worker *w)
     const struct fdl_job *job = w->job;
     double rate = w->rate > 0 ? w->rate : w->mirror ? w->mirror->rate : 0;
     uint32_t conns = job->n_net > 0 ? (uint32_t)job->n_net : 1;
-    uint32_t fair = job->plan.window / (2 * conns), most = RUN_BYTES_MAX / (uint32_t)job->cfg.block;
+    uint32_t fair = job->plan.window / (2 * conns),
+             most = RUN_BYTES_MAX / (uint32_t)job->cfg.block;
     double want = rate * RUN_TIME_S / (double)job->cfg.block;
     uint32_t n = want < 1 ? 1 : want > most ? most : (uint32_t)want;
 
@@ -220,17 +225,21 @@ bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
     struct fdl_job *job = w->job;
     uint64_t count;
 
-    /* A kill is to cost no more than a range a connection: so the journal must keep up. */
-    if (!w->local && job->unsettled >= UNSETTLED_BLOCKS * (size_t)(job->n_net > 0 ? job->n_net : 1))
+    /* A kill is to cost no more than a range a connection: so the journal must keep up.
+     */
+    if (!w->local &&
+        job->unsettled >= UNSETTLED_BLOCKS * (size_t)(job->n_net > 0 ? job->n_net : 1))
         return false;
 
-    if (fdl_plan_claim(&job->plan, w->id, w->local, run_blocks(w), now_ns, first, &count)) {
+    if (fdl_plan_claim(&job->plan, w->id, w->local, run_blocks(w), now_ns, first,
+                       &count)) {
         *end = *first + count;
         return true;
     }
     if (w->local)
         return false;
-    /* A stolen run has to be worth the request: what the mirror sends in a round trip. */
+    /* A stolen run has to be worth the request: what the mirror sends in a round trip.
+     */
     double trip = w->rate * (double)w->mirror->rtt_ns / NS_PER_S;
     uint32_t floor = (uint32_t)(trip / (double)job->cfg.block) + 1;
     if (fdl_plan_steal(&job->plan, w->id, floor, now_ns, first, &count)) {
@@ -249,8 +258,8 @@ static double expected_rate(const struct fdl_worker *w)
 }
 
 /* Whether `me` would have the block long before `other`, who got it at since_ns. */
-static bool late(const struct fdl_worker *me, const struct fdl_worker *other, uint64_t block,
-                 uint64_t since_ns, uint64_t now_ns)
+static bool late(const struct fdl_worker *me, const struct fdl_worker *other,
+                 uint64_t block, uint64_t since_ns, uint64_t now_ns)
 {
     double size = (double)me->job->cfg.block, rate = expected_rate(me);
     bool same = other->mirror == me->mirror;
@@ -258,8 +267,8 @@ static bool late(const struct fdl_worker *me, const struct fdl_worker *other, ui
     if (rate <= 0 && same)
         return false; /* nothing says that a second connection does better */
     double elapsed = (double)(now_ns - since_ns), have = 0;
-    double mine = size / (rate > 0 ? rate : UNKNOWN_RATE) * NS_PER_S +
-                  (double)me->mirror->rtt_ns;
+    double mine =
+        size / (rate > 0 ? rate : UNKNOWN_RATE) * NS_PER_S + (double)me->mirror->rtt_ns;
     if (atomic_load(&other->at_block) == block)
         have = (double)atomic_load(&other->at_fill);
     double theirs = have > 0 ? (size - have) * elapsed / have : 1e18;
@@ -284,8 +293,11 @@ static bool worth_hedging(const struct fdl_worker *w, uint64_t block,
 bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
 {
     struct fdl_job *job = w->job;
-    uint64_t budget = job->total == FDL_SIZE_UNKNOWN ? HEDGE_BYTES
-                      : job->total / 16 + (job->total < 4 * HEDGE_BYTES ? job->total / 4 : HEDGE_BYTES);
+    uint64_t budget =
+        job->total == FDL_SIZE_UNKNOWN
+            ? HEDGE_BYTES
+            : job->total / 16 +
+                  (job->total < 4 * HEDGE_BYTES ? job->total / 4 : HEDGE_BYTES);
     int seen = 0;
 
     if (w->local || !w->mirror || w->mirror->lost_hedges > 0 ||
@@ -332,7 +344,8 @@ void fdl_sched_tick(struct fdl_job *job, uint64_t now_ns)
     double rate = (double)(bytes - job->grow_from_bytes) * NS_PER_S / (double)span;
     double idle = (double)(starved - job->grow_from_starved) /
                   ((double)span * (job->n_net > 0 ? job->n_net : 1));
-    bool settle = idle > 0.25 || (job->grow_rate > 0 && rate < job->grow_rate * GROW_GAIN);
+    bool settle =
+        idle > 0.25 || (job->grow_rate > 0 && rate < job->grow_rate * GROW_GAIN);
 
     if (settle) {
         job->settle_ns = job->settle_ns ? job->settle_ns * 2 : NS_PER_S / 4;

@@ -120,7 +120,8 @@ static void hold_put(struct fdl_sink *sink, struct fdl_hold *hold, const void *b
     pthread_mutex_unlock(&sink->hold_lock);
 }
 
-static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len, uint64_t off)
+static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len,
+                       uint64_t off)
 {
     struct fdl_sink_log *log = &sink->log;
     struct fdl_sink_record record = {.off = off, .len = len, .zero = !buf};
@@ -305,7 +306,8 @@ long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_sink_record *out, size
         memmove(log->records, log->records + n, log->n * sizeof *out);
     pthread_mutex_unlock(&log->lock);
     if (lost)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for the read-back's log");
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
+                        "no memory for the read-back's log");
     return (long)n;
 }
 

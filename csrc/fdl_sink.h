@@ -4,9 +4,9 @@
  * A sink never decides whether bytes are good; digests did that. It may be written
  * from several threads at once as long as the ranges are disjoint.
  *
- * Held back: with `hold` > 0, what is written to [0, hold) and [size - hold, size) stays
- * in memory until fdl_sink_release(); fdl_sink_begin() has zeroed both places before,
- * so that a killed job leaves nothing that looks like an image. */
+ * Held back: with `hold` > 0, what is written to [0, hold) and [size - hold, size)
+ * stays in memory until fdl_sink_release(); fdl_sink_begin() has zeroed both places
+ * before, so that a killed job leaves nothing that looks like an image. */
 #ifndef FDL_SINK_H
 #define FDL_SINK_H
 
@@ -32,7 +32,8 @@ struct fdl_sink_stats {
  *   align        1 = fd is buffered; else offset, length and address must be multiples
  *   size         bytes of the image on the target, FDL_SIZE_UNKNOWN while unknown
  *   hold         bytes held back at head and tail (0 for files)
- *   blank        the target is known to read as zeros (a new file): zeroing may be skipped */
+ *   blank        the target is known to read as zeros (a new file): zeroing may be
+ * skipped */
 int fdl_sink_open_fd(struct fdl_sink **out, int fd, int buffered_fd, size_t align,
                      uint64_t size, size_t hold, bool blank, struct fdl_err *err);
 
@@ -45,19 +46,22 @@ struct fdl_nbd;
 int fdl_sink_open_nbd(struct fdl_sink **out, struct fdl_nbd *nbd, uint64_t size,
                       size_t hold, struct fdl_err *err);
 
-/* Zeroes and flushes the held-back places on the target. Call once before the first write. */
+/* Zeroes and flushes the held-back places on the target. Call once before the first
+ * write. */
 int fdl_sink_begin(struct fdl_sink *sink, struct fdl_err *err);
 
 /* Writes all of buf[0..len) at off, or fails; never a short write. Memory, offset and
  * length need not be aligned: only aligned ones go past the page cache.
  *   buf  BORROWED for the duration of the call.
- * Errors: FDL_E_SIZE (beyond size, nothing written), FDL_E_SINK_SPACE, FDL_E_SINK_IO. */
+ * Errors: FDL_E_SIZE (beyond size, nothing written), FDL_E_SINK_SPACE, FDL_E_SINK_IO.
+ */
 int fdl_sink_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64_t off,
                     struct fdl_err *err);
 
 /* Makes [off, off + len) read as zeros: the first of punch hole, ZERO_RANGE, BLKZEROOUT
  * that the target supports (remembered), else writes zeros. */
-int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len, struct fdl_err *err);
+int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
+                  struct fdl_err *err);
 
 /* Everything written so far is durable on return. Not for held-back bytes. */
 int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err);

@@ -29,9 +29,10 @@
 #define BEHIND_SLOTS 16
 #define BEHIND_PAGES_BITS 24
 
-/* In the order they are tried. Punching also gives the space back: ZERO_RANGE and BLKZEROOUT
- * allocate every zero on a file and on thin storage below a device (a mostly empty image
- * filled a disk). On a device the kernel promises zeros for it too, or refuses. */
+/* In the order they are tried. Punching also gives the space back: ZERO_RANGE and
+ * BLKZEROOUT allocate every zero on a file and on thin storage below a device (a mostly
+ * empty image filled a disk). On a device the kernel promises zeros for it too, or
+ * refuses. */
 enum zero_method { ZERO_BY_PUNCH, ZERO_BY_RANGE, ZERO_BY_BLKZEROOUT, ZERO_BY_WRITING };
 
 struct fd_sink {
@@ -43,7 +44,7 @@ struct fd_sink {
     bool blank;
     bool is_device;
     uint64_t device_size; /* when it was opened */
-    void *zeros; /* OWNED mapping of the kernel's zero page: takes no memory */
+    void *zeros;          /* OWNED mapping of the kernel's zero page: takes no memory */
     atomic_bool direct;
     atomic_bool buffered_dirty;
     atomic_int zero_method;

@@ -19,7 +19,8 @@ static int file_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     off_t size = lseek(m->fd, 0, SEEK_END); /* works for devices too */
 
     if (size < 0)
-        return fdl_fail_os(err, FDL_E_NET, errno, off, "the source file cannot be read");
+        return fdl_fail_os(err, FDL_E_NET, errno, off,
+                           "the source file cannot be read");
     pthread_mutex_lock(&m->lock);
     bool same = !m->pinned || m->total == (uint64_t)size;
     m->pinned = true;
@@ -37,7 +38,8 @@ static int file_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     return FDL_OK;
 }
 
-static long file_read(struct fdl_stream *base, void *buf, size_t len, struct fdl_err *err)
+static long file_read(struct fdl_stream *base, void *buf, size_t len,
+                      struct fdl_err *err)
 {
     struct file_stream *s = (struct file_stream *)base;
     uint64_t rest = base->end - base->off, before = fdl_now_ns();
@@ -53,9 +55,11 @@ static long file_read(struct fdl_stream *base, void *buf, size_t len, struct fdl
     atomic_fetch_add_explicit(&s->times->recv_ns, fdl_now_ns() - before,
                               memory_order_relaxed);
     if (n < 0)
-        return fdl_fail_os(err, FDL_E_NET, errno, base->off, "the source file cannot be read");
+        return fdl_fail_os(err, FDL_E_NET, errno, base->off,
+                           "the source file cannot be read");
     if (n == 0)
-        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off, "the source file became shorter");
+        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off,
+                        "the source file became shorter");
     base->off += (uint64_t)n;
     atomic_fetch_add_explicit(&base->mirror->bytes, (uint64_t)n, memory_order_relaxed);
     return n;
@@ -86,7 +90,8 @@ static const struct fdl_stream_ops file_ops = {
     .free = file_free,
 };
 
-struct fdl_stream *fdl_stream_file_new(struct fdl_mirror *mirror, struct fdl_conn_times *times)
+struct fdl_stream *fdl_stream_file_new(struct fdl_mirror *mirror,
+                                       struct fdl_conn_times *times)
 {
     struct file_stream *s = calloc(1, sizeof *s);
 

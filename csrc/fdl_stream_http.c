@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_stream_http.c - one range per request over a kept-alive connection: redirects judged
- * hop by hop, every answer checked before a byte of it is given away. */
+/* fdl_stream_http.c - one range per request over a kept-alive connection: redirects
+ * judged hop by hop, every answer checked before a byte of it is given away. */
 #include "fdl_stream.h"
 
 #include <arpa/inet.h>
@@ -10,9 +10,10 @@
 #include <string.h>
 #include <strings.h>
 
-#define HEAD_READ (16 * 1024)     /* of a body, at most this much is copied once */
-#define CHUNKED_READ (64 * 1024)  /* framing and body come mixed: all of it is copied */
-#define DRAIN_MAX (64 * 1024)     /* a shorter rest is read away to keep a connection */
+#define HEAD_READ (16 * 1024)    /* of a body, at most this much is copied once */
+#define CHUNKED_READ (64 * 1024) /* framing and body come mixed: all of it is copied   \
+                                  */
+#define DRAIN_MAX (64 * 1024)    /* a shorter rest is read away to keep a connection */
 #define REQUEST_MAX (24 * 1024)
 
 struct place {
@@ -98,7 +99,8 @@ static int place_from(CURLU *u, struct place *p, struct fdl_err *err)
     curl_url_get(u, CURLUPART_QUERY, &query, 0);
     p->tls = strcasecmp(scheme, "https") == 0;
     if (!p->tls && strcasecmp(scheme, "http") != 0) {
-        rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, "only http and https may be followed");
+        rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                      "only http and https may be followed");
         goto out;
     }
     char *authority = join(host, ":", port);
@@ -143,8 +145,9 @@ static void md_drop(struct http_stream *s)
     s->md = NULL;
 }
 
-static int connect_to(struct http_stream *s, const struct place *p, enum fdl_addr_via via,
-                      enum fdl_addr_class from, struct fdl_err *err)
+static int connect_to(struct http_stream *s, const struct place *p,
+                      enum fdl_addr_via via, enum fdl_addr_class from,
+                      struct fdl_err *err)
 {
     struct fdl_target_host host = {
         .base_url = p->base, .host = p->host, .tls = p->tls, .via = via, .from = from};
@@ -253,8 +256,8 @@ static int read_head(struct http_stream *s, struct fdl_err *err)
             }
         }
         size_t room = sizeof s->buf - s->have;
-        long n = fdl_conn_recv(s->conn, s->buf + s->have, room < HEAD_READ ? room : HEAD_READ,
-                               err);
+        long n = fdl_conn_recv(s->conn, s->buf + s->have,
+                               room < HEAD_READ ? room : HEAD_READ, err);
         if (n < 0)
             return (int)n;
         if (n == 0)
@@ -318,8 +321,8 @@ static long read_chunked(struct http_stream *s, unsigned char *buf, size_t len,
             s->have += (size_t)n;
         }
         size_t room = s->have - s->pos, body_off = 0, body_len = 0;
-        /* The decoder consumes a whole run of body, which must fit the caller's memory; how
-         * long it is comes out byte by byte. */
+        /* The decoder consumes a whole run of body, which must fit the caller's memory;
+         * how long it is comes out byte by byte. */
         if (s->chunked.left == 0)
             room = 1;
         else if (room > len)
@@ -348,7 +351,8 @@ static bool surplus(struct http_stream *s)
     return fill_raw(s, &byte, 1, &ignored) > 0;
 }
 
-static long http_read(struct fdl_stream *base, void *buf, size_t len, struct fdl_err *err)
+static long http_read(struct fdl_stream *base, void *buf, size_t len,
+                      struct fdl_err *err)
 {
     struct http_stream *s = self_of(base);
     long n;
@@ -365,7 +369,8 @@ static long http_read(struct fdl_stream *base, void *buf, size_t len, struct fdl
                          "the body is longer than its range");
         else if (n > 0 && base->end - base->off == (uint64_t)n && !s->chunked.done) {
             unsigned char more;
-            long rest = read_chunked(s, &more, 1, err); /* only the last chunk may follow */
+            long rest =
+                read_chunked(s, &more, 1, err); /* only the last chunk may follow */
             if (rest > 0)
                 rest = fdl_fail(err, FDL_E_HTTP_PROTOCOL, base->end,
                                 "the body is longer than its range");
@@ -391,13 +396,16 @@ static long http_read(struct fdl_stream *base, void *buf, size_t len, struct fdl
     }
     if (n > 0) {
         base->off += (uint64_t)n;
-        atomic_fetch_add_explicit(&base->mirror->bytes, (uint64_t)n, memory_order_relaxed);
+        atomic_fetch_add_explicit(&base->mirror->bytes, (uint64_t)n,
+                                  memory_order_relaxed);
         if (s->md)
             EVP_DigestUpdate(s->md, buf, (size_t)n);
     }
-    bool over = n == 0 || (s->head.framing == FDL_HTTP_CHUNKED ? s->chunked.done : s->left == 0);
+    bool over = n == 0 ||
+                (s->head.framing == FDL_HTTP_CHUNKED ? s->chunked.done : s->left == 0);
     if (over && s->head.framing == FDL_HTTP_UNTIL_CLOSE && surplus(s))
-        return fdl_fail(err, FDL_E_SIZE, base->off, "the source is longer than expected");
+        return fdl_fail(err, FDL_E_SIZE, base->off,
+                        "the source is longer than expected");
     if (over) {
         int rc = body_finished(s, err);
         if (rc != FDL_OK)
@@ -420,8 +428,9 @@ static void drain(struct http_stream *s)
         return;
     }
     while (s->body_open && s->left > 0) {
-        long n = fill_raw(s, waste, s->left < sizeof waste ? (size_t)s->left : sizeof waste,
-                          &ignored);
+        long n =
+            fill_raw(s, waste, s->left < sizeof waste ? (size_t)s->left : sizeof waste,
+                     &ignored);
         if (n <= 0) {
             drop_conn(s);
             return;
@@ -446,10 +455,12 @@ static void expect_content_digest(struct http_stream *s)
     for (size_t k = 0; k < 2; k++) {
         size_t n = strlen(known[k].key), want = known[k].b64;
         for (size_t i = 0; i + n + want + 1 <= v.len; i++) {
-            if (strncasecmp(v.ptr + i, known[k].key, n) != 0 || v.ptr[i + n + want] != ':')
+            if (strncasecmp(v.ptr + i, known[k].key, n) != 0 ||
+                v.ptr[i + n + want] != ':')
                 continue;
             unsigned char raw[96];
-            int got = EVP_DecodeBlock(raw, (const unsigned char *)v.ptr + i + n, (int)want);
+            int got =
+                EVP_DecodeBlock(raw, (const unsigned char *)v.ptr + i + n, (int)want);
             const EVP_MD *md = EVP_get_digestbyname(known[k].md);
             if (got <= 0 || !md)
                 return;
@@ -500,7 +511,8 @@ static void pin(struct fdl_mirror *m, const struct fdl_http_head *h, uint64_t to
         copy_str(m->last_modified, sizeof m->last_modified, h->last_modified);
 }
 
-static int judge_206(struct http_stream *s, uint64_t off, uint64_t len, struct fdl_err *err)
+static int judge_206(struct http_stream *s, uint64_t off, uint64_t len,
+                     struct fdl_err *err)
 {
     struct fdl_http_head *h = &s->head;
     struct fdl_mirror *m = s->base.mirror;
@@ -540,18 +552,21 @@ static int judge_206(struct http_stream *s, uint64_t off, uint64_t len, struct f
 }
 
 /* A 200 is the whole body from offset 0: never a segment (RFC 9110, 14.2). */
-static int judge_200(struct http_stream *s, uint64_t off, bool *again, struct fdl_err *err)
+static int judge_200(struct http_stream *s, uint64_t off, bool *again,
+                     struct fdl_err *err)
 {
     struct fdl_http_head *h = &s->head;
     struct fdl_mirror *m = s->base.mirror;
     uint64_t total = h->framing == FDL_HTTP_LENGTH ? h->content_length : UINT64_MAX;
 
     if (h->encoded)
-        return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off, "a content coding nobody asked for");
+        return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
+                        "a content coding nobody asked for");
     pthread_mutex_lock(&m->lock);
     uint64_t known = m->total;
-    bool same = !m->pinned || (same_version(m, h) && (total == UINT64_MAX || known == UINT64_MAX ||
-                                                      total == known));
+    bool same =
+        !m->pinned || (same_version(m, h) &&
+                       (total == UINT64_MAX || known == UINT64_MAX || total == known));
     bool had_ranges = m->ranges == FDL_RANGES_YES;
     bool provable = m->etag[0] && str_is(h->etag, m->etag);
     if (same && had_ranges && s->if_range && provable) {
@@ -597,7 +612,8 @@ static int judge_status(struct http_stream *s, uint64_t off, struct fdl_err *err
         pthread_mutex_lock(&m->lock);
         bool empty = !m->pinned && off == 0 && s->head.range.total == 0;
         bool same = m->pinned && m->total == s->head.range.total;
-        bool end = m->pinned && (same || m->total == UINT64_MAX) && off >= s->head.range.total;
+        bool end =
+            m->pinned && (same || m->total == UINT64_MAX) && off >= s->head.range.total;
         if (end)
             m->total = s->head.range.total;
         if (empty) {
@@ -616,11 +632,11 @@ static int judge_status(struct http_stream *s, uint64_t off, struct fdl_err *err
                              : "the source changed: the range is outside of it now");
     }
     fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET,
-             status == 401 || status == 403 ? "the server denies access"
+             status == 401 || status == 403   ? "the server denies access"
              : status == 404 || status == 410 ? "the server has no such file"
-             : status == 429 ? "the server asks for fewer requests"
-             : status >= 500 ? "the server failed"
-                             : "the server gave an unusable status");
+             : status == 429                  ? "the server asks for fewer requests"
+             : status >= 500                  ? "the server failed"
+                                              : "the server gave an unusable status");
     if (err)
         err->http_status = status;
     return FDL_E_HTTP_STATUS;
@@ -630,7 +646,8 @@ static int judge_status(struct http_stream *s, uint64_t off, struct fdl_err *err
 
 static bool is_redirect(int status)
 {
-    return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+    return status == 301 || status == 302 || status == 303 || status == 307 ||
+           status == 308;
 }
 
 static int follow(struct http_stream *s, CURLU *u, bool was_tls, struct fdl_err *err)
@@ -638,7 +655,8 @@ static int follow(struct http_stream *s, CURLU *u, bool was_tls, struct fdl_err 
     char *scheme = NULL;
 
     if (!s->net->follow_redirects)
-        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, "redirects are not allowed here");
+        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                        "redirects are not allowed here");
     if (s->head.location.len == 0)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET,
                         "a redirect without a destination");
@@ -650,7 +668,8 @@ static int follow(struct http_stream *s, CURLU *u, bool was_tls, struct fdl_err 
     if (rc != CURLUE_OK || curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK)
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "a redirect to something that is not a usable URL");
-    bool https = strcasecmp(scheme, "https") == 0, http = strcasecmp(scheme, "http") == 0;
+    bool https = strcasecmp(scheme, "https") == 0,
+         http = strcasecmp(scheme, "http") == 0;
     curl_free(scheme);
     if (!http && !https)
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
@@ -700,7 +719,8 @@ static bool same_origin(const char *url, const struct place *p)
 /* Sends the request and reads the head; a kept-alive connection that the server closed
  * meanwhile gets one fresh try, which is no error of the mirror. */
 static int exchange(struct http_stream *s, const struct place *p, enum fdl_addr_via via,
-                    enum fdl_addr_class from, uint64_t off, uint64_t len, struct fdl_err *err)
+                    enum fdl_addr_class from, uint64_t off, uint64_t len,
+                    struct fdl_err *err)
 {
     struct fdl_mirror *m = s->base.mirror;
     bool own = same_origin(m->url, p);
@@ -776,11 +796,12 @@ static int skip_to(struct http_stream *s, uint64_t off, struct fdl_err *err)
     char waste[64 * 1024];
 
     while (s->base.off < off) {
-        if (atomic_load(&s->wake->cancel)) /* bytes that are there already wait for nobody */
+        if (atomic_load(
+                &s->wake->cancel)) /* bytes that are there already wait for nobody */
             return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
         uint64_t want = off - s->base.off;
-        long n = http_read(&s->base, waste, want < sizeof waste ? (size_t)want : sizeof waste,
-                           err);
+        long n = http_read(&s->base, waste,
+                           want < sizeof waste ? (size_t)want : sizeof waste, err);
         if (n < 0)
             return (int)n;
         if (n == 0)
@@ -802,8 +823,9 @@ static int begin_once(struct http_stream *s, uint64_t off, uint64_t len, bool *a
     bool remembered = m->final_url != NULL;
     enum fdl_addr_via via = remembered ? m->final_via : m->via;
     enum fdl_addr_class from = remembered ? m->final_from : m->from;
-    CURLUcode set = u ? curl_url_set(u, CURLUPART_URL, remembered ? m->final_url : m->url, 0)
-                      : CURLUE_OUT_OF_MEMORY;
+    CURLUcode set =
+        u ? curl_url_set(u, CURLUPART_URL, remembered ? m->final_url : m->url, 0)
+          : CURLUE_OUT_OF_MEMORY;
     pthread_mutex_unlock(&m->lock);
     if (set != CURLUE_OK) {
         curl_url_cleanup(u);
@@ -935,7 +957,8 @@ static const struct fdl_stream_ops http_ops = {
 };
 
 struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                       struct fdl_wake *wake, struct fdl_conn_times *times)
+                                       struct fdl_wake *wake,
+                                       struct fdl_conn_times *times)
 {
     struct http_stream *s = calloc(1, sizeof *s);
 

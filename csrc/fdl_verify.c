@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_verify.c - VERIFY and LAND: a filled block is proven by its piece, hashed in order,
- * written, and given back.
+/* fdl_verify.c - VERIFY and LAND: a filled block is proven by its piece, hashed in
+ * order, written, and given back.
  *
  *   FILLED --piece agrees--> VERIFIED --written, every ordered consumer passed--> free
  *      \--piece differs--> missing again, its mirror struck off
@@ -57,8 +57,8 @@ static void record(struct fdl_job *job, const struct fdl_buf *buf, uint64_t xxh3
 
     if (job->total == FDL_SIZE_UNKNOWN)
         return; /* such a source cannot be resumed */
-    if (job->cfg.hold > 0 &&
-        (buf->off < job->cfg.hold || end > job->total || job->total - end < job->cfg.hold))
+    if (job->cfg.hold > 0 && (buf->off < job->cfg.hold || end > job->total ||
+                              job->total - end < job->cfg.hold))
         return; /* held back in memory: not on the target */
     if (job->n_records == job->cap_records) {
         size_t cap = job->cap_records ? job->cap_records * 2 : 256;
@@ -82,8 +82,8 @@ static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
     uint64_t xxh3 = 0;
     int rc;
 
-    rc = fdl_zero_write(job->cfg.sink, buf->data, buf->len, buf->off, job->cfg.detect_zeros,
-                        &err);
+    rc = fdl_zero_write(job->cfg.sink, buf->data, buf->len, buf->off,
+                        job->cfg.detect_zeros, &err);
     if (rc == FDL_OK && job->cfg.record)
         xxh3 = XXH3_64bits(buf->data, buf->len);
     pthread_mutex_lock(&job->lock);
@@ -122,7 +122,8 @@ static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
 
 /* ---- pieces ---------------------------------------------------------------- */
 
-static bool piece_agrees(const struct fdl_job *job, uint64_t index, const unsigned char *got)
+static bool piece_agrees(const struct fdl_job *job, uint64_t index,
+                         const unsigned char *got)
 {
     size_t n = fdl_hash_len(job->cfg.pieces.alg);
 
@@ -134,14 +135,16 @@ static bool piece_agrees(const struct fdl_job *job, uint64_t index, const unsign
 static bool has_known(const struct fdl_job *job, uint64_t off, uint64_t end)
 {
     for (size_t i = 0; i < job->cfg.n_known; i++)
-        if (job->cfg.known[i].off < end && job->cfg.known[i].off + job->cfg.known[i].len > off)
+        if (job->cfg.known[i].off < end &&
+            job->cfg.known[i].off + job->cfg.known[i].len > off)
             return true;
     return false;
 }
 
-/* One mirror gave the piece: it lied, and is struck off. Several: nobody can tell who, so
- * all are suspects and the piece is fetched again, by one of them alone. Locked. */
-static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end, int failures)
+/* One mirror gave the piece: it lied, and is struck off. Several: nobody can tell who,
+ * so all are suspects and the piece is fetched again, by one of them alone. Locked. */
+static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
+                         int failures)
 {
     struct fdl_err err;
     uint64_t who = 0;
@@ -162,7 +165,8 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end, int 
     for (int i = 0; i < (int)job->cfg.n_mirrors; i++) {
         if (!(who >> i & 1))
             continue;
-        atomic_fetch_add_explicit(&job->cfg.mirrors[i]->errors, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&job->cfg.mirrors[i]->errors, 1,
+                                  memory_order_relaxed);
         if ((single && !local) || failures > 3)
             fdl_sched_strike(job, job->cfg.mirrors[i], i, &err);
     }
@@ -212,8 +216,8 @@ static struct fdl_piece *piece_of(struct fdl_job *job, uint64_t block)
     return p;
 }
 
-/* Hashes on from where the piece stands, as far as its blocks are there. The thread that
- * completes it decides. Locked on entry and exit. */
+/* Hashes on from where the piece stands, as far as its blocks are there. The thread
+ * that completes it decides. Locked on entry and exit. */
 static void advance_piece(struct fdl_job *job, uint64_t block)
 {
     struct fdl_piece *p = piece_of(job, block);
@@ -226,7 +230,8 @@ static void advance_piece(struct fdl_job *job, uint64_t block)
         return; /* that thread will find our block */
     if (!p->hash) {
         struct fdl_err err;
-        fdl_fail(&err, FDL_E_INTERNAL, FDL_NO_OFFSET, "the piece digest is not available");
+        fdl_fail(&err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                 "the piece digest is not available");
         fdl_job_fail(job, &err);
         return;
     }
@@ -287,7 +292,8 @@ void fdl_verify_deliver(struct fdl_worker *w, uint64_t block, struct fdl_buf *bu
         struct fdl_worker *loser = &job->workers[other];
         if (loser->mirror && loser->mirror != w->mirror && loser->id == slot->owner)
             fdl_sched_lost_hedge(job, loser->mirror);
-        if (atomic_load(&loser->at_block) == block) /* else it will find out by itself */
+        if (atomic_load(&loser->at_block) ==
+            block) /* else it will find out by itself */
             fdl_wake_nudge(&loser->wake);
     }
     if (!ok)
@@ -337,7 +343,8 @@ static int consume(struct fdl_consumer *c, struct fdl_buf *buf, struct fdl_err *
         rc = consume_pieces(c, buf, err);
     else
         fdl_hash_update(c->hash, buf->data, buf->len);
-    atomic_fetch_add_explicit(&c->job->hash_ns, fdl_now_ns() - before, memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->job->hash_ns, fdl_now_ns() - before,
+                              memory_order_relaxed);
     return rc;
 }
 
@@ -356,7 +363,8 @@ void *fdl_consumer_main(void *arg)
         if (job->stop || c->next >= job->plan.n_blocks)
             break;
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, c->next);
-        if (!fdl_plan_in_window(&job->plan, c->next) || slot->state != FDL_SLOT_VERIFIED) {
+        if (!fdl_plan_in_window(&job->plan, c->next) ||
+            slot->state != FDL_SLOT_VERIFIED) {
             pthread_cond_wait(&job->data, &job->lock);
             continue;
         }
@@ -406,8 +414,8 @@ static int add_consumer(struct fdl_job *job, int kind, int alg, struct fdl_err *
     return FDL_OK;
 }
 
-/* Decides how pieces are checked. They are checked by the fetching threads where they tile
- * with the blocks and several of them fit the window. */
+/* Decides how pieces are checked. They are checked by the fetching threads where they
+ * tile with the blocks and several of them fit the window. */
 static int init_pieces(struct fdl_job *job, struct fdl_err *err)
 {
     const struct fdl_pieces *pieces = &job->cfg.pieces;
@@ -424,7 +432,8 @@ static int init_pieces(struct fdl_job *job, struct fdl_err *err)
         job->piece_blocks = 0;
         return FDL_OK;
     }
-    bool fits = len / block <= job->plan.window / 4 || job->plan.n_blocks <= job->plan.window;
+    bool fits =
+        len / block <= job->plan.window / 4 || job->plan.n_blocks <= job->plan.window;
     if (len % block == 0 && fits) {
         job->pieces_in_fetch = true;
         job->piece_blocks = len / block;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_worker.c - FETCH: the life of a connection's thread. It claims a run of blocks, asks
- * its mirror for them, fills block after block, and delivers each one. */
+/* fdl_worker.c - FETCH: the life of a connection's thread. It claims a run of blocks,
+ * asks its mirror for them, fills block after block, and delivers each one. */
 #include "fdl_job_priv.h"
 
 #include <errno.h>
@@ -117,8 +117,8 @@ static bool same_validators(struct fdl_mirror *a, struct fdl_mirror *b)
                       : modified[0][0] && strcmp(modified[0], modified[1]) == 0;
 }
 
-/* The first answer of a mirror in this job tells whether it has the same source. Bytes of
- * one that gave up since are still in use: its validators count as well. */
+/* The first answer of a mirror in this job tells whether it has the same source. Bytes
+ * of one that gave up since are still in use: its validators count as well. */
 static int check_identity(struct fdl_worker *w, struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
@@ -126,15 +126,18 @@ static int check_identity(struct fdl_worker *w, struct fdl_err *err)
     int rc = FDL_OK;
 
     pthread_mutex_lock(&job->lock);
-    if (m->total != UINT64_MAX && job->total != FDL_SIZE_UNKNOWN && m->total != job->total)
+    if (m->total != UINT64_MAX && job->total != FDL_SIZE_UNKNOWN &&
+        m->total != job->total)
         rc = fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
                       "the mirror's file has another size than expected");
-    for (size_t i = 0; rc == FDL_OK && !job->cfg.provable && i < job->cfg.n_mirrors; i++) {
+    for (size_t i = 0; rc == FDL_OK && !job->cfg.provable && i < job->cfg.n_mirrors;
+         i++) {
         struct fdl_mirror *other = job->cfg.mirrors[i];
         if (other != m && other->vetted && !same_validators(other, m))
-            rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                          "not joined: neither a digest nor a common validator proves that "
-                          "this mirror has the same bytes");
+            rc = fdl_fail(
+                err, FDL_E_POLICY, FDL_NO_OFFSET,
+                "not joined: neither a digest nor a common validator proves that "
+                "this mirror has the same bytes");
     }
     m->vetted = rc == FDL_OK;
     pthread_mutex_unlock(&job->lock);
@@ -142,11 +145,13 @@ static int check_identity(struct fdl_worker *w, struct fdl_err *err)
 }
 
 /* Asks for what is missing from pos on, at most to the end of the run. */
-static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop, struct fdl_err *err)
+static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop,
+                   struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
     struct fdl_stream *s = w->stream;
-    bool open_end = job->total == FDL_SIZE_UNKNOWN && w->mirror->ranges != FDL_RANGES_YES;
+    bool open_end =
+        job->total == FDL_SIZE_UNKNOWN && w->mirror->ranges != FDL_RANGES_YES;
 
     pthread_mutex_lock(&job->lock);
     bool vetted = w->mirror->vetted;
@@ -162,7 +167,8 @@ static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop, struct fdl
     return rc;
 }
 
-/* With a long way to the mirror the next request goes out before this answer is over. */
+/* With a long way to the mirror the next request goes out before this answer is over.
+ */
 static void maybe_prefetch(struct fdl_worker *w)
 {
     struct fdl_job *job = w->job;
@@ -205,7 +211,8 @@ static int end_of_source(struct fdl_worker *w, uint64_t total, struct fdl_err *e
         contradiction |= fdl_plan_slot(&job->plan, b)->state >= FDL_SLOT_FILLED;
     if (contradiction || (job->total != FDL_SIZE_UNKNOWN && job->total != total)) {
         pthread_mutex_unlock(&job->lock);
-        return fdl_fail(err, FDL_E_SIZE, total, "the source ends earlier than another mirror's");
+        return fdl_fail(err, FDL_E_SIZE, total,
+                        "the source ends earlier than another mirror's");
     }
     job->total = total;
     job->plan.n_blocks = n;
@@ -218,7 +225,8 @@ static int end_of_source(struct fdl_worker *w, uint64_t total, struct fdl_err *e
     return FDL_OK;
 }
 
-/* Whether a server that does not tell its length has more bytes than the source should. */
+/* Whether a server that does not tell its length has more bytes than the source should.
+ */
 static bool goes_on(struct fdl_worker *w, uint64_t pos)
 {
     const struct fdl_stream *s = w->stream;
@@ -244,7 +252,8 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
         if (pos == stop)
             break;
         if (pos > stop) /* the end became known while this block was on its way */
-            return fdl_fail(err, FDL_E_SIZE, pos, "the source is longer than another mirror's");
+            return fdl_fail(err, FDL_E_SIZE, pos,
+                            "the source is longer than another mirror's");
         const struct fdl_known *k = known_from(job, pos);
         if (k && k->off <= pos) {
             uint64_t n = k->off + k->len - pos;
@@ -282,7 +291,8 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
                 if (rc != FDL_OK || w->buf->len == 0)
                     return rc != FDL_OK ? rc : 1;
             }
-            w->stream->end = pos; /* an answer may be shorter than asked: ask for the rest */
+            w->stream->end =
+                pos; /* an answer may be shorter than asked: ask for the rest */
             continue;
         }
         w->buf->len += (size_t)n;
@@ -304,7 +314,8 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
     return FDL_OK;
 }
 
-/* A block of the target itself. FDL_E_TARGET_CHANGED where it is not what the journal says. */
+/* A block of the target itself. FDL_E_TARGET_CHANGED where it is not what the journal
+ * says. */
 static int read_local(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
 {
     const struct fdl_job *job = w->job;
@@ -319,17 +330,19 @@ static int read_local(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
             hi = mid;
     }
     while (w->buf->len < len) {
-        ssize_t n = pread(job->cfg.local_fd, w->buf->data + w->buf->len, len - w->buf->len,
-                          (off_t)(off + w->buf->len));
+        ssize_t n = pread(job->cfg.local_fd, w->buf->data + w->buf->len,
+                          len - w->buf->len, (off_t)(off + w->buf->len));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return fdl_fail(err, FDL_E_TARGET_CHANGED, off, "the target cannot be read back");
+            return fdl_fail(err, FDL_E_TARGET_CHANGED, off,
+                            "the target cannot be read back");
         w->buf->len += (size_t)n;
     }
     if (lo == job->cfg.n_local || job->cfg.local[lo].off != off ||
         XXH3_64bits(w->buf->data, len) != job->cfg.local[lo].xxh3)
-        return fdl_fail(err, FDL_E_TARGET_CHANGED, off, "the target is not what it was");
+        return fdl_fail(err, FDL_E_TARGET_CHANGED, off,
+                        "the target is not what it was");
     return FDL_OK;
 }
 
@@ -364,7 +377,8 @@ static bool still_ours(const struct fdl_worker *w, uint64_t block)
     if (!fdl_plan_in_window(&w->job->plan, block))
         return false;
     const struct fdl_slot *slot = fdl_plan_slot(&w->job->plan, block);
-    return slot->state == FDL_SLOT_CLAIMED && (slot->owner == w->id || slot->hedger == w->id);
+    return slot->state == FDL_SLOT_CLAIMED &&
+           (slot->owner == w->id || slot->hedger == w->id);
 }
 
 static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
@@ -385,7 +399,8 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
         if (over)
             return FDL_OK;
         if (struck)
-            return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "the mirror was struck off");
+            return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET,
+                            "the mirror was struck off");
         if (!take_buffer(w, block))
             return FDL_OK;
         int rc = w->local ? read_local(w, block, err) : fill_block(w, block, err);
@@ -424,8 +439,8 @@ static bool is_known(const struct fdl_job *job, uint64_t off, uint64_t end)
     return k && k->off <= off && k->off + k->len >= end;
 }
 
-/* A server without ranges goes on with the next block in file order; what the caller had
- * read before comes from memory, and first: nobody else would fetch it. Locked. */
+/* A server without ranges goes on with the next block in file order; what the caller
+ * had read before comes from memory, and first: nobody else would fetch it. Locked. */
 static bool next_of_whole(struct fdl_worker *w)
 {
     struct fdl_job *job = w->job;
@@ -522,7 +537,8 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
         give_back_runs(w);
         return;
     }
-    if (err->code == FDL_E_CANCELLED) { /* a nudge: lost a hedge, or the mirror is out */
+    if (err->code ==
+        FDL_E_CANCELLED) { /* a nudge: lost a hedge, or the mirror is out */
         fdl_wake_clear(&w->wake);
         give_back_runs(w);
         if (w->buf_mirrors & (UINT64_C(1) << w->mirror_index) &&
@@ -538,7 +554,8 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
         fdl_sched_strike(job, w->mirror, w->mirror_index, &idle);
     } else if (err->code == FDL_E_INTERNAL ||
                (err->code == FDL_E_INTEGRITY && !job->cfg.provable)) {
-        fdl_job_fail(job, err); /* bytes of that answer have landed, and nothing proves them */
+        fdl_job_fail(
+            job, err); /* bytes of that answer have landed, and nothing proves them */
     } else {
         fdl_sched_mirror_failed(job, w->mirror, w->mirror_index, err,
                                 w->stream->retry_after_s, w->gained);

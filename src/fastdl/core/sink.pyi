@@ -42,4 +42,3 @@ class Sink:
 
     def close(self) -> None:
         """Free the C sink; a job that still writes through it is stopped first. Idempotent."""
-
