@@ -10,9 +10,8 @@
 #define UNSETTLED_BLOCKS 5 /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
 #define SLOW_FACTOR 6.0 /* a mirror this much slower than the best stands back */
-#define HEDGE_BYTES                                                                    \
-    (UINT64_C(32) << 20)   /* more than this and 1/16 is not fetched twice */
-#define HEDGE_CANDIDATES 4 /* only the blocks that the others wait for */
+#define HEDGE_BYTES (UINT64_C(32) << 20) /* this and 1/16 may be fetched twice */
+#define HEDGE_CANDIDATES 4               /* only the blocks that the others wait for */
 #define HEDGE_MIN_NS (5 * NS_PER_MS)
 #define UNKNOWN_RATE 20e6 /* bytes/s that an unmeasured mirror is given credit for */
 #define SAME_MIRROR_MIN_NS (250 * NS_PER_MS)
@@ -251,30 +250,51 @@ bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
 
 /* ---- hedges ---------------------------------------------------------------- */
 
-/* What a worker can be expected to do, in bytes/s; 0 where nobody knows. */
-static double expected_rate(const struct fdl_worker *w)
+/* The best rate that anybody has shown or shows now, in bytes/s; 0 before the first
+ * byte. */
+static double shown_rate(const struct fdl_job *job, uint64_t now_ns)
 {
-    return w->rate > 0 ? w->rate : w->mirror ? w->mirror->rate : 0;
+    double best = best_rate(job);
+
+    for (int i = 0; i < job->n_workers; i++) {
+        const struct fdl_worker *w = &job->workers[i];
+        uint64_t block = atomic_load(&w->at_block);
+        if (w->local || !fdl_plan_in_window(&job->plan, block))
+            continue;
+        const struct fdl_slot *slot = fdl_plan_slot(&job->plan, block);
+        double rate = (double)atomic_load(&w->at_fill) * NS_PER_S /
+                      ((double)(now_ns - slot->claimed_ns) + 1);
+        if (slot->owner == w->id && rate > best)
+            best = rate;
+    }
+    return best;
 }
 
 /* Whether `me` would have the block long before `other`, who got it at since_ns. */
 static bool late(const struct fdl_worker *me, const struct fdl_worker *other,
                  uint64_t block, uint64_t since_ns, uint64_t now_ns)
 {
-    double size = (double)me->job->cfg.block, rate = expected_rate(me);
+    double size = (double)me->job->cfg.block, have = 0;
+    double rate = me->rate > 0 ? me->rate : me->mirror->rate;
     bool same = other->mirror == me->mirror;
 
     if (rate <= 0 && same)
         return false; /* nothing says that a second connection does better */
-    double elapsed = (double)(now_ns - since_ns), have = 0;
-    double mine =
-        size / (rate > 0 ? rate : UNKNOWN_RATE) * NS_PER_S + (double)me->mirror->rtt_ns;
+    if (rate <= 0)
+        rate = shown_rate(me->job, now_ns);
+    if (rate <= 0)
+        rate = UNKNOWN_RATE;
+    double elapsed = (double)(now_ns - since_ns);
+    double mine = size / rate * NS_PER_S + (double)me->mirror->rtt_ns;
     if (atomic_load(&other->at_block) == block)
         have = (double)atomic_load(&other->at_fill);
     double theirs = have > 0 ? (size - have) * elapsed / have : 1e18;
     double floor = same ? SAME_MIRROR_MIN_NS : HEDGE_MIN_NS;
     double factor = same ? 4 : 2;
-    return elapsed > factor * mine + floor && theirs > factor * mine + floor;
+    /* Half of our own time shows how fast it comes; silence is given all of it, twice.
+     */
+    double patience = have > 0 && !same ? 0.5 * mine : factor * mine;
+    return elapsed > patience + floor && theirs > factor * mine + floor;
 }
 
 /* The owner is late, and so is a hedger where there is one already. */
@@ -293,13 +313,11 @@ static bool worth_hedging(const struct fdl_worker *w, uint64_t block,
 bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
 {
     struct fdl_job *job = w->job;
-    uint64_t budget =
-        job->total == FDL_SIZE_UNKNOWN
-            ? HEDGE_BYTES
-            : job->total / 16 +
-                  (job->total < 4 * HEDGE_BYTES ? job->total / 4 : HEDGE_BYTES);
+    uint64_t budget = HEDGE_BYTES;
     int seen = 0;
 
+    if (job->total != FDL_SIZE_UNKNOWN) /* a small source may come twice as a whole */
+        budget = job->total < HEDGE_BYTES ? job->total : HEDGE_BYTES + job->total / 16;
     if (w->local || !w->mirror || w->mirror->lost_hedges > 0 ||
         (w->mirror->rate > 0 && w->mirror->rate * SLOW_FACTOR < best_rate(job)) ||
         atomic_load(&job->hedged) > budget)
