@@ -156,24 +156,18 @@ def _stages(status: dict[str, Any]) -> dict[str, float]:
 def bottleneck(status: dict[str, Any], digests: int) -> str:
     """What the transfer waited for most, from its counters.
 
-    Where connections seldom waited for room in the window, the network (or the processor
-    time to receive) was the limit; else the busiest of the stages behind it.
+    A stage behind the connections that was busy for most of the time held them up; where none
+    was, they waited for the mirrors (or took their time to receive).
     """
     elapsed = max(status["elapsed_ns"], 1)
-    conns = max(status["conns"], 1)
     behind = {
         "hash": status["hash_ns"] / max(digests, 1),
         "decode": status["decode_ns"],
-        "write": status["write_ns"] / conns,
+        "write": status["write_ns"] / max(status["conns"], 1),
         "flush": status["flush_ns"],
     }
     slowest = max(behind, key=lambda name: behind[name])
-    if status["window_wait_ns"] > 0.2 * elapsed * conns or behind[slowest] > 0.8 * elapsed:
-        return slowest
-    if status["net_wait_ns"] > 0.3 * elapsed * conns:
-        return "network"
-    receiving = (status["fetch_ns"] + status["tls_ns"]) / conns
-    return "network" if receiving >= behind[slowest] else slowest
+    return slowest if behind[slowest] > elapsed / 2 else "network"
 
 
 def _result(
