@@ -11,15 +11,24 @@ from typing import Any, Final
 
 from fastdl.errors import UsageError
 
-_CHECKOUT: Final = Path(__file__).resolve().parents[3]
+_HOME: Final = Path(__file__).resolve().parents[3]
+
+
+def _checkout() -> Path | None:
+    """The checkout that this module lies in, else the one that the user stands in."""
+    for folder in (_HOME, Path.cwd()):
+        if all((folder / part).exists() for part in ("benchmarks/options.py", "src/fastdl")):
+            return folder
+    return None
 
 
 def _suite() -> Any | None:
-    """benchmarks.options of the checkout that this module lies in, or None outside of one."""
-    if not (_CHECKOUT / "benchmarks" / "options.py").is_file():
+    """benchmarks.options of the checkout, or None outside of one."""
+    folder = _checkout()
+    if folder is None:
         return None
-    if str(_CHECKOUT) not in sys.path:
-        sys.path.append(str(_CHECKOUT))
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
     return importlib.import_module("benchmarks.options")
 
 
@@ -40,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     suite = _suite()
     if suite is None:
         raise UsageError(
-            "fastdl bench needs the source checkout: clone the repository, `pip install -e "
-            "'.[bench]'` there and run it again"
+            "fastdl bench needs the source checkout: clone the repository, "
+            "`pip install '.[bench]'` there and run it from its folder"
         )
     return int(suite.run(args))

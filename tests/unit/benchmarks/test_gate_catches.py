@@ -97,7 +97,6 @@ def _count(bench: runner.Bench, tree: Path) -> dict[str, float]:
     return transfer.count(bench, bench.work, tree=tree, schemes=["http"])
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("mutation", "metric"),
     [

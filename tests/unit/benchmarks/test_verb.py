@@ -30,6 +30,7 @@ def test_outside_a_checkout_the_verb_says_where_to_get_the_suite(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
 ) -> None:
     """Whatever was asked, the answer is what to do, not a complaint about an option."""
-    monkeypatch.setattr(bench, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(bench, "_HOME", tmp_path)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="source checkout"):
         bench.run(_parse(*words))
