@@ -11,6 +11,16 @@ from typing import Any, Final
 
 from fastdl.errors import UsageError
 
+_HELP: Final = """usage: fastdl bench [SCENARIO ...] [options]
+
+Measure fastdl against other tools, or check it against its own baseline. The suite lives in
+the source checkout: run this from its folder to see and use its options.
+
+examples:
+  fastdl bench --list
+  fastdl bench http-1GiB-raw-block-sha256
+  fastdl bench --gate"""
+
 _HOME: Final = Path(__file__).resolve().parents[3]
 
 
@@ -47,6 +57,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the suite; ``UsageError`` where fastdl was installed without it."""
     suite = _suite()
+    if suite is None and {"-h", "--help"} & set(args.words):
+        print(_HELP)
+        return 0
     if suite is None:
         raise UsageError(
             "fastdl bench needs the source checkout: clone the repository, "
