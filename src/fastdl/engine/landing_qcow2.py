@@ -16,7 +16,7 @@ from fastdl.core.image import Qcow2
 from fastdl.core.net import Stream
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing import Landing, NeedsStaging, qcow2_header, read_on
+from fastdl.engine.landing import Landing, NeedsStaging, decode_threads, qcow2_header, read_on
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Checkpoint, Outcome, run_job, start_job
@@ -61,7 +61,12 @@ class Qcow2Landing(Landing):
         assert self.image is not None
         block = block_for(resolved.pieces.length if resolved.pieces else None)
         skip = [] if resolved.provable else unneeded_blocks(self.image, resolved.size, block)
-        lander = Qcow2Lander(self.image, core_sink, detect_zeros=self.detects_zeros(sink))
+        lander = Qcow2Lander(
+            self.image,
+            core_sink,
+            threads=decode_threads(),
+            detect_zeros=self.detects_zeros(sink),
+        )
         job = start_job(
             resolved,
             sink,
