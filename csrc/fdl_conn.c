@@ -20,9 +20,8 @@
 #define RECV_MAX (512L * 1024)
 #define WAIT_SLICE_MS 200
 #define STALL_RATE_BYTES_S 1024
-#define TLS_READ_AHEAD                                                                 \
-    (64 * 1024) /* measured: 6-13 % less processor time over https                     \
-                 */
+/* Measured: 6-13 % less processor time over https. */
+#define TLS_READ_AHEAD (64 * 1024)
 
 struct fdl_conn {
     CURLM *multi; /* OWNED: gives connecting a wait that our eventfd can interrupt */

@@ -21,9 +21,8 @@ enum fdl_inflate_kind {
     FDL_INFLATE_ZIP, /* exactly one regular entry, stored or deflated */
 };
 
-#define FDL_INFLATE_MEMORY_MAX                                                         \
-    (128ull << 20) /* of a decoder: xz memory, zstd window                             \
-                    */
+/* Of a decoder: xz memory, zstd window. */
+#define FDL_INFLATE_MEMORY_MAX (128ull << 20)
 
 struct fdl_inflate;
 

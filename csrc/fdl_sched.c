@@ -20,8 +20,8 @@
 #define SETTLE_MAX_NS (8ull * NS_PER_S)
 #define RETRY_AFTER_MAX_S 600
 #define BACKOFF_MAX_NS (8ull * NS_PER_S)
-#define PROGRESS_BYTES                                                                 \
-    (64u << 10) /* this much since the last failure makes it a new start */
+/* This much since the last failure makes it a new start. */
+#define PROGRESS_BYTES (64u << 10)
 
 /* ---- mirrors --------------------------------------------------------------- */
 

@@ -10,11 +10,12 @@
 #include <string.h>
 #include <strings.h>
 
-#define HEAD_READ (16 * 1024) /* of a body, at most this much is copied once */
-#define CHUNKED_READ                                                                   \
-    (64 * 1024)               /* framing and body come mixed: all of it is copied      \
-                               */
-#define DRAIN_MAX (64 * 1024) /* a shorter rest is read away to keep a connection */
+/* Of a body, at most this much is copied once. */
+#define HEAD_READ (16 * 1024)
+/* Framing and body come mixed: all of it is copied. */
+#define CHUNKED_READ (64 * 1024)
+/* A shorter rest is read away to keep a connection. */
+#define DRAIN_MAX (64 * 1024)
 #define REQUEST_MAX (24 * 1024)
 
 struct place {
