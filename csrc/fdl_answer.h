@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fdl_answer.h - FETCH: does this head answer what was asked, for the same source as
+ * before? Compares it with what the mirror's first answer pinned; reads no body. */
+#ifndef FDL_ANSWER_H
+#define FDL_ANSWER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fdl_err.h"
+#include "fdl_http.h"
+#include "fdl_mirror.h"
+
+struct fdl_question {
+    uint64_t off;
+    uint64_t len;  /* UINT64_MAX: to the end */
+    bool if_range; /* it carried a validator */
+};
+
+struct fdl_answer {
+    uint64_t off;  /* of the body's first byte in the source */
+    uint64_t end;  /* behind its last one; UINT64_MAX: unknown */
+    uint64_t left; /* bytes of the body, where it is not chunked */
+    bool whole;    /* it goes on to the end of the source */
+    bool again;    /* no answer: ask once more, the mirror's facts have changed */
+};
+
+/* Takes the mirror's lock. Pins what a first answer tells. *out is set with FDL_OK
+ * only. Errors: FDL_E_HTTP_PROTOCOL, FDL_E_ORIGIN_CHANGED, FDL_E_HTTP_STATUS
+ * (err->http_status). */
+int fdl_answer_judge(struct fdl_mirror *m, const struct fdl_http_head *h,
+                     const struct fdl_question *q, struct fdl_answer *out,
+                     struct fdl_err *err);
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fdl_place.h - FETCH: where a URL leads to, and whether a redirect may lead there
+ * (pure). */
+#ifndef FDL_PLACE_H
+#define FDL_PLACE_H
+
+#include <curl/curl.h>
+#include <stdbool.h>
+
+#include "fdl_err.h"
+#include "fdl_http.h"
+
+struct fdl_place {
+    char *base;   /* OWNED: scheme://host:port */
+    char *host;   /* OWNED: without brackets */
+    char *field;  /* OWNED: value of the Host field */
+    char *target; /* OWNED: path and query */
+    bool tls;
+};
+
+/* *p is OWNED (fdl_place_clear). FDL_E_POLICY where the URL is neither http nor
+ * https. */
+int fdl_place_from(CURLU *u, struct fdl_place *p, struct fdl_err *err);
+
+void fdl_place_clear(struct fdl_place *p);
+
+/* Whether `url` has scheme, host and port of the place. */
+bool fdl_place_same_origin(const char *url, const struct fdl_place *p);
+
+bool fdl_place_is_redirect(int status);
+
+/* Moves `u` to where a redirect's Location leads; `was_tls` is what it leads away from.
+ * FDL_E_POLICY for another scheme, and from https to http. */
+int fdl_place_follow(CURLU *u, struct fdl_str location, bool was_tls,
+                     struct fdl_err *err);
+
+/* a, b and c in one string: OWNED, NULL without memory. */
+char *fdl_join(const char *a, const char *b, const char *c);
+
+#endif

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fdl_stream_http_exchange.c - a request goes out, the head of its answer comes in:
+ * connections, kept alive, and who gets which headers. */
+#include "fdl_stream_http_priv.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* Of a body, at most this much is copied once. */
+#define HEAD_READ (16 * 1024)
+#define REQUEST_MAX (24 * 1024)
+
+void fdl_http_drop(struct http_stream *s)
+{
+    fdl_conn_close(s->conn);
+    s->conn = NULL;
+    free(s->conn_base);
+    s->conn_base = NULL;
+    s->have = s->pos = 0;
+    s->body_open = false;
+    s->pipelined = false;
+    s->served = 0;
+}
+
+static int connect_to(struct http_stream *s, const struct fdl_place *p,
+                      enum fdl_addr_via via, enum fdl_addr_class from,
+                      struct fdl_err *err)
+{
+    struct fdl_target_host host = {
+        .base_url = p->base, .host = p->host, .tls = p->tls, .via = via, .from = from};
+
+    if (s->conn && strcmp(s->conn_base, p->base) == 0)
+        return FDL_OK;
+    fdl_http_drop(s);
+    if (s->net->proxy) {
+        /* A proxy resolves names where our policy cannot see it; literal addresses are
+         * judged all the same. */
+        struct sockaddr_in in = {.sin_family = AF_INET};
+        struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+        struct sockaddr *sa = NULL;
+        if (inet_pton(AF_INET, p->host, &in.sin_addr) == 1)
+            sa = (struct sockaddr *)&in;
+        else if (inet_pton(AF_INET6, p->host, &in6.sin6_addr) == 1)
+            sa = (struct sockaddr *)&in6;
+        if (sa && !fdl_addr_allowed(sa, &s->net->policy, via, from))
+            return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                            "the address policy forbids the host's address");
+    }
+    int rc = fdl_conn_open(&s->conn, s->net, &host, s->wake, s->times, err);
+    if (rc != FDL_OK)
+        return rc;
+    s->conn_base = strdup(p->base);
+    if (!s->conn_base) {
+        fdl_http_drop(s);
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+    }
+    s->peer = fdl_conn_peer_class(s->conn);
+    return FDL_OK;
+}
+
+/* An http proxy wants the whole URL for plain http; SOCKS and tunnels do not see it. */
+static bool absolute_form(const struct http_stream *s, const struct fdl_place *p)
+{
+    return s->net->proxy && !p->tls && strncasecmp(s->net->proxy, "socks", 5) != 0;
+}
+
+int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_origin,
+                 uint64_t off, uint64_t len, struct fdl_err *err)
+{
+    struct fdl_mirror *m = s->base.mirror;
+    char out[REQUEST_MAX], validator[FDL_HTTP_ETAG_MAX + 1] = "";
+    struct fdl_http_request req = {.target = p->target,
+                                   .host = p->field,
+                                   .user_agent = s->net->user_agent,
+                                   .extra = own_origin ? m->headers : NULL};
+    char *whole = NULL;
+
+    pthread_mutex_lock(&m->lock);
+    if (m->ranges != FDL_RANGES_NO) {
+        req.ranged = true;
+        req.first = off;
+        req.last = len == UINT64_MAX ? UINT64_MAX : off + len - 1;
+        if (m->pinned && !m->no_if_range) {
+            const char *v = m->etag[0] ? m->etag : m->last_modified;
+            memcpy(validator, v, strlen(v) + 1);
+        }
+    }
+    pthread_mutex_unlock(&m->lock);
+    s->if_range = validator[0] != '\0';
+    if (s->if_range)
+        req.if_range = validator;
+    if (absolute_form(s, p)) {
+        whole = fdl_join("http://", p->field, p->target);
+        if (!whole)
+            return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        req.target = whole;
+    }
+    long n = fdl_http_render_get(&req, out, sizeof out, err);
+    free(whole);
+    if (n < 0)
+        return (int)n;
+    atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
+    return fdl_conn_send(s->conn, out, (size_t)n, err);
+}
+
+/* Reads one head into s->head; 1xx answers are skipped. */
+static int read_head(struct http_stream *s, struct fdl_err *err)
+{
+    int informational = 0;
+
+    if (s->pos > 0) {
+        memmove(s->buf, s->buf + s->pos, s->have - s->pos);
+        s->have -= s->pos;
+        s->pos = 0;
+    }
+    for (;;) {
+        if (s->have > 0) {
+            long n = fdl_http_parse_head(s->buf, s->have, &s->head, err);
+            if (n < 0)
+                return (int)n;
+            if (n > 0 && s->head.status >= 200) {
+                s->pos = s->body_at = (size_t)n;
+                s->head_valid = true;
+                return FDL_OK;
+            }
+            if (n > 0) {
+                if (++informational > FDL_HTTP_1XX_MAX)
+                    return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET,
+                                    "too many interim answers");
+                memmove(s->buf, s->buf + n, s->have - (size_t)n);
+                s->have -= (size_t)n;
+                continue;
+            }
+        }
+        size_t room = sizeof s->buf - s->have;
+        long n = fdl_conn_recv(s->conn, s->buf + s->have,
+                               room < HEAD_READ ? room : HEAD_READ, err);
+        if (n < 0)
+            return (int)n;
+        if (n == 0)
+            return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
+                            "the connection was closed before an answer");
+        s->have += (size_t)n;
+    }
+}
+
+/* Sends the request and reads the head; a kept-alive connection that the server closed
+ * meanwhile gets one fresh try, which is no error of the mirror. */
+int fdl_http_exchange(struct http_stream *s, const struct fdl_place *p,
+                      enum fdl_addr_via via, enum fdl_addr_class from, uint64_t off,
+                      uint64_t len, struct fdl_err *err)
+{
+    struct fdl_mirror *m = s->base.mirror;
+    bool own = fdl_place_same_origin(m->url, p);
+
+    for (int attempt = 0;; attempt++) {
+        bool asked = s->pipelined;
+        s->pipelined = false;
+        if (!asked && s->conn && (s->pos < s->have || !fdl_conn_is_quiet(s->conn)))
+            fdl_http_drop(s); /* closed, or it sent what nobody asked for */
+        int rc = connect_to(s, p, via, from, err);
+        bool reused = s->served > 0;
+        uint64_t sent = fdl_now_ns();
+        if (rc == FDL_OK && !asked)
+            rc = fdl_http_ask(s, p, own, off, len, err);
+        if (rc == FDL_OK)
+            rc = read_head(s, err);
+        if (rc == FDL_OK) {
+            uint64_t took = fdl_now_ns() - sent;
+            if (!asked) {
+                pthread_mutex_lock(&m->lock);
+                if (m->rtt_ns == 0 || took < m->rtt_ns)
+                    m->rtt_ns = took;
+                pthread_mutex_unlock(&m->lock);
+            }
+            return FDL_OK;
+        }
+        bool fresh_try = rc == FDL_E_NET && reused && s->have == 0 && attempt == 0;
+        if (asked && fresh_try) {
+            pthread_mutex_lock(&m->lock);
+            m->no_pipeline = true;
+            pthread_mutex_unlock(&m->lock);
+        }
+        fdl_http_drop(s);
+        if (!fresh_try)
+            return rc;
+    }
+}
