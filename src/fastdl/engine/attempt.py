@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from fastdl.core.job import block_for
 from fastdl.core.net import Mirror
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing import Landing, NeedsStaging, plan_landing
+from fastdl.engine.landing.base import Landing, NeedsStaging
+from fastdl.engine.landing.plan import plan_landing
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved, resolve
 from fastdl.engine.result import MirrorReport, Result

@@ -137,7 +137,7 @@ def _already_there(
         found.close()
         wanted, size = found.digests.strongest(), found.size
     if wanted is not None and (size is None or size == os.stat(path).st_size):  # noqa: PTH116
-        from fastdl.engine.landing import detect_file  # noqa: PLC0415
+        from fastdl.engine.landing.head import detect_file  # noqa: PLC0415
         from fastdl.engine.result import Result  # noqa: PLC0415
 
         got, length = _digest_of_file(path, wanted, cancel)
@@ -199,7 +199,7 @@ def _try_until_done(
         resolved = resolve(sources, options, cancel, struck=struck)
         warnings.extend(w for w in resolved.warnings if w not in warnings)
         from fastdl.engine.attempt import attempt, staged  # noqa: PLC0415
-        from fastdl.engine.landing import NeedsStaging  # noqa: PLC0415
+        from fastdl.engine.landing.base import NeedsStaging  # noqa: PLC0415
 
         try:
             return attempt(resolved, sink, options, progress, cancel, started, warnings)

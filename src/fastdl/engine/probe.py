@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing import judge_head
+from fastdl.engine.landing.head import judge_head
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.resolve import resolve
 from fastdl.engine.result import Probe

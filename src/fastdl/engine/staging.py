@@ -16,7 +16,8 @@ from pathlib import Path
 
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.journal import default_state_dir
-from fastdl.engine.landing import NeedsStaging, detect_file, inspect_fd
+from fastdl.engine.landing.base import NeedsStaging
+from fastdl.engine.landing.head import detect_file, inspect_fd
 from fastdl.engine.options import FetchOptions
 from fastdl.errors import FormatError, LimitError, SinkSpaceError, UsageError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qcow2 onto raw storage while it arrives: tables first, then data in file order.
+"""A qcow2 image's tables, fetched before its data: L1 first, then every L2 table at once.
 
-The tables' bytes are fetched once: they go into the transfer as known extents, so that the
-digest of the whole file still covers them.
+Their bytes are fetched once: they go into the transfer as known extents, so that the digest
+of the whole file still covers them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from dataclasses import dataclass, field
 
 from fastdl.core.image import Qcow2
 from fastdl.core.net import Stream
-from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing import Landing, NeedsStaging, decode_threads, qcow2_header, read_on
-from fastdl.engine.options import FetchOptions, ProgressCallback
+from fastdl.engine.landing.base import NeedsStaging
+from fastdl.engine.landing.head import read_on
+from fastdl.engine.options import FetchOptions
 from fastdl.engine.resolve import Resolved
-from fastdl.engine.transfer import Checkpoint, Outcome, run_job, start_job
 from fastdl.errors import FastdlError, FormatError, NetError
 from fastdl.model.image import Format
-from fastdl.sinks.base import Sink
 
 READ_BYTES = 1 << 20
 IN_ORDER_MAX = 32 << 20
@@ -30,104 +27,28 @@ IN_ORDER_MAX = 32 << 20
 TABLE_THREADS = 4
 
 Known = tuple[int, bytes, int]
+"""(offset, bytes, number of the mirror that they came from)"""
 
 
-@dataclass(slots=True)
-class Qcow2Landing(Landing):
-    """The guest's disk lands; the source's bytes are hashed on the way."""
-
-    image: Qcow2 | None = None
-    known: list[Known] = field(default_factory=list)
-    data_bytes: int = 0
-
-    def check_room(self, sink: Sink) -> None:
-        """A device needs the virtual size, a sparse file the data alone."""
-        assert self.virtual_size is not None
-        sink.check_size(self.virtual_size if sink.capacity is not None else self.data_bytes)
-
-    def run(
-        self,
-        resolved: Resolved,
-        sink: Sink,
-        core_sink: CoreSink,
-        checkpoint: Checkpoint,
-        progress: ProgressCallback | None,
-        cancel: Cancel,
-    ) -> Outcome:
-        """Transfer and map."""
-        from fastdl.core.job import block_for  # noqa: PLC0415
-        from fastdl.core.lander import Qcow2Lander  # noqa: PLC0415
-
-        assert self.image is not None
-        block = block_for(resolved.pieces.length if resolved.pieces else None)
-        skip = [] if resolved.provable else unneeded_blocks(self.image, resolved.size, block)
-        lander = Qcow2Lander(
-            self.image,
-            core_sink,
-            threads=decode_threads(),
-            detect_zeros=self.detects_zeros(sink),
-        )
-        job = start_job(
-            resolved,
-            sink,
-            core_sink,
-            self.options,
-            checkpoint,
-            lander=lander,
-            known=self.known,
-            skip=skip,
-        )
-        return run_job(job, core_sink, checkpoint, cancel, progress)
-
-    def final_size(self, outcome: Outcome) -> int:
-        """The virtual size."""
-        assert self.virtual_size is not None
-        return self.virtual_size
-
-
-def unneeded_blocks(image: Qcow2, size: int | None, block: int) -> list[int]:
-    """Blocks of the source that no guest byte needs: without a digest nobody needs them."""
-    if size is None:
-        return []
-    needed: set[int] = set()
-    for offset, length in image.extents():
-        needed.update(range(offset // block, (offset + length - 1) // block + 1))
-    return [number for number in range((size + block - 1) // block) if number not in needed]
-
-
-def plan_qcow2(
-    resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel
-) -> Qcow2Landing:
-    """Judge header and tables; on return it is known where every byte belongs.
+def read_tables(
+    resolved: Resolved, image: Qcow2, options: FetchOptions, cancel: Cancel
+) -> list[Known]:
+    """Feed *image* until its map is complete; return what was read for it.
 
     Raises the image's refusal, NeedsStaging where the tables come too late on a server
     without ranges, or what fetching the tables raised.
     """
-    image = qcow2_header(resolved, options)
     known: list[Known] = []
     if resolved.head:
         known.append((0, resolved.head, resolved.first))
         image.feed(0, resolved.head)
     if not image.ready:
-        _read_tables_ahead(resolved, image, known)
+        _read_ahead(resolved, image, known)
+    if not image.ready and (resolved.mirrors[resolved.first].ranges or resolved.size is None):
+        _fetch(resolved, image, known, options, cancel)
     if not image.ready:
-        if resolved.mirrors[resolved.first].ranges or resolved.size is None:
-            _fetch_tables(resolved, image, known, options, cancel)
-        if not image.ready:
-            _read_tables_in_order(resolved, image, known, options, cancel)
-    info = image.info()
-    return Qcow2Landing(
-        options=options,
-        format=str(Format.QCOW2),
-        target_size=image.virtual_size,
-        kind="qcow2-to-raw",
-        virtual_size=image.virtual_size,
-        sparse=True,
-        resumable=False,
-        image=image,
-        known=known,
-        data_bytes=info["data_bytes"] + info["compressed_bytes"],
-    )
+        _read_in_order(resolved, image, known, options, cancel)
+    return known
 
 
 def _missing(known: list[Known], offset: int, length: int) -> list[tuple[int, int]]:
@@ -161,7 +82,7 @@ def _wanted(image: Qcow2, known: list[Known]) -> list[tuple[int, int]]:
     return out
 
 
-def _fetch_tables(
+def _fetch(
     resolved: Resolved, image: Qcow2, known: list[Known], options: FetchOptions, cancel: Cancel
 ) -> None:
     """L1 first, then all L2 tables at once, over a few streams of their own."""
@@ -281,7 +202,7 @@ def _read_exactly(stream: Stream, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _read_tables_ahead(resolved: Resolved, image: Qcow2, known: list[Known]) -> None:
+def _read_ahead(resolved: Resolved, image: Qcow2, known: list[Known]) -> None:
     """Tables within the open answer to the first range cost no request of their own."""
     while not image.ready and resolved.stream is not None and (need := image.need()):
         end, stop = need[0] + need[1], resolved.stream.end
@@ -293,7 +214,7 @@ def _read_tables_ahead(resolved: Resolved, image: Qcow2, known: list[Known]) -> 
         known[:] = [(0, resolved.head, resolved.first)]
 
 
-def _read_tables_in_order(
+def _read_in_order(
     resolved: Resolved, image: Qcow2, known: list[Known], options: FetchOptions, cancel: Cancel
 ) -> None:
     """A server without ranges: read on until the tables are complete, but not for ever."""

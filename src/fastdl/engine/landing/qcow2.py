@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""qcow2 onto raw storage while it arrives: tables first, then data in file order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastdl.core.image import Qcow2
+from fastdl.core.job import block_for
+from fastdl.core.lander import Qcow2Lander
+from fastdl.core.sink import Sink as CoreSink
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.landing.base import Landing, decode_threads
+from fastdl.engine.landing.head import qcow2_header
+from fastdl.engine.landing.tables import Known, read_tables
+from fastdl.engine.options import FetchOptions
+from fastdl.engine.resolve import Resolved
+from fastdl.engine.transfer import Outcome
+from fastdl.model.image import Format
+from fastdl.sinks.base import Sink
+
+
+@dataclass(kw_only=True)
+class Qcow2Landing(Landing):
+    """The guest's disk lands; the source's bytes are hashed on the way."""
+
+    image: Qcow2
+    known: list[Known]
+    data_bytes: int
+
+    def check_room(self, sink: Sink) -> None:
+        """A device needs the virtual size, a sparse file the data alone."""
+        assert self.virtual_size is not None
+        sink.check_size(self.virtual_size if sink.capacity is not None else self.data_bytes)
+
+    def decoding(self, resolved: Resolved, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
+        """The image's map, what was read for it, and what nobody needs."""
+        block = block_for(resolved.pieces.length if resolved.pieces else None)
+        # Before the lander, which takes the map over.
+        skip = [] if resolved.provable else unneeded_blocks(self.image, resolved.size, block)
+        lander = Qcow2Lander(
+            self.image,
+            core_sink,
+            threads=decode_threads(),
+            detect_zeros=self.detects_zeros(sink),
+        )
+        return {"lander": lander, "known": self.known, "skip": skip}
+
+    def final_size(self, outcome: Outcome) -> int:
+        """The virtual size."""
+        assert self.virtual_size is not None
+        return self.virtual_size
+
+
+def unneeded_blocks(image: Qcow2, size: int | None, block: int) -> list[int]:
+    """Blocks of the source that no guest byte needs: without a digest nobody needs them."""
+    if size is None:
+        return []
+    needed: set[int] = set()
+    for offset, length in image.extents():
+        needed.update(range(offset // block, (offset + length - 1) // block + 1))
+    return [number for number in range((size + block - 1) // block) if number not in needed]
+
+
+def plan_qcow2(resolved: Resolved, options: FetchOptions, cancel: Cancel) -> Qcow2Landing:
+    """Judge header and tables; on return it is known where every byte belongs.
+
+    Raises the image's refusal, or what ``read_tables`` raised.
+    """
+    image = qcow2_header(resolved, options)
+    known = read_tables(resolved, image, options, cancel)
+    info = image.info()
+    return Qcow2Landing(
+        options=options,
+        format=str(Format.QCOW2),
+        target_size=image.virtual_size,
+        kind="qcow2-to-raw",
+        virtual_size=image.virtual_size,
+        sparse=True,
+        resumable=False,
+        image=image,
+        known=known,
+        data_bytes=info["data_bytes"] + info["compressed_bytes"],
+    )
