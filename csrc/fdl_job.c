@@ -9,9 +9,9 @@
 #define TICK_MS 5
 #define HEDGE_BUFFERS 2
 
-size_t fdl_job_block_for(uint64_t piece_length)
+size_t fdl_job_block_for(uint64_t piece_length, size_t wanted)
 {
-    size_t block = FDL_BLOCK_DEFAULT;
+    size_t block = wanted;
 
     if (piece_length == 0 || piece_length % FDL_BUF_ALIGN != 0)
         return block;

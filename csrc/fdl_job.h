@@ -105,9 +105,10 @@ struct fdl_job_result {
     unsigned char digests[FDL_HASH_COUNT][FDL_HASH_MAX];
 };
 
-/* The block size that fits a piece length (whole pieces in a block or whole blocks in a
- * piece), FDL_BLOCK_DEFAULT where pieces must be checked in order instead. */
-size_t fdl_job_block_for(uint64_t piece_length);
+/* The largest block size up to `wanted` (a multiple of FDL_BUF_ALIGN) that fits a piece
+ * length: whole pieces in a block or whole blocks in a piece. Where only much smaller
+ * ones would, `wanted` itself: then pieces are checked in order. */
+size_t fdl_job_block_for(uint64_t piece_length, size_t wanted);
 
 /* *out is OWNED. On failure nothing was started and config->first has been freed. */
 int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,

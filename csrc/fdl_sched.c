@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #define RUN_TIME_S 0.10    /* a run is about this much of its mirror's time */
-#define UNSETTLED_BLOCKS 5 /* for each connection; with a run it is a range */
+#define UNSETTLED_BYTES (5u << 20) /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
 #define SLOW_FACTOR 6.0 /* a mirror this much slower than the best stands back */
 #define HEDGE_BYTES (UINT64_C(32) << 20) /* this and 1/16 may be fetched twice */
@@ -211,6 +211,8 @@ static uint32_t run_blocks(const struct fdl_worker *w)
     uint32_t fair = job->plan.window / (2 * conns),
              most = RUN_BYTES_MAX / (uint32_t)job->cfg.block;
     double want = rate * RUN_TIME_S / (double)job->cfg.block;
+    if (most < 1)
+        most = 1;
     uint32_t n = want < 1 ? 1 : want > most ? most : (uint32_t)want;
 
     if (fair < 1)
@@ -226,8 +228,9 @@ bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
 
     /* A kill is to cost no more than a range a connection: so the journal must keep up.
      */
-    if (!w->local &&
-        job->unsettled >= UNSETTLED_BLOCKS * (size_t)(job->n_net > 0 ? job->n_net : 1))
+    size_t conns = job->n_net > 0 ? (size_t)job->n_net : 1;
+    size_t each = UNSETTLED_BYTES / job->cfg.block;
+    if (!w->local && job->unsettled >= (each > 2 ? each : 2) * conns)
         return false;
 
     if (fdl_plan_claim(&job->plan, w->id, w->local, run_blocks(w), now_ns, first,

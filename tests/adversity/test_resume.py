@@ -249,6 +249,19 @@ def test_a_damaged_journal_never_makes_a_wrong_image(job: Job, damage: str) -> N
     job.check_holds(CONTENT)
 
 
+@pytest.mark.parametrize(("first", "then"), [("256K", "1M"), ("2M", "64K")])
+def test_a_resume_with_another_block_size_goes_on_with_the_first(
+    job: Job, first: str, then: str
+) -> None:
+    """R01: what is on the target is worth more than a tuning parameter."""
+    job.interrupt(18 * MIB, signal.SIGKILL, "--block-size", first)
+    done = job.complete("--block-size", then)
+    assert done.code == 0, done
+    job.check_holds(CONTENT)
+    assert done.json["resumed_bytes"] > 0, done
+    assert done.json["warnings"] == [w for w in done.json["warnings"] if "beginning" not in w]
+
+
 def test_a_journal_of_another_job_is_not_believed(job: Job) -> None:
     """R04: the journal names its source and target; another's is worth nothing."""
     job.interrupt(15 * MIB, signal.SIGKILL)

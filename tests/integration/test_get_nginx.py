@@ -314,6 +314,45 @@ def test_options_that_take_units_and_verify(nginx: Nginx, target: Path, tmp_path
     check_file(target, IMAGE)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("64K",), ("4M",), ("16M", "--window", "128M"), ("2M", "--window", "16M")],
+    ids=" ".join,
+)
+def test_the_block_size_changes_nothing_but_the_way(
+    nginx: Nginx, target: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Small and large blocks make the same file, with the digest and with pieces."""
+    length = 1 * MIB
+    pieces = "".join(
+        f"<hash>{hashlib.sha256(IMAGE[at : at + length]).hexdigest()}</hash>"
+        for at in range(0, len(IMAGE), length)
+    )
+    document = (
+        "<?xml version='1.0' encoding='UTF-8'?>"
+        "<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='image.raw'>"
+        f"<size>{len(IMAGE)}</size><hash type='sha-256'>{SHA256}</hash>"
+        f"<pieces type='sha-256' length='{length}'>{pieces}</pieces>"
+        f"<url>{nginx.url('plain', 'image.raw')}</url></file></metalink>"
+    )
+    nginx.put("pieces.meta4", document.encode())
+    options = ("--block-size", *words)
+    for source, more in (("image.raw", ("--checksum", CHECKSUM)), ("pieces.meta4", ())):
+        done = get(target, nginx.url("plain", source), *options, *more, home=tmp_path)
+        assert done.code == 0, done
+        check_file(target, IMAGE)
+        target.unlink()
+
+
+def test_a_block_size_that_the_window_cannot_hold_is_refused(
+    nginx: Nginx, target: Path, tmp_path: Path
+) -> None:
+    """Memory is promised by the window: a block size does not quietly exceed it."""
+    failed = get(target, nginx.url("plain", "image.raw"), "--block-size", "16M", home=tmp_path)
+    assert (failed.code, failed.classes) == (2, ["USAGE"]), failed
+    assert "128.0 MiB" in failed.json["error"]["message"]
+
+
 def test_probe_says_what_registration_needs(nginx: Nginx, tmp_path: Path) -> None:
     """Size, ranges, validators, format and digests, and nothing is written."""
     words = ["probe", nginx.url("links", "image.raw"), "--json"]

@@ -166,6 +166,13 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--max-connections-per-origin", type=int, metavar="N", help="default 4")
     speed.add_argument("--limit-rate", type=_RATE, metavar="RATE", help="bytes/s; K, M, G suffixes")
     speed.add_argument("--window", type=_SIZE, metavar="SIZE", help="memory; default 64M")
+    speed.add_argument(
+        "--block-size",
+        type=_SIZE,
+        metavar="SIZE",
+        help="received, hashed and written at a time: a power of two from 64K to 16M, at most an "
+        "eighth of the window; smaller where a metalink's pieces say so; default 1M",
+    )
     add_network_options(parser)
 
 
@@ -184,6 +191,7 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
                 "max_connections_per_origin",
                 "limit_rate",
                 "window",
+                "block_size",
             )
             if (value := getattr(args, name)) is not None
         }

@@ -264,7 +264,7 @@ cdef extern from "fdl_job.h" nogil:
         size_t n_digests
         fdl_hash_alg algs[6]
         unsigned char digests[6][64]
-    size_t fdl_job_block_for(uint64_t piece_length)
+    size_t fdl_job_block_for(uint64_t piece_length, size_t wanted)
     int fdl_job_start(fdl_job **out, const fdl_job_config *config, fdl_err *err)
     bint fdl_job_wait(fdl_job *job, int timeout_ms, size_t records)
     void fdl_job_status(fdl_job *job, fdl_job_status_s *out)

@@ -8,8 +8,8 @@ from fastdl.core.sink import Sink
 
 NAMES: tuple[str, ...]
 
-def block_for(piece_length: int | None) -> int:
-    """The block size that fits a piece length."""
+def block_for(piece_length: int | None, wanted: int) -> int:
+    """The largest block size up to *wanted* that fits a piece length."""
 
 @final
 class Job:

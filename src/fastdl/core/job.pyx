@@ -14,9 +14,9 @@ from _weakref import ref
 NAMES = ("md5", "sha-1", "sha-224", "sha-256", "sha-384", "sha-512")
 
 
-def block_for(piece_length):
-    """The block size that fits a piece length."""
-    return cfdl.fdl_job_block_for(0 if piece_length is None else piece_length)
+def block_for(piece_length, size_t wanted):
+    """The largest block size up to *wanted* that fits a piece length."""
+    return cfdl.fdl_job_block_for(0 if piece_length is None else piece_length, wanted)
 
 
 # Not cleared by the collector: its threads use what it keeps until they have been joined.

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastdl.core.job import block_for
 from fastdl.core.net import Mirror
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.landing.base import Landing, NeedsStaging
@@ -20,7 +19,7 @@ from fastdl.engine.landing.plan import plan_landing
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved, resolve
 from fastdl.engine.result import MirrorReport, Result
-from fastdl.engine.transfer import Checkpoint, Outcome, open_checkpoint, open_core_sink
+from fastdl.engine.transfer import Outcome, open_checkpoint, open_core_sink
 from fastdl.errors import (
     Cancelled,
     FastdlError,
@@ -46,11 +45,8 @@ def attempt(
     warnings: list[str],
 ) -> Result:
     landing = plan_landing(resolved, sink, options, cancel)
-    block = block_for(resolved.pieces.length if resolved.pieces else None)
     landing.check_room(sink)
-    checkpoint = Checkpoint()
-    if landing.resumable:
-        checkpoint = open_checkpoint(sink, resolved, options, block, landing.kind)
+    checkpoint = open_checkpoint(sink, resolved, options, landing.kind, resumable=landing.resumable)
     over = True
     try:
         if checkpoint.warning:

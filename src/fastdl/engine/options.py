@@ -9,9 +9,14 @@ from typing import Any, Literal, NamedTuple
 
 from fastdl.errors import UsageError
 from fastdl.model.digest import Digest, parse_checksum
+from fastdl.model.units import format_size
 
 MiB = 1 << 20
 MIN_WINDOW = 8 * MiB
+MIN_BLOCK = 64 << 10
+MAX_BLOCK = 16 * MiB
+BLOCKS_IN_WINDOW = 8
+"""At least: one to fill, one to write and some to wait for the ordered digest."""
 MAX_CONNECTIONS = 64
 
 
@@ -59,6 +64,8 @@ class FetchOptions(NamedTuple):
     resume: bool = True
     # The reorder window is the memory promise; less than 64 MiB starves 8 connections.
     window: int = 64 * MiB
+    # What is received, hashed and written at a time; pieces of a metalink can make it smaller.
+    block_size: int = MiB
     verify_readback: bool = False
     overwrite: str | None = None
     require_checksum: bool = False
@@ -103,6 +110,13 @@ class FetchOptions(NamedTuple):
         for name, value, low, high in ranges:
             if not low <= value <= high:
                 raise UsageError(f"{name} must lie between {_shown(low)} and {_shown(high)}")
+        if not MIN_BLOCK <= self.block_size <= MAX_BLOCK or self.block_size & (self.block_size - 1):
+            raise UsageError("block_size must be a power of two between 64 KiB and 16 MiB")
+        if self.block_size * BLOCKS_IN_WINDOW > self.window:
+            raise UsageError(
+                f"a block size of {format_size(self.block_size)} needs a window of at least "
+                f"{format_size(self.block_size * BLOCKS_IN_WINDOW)}"
+            )
         if self.limit_rate is not None and self.limit_rate < 1:
             raise UsageError("limit_rate must be at least 1 byte/s")
         if self.policy not in ("user", "strict"):

@@ -65,6 +65,11 @@ class Resolved:
         """Whether bytes of different origins may be joined."""
         return len(self.digests) > 0 or self.pieces is not None
 
+    @property
+    def piece_length(self) -> int | None:
+        """Bytes of a piece, None where no pieces are known."""
+        return self.pieces.length if self.pieces else None
+
     def close(self) -> None:
         """Drop the open answer, where nobody took it."""
         if self.stream is not None:

@@ -17,13 +17,20 @@ from fastdl.core.job import Job, block_for
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine import journal as jr
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
+from fastdl.engine.options import (
+    BLOCKS_IN_WINDOW,
+    MAX_BLOCK,
+    MIN_BLOCK,
+    FetchOptions,
+    Progress,
+    ProgressCallback,
+)
 from fastdl.engine.resolve import Resolved
 from fastdl.errors import Cancelled, FastdlError, JournalError
 from fastdl.sinks.base import Sink
 
 PROGRESS_S = 0.1
-CHECKPOINT_BLOCKS = 3
+CHECKPOINT_BYTES = 3 << 20
 """For each connection. A checkpoint costs a flush; a kill costs what came since the last one."""
 
 
@@ -39,8 +46,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """The journal of an attempt: appended to only after a flush of what it names."""
+    """The journal of an attempt: appended to only after a flush of what it names.
 
+    *block* is the size of the blocks that the attempt transfers and the journal names.
+    """
+
+    block: int
     writer: jr.Writer | None = None
     local: list[tuple[int, int]] = field(default_factory=list)
     warning: str | None = None
@@ -53,6 +64,12 @@ class Checkpoint:
         sink.flush()
         self.writer.append([jr.Record(*record) for record in records])
         job.settle(len(records))
+
+    def due(self, connections: int) -> int:
+        """How many blocks written since the last checkpoint call for one; 0: never."""
+        if self.writer is None:
+            return 0
+        return max(1, CHECKPOINT_BYTES * max(1, connections) // self.block)
 
     def close(self, *, remove: bool) -> None:
         """End of the attempt: *remove* where there is nothing to resume."""
@@ -107,15 +124,29 @@ def _same_source(header: jr.Header, resolved: Resolved) -> bool:
     return False
 
 
+def _suits(block: int, resolved: Resolved, window: int) -> bool:
+    """Whether an earlier run's *block* is a size that this run can go on with.
+
+    Then it does, whatever size was asked for now: what is on the target is worth more.
+    """
+    wanted = MIN_BLOCK
+    while wanted <= MAX_BLOCK and wanted * BLOCKS_IN_WINDOW <= window:
+        if block_for(resolved.piece_length, wanted) == block:
+            return True
+        wanted *= 2
+    return False
+
+
 def open_checkpoint(
-    sink: Sink, resolved: Resolved, options: FetchOptions, block: int, landing: str
+    sink: Sink, resolved: Resolved, options: FetchOptions, landing: str, *, resumable: bool = True
 ) -> Checkpoint:
     """The journal of an earlier run of this job, or a new one, or none where none can help.
 
     Any doubt means a full restart: JournalError is not raised to the caller.
     """
-    out = Checkpoint()
-    where = jr.journal_path(sink, options.state_dir)
+    block = block_for(resolved.piece_length, options.block_size)
+    out = Checkpoint(block)
+    where = jr.journal_path(sink, options.state_dir) if resumable else None
     if where is None:
         return out
     if not options.resume or resolved.size is None or resolved.size <= 2 * block:
@@ -132,11 +163,12 @@ def open_checkpoint(
         header = journal.header
         fits = (
             header.job == key
-            and header.block_size == block
+            and _suits(header.block_size, resolved, options.window)
             and header.target == dict(sink.identity)
             and sink.resumable
         )
         if fits and _same_source(header, resolved):
+            out.block = block = header.block_size
             last = resolved.size - resolved.size % block
             seen = {
                 r.offset: r.digest
@@ -229,15 +261,13 @@ def run_job(
 ) -> Outcome:
     """Watch *job* to its end. What was written before a failure is recorded for a resume."""
     meter = _Meter(progress)
-    recording = checkpoint.writer is not None
     try:
         with cancel.stops(job.cancel):
             status = job.status()
-            while not job.wait(100, recording * CHECKPOINT_BLOCKS * max(1, status["conns"])):
+            while not job.wait(100, checkpoint.due(status["conns"])):
                 status = job.status()
                 meter.show(status)
-                if recording:
-                    checkpoint.take(job, core_sink)
+                checkpoint.take(job, core_sink)
             meter.show(job.status(), "flush", force=True)
             total, digests = job.finish()
     except KeyboardInterrupt:
@@ -270,7 +300,7 @@ def start_job(
 ) -> Job:
     """Start the transfer of *resolved* into *core_sink*; the open answer goes with it."""
     pieces = resolved.pieces
-    block = block_for(pieces.length if pieces else None)
+    block = checkpoint.block
     known = landing.pop("known", None)
     if known is None:
         known = [(0, resolved.head, resolved.first)] if resolved.head else []

@@ -248,18 +248,22 @@ def test_trust_and_ranges_are_checked_where_they_are_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "block"),
+    ("length", "wanted", "block"),
     [
-        (None, BLOCK),
-        (1, BLOCK),
-        (4096, BLOCK),
-        (3 * 4096, BLOCK // 12288 * 12288),
-        (BLOCK, BLOCK),
-        (4 * BLOCK, BLOCK),
-        (3 * BLOCK // 2, 3 * BLOCK // 4),
-        (5000, BLOCK),
+        (None, BLOCK, BLOCK),
+        (1, BLOCK, BLOCK),
+        (4096, BLOCK, BLOCK),
+        (3 * 4096, BLOCK, BLOCK // 12288 * 12288),
+        (BLOCK, BLOCK, BLOCK),
+        (4 * BLOCK, BLOCK, BLOCK),
+        (3 * BLOCK // 2, BLOCK, 3 * BLOCK // 4),
+        (5000, BLOCK, BLOCK),
+        (None, 4 * BLOCK, 4 * BLOCK),
+        (BLOCK, 4 * BLOCK, 4 * BLOCK),
+        (3 * BLOCK, 4 * BLOCK, 3 * BLOCK),
+        (BLOCK, 64 << 10, 64 << 10),
     ],
 )
-def test_blocks_and_pieces_tile(length: int | None, block: int) -> None:
+def test_blocks_and_pieces_tile(length: int | None, wanted: int, block: int) -> None:
     """Then the fetching thread can prove a piece by itself."""
-    assert block_for(length) == block
+    assert block_for(length, wanted) == block

@@ -36,7 +36,7 @@ class Qcow2Landing(Landing):
 
     def decoding(self, resolved: Resolved, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
         """The image's map, what was read for it, and what nobody needs."""
-        block = block_for(resolved.pieces.length if resolved.pieces else None)
+        block = block_for(resolved.piece_length, self.options.block_size)
         # Before the lander, which takes the map over.
         skip = [] if resolved.provable else unneeded_blocks(self.image, resolved.size, block)
         lander = Qcow2Lander(
