@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+
 import pytest
 
+from tests.env import postgresql
 from tests.env.certs import CertLab
 
 CASE = "fault-matrix-id"
@@ -17,6 +21,22 @@ _RAN: dict[str, list[str]] = {}
 def certs(tmp_path_factory: pytest.TempPathFactory) -> CertLab:
     """One authority for the session, in a folder that servers of another user can enter."""
     return CertLab(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """One PostgreSQL server for the session: its URL. Skips where it is not installed."""
+    with postgresql.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str | None:
+    """A manager's ``--database``, of each engine: None is SQLite in its state folder."""
+    if request.param == "sqlite":
+        return None
+    server: str = request.getfixturevalue("postgres")
+    return postgresql.fresh_database(server, f"t{random.getrandbits(40):x}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -10,7 +10,7 @@ import os
 import random
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +39,10 @@ from fastdl.wire import messages as m
 from tests.env import postgresql
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """One server for this file."""
-    with postgresql.server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def url(database: str | None, tmp_path: Path) -> str:
     """The URL of an empty database of each engine."""
-    if request.param == "sqlite":
-        return default_url(tmp_path)
-    server: str = request.getfixturevalue("postgres")
-    return postgresql.fresh_database(server, f"t{random.getrandbits(40):x}")
+    return database or default_url(tmp_path)
 
 
 @pytest.fixture
@@ -183,6 +173,71 @@ async def test_a_failing_call_leaves_its_neighbours_alone(ledger: Ledger) -> Non
         assert {z.name for z in await zones.all_zones(tx)} == {f"z{i}" for i in range(30) if i % 3}
 
 
+async def test_callers_that_give_up_disturb_nobody(ledger: Ledger) -> None:
+    """Cancelled at any point, a call happened whole or not at all, and the others go on."""
+    rng, made = random.Random(11), set[str]()
+
+    async def call(index: int) -> None:
+        name = f"z{index}"
+
+        async def work(tx: Any) -> None:
+            await zones.create(tx, name, now=1.0)
+            await tx.execute(
+                insert(tables.event).values(
+                    id=name, type="t", level="INFO", description="x", created=1.0
+                )
+            )
+
+        await ledger.write(work)
+        made.add(name)
+        async with ledger.read() as tx:
+            await zones.all_zones(tx)
+
+    for start in range(0, 200, 40):
+        calls = [asyncio.create_task(call(index)) for index in range(start, start + 40)]
+        for victim in rng.sample(calls, 20):
+            await asyncio.sleep(rng.choice([0, 0, 0.001, 0.003]))
+            victim.cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(o) for o in outcomes if o is not None} <= {asyncio.CancelledError}
+    await ledger.write(lambda tx: zones.create(tx, "last", now=1.0))
+    async with ledger.read() as tx:
+        found = {zone.name for zone in await zones.all_zones(tx)} - {"last"}
+        events = set((await tx.execute(select(tables.event.c.id))).scalars())
+    assert made <= found == events
+    assert len(made) >= 100
+
+
+async def test_a_transaction_that_sqlite_gives_up_is_told_by_its_cause(tmp_path: Path) -> None:
+    """SQLite may roll back by itself, savepoints too; the calls beside must still happen (A10)."""
+    ledger = await asyncio.to_thread(open_ledger, default_url(tmp_path))
+
+    async def interrupted(tx: Any) -> None:
+        await zones.create(tx, "lost", now=1.0)
+        raw = (await tx.get_raw_connection()).driver_connection
+        raw._conn.set_progress_handler(lambda: 1, 1)  # every statement is interrupted at once
+        try:
+            await zones.create(tx, "lost too", now=1.0)
+        finally:
+            raw._conn.set_progress_handler(None, 1)
+
+    for round_ in range(5):
+        names = [f"z{round_}.{i}" for i in range(10)]
+        outcomes = await asyncio.gather(
+            ledger.write(lambda tx, n=round_: zones.create(tx, f"first{n}", now=1.0)),
+            ledger.write(interrupted),
+            *(ledger.write(lambda tx, n=n: zones.create(tx, n, now=1.0)) for n in names),
+            return_exceptions=True,
+        )
+        (error,) = [o for o in outcomes if isinstance(o, BaseException)]
+        assert str(error) == "the ledger cannot be used now: interrupted"
+    async with ledger.read() as tx:
+        found = [zone.name for zone in await zones.all_zones(tx)]
+    assert len(found) == 55
+    assert not [name for name in found if name.startswith("lost")]
+    await ledger.close()
+
+
 async def test_one_live_job_per_template_and_pool(ledger: Ledger) -> None:
     """However many ask at once, one job; a more urgent asker makes it more urgent."""
     await add_hosts(ledger)
@@ -225,19 +280,69 @@ async def test_slots_are_never_taken_beyond_their_limit(ledger: Ledger) -> None:
         assert (await slots.usage(tx))[0] == {}
 
 
+async def take(ledger: Ledger, owner: str, now: float = 0.0) -> int | None:
+    """Take or renew a lease of ten seconds (*now* counts on SQLite only)."""
+    return await ledger.write(lambda tx: records.take_lease(tx, "dispatch", owner, now=now, ttl=10))
+
+
+async def age_lease(ledger: Ledger, seconds: float) -> None:
+    """Make every lease older, as if so many seconds had passed (less than 0: younger)."""
+    older = update(tables.lease).values(until=tables.lease.c.until - seconds)
+    await ledger.write(lambda tx: tx.execute(older))
+
+
 async def test_lease_has_one_owner_and_its_fence_grows(ledger: Ledger) -> None:
     """A manager that was asleep past its lease must see that another one took over."""
+    assert await take(ledger, "a") == 1
+    await age_lease(ledger, 5)
+    assert await take(ledger, "b") is None
+    assert await take(ledger, "a") == 1
+    await age_lease(ledger, 11)
+    assert await take(ledger, "b") == 2
+    assert await take(ledger, "a") is None
 
-    async def take(owner: str, now: float) -> int | None:
-        return await ledger.write(
-            lambda tx: records.take_lease(tx, "dispatch", owner, now=now, ttl=10)
-        )
 
-    assert await take("a", 0.0) == 1
-    assert await take("b", 5.0) is None
-    assert await take("a", 8.0) == 1
-    assert await take("b", 19.0) == 2
-    assert await take("a", 20.0) is None
+@pytest.mark.parametrize("jump", [3600.0, 10 * 365.25 * 86400])
+async def test_lease_is_never_believed_beyond_its_length(ledger: Ledger, jump: float) -> None:
+    """A clock that was set back must not leave a lease that nobody holds for years (G04)."""
+    assert await take(ledger, "a") == 1
+    await age_lease(ledger, -jump)
+    assert await take(ledger, "b") == 2
+    await age_lease(ledger, jump)
+    assert await take(ledger, "a") == 3
+
+
+async def test_lease_goes_by_the_servers_clock(postgres: str) -> None:
+    """Managers on several machines need one clock: their own may be years apart (G04)."""
+    url = postgresql.fresh_database(postgres, "lease")
+    ledger = await asyncio.to_thread(open_ledger, url)
+    assert await take(ledger, "a", now=0.0) == 1
+    for clock in (-1e9, 0.0, 3600.0, 1e10):
+        assert await take(ledger, "b", now=clock) is None
+    await ledger.close()
+
+
+async def test_parts_that_end_at_one_moment_end_their_api_job(ledger: Ledger) -> None:
+    """Each of two transactions sees the other's part as live, unless one waits (PostgreSQL)."""
+    await add_hosts(ledger)
+    for n in range(10):
+        new = [download(f"t{n}", p) for p in POOLS]
+
+        async def start(tx: Any, new: list[NewJob] = new) -> list[str]:
+            ids = await jobs.submit(tx, new, now=1.0)
+            await records.add_api_job(tx, owner="u", command="c", now=1.0, parts=ids)
+            return ids
+
+        async def end(tx: Any, id_: str) -> None:
+            await jobs.cancel(tx, id_, now=2.0)
+            await asyncio.sleep(0)
+            for row in await records.finished_api_jobs(tx, id_):
+                await records.complete_api_job(tx, row.id, status=1, result={}, now=2.0)
+
+        ids = await ledger.write(start)
+        await asyncio.gather(*(ledger.write(lambda tx, i=i: end(tx, i)) for i in ids))
+        async with ledger.read() as tx:
+            assert not await records.finished_api_jobs(tx), "left open by all its parts"
 
 
 async def test_api_job_ends_with_its_last_part(ledger: Ledger) -> None:

@@ -29,9 +29,9 @@ from tests.env.manager import zone as running_zone
 
 
 @pytest.fixture
-async def zone(tmp_path: Path) -> AsyncIterator[Zone]:
-    """A manager with one zone."""
-    async with running_zone(tmp_path / "manager") as made:
+async def zone(tmp_path: Path, database: str | None) -> AsyncIterator[Zone]:
+    """A manager with one zone, on each database."""
+    async with running_zone(tmp_path / "manager", database=database) as made:
         yield made
 
 
@@ -414,7 +414,7 @@ async def events_of(zone: Zone, type_: str) -> list[dict[str, Any]]:
     return events
 
 
-async def test_restart_of_the_manager_loses_nothing(tmp_path: Path) -> None:
+async def test_restart_of_the_manager_loses_nothing(tmp_path: Path, database: str | None) -> None:
     """A job that a host works on survives the manager, its jobid too (G02)."""
     release = asyncio.Event()
 
@@ -422,7 +422,7 @@ async def test_restart_of_the_manager_loses_nothing(tmp_path: Path) -> None:
         await release.wait()
         return await DEFAULTS["download"](agent, command)
 
-    async with running_zone(tmp_path / "m") as zone:
+    async with running_zone(tmp_path / "m", database=database) as zone:
         agent = await zone.agent("kvm1", pools=(local_pool("p1"),), work={"download": slow})
         item = await zone.template()
         answer = await zone.api("prepareTemplate", zoneid=zone.id, templateid=item["id"])
@@ -430,7 +430,8 @@ async def test_restart_of_the_manager_loses_nothing(tmp_path: Path) -> None:
         zone.agents.clear()
         port = zone.manager.fabric.address[1]
     await agent.close_connection_only()
-    async with running_zone(tmp_path / "m", agent_listen=f"127.0.0.1:{port}") as zone:
+    again = {"agent_listen": f"127.0.0.1:{port}", "database": database}
+    async with running_zone(tmp_path / "m", **again) as zone:
         await agent.connect()
         release.set()
         state = await zone.api.job(answer)

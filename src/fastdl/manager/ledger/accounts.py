@@ -32,21 +32,20 @@ async def create(
     """Create a user without keys; ApiConflictError where the name is taken."""
     id_ = new_id()
     try:
-        async with tx.begin_nested():
-            await tx.execute(
-                insert(t).values(
-                    id=id_,
-                    username=username,
-                    account=account,
-                    admin=admin,
-                    enabled=True,
-                    password_hash=password_hash,
-                    firstname=firstname,
-                    lastname=lastname,
-                    email=email,
-                    created=now,
-                )
+        await tx.execute(
+            insert(t).values(
+                id=id_,
+                username=username,
+                account=account,
+                admin=admin,
+                enabled=True,
+                password_hash=password_hash,
+                firstname=firstname,
+                lastname=lastname,
+                email=email,
+                created=now,
             )
+        )
     except IntegrityError:
         raise ApiConflictError(f"The user {username} already exists") from None
     return id_
@@ -89,11 +88,9 @@ async def all_users(tx: AsyncConnection) -> list[Row[Any]]:
 async def claim_signature(tx: AsyncConnection, signature: str, *, until: float) -> bool:
     """Note that the request with *signature* takes effect; False = it did before."""
     digest = hashlib.sha256(signature.encode()).hexdigest()
-    try:
-        async with tx.begin_nested():
-            await tx.execute(insert(replay).values(digest=digest, until=until))
-    except IntegrityError:
+    if await tx.scalar(select(replay.c.until).where(replay.c.digest == digest)) is not None:
         return False
+    await tx.execute(insert(replay).values(digest=digest, until=until))
     return True
 
 

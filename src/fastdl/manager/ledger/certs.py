@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,20 +35,19 @@ async def create(
     """Store a certificate; AliasConflictError where the zone has a live one of that alias."""
     id_ = new_id()
     try:
-        async with tx.begin_nested():
-            await tx.execute(
-                insert(cert).values(
-                    id=id_,
-                    zone=zone,
-                    alias=alias,
-                    live_alias=alias.casefold(),
-                    hypervisor="KVM",
-                    pem=pem,
-                    sha256=sha256,
-                    not_after=not_after,
-                    created=now,
-                )
+        await tx.execute(
+            insert(cert).values(
+                id=id_,
+                zone=zone,
+                alias=alias,
+                live_alias=alias.casefold(),
+                hypervisor="KVM",
+                pem=pem,
+                sha256=sha256,
+                not_after=not_after,
+                created=now,
             )
+        )
     except IntegrityError:
         raise AliasConflictError(f"Certificate alias {alias} has been already created") from None
     return id_
@@ -203,47 +202,50 @@ class HostWant:
         )
 
 
-async def settle(
-    tx: AsyncConnection,
-    host_id: str,
-    outcomes: Mapping[str, tuple[int, str, str]],
-    *,
-    now: float,
-) -> None:
-    """Store what became of pushes: certificate id → (revision pushed, status, detail).
+Outcomes = Mapping[str, tuple[int, str, str]]
+"""Certificate id → (revision pushed, status, detail)."""
+
+
+async def settle(tx: AsyncConnection, outcomes: Mapping[str, Outcomes], *, now: float) -> None:
+    """Store what became of pushes: host → its outcomes.
 
     An outcome for an older revision than the wanted one is noted as that revision's only:
     whoever waits for the newer one goes on waiting.
     """
-    rows = await tx.execute(
-        select(cert_host).where(cert_host.c.host == host_id, cert_host.c.cert.in_(list(outcomes)))
+    ids = {id_ for of_host in outcomes.values() for id_ in of_host}
+    query = select(cert_host).where(
+        cert_host.c.host.in_(outcomes.keys()), cert_host.c.cert.in_(ids)
     )
-    known = {row.cert: row for row in rows}
-    for id_, (rev, status, detail) in sorted(outcomes.items()):
-        row = known.get(id_)
-        failures = (row.failures if row else 0) + 1 if status == FAILED else 0
-        retry_at = now + retry_delay(failures) if failures else 0.0
-        if row is not None and row.done_rev <= rev:
-            await tx.execute(
-                update(cert_host)
-                .where(
-                    cert_host.c.cert == id_,
-                    cert_host.c.host == host_id,
-                    cert_host.c.done_rev <= rev,
-                )
-                .values(
-                    done_rev=rev,
-                    status=status,
-                    detail=detail,
-                    failures=failures,
-                    retry_at=retry_at,
-                )
-            )
+    values = []
+    for row in await tx.execute(query.order_by(cert_host.c.cert, cert_host.c.host)):
+        outcome = outcomes[row.host].get(row.cert)
+        if outcome is None or row.done_rev > outcome[0]:
+            continue
+        rev, status, detail = outcome
+        failures = row.failures + 1 if status == FAILED else 0
+        values.append(
+            {
+                "cert_id": row.cert,
+                "host_id": row.host,
+                "done_rev": rev,
+                "status": status,
+                "detail": detail,
+                "failures": failures,
+                "retry_at": now + retry_delay(failures) if failures else 0.0,
+            }
+        )
+    if values:
+        pair = (cert_host.c.cert == bindparam("cert_id"), cert_host.c.host == bindparam("host_id"))
+        newer = cert_host.c.done_rev <= bindparam("rev")
+        await tx.execute(
+            update(cert_host).where(*pair, newer),
+            [{**value, "rev": value["done_rev"]} for value in values],
+        )
 
 
-async def link(tx: AsyncConnection, host_id: str, ids: Iterable[str]) -> None:
-    """Note that a host is about to get certificates that nobody asked for on it by name, so
-    that a revocation that comes meanwhile finds it."""
+async def link(tx: AsyncConnection, pairs: Iterable[tuple[str, str]]) -> None:
+    """Note (host, certificate) pairs of hosts that are about to get certificates that nobody
+    asked for on them by name, so that a revocation that comes meanwhile finds them."""
     new = [
         {
             "cert": id_,
@@ -253,7 +255,7 @@ async def link(tx: AsyncConnection, host_id: str, ids: Iterable[str]) -> None:
             "status": SKIPPED,
             "detail": "not pushed yet",
         }
-        for id_ in ids
+        for host_id, id_ in pairs
     ]
     if new:
         await tx.execute(insert(cert_host), new)

@@ -4,8 +4,9 @@
 ``Ledger.read()`` is a connection for queries; ``Ledger.write(work)`` runs ``work(tx)`` in a
 transaction and returns its result once it is durable. SQLite has one writer: calls that wait
 while a commit is under way share the next one (group commit), each in its own savepoint, so
-that one that fails does not take its neighbours along. PostgreSQL has many writers; a
-deadlock or a serialisation failure runs *work* again, so it must not keep state outside *tx*.
+that one that fails does not take its neighbours along. PostgreSQL has many writers; a lost race
+(a deadlock, a row that another transaction made at the same moment) or a lost connection runs
+*work* again, so it must not keep state outside *tx*.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import logging
 import os
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from fastdl.errors import FastdlError, InternalError, UsageError
@@ -37,7 +39,11 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 GROUP_MAX: Final = 64
 """Calls that share one SQLite commit: bounds how long a commit holds the write lock."""
-_RETRY_STATES: Final = {"40001", "40P01"}
+_LOST_RACES: Final = {"40001", "40P01", "23505"}
+"""Serialisation failure, deadlock, and a unique row that another transaction made meanwhile:
+*work*, run again, finds that row."""
+_UNUSABLE: Final = (DBAPIError, PoolTimeoutError, OSError)
+"""What comes out of a database that is away (the driver lets OSError through), full or busy."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
@@ -54,11 +60,11 @@ class Ledger:
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection that sees one consistent state on SQLite; for queries only."""
-        async with self._reader.connect() as connection:
-            try:
+        try:
+            async with self._reader.connect() as connection:
                 yield connection
-            except DBAPIError as exc:
-                raise _ledger_error(exc) from exc
+        except _UNUSABLE as exc:
+            _raise_ledger_error(exc)
 
     async def write(self, work: Work[T]) -> T:
         """Run *work* in a transaction; when this returns, its effects are durable."""
@@ -74,85 +80,111 @@ class Ledger:
     async def close(self) -> None:
         """Finish the transactions under way and close every connection."""
         if self._committer is not None:
-            await self._committer
+            await asyncio.wait({self._committer})
         await self._reader.dispose()
         if self._writer is not self._reader:
             await self._writer.dispose()
 
     async def _write_own(self, work: Work[T]) -> T:
         for tries_left in (4, 3, 2, 1, 0):
+            committing = False
             try:
-                async with self._writer.begin() as tx:
-                    return await work(tx)
-            except DBAPIError as exc:
-                state = getattr(exc.orig, "sqlstate", None)
-                if state not in _RETRY_STATES or not tries_left:
-                    raise _ledger_error(exc) from exc
+                async with self._writer.connect() as tx:
+                    result = await work(tx)
+                    committing = True
+                    await tx.commit()
+                    return result
+            except _UNUSABLE as exc:
+                if not tries_left or not _may_run_again(exc, committing=committing):
+                    _raise_ledger_error(exc)
         raise AssertionError("unreachable")
 
     async def _commit_groups(self) -> None:
         while self._waiting:
             group = [self._waiting.popleft() for _ in range(min(GROUP_MAX, len(self._waiting)))]
-            outcomes = await self._commit_or_retry([work for work, _ in group])
-            for (_, future), outcome in zip(group, outcomes, strict=True):
-                if future.done():
-                    continue
-                if isinstance(outcome, BaseException):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
+            outcomes: Sequence[Any] = [asyncio.CancelledError()] * len(group)
+            try:
+                outcomes = await self._commit_or_retry([work for work, _ in group])
+            finally:  # whatever ends this task, nobody waits for it in vain
+                for (_, future), outcome in zip(group, outcomes, strict=True):
+                    if future.done():
+                        continue
+                    if isinstance(outcome, asyncio.CancelledError):
+                        future.cancel()
+                    elif isinstance(outcome, BaseException):
+                        future.set_exception(outcome)
+                    else:
+                        future.set_result(outcome)
 
     async def _commit_or_retry(self, works: list[Work[Any]]) -> list[Any]:
-        """Commit *works* together; where SQLite gave the whole transaction up (an I/O error, no
-        space), nothing of it happened, and each gets one more chance on its own."""
+        """Commit *works* together; where SQLite gave the whole transaction up, nothing of it
+        happened, and each gets one more chance on its own."""
         try:
             return await self._commit_group(works)
         except Exception as exc:  # noqa: BLE001 - every waiting caller must hear of it
-            log.warning("a commit failed and is tried again", extra={"error": _root(exc)})
+            log.warning("a commit failed and is tried again", extra={"error": _first_line(exc)})
         outcomes: list[Any] = []
         for work in works:
             try:
                 outcomes += await self._commit_group([work])
             except Exception as exc:  # noqa: BLE001 - as above
-                outcomes.append(_ledger_error(exc) if isinstance(exc, DBAPIError) else exc)
+                outcomes.append(_ledger_error(exc) if isinstance(exc, _UNUSABLE) else exc)
         return outcomes
 
     async def _commit_group(self, works: list[Work[Any]]) -> list[Any]:
+        """Run each of *works* in a savepoint of one transaction and commit it.
+
+        On no space, an I/O error, no memory or an interrupt SQLite may roll the *transaction*
+        back by itself, savepoints and all. Then there is nothing to roll back to (it would
+        only say "no such savepoint"), and going on would commit each statement on its own.
+        """
         outcomes: list[Any] = []
         async with self._writer.begin() as tx:
+            connection: Any = (await tx.get_raw_connection()).driver_connection
             for work in works:
+                savepoint = await tx.begin_nested()
                 try:
-                    async with tx.begin_nested():
-                        outcomes.append(await work(tx))
-                except DBAPIError as exc:
-                    if _is_fatal(exc):
+                    outcome = await work(tx)
+                except Exception as exc:
+                    if not connection.in_transaction or _is_fatal(exc):
                         raise
-                    outcomes.append(exc)
-                except Exception as exc:  # noqa: BLE001 - handed to the caller of this work
-                    outcomes.append(exc)
+                    await savepoint.rollback()
+                    outcomes.append(exc)  # for the caller of this work alone
+                else:
+                    await savepoint.commit()
+                    outcomes.append(outcome)
         return outcomes
 
 
-def _is_fatal(exc: DBAPIError) -> bool:
-    """Whether the whole transaction is lost (disk full, I/O error, corruption)."""
-    return isinstance(exc.orig, sqlite3.OperationalError | sqlite3.DatabaseError) and not (
-        isinstance(exc.orig, sqlite3.IntegrityError)
-    )
+def _may_run_again(exc: BaseException, *, committing: bool) -> bool:
+    """Whether a failed transaction surely had no effect, and may succeed now."""
+    if not isinstance(exc, DBAPIError):
+        return False
+    if exc.connection_invalidated:  # the server went: a commit under way may have happened
+        return not committing
+    return getattr(exc.orig, "sqlstate", None) in _LOST_RACES
 
 
-def _ledger_error(exc: DBAPIError) -> FastdlError | DBAPIError:
+def _is_fatal(exc: Exception) -> bool:
+    """Whether more than one statement of a SQLite transaction is in doubt."""
+    return isinstance(exc, DBAPIError) and not isinstance(exc, IntegrityError)
+
+
+def _ledger_error(exc: Exception) -> Exception:
     """Return what an operator can act on; a violated constraint stays as it is."""
-    if isinstance(exc.orig, sqlite3.IntegrityError) or getattr(exc.orig, "sqlstate", "0")[:2] == (
-        "23"
-    ):
+    if isinstance(exc, IntegrityError):
         return exc
-    return InternalError(f"the ledger cannot be used now: {_root(exc)}", phase="ledger")
+    return InternalError(f"the ledger cannot be used now: {_first_line(exc)}", phase="ledger")
 
 
-def _root(exc: BaseException) -> str:
-    """The first error of a chain: that a savepoint is gone is only what followed from it."""
-    while isinstance(exc.__context__, DBAPIError):
-        exc = exc.__context__
+def _raise_ledger_error(exc: Exception) -> NoReturn:
+    error = _ledger_error(exc)
+    if error is exc:
+        raise exc
+    raise error from exc
+
+
+def _first_line(exc: BaseException) -> str:
     return (str(getattr(exc, "orig", None) or exc).splitlines() or [""])[0][:200]
 
 
@@ -196,6 +228,7 @@ def _open_sqlite(path: str) -> Ledger:
 def _open_postgresql(url: str) -> Ledger:
     parsed = make_url(url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(parsed, pool_size=10, max_overflow=0, pool_timeout=30)
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
 
     async def migrate() -> None:
         async with engine.connect() as connection:
@@ -208,6 +241,12 @@ def _open_postgresql(url: str) -> Ledger:
         where = parsed.render_as_string(hide_password=True)
         raise UsageError(f"the database {where} cannot be opened: {exc}") from exc
     return Ledger(engine, engine)
+
+
+def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """After a restart of the server: renew the pool instead of failing on its first use."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
 def _prepare_sqlite(engine: Any, *, begin: str) -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.ledger.tables import host, host_pool, pool
+from fastdl.manager.ledger.tables import host, host_pool, pool, zone
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.wire import messages as m
 
@@ -52,44 +53,102 @@ async def set_key(tx: AsyncConnection, id_: str, *, key_hash: str, old: str) -> 
     )
 
 
-async def store_hello(
-    tx: AsyncConnection, hello: m.Hello, *, row: Row[Any], skew: float, now: float
-) -> None:
-    """Store who the host says it is, and its inventory."""
-    await tx.execute(
-        update(host)
-        .where(host.c.id == row.id)
-        .values(
-            name=hello.name or row.name,
-            address=hello.address,
-            version=hello.version,
-            kinds=dumps(hello.kinds),
-            max_downloads=hello.max_downloads,
-            clock_skew=skew,
-        )
-    )
-    await store_inventory(tx, row, hello.inventory, now=now)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A host that connected: who TLS proved it is, with which key, and its Hello."""
+
+    host: str
+    key_hash: str
+    hello: m.Hello
+    skew: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """An arrival that was let in. *row*: the host's, as it was before, and its ``zone_name``."""
+
+    row: Row[Any]
+    pools: frozenset[str]
+
+
+async def arrive(
+    tx: AsyncConnection, arrivals: Sequence[Arrival], *, gateway: str, now: float
+) -> list[Admitted | None]:
+    """Take in hosts that connected: who they say they are, their inventory, state Up.
+
+    Returns one answer an arrival; None = not enrolled, or not with this key. Of a host that
+    comes twice, the later Hello is kept.
+    """
+    query = select(host, zone.c.name.label("zone_name")).join(zone, zone.c.id == host.c.zone)
+    query = query.where(host.c.id.in_({a.host for a in arrivals})).order_by(host.c.id)
+    rows = {row.id: row for row in await tx.execute(query.with_for_update(of=host))}
+    known = [
+        a
+        for a in arrivals
+        if (row := rows.get(a.host)) is not None and a.key_hash in {row.key_hash, row.old_key_hash}
+    ]
+    latest = {a.host: a for a in known}
+    if latest:
+        values = [_arrived(rows[a.host], a, gateway=gateway, now=now) for a in latest.values()]
+        await tx.execute(update(host).where(host.c.id == bindparam("host_id")), values)
+    found = [(rows[a.host], a.hello.inventory.pools) for a in latest.values()]
+    pools = await store_pools(tx, found, now=now)
+    let_in = {id(a) for a in known}
+    return [
+        Admitted(row=rows[a.host], pools=pools[a.host]) if id(a) in let_in else None
+        for a in arrivals
+    ]
+
+
+def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> dict[str, Any]:
+    hello = arrival.hello
+    error = hello.inventory.keystore_error
+    return {
+        "host_id": row.id,
+        "name": hello.name or row.name,
+        "address": hello.address,
+        "version": hello.version,
+        "kinds": dumps(hello.kinds),
+        "max_downloads": hello.max_downloads,
+        "clock_skew": arrival.skew,
+        "keystore_error": error,
+        "keystore": row.keystore if error else _keystore(hello.inventory.certificates),
+        "state": UP,
+        "changed": row.changed if row.state == UP else now,
+        "gateway": row.gateway if row.state == UP else gateway,
+    }
 
 
 async def store_inventory(
     tx: AsyncConnection, row: Row[Any], inventory: m.Inventory, *, now: float
-) -> None:
-    """Replace what is known of the host's pools and keystore."""
-    await store_keystore(tx, row.id, inventory.certificates, error=inventory.keystore_error)
-    await _store_pools(tx, row, inventory.pools, now=now)
+) -> frozenset[str]:
+    """Replace what is known of the host's pools and keystore; return the usable pools.
+
+    While the keystore cannot be read its content stays as last known.
+    """
+    values: dict[str, Any] = {"keystore_error": inventory.keystore_error}
+    if inventory.keystore_error is None:
+        values["keystore"] = _keystore(inventory.certificates)
+    await tx.execute(update(host).where(host.c.id == row.id).values(**values))
+    return (await store_pools(tx, [(row, inventory.pools)], now=now))[row.id]
 
 
-async def store_keystore(
-    tx: AsyncConnection,
-    host_id: str,
-    certificates: Iterable[m.CertificateInfo],
-    *,
-    error: str | None = None,
+async def store_keystores(
+    tx: AsyncConnection, found: Mapping[str, Iterable[m.CertificateInfo]]
 ) -> None:
-    """Replace what is known of the keystore; with *error* its content stays as last known."""
-    held = {c.alias.casefold(): {"sha256": c.sha256, "until": c.not_after} for c in certificates}
-    values = {"keystore_error": error} | ({} if error else {"keystore": dumps(held)})
-    await tx.execute(update(host).where(host.c.id == host_id).values(**values))
+    """Replace what is known of hosts' keystores, which could be read."""
+    values = [
+        {"host_id": host_id, "keystore_error": None, "keystore": _keystore(certificates)}
+        for host_id, certificates in sorted(found.items())
+    ]
+    if values:
+        await tx.execute(update(host).where(host.c.id == bindparam("host_id")), values)
+
+
+def _keystore(certificates: Iterable[m.CertificateInfo]) -> str:
+    return dumps({
+        c.alias.casefold(): {"sha256": c.sha256, "until": c.not_after} for c in certificates
+    })  # fmt: skip
 
 
 def keystore_of(row: Row[Any]) -> dict[str, str] | None:
@@ -99,48 +158,95 @@ def keystore_of(row: Row[Any]) -> dict[str, str] | None:
     return {alias: entry["sha256"] for alias, entry in loads(row.keystore).items()}
 
 
-async def _store_pools(
-    tx: AsyncConnection, row: Row[Any], found: Sequence[m.PoolInfo], *, now: float
-) -> None:
-    ids = [p.id for p in found]
-    known = {r.id: r for r in await tx.execute(select(pool).where(pool.c.id.in_(ids)))}
-    linked = {
-        r.pool: r for r in await tx.execute(select(host_pool).where(host_pool.c.host == row.id))
+async def store_pools(
+    tx: AsyncConnection, found: Sequence[tuple[Row[Any], Sequence[m.PoolInfo]]], *, now: float
+) -> dict[str, frozenset[str]]:
+    """Replace what is known of hosts' pools (no host twice); return host → usable pools.
+
+    A pool belongs to the zone that named it first, and one that is not shared to the host that
+    did: others cannot claim it.
+    """
+    links = await _links(tx, [row.id for row, _ in found])
+    known = await _known_pools(tx, {p.id for _, infos in found for p in infos})
+    strange = {
+        p.id
+        for row, infos in found
+        for p in infos
+        if p.id in known and not known[p.id]["shared"] and p.id not in links[row.id]
     }
-    kept = []
-    for p in found:
-        old = known.get(p.id)
-        # A pool belongs to the zone that named it first: a host elsewhere cannot claim it.
-        if old is not None and old.zone != row.zone:
-            continue
-        if old is not None and not old.shared and p.id not in linked and await _is_linked(tx, p.id):
-            continue  # another host's local pool
-        kept.append(p)
-        values = {
-            "name": p.name, "type": p.type.value, "shared": p.shared, "path": p.path,
-            "capacity": p.capacity, "available": p.available,
-        }  # fmt: skip
-        if old is None:
-            await tx.execute(
-                insert(pool).values(
-                    id=p.id, zone=row.zone, cluster=row.cluster, created=now, **values
-                )
-            )
-        elif any(getattr(old, key) != value for key, value in values.items()):
-            await tx.execute(update(pool).where(pool.c.id == p.id).values(**values))
-    errors = {p.id: p.error for p in kept}
-    if errors != {id_: r.error for id_, r in linked.items()}:
-        await tx.execute(delete(host_pool).where(host_pool.c.host == row.id))
-        if errors:
-            await tx.execute(
-                insert(host_pool),
-                [{"host": row.id, "pool": id_, "error": error} for id_, error in errors.items()],
-            )
+    taken = await _linked(tx, strange)
+    new: dict[str, dict[str, Any]] = {}
+    changed: dict[str, dict[str, Any]] = {}
+    relinked: dict[str, dict[str, str | None]] = {}
+    usable = {}
+    for row, infos in found:
+        kept: dict[str, str | None] = {}
+        for p in infos:
+            old = known.get(p.id)
+            if old is not None and old["zone"] != row.zone:
+                continue
+            if old is not None and not old["shared"] and p.id in taken - links[row.id].keys():
+                continue
+            kept[p.id] = p.error
+            values = _pool_values(p)
+            if old is None:
+                known[p.id] = new[p.id] = {
+                    "id": p.id, "zone": row.zone, "cluster": row.cluster, "created": now, **values
+                }  # fmt: skip
+            elif any(old[key] != value for key, value in values.items()):
+                old.update(values)
+                if p.id not in new:
+                    changed[p.id] = {"pool_id": p.id, **values}
+            taken.add(p.id)
+        if kept != links[row.id]:
+            relinked[row.id] = kept
+        usable[row.id] = frozenset(id_ for id_, error in kept.items() if error is None)
+    if new:
+        await tx.execute(insert(pool), list(new.values()))
+    if changed:
+        rows = [changed[id_] for id_ in sorted(changed)]
+        await tx.execute(update(pool).where(pool.c.id == bindparam("pool_id")), rows)
+    await _relink(tx, relinked)
+    return usable
 
 
-async def _is_linked(tx: AsyncConnection, pool_id: str) -> bool:
-    query = select(host_pool.c.host).where(host_pool.c.pool == pool_id).limit(1)
-    return (await tx.scalar(query)) is not None
+def _pool_values(p: m.PoolInfo) -> dict[str, Any]:
+    return {
+        "name": p.name, "type": p.type.value, "shared": p.shared, "path": p.path,
+        "capacity": p.capacity, "available": p.available,
+    }  # fmt: skip
+
+
+async def _links(tx: AsyncConnection, hosts: list[str]) -> dict[str, dict[str, str | None]]:
+    links: dict[str, dict[str, str | None]] = {id_: {} for id_ in hosts}
+    for row in await tx.execute(select(host_pool).where(host_pool.c.host.in_(hosts))):
+        links[row.host][row.pool] = row.error
+    return links
+
+
+async def _known_pools(tx: AsyncConnection, ids: set[str]) -> dict[str, dict[str, Any]]:
+    rows = await tx.execute(select(pool).where(pool.c.id.in_(ids))) if ids else ()
+    return {row.id: dict(row._mapping) for row in rows}
+
+
+async def _linked(tx: AsyncConnection, ids: set[str]) -> set[str]:
+    if not ids:
+        return set()
+    query = select(host_pool.c.pool).distinct().where(host_pool.c.pool.in_(ids))
+    return set((await tx.execute(query)).scalars())
+
+
+async def _relink(tx: AsyncConnection, pools: Mapping[str, Mapping[str, str | None]]) -> None:
+    if not pools:
+        return
+    await tx.execute(delete(host_pool).where(host_pool.c.host.in_(pools.keys())))
+    rows = [
+        {"host": host_id, "pool": id_, "error": error}
+        for host_id, errors in pools.items()
+        for id_, error in errors.items()
+    ]
+    if rows:
+        await tx.execute(insert(host_pool), rows)
 
 
 async def usable_pools(tx: AsyncConnection, host_id: str) -> frozenset[str]:

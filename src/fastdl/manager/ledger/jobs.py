@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, case, delete, func, insert, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Row, bindparam, case, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
@@ -45,6 +44,8 @@ class State(StrEnum):
 
 HELD: Final = (State.GRANTED, State.RUNNING)
 """A host is to work on it: it stands in the host's document."""
+COMMANDS_MAX: Final = 256
+"""In one document; the rest follows as these end."""
 LIVE: Final = (State.QUEUED, State.RETRY_WAIT, State.GRANTED, State.RUNNING, State.CANCELLING)
 
 
@@ -71,16 +72,6 @@ async def submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> l
 
     Joining a job with a less urgent rank makes that job as urgent as the newcomer.
     """
-    for _ in range(3):
-        try:
-            async with tx.begin_nested():
-                return await _submit(tx, new, now=now)
-        except IntegrityError:
-            continue  # another manager submitted one of them at the same moment: join it
-    return await _submit(tx, new, now=now)
-
-
-async def _submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> list[str]:
     singles = [job.single for job in new if job.single]
     live: dict[str, tuple[str, int]] = {}
     for start in range(0, len(singles), 500):
@@ -108,8 +99,8 @@ async def _submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> 
             live[job.single] = (row["id"], job.rank)
     if rows:
         await tx.execute(insert(t), rows)
-        for host_id in {row["host"] for row in rows if row["host"]}:
-            await _bump(tx, [host_id])
+        if hosts := {row["host"] for row in rows if row["host"]}:
+            await _bump(tx, hosts)
     return ids
 
 
@@ -240,18 +231,26 @@ async def _bump(tx: AsyncConnection, hosts: Iterable[str]) -> None:
 
 async def document(tx: AsyncConnection, host_id: str) -> m.Document:
     """Return everything *host_id* should be doing now."""
-    rev = await tx.scalar(select(host.c.rev).where(host.c.id == host_id))
+    return (await documents(tx, [host_id]))[0]
+
+
+async def documents(tx: AsyncConnection, host_ids: Sequence[str]) -> list[m.Document]:
+    """Return, for each of *host_ids*, everything that it should be doing now."""
+    revs = {r.id: r.rev for r in await tx.execute(
+        select(host.c.id, host.c.rev).where(host.c.id.in_(host_ids))
+    )}  # fmt: skip
     rows = await tx.execute(
-        select(t.c.id, t.c.kind, t.c.fence, t.c.args)
-        .where(t.c.host == host_id, t.c.state.in_(HELD))
+        select(t.c.host, t.c.id, t.c.kind, t.c.fence, t.c.args)
+        .where(t.c.host.in_(host_ids), t.c.state.in_(HELD))
         .order_by(t.c.rank, t.c.created)
-        .limit(256)
     )
-    commands = tuple(
-        m.Command(job=id_, kind=kind, fence=fence, args=codec.args_from_json(kind, args))
-        for id_, kind, fence, args in rows
-    )
-    return m.Document(rev=rev or 0, commands=commands)
+    commands: dict[str, list[m.Command]] = {id_: [] for id_ in host_ids}
+    for host_id, id_, kind, fence, args in rows:
+        if len(commands[host_id]) < COMMANDS_MAX:
+            decoded = codec.args_from_json(kind, args)
+            command = m.Command(job=id_, kind=kind, fence=fence, args=decoded)
+            commands[host_id].append(command)
+    return [m.Document(rev=revs.get(id_, 0), commands=tuple(commands[id_])) for id_ in host_ids]
 
 
 async def started(tx: AsyncConnection, job: str, *, fence: int, host_id: str, now: float) -> bool:
@@ -309,6 +308,54 @@ async def finish(
         return None
     await _leave_host(tx, row, outcome=failure or state.value, now=now)
     return state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a host says that a job ended. *failure*: JSON, None = done."""
+
+    job: str
+    fence: int
+    host: str
+    failure: str | None = None
+
+
+async def finish_keystores(
+    tx: AsyncConnection, ends: Sequence[End], *, now: float
+) -> list[Row[Any] | None]:
+    """``finish`` for many keystore jobs, which hold no slots and have no attempts.
+
+    Returns one answer an end: the job's row as it was, None = stale, nothing done.
+    """
+    query = select(t).where(t.c.id.in_({end.job for end in ends})).order_by(t.c.id)
+    rows = {row.id: row for row in await tx.execute(query.with_for_update())}
+    taken: dict[str, End] = {}
+    answers: list[Row[Any] | None] = []
+    for end in ends:
+        row = rows.get(end.job)
+        live = row is not None and row.state in (*HELD, State.CANCELLING)
+        own = row is not None and (row.kind, row.fence, row.host) == (
+            m.Kind.CERTIFICATES, end.fence, end.host
+        )  # fmt: skip
+        answers.append(row if live and own and end.job not in taken else None)
+        if answers[-1] is not None:
+            taken[end.job] = end
+    if taken:
+        values = [_ended(rows[job], end, now=now) for job, end in sorted(taken.items())]
+        await tx.execute(update(t).where(t.c.id == bindparam("job_id")), values)
+        await _bump(tx, {end.host for end in taken.values()})
+    return answers
+
+
+def _ended(row: Row[Any], end: End, *, now: float) -> dict[str, Any]:
+    state = State.DONE if end.failure is None else State.FAILED
+    if state is State.FAILED and row.state == State.CANCELLING:
+        state = State.CANCELLED
+    percent = 100 if state is State.DONE else row.percent
+    return {
+        "job_id": row.id, "state": state, "waiting": False, "single": None, "percent": percent,
+        "failure": end.failure, "result": None, "updated": now, "ended": now,
+    }  # fmt: skip
 
 
 async def requeue(

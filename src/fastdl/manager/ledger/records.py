@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.jobs import LIVE
@@ -138,19 +137,26 @@ async def complete_api_job(
 
 
 async def finished_api_jobs(tx: AsyncConnection, part: str | None = None) -> list[Row[Any]]:
-    """Return pending API jobs none of whose parts is live (those with *part*, or all)."""
+    """Return pending API jobs none of whose parts is live (those with *part*, or all).
+
+    With *part* the API jobs are locked first: of two parts that end at the same moment, the
+    later one sees that the other has ended.
+    """
     live = (
         select(api_job_part.c.job)
         .join(job, job.c.id == api_job_part.c.job)
         .where(api_job_part.c.api_job == api_job.c.id, job.c.state.in_(LIVE))
         .exists()
     )
-    query = select(api_job).where(api_job.c.status == PENDING, ~live)
-    if part is not None:
-        query = query.where(
-            api_job.c.id.in_(select(api_job_part.c.api_job).where(api_job_part.c.job == part))
-        )
-    return list(await tx.execute(query))
+    pending = api_job.c.status == PENDING
+    if part is None:
+        return list(await tx.execute(select(api_job).where(pending, ~live)))
+    theirs = api_job.c.id.in_(select(api_job_part.c.api_job).where(api_job_part.c.job == part))
+    locked = select(api_job.c.id).where(pending, theirs).order_by(api_job.c.id).with_for_update()
+    ids = list((await tx.execute(locked)).scalars())
+    if not ids:
+        return []
+    return list(await tx.execute(select(api_job).where(api_job.c.id.in_(ids), ~live)))
 
 
 async def parts_of(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
@@ -167,16 +173,17 @@ async def parts_of(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
 async def take_lease(
     tx: AsyncConnection, name: str, owner: str, *, now: float, ttl: float
 ) -> int | None:
-    """Take or renew the lease *name*; return its fence, None while another owner holds it."""
+    """Take or renew the lease *name*; return its fence, None while another owner holds it.
+
+    Judged by the database's clock where it has one for all its clients (PostgreSQL), else by
+    *now*, a clock that does not jump (``Clock.steady``). An end further ahead than *ttl* was
+    written before that clock was set back: nobody can hold a lease for longer than its length.
+    """
+    if tx.dialect.name == "postgresql":
+        now = float(await tx.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
     row = (await tx.execute(select(lease).where(lease.c.name == name))).first()
     if row is None:
-        try:
-            async with tx.begin_nested():
-                await tx.execute(
-                    insert(lease).values(name=name, owner=owner, fence=1, until=now + ttl)
-                )
-        except IntegrityError:
-            return None
+        await tx.execute(insert(lease).values(name=name, owner=owner, fence=1, until=now + ttl))
         return 1
     fence: int = row.fence if row.owner == owner else row.fence + 1
     done = await tx.execute(
@@ -184,7 +191,7 @@ async def take_lease(
         .where(
             lease.c.name == name,
             lease.c.fence == row.fence,
-            (lease.c.owner == owner) | (lease.c.until < now),
+            (lease.c.owner == owner) | (lease.c.until < now) | (lease.c.until > now + ttl),
         )
         .values(owner=owner, fence=fence, until=now + ttl)
     )

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import insert, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import slot as t
@@ -38,17 +37,10 @@ async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
     wanted = sorted(set(slots))
     for start in range(0, len(wanted), PART):
         part = wanted[start : start + PART]
-        for _ in range(3):
-            known = await _lock(tx, part)
-            new = [{"kind": kind, "key": key} for kind, key in part if (kind, key) not in known]
-            if not new:
-                break
-            try:
-                async with tx.begin_nested():
-                    await tx.execute(insert(t), new)
-                break
-            except IntegrityError:
-                continue  # another manager made one of them at the same moment
+        known = await _lock(tx, part)
+        new = [{"kind": kind, "key": key} for kind, key in part if (kind, key) not in known]
+        if new:
+            await tx.execute(insert(t), new)
 
 
 async def _lock(tx: AsyncConnection, slots: Sequence[Slot]) -> set[Slot]:

@@ -21,8 +21,7 @@ async def create(tx: AsyncConnection, name: str, *, now: float) -> str:
     """Create an enabled zone; ApiConflictError where the name is taken."""
     id_ = new_id()
     try:
-        async with tx.begin_nested():
-            await tx.execute(insert(zone).values(id=id_, name=name, enabled=True, created=now))
+        await tx.execute(insert(zone).values(id=id_, name=name, enabled=True, created=now))
     except IntegrityError:
         raise ApiConflictError(f"A zone with the name {name} already exists") from None
     return id_
@@ -37,8 +36,7 @@ async def change(
     if not values:
         return
     try:
-        async with tx.begin_nested():
-            await tx.execute(update(zone).where(zone.c.id == id_).values(**values))
+        await tx.execute(update(zone).where(zone.c.id == id_).values(**values))
     except IntegrityError:
         raise ApiConflictError(f"A zone with the name {name} already exists") from None
 
