@@ -11,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
-from fastdl.manager.certsync import expiry_warning, plan
+from fastdl.manager.batch import Batch
+from fastdl.manager.certsync import Plan, expiry_warning, plan
 from fastdl.manager.ledger import certs, jobs, zones
 from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED, HostWant
-from fastdl.manager.ledger.jobs import NewJob, State
+from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.tables import host as host_table
+from fastdl.manager.ledger.tables import job as job_table
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.manager.services import Services
 from fastdl.wire import codec
@@ -31,7 +34,7 @@ from fastdl.wire import messages as m
 log = logging.getLogger(__name__)
 
 INTERVAL: Final = "direct.download.certificate.background.task.interval"
-BATCH: Final = 100
+BATCH: Final = 256
 """Hosts planned in one transaction."""
 INSTALL_MAX: Final = 64
 REMOVE_MAX: Final = 200
@@ -49,6 +52,7 @@ class CertificateSync:
         self._s = services
         self._marked: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self._ends = Batch(self._end_all)
 
     def mark(self, *hosts: str) -> None:
         """Plan these hosts soon."""
@@ -153,15 +157,20 @@ class CertificateSync:
         connected = [h for h in host_ids if h in self._s.fleet.hosts]
 
         async def work(tx: AsyncConnection) -> list[str]:
-            rows = list(await tx.execute(select(host_table).where(host_table.c.id.in_(connected))))
+            # A host whose keystore is being changed at this moment is planned when that is over:
+            # the keystore that it reported last is not the one that it will have.
+            busy = select(job_table.c.host).where(job_table.c.single.in_(map(_single, connected)))
+            idle = host_table.c.id.in_(connected) & host_table.c.id.not_in(busy)
+            rows = list(await tx.execute(select(host_table).where(idle)))
             if not rows:
                 return []
             wants = await certs.desired(tx, rows)
-            new = []
-            for row in rows:
-                job = await self._plan_host(tx, row, wants[row.id], now=now)
-                if job is not None:
-                    new.append(job)
+            plans = [_plan_host(row, wants[row.id], now=now) for row in rows]
+            await certs.link(tx, [pair for found in plans for pair in found.links])
+            settled = {found.host: found.settled for found in plans if found.settled}
+            if settled:
+                await certs.settle(tx, settled, now=now)
+            new = [found.job for found in plans if found.job is not None]
             await jobs.submit(tx, new, now=now)
             return [job.host for job in new if job.host]
 
@@ -171,90 +180,43 @@ class CertificateSync:
         self._s.notices.tell("certs")
         return len(pushed)
 
-    async def _plan_host(
-        self, tx: AsyncConnection, row: Row[Any], wants: Mapping[str, HostWant], *, now: float
-    ) -> NewJob | None:
-        desired = {id_: want.desired() for id_, want in wants.items()}
-        todo = plan(desired.values(), hosts_table.keystore_of(row), now=now)
-        present = {id_: d.present for id_, d in desired.items()}
-        settled = {
-            id_: (wants[id_].rev, UPLOADED if present[id_] else REVOKED, "")
-            for id_ in todo.settled
-            # What was never wanted here and is not here leaves no trace.
-            if not wants[id_].settled and (present[id_] or wants[id_].link is not None)
-        }
-        new = [id_ for id_ in (*settled, *todo.install) if wants[id_].link is None]
-        await certs.link(tx, row.id, new)
-        if settled:
-            await certs.settle(tx, row.id, settled, now=now)
-        if todo.empty:
-            return None
-        install, remove = todo.install[:INSTALL_MAX], todo.remove[:REMOVE_MAX]
-        return NewJob(
-            kind=m.Kind.CERTIFICATES,
-            zone=row.zone,
-            host=row.id,
-            single=f"keystore:{row.id}",
-            rank=0,
-            args=m.CertificatesArgs(
-                install=tuple(
-                    m.WantedCertificate(
-                        alias=wants[id_].cert.alias,
-                        sha256=wants[id_].cert.sha256,
-                        pem=wants[id_].cert.pem,
-                    )
-                    for id_ in install
-                ),
-                remove=tuple(wants[id_].cert.alias for id_ in remove),
-            ),
-            context={
-                id_: [
-                    wants[id_].rev,
-                    wants[id_].cert.alias,
-                    wants[id_].cert.sha256 if present[id_] else None,
-                ]
-                for id_ in (*install, *remove)
-            },
-        )
-
     async def ended(self, host: str, result: m.JobResult) -> bool:
         """Take in the outcome of a keystore job; False = stale."""
-        now = self._s.clock.time()
-        done = result.done if isinstance(result.done, m.CertificatesDone) else None
-        name = self._s.fleet.hosts[host].name if host in self._s.fleet.hosts else host
-
-        async def work(tx: AsyncConnection) -> dict[str, str] | None:
-            row = await jobs.get(tx, result.job)
-            if row is None or row.kind != m.Kind.CERTIFICATES:
-                return None
-            ended = await jobs.finish(
-                tx,
-                result.job,
-                fence=result.fence,
-                host_id=host,
-                state=State.DONE if done else State.FAILED,
-                failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
-                now=now,
-                row=row,
-            )
-            if ended is None:
-                return None
-            outcomes = _outcomes(loads(row.context), done, result.failure, name)
-            await certs.settle(tx, host, outcomes, now=now)
-            if done:
-                await hosts_table.store_keystore(tx, host, done.certificates)
-            return {
-                id_: detail for id_, (_, status, detail) in outcomes.items() if status == FAILED
-            }
-
-        failed = await self._s.ledger.write(work)
+        failed = await self._ends((host, result))
         if failed is None:
             return False
-        for detail in failed.values():
+        for detail in failed:
             log.warning("certificate push failed", extra={"host": host, "detail": detail})
         self._s.notices.tell("certs")
         self.mark(host)
         return True
+
+    async def _end_all(self, ends: list[tuple[str, m.JobResult]]) -> list[list[str] | None]:
+        """Store outcomes; return, for each, the details of what failed, or None = stale."""
+        now = self._s.clock.time()
+        connected = self._s.fleet.hosts
+
+        async def work(tx: AsyncConnection) -> list[list[str] | None]:
+            rows = await jobs.finish_keystores(tx, [_end(*end) for end in ends], now=now)
+            outcomes: dict[str, certs.Outcomes] = {}
+            keystores: dict[str, Sequence[m.CertificateInfo]] = {}
+            answers: list[list[str] | None] = []
+            for (host, result), row in zip(ends, rows, strict=True):
+                if row is None:
+                    answers.append(None)
+                    continue
+                name = connected[host].name if host in connected else host
+                done = result.done if isinstance(result.done, m.CertificatesDone) else None
+                outcomes[host] = _outcomes(loads(row.context), done, result.failure, name)
+                if done:
+                    keystores[host] = done.certificates
+                found = outcomes[host].values()
+                answers.append([detail for _, status, detail in found if status == FAILED])
+            await certs.settle(tx, outcomes, now=now)
+            await hosts_table.store_keystores(tx, keystores)
+            return answers
+
+        return await self._s.ledger.write(work)
 
     # --- waiting for outcomes ------------------------------------------------------------
 
@@ -277,6 +239,66 @@ class CertificateSync:
             await self._s.notices.until("certs", check, timeout_s=timeout_s)
         late = f"the host did not answer within {timeout_s:g} s; it is tried again until it does"
         return {host: found.get(host, (FAILED, late)) for host in revs}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HostPlan:
+    """What is to be noted and done for one host."""
+
+    host: str
+    links: list[tuple[str, str]]
+    settled: certs.Outcomes
+    job: NewJob | None
+
+
+def _plan_host(row: Row[Any], wants: Mapping[str, HostWant], *, now: float) -> _HostPlan:
+    desired = {id_: want.desired() for id_, want in wants.items()}
+    todo = plan(desired.values(), hosts_table.keystore_of(row), now=now)
+    present = {id_: d.present for id_, d in desired.items()}
+    settled = {
+        id_: (wants[id_].rev, UPLOADED if present[id_] else REVOKED, "")
+        for id_ in todo.settled
+        # What was never wanted here and is not here leaves no trace.
+        if not wants[id_].settled and (present[id_] or wants[id_].link is not None)
+    }
+    new = [(row.id, id_) for id_ in (*settled, *todo.install) if wants[id_].link is None]
+    job = None if todo.empty else _keystore_job(row, wants, present, todo)
+    return _HostPlan(host=row.id, links=new, settled=settled, job=job)
+
+
+def _single(host: str) -> str:
+    """What a host's live keystore job is known by: there is one at most."""
+    return f"keystore:{host}"
+
+
+def _keystore_job(
+    row: Row[Any], wants: Mapping[str, HostWant], present: Mapping[str, bool], todo: Plan
+) -> NewJob:
+    install, remove = todo.install[:INSTALL_MAX], todo.remove[:REMOVE_MAX]
+    named = {id_: wants[id_].cert for id_ in (*install, *remove)}
+    return NewJob(
+        kind=m.Kind.CERTIFICATES,
+        zone=row.zone,
+        host=row.id,
+        single=_single(row.id),
+        rank=0,
+        args=m.CertificatesArgs(
+            install=tuple(
+                m.WantedCertificate(alias=c.alias, sha256=c.sha256, pem=c.pem)
+                for c in map(named.__getitem__, install)
+            ),
+            remove=tuple(named[id_].alias for id_ in remove),
+        ),
+        context={
+            id_: [wants[id_].rev, cert.alias, cert.sha256 if present[id_] else None]
+            for id_, cert in named.items()
+        },
+    )
+
+
+def _end(host: str, result: m.JobResult) -> jobs.End:
+    failure = dumps(codec.to_plain(result.failure)) if result.failure else None
+    return jobs.End(job=result.job, fence=result.fence, host=host, failure=failure)
 
 
 def _outcomes(

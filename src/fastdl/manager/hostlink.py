@@ -15,6 +15,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentRefusedError, FastdlError, UsageError
+from fastdl.manager.batch import Batch
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import Authority, csr_key
@@ -58,6 +59,7 @@ class HostLink:
         self._dispatcher = dispatcher
         self._sync = sync
         self._presence: dict[str, _Presence] = {}
+        self._arrivals = Batch(self._arrive)
 
     # --- identity ------------------------------------------------------------------------
 
@@ -99,21 +101,16 @@ class HostLink:
         now = self._s.clock.time()
         skew = hello.clock - now if hello.clock else 0.0
 
-        async def work(tx: AsyncConnection) -> tuple[Row[Any], Row[Any], frozenset[str]]:
-            row = await hosts.get(tx, host)
-            if row is None or key_hash not in {row.key_hash, row.old_key_hash}:
-                raise AgentRefusedError("this host is not enrolled here: enrol it again")
-            zone = await zones.get(tx, row.zone)
-            assert zone is not None
-            await hosts.store_hello(tx, hello, row=row, skew=skew, now=now)
-            await hosts.set_state(tx, host, hosts.UP, now=now, gateway=self._s.name)
-            return row, zone, await hosts.usable_pools(tx, host)
-
-        row, zone, pools = await self._s.ledger.write(work)
+        admitted = await self._arrivals(
+            hosts.Arrival(host=host, key_hash=key_hash, hello=hello, skew=skew)
+        )
+        if admitted is None:
+            raise AgentRefusedError("this host is not enrolled here: enrol it again")
+        row = admitted.row
         self._presence[host] = _Presence(last_beat=now, connected=True)
         self._s.fleet.hosts[host] = ConnectedHost(
             id=host, zone=row.zone, name=hello.name or row.name, kinds=frozenset(hello.kinds),
-            pools=pools, most=hello.max_downloads,
+            pools=admitted.pools, most=hello.max_downloads,
         )  # fmt: skip
         log.info("host is up", extra={"host": host, "host_name": hello.name, "wire": version})
         if abs(skew) > SKEW_WARN_S:
@@ -125,9 +122,15 @@ class HostLink:
             )  # fmt: skip
         self._changed(host, hosts.UP)
         return m.Welcome(
-            wire=version, host_id=host, zone_id=row.zone, zone_name=zone.name, clock=now,
+            wire=version, host_id=host, zone_id=row.zone, zone_name=row.zone_name, clock=now,
             beat_s=BEAT_S,
         )  # fmt: skip
+
+    async def _arrive(self, arrivals: list[hosts.Arrival]) -> list[hosts.Admitted | None]:
+        now = self._s.clock.time()
+        return await self._s.ledger.write(
+            lambda tx: hosts.arrive(tx, arrivals, gateway=self._s.name, now=now)
+        )
 
     def _changed(self, host: str, state: str) -> None:
         self._s.notices.publish("host", host=host, state=state)
@@ -186,8 +189,7 @@ class HostLink:
             row = await hosts.get(tx, host)
             if row is None:
                 raise AgentRefusedError("this host is not enrolled here: enrol it again")
-            await hosts.store_inventory(tx, row, inventory, now=now)
-            return await hosts.usable_pools(tx, host)
+            return await hosts.store_inventory(tx, row, inventory, now=now)
 
         pools = await self._s.ledger.write(work)
         if host in self._s.fleet.hosts:

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.manager.batch import Batch
 from fastdl.manager.fabric.ca import identity_of
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger
@@ -65,6 +66,7 @@ class LocalFabric:
         self._progress = progress
         self._desk: Desk | None = None
         self._connections: dict[str, _Connection] = {}
+        self._documents = Batch(self._read_documents)
         self._runner: web.AppRunner | None = None
         self.address: tuple[str, int] = ("", 0)
 
@@ -255,9 +257,12 @@ class LocalFabric:
             await connection.socket.send_str(codec.encode(message))
 
     async def _document(self, host: str) -> m.Document:
-        async with self._ledger.read() as tx:
-            document = await jobs.document(tx, host)
+        document = await self._documents(host)
         for command in document.commands:
             if command.kind == m.Kind.DOWNLOAD:
                 self._progress.given(command.job, host)
         return document
+
+    async def _read_documents(self, hosts: list[str]) -> list[m.Document]:
+        async with self._ledger.read() as tx:
+            return await jobs.documents(tx, hosts)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Doing what many callers ask for in one go: those who come during a round share the next.
+
+A thousand hosts that connect at once then cost a few dozen transactions and queries, and one
+host alone waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MOST: Final = 128
+"""Items in a round: bounds how long one holds a transaction and everybody behind it waits."""
+
+
+class Batch(Generic[T, R]):
+    """``await batch(item)`` returns what *work* gave for that item.
+
+    *work* takes a list and returns the results in its order. Where it raises for several, none
+    of them happened (it is one transaction), and each is tried alone: one item that cannot
+    be done does not take its neighbours along.
+    """
+
+    def __init__(self, work: Callable[[list[T]], Awaitable[Sequence[R]]]) -> None:
+        self._work = work
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: T) -> R:
+        """Return the result for *item*; a caller that is cancelled only stops waiting."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._run(), name="batch")
+        return await asyncio.shield(future)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            group = [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))]
+            try:
+                outcomes = await self._outcomes([item for item, _ in group])
+            except BaseException:
+                for _, future in group:
+                    future.cancel()
+                raise
+            for (_, future), outcome in zip(group, outcomes, strict=True):
+                if isinstance(outcome, BaseException):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    async def _outcomes(self, items: list[T]) -> list[R | Exception]:
+        try:
+            return list(await self._work(items))
+        except Exception as exc:  # noqa: BLE001 - whoever asked hears of it
+            if len(items) == 1:
+                return [exc]
+        return [outcome for item in items for outcome in await self._outcomes([item])]
