@@ -21,22 +21,20 @@ import resource
 import statistics
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import insert
 
+from benchmarks.manager.fleet import fleet
+from benchmarks.manager.process import ManagerProcess
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fleet import ConnectedHost
 from fastdl.manager.ledger import jobs, tables, templates, zones
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
-from fastdl.wire import messages as m
-from tests.env.fake_agent import FakeAgent, make_csr
-from tests.env.manager import Zone, certificate, zone
+from tests.env.manager import certificate, zone
 from tests.simulation.test_fleet import seeds
 
 NOW = 1.0
@@ -188,80 +186,103 @@ async def list_templates(args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def certificate_push(args: argparse.Namespace) -> dict[str, Any]:
-    """One certificate to many hosts over real mutual TLS, hosts in this process."""
-    async with _zone() as made:
-        hosts = await _connect(made, args.hosts)
-        started = time.perf_counter()
-        answer = await made.api(
+    """One certificate to many connected hosts over mutual TLS, every outcome durable."""
+    return await asyncio.to_thread(_certificate_push, args)
+
+
+def _certificate_push(args: argparse.Namespace) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fleet(Path(folder), args.hosts, processes=args.processes, database=args.database)
+        as (served, played, zone_id),
+    ):  # fmt: skip
+        played.ask("connect")
+        before, began = served.cpu_s(), time.time()
+        answer = served.api(
             "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="m1",
-            hypervisor="KVM", zoneid=made.id,
+            hypervisor="KVM", zoneid=zone_id,
         )  # fmt: skip
-        answered = time.perf_counter() - started
-        made_for = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
-        states = [host["status"] for host in made_for]
-        while not all("m1" in host.keystore for host in hosts):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        converged = time.perf_counter() - started
+        answered = time.time() - began
+        outcomes = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
+        states = [host["status"] for host in outcomes]
+
+        def everywhere() -> list[dict[str, Any]] | None:
+            status = played.ask("status")
+            held = sum(one["held"].get("m1", 0) for one in status)
+            return status if held == args.hosts else None
+
+        status = served.until("the certificate's arrival everywhere", everywhere)
+        cpu_s = served.cpu_s() - before
     return {
         "hosts": args.hosts,
         "answer_s": round(answered, 2),
         "uploaded_in_answer": states.count("UPLOADED"),
-        "converged_s": round(converged, 2),
+        "reached_all_s": round(max(one["last_import"] for one in status) - began, 2),
+        "manager_cpu_ms_per_host": round(cpu_s / args.hosts * 1000, 2),
     }
 
 
 async def agents(args: argparse.Namespace) -> dict[str, Any]:
-    """Many hosts connected at once; both ends of every connection are in this process."""
-    async with _zone() as made:
-        before = rss_mib()
-        started = time.perf_counter()
-        await _connect(made, args.count)
-        seconds = time.perf_counter() - started
-        answer = await made.api("listHosts", state="Up", pagesize=1)
-        return {
-            "agents": made.manager.fabric.connected,
-            "up": answer["count"],
-            "connect_s": round(seconds, 1),
-            "kib_per_connection_both_ends": round((rss_mib() - before) * 1024 / args.count),
-        }
+    """Many hosts connected to one manager process, beating, for a while."""
+    return await asyncio.to_thread(_agents, args)
+
+
+def _agents(args: argparse.Namespace) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fleet(Path(folder), args.count, processes=args.processes, database=args.database)
+        as (served, played, _),
+    ):  # fmt: skip
+        rss, cpu = served.rss_bytes(), served.cpu_s()
+        done = played.ask("connect")
+        seconds = max(one["ended"] for one in done) - min(one["started"] for one in done)
+        at_last = _up(served)
+        settled = _settled(served)
+        connect_cpu = served.cpu_s() - cpu
+        grown = served.rss_bytes() - rss
+        cpu, began = served.cpu_s(), time.monotonic()
+        least = at_last
+        while time.monotonic() - began < args.seconds:
+            time.sleep(2)
+            least = min(least, _up(served))
+        idle = (served.cpu_s() - cpu) / (time.monotonic() - began)
+        connected = sum(one["connected"] for one in played.ask("status"))
+    return {
+        "agents": args.count,
+        "processes_of_hosts": args.processes,
+        "connect_s": round(seconds, 2),
+        "settled_s": round(settled, 2),
+        "up_when_connected": at_last,
+        "least_up_meanwhile": least,
+        "connected_at_the_end": connected,
+        "watched_s": args.seconds,
+        "manager_cpu_ms_per_connection": round(connect_cpu / args.count * 1000, 2),
+        "hosts_cpu_ms_per_connection": round(
+            sum(one["cpu_s"] for one in done) / args.count * 1000, 2
+        ),
+        "kib_per_connection": round(grown / args.count / 1024, 1),
+        "idle_cpu_percent": round(idle * 100, 1),
+    }
+
+
+def _up(served: ManagerProcess) -> int:
+    count: int = served.api("listHosts", state="Up", pagesize=1).get("count", 0)
+    return count
+
+
+def _settled(served: ManagerProcess) -> float:
+    """Wait until the work that followed the connections is over; return how long that took."""
+    began = time.monotonic()
+    while time.monotonic() - began < 60:
+        cpu = served.cpu_s()
+        time.sleep(0.5)
+        if served.cpu_s() - cpu < 0.2:
+            break
+    return time.monotonic() - began - 0.5
 
 
 def _zone() -> Any:
     return zone(Path(tempfile.mkdtemp()) / "m")
-
-
-async def _connect(made: Zone, count: int) -> list[FakeAgent]:
-    """Connect *count* hosts, 32 handshakes at a time. They share a key and skip enrolment,
-    which happens once in a host's life and is not what is measured."""
-    core, key = made.manager.core, ec.generate_private_key(ec.SECP256R1())
-    csr = make_csr(key)
-    _, key_hash = core.authority.sign_host(csr, "x")
-    ids = [str(uuid.uuid4()) for _ in range(count)]
-    rows = [
-        {"id": id_, "zone": made.id, "cluster": "c", "name": f"kvm{n}", "state": "Connecting",
-         "key_hash": key_hash, "changed": 0.0, "created": 0.0}
-        for n, id_ in enumerate(ids)
-    ]  # fmt: skip
-
-    async def insert_hosts(tx: Any) -> None:
-        await tx.execute(insert(tables.host), rows)
-
-    await core.services.ledger.write(insert_hosts)
-    gate = asyncio.Semaphore(32)
-
-    async def one(number: int, id_: str) -> FakeAgent:
-        async with gate:
-            agent = FakeAgent(address=made.manager.fabric.address, name=f"kvm{number}")
-            pem, _ = core.authority.sign_host(csr, id_)
-            reply = m.EnrolReply(
-                host_id=id_, zone_id=made.id, certificate=pem, ca=core.authority.pem
-            )
-            agent.adopt(reply, key)
-            await agent.connect()
-            made.agents.append(agent)
-            return agent
-
-    return await asyncio.gather(*(one(n, id_) for n, id_ in enumerate(ids)))
 
 
 SCENARIOS = {
@@ -280,6 +301,8 @@ def main() -> None:
     parser.add_argument("--database", help="postgresql://…; default: SQLite, FULL, on disk")
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=2, help="that play the hosts")
+    parser.add_argument("--seconds", type=int, default=45, help="to watch connected hosts for")
     parser.add_argument("--count", type=int, default=3000)
     args = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

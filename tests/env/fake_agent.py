@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import ssl
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +48,8 @@ class FakeAgent:
     kinds: tuple[str, ...] = ALL_KINDS
     work: dict[str, Work] = field(default_factory=dict)
     max_downloads: int = 64
+    beats: bool = False
+    """Beat as a real agent does; without it a test decides when the host is silent."""
     host_id: str = ""
     clock: float = 0.0
     log: list[tuple[str, str]] = field(default_factory=list)
@@ -53,6 +57,7 @@ class FakeAgent:
     refusals: list[m.Refused] = field(default_factory=list)
     _identity: Path | None = None
     _ca: str = ""
+    _tls: ssl.SSLContext | None = None
     _session: aiohttp.ClientSession | None = None
     _socket: aiohttp.ClientWebSocketResponse | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -105,17 +110,28 @@ class FakeAgent:
             context.load_cert_chain(identity)
         return context
 
+    def prepare(self) -> None:
+        """Read the identity, so that ``connect`` need not."""
+        if self._tls is None:
+            self._tls = self._context(self._identity)
+
     # --- connection ----------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the manager let the host in and the connection stands."""
+        socket = self._socket
+        return self.up.is_set() and not self.refusals and socket is not None and not socket.closed
 
     async def connect(self, *, certificate: bool = True, **hello: object) -> None:
         """Connect and say hello; returns when the manager welcomed or refused."""
-        if not hasattr(self, "_tls"):
-            self._tls = self._context(self._identity)
+        self.prepare()
         context = self._tls if certificate else self._context(None)
         self._session = aiohttp.ClientSession()
         self._socket = await self._session.ws_connect(
             "https://{}:{}/agent".format(*self.address), ssl=context,
             server_hostname=m.MANAGER_NAME, max_msg_size=m.TO_AGENT_MAX,
+            heartbeat=20.0 if self.beats else None,
         )  # fmt: skip
         values: dict[str, object] = {
             "host_id": self.host_id, "name": self.name, "wire_oldest": OLDEST,
@@ -176,6 +192,8 @@ class FakeAgent:
             message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
             match message:
                 case m.Welcome():
+                    if self.beats:
+                        self._tasks.add(asyncio.create_task(self._beat(message.beat_s)))
                     for result in list(self._results.values()):
                         await self.say(result)
                     self.up.set()
@@ -193,6 +211,11 @@ class FakeAgent:
                 case _:
                     pass
         self.up.set()
+
+    async def _beat(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))
+            await self.say(m.Beat(clock=time.time(), active=len(self._running)))
 
     def _follow(self, document: m.Document) -> None:
         wanted = {command.job: command for command in document.commands}
