@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar
@@ -17,6 +18,8 @@ T = TypeVar("T")
 WATCHERS_MAX: Final = 200
 QUEUE_MAX: Final = 256
 SPACING_S: Final = 0.02
+CHECK_SHARE: Final = 4.0
+"""Between two checks passes so many times what one takes: looking never delays the work."""
 
 
 class Notices:
@@ -41,12 +44,14 @@ class Notices:
             async with asyncio.timeout(timeout_s):
                 while True:
                     event.clear()
+                    began = time.monotonic()
                     if (answer := await check()) is not None:
                         return answer
+                    spacing = max(SPACING_S, CHECK_SHARE * (time.monotonic() - began))
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(event.wait(), 1.0)
                     # A thousand wake-ups in a row cost a few checks, not a thousand.
-                    await asyncio.sleep(SPACING_S)
+                    await asyncio.sleep(spacing)
         except TimeoutError:
             return await check()
         finally:
