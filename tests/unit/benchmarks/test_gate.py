@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gate import check, instructions, transfer
+from benchmarks.gate import check, instructions, transfer, validity
 from benchmarks.machine import CHECKOUT
 
 _BASE = {"instructions.http_head": 1000.0, "http.requests": 8.0, "http.cached_per_byte": 0.0}
@@ -40,16 +40,62 @@ def test_a_metric_that_is_no_longer_counted_is_a_regression() -> None:
     assert _regressed(now, ["instructions"]) == []
 
 
+_KEYS = {"everywhere": "everywhere", "compiler": "cc 12", "tls": "openssl 3", "python": "3.11"}
+_STORED = {
+    "everywhere": {"everywhere": {"http.requests": 41.0}},
+    "compiler": {"cc 12": {"instructions.plan": 190.0}, "cc 9": {"instructions.plan": 250.0}},
+}
+
+
+def test_a_count_is_compared_with_those_of_the_same_compiler_only() -> None:
+    """Another compiler's instructions say nothing; requests are the program's own everywhere."""
+    assert validity.select(_STORED, _KEYS) == {"http.requests": 41.0, "instructions.plan": 190.0}
+    elsewhere = {**_KEYS, "compiler": "cc 14"}
+    assert validity.select(_STORED, elsewhere) == {"http.requests": 41.0}
+
+
+def test_what_cannot_be_compared_here_is_said() -> None:
+    """A count that is silently left out looks like one that passed."""
+    now = {"http.requests": 41.0, "instructions.plan": 999.0}
+    left_out = validity.left_out(_STORED, {**_KEYS, "compiler": "cc 14"}, now)
+    assert list(left_out.values()) == [["instructions.plan"]]
+    assert "cc 14" in next(iter(left_out))
+    assert validity.left_out(_STORED, _KEYS, now) == {}
+
+
+def test_a_new_baseline_leaves_those_of_other_machines() -> None:
+    """Whoever updates it on one compiler must not take it from the others."""
+    merged = validity.merged(_STORED, _KEYS, {"http.requests": 40.0, "instructions.plan": 180.0})
+    assert merged["everywhere"]["everywhere"] == {"http.requests": 40.0}
+    assert merged["compiler"]["cc 12"] == {"instructions.plan": 180.0}
+    assert merged["compiler"]["cc 9"] == {"instructions.plan": 250.0}
+
+
+def test_the_lower_of_two_counts_stands() -> None:
+    """Other work on the machine only adds; a metric missing once is missing."""
+    assert check.lower({"a": 2.0, "b": 1.0, "c": 1.0}, {"a": 1.0, "b": 3.0}) == {"a": 1.0, "b": 1.0}
+
+
+def test_this_machine_has_a_key_for_every_kind(tmp_path: Path) -> None:
+    """A metric that depends on something nobody determines could never be compared."""
+    kinds = {validity.depends_on(f"instructions.{name}") for name in instructions.DRIVERS}
+    kinds |= {kind for _, kind in validity._DEPENDS}
+    assert kinds <= validity.here(tmp_path).keys()
+
+
 def test_every_stored_metric_has_a_limit() -> None:
     """A metric without a limit would stop the gate instead of being judged."""
-    for name in (*(f"instructions.{d}" for d in instructions.DRIVERS), "start.modules"):
+    for name in (
+        *(f"instructions.{d}" for d in instructions.DRIVERS),
+        "start.modules",
+        "http.peak_mib",
+    ):
         assert check.limit_of(name)
     empty = transfer.Counted(
         size=2,
         calls={"allocations": 0, "copied_bytes": 0},
         sent_bytes=0,
         cached_bytes=0,
-        peak_bytes=0,
         io={"write_bytes": 0, "read_bytes": 0},
         syscalls=transfer._strace_counts(""),
     )
@@ -102,7 +148,7 @@ def test_a_slower_parser_fails_the_instruction_gate(tmp_path: Path) -> None:
     source.write_text(text[:at] + slow + text[at:])
     folder = tmp_path / "build"
     folder.mkdir()
-    before = instructions.count(CHECKOUT, folder)
+    before = instructions.count(None, folder)
     after_folder = tmp_path / "build-slow"
     after_folder.mkdir()
     after = instructions.count(tree, after_folder)
