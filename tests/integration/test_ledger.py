@@ -471,7 +471,10 @@ class LedgerMachine(RuleBasedStateMachine):
         """A retryable failure, or a lost host."""
         row = self.pick(i, HELD)
         if row is not None:
-            self.run(self.ledger.write(lambda tx: jobs.requeue(tx, row, now=self.now, delay=delay)))
+            due = self.now + delay if delay else 0.0
+            self.run(
+                self.ledger.write(lambda tx: jobs.requeue(tx, row, now=self.now, not_before=due))
+            )
 
     @rule(i=st.integers(0, 50))
     def cancel(self, i: int) -> None:

@@ -68,8 +68,14 @@ class VirtualClock:
         self._now = START
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self.ahead = 0.0
+        """How far somebody set the wall clock ahead."""
 
     def time(self) -> float:
+        """The virtual time, as a wall clock shows it."""
+        return self._now + self.ahead
+
+    def steady(self) -> float:
         """The virtual time."""
         return self._now
 

@@ -27,7 +27,7 @@ from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.tables import host as host_table
 from fastdl.manager.ledger.tables import job as job_table
 from fastdl.manager.ledger.text import dumps, loads
-from fastdl.manager.services import Services
+from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -79,7 +79,7 @@ class CertificateSync:
         """Mark hosts whose failed push is due again, until cancelled."""
         while True:
             await self._s.clock.sleep(RETRY_ROUND_S)
-            now = self._s.clock.time()
+            now = self._s.clock.steady()
             try:
                 async with self._s.ledger.read() as tx:
                     due = await certs.due_hosts(tx, now=now)
@@ -90,10 +90,10 @@ class CertificateSync:
 
     async def run_background(self) -> None:
         """CloudStack's background task: every interval, all connected hosts of enabled zones."""
-        since, first = self._s.clock.time(), True
+        since, first = self._s.clock.steady(), True
         while True:
             hours = self._s.settings.number(INTERVAL)
-            now = self._s.clock.time()
+            now = self._s.clock.steady()
             if hours <= 0:
                 since = now
             # The first round comes after an hour at the latest, as in CloudStack.
@@ -136,24 +136,29 @@ class CertificateSync:
             days = expiry_warning(row.not_after, now=now, warned=row.warned)
             if days is None:
                 continue
-            await self._note_warning(row.id, days)
             text = "has expired" if days == 0 else f"expires in less than {days} day(s)"
-            await self._s.event(
-                "CERTIFICATE.EXPIRY",
-                f"the direct download certificate {row.alias} {text}: upload its successor with "
-                f"updateTemplateDirectDownloadCertificate",
+            event = Event(
+                type="CERTIFICATE.EXPIRY",
+                description=f"the direct download certificate {row.alias} {text}: upload its "
+                f"successor with updateTemplateDirectDownloadCertificate",
                 level="WARN" if days else "ERROR",
                 resource=row.id,
             )
+            await self._warn(row.id, days, event)
 
-    async def _note_warning(self, cert: str, days: int) -> None:
-        await self._s.ledger.write(lambda tx: certs.note_warning(tx, cert, days))
+    async def _warn(self, cert: str, days: int, event: Event) -> None:
+        async def work(tx: AsyncConnection) -> None:
+            await certs.note_warning(tx, cert, days)
+            await self._s.store(tx, event)
+
+        await self._s.ledger.write(work)
+        self._s.tell(event)
 
     # --- plan and push -------------------------------------------------------------------
 
     async def converge(self, host_ids: Sequence[str]) -> int:
         """Plan these hosts; return how many got a keystore job."""
-        now = self._s.clock.time()
+        now, steady = self._s.clock.time(), self._s.clock.steady()
         connected = [h for h in host_ids if h in self._s.fleet.hosts]
 
         async def work(tx: AsyncConnection) -> list[str]:
@@ -165,11 +170,11 @@ class CertificateSync:
             if not rows:
                 return []
             wants = await certs.desired(tx, rows)
-            plans = [_plan_host(row, wants[row.id], now=now) for row in rows]
+            plans = [_plan_host(row, wants[row.id], now=steady) for row in rows]
             await certs.link(tx, [pair for found in plans for pair in found.links])
             settled = {found.host: found.settled for found in plans if found.settled}
             if settled:
-                await certs.settle(tx, settled, now=now)
+                await certs.settle(tx, settled, now=steady)
             new = [found.job for found in plans if found.job is not None]
             await jobs.submit(tx, new, now=now)
             return [job.host for job in new if job.host]
@@ -212,7 +217,7 @@ class CertificateSync:
                     keystores[host] = done.certificates
                 found = outcomes[host].values()
                 answers.append([detail for _, status, detail in found if status == FAILED])
-            await certs.settle(tx, outcomes, now=now)
+            await certs.settle(tx, outcomes, now=self._s.clock.steady())
             await hosts_table.store_keystores(tx, keystores)
             return answers
 

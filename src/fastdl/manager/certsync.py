@@ -77,7 +77,7 @@ def plan(desired: Iterable[Desired], held: Mapping[str, str] | None, *, now: flo
         have = None if held is None else held.get(alias)
         if held is not None and have == (want.sha256 if want.present else None):
             settled.append(want.cert)
-        elif want.retry_at > now:
+        elif now < want.retry_at <= now + RETRY_MAX_S:  # beyond: from before a clock was set back
             later.append(want.retry_at)
         else:
             (install if want.present else remove).append(want.cert)

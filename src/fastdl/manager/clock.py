@@ -12,7 +12,11 @@ class Clock(Protocol):
     """Time and waiting; everything in the manager that depends on time takes one."""
 
     def time(self) -> float:
-        """Seconds since 1970, UTC."""
+        """Seconds since 1970, UTC: for people and for certificates. It may jump."""
+
+    def steady(self) -> float:
+        """Seconds that never jump: for every duration (leases, silence, delays). It starts as
+        ``time`` does, so that what was stored before a restart still means something."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after *seconds*."""
@@ -20,6 +24,12 @@ class Clock(Protocol):
 
 class SystemClock:
     """The machine's own clock."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def steady(self) -> float:
+        return self._offset + time.monotonic()
 
     def time(self) -> float:
         return time.time()

@@ -25,7 +25,7 @@ from fastdl.manager.ledger import jobs, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.manager.scheduler import Grant
-from fastdl.manager.services import Services
+from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -53,6 +53,7 @@ class Dispatcher:
         self._s = services
         self._wake = asyncio.Event()
         self._after: tuple[int, float, str] | None = None
+        self._unanswered: dict[tuple[str, str], float] = {}
 
     def wake(self) -> None:
         """Something changed: look at the queue soon."""
@@ -82,7 +83,7 @@ class Dispatcher:
         await self._s.clock.sleep(SPACING_S)
 
     async def _leads(self) -> bool:
-        now = self._s.clock.time()
+        now = self._s.clock.steady()
         fence = await self._s.ledger.write(
             lambda tx: records.take_lease(tx, "dispatch", self._s.name, now=now, ttl=LEASE_S)
         )
@@ -106,7 +107,7 @@ class Dispatcher:
         views = self._s.fleet.views()
         if not views:
             return []
-        now = self._s.clock.time()
+        now = self._s.clock.steady()
         async with self._s.ledger.read() as tx:
             in_use, caps = await slots.usage(tx)
             limits = self._s.limits(caps)
@@ -119,6 +120,7 @@ class Dispatcher:
             lanes = await jobs.waiting_lanes(tx)
             if lanes <= set(urgent_full):
                 return []  # also when nothing waits
+            views = self._s.fleet.views()
             # With every origin busy, a hundred thousand bulk jobs need not be looked at.
             urgent_only = lanes <= set(bulk_full)
             # The head of the queue in every round, so that an urgent job is seen at once;
@@ -173,31 +175,38 @@ class Dispatcher:
         now = self._s.clock.time()
         able = set(self._s.fleet.hosts)
 
-        async def work(tx: AsyncConnection) -> tuple[str, Row[Any]] | None:
+        async def work(tx: AsyncConnection) -> tuple[str, Row[Any], list[Event]] | None:
             row = await jobs.get(tx, result.job)
             if row is None or row.fence != result.fence or row.host != host:
                 return None
             if row.kind != result.kind:
                 return None
             if result.done is not None:
-                return await self._done(tx, row, result.done, now=now)
-            assert result.failure is not None
-            return await self._failed(tx, row, result.failure, able=able, now=now)
+                state = await self._done(tx, row, result.done, now=now)
+            else:
+                assert result.failure is not None
+                state = await self._failed(tx, row, result.failure, able=able, now=now)
+            if state is None:
+                return None
+            events = await self._events(tx, state, row, result)
+            await self._s.store(tx, *events)
+            return state, row, events
 
         outcome = await self._s.ledger.write(work)
         if outcome is None:
             return False
-        state, row = outcome
+        state, row, events = outcome
         self._s.progress.drop(row.id)
         self._count(state, result)
-        await self._announce(state, row, result)
+        self._announce(state, row, result)
+        self._s.tell(*events)
         self._s.fabric.post(host)
         self.wake()
         return True
 
     async def _done(
         self, tx: AsyncConnection, row: Row[Any], done: m.Done, *, now: float
-    ) -> tuple[str, Row[Any]] | None:
+    ) -> State | None:
         text = codec.done_to_json(done)
         ended = await jobs.finish(
             tx, row.id, fence=row.fence, host_id=row.host, state=State.DONE, result=text, now=now
@@ -216,7 +225,7 @@ class Dispatcher:
         elif isinstance(done, m.RemoveDone):
             await templates.set_copy(tx, row.template, row.pool, state="absent", now=now)
         await complete_api_jobs(tx, row.id, now=now)
-        return ended, row
+        return ended
 
     async def _failed(
         self,
@@ -226,7 +235,7 @@ class Dispatcher:
         *,
         able: set[str],
         now: float,
-    ) -> tuple[str, Row[Any]] | None:
+    ) -> State | None:
         text = dumps(codec.to_plain(failure))
         if scheduler.is_overload(failure):
             most = self._s.settings.whole("direct.download.origin.max.active")
@@ -244,11 +253,12 @@ class Dispatcher:
             able_hosts=able_hosts,
         )
         if then.again and row.state != State.CANCELLING:
+            due = self._s.clock.steady() + then.delay if then.delay else 0.0
             if not await jobs.requeue(
-                tx, row, now=now, delay=then.delay, tried=then.tried, failure=text
+                tx, row, now=now, not_before=due, tried=then.tried, failure=text
             ):
                 return None
-            return State.RETRY_WAIT, row
+            return State.RETRY_WAIT
         ended = await jobs.finish(
             tx, row.id, fence=row.fence, host_id=row.host, state=State.FAILED, failure=text,
             now=now,
@@ -256,7 +266,7 @@ class Dispatcher:
         if ended is None:
             return None
         await complete_api_jobs(tx, row.id, now=now)
-        return ended, row
+        return ended
 
     def _count(self, state: str, result: m.JobResult) -> None:
         metrics = self._s.metrics
@@ -270,7 +280,7 @@ class Dispatcher:
             for mirror in result.done.mirrors:
                 metrics.origin_bytes.labels(origin_of(mirror.url)).inc(mirror.bytes)
 
-    async def _announce(self, state: str, row: Row[Any], result: m.JobResult) -> None:
+    def _announce(self, state: str, row: Row[Any], result: m.JobResult) -> None:
         log.info(
             "job ended",
             extra={
@@ -281,72 +291,67 @@ class Dispatcher:
         )  # fmt: skip
         self._s.notices.tell(f"job:{row.id}")
         self._s.notices.publish("download", job=row.id, template=row.template, state=state)
-        if row.kind != m.Kind.DOWNLOAD:
-            return
-        async with self._s.ledger.read() as tx:
-            template = await templates.get(tx, row.template)
+
+    async def _events(
+        self, tx: AsyncConnection, state: str, row: Row[Any], result: m.JobResult
+    ) -> list[Event]:
+        """Return what people are told of the end of a download."""
+        if row.kind != m.Kind.DOWNLOAD or state == State.RETRY_WAIT:
+            return []
+        template = await templates.get(tx, row.template)
         if template is None:
-            return
+            return []
         kind = "ISO" if template.iso else "TEMPLATE"
         if state == State.FAILED and result.failure is not None:
-            await self._s.event(
-                f"{kind}.DIRECT.DOWNLOAD.FAILURE",
-                f"{template.name} could not be downloaded to pool {row.pool}: "
-                f"{result.failure.message}",
-                level="ERROR", resource=row.template,
-            )  # fmt: skip
-        elif isinstance(result.done, m.DownloadDone):
-            await self._s.event(
-                f"{kind}.DIRECT.DOWNLOAD.SUCCESS",
-                f"{template.name} is on pool {row.pool} (integrity: {result.done.integrity})",
-                resource=row.template,
-            )
-            await self.note_drift(
-                template, result.done.validators, digests=dict(result.done.digests)
-            )
+            text = f"{template.name} could not be downloaded to pool {row.pool}: "
+            text += result.failure.message
+            type_ = f"{kind}.DIRECT.DOWNLOAD.FAILURE"
+            return [Event(type=type_, description=text, level="ERROR", resource=row.template)]
+        if not isinstance(result.done, m.DownloadDone):
+            return []
+        text = f"{template.name} is on pool {row.pool} (integrity: {result.done.integrity})"
+        type_ = f"{kind}.DIRECT.DOWNLOAD.SUCCESS"
+        found = [Event(type=type_, description=text, resource=row.template)]
+        digests = dict(result.done.digests)
+        return found + await _note_drift(tx, template, result.done.validators, digests=digests)
 
     async def note_drift(
         self, template: Row[Any], seen: m.Validators, *, digests: dict[str, str]
     ) -> None:
         """Compare what was *seen* now with the registration; report a change once."""
-        then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
-        difference = drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
-        if difference == template.drift:
-            return
-        changed = await self._s.ledger.write(
-            lambda tx: templates.set_drift(tx, template.id, difference)
-        )
-        if changed and difference:
-            kind = "ISO" if template.iso else "TEMPLATE"
-            await self._s.event(
-                f"{kind}.DIRECT.DOWNLOAD.DRIFT",
-                f"the origin of {template.name} serves another file than at registration: "
-                f"{difference}",
-                level="WARN", resource=template.id,
-            )  # fmt: skip
+
+        async def work(tx: AsyncConnection) -> list[Event]:
+            events = await _note_drift(tx, template, seen, digests=digests)
+            await self._s.store(tx, *events)
+            return events
+
+        self._s.tell(*await self._s.ledger.write(work))
 
     # --- lost hosts, cancels, leftovers --------------------------------------------------
 
     async def host_lost(self, host: str) -> None:
-        """Put the jobs of a host that is Down back into the queue, or end them.
+        """Note that a host is Down, and put its jobs back into the queue or end them.
 
         A download of a shared pool goes to another host under a higher fence; one of a local
         pool waits for its host, which then finds its own journal and goes on.
         """
         now = self._s.clock.time()
-        lost = codec.failure_of(AgentLostError("the host was lost while it worked on this job"))
+        text = f"host {host} is Down: it was silent for too long"
+        event = Event(type="HOST.DOWN", description=text, level="WARN", resource=host)
+        error = AgentLostError("the host was lost while it worked on this job")
+        lost = dumps(codec.to_plain(codec.failure_of(error)))
 
         async def work(tx: AsyncConnection) -> list[str]:
             over = []
+            if await hosts_table.set_state(tx, host, hosts_table.DOWN, now=now):
+                await self._s.store(tx, event)
             for row in await jobs.held_by(tx, host):
                 if row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE} and row.state != State.CANCELLING:
-                    await jobs.requeue(
-                        tx, row, now=now, count=False, failure=dumps(codec.to_plain(lost))
-                    )
+                    await jobs.requeue(tx, row, now=now, count=False, failure=lost)
                     continue
                 await jobs.finish(
                     tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
-                    failure=dumps(codec.to_plain(lost)),
+                    failure=lost,
                 )  # fmt: skip
                 await complete_api_jobs(tx, row.id, now=now)
                 over.append(row.id)
@@ -355,6 +360,8 @@ class Dispatcher:
         for job in await self._s.ledger.write(work):
             self._s.progress.drop(job)
             self._s.notices.tell(f"job:{job}")
+        self._s.tell(event)
+        self._s.notices.publish("host", host=host, state=hosts_table.DOWN)
         self.wake()
 
     async def cancel(self, job: str) -> bool:
@@ -381,7 +388,7 @@ class Dispatcher:
         """End what nobody will end any more, and complete API jobs that a crash left open."""
         now = self._s.clock.time()
         async with self._s.ledger.read() as tx:
-            late = await jobs.overdue(tx, cancelling=now - CANCEL_S, direct=now - DIRECT_S)
+            late = self._overdue(await jobs.unanswered(tx))
             open_jobs = await records.finished_api_jobs(tx)
         if not late and not open_jobs:
             return
@@ -402,6 +409,19 @@ class Dispatcher:
             self._s.progress.drop(row.id)
             self._s.notices.tell(f"job:{row.id}")
 
+    def _overdue(self, rows: list[Row[Any]]) -> list[Row[Any]]:
+        """Return those of *rows* that this manager has seen waiting for too long. It counts
+        the seconds itself: what the wall clock said when they began proves nothing."""
+        now = self._s.clock.steady()
+        by_key = {(row.id, row.state): row for row in rows}
+        self._unanswered = {key: self._unanswered.get(key, now) for key in by_key}
+        most = {State.CANCELLING: CANCEL_S}
+        return [
+            row
+            for key, row in by_key.items()
+            if now - self._unanswered[key] > most.get(row.state, DIRECT_S)
+        ]
+
     async def stop(self) -> None:
         """Give the lease to another manager."""
         with contextlib.suppress(FastdlError):
@@ -410,6 +430,21 @@ class Dispatcher:
 
 class _ContendedError(Exception):
     """A grant lost a race; the batch is tried one by one."""
+
+
+async def _note_drift(
+    tx: AsyncConnection, template: Row[Any], seen: m.Validators, *, digests: dict[str, str]
+) -> list[Event]:
+    then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
+    difference = drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
+    if difference == template.drift or not await templates.set_drift(tx, template.id, difference):
+        return []
+    if not difference:
+        return []
+    kind = "ISO" if template.iso else "TEMPLATE"
+    text = f"the origin of {template.name} serves another file than at registration: {difference}"
+    type_ = f"{kind}.DIRECT.DOWNLOAD.DRIFT"
+    return [Event(type=type_, description=text, level="WARN", resource=template.id)]
 
 
 async def complete_api_jobs(tx: AsyncConnection, job: str, *, now: float) -> None:

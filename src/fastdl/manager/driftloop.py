@@ -32,10 +32,10 @@ class DriftWatch:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        since = self._s.clock.time()
+        since = self._s.clock.steady()
         while True:
             await self._s.clock.sleep(STEP_S)
-            hours, now = self._s.settings.number(INTERVAL), self._s.clock.time()
+            hours, now = self._s.settings.number(INTERVAL), self._s.clock.steady()
             if hours > 0 and now - since >= hours * 3600:
                 since = now
                 await self.round()

@@ -23,7 +23,7 @@ from fastdl.manager.fleet import ConnectedHost
 from fastdl.manager.ledger import hosts, jobs, zones
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps
-from fastdl.manager.services import Services
+from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.token import parse_token
@@ -39,6 +39,8 @@ SKEW_WARN_S: Final = 60.0
 
 @dataclass(slots=True)
 class _Presence:
+    """*last_beat* is steady time: neither side's wall clock decides who is silent."""
+
     last_beat: float
     connected: bool
     alert: bool = False
@@ -72,11 +74,16 @@ class HostLink:
             raise AgentRefusedError(exc.message) from exc
         name = request.name.strip() or "host"
         now = self._s.clock.time()
-        row = await self._s.ledger.write(
-            lambda tx: zones.use_token(tx, token, key_hash=key_hash, name=name, now=now)
-        )
+
+        async def work(tx: AsyncConnection) -> tuple[Row[Any], Event]:
+            row = await zones.use_token(tx, token, key_hash=key_hash, name=name, now=now)
+            event = Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)
+            await self._s.store(tx, event)
+            return row, event
+
+        row, event = await self._s.ledger.write(work)
         certificate, _ = self._authority.sign_host(request.csr, row.id)
-        await self._s.event("HOST.ENROL", f"host {name} enrolled", resource=row.id)
+        self._s.tell(event)
         return m.EnrolReply(
             host_id=row.id, zone_id=row.zone, certificate=certificate, ca=self._authority.pem
         )
@@ -107,7 +114,7 @@ class HostLink:
         if admitted is None:
             raise AgentRefusedError("this host is not enrolled here: enrol it again")
         row = admitted.row
-        self._presence[host] = _Presence(last_beat=now, connected=True)
+        self._presence[host] = _Presence(last_beat=self._s.clock.steady(), connected=True)
         self._s.fleet.hosts[host] = ConnectedHost(
             id=host, zone=row.zone, name=hello.name or row.name, kinds=frozenset(hello.kinds),
             pools=admitted.pools, most=hello.max_downloads,
@@ -147,7 +154,7 @@ class HostLink:
         """
         presence = self._presence.get(host)
         if presence is not None:
-            presence.last_beat = self._s.clock.time()
+            presence.last_beat = self._s.clock.steady()
         match message:
             case m.Beat():
                 return None
@@ -258,7 +265,7 @@ class HostLink:
         if presence is None or not presence.connected:
             return
         presence.connected = False
-        presence.last_beat = self._s.clock.time()
+        presence.last_beat = self._s.clock.steady()
         await self._leave(host, hosts.DISCONNECTED, reason)
 
     async def _leave(self, host: str, state: str, reason: str) -> None:
@@ -272,11 +279,12 @@ class HostLink:
     async def adopt(self) -> None:
         """At the start: hosts of the last run have as long as any lost host to come back."""
         now = self._s.clock.time()
+        since = self._s.clock.steady()
         await self._s.ledger.write(lambda tx: hosts.all_lost(tx, gateway=self._s.name, now=now))
         async with self._s.ledger.read() as tx:
             for row in await hosts.of_zone(tx):
                 if row.state == hosts.DISCONNECTED and row.gateway in {self._s.name, ""}:
-                    self._presence[row.id] = _Presence(last_beat=now, connected=False)
+                    self._presence[row.id] = _Presence(last_beat=since, connected=False)
 
     async def run(self) -> None:
         """Watch for silent hosts until cancelled."""
@@ -289,7 +297,7 @@ class HostLink:
 
     async def watch(self) -> None:
         """Judge every host's silence once."""
-        now = self._s.clock.time()
+        now = self._s.clock.steady()
         for host, presence in list(self._presence.items()):
             silent = now - presence.last_beat > SILENT_S
             if presence.connected and silent and not presence.alert:
@@ -299,8 +307,8 @@ class HostLink:
                 # It spoke again; a new connection is the simplest way to know all of it.
                 self._s.fabric.drop(host, "silent for too long, please connect again")
             elif not presence.connected and silent:
-                del self._presence[host]
-                await self._leave(host, hosts.DOWN, "gone for too long")
-                await self._s.event("HOST.DOWN", f"host {host} is Down", level="WARN",
-                                    resource=host)  # fmt: skip
                 await self._dispatcher.host_lost(host)
+                if self._presence.get(host) is presence:
+                    del self._presence[host]
+                else:  # it came in at this moment
+                    self._s.fabric.drop(host, "taken for lost, please connect again")

@@ -26,6 +26,8 @@ ATTEMPTS_MAX: Final = 8
 """Attempts of one download over all hosts before it counts as failed."""
 BACKOFF_FIRST_S: Final = 5.0
 BACKOFF_MAX_S: Final = 300.0
+DELAY_MAX_S: Final = 3600.0
+"""No job is put off for longer, whatever an origin asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +180,13 @@ def after_failure(
     tried = (*(t for t in tried if t != host), host)
     if attempt >= ATTEMPTS_MAX or not (failure.retryable or failure.elsewhere):
         return Next(again=False)
+    asked = max(0.0, min(failure.retry_after or 0.0, DELAY_MAX_S))
     if failure.elsewhere and not set(able_hosts) <= set(tried):
-        return Next(again=True, delay=failure.retry_after or 0.0, tried=tried)
+        return Next(again=True, delay=asked, tried=tried)
     if not failure.retryable and failure.retry_after is None:
         return Next(again=False)
     backoff: float = min(BACKOFF_FIRST_S * 2 ** (attempt - 1), BACKOFF_MAX_S)
-    return Next(again=True, delay=max(backoff, min(failure.retry_after or 0.0, 3600.0)))
+    return Next(again=True, delay=max(backoff, asked))
 
 
 def adapt(cap: int | None, *, most: int, overloaded: bool) -> int | None:

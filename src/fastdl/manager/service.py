@@ -126,7 +126,8 @@ class Manager:
     async def _prune(self) -> None:
         s = self.core.services
         while True:
-            now = s.clock.time()
+            # Whichever is earlier: a wall clock that jumped ahead must not empty the tables.
+            now = min(s.clock.time(), s.clock.steady())
             before = now - 86400 * s.settings.whole("event.purge.delay")
 
             async def work(tx: AsyncConnection, now: float = now, before: float = before) -> None:

@@ -7,6 +7,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from fastdl.manager.clock import Clock
 from fastdl.manager.fleet import Fleet
 from fastdl.manager.ledger import records
@@ -32,6 +34,17 @@ class Fabric(Protocol):
 
     def drop(self, host: str, reason: str) -> None:
         """Close the connection to *host*."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What happened, for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR."""
+
+    type: str
+    description: str
+    level: str = "INFO"
+    account: str = "system"
+    resource: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,16 +80,32 @@ class Services:
         account: str = "system",
         resource: str | None = None,
     ) -> None:
-        """Store an event, log it and tell the pages."""
+        """Store an event that goes with no other change, log it and tell the pages."""
+        event = Event(
+            type=type_, description=description, level=level, account=account, resource=resource
+        )
+        await self.ledger.write(lambda tx: self.store(tx, event))
+        self.tell(event)
+
+    async def store(self, tx: AsyncConnection, *events: Event) -> None:
+        """Store *events* in the transaction of what they tell; ``tell`` them once it is durable."""
         now = self.clock.time()
-        await self.ledger.write(
-            lambda tx: records.add_event(
-                tx, type_, description, now=now, level=level, account=account, resource=resource
+        for event in events:
+            await records.add_event(
+                tx, event.type, event.description, now=now, level=event.level,
+                account=event.account, resource=event.resource,
+            )  # fmt: skip
+
+    def tell(self, *events: Event) -> None:
+        """Log *events*, which are stored, and tell the pages."""
+        for event in events:
+            log.log(
+                {"WARN": logging.WARNING, "ERROR": logging.ERROR}.get(event.level, logging.INFO),
+                "event",
+                extra={
+                    "event": event.type, "description": event.description, "account": event.account,
+                },
+            )  # fmt: skip
+            self.notices.publish(
+                "event", type=event.type, level=event.level, description=event.description
             )
-        )
-        log.log(
-            {"WARN": logging.WARNING, "ERROR": logging.ERROR}.get(level, logging.INFO),
-            "event",
-            extra={"event": type_, "description": description, "account": account},
-        )
-        self.notices.publish("event", type=type_, level=level, description=description)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AliasConflictError
-from fastdl.manager.certsync import Desired, retry_delay, wanted_on_host
+from fastdl.manager.certsync import RETRY_MAX_S, Desired, retry_delay, wanted_on_host
 from fastdl.manager.ledger.tables import cert, cert_host, host
 from fastdl.manager.ledger.text import new_id
 
@@ -262,12 +262,14 @@ async def link(tx: AsyncConnection, pairs: Iterable[tuple[str, str]]) -> None:
 
 
 async def due_hosts(tx: AsyncConnection, *, now: float) -> list[str]:
-    """Return the Up hosts with a failed push whose next try is due."""
+    """Return the Up hosts with a failed push whose next try is due at the steady time *now*."""
+    # Further ahead than any delay: put off before the clock was set back.
+    due = (cert_host.c.retry_at <= now) | (cert_host.c.retry_at > now + RETRY_MAX_S)
     rows = await tx.execute(
         select(cert_host.c.host)
         .distinct()
         .join(host, host.c.id == cert_host.c.host)
-        .where(cert_host.c.failures > 0, cert_host.c.retry_at <= now, host.c.state == "Up")
+        .where(cert_host.c.failures > 0, due, host.c.state == "Up")
     )
     return list(rows.scalars())
 

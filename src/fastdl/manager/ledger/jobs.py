@@ -24,7 +24,7 @@ from fastdl.manager.ledger import slots
 from fastdl.manager.ledger.tables import attempt, host
 from fastdl.manager.ledger.tables import job as t
 from fastdl.manager.ledger.text import dumps, loads, new_id
-from fastdl.manager.scheduler import BULK, Grant, Slot, Waiting
+from fastdl.manager.scheduler import BULK, DELAY_MAX_S, Grant, Slot, Waiting
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -153,11 +153,16 @@ async def queue_page(
     urgent_only: bool = False,
     limit: int = 256,
 ) -> list[Row[Any]]:
-    """Return the next waiting jobs in order, leaving out lanes whose origin has no room."""
+    """Return the next waiting jobs in order, leaving out lanes whose origin has no room.
+
+    *now* is steady time. A job that would wait longer than any job does was put off before the
+    clock was set back and the manager restarted: it does not wait.
+    """
+    due = (t.c.not_before <= now) | (t.c.not_before > now + DELAY_MAX_S)
     query = select(
         t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
         t.c.created,
-    ).where(t.c.waiting.is_(True), t.c.not_before <= now)  # fmt: skip
+    ).where(t.c.waiting.is_(True), due)  # fmt: skip
     if urgent_only:
         query = query.where(t.c.rank < BULK)
     if full := list(full):
@@ -363,20 +368,21 @@ async def requeue(
     row: Row[Any],
     *,
     now: float,
-    delay: float = 0.0,
+    not_before: float = 0.0,
     tried: Sequence[str] = (),
     failure: str | None = None,
     count: bool = True,
 ) -> bool:
-    """Put a held job back into the queue; *count* false = this attempt does not count."""
+    """Put a held job back into the queue, to wait until *not_before* (0 = not at all), at most
+    ``DELAY_MAX_S`` ahead; *count* false = this attempt does not count."""
     done = await tx.execute(
         update(t)
         .where(t.c.id == row.id, t.c.fence == row.fence, t.c.state.in_(HELD))
         .values(
-            state=State.RETRY_WAIT if delay > 0 else State.QUEUED,
+            state=State.RETRY_WAIT if not_before else State.QUEUED,
             waiting=True,
             host=None,
-            not_before=now + delay,
+            not_before=not_before,
             tried=dumps(list(tried)),
             failure=failure,
             attempt=t.c.attempt if count else t.c.attempt - 1,
@@ -445,16 +451,14 @@ async def held_by(tx: AsyncConnection, host_id: str) -> list[Row[Any]]:
     return list(rows.all())
 
 
-async def overdue(tx: AsyncConnection, *, cancelling: float, direct: float) -> list[Row[Any]]:
-    """Return jobs CANCELLING since before *cancelling*, and probes and checks since *direct*."""
+async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
+    """Return the jobs whose host is to answer soon: CANCELLING ones, probes and checks."""
     rows = await tx.execute(
         select(t).where(
-            ((t.c.state == State.CANCELLING) & (t.c.updated < cancelling))
-            | (
-                t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK))
-                & t.c.state.in_(HELD)
-                & (t.c.created < direct)
-            )
+            t.c.host.is_not(None),
+            t.c.ended.is_(None),
+            (t.c.state == State.CANCELLING)
+            | (t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK)) & t.c.state.in_(HELD)),
         )
     )
     return list(rows.all())
