@@ -67,7 +67,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a folder or block device to offer instead of libvirt's active pools",
+        help="a folder or block device to offer instead of libvirt's active pools; "
+        "NAME=shared:PATH for a folder that other hosts reach too, where its file system "
+        "does not tell (virtiofs, Lustre, …)",
     )
     parser.add_argument("--libvirt", default=LIBVIRT, metavar="URI", help="(default: %(default)s)")
     parser.add_argument("--name", default="", help="the host's name (default: its host name)")

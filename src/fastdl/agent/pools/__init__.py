@@ -6,12 +6,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from fastdl.agent.pools.base import Image, Placement, Pool, Volume
 from fastdl.agent.pools.device import DevicePool
 from fastdl.agent.pools.directory import DirectoryPool
 from fastdl.agent.pools.marker import Marker, MarkerFolder
 from fastdl.errors import UsageError
+from fastdl.wire.messages import PoolType
 
 __all__ = [
     "DevicePool",
@@ -25,20 +27,32 @@ __all__ = [
     "configured",
 ]
 
+_SHARED: Final = "shared:"
+
 
 def configured(specs: Sequence[str], *, host_id: str, state: Path) -> list[Pool]:
-    """The pools of ``--pool NAME=DIRECTORY_OR_DEVICE``; UsageError for anything else."""
+    """The pools of ``--pool NAME=DIRECTORY_OR_DEVICE``; UsageError for anything else.
+
+    ``NAME=shared:DIRECTORY`` says what a file system such as virtiofs or Lustre does not
+    tell: that other hosts reach the same folder (CloudStack's SharedMountPoint).
+    """
     pools: list[Pool] = []
     names: set[str] = set()
     for spec in specs:
         name, equals, text = spec.partition("=")
-        path = Path(text)
+        shared = text.startswith(_SHARED)
+        path = Path(text.removeprefix(_SHARED))
         if not equals or not name or not path.is_absolute():
-            raise UsageError(f"--pool {spec}: write NAME=/absolute/path")
+            raise UsageError(
+                f"--pool {spec}: write NAME=/absolute/path or NAME=shared:/absolute/path"
+            )
         if name in names:
             raise UsageError(f"--pool {spec}: there is a pool of this name already")
         names.add(name)
-        if _is_device(path):
+        if shared:
+            kind = PoolType.SHARED_MOUNT_POINT
+            pools.append(DirectoryPool(path, name=name, kind=kind))
+        elif _is_device(path):
             pools.append(DevicePool(path, name=name, host_id=host_id, state=state))
         else:
             pools.append(DirectoryPool(path, name=name))

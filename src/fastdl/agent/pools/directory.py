@@ -53,7 +53,8 @@ class DirectoryPool:
 
     def info(self) -> PoolInfo:
         """The pool as the inventory reports it."""
-        shared = _file_system(self.path) in _NETWORK
+        told = self.kind is PoolType.SHARED_MOUNT_POINT
+        shared = told or _file_system(self.path) in _NETWORK
         try:
             self._check()
             room = os.statvfs(self.path)

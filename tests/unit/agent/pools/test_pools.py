@@ -19,6 +19,7 @@ from fastdl.agent.pools import (
     configured,
 )
 from fastdl.errors import AgentRefusedError, SinkBusyError, SinkSpaceError, UsageError
+from fastdl.wire.messages import PoolType
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a\n", "x" * 129, "é"])
@@ -129,9 +130,20 @@ def test_pools_of_the_command_line(tmp_path: Path) -> None:
     """Folders, devices, and what is neither a pair nor absolute."""
     (pool,) = configured([f"a={tmp_path}"], host_id="h", state=tmp_path)
     assert isinstance(pool, DirectoryPool)
-    for spec in ("a", "=/x", "a=relative", f"a={tmp_path}"):
+    for spec in ("a", "=/x", "a=relative", "b=shared:relative", f"a={tmp_path}"):
         with pytest.raises(UsageError):
             configured([f"a={tmp_path}", spec], host_id="h", state=tmp_path)
+
+
+def test_a_folder_is_shared_where_the_operator_says_so(tmp_path: Path) -> None:
+    """Not every shared file system can be told by its type: virtiofs, Lustre and others."""
+    own, shared = configured(
+        [f"a={tmp_path}", f"b=shared:{tmp_path}"], host_id="h", state=tmp_path
+    )  # fmt: skip
+    assert not own.info().shared
+    assert shared.info().shared
+    assert shared.info().type is PoolType.SHARED_MOUNT_POINT
+    assert shared.info().path == str(tmp_path)
 
 
 def test_a_device_pool_says_when_it_is_none(tmp_path: Path) -> None:
