@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdl.agent.confine import confine, die_with_parent
-from fastdl.agent.pools.marker import staging_path
 from fastdl.errors import FastdlError, InternalError
 
 if TYPE_CHECKING:
@@ -81,6 +80,9 @@ def _unpack(
     run: Callable[..., Result], job: dict[str, Any], options: dict[str, Any]
 ) -> dict[str, Any]:
     """Fetch and decompress to a file beside the target, then land that, judged, as the target."""
+    # The pools' modules cost every download's start as much as the engine; few downloads unpack.
+    from fastdl.agent.pools.marker import staging_path  # noqa: PLC0415
+
     staging = staging_path(Path(job["target"]))
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(mode=0o700)
