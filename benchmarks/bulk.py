@@ -1,52 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long until N templates lie on M hosts' storage? The engine alone, one process a download.
+"""How long until N templates lie on M hosts' storage?
 
-Every host takes the templates in an order of its own, one after the other; all hosts run at once
-against one origin. What a manager saves by fetching a template once a pool is not in this figure.
+Through the real manager and agents (``benchmarks/manager/provision.py``: ``manager``, a pool a
+host, and ``manager-shared``, one pool for all), by the engine alone, and the naive way. The last
+two run one process a download: every host takes the templates in an order of its own, one
+after the other, all hosts at once against one origin.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import re
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import meter, payload, runner, targets
-from benchmarks.compare import chosen
+from benchmarks import machine, meter, payload, runner, targets
+from benchmarks.compare import RESULTS, chosen
+from benchmarks.manager import provision as zone_ways
 from benchmarks.options import say
+from benchmarks.provisioning import Provisioning
 from benchmarks.rivals.base import Job, Rival
 from benchmarks.scenarios import Scenario, parse_scenario
 
 _DEFAULT = "http-64MiB-raw-file-sha256"
-_DEFAULT_RIVALS = "cloudstack"
-
-
-@dataclass(slots=True)
-class Provisioning:
-    """One contestant provisioning everything. Times in seconds since the start."""
-
-    contestant: str
-    all_done_s: float = 0.0
-    host_done_s: list[float] = field(default_factory=list)
-    cpu_s: float = 0.0
-    origin_cpu_s: float = 0.0
-    sent_bytes: int = 0
-    requests: int = 0
-
-    @property
-    def fairness(self) -> float:
-        """Jain's index over the hosts' rates: 1 where all were served alike."""
-        rates = [1 / seconds for seconds in self.host_done_s]
-        return sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates))
+_DEFAULT_RIVALS = ("fastdl", "cloudstack")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,26 +47,54 @@ def run(args: argparse.Namespace) -> int:
     scenario = parse_scenario(args.scenarios[0] if args.scenarios else _DEFAULT)
     if scenario.target != "file" or scenario.shaped:
         raise ValueError("--bulk provisions files over plain loopback")
-    rivals = chosen(args.rivals or _DEFAULT_RIVALS)
+    zones, rivals = _contestants(args.rivals)
+    for rival in rivals:
+        if reason := rival.refuses(scenario):
+            raise ValueError(f"{rival.name} takes no part: {reason}")
     done: list[Provisioning] = []
     with runner.bench(args.work, timeout_s=args.timeout * templates) as bench:
         image = bench.payload(scenario)
         with _copies(bench, image, templates) as names:
+            ways: list[Callable[[], Provisioning]] = [
+                *(
+                    partial(zone_ways.provision, bench, zone, scenario, names, hosts)
+                    for zone in zones
+                ),
+                *(partial(provision, bench, rival, scenario, names, hosts) for rival in rivals),
+            ]
             for turn in range(args.rounds):
-                for rival in rivals if turn % 2 == 0 else reversed(rivals):
-                    if reason := rival.refuses(scenario):
-                        raise ValueError(f"{rival.name} takes no part: {reason}")
-                    result = provision(bench, rival, scenario, names, hosts)
-                    done.append(result)
-                    say(_line(result))
+                for way in ways if turn % 2 == 0 else reversed(ways):
+                    done.append(way())
+                    say(done[-1].line())
     summary = {
         "bulk": args.bulk,
-        "scenario": scenario.name,
+        "of": scenario.name,
         "template_bytes": image.source_bytes,
-        "runs": [_as_dict(result) for result in done],
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": machine.commit(),
+        "machine": machine.describe(args.work),
+        "runs": [result.as_dict() for result in done],
     }
-    print(json.dumps(summary) if args.json else _text(done, templates * hosts * image.source_bytes))
+    if args.save:
+        say(f"stored {_save(summary)}")
+    print(json.dumps(summary) if args.json else table(summary))
     return 0
+
+
+def _contestants(names: str | None) -> tuple[list[str], list[Rival]]:
+    """(ways through the manager, rivals with one process a download) that *names* lists."""
+    wanted = names.split(",") if names else [*zone_ways.NAMES, *_DEFAULT_RIVALS]
+    rivals = [name for name in wanted if name not in zone_ways.NAMES]
+    return [n for n in wanted if n in zone_ways.NAMES], chosen(",".join(rivals))
+
+
+def _save(summary: dict[str, Any]) -> Path:
+    day = re.sub(r"\D", "", summary["when"][:19])
+    name = f"{day}-bulk-{summary['bulk']}-{summary['of']}-{summary['commit']}.json"
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / name
+    path.write_text(json.dumps(summary, indent=1) + "\n")
+    return path
 
 
 @contextlib.contextmanager
@@ -101,7 +116,7 @@ def provision(
 ) -> Provisioning:
     """All *names* onto the storage of *hosts* hosts. ``RuntimeError`` where one download fails."""
     image = bench.payload(scenario)
-    result = Provisioning(contestant=rival.name)
+    result = Provisioning(contestant=rival.name, copies=len(names) * hosts)
     lock = threading.Lock()
     with tempfile.TemporaryDirectory(prefix="bulk-", dir=bench.work) as folder:
 
@@ -156,20 +171,26 @@ def _download(
     return cost
 
 
-def _line(result: Provisioning) -> str:
-    first, last = min(result.host_done_s), max(result.host_done_s)
-    return (
-        f"{result.contestant:<16} all after {result.all_done_s:6.2f} s  hosts "
-        f"{first:.2f}-{last:.2f}  fairness {result.fairness:.3f}  {result.cpu_s:6.2f} cpu s  "
-        f"origin sent {result.sent_bytes / 1e9:.2f} GB in {result.requests} requests"
-    )
+def table(summary: dict[str, Any]) -> str:
+    """A stored result as Markdown: medians over its rounds, one row a contestant."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for entry in summary["runs"]:
+        by_name.setdefault(entry["contestant"], []).append(entry)
+    rows = [
+        "| contestant | copies | all s | hosts s | fairness | CPU s | sent GB | MiB a host | n |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in by_name.items():
 
+        def middle(key: str, runs: list[dict[str, Any]] = runs) -> float:
+            return statistics.median(entry[key] for entry in runs)
 
-def _text(done: list[Provisioning], total: int) -> str:
-    rows = [_line(result) + f"  {total / result.all_done_s / 1e6:.0f} MB/s" for result in done]
+        first = statistics.median(min(entry["host_done_s"]) for entry in runs)
+        last = statistics.median(max(entry["host_done_s"]) for entry in runs)
+        peaks = [max(entry["peak_bytes"], default=0) for entry in runs]
+        rows.append(
+            f"| {name} | {runs[0]['copies']} | {middle('all_done_s'):.2f} | {first:.2f}-{last:.2f} "
+            f"| {middle('fairness'):.3f} | {middle('cpu_s'):.2f} "
+            f"| {middle('sent_bytes') / 1e9:.2f} | {max(peaks) >> 20 or '-'} | {len(runs)} |"
+        )
     return "\n".join(rows)
-
-
-def _as_dict(result: Provisioning) -> dict[str, Any]:
-    fields = {name: getattr(result, name) for name in Provisioning.__slots__}
-    return {**fields, "fairness": round(result.fairness, 4)}

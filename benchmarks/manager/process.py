@@ -116,9 +116,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def peak_rss_bytes(pid: int) -> int:
-    """The most memory that the living process *pid* has had."""
-    return _status_bytes(pid, "VmHWM")
+def tree_rss_bytes(pid: int) -> int:
+    """Resident memory of *pid* and all its descendants now; 0 for one that is gone."""
+    total, pending = 0, [pid]
+    while pending:
+        at = pending.pop()
+        with contextlib.suppress(OSError, RuntimeError):
+            total += _status_bytes(at, "VmRSS")
+            children = Path(f"/proc/{at}/task/{at}/children").read_text()
+            pending += map(int, children.split())
+    return total
 
 
 def _status_bytes(pid: int, key: str) -> int:
