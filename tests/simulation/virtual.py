@@ -171,6 +171,8 @@ class SimHost:
         if isinstance(args, m.DownloadArgs):
             await self.tell(m.JobStarted(job=command.job, fence=command.fence))
             outcome = await self.download(args)
+        elif isinstance(args, m.ProbeArgs):
+            await asyncio.Event().wait()  # nobody answers here
         else:
             assert isinstance(args, m.CertificatesArgs)
             await self.fleet.clock.sleep(self.fleet.rng.uniform(0.2, 1))
@@ -208,11 +210,10 @@ class SimHost:
 
     async def tell(self, message: m.Message) -> None:
         """Send to the manager, unless the link is down or loses it."""
-        if not self.up or self.fleet.rng.random() < self.fleet.loss:
-            if isinstance(message, m.JobResult) and self.up:
-                await self.fleet.clock.sleep(30)
-                await self.tell(message)
-            return
+        while not self.up or self.fleet.rng.random() < self.fleet.loss:
+            if not (isinstance(message, m.JobResult) and self.up):
+                return
+            await self.fleet.clock.sleep(30)
         answer = await self.fleet.link.receive(self.id, message)
         if isinstance(answer, m.ResultAck):
             self.results.pop(answer.job, None)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A zone in virtual time: the manager's loops over simulated hosts, and work for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, insert, select
+
+from fastdl.manager.certloop import CertificateSync
+from fastdl.manager.dispatch import Dispatcher
+from fastdl.manager.fabric.ca import open_authority
+from fastdl.manager.hostlink import HostLink
+from fastdl.manager.ledger import tables
+from fastdl.manager.ledger.engine import default_url, open_ledger
+from fastdl.manager.ledger.jobs import LIVE, NewJob
+from fastdl.manager.scheduler import BULK
+from fastdl.manager.services import Services
+from fastdl.manager.settings import Settings
+from fastdl.wire import messages as m
+from tests.simulation.virtual import START, CountingLedger, SimFleet, SimHost, VirtualClock
+
+ORIGINS = [f"origin{i}" for i in range(5)]
+
+
+@dataclass
+class Simulation:
+    """The manager's loops over simulated hosts."""
+
+    services: Services
+    dispatcher: Dispatcher
+    sync: CertificateSync
+    fleet: SimFleet
+    clock: VirtualClock
+
+    async def until(self, condition: Any, *, most: float) -> None:
+        """Let time pass until *condition* (asked every virtual second) is true."""
+        done = asyncio.Event()
+
+        async def ask() -> None:
+            while not await condition():
+                await self.clock.sleep(1.0)
+            done.set()
+
+        task = self.fleet.spawn(ask())
+        await self.clock.run(done, most=most)
+        await task
+
+    async def live_jobs(self) -> int:
+        """How many jobs have not ended."""
+        async with self.services.ledger.read() as tx:
+            query = select(func.count()).where(tables.job.c.state.in_(LIVE))
+            return await tx.scalar(query) or 0
+
+
+@contextlib.asynccontextmanager
+async def simulation(
+    folder: Path, *, hosts: int, seed: int, pools: int = 1, shared: bool = False
+) -> AsyncIterator[Simulation]:
+    """A zone of *hosts*, each with its pools (or all with the same shared ones)."""
+    ledger = CountingLedger(await asyncio.to_thread(open_ledger, default_url(folder)))
+    clock = VirtualClock(ledger)
+    services = Services(
+        ledger=ledger, settings=Settings(), clock=clock, fabric=None, name="m1",  # type: ignore[arg-type]
+    )  # fmt: skip
+    fleet = SimFleet(ledger, services.progress, seed)
+    services.fabric, fleet.clock = fleet, clock
+    dispatcher, sync = Dispatcher(services), CertificateSync(services)
+    fleet.link = HostLink(services, open_authority(folder / "ca"), dispatcher, sync)
+
+    async def make(tx: Any) -> None:
+        await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=START))
+        for i in range(hosts):
+            await tx.execute(
+                insert(tables.host).values(
+                    id=f"h{i}",
+                    zone="z",
+                    cluster="c",
+                    name=f"kvm{i}",
+                    state="Connecting",
+                    key_hash="k",
+                    changed=START,
+                    created=START,
+                )
+            )
+
+    await ledger.write(make)
+    for i in range(hosts):
+        names = [f"shared{n}" if shared else f"p{i}.{n}" for n in range(pools)]
+        kind = m.PoolType.NETWORK_FILESYSTEM if shared else m.PoolType.FILESYSTEM
+        found = tuple(m.PoolInfo(id=n, name=n, type=kind, shared=shared) for n in names)
+        fleet.hosts[f"h{i}"] = SimHost(id=f"h{i}", name=f"kvm{i}", pools=found, fleet=fleet)
+    loops = [
+        fleet.spawn(loop()) for loop in (dispatcher.run, sync.run, sync.run_retries, fleet.link.run)
+    ]
+    for host in fleet.hosts.values():
+        fleet.spawn(host.connect())
+        fleet.spawn(_beat(host))
+    try:
+        yield Simulation(services, dispatcher, sync, fleet, clock)
+        for loop in loops:
+            assert not loop.done(), loop.exception()
+    finally:
+        await fleet.stop()
+        await ledger.close()
+
+
+async def _beat(host: SimHost) -> None:
+    while True:
+        await host.fleet.clock.sleep(10 * host.fleet.rng.uniform(0.8, 1.2))
+        if host.up:
+            await host.tell(m.Beat())
+
+
+def seeds(templates: int, pools: list[str], *, rank: int = BULK) -> list[NewJob]:
+    """A download of each template to each pool."""
+    found = []
+    for t in range(templates):
+        origin = ORIGINS[t % len(ORIGINS)]
+        for pool in pools:
+            args = m.DownloadArgs(
+                template=f"t{t}", pool=pool, volume="v",
+                transfer=m.Transfer(sources=(f"https://{origin}/t{t}",)),
+            )  # fmt: skip
+            found.append(
+                NewJob(
+                    kind=m.Kind.DOWNLOAD,
+                    zone="z",
+                    template=f"t{t}",
+                    pool=pool,
+                    lane=origin,
+                    origins=(origin,),
+                    single=f"t{t}:{pool}",
+                    rank=rank,
+                    args=args,
+                )
+            )
+    return found
+
+
+async def flap(sim: Simulation, times: int) -> None:
+    """Hosts crash and come back, some after they were declared Down."""
+    rng = sim.fleet.rng
+    for _ in range(times):
+        await sim.clock.sleep(rng.uniform(1, 8))
+        host = rng.choice(list(sim.fleet.hosts.values()))
+        if not host.up:
+            continue
+        await host.crash()
+        sim.fleet.spawn(_return(sim, host, rng.uniform(5, 90)))
+
+
+async def _return(sim: Simulation, host: SimHost, after: float) -> None:
+    await sim.clock.sleep(after)
+    await host.connect()
