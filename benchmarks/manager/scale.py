@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much does one manager carry? Each scenario prints one JSON object.
 
-    python benchmarks/manager/scale.py admissions [--database URL]
-    python benchmarks/manager/scale.py certificate --hosts 1000
-    python benchmarks/manager/scale.py templates --count 10000
-    python benchmarks/manager/scale.py queue --jobs 100000
-    python benchmarks/manager/scale.py agents --count 3000
+    python -m benchmarks.manager.scale all --save
+    python -m benchmarks.manager.scale admissions [--database URL]
+    python -m benchmarks.manager.scale queue --jobs 100000
+    python -m benchmarks.manager.scale templates --count 10000
+    python -m benchmarks.manager.scale certificate --hosts 1000
+    python -m benchmarks.manager.scale agents --hosts 3000
 
 The manager and what loads it share this machine's processors; a figure without the machine
 beside it means nothing, so cpu count, load before the start and CPU seconds are in the object.
@@ -19,22 +20,22 @@ import json
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import insert
 
-from benchmarks.manager.fleet import fleet
-from benchmarks.manager.process import ManagerProcess
+from benchmarks.manager import connected, suite
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fleet import ConnectedHost
-from fastdl.manager.ledger import jobs, tables, templates, zones
+from fastdl.manager.ledger import jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
-from tests.env.manager import certificate, zone
 from tests.simulation.test_fleet import seeds
 
 NOW = 1.0
@@ -155,164 +156,36 @@ async def queue(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def list_templates(args: argparse.Namespace) -> dict[str, Any]:
-    """listTemplates over HTTP, a page of 500 and a page of 20, with many registered."""
-    async with _zone() as made:
-        ledger = made.manager.core.services.ledger
-        async with ledger.read() as tx:
-            zone_ids = [row.id for row in await zones.all_zones(tx)]
-        me = (await made.api("listUsers"))["user"][0]["id"]
-
-        async def fill(tx: Any) -> None:
-            for n in range(args.count):
-                values = {
-                    "owner": me, "account": "admin", "name": f"t{n}", "display_text": "text",
-                    "url": f"https://m.example/{n}.qcow2", "iso": False, "format": "QCOW2",
-                    "hypervisor": "KVM", "public": True, "featured": False, "details": {},
-                    "flags": {}, "sources": [], "origins": [], "validators": {}, "digests": {},
-                }  # fmt: skip
-                await templates.create(tx, values, zones=zone_ids, now=float(n))
-
-        await ledger.write(fill)
-        found = {}
-        for size in (20, 500):
-            times = []
-            for page in range(1, 21):
-                started = time.perf_counter()
-                answer = await made.api(
-                    "listTemplates", templatefilter="all", page=page, pagesize=size
-                )
-                times.append(time.perf_counter() - started)
-                assert answer["count"] == args.count
-            found[f"page_{size}_ms_median"] = round(statistics.median(times) * 1000, 1)
-    return {"templates": args.count, **found}
-
-
-async def certificate_push(args: argparse.Namespace) -> dict[str, Any]:
-    """One certificate to many connected hosts over mutual TLS, every outcome durable."""
-    return await asyncio.to_thread(_certificate_push, args)
-
-
-def _certificate_push(args: argparse.Namespace) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        fleet(Path(folder), args.hosts, processes=args.processes, database=args.database)
-        as (served, played, zone_id),
-    ):  # fmt: skip
-        played.ask("connect")
-        before, began = served.cpu_s(), time.time()
-        answer = served.api(
-            "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="m1",
-            hypervisor="KVM", zoneid=zone_id,
-        )  # fmt: skip
-        answered = time.time() - began
-        outcomes = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
-        states = [host["status"] for host in outcomes]
-
-        def everywhere() -> list[dict[str, Any]] | None:
-            status = played.ask("status")
-            held = sum(one["held"].get("m1", 0) for one in status)
-            return status if held == args.hosts else None
-
-        status = served.until("the certificate's arrival everywhere", everywhere)
-        cpu_s = served.cpu_s() - before
-    return {
-        "hosts": args.hosts,
-        "answer_s": round(answered, 2),
-        "uploaded_in_answer": states.count("UPLOADED"),
-        "reached_all_s": round(max(one["last_import"] for one in status) - began, 2),
-        "manager_cpu_ms_per_host": round(cpu_s / args.hosts * 1000, 2),
-    }
-
-
-async def agents(args: argparse.Namespace) -> dict[str, Any]:
-    """Many hosts connected to one manager process, beating, for a while."""
-    return await asyncio.to_thread(_agents, args)
-
-
-def _agents(args: argparse.Namespace) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        fleet(Path(folder), args.count, processes=args.processes, database=args.database)
-        as (served, played, _),
-    ):  # fmt: skip
-        rss, cpu = served.rss_bytes(), served.cpu_s()
-        done = played.ask("connect")
-        seconds = max(one["ended"] for one in done) - min(one["started"] for one in done)
-        at_last = _up(served)
-        settled = _settled(served)
-        connect_cpu = served.cpu_s() - cpu
-        grown = served.rss_bytes() - rss
-        cpu, began = served.cpu_s(), time.monotonic()
-        time.sleep(args.seconds)
-        idle = (served.cpu_s() - cpu) / (time.monotonic() - began)
-        up_then = _up(served)
-        connected = sum(one["connected"] for one in played.ask("status"))
-        left = (served.folder / "manager.log").read_text().count('"host left"')
-    return {
-        "agents": args.count,
-        "processes_of_hosts": args.processes,
-        "connect_s": round(seconds, 2),
-        "settled_s": round(settled, 2),
-        "up_when_connected": at_last,
-        "watched_s": args.seconds,
-        "left_meanwhile": left,
-        "up_at_the_end": up_then,
-        "connected_at_the_end": connected,
-        "manager_cpu_ms_per_connection": round(connect_cpu / args.count * 1000, 2),
-        "hosts_cpu_ms_per_connection": round(
-            sum(one["cpu_s"] for one in done) / args.count * 1000, 2
-        ),
-        "kib_per_connection": round(grown / args.count / 1024, 1),
-        "idle_cpu_percent": round(idle * 100, 1),
-    }
-
-
-def _up(served: ManagerProcess) -> int:
-    count: int = served.api("listHosts", state="Up", pagesize=1).get("count", 0)
-    return count
-
-
-def _settled(served: ManagerProcess) -> float:
-    """Wait until the work that followed the connections is over; return how long that took."""
-    began = time.monotonic()
-    while time.monotonic() - began < 60:
-        cpu = served.cpu_s()
-        time.sleep(0.5)
-        if served.cpu_s() - cpu < 0.2:
-            break
-    return time.monotonic() - began - 0.5
-
-
-def _zone() -> Any:
-    return zone(Path(tempfile.mkdtemp()) / "m")
-
-
-SCENARIOS = {
-    "admissions": admissions,
-    "queue": queue,
-    "templates": list_templates,
-    "certificate": certificate_push,
-    "agents": agents,
+SCENARIOS: Final[Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]]] = {
+    "admissions": lambda args: asyncio.run(admissions(args)),
+    "queue": lambda args: asyncio.run(queue(args)),
+    "templates": connected.templates_listed,
+    "certificate": connected.certificate_pushed,
+    "agents": connected.agents_connected,
 }
 
 
-def main() -> None:
-    """Run one scenario."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenario", choices=SCENARIOS)
+def main() -> int:
+    """Run one scenario, or all."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenario", choices=[*SCENARIOS, "all"])
     parser.add_argument("--database", help="postgresql://…; default: SQLite, FULL, on disk")
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=2, help="that play the hosts")
     parser.add_argument("--seconds", type=int, default=45, help="to watch connected hosts for")
-    parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--count", type=int, default=10_000, help="of templates")
+    parser.add_argument("--save", action="store_true", help="with all: store the results")
     args = parser.parse_args()
+    if args.scenario == "all":
+        return suite.run(save=args.save)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
     load = os.getloadavg()[0]
     started = time.process_time()
-    result = asyncio.run(SCENARIOS[args.scenario](args))
+    result = SCENARIOS[args.scenario](args)
     machine = {
         "cpus": os.cpu_count(),
         "load_before": round(load, 1),
@@ -320,7 +193,8 @@ def main() -> None:
         "files": soft,
     }
     print(json.dumps({"scenario": args.scenario, **result, **machine}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
