@@ -13,6 +13,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the list."""
     print("axes of a scenario's name:")
     print(f"  scheme {'|'.join(SCHEMES)}   mirrors Nmirror   connections Nconn   round trip Nms")
+    print("  path of the kernel's TCP between network namespaces: netns")
     print("  shared link NMBps   each connection NMiBpsconn   size NMiB|NGiB")
     print(f"  image {'|'.join(IMAGES)}   target {'|'.join(TARGETS)}   digest {'|'.join(DIGESTS)}")
     for name, scenarios in SETS.items():

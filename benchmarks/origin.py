@@ -26,6 +26,7 @@ from benchmarks import machine
 from benchmarks.scenarios import MiB, Scenario
 
 MIRRORS_MAX: Final = 8
+LOOPBACK: Final = tuple(f"127.0.0.{2 + index}" for index in range(MIRRORS_MAX))
 _PROXY: Final = machine.CHECKOUT / "tests" / "env" / "delay_proxy.py"
 _CONFIG: Final = """\
 daemon off;
@@ -77,7 +78,7 @@ class Origin:
     proxies: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def cpu_s(self) -> float:
-        """Processor seconds of nginx and of the delay proxies."""
+        """Processor seconds of nginx and of what makes the path."""
         workers = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         pids = [self.process.pid, *map(int, workers.read_text().split())]
         return machine.process_cpu_s([*pids, *(proxy.pid for proxy in self.proxies)])
@@ -98,13 +99,14 @@ class Origin:
     def urls(self, scenario: Scenario, name: str, rates: Sequence[int] = ()) -> Iterator[list[str]]:
         """URLs of the file *name* as *scenario* wants it, behind delay proxies where it does.
 
-        *rates* gives mirrors links of their own (bytes/s), else all get the scenario's.
+        *rates* gives mirrors links of their own (bytes/s), else all get the scenario's. Between
+        network namespaces the line itself is the path.
         """
         bases = (self.https if scenario.scheme == "https" else self.http)[: scenario.mirrors]
         path = name
         if scenario.per_connection_bytes_s:
             path = f"rate/{scenario.per_connection_bytes_s // MiB}m/{name}"
-        if not (scenario.shaped or rates):
+        if not (scenario.shaped or rates) or scenario.path == "netns":
             yield [f"{base}/{path}" for base in bases]
             return
         links = list(rates) or [scenario.link_bytes_s] * len(bases)
@@ -153,13 +155,15 @@ def _nginx() -> str | None:
 
 
 @contextlib.contextmanager
-def running(folder: Path, files: Path, *, mirrors: int = MIRRORS_MAX) -> Iterator[Origin]:
-    """nginx serving the folder *files*, its own state in *folder*; stopped at the end."""
+def running(folder: Path, files: Path, *, hosts: Sequence[str] = LOOPBACK) -> Iterator[Origin]:
+    """nginx serving the folder *files* on the addresses *hosts*, one a mirror.
+
+    Its own state lies in *folder*; it is stopped at the end.
+    """
     nginx = _nginx()
     if nginx is None:
         raise RuntimeError("nginx is not installed")
     folder.mkdir(parents=True, exist_ok=True)
-    hosts = [f"127.0.0.{2 + index}" for index in range(mirrors)]
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     server = authority.issue_cert(*hosts)
@@ -193,7 +197,7 @@ def _is_root() -> bool:
     return Path("/proc/self").stat().st_uid == 0
 
 
-def _free_ports(hosts: list[str], count: int) -> list[int]:
+def _free_ports(hosts: Sequence[str], count: int) -> list[int]:
     """Ports that are free on all *hosts* at this moment."""
     found: list[int] = []
     for _ in range(100):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import floors, machine, meter, origin, payload, stats, targets
+from benchmarks import floors, line, machine, meter, origin, payload, stats, targets
 from benchmarks.machine import CpuClock
 from benchmarks.rivals.base import Job, Rival
 from benchmarks.scenarios import Scenario
@@ -67,6 +67,7 @@ class Bench:
     files: Path
     origin: origin.Origin
     timeout_s: float
+    path: str = "loopback"
 
     def payload(self, scenario: Scenario) -> payload.Payload:
         return payload.make(self.files, scenario.image, scenario.size)
@@ -146,6 +147,7 @@ class Outcome:
     floor: dict[str, float] = field(default_factory=dict)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     flags: dict[str, list[str]] = field(default_factory=dict)
+    path: str = ""
 
 
 @contextlib.contextmanager
@@ -157,6 +159,7 @@ def prepared(bench_: Bench, scenario: Scenario, *, link_rates: Sequence[int] = (
     image = bench_.payload(scenario)
     size = image.virtual_bytes if scenario.converts else image.source_bytes
     with (
+        _far_away(bench_, scenario, link_rates),
         tempfile.TemporaryDirectory(prefix="run-", dir=bench_.work) as folder,
         targets.opened(scenario.target, Path(folder), size) as target,
         bench_.origin.urls(scenario, image.name, link_rates) as urls,
@@ -169,6 +172,36 @@ def prepared(bench_: Bench, scenario: Scenario, *, link_rates: Sequence[int] = (
             cacert=bench_.origin.cacert,
             scratch=Path(folder) / "scratch",
         )
+
+
+@contextlib.contextmanager
+def _far_away(bench_: Bench, scenario: Scenario, link_rates: Sequence[int]) -> Iterator[None]:
+    """Where the scenario asks for it: an origin of its own at the other end of a line, meanwhile.
+
+    This thread, and so everything that it starts, then stands at the near end.
+    """
+    if scenario.path == "loopback":
+        bench_.path = "loopback" + (", tests/env/delay_proxy.py" if scenario.shaped else "")
+        yield
+        return
+    rates = list(link_rates) or [scenario.link_bytes_s] * scenario.mirrors
+    loopback = bench_.origin
+    with contextlib.ExitStack() as stack:
+        state = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="far-", dir=bench_.work))
+        )
+        long = stack.enter_context(line.between(rtt_s=scenario.rtt_ms / 1000, rates=rates))
+        with line.inside(long.far):
+            far = stack.enter_context(
+                origin.running(state, bench_.files, hosts=line.addresses(len(rates)))
+            )
+        far.proxies.append(long.process)
+        stack.enter_context(line.inside(long.near))
+        bench_.origin, bench_.path = far, long.how
+        try:
+            yield
+        finally:
+            bench_.origin = loopback
 
 
 def measure(
@@ -187,6 +220,7 @@ def measure(
     """
     outcome = Outcome(scenario=scenario, image=bench_.payload(scenario))
     with prepared(bench_, scenario, link_rates=link_rates) as job:
+        outcome.path = bench_.path
         playing = _warm_up(bench_, rivals, job, outcome, say)
         if playing:
             outcome.floor = floors.measure(job.target, job.source_bytes)
@@ -291,6 +325,7 @@ def as_dict(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": machine.commit(),
         "machine": machine.describe(folder),
+        "path": outcome.path,
         "source_bytes": outcome.image.source_bytes,
         "virtual_bytes": outcome.image.virtual_bytes,
         "floor": outcome.floor,

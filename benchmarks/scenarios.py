@@ -20,6 +20,7 @@ SCHEMES: Final = ("http", "https")
 IMAGES: Final = ("raw", "qcow2plain", "qcow2zlib", "qcow2zstd", "sparse100G")
 TARGETS: Final = ("file", "block", "null")
 DIGESTS: Final = ("none", "sha256")
+PATHS_BY: Final = ("loopback", "netns")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +29,13 @@ class Scenario:
 
     ``size`` is the guest data in bytes (for ``raw`` also the size of the file). ``connections``
     is what every tool is allowed; 0 means 8 for the rivals and fastdl as it ships.
-    ``rtt_ms``, ``link_bytes_s`` and ``window`` describe the path to every mirror (0: plain
-    loopback), ``per_connection_bytes_s`` a server that throttles each connection.
+    ``rtt_ms`` and ``link_bytes_s`` describe the path to every mirror (0: plain loopback), which
+    ``path`` makes: a delay proxy on loopback, or a line between network namespaces.
+    ``per_connection_bytes_s`` is a server that throttles each connection.
     """
 
     scheme: str = "http"
+    path: str = "loopback"
     mirrors: int = 1
     connections: int = 0
     rtt_ms: int = 0
@@ -46,6 +49,8 @@ class Scenario:
     @property
     def name(self) -> str:
         parts = [self.scheme]
+        if self.path != "loopback":
+            parts.append(self.path)
         if self.mirrors > 1:
             parts.append(f"{self.mirrors}mirror")
         if self.connections:
@@ -61,7 +66,7 @@ class Scenario:
 
     @property
     def shaped(self) -> bool:
-        """True where the path goes through the delay proxy."""
+        """True where the path is longer or narrower than loopback."""
         return bool(self.rtt_ms or self.link_bytes_s)
 
     @property
@@ -81,6 +86,7 @@ _AXES: Final[tuple[tuple[re.Pattern[str], str, int], ...]] = (
 )
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "scheme": SCHEMES,
+    "path": PATHS_BY,
     "image": IMAGES,
     "target": TARGETS,
     "digest": DIGESTS,
@@ -131,6 +137,8 @@ CONVERT: Final = _set(
     "http-256MiB-sparse100G-block-sha256",
 )
 PATHS: Final = _set(
+    "http-8conn-50ms-100MBps-1GiB-raw-file-sha256",
+    "http-netns-8conn-50ms-100MBps-1GiB-raw-file-sha256",
     "http-8conn-50ms-100MBps-256MiB-raw-file-sha256",
     "http-8conn-100ms-256MiB-raw-file-sha256",
     "http-8conn-8MiBpsconn-256MiB-raw-file-sha256",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.scenarios import (
     DIGESTS,
     IMAGES,
+    PATHS_BY,
     SCHEMES,
     SETS,
     TARGETS,
@@ -22,6 +23,7 @@ from benchmarks.scenarios import (
 _SCENARIOS = st.builds(
     Scenario,
     scheme=st.sampled_from(SCHEMES),
+    path=st.sampled_from(PATHS_BY),
     mirrors=st.integers(1, 8),
     connections=st.integers(0, 64),
     rtt_ms=st.integers(0, 500),
