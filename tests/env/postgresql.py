@@ -27,31 +27,56 @@ def _as_postgres(*command: str) -> None:
     subprocess.run([*prefix, *command], check=True, capture_output=True, timeout=60)
 
 
+class Server:
+    """One server on a port of its own. *url*: of its database ``postgres``."""
+
+    def __init__(self, folder: Path, *, fsync: bool) -> None:
+        self._folder = folder
+        self._data = folder / "data"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        self._options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync={'on' if fsync else 'off'}"
+        _as_postgres(str(_binaries() / "initdb"), "-D", str(self._data), "-A", "trust", "-N")
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
+        self._control("-w", "-l", str(self._folder / "log"), "-o", self._options, "start")
+
+    def stop(self) -> None:
+        """End it at once, as a crash does: nothing is finished, the next start recovers."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *words: str) -> None:
+        _as_postgres(str(_binaries() / "pg_ctl"), "-D", str(self._data), *words)
+
+
+@contextlib.contextmanager
+def mortal_server(*, fsync: bool = False) -> Iterator[Server]:
+    """A running server that the test may stop and start."""
+    _binaries()
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+    try:
+        made = Server(folder, fsync=fsync)
+        made.start()
+        try:
+            yield made
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):  # stopped by the test
+                made.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def server(*, fsync: bool = False) -> Iterator[str]:
     """The URL of a server (database ``postgres``) that runs as long as the context."""
-    binaries = _binaries()
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    data = folder / "data"
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    try:
-        _as_postgres(str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-N")
-        options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync={'on' if fsync else 'off'}"
-        _as_postgres(
-            str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log"),
-            "-o", options, "start",
-        )  # fmt: skip
-        try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        finally:
-            _as_postgres(str(binaries / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with mortal_server(fsync=fsync) as made:
+        yield made.url
 
 
 def fresh_database(url: str, name: str) -> str:
