@@ -175,11 +175,13 @@ def _error(status: int, body: bytes) -> FastdlError:
     except FastdlError:
         text = f"HTTP status {status}"
     by_status = {
+        400: ApiParamError,
         401: ApiAuthError,
         409: ApiConflictError,
         429: ApiLimitError,
         431: ApiParamError,
         432: ApiParamError,
+        535: ApiConflictError,
     }
     return by_status.get(status, InternalError)(text)
 

@@ -117,6 +117,23 @@ SETTINGS: Final = _all(
         "Seconds that a version 3 signature may be valid ahead of now.", least=60, most=31_536_000,
     ),
     Setting(
+        "max.account.templates", "Account Defaults", "int", "20",
+        "Templates and ISOs that an account may have (-1 = any number; administrators: any).",
+        least=-1,
+    ),
+    Setting(
+        "api.throttling.enabled", "Advanced", "bool", "false",
+        "Whether the requests of an account are counted and limited (administrators' are not).",
+    ),
+    Setting(
+        "api.throttling.interval", "Advanced", "int", "1",
+        "Seconds after which an account's count starts again.", least=1, most=86400,
+    ),
+    Setting(
+        "api.throttling.max", "Advanced", "int", "25",
+        "Requests of an account in one interval; further ones get 429.", least=1, most=1_000_000,
+    ),
+    Setting(
         "api.requests.per.second", "Advanced", "int", "500",
         "Requests a second of one API key before it gets 429 (bursts of twice as many).",
         least=1, most=1_000_000,

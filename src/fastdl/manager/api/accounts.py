@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
 from fastdl.manager import auth
@@ -26,15 +29,16 @@ from fastdl.manager.ledger import accounts
 
 async def create_user(call: Call) -> Reply:
     """Create a user; without a role, one that may do everything but administer."""
-    s, args = call.core.services, call.args
+    args = call.args
     if len(args["password"]) < 8:
         raise ApiParamError("A password has at least 8 characters")
     role = (call.get("role") or "User").lower()
     if role not in {"user", "admin"}:
         raise ApiParamError("role is either User or Admin")
     hashed = await asyncio.to_thread(auth.hash_password, args["password"])
-    id_ = await s.ledger.write(
-        lambda tx: accounts.create(
+
+    async def work(tx: AsyncConnection) -> Row[Any] | None:
+        id_ = await accounts.create(
             tx,
             username=args["username"],
             account=call.get("account") or args["username"],
@@ -45,27 +49,28 @@ async def create_user(call: Call) -> Reply:
             lastname=call.get("lastname") or "",
             email=call.get("email") or "",
         )
-    )
-    await s.event("USER.CREATE", f"user {args['username']} created", account=call.user.account,
-                  resource=id_)  # fmt: skip
-    async with s.ledger.read() as tx:
-        row = await accounts.get(tx, id_)
+        await call.note(tx, "USER.CREATE", f"user {args['username']} created", id_)
+        return await accounts.get(tx, id_)
+
+    row = await call.write(work)
     assert row is not None
     return Single("user", views.user(row))
 
 
 async def register_keys(call: Call) -> Reply:
     """Give a user a new key pair; the old one stops working."""
-    s = call.core.services
     if not call.user.admin and call.args["id"] != call.user.id:
         raise call.no_entity("id")
-    async with s.ledger.read() as tx:
+
+    async def work(tx: AsyncConnection) -> tuple[str, str]:
         row = await accounts.get(tx, call.args["id"])
-    if row is None:
-        raise call.no_entity("id")
-    keys = await s.ledger.write(lambda tx: accounts.new_keys(tx, row.id))
-    await s.event("REGISTER.USER.SECRET.KEY", f"new keys for user {row.username}",
-                  account=call.user.account, resource=row.id)  # fmt: skip
+        if row is None:
+            raise call.no_entity("id")
+        text = f"new keys for user {row.username}"
+        await call.note(tx, "REGISTER.USER.SECRET.KEY", text, row.id)
+        return await accounts.new_keys(tx, row.id)
+
+    keys = await call.write(work)
     return Single("userkeys", {"apikey": keys[0], "secretkey": keys[1]})
 
 

@@ -66,109 +66,114 @@ async def _host(call: Call, tx: AsyncConnection, zone: str | None = None) -> Row
     return host
 
 
-async def _push(
-    call: Call, cert: str, targets: list[Row[Any]], *, present: bool
-) -> list[dict[str, Any]]:
-    """Ask *targets* to hold the certificate, or not to; return what became of it, per host."""
-    ids = [host.id for host in targets]
-    revs = await call.core.services.ledger.write(
-        lambda tx: certs.want(tx, cert, ids, present=present)
-    )
-    return await _outcomes(call, cert, targets, revs)
+Targets = tuple[Row[Any], list[Row[Any]], dict[str, int]]
+"""A certificate's row, the hosts asked, and the revision each was asked for."""
 
 
-async def _outcomes(
-    call: Call, cert: str, targets: list[Row[Any]], revs: dict[str, int]
-) -> list[dict[str, Any]]:
+async def _outcomes(call: Call, asked: Targets) -> list[dict[str, Any]]:
+    """Wait for what becomes of it; return the outcome of each host."""
+    cert, targets, revs = asked
     up, away = split_by_state(targets)
-    found = await call.core.sync.settle_hosts(cert, {host.id: revs[host.id] for host in up})
+    found = await call.core.sync.settle_hosts(cert.id, {host.id: revs[host.id] for host in up})
     found |= {host.id: not_up(host.state) for host in away}
     return [views.host_status(h.id, h.name, *found[h.id]) for h in targets]
+
+
+async def _note(call: Call, tx: AsyncConnection, what: str, text: str, cert: str) -> None:
+    await call.note(tx, f"DIRECT.DOWNLOAD.CERTIFICATE.{what}", text, cert)
 
 
 async def upload(call: Call) -> Reply:
     """Store a certificate and push it to every Up host of the zone, or again to one host."""
     _check_hypervisor(call)
-    s, zone_id, alias = call.core.services, call.args["zoneid"], call.args["name"]
-    async with s.ledger.read() as tx:
-        zone = await _zone(call, tx)
-        one = await _host(call, tx, zone_id) if call.get("hostid") else None
-        stored = await certs.by_alias(tx, zone_id, alias)
-        all_hosts = await hosts.of_zone(tx, zone_id)
-        known = len(await certs.live(tx, zone_id))
-    if one is not None:
-        if stored is None:
-            raise CertRejectedError("Unable to upload certificate")
-        statuses = await _push(call, stored.id, [one], present=True)
-        await _event(call, "UPLOAD", f"certificate {alias} pushed again to {one.name}", stored.id)
-        return Single(call.command.name.lower(), views.certificate(stored, zone.name, statuses))
-    _check_alias(alias)
-    read = x509text.read_upload(call.args["certificate"], now=call.now)
-    if known >= PER_ZONE_MAX:
-        raise ApiParamError(f"The zone has {known} certificates already: delete some first")
-    targets = [h for h in all_hosts if h.state != "Connecting"]
+    zone_id, alias = call.args["zoneid"], call.args["name"]
+    read: x509text.Upload | None = None
+    if not call.get("hostid"):
+        _check_alias(alias)
+        read = x509text.read_upload(call.args["certificate"], now=call.now)
 
-    async def work(tx: AsyncConnection) -> tuple[str, dict[str, int]]:
+    async def work(tx: AsyncConnection) -> tuple[Row[Any], Targets]:
+        zone = await _zone(call, tx)
+        if read is None:
+            return zone, await _push_again(call, tx, zone_id, alias)
+        known = len(await certs.live(tx, zone_id))
+        if known >= PER_ZONE_MAX:
+            raise ApiParamError(f"The zone has {known} certificates already: delete some first")
         id_ = await certs.create(
             tx, zone=zone_id, alias=alias, pem=read.pem, sha256=read.sha256,
             not_after=read.not_after, now=call.now,
         )  # fmt: skip
-        return id_, await certs.want(tx, id_, [h.id for h in targets], present=True)
-
-    id_, revs = await s.ledger.write(work)
-    await _event(call, "UPLOAD", f"certificate {alias} uploaded to zone {zone.name}", id_)
-    statuses = await _outcomes(call, id_, targets, revs)
-    async with s.ledger.read() as tx:
+        targets = [h for h in await hosts.of_zone(tx, zone_id) if h.state != "Connecting"]
+        revs = await certs.want(tx, id_, [h.id for h in targets], present=True)
+        text = f"certificate {alias} uploaded to zone {zone.name}"
+        await _note(call, tx, "UPLOAD", text, id_)
         row = await certs.get(tx, id_)
+        assert row is not None
+        return zone, (row, targets, revs)
+
+    zone, asked = await call.write(work)
+    statuses = await _outcomes(call, asked)
+    async with call.core.services.ledger.read() as tx:
+        row = await certs.get(tx, asked[0].id)
     if row is None:
         raise CertRejectedError(f"Certificate {alias} was deleted while it was uploaded")
     return Single(call.command.name.lower(), views.certificate(row, zone.name, statuses))
 
 
+async def _push_again(call: Call, tx: AsyncConnection, zone_id: str, alias: str) -> Targets:
+    host, row = await _host(call, tx, zone_id), await certs.by_alias(tx, zone_id, alias)
+    if row is None:
+        raise CertRejectedError("Unable to upload certificate")
+    revs = await certs.want(tx, row.id, [host.id], present=True)
+    text = f"certificate {alias} pushed again to {host.name}"
+    await _note(call, tx, "UPLOAD", text, row.id)
+    return row, [host], revs
+
+
 async def revoke(call: Call) -> Reply:
     """Take a certificate from every host of the zone, or from one; the record stays."""
     _check_hypervisor(call)
-    s, zone_id = call.core.services, call.args["zoneid"]
     if call.get("id") is None and (call.get("name") is None or call.get("hypervisor") is None):
         raise ApiParamError(
             "Please specify the hypervisor and thecertificate name to revoke or the certificate ID"
         )
-    async with s.ledger.read() as tx:
+
+    async def work(tx: AsyncConnection) -> Targets:
         zone = await _zone(call, tx)
-        if call.get("id") is not None:
-            row = await certs.get(tx, call.args["id"])
-            missing = f"Could not find certificate with ID {call.args['id']}"
-        else:
-            row = await certs.by_alias(tx, zone_id, call.args["name"])
-            missing = (
-                f"Could not find certificate with alias {call.args['name']} and hypervisor KVM"
-            )
-        if row is None or row.zone != zone_id:
-            raise CertRejectedError(f"Failed revoking certificate: {missing}")
-        one = await _host(call, tx, zone_id) if call.get("hostid") else None
-        links = {link.host: link for link in await certs.of_cert(tx, row.id)}
-        by_id = {h.id: h for h in await hosts.of_zone(tx, zone_id)}
-    held = [h for h in by_id.values() if h.id in links and links[h.id].want == "present"]
-    if one is not None:
-        if one.id not in links:
+        row = await _to_revoke(call, tx, zone.id)
+        one = await _host(call, tx, zone.id) if call.get("hostid") else None
+        wants = {link.host: link.want for link in await certs.of_cert(tx, row.id)}
+        if one is not None and one.id not in wants:
             raise CertRejectedError(
                 f"Failed revoking certificate: Certificate {row.alias} cannot be revoked from host "
                 f"{one.name} as it is not available on the host"
             )
-        held = [h for h in held if h.id == one.id]
-
-    async def work(tx: AsyncConnection) -> dict[str, int]:
         if one is None:
             await certs.revoke_in_zone(tx, row.id)
-        return await certs.want(tx, row.id, [h.id for h in held], present=False)
+        in_question = [one] if one is not None else await hosts.of_zone(tx, zone.id)
+        held = [h for h in in_question if wants.get(h.id) == "present"]
+        revs = await certs.want(tx, row.id, [h.id for h in held], present=False)
+        where = f"host {one.name}" if one is not None else f"zone {zone.name}"
+        text = f"certificate {row.alias} revoked from {where}"
+        await _note(call, tx, "REVOKE", text, row.id)
+        return row, held, revs
 
-    revs = await s.ledger.write(work)
-    where = f"host {one.name}" if one else f"zone {zone.name}"
-    await _event(call, "REVOKE", f"certificate {row.alias} revoked from {where}", row.id)
-    statuses = await _outcomes(call, row.id, held, revs)
+    statuses = await _outcomes(call, await call.write(work))
     for status in statuses:
         status["details"] = status["details"] or None
     return Listing("directdownloadcertificatehoststatus", statuses)
+
+
+async def _to_revoke(call: Call, tx: AsyncConnection, zone_id: str) -> Row[Any]:
+    if call.get("id") is not None:
+        row = await certs.get(tx, call.args["id"])
+        missing = f"Could not find certificate with ID {call.args['id']}"
+    else:
+        row = await certs.by_alias(tx, zone_id, call.args["name"])
+        missing = f"Could not find certificate with alias {call.args['name']} and hypervisor KVM"
+    if row is None or row.zone != zone_id:
+        raise CertRejectedError(f"Failed revoking certificate: {missing}")
+    return row
 
 
 async def list_(call: Call) -> Reply:
@@ -207,65 +212,67 @@ def _listed_status(host: Row[Any], link: Row[Any]) -> dict[str, Any]:
     return views.host_status(host.id, host.name, status, detail or None)
 
 
+async def _named(call: Call, tx: AsyncConnection) -> Row[Any]:
+    row = await certs.get(tx, call.args["id"])
+    if row is None:
+        raise call.no_entity("id")
+    return row
+
+
 async def provision(call: Call) -> Reply:
     """Push a stored certificate to one host."""
-    async with call.core.services.ledger.read() as tx:
-        row = await certs.get(tx, call.args["id"])
-        if row is None:
-            raise call.no_entity("id")
+
+    async def work(tx: AsyncConnection) -> Targets:
+        row = await _named(call, tx)
         host = await _host(call, tx, row.zone)
-    (status,) = await _push(call, row.id, [host], present=True)
+        revs = await certs.want(tx, row.id, [host.id], present=True)
+        text = f"certificate {row.alias} provisioned to {host.name}"
+        await _note(call, tx, "PROVISION", text, row.id)
+        return row, [host], revs
+
+    (status,) = await _outcomes(call, await call.write(work))
     if status["status"] == UPLOADED:
         status["details"] = "OK"
     elif status["status"] == SKIPPED:
         status["status"] = FAILED
-    await _event(call, "PROVISION", f"certificate {row.alias} provisioned to {host.name}", row.id)
     return Single("directdownloadcertificatehoststatus", status)
 
 
 async def update(call: Call) -> Reply:
     """Rotate: another certificate under the same alias, on every host that has the old one."""
-    s = call.core.services
-    async with s.ledger.read() as tx:
-        row = await certs.get(tx, call.args["id"])
-        if row is None:
-            raise call.no_entity("id")
-        zone = await zones.get(tx, row.zone)
-        by_id = {h.id: h for h in await hosts.of_zone(tx, row.zone)}
-    assert zone is not None
     read = x509text.read_upload(call.args["certificate"], now=call.now)
 
-    async def work(tx: AsyncConnection) -> dict[str, int]:
+    async def work(tx: AsyncConnection) -> Targets:
+        row = await _named(call, tx)
         await certs.replace(tx, row.id, pem=read.pem, sha256=read.sha256, not_after=read.not_after)
-        return {
+        revs = {
             link.host: link.want_rev
             for link in await certs.of_cert(tx, row.id)
             if link.want == "present"
         }
+        await _note(call, tx, "UPDATE", f"certificate {row.alias} replaced", row.id)
+        targets = [h for h in await hosts.of_zone(tx, row.zone) if h.id in revs]
+        return await _named(call, tx), targets, revs
 
-    revs = await s.ledger.write(work)
-    await _event(call, "UPDATE", f"certificate {row.alias} replaced", row.id)
-    targets = [by_id[host_id] for host_id in revs if host_id in by_id]
-    statuses = await _outcomes(call, row.id, targets, revs)
-    async with s.ledger.read() as tx:
-        fresh = await certs.get(tx, row.id)
-    return Single(
-        call.command.name.lower(),
-        views.certificate(fresh if fresh is not None else row, zone.name, statuses),
-    )
+    asked = await call.write(work)
+    statuses = await _outcomes(call, asked)
+    async with call.core.services.ledger.read() as tx:
+        fresh = await certs.get(tx, asked[0].id) or asked[0]
+        zone = await zones.get(tx, fresh.zone)
+    assert zone is not None
+    return Single(call.command.name.lower(), views.certificate(fresh, zone.name, statuses))
 
 
 async def delete(call: Call) -> Reply:
     """Delete a certificate: from every host, those that are away now included, then for good."""
-    s = call.core.services
-    async with s.ledger.read() as tx:
-        row = await certs.get(tx, call.args["id"])
-        if row is None:
-            raise call.no_entity("id")
-        links = await certs.of_cert(tx, row.id)
-    await s.ledger.write(lambda tx: certs.remove(tx, row.id, now=call.now))
-    await _event(call, "DELETE", f"certificate {row.alias} deleted", row.id)
-    call.core.sync.mark(*(link.host for link in links))
+
+    async def work(tx: AsyncConnection) -> list[str]:
+        row = await _named(call, tx)
+        await certs.remove(tx, row.id, now=call.now)
+        await _note(call, tx, "DELETE", f"certificate {row.alias} deleted", row.id)
+        return [link.host for link in await certs.of_cert(tx, row.id)]
+
+    call.core.sync.mark(*await call.write(work))
     return Bare({"success": True})
 
 
@@ -295,12 +302,6 @@ async def check(call: Call) -> Reply:
             "subject": done.subject or None,
             "expires": done.not_after or None,
         },
-    )
-
-
-async def _event(call: Call, what: str, text: str, resource: str) -> None:
-    await call.core.services.event(
-        f"DIRECT.DOWNLOAD.CERTIFICATE.{what}", text, account=call.user.account, resource=resource
     )
 
 

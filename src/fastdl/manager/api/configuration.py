@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from fastdl.errors import ApiParamError
 from fastdl.manager.api.spec import (
     PAGING,
@@ -69,10 +71,14 @@ async def update(call: Call) -> Reply:
     _no_scopes(call)
     s, name = call.core.services, call.args["name"]
     value = check(name, call.get("value") or SETTINGS[name].default if name in SETTINGS else "")
-    await s.ledger.write(lambda tx: records.set_setting(tx, name, value))
+
+    async def work(tx: AsyncConnection) -> None:
+        await records.set_setting(tx, name, value)
+        await call.note(tx, "CONFIGURATION.VALUE.EDIT", f"{name} is now {value}")
+
+    await call.write(work)
     s.settings.set(name, value)
     call.core.dispatcher.wake()
-    await s.event("CONFIGURATION.VALUE.EDIT", f"{name} is now {value}", account=call.user.account)
     return Single("configuration", _view(SETTINGS[name], value))
 
 

@@ -70,15 +70,15 @@ async def prepare(call: Call) -> Reply:
         )
         new = [_download(call, row, copy, zone_id, rank) for copy in copies.values()]
         parts = await jobs.submit(tx, new, now=call.now)
+        text = f"{row.name} is brought to {len(pools)} pool(s)"
+        await call.note(tx, "TEMPLATE.PREPARE", text, row.id)
         return await records.add_api_job(
             tx, owner=call.user.id, command=call.command.name, now=call.now,
             instance_type="Template", instance=row.id, parts=parts,
         )  # fmt: skip
 
-    api_job = await s.ledger.write(work)
+    api_job = await call.write(work)
     call.core.dispatcher.wake()
-    await s.event("TEMPLATE.PREPARE", f"{row.name} is brought to {len(pools)} pool(s)",
-                  account=call.user.account, resource=row.id)  # fmt: skip
     return Bare({"jobid": api_job})
 
 
@@ -179,10 +179,8 @@ async def cancel(call: Call) -> Reply:
     if not chosen:
         raise ApiParamError(f"Template {row.name} is not being downloaded there")
     count = sum([await call.core.dispatcher.cancel(job.id) for job in chosen])
-    await call.core.services.event(
-        "TEMPLATE.DOWNLOAD.CANCEL", f"{count} download(s) of {row.name} cancelled",
-        account=call.user.account, resource=row.id,
-    )  # fmt: skip
+    text = f"{count} download(s) of {row.name} cancelled"
+    await call.write(lambda tx: call.note(tx, "TEMPLATE.DOWNLOAD.CANCEL", text, row.id))
     return Bare({"success": True, "displaytext": f"{count} download(s) cancelled"})
 
 

@@ -11,11 +11,13 @@ from xml.sax.saxutils import escape
 
 from fastdl import errors
 from fastdl.manager.api.spec import Bare, Listing, Reply, Single
+from fastdl.manager.ledger.accounts import ResourceLimitError
 
 HTTP_CODES: Final[Mapping[type[errors.FastdlError], tuple[int, int | None]]] = {
     errors.ApiAuthError: (401, None),
     errors.ApiParamError: (431, 4350),
     errors.ApiConflictError: (409, 4300),
+    ResourceLimitError: (535, 4370),
     errors.ApiLimitError: (429, 4545),
     errors.CertRejectedError: (530, 9999),
     errors.AliasConflictError: (530, 9999),

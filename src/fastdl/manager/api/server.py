@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError
 
 from fastdl.errors import (
     ApiAuthError,
-    ApiConflictError,
     ApiLimitError,
     ApiParamError,
     FastdlError,
@@ -255,14 +254,8 @@ class ApiServer:
         self, command: Command, user: User, read: _Request, until: float | None
     ) -> Reply:
         args = read_args(command, read.given)
-        if command.changes and until is not None:
-            signature = read.lower["signature"]
-            fresh = await self._core.services.ledger.write(
-                lambda tx: accounts.claim_signature(tx, signature, until=until)
-            )
-            if not fresh:
-                raise ApiConflictError("This signed request was carried out before")
-        call = Call(core=self._core, user=user, command=command, args=args)
+        once = (read.lower["signature"], until) if command.changes and until is not None else None
+        call = Call(core=self._core, user=user, command=command, args=args, once=once)
         if not command.changes:
             return await command.handler(call)
         # A client that hangs up does not stop half-way what its request started.

@@ -8,10 +8,17 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from fastdl.errors import ApiParamError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiConflictError, ApiParamError
 from fastdl.manager.core import Core
+from fastdl.manager.ledger import accounts
+from fastdl.manager.ledger.engine import Work
+from fastdl.manager.services import Event
+
+T = TypeVar("T")
 
 LIST_MAX: Final = 1000
 MAP_MAX: Final = 64
@@ -69,6 +76,9 @@ class Call:
     user: User
     command: Command
     args: Mapping[str, Any]
+    once: tuple[str, float] | None = None
+    """(signature, until when it could be sent again) of a request that takes effect once."""
+    _noted: dict[Event, None] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
         """Return an argument, None where it was not given."""
@@ -78,6 +88,34 @@ class Call:
     def now(self) -> float:
         """The time of this request."""
         return self.core.services.clock.time()
+
+    async def write(self, work: Work[T]) -> T:
+        """Run *work* in a transaction that also holds what it ``note``s, and the signature of
+        a request that takes effect once: after a crash all of it is there, or nothing.
+
+        ApiConflictError where a copy of the request took effect before.
+        """
+
+        async def whole(tx: AsyncConnection) -> T:
+            self._noted.clear()
+            if self.once is not None:
+                signature, until = self.once
+                if not await accounts.claim_signature(tx, signature, until=until):
+                    raise ApiConflictError("This signed request was carried out before")
+            return await work(tx)
+
+        done = await self.core.services.ledger.write(whole)
+        self.once = None
+        self.core.services.tell(*self._noted)
+        return done
+
+    async def note(
+        self, tx: AsyncConnection, type_: str, text: str, resource: str | None = None
+    ) -> None:
+        """Store an event of this caller's with the change that it tells of."""
+        event = Event(type=type_, description=text, account=self.user.account, resource=resource)
+        await self.core.services.store(tx, event)
+        self._noted[event] = None
 
     def page(self) -> tuple[int, int]:
         """Return (first row, how many) from page and pagesize."""

@@ -25,7 +25,7 @@ from fastdl.manager.api.spec import (
 )
 from fastdl.manager.ask import any_host, ask
 from fastdl.manager.dispatch import origin_of
-from fastdl.manager.ledger import jobs, records, templates, zones
+from fastdl.manager.ledger import accounts, jobs, records, templates, zones
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.scheduler import URGENT
@@ -114,7 +114,8 @@ def _origins(url: str, probe: m.ProbeDone) -> list[str]:
 
 
 async def _register(call: Call, *, iso: bool) -> Reply:
-    s, args, admin = call.core.services, call.args, call.user.admin
+    args, admin = call.args, call.user.admin
+    most = call.core.services.settings.whole("max.account.templates")
     format_, checksum, details = _check_request(call, iso=iso)
     headers = registration.headers_of(details)
     zone_ids = await _zones_of_request(call)
@@ -148,14 +149,16 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         "validators": codec.to_plain(probe.validators),
         "digests": dict(probe.digests),
     }
-    id_ = await s.ledger.write(
-        lambda tx: templates.create(tx, values, zones=zone_ids, now=call.now)
-    )
-    kind = "ISO" if iso else "TEMPLATE"
-    await s.event(f"{kind}.CREATE", f"{args['name']} registered for direct download",
-                  account=call.user.account, resource=id_)  # fmt: skip
-    async with s.ledger.read() as tx:
-        _, rows = await templates.find(tx, iso=iso, ids=[id_])
+
+    async def work(tx: AsyncConnection) -> list[Row[Any]]:
+        if not admin and most >= 0:
+            await accounts.check_templates(tx, call.user.account, most=most)
+        id_ = await templates.create(tx, values, zones=zone_ids, now=call.now)
+        kind = "ISO" if iso else "TEMPLATE"
+        await call.note(tx, f"{kind}.CREATE", f"{args['name']} registered for direct download", id_)
+        return (await templates.find(tx, iso=iso, ids=[id_]))[1]
+
+    rows = await call.write(work)
     name = "iso" if iso else "template"
     return Listing(name, [views.template(row, admin=admin, own=True) for row in rows])
 
@@ -287,6 +290,8 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
             if not call.get("keepcopies") and copy.state == "ready"
         ]  # fmt: skip
         await templates.remove(tx, row.id, zone_id=zone_id, now=call.now)
+        kind = "ISO" if iso else "TEMPLATE"
+        await call.note(tx, f"{kind}.DELETE", f"{row.name} deleted", row.id)
         parts = await jobs.submit(tx, new, now=call.now)
         api_job = await records.add_api_job(
             tx, owner=call.user.id, command=call.command.name, now=call.now,
@@ -298,11 +303,8 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
             )
         return api_job
 
-    api_job = await s.ledger.write(work)
+    api_job = await call.write(work)
     call.core.dispatcher.wake()
-    kind = "ISO" if iso else "TEMPLATE"
-    await s.event(f"{kind}.DELETE", f"{row.name} deleted", account=call.user.account,
-                  resource=row.id)  # fmt: skip
     return Bare({"jobid": api_job})
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
 from fastdl.manager.api import views
@@ -42,32 +43,34 @@ async def create_zone(call: Call) -> Reply:
     name = call.args["name"].strip()
     if not name:
         raise ApiParamError("The zone needs a name")
-    s = call.core.services
-    id_ = await s.ledger.write(lambda tx: zones.create(tx, name, now=call.now))
-    await s.event("ZONE.CREATE", f"zone {name} created", account=call.user.account, resource=id_)
-    async with s.ledger.read() as tx:
-        row = await zones.get(tx, id_)
+
+    async def work(tx: AsyncConnection) -> Row[Any] | None:
+        id_ = await zones.create(tx, name, now=call.now)
+        await call.note(tx, "ZONE.CREATE", f"zone {name} created", id_)
+        return await zones.get(tx, id_)
+
+    row = await call.write(work)
     assert row is not None
     return Single("zone", views.zone(row))
 
 
 async def update_zone(call: Call) -> Reply:
     """Rename, enable or disable a zone."""
-    s, state = call.core.services, call.get("allocationstate")
+    state, id_ = call.get("allocationstate"), call.args["id"]
     if state is not None and state not in {"Enabled", "Disabled"}:
         raise ApiParamError("allocationstate is either Enabled or Disabled")
-    async with s.ledger.read() as tx:
-        if await zones.get(tx, call.args["id"]) is None:
-            raise call.no_entity("id")
     enabled = None if state is None else state == "Enabled"
-    await s.ledger.write(
-        lambda tx: zones.change(tx, call.args["id"], name=call.get("name"), enabled=enabled)
-    )
-    async with s.ledger.read() as tx:
-        row = await zones.get(tx, call.args["id"])
+
+    async def work(tx: AsyncConnection) -> Row[Any] | None:
+        if await zones.get(tx, id_) is None:
+            raise call.no_entity("id")
+        await zones.change(tx, id_, name=call.get("name"), enabled=enabled)
+        row = await zones.get(tx, id_)
+        await call.note(tx, "ZONE.EDIT", f"zone {row.name if row else id_} changed", id_)
+        return row
+
+    row = await call.write(work)
     assert row is not None
-    await s.event("ZONE.EDIT", f"zone {row.name} changed", account=call.user.account,
-                  resource=row.id)  # fmt: skip
     return Single("zone", views.zone(row))
 
 
@@ -132,20 +135,20 @@ async def list_pools(call: Call) -> Reply:
 
 async def create_host_token(call: Call) -> Reply:
     """Create a one-time token by which one host may enrol within a day."""
-    s = call.core.services
     token = new_token(call.core.authority.sha256)
     cluster = (call.get("clustername") or "default").strip() or "default"
     expires = call.now + TOKEN_S
-    async with s.ledger.read() as tx:
-        zone = await zones.get(tx, call.args["zoneid"])
-    if zone is None:
-        raise call.no_entity("zoneid")
-    await s.ledger.write(
-        lambda tx: zones.add_token(tx, token, zone_id=zone.id, cluster=cluster, expires=expires)
-    )
-    await s.event("HOST.TOKEN", f"enrolment token created for zone {zone.name}",
-                  account=call.user.account, resource=zone.id)  # fmt: skip
-    return Bare({"token": str(token), "zoneid": zone.id, "expires": views.date(expires)})
+    zone_id = call.args["zoneid"]
+
+    async def work(tx: AsyncConnection) -> None:
+        zone = await zones.get(tx, zone_id)
+        if zone is None:
+            raise call.no_entity("zoneid")
+        await zones.add_token(tx, token, zone_id=zone_id, cluster=cluster, expires=expires)
+        await call.note(tx, "HOST.TOKEN", f"enrolment token created for zone {zone.name}", zone_id)
+
+    await call.write(work)
+    return Bare({"token": str(token), "zoneid": zone_id, "expires": views.date(expires)})
 
 
 _ZONE: Final = (Field("id"), Field("name"), Field("allocationstate"), Field("networktype"))

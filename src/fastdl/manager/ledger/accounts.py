@@ -7,14 +7,18 @@ import hashlib
 import secrets
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
 from fastdl.manager.ledger.tables import account as t
-from fastdl.manager.ledger.tables import replay
+from fastdl.manager.ledger.tables import replay, template
 from fastdl.manager.ledger.text import new_id
+
+
+class ResourceLimitError(ApiConflictError):
+    """An account has as much as it may have (HTTP 535, as in CloudStack)."""
 
 
 async def create(
@@ -83,6 +87,25 @@ async def get(tx: AsyncConnection, user: str) -> Row[Any] | None:
 async def all_users(tx: AsyncConnection) -> list[Row[Any]]:
     """Return every user, by name."""
     return list(await tx.execute(select(t).order_by(t.c.username)))
+
+
+async def check_templates(tx: AsyncConnection, account: str, *, most: int) -> None:
+    """ResourceLimitError where *account* has *most* templates and ISOs already.
+
+    The account's rows are locked until *tx* ends: of two registrations at once, the second
+    counts the first one's template.
+    """
+    await tx.execute(
+        select(t.c.id).where(t.c.account == account).order_by(t.c.id).with_for_update()
+    )
+    query = select(func.count()).where(template.c.account == account, template.c.removed.is_(None))
+    found = await tx.scalar(query) or 0
+    if found >= most:
+        raise ResourceLimitError(
+            f"Maximum amount of resources of Type = 'template' for Account Name = {account} is "
+            f"exceeded: Account Resource Limit = {most}, Current Account Resource Amount = "
+            f"{found}, Requested Resource Amount = 1."
+        )
 
 
 async def claim_signature(tx: AsyncConnection, signature: str, *, until: float) -> bool:
