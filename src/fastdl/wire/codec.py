@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 
 from fastdl.errors import BY_CODE, AgentRefusedError, FastdlError, InternalError
 from fastdl.wire import messages as m
+from fastdl.wire.limits import Text, Whole
 
 Decoder = Callable[[Any, str], Any]
 
@@ -164,7 +165,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return plain
 
 
-def _text(limit: m.Text) -> Decoder:
+def _text(limit: Text) -> Decoder:
     def decode_text(value: Any, path: str) -> str:
         if not isinstance(value, str):
             raise _refuse(path, "not a string")
@@ -181,7 +182,7 @@ def _has_surrogate(value: str) -> bool:
     return any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def _whole(limit: m.Whole) -> Decoder:
+def _whole(limit: Whole) -> Decoder:
     def decode_whole(value: Any, path: str) -> int:
         if type(value) is not int:
             raise _refuse(path, "not a whole number")

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can a host be asked to do? Each kind of command and its arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
+
+from fastdl.wire.limits import Count, Headers, Id, Items, Line, Name, Pem, Text, Whole
+
+
+class Kind(StrEnum):
+    """What a command asks for."""
+
+    DOWNLOAD = "download"
+    REMOVE = "remove"
+    CERTIFICATES = "certificates"
+    PROBE = "probe"
+    CHECK = "check"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """How bytes may be fetched: the part that downloads, probes and checks share."""
+
+    sources: Annotated[tuple[Line, ...], Items(64)]
+    """URLs: mirrors of the same bytes, or one metalink."""
+    headers: Headers = field(default=(), repr=False)
+    checksum: Annotated[str, Text(300)] | None = None
+    """``{ALG}hex`` as CloudStack writes it."""
+    follow_redirects: bool = False
+    allowed_cidrs: Annotated[tuple[Annotated[str, Text(64)], ...], Items(256)] = ()
+    """Exceptions to the address policy (``secstorage.allowed.internal.sites``)."""
+    connect_timeout: float = 10.0
+    stall_timeout: float = 30.0
+    max_connections: Annotated[int, Whole(1, 256)] = 8
+    max_connections_per_origin: Annotated[int, Whole(1, 256)] = 4
+    limit_rate: Count | None = None
+    require_checksum: bool = False
+    proxy: Line | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadArgs:
+    """Bring a template to a pool of this host, verified, under the name *volume*.
+
+    The same (template, pool) always comes with the same *volume*: where the volume is there
+    with its marker, the answer is ``already_present``.
+    """
+
+    template: Id
+    pool: Id
+    volume: Annotated[str, Text(128, 1)]
+    iso: bool = False
+    format: Annotated[str, Text(16)] = ""
+    """As registered: QCOW2, RAW, ISO, VMDK, VHD…; empty = find out."""
+    transfer: Transfer
+    max_virtual_size: Count | None = None
+    deadline: float = 10800.0
+    """The job fails after so many seconds (``primary.storage.download.wait``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveArgs:
+    """Remove a copy that a download made, with its marker. Absent = success."""
+
+    template: Id
+    pool: Id
+    volume: Annotated[str, Text(128, 1)]
+    install_path: Line = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedCertificate:
+    """*sha256* of the first certificate of *pem*; a bundle is stored as ``Inventory`` says."""
+
+    alias: Annotated[str, Text(255, 1)]
+    sha256: Annotated[str, Text(64)]
+    pem: Pem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificatesArgs:
+    """Make the keystore hold *install* (replacing another certificate under that alias) and
+    none of *remove*; leave every other entry alone."""
+
+    install: Annotated[tuple[WantedCertificate, ...], Items(64)] = ()
+    remove: Annotated[tuple[Name, ...], Items(256)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeArgs:
+    """Ask the origin; write nothing."""
+
+    transfer: Transfer
+    format: Annotated[str, Text(16)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckArgs:
+    """Only the TLS part of *transfer*'s first source: would a download be trusted?"""
+
+    transfer: Transfer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownArgs:
+    """A command of a kind this version does not know: answer AgentRefusedError, code 71."""
+
+
+Args = DownloadArgs | RemoveArgs | CertificatesArgs | ProbeArgs | CheckArgs | UnknownArgs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One thing to do. *kind* decides the class of *args*."""
+
+    job: Id
+    kind: Annotated[str, Text(32)]
+    fence: Count
+    args: Args

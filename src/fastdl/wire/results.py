@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How can a command end? What a host reports of each kind, and how it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastdl.wire.inventory import CertificateInfo
+from fastdl.wire.limits import Count, Digests, Id, Items, Line, Lines, Name, Text, Whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An error of ``fastdl.errors`` as it crosses the wire (see ``codec.failure_of``)."""
+
+    code: Annotated[int, Whole(0, 255)]
+    message: Line
+    phase: Annotated[str, Text(32)] | None = None
+    origin: Line | None = None
+    retryable: bool = False
+    elsewhere: bool = False
+    """Another host may succeed."""
+    retry_after: float | None = None
+    """The origin asked to wait so long (429/503 with Retry-After)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validators:
+    """What tells one version of a source from the next."""
+
+    size: Count | None = None
+    etag: Annotated[str, Text(1024)] | None = None
+    last_modified: Annotated[str, Text(64)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorReport:
+    """What one mirror gave. *url* is without userinfo and query values."""
+
+    url: Line
+    bytes: Count = 0
+    requests: Count = 0
+    errors: Count = 0
+    state: Annotated[str, Text(32)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadDone:
+    """A verified, published copy. *install_path*: the volume's name in the pool."""
+
+    install_path: Line
+    virtual_size: Count
+    source_bytes: Count = 0
+    target_bytes: Count = 0
+    fetched_bytes: Count = 0
+    digests: Digests = field(default_factory=dict)
+    integrity: Annotated[str, Text(16)] = "none"
+    format: Annotated[str, Text(32)] = ""
+    seconds: float = 0.0
+    validators: Validators = Validators()
+    mirrors: Annotated[tuple[MirrorReport, ...], Items(64)] = ()
+    warnings: Lines = ()
+    already_present: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveDone:
+    """The copy is gone; *was_present* false where it had been gone before."""
+
+    was_present: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasOutcome:
+    """*failure* None = the alias is now as wanted."""
+
+    alias: Name
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificatesDone:
+    """One outcome per alias asked for, and the keystore as it is afterwards."""
+
+    outcomes: Annotated[tuple[AliasOutcome, ...], Items(256)] = ()
+    certificates: Annotated[tuple[CertificateInfo, ...], Items(4096)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeDone:
+    """What registration wants to know. *size*: of the source; *metalink*: it was one."""
+
+    size: Count | None = None
+    virtual_size: Count | None = None
+    format: Annotated[str, Text(32)] = ""
+    ranges: bool = False
+    metalink: bool = False
+    validators: Validators = Validators()
+    digests: Digests = field(default_factory=dict)
+    mirrors: Lines = ()
+    warnings: Lines = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckDone:
+    """Would the host accept this origin now? *accepted_by*: an alias, or ``system``."""
+
+    accepted: bool
+    reason: Line = ""
+    accepted_by: Name = ""
+    subject: Line = ""
+    not_after: Annotated[str, Text(40)] = ""
+
+
+Done = DownloadDone | RemoveDone | CertificatesDone | ProbeDone | CheckDone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a command ended: exactly one of *done* and *failure*."""
+
+    job: Id
+    fence: Count
+    kind: Annotated[str, Text(32)]
+    done: Done | None = None
+    failure: Failure | None = None
