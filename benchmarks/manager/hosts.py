@@ -24,7 +24,7 @@ import uvloop
 from cryptography.hazmat.primitives import serialization
 
 from fastdl.wire import messages as m
-from tests.env.fake_agent import DEFAULTS, FakeAgent
+from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
 
 HANDSHAKES: Final = 64
 """At a time; more of them only wait for each other on the same processors."""
@@ -80,7 +80,12 @@ class Fleet:
 
 
 def _agent(spec: dict[str, Any], host: dict[str, str]) -> FakeAgent:
-    agent = FakeAgent(address=tuple(spec["address"]), name=host["name"], beats=True)
+    agent = FakeAgent(
+        address=tuple(spec["address"]),
+        name=host["name"],
+        pools=(local_pool(host["name"]),),
+        beats=True,
+    )
     key = serialization.load_pem_private_key(spec["key"].encode(), password=None)
     reply = m.EnrolReply(
         host_id=host["id"], zone_id=spec["zone"], certificate=host["certificate"], ca=spec["ca"]
