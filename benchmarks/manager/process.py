@@ -91,12 +91,13 @@ def started(
     folder: Path, name: str, *words: str, talks: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A Python process in *folder*, its output in NAME.log or, if it *talks*, on pipes."""
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *words], cwd=folder, start_new_session=True, stderr=log,
             stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE if talks else log,
-            env=os.environ | {"PYTHONPATH": str(CHECKOUT), "TMPDIR": str(folder)},
+            env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(folder)},
         )  # fmt: skip
     try:
         yield process
