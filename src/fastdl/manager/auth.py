@@ -7,6 +7,7 @@ import base64
 import datetime as dt
 import hashlib
 import hmac
+import math
 import re
 import secrets
 from collections import OrderedDict
@@ -171,3 +172,25 @@ class Rates:
         self._buckets[caller] = (max(0.0, left - 1), now)
         if left < 1:
             raise ApiLimitError("Too many requests: wait a moment and send fewer")
+
+
+@dataclass(slots=True)
+class Quotas:
+    """CloudStack's throttling: a count for each account, which starts again every interval."""
+
+    _counts: OrderedDict[str, tuple[float, int]] = field(default_factory=OrderedDict)
+
+    def take(self, account: str, *, most: int, interval: float, now: float) -> None:
+        """Count one request; ApiLimitError, in CloudStack's words, where it is one too many."""
+        until, count = self._counts.pop(account, (now + interval, 0))
+        if now >= until:
+            until, count = now + interval, 0
+        if len(self._counts) >= _BUCKETS_MAX:
+            self._counts.popitem(last=False)
+        self._counts[account] = (until, count + 1)
+        if count >= most:
+            left = math.ceil(1000 * (until - now))
+            raise ApiLimitError(
+                "The given user has reached his/her account api limit, please retry after "
+                f"{left} ms."
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastdl.manager.auth import Rates, Sessions
+from fastdl.manager.auth import Quotas, Rates, Sessions
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import Authority
@@ -22,3 +22,4 @@ class Core:
     sync: CertificateSync
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
+    quotas: Quotas = field(default_factory=Quotas)

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError, UsageError
 from fastdl.manager import auth
+from fastdl.manager.api.connections import Connections
 from fastdl.manager.api.server import BODY_MAX, LINE_MAX, ApiServer
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
@@ -72,7 +73,8 @@ class Manager:
 
     async def _serve_api(self, add_routes: AddRoutes | None) -> None:
         api = ApiServer(self.core)
-        app = web.Application(client_max_size=BODY_MAX)
+        connections = Connections()
+        app = web.Application(client_max_size=BODY_MAX, middlewares=[connections.middleware])
         app.router.add_get("/client/api", api.handle)
         app.router.add_post("/client/api", api.handle)
         if add_routes is not None:
@@ -80,8 +82,13 @@ class Manager:
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=20.0,
             keepalive_timeout=30.0, max_line_size=LINE_MAX, max_field_size=16 << 10,
+            auto_decompress=False,
         )  # fmt: skip
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        watch = _supervise(lambda: connections.run(server))
+        self._loops.append(asyncio.create_task(watch, name="connections"))
         host, port = address(self.config.listen)
         await web.TCPSite(self._runner, host, port, backlog=1024).start()
         bound = self._runner.addresses[0]

@@ -37,8 +37,9 @@ COOKIE: Final = "JSESSIONID"
 _LOGINS_PER_S: Final = 1.0
 
 
-class _UnknownCommandError(Exception):
-    """No such command for this caller; *code* 401 when signed, 432 in a session."""
+class _RefusedError(Exception):
+    """No such command for this caller (*code* 401 when signed, 432 in a session), or not by
+    this method (405)."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -52,6 +53,8 @@ class _Request:
     given: Mapping[str, str]
     lower: Mapping[str, str]
     cookie: str | None
+    peer: str
+    method: str
 
     @property
     def command(self) -> str:
@@ -83,7 +86,7 @@ class ApiServer:
                 known = command.name
                 name = f"{command.name.lower()}response"
                 body = envelope.plain(await self._call(command, user, read, until))
-        except _UnknownCommandError as exc:
+        except _RefusedError as exc:
             code = exc.code
             body = envelope.error_body(code, str(exc), None if code == 401 else 9999)
         except FastdlError as exc:
@@ -161,16 +164,16 @@ class ApiServer:
             "".join(given) and "".join(given.values()).encode()
         except UnicodeEncodeError:
             raise ApiParamError("A parameter is not valid UTF-8") from None
-        return _Request(
-            given, {key.lower(): value for key, value in given.items()}, request.cookies.get(COOKIE)
-        )
+        lower = {key.lower(): value for key, value in given.items()}
+        cookie, peer = request.cookies.get(COOKIE), request.remote or ""
+        return _Request(given, lower, cookie, peer, request.method)
 
     # --- who calls -----------------------------------------------------------------------
 
     async def _authenticate(self, read: _Request) -> tuple[Command, User, float | None]:
         """Return (command, user, until when a version 3 signature may be replayed)."""
         if not read.given:
-            raise _UnknownCommandError(432, "Invalid request, no command sent")
+            raise _RefusedError(432, "Invalid request, no command sent")
         command = COMMANDS.get(read.command.lower())
         signed = "apikey" in read.lower or "signature" in read.lower
         until = None
@@ -179,20 +182,35 @@ class ApiServer:
         else:
             row = await self._check_session(read)
         if not read.command:
-            raise _UnknownCommandError(432, "Invalid request, no command sent")
+            raise _RefusedError(432, "Invalid request, no command sent")
         # Who may not call a command cannot tell it from one that does not exist.
         if command is None or (command.admin and not row.admin):
             if signed:
-                raise _UnknownCommandError(401, auth.UNVERIFIED)
-            raise _UnknownCommandError(432, f"Unknown API command: {read.command[:100]}")
+                raise _RefusedError(401, auth.UNVERIFIED)
+            raise _RefusedError(432, f"Unknown API command: {read.command[:100]}")
+        if not signed and command.changes and read.method != "POST":
+            raise _RefusedError(405, "In a session, what changes state is sent by POST")
         user = User(id=row.id, username=row.username, account=row.account, admin=row.admin)
+        self._throttle(user)
         return command, user, until
+
+    def _throttle(self, user: User) -> None:
+        """Count a request of who is who they say; administrators are not limited."""
+        s = self._core.services
+        if not user.admin and s.settings.flag("api.throttling.enabled"):
+            self._core.quotas.take(
+                user.account,
+                most=s.settings.whole("api.throttling.max"),
+                interval=s.settings.number("api.throttling.interval"),
+                now=s.clock.steady(),
+            )
 
     async def _check_signature(self, read: _Request) -> tuple[Row[Any], float | None]:
         s, key = self._core.services, read.lower.get("apikey", "")
-        now = s.clock.time()
         per_second = s.settings.whole("api.requests.per.second")
-        self._core.rates.take(key[:128], per_second=per_second, now=now)
+        # Before the key costs a look-up; with the address, because anybody can send anybody's key.
+        caller = f"{read.peer} {key[:128]}"
+        self._core.rates.take(caller, per_second=per_second, now=s.clock.steady())
         async with s.ledger.read() as tx:
             row = await accounts.by_key(tx, key) if key else None
         secret = row.secret_key if row is not None and row.secret_key else "nobody's key"
@@ -201,7 +219,7 @@ class ApiServer:
             raise ApiAuthError(auth.UNVERIFIED)
         until = auth.expiry_of(
             read.lower,
-            now=now,
+            now=s.clock.time(),
             required=s.settings.flag("api.signature.expiry.required"),
             ahead_max=s.settings.number("api.signature.expiry.max"),
         )
@@ -223,7 +241,9 @@ class ApiServer:
             return {"description": "success"}, {COOKIE: "", "sessionkey": ""}
         s, username = self._core.services, read.lower.get("username", "")
         now = s.clock.time()
-        self._core.rates.take(f"login:{username[:128]}", per_second=_LOGINS_PER_S, now=now)
+        self._core.rates.take(
+            f"login:{username[:128]}", per_second=_LOGINS_PER_S, now=s.clock.steady()
+        )
         async with s.ledger.read() as tx:
             row = await accounts.by_name(tx, username)
         stored = row.password_hash if row is not None else auth.NO_PASSWORD
