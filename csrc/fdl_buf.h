@@ -20,6 +20,7 @@ struct fdl_buf {
     unsigned char *data;   /* FDL_BUF_ALIGN-aligned, capacity = the pool's block size */
     size_t len;            /* bytes filled */
     uint64_t off;          /* offset of data[0] in the source */
+    uint64_t xxh3;         /* fdl_sum of data[0..len), where its job keeps a record */
     atomic_int refs;       /* 0 while it lies in the pool */
     struct fdl_pool *pool; /* BORROWED: where it returns to */
     struct fdl_buf *next;  /* free list */

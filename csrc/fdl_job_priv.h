@@ -11,6 +11,7 @@
 
 #include "fdl_job.h"
 #include "fdl_plan.h"
+#include "fdl_sum.h"
 
 #define NS_PER_S 1000000000u
 #define NS_PER_MS 1000000u
@@ -28,6 +29,8 @@ struct fdl_worker {
     struct fdl_buf *buf; /* the block in work: OWNED reference */
     uint64_t buf_block;
     uint64_t buf_mirrors; /* bit set: who gave its bytes so far */
+    struct fdl_sum *sum;  /* OWNED or NULL: of the first `summed` bytes of buf */
+    size_t summed;
     /* under the job's lock */
     uint64_t run_at, run_end;   /* blocks still to do */
     uint64_t next_at, next_end; /* claimed ahead, for a pipelined request */

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-#define RUN_TIME_S 0.10    /* a run is about this much of its mirror's time */
+#define RUN_TIME_S 0.10            /* a run is about this much of its mirror's time */
 #define UNSETTLED_BYTES (5u << 20) /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
 #define SLOW_FACTOR 6.0 /* a mirror this much slower than the best stands back */

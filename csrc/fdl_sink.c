@@ -8,10 +8,8 @@
 #include <string.h>
 #include <time.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "fdl_buf.h"
+#include "fdl_sum.h"
 
 static uint64_t now_ns(void)
 {
@@ -129,7 +127,7 @@ static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len,
     if (!atomic_load(&log->on))
         return;
     if (buf)
-        record.xxh3 = XXH3_64bits(buf, (size_t)len);
+        record.xxh3 = fdl_sum_of(buf, (size_t)len);
     pthread_mutex_lock(&log->lock);
     if (log->n == log->cap) {
         size_t cap = log->cap ? log->cap * 2 : 256;

@@ -12,9 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "fdl_zero.h"
 
 size_t fdl_block_len(const struct fdl_job *job, uint64_t block)
@@ -51,7 +48,7 @@ static void release_finished(struct fdl_job *job)
     }
 }
 
-static void record(struct fdl_job *job, const struct fdl_buf *buf, uint64_t xxh3)
+static void record(struct fdl_job *job, const struct fdl_buf *buf)
 {
     uint64_t end = buf->off + buf->len;
 
@@ -69,7 +66,7 @@ static void record(struct fdl_job *job, const struct fdl_buf *buf, uint64_t xxh3
         job->cap_records = cap;
     }
     job->records[job->n_records++] =
-        (struct fdl_written){.off = buf->off, .len = buf->len, .xxh3 = xxh3};
+        (struct fdl_written){.off = buf->off, .len = buf->len, .xxh3 = buf->xxh3};
     job->unsettled++;
     if (job->n_records == job->records_wanted)
         pthread_cond_signal(&job->watched);
@@ -79,19 +76,16 @@ static void record(struct fdl_job *job, const struct fdl_buf *buf, uint64_t xxh3
 static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
 {
     struct fdl_err err;
-    uint64_t xxh3 = 0;
     int rc;
 
     rc = fdl_zero_write(job->cfg.sink, buf->data, buf->len, buf->off,
                         job->cfg.detect_zeros, &err);
-    if (rc == FDL_OK && job->cfg.record)
-        xxh3 = XXH3_64bits(buf->data, buf->len);
     pthread_mutex_lock(&job->lock);
     if (rc != FDL_OK) {
         fdl_job_fail(job, &err);
     } else {
         if (job->cfg.record)
-            record(job, buf, xxh3);
+            record(job, buf);
         fdl_plan_slot(&job->plan, block)->written = true;
         release_finished(job);
     }

@@ -9,9 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #define PIPELINE_MIN_BYTES (64 * 1024)
 #define PACED_READ (64 * 1024)
 #define NO_BLOCK UINT64_MAX
@@ -32,6 +29,18 @@ static void forget_block(struct fdl_worker *w)
     fdl_buf_unref(w->buf);
     w->buf = NULL;
     w->buf_mirrors = 0;
+}
+
+/* The journal's checksum is taken while the bytes are still in the processor's cache.
+ */
+static void sum_block(struct fdl_worker *w)
+{
+    if (!w->sum)
+        return;
+    if (w->summed == 0)
+        fdl_sum_reset(w->sum);
+    fdl_sum_update(w->sum, w->buf->data + w->summed, w->buf->len - w->summed);
+    w->summed = w->buf->len;
 }
 
 /* Locked. */
@@ -263,6 +272,7 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
             w->buf->len += (size_t)n;
             if (k->mirror >= 0)
                 w->buf_mirrors |= UINT64_C(1) << k->mirror;
+            sum_block(w);
             atomic_fetch_add_explicit(&job->fetched, n, memory_order_relaxed);
             continue;
         }
@@ -296,6 +306,7 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
             continue;
         }
         w->buf->len += (size_t)n;
+        sum_block(w);
         w->buf_mirrors |= UINT64_C(1) << w->mirror_index;
         w->gained += (uint64_t)n;
         atomic_store_explicit(&w->at_fill, w->buf->len, memory_order_relaxed);
@@ -340,7 +351,7 @@ static int read_local(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
         w->buf->len += (size_t)n;
     }
     if (lo == job->cfg.n_local || job->cfg.local[lo].off != off ||
-        XXH3_64bits(w->buf->data, len) != job->cfg.local[lo].xxh3)
+        fdl_sum_of(w->buf->data, len) != job->cfg.local[lo].xxh3)
         return fdl_fail(err, FDL_E_TARGET_CHANGED, off,
                         "the target is not what it was");
     return FDL_OK;
@@ -365,7 +376,7 @@ static bool take_buffer(struct fdl_worker *w, uint64_t block)
         if (stop)
             return false;
     }
-    w->buf->len = 0;
+    w->buf->len = w->summed = 0;
     w->buf->off = block * job->cfg.block;
     w->buf_block = block;
     return true;
@@ -411,6 +422,8 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
         if (rc != FDL_OK)
             return rc;
         struct fdl_buf *buf = w->buf;
+        if (w->sum)
+            buf->xxh3 = fdl_sum_value(w->sum);
         uint64_t mirrors = w->buf_mirrors;
         w->buf = NULL;
         w->buf_mirrors = 0;
@@ -578,7 +591,13 @@ void *fdl_worker_main(void *arg)
     struct fdl_job *job = w->job;
     struct fdl_err err;
 
+    if (job->cfg.record && !w->local)
+        w->sum = fdl_sum_new();
     pthread_mutex_lock(&job->lock);
+    if (job->cfg.record && !w->local && !w->sum) {
+        fdl_fail(&err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        fdl_job_fail(job, &err);
+    }
     while (!job->stop && !fdl_plan_done(&job->plan)) {
         bool ready = w->local || find_mirror(w);
         bool work = ready && (w->run_at < w->run_end || find_work(w));
@@ -605,5 +624,6 @@ void *fdl_worker_main(void *arg)
     leave_mirror(w);
     pthread_mutex_unlock(&job->lock);
     forget_block(w);
+    fdl_sum_free(w->sum);
     return NULL;
 }
