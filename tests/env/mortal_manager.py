@@ -130,6 +130,13 @@ class MortalManager:
         self._left.value = -1
         return False
 
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self._process is not None
+        assert self._process.pid is not None
+        return self._process.pid
+
     async def gone(self) -> None:
         """Wait for the end of a process that was killed, and make sure that it was."""
         assert self._process is not None

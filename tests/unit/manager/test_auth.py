@@ -86,3 +86,14 @@ def test_rates_are_per_caller_and_refill() -> None:
         rates.take("a", per_second=10, now=0.0)
     rates.take("b", per_second=10, now=0.0)
     rates.take("a", per_second=10, now=0.2)
+
+
+def test_quotas_are_per_account_and_start_again() -> None:
+    """CloudStack counts requests of an account within an interval, not their rate."""
+    quotas = auth.Quotas()
+    for _ in range(3):
+        quotas.take("a", most=3, interval=2, now=10.0)
+    with pytest.raises(ApiLimitError, match="please retry after 1500 ms"):
+        quotas.take("a", most=3, interval=2, now=10.5)
+    quotas.take("b", most=3, interval=2, now=10.5)
+    quotas.take("a", most=3, interval=2, now=12.0)

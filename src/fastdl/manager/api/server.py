@@ -33,6 +33,9 @@ LINE_MAX: Final = 128 << 10
 BODY_MAX: Final = 1 << 20
 BODY_S: Final = 30.0
 PARAMS_MAX: Final = 256
+COOL_S: Final = 0.2
+"""How long an answer of 429 is held back: a client that asks again at once is then slow."""
+COOLING_MAX: Final = 1000
 COOKIE: Final = "JSESSIONID"
 _LOGINS_PER_S: Final = 1.0
 
@@ -66,6 +69,7 @@ class ApiServer:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._cooling = 0
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request; whatever happens, it is an envelope of CloudStack's."""
@@ -94,7 +98,12 @@ class ApiServer:
             if code == 401 and (command_ := COMMANDS.get(_name_in(request))) is not None:
                 name = f"{command_.name.lower()}response"
             body = envelope.error_body(code, exc.message, cscode)
-            log.info("request refused", extra={"command": known, "code": code, "why": exc.message})
+            # A flood must not become one of the log, too; the metrics count it.
+            level = logging.DEBUG if code == 429 else logging.INFO
+            log.log(
+                level, "request refused",
+                extra={"command": known, "code": code, "why": exc.message},
+            )  # fmt: skip
         except (DBAPIError, TimeoutError, OSError):
             log.exception("request failed", extra={"command": known})
             code = 530
@@ -103,9 +112,19 @@ class ApiServer:
         self._core.services.metrics.request_seconds.observe(
             asyncio.get_running_loop().time() - started
         )
+        if code == 429:
+            await self._cool_down()
         return self._response(
             envelope.render(name, body, as_json=as_json), code, cookies, as_json=as_json
         )
+
+    async def _cool_down(self) -> None:
+        if self._cooling < COOLING_MAX:
+            self._cooling += 1
+            try:
+                await asyncio.sleep(COOL_S)
+            finally:
+                self._cooling -= 1
 
     def _response(
         self,
