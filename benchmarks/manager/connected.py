@@ -126,6 +126,7 @@ def agents_connected(args: argparse.Namespace) -> dict[str, Any]:
         "hosts_cpu_ms_per_connection": round(
             sum(one["cpu_s"] for one in done) / args.hosts * 1000, 2
         ),
+        "mib_before": round(rss / (1 << 20)),
         "kib_per_connection": round(grown / args.hosts / 1024, 1),
         "idle_cpu_percent": round(idle * 100, 1),
     }
