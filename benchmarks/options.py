@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 DESCRIPTION: Final = "Measure fastdl against other tools, or check it against its own baseline."
+ROUNDS: Final = 5
+SWEEP_ROUNDS: Final = 3  # all sweeps together then take about ten minutes
 EXAMPLES: Final = """\
 examples:
   fastdl bench --list                              names of scenarios, sets and rivals
@@ -24,7 +26,7 @@ examples:
   fastdl bench --gate-paired                       paired ratios against one rival a scenario
   fastdl bench --explain http-1GiB-raw-block-sha256
   fastdl bench --bulk 4x3                          4 templates onto 3 hosts' worth of targets
-  fastdl bench --sweep connections,window,rtt,mirrors,virtual
+  fastdl bench --sweep connections,window,blocks,rtt,mirrors,virtual
   fastdl bench --report                            tables and plots from the stored results
 
 The method is in benchmarks/README.md.
@@ -68,9 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds",
         type=int,
-        default=5,
         metavar="N",
-        help="rounds after the warm-up (default: %(default)s)",
+        help=f"rounds after the warm-up (default: {ROUNDS}; {SWEEP_ROUNDS} for sweeps)",
     )
     parser.add_argument("--save", action="store_true", help="store results in benchmarks/results")
     parser.add_argument("--json", action="store_true", help="print results as JSON")
@@ -113,6 +114,8 @@ _MODES: Final[tuple[tuple[str, str], ...]] = (
 def run(args: argparse.Namespace) -> int:
     """Do what *args* asks for; returns the exit status."""
     signal.signal(signal.SIGTERM, _end)  # nginx and loop devices must not outlive the suite
+    if args.rounds is None:
+        args.rounds = SWEEP_ROUNDS if args.sweep else ROUNDS
     module = next((name for flag, name in _MODES if getattr(args, flag)), "compare")
     command: Callable[[argparse.Namespace], int] = import_module(f"benchmarks.{module}").run
     try:

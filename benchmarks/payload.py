@@ -13,17 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.scenarios import GiB, MiB
+from benchmarks.scenarios import SPARSE, MiB
 
 _BLOCK: Final = MiB
 _EXTENT: Final = 4 * MiB
 _SPREAD: Final = 2.5  # virtual size over data, as a freshly installed template has it
-_SPARSE_VIRTUAL: Final = 100 * GiB
-_CONVERT: Final = {
+_CONVERT: Final[dict[str, tuple[str, ...]]] = {
     "qcow2plain": (),
     "qcow2zlib": ("-c", "-o", "compression_type=zlib"),
     "qcow2zstd": ("-c", "-o", "compression_type=zstd"),
-    "sparse100G": (),
+    **dict.fromkeys(SPARSE, ()),
 }
 
 
@@ -54,7 +53,7 @@ def make(folder: Path, image: str, size: int) -> Payload:
         raw = path
     else:
         raw = folder / f"{name}.tmp-raw"
-        virtual = _SPARSE_VIRTUAL if image == "sparse100G" else int(size * _SPREAD)
+        virtual = SPARSE.get(image, int(size * _SPREAD))
         extents = [(at, min(_EXTENT, size - done)) for at, done in _spread(size, virtual)]
         _write_raw(raw, extents, virtual, hard=False)
         subprocess.run(
@@ -125,7 +124,7 @@ def content_digest(path: Path, size: int, *, holes_of: Path | None = None) -> st
     digest = hashlib.sha256(size.to_bytes(8, "big"))
     zeros = bytes(_BLOCK)
     with path.open("rb", buffering=0) as data, (holes_of or path).open("rb", buffering=0) as map_:
-        for begin, end in _data_extents(map_.fileno(), size):
+        for begin, end in data_extents(map_.fileno(), size):
             first = begin // _BLOCK * _BLOCK
             for offset in range(first, end, _BLOCK):
                 block = os.pread(data.fileno(), min(_BLOCK, size - offset), offset)
@@ -135,7 +134,7 @@ def content_digest(path: Path, size: int, *, holes_of: Path | None = None) -> st
     return digest.hexdigest()
 
 
-def _data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """(begin, end) of the extents of *fd* that may hold data, rounded out to whole blocks."""
     at = 0
     while at < size:

@@ -46,22 +46,32 @@ def bars(result: dict[str, Any], folder: Path) -> str:
 
 
 def lines(name: str, sweep: dict[str, Any], folder: Path) -> str:
-    """Rate over the swept axis, one line a contestant; returns the file's name."""
-    figure, axes = pyplot.subplots(figsize=(7, 3.2))
-    for contestant in dict.fromkeys(point["contestant"] for point in sweep["points"]):
-        points = [point for point in sweep["points"] if point["contestant"] == contestant]
-        axes.plot(
-            [point["label"] for point in points],
-            [point["rate_mb_s"] for point in points],
+    """Rate and processor time over the swept axis, a line a contestant; returns the file's name."""
+    figure, (rate, cpu) = pyplot.subplots(1, 2, figsize=(9, 3.2))
+    rows = sweep["points"]
+    for contestant in dict.fromkeys(row["contestant"] for row in rows):
+        points = [row for row in rows if row["contestant"] == contestant]
+        colour = _MINE if contestant == "fastdl" else None
+        labels = [point["label"] for point in points]
+        rate.plot(
+            labels, [p["rate_mb_s"] for p in points], marker="o", label=contestant, color=colour
+        )
+        cpu.plot(
+            labels,
+            [p["cpu_s_per_gb"]["median"] for p in points],
             marker="o",
             label=contestant,
-            color=_MINE if contestant == "fastdl" else None,
+            color=colour,
         )
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel(sweep["axis"])
-    axes.set_ylabel("MB/s until durable")
-    axes.set_title(sweep["title"], fontsize=9)
-    axes.legend(fontsize=8)
+    links = {row["label"]: row["link_mb_s"] for row in rows if row.get("link_mb_s")}
+    if links:
+        rate.plot(list(links), list(links.values()), color=_FLOOR, linestyle="--", label="link")
+    for axes, unit in ((rate, "MB/s until durable"), (cpu, "CPU s/GB")):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(sweep["axis"])
+        axes.set_ylabel(unit)
+        axes.legend(fontsize=8)
+    figure.suptitle(sweep["title"], fontsize=9)
     return _save(figure, folder / f"{name}.svg")
 
 

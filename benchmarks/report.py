@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From stored results to something to read: Markdown tables and SVG plots.
 
-Nothing is typed by hand: the part of docs/performance.md between its two markers is replaced.
+No figure is typed by hand: the parts of docs/performance.md and docs/scaling.md between their two
+markers are replaced.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from benchmarks.options import say
 from benchmarks.scenarios import SETS
 
 PAGE: Final = CHECKOUT / "docs" / "performance.md"
+SCALING: Final = CHECKOUT / "docs" / "scaling.md"
 PLOTS: Final = CHECKOUT / "docs" / "performance"
 _BEGIN: Final = "<!-- results: written by `fastdl bench --report` -->"
 _END: Final = "<!-- end of results -->"
@@ -120,8 +122,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("no stored results: run `fastdl bench headline --save` first")
     PLOTS.mkdir(exist_ok=True)
     drawn = _plot(results, sweeps)
-    PAGE.write_text(_replace(PAGE.read_text(), _markdown(results, sweeps, drawn)))
-    say(f"wrote {PAGE} and {len(drawn)} plots")
+    for page, text in ((PAGE, _scenarios(results, drawn)), (SCALING, _sweeps(sweeps, drawn))):
+        page.write_text(_replace(page.read_text(), text))
+    say(f"wrote {PAGE}, {SCALING} and {len(drawn)} plots")
     return 0
 
 
@@ -129,33 +132,64 @@ def _replace(page: str, text: str) -> str:
     before, begin, rest = page.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (begin and end):
-        raise ValueError(f"{PAGE} lacks the markers {_BEGIN} and {_END}")
+        raise ValueError(f"a page lacks the markers {_BEGIN} and {_END}")
     return f"{before}{_BEGIN}\n\n{text.rstrip()}\n\n{_END}{after}"
 
 
-def _markdown(
-    results: dict[str, dict[str, Any]], sweeps: dict[str, Any], drawn: dict[str, str]
-) -> str:
-    any_result = next(iter(results.values()))
-    box = any_result["machine"]
-    where = (
-        f"Machine: {box['cores']} cores of {box['cpu']}, {box['memory_bytes'] >> 30} GiB, kernel "
-        f"{box['kernel']}, {box['filesystem']}, {box['openssl']}. Ratios are the contestant's "
-        "over fastdl's in the same round: above 1, fastdl needs less."
-    )
-    parts = [where]
+def _scenarios(results: dict[str, dict[str, Any]], drawn: dict[str, str]) -> str:
+    parts = [
+        _where(next(iter(results.values()))["machine"])
+        + " Ratios are the contestant's over fastdl's in the same round: above 1, fastdl needs "
+        "less.",
+        "### Losses\n\n" + _all_losses(results),
+    ]
     for name in _in_order(results):
         result = results[name]
-        parts.append(f"### {name}\n\nCommit {result['commit']}, {result['when']}.")
+        path = result.get("path", "loopback")
+        over = "" if path == "loopback" else f" Path: {path}."
+        parts.append(f"### {name}\n\nCommit {result['commit']}, {result['when']}.{over}")
         if name in drawn:
             parts.append(f"![durable time of {name}](performance/{drawn[name]})")
         parts.append(table(result))
+    return "\n\n".join(parts)
+
+
+def _all_losses(results: dict[str, dict[str, Any]]) -> str:
+    """What rivals do better, over all scenarios: time and processor time each, memory once."""
+    found = []
+    for name in _in_order(results):
+        lost = [text for text in losses(results[name]) if " in memory " not in text]
+        if lost:
+            found.append(f"- {name}: {'; '.join(lost)}")
+    memory = [
+        name
+        for name, result in results.items()
+        if any(" in memory " in text for text in losses(result))
+    ]
+    if memory:
+        found.append(
+            f"- memory, in {len(memory)} of {len(results)} scenarios: tools that write what they "
+            "get need less than fastdl, which fetches ahead of an ordered digest"
+        )
+    return "\n".join(found) or "None in what is stored."
+
+
+def _sweeps(sweeps: dict[str, Any], drawn: dict[str, str]) -> str:
+    parts = []
     for name, sweep in sweeps.items():
         parts.append(f"### {sweep['title']}\n\n{sweep['question']}")
         if name in drawn:
             parts.append(f"![{sweep['title']}](performance/{drawn[name]})")
+        parts.append(f"Commit {sweep['commit']}. {_where(sweep['machine'])}")
         parts.append(_sweep_table(sweep))
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "No sweep is stored."
+
+
+def _where(box: dict[str, Any]) -> str:
+    return (
+        f"Machine: {box['cores']} cores of {box['cpu']}, {box['memory_bytes'] >> 30} GiB, kernel "
+        f"{box['kernel']}, {box['filesystem']}, {box['openssl']}."
+    )
 
 
 def _in_order(results: dict[str, Any]) -> list[str]:
@@ -165,13 +199,13 @@ def _in_order(results: dict[str, Any]) -> list[str]:
 
 def _sweep_table(sweep: dict[str, Any]) -> str:
     rows = [
-        f"| {sweep['axis']} | contestant | durable s | MB/s | CPU s/GB | n |",
-        "|---|---|---|---|---|---|",
+        f"| {sweep['axis']} | contestant | durable s | MB/s | CPU s/GB | peak MiB | n |",
+        "|---|---|---|---|---|---|---|",
     ]
     rows += [
         f"| {point['label']} | {point['contestant']} | {_number(point['durable_s']['median'])} "
         f"| {point['rate_mb_s']:.0f} | {_number(point['cpu_s_per_gb']['median'])} "
-        f"| {point['durable_s']['n']} |"
+        f"| {point['peak_bytes'] >> 20} | {point['durable_s']['n']} |"
         for point in sweep["points"]
     ]
     return "\n".join(rows)

@@ -17,7 +17,8 @@ MiB: Final = 1 << 20
 GiB: Final = 1 << 30
 
 SCHEMES: Final = ("http", "https")
-IMAGES: Final = ("raw", "qcow2plain", "qcow2zlib", "qcow2zstd", "sparse100G")
+SPARSE: Final = {"sparse10G": 10 * GiB, "sparse100G": 100 * GiB, "sparse1T": 1024 * GiB}
+IMAGES: Final = ("raw", "qcow2plain", "qcow2zlib", "qcow2zstd", *SPARSE)
 TARGETS: Final = ("file", "block", "null")
 DIGESTS: Final = ("none", "sha256")
 PATHS_BY: Final = ("loopback", "netns")

@@ -43,7 +43,7 @@ def _named(names: Mapping[str, str]) -> tuple[Point, ...]:
     return tuple(Point(label=label, scenario=parse_scenario(name)) for label, name in names.items())
 
 
-_UNEQUAL: Final = tuple(rate * 1_000_000 for rate in (5, 10, 20, 40, 5, 10, 20, 40))
+_UNEQUAL: Final = tuple(rate * 1_000_000 for rate in (10, 20, 40, 80, 10, 20, 40, 80))
 
 SWEEPS: Final[Mapping[str, Sweep]] = {
     "connections": Sweep(
@@ -75,6 +75,19 @@ SWEEPS: Final[Mapping[str, Sweep]] = {
             for mib in (16, 32, 64, 128, 256)
         ),
     ),
+    "blocks": Sweep(
+        title="Size of a block",
+        axis="--block-size",
+        question="What does a block of memory, and so a write, cost and save?",
+        points=tuple(
+            Point(
+                label=size,
+                scenario=parse_scenario("http-4conn-256MiB-raw-file-sha256"),
+                options=("--block-size", size, "--window", "128M"),
+            )
+            for size in ("64K", "256K", "1M", "4M", "16M")
+        ),
+    ),
     "rtt": Sweep(
         title="Round trip with 8 connections",
         axis="round trip, ms",
@@ -88,7 +101,7 @@ SWEEPS: Final[Mapping[str, Sweep]] = {
         rivals=("aria2c", "curl"),
     ),
     "mirrors": Sweep(
-        title="Mirrors with unequal links (5, 10, 20, 40 MB/s and again)",
+        title="Mirrors with unequal links (10, 20, 40, 80 MB/s and again)",
         axis="mirrors",
         question="Do the rates of unequal mirrors add up?",
         points=tuple(
@@ -103,6 +116,17 @@ SWEEPS: Final[Mapping[str, Sweep]] = {
         ),
         rivals=("aria2c",),
     ),
+    "mirrors-cost": Sweep(
+        title="Mirrors without a limit",
+        axis="mirrors",
+        question="Does the processor time of a byte grow with the number of mirrors?",
+        points=_named(
+            {
+                str(n): f"http-{f'{n}mirror-' if n > 1 else ''}256MiB-raw-file-sha256"
+                for n in (1, 2, 4, 8)
+            }
+        ),
+    ),
     "size": Sweep(
         title="Size of a raw image",
         axis="size",
@@ -114,11 +138,13 @@ SWEEPS: Final[Mapping[str, Sweep]] = {
     "virtual": Sweep(
         title="Virtual size with 64 MiB of data",
         axis="virtual size",
-        question="Does an almost empty disk of 100 GiB cost what its data costs?",
+        question="Does an almost empty disk of 1 TiB cost what its data costs?",
         points=_named(
             {
                 "160 MiB": "http-64MiB-qcow2plain-block-sha256",
+                "10 GiB": "http-64MiB-sparse10G-block-sha256",
                 "100 GiB": "http-64MiB-sparse100G-block-sha256",
+                "1 TiB": "http-64MiB-sparse1T-block-sha256",
             }
         ),
         rivals=("curl+qemu-img",),
@@ -156,6 +182,7 @@ def measure(
             rounds=rounds,
             say=say,
             link_rates=point.link_rates,
+            with_floors=False,
         )
         if "fastdl" in outcome.failed:
             raise RuntimeError(f"{sweep.title}, {point.label}: {outcome.failed['fastdl']}")
@@ -173,6 +200,8 @@ def _contestants(names: Sequence[str], options: tuple[str, ...]) -> list[Rival]:
 
 
 def _rows(point: Point, result: dict[str, Any]) -> list[dict[str, Any]]:
+    scenario = point.scenario
+    link = sum(point.link_rates) or scenario.link_bytes_s * scenario.mirrors
     return [
         {
             "label": point.label,
@@ -181,6 +210,7 @@ def _rows(point: Point, result: dict[str, Any]) -> list[dict[str, Any]]:
             "rate_mb_s": round(result["source_bytes"] / entry["durable_s"]["median"] / 1e6, 1),
             "cpu_s_per_gb": entry["cpu_s_per_gb"],
             "peak_bytes": entry["peak_bytes"],
+            "link_mb_s": round(link / 1e6, 1) if link else None,
         }
         for name, entry in result["contestants"].items()
         if entry["durable_s"]["n"]

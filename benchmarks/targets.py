@@ -11,8 +11,11 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from benchmarks.payload import content_digest
+from benchmarks.payload import content_digest, data_extents
+
+_LOW_BIT: Final = bytes(value & 1 for value in range(256))  # of a page's flags: it is there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,29 +62,31 @@ class Target:
         """How much of the target lies in the page cache: 0 after direct writes."""
         if self.kind == "null":
             return 0
-        page = mmap.PAGESIZE
-        with self.path.open("rb") as file:
+        with self.path.open("rb") as file, (self.backing or self.path).open("rb") as map_:
             size = file.seek(0, os.SEEK_END)
-            if size == 0:
-                return 0
-            return sum(_residency(file.fileno(), size)) * page
+            pages = sum(
+                _resident(file.fileno(), begin, end)
+                for begin, end in data_extents(map_.fileno(), size)
+            )
+        return pages * mmap.PAGESIZE
 
 
-def _residency(fd: int, size: int) -> Iterator[int]:
-    """1 for each page of the file in the page cache, 0 for others (mincore)."""
+def _resident(fd: int, begin: int, end: int) -> int:
+    """How many pages of [begin, end) of the file lie in the page cache (mincore)."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    size = end - begin
+    address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, begin)
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), "mmap for mincore")
     try:
         vector = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
         if libc.mincore(address, size, vector) != 0:
             raise OSError(ctypes.get_errno(), "mincore")
-        return iter([flag & 1 for flag in vector])
+        return bytes(vector).translate(_LOW_BIT).count(1)
     finally:
         libc.munmap(address, size)
 
