@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m fastdl``."""
 
-import sys
+from fastdl.cli.main import entry
 
-from fastdl.cli.main import main
-
-sys.exit(main())
+entry()

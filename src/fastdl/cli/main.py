@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
+import threading
+from typing import NoReturn
 
 from fastdl.cli.formatter import Formatter
 from fastdl.errors import FastdlError, InternalError, UsageError
@@ -81,7 +84,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The entry point of the ``fastdl`` command."""
+    """The ``fastdl`` command; returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
     try:
@@ -106,3 +109,18 @@ def main(argv: list[str] | None = None) -> int:
             ),
             as_json=as_json,
         )
+
+
+def entry() -> NoReturn:
+    """The process's entry point: `main`, and a short way out.
+
+    Taking the interpreter down object by object is a fifth of what starting and ending a
+    download costs; all that ``get`` and ``probe`` hold goes with the process.
+    """
+    code = main()
+    if sys.argv[1:2] in (["get"], ["probe"]) and threading.active_count() == 1:
+        with contextlib.suppress(OSError):  # then Python says so in its own way
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)
