@@ -15,7 +15,7 @@ from sqlalchemy import insert, select, update
 from fastdl.manager.ledger import certs, hosts, jobs, tables
 from fastdl.manager.ledger.certs import FAILED, UPLOADED
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
-from fastdl.manager.ledger.hosts import Arrival
+from fastdl.manager.ledger.hosts import Arrival, Departure
 from fastdl.manager.ledger.jobs import End, NewJob, State
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST
@@ -149,6 +149,57 @@ async def test_coming_back_while_up_is_no_transition(ledger: Ledger) -> None:
     await arrive(ledger, arrival("h1"), now=5.0)
     await arrive(ledger, arrival("h1"), now=9.0)
     assert (await row(ledger, "h1")).changed == 5.0
+
+
+async def test_departures_note_each_transition_once(ledger: Ledger) -> None:
+    """A host that was so already is no news; one that was never there neither."""
+    await arrive(ledger, arrival("h1"), arrival("h2"))
+    gone = [Departure(host=h, state=hosts.DISCONNECTED) for h in ("h1", "h2", "nobody")]
+    assert await ledger.write(lambda tx: hosts.depart(tx, gone, now=7.0)) == [True, True, False]
+    assert await ledger.write(lambda tx: hosts.depart(tx, gone, now=8.0)) == [False] * 3
+    assert (await row(ledger, "h1")).changed == 7.0
+    assert (await row(ledger, "h3")).state == "Connecting"
+
+
+async def test_the_later_of_coming_and_going_counts(tmp_path: Path, database: str | None) -> None:
+    """A host that reconnects at once is Up, however its two connections' news share a round."""
+    async with running_zone(tmp_path / "m", database=database) as zone:
+        agent = await zone.agent("kvm1")
+        link = zone.manager.link
+        here, away = agent.host_id, hosts.Departure(host=agent.host_id, state=hosts.DISCONNECTED)
+        async with zone.manager.core.services.ledger.read() as tx:
+            found = await hosts.get(tx, here)
+        assert found is not None
+        back = dataclasses.replace(arrival(here), key_hash=found.key_hash)
+
+        async def state_after(*steps: Any) -> str:
+            await link._store_transitions(list(steps))
+            answer = await zone.api("listHosts", id=here)
+            state: str = answer["host"][0]["state"]
+            return state
+
+        assert await state_after(away, back) == "Up"
+        assert await state_after(back, away) == "Disconnected"
+        assert await state_after(back, away, back) == "Up"
+
+
+async def test_an_old_connections_end_is_no_news_while_the_next_is_let_in(
+    tmp_path: Path, database: str | None
+) -> None:
+    """Whoever comes back before the loss was noticed must not be shown as Disconnected."""
+    async with running_zone(tmp_path / "m", database=database) as zone:
+        agent = await zone.agent("kvm1")
+        link, here = zone.manager.link, agent.host_id
+        async with zone.manager.core.services.ledger.read() as tx:
+            found = await hosts.get(tx, here)
+        assert found is not None
+        hello = dataclasses.replace(arrival(here).hello, host_id=here)
+        coming = asyncio.create_task(link.admit(here, found.key_hash, hello))
+        await asyncio.sleep(0)
+        await link.gone(here, reason="the old connection's end")
+        await coming
+        assert (await zone.api("listHosts", state="Up"))["count"] == 1
+        assert here in zone.manager.core.services.fleet.hosts
 
 
 def keystore_job(host: str) -> NewJob:

@@ -7,8 +7,12 @@ given, and nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -34,6 +38,8 @@ log = logging.getLogger(__name__)
 BEAT_S: Final = 10.0
 SILENT_S: Final = 35.0
 """Without a beat for so long: Alert while the connection stands, Down when it does not."""
+TOGETHER: Final = 64
+"""Hosts that are judged lost side by side."""
 SKEW_WARN_S: Final = 60.0
 
 
@@ -61,7 +67,8 @@ class HostLink:
         self._dispatcher = dispatcher
         self._sync = sync
         self._presence: dict[str, _Presence] = {}
-        self._arrivals = Batch(self._arrive)
+        self._transitions = Batch(self._store_transitions)
+        self._arriving: Counter[str] = Counter()
 
     # --- identity ------------------------------------------------------------------------
 
@@ -108,10 +115,15 @@ class HostLink:
         now = self._s.clock.time()
         skew = hello.clock - now if hello.clock else 0.0
 
-        admitted = await self._arrivals(
-            hosts.Arrival(host=host, key_hash=key_hash, hello=hello, skew=skew)
-        )
-        if admitted is None:
+        arrival = hosts.Arrival(host=host, key_hash=key_hash, hello=hello, skew=skew)
+        self._arriving[host] += 1
+        try:
+            admitted = await self._transitions(arrival)
+        finally:
+            self._arriving[host] -= 1
+            if not self._arriving[host]:
+                del self._arriving[host]
+        if not isinstance(admitted, hosts.Admitted):
             raise AgentRefusedError("this host is not enrolled here: enrol it again")
         row = admitted.row
         self._presence[host] = _Presence(last_beat=self._s.clock.steady(), connected=True)
@@ -133,11 +145,24 @@ class HostLink:
             beat_s=BEAT_S,
         )  # fmt: skip
 
-    async def _arrive(self, arrivals: list[hosts.Arrival]) -> list[hosts.Admitted | None]:
+    async def _store_transitions(
+        self, steps: list[hosts.Arrival | hosts.Departure]
+    ) -> list[hosts.Admitted | bool | None]:
+        """Comings and goings in one transaction; what a host did last is what it has done."""
         now = self._s.clock.time()
-        return await self._s.ledger.write(
-            lambda tx: hosts.arrive(tx, arrivals, gateway=self._s.name, now=now)
-        )
+        last = {step.host: step for step in steps}
+        coming = [step for step in steps if isinstance(step, hosts.Arrival)]
+        going = [step for step in last.values() if isinstance(step, hosts.Departure)]
+
+        async def work(tx: AsyncConnection) -> list[hosts.Admitted | bool | None]:
+            came = await hosts.arrive(tx, coming, gateway=self._s.name, now=now) if coming else []
+            went = await hosts.depart(tx, going, now=now) if going else []
+            answers: dict[int, hosts.Admitted | bool | None] = {}
+            answers.update((id(step), answer) for step, answer in zip(coming, came, strict=True))
+            answers.update((id(step), answer) for step, answer in zip(going, went, strict=True))
+            return [answers.get(id(step), False) for step in steps]
+
+        return await self._s.ledger.write(work)
 
     def _changed(self, host: str, state: str) -> None:
         self._s.notices.publish("host", host=host, state=state)
@@ -266,13 +291,13 @@ class HostLink:
             return
         presence.connected = False
         presence.last_beat = self._s.clock.steady()
+        if self._arriving[host]:
+            return  # its next connection is being let in: that is the later news
         await self._leave(host, hosts.DISCONNECTED, reason)
 
     async def _leave(self, host: str, state: str, reason: str) -> None:
         self._s.fleet.hosts.pop(host, None)
-        now = self._s.clock.time()
-        changed = await self._s.ledger.write(lambda tx: hosts.set_state(tx, host, state, now=now))
-        if changed:
+        if await self._transitions(hosts.Departure(host=host, state=state)):
             log.warning("host left", extra={"host": host, "state": state, "reason": reason})
             self._changed(host, state)
 
@@ -298,17 +323,29 @@ class HostLink:
     async def watch(self) -> None:
         """Judge every host's silence once."""
         now = self._s.clock.steady()
+        due: list[Callable[[], Awaitable[None]]] = []
         for host, presence in list(self._presence.items()):
             silent = now - presence.last_beat > SILENT_S
             if presence.connected and silent and not presence.alert:
                 presence.alert = True
-                await self._leave(host, hosts.ALERT, "connected but silent")
+                due.append(partial(self._leave, host, hosts.ALERT, "connected but silent"))
             elif presence.connected and presence.alert and not silent:
                 # It spoke again; a new connection is the simplest way to know all of it.
                 self._s.fabric.drop(host, "silent for too long, please connect again")
             elif not presence.connected and silent:
-                await self._dispatcher.host_lost(host)
-                if self._presence.get(host) is presence:
-                    del self._presence[host]
-                else:  # it came in at this moment
-                    self._s.fabric.drop(host, "taken for lost, please connect again")
+                due.append(partial(self._lost, host, presence))
+        # Side by side, so that they share commits: a switch that fails takes many hosts at once.
+        for start in range(0, len(due), TOGETHER):
+            steps = [step() for step in due[start : start + TOGETHER]]
+            for outcome in await asyncio.gather(*steps, return_exceptions=True):
+                if isinstance(outcome, FastdlError):
+                    log.error("presence not noted", extra={"error": str(outcome)})
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def _lost(self, host: str, presence: _Presence) -> None:
+        await self._dispatcher.host_lost(host)
+        if self._presence.get(host) is presence:
+            del self._presence[host]
+        else:  # it came in at this moment
+            self._s.fabric.drop(host, "taken for lost, please connect again")

@@ -119,6 +119,29 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """A host whose connection ended or fell silent, and the state that it has then."""
+
+    host: str
+    state: str
+
+
+async def depart(tx: AsyncConnection, departures: Sequence[Departure], *, now: float) -> list[bool]:
+    """Store the transitions of *departures* (no host twice); False = it was so already."""
+    wanted = {d.host: d.state for d in departures}
+    query = select(host.c.id, host.c.state).where(host.c.id.in_(wanted)).order_by(host.c.id)
+    found = {row.id: row.state for row in await tx.execute(query.with_for_update())}
+    values = [
+        {"host_id": id_, "state": wanted[id_], "changed": now}
+        for id_, state in found.items()
+        if state != wanted[id_]
+    ]
+    if values:
+        await tx.execute(update(host).where(host.c.id == bindparam("host_id")), values)
+    return [d.host in found and found[d.host] != d.state for d in departures]
+
+
 async def store_inventory(
     tx: AsyncConnection, row: Row[Any], inventory: m.Inventory, *, now: float
 ) -> frozenset[str]:
