@@ -127,7 +127,7 @@ HALVES = {
     "an API job that waits for nothing":
         "SELECT id FROM api_job WHERE status = 0 AND id NOT IN (SELECT api_job FROM api_job_part)",
     "a download that nobody asked for":
-        "SELECT id FROM job WHERE kind IN ('download', 'remove') AND id NOT IN "
+        "SELECT id FROM job WHERE kind = 'download' AND id NOT IN "
         "(SELECT job FROM api_job_part)",
     "a key without its secret":
         "SELECT id FROM account WHERE (api_key IS NULL) != (secret_key IS NULL)",

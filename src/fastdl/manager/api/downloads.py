@@ -65,6 +65,8 @@ async def prepare(call: Call) -> Reply:
         raise InternalError("No primary storage pool of the zone can be reached by a host in Up")
 
     async def work(tx: AsyncConnection) -> str:
+        if zone_id not in await templates.zones_of(tx, row.id):
+            raise call.no_entity("templateid")  # deleted since it was looked up
         copies = await templates.volume_of(
             tx, row.id, pools, now=call.now, suffix=".iso" if row.iso else ""
         )

@@ -26,9 +26,8 @@ from fastdl.manager.api.spec import (
 from fastdl.manager.ask import any_host, ask
 from fastdl.manager.dispatch import origin_of
 from fastdl.manager.ledger import accounts, jobs, records, templates, zones
-from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.text import loads
-from fastdl.manager.scheduler import URGENT
+from fastdl.manager.removal import removal
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -270,23 +269,23 @@ async def owned(call: Call, name: str, *, iso: bool | None = None) -> Row[Any]:
 
 
 async def _delete(call: Call, *, iso: bool) -> Reply:
-    """Remove a template from a zone (or all): stop its downloads, remove its copies."""
-    s, row = call.core.services, await owned(call, "id", iso=iso)
-    zone_id = call.get("zoneid")
-    async with s.ledger.read() as tx:
-        if zone_id is not None and zone_id not in await templates.zones_of(tx, row.id):
-            raise call.no_entity("zoneid")
-        live = [
-            job for job in await jobs.of_template(tx, row.id, live_only=True)
-            if zone_id in {None, job.zone}
-        ]  # fmt: skip
-    for job in live:
-        await call.core.dispatcher.cancel(job.id)
+    """Remove a template from a zone (or all): stop its downloads, remove its copies.
 
-    async def work(tx: AsyncConnection) -> str:
+    What is fetched in spite of that is removed when it arrives (``Dispatcher``), so that no
+    copy outlives its template, whatever happens between the two.
+    """
+    row, zone_id = await owned(call, "id", iso=iso), call.get("zoneid")
+
+    async def work(tx: AsyncConnection) -> tuple[str, list[str]]:
+        offered = await templates.zones_of(tx, row.id)
+        if not offered:
+            raise call.no_entity("id")
+        if zone_id is not None and zone_id not in offered:
+            raise call.no_entity("zoneid")
+        live = await jobs.of_template(tx, row.id, live_only=True)
         copies = await templates.copies(tx, row.id, zone_id=zone_id)
         new = [
-            _removal(row, copy) for copy in copies
+            removal(copy) for copy in copies
             if not call.get("keepcopies") and copy.state == "ready"
         ]  # fmt: skip
         await templates.remove(tx, row.id, zone_id=zone_id, now=call.now)
@@ -301,28 +300,13 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
             await records.complete_api_job(
                 tx, api_job, status=records.SUCCEEDED, result={"success": True}, now=call.now
             )
-        return api_job
+        return api_job, [job.id for job in live if zone_id in {None, job.zone}]
 
-    api_job = await call.write(work)
+    api_job, live = await call.write(work)
+    for job in live:
+        await call.core.dispatcher.cancel(job)
     call.core.dispatcher.wake()
     return Bare({"jobid": api_job})
-
-
-def _removal(template: Row[Any], copy: Row[Any]) -> NewJob:
-    return NewJob(
-        kind=m.Kind.REMOVE,
-        zone=copy.zone,
-        template=template.id,
-        pool=copy.pool,
-        single=f"remove:{template.id}:{copy.pool}",
-        rank=URGENT,
-        args=m.RemoveArgs(
-            template=template.id,
-            pool=copy.pool,
-            volume=copy.volume,
-            install_path=copy.install_path,
-        ),
-    )
 
 
 async def delete_template(call: Call) -> Reply:
