@@ -193,4 +193,23 @@ def table(summary: dict[str, Any]) -> str:
             f"| {middle('fairness'):.3f} | {middle('cpu_s'):.2f} "
             f"| {middle('sent_bytes') / 1e9:.2f} | {max(peaks) >> 20 or '-'} | {len(runs)} |"
         )
-    return "\n".join(rows)
+    return "\n".join([*rows, "", *_against(by_name)])
+
+
+def _against(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """What the ways through the manager take of the naive way, better or worse, in words."""
+    naive = by_name.get("cloudstack")
+    if naive is None:
+        return []
+
+    def share(runs: list[dict[str, Any]], key: str) -> float:
+        whole = statistics.median(entry[key] for entry in naive)
+        return statistics.median(entry[key] for entry in runs) / whole
+
+    return [
+        f"{name}: {share(runs, 'all_done_s'):.2f} of the naive way's time, "
+        f"{share(runs, 'cpu_s'):.2f} of its processor time, "
+        f"{share(runs, 'sent_bytes'):.2f} of the origin's bytes."
+        for name, runs in by_name.items()
+        if name in zone_ways.NAMES
+    ]

@@ -58,6 +58,18 @@ def test_fairness_is_jains_index() -> None:
     assert Provisioning(contestant="x", host_done_s=[1.0, 1e9]).fairness == pytest.approx(0.5)
 
 
+def test_what_is_lost_to_the_naive_way_is_said_too() -> None:
+    """A ratio above 1 stands there like one below."""
+    runs = [
+        _entry("manager", all_done_s=4.0, cpu_s=5.0, sent_bytes=400),
+        _entry("cloudstack", all_done_s=2.0, cpu_s=10.0, sent_bytes=400),
+    ]
+    assert bulk.table({"runs": runs}).endswith(
+        "manager: 2.00 of the naive way's time, 0.50 of its processor time, "
+        "1.00 of the origin's bytes."
+    )
+
+
 def test_the_page_shows_the_newest_of_each_kind(tmp_path: Path) -> None:
     """The reader sees one table a question, from the last time it was asked."""
     box = {"cores": 2, "cpu": "any"}
