@@ -25,7 +25,10 @@ examples:
   fastdl bench --gate                              counts against the stored baseline (CI)
   fastdl bench --gate-paired                       paired ratios against one rival a scenario
   fastdl bench --explain http-1GiB-raw-block-sha256
-  fastdl bench --bulk 4x3                          4 templates onto 3 hosts' worth of targets
+  fastdl bench --bulk 4x3 http-256MiB-raw-file-sha256 --save
+                                                   4 templates to 3 hosts: through a manager with a
+                                                   pool a host and with one for all, the engine
+                                                   alone, and the naive way
   fastdl bench --sweep connections,window,blocks,rtt,mirrors,virtual
   fastdl bench --report                            tables and plots from the stored results
 
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare paired ratios with what the project promises",
     )
     what.add_argument("--explain", metavar="SCENARIO", help="print where the time goes, per GB")
-    what.add_argument("--bulk", metavar="NxM", help="N templates onto M sets of targets")
+    what.add_argument("--bulk", metavar="NxM", help="bring N templates to M hosts")
     what.add_argument("--sweep", metavar="AXES", help="vary one axis after the other")
     what.add_argument("--report", action="store_true", help="write tables and plots")
     parser.add_argument("--rivals", metavar="NAMES", help="only these, besides fastdl")

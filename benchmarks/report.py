@@ -113,6 +113,7 @@ def latest(folder: Path) -> dict[str, dict[str, Any]]:
 def run(args: argparse.Namespace) -> int:
     """Write plots and the generated part of the page."""
     from benchmarks.compare import RESULTS  # noqa: PLC0415 - compare imports this module
+    from benchmarks.manager.page import section  # noqa: PLC0415 - as above
 
     results = latest(RESULTS)
     sweeps = {
@@ -122,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("no stored results: run `fastdl bench headline --save` first")
     PLOTS.mkdir(exist_ok=True)
     drawn = _plot(results, sweeps)
-    for page, text in ((PAGE, _scenarios(results, drawn)), (SCALING, _sweeps(sweeps, drawn))):
+    figures = f"{_scenarios(results, drawn)}\n\n{section(RESULTS)}"
+    for page, text in ((PAGE, figures), (SCALING, _sweeps(sweeps, drawn))):
         page.write_text(_replace(page.read_text(), text))
     say(f"wrote {PAGE}, {SCALING} and {len(drawn)} plots")
     return 0
