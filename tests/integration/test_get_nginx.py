@@ -7,14 +7,19 @@ progress lines and the probe, as scripts outside this repository rely on them.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fastdl
+from fastdl.errors import SinkIOError
 from tests.env.certs import CertLab
 from tests.env.command import Outcome, run_fastdl
 from tests.env.nginx import Nginx, start_nginx
@@ -295,6 +300,31 @@ def test_a_target_that_holds_the_image_already(nginx: Nginx, target: Path, tmp_p
     assert again.json["already_present"] is True
     assert target.stat().st_mtime_ns == before.st_mtime_ns
     assert get(target, words[0], home=tmp_path).code == 33
+
+
+def test_a_second_run_flushes_what_the_first_could_not(
+    nginx: Nginx, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S02: a folder that cannot be flushed is a failure until it has been, and no new transfer."""
+    nginx.put("mib.raw", SMALL[:MIB])
+    url = nginx.url("plain", "mib.raw")
+    checksum = f"sha-256:{hashlib.sha256(SMALL[:MIB]).hexdigest()}"
+    real = os.fsync
+
+    def failing(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        for _ in range(2):
+            with pytest.raises(SinkIOError, match="is complete, but"):
+                fastdl.fetch_sync(url, str(target), checksum=checksum)
+            check_file(target, SMALL[:MIB])
+    done = fastdl.fetch_sync(url, str(target), checksum=checksum)
+    assert (done.already_present, done.fetched_bytes) == (True, 0)
+    check_file(target, SMALL[:MIB])
 
 
 def test_a_rate_limit_is_kept(nginx: Nginx, target: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from fastdl.errors import (
 )
 from fastdl.model.digest import Digest
 from fastdl.model.url import Url
-from fastdl.sinks.base import Sink
+from fastdl.sinks.base import Sink, sink_error
 from fastdl.sinks.open import existing_file, open_sink
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def _already_there(
 
         got, length = _digest_of_file(path, wanted, cancel)
         if got == wanted:
+            _make_durable(path)
             return Result(
                 target=path,
                 source_bytes=length,
@@ -176,8 +177,20 @@ def _digest_of_file(path: str, wanted: Digest, cancel: Cancel) -> tuple[Digest, 
             cancel.check()
             md.update(data)
             length += len(data)
-        os.fsync(file.fileno())
     return Digest(wanted.algorithm, md.hexdigest()), length
+
+
+def _make_durable(path: str) -> None:
+    """Flush a file and its name: whoever published it may have failed to."""
+    try:
+        for name in (path, os.path.dirname(path) or "."):  # noqa: PTH120
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise sink_error(error, f"{path} is complete, but cannot be flushed") from None
 
 
 # ---- attempts ------------------------------------------------------------------

@@ -114,13 +114,21 @@ class FileSink:
             else:
                 syscalls.rename_new(self._folder, self._part, self._name)
             self._published = True
-            os.fsync(self._folder)
         except FileExistsError:
             raise SinkRefusedError(
                 f"{self.path} appeared while the job ran: it was not replaced", phase="publish"
             ) from None
         except OSError as error:
             raise _in_phase(sink_error(error, f"publishing {self.path}"), "publish") from None
+        try:
+            os.fsync(self._folder)
+        except OSError as error:
+            # The name is there, and so is what a second run needs to make it last.
+            what = (
+                f"{self.path} is complete, but its folder cannot be flushed: a power cut may "
+                "take the name away; the same command, run again, flushes it"
+            )
+            raise _in_phase(sink_error(error, what), "publish") from None
 
     def abort(self, *, keep: bool) -> None:
         """Leave the part file for a resume (*keep*) or remove it."""

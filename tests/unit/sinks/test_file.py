@@ -391,6 +391,28 @@ def test_a_failed_flush_is_never_a_published_file(
         assert not (tmp_path / "a").exists()
 
 
+def test_a_folder_that_cannot_be_flushed_is_a_failure_that_says_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S02: the name may vanish at a power cut; the bytes need not be fetched again."""
+    real = os.fsync
+
+    def failing(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    with opened(tmp_path / "a") as sink:
+        land(sink, b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            with pytest.raises(SinkIOError, match="is complete, but its folder") as caught:
+                sink.publish(1)
+        assert caught.value.phase == "publish"
+        sink.abort(keep=False)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"x")]
+
+
 def test_a_limit_on_the_file_size_is_a_lack_of_space(tmp_path: Path) -> None:
     """S12: RLIMIT_FSIZE answers EFBIG."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
