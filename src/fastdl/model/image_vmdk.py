@@ -16,6 +16,9 @@ from fastdl.errors import FormatError, UnsafeImageError
 from fastdl.model.image import Format, ImageInfo, Reader
 
 _SECTOR = 512
+_MAX_TABLES = 1 << 18
+_ZEROED = 1  # grain table entries up to it name no place in the file
+_MARKER = struct.Struct("<QI")
 _MAX_DESCRIPTOR = 64 * 1024
 _AT_END = 0xFFFFFFFFFFFFFFFF
 _FLAG_COMPRESSED = 1 << 16
@@ -99,6 +102,29 @@ def _directory(reader: Reader, head: dict[str, Any]) -> None:
     entries = struct.unpack(f"<{tables}I", reader.read_at(at, tables * 4))
     if any(entry * _SECTOR + head["gtes"] * 4 > reader.size for entry in entries):
         raise _bad("vmdk: a grain table lies outside the file")
+    _last_grain(reader, head, set(entries) - {0})
+
+
+def _last_grain(reader: Reader, head: dict[str, Any], tables: set[int]) -> None:
+    """What lies furthest back is there: writers append, so a cut file lacks it first.
+
+    A compressed grain has its length before it. Of another one only the start is asked for:
+    writers may leave the end of the last one out.
+    """
+    if len(tables) > _MAX_TABLES:
+        raise _bad("vmdk: more grain tables than any image has")
+    last = 0
+    for table in sorted(tables):
+        raw = reader.read_at(table * _SECTOR, head["gtes"] * 4)
+        last = max(last, *struct.unpack(f"<{head['gtes']}I", raw))
+    if last <= _ZEROED:
+        return
+    end = last * _SECTOR + 1
+    if head["flags"] & _FLAG_COMPRESSED and end + _MARKER.size <= reader.size:
+        _, length = _MARKER.unpack(reader.read_at(last * _SECTOR, _MARKER.size))
+        end = last * _SECTOR + _MARKER.size + length
+    if end > reader.size:
+        raise _bad("vmdk: the file is cut off: its last grain is missing")
 
 
 def _descriptor(reader: Reader, head: dict[str, Any]) -> str:

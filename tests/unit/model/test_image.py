@@ -347,6 +347,28 @@ def test_a_stream_optimized_footer_must_repeat_the_header(
 
 
 @needs_qemu
+@pytest.mark.parametrize("kind", ["vmdk", "vmdk-stream"])
+def test_a_cut_vmdk_is_noticed(real: Callable[[str], bytes], kind: str) -> None:
+    """Kept as it is, without a digest, nobody else would notice."""
+    data = real(kind)
+    for lost in (70_000, 200_000, len(data) // 2):
+        info = judge(data[: len(data) - lost])
+        assert info.refusal is FormatError, (lost, info)
+        assert "cut off" in info.reasons[0] or "outside the file" in info.reasons[0]
+
+
+@needs_qemu
+def test_grains_of_a_vmdk_that_lie_nowhere_are_refused(real: Callable[[str], bytes]) -> None:
+    """A length in front of the last grain is a claim of the file's."""
+    data = real("vmdk-stream")
+    directory = struct.unpack_from("<Q", data, 56)[0] * 512
+    table = struct.unpack_from("<I", data, directory)[0] * 512
+    last = max(struct.unpack_from("<512I", data, table)) * 512
+    assert judge(bent(data, last + 8, "<I", 0xFFFFFFFF)).refusal is FormatError
+    assert judge(bent(data, table, "<I", 0xFFFFFFFF)).refusal is FormatError
+
+
+@needs_qemu
 def test_a_vdi_that_lies_is_refused(real: Callable[[str], bytes]) -> None:
     """Parents, foreign kinds, shared and missing blocks."""
     data = real("vdi")
