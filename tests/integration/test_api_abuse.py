@@ -26,7 +26,8 @@ from fastdl.manager.api import server
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Kind
 from fastdl.manager.auth import sign
-from tests.env.fake_agent import local_pool
+from fastdl.wire import messages as m
+from tests.env.fake_agent import FakeAgent, local_pool
 from tests.env.manager import Client, Zone, certificate
 from tests.env.manager import zone as running_zone
 from tests.env.mortal_manager import MortalManager
@@ -263,8 +264,15 @@ async def test_throttling_counts_an_account_as_cloudstack_does(zone: Zone) -> No
         await zone.api("listZones")
 
 
-async def test_an_accounts_quota_holds_against_a_race(zone: Zone) -> None:
+async def test_an_accounts_quota_holds_against_a_race(tmp_path: Path, database: str | None) -> None:
     """Twelve registrations at once, three places: three templates, in CloudStack's words (T12)."""
+    async with running_zone(tmp_path / "manager", database=database) as zone:
+        await zone.agent("kvm1", pools=(local_pool("p1"),))
+        await race_for_three_places(zone)
+
+
+async def race_for_three_places(zone: Zone) -> None:
+    """Two users of one account register at once; then one place is given back."""
     await zone.api("updateConfiguration", name="max.account.templates", value="3")
     one, two = await user(zone.api, "one", "shared"), await user(zone.api, "two", "shared")
 
@@ -339,6 +347,30 @@ async def test_anothers_object_is_as_no_object(zone: Zone) -> None:
             assert seen == await outcome(client, command.name, base | nothing), command.name
             judged.append(command.name)
     assert {"deleteTemplate", "cancelTemplateDownload", "queryAsyncJobResult"} <= set(judged)
+
+
+async def test_users_see_no_hosts_and_paths_of_a_public_templates_downloads(zone: Zone) -> None:
+    """How far a download is concerns whoever may deploy it; what it runs on does not (T12)."""
+
+    async def fail(_agent: FakeAgent, _command: m.Command) -> m.Failure:
+        return m.Failure(code=11, message="https://secret.example/t.qcow2 answered 404")
+
+    shown = (await zone.template("shown", ispublic="true"))["id"]
+    await zone.api.job(await zone.api("prepareTemplate", templateid=shown, zoneid=zone.id))
+    zone.agents[0].work["download"] = fail
+    mirror = (await zone.template("broken", ispublic="true"))["id"]
+    await zone.api.job(await zone.api("prepareTemplate", templateid=mirror, zoneid=zone.id))
+    client = await user(zone.api, "u")
+    (done,) = (await zone.api("listTemplateDownloads", templateid=shown))["templatedownload"]
+    assert {"hostid", "installpath"} <= done.keys()
+    (done,) = (await client("listTemplateDownloads", templateid=shown))["templatedownload"]
+    assert (done["state"], done["percent"]) == ("DONE", 100)
+    assert not {"hostid", "installpath"} & done.keys()
+    (failed,) = (await zone.api("listTemplateDownloads", templateid=mirror))["templatedownload"]
+    assert "secret.example" in failed["error"]
+    (failed,) = (await client("listTemplateDownloads", templateid=mirror))["templatedownload"]
+    assert failed["state"] == "FAILED"
+    assert "secret.example" not in json.dumps(failed)
 
 
 async def outcome(client: Client, command: str, params: dict[str, str]) -> str:

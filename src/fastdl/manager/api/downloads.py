@@ -128,7 +128,9 @@ async def list_(call: Call) -> Reply:
         for job in await jobs.of_template(tx, row.id):
             latest.setdefault(job.pool, job)
     items = [
-        _view(call, row.id, names[pool_id], latest.get(pool_id), copies.get(pool_id))
+        _shown(
+            call, row, _view(call, row.id, names[pool_id], latest.get(pool_id), copies.get(pool_id))
+        )
         for pool_id in dict.fromkeys((*latest, *copies))
         if pool_id in names
         and call.get("zoneid") in {None, names[pool_id].zone}
@@ -137,6 +139,15 @@ async def list_(call: Call) -> Reply:
     ]
     first, size = call.page()
     return Listing("templatedownload", items[first : first + size], len(items))
+
+
+def _shown(call: Call, row: Row[Any], item: dict[str, Any]) -> dict[str, Any]:
+    """Return what of *item* this caller may know: hosts and paths are for administrators, and
+    an error, which may tell where a template comes from, is for its owner too."""
+    hidden = set() if call.user.admin else {"hostid", "installpath"}
+    if not call.user.admin and row.owner != call.user.id:
+        hidden.add("error")
+    return {key: value for key, value in item.items() if key not in hidden}
 
 
 def _view(
