@@ -30,7 +30,7 @@ from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from fastdl.errors import InternalError, UsageError
-from fastdl.manager.ledger import jobs, records, slots, tables, zones
+from fastdl.manager.ledger import jobs, queue, records, slots, tables, zones
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import dumps
@@ -97,9 +97,9 @@ async def grant_round(ledger: Ledger, *, now: float = 1.0) -> int:
     """What the dispatcher does in a round: read, decide, grant; returns how many."""
     async with ledger.read() as tx:
         in_use, caps = await slots.usage(tx)
-        page = await jobs.queue_page(tx, now=now, after=None)
+        page, _ = await queue.page(tx, now=now, among=await queue.lanes(tx))
     limits = Limits(origin=LIMITS.origin, host=LIMITS.host, pool=LIMITS.pool, caps=caps)
-    grants = decide(map(jobs.waiting_of, page), VIEWS, in_use, limits)
+    grants = decide(map(queue.waiting_of, page), VIEWS, in_use, limits)
     if not grants:
         return 0
 

@@ -21,9 +21,10 @@ from fastdl.errors import AgentLostError, FastdlError
 from fastdl.manager import scheduler
 from fastdl.manager.drift import drift
 from fastdl.manager.ledger import hosts as hosts_table
-from fastdl.manager.ledger import jobs, records, slots, templates
+from fastdl.manager.ledger import jobs, queue, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
+from fastdl.manager.removal import removal
 from fastdl.manager.scheduler import Grant
 from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
@@ -52,7 +53,7 @@ class Dispatcher:
     def __init__(self, services: Services) -> None:
         self._s = services
         self._wake = asyncio.Event()
-        self._after: tuple[int, float, str] | None = None
+        self._after: queue.Place | None = None
         self._unanswered: dict[tuple[str, str], float] = {}
 
     def wake(self) -> None:
@@ -113,41 +114,29 @@ class Dispatcher:
             limits = self._s.limits(caps)
             origins = [slot for slot in in_use if slot[0] == "origin"]
 
-            def full(rank: int) -> list[str]:
-                return [s[1] for s in origins if in_use[s] >= limits.of(s, rank=rank)]
+            def full(rank: int) -> set[str]:
+                return {s[1] for s in origins if in_use[s] >= limits.of(s, rank=rank)}
 
-            urgent_full, bulk_full = full(scheduler.URGENT), full(scheduler.BULK)
-            lanes = await jobs.waiting_lanes(tx)
-            if lanes <= set(urgent_full):
-                return []  # also when nothing waits
-            views = self._s.fleet.views()
-            # With every origin busy, a hundred thousand bulk jobs need not be looked at.
-            urgent_only = lanes <= set(bulk_full)
+            waiting = await queue.lanes(tx)
+            free, free_for_bulk = waiting - full(scheduler.URGENT), waiting - full(scheduler.BULK)
             # The head of the queue in every round, so that an urgent job is seen at once;
             # further pages go on where the last round stopped, so that jobs which cannot
             # start (their hosts are full or away) never hide the ones behind them.
             grants: list[Grant] = []
             after = None
-            for page in range(PAGES_MAX):
-                rows = await jobs.queue_page(
-                    tx,
-                    now=now,
-                    after=after,
-                    full=urgent_full,
-                    full_for_bulk=bulk_full,
-                    urgent_only=urgent_only,
-                    limit=PAGE,
+            for number in range(PAGES_MAX if free else 0):
+                rows, end = await queue.page(
+                    tx, now=now, after=after, among=free, bulk_lanes=free_for_bulk, limit=PAGE
                 )
-                decided = scheduler.decide(map(jobs.waiting_of, rows), views, in_use, limits)
+                decided = scheduler.decide(map(queue.waiting_of, rows), views, in_use, limits)
                 grants += decided
                 for grant in decided:
                     for slot, _ in grant.slots:
                         in_use[slot] = in_use.get(slot, 0) + 1
-                if len(rows) < PAGE:
+                if end is None:
                     self._after = None
                     break
-                last = (rows[-1].rank, rows[-1].created, rows[-1].id)
-                after = self._after if page == 0 and self._after and self._after > last else last
+                after = self._after if number == 0 and self._after and self._after > end else end
                 self._after = after
         return grants
 
@@ -218,6 +207,11 @@ class Dispatcher:
                 tx, row.template, row.pool, state="ready", now=now,
                 install_path=done.install_path, size=done.virtual_size, result=text,
             )  # fmt: skip
+            if row.zone not in await templates.zones_of(tx, row.template):
+                # Deleted while it was fetched: nobody else would ever take the copy away.
+                copies = await templates.copies(tx, row.template, zone_id=row.zone)
+                late = [removal(copy) for copy in copies if copy.pool == row.pool]
+                await jobs.submit(tx, late, now=now)
             for slot in jobs.held_slots(row):
                 if slot[0] == "origin" and (cap := await slots.cap_of(tx, slot)) is not None:
                     most = self._s.settings.whole("direct.download.origin.max.active")

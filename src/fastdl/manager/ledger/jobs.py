@@ -24,7 +24,7 @@ from fastdl.manager.ledger import slots
 from fastdl.manager.ledger.tables import attempt, host
 from fastdl.manager.ledger.tables import job as t
 from fastdl.manager.ledger.text import dumps, loads, new_id
-from fastdl.manager.scheduler import BULK, DELAY_MAX_S, Grant, Slot, Waiting
+from fastdl.manager.scheduler import BULK, Grant, Slot
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -131,64 +131,6 @@ async def get(tx: AsyncConnection, job: str) -> Row[Any] | None:
     return (await tx.execute(select(t).where(t.c.id == job))).first()
 
 
-async def waiting_lanes(tx: AsyncConnection) -> set[str]:
-    """Return the lanes that have waiting jobs: one index step for each lane, not each job."""
-    waiting = t.c.waiting.is_(True)
-    lanes = select(func.min(t.c.lane).label("lane")).where(waiting).cte("lanes", recursive=True)
-    following = select(func.min(t.c.lane)).where(waiting, t.c.lane > lanes.c.lane)
-    lanes = lanes.union_all(
-        select(following.scalar_subquery().label("lane")).where(lanes.c.lane.is_not(None))
-    )
-    rows = await tx.execute(select(lanes.c.lane).where(lanes.c.lane.is_not(None)))
-    return set(rows.scalars())
-
-
-async def queue_page(
-    tx: AsyncConnection,
-    *,
-    now: float,
-    after: tuple[int, float, str] | None,
-    full: Iterable[str] = (),
-    full_for_bulk: Iterable[str] = (),
-    urgent_only: bool = False,
-    limit: int = 256,
-) -> list[Row[Any]]:
-    """Return the next waiting jobs in order, leaving out lanes whose origin has no room.
-
-    *now* is steady time. A job that would wait longer than any job does was put off before the
-    clock was set back and the manager restarted: it does not wait.
-    """
-    due = (t.c.not_before <= now) | (t.c.not_before > now + DELAY_MAX_S)
-    query = select(
-        t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
-        t.c.created,
-    ).where(t.c.waiting.is_(True), due)  # fmt: skip
-    if urgent_only:
-        query = query.where(t.c.rank < BULK)
-    if full := list(full):
-        query = query.where(t.c.lane.not_in(full))
-    if bulk := list(full_for_bulk):
-        query = query.where((t.c.rank < BULK) | t.c.lane.not_in(bulk))
-    if after is not None:
-        query = query.where(tuple_(t.c.rank, t.c.created, t.c.id) > tuple_(*after))
-    rows: Any = await tx.execute(query.order_by(t.c.rank, t.c.created, t.c.id).limit(limit))
-    return list(rows.all())
-
-
-def waiting_of(row: Row[Any]) -> Waiting:
-    """Return a queue row as the scheduler sees it."""
-    return Waiting(
-        id=row.id,
-        pool=row.pool,
-        rank=row.rank,
-        fence=row.fence,
-        origins=tuple(loads(row.slots)),
-        tried=tuple(loads(row.tried)),
-        template=row.template or "",
-        paced=row.kind == m.Kind.DOWNLOAD,
-    )
-
-
 async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> bool:
     """Give every job of *grants* to its host, with its slots; all of them or none.
 
@@ -208,8 +150,10 @@ async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> 
     done = await tx.execute(
         update(t)
         .where(
+            # Found by id: "waiting" here made SQLite look at all that waits.
+            t.c.id.in_([g.job for g in grants]),
             tuple_(t.c.id, t.c.fence).in_([(g.job, g.fence) for g in grants]),
-            t.c.waiting.is_(True),
+            t.c.state.in_((State.QUEUED, State.RETRY_WAIT)),
         )
         .values(
             state=State.GRANTED,
@@ -455,10 +399,9 @@ async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
     """Return the jobs whose host is to answer soon: CANCELLING ones, probes and checks."""
     rows = await tx.execute(
         select(t).where(
-            t.c.host.is_not(None),
-            t.c.ended.is_(None),
-            (t.c.state == State.CANCELLING)
-            | (t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK)) & t.c.state.in_(HELD)),
+            t.c.host.is_not(None),  # as the index has it
+            t.c.state.in_((*HELD, State.CANCELLING)),
+            (t.c.state == State.CANCELLING) | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK)),
         )
     )
     return list(rows.all())

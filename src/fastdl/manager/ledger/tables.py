@@ -211,6 +211,8 @@ copy = Table(
 )
 """A template's copy on a pool. *state*: absent, ready, removing. *volume* never changes."""
 
+_HELD = text("host IS NOT NULL")
+
 job = Table(
     "job",
     metadata,
@@ -238,8 +240,8 @@ job = Table(
     _needs("created", Double),
     _needs("updated", Double),
     Column("ended", Double),
-    Index("ix_job_queue", "waiting", "rank", "created", "id"),
-    Index("ix_job_lane", "waiting", "lane"),
+    Index("ix_job_queue", "waiting", "lane", "rank", "created", "id"),
+    Index("ix_job_held", "state", sqlite_where=_HELD, postgresql_where=_HELD),
     Index("ix_job_host", "host", "state"),
     Index("ix_job_place", "template", "pool", "created"),
     Index("ix_job_ended", "ended"),

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which jobs wait, and in what order? Read so that a long queue costs no more than a short one.
+
+A lane is the origin whose limit paces a job ("" for what needs none).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, func, select, tuple_, union_all
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.manager.ledger.tables import job as t
+from fastdl.manager.ledger.text import loads
+from fastdl.manager.scheduler import BULK, DELAY_MAX_S, Waiting
+from fastdl.wire import messages as m
+
+LANE_MIN: Final = 32
+"""Jobs of each lane in a page, however many lanes there are."""
+UNION_MAX: Final = 64
+"""Lanes in one statement."""
+
+Place = tuple[int, float, str]
+"""Where a job stands in the queue: (rank, created, id)."""
+
+
+async def lanes(tx: AsyncConnection) -> set[str]:
+    """Return the lanes that have waiting jobs: one index step for each lane, not each job."""
+    waiting = t.c.waiting.is_(True)
+    found = select(func.min(t.c.lane).label("lane")).where(waiting).cte("found", recursive=True)
+    following = select(func.min(t.c.lane)).where(waiting, t.c.lane > found.c.lane)
+    found = found.union_all(
+        select(following.scalar_subquery().label("lane")).where(found.c.lane.is_not(None))
+    )
+    rows = await tx.execute(select(found.c.lane).where(found.c.lane.is_not(None)))
+    return set(rows.scalars())
+
+
+async def page(
+    tx: AsyncConnection,
+    *,
+    now: float,
+    among: Collection[str],
+    bulk_lanes: Collection[str] | None = None,
+    after: Place | None = None,
+    limit: int = 256,
+) -> tuple[list[Row[Any]], Place | None]:
+    """Return (waiting jobs of the lanes *among* behind *after*, in order; behind which the next
+    ones come, or None where there are none).
+
+    Each lane is read at its own head, about *limit* jobs in all: a lane left out costs nothing,
+    however many jobs wait in it. Of lanes that are not among *bulk_lanes* only urgent jobs are
+    returned. *now* is steady time. A job that would wait longer than any job does was put off
+    before the clock was set back and the manager restarted: it does not wait.
+    """
+    bulk_lanes = among if bulk_lanes is None else bulk_lanes
+    each = max(LANE_MIN, limit // max(1, len(among)))
+    rows: list[Row[Any]] = []
+    ends: list[Place] = []
+    ordered = sorted(among)
+    for start in range(0, len(ordered), UNION_MAX):
+        heads = [
+            select(
+                _head(lane, now=now, after=after, urgent=lane not in bulk_lanes)
+                .limit(each)
+                .subquery()
+            )
+            for lane in ordered[start : start + UNION_MAX]
+        ]
+        by_lane: dict[str, list[Row[Any]]] = defaultdict(list)
+        for row in await tx.execute(union_all(*heads)):
+            by_lane[row.lane].append(row)
+        for found in by_lane.values():
+            found.sort(key=place)
+            rows += found
+            if len(found) == each:
+                ends.append(place(found[-1]))
+    rows.sort(key=place)
+    return rows, min(ends, default=None)
+
+
+def _head(lane: str, *, now: float, after: Place | None, urgent: bool) -> Select[Any]:
+    query = select(
+        t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
+        t.c.created, t.c.lane,
+    ).where(t.c.waiting.is_(True), t.c.lane == lane)  # fmt: skip
+    query = query.where((t.c.not_before <= now) | (t.c.not_before > now + DELAY_MAX_S))
+    if urgent:
+        query = query.where(t.c.rank < BULK)
+    if after is not None:
+        query = query.where(tuple_(t.c.rank, t.c.created, t.c.id) > tuple_(*after))
+    return query.order_by(t.c.rank, t.c.created, t.c.id)
+
+
+def place(row: Row[Any]) -> Place:
+    """Return where a queue row stands."""
+    return row.rank, row.created, row.id
+
+
+def waiting_of(row: Row[Any]) -> Waiting:
+    """Return a queue row as the scheduler sees it."""
+    return Waiting(
+        id=row.id,
+        pool=row.pool,
+        rank=row.rank,
+        fence=row.fence,
+        origins=tuple(loads(row.slots)),
+        tried=tuple(loads(row.tried)),
+        template=row.template or "",
+        paced=row.kind == m.Kind.DOWNLOAD,
+    )
