@@ -24,6 +24,7 @@ from fastdl.manager.fabric.ca import identity_of, open_authority
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.token import EnrolToken, new_token
+from tests.env.wire_versions import Dialect
 
 T = TypeVar("T")
 Got = TypeVar("Got")
@@ -46,6 +47,9 @@ class WireManager:
         self.port = 0
         self.received: list[tuple[str, m.Message]] = []
         self.acknowledges = True
+        self.dialect: Dialect = codec.encode
+        self.refuses: m.Refused | None = None
+        """What it says to every Hello instead of a Welcome."""
         self.connections = 0
 
     # -- the test's side -------------------------------------------------------------
@@ -188,17 +192,21 @@ class WireManager:
         message = codec.decode(data, limit=m.TO_MANAGER_MAX)
         assert message is not None
         self.received.append((host, message))
-        if isinstance(message, m.Hello):
+        if isinstance(message, m.Hello) and self.refuses is not None:
+            await socket.send_str(self.dialect(self.refuses))
+            await socket.close()
+        elif isinstance(message, m.Hello):
             assert message.host_id == host
             welcome = m.Welcome(wire=1, host_id=host, zone_id="zone", clock=time.time(), beat_s=0.5)
-            await socket.send_str(codec.encode(welcome))
+            await socket.send_str(self.dialect(welcome))
             self._sockets[host] = socket
             await self._post(host)
         if isinstance(message, m.JobResult) and self.acknowledges:
-            await socket.send_str(codec.encode(m.ResultAck(job=message.job, fence=message.fence)))
+            ack = m.ResultAck(job=message.job, fence=message.fence)
+            await socket.send_str(self.dialect(ack))
         self._tell()
 
     async def _post(self, host: str) -> None:
         socket, document = self._sockets.get(host), self._documents.get(host)
         if socket is not None and document is not None:
-            await socket.send_str(codec.encode(document))
+            await socket.send_str(self.dialect(document))
