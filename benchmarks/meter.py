@@ -22,6 +22,7 @@ from typing import IO, Any, Final
 
 SAMPLE_S: Final = 0.02
 START_S: Final = 10.0
+TIME_LIMIT: Final = "time limit reached"
 _IO_FIELDS: Final = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes")
 
 
@@ -232,7 +233,7 @@ def _wait(workers: list[_Process], services: list[_Process], context: _Context) 
                 cost.failure = f"{process.name} ended with {code}"
                 return
         if time.monotonic() > context.deadline:
-            cost.failure = "time limit reached"
+            cost.failure = TIME_LIMIT
             return
 
 

@@ -22,6 +22,8 @@ from benchmarks.scenarios import Scenario
 
 DISTURBED: Final = 0.25  # of wall x cores taken by others: the run does not count
 _ORDER_SEED: Final = 20
+_PATIENCE: Final = 12  # times fastdl's own warm-up, and no less than _PATIENCE_S: then it is out
+_PATIENCE_S: Final = 20.0
 _PAYLOAD: Final = 1448 / 1500  # of a packet: the kernel's token bucket counts headers too
 Say = Callable[[str], None]
 
@@ -62,13 +64,18 @@ class Run:
 
 @dataclass(slots=True)
 class Bench:
-    """A working folder with an origin over it; made once for many scenarios."""
+    """A working folder with an origin over it; made once for many scenarios.
+
+    ``hopeless`` are the contestants that ran into the time limit, and where: one that hangs
+    does so again, and takes no part any more.
+    """
 
     work: Path
     files: Path
     origin: origin.Origin
     timeout_s: float
     path: str = "loopback"
+    hopeless: dict[str, str] = field(default_factory=dict)
 
     def payload(self, scenario: Scenario) -> payload.Payload:
         return payload.make(self.files, scenario.image, scenario.size)
@@ -86,7 +93,9 @@ def bench(work: Path, *, timeout_s: float = 120.0) -> Iterator[Bench]:
         yield Bench(work=work, files=files, origin=server, timeout_s=timeout_s)
 
 
-def run_once(bench_: Bench, rival: Rival, job: Job, turn: int) -> Run:
+def run_once(
+    bench_: Bench, rival: Rival, job: Job, turn: int, *, timeout_s: float | None = None
+) -> Run:
     """Fresh target, one run, its bytes checked; what goes wrong stands in ``Cost.failure``."""
     _empty(job.scratch)
     job.target.wipe()
@@ -94,7 +103,7 @@ def run_once(bench_: Bench, rival: Rival, job: Job, turn: int) -> Run:
     steps = rival.steps(job)
     before, origin_before, own_before = CpuClock.now(), bench_.origin.cpu_s(), time.process_time()
     begin = time.monotonic()
-    cost = meter.run(steps, job.scratch.parent, timeout_s=bench_.timeout_s)
+    cost = meter.run(steps, job.scratch.parent, timeout_s=timeout_s or bench_.timeout_s)
     if cost.failure is None:
         job.target.flush()
     durable = time.monotonic() - begin
@@ -149,6 +158,7 @@ class Outcome:
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     flags: dict[str, list[str]] = field(default_factory=dict)
     path: str = ""
+    limit_s: float | None = None
 
 
 @contextlib.contextmanager
@@ -234,11 +244,11 @@ def measure(
             order = list(playing)
             shuffler.shuffle(order)
             for rival in order:
-                run = run_once(bench_, rival, job, turn)
+                run = run_once(bench_, rival, job, turn, timeout_s=outcome.limit_s)
                 outcome.runs.append(run)
                 say(_line(run))
                 if run.cost.failure:
-                    outcome.failed[rival.name] = f"round {turn}: {run.cost.failure}"
+                    _out(bench_, outcome, run, f"round {turn}")
                     playing.remove(rival)
         _add_floor_of_work(outcome)
     return outcome
@@ -249,18 +259,29 @@ def _warm_up(
 ) -> list[Rival]:
     playing = []
     for rival in rivals:
-        if reason := rival.refuses(job.scenario):
+        if reason := rival.refuses(job.scenario) or bench_.hopeless.get(rival.name):
             outcome.skipped[rival.name] = reason
             continue
-        run = run_once(bench_, rival, job, -1)
+        run = run_once(bench_, rival, job, -1, timeout_s=outcome.limit_s)
         say("warm-up " + _line(run))
         if run.cost.failure:
-            outcome.failed[rival.name] = f"warm-up: {run.cost.failure}"
+            _out(bench_, outcome, run, "warm-up")
             continue
+        if rival.name == "fastdl":
+            patience = max(_PATIENCE_S, _PATIENCE * run.durable_s)
+            outcome.limit_s = min(bench_.timeout_s, patience)
         outcome.versions[rival.name] = rival.versions()
         outcome.flags[rival.name] = _flags(rival, job)
         playing.append(rival)
     return playing
+
+
+def _out(bench_: Bench, outcome: Outcome, run: Run, when: str) -> None:
+    """A contestant failed: it is out of this scenario, and of all where it only hangs."""
+    outcome.failed[run.contestant] = f"{when}: {run.cost.failure}"
+    if run.cost.failure and run.cost.failure.startswith(meter.TIME_LIMIT):
+        reason = f"ran into the time limit in {outcome.scenario.name}"
+        bench_.hopeless[run.contestant] = reason
 
 
 def _flags(rival: Rival, job: Job) -> list[str]:

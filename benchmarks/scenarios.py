@@ -137,9 +137,12 @@ CONVERT: Final = _set(
     "http-256MiB-qcow2plain-block-none",
     "http-256MiB-sparse100G-block-sha256",
 )
-PATHS: Final = _set(
+# Long enough that the start is a small part: the share of a link that is reached over distance.
+FAR: Final = _set(
     "http-8conn-50ms-100MBps-1GiB-raw-file-sha256",
     "http-netns-8conn-50ms-100MBps-1GiB-raw-file-sha256",
+)
+PATHS: Final = _set(
     "http-8conn-50ms-100MBps-256MiB-raw-file-sha256",
     "http-8conn-100ms-256MiB-raw-file-sha256",
     "http-8conn-8MiBpsconn-256MiB-raw-file-sha256",
@@ -158,6 +161,7 @@ SETS: Final[Mapping[str, tuple[Scenario, ...]]] = {
     "smoke": SMOKE,
     "headline": HEADLINE,
     "convert": CONVERT,
+    "far": FAR,
     "paths": PATHS,
     "matrix": MATRIX,
 }

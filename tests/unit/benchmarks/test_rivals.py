@@ -78,3 +78,26 @@ def test_the_wipe_leaves_nothing_of_the_former_run(bench: runner.Bench, tmp_path
         assert job.target.cached_bytes() == 8192
         job.target.wipe()
         assert not job.target.path.exists()
+
+
+class _Hangs(Rival):
+    """Never ends."""
+
+    name = "hangs"
+    needs = ()
+
+    def steps(self, job: Job) -> list[Step]:
+        return [Step(pipeline=(Command(argv=("sleep", "60")),))]
+
+
+def test_a_contestant_that_hangs_costs_its_time_limit_once(
+    bench: runner.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that runs into the limit does so again: a suite of many scenarios skips it."""
+    monkeypatch.setattr(bench, "timeout_s", 0.2)
+    scenario = parse_scenario("http-1MiB-raw-file-none")
+    first, second = (
+        runner.measure(bench, scenario, [_Hangs()], rounds=1, say=lambda _: None) for _ in range(2)
+    )
+    assert first.failed == {"hangs": "warm-up: time limit reached"}
+    assert second.skipped == {"hangs": f"ran into the time limit in {scenario.name}"}
