@@ -71,7 +71,8 @@ async def _ledger(args: argparse.Namespace, folder: str) -> Ledger:
     return await asyncio.to_thread(open_ledger, url)
 
 
-async def _fleet(ledger: Ledger, hosts: int) -> tuple[Services, Dispatcher]:
+async def made_fleet(ledger: Ledger, hosts: int) -> tuple[Services, Dispatcher]:
+    """A dispatcher over *hosts* hosts, h0 with pool p0 and so on, that limits never hold up."""
     settings = Settings()
     for name in ("origin", "host", "pool"):
         settings.set(f"direct.download.{name}.max.active", "100000")
@@ -100,7 +101,7 @@ async def admissions(args: argparse.Namespace) -> dict[str, Any]:
     """Jobs submitted, decided and granted to hosts, each durable, from an empty queue."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = await _ledger(args, folder)
-        _, dispatcher = await _fleet(ledger, 100)
+        _, dispatcher = await made_fleet(ledger, 100)
         new = seeds(args.jobs // 100, [f"p{i}" for i in range(100)])
         started = time.perf_counter()
         for start in range(0, len(new), 500):
@@ -126,7 +127,7 @@ async def queue(args: argparse.Namespace) -> dict[str, Any]:
     """Memory and decision time with many jobs queued behind a full origin."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = await _ledger(args, folder)
-        services, dispatcher = await _fleet(ledger, 100)
+        services, dispatcher = await made_fleet(ledger, 100)
         before_rss = rss_mib()
         for number in range(args.jobs // 10_000):
             new = list(seeds(100, [f"p{i}" for i in range(100)]))  # fmt: skip

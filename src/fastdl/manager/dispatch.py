@@ -123,13 +123,17 @@ class Dispatcher:
             # further pages go on where the last round stopped, so that jobs which cannot
             # start (their hosts are full or away) never hide the ones behind them.
             grants: list[Grant] = []
+            chosen: set[str] = set()
             after = None
             for number in range(PAGES_MAX if free else 0):
                 rows, end = await queue.page(
                     tx, now=now, after=after, among=free, bulk_lanes=free_for_bulk, limit=PAGE
                 )
-                decided = scheduler.decide(map(queue.waiting_of, rows), views, in_use, limits)
+                # Lanes of unequal age overlap: a page may show again what the last one did.
+                fresh = [row for row in rows if row.id not in chosen]
+                decided = scheduler.decide(map(queue.waiting_of, fresh), views, in_use, limits)
                 grants += decided
+                chosen.update(grant.job for grant in decided)
                 for grant in decided:
                     for slot, _ in grant.slots:
                         in_use[slot] = in_use.get(slot, 0) + 1
