@@ -270,6 +270,22 @@ async def delete_template(world: World, name: str) -> tuple[str, dict[str, str],
     return "deleteTemplate", {"id": id_}, judge
 
 
+async def delete_while_downloading(world: World, name: str) -> tuple[str, dict[str, str], Judge]:
+    """What is fetched although its template is gone does not stay either."""
+    id_ = await world.template(name)
+    world.may_download = asyncio.Event()  # not the last round's, whose timer may still run
+    await world.call("prepareTemplate", {"templateid": id_, "zoneid": world.zone})
+    running = "SELECT count(*) FROM job WHERE template = ? AND state = 'RUNNING'"
+    await world.until(lambda: world.count(running, id_), "the download runs")
+    asyncio.get_running_loop().call_later(1.5, world.may_download.set)
+
+    async def judge(world: World) -> None:
+        assert world.count("SELECT removed IS NOT NULL FROM template WHERE id = ?", id_)
+        assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == [("absent",)]
+
+    return "deleteTemplate", {"id": id_}, judge
+
+
 async def upload(world: World, alias: str) -> tuple[str, dict[str, str], Judge]:
     """The certificate is there once, and on the host."""
 
@@ -339,7 +355,7 @@ AGAIN = {
 
 CASES: tuple[Case, ...] = (
     create_zone, create_host_token, update_configuration, create_user, register_keys,
-    register_template, prepare_template, cancel_download, delete_template,
+    register_template, prepare_template, cancel_download, delete_template, delete_while_downloading,
     upload, update, revoke, provision, delete,
 )  # fmt: skip
 
