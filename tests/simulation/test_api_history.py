@@ -32,8 +32,8 @@ from fastdl.manager.ledger import tables
 from fastdl.manager.notices import Notices
 from tests.env.history import Event, explain
 from tests.env.manager import certificate
-from tests.simulation.zone import Simulation, simulation
 from tests.simulation.virtual import START, VirtualClock
+from tests.simulation.zone import Simulation, simulation
 
 FULL = os.environ.get("FASTDL_FULL_SWEEP", "") not in ("", "0")
 SEEDS, ALIASES, HOSTS = range(50 if FULL else 8), 20, 3
