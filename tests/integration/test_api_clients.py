@@ -28,9 +28,9 @@ from tests.env.manager import zone as running_zone
 
 
 @pytest.fixture
-async def zone(tmp_path: Path) -> AsyncIterator[Zone]:
-    """A manager with one zone and one host."""
-    async with running_zone(tmp_path / "manager") as made:
+async def zone(tmp_path: Path, database: str | None) -> AsyncIterator[Zone]:
+    """A manager with one zone and one host, on each database."""
+    async with running_zone(tmp_path / "manager", database=database) as made:
         await made.agent("kvm1", pools=(local_pool("p1"),))
         yield made
 
