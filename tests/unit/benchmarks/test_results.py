@@ -89,3 +89,12 @@ def test_the_report_replaces_only_its_own_part(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert report._replace(text, "new") == text
+
+
+def test_losses_stand_first_and_sweeps_on_a_page_of_their_own(tmp_path: Path) -> None:
+    """What rivals do better must be found without reading every table."""
+    result = _result(_run("fastdl", 0, 2.0), _run("curl", 0, 1.0), folder=tmp_path)
+    page = report._scenarios({result["scenario"]: result}, {})
+    assert page.index("### Losses") < page.index(f"### {result['scenario']}")
+    assert f"- {result['scenario']}: to curl in time (0.50)" in page
+    assert report._sweeps({}, {}) == "No sweep is stored."
