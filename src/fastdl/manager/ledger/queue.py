@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, func, select, tuple_, union_all
+from sqlalchemy import CompoundSelect, Integer, Row, bindparam, func, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import job as t
@@ -60,18 +61,17 @@ async def page(
     each = max(LANE_MIN, limit // max(1, len(among)))
     rows: list[Row[Any]] = []
     ends: list[Place] = []
-    ordered = sorted(among)
+    ordered = sorted(among, key=lambda lane: (lane in bulk_lanes, lane))
+    values: dict[str, Any] = {"now": now, "far": now + DELAY_MAX_S, "each": each}
+    if after is not None:
+        values |= zip(("rank", "created", "id"), after, strict=True)
     for start in range(0, len(ordered), UNION_MAX):
-        heads = [
-            select(
-                _head(lane, now=now, after=after, urgent=lane not in bulk_lanes)
-                .limit(each)
-                .subquery()
-            )
-            for lane in ordered[start : start + UNION_MAX]
-        ]
+        part = ordered[start : start + UNION_MAX]
+        urgent = sum(lane not in bulk_lanes for lane in part)
+        heads = _heads(len(part), urgent, resumed=after is not None)
+        named = {f"lane{n}": lane for n, lane in enumerate(part)}
         by_lane: dict[str, list[Row[Any]]] = defaultdict(list)
-        for row in await tx.execute(union_all(*heads)):
+        for row in await tx.execute(heads, values | named):
             by_lane[row.lane].append(row)
         for found in by_lane.values():
             found.sort(key=place)
@@ -82,17 +82,28 @@ async def page(
     return rows, min(ends, default=None)
 
 
-def _head(lane: str, *, now: float, after: Place | None, urgent: bool) -> Select[Any]:
-    query = select(
-        t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
-        t.c.created, t.c.lane,
-    ).where(t.c.waiting.is_(True), t.c.lane == lane)  # fmt: skip
-    query = query.where((t.c.not_before <= now) | (t.c.not_before > now + DELAY_MAX_S))
-    if urgent:
-        query = query.where(t.c.rank < BULK)
-    if after is not None:
-        query = query.where(tuple_(t.c.rank, t.c.created, t.c.id) > tuple_(*after))
-    return query.order_by(t.c.rank, t.c.created, t.c.id)
+@lru_cache(512)
+def _heads(count: int, urgent: int, *, resumed: bool) -> CompoundSelect[Any]:
+    """Return the statement for *count* lanes, the first *urgent* of them with urgent jobs only.
+
+    Kept, because building it costs more than running it.
+    """
+    due = (t.c.not_before <= bindparam("now")) | (t.c.not_before > bindparam("far"))
+    order = (t.c.rank, t.c.created, t.c.id)
+    heads = []
+    for n in range(count):
+        query = select(
+            t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
+            t.c.created, t.c.lane,
+        ).where(t.c.waiting.is_(True), t.c.lane == bindparam(f"lane{n}"), due)  # fmt: skip
+        if n < urgent:
+            query = query.where(t.c.rank < BULK)
+        if resumed:
+            last = (bindparam(column.name, type_=column.type) for column in order)
+            query = query.where(tuple_(*order) > tuple_(*last))
+        query = query.order_by(*order).limit(bindparam("each", type_=Integer))
+        heads.append(select(query.subquery()))
+    return union_all(*heads)
 
 
 def place(row: Row[Any]) -> Place:
