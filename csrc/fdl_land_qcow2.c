@@ -354,6 +354,7 @@ int fdl_land_qcow2_new(struct fdl_lander **out, struct fdl_qcow2 *img,
         l->threads = 1;
     l->detect_zeros = options && options->detect_zeros;
     l->out_size = info->cluster_size > OUT_SIZE ? info->cluster_size : OUT_SIZE;
+    l->zero_step = FDL_LAND_ZERO_STEP;
     l->tail = &l->head;
     fdl_err_clear(&l->error);
     pthread_mutex_init(&l->lock, NULL);

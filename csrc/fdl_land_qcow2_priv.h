@@ -33,6 +33,9 @@ struct fdl_land_worker {
     struct ZSTD_DCtx_s *zstd;
 };
 
+/* A first zeroing call: ends soon on any device. */
+#define FDL_LAND_ZERO_STEP (64ull << 20)
+
 struct fdl_land {
     struct fdl_lander base;
     struct fdl_qcow2 *img;             /* OWNED */
@@ -59,6 +62,7 @@ struct fdl_land {
     unsigned active; /* workers at work */
     size_t zero_run;
     uint64_t zero_done; /* bytes of that run handed out */
+    uint64_t zero_step; /* bytes of a zeroing call at most, by how long they take */
     bool zeros_over, quit;
     struct fdl_err error; /* the first one; code 0 while all is well */
 };

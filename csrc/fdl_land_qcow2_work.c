@@ -10,7 +10,12 @@
 #include <time.h>
 #include <zstd.h>
 
-#define ZERO_STEP (64ull << 20) /* one zeroing call; abort() waits for one at most */
+/* Zeroing calls grow while the target is done with them at once (a hole in a sparse
+ * file), so that a disk of many TiB costs a few hundred, and shrink where it takes its
+ * time: abort() waits for one of each worker at most. */
+#define ZERO_STEP_MAX (16ull << 30)
+#define ZERO_QUICK_NS 4000000u
+#define ZERO_SLOW_NS 100000000u
 
 static uint64_t now_ns(void)
 {
@@ -111,8 +116,8 @@ static bool next_zeros(struct fdl_land *l, uint64_t *off, uint64_t *len)
         if (l->zero_done < *len) {
             *off += l->zero_done;
             *len -= l->zero_done;
-            if (*len > ZERO_STEP)
-                *len = ZERO_STEP;
+            if (*len > l->zero_step)
+                *len = l->zero_step;
             l->zero_done += *len;
             return true;
         }
@@ -121,6 +126,18 @@ static bool next_zeros(struct fdl_land *l, uint64_t *off, uint64_t *len)
     }
     l->zeros_over = true;
     return false;
+}
+
+/* What the next calls should be like after one of len bytes that took ns; with the lock
+ * held. A short last one says nothing. */
+static void learn_zero_step(struct fdl_land *l, uint64_t len, uint64_t ns)
+{
+    if (len < l->zero_step)
+        return;
+    if (ns < ZERO_QUICK_NS && l->zero_step < ZERO_STEP_MAX)
+        l->zero_step *= 2;
+    else if (ns > ZERO_SLOW_NS && l->zero_step > FDL_LAND_ZERO_STEP)
+        l->zero_step /= 2;
 }
 
 static int make_zeros(struct fdl_land *l, uint64_t off, uint64_t len,
@@ -173,8 +190,11 @@ static bool work_once(struct fdl_land_worker *w)
     } else if (!l->quit && l->error.code == 0 && next_zeros(l, &off, &len)) {
         l->active++;
         pthread_mutex_unlock(&l->lock);
+        uint64_t began = now_ns();
         rc = make_zeros(l, off, len, &err);
+        uint64_t took = now_ns() - began;
         pthread_mutex_lock(&l->lock);
+        learn_zero_step(l, len, took);
     } else if (l->quit) {
         return false;
     } else {

@@ -21,8 +21,8 @@
 
 #define PAGE_BYTES ((size_t)4096)
 #define ZEROS_BYTES ((size_t)1 << 20)
-/* One command of this size ends soon enough on any device that a stop is prompt. */
-#define ZERO_COMMAND_BYTES ((uint64_t)128 << 20)
+/* Who zeroes much asks for as much at a time as he is ready to wait for. */
+#define ZERO_COMMAND_BYTES ((uint64_t)16 << 30)
 #define AGAIN_TRIES 1000
 /* Below this a write is a ragged end, not a stream: write-back may take its time. */
 #define BEHIND_MIN_BYTES ((size_t)64 << 10)
