@@ -32,9 +32,15 @@ cdef class Qcow2:
     def __dealloc__(self):
         cfdl_image.fdl_qcow2_free(self._ptr)
 
+    cdef cfdl_image.fdl_qcow2 *open_ptr(self) except NULL:
+        """A lander takes the image over: nobody else may ask it then."""
+        if self._ptr is NULL:
+            raise ValueError("the image was taken over")
+        return self._ptr
+
     def need(self, uint64_t start=0):
         cdef uint64_t off, length
-        if not cfdl_image.fdl_qcow2_need(self._ptr, start, &off, &length):
+        if not cfdl_image.fdl_qcow2_need(self.open_ptr(), start, &off, &length):
             return None
         return off, length
 
@@ -45,20 +51,21 @@ cdef class Qcow2:
         if n == 0:
             return
         cdef const unsigned char *p = &data[0]
+        cdef cfdl_image.fdl_qcow2 *image = self.open_ptr()
         with nogil:
-            rc = cfdl_image.fdl_qcow2_feed(self._ptr, offset, p, n, &err)
+            rc = cfdl_image.fdl_qcow2_feed(image, offset, p, n, &err)
         check(rc, &err)
 
     @property
     def ready(self):
-        return cfdl_image.fdl_qcow2_ready(self._ptr)
+        return cfdl_image.fdl_qcow2_ready(self.open_ptr())
 
     @property
     def virtual_size(self):
-        return cfdl_image.fdl_qcow2_get_info(self._ptr).virtual_size
+        return cfdl_image.fdl_qcow2_get_info(self.open_ptr()).virtual_size
 
     def info(self):
-        cdef const cfdl_image.fdl_qcow2_info *i = cfdl_image.fdl_qcow2_get_info(self._ptr)
+        cdef const cfdl_image.fdl_qcow2_info *i = cfdl_image.fdl_qcow2_get_info(self.open_ptr())
         facts = {
             "version": i.version,
             "cluster_size": i.cluster_size,
@@ -67,7 +74,7 @@ cdef class Qcow2:
             "dirty": bool(i.dirty),
             "snapshots": i.snapshots,
         }
-        if cfdl_image.fdl_qcow2_ready(self._ptr):
+        if cfdl_image.fdl_qcow2_ready(self.open_ptr()):
             facts["data_bytes"] = i.data_bytes
             facts["compressed_bytes"] = i.compressed_bytes
             facts["table_bytes"] = i.table_bytes
@@ -76,7 +83,7 @@ cdef class Qcow2:
         return facts
 
     def _whole(self):
-        if not cfdl_image.fdl_qcow2_ready(self._ptr):
+        if not cfdl_image.fdl_qcow2_ready(self.open_ptr()):
             raise ValueError("the tables are not complete")
 
     def plain(self):
@@ -84,8 +91,8 @@ cdef class Qcow2:
         cdef size_t i
         self._whole()
         runs = []
-        for i in range(cfdl_image.fdl_qcow2_plain_count(self._ptr)):
-            cfdl_image.fdl_qcow2_plain(self._ptr, i, &e)
+        for i in range(cfdl_image.fdl_qcow2_plain_count(self.open_ptr())):
+            cfdl_image.fdl_qcow2_plain(self.open_ptr(), i, &e)
             runs.append((e.host, e.guest, e.len))
         return runs
 
@@ -94,8 +101,8 @@ cdef class Qcow2:
         cdef size_t i
         self._whole()
         clusters = []
-        for i in range(cfdl_image.fdl_qcow2_compressed_count(self._ptr)):
-            cfdl_image.fdl_qcow2_compressed(self._ptr, i, &e)
+        for i in range(cfdl_image.fdl_qcow2_compressed_count(self.open_ptr())):
+            cfdl_image.fdl_qcow2_compressed(self.open_ptr(), i, &e)
             clusters.append((e.host, e.host_len, e.guest, e.len))
         return clusters
 
@@ -103,7 +110,7 @@ cdef class Qcow2:
         cdef uint64_t off, length
         self._whole()
         runs = []
-        while cfdl_image.fdl_qcow2_zero_run(self._ptr, len(runs), &off, &length):
+        while cfdl_image.fdl_qcow2_zero_run(self.open_ptr(), len(runs), &off, &length):
             runs.append((off, length))
         return [run for run in runs if run[1]]
 
@@ -111,7 +118,7 @@ cdef class Qcow2:
         cdef uint64_t off = 0, length = 0
         self._whole()
         found = []
-        while cfdl_image.fdl_qcow2_next_extent(self._ptr, off + length, &off, &length):
+        while cfdl_image.fdl_qcow2_next_extent(self.open_ptr(), off + length, &off, &length):
             found.append((off, length))
         return found
 

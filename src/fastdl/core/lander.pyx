@@ -60,9 +60,13 @@ cdef class Lander:
 
     def address(self):
         """For ``Job``: the C lander, BORROWED while the job lives."""
+        return <size_t> self.open_ptr()
+
+    cdef cfdl.fdl_lander *open_ptr(self) except NULL:
+        """It ends with its job: what it has to tell is to be asked before."""
         if self._ptr is NULL:
             raise ValueError("the lander is closed")
-        return <size_t> self._ptr
+        return self._ptr
 
 
 cdef class Qcow2Lander(Lander):
@@ -117,9 +121,9 @@ cdef class StreamLander(Lander):
     @property
     def decoded(self):
         """Decoded bytes so far."""
-        return fdl_land_stream_decoded(self._ptr)
+        return fdl_land_stream_decoded(self.open_ptr())
 
     @property
     def virtual_size(self):
         """Virtual size of a decoded qcow2; 0 while unknown or raw."""
-        return fdl_land_stream_virtual_size(self._ptr)
+        return fdl_land_stream_virtual_size(self.open_ptr())

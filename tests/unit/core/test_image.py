@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from fastdl.core.image import Inflate, NeedMore, Qcow2, inspect_qcow2, peek
+from fastdl.core.lander import Qcow2Lander, StreamLander
+from fastdl.core.sink import Sink
 from fastdl.errors import FastdlError, FormatError, LimitError, UnsafeImageError
 from fastdl.model.image import Format
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, Recipe, build, run
@@ -278,3 +280,33 @@ def test_a_map_that_is_not_complete_is_not_shown(tmp_path: Path) -> None:
     for part in (image.plain, image.compressed, image.zeros, image.extents):
         with pytest.raises(ValueError, match="not complete"):
             part()
+
+
+def null_sink() -> Sink:
+    """Bytes go nowhere."""
+    return Sink(-1, -1, align=1, size=None, hold=0, blank=True)
+
+
+@needs_qemu
+def test_nobody_asks_an_image_that_a_lander_took_over(tmp_path: Path) -> None:
+    """Its map is the lander's then: a late question is a mistake, not a crash."""
+    file = build(tmp_path / "image", Recipe(size=MIB)).read_bytes()
+    image = Qcow2(file[:65536], len(file))
+    image.feed(0, file)
+    lander = Qcow2Lander(image, null_sink())
+    with pytest.raises(ValueError, match="taken over"):
+        image.extents()
+    with pytest.raises(ValueError, match="taken over"):
+        _ = image.virtual_size
+    lander.close()
+    with pytest.raises(ValueError, match="closed"):
+        lander.address()
+
+
+def test_a_closed_decoder_has_nothing_to_tell() -> None:
+    """It ends with its job: what it knows is to be asked before."""
+    lander = StreamLander("gz", null_sink(), qcow2=False)
+    assert lander.decoded == 0
+    lander.close()
+    with pytest.raises(ValueError, match="closed"):
+        _ = lander.virtual_size
