@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastdl.core.net import Mirror
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing.base import Landing, NeedsStaging
+from fastdl.engine.landing.base import Landing
 from fastdl.engine.landing.plan import plan_landing
 from fastdl.engine.options import FetchOptions, ProgressCallback
-from fastdl.engine.resolve import Resolved, resolve
+from fastdl.engine.resolve import Resolved
 from fastdl.engine.result import MirrorReport, Result
 from fastdl.engine.transfer import Outcome, open_checkpoint, open_core_sink
 from fastdl.errors import (
@@ -206,49 +205,3 @@ def can_go_on(exc: BaseException) -> bool:
     if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled):
         return True
     return exc.retryable and isinstance(exc, NetError | HttpStatusError)
-
-
-def staged(
-    sources: Sequence[str],
-    need: NeedsStaging,
-    sink: Sink,
-    options: FetchOptions,
-    progress: ProgressCallback | None,
-    cancel: Cancel,
-    started: float,
-    warnings: list[str],
-) -> Result:
-    """Fetch to a file, verified; inspect it; land it from there."""
-    from fastdl.engine import staging  # noqa: PLC0415 - rare
-    from fastdl.engine.fetch import fetch_job  # noqa: PLC0415 - a job within the job
-
-    with staging.staging_folder(sink, options) as folder:
-        path = folder / "source"
-        first = fetch_job(
-            sources,
-            str(path),
-            staging.stage_options(options, need),
-            progress=progress,
-            cancel=cancel,
-        )
-        image, now, came = staging.raw_or_qcow2(path, options, cancel)
-        second = staging.landing_options(options, now)
-        resolved = resolve([str(image)], second, cancel)
-        try:
-            landed = attempt(resolved, sink, second, progress, cancel, started, [])
-        finally:
-            resolved.close()
-    kept = [w for w in (*first.warnings, *landed.warnings) if w not in warnings]
-    return replace(
-        landed,
-        source_bytes=first.source_bytes,
-        fetched_bytes=first.fetched_bytes,
-        digests=first.digests,
-        integrity=first.integrity,
-        format=str(came),
-        stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
-        bottleneck=first.bottleneck,
-        mirrors=first.mirrors,
-        warnings=(*warnings, *kept),
-        landing=f"{came}-staged-to-raw",
-    )

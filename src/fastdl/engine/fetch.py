@@ -211,7 +211,7 @@ def _try_until_done(
         cancel.check()
         resolved = resolve(sources, options, cancel, struck=struck)
         warnings.extend(w for w in resolved.warnings if w not in warnings)
-        from fastdl.engine.attempt import attempt, staged  # noqa: PLC0415
+        from fastdl.engine.attempt import attempt  # noqa: PLC0415
         from fastdl.engine.landing.base import NeedsStaging  # noqa: PLC0415
 
         try:
@@ -219,7 +219,11 @@ def _try_until_done(
         except NeedsStaging as need:
             warnings.append(f"staged to a file first: {need.why}")
             resolved.close()
-            return staged(sources, need, sink, options, progress, cancel, started, warnings)
+            from fastdl.engine.staging import fetch_staged  # noqa: PLC0415 - rare
+
+            return fetch_staged(
+                fetch_job, sources, need, sink, options, progress, cancel, started, warnings
+            )
         except OriginChangedError as exc:
             if state.restarted:
                 raise

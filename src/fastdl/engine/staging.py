@@ -10,21 +10,85 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
+from fastdl.engine.attempt import attempt
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.journal import default_state_dir
 from fastdl.engine.landing.base import NeedsStaging
 from fastdl.engine.landing.head import detect_file, inspect_fd
-from fastdl.engine.options import FetchOptions
+from fastdl.engine.options import FetchOptions, ProgressCallback
+from fastdl.engine.resolve import resolve
+from fastdl.engine.result import Result
 from fastdl.errors import FormatError, LimitError, SinkSpaceError, UsageError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
 from fastdl.sinks.base import Sink
 
 CONVERT_CPU_S = 3600
 CONVERT_MEMORY = 2 << 30
+
+
+class FetchJob(Protocol):
+    """``fetch.fetch_job``: there is a job within the job."""
+
+    def __call__(
+        self,
+        sources: Sequence[str],
+        target: str,
+        options: FetchOptions,
+        *,
+        progress: ProgressCallback | None,
+        cancel: Cancel | None,
+    ) -> Result:
+        """Bring *sources* to *target*."""
+
+
+def fetch_staged(
+    fetch_job: FetchJob,
+    sources: Sequence[str],
+    need: NeedsStaging,
+    sink: Sink,
+    options: FetchOptions,
+    progress: ProgressCallback | None,
+    cancel: Cancel,
+    started: float,
+    warnings: list[str],
+) -> Result:
+    """Fetch to a file, verified; inspect it; land it from there."""
+    with staging_folder(sink, options) as folder:
+        path = folder / "source"
+        first = fetch_job(
+            sources,
+            str(path),
+            stage_options(options, need),
+            progress=progress,
+            cancel=cancel,
+        )
+        image, now, came = raw_or_qcow2(path, options, cancel)
+        second = landing_options(options, now)
+        resolved = resolve([str(image)], second, cancel)
+        try:
+            landed = attempt(resolved, sink, second, progress, cancel, started, [])
+        finally:
+            resolved.close()
+    kept = [w for w in (*first.warnings, *landed.warnings) if w not in warnings]
+    return replace(
+        landed,
+        source_bytes=first.source_bytes,
+        fetched_bytes=first.fetched_bytes,
+        digests=first.digests,
+        integrity=first.integrity,
+        format=str(came),
+        stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
+        bottleneck=first.bottleneck,
+        mirrors=first.mirrors,
+        warnings=(*warnings, *kept),
+        landing=f"{came}-staged-to-raw",
+    )
 
 
 @contextmanager
