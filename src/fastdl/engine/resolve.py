@@ -350,9 +350,10 @@ def _use(out: Resolved, index: int, options: FetchOptions, cancel: Cancel) -> No
     out.first = index
     assert out.stream is not None
     total = out.mirrors[index].total
-    if total is not None and out.size is not None and total != out.size:
+    if out.size is not None and (_surplus(out) if total is None else total != out.size):
         wrong = SizeError(
-            f"{out.urls[index].display()} has {total} bytes, the metalink says {out.size}",
+            f"{out.urls[index].display()} has {'more' if total is None else total} bytes, "
+            f"the metalink says {out.size}",
             phase="resolve",
         )
         out.close()
@@ -369,6 +370,15 @@ def _use(out: Resolved, index: int, options: FetchOptions, cancel: Cancel) -> No
     for name, value in headers:
         if name == "content-type":
             out.content_type = value
+
+
+def _surplus(out: Resolved) -> bool:
+    """Whether an answer that does not tell its size goes on behind the one that is known."""
+    assert out.stream is not None
+    assert out.size is not None
+    if len(out.head) == out.size:
+        out.head += out.stream.read(1)
+    return len(out.head) > out.size
 
 
 def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:

@@ -122,6 +122,8 @@ def lone_liar(case: Case) -> bool:
 @example(case=Case(3 * MiB, 2 * MiB, [("ranges", "corrupt"), ("ranges", "none")], True))
 @example(case=Case(2 * MiB, None, [("ranges", "corrupt"), ("whole", "none")], False))
 @example(case=Case(MiB + 1, None, [("whole", "longer")], True))
+@example(case=Case(1, None, [("chunked", "longer")], True))
+@example(case=Case(64 << 10, None, [("chunked", "longer")], True))
 def test_engine_and_twin_agree(
     case: Case, origin: FaultOrigin, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
