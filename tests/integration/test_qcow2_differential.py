@@ -40,7 +40,18 @@ SCALE = int(os.environ.get("FASTDL_DIFFERENTIAL_SCALE", "1"))
 PATTERN = b"\xee"
 BEHIND = b"what lies behind the image stays"
 BLOCKS = (4096, 16384, 65536, MIB)
-PARTS = ("qcow2*", "land_*", "inflate*", "zero", "err", "buf", "sink", "sink_fd", "sink_null")
+PARTS = (
+    "qcow2*",
+    "land_*",
+    "inflate*",
+    "zero",
+    "err",
+    "buf",
+    "sum*",
+    "sink",
+    "sink_fd",
+    "sink_null",
+)
 
 pytestmark = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
 
