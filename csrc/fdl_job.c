@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fdl_job.c - the life of a transfer: start, watch, cancel, join. */
+#include "fdl_grow.h"
 #include "fdl_job_priv.h"
 
 #include <stdlib.h>
@@ -143,12 +144,7 @@ static void *monitor_main(void *arg)
         fdl_sched_judge_mirrors(job);
     if (job->cfg.n_local > 0)
         fdl_job_add_worker(job, true);
-    /* Distinct mirrors are worth a try at once; more connections to one have to earn
-     * it. */
-    int mirrors = usable_mirrors(job);
-    job->wanted_conns = mirrors < 3 ? mirrors : 3;
-    if (job->wanted_conns > job->cfg.max_conns)
-        job->wanted_conns = job->cfg.max_conns;
+    job->wanted_conns = fdl_grow_first(job, usable_mirrors(job));
     while (!job->stop && !fdl_plan_done(&job->plan)) {
         while (!job->stop && job->n_net < job->wanted_conns &&
                job->n_net < conn_room(job))
@@ -156,7 +152,7 @@ static void *monitor_main(void *arg)
                 break;
         tick_wait(job);
         if (!job->stop)
-            fdl_sched_tick(job, fdl_now_ns());
+            fdl_grow_tick(job, fdl_now_ns());
     }
     pthread_mutex_unlock(&job->lock);
     join_all(job);

@@ -82,7 +82,7 @@ struct fdl_job {
     int n_net;                  /* of them connections */
     atomic_bool ignore_known;   /* the caller's bytes did not match a piece */
 
-    /* fdl_sched.c: how many connections are worth having */
+    /* fdl_grow.c */
     int wanted_conns;
     uint64_t grow_at_ns, grow_from_ns, grow_from_bytes, grow_from_starved;
     uint64_t settle_ns;
@@ -142,7 +142,5 @@ void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
 /* Fails the job where no mirror is usable any more. */
 void fdl_sched_judge_mirrors(struct fdl_job *job);
 void fdl_sched_lost_hedge(struct fdl_job *job, struct fdl_mirror *m);
-/* Reconsiders job->wanted_conns by the aggregate goodput. */
-void fdl_sched_tick(struct fdl_job *job, uint64_t now_ns);
 
 #endif

@@ -15,9 +15,6 @@
 #define HEDGE_MIN_NS (5 * NS_PER_MS)
 #define UNKNOWN_RATE 20e6 /* bytes/s that an unmeasured mirror is given credit for */
 #define SAME_MIRROR_MIN_NS (250 * NS_PER_MS)
-#define GROW_BYTES (2u << 20)
-#define GROW_GAIN 1.05
-#define SETTLE_MAX_NS (8ull * NS_PER_S)
 #define RETRY_AFTER_MAX_S 600
 #define BACKOFF_MAX_NS (8ull * NS_PER_S)
 /* This much since the last failure makes it a new start. */
@@ -342,47 +339,4 @@ bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
         return true;
     }
     return false;
-}
-
-/* ---- how many connections -------------------------------------------------- */
-
-/* One connection more is tried; it stays where the whole became faster. What holds the
- * transfer up may also be the digest or the target: then more connections only cost. */
-void fdl_sched_tick(struct fdl_job *job, uint64_t now_ns)
-{
-    uint64_t bytes = atomic_load(&job->fetched);
-    uint64_t starved = atomic_load(&job->window_wait_ns);
-    uint64_t rtt = 0;
-
-    for (int i = 0; i < job->n_workers; i++)
-        if (job->workers[i].mirror && job->workers[i].mirror->rtt_ns > rtt)
-            rtt = job->workers[i].mirror->rtt_ns;
-    uint64_t span = now_ns - job->grow_from_ns, least = 15 * NS_PER_MS;
-    if (span < least || span < 3 * rtt || now_ns < job->grow_at_ns)
-        return;
-    if (bytes - job->grow_from_bytes < GROW_BYTES && span < NS_PER_S / 4)
-        return;
-    double rate = (double)(bytes - job->grow_from_bytes) * NS_PER_S / (double)span;
-    double idle = (double)(starved - job->grow_from_starved) /
-                  ((double)span * (job->n_net > 0 ? job->n_net : 1));
-    bool settle =
-        idle > 0.25 || (job->grow_rate > 0 && rate < job->grow_rate * GROW_GAIN);
-
-    if (settle) {
-        job->settle_ns = job->settle_ns ? job->settle_ns * 2 : NS_PER_S / 4;
-        if (job->settle_ns > SETTLE_MAX_NS)
-            job->settle_ns = SETTLE_MAX_NS;
-        job->grow_at_ns = now_ns + job->settle_ns;
-        job->grow_rate = 0; /* measured anew when it is tried again */
-    } else {
-        job->settle_ns = 0;
-        job->grow_rate = rate;
-        if (job->wanted_conns < job->cfg.max_conns && job->n_net >= job->wanted_conns)
-            job->wanted_conns += job->wanted_conns >= 4 ? 2 : 1;
-        if (job->wanted_conns > job->cfg.max_conns)
-            job->wanted_conns = job->cfg.max_conns;
-    }
-    job->grow_from_ns = now_ns;
-    job->grow_from_bytes = bytes;
-    job->grow_from_starved = starved;
 }
