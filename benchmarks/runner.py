@@ -8,6 +8,7 @@ import datetime
 import os
 import random
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -294,7 +295,7 @@ def _flags(rival: Rival, job: Job) -> list[str]:
     words = [(url, f"URL{index or ''}") for index, url in enumerate(job.urls)]
     words += [(str(job.target.path), "TARGET"), (str(job.scratch), "SCRATCH")]
     words += [(str(job.target.path.parent), "FOLDER"), (str(job.cacert), "CA")]
-    words.append((job.sha256, "HEX"))
+    words += [(job.sha256, "HEX"), (sys.executable, "python3")]
     for old, new in words:
         lines = [line.replace(old, new) for line in lines]
     return lines
