@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fdl_sched.c - who fetches what from whom: the choice of mirrors, the size of runs,
- * hedges, back-off, and how many connections are worth having. Decisions only, under
- * the job's lock. */
+ * hedges and back-off. Decisions only, under the job's lock. */
 #include "fdl_job_priv.h"
 
 #include <stdlib.h>
