@@ -16,7 +16,7 @@ from benchmarks.rivals.base import Job, Rival
 PROGRAM: Final = (
     sys.executable,
     "-c",
-    "import sys; from fastdl.cli.main import main; sys.exit(main())",
+    "from fastdl.cli.main import entry; entry()",
 )
 
 
