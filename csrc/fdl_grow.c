@@ -4,7 +4,7 @@
 /* Over distance one connection fills a link by chance only, and a step takes three
  * round trips to show what it gave: start with a few, and take larger ones. */
 #define FAR_NS (10 * NS_PER_MS)
-#define FAR_CONNS 4
+#define FAR_CONNS 8
 #define GROW_BYTES (2u << 20)
 #define GROW_GAIN 1.05
 #define SETTLE_MAX_NS (8ull * NS_PER_S)

@@ -36,7 +36,8 @@ struct fdl_worker {
     uint64_t next_at, next_end; /* claimed ahead, for a pipelined request */
     uint64_t requested_end;     /* byte up to which the mirror was asked */
     bool hedging;
-    double rate;                   /* bytes/s, smoothed */
+    double rate; /* bytes/s, smoothed, the waits for answers included */
+    double flow; /* the same without them */
     atomic_uint_fast64_t at_block; /* for others to judge how late a block is */
     atomic_uint_fast64_t at_fill;
     uint64_t gained; /* bytes since the mirror's last failure */

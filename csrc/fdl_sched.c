@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#define RUN_TIME_S 0.10            /* a run is about this much of its mirror's time */
+#define RUN_TIME_S 0.10            /* a run flows for about this, and two round trips */
 #define UNSETTLED_BYTES (5u << 20) /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
 #define SLOW_FACTOR 6.0 /* a mirror this much slower than the best stands back */
@@ -199,21 +199,26 @@ void fdl_sched_lost_hedge(struct fdl_job *job, struct fdl_mirror *m)
 
 /* ---- runs ------------------------------------------------------------------ */
 
+/* A run is sized by the pace at which an answer flows, the wait for its head left out:
+ * with it, short runs made a far connection look slow, and so stayed short. */
 static uint32_t run_blocks(const struct fdl_worker *w)
 {
     const struct fdl_job *job = w->job;
-    double rate = w->rate > 0 ? w->rate : w->mirror ? w->mirror->rate : 0;
+    double flow = w->flow, trips = 0;
     uint32_t conns = job->n_net > 0 ? (uint32_t)job->n_net : 1;
-    uint32_t fair = job->plan.window / (2 * conns),
+    uint32_t fair = job->plan.window / conns,
              most = RUN_BYTES_MAX / (uint32_t)job->cfg.block;
-    double want = rate * RUN_TIME_S / (double)job->cfg.block;
+
+    if (w->mirror) {
+        trips = 2.0 * (double)w->mirror->rtt_ns / NS_PER_S;
+        flow = flow > 0 ? flow : w->mirror->rate;
+    }
+    double want = flow * (RUN_TIME_S + trips) / (double)job->cfg.block;
+    if (most > fair)
+        most = fair;
     if (most < 1)
         most = 1;
-    uint32_t n = want < 1 ? 1 : want > most ? most : (uint32_t)want;
-
-    if (fair < 1)
-        fair = 1;
-    return n < fair ? n : fair;
+    return want < 1 ? 1 : want > most ? most : (uint32_t)want;
 }
 
 bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,

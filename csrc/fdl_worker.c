@@ -64,7 +64,7 @@ static void leave_mirror(struct fdl_worker *w)
     if (w->stream)
         w->stream->ops->free(w->stream);
     w->stream = NULL;
-    w->rate = 0;
+    w->rate = w->flow = 0;
 }
 
 /* ---- pace ------------------------------------------------------------------ */
@@ -246,12 +246,20 @@ static bool goes_on(struct fdl_worker *w, uint64_t pos)
            w->stream->ops->read(w->stream, &more, 1, &ignored) > 0;
 }
 
+static void smooth(double *rate, size_t bytes, uint64_t ns)
+{
+    double now = (double)bytes * NS_PER_S / (double)(ns > 0 ? ns : 1);
+
+    *rate = *rate > 0 ? 0.7 * *rate + 0.3 * now : now;
+}
+
 /* Fills w->buf from where it stands to the end of its block. 1: the source ended before
  * any byte of the block. */
 static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
-    uint64_t start = block * job->cfg.block, before = fdl_now_ns(), from = w->buf->len;
+    uint64_t start = block * job->cfg.block, before = fdl_now_ns(), asked_ns = 0;
+    size_t from = w->buf->len;
 
     for (;;) {
         uint64_t total = job->total;
@@ -284,9 +292,11 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
                 run_stop = job->total;
             if (k && k->off < run_stop)
                 run_stop = k->off;
+            uint64_t asked = fdl_now_ns();
             int rc = request(w, pos, run_stop, err);
             if (rc != FDL_OK)
                 return rc;
+            asked_ns += fdl_now_ns() - asked;
         }
         size_t room = (size_t)(stop - pos);
         if (job->cfg.limit_rate > 0 && room > PACED_READ)
@@ -318,9 +328,9 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
         return fdl_fail(err, FDL_E_SIZE, start + w->buf->len,
                         "the source is longer than expected");
     uint64_t took = fdl_now_ns() - before;
-    if (took > 0 && w->buf->len - from > job->cfg.block / 4) {
-        double rate = (double)(w->buf->len - from) * NS_PER_S / (double)took;
-        w->rate = w->rate > 0 ? 0.7 * w->rate + 0.3 * rate : rate;
+    if (w->buf->len - from > job->cfg.block / 4) {
+        smooth(&w->rate, w->buf->len - from, took);
+        smooth(&w->flow, w->buf->len - from, took - asked_ns);
     }
     return FDL_OK;
 }
