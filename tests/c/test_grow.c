@@ -50,7 +50,9 @@ static void begins_with_one_nearby_and_a_few_far_away(void)
     mirror.rtt_ns = 0; /* nobody has asked it yet */
     assert(fdl_grow_first(job, 1) == 1);
     mirror.rtt_ns = 50 * MS;
-    assert(fdl_grow_first(job, 1) == 4);
+    assert(fdl_grow_first(job, 1) == 8);
+    job->cfg.max_conns = 20;
+    assert(fdl_grow_first(job, 1) == 8);
     job->cfg.max_conns = 2;
     assert(fdl_grow_first(job, 1) == 2);
     free(job);
