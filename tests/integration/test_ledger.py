@@ -119,6 +119,27 @@ class _LostRaceError(Exception):
     pass
 
 
+async def test_all_queries_of_a_read_see_one_state(ledger: Ledger) -> None:
+    """An answer is made from several queries: what is written meanwhile is in none of them."""
+    await add_hosts(ledger)
+    query = select(tables.host.c.name).order_by(tables.host.c.name)
+    async with ledger.read() as tx:
+        (zone,) = (await tx.execute(select(tables.zone.c.name))).scalars()
+        await ledger.write(lambda tx: tx.execute(update(tables.zone).values(name="new")))
+        await ledger.write(lambda tx: tx.execute(update(tables.host).values(name="new")))
+        assert [zone, *(await tx.execute(query)).scalars()] == ["z", *HOSTS]
+    async with ledger.read() as tx:
+        assert set((await tx.execute(query)).scalars()) == {"new"}
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_read_takes_no_lock_that_a_writer_waits_for(ledger: Ledger) -> None:
+    """PostgreSQL itself refuses what would: SQLite's readers have connections of their own."""
+    with pytest.raises(InternalError, match="read-only transaction"):
+        async with ledger.read() as tx:
+            await tx.execute(update(tables.zone).values(name="new"))
+
+
 async def test_migrations_make_exactly_the_declared_tables(ledger: Ledger) -> None:
     """The statements are written against the declarations; the database is made by migrations."""
 

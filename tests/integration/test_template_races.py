@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A template is deleted while it is being fetched: does a copy outlive it?"""
+"""Two things happen to a template at once: does a copy outlive it, does a list show half of each?
+
+A list is made from several queries; on PostgreSQL only a snapshot makes them agree.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
-from fastdl.manager.ledger import jobs, templates
+from fastdl.manager.ledger import jobs, tables, templates
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
 from tests.env.manager import Zone
@@ -74,3 +80,44 @@ async def test_deletion_against_preparation_leaves_no_copy(zone: Zone) -> None:
         assert not isinstance(deleted, BaseException), deleted
     assert all(isinstance(a, dict | FastdlError) for a in answers)
     await nothing_left(zone, ids)
+
+
+async def test_a_list_never_shows_half_of_a_change(tmp_path: Path, database: str | None) -> None:
+    """What one transaction renames at once has one name in every answer."""
+    async with running_zone(tmp_path / "manager", database=database) as zone:
+        for name in ("kvm1", "kvm2"):
+            await zone.agent(name, pools=(local_pool(name),))
+        for n in range(3):
+            await zone.template(f"t{n}")
+        renamed, over = asyncio.Event(), asyncio.Event()
+
+        async def write() -> None:
+            for n in itertools.count():
+                zone_name, template_name = f"v{n}", "shown" if n % 2 else "hidden"
+
+                async def rename(
+                    tx: AsyncConnection, new: str = zone_name, name: str = template_name
+                ) -> None:
+                    for table in (tables.zone, tables.host):
+                        await tx.execute(update(table).values(name=new))
+                    await tx.execute(update(tables.template).values(name=name))
+
+                await zone.manager.core.services.ledger.write(rename)
+                renamed.set()
+                if over.is_set():
+                    return
+
+        writer = asyncio.create_task(write())
+        await renamed.wait()
+        seen = set()
+        try:
+            for _ in range(60):
+                hosts = (await zone.api("listHosts"))["host"]
+                assert len({h["name"] for h in hosts} | {h["zonename"] for h in hosts}) == 1
+                found = await zone.api("listTemplates", templatefilter="all", name="shown")
+                assert found.get("count", 0) == len(found.get("template", ())) in {0, 3}, found
+                seen.add(hosts[0]["name"])
+        finally:
+            over.set()
+            await writer
+        assert len(seen) > 5, "nothing was written meanwhile"

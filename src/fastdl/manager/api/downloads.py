@@ -20,9 +20,8 @@ from fastdl.manager.scheduler import BULK, URGENT
 from fastdl.wire import messages as m
 
 
-async def _visible(call: Call, name: str) -> Row[Any]:
-    async with call.core.services.ledger.read() as tx:
-        row = await templates.get(tx, call.args[name])
+async def _visible(call: Call, tx: AsyncConnection, name: str) -> Row[Any]:
+    row = await templates.get(tx, call.args[name])
     if row is None or not (row.public or row.owner == call.user.id or call.user.admin):
         raise call.no_entity(name)
     return row
@@ -53,9 +52,9 @@ async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
 async def prepare(call: Call) -> Reply:
     """Bring a template to pools before (or because) a VM asks; one download for each pool."""
     s, zone_id = call.core.services, call.args["zoneid"]
-    row = await _visible(call, "templateid")
     rank = _rank(call)
     async with s.ledger.read() as tx:
+        row = await _visible(call, tx, "templateid")
         enabled = {zone.id: zone.enabled for zone in await zones.all_zones(tx)}
         if zone_id not in await templates.zones_of(tx, row.id):
             raise ApiParamError(f"Template {row.name} is not registered in this zone")
@@ -120,8 +119,8 @@ def _download(call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int
 
 async def list_(call: Call) -> Reply:
     """Where a template is, or how far its downloads are: the latest of each pool."""
-    s, row = call.core.services, await _visible(call, "templateid")
-    async with s.ledger.read() as tx:
+    async with call.core.services.ledger.read() as tx:
+        row = await _visible(call, tx, "templateid")
         names = {pool.id: pool for pool in await hosts.pools_of_zone(tx)}
         copies = {copy.pool: copy for copy in await templates.copies(tx, row.id)}
         latest: dict[str, Row[Any]] = {}

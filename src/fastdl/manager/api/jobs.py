@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.api import views
 from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
@@ -14,10 +15,10 @@ from fastdl.manager.ledger import records
 from fastdl.manager.ledger.text import loads
 
 
-async def _view(call: Call, row: Row[Any]) -> dict[str, Any]:
+async def _view(call: Call, tx: AsyncConnection, row: Row[Any]) -> dict[str, Any]:
     result = loads(row.result)
     if row.status == records.SUCCEEDED and row.command == "prepareTemplate" and row.instance:
-        item = await template_item(call, row.instance)
+        item = await template_item(call, tx, row.instance)
         result = {"template": item} if item is not None else result
     code = result.get("errorcode", 530) if row.status == records.FAILED else 0
     return {
@@ -41,9 +42,9 @@ async def query(call: Call) -> Reply:
     """The state of one async job."""
     async with call.core.services.ledger.read() as tx:
         row = await records.get_api_job(tx, call.args["jobid"])
-    if row is None or (row.owner != call.user.id and not call.user.admin):
-        raise call.no_entity("jobid")
-    return Bare(await _view(call, row))
+        if row is None or (row.owner != call.user.id and not call.user.admin):
+            raise call.no_entity("jobid")
+        return Bare(await _view(call, tx, row))
 
 
 async def list_jobs(call: Call) -> Reply:
@@ -52,7 +53,8 @@ async def list_jobs(call: Call) -> Reply:
     owner = None if call.user.admin and call.get("listall") else call.user.id
     async with call.core.services.ledger.read() as tx:
         count, rows = await records.api_jobs(tx, owner=owner, first=first, limit=size)
-    return Listing("asyncjobs", [await _view(call, row) for row in rows], count)
+        items = [await _view(call, tx, row) for row in rows]
+    return Listing("asyncjobs", items, count)
 
 
 async def list_events(call: Call) -> Reply:

@@ -246,13 +246,12 @@ async def list_isos(call: Call) -> Reply:
     return await _list(call, iso=True)
 
 
-async def template_item(call: Call, id_: str) -> dict[str, Any] | None:
+async def template_item(call: Call, tx: AsyncConnection, id_: str) -> dict[str, Any] | None:
     """Return a template as listTemplates would, None where it is gone."""
-    async with call.core.services.ledger.read() as tx:
-        row = await templates.get(tx, id_)
-        if row is None:
-            return None
-        _, rows = await templates.find(tx, iso=row.iso, ids=[id_], limit=1)
+    row = await templates.get(tx, id_)
+    if row is None:
+        return None
+    _, rows = await templates.find(tx, iso=row.iso, ids=[id_], limit=1)
     own = bool(rows) and rows[0].owner == call.user.id
     return views.template(rows[0], admin=call.user.admin, own=own) if rows else None
 

@@ -91,15 +91,14 @@ async def list_zones(call: Call) -> Reply:
     return _page(call, "zone", [views.zone(row) for row in kept])
 
 
-async def _with_zone_names(call: Call) -> dict[str, str]:
-    async with call.core.services.ledger.read() as tx:
-        return {zone.id: zone.name for zone in await zones.all_zones(tx)}
+async def _zone_names(tx: AsyncConnection) -> dict[str, str]:
+    return {zone.id: zone.name for zone in await zones.all_zones(tx)}
 
 
 async def list_hosts(call: Call) -> Reply:
     """The hosts, with their states."""
-    names = await _with_zone_names(call)
     async with call.core.services.ledger.read() as tx:
+        names = await _zone_names(tx)
         rows = await hosts.of_zone(tx, call.get("zoneid"))
     if call.get("type") not in {None, "Routing"} or call.get(
         "hypervisor",
@@ -118,8 +117,8 @@ async def list_hosts(call: Call) -> Reply:
 
 async def list_pools(call: Call) -> Reply:
     """The primary storage pools that hosts have reported."""
-    names = await _with_zone_names(call)
     async with call.core.services.ledger.read() as tx:
+        names = await _zone_names(tx)
         rows = await hosts.pools_of_zone(tx, call.get("zoneid"))
 
     def wanted(row: Row[Any]) -> bool:

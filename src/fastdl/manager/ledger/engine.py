@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening the ledger, and transactions on it.
 
-``Ledger.read()`` is a connection for queries; ``Ledger.write(work)`` runs ``work(tx)`` in a
-transaction and returns its result once it is durable. SQLite has one writer: calls that wait
-while a commit is under way share the next one (group commit), each in its own savepoint, so
-that one that fails does not take its neighbours along. PostgreSQL has many writers; a lost race
-(a deadlock, a row that another transaction made at the same moment) or a lost connection runs
-*work* again, so it must not keep state outside *tx*.
+``Ledger.read()`` is a connection for queries, all of one state; ``Ledger.write(work)`` runs
+``work(tx)`` in a transaction and returns its result once it is durable. SQLite has one writer:
+calls that wait while a commit is under way share the next one (group commit), each in its own
+savepoint, so that one that fails does not take its neighbours along. PostgreSQL has many
+writers; a lost race (a deadlock, a row that another transaction made at the same moment) or a
+lost connection runs *work* again, so it must not keep state outside *tx*.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Ledger:
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that sees one consistent state on SQLite; for queries only."""
+        """A connection that sees one state of the ledger, whatever is written meanwhile; for
+        queries only. The state is that of its first query."""
         try:
             async with self._reader.connect() as connection:
                 yield connection
@@ -82,8 +83,7 @@ class Ledger:
         if self._committer is not None:
             await asyncio.wait({self._committer})
         await self._reader.dispose()
-        if self._writer is not self._reader:
-            await self._writer.dispose()
+        await self._writer.dispose()
 
     async def _write_own(self, work: Work[T]) -> T:
         for tries_left in (4, 3, 2, 1, 0):
@@ -240,7 +240,9 @@ def _open_postgresql(url: str) -> Ledger:
     except (OSError, DBAPIError) as exc:
         where = parsed.render_as_string(hide_password=True)
         raise UsageError(f"the database {where} cannot be opened: {exc}") from exc
-    return Ledger(engine, engine)
+    # An answer is made from several queries. The same pool, and nothing that a writer waits for.
+    reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return Ledger(reader, engine)
 
 
 def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
