@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.agent.keystore import Keystore, Passphrase
+from fastdl.agent.keystore import Keystore, Known, Passphrase
 from tests.env.certs import CertLab
 
 PASSPHRASE = "changeit"
@@ -98,6 +98,23 @@ def test_each_tool_sees_and_keeps_what_the_other_wrote(store: Store, certs: Cert
     for alias in ("cloud", "second"):
         assert "CERTIFICATE REQUEST" in store.java("-certreq", "-alias", alias)
     assert {i.alias: i.certificate for i in store.ours.items() if i.kind == "key"} == keys
+
+
+def test_what_keytool_changed_since_is_never_answered_from_memory(
+    store: Store, certs: CertLab
+) -> None:
+    """K09: a running agent remembers its keystore; keytool may rewrite it between two jobs."""
+    mirror, other = certs.leaf("self-signed").cert_file, certs.ca.cert_file
+    store.ours.import_certificate("mirror", mirror.read_text())
+    agents = Keystore(store.path, Passphrase(PASSPHRASE), known=Known())
+    for _ in range(2):
+        assert len(agents.anchors()) == 1
+    store.java("-importcert", "-noprompt", "-alias", "theirs", "-file", other)
+    assert len(agents.anchors()) == 2
+    store.java("-delete", "-alias", "mirror")
+    assert agents.anchors() == (other.read_text(),)
+    store.ours.delete("theirs")
+    assert agents.anchors() == ()
 
 
 def test_the_format_found_is_kept_whatever_the_name(store: Store, certs: CertLab) -> None:

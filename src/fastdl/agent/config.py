@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastdl.agent import properties
-from fastdl.agent.keystore import Item, Keystore, Passphrase
+from fastdl.agent.keystore import Item, Keystore, Known, Passphrase
 from fastdl.errors import FastdlError, KeystoreAuthError, TrustError, UsageError
 
 DEFAULT_FOLDER = Path("/etc/cloudstack/agent")
@@ -23,15 +23,19 @@ INTERNAL_SITES = "secstorage.allowed.internal.sites"
 
 @dataclass(frozen=True, slots=True)
 class HostConfig:
-    """One host's configuration; the keys of ``values`` are CloudStack's own."""
+    """One host's configuration; the keys of ``values`` are CloudStack's own.
+
+    ``known`` is what a process that reads the keystore again and again remembers of it.
+    """
 
     folder: Path
     values: Mapping[str, str] = field(repr=False)
+    known: Known | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def load(cls, folder: Path) -> HostConfig:
+    def load(cls, folder: Path, *, known: Known | None = None) -> HostConfig:
         """Read the folder's agent.properties; UsageError when it is there but unreadable."""
-        return cls(folder, properties.load(folder / PROPERTIES))
+        return cls(folder, properties.load(folder / PROPERTIES), known)
 
     @classmethod
     def ensure(cls, folder: Path) -> HostConfig:
@@ -63,7 +67,7 @@ class HostConfig:
         passphrase = self.values.get(PASSPHRASE)
         if not passphrase:
             raise KeystoreAuthError(f"No password found for keystore: {KEYSTORE}")
-        return Keystore(self.keystore_path, Passphrase(passphrase))
+        return Keystore(self.keystore_path, Passphrase(passphrase), known=self.known)
 
     def anchors(self) -> tuple[str, ...]:
         """What https downloads trust besides the system's CAs.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastdl.agent.config import HostConfig
-from fastdl.agent.keystore import Item, is_reserved
+from fastdl.agent.keystore import Item, Known, is_reserved
 from fastdl.agent.pools import Pool, configured
 from fastdl.errors import FastdlError, SinkRefusedError
 from fastdl.wire import messages as m
@@ -32,11 +32,12 @@ class Host:
     specs: Sequence[str] = ()
     libvirt: str = LIBVIRT
     _pools: dict[str, Pool] = field(default_factory=dict)
+    _known: Known = field(default_factory=Known)
 
     @property
     def config(self) -> HostConfig:
         """The configuration as it is now: CloudStack's own scripts rewrite it at times."""
-        return HostConfig.load(self.config_dir)
+        return HostConfig.load(self.config_dir, known=self._known)
 
     def pools(self) -> list[Pool]:
         """The pools there are now. A libvirt that does not answer has none, for now."""

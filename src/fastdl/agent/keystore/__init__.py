@@ -7,6 +7,8 @@ a download needs. Formats: jks.py, pkcs12.py. The file's safety: store.py.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import time
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from typing import Any
 from fastdl.agent.keystore import certificate as certs
 from fastdl.agent.keystore.certificate import Certificate
 from fastdl.agent.keystore.entry import Document, Entry, Kind, fold
-from fastdl.agent.keystore.store import Passphrase, StoreFile
+from fastdl.agent.keystore.store import Passphrase, StoreFile, parse
 from fastdl.errors import (
     AliasConflictError,
     ApiParamError,
@@ -33,6 +35,7 @@ __all__ = [
     "Item",
     "Keystore",
     "Kind",
+    "Known",
     "Passphrase",
     "check_alias",
     "is_reserved",
@@ -66,15 +69,43 @@ class Item:
         }
 
 
-class Keystore:
-    """A host's keystore: ``cloud.jks`` beside agent.properties, JKS or PKCS#12."""
+class Known:
+    """What the last file that was read held, so that the same bytes are not decrypted again.
 
-    def __init__(self, path: str | Path, passphrase: Passphrase) -> None:
+    Deriving the keys is made slow on purpose, and a host reads its keystore for every job.
+    The file itself is read each time and recognised by its bytes and its passphrase: times
+    and inodes do not tell two quick rewrites apart. Kept are the entries as they are listed,
+    which are public; no key, no passphrase and nothing of a file that could not be read.
+    """
+
+    def __init__(self) -> None:
+        self._held: tuple[bytes, tuple[Item, ...]] | None = None
+
+    def items(self, file: StoreFile) -> list[Item]:
+        """As ``Keystore.items``; safe from several threads."""
+        data = file.content()
+        key = _fingerprint(data, file.passphrase)
+        held = self._held
+        if held is None or not hmac.compare_digest(held[0], key):
+            held = self._held = (key, tuple(_items(parse(data, file.passphrase.text))))
+        return list(held[1])
+
+
+class Keystore:
+    """A host's keystore: ``cloud.jks`` beside agent.properties, JKS or PKCS#12.
+
+    *known*: what is remembered from one reading to the next; nothing without it.
+    """
+
+    def __init__(
+        self, path: str | Path, passphrase: Passphrase, *, known: Known | None = None
+    ) -> None:
         self._file = StoreFile(Path(path), passphrase)
+        self._known = known
 
     def items(self) -> list[Item]:
         """Every entry, in the order of the file. KeystoreAuthError, KeystoreCorruptError."""
-        return [Item(e.alias, e.kind, _tolerant(e)) for e in self._file.read().entries()]
+        return self._known.items(self._file) if self._known else _items(self._file.read())
 
     def anchors(self) -> tuple[str, ...]:
         """The trusted certificates as PEM. KeystoreAuthError, KeystoreCorruptError."""
@@ -196,6 +227,19 @@ def _held(document: Document, alias: str) -> list[Entry]:
     if any(e.kind == "key" for e in found):
         raise AliasConflictError(f"the alias {alias} holds a private key, which is never touched")
     return found
+
+
+def _fingerprint(data: bytes, passphrase: Passphrase) -> bytes:
+    """What tells one file and passphrase from every other; no tighter to guess than a JKS file."""
+    found = hashlib.sha256(
+        hashlib.sha256(passphrase.text.encode("utf-8", "surrogatepass")).digest()
+    )
+    found.update(data)
+    return found.digest()
+
+
+def _items(document: Document) -> list[Item]:
+    return [Item(e.alias, e.kind, _tolerant(e)) for e in document.entries()]
 
 
 def _tolerant(entry: Entry) -> Certificate | None:

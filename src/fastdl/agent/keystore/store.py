@@ -59,7 +59,11 @@ class StoreFile:
     passphrase: Passphrase
 
     def read(self) -> Document:
-        """The store as it is now. KeystoreCorruptError when it is missing or damaged.
+        """The store as it is now. KeystoreCorruptError when it is missing or damaged."""
+        return parse(self.content(), self.passphrase.text)
+
+    def content(self) -> bytes:
+        """The file's bytes as they are now. KeystoreCorruptError when it is missing.
 
         Symlinks are followed here: distributions link to their CA store. A change is
         made to the file itself only.
@@ -67,7 +71,7 @@ class StoreFile:
         data = _read(self.path, os.O_NONBLOCK)
         if data is None:
             raise KeystoreCorruptError(f"there is no keystore at {self.path}")
-        return parse(data, self.passphrase.text)
+        return data
 
     def update(self, edit: Callable[[Document], Document]) -> bool:
         """Apply *edit*, which is pure and may run several times; True when the file changed.
