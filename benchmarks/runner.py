@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import datetime
 import os
@@ -85,6 +86,9 @@ class Bench:
 @contextlib.contextmanager
 def bench(work: Path, *, timeout_s: float = 120.0) -> Iterator[Bench]:
     """The working folder *work* (payloads in it are kept for the next time)."""
+    # As pip leaves a package: where Python may not write its byte code (an environment
+    # variable is enough), every process would compile what was edited since, and be charged.
+    compileall.compile_dir(machine.CHECKOUT / "src", quiet=2)
     files = work / "files"
     files.mkdir(parents=True, exist_ok=True)
     with (
