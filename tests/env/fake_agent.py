@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import random
 import ssl
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,8 @@ class FakeAgent:
     """Beat as a real agent does; without it a test decides when the host is silent."""
     host_id: str = ""
     clock: float = 0.0
+    looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Numbers its looks at the keystore."""
     log: list[tuple[str, str]] = field(default_factory=list)
     """(what, job or alias): started, done, cancelled, import, delete."""
     refusals: list[m.Refused] = field(default_factory=list)
@@ -176,6 +179,7 @@ class FakeAgent:
             pools=self.pools,
             certificates=self.certificates(),
             keystore_error=self.keystore_error,
+            looked=next(self.looks),
         )
 
     def certificates(self) -> tuple[m.CertificateInfo, ...]:
@@ -285,6 +289,7 @@ async def _certificates(agent: FakeAgent, command: m.Command) -> m.Done:
     return m.CertificatesDone(
         outcomes=tuple(m.AliasOutcome(alias=alias) for alias in aliases),
         certificates=agent.certificates(),
+        looked=next(agent.looks),
     )
 
 

@@ -89,6 +89,10 @@ class WireManager:
         self._documents[host] = m.Document(rev=revision, commands=commands)
         self._call(self._post(host))
 
+    def say(self, host: str, message: m.Message) -> None:
+        """Send one message to *host*, which is connected."""
+        self._call(self._sockets[host].send_str(self.dialect(message)))
+
     def host(self, *, timeout: float = 30) -> str:
         """The id of the first host that connected."""
         return self.wait(lambda: next(iter(self._sockets), None), timeout=timeout)

@@ -78,6 +78,21 @@ def as_spoken_by(version: int, message: m.Message) -> str:
     return _text(message, old(message, codec.to_plain(message)))
 
 
+def without_later_fields(version: int, value: Any) -> Any:
+    """*value* (a message or a part of one) with the defaults of what came after *version*."""
+    if isinstance(value, tuple):
+        return tuple(without_later_fields(version, item) for item in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    known = shapes()[version][type(value).__name__]
+    return dataclasses.replace(value, **{
+        f.name: without_later_fields(version, getattr(value, f.name))
+        if f.name in known
+        else _default(f)
+        for f in dataclasses.fields(value)
+    })  # fmt: skip
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()

@@ -352,6 +352,40 @@ def test_certificates_follow_the_document(
     )
 
 
+def test_looks_at_the_keystore_are_numbered_over_restarts(
+    agent: Process, manager: WireManager, certs: CertLab
+) -> None:
+    """Who hears of them tells the later from the earlier, whatever order they come in."""
+    host = manager.host()
+
+    def last() -> int:
+        return max(r.inventory.looked for r in (*manager.all(m.Hello), *reports()))
+
+    def reports() -> list[m.InventoryReport]:
+        return manager.all(m.InventoryReport)
+
+    before, count = last(), len(reports())
+    assert before > 0
+    manager.say(host, m.InventoryWanted())  # answered though nothing is new
+    manager.wait(lambda: len(reports()) > count or None)
+    assert last() > before
+
+    wanted = m.WantedCertificate(alias="a", sha256="", pem=certs.ca.cert_file.read_text())
+    args = m.CertificatesArgs(install=(wanted,))
+    before = last()
+    manager.want(host, m.Command(job="c1", kind=m.Kind.CERTIFICATES, fence=1, args=args))
+    done = manager.result("c1").done
+    assert isinstance(done, m.CertificatesDone)
+    assert done.looked > before
+    manager.wait(lambda: last() > done.looked or None)
+
+    before, hellos = last(), len(manager.all(m.Hello))
+    agent.stop()
+    agent.start()
+    manager.wait(lambda: len(manager.all(m.Hello)) > hellos or None)
+    assert manager.all(m.Hello)[-1].inventory.looked > before
+
+
 def test_a_wiped_keystore_is_noticed_and_filled_again(
     agent: Process, manager: WireManager, certs: CertLab
 ) -> None:

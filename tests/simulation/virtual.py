@@ -13,7 +13,7 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,12 +120,13 @@ class SimHost:
     running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     fences: dict[str, int] = field(default_factory=dict)
     results: dict[str, m.JobResult] = field(default_factory=dict)
+    looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     up: bool = False
 
     def inventory(self) -> m.Inventory:
         """What it has."""
         held = tuple(m.CertificateInfo(alias=a, sha256=f) for a, f in self.keystore.items())
-        return m.Inventory(pools=self.pools, certificates=held)
+        return m.Inventory(pools=self.pools, certificates=held, looked=next(self.looks))
 
     async def connect(self) -> None:
         """Come up, and repeat what was not acknowledged."""
@@ -182,10 +183,11 @@ class SimHost:
             for alias in args.remove:
                 self.keystore.pop(alias.casefold(), None)
             names = (*(w.alias for w in args.install), *args.remove)
+            found = self.inventory()
             outcome = m.CertificatesDone(
                 outcomes=tuple(m.AliasOutcome(alias=name) for name in names),
-                certificates=self.inventory().certificates,
-            )
+                certificates=found.certificates, looked=found.looked,
+            )  # fmt: skip
         failed = isinstance(outcome, m.Failure)
         result = m.JobResult(
             job=command.job, fence=self.fences[command.job], kind=command.kind,
@@ -274,7 +276,12 @@ class SimFleet:
         """Only inventories are asked for."""
         if isinstance(message, m.InventoryWanted) and self.hosts[host].up:
             sim = self.hosts[host]
-            self.spawn(sim.tell(m.InventoryReport(inventory=sim.inventory())))
+            self.spawn(self._report(sim, sim.inventory()))
+
+    async def _report(self, sim: SimHost, inventory: m.Inventory) -> None:
+        """Looking at the pools takes its time; much may have been reported meanwhile."""
+        await self.clock.sleep(self.rng.uniform(0, 2))
+        await sim.tell(m.InventoryReport(inventory=inventory))
 
     def drop(self, host: str, reason: str) -> None:
         """The manager closes the connection."""

@@ -118,8 +118,10 @@ class Commands:
             ),
         ]
         outcomes = tuple(_outcome(alias, change) for alias, change in changes)
-        found = certificate_infos(keystore.items())
-        return m.CertificatesDone(outcomes=outcomes, certificates=found)
+        found, looked = self.host.look(keystore.items)
+        return m.CertificatesDone(
+            outcomes=outcomes, certificates=certificate_infos(found), looked=looked
+        )
 
     async def _probe(self, args: m.ProbeArgs) -> m.ProbeDone:
         transfer = args.transfer

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from fastdl.agent.config import HostConfig
 from fastdl.agent.keystore import Item, Known, is_reserved
@@ -18,12 +21,15 @@ log = logging.getLogger(__name__)
 
 LIBVIRT = "qemu:///system"
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class Host:
     """One host's resources. Methods block; they are called in threads.
 
     ``specs`` are the ``--pool`` options; without any, libvirt's active pools are offered.
+    ``starts``: how often the agent has started, so that looks at the keystore are numbered on.
     """
 
     host_id: str
@@ -31,6 +37,9 @@ class Host:
     state: Path
     specs: Sequence[str] = ()
     libvirt: str = LIBVIRT
+    starts: int = 0
+    _looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _looking: threading.Lock = field(default_factory=threading.Lock)
     _pools: dict[str, Pool] = field(default_factory=dict)
     _known: Known = field(default_factory=Known)
 
@@ -58,15 +67,24 @@ class Host:
 
     def inventory(self) -> m.Inventory:
         """Pools and certificates as they are found now."""
-        try:
-            items, problem = self.config.items(), None
-        except FastdlError as exc:
-            items, problem = [], str(exc)
+        (items, problem), looked = self.look(self._found)
         return m.Inventory(
             pools=tuple(pool.info() for pool in self.pools())[:256],
             certificates=certificate_infos(items),
             keystore_error=problem,
+            looked=looked,
         )
+
+    def look(self, at: Callable[[], T]) -> tuple[T, int]:
+        """What a look *at* the keystore finds, and its number; one look at a time, in order."""
+        with self._looking:
+            return at(), (self.starts << 32) + next(self._looks)
+
+    def _found(self) -> tuple[list[Item], str | None]:
+        try:
+            return self.config.items(), None
+        except FastdlError as exc:
+            return [], str(exc)
 
     def anchors(self) -> dict[str, str]:
         """Alias → PEM of what downloads trust; TrustError when the keystore cannot be read."""

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS job (
     updated REAL NOT NULL
 ) STRICT
 """
+_STARTS = "CREATE TABLE IF NOT EXISTS starts (number INTEGER NOT NULL) STRICT"
 _KEEP_SECONDS = 7 * 24 * 3600.0
 
 
@@ -101,8 +102,16 @@ class Journal:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute(_SCHEMA)
+            self._db.execute(_STARTS)
         except (OSError, sqlite3.Error) as exc:
             raise JournalError(f"the agent's journal {path} cannot be used: {exc}") from exc
+
+    def start(self) -> int:
+        """Count one more start of the agent; return how many there were."""
+        self._run("INSERT INTO starts SELECT 0 WHERE NOT EXISTS (SELECT * FROM starts)")
+        self._run("UPDATE starts SET number = number + 1")
+        ((number,),) = self._run("SELECT number FROM starts")
+        return int(number)
 
     def rows(self) -> dict[str, Row]:
         """Every job, the oldest first."""

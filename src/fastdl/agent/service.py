@@ -190,18 +190,15 @@ class Agent:
                     self._send(row.result())
 
     async def _report_inventory(self) -> None:
-        last: m.Inventory | None = None
+        """Send what there is, even where it is what was sent last: the manager may have heard
+        otherwise since, in a result or at a connection, or it asks."""
         while True:
-            due = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_INVENTORY_SECONDS):
                     await self._inventory_due.wait()
-                    due = True
             self._inventory_due.clear()
             inventory = await asyncio.to_thread(self._host.inventory)
-            if not due or inventory != last:
-                self._send(m.InventoryReport(inventory=inventory))
-            last = inventory
+            self._send(m.InventoryReport(inventory=inventory))
 
     async def _watch_keystore(self) -> None:
         """Notice every change of the keystore, whoever made it."""
@@ -259,8 +256,9 @@ async def prepared(settings: Settings) -> AsyncIterator[Agent]:
                     raise UsageError("this host is not enrolled yet: give --token once")
                 who = await _enrolled(settings, settings.token, name)
             host = Host(
-                who.host_id, settings.config_dir, settings.state, settings.pools, settings.libvirt
-            )
+                who.host_id, settings.config_dir, settings.state, settings.pools, settings.libvirt,
+                starts=await asyncio.to_thread(journal.start),
+            )  # fmt: skip
             yield Agent(replace(settings, name=name, token=None), who, host, journal)
     finally:
         await asyncio.to_thread(journal.close)

@@ -204,7 +204,7 @@ class CertificateSync:
         async def work(tx: AsyncConnection) -> list[list[str] | None]:
             rows = await jobs.finish_keystores(tx, [_end(*end) for end in ends], now=now)
             outcomes: dict[str, certs.Outcomes] = {}
-            keystores: dict[str, Sequence[m.CertificateInfo]] = {}
+            keystores: dict[str, m.CertificatesDone] = {}
             answers: list[list[str] | None] = []
             for (host, result), row in zip(ends, rows, strict=True):
                 if row is None:
@@ -214,7 +214,7 @@ class CertificateSync:
                 done = result.done if isinstance(result.done, m.CertificatesDone) else None
                 outcomes[host] = _outcomes(loads(row.context), done, result.failure, name)
                 if done:
-                    keystores[host] = done.certificates
+                    keystores[host] = done
                 found = outcomes[host].values()
                 answers.append([detail for _, status, detail in found if status == FAILED])
             await certs.settle(tx, outcomes, now=self._s.clock.steady())

@@ -217,13 +217,16 @@ class HostLink:
     async def _inventory(self, host: str, inventory: m.Inventory) -> None:
         now = self._s.clock.time()
 
-        async def work(tx: AsyncConnection) -> frozenset[str]:
+        async def work(tx: AsyncConnection) -> frozenset[str] | None:
             row = await hosts.get(tx, host)
             if row is None:
                 raise AgentRefusedError("this host is not enrolled here: enrol it again")
             return await hosts.store_inventory(tx, row, inventory, now=now)
 
         pools = await self._s.ledger.write(work)
+        if pools is None:
+            log.info("an inventory from before what is known", extra={"host": host})
+            return
         if host in self._s.fleet.hosts:
             self._s.fleet.hosts[host].pools = pools
         self._sync.mark(host)

@@ -179,7 +179,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryReport:
-    """Sent when the inventory changed, and at least every 10 minutes."""
+    """Sent after each job, when the keystore changed, when asked, and every 10 minutes."""
 
     inventory: Inventory
 

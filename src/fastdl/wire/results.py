@@ -81,10 +81,12 @@ class AliasOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificatesDone:
-    """One outcome per alias asked for, and the keystore as it is afterwards."""
+    """One outcome per alias asked for, and the keystore as it is afterwards: a look at it,
+    numbered as those of ``Inventory`` are."""
 
     outcomes: Annotated[tuple[AliasOutcome, ...], Items(256)] = ()
     certificates: Annotated[tuple[CertificateInfo, ...], Items(4096)] = ()
+    looked: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

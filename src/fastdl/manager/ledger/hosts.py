@@ -111,6 +111,8 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
         "kinds": dumps(hello.kinds),
         "max_downloads": hello.max_downloads,
         "clock_skew": arrival.skew,
+        # Whatever was known: a host that lost its memory numbers its looks from the start.
+        "looked": hello.inventory.looked,
         "keystore_error": error,
         "keystore": row.keystore if error else _keystore(hello.inventory.certificates),
         "state": UP,
@@ -144,28 +146,36 @@ async def depart(tx: AsyncConnection, departures: Sequence[Departure], *, now: f
 
 async def store_inventory(
     tx: AsyncConnection, row: Row[Any], inventory: m.Inventory, *, now: float
-) -> frozenset[str]:
+) -> frozenset[str] | None:
     """Replace what is known of the host's pools and keystore; return the usable pools.
 
-    While the keystore cannot be read its content stays as last known.
+    While the keystore cannot be read its content stays as last known. None = the host looked
+    before what is known already: nothing was done (it sends another after every change).
     """
-    values: dict[str, Any] = {"keystore_error": inventory.keystore_error}
+    values: dict[str, Any] = {
+        "keystore_error": inventory.keystore_error, "looked": inventory.looked
+    }  # fmt: skip
     if inventory.keystore_error is None:
         values["keystore"] = _keystore(inventory.certificates)
-    await tx.execute(update(host).where(host.c.id == row.id).values(**values))
+    later = (host.c.id == row.id) & (host.c.looked <= inventory.looked)
+    done = await tx.execute(update(host).where(later).values(**values))
+    if not done.rowcount:
+        return None
     return (await store_pools(tx, [(row, inventory.pools)], now=now))[row.id]
 
 
-async def store_keystores(
-    tx: AsyncConnection, found: Mapping[str, Iterable[m.CertificateInfo]]
-) -> None:
-    """Replace what is known of hosts' keystores, which could be read."""
+async def store_keystores(tx: AsyncConnection, found: Mapping[str, m.CertificatesDone]) -> None:
+    """Replace what is known of hosts' keystores, where nothing later is known."""
     values = [
-        {"host_id": host_id, "keystore_error": None, "keystore": _keystore(certificates)}
-        for host_id, certificates in sorted(found.items())
-    ]
+        {
+            "host_id": host_id, "keystore_error": None, "keystore": _keystore(done.certificates),
+            "looked": done.looked, "seen": done.looked,
+        }
+        for host_id, done in sorted(found.items())
+    ]  # fmt: skip
+    later = (host.c.id == bindparam("host_id")) & (host.c.looked <= bindparam("seen"))
     if values:
-        await tx.execute(update(host).where(host.c.id == bindparam("host_id")), values)
+        await tx.execute(update(host).where(later), values)
 
 
 def _keystore(certificates: Iterable[m.CertificateInfo]) -> str:
