@@ -138,6 +138,7 @@ long fdl_http_body_read(struct http_stream *s, void *buf, size_t len,
     if (n < 0) {
         fdl_http_body_forget_digest(s);
         fdl_http_drop(s);
+        base->end = base->off; /* it was cut here, which is not the source's end */
         return n;
     }
     if (n > 0) {
