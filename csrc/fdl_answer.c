@@ -133,18 +133,17 @@ static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
 
     if (status == 416 && h->has_unsatisfied_range) {
         pthread_mutex_lock(&m->lock);
-        bool empty = !m->pinned && off == 0 && h->range.total == 0;
         bool same = m->pinned && m->total == h->range.total;
         bool end =
-            m->pinned && (same || m->total == UINT64_MAX) && off >= h->range.total;
-        if (end)
+            off >= h->range.total && (same || !m->pinned || m->total == UINT64_MAX);
+        if (end) {
+            pin(m, h, h->range.total);
             m->total = h->range.total;
-        if (empty) {
-            pin(m, h, 0);
             m->ranges = FDL_RANGES_YES;
         }
         pthread_mutex_unlock(&m->lock);
-        if (empty || end) { /* ranges of a source whose size no answer had told */
+        if (end) { /* ranges of a source whose size no answer had told, or an empty one
+                    */
             *out = (struct fdl_answer){.off = off, .end = off, .whole = true};
             return FDL_OK;
         }
