@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from typing import final
 
+from fastdl.core.sink import Sink
+
 @final
 class Export:
     """One export of an NBD server; offsets and lengths in bytes. Safe from several threads.
@@ -10,6 +12,9 @@ class Export:
     """
 
     def __init__(self, uri: str, *, max_connections: int, limit: float) -> None: ...
+    def sink(self, *, size: int | None, hold: int) -> Sink:
+        """Where an image of *size* bytes (None: unknown) lands in the export."""
+
     @property
     def size(self) -> int: ...
     @property

@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 
 from fastdl.core cimport cfdl
 from fastdl.core.error cimport check
+from fastdl.core.sink cimport Sink
 
 
 cdef class Export:
@@ -28,6 +29,14 @@ cdef class Export:
         if self._ptr is NULL:
             raise ValueError("the export is closed")
         return self._ptr
+
+    def sink(self, *, size, size_t hold):
+        cdef cfdl.fdl_err err
+        cdef uint64_t n = cfdl.FDL_SIZE_UNKNOWN if size is None else size
+        cdef Sink made = Sink.__new__(Sink)
+        made._keep = self
+        check(cfdl.fdl_sink_open_nbd(&made._ptr, self.open_ptr(), n, hold, &err), &err)
+        return made
 
     @property
     def size(self): return cfdl.fdl_nbd_size(self.open_ptr())

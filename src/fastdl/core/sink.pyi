@@ -3,8 +3,6 @@ from typing import final
 
 from typing_extensions import Buffer
 
-from fastdl.core.nbd import Export
-
 @final
 class Sink:
     """Where bytes land: offsets and lengths in bytes, *size* None where it is unknown.
@@ -22,10 +20,6 @@ class Sink:
         hold: int,
         blank: bool,
     ) -> None: ...
-    @staticmethod
-    def nbd(export: Export, *, size: int | None, hold: int) -> Sink:
-        """A sink over *export*, which stays open until the sink is closed."""
-
     def begin(self) -> None: ...
     def pwrite(self, data: Buffer, offset: int) -> None: ...
     def zero(self, offset: int, length: int) -> None: ...

@@ -4,7 +4,6 @@ from libc.stdint cimport uint64_t
 
 from fastdl.core cimport cfdl
 from fastdl.core.error cimport check
-from fastdl.core.nbd cimport Export
 
 
 cdef class Sink:
@@ -18,15 +17,6 @@ cdef class Sink:
         else:
             check(cfdl.fdl_sink_open_fd(&self._ptr, fd, buffered_fd, align, n, hold, blank,
                                         &err), &err)
-
-    @staticmethod
-    def nbd(Export export not None, *, size, size_t hold):
-        cdef cfdl.fdl_err err
-        cdef uint64_t n = cfdl.FDL_SIZE_UNKNOWN if size is None else size
-        cdef Sink self = Sink.__new__(Sink)
-        self._keep = export
-        check(cfdl.fdl_sink_open_nbd(&self._ptr, export.open_ptr(), n, hold, &err), &err)
-        return self
 
     def __dealloc__(self):
         cfdl.fdl_sink_free(self._ptr)

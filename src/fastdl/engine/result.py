@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MirrorReport:
+class MirrorReport(NamedTuple):
     """One mirror's share. *url* shows neither userinfo nor query values.
 
     state   ok, struck (it lied or failed for good) or unused
@@ -23,8 +21,7 @@ class MirrorReport:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """A finished transfer: verified as far as could be, durable and published.
 
     Sizes in bytes; *stages* are busy seconds, summed over threads.
@@ -52,14 +49,13 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``fastdl get --json``."""
-        out = asdict(self)
-        out["mirrors"] = [asdict(m) for m in self.mirrors]
+        out = self._asdict()
+        out["mirrors"] = [m._asdict() for m in self.mirrors]
         out["warnings"] = list(self.warnings)
         return out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class Probe(NamedTuple):
     """What is known about a source without having fetched it."""
 
     url: str
@@ -74,11 +70,11 @@ class Probe:
     metalink: bool
     safe: bool | None = None
     reasons: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``fastdl probe --json``."""
-        out = asdict(self)
+        out = self._asdict()
         for name in ("mirrors", "warnings", "reasons"):
             out[name] = list(out[name])
         return out

@@ -12,7 +12,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -76,8 +75,7 @@ def fetch_staged(
         finally:
             resolved.close()
     kept = [w for w in (*first.warnings, *landed.warnings) if w not in warnings]
-    return replace(
-        landed,
+    return landed._replace(
         source_bytes=first.source_bytes,
         fetched_bytes=first.fetched_bytes,
         digests=first.digests,

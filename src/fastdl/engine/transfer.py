@@ -10,8 +10,7 @@ import contextlib
 import hashlib
 import json
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastdl.core.job import Job, block_for
 from fastdl.core.sink import Sink as CoreSink
@@ -34,27 +33,26 @@ CHECKPOINT_BYTES = 3 << 20
 """For each connection. A checkpoint costs a flush; a kill costs what came since the last one."""
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What an attempt did. *digests* are what the bytes have, not what they should have."""
 
-    total: int = 0
-    digests: dict[str, bytes] = field(default_factory=dict)
-    status: dict[str, Any] = field(default_factory=dict)
-    resumed: int = 0
+    total: int
+    digests: dict[str, bytes]
+    status: dict[str, Any]
+    resumed: int
 
 
-@dataclass(slots=True)
 class Checkpoint:
     """The journal of an attempt: appended to only after a flush of what it names.
 
     *block* is the size of the blocks that the attempt transfers and the journal names.
     """
 
-    block: int
-    writer: jr.Writer | None = None
-    local: list[tuple[int, int]] = field(default_factory=list)
-    warning: str | None = None
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.writer: jr.Writer | None = None
+        self.local: list[tuple[int, int]] = []
+        self.warning: str | None = None
 
     def take(self, job: Job, sink: CoreSink) -> None:
         """Flush the target, then record what had been written before."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from fastdl.errors import FastdlError, FormatError, UnsafeImageError
 
@@ -77,8 +77,7 @@ class Reader(Protocol):
         """Up to *length* bytes at *offset*; fewer only at the end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageInfo:
+class ImageInfo(NamedTuple):
     """The verdict on one image.
 
     ``virtual_size`` is the size of the guest's disk in bytes, None where it cannot be told
@@ -90,7 +89,7 @@ class ImageInfo:
     virtual_size: int | None
     reasons: tuple[str, ...] = ()
     refusal: type[FastdlError] | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def safe(self) -> bool:

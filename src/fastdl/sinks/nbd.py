@@ -78,7 +78,7 @@ class NbdSink:
 
     def core_sink(self, size: int | None, *, hold: int) -> CoreSink:
         """The C sink for an image of *size* bytes, over the connections of this one."""
-        return CoreSink.nbd(self._opened(), size=size, hold=hold)
+        return self._opened().sink(size=size, hold=hold)
 
     def publish(self, size: int) -> None:
         """The C sink wrote and flushed the held-back places; nothing else makes it valid."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastdl.core.sink import Sink as CoreSink
@@ -30,19 +29,33 @@ class NeedsStaging(Exception):
         self.decode = decode
 
 
-@dataclass
 class Landing:
-    """The source lands as it is: every block at its own offset."""
+    """The source lands as it is: every block at its own offset.
 
-    options: FetchOptions
-    format: str
-    target_size: int | None
-    kind: str = "same"
-    virtual_size: int | None = None
-    sparse: bool = False
-    resumable: bool = True
-    judge_whole: bool = False
-    warnings: list[str] = field(default_factory=list)
+    *format* is the source's; *target_size* and *virtual_size* in bytes, None where not known yet.
+    *judge_whole*: an image is kept as it is, and judged as a whole before it is published.
+    """
+
+    kind = "same"
+    sparse = False
+
+    def __init__(
+        self,
+        options: FetchOptions,
+        *,
+        format: str,  # noqa: A002 - the word for it everywhere
+        target_size: int | None,
+        virtual_size: int | None = None,
+        resumable: bool = False,
+        judge_whole: bool = False,
+    ) -> None:
+        self.options = options
+        self.format = format
+        self.target_size = target_size
+        self.virtual_size = virtual_size
+        self.resumable = resumable
+        self.judge_whole = judge_whole
+        self.warnings: list[str] = []
 
     def check_room(self, sink: Sink) -> None:
         """Refuse what cannot fit before the first write."""

@@ -8,8 +8,7 @@ judged whole, tables included, before it is published.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.resolve import Resolved
@@ -69,8 +68,7 @@ def detect_file(path: str) -> str:
         os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the first bytes say: *safe* is None where only the whole can tell."""
 
     format: str

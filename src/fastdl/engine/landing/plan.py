@@ -88,7 +88,7 @@ def _plan_same(resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Forma
             raise LimitError(f"the image has {virtual} bytes, {limit} are allowed", phase="decode")
     declared = options.source_format != "auto"
     return Landing(
-        options=options,
+        options,
         format=str(fmt),
         target_size=resolved.size,
         virtual_size=virtual,

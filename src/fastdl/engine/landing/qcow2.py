@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from fastdl.core.image import Qcow2
@@ -21,13 +20,19 @@ from fastdl.model.image import Format
 from fastdl.sinks.base import Sink
 
 
-@dataclass(kw_only=True)
 class Qcow2Landing(Landing):
     """The guest's disk lands; the source's bytes are hashed on the way."""
 
-    image: Qcow2
-    known: list[Known]
-    data_bytes: int
+    kind = "qcow2-to-raw"
+    sparse = True
+
+    def __init__(self, options: FetchOptions, image: Qcow2, known: list[Known]) -> None:
+        size = image.virtual_size
+        super().__init__(options, format=str(Format.QCOW2), target_size=size, virtual_size=size)
+        self.image = image
+        self.known = known
+        info = image.info()
+        self.data_bytes: int = info["data_bytes"] + info["compressed_bytes"]
 
     def check_room(self, sink: Sink) -> None:
         """A device needs the virtual size, a sparse file the data alone."""
@@ -69,17 +74,4 @@ def plan_qcow2(resolved: Resolved, options: FetchOptions, cancel: Cancel) -> Qco
     Raises the image's refusal, or what ``read_tables`` raised.
     """
     image = qcow2_header(resolved, options)
-    known = read_tables(resolved, image, options, cancel)
-    info = image.info()
-    return Qcow2Landing(
-        options=options,
-        format=str(Format.QCOW2),
-        target_size=image.virtual_size,
-        kind="qcow2-to-raw",
-        virtual_size=image.virtual_size,
-        sparse=True,
-        resumable=False,
-        image=image,
-        known=known,
-        data_bytes=info["data_bytes"] + info["compressed_bytes"],
-    )
+    return Qcow2Landing(options, image, read_tables(resolved, image, options, cancel))

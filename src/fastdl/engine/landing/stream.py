@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from fastdl.core.lander import StreamLander
@@ -21,12 +20,19 @@ from fastdl.sinks.base import Sink
 NEEDS_STAGING = "the image's tables come too late to land it while it arrives"
 
 
-@dataclass
 class StreamLanding(Landing):
     """A compressed source: decoded in order while it arrives."""
 
-    inner: Format = Format.RAW
-    lander: StreamLander | None = None
+    sparse = True
+
+    def __init__(
+        self, options: FetchOptions, *, outer: Format, inner: Format, target_size: int | None
+    ) -> None:
+        super().__init__(options, format=str(outer), target_size=target_size)
+        qcow2 = "qcow2." if inner is Format.QCOW2 else ""
+        self.kind = f"{qcow2}{outer}-to-raw"
+        self.inner = inner
+        self.lander: StreamLander | None = None
 
     def run(
         self,
@@ -88,15 +94,7 @@ def plan_stream(
     target: int | None = None
     if inner is Format.QCOW2:
         target = inner_virtual_size(resolved, fmt, options)
-    landing = StreamLanding(
-        options=options,
-        format=str(fmt),
-        target_size=target,
-        kind=f"{fmt}-to-raw" if inner is not Format.QCOW2 else f"qcow2.{fmt}-to-raw",
-        sparse=True,
-        resumable=False,
-        inner=inner,
-    )
+    landing = StreamLanding(options, outer=fmt, inner=inner, target_size=target)
     if sink.capacity is not None and target is not None:
         sink.check_size(target)
     return landing
