@@ -376,8 +376,7 @@ async def test_api_job_ends_with_its_last_part(ledger: Ledger) -> None:
 
     _, ids = await ledger.write(start)
     for id_ in ids:
-        async with ledger.read() as tx:
-            assert not await records.finished_api_jobs(tx, id_)
+        assert not await ledger.write(lambda tx, id_=id_: records.finished_api_jobs(tx, id_))
         await ledger.write(lambda tx, id_=id_: jobs.cancel(tx, id_, now=2.0))
     async with ledger.read() as tx:
         assert len(await records.finished_api_jobs(tx)) == 1
