@@ -257,7 +257,7 @@ class ApiParamError(FastdlError):
 
 
 class ApiConflictError(FastdlError):
-    """The request contradicts the present state (HTTP 409)."""
+    """The manager refuses the request: it contradicts the present state (HTTP 409 or 530)."""
 
     exit_code = 62
     code_name = "API_CONFLICT"

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastdl.errors import (
     AgentRefusedError,
     ApiAuthError,
+    ApiConflictError,
     ApiParamError,
-    InternalError,
 )
 from fastdl.manager import hostlink
 from fastdl.manager.ledger import slots
@@ -231,12 +231,16 @@ async def gone(agent: FakeAgent, alias: str) -> bool:
     ("params", "error", "text"),
     [
         ({"hypervisor": "XenServer"}, ApiParamError, "Currently supporting KVM hosts only"),
-        ({"name": "cloud"}, InternalError, "Please provide a different alias name"),
-        ({"name": "CloudCA.1"}, InternalError, "Please provide a different alias name"),
+        ({"name": "cloud"}, ApiConflictError, "Please provide a different alias name"),
+        ({"name": "CloudCA.1"}, ApiConflictError, "Please provide a different alias name"),
         ({"name": "../x"}, ApiParamError, "name starts with a letter or digit"),
-        ({"certificate": "not a certificate!"}, InternalError, "Cannot parse the certificate"),
-        ({"certificate": certificate(days=1, start=-2)}, InternalError, "Certificate is invalid"),
-        ({"certificate": certificate(start=2)}, InternalError, "Certificate is invalid"),
+        ({"certificate": "not a certificate!"}, ApiConflictError, "Cannot parse the certificate"),
+        (
+            {"certificate": certificate(days=1, start=-2)},
+            ApiConflictError,
+            "Certificate is invalid",
+        ),
+        ({"certificate": certificate(start=2)}, ApiConflictError, "Certificate is invalid"),
         ({"zoneid": "00000000-0000-0000-0000-000000000000"}, ApiParamError, "does not exist"),
         ({"certificate": ""}, ApiParamError, "missing parameter certificate"),
     ],
@@ -563,9 +567,9 @@ async def test_old_agent_is_asked_only_what_it_can_do(zone: Zone) -> None:
     agent = await zone.agent("kvm1", kinds=("certificates", "later"))
     await upload(zone, "MIRROR1")
     assert "mirror1" in agent.keystore
-    with pytest.raises(InternalError, match="Couldn't find a host to validate URL"):
+    with pytest.raises(ApiConflictError, match="Couldn't find a host to validate URL"):
         await zone.template()
-    with pytest.raises(InternalError, match="cannot be asked now"):
+    with pytest.raises(ApiConflictError, match="cannot be asked now"):
         await zone.api("checkDirectDownloadOrigin", hostid=agent.host_id, url="https://m.example/")
 
 

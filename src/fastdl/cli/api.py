@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from fastdl.errors import (
+    AgentLostError,
     ApiAuthError,
     ApiConflictError,
     ApiLimitError,
     ApiParamError,
     FastdlError,
-    InternalError,
+    HttpProtocolError,
+    HttpStatusError,
     NetError,
+    SinkSpaceError,
     UsageError,
 )
 
@@ -39,6 +42,28 @@ uploadTemplateDirectDownloadCertificate); the command's own name works too. A va
 the file's content. The answer is printed as JSON; errors go to standard error with the exit
 code of their class. Async commands answer a jobid; --wait waits for the job's result."""
 
+_BY_CODE: dict[int, type[FastdlError]] = {
+    400: ApiParamError,
+    401: ApiAuthError,
+    405: ApiParamError,
+    429: ApiLimitError,
+    430: ApiParamError,
+    431: ApiParamError,
+    432: ApiParamError,
+    531: ApiAuthError,
+    533: SinkSpaceError,
+}
+"""CloudStack's errorcode (the HTTP status, too) → class. Every other one is a refusal of what
+was asked as things are now: that is what most of its 530 say, of which it has no finer code."""
+_BY_CS_CODE: dict[int, type[FastdlError]] = {
+    4285: AgentLostError,
+    4340: SinkSpaceError,
+    4350: ApiParamError,
+    4365: ApiAuthError,
+    4545: ApiLimitError,
+    4560: AgentLostError,
+}
+"""What cserrorcode tells of an errorcode without a class of its own."""
 EXPIRES_S = 600
 POLL_S = 0.5
 
@@ -165,31 +190,31 @@ def _content(body: bytes) -> dict[str, Any]:
     try:
         (content,) = json.loads(body).values()
     except (ValueError, AttributeError) as exc:
-        raise InternalError("the answer is not one of CloudStack's: is the url right?") from exc
-    return dict(content)
+        raise HttpProtocolError("the answer is not one of CloudStack's: is the url right?") from exc
+    if not isinstance(content, dict):
+        raise HttpProtocolError("the answer is not one of CloudStack's: is the url right?")
+    return content
 
 
 def _error(status: int, body: bytes) -> FastdlError:
     try:
-        text = _content(body).get("errortext", "")
+        return refusal(status, _content(body))
     except FastdlError:
-        text = f"HTTP status {status}"
-    by_status = {
-        400: ApiParamError,
-        401: ApiAuthError,
-        409: ApiConflictError,
-        429: ApiLimitError,
-        431: ApiParamError,
-        432: ApiParamError,
-        535: ApiConflictError,
-    }
-    return by_status.get(status, InternalError)(text)
+        return HttpStatusError(f"HTTP status {status}, not from CloudStack: is the url right?")
+
+
+def refusal(code: int, said: dict[str, Any]) -> FastdlError:
+    """Return the error that an envelope's content tells of, in the server's words."""
+    cs_code = said.get("cserrorcode")
+    finer = _BY_CS_CODE.get(cs_code) if isinstance(cs_code, int) else None
+    text = str(said.get("errortext") or f"refused with error {code}, and without a reason")
+    return _BY_CODE.get(code, finer or ApiConflictError)(text)
 
 
 def wait_for_job(
     credentials: dict[str, str], job: str, *, timeout_s: float = 60.0
 ) -> dict[str, Any]:
-    """Return the result of an async job; InternalError with its text where it failed."""
+    """Return the result of an async job; the error it tells of where it failed."""
     while True:
         answer = call(credentials, "queryAsyncJobResult", {"jobid": job}, timeout_s=timeout_s)
         if answer.get("jobstatus") == 0:
@@ -198,5 +223,5 @@ def wait_for_job(
         result = answer.get("jobresult", {})
         if answer.get("jobstatus") != 1:
             print(json.dumps(answer, indent=2), file=sys.stderr)
-            raise InternalError(str(result.get("errortext", "the job failed")))
+            raise refusal(int(answer.get("jobresultcode", 530)), result)
         return dict(result)
