@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What do all test folders share? The certificate authority, and what a run really used."""
+"""What do all test folders share? Servers, the landing tests' bench, and what a run proved."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.env import postgresql
 from tests.env.certs import CertLab
+from tests.env.landing import DEVICE, PATTERN, Bench
+from tests.env.loopdev import LoopDevice, loop_device
+from tests.env.origin import FaultOrigin
 
 CASE = "fault-matrix-id"
 """The property under which a test reports the id of the fault matrix that it proves."""
@@ -21,6 +25,28 @@ _RAN: dict[str, list[str]] = {}
 def certs(tmp_path_factory: pytest.TempPathFactory) -> CertLab:
     """One authority for the session, in a folder that servers of another user can enter."""
     return CertLab(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[FaultOrigin]:
+    """One origin for the module; each image lies under a path of its own."""
+    with FaultOrigin() as server:
+        yield server
+
+
+@pytest.fixture
+def bench(origin: FaultOrigin, tmp_path: Path) -> Iterator[Bench]:
+    """The origin and this test's own folder."""
+    yield Bench(origin, tmp_path)
+    origin.resources.clear()
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[LoopDevice]:
+    """A device of DEVICE bytes, full of a former tenant's."""
+    with loop_device(tmp_path, size=DEVICE) as found:
+        found.fill(PATTERN)
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import shutil
@@ -20,11 +21,13 @@ from pathlib import Path
 
 from tests.env.command import Outcome, run_fastdl
 from tests.env.faults import Rule
-from tests.env.images import run
+from tests.env.images import MIB, run
 from tests.env.origin import FaultOrigin, Resource
 
 PATTERN = 0xEE
 """What lies on a target before: a former tenant's bytes, never zero."""
+DEVICE = 24 * MIB
+"""Bytes of the fixture ``device``: more than any image here, but those made to be too large."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,11 @@ class Bench:
         """What lies in the pool, and staging folders in the state folder."""
         left = sorted(str(path.relative_to(self.pool)) for path in self.pool.rglob("*"))
         return left + sorted(str(p) for p in self.home.rglob(".fastdl-staging-*"))
+
+
+def sha256(data: bytes) -> str:
+    """The digest of *data* as the command line takes it, behind ``sha-256:``."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def raw_of(image: Path, fmt: str = "qcow2") -> bytes:

@@ -60,30 +60,42 @@ def loop_device(
 
     Skips the test without root, losetup or loop devices.
     """
+    words = [f"--sector-size={sector_size}", f"--direct-io={'on' if direct_io else 'off'}"]
+    words += ["--read-only"] * read_only
+    backing = folder / f"loop-{sector_size}-{time.monotonic_ns()}.img"
+    with backing.open("wb") as file:
+        file.truncate(size)
+    with attached(backing, *words) as path:
+        yield LoopDevice(path=path, backing=backing, size=size, sector_size=sector_size)
+    backing.unlink()
+
+
+@contextlib.contextmanager
+def attached(backing: Path, *options: str) -> Iterator[str]:
+    """A device over the file *backing*, with losetup's *options*: its name.
+
+    Detached at the end, and that device alone. Skips the test without root, losetup or loop
+    devices.
+    """
     if os.geteuid() != 0:
         pytest.skip("loop devices need root")
     if not shutil.which("losetup") or not os.path.exists("/dev/loop-control"):
         pytest.skip("no loop devices here")
-    backing = folder / f"loop-{sector_size}-{time.monotonic_ns()}.img"
-    with backing.open("wb") as file:
-        file.truncate(size)
-    words = ["--find", "--show", "--sector-size", str(sector_size)]
-    words += [f"--direct-io={'on' if direct_io else 'off'}", *(["--read-only"] * read_only)]
-    path = _attach([*words, str(backing)])
+    path = _attach([*options, str(backing)])
     try:
-        yield LoopDevice(path=path, backing=backing, size=size, sector_size=sector_size)
+        yield path
     finally:
         # Without --find and by the exact name: others use loop devices at the same time.
         subprocess.run(["losetup", "--detach", path], check=True, timeout=30)
-        backing.unlink()
 
 
 def _attach(words: list[str]) -> str:
     """losetup finds a free device and may lose it to another process before it is attached."""
     for attempt in range(1, _ATTACH_TRIES + 1):
         done = subprocess.run(
-            ["losetup", *words], capture_output=True, text=True, check=False, timeout=30
-        )
+            ["losetup", "--find", "--show", *words],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
         if done.returncode == 0:
             return done.stdout.strip()
         if "busy" not in done.stderr.lower() or attempt == _ATTACH_TRIES:

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a test get a real NBD server? nbdkit with its fault filters, or qemu's own."""
+"""How does a test get a real NBD server? nbdkit with its fault filters, or qemu's own.
+
+And a disk that misbehaves below a loop device: nbdkit's export as a file, by nbdfuse.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -60,6 +64,49 @@ def qemu_export(folder: Path, image: Path, *, driver: str) -> Iterator[NbdServer
     ]
     with _running(words, socket) as process:
         yield NbdServer(socket=socket, process=process, name="disk")
+
+
+@contextlib.contextmanager
+def nbdfuse(folder: Path, command: Sequence[str]) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """What *command* (``nbdkit -s …``) exports as a file below *folder*, and nbdfuse's process."""
+    for tool in ("nbdfuse", "nbdkit", "fusermount3"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
+        pytest.skip("nbdfuse needs root and /dev/fuse")
+    mount = folder / "fuse"
+    mount.mkdir()
+    disk = mount / "disk"
+    process = subprocess.Popen(
+        ["nbdfuse", str(disk), "--command", *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + _START_S
+        while not disk.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip(f"nbdfuse does not start here over {' '.join(command)}")
+            time.sleep(0.02)
+        yield disk, process
+    finally:
+        _unmount(mount, process)
+
+
+def _unmount(mount: Path, process: subprocess.Popen[bytes]) -> None:
+    """The detached loop device may hold the file for a moment more."""
+    for _ in range(50):
+        done = subprocess.run(
+            ["fusermount3", "-u", str(mount)], capture_output=True, check=False, timeout=30
+        )
+        if done.returncode == 0 or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    if process.poll() is None:
+        process.kill()
+        process.wait(10)
+    subprocess.run(["fusermount3", "-uz", str(mount)], capture_output=True, check=False)
 
 
 @contextlib.contextmanager
