@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 import shutil
 import signal
@@ -16,35 +16,12 @@ import pytest
 from tests.env.command import running_fastdl
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, Recipe, build
-from tests.env.landing import PATTERN, Bench, raw_of
-from tests.env.loopdev import LoopDevice, loop_device
-from tests.env.origin import FaultOrigin, pseudo_random
+from tests.env.landing import DEVICE, PACK, PATTERN, Bench, raw_of, sha256
+from tests.env.loopdev import LoopDevice, attached, loop_device
+from tests.env.origin import pseudo_random
 
-SIZE = 16 * MIB
 IMAGE = pseudo_random(21, 6 * MIB + 512)
-CHECKSUM = f"sha-256:{hashlib.sha256(IMAGE).hexdigest()}"
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[FaultOrigin]:
-    """One origin for the module."""
-    with FaultOrigin() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(origin: FaultOrigin, tmp_path: Path) -> Iterator[Bench]:
-    """The origin and this test's own folder."""
-    yield Bench(origin, tmp_path)
-    origin.resources.clear()
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[LoopDevice]:
-    """A device full of a former tenant's bytes."""
-    with loop_device(tmp_path, size=SIZE) as found:
-        found.fill(PATTERN)
-        yield found
+CHECKSUM = f"sha-256:{sha256(IMAGE)}"
 
 
 def head_and_tail_are_zero(device: LoopDevice, size: int) -> bool:
@@ -68,7 +45,7 @@ def test_what_lies_behind_the_image_stays_or_is_zeroed(
     assert bench.get(device.path, url).code == 0
     got = device.read()
     assert got[: len(disk)] == disk
-    assert got[len(disk) : SIZE - MIB].count(PATTERN) == SIZE - MIB - len(disk)
+    assert got[len(disk) : DEVICE - MIB].count(PATTERN) == DEVICE - MIB - len(disk)
     device.fill(PATTERN)
     done = bench.get(device.path, url, "--zero-rest")
     assert done.code == 0, done
@@ -89,6 +66,20 @@ def test_a_device_is_found_by_a_stable_name(bench: Bench, device: LoopDevice) ->
     assert name.is_symlink()
 
 
+@contextlib.contextmanager
+def partition(disk: str) -> Iterator[str]:
+    """The first partition of the loop device *disk*; skips where the kernel shows none."""
+    part = f"{disk}p1"
+    try:
+        if not Path(part).exists():  # a kernel that reads no tables itself is told by partx
+            subprocess.run(["partx", "--add", disk], capture_output=True, check=False, timeout=30)
+        if not Path(part).exists():
+            pytest.skip("no partitions of loop devices here")
+        yield part
+    finally:
+        subprocess.run(["partx", "--delete", disk], capture_output=True, check=False, timeout=30)
+
+
 def test_a_partition_is_a_target_and_its_neighbour_is_not(bench: Bench, tmp_path: Path) -> None:
     """A partition of a loop device: the table and the second partition stay as they are."""
     if not shutil.which("parted"):
@@ -100,21 +91,7 @@ def test_a_partition_is_a_target_and_its_neighbour_is_not(bench: Bench, tmp_path
          "mkpart", "b", "12MiB", "24MiB"],
         check=True, capture_output=True, timeout=60,
     )  # fmt: skip
-    if os.geteuid() != 0:
-        pytest.skip("loop devices need root")
-    made = subprocess.run(
-        ["losetup", "--find", "--show", "--partscan", str(backing)],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip(f"losetup failed: {made.stderr.strip()}")
-    disk = made.stdout.strip()
-    try:
-        part = f"{disk}p1"
-        if not Path(part).exists():  # a kernel that reads no tables itself is told by partx
-            subprocess.run(["partx", "--add", disk], capture_output=True, check=False, timeout=30)
-        if not Path(part).exists():
-            pytest.skip("no partitions of loop devices here")
+    with attached(backing, "--partscan") as disk, partition(disk) as part:
         before = backing.read_bytes()
         done = bench.get(part, bench.url(IMAGE, name="i.raw"), "--checksum", CHECKSUM)
         assert done.code == 0, done
@@ -130,9 +107,6 @@ def test_a_partition_is_a_target_and_its_neighbour_is_not(bench: Bench, tmp_path
         done = bench.get(part, bench.url(too_large, name="i.raw"))
         assert done.code == 30, done
         assert backing.read_bytes() == after
-    finally:
-        subprocess.run(["partx", "--delete", disk], capture_output=True, check=False, timeout=30)
-        subprocess.run(["losetup", "--detach", disk], check=True, timeout=30)
 
 
 @pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
@@ -141,19 +115,17 @@ def test_a_disk_larger_than_the_device_is_refused_before_any_write(
     bench: Bench, device: LoopDevice, packed: bool, tmp_path: Path
 ) -> None:
     """I15: it is the virtual size that counts, however small the file is."""
-    from tests.env.landing import PACK  # noqa: PLC0415 - one test
-
-    path = build(tmp_path / "i.qcow2", Recipe(size=SIZE + 512, seed=4))
+    path = build(tmp_path / "i.qcow2", Recipe(size=DEVICE + 512, seed=4))
     file = path.read_bytes()
     url = bench.url(PACK["gz"](file), name="i.gz") if packed else bench.url(file)
     done = bench.get(device.path, url)
     assert (done.code, done.classes) == (30, ["SINK_SPACE"]), done
-    assert device.read().count(PATTERN) == SIZE
+    assert device.read().count(PATTERN) == DEVICE
 
 
 @pytest.mark.parametrize("kind", ["raw", "qcow2"])
 def test_a_device_that_shrinks_under_the_job_ends_with_its_class(
-    bench: Bench, tmp_path: Path, kind: str
+    bench: Bench, device: LoopDevice, tmp_path: Path, kind: str
 ) -> None:
     """S06: most of the device goes away while the job writes."""
     image = pseudo_random(23, 12 * MIB)
@@ -167,25 +139,23 @@ def test_a_device_that_shrinks_under_the_job_ends_with_its_class(
         )
         image = (tmp_path / "q").read_bytes()
     url = bench.url(image, Rule(rate=4 * MIB), name=f"i.{kind}")
-    with loop_device(tmp_path, size=SIZE) as device:
-        device.fill(PATTERN)
-        before = bench.origin.sent
-        words = ["get", url, "-o", device.path, "--max-connections", "1"]
-        with running_fastdl(words, home=bench.home) as run:
-            bench.origin.wait_for(lambda: bench.origin.sent - before > 3 * MIB)
-            os.truncate(device.backing, 2 * MIB)
-            subprocess.run(["losetup", "--set-capacity", device.path], check=True, timeout=30)
-            done = run.finish(timeout=60)
-        assert done.code == 31, done
-        assert done.classes == ["SINK_IO"]
-        assert not any(device.read(MIB))
+    before = bench.origin.sent
+    words = ["get", url, "-o", device.path, "--max-connections", "1"]
+    with running_fastdl(words, home=bench.home) as run:
+        bench.origin.wait_for(lambda: bench.origin.sent - before > 3 * MIB)
+        os.truncate(device.backing, 2 * MIB)
+        subprocess.run(["losetup", "--set-capacity", device.path], check=True, timeout=30)
+        done = run.finish(timeout=60)
+    assert done.code == 31, done
+    assert done.classes == ["SINK_IO"]
+    assert not any(device.read(MIB))
 
 
 def test_a_killed_download_onto_a_device_goes_on(bench: Bench, device: LoopDevice) -> None:
     """R01 on a device: nothing valid meanwhile, little fetched twice, the digest right."""
     url = bench.url(pseudo_random(24, 12 * MIB), Rule(rate=3 * MIB), name="i.raw")
     image = pseudo_random(24, 12 * MIB)
-    check = f"sha-256:{hashlib.sha256(image).hexdigest()}"
+    check = f"sha-256:{sha256(image)}"
     before = bench.origin.sent
     words = ["get", url, "-o", device.path, "--checksum", check, "--max-connections", "1"]
     with running_fastdl(words, home=bench.home) as run:
@@ -205,7 +175,7 @@ def test_a_device_that_holds_a_file_system_is_left_alone(bench: Bench, tmp_path:
     """S07, and the way to say that it may go."""
     if not shutil.which("mkfs.ext4"):
         pytest.skip("mkfs.ext4 is not installed")
-    with loop_device(tmp_path, size=SIZE) as device:
+    with loop_device(tmp_path, size=DEVICE) as device:
         subprocess.run(["mkfs.ext4", "-q", device.path], check=True, timeout=60)
         before = device.read()
         url = bench.url(IMAGE, name="i.raw")

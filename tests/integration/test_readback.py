@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, Recipe, build
-from tests.env.landing import PACK, PATTERN, Bench, raw_of
-from tests.env.loopdev import loop_device
-from tests.env.origin import FaultOrigin, pseudo_random
+from tests.env.landing import PACK, PATTERN, Bench, raw_of, sha256
+from tests.env.loopdev import LoopDevice, attached, loop_device
+from tests.env.nbd import nbdfuse
+from tests.env.origin import pseudo_random
+from tests.env.tmpfs import tmpfs
 
 IMAGE = pseudo_random(31, 9 * MIB + 512)
-CHECKSUM = f"sha-256:{hashlib.sha256(IMAGE).hexdigest()}"
+CHECKSUM = f"sha-256:{sha256(IMAGE)}"
 SIZE = 16 * MIB
 
 _LYING = """
@@ -43,62 +40,14 @@ def pread(h, buf, offset, flags):
 """
 
 
-@pytest.fixture(scope="module")
-def origin() -> Iterator[FaultOrigin]:
-    """One origin for the module."""
-    with FaultOrigin() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(origin: FaultOrigin, tmp_path: Path) -> Iterator[Bench]:
-    """The origin and this test's own folder."""
-    yield Bench(origin, tmp_path)
-    origin.resources.clear()
-
-
 @contextlib.contextmanager
 def lying_disk(folder: Path, flip: int) -> Iterator[Path]:
     """A FUSE file that flips one bit of the byte at *flip* once it has been written to."""
-    if not shutil.which("nbdfuse") or not shutil.which("nbdkit") or not Path("/dev/fuse").exists():
-        pytest.skip("nbdfuse and nbdkit are not installed")
     script = folder / "lying.py"
     script.write_text(_LYING.format(size=SIZE, flip=flip))
-    mount = folder / "fuse"
-    mount.mkdir()
-    disk = mount / "disk"
-    process = subprocess.Popen(
-        ["nbdfuse", str(disk), "--command", "nbdkit", "-s", "--exit-with-parent", "python",
-         str(script)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 20
-        while not disk.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip("nbdfuse with nbdkit's python plugin does not start here")
-            time.sleep(0.02)
+    command = ["nbdkit", "-s", "--exit-with-parent", "python", str(script)]
+    with nbdfuse(folder, command) as (disk, _):
         yield disk
-    finally:
-        subprocess.run(["fusermount3", "-u", str(mount)], check=False, timeout=30)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        if process.poll() is None:
-            process.kill()
-            process.wait(10)
-        if process.stderr:
-            process.stderr.close()
-
-
-def attach(file: Path) -> str:
-    """A loop device over *file*, past that file's page cache; the caller detaches it."""
-    made = subprocess.run(
-        ["losetup", "--find", "--show", "--direct-io=on", str(file)],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip(f"losetup failed: {made.stderr.strip()}")
-    return made.stdout.strip()
 
 
 @pytest.mark.parametrize("where", ["file", "tmpfs", "device"])
@@ -116,12 +65,7 @@ def test_a_good_target_passes(bench: Bench, where: str, tmp_path: Path) -> None:
             return
         folder = bench.pool
         if where == "tmpfs":
-            if os.geteuid() != 0:
-                pytest.skip("mounting a tmpfs needs root")
-            subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], check=True
-            )
-            stack.callback(subprocess.run, ["umount", str(folder)], check=True)
+            stack.enter_context(tmpfs(folder, "32m"))
         done = bench.get(folder / "i.raw", url, *words)
         assert done.code == 0, done
         assert (folder / "i.raw").read_bytes() == IMAGE
@@ -129,16 +73,16 @@ def test_a_good_target_passes(bench: Bench, where: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
 @pytest.mark.parametrize("kind", ["qcow2", "gz"])
-def test_a_converted_image_is_read_back_too(bench: Bench, tmp_path: Path, kind: str) -> None:
+def test_a_converted_image_is_read_back_too(
+    bench: Bench, device: LoopDevice, tmp_path: Path, kind: str
+) -> None:
     """Zeros that were commanded, clusters that were decoded: all of it is compared."""
     path = build(tmp_path / "i.qcow2", Recipe(size=12 * MIB, compressed=True, seed=9))
     disk = raw_of(path)
     file = path.read_bytes() if kind == "qcow2" else PACK["gz"](disk)
-    with loop_device(tmp_path, size=SIZE) as device:
-        device.fill(PATTERN)
-        done = bench.get(device.path, bench.url(file, name=f"i.{kind}"), "--verify-readback")
-        assert done.code == 0, done
-        assert device.read(len(disk)) == disk
+    done = bench.get(device.path, bench.url(file, name=f"i.{kind}"), "--verify-readback")
+    assert done.code == 0, done
+    assert device.read(len(disk)) == disk
 
 
 @pytest.mark.parametrize(
@@ -147,16 +91,13 @@ def test_a_converted_image_is_read_back_too(bench: Bench, tmp_path: Path, kind: 
 def test_a_flipped_bit_on_the_device_is_found(bench: Bench, tmp_path: Path, flip: int) -> None:
     """S13: what the device gives back is not what it took; nothing valid is left."""
     url = bench.url(IMAGE, name="i.raw")
-    with lying_disk(tmp_path, flip) as disk:
-        node = attach(disk)
-        try:
-            done = bench.get(node, url, "--checksum", CHECKSUM, "--verify-readback")
-            assert (done.code, done.classes) == (31, ["SINK_IO"]), done
-            assert "does not hold what was written" in done.stderr
-            with open(node, "rb") as back:
-                head = bytearray(back.read(MIB))
-            if flip < MIB:  # the lie itself shows in the zeroed head
-                head[flip] = 0
-            assert not any(head)
-        finally:
-            subprocess.run(["losetup", "--detach", node], check=True, timeout=30)
+    # Direct: past the page cache of the file below.
+    with lying_disk(tmp_path, flip) as disk, attached(disk, "--direct-io=on") as node:
+        done = bench.get(node, url, "--checksum", CHECKSUM, "--verify-readback")
+        assert (done.code, done.classes) == (31, ["SINK_IO"]), done
+        assert "does not hold what was written" in done.stderr
+        with open(node, "rb") as back:
+            head = bytearray(back.read(MIB))
+        if flip < MIB:  # the lie itself shows in the zeroed head
+            head[flip] = 0
+        assert not any(head)
