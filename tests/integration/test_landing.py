@@ -7,10 +7,8 @@ the origin how many bytes it took.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +16,13 @@ import pytest
 from tests.env.certs import CertLab
 from tests.env.faults import Rule, When
 from tests.env.images import HAVE_QEMU, KIB, MIB, NEED_QEMU, Recipe, build, fill_raw, run
-from tests.env.landing import PACK, PATTERN, Bench, raw_of, tables_last
+from tests.env.landing import DEVICE, PACK, PATTERN, Bench, raw_of, sha256, tables_last
 from tests.env.loopdev import LoopDevice, loop_device
 from tests.env.nginx import start_nginx
-from tests.env.origin import FaultOrigin, pseudo_random
+from tests.env.origin import pseudo_random
 
 pytestmark = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
 
-DEVICE = 24 * MIB
 NO_RANGES = Rule(ignore_range=True)
 
 RECIPES = {
@@ -39,29 +36,6 @@ RECIPES = {
     "2 MiB clusters": Recipe(size=17 * MIB, cluster_size=2 * MIB, writes=12, seed=8),
     "empty": Recipe(size=6 * MIB, writes=0),
 }
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[FaultOrigin]:
-    """One origin for the module; each image lies under a path of its own."""
-    with FaultOrigin() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(origin: FaultOrigin, tmp_path: Path) -> Iterator[Bench]:
-    """The origin and this test's own folder."""
-    bench = Bench(origin, tmp_path)
-    yield bench
-    origin.resources.clear()
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[LoopDevice]:
-    """A device full of a former tenant's bytes."""
-    with loop_device(tmp_path, size=DEVICE) as found:
-        found.fill(PATTERN)
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +55,6 @@ def same(got: bytes, want: bytes) -> None:
         length = min(len(got), len(want))
         at = next((i for i in range(0, length, 512) if got[i : i + 512] != want[i : i + 512]), -1)
         pytest.fail(f"{len(got)} bytes, {len(want)} wanted; first difference near {at}")
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("name", RECIPES)

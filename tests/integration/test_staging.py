@@ -3,23 +3,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, fill_raw, run
-from tests.env.landing import PACK, PATTERN, Bench, raw_of, tables_last
+from tests.env.landing import DEVICE, PACK, PATTERN, Bench, raw_of, sha256, tables_last
 from tests.env.loopdev import LoopDevice, loop_device
-from tests.env.origin import FaultOrigin, pseudo_random
+from tests.env.origin import pseudo_random
 
 pytestmark = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
 
-DEVICE = 16 * MIB
 KINDS = {
     "vhd": ("vpc", "subformat=dynamic"),
     "vhd-fixed": ("vpc", "subformat=fixed"),
@@ -28,28 +25,6 @@ KINDS = {
     "vmdk-stream": ("vmdk", "subformat=streamOptimized"),
     "vdi": ("vdi", ""),
 }
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[FaultOrigin]:
-    """One origin for the module."""
-    with FaultOrigin() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(origin: FaultOrigin, tmp_path: Path) -> Iterator[Bench]:
-    """The origin and this test's own folder."""
-    yield Bench(origin, tmp_path)
-    origin.resources.clear()
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[LoopDevice]:
-    """A device full of a former tenant's bytes."""
-    with loop_device(tmp_path, size=DEVICE) as found:
-        found.fill(PATTERN)
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +40,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, byt
         run("qemu-img", "convert", "-f", "raw", "-O", fmt, *words, raw, path)
         out[name] = (path.read_bytes(), raw_of(path, fmt))
     return out
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("kind", KINDS)
