@@ -8,6 +8,7 @@ import hashlib
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import uuid
@@ -478,6 +479,24 @@ def test_a_probe_writes_nothing(agent: Process, manager: WireManager, origin: Fa
     assert isinstance(done, m.ProbeDone)
     assert (done.size, done.ranges) == (len(CONTENT), True)
     assert agent.visible() == []
+
+
+def test_a_probe_tells_what_a_download_would_refuse(agent: Process, manager: WireManager) -> None:
+    """The head of the image is there: whoever registers it should not learn that from a VM."""
+    head = struct.pack(
+        ">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 112, 11, 16, 1 << 30, 0, 1, 0x30000, 0x10000, 1, 0, 0
+    ) + struct.pack(">QQQII", 0, 0, 0, 4, 104)
+    backed = (head + bytes(8) + b"/etc/passwd").ljust(256 << 10, b"\0")
+    host = manager.host()
+    with FaultOrigin({"/b.qcow2": Resource.of(backed), "/s.raw": Resource.of(SMALL)}) as origin:
+        for job, path, format_ in (("p1", "/b.qcow2", "QCOW2"), ("p2", "/s.raw", "RAW")):
+            transfer = m.Transfer(sources=(origin.url(path),), allowed_cidrs=LOOPBACK)
+            args = m.ProbeArgs(transfer=transfer, format=format_)
+            manager.want(host, m.Command(job=job, kind=m.Kind.PROBE, fence=1, args=args))
+            done = manager.result(job).done
+            assert isinstance(done, m.ProbeDone)
+            assert bool(done.unsafe) == (path == "/b.qcow2"), done
+            assert all("backing" in reason for reason in done.unsafe)
 
 
 def test_what_the_host_must_not_do_is_refused(

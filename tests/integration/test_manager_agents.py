@@ -254,6 +254,31 @@ async def test_uploads_that_cannot_stand_are_refused_in_cloudstacks_words(
         await zone.api("uploadTemplateDirectDownloadCertificate", **{**values, **params})
 
 
+async def test_what_will_be_refused_is_said_at_registration(zone: Zone) -> None:
+    """CloudStack registers what can be reached; nobody should learn the rest from a VM."""
+    reason = "the image has a backing file: /etc/passwd"
+    found = m.ProbeDone(
+        size=1 << 20, format="qcow2", warnings=("one mirror is away",), unsafe=(reason,)
+    )
+
+    async def probe(_agent: FakeAgent, _command: m.Command) -> m.Done:
+        return found
+
+    agent = await zone.agent("kvm1", work={"probe": probe})
+    item = await zone.template("bad")
+    said = [f"every download of it will be refused: {reason}", "one mirror is away"]
+    assert item["warnings"] == said
+    listed = await zone.api("listTemplates", templatefilter="all", id=item["id"])
+    assert listed["template"][0]["warnings"] == said
+    (event,) = (await zone.api("listEvents", type="TEMPLATE.DIRECT.DOWNLOAD.UNSAFE"))["event"]
+    assert (event["level"], event["resourceid"]) == ("WARN", item["id"])
+    assert reason in event["description"]
+
+    agent.work.clear()
+    assert "warnings" not in await zone.template("good")
+    assert (await zone.api("listEvents", type="TEMPLATE.DIRECT.DOWNLOAD.UNSAFE"))["count"] == 1
+
+
 async def test_template_from_registration_to_pool_and_away(zone: Zone) -> None:
     """Register, prepare, list, delete: the whole life of a template."""
     agent = await zone.agent("kvm1", pools=(local_pool("p1"), local_pool("p2")))

@@ -143,6 +143,11 @@ class Commands:
             digests=dict(plain.get("digests") or {}),
             mirrors=tuple(str(mirror["url"]) for mirror in plain.get("mirrors", ())[:64]),
             warnings=tuple(str(text)[:4096] for text in plain.get("warnings", ())[:64]),
+            unsafe=tuple(
+                str(text)[:4096]
+                for text in plain.get("reasons", ())[:64]
+                if plain.get("safe") is False
+            ),
         )
 
     async def _check(self, args: m.CheckArgs) -> m.CheckDone:

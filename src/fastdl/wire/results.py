@@ -102,6 +102,8 @@ class ProbeDone:
     digests: Digests = field(default_factory=dict)
     mirrors: Lines = ()
     warnings: Lines = ()
+    unsafe: Lines = ()
+    """Why every download will refuse the image, where its beginning tells already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

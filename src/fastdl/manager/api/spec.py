@@ -110,10 +110,18 @@ class Call:
         return done
 
     async def note(
-        self, tx: AsyncConnection, type_: str, text: str, resource: str | None = None
+        self,
+        tx: AsyncConnection,
+        type_: str,
+        text: str,
+        resource: str | None = None,
+        *,
+        level: str = "INFO",
     ) -> None:
         """Store an event of this caller's with the change that it tells of."""
-        event = Event(type=type_, description=text, account=self.user.account, resource=resource)
+        event = Event(
+            type=type_, description=text, level=level, account=self.user.account, resource=resource
+        )
         await self.core.services.store(tx, event)
         self._noted[event] = None
 

@@ -122,7 +122,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     _check_probe(call, probe, checksum)
     flags: dict[str, Any] = {name: args[name] for name in _FLAGS if args.get(name) is not None} | {
         "crosszones": len(zone_ids) > 1,
-        "warnings": list(probe.warnings)[:16],
+        "warnings": _warnings(probe),
     }
     os_type = call.get("ostypeid")
     flags["ostypename"] = catalog.OS_NAMES.get(os_type or "", catalog.DEFAULT_OS)
@@ -155,11 +155,24 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         id_ = await templates.create(tx, values, zones=zone_ids, now=call.now)
         kind = "ISO" if iso else "TEMPLATE"
         await call.note(tx, f"{kind}.CREATE", f"{args['name']} registered for direct download", id_)
+        if probe.unsafe:
+            text = f"{args['name']} was registered, but {_warnings(probe)[0]}"
+            await call.note(tx, f"{kind}.DIRECT.DOWNLOAD.UNSAFE", text, id_, level="WARN")
         return (await templates.find(tx, iso=iso, ids=[id_]))[1]
 
     rows = await call.write(work)
     name = "iso" if iso else "template"
     return Listing(name, [views.template(row, admin=admin, own=True) for row in rows])
+
+
+def _warnings(probe: m.ProbeDone) -> list[str]:
+    """What whoever registers should know at once: what will be refused first.
+
+    CloudStack registers what a host can reach; the image is judged when it is downloaded. So
+    this is said and not refused: the origin may serve another file until then.
+    """
+    unsafe = [f"every download of it will be refused: {reason}" for reason in probe.unsafe]
+    return [*unsafe, *probe.warnings][:16]
 
 
 def _check_probe(call: Call, probe: m.ProbeDone, checksum: str | None) -> None:
@@ -338,7 +351,7 @@ _TEMPLATE: Final = tuple(
         "zonename", "status", "size", "physicalsize", "templatetype", "hypervisor", "domain",
         "domainid", "isextractable", "checksum", "templatetag", "details", "downloaddetails",
         "bits", "sshkeyenabled", "isdynamicallyscalable", "directdownload", "deployasis",
-        "requireshvm", "url", "drift",
+        "requireshvm", "url", "drift", "warnings",
     )
 )  # fmt: skip
 

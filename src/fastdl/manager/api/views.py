@@ -131,6 +131,7 @@ def template(
         "requireshvm": bool(flags.get("requireshvm", True)),
         "url": row.url if see_all else None,
         "drift": row.drift,
+        "warnings": (flags.get("warnings") or None) if see_all else None,
     }
     if row.iso:
         item["bootable"] = bool(flags.get("bootable", True))
