@@ -60,10 +60,20 @@ class Simulation:
 
 @contextlib.asynccontextmanager
 async def simulation(
-    folder: Path, *, hosts: int, seed: int, pools: int = 1, shared: bool = False
+    folder: Path,
+    *,
+    hosts: int,
+    seed: int,
+    pools: int = 1,
+    shared: bool = False,
+    database: str | None = None,
 ) -> AsyncIterator[Simulation]:
-    """A zone of *hosts*, each with its pools (or all with the same shared ones)."""
-    ledger = CountingLedger(await asyncio.to_thread(open_ledger, default_url(folder)))
+    """A zone of *hosts*, each with its pools (or all with the same shared ones).
+
+    *database*: the URL of an empty one, None = SQLite in *folder*.
+    """
+    url = database or default_url(folder)
+    ledger = CountingLedger(await asyncio.to_thread(open_ledger, url))
     clock = VirtualClock(ledger)
     services = Services(
         ledger=ledger, settings=Settings(), clock=clock, fabric=None, name="m1",  # type: ignore[arg-type]
