@@ -8,12 +8,9 @@ a loop device, and by strace at the n-th system call. Exit 0 must mean that ever
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import random
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,27 +21,15 @@ from tests.conftest import CASE
 from tests.env.command import Outcome, run_fastdl, running_fastdl
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, fill_raw, run
-from tests.env.landing import PACK, PATTERN, Bench
-from tests.env.loopdev import loop_device
-from tests.env.origin import FaultOrigin, pseudo_random
+from tests.env.landing import PACK, PATTERN, Bench, sha256
+from tests.env.loopdev import attached, loop_device
+from tests.env.nbd import nbdfuse
+from tests.env.origin import pseudo_random
+from tests.env.tmpfs import tmpfs
 
 IMAGE = pseudo_random(51, 5 * MIB + 512)
 SIZE = 8 * MIB
 KINDS = ("raw", "qcow2", "gz")
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[FaultOrigin]:
-    """One origin for the module."""
-    with FaultOrigin() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(origin: FaultOrigin, tmp_path: Path) -> Iterator[Bench]:
-    """The origin and this test's own folder."""
-    yield Bench(origin, tmp_path)
-    origin.resources.clear()
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +49,6 @@ def source(sources: dict[str, tuple[bytes, bytes]], kind: str) -> tuple[bytes, b
     if kind not in sources:
         pytest.skip(NEED_QEMU)
     return sources[kind]
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 # --- strace: the n-th call fails --------------------------------------------------------
@@ -208,23 +189,6 @@ def test_short_writes_at_a_size_limit_are_errors_not_ends(
 # --- the kernel: no space ---------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def tmpfs(folder: Path, size: str) -> Iterator[None]:
-    """A small file system; skips where none can be mounted."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip(f"no tmpfs: {made.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_ends_with_30(
     bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str,
@@ -267,59 +231,16 @@ class FaultyDisk:
 
 
 @contextlib.contextmanager
-def faulty_disk(folder: Path, *filters: str) -> Iterator[FaultyDisk]:
-    """8 MiB of memory behind nbdkit with *filters* and error-pwrite on a trigger file."""
-    for tool in ("nbdfuse", "nbdkit", "fusermount3", "losetup"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
-        pytest.skip("needs root and /dev/fuse")
-    mount, trigger = folder / "fuse", folder / "trigger"
-    mount.mkdir()
-    disk = mount / "disk"
+def faulty_disk(folder: Path) -> Iterator[FaultyDisk]:
+    """8 MiB of memory behind nbdkit with error-pwrite on a trigger file."""
+    trigger = folder / "trigger"
     command = ["nbdkit", "-s", "--exit-with-parent", "--filter=error", "memory", str(SIZE),
-               "error-pwrite=EIO", "error-pwrite-rate=100%", f"error-file={trigger}",
-               *filters]  # fmt: skip
-    process = subprocess.Popen(
-        ["nbdfuse", str(disk), "--command", *command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    node = ""
-    try:
-        deadline = time.monotonic() + 20
-        while not disk.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip("nbdfuse does not start here")
-            time.sleep(0.02)
-        made = subprocess.run(
-            ["losetup", "--find", "--show", "--direct-io=on", str(disk)],
-            capture_output=True, text=True, check=False, timeout=30,
-        )  # fmt: skip
-        if made.returncode:
-            pytest.skip(f"losetup failed: {made.stderr.strip()}")
-        node = made.stdout.strip()
+               "error-pwrite=EIO", "error-pwrite-rate=100%", f"error-file={trigger}"]  # fmt: skip
+    with (
+        nbdfuse(folder, command) as (disk, process),
+        attached(disk, "--direct-io=on") as node,
+    ):
         yield FaultyDisk(node, trigger, process)
-    finally:
-        if node:
-            subprocess.run(["losetup", "--detach", node], check=False, timeout=30)
-        _unmount(mount, process)
-
-
-def _unmount(mount: Path, process: subprocess.Popen[bytes]) -> None:
-    """The detached loop device may hold the file for a moment more."""
-    for _ in range(50):
-        done = subprocess.run(
-            ["fusermount3", "-u", str(mount)], capture_output=True, check=False, timeout=30
-        )
-        if done.returncode == 0 or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(10)
-    if process.poll() is None:
-        process.kill()
-        process.wait(10)
-    subprocess.run(["fusermount3", "-uz", str(mount)], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
