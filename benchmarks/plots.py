@@ -38,8 +38,9 @@ def bars(result: dict[str, Any], folder: Path) -> str:
         ecolor="#333333",
         capsize=2,
     )
-    if result["floor"]:
-        axes.axvline(max(result["floor"].values()), color=_FLOOR, linestyle="--", linewidth=1)
+    floors = [value for name, value in result["floor"].items() if name.endswith("_s")]
+    if floors:
+        axes.axvline(max(floors), color=_FLOOR, linestyle="--", linewidth=1)
     axes.set_xlabel("seconds until durable (bar: median, whisker: quartiles, dashed: floor)")
     axes.set_title(result["scenario"], fontsize=9)
     return _save(figure, folder / f"{result['scenario']}.svg")

@@ -64,15 +64,13 @@ def _ratio(ratio: dict[str, Any] | None, key: str) -> str:
 
 def _notes(result: dict[str, Any]) -> list[str]:
     notes = []
-    floor = result["floor"]
-    if floor and "fastdl" in result["contestants"]:
-        slowest = max(floor, key=lambda key: floor[key])
-        mine = result["contestants"]["fastdl"]["durable_s"]["median"]
-        if mine:
-            notes.append(
-                f"Floor of this machine: {floor[slowest]:.2f} s ({slowest.removesuffix('_s')}); "
-                f"fastdl takes {mine / floor[slowest]:.2f} x that."
-            )
+    if floor := floor_of(result):
+        every = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in floor.items())
+        above = result["floor"]["ratio"]
+        notes.append(
+            f"Floors of this machine: {every}; fastdl takes {above['median']:.2f} "
+            f"({_spread(above)}) times the highest, in the same round."
+        )
     if lost := losses(result):
         notes.append("fastdl loses: " + "; ".join(lost) + ".")
     if any(entry["only_disturbed"] for entry in result["contestants"].values()):
@@ -82,6 +80,14 @@ def _notes(result: dict[str, Any]) -> list[str]:
             said = "; ".join(f"{name} ({reason})" for name, reason in result[key].items())
             notes.append(f"{key.capitalize()}: {said}.")
     return notes
+
+
+def floor_of(result: dict[str, Any]) -> dict[str, float]:
+    """Seconds of each floor by its name, the highest first."""
+    found = result["floor"]
+    names = [name for name in found if name.endswith("_s")]
+    names.sort(key=lambda name: -found[name])
+    return {name.removesuffix("_s"): found[name] for name in names}
 
 
 def losses(result: dict[str, Any]) -> list[str]:

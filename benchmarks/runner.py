@@ -9,6 +9,7 @@ import datetime
 import os
 import random
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -159,7 +160,7 @@ class Outcome:
     runs: list[Run] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    floor: dict[str, float] = field(default_factory=dict)
+    floors: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     flags: dict[str, list[str]] = field(default_factory=dict)
     path: str = ""
@@ -239,8 +240,6 @@ def measure(
     with prepared(bench_, scenario, link_rates=link_rates) as job:
         outcome.path = bench_.path
         playing = _warm_up(bench_, rivals, job, outcome, say)
-        if playing and with_floors:
-            outcome.floor = floors.measure(job.target, job.source_bytes)
         shuffler = random.Random(_ORDER_SEED)
         for turn in range(2 * rounds):
             missing = [rival for rival in playing if _counted(outcome, rival) < rounds]
@@ -255,7 +254,8 @@ def measure(
                 if run.cost.failure:
                     _out(bench_, outcome, run, f"round {turn}")
                     playing.remove(rival)
-        _add_floor_of_work(outcome)
+                elif rival.name == "fastdl" and with_floors:
+                    outcome.floors.append(_floors_beside(run, job, outcome))
     return outcome
 
 
@@ -316,18 +316,30 @@ def _line(run: Run) -> str:
     )
 
 
-def _add_floor_of_work(outcome: Outcome) -> None:
-    """All processor work of fastdl, origin and kernel, spread evenly over all cores."""
-    work = [
-        run.cost.cpu_s + run.origin_cpu_s + run.kthread_cpu_s
-        for run in outcome.runs
-        if run.contestant == "fastdl" and run.cost.failure is None
-    ]
-    if work:
-        outcome.floor["cpu_s"] = round(min(work) / len(os.sched_getaffinity(0)), 4)
+def _floors_beside(run: Run, job: Job, outcome: Outcome) -> dict[str, float]:
+    """What *run*'s round allowed: a machine is not as fast in one round as in the next.
+
+    Seconds for each floor; the processor floor is all work of fastdl, origin and kernel, spread
+    evenly over all cores.
+    """
+    found = floors.measure(job.target, job.source_bytes)
+    work = run.cost.cpu_s + run.origin_cpu_s + run.kthread_cpu_s
+    found["cpu_s"] = round(work / len(os.sched_getaffinity(0)), 4)
     if link := outcome.scenario.link_bytes_s * outcome.scenario.mirrors:
         share = _PAYLOAD if outcome.scenario.path == "netns" else 1.0
-        outcome.floor["link_s"] = round(outcome.image.source_bytes / (link * share), 4)
+        found["link_s"] = round(outcome.image.source_bytes / (link * share), 4)
+    return {"round": run.turn, **found}
+
+
+def _floor(outcome: Outcome) -> dict[str, Any]:
+    """Medians of the floors, and how far above the highest one fastdl was in the same round."""
+    if not outcome.floors:
+        return {}
+    names = [name for name in outcome.floors[0] if name != "round"]
+    mine = _by_turn(outcome.runs, "fastdl", "durable_s")
+    above = [mine[int(found["round"])] / max(found[n] for n in names) for found in outcome.floors]
+    middle = {name: statistics.median(found[name] for found in outcome.floors) for name in names}
+    return {**middle, "ratio": stats.summary(above), "rounds": outcome.floors}
 
 
 def as_dict(outcome: Outcome, folder: Path) -> dict[str, Any]:
@@ -357,7 +369,7 @@ def as_dict(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "path": outcome.path,
         "source_bytes": outcome.image.source_bytes,
         "virtual_bytes": outcome.image.virtual_bytes,
-        "floor": outcome.floor,
+        "floor": _floor(outcome),
         "contestants": contestants,
         "ratios": _ratios(outcome),
         "skipped": outcome.skipped,
