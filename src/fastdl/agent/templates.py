@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fastdl.agent import work
 from fastdl.agent.pools import Image, Marker, Placement, Pool, Volume
-from fastdl.agent.work import ProgressCallback, Work
+from fastdl.agent.work import ProgressCallback, Runner, Work
 from fastdl.errors import LimitError, SinkBusyError, SinkRefusedError, TrustError
 from fastdl.model.digest import Digest, parse_checksum
 from fastdl.model.image import COMPRESSED
@@ -34,19 +34,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOCK_PAUSE = 0.5  # seconds between looks at a lock that another process holds
-
-
-class Runner(Protocol):
-    """What carries out a piece of work: ``work.run``, or a test's own."""
-
-    def __call__(
-        self,
-        job: Work,
-        /,
-        *,
-        progress: ProgressCallback | None = None,
-        deadline: float | None = None,
-    ) -> Awaitable[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +61,6 @@ async def bring(
     pool: Pool,
     wanted: Wanted,
     *,
-    runner: Runner = work.run,
     progress: ProgressCallback | None = None,
 ) -> DownloadDone:
     """Bring *wanted* into *pool*; at once when it is there.
@@ -88,17 +74,20 @@ async def bring(
         if marker is not None:
             return _done(marker, pool.published(volume), fetched=0, already=True)
         begun = time.monotonic()
-        probe = await _probe(wanted, runner)
-        image = _image(probe, wanted)
-        async with _threaded(pool.place(volume, image)) as placement:
-            await asyncio.to_thread(_intend, pool, volume, placement)
-            result = await _trusting(
-                runner(
-                    _fetching(wanted, placement, image),
-                    progress=progress,
-                    deadline=_left(wanted.deadline, begun),
+        async with contextlib.AsyncExitStack() as process:
+            runner = await process.enter_async_context(work.series())
+            probe = await _probe(wanted, runner)
+            image = _image(probe, wanted)
+            async with _threaded(pool.place(volume, image)) as placement, process.pop_all():
+                # The process ends first: what was placed is not let go while it may write.
+                await asyncio.to_thread(_intend, pool, volume, placement)
+                result = await _trusting(
+                    runner(
+                        _fetching(wanted, placement, image),
+                        progress=progress,
+                        deadline=_left(wanted.deadline, begun),
+                    )
                 )
-            )
         known = await asyncio.to_thread(pool.markers.read, volume.name)
         marker = _provenance(volume, known.handle if known else "", result, probe)
         await asyncio.to_thread(pool.markers.write, marker)

@@ -13,10 +13,10 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastdl.errors import BY_CODE, FastdlError, InternalError, NetError
 
@@ -45,8 +45,21 @@ class Work:
     writable: tuple[Path, ...] = ()
 
 
+class Runner(Protocol):
+    """What carries out a piece of work: ``run``, or one of a ``series``."""
+
+    def __call__(
+        self,
+        work: Work,
+        /,
+        *,
+        progress: ProgressCallback | None = None,
+        deadline: float | None = None,
+    ) -> Awaitable[dict[str, Any]]: ...
+
+
 async def run(
-    work: Work, *, progress: ProgressCallback | None = None, deadline: float | None = None
+    work: Work, /, *, progress: ProgressCallback | None = None, deadline: float | None = None
 ) -> dict[str, Any]:
     """Have *work* done; the engine's result as a dict.
 
@@ -54,11 +67,31 @@ async def run(
     fetched is kept for a resume. Raises what the engine raised, NetError at the deadline,
     InternalError when the worker died.
     """
-    try:
-        async with asyncio.timeout(deadline), _worker() as worker:
-            return await _converse(worker, work, progress)
-    except TimeoutError:
-        raise NetError(f"the job did not end within {deadline:.0f} s", phase="fetch") from None
+    async with series() as runner:
+        return await runner(work, progress=progress, deadline=deadline)
+
+
+@contextlib.asynccontextmanager
+async def series() -> AsyncIterator[Runner]:
+    """``run`` for the works of one job, which share a process: its start costs as much as a
+    small download. Probes first, each confined by itself, then at most one other work."""
+    async with _worker() as worker:
+
+        async def next_of_job(
+            work: Work,
+            /,
+            *,
+            progress: ProgressCallback | None = None,
+            deadline: float | None = None,
+        ) -> dict[str, Any]:
+            try:
+                async with asyncio.timeout(deadline):
+                    return await _converse(worker, work, progress)
+            except TimeoutError:
+                text = f"the job did not end within {deadline:.0f} s"
+                raise NetError(text, phase="fetch") from None
+
+        yield next_of_job
 
 
 async def _converse(
@@ -79,10 +112,10 @@ async def _converse(
         await worker.stdin.drain()
     async for line in worker.stdout:
         message = json.loads(line)
+        if message.get("landlock") == 0:
+            log.warning("this kernel has no Landlock: downloads are not confined to their pool")
         if "progress" in message and progress is not None:
             progress(message["progress"])
-        elif message.get("landlock") == 0:
-            log.warning("this kernel has no Landlock: downloads are not confined to their pool")
         elif "result" in message:
             result: dict[str, Any] = message["result"]
             return result

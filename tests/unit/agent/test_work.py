@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from fastdl.agent.work import Work, run
-from fastdl.errors import NetError, UsageError
+from fastdl.agent.work import Work, run, series
+from fastdl.agent.worker import _first_line
+from fastdl.errors import Cancelled, InternalError, NetError, UsageError
 from tests.env.faults import Rule
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
@@ -71,3 +75,117 @@ async def test_the_engines_errors_keep_their_class(tmp_path: Path) -> None:
     """What the worker raised is what the caller gets."""
     with pytest.raises(UsageError, match="no option"):
         await run(Work(action="probe", sources=("http://127.0.0.1:9/",), options={"bogus": 1}))
+
+
+def _probe(origin: FaultOrigin) -> Work:
+    return Work(action="probe", sources=(origin.url("/x"),), options={"source_format": "raw"})
+
+
+def _of(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+async def _worker_and_probe(before: set[str]) -> tuple[int, int]:
+    """The pids of the worker that is new since *before* and of the child that probes."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            for worker in map(int, _children() - before):
+                for probe in _of(worker):
+                    if "NoNewPrivs:\t1" in Path(f"/proc/{probe}/status").read_text():
+                        return worker, probe
+        await asyncio.sleep(0.01)
+    raise AssertionError("no confined child appeared")
+
+
+STUCK = [Rule(stall_at=0)]
+
+
+async def test_the_works_of_a_job_share_one_process(tmp_path: Path) -> None:
+    """Starting Python and loading the engine costs more than a small template's download."""
+    before = _children()
+    with FaultOrigin({"/x": Resource.of(CONTENT)}) as origin:
+        async with series() as runner:
+            assert (await runner(_probe(origin)))["size"] == len(CONTENT)
+            (worker,) = _children() - before
+            assert _of(int(worker)) == []
+            result = await runner(_work(origin, tmp_path))
+            assert _children() - before == {worker}
+    assert result["target_bytes"] == len(CONTENT)
+    assert (tmp_path / "x").read_bytes() == CONTENT
+    assert _children() == before
+
+
+async def test_only_the_probes_own_child_reads_the_origin_and_is_confined() -> None:
+    """The process that will write the pool has not seen a byte of the origin while it waits."""
+    before = _children()
+    with FaultOrigin({"/x": Resource.of(CONTENT, rules=STUCK)}) as origin:
+        job = asyncio.create_task(run(_probe(origin)))
+        worker, probe = await _worker_and_probe(before)
+        await asyncio.to_thread(origin.wait_for, lambda: origin.requests)
+        assert "NoNewPrivs:\t0" in Path(f"/proc/{worker}/status").read_text()
+        assert all("socket" not in os.readlink(fd) for fd in _descriptors(worker))
+        ends = {os.readlink(f"/proc/{worker}/fd/{number}") for number in (0, 1)}
+        assert ends.isdisjoint(map(os.readlink, _descriptors(probe)))
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+
+
+def _descriptors(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/fd").iterdir())
+
+
+async def test_a_cancelled_probe_leaves_no_process() -> None:
+    """The child must end with its parent, or a stuck origin would collect processes."""
+    before = _children()
+    with FaultOrigin({"/x": Resource.of(CONTENT, rules=STUCK)}) as origin:
+        job = asyncio.create_task(run(_probe(origin)))
+        worker, probe = await _worker_and_probe(before)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+    assert _children() == before
+    assert not Path(f"/proc/{probe}").exists()
+    assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.parametrize(
+    ("victim", "number", "error"),
+    [
+        (0, signal.SIGTERM, Cancelled),
+        (0, signal.SIGKILL, InternalError),
+        (1, signal.SIGKILL, InternalError),
+    ],
+    ids=["the worker is asked to end", "the worker is killed", "the probe's child is killed"],
+)
+async def test_a_killed_process_is_an_error_of_the_job(
+    victim: int, number: signal.Signals, error: type[Exception]
+) -> None:
+    """A crash in a parser of hostile bytes ends the job it belongs to, and may be tried again."""
+    before = _children()
+    with FaultOrigin({"/x": Resource.of(CONTENT, rules=STUCK)}) as origin:
+        job = asyncio.create_task(run(_probe(origin)))
+        pids = await _worker_and_probe(before)
+        os.kill(pids[victim], number)
+        with pytest.raises(error) as caught:
+            await job
+        assert getattr(caught.value, "retryable", False)
+    assert _children() == before
+
+
+def test_a_probes_child_is_heard_once() -> None:
+    """A second line could pass for the result of the download, which the probe's child is not."""
+    source, end = os.pipe()
+    stop, keeps = os.pipe()
+    os.write(end, b'{"result":1}\n{"result":2}\n')
+    assert _first_line(source, stop=stop) == b'{"result":1}\n'
+    os.write(end, b"half a line")
+    os.close(end)
+    assert _first_line(source, stop=stop) is None
+    os.close(keeps)
+    with pytest.raises(Cancelled):
+        _first_line(source, stop=stop)
+    os.close(source)
+    os.close(stop)
