@@ -18,6 +18,9 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.env.loopdev import attached
+from tests.env.tmpfs import tmpfs
+
 MIB = 1024 * 1024
 RESUMABLE = frozenset({10, 11, 12, 30, 31, 130})
 """Exit codes after which a part file and its journal may stay for the next attempt."""
@@ -126,7 +129,7 @@ def open_place(
     """Prepare the target of one run: *sink* is file or loop, the rest is from the case."""
     with contextlib.ExitStack() as stack:
         if kind == "full-disk":
-            stack.enter_context(small_disk(folder / "pool"))
+            stack.enter_context(tmpfs(folder / "pool", "512k"))
         if sink == "file":
             yield FilePlace(folder, kind, content)
             return
@@ -143,30 +146,12 @@ def open_place(
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of half a mebibyte at *folder*; skips where nothing can be mounted."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no tmpfs: {made.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@contextlib.contextmanager
 def loop_device(folder: Path, wish: Mapping[str, Any], image: int) -> Iterator[str]:
-    """A loop device on a file; skips where the machine allows none.
+    """A loop device full of a former tenant's bytes; skips where the machine allows none.
 
     *wish*: ``size`` in bytes (or ``short``: so many less than the image), ``sector``,
     ``signature`` (ext4, gpt, LVM2_member), ``read_only``.
     """
-    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
-        pytest.skip("loop devices need root and /dev/loop-control")
     size = wish.get("size", max(4 * MIB, image + MIB))
     if "short" in wish:
         size = image - wish["short"]
@@ -178,15 +163,8 @@ def loop_device(folder: Path, wish: Mapping[str, Any], image: int) -> Iterator[s
     if wish.get("read_only"):
         options.append("--read-only")
     _sign(backing, wish.get("signature", ""))
-    command = ["losetup", "--find", "--show", *options, str(backing)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no loop device: {made.stderr.strip()}")
-    node = made.stdout.strip()
-    try:
+    with attached(backing, *options) as node:
         yield node
-    finally:
-        subprocess.run(["losetup", "--detach", node], check=True)
 
 
 def _sign(backing: Path, signature: str) -> None:

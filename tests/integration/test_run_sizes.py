@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks import origin, runner
+from benchmarks import runner
 from benchmarks.rivals.fastdl import get_argv
 from benchmarks.scenarios import parse_scenario
 from tests.env.command import run_fastdl
@@ -20,28 +19,19 @@ MIB = 1024 * 1024
 BLOCKS = 96
 
 
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[runner.Bench]:
-    """A real nginx over payloads, and delay proxies before it."""
-    if reason := origin.missing():
-        pytest.skip(reason)
-    with runner.bench(tmp_path_factory.mktemp("bench")) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("connections", ["8conn-", ""], ids=["eight", "defaults"])
 def test_over_distance_a_connection_begins_with_a_block_and_goes_on_with_runs(
-    far: runner.Bench, tmp_path: Path, connections: str
+    paths: runner.Bench, tmp_path: Path, connections: str
 ) -> None:
     """Each run waits a round trip for its answer: runs of a block would wait at every block."""
     scenario = parse_scenario(f"http-{connections}100ms-{BLOCKS}MiB-raw-file-sha256")
-    far.origin.forget_requests()
-    with runner.prepared(far, scenario) as job:
+    paths.origin.forget_requests()
+    with runner.prepared(paths, scenario) as job:
         words = get_argv(job)
         done = run_fastdl(words[words.index("get") :], home=tmp_path / "home")
         job.target.wipe()
     assert done.code == 0, done
-    lengths = [request.body_bytes for request in far.origin.requests()]
+    lengths = [request.body_bytes for request in paths.origin.requests()]
     alone = [length for length in lengths if length <= MIB]
     assert len(alone) <= BLOCKS // 8, lengths
     assert len(lengths) <= BLOCKS // 3, lengths
