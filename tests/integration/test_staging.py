@@ -89,30 +89,30 @@ def hostile(made: dict[str, tuple[bytes, bytes]], what: str) -> tuple[bytes, str
         text = b"/etc/shadow"[: end - at - 8].ljust(end - at - 8, b"x")
         return file[: at + 8] + text + file[end:], "vmdk", {24}
     if what == "vhd differencing":
-        file = bytearray(made["vhd"][0])
-        for at in (0, len(file) - 512):
-            struct.pack_into(">I", file, at + 60, 4)
-            struct.pack_into(">I", file, at + 64, 0)
-            total = sum(file[at : at + 512])
-            struct.pack_into(">I", file, at + 64, ~total & 0xFFFFFFFF)
-        return bytes(file), "vhd", {24}
+        bent = bytearray(made["vhd"][0])
+        for at in (0, len(bent) - 512):
+            struct.pack_into(">I", bent, at + 60, 4)
+            struct.pack_into(">I", bent, at + 64, 0)
+            total = sum(bent[at : at + 512])
+            struct.pack_into(">I", bent, at + 64, ~total & 0xFFFFFFFF)
+        return bytes(bent), "vhd", {24}
     if what == "vhd checksum":
-        file = bytearray(made["vhd"][0])
-        file[64] ^= 1
-        file[-512 + 64] ^= 1
-        return bytes(file), "vhd", {23}
+        bent = bytearray(made["vhd"][0])
+        bent[64] ^= 1
+        bent[-512 + 64] ^= 1
+        return bytes(bent), "vhd", {23}
     if what == "vhdx both headers broken":
-        file = bytearray(made["vhdx"][0])
+        bent = bytearray(made["vhdx"][0])
         for at in (64 * 1024, 128 * 1024):
-            file[at + 20] ^= 0xFF
-        return bytes(file), "vhdx", {23}
+            bent[at + 20] ^= 0xFF
+        return bytes(bent), "vhdx", {23}
     if what == "vdi of an unknown kind":
-        file = bytearray(made["vdi"][0])
-        struct.pack_into("<I", file, 0x4C, 9)
-        return bytes(file), "vdi", {23, 24}
+        bent = bytearray(made["vdi"][0])
+        struct.pack_into("<I", bent, 0x4C, 9)
+        return bytes(bent), "vdi", {23, 24}
     if what == "truncated vmdk":
-        file = bytearray(made["vmdk-stream"][0])
-        return bytes(file[: len(file) // 2]), "vmdk", {23, 24}
+        bent = bytearray(made["vmdk-stream"][0])
+        return bytes(bent[: len(bent) // 2]), "vmdk", {23, 24}
     raise ValueError(what)
 
 
