@@ -200,7 +200,9 @@ def _error(status: int, body: bytes) -> FastdlError:
     try:
         return refusal(status, _content(body))
     except FastdlError:
-        return HttpStatusError(f"HTTP status {status}, not from CloudStack: is the url right?")
+        # A request that cannot be read is refused before it is known what it asked for.
+        cls = _BY_CODE.get(status, HttpStatusError)
+        return cls(f"the request was answered with HTTP status {status} and no reason")
 
 
 def refusal(code: int, said: dict[str, Any]) -> FastdlError:
