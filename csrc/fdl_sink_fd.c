@@ -141,6 +141,8 @@ static int write_buffered(struct fd_sink *s, const unsigned char *p, size_t len,
     uint64_t start = off;
     size_t total = len;
 
+    if (len == 0)
+        return FDL_OK; /* nothing that a flush would have to ask about */
     atomic_store(&s->buffered_dirty, true);
     while (len > 0) {
         ssize_t n = pwrite_some(s->buffered_fd, p, len, off);
