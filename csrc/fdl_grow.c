@@ -2,7 +2,7 @@
 #include "fdl_grow.h"
 
 /* Over distance one connection fills a link by chance only, and a step takes three
- * round trips to show what it gave: start with a few, and take larger ones. */
+ * round trips to show what it gave: start with all that are usual. */
 #define FAR_NS (10 * NS_PER_MS)
 #define FAR_CONNS 8
 #define GROW_BYTES (2u << 20)
