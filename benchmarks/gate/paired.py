@@ -169,7 +169,9 @@ def run(args: argparse.Namespace) -> int:
             ]
             say(f"\n{promise.scenario}")
             scenario = parse_scenario(promise.scenario)
-            outcome = runner.measure(bench, scenario, rivals, rounds=args.rounds, say=say)
+            outcome = runner.measure(
+                bench, scenario, rivals, rounds=args.rounds, say=say, with_floors=False
+            )
             judged += judge(promise, outcome)
     if args.json:
         print(json.dumps([{"kept": k.kept, "what": _sentence(k)} for k in judged]))
