@@ -322,7 +322,7 @@ def _floors_beside(run: Run, job: Job, outcome: Outcome) -> dict[str, float]:
     Seconds for each floor; the processor floor is all work of fastdl, origin and kernel, spread
     evenly over all cores.
     """
-    found = floors.measure(job.target, job.source_bytes)
+    found = floors.measure(job.target, job.source_bytes, hashed=job.hashed)
     work = run.cost.cpu_s + run.origin_cpu_s + run.kthread_cpu_s
     found["cpu_s"] = round(work / len(os.sched_getaffinity(0)), 4)
     if link := outcome.scenario.link_bytes_s * outcome.scenario.mirrors:
