@@ -142,8 +142,8 @@ static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
             m->ranges = FDL_RANGES_YES;
         }
         pthread_mutex_unlock(&m->lock);
-        if (end) { /* ranges of a source whose size no answer had told, or an empty one
-                    */
+        /* Ranges of a source whose size no answer had told, or an empty one. */
+        if (end) {
             *out = (struct fdl_answer){.off = off, .end = off, .whole = true};
             return FDL_OK;
         }
