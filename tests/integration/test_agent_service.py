@@ -231,8 +231,9 @@ def test_a_worker_that_dies_fails_its_job_and_nothing_else(
     os.kill(int(children.split()[0]), signal.SIGSEGV)
     result = manager.result(command.job)
     assert result.failure is not None
-    assert (result.failure.code, result.failure.retryable) == (74, True)
-    assert "SIGSEGV" in result.failure.message
+    failure = result.failure
+    assert (failure.code, failure.retryable, failure.elsewhere) == (74, False, False)
+    assert "SIGSEGV" in failure.message
     small = _download(agent, origin.url("/s.raw"))
     manager.want(host, small)
     assert _done(manager.result(small.job)).virtual_size == len(SMALL)

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastdl.agent.death import error_of_death
 from fastdl.errors import BY_CODE, FastdlError, InternalError, NetError
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ async def run(
 
     *deadline* is in seconds. Cancelling the caller's task cancels the job: what was
     fetched is kept for a resume. Raises what the engine raised, NetError at the deadline,
-    InternalError when the worker died.
+    InternalError when the worker died (see ``death``).
     """
     async with series() as runner:
         return await runner(work, progress=progress, deadline=deadline)
@@ -121,7 +121,7 @@ async def _converse(
             return result
         elif "error" in message:
             raise _error_of(message["error"])
-    raise InternalError(f"the download process died: {_how(await worker.wait())}", retryable=True)
+    raise error_of_death("the download's process", await worker.wait())
 
 
 @contextlib.asynccontextmanager
@@ -166,9 +166,3 @@ def _error_of(plain: Mapping[str, Any]) -> FastdlError:
     if plain.get("retry_after") is not None:
         error.retry_after = plain["retry_after"]  # type: ignore[attr-defined]
     return error
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status} without a result"
-    return f"signal {signal.Signals(-status).name}"

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdl.agent.confine import confine, die_with_parent
+from fastdl.agent.death import error_of_death
 from fastdl.errors import Cancelled, FastdlError, InternalError
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def _answer_apart(job: dict[str, Any]) -> bytes:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     if line is None:
-        how = os.waitstatus_to_exitcode(status)
-        raise InternalError(f"the probe's process died ({how})", retryable=True)
+        raise error_of_death("the probe's process", os.waitstatus_to_exitcode(status))
     return line
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.agent.death import CRASHES
 from fastdl.agent.work import Work, run, series
 from fastdl.agent.worker import _first_line
-from fastdl.errors import Cancelled, InternalError, NetError, UsageError
+from fastdl.errors import Cancelled, FastdlError, InternalError, NetError, UsageError
+from fastdl.manager.scheduler import Next, after_failure
+from fastdl.wire import codec
 from tests.env.faults import Rule
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
@@ -163,7 +166,7 @@ async def test_a_cancelled_probe_leaves_no_process() -> None:
 async def test_a_killed_process_is_an_error_of_the_job(
     victim: int, number: signal.Signals, error: type[Exception]
 ) -> None:
-    """A crash in a parser of hostile bytes ends the job it belongs to, and may be tried again."""
+    """What somebody did to the process from outside says nothing about the job: it is retried."""
     before = _children()
     with FaultOrigin({"/x": Resource.of(CONTENT, rules=STUCK)}) as origin:
         job = asyncio.create_task(run(_probe(origin)))
@@ -172,6 +175,31 @@ async def test_a_killed_process_is_an_error_of_the_job(
         with pytest.raises(error) as caught:
             await job
         assert getattr(caught.value, "retryable", False)
+    assert _children() == before
+
+
+def _next_after(error: FastdlError) -> Next:
+    """What the manager decides where the first of two hosts failed with *error*."""
+    return after_failure(
+        codec.failure_of(error), host="h0", attempt=1, tried=(), able_hosts=["h0", "h1"]
+    )
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["the worker", "the probe's child"])
+@pytest.mark.parametrize("number", sorted(CRASHES), ids=lambda number: number.name)
+async def test_a_process_that_crashes_is_the_end_of_its_job(
+    victim: int, number: signal.Signals
+) -> None:
+    """An image that crashes its reader must not visit the other hosts one by one."""
+    before = _children()
+    with FaultOrigin({"/x": Resource.of(CONTENT, rules=STUCK)}) as origin:
+        job = asyncio.create_task(run(_probe(origin)))
+        pids = await _worker_and_probe(before)
+        os.kill(pids[victim], number)
+        with pytest.raises(InternalError, match=f"crashed: signal {number.name}") as caught:
+            await job
+    assert (caught.value.retryable, caught.value.retry_elsewhere) == (False, False)
+    assert not _next_after(caught.value).again
     assert _children() == before
 
 
