@@ -224,7 +224,7 @@ def _plot(results: dict[str, dict[str, Any]], sweeps: dict[str, Any]) -> dict[st
     try:
         from benchmarks import plots  # noqa: PLC0415 - matplotlib is an extra
     except ImportError:
-        say("matplotlib is not installed (pip install 'fastdl[bench]'): no plots")
+        say("matplotlib is not installed (pip install '.[bench]'): no plots")
         return {}
     drawn = {name: plots.bars(result, PLOTS) for name, result in results.items()}
     return drawn | {name: plots.lines(name, sweep, PLOTS) for name, sweep in sweeps.items()}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 
 from benchmarks.meter import Command, Step
 from benchmarks.rivals.base import Job, Rival
+from fastdl import __version__
 
 # What the installed command does, in the interpreter that runs the suite.
 PROGRAM: Final = (
@@ -50,11 +50,7 @@ class Fastdl(Rival):
         return [Step(pipeline=(Command(argv=get_argv(job, *self._options), env=env),))]
 
     def versions(self) -> dict[str, str]:
-        try:
-            version = importlib.metadata.version("fastdl")
-        except importlib.metadata.PackageNotFoundError:
-            version = "not installed"
-        return {"fastdl": version, "python": sys.version.split()[0]}
+        return {"fastdl": __version__, "python": sys.version.split()[0]}
 
 
 def tree_env() -> dict[str, str]:

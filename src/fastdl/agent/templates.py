@@ -17,10 +17,10 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fastdl import __version__
 from fastdl.agent import work
 from fastdl.agent.pools import Image, Marker, Placement, Pool, Volume
 from fastdl.agent.work import ProgressCallback, Runner, Work
@@ -259,7 +259,7 @@ def _adopted(pool: Pool, volume: Volume, digest: Digest | None) -> Marker | None
         digests={algorithm: found},
         integrity=digest.strength if digest else "none",
         finished=_now(),
-        fastdl=_version(),
+        fastdl=__version__,
     )
     pool.markers.write(marker)
     return marker
@@ -278,7 +278,7 @@ def _intend(pool: Pool, volume: Volume, placement: Placement) -> None:
     if known is None and placement.beneath is not None and Path(placement.target).exists():
         return
     handle = known.handle if known else ""
-    pool.markers.write(Marker(volume=volume.name, handle=handle, fastdl=_version()))
+    pool.markers.write(Marker(volume=volume.name, handle=handle, fastdl=__version__))
 
 
 def _provenance(
@@ -298,7 +298,7 @@ def _provenance(
         validators=dict(probe.get("validators") or {}),
         mirrors=mirrors,
         finished=_now(),
-        fastdl=_version(),
+        fastdl=__version__,
     )
 
 
@@ -352,13 +352,6 @@ def _left(deadline: float | None, begun: float) -> float | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _version() -> str:
-    try:
-        return version("fastdl")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 @contextlib.asynccontextmanager

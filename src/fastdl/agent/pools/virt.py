@@ -396,7 +396,8 @@ def _library() -> Any:
         import libvirt  # noqa: PLC0415 - the extra [libvirt]
     except ImportError:
         raise UsageError(
-            "libvirt pools need the Python package libvirt-python: pip install 'fastdl[libvirt]'"
+            "libvirt pools need the Python package libvirt-python: "
+            "pip install '.[libvirt]' where fastdl's source is"
         ) from None
     # Errors are raised as well; without this they are also printed.
     libvirt.registerErrorHandler(lambda *_: None, None)
