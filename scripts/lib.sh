@@ -84,11 +84,12 @@ find_python() {
     echo /usr/bin/python3
 }
 
-# .venv with the package and EXTRAS ("" or "[dev]") in it; quick where nothing has changed.
-make_venv() { # EXTRAS
-    local extras=$1 python stamp
-    stamp=.venv/built$extras
-    if [ -e "$stamp" ] && [ -z "$(find csrc src pyproject.toml setup.py requirements-dev.lock \
+# .venv with the package in it, from what LOCK names: those versions, and files of those digests.
+# Quick where nothing has changed. Warnings of the C compiler are errors in builds of ours.
+make_venv() { # LOCK
+    local lock=$1 python stamp pip
+    stamp=.venv/built-$lock
+    if [ -e "$stamp" ] && [ -z "$(find csrc src pyproject.toml setup.py "$lock" \
         -newer "$stamp" -type f ! -path '*/__pycache__/*' ! -path '*.egg-info/*' \
         ! -name '*.so' ! -path 'src/fastdl/core/*.c' -print -quit)" ]; then
         return
@@ -101,8 +102,12 @@ make_venv() { # EXTRAS
         say "making .venv with $("$python" --version) ($python)"
         "$python" -m venv .venv
     fi
-    say "building fastdl$extras (once; about two minutes on two cores)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-        --constraint requirements-dev.lock ".$extras"
+    say "installing the Python packages of $lock, building fastdl (about two minutes on two cores)"
+    pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation)
+    # The build tools first: a package that comes as source is built with them, and with no others.
+    awk '/^[a-z]/ { ours = /^(setuptools|cython)==/ } ours' "$lock" >.venv/build.lock
+    "${pip[@]}" --require-hashes --requirement .venv/build.lock
+    "${pip[@]}" --require-hashes --requirement "$lock"
+    FASTDL_WERROR=1 "${pip[@]}" --no-deps --force-reinstall .
     touch "$stamp"
 }

@@ -74,21 +74,42 @@ def test_the_page_of_errors_is_the_table_of_errors() -> None:
     assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page()
 
 
-def test_the_lock_holds_every_dependency_at_an_allowed_version() -> None:
-    """A lock that pyproject.toml contradicts would fail a newcomer's first command."""
-    locked = {}
-    for line in (ROOT / "requirements-dev.lock").read_text().splitlines():
+def locked_versions(lock: str) -> dict[str, str]:
+    """What *lock* pins, by canonical name; every entry carries digests of its files."""
+    text = (ROOT / lock).read_text().replace("\\\n", " ")
+    found = {}
+    for line in text.splitlines():
         if line and not line.startswith("#"):
-            assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), line
-            name, _, version = line.partition("==")
-            locked[canonicalize_name(name)] = version
-    extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *extras["dev"], *extras["scale"], *extras["libvirt"]]:
+            pin, *digests = line.split()
+            name, _, version = pin.partition("==")
+            assert version, line
+            assert digests, f"{lock}: {pin} has no digest"
+            assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", d) for d in digests), pin
+            found[canonicalize_name(name)] = version
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [("requirements.lock", ()), ("requirements-dev.lock", ("dev", "scale", "libvirt"))],
+)
+def test_a_lock_holds_every_dependency_at_an_allowed_version(
+    lock: str, extras: tuple[str, ...]
+) -> None:
+    """A lock that pyproject.toml contradicts would fail a newcomer's first command."""
+    locked = locked_versions(lock)
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    optional = PROJECT["optional-dependencies"]
+    for text in [
+        *build,
+        *PROJECT["dependencies"],
+        *(t for extra in extras for t in optional[extra]),
+    ]:
         wanted = Requirement(text)
         assert str(wanted.specifier).startswith(">="), f"{text}: a floor, no ceiling"
         version = locked.get(canonicalize_name(wanted.name))
-        assert version is not None, f"{wanted.name} is not in the lock: scripts/lock"
-        assert version in wanted.specifier, f"{text}, but the lock says {version}"
+        assert version is not None, f"{wanted.name} is not in {lock}: scripts/lock"
+        assert version in wanted.specifier, f"{text}, but {lock} says {version}"
 
 
 def test_nothing_names_the_place_where_it_was_made() -> None:
