@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import struct
 from pathlib import Path
 
 import pytest
 
+from tests.env import vhd
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, fill_raw, run
 from tests.env.landing import DEVICE, PACK, PATTERN, Bench, raw_of, sha256, tables_last
@@ -78,6 +81,63 @@ def test_a_foreign_image_keeps_its_format_in_a_folder(
     assert done.code == 0, done
     assert (bench.pool / f"i.{kind}").read_bytes() == file
     assert done.json["landing"] == "same"
+
+
+ODD = 21 * 512 * 1024
+"""A disk whose geometry holds 8 KiB less."""
+
+
+@pytest.mark.parametrize("kind", ["fixed", "dynamic"])
+@pytest.mark.parametrize("creator", vhd.CREATORS, ids=lambda name: name.decode().strip("\0 "))
+def test_a_vhd_lands_with_the_size_that_it_states(
+    bench: Bench, device: LoopDevice, kind: str, creator: bytes
+) -> None:
+    """Its tail is a partition table's copy: geometry and size are two readers' two disks."""
+    disk = pseudo_random(7, 300_000).ljust(ODD - 512, b"\0") + pseudo_random(8, 512)
+    url = bench.url({"fixed": vhd.fixed, "dynamic": vhd.dynamic}[kind](disk, creator), name="i.vhd")
+    done = bench.get(device.path, url, "--source-format", "vhd")
+    assert done.code == 0, done
+    assert device.read(ODD) == disk
+    assert done.json["virtual_size"] == done.json["target_bytes"] == ODD
+    done = bench.get(
+        bench.pool / "a,b.raw", url, "--source-format", "vhd", "--target-format", "raw"
+    )
+    assert done.code == 0, done
+    assert (bench.pool / "a,b.raw").read_bytes() == disk
+
+
+def test_a_vdi_of_an_odd_size_is_as_large_as_its_last_sector(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]]
+) -> None:
+    """VBoxManage makes them of raw files; no reader has half a sector."""
+    file, disk = made["vdi"]
+    odd = file[:368] + struct.pack("<Q", len(disk) - 100) + file[376:]
+    done = bench.get(
+        bench.pool / "disk.raw", bench.url(odd, name="i.vdi"), "--target-format", "raw"
+    )
+    assert done.code == 0, done
+    assert (bench.pool / "disk.raw").read_bytes() == disk
+    assert done.json["virtual_size"] == len(disk)
+
+
+@pytest.mark.parametrize("kind", ["vhd", "vhdx", "vmdk", "vdi"])
+def test_a_converter_that_reads_another_disk_is_refused(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it takes for the disk, what lands has the size of the one that was inspected."""
+    real = shutil.which("qemu-img")
+    tools = bench.folder / "tools"
+    tools.mkdir()
+    (tools / "qemu-img").write_text(
+        f'#!/bin/sh\n{real} "$@" && for target; do :; done && truncate -s -512 "$target"\n'
+    )
+    (tools / "qemu-img").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    url = bench.url(made[kind][0], name=f"i.{kind}")
+    done = bench.get(bench.pool / "disk.raw", url, "--target-format", "raw")
+    assert done.code == 23, done
+    assert "qemu-img reads" in done.stderr
+    assert bench.left_behind() == []
 
 
 def hostile(made: dict[str, tuple[bytes, bytes]], what: str) -> tuple[bytes, str, set[int]]:

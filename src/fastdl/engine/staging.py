@@ -27,6 +27,14 @@ from fastdl.errors import FormatError, LimitError, SinkSpaceError, UsageError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
 from fastdl.sinks.base import Sink
 
+_QEMU_DRIVERS = {
+    # The footer's current size. Left to itself, qemu takes the geometry's for some creators,
+    # which is smaller by up to a cylinder.
+    Format.VHD: "vpc,force_size_calc=current_size",
+    Format.VHDX: "vhdx",
+    Format.VMDK: "vmdk",
+    Format.VDI: "vdi",
+}
 CONVERT_CPU_S = 3600
 CONVERT_MEMORY = 2 << 30
 
@@ -132,7 +140,11 @@ def landing_options(options: FetchOptions, fmt: str) -> FetchOptions:
 
 
 def raw_or_qcow2(path: Path, options: FetchOptions, cancel: Cancel) -> tuple[Path, str, Format]:
-    """What to land of a staged file, its format now, and the format it came in."""
+    """What to land of a staged file, its format now, and the format it came in.
+
+    What lands has the size of the disk that was inspected, or FormatError: a converter that
+    reads another disk out of the same bytes would cut it short without a word.
+    """
     fmt = Format(detect_file(str(path)))
     if fmt in COMPRESSED:
         raise FormatError("one layer of compression is decoded, not two", phase="decode")
@@ -147,11 +159,21 @@ def raw_or_qcow2(path: Path, options: FetchOptions, cancel: Cancel) -> tuple[Pat
         raise LimitError(
             f"the image has {info.virtual_size} bytes, {limit} are allowed", phase="decode"
         )
-    if fmt in CONVERTIBLE:
-        raw = path.with_suffix(".raw")
-        convert(path, raw, fmt, cancel)
-        return raw, "raw", fmt
-    return path, str(fmt), fmt
+    if fmt not in CONVERTIBLE:
+        return path, str(fmt), fmt
+    if info.details.get("subformat") == "fixed" and fmt is Format.VHD:
+        # The disk as it is with a footer behind it: nothing is left to convert.
+        os.truncate(path, info.virtual_size or 0)
+        return path, "raw", fmt
+    raw = path.with_suffix(".raw")
+    convert(path, raw, fmt, cancel)
+    size = raw.stat().st_size
+    if size != info.virtual_size:
+        raise FormatError(
+            f"the {fmt} has a disk of {info.virtual_size} bytes, but qemu-img reads {size}",
+            phase="decode",
+        )
+    return raw, "raw", fmt
 
 
 def convert(source: Path, target: Path, fmt: Format, cancel: Cancel) -> None:
@@ -162,20 +184,13 @@ def convert(source: Path, target: Path, fmt: Format, cancel: Cancel) -> None:
     tool = shutil.which("qemu-img")
     if tool is None:
         raise UsageError(f"converting {fmt} needs qemu-img (Debian: qemu-utils)")
-    name = {"vhd": "vpc"}.get(str(fmt), str(fmt))
-    # No shell; "./" and "--" keep a path from being read as an option or a protocol.
+    # Options instead of a name: nothing in a path is read as a protocol (commas are doubled).
+    image = f"driver={_QEMU_DRIVERS[fmt]},file.driver=file,file.filename=" + str(source).replace(
+        ",", ",,"
+    )
     command = [
-        tool,
-        "convert",
-        "-f",
-        name,
-        "-O",
-        "raw",
-        "-S",
-        "64k",
-        "--",
-        str(source),
-        str(target),
+        *(tool, "convert", "--image-opts", "-O", "raw", "-S", "64k"),
+        *("--", image, str(target)),
     ]
     unshare = shutil.which("unshare")
     if unshare and os.geteuid() == 0:

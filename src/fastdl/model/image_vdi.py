@@ -50,6 +50,7 @@ def inspect_vdi(reader: Reader) -> ImageInfo:
         raise _bad("vdi: a block lies outside the file")
     return ImageInfo(
         format=Format.VDI,
-        virtual_size=size,
+        # VBoxManage makes disks of odd sizes; readers see whole sectors.
+        virtual_size=-(-size // 512) * 512,
         details={"subformat": _KINDS[kind], "block_size": block},
     )
