@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The pushing thread cuts blocks into jobs for the workers (fdl_land_qcow2_work.c).
  *
- * Two cursors walk the map, both sorted by host offset: plain runs are written piece by
- * piece as blocks pass; a compressed cluster waits until its last byte is there, and
- * the bytes of the earliest waiting one are carried over from block to block. */
+ * Two cursors walk the map, both sorted by host offset: plain runs, which share no
+ * bytes, are written piece by piece as blocks pass; a compressed cluster, which may
+ * share its bytes with others, waits until its last byte is there, and all bytes from
+ * the earliest waiting one on are carried over from block to block. */
 #include "fdl_land_qcow2_priv.h"
 
 #include <libdeflate.h>
 #include <stdlib.h>
-#include <string.h>
 #include <zstd.h>
 
 #define OUT_SIZE (1u << 20)
@@ -30,6 +30,11 @@ static int check(struct fdl_land *l, struct fdl_err *err)
     int rc = stopped(l, err);
     pthread_mutex_unlock(&l->lock);
     return rc;
+}
+
+static int missing(struct fdl_err *err, uint64_t off)
+{
+    return fdl_fail(err, FDL_E_INTERNAL, off, "qcow2: a needed block is missing");
 }
 
 /* Queues one job; waits for a free one. `copy` is STOLEN, `buf` gets a reference. */
@@ -76,8 +81,7 @@ static int push_plain(struct fdl_land *l, struct fdl_buf *buf, struct fdl_err *e
         if (e.host >= end)
             break;
         if (e.host < buf->off && l->end < buf->off)
-            return fdl_fail(err, FDL_E_INTERNAL, l->end,
-                            "qcow2: a needed block is missing");
+            return missing(err, l->end);
         if (e.host + e.len > end)
             break;
         l->plain = last + 1;
@@ -89,78 +93,67 @@ static int push_plain(struct fdl_land *l, struct fdl_buf *buf, struct fdl_err *e
     return submit(l, false, first, last, buf->off, buf->data, buf->len, buf, NULL, err);
 }
 
-/* The earliest waiting cluster began in an earlier block: joins carry and block. */
-static int push_straddler(struct fdl_land *l, const struct fdl_qcow2_entry *e,
-                          struct fdl_buf *buf, struct fdl_err *err)
+/* The next compressed cluster, which does not lie in one block: its bytes are joined.
+ *   buf  the block of now, NULL behind the last one. */
+static int submit_joined(struct fdl_land *l, const struct fdl_qcow2_entry *e,
+                         const struct fdl_buf *buf, struct fdl_err *err)
 {
-    size_t old = (size_t)(buf->off - e->host), len = (size_t)e->host_len;
-
-    if (e->host < l->carry_off || l->carry_off + l->carry_len != buf->off)
-        return fdl_fail(err, FDL_E_INTERNAL, e->host,
-                        "qcow2: a needed block is missing");
+    size_t len = (size_t)e->host_len;
     unsigned char *copy = malloc(len);
+
     if (!copy)
         return fdl_fail(err, FDL_E_LIMIT, e->host, "qcow2: no memory for a cluster");
-    memcpy(copy, l->carry + (e->host - l->carry_off), old);
-    memcpy(copy + old, buf->data, len - old);
-    int rc = submit(l, true, l->compressed, l->compressed + 1, e->host, copy, len, NULL,
-                    copy, err);
-    l->compressed++;
-    return rc;
-}
-
-/* Keeps the bytes of the earliest cluster that is not complete yet. */
-static int keep_carry(struct fdl_land *l, uint64_t host, struct fdl_buf *buf,
-                      struct fdl_err *err)
-{
-    if (host >= buf->off) {
-        l->carry_off = host;
-        l->carry_len = buf->len - (size_t)(host - buf->off);
-        memcpy(l->carry, buf->data + (host - buf->off), l->carry_len);
-        return FDL_OK;
+    if (!fdl_carry_read(&l->carry, buf, e->host, len, copy)) {
+        free(copy);
+        return missing(err, e->host);
     }
-    if (host < l->carry_off || l->carry_off + l->carry_len != buf->off)
-        return fdl_fail(err, FDL_E_INTERNAL, host, "qcow2: a needed block is missing");
-    l->carry_len -= (size_t)(host - l->carry_off);
-    memmove(l->carry, l->carry + (host - l->carry_off), l->carry_len);
-    l->carry_off = host;
-    memcpy(l->carry + l->carry_len, buf->data, buf->len);
-    l->carry_len += buf->len;
-    return FDL_OK;
+    size_t i = l->compressed++;
+    return submit(l, true, i, i + 1, e->host, copy, len, NULL, copy, err);
 }
 
+/* How many of the next compressed clusters, one job at most, lie wholly in buf. */
+static size_t count_inside(const struct fdl_land *l, const struct fdl_buf *buf)
+{
+    size_t n = fdl_qcow2_compressed_count(l->img) - l->compressed, i;
+    size_t batch = l->out_size / l->info->cluster_size;
+    uint64_t end = buf->off + buf->len;
+
+    for (i = 0; i < n && i < batch; i++) {
+        struct fdl_qcow2_entry e;
+        fdl_qcow2_compressed(l->img, l->compressed + i, &e);
+        if (e.host < buf->off || e.host + e.host_len > end)
+            break;
+    }
+    return i;
+}
+
+/* Clusters go on in the order of their first bytes, whatever they share. The first one
+ * that is not complete keeps those behind it waiting, so the carry, which begins with
+ * it, has all that any of them needs of the blocks until now. */
 static int push_compressed(struct fdl_land *l, struct fdl_buf *buf, struct fdl_err *err)
 {
     size_t n = fdl_qcow2_compressed_count(l->img);
-    size_t batch = l->out_size / l->info->cluster_size;
     uint64_t end = buf->off + buf->len;
     struct fdl_qcow2_entry e;
+    int rc = FDL_OK;
 
-    while (l->compressed < n) {
-        size_t first = l->compressed, last = first;
-        bool waits = false;
-        int rc;
-        for (; last < n && last - first < batch; last++) {
-            fdl_qcow2_compressed(l->img, last, &e);
-            waits = e.host < end && e.host + e.host_len > end;
-            if (e.host < buf->off || e.host >= end || waits)
-                break;
+    while (rc == FDL_OK && l->compressed < n) {
+        size_t first = l->compressed, inside = count_inside(l, buf);
+        if (inside) {
+            l->compressed += inside;
+            rc = submit(l, true, first, first + inside, buf->off, buf->data, buf->len,
+                        buf, NULL, err);
+            continue;
         }
-        if (first < last) {
-            l->compressed = last;
-            rc = submit(l, true, first, last, buf->off, buf->data, buf->len, buf, NULL,
-                        err);
-        } else if (waits) {
-            return keep_carry(l, e.host, buf, err);
-        } else if (e.host < buf->off) {
-            rc = push_straddler(l, &e, buf, err);
-        } else {
+        fdl_qcow2_compressed(l->img, first, &e);
+        if (e.host >= end)
             break;
-        }
-        if (rc < 0)
-            return rc;
+        if (e.host + e.host_len > end)
+            return fdl_carry_keep(&l->carry, buf, e.host) ? FDL_OK
+                                                          : missing(err, e.host);
+        rc = submit_joined(l, &e, buf, err);
     }
-    return FDL_OK;
+    return rc;
 }
 
 static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *err)
@@ -186,17 +179,12 @@ static int push_rest(struct fdl_land *l, struct fdl_err *err)
     size_t n = fdl_qcow2_compressed_count(l->img);
     struct fdl_qcow2_entry e;
 
-    for (; l->compressed < n; l->compressed++) {
+    while (l->compressed < n) {
         fdl_qcow2_compressed(l->img, l->compressed, &e);
-        if (e.host < l->carry_off || e.host + e.host_len > l->carry_off + l->carry_len)
+        if (e.host + e.host_len > l->end)
             return fdl_fail(err, FDL_E_FORMAT, e.host,
                             "qcow2: the stream ends too early");
-        unsigned char *copy = malloc((size_t)e.host_len);
-        if (!copy)
-            return fdl_fail(err, FDL_E_LIMIT, e.host, "qcow2: no memory for a cluster");
-        memcpy(copy, l->carry + (e.host - l->carry_off), (size_t)e.host_len);
-        int rc = submit(l, true, l->compressed, l->compressed + 1, e.host, copy,
-                        (size_t)e.host_len, NULL, copy, err);
+        int rc = submit_joined(l, &e, NULL, err);
         if (rc < 0)
             return rc;
     }
@@ -287,7 +275,7 @@ static void free_(struct fdl_lander *self)
     pthread_cond_destroy(&l->work);
     pthread_mutex_destroy(&l->lock);
     fdl_qcow2_free(l->img);
-    free(l->carry);
+    fdl_carry_destroy(&l->carry);
     free(l->workers);
     free(l->jobs);
     free(l);
@@ -318,8 +306,9 @@ static bool start(struct fdl_land *l)
     l->workers = calloc(l->threads, sizeof *l->workers);
     l->jobs = calloc(jobs, sizeof *l->jobs);
     /* A waiting cluster spans at most two clusters of the file. */
-    l->carry = malloc((size_t)l->info->cluster_size * 2);
-    if (!l->workers || !l->jobs || !l->carry)
+    if (!fdl_carry_init(&l->carry, (size_t)l->info->cluster_size * 2))
+        return false;
+    if (!l->workers || !l->jobs)
         return false;
     for (size_t i = 0; i < jobs; i++)
         fdl_land_recycle(l, &l->jobs[i]);

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fdl_land_carry.h"
 #include "fdl_land_qcow2.h"
 
 struct libdeflate_decompressor;
@@ -51,9 +52,7 @@ struct fdl_land {
     /* The pushing thread alone: */
     uint64_t end; /* of the last block pushed */
     size_t plain, compressed;
-    unsigned char *carry; /* OWNED: file bytes [carry_off, carry_off + carry_len) */
-    uint64_t carry_off;
-    size_t carry_len;
+    struct fdl_carry carry;
 
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;  /* a job, zeros to make, or the end */

@@ -53,6 +53,17 @@ static int write_plain(struct fdl_land *l, const struct fdl_land_job *job,
     return FDL_OK;
 }
 
+/* Where the job holds file bytes [off, off + len); NULL where it does not. */
+static const unsigned char *bytes_at(const struct fdl_land_job *job, uint64_t off,
+                                     uint64_t len)
+{
+    uint64_t skip = off - job->off;
+
+    if (off < job->off || skip > job->len || len > job->len - skip)
+        return NULL;
+    return job->data + skip;
+}
+
 /* One cluster: exactly cluster_size bytes come out, or the image is malformed. */
 static int decode(struct fdl_land_worker *w, const unsigned char *in, size_t len,
                   unsigned char *out, uint64_t host, struct fdl_err *err)
@@ -97,9 +108,14 @@ static int write_compressed(struct fdl_land_worker *w, const struct fdl_land_job
         }
         if (filled == 0)
             start = e.guest;
+        const unsigned char *in = bytes_at(job, e.host, e.host_len);
+        if (!in) {
+            rc = fdl_fail(err, FDL_E_INTERNAL, e.host,
+                          "qcow2: a job without its cluster");
+            break;
+        }
         uint64_t t = now_ns();
-        rc = decode(w, job->data + (e.host - job->off), (size_t)e.host_len,
-                    w->out + filled, e.host, err);
+        rc = decode(w, in, (size_t)e.host_len, w->out + filled, e.host, err);
         busy += now_ns() - t;
         filled += (size_t)e.len;
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_land_qcow2.c - the qcow2 lander writes all or says why not: a missing block, an
  * early end, a broken cluster, a failing target and a cancel each have their code, and
- * every block goes back to its pool. What lands is compared with qemu-img elsewhere. */
+ * every block goes back to its pool. Compressed clusters may share bytes in any way.
+ * What lands is compared with qemu-img elsewhere. */
 #undef NDEBUG
 #include "fdl_land_qcow2.h"
 
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 /* 4 KiB clusters: 0 header, 1 refcounts, 2 L1, 3 L2, then data. */
 #define BITS 12
@@ -201,6 +203,129 @@ static void a_failing_target_is_reported(void)
     tear_down(&r);
 }
 
+/* --- compressed clusters that share bytes ------------------------------------------
+ */
+
+#define FIRST (8 * CLUSTER) /* where their bytes may lie */
+#define SHARED 8            /* guest clusters 1, 3, 5 ... */
+
+struct shape {
+    uint32_t host, sectors; /* sectors: 1 to 16, counted from the one host lies in */
+};
+
+/* A deflate stream of one cluster of `value`: one literal and copies of it. */
+static size_t put_stream(size_t at, unsigned char value)
+{
+    z_stream z = {0};
+    unsigned char plain[CLUSTER];
+
+    memset(plain, value, sizeof plain);
+    assert(deflateInit2(&z, 9, Z_DEFLATED, -12, 8, Z_FIXED) == Z_OK);
+    z.next_in = plain;
+    z.avail_in = sizeof plain;
+    z.next_out = image + at;
+    z.avail_out = 256;
+    assert(deflate(&z, Z_FINISH) == Z_STREAM_END);
+    size_t len = z.total_out;
+    deflateEnd(&z);
+    return len;
+}
+
+/* Guest cluster 2i + 1 becomes compressed, as shapes[i] says. Streams of different
+ * clusters lie apart, or are the same one; what the sector counts claim overlaps. */
+static void make_shared(const struct shape *shapes, size_t n)
+{
+    make_image();
+    memset(image + FIRST, 0x55, FILE_SIZE - FIRST);
+    for (size_t i = 0; i < DATA; i++)
+        put64(3 * CLUSTER + 16 * i, 0);
+    for (size_t i = 0; i < n; i++) {
+        assert(put_stream(shapes[i].host, (unsigned char)shapes[i].host) < 64);
+        put64(3 * CLUSTER + 16 * i + 8,
+              1ull << 62 | (uint64_t)(shapes[i].sectors - 1) << 58 | shapes[i].host);
+    }
+}
+
+static void check_shared(const struct shape *shapes, size_t n)
+{
+    for (size_t cut = 1; cut < 2 * BLOCK; cut = cut * 3 + 1) {
+        struct rig r;
+        unsigned char back[CLUSTER];
+        set_up(&r, O_RDWR, cut % 2 ? FILE_SIZE : FDL_QCOW2_SIZE_UNKNOWN);
+        size_t len = cut < 64 ? 64 + cut : cut < BLOCK ? cut : BLOCK;
+        for (size_t off = 0; off < FILE_SIZE; off += len)
+            assert(push(&r, off, FILE_SIZE - off < len ? FILE_SIZE - off : len) ==
+                   FDL_OK);
+        assert(finish(&r) == FDL_OK);
+        for (size_t i = 0; i < n; i++) {
+            assert(pread(r.fd, back, CLUSTER, (off_t)(2 * i + 1) * CLUSTER) == CLUSTER);
+            for (size_t k = 0; k < CLUSTER; k++)
+                assert(back[k] == (unsigned char)shapes[i].host);
+        }
+        tear_down(&r);
+    }
+}
+
+static void clusters_that_share_bytes_land(void)
+{
+    const uint32_t edge = 2 * BLOCK;
+    const struct shape shapes[][4] = {
+        /* One straddles an edge, the next begins behind it and ends before the edge. */
+        {{edge - 3000, 16}, {edge - 2000, 1}},
+        {{edge - 3000, 16}, {edge - 2000, 4}}, /* ends at the edge */
+        {{edge - 3000, 16}, {edge - 2000, 5}}, /* ends behind it, before the first */
+        {{edge - 3000, 16}, {edge - 2000, 16}, {edge - 1000, 2}, {edge - 900, 16}},
+        {{edge - 3000, 16}, {edge - 3000, 1}, {edge - 3000, 16}}, /* the same bytes */
+        {{edge - 4096, 8}, {edge - 512, 1}, {edge, 1}, {edge + 512, 8}},
+        {{edge - 8192, 16}, {edge - 8000, 1}, {edge - 1, 2}, {edge + 100, 1}},
+        {{FILE_SIZE - 700, 16}, {FILE_SIZE - 600, 1}, {FILE_SIZE - 100, 16}},
+    };
+
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        size_t n = 0;
+        while (n < 4 && shapes[i][n].sectors)
+            n++;
+        make_shared(shapes[i], n);
+        check_shared(shapes[i], n);
+    }
+    make_image();
+}
+
+static void clusters_anywhere_land(void)
+{
+    struct shape shapes[SHARED];
+    uint32_t state = 1;
+
+    for (uint32_t round = 0; round < 60; round++) {
+        uint32_t host = FIRST + round % 3 * 5000u;
+        for (size_t i = 0; i < SHARED; i++) {
+            state = state * 1664525u + 1013904223u;
+            shapes[i] = (struct shape){host, 2 + (state >> 16) % 15};
+            host += state >> 31 ? 64 + (state >> 8) % 3000 : 0;
+        }
+        make_shared(shapes, SHARED);
+        check_shared(shapes, SHARED);
+    }
+    make_image();
+}
+
+static void a_missing_part_of_a_shared_cluster_is_noticed(void)
+{
+    const struct shape shapes[] = {{2 * BLOCK - 3000, 16}, {2 * BLOCK - 2000, 1}};
+    struct rig r;
+
+    make_shared(shapes, 2);
+    set_up(&r, O_RDWR, FILE_SIZE);
+    assert(push(&r, 0, BLOCK) == FDL_OK && push(&r, BLOCK, BLOCK) == FDL_OK);
+    assert(push(&r, 3 * BLOCK, BLOCK) == FDL_E_INTERNAL);
+    tear_down(&r);
+    set_up(&r, O_RDWR, FILE_SIZE);
+    assert(push(&r, 0, BLOCK) == FDL_OK &&
+           push(&r, 2 * BLOCK, BLOCK) == FDL_E_INTERNAL);
+    tear_down(&r);
+    make_image();
+}
+
 static void *cancel(void *arg)
 {
     struct rig *r = arg;
@@ -234,6 +359,9 @@ int main(void)
     an_early_end_is_malformed();
     a_broken_cluster_is_malformed();
     a_failing_target_is_reported();
+    clusters_that_share_bytes_land();
+    clusters_anywhere_land();
+    a_missing_part_of_a_shared_cluster_is_noticed();
     a_cancel_from_another_thread_ends_it();
     return 0;
 }
