@@ -51,13 +51,15 @@ struct fdl_piece {
     struct fdl_hash *hash; /* OWNED */
 };
 
+enum fdl_consume { FDL_CONSUME_DIGEST, FDL_CONSUME_PIECES, FDL_CONSUME_LAND };
+
 struct fdl_consumer { /* reads verified blocks in file order */
     struct fdl_job *job;
     pthread_t thread;
     bool started;
     struct fdl_hash *hash; /* OWNED; NULL for the lander and for ordered pieces */
     enum fdl_hash_alg alg;
-    enum { FDL_CONSUME_DIGEST, FDL_CONSUME_PIECES, FDL_CONSUME_LAND } kind;
+    enum fdl_consume kind;
     uint64_t next;
     unsigned char digest[FDL_HASH_MAX];
 };

@@ -395,7 +395,8 @@ void *fdl_consumer_main(void *arg)
 
 /* ---- set-up ---------------------------------------------------------------- */
 
-static int add_consumer(struct fdl_job *job, int kind, int alg, struct fdl_err *err)
+static int add_consumer(struct fdl_job *job, enum fdl_consume kind, int alg,
+                        struct fdl_err *err)
 {
     struct fdl_consumer *c = &job->consumers[job->n_consumers++];
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_carry.c - whatever range is asked for, in whatever order: its bytes are the
- * file's, or it is said that they are not at hand. All small cases, under sanitizers. */
+ * file's, or it is said that they are not at hand. All small cases, under sanitizers.
+ */
 #undef NDEBUG
 #include "fdl_land_carry.h"
 
