@@ -34,6 +34,7 @@ from tests.env.images import (
     run,
     to_raw,
 )
+from tests.env.shared_clusters import Layout, packed, shared_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = int(os.environ.get("FASTDL_DIFFERENTIAL_SCALE", "1"))
@@ -206,6 +207,85 @@ def test_mutated_images_are_refused_or_land_as_qemu_img_converts_them(
             verdicts[answer.code] += 1
     assert verdicts[-23] > 0
     assert verdicts[0] > 0
+
+
+SHARED = {
+    "the second ends before the block does": [(-60_000, 256), (-59_000, 1)],
+    "the second ends with the block": [(-60_000, 256), (-512, 1)],
+    "the second ends in the next block": [(-60_000, 256), (-1000, 200)],
+    "the second straddles while the first waits": [(-60_000, 256), (-500, 3)],
+    "many are the same": [(-60_000, 256)] * 3 + [(-60_000, 2)] * 3,
+    "the first of many ends last": [(-60_000, 256), *((-59_000 + 900 * n, 2) for n in range(12))],
+    "one begins at the block": [(-30_000, 256), (0, 1), (700, 90)],
+    "two wait for three blocks": [(-1000, 256), (-100, 256), (2048, 1), (65_024, 1)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_clusters_that_share_bytes_land_as_qemu_img_converts_them(
+    driver: Driver, tmp_path: Path, name: str
+) -> None:
+    """The sector counts of compressed clusters may overlap in any way, around any block's edge."""
+    for edge in (MIB, MIB + 65536):
+        layout = Layout(bits=16, guests=len(SHARED[name]))
+        for guest, (where, sectors) in enumerate(SHARED[name]):
+            layout.put(edge + where, packed(bytes([where % 251 + 1]) * layout.cluster, "zlib"))
+            layout.compress(guest, edge + where, sectors)
+        layout.grow(edge + 200_000)
+        image = tmp_path / "image"
+        image.write_bytes(layout.image())
+        want = oracle(image)
+        assert want is not None
+        assert len(set(want[:: layout.cluster])) > 1 or "same" in name
+        for block in BLOCKS:
+            for flags in ("-", "u", "dst"):
+                assert land(driver, image, want, flags, block).code == 0
+
+
+def test_random_clusters_that_share_bytes_land_as_qemu_img_converts_them(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """Clusters that overlap, nest, repeat and surround tables, in all sizes and both codecs."""
+    rng = random.Random(22)
+    for number in range(60 * SCALE):
+        image = tmp_path / "image"
+        image.write_bytes(shared_image(rng))
+        want = oracle(image)
+        assert want is not None, number
+        for flags in ("-", "ud", "st"):
+            answer = land(driver, image, want, flags, rng.choice(BLOCKS))
+            assert answer.code == 0, (number, answer)
+
+
+def test_bent_entries_of_shared_clusters_are_refused_or_land_as_qemu_img_converts_them(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """What a lie in a table makes of such an image is never other bytes, and never a crash."""
+    rng = random.Random(23)
+    verdicts = {0: 0, -23: 0, -24: 0, -25: 0}
+    for _ in range(15 * SCALE):
+        data = shared_image(rng)
+        if len(data) > 2 * MIB:
+            continue
+        for mutant in mutations(data, 12, rng.randrange(2**31)):
+            image = tmp_path / "mutant"
+            image.write_bytes(mutant)
+            answer = land(driver, image, oracle(image), rng.choice(["-", "u"]), rng.choice(BLOCKS))
+            assert answer.code in verdicts, answer
+            verdicts[answer.code] += 1
+    assert min(verdicts[0], verdicts[-23]) > 0
+
+
+def test_a_data_cluster_of_two_guest_clusters_is_refused(driver: Driver, tmp_path: Path) -> None:
+    """Readers take it, checkers call it corrupt, and no tool writes it into a template."""
+    layout = Layout(bits=16, guests=2)
+    layout.put(8 * layout.cluster, b"x" * layout.cluster)
+    for guest in (0, 1):
+        layout.plain(guest, 8 * layout.cluster)
+    image = tmp_path / "image"
+    image.write_bytes(layout.image())
+    answer = land(driver, image, None, "-", MIB)
+    assert (answer.code, "used twice" in answer.what) == (-23, True)
 
 
 def test_an_empty_terabyte_costs_no_time(driver: Driver, tmp_path: Path) -> None:
