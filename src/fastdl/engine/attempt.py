@@ -84,7 +84,7 @@ def attempt(
         checkpoint.close(remove=over)
         if checkpoint.warning and checkpoint.warning not in warnings:
             warnings.append(checkpoint.warning)
-    warnings.extend(landing.warnings)
+    warnings.extend([*landing.warnings, *sink.warnings])
     return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
 
 
@@ -199,9 +199,10 @@ def _result(
 def can_go_on(exc: BaseException) -> bool:
     """Whether what was fetched before *exc* is worth something to a later run.
 
-    It is after a cancellation or a lost network; not after a wrong digest, another source,
-    or a target that failed: what that one holds is anybody's guess.
+    It is after a cancellation or a lost network, and where all is proven and only the name
+    could not be given; not after a wrong digest, another source, or a target that failed: what
+    that one holds is anybody's guess.
     """
-    if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled):
+    if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled) or exc.phase == "publish":
         return True
     return exc.retryable and isinstance(exc, NetError | HttpStatusError)

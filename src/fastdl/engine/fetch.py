@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fastdl import fs
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.resolve import Resolved, resolve
@@ -183,12 +184,16 @@ def _digest_of_file(path: str, wanted: Digest, cancel: Cancel) -> tuple[Digest, 
 def _make_durable(path: str) -> None:
     """Flush a file and its name: whoever published it may have failed to."""
     try:
-        for name in (path, os.path.dirname(path) or "."):  # noqa: PTH120
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        folder = fs.open_folder(os.path.dirname(path) or ".")  # noqa: PTH120
+        try:
+            fs.sync_folder(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise sink_error(error, f"{path} is complete, but cannot be flushed") from None
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import stat
@@ -28,6 +27,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
+from fastdl import fs
 from fastdl.errors import JournalError, SinkBusyError
 from fastdl.sinks.base import Identity, Sink
 from fastdl.sinks.paths import journal_name
@@ -348,14 +348,17 @@ def _open(location: Location, flags: int) -> int:
 
 def _lock(fd: int, location: Location) -> None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = fs.lock_exclusively(fd)
     except BlockingIOError:
         raise SinkBusyError(f"another job holds the journal {location.path}") from None
+    if not locked:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
 def _check_file(fd: int, location: Location) -> None:
     found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+    ours = fs.is_ours(found, location.folder_fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or not ours:
         raise JournalError(f"{location.path} is not a journal file of this user")
 
 
@@ -391,11 +394,11 @@ def _read_all(fd: int) -> bytes:
 
 def _sync_folder(location: Location) -> None:
     if location.folder_fd is not None:
-        os.fsync(location.folder_fd)
+        fs.sync_folder(location.folder_fd)
         return
-    fd = os.open(_folder_of(location), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = fs.open_folder(_folder_of(location))
     try:
-        os.fsync(fd)
+        fs.sync_folder(fd)
     finally:
         os.close(fd)
 

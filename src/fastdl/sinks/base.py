@@ -8,6 +8,7 @@ its C half (``csrc/fdl_sink*.c``) moves the bytes through the descriptors named 
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Protocol
 
 from fastdl.errors import (
@@ -44,6 +45,7 @@ class Sink(Protocol):
     ``identity``     what a journal must name to be about this target
     ``folder_fd``    the folder a file lies in, opened once under the path policy; None elsewhere
     ``name``         the file's name in that folder; None elsewhere
+    ``warnings``     what the target could not do as it should, for the result
     """
 
     kind: str
@@ -59,6 +61,9 @@ class Sink(Protocol):
     identity: Identity
     folder_fd: int | None
     name: str | None
+
+    @property
+    def warnings(self) -> Sequence[str]: ...
 
     def check_size(self, size: int) -> None:
         """Refuse what cannot fit, before the first write.

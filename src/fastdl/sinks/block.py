@@ -31,6 +31,7 @@ class BlockSink:
     blank = False
     folder_fd: int | None = None
     name: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, path: str, *, overwrite: str | None, resume: bool) -> None:
         self.path = path

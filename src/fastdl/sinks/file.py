@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
+import secrets
 import stat
 
+from fastdl import fs
 from fastdl.errors import (
     FastdlError,
     SinkBusyError,
@@ -25,6 +26,11 @@ from fastdl.sinks.base import Identity, sink_error
 from fastdl.sinks.direct import open_direct
 from fastdl.sinks.paths import part_name
 
+_LOCKLESS = (
+    "this file system has no locks: the download has a part file of its own, a stopped one begins "
+    "anew, and one that is killed leaves it behind"
+)
+_MODELESS = "this file system refuses permission bits: who may read the file is the mount's affair"
 _PART = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _LOCK_TRIES = 3
 
@@ -53,6 +59,9 @@ class FileSink:
         self._part = part_name(name)
         self._replace = replace
         self._published = False
+        self._complete = False
+        self._lockless = False
+        self.warnings: list[str] = []
         self.buffered_fd = -1
         self.fd = -1
         try:
@@ -104,24 +113,34 @@ class FileSink:
         try:
             self._check_ours()
             os.ftruncate(self.buffered_fd, size)
-            os.fchmod(self.buffered_fd, 0o666 & ~_umask())
+            self._set_mode(0o666 & ~_umask())
             os.fsync(self.buffered_fd)
             if self.fd != self.buffered_fd:
                 os.fsync(self.fd)
+            self._complete = True
             if self._replace:
                 check_target(self._folder, self._name, path=self.path, replace=True)
                 os.rename(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            else:
-                syscalls.rename_new(self._folder, self._part, self._name)
+            elif not syscalls.rename_new(self._folder, self._part, self._name):
+                self.warnings.append(
+                    "this file system cannot refuse to replace a file: that the name was free was "
+                    "looked up just before it was taken"
+                )
             self._published = True
         except FileExistsError:
             raise SinkRefusedError(
-                f"{self.path} appeared while the job ran: it was not replaced", phase="publish"
+                f"{self.path} appeared while the job ran: it was not replaced; the verified bytes "
+                f"are in {self._part} beside it",
+                phase="publish",
             ) from None
         except OSError as error:
-            raise _in_phase(sink_error(error, f"publishing {self.path}"), "publish") from None
+            what = f"publishing {self.path} (the verified bytes are in {self._part} beside it)"
+            raise _in_phase(sink_error(error, what), "publish") from None
         try:
-            os.fsync(self._folder)
+            if not fs.sync_folder(self._folder):
+                self.warnings.append(
+                    "this folder cannot be flushed: the file system decides when the name is safe"
+                )
         except OSError as error:
             # The name is there, and so is what a second run needs to make it last.
             what = (
@@ -131,8 +150,13 @@ class FileSink:
             raise _in_phase(sink_error(error, what), "publish") from None
 
     def abort(self, *, keep: bool) -> None:
-        """Leave the part file for a resume (*keep*) or remove it."""
-        if self._published or keep or self.buffered_fd < 0:
+        """Leave the part file for a resume (*keep*) or remove it.
+
+        It stays as well where it is complete and only its name could not be given.
+        """
+        if self._published or self._complete or self.buffered_fd < 0:
+            return
+        if keep and not self._lockless:
             return
         try:
             if self._part_is(self.buffered_fd):
@@ -154,13 +178,17 @@ class FileSink:
     def _open_part(self) -> int:
         """The part file, checked, locked, mode 0600, and still under its name."""
         for _ in range(_LOCK_TRIES):
-            fd = _open_or_create(self._part, self._folder)
+            fd, made = _open_or_create(self._part, self._folder)
             try:
-                self._check_part(os.fstat(fd))
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._check_part(os.fstat(fd), made=made)
+                if not fs.lock_exclusively(fd):
+                    if made:
+                        os.unlink(self._part, dir_fd=self._folder)
+                    os.close(fd)
+                    return self._open_own_part()
                 # Between open and lock the other job may have published or removed it.
                 if self._part_is(fd):
-                    os.fchmod(fd, 0o600)
+                    self._set_mode(0o600, fd)
                     return fd
             except BlockingIOError:
                 os.close(fd)
@@ -173,11 +201,24 @@ class FileSink:
             os.close(fd)
         raise SinkBusyError(f"other jobs keep writing to {self.path}", phase="land")
 
-    def _check_part(self, found: os.stat_result) -> None:
+    def _open_own_part(self) -> int:
+        """A part file under a name that no other job uses, where locks cannot keep jobs apart."""
+        self._lockless = True
+        self.warnings.append(_LOCKLESS)
+        self._part = part_name(f"{self._name[:80]}.{secrets.token_hex(6)}")
+        return os.open(self._part, _PART | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._folder)
+
+    def _set_mode(self, mode: int, fd: int | None = None) -> None:
+        if not fs.set_mode(self.buffered_fd if fd is None else fd, mode) and (
+            _MODELESS not in self.warnings
+        ):
+            self.warnings.append(_MODELESS)
+
+    def _check_part(self, found: os.stat_result, *, made: bool) -> None:
         where = f"the part file of {self.path}"
         if not stat.S_ISREG(found.st_mode):
             raise SinkRefusedError(f"{where} is not a regular file: remove it")
-        if found.st_uid != os.geteuid():
+        if not made and not fs.is_ours(found, self._folder):
             raise SinkRefusedError(f"{where} belongs to another user: remove it")
         if found.st_nlink > 1:
             raise SinkRefusedError(f"{where} has other hard links: remove it")
@@ -193,7 +234,8 @@ class FileSink:
         return os.path.samestat(named, os.fstat(fd))
 
     def _check_ours(self) -> None:
-        if not self._part_is(self.buffered_fd) or os.fstat(self.buffered_fd).st_nlink != 1:
+        # Some FUSE file systems count no links at all.
+        if not self._part_is(self.buffered_fd) or os.fstat(self.buffered_fd).st_nlink > 1:
             raise SinkRefusedError(
                 f"the part file of {self.path} was replaced or linked while the job ran",
                 phase="publish",
@@ -218,15 +260,14 @@ def check_target(folder_fd: int, name: str, *, path: str, replace: bool) -> None
         )
 
 
-def _open_or_create(name: str, folder_fd: int) -> int:
-    try:
-        return os.open(name, _PART | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder_fd)
-    except FileExistsError:
-        pass
-    try:
-        return os.open(name, _PART, dir_fd=folder_fd)
-    except FileNotFoundError:  # gone in between: the other job has just finished
-        return os.open(name, _PART | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder_fd)
+def _open_or_create(name: str, folder_fd: int) -> tuple[int, bool]:
+    """The descriptor of the file *name*, and whether this call made it."""
+    make = _PART | os.O_CREAT | os.O_EXCL
+    with contextlib.suppress(FileExistsError):
+        return os.open(name, make, 0o600, dir_fd=folder_fd), True
+    with contextlib.suppress(FileNotFoundError):  # gone in between: the other job has finished
+        return os.open(name, _PART, dir_fd=folder_fd), False
+    return os.open(name, make, 0o600, dir_fd=folder_fd), True
 
 
 class _NotSupported(Exception):
@@ -237,18 +278,21 @@ def _allocate(fd: int, size: int) -> None:
     try:
         syscalls.fallocate(fd, size)
     except OSError as error:
-        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
+        # EPERM: a system call filter; where the file itself is meant, the first write says so.
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}:
             raise _NotSupported from None
         raise
 
 
 def _umask() -> int:
-    """The process's umask, read without changing it for other threads."""
+    """The process's umask, read without changing it for other threads where /proc is there."""
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
         found = re.search(r"^Umask:\s*([0-7]+)$", status.read(), re.MULTILINE)
         if found:
             return int(found[1], 8)
-    return 0o077
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _in_phase(error: FastdlError, phase: str) -> FastdlError:

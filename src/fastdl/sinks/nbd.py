@@ -40,6 +40,7 @@ class NbdSink:
     resumable = False
     folder_fd: int | None = None
     name: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def __init__(
         self, uri: str, *, overwrite: str | None = None, limit: float = REQUEST_LIMIT_S

@@ -21,6 +21,7 @@ class NullSink:
     resumable = False
     folder_fd: int | None = None
     name: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.identity: Identity = {"kind": "null"}

@@ -9,6 +9,7 @@ import re
 import stat
 from typing import Literal
 
+from fastdl import fs
 from fastdl.errors import SinkRefusedError, UsageError
 from fastdl.sinks import syscalls
 from fastdl.sinks.base import sink_error
@@ -86,7 +87,7 @@ def open_folder(path: str, *, policy: Policy, beneath: str | None) -> int:
             if ".." in path.split("/"):
                 raise SinkRefusedError(f"{path}: '..' is not allowed in a target")
             return _resolve(syscalls.AT_FDCWD, path, _NO_LINKS)
-        return os.open(path, _FOLDER)
+        return fs.open_folder(path)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EXDEV}:
             raise SinkRefusedError(f"{path}: a symbolic link lies on the way") from None
@@ -113,6 +114,9 @@ def _relative(path: str, beneath: str) -> str:
 def _resolve(base: int, path: str, resolve: int) -> int:
     try:
         return syscalls.openat2(base, path, _FOLDER, resolve)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:  # EACCES is the folder's own word
+            raise
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
@@ -120,7 +124,7 @@ def _resolve(base: int, path: str, resolve: int) -> int:
 
 
 def walk(base: int, path: str) -> int:
-    """What openat2 does, one component at a time, for kernels without it; no ``..`` in *path*."""
+    """What openat2 does, one component at a time, where it cannot be had; no ``..`` in *path*."""
     start = "/" if path.startswith("/") else "."
     here = os.open(start, _FOLDER, dir_fd=None if base == syscalls.AT_FDCWD else base)
     for part in path.split("/"):

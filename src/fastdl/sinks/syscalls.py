@@ -17,6 +17,8 @@ _AT_EMPTY_PATH = 0x1000
 _RENAME_NOREPLACE = 1
 _SYS_OPENAT2 = 437  # the same on every architecture
 _STATX_DIOALIGN = 0x2000
+_NO_SUCH_CALL = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+"""How kernels, file systems and system call filters say that they do not know a call."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,7 +31,10 @@ def _check(result: int, path: str | None = None) -> int:
 
 
 def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
-    """Open *path* from *folder_fd* under the RESOLVE_* rules; OSError(ENOSYS) before Linux 5.6."""
+    """Open *path* from *folder_fd* under the RESOLVE_* rules.
+
+    OSError(ENOSYS) before Linux 5.6, or EPERM behind a system call filter that is older.
+    """
     how = struct.pack("=QQQ", flags, 0, resolve)
     number, size = ctypes.c_long(_SYS_OPENAT2), ctypes.c_size_t(len(how))
     return _check(
@@ -37,8 +42,12 @@ def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
     )
 
 
-def rename_new(folder_fd: int, old: str, new: str) -> None:
-    """Rename inside one folder; FileExistsError where *new* exists, checked by the kernel."""
+def rename_new(folder_fd: int, old: str, new: str) -> bool:
+    """Rename inside one folder; FileExistsError where *new* exists.
+
+    True: the kernel or the server looked, at the moment of the rename. False: this file system
+    knows neither such a rename nor links, so we looked ourselves, an instant before.
+    """
     try:
         _check(
             int(
@@ -53,11 +62,25 @@ def rename_new(folder_fd: int, old: str, new: str) -> None:
             new,
         )
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+        if error.errno not in _NO_SUCH_CALL:
             raise
+    else:
+        return True
+    try:
         # Some network and FUSE file systems: a link refuses an existing name as well.
         os.link(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL | {errno.EMLINK}:
+            raise
+    else:
         os.unlink(old, dir_fd=folder_fd)
+        return True
+    try:
+        os.stat(new, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        return False
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
 
 
 def fallocate(fd: int, size: int) -> None:

@@ -113,8 +113,9 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(SinkRefusedError, match="appeared"):
             sink.publish(3)
         sink.abort(keep=False)
-    assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "theirs"
+    # What was verified is not thrown away because its name was taken.
+    assert (tmp_path / ".a.fastdl-part").read_bytes() == b"new"
 
 
 def test_file_systems_without_noreplace_publish_by_a_link(
@@ -137,7 +138,7 @@ def test_file_systems_without_noreplace_publish_by_a_link(
             with pytest.raises(SinkRefusedError):
                 other.publish(3)
         other.abort(keep=False)
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert sorted(os.listdir(tmp_path)) == [".b.fastdl-part", "a", "b"]
     assert (tmp_path / "a").read_text() == "new"
     assert (tmp_path / "b").read_text() == "theirs"
 
