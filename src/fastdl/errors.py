@@ -8,6 +8,7 @@ from here. The C core uses the same numbers (``csrc/fdl_err.h``).
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -297,6 +298,30 @@ class Cancelled(FastdlError):
     exit_code = 130
     code_name = "CANCELLED"
     default_retryable = True
+
+
+_SHORT = {
+    errno.EMFILE: "the process has no file descriptors left (ulimit -n)",
+    errno.ENFILE: "the system has no file descriptors left",
+    errno.ENOMEM: "the system has no memory left",
+    errno.EAGAIN: "the system gives no more threads or memory (ulimit -u)",
+}
+
+
+def shortage(exc: BaseException, what: str = "") -> LimitError | None:
+    """What the machine ran out of, where *exc* says that; None for every other failure.
+
+    Such a failure is no bug, wherever it appears: somebody has to give the process more.
+    *what* names the step that could not be taken.
+    """
+    text = None
+    if isinstance(exc, MemoryError):
+        text = _SHORT[errno.ENOMEM]
+    elif isinstance(exc, OSError) and exc.errno is not None:
+        text = _SHORT.get(exc.errno)
+    if text is None:
+        return None
+    return LimitError(f"{what}: {text}" if what else text)
 
 
 def _leaves(cls: type[FastdlError]) -> list[type[FastdlError]]:

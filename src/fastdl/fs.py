@@ -13,7 +13,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import struct
 
 _ABSENT = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
@@ -94,7 +93,7 @@ def owner_of_new_files(folder_fd: int) -> int:
     It is another one than the process's own where a server squashes or a mount maps owners.
     Raises OSError.
     """
-    name = f".fastdl-{secrets.token_hex(8)}.probe"
+    name = f".fastdl-{os.urandom(8).hex()}.probe"
     fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder_fd)
     try:
         return os.fstat(fd).st_uid

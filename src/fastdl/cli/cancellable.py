@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastdl.engine.cancel import Cancel
+from fastdl.errors import LimitError
 
 T = TypeVar("T")
 
@@ -40,7 +41,10 @@ def run_cancellable(work: Callable[[Cancel], T]) -> T:
                 continue  # started by nohup, to outlive its terminal
             old[number] = signal.signal(number, stop)
     thread = threading.Thread(target=body, name="transfer")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # "can't start new thread": all that it ever says
+        raise LimitError("the system gives no more threads (ulimit -u)") from None
     try:
         while thread.is_alive():
             thread.join(0.2)  # a wait without limit would not let handlers run

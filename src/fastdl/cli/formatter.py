@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 
 def _width() -> int:
@@ -14,7 +13,7 @@ def _width() -> int:
     except (KeyError, ValueError):
         pass
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
+        return os.get_terminal_size(1).columns
     except (OSError, ValueError):
         return 80
 

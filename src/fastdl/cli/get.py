@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
+from fastdl.cli import streams
 from fastdl.cli.formatter import Formatter
 from fastdl.cli.transfer_options import add_transfer_options, options_from
 
@@ -69,14 +69,15 @@ def run(args: argparse.Namespace) -> int:
                 args.sources, args.output, progress=progress, cancel=cancel, **options
             )
         )
+    # Published: from here on nothing makes a failure of it.
     for warning in result.warnings:
-        print(f"fastdl: warning: {warning}", file=sys.stderr)
+        streams.warn(warning)
     if args.json:
         import json  # noqa: PLC0415 - start-up
 
-        print(json.dumps(result.to_dict()))
+        streams.report_done(json.dumps(result.to_dict()))
     else:
         from fastdl.cli.report import summary  # noqa: PLC0415
 
-        print(summary(result))
+        streams.report_done(summary(result))
     return 0

@@ -10,6 +10,7 @@ import stat
 import sys
 from typing import Any
 
+from fastdl.cli import streams
 from fastdl.core.image import inspect_qcow2, peek
 from fastdl.errors import FastdlError, LimitError, UsageError
 from fastdl.model.image import ImageInfo, agree, refused
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         file.close()
     report: dict[str, Any] = {"file": args.file, "file_size": file.size, **info.to_dict()}
     if args.json:
-        print(json.dumps(report))
+        streams.say(json.dumps(report))
     else:
         _print(report)
     return int(report["exit_code"])
@@ -120,13 +121,13 @@ def _judge(file: _File, declared: str, limit: int | None) -> ImageInfo:
 
 
 def _print(report: dict[str, Any]) -> None:
-    print(f"file:          {report['file']}")
-    print(f"format:        {report['format']}")
-    print(f"file size:     {report['file_size']}")
+    streams.say(f"file:          {report['file']}")
+    streams.say(f"format:        {report['format']}")
+    streams.say(f"file size:     {report['file_size']}")
     if report["virtual_size"] is not None:
-        print(f"virtual size:  {report['virtual_size']}")
+        streams.say(f"virtual size:  {report['virtual_size']}")
     for name, value in report["details"].items():
-        print(f"{name.replace('_', ' ') + ':':14} {value}")
-    print(f"safe:          {'yes' if report['safe'] else 'no'}")
+        streams.say(f"{name.replace('_', ' ') + ':':14} {value}")
+    streams.say(f"safe:          {'yes' if report['safe'] else 'no'}")
     for reason in report["reasons"]:
         print(f"fastdl: {report['error']}: {reason}", file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdl.cli import streams
 from fastdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
         changed = keystore.delete(args.alias)
         outcome = "deleted" if changed else "not there"
     if args.json:
-        print(json.dumps({"alias": args.alias, "changed": changed}))
+        streams.say(json.dumps({"alias": args.alias, "changed": changed}))
     else:
-        print(f"{args.alias}: {outcome}")
+        streams.say(f"{args.alias}: {outcome}")
     return 0
 
 
@@ -94,12 +95,12 @@ def _read(source: str) -> bytes:
 def _print_list(keystore: Keystore, *, as_json: bool) -> None:
     rows: list[dict[str, Any]] = [item.to_dict() for item in keystore.items()]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        streams.say(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(f"{row['alias']}  ({row['kind']})")
+        streams.say(f"{row['alias']}  ({row['kind']})")
         if row["sha256"]:
-            print(f"    sha256   {row['sha256']}")
-            print(f"    subject  {row['subject']}")
-            print(f"    issuer   {row['issuer']}")
-            print(f"    valid    {row['not_before']} to {row['not_after']}")
+            streams.say(f"    sha256   {row['sha256']}")
+            streams.say(f"    subject  {row['subject']}")
+            streams.say(f"    issuer   {row['issuer']}")
+            streams.say(f"    valid    {row['not_before']} to {row['not_after']}")

@@ -12,8 +12,9 @@ import sys
 import threading
 from typing import NoReturn
 
+from fastdl.cli import streams
 from fastdl.cli.formatter import Formatter
-from fastdl.errors import FastdlError, InternalError, UsageError
+from fastdl.errors import FastdlError, InternalError, UsageError, shortage
 
 VERBS = {
     "get": "bring a source to a file, a folder or a block device, verified",
@@ -63,21 +64,23 @@ def run_verb(name: str, arguments: list[str]) -> int:
 
 def report(exc: FastdlError, *, as_json: bool) -> int:
     """One line for people, or one object for programs; returns the class's exit code."""
-    if as_json:
-        import json  # noqa: PLC0415 - start-up
+    with contextlib.suppress(OSError):  # the exit code tells as well
+        if as_json:
+            import json  # noqa: PLC0415 - start-up
 
-        print(json.dumps({"error": exc.to_dict()}))
-    print(f"fastdl: {exc.code_name}: {exc}", file=sys.stderr)
+            print(json.dumps({"error": exc.to_dict()}), flush=True)
+    with contextlib.suppress(OSError):
+        print(f"fastdl: {exc.code_name}: {exc}", file=sys.stderr, flush=True)
     return exc.exit_code
 
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help(), end="")
+        streams.say(_help().rstrip())
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
     if name == "--version":
-        print(version_text())
+        streams.say(version_text())
         return 0
     if name not in VERBS:
         raise UsageError(f"there is no verb {name[:40]!r}; fastdl --help lists them")
@@ -88,9 +91,10 @@ def main(argv: list[str] | None = None) -> int:
     """The ``fastdl`` command; returns its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments
+    streams.prepare()
     try:
         code = _dispatch(arguments)
-        sys.stdout.flush()  # here a reader that has gone is noticed in time
+        streams.flush_output()  # here a reader that has gone is noticed in time
         return code
     except FastdlError as exc:
         return report(exc, as_json=as_json)
@@ -98,18 +102,18 @@ def main(argv: list[str] | None = None) -> int:
         print("fastdl: CANCELLED: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has gone; Python must not complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard_output()
         return 141
-    except Exception as exc:  # the documented class for a bug
+    except Exception as exc:  # the documented class for a bug, where it is none of the machine's
         if os.environ.get("FASTDL_DEBUG"):
             raise
-        return report(
-            InternalError(
-                f"a bug in fastdl: {type(exc).__name__}: {exc} (FASTDL_DEBUG=1 shows where)"
-            ),
-            as_json=as_json,
-        )
+        return report(shortage(exc) or _bug(exc), as_json=as_json)
+
+
+def _bug(exc: Exception) -> FastdlError:
+    return InternalError(
+        f"a bug in fastdl: {type(exc).__name__}: {exc} (FASTDL_DEBUG=1 shows where)"
+    )
 
 
 def entry() -> NoReturn:
@@ -123,9 +127,7 @@ def entry() -> NoReturn:
     if brief:
         gc.disable()
     code = main()
+    streams.settle()
     if brief and threading.active_count() == 1:
-        with contextlib.suppress(OSError):  # then Python says so in its own way
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        os._exit(code)
     sys.exit(code)

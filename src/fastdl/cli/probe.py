@@ -8,6 +8,7 @@ import json
 import sys
 from typing import Any
 
+from fastdl.cli import streams
 from fastdl.cli.formatter import Formatter
 from fastdl.cli.transfer_options import add_network_options, network_options_from
 
@@ -42,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     for warning in found.warnings:
         print(f"fastdl: warning: {warning}", file=sys.stderr)
     if args.json:
-        print(json.dumps(found.to_dict()))
+        streams.say(json.dumps(found.to_dict()))
     else:
         from fastdl.cli.report import describe  # noqa: PLC0415
 
-        print(describe(found))
+        streams.say(describe(found))
     return 0

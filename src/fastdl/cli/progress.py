@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -51,7 +52,8 @@ def _json_line(state: Progress) -> None:
         "eta": None if state.eta is None else round(state.eta, 1),
         "connections": state.connections,
     }
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log that is full or closed stops no transfer
+        print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 class _Bar:

@@ -17,6 +17,7 @@ from fastdl.errors import (
     SinkIOError,
     SinkRefusedError,
     SinkSpaceError,
+    shortage,
 )
 
 HOLD_BYTES = 1 << 20
@@ -117,6 +118,9 @@ _REFUSED = {
 def sink_error(error: OSError, what: str) -> FastdlError:
     """The class that says who can mend *error*; *what* names the target and the step."""
     text = f"{what}: {error.strerror or error}"
+    if (short := shortage(error, what)) is not None:
+        short.phase = "land"
+        return short
     if error.errno in _SPACE:
         return SinkSpaceError(text, phase="land")
     if error.errno in _BUSY:

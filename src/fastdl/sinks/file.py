@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 
 from fastdl import fs
@@ -205,7 +204,7 @@ class FileSink:
         """A part file under a name that no other job uses, where locks cannot keep jobs apart."""
         self._lockless = True
         self.warnings.append(_LOCKLESS)
-        self._part = part_name(f"{self._name[:80]}.{secrets.token_hex(6)}")
+        self._part = part_name(f"{self._name[:80]}.{os.urandom(6).hex()}")
         return os.open(self._part, _PART | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._folder)
 
     def _set_mode(self, mode: int, fd: int | None = None) -> None:
