@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_threads.c - where a thread cannot be started, whichever it is, the caller gets an
- * error in time and everything is given back (the sanitizer counts). */
+/* test_threads.c - where a thread cannot be started, whichever it is, the caller gets
+ * an error in time and everything is given back (the sanitizer counts). */
 #undef NDEBUG
 #include <assert.h>
 #include <dlfcn.h>
@@ -25,11 +25,13 @@ static atomic_int left; /* threads that may be started */
 
 typedef int create_fn(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
-/* Stands before the C library's, and before the sanitizer's, in the search for the name.
+/* Stands before the C library's, and before the sanitizer's, in the search for the
+ * name.
  */
-__attribute__((visibility("default"))) int
-pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *),
-               void *arg)
+__attribute__((visibility("default"))) int pthread_create(pthread_t *thread,
+                                                          const pthread_attr_t *attr,
+                                                          void *(*start)(void *),
+                                                          void *arg)
 {
     create_fn *real;
     void *found = dlsym(RTLD_NEXT, "pthread_create");
