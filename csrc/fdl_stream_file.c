@@ -3,7 +3,9 @@
 #include "fdl_stream.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +13,29 @@ struct file_stream {
     struct fdl_stream base;
     struct fdl_conn_times *times;
 };
+
+/* The file's number, size and time of change stand in for an entity tag; of a device
+ * only the size is known. Returns whether it is what it was at first. */
+static bool pin(struct fdl_mirror *m, uint64_t size)
+{
+    char etag[sizeof m->etag] = "";
+    struct stat st;
+
+    if (fstat(m->fd, &st) == 0 && S_ISREG(st.st_mode))
+        snprintf(etag, sizeof etag, "\"file-%llx-%lld.%09ld-%llu\"",
+                 (unsigned long long)st.st_ino, (long long)st.st_mtim.tv_sec,
+                 st.st_mtim.tv_nsec, (unsigned long long)size);
+    pthread_mutex_lock(&m->lock);
+    bool same = !m->pinned || (m->total == size && strcmp(m->etag, etag) == 0);
+    if (same) {
+        memcpy(m->etag, etag, sizeof etag);
+        m->total = size;
+        m->ranges = FDL_RANGES_YES;
+        m->pinned = true;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return same;
+}
 
 static int file_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
                       struct fdl_err *err)
@@ -21,13 +46,7 @@ static int file_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     if (size < 0)
         return fdl_fail_os(err, FDL_E_NET, errno, off,
                            "the source file cannot be read");
-    pthread_mutex_lock(&m->lock);
-    bool same = !m->pinned || m->total == (uint64_t)size;
-    m->pinned = true;
-    m->total = (uint64_t)size;
-    m->ranges = FDL_RANGES_YES;
-    pthread_mutex_unlock(&m->lock);
-    if (!same || off > (uint64_t)size)
+    if (!pin(m, (uint64_t)size) || off > (uint64_t)size)
         return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off,
                         "the source changed during the transfer");
     uint64_t rest = (uint64_t)size - off;
@@ -61,6 +80,9 @@ static long file_read(struct fdl_stream *base, void *buf, size_t len,
         return fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off,
                         "the source file became shorter");
     base->off += (uint64_t)n;
+    if (base->off == base->end && !pin(base->mirror, base->mirror->total))
+        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off,
+                        "the source changed while it was read");
     atomic_fetch_add_explicit(&base->mirror->bytes, (uint64_t)n, memory_order_relaxed);
     return n;
 }
