@@ -61,6 +61,23 @@ static int open_body(struct http_stream *s, uint64_t off, uint64_t len, bool *ag
     return fdl_http_body_open(s, err);
 }
 
+/* The source ends before `off`, which nobody knew: an empty response there tells it. */
+static int end_before(struct http_stream *s, uint64_t off, struct fdl_err *err)
+{
+    struct fdl_mirror *m = s->base.mirror;
+
+    pthread_mutex_lock(&m->lock);
+    bool news = m->total == UINT64_MAX || m->total == s->base.off;
+    if (news)
+        m->total = s->base.off;
+    pthread_mutex_unlock(&m->lock);
+    if (!news)
+        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, s->base.off,
+                        "the source is shorter than before");
+    s->base.off = s->base.end = off;
+    return FDL_OK;
+}
+
 /* A server without ranges: what lies before `off` is read and thrown away. */
 static int skip_to(struct http_stream *s, uint64_t off, struct fdl_err *err)
 {
@@ -76,8 +93,7 @@ static int skip_to(struct http_stream *s, uint64_t off, struct fdl_err *err)
         if (n < 0)
             return (int)n;
         if (n == 0)
-            return fdl_fail(err, FDL_E_ORIGIN_CHANGED, s->base.off,
-                            "the source is shorter than before");
+            return end_before(s, off, err);
     }
     return FDL_OK;
 }

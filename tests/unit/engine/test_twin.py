@@ -127,6 +127,9 @@ def lone_liar(case: Case) -> bool:
 @example(case=Case(MiB - 1, None, [("chunked", "cut")], False))
 @example(case=Case(3 * MiB, None, [("chunked", "cut")], False))
 @example(case=Case(MiB - 1, None, [("chunked", "cut"), ("ranges", "none")], False))
+@example(
+    case=Case(MiB + 1, None, [("ranges", "missing"), ("chunked", "none"), ("whole", "none")], False)
+)
 def test_engine_and_twin_agree(
     case: Case, origin: FaultOrigin, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
