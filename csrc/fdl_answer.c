@@ -17,14 +17,47 @@ static void copy_str(char *out, size_t cap, struct fdl_str s)
     out[n] = '\0';
 }
 
-/* Whether the representation is still the one of the first answer. Mirror locked. */
+static bool has_strong_validator(const struct fdl_mirror *m)
+{
+    return m->etag[0] || m->last_modified[0];
+}
+
+/* Whether what the response says of its version is what the first one said. A tag that
+ * is missing now says nothing, a strong date then still does; where a digest decides,
+ * nothing has to. Mirror locked. */
 static bool same_version(const struct fdl_mirror *m, const struct fdl_http_head *h)
 {
-    if (m->etag[0])
-        return h->etag.len == 0 || str_is(h->etag, m->etag);
-    if (m->last_modified[0] && h->last_modified.len > 0)
-        return str_is(h->last_modified, m->last_modified);
-    return true;
+    bool same_date = m->last_modified[0] && str_is(h->last_modified, m->last_modified);
+
+    if (m->etag[0] && h->etag.len > 0)
+        return str_is(h->etag, m->etag);
+    if (m->provable)
+        return m->etag[0] || !m->last_modified[0] || h->last_modified.len == 0 ||
+               same_date;
+    if (m->weak_etag[0] && h->etag.len > 0 && !str_is(h->etag, m->weak_etag))
+        return false;
+    return same_date;
+}
+
+/* NULL, or why bytes of this response cannot follow those of the first one. A response
+ * that starts at 0 follows nothing: without a strong validator it is a new first one.
+ * Mirror locked. */
+static const char *check_join(struct fdl_mirror *m, const struct fdl_http_head *h,
+                              uint64_t off, uint64_t total)
+{
+    if (!m->pinned)
+        return NULL;
+    if (!m->provable && !has_strong_validator(m)) {
+        if (off > 0)
+            return "two responses cannot be joined: the server sends no strong "
+                   "validator, and no checksum is known";
+        m->pinned = false;
+        m->total = UINT64_MAX;
+        return NULL;
+    }
+    bool same_size = m->total == UINT64_MAX || total == UINT64_MAX || total == m->total;
+    return same_size && same_version(m, h) ? NULL
+                                           : "the source changed during the transfer";
 }
 
 static void pin(struct fdl_mirror *m, const struct fdl_http_head *h, uint64_t total)
@@ -33,8 +66,11 @@ static void pin(struct fdl_mirror *m, const struct fdl_http_head *h, uint64_t to
         return;
     m->pinned = true;
     m->total = total;
+    m->etag[0] = m->weak_etag[0] = m->last_modified[0] = '\0';
     if (h->etag_strong)
         copy_str(m->etag, sizeof m->etag, h->etag);
+    else
+        copy_str(m->weak_etag, sizeof m->weak_etag, h->etag);
     if (h->last_modified_strong)
         copy_str(m->last_modified, sizeof m->last_modified, h->last_modified);
 }
@@ -59,19 +95,16 @@ static int judge_206(struct fdl_mirror *m, const struct fdl_http_head *h,
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
                         "Content-Length and Content-Range contradict each other");
     pthread_mutex_lock(&m->lock);
-    bool total_ok = !m->pinned || m->total == UINT64_MAX ||
-                    h->range.total == UINT64_MAX || h->range.total == m->total;
-    bool same = !m->pinned || same_version(m, h);
-    if (total_ok && same) {
+    const char *why = check_join(m, h, off, h->range.total);
+    if (!why) {
         pin(m, h, h->range.total);
         if (m->total == UINT64_MAX)
             m->total = h->range.total;
         m->ranges = FDL_RANGES_YES;
     }
     pthread_mutex_unlock(&m->lock);
-    if (!total_ok || !same)
-        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off,
-                        "the source changed during the transfer");
+    if (why)
+        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off, why);
     *out = (struct fdl_answer){.off = off, .end = off + n, .left = n};
     return FDL_OK;
 }
@@ -89,26 +122,23 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
                         "a content coding nobody asked for");
     pthread_mutex_lock(&m->lock);
+    const char *why = check_join(m, h, off, total);
     uint64_t known = m->total;
-    bool same =
-        !m->pinned || (same_version(m, h) &&
-                       (total == UINT64_MAX || known == UINT64_MAX || total == known));
     bool had_ranges = m->ranges == FDL_RANGES_YES;
-    bool provable = m->etag[0] && str_is(h->etag, m->etag);
-    if (same && had_ranges && q->if_range && provable) {
+    bool same_tag = m->etag[0] && str_is(h->etag, m->etag);
+    if (!why && had_ranges && q->if_range && same_tag) {
         /* Nothing changed, but this server answers If-Range with 200 (seen on CDNs). */
         m->no_if_range = true;
         again = true;
-    } else if (same && (!had_ranges || !q->if_range || !m->etag[0])) {
+    } else if (!why && (!had_ranges || !q->if_range || !m->etag[0])) {
         pin(m, h, total);
         m->ranges = FDL_RANGES_NO;
-    } else {
-        same = false;
+    } else if (!why) {
+        why = "the source changed during the transfer";
     }
     pthread_mutex_unlock(&m->lock);
-    if (!same)
-        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off,
-                        "the source changed during the transfer");
+    if (why)
+        return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off, why);
     if (again) {
         *out = (struct fdl_answer){.again = true};
         return FDL_OK;

@@ -40,3 +40,13 @@ void fdl_mirror_free(struct fdl_mirror *m)
     free(m->final_url);
     free(m);
 }
+
+bool fdl_mirror_can_join(struct fdl_mirror *m)
+{
+    if (m->kind != FDL_MIRROR_HTTP || m->provable)
+        return true;
+    pthread_mutex_lock(&m->lock);
+    bool can = !m->pinned || m->etag[0] || m->last_modified[0];
+    pthread_mutex_unlock(&m->lock);
+    return can;
+}

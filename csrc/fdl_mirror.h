@@ -41,6 +41,7 @@ struct fdl_mirror {
     enum fdl_addr_via via;
     enum fdl_addr_class from;
     uint64_t expected; /* size that somebody else told, UINT64_MAX: nobody */
+    bool provable;     /* a digest or pieces decide whether its bytes are right */
 
     /* learned, under lock */
     pthread_mutex_t lock;
@@ -48,10 +49,11 @@ struct fdl_mirror {
     enum fdl_addr_via final_via;
     enum fdl_addr_class final_from;
     atomic_bool pinned; /* validators and size below are from its first answer */
-    char etag[FDL_HTTP_ETAG_MAX + 1]; /* strong one, or "" */
-    char last_modified[64];           /* strong one, or "" */
-    atomic_uint_fast64_t total;       /* UINT64_MAX: unknown */
-    atomic_int ranges;                /* enum fdl_ranges */
+    char etag[FDL_HTTP_ETAG_MAX + 1];      /* strong one, or "" */
+    char weak_etag[FDL_HTTP_ETAG_MAX + 1]; /* weak one, or "" */
+    char last_modified[64];                /* strong one, or "" */
+    atomic_uint_fast64_t total;            /* UINT64_MAX: unknown */
+    atomic_int ranges;                     /* enum fdl_ranges */
     bool no_if_range;     /* it answers If-Range with 200 although nothing changed */
     bool keep_alive_seen; /* a second request on one connection was answered */
     bool no_pipeline;
@@ -78,5 +80,11 @@ struct fdl_mirror {
 struct fdl_mirror *fdl_mirror_new(enum fdl_mirror_kind kind, const char *url,
                                   const char *headers);
 void fdl_mirror_free(struct fdl_mirror *mirror);
+
+/* Whether parts from two of its responses may be put together: under a strong validator
+ * (RFC 9110, 15.3.7.3), or where a digest will tell. If not, all bytes have to come in
+ * one response. Takes the mirror's lock; nothing speaks against a mirror that has not
+ * answered yet. */
+bool fdl_mirror_can_join(struct fdl_mirror *mirror);
 
 #endif

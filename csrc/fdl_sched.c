@@ -71,7 +71,7 @@ struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns,
         /* Without ranges every place in the source costs all that lies before it: such
          * a mirror serves one connection, and only where no other can. */
         bool no_ranges = m->ranges == FDL_RANGES_NO;
-        int cap = no_ranges ? 1 : m->cap;
+        int cap = no_ranges || !fdl_mirror_can_join(m) ? 1 : m->cap;
         if (no_ranges && ranged_ready)
             continue;
         *later = true;
@@ -175,7 +175,8 @@ void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int inde
     if (m->failures == 0 || m->not_before_ns <= now)
         m->failures++;
     int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : job->cfg.retry;
-    if (!retryable(err) || m->failures > limit || retry_after_s > RETRY_AFTER_MAX_S) {
+    if (!retryable(err) || m->failures > limit || retry_after_s > RETRY_AFTER_MAX_S ||
+        !fdl_mirror_can_join(m)) { /* what is missing could not be joined */
         fdl_sched_strike(job, m, index, err);
         return;
     }

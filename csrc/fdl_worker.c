@@ -108,45 +108,28 @@ static const struct fdl_known *known_from(const struct fdl_job *job, uint64_t po
     return lo < job->cfg.n_known ? &job->cfg.known[lo] : NULL;
 }
 
-static void copy_validators(struct fdl_mirror *m, char *etag, char *last_modified)
-{
-    pthread_mutex_lock(&m->lock);
-    memcpy(etag, m->etag, sizeof m->etag);
-    memcpy(last_modified, m->last_modified, sizeof m->last_modified);
-    pthread_mutex_unlock(&m->lock);
-}
-
-static bool same_validators(struct fdl_mirror *a, struct fdl_mirror *b)
-{
-    char etag[2][sizeof a->etag], modified[2][sizeof a->last_modified];
-
-    copy_validators(a, etag[0], modified[0]);
-    copy_validators(b, etag[1], modified[1]);
-    return etag[0][0] ? strcmp(etag[0], etag[1]) == 0
-                      : modified[0][0] && strcmp(modified[0], modified[1]) == 0;
-}
-
-/* The first answer of a mirror in this job tells whether it has the same source. Bytes
- * of one that gave up since are still in use: its validators count as well. */
+/* The first response of a mirror in this job tells whether it has the same source. A
+ * validator tells versions of one origin apart and says nothing about another's:
+ * without a digest there is one mirror, and bytes of one that gave up since are still
+ * in use. */
 static int check_identity(struct fdl_worker *w, struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
     struct fdl_mirror *m = w->mirror;
     int rc = FDL_OK;
 
-    pthread_mutex_lock(&job->lock);
     if (m->total != UINT64_MAX && job->total != FDL_SIZE_UNKNOWN &&
         m->total != job->total)
-        rc = fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
-                      "the mirror's file has another size than expected");
-    for (size_t i = 0; rc == FDL_OK && !job->cfg.provable && i < job->cfg.n_mirrors;
-         i++) {
-        struct fdl_mirror *other = job->cfg.mirrors[i];
-        if (other != m && other->vetted && !same_validators(other, m))
-            rc = fdl_fail(
-                err, FDL_E_POLICY, FDL_NO_OFFSET,
-                "not joined: neither a digest nor a common validator proves that "
-                "this mirror has the same bytes");
+        return fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
+                        "the mirror's file has another size than expected");
+    pthread_mutex_lock(&job->lock);
+    bool proven = m->vetted || job->cfg.provable;
+    for (size_t i = 0; rc == FDL_OK && !proven && i < job->cfg.n_mirrors; i++) {
+        const struct fdl_mirror *other = job->cfg.mirrors[i];
+        if (other != m && other->vetted)
+            rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                          "not joined: no digest proves that this mirror has the same "
+                          "bytes");
     }
     m->vetted = rc == FDL_OK;
     pthread_mutex_unlock(&job->lock);
@@ -163,7 +146,6 @@ static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop,
         job->total == FDL_SIZE_UNKNOWN && w->mirror->ranges != FDL_RANGES_YES;
 
     pthread_mutex_lock(&job->lock);
-    bool vetted = w->mirror->vetted;
     for (uint64_t b = w->run_at; b < w->run_end && b * job->cfg.block < stop; b++) {
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
         if (slot->owner == w->id)
@@ -171,9 +153,7 @@ static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop,
     }
     pthread_mutex_unlock(&job->lock);
     int rc = s->ops->begin(s, pos, open_end ? UINT64_MAX : stop - pos, err);
-    if (rc == FDL_OK && !vetted)
-        rc = check_identity(w, err);
-    return rc;
+    return rc == FDL_OK ? check_identity(w, err) : rc;
 }
 
 /* With a long way to the mirror the next request goes out before this answer is over.

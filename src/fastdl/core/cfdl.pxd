@@ -94,6 +94,7 @@ cdef extern from "fdl_mirror.h" nogil:
         fdl_addr_class from_ "from"
         char *final_url
         uint64_t expected
+        bint provable
         bint pinned
         char *etag
         char *last_modified
@@ -111,6 +112,7 @@ cdef extern from "fdl_mirror.h" nogil:
         double rate
     fdl_mirror *fdl_mirror_new(fdl_mirror_kind kind, const char *url, const char *headers)
     void fdl_mirror_free(fdl_mirror *mirror)
+    bint fdl_mirror_can_join(fdl_mirror *mirror)
 
 
 cdef extern from "fdl_stream.h" nogil:

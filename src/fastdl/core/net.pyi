@@ -84,6 +84,18 @@ class Mirror:
     def expect(self, size: int) -> None:
         """The size that a metalink or the caller tells."""
 
+    @property
+    def expected(self) -> int | None: ...
+    def prove(self, provable: bool) -> None:
+        """Say whether a digest or pieces decide about its bytes."""
+
+    @property
+    def can_join(self) -> bool:
+        """Whether parts of two of its responses may be put together."""
+
+    def ask_for_the_whole(self) -> None:
+        """The next request is a first one, and without Range: before any stream is open."""
+
     def note_error(self) -> None: ...
     def strike(self, reason: str) -> None:
         """Leave it out of the next job."""

@@ -143,6 +143,20 @@ cdef class Mirror:
     def expect(self, uint64_t size):
         self._ptr.expected = size
 
+    @property
+    def expected(self):
+        return None if self._ptr.expected == cfdl.FDL_SIZE_UNKNOWN else self._ptr.expected
+
+    def prove(self, bint provable):
+        self._ptr.provable = provable
+
+    @property
+    def can_join(self): return bool(cfdl.fdl_mirror_can_join(self._ptr))
+
+    def ask_for_the_whole(self):
+        self._ptr.pinned = False
+        self._ptr.ranges = cfdl.FDL_RANGES_NO
+
     def note_error(self):
         self._ptr.errors += 1
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One attempt at a resolved source, from the plan of its landing to the proof.
+"""One attempt at a resolved source, from the plan of its landing to the publication.
 
-On return digests, size and format are proven and everything is flushed: what is left is
-the target's name.
+The only place where a target becomes valid: digests, size and format are proven and
+everything is flushed before it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.result import MirrorReport, Result
 from fastdl.engine.transfer import Outcome, open_checkpoint, open_core_sink
-from fastdl.engine.workspace import Workspace
 from fastdl.errors import (
     Cancelled,
     FastdlError,
@@ -37,27 +36,21 @@ if TYPE_CHECKING:
 
 def attempt(
     resolved: Resolved,
-    workspace: Workspace,
+    sink: Sink,
     options: FetchOptions,
     progress: ProgressCallback | None,
     cancel: Cancel,
     started: float,
     warnings: list[str],
 ) -> Result:
-    """Land *resolved* in *workspace*, whose ``keep`` is right on return; raises what failed.
-
-    The journal stays after success too: it goes when the target is published.
-    """
-    sink = workspace.sink
     landing = plan_landing(resolved, sink, options, cancel)
     landing.check_room(sink)
-    journal = workspace.journal if landing.resumable else None
-    checkpoint = open_checkpoint(journal, sink, resolved, options, landing.kind)
-    over = False
+    checkpoint = open_checkpoint(sink, resolved, options, landing.kind, resumable=landing.resumable)
+    over = True
     try:
         if checkpoint.warning:
             warnings.append(checkpoint.warning)
-        workspace.begin(landing.target_size, sparse=landing.sparse)
+        sink.preallocate(landing.target_size, sparse=landing.sparse)
         core_sink = open_core_sink(sink, landing.target_size)
         readback: Readback | None = None
         try:
@@ -80,16 +73,18 @@ def attempt(
             if readback is not None:
                 readback.cancel()
             core_sink.close()
+        sink.publish(target_size)
     except BaseException as exc:
         name_origin(exc, resolved)
         over = not can_go_on(exc)
-        workspace.keep = checkpoint.writer is not None and not over
+        exc.attempted = True  # type: ignore[attr-defined]
+        exc.journaled = checkpoint.writer is not None  # type: ignore[attr-defined]
         raise
     finally:
         checkpoint.close(remove=over)
         if checkpoint.warning and checkpoint.warning not in warnings:
             warnings.append(checkpoint.warning)
-    warnings.extend(landing.warnings)
+    warnings.extend([*landing.warnings, *sink.warnings])
     return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
 
 
@@ -171,6 +166,13 @@ def bottleneck(status: dict[str, Any], digests: int) -> str:
     return slowest if behind[slowest] > elapsed / 2 else "network"
 
 
+def consistency(resolved: Resolved) -> str:
+    """Why the bytes cannot be of two versions: `Result.consistency`."""
+    if resolved.provable:
+        return "digest"
+    return "response" if resolved.one_response else "validator"
+
+
 def _result(
     resolved: Resolved,
     sink: Sink,
@@ -190,6 +192,7 @@ def _result(
         resumed_bytes=outcome.resumed,
         digests=digests,
         integrity=resolved.digests.integrity(),
+        consistency=consistency(resolved),
         format=landing.format,
         seconds=round(time.monotonic() - started, 6),
         stages=_stages(status),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A download job: the target opened, the source resolved, attempts until one is proven, published.
+"""A download job: the target opened, the source resolved, attempts until one is published.
 
 What an attempt needs is loaded while the first answer is under way: a command's start counts.
 """
@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fastdl import fs
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
-from fastdl.engine.resolve import Resolved, resolve
-from fastdl.engine.workspace import Existing, Workspace, open_workspace
+from fastdl.engine.resolve import Resolved, keep_to_one_response, resolve
 from fastdl.errors import (
     FastdlError,
     HttpProtocolError,
@@ -28,6 +28,8 @@ from fastdl.errors import (
 )
 from fastdl.model.digest import Digest
 from fastdl.model.url import Url
+from fastdl.sinks.base import Sink, sink_error
+from fastdl.sinks.open import existing_file, open_sink
 
 if TYPE_CHECKING:
     from fastdl.engine.result import Result
@@ -40,13 +42,16 @@ class _Attempts:
     """What is left to try when an attempt failed: with which mirrors, and what was told apart.
 
     restarted  a changed origin is started anew once
+    cuts       responses that were cut and that no other can continue, at most *cuts_max*
     out        mirrors that are not asked again
     lied       mirrors that a piece has proven wrong
     alone      mirrors still to be tried each by itself; None until that is needed
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cuts_max: int) -> None:
+        self.cuts_max = cuts_max
         self.restarted = False
+        self.cuts = 0
         self.out: set[str] = set()
         self.lied: set[str] = set()
         self.alone: list[str] | None = None
@@ -67,46 +72,33 @@ def fetch_job(
     """
     cancel = cancel or Cancel()
     started = time.monotonic()
+    hint = name_hint(sources)
     if progress is not None:
         progress(Progress(stage="resolve"))
-    workspace = open_workspace(target, options, name_hint=name_hint(sources))
+    present = _already_there(sources, target, options, hint, started, cancel)
+    if present is not None:
+        return present
+    sink = open_sink(
+        target,
+        name_hint=hint,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        policy=options.policy,
+        beneath=options.beneath,
+    )
+    keep = sink.resumable
     try:
-        result = fetch_into(workspace, sources, options, progress=progress, cancel=cancel)
-        workspace.publish(result.target_bytes)
-    except BaseException:
+        with cancel.stops(sink.hurry):
+            result = _try_until_done(sources, sink, options, progress, cancel, started)
+    except BaseException as exc:
+        keep = _worth_keeping(exc, had_something=keep) and options.resume
         with contextlib.suppress(FastdlError):
-            workspace.abort()
+            sink.abort(keep=keep)
         cancel.check()  # a wait that was cut short failed because of it
         raise
     finally:
-        workspace.close()
-    return result._replace(
-        seconds=round(time.monotonic() - started, 6),
-        warnings=(*result.warnings, *workspace.sink.warnings),
-    )
-
-
-def fetch_into(
-    workspace: Workspace,
-    sources: Sequence[str],
-    options: FetchOptions,
-    *,
-    progress: ProgressCallback | None,
-    cancel: Cancel,
-) -> Result:
-    """Bring *sources* into *workspace*: proven and durable on return, and not published.
-
-    No name is looked up but those of sources and of what trust is made of. Raises a
-    FastdlError; ``workspace.keep`` says then whether a later run can go on from here.
-    """
-    started = time.monotonic()
-    if workspace.existing is not None:
-        return _compare(workspace.existing, sources, options, started, cancel)
-    try:
-        with cancel.stops(workspace.sink.hurry):
-            return _try_until_done(sources, workspace, options, progress, cancel, started)
-    finally:
-        workspace.keep = workspace.keep and options.resume
+        sink.close()
+    return result
 
 
 def name_hint(sources: Sequence[str]) -> str | None:
@@ -118,38 +110,53 @@ def name_hint(sources: Sequence[str]) -> str | None:
     return name
 
 
+def _worth_keeping(exc: BaseException, *, had_something: bool) -> bool:
+    """Whether the part file stays: where a later run can go on from a journal."""
+    from fastdl.engine.attempt import can_go_on  # noqa: PLC0415
+
+    journaled = bool(getattr(exc, "journaled", False))
+    untouched = not getattr(exc, "attempted", False)
+    return (journaled and can_go_on(exc)) or (untouched and had_something)
+
+
 # ---- a file that is there already ---------------------------------------------
 
 
-def _compare(
-    existing: Existing,
+def _already_there(
     sources: Sequence[str],
+    target: str,
     options: FetchOptions,
+    hint: str | None,
     started: float,
     cancel: Cancel,
-) -> Result:
-    """The result where *existing* has the wanted digest already; SinkRefusedError otherwise."""
+) -> Result | None:
+    """The result where *target* is a file that has the wanted digest; None where it is absent."""
+    path = existing_file(target, name_hint=hint)
+    if path is None or options.overwrite == "file":
+        return None
     wanted = options.checksum
     size: int | None = None
     if wanted is None and any(Url.parse(text).is_metalink_name() for text in sources):
         found = resolve(sources, options, cancel)
         found.close()
         wanted, size = found.digests.strongest(), found.size
-    if wanted is not None and (size is None or size == os.fstat(existing.fd).st_size):
-        from fastdl.engine.landing.head import detect_fd  # noqa: PLC0415
+    if wanted is not None and (size is None or size == os.stat(path).st_size):  # noqa: PTH116
+        from fastdl.engine.landing.head import detect_file  # noqa: PLC0415
         from fastdl.engine.result import Result  # noqa: PLC0415
 
-        got, length = _digest_of(existing.fd, wanted, cancel)
+        got, length = _digest_of_file(path, wanted, cancel)
         if got == wanted:
+            _make_durable(path)
             return Result(
-                target=existing.path,
+                target=path,
                 source_bytes=length,
                 target_bytes=length,
                 fetched_bytes=0,
                 resumed_bytes=length,
                 digests={got.algorithm: got.hex},
                 integrity=wanted.strength,
-                format=detect_fd(existing.fd),
+                consistency="digest",
+                format=detect_file(path),
                 seconds=time.monotonic() - started,
                 stages={},
                 bottleneck="none",
@@ -158,23 +165,41 @@ def _compare(
                 already_present=True,
             )
     raise SinkRefusedError(
-        f"{existing.path} exists already"
+        f"{path} exists already"
         + (" with other content" if wanted is not None else "")
         + ": remove it, or replace it with --overwrite file",
         phase="land",
     )
 
 
-def _digest_of(fd: int, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
+def _digest_of_file(path: str, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
     import hashlib  # noqa: PLC0415
 
     md = hashlib.new(wanted.algorithm.replace("sha-", "sha"))
     length = 0
-    while data := os.pread(fd, 1 << 20, length):
-        cancel.check()
-        md.update(data)
-        length += len(data)
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        while data := file.read(1 << 20):
+            cancel.check()
+            md.update(data)
+            length += len(data)
     return Digest(wanted.algorithm, md.hexdigest()), length
+
+
+def _make_durable(path: str) -> None:
+    """Flush a file and its name: whoever published it may have failed to."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        folder = fs.open_folder(os.path.dirname(path) or ".")  # noqa: PTH120
+        try:
+            fs.sync_folder(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise sink_error(error, f"{path} is complete, but cannot be flushed") from None
 
 
 # ---- attempts ------------------------------------------------------------------
@@ -182,31 +207,32 @@ def _digest_of(fd: int, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
 
 def _try_until_done(
     sources: Sequence[str],
-    workspace: Workspace,
+    sink: Sink,
     options: FetchOptions,
     progress: ProgressCallback | None,
     cancel: Cancel,
     started: float,
 ) -> Result:
-    state = _Attempts()
+    state = _Attempts(min(options.retry, MAX_ATTEMPTS - 2))
     warnings: list[str] = []
     struck: list[str] = []
     for _ in range(MAX_ATTEMPTS):
         cancel.check()
         resolved = resolve(sources, options, cancel, struck=struck)
-        warnings.extend(w for w in resolved.warnings if w not in warnings)
         from fastdl.engine.attempt import attempt  # noqa: PLC0415
         from fastdl.engine.landing.base import NeedsStaging  # noqa: PLC0415
 
         try:
-            return attempt(resolved, workspace, options, progress, cancel, started, warnings)
+            keep_to_one_response(resolved, options, cancel)
+            warnings.extend(w for w in resolved.warnings if w not in warnings)
+            return attempt(resolved, sink, options, progress, cancel, started, warnings)
         except NeedsStaging as need:
             warnings.append(f"staged to a file first: {need.why}")
             resolved.close()
             from fastdl.engine.staging import fetch_staged  # noqa: PLC0415 - rare
 
             return fetch_staged(
-                fetch_job, sources, need, workspace, options, progress, cancel, started, warnings
+                fetch_job, sources, need, sink, options, progress, cancel, started, warnings
             )
         except OriginChangedError as exc:
             if state.restarted:
@@ -217,9 +243,14 @@ def _try_until_done(
             warnings.append(f"started anew: {exc.message}")
         except (NetError, HttpStatusError, HttpProtocolError) as exc:
             struck = _after_lost_mirror(state, resolved)
-            if not struck:
+            if struck:
+                warnings.append(f"started anew from another mirror: {exc.message}")
+            elif resolved.one_response and exc.retryable and state.cuts < state.cuts_max:
+                state.cuts += 1
+                state.out.clear()
+                warnings.append(f"started anew, since no response can continue it: {exc.message}")
+            else:
                 raise
-            warnings.append(f"started anew from another mirror: {exc.message}")
         except IntegrityError:
             struck = _after_wrong_bytes(state, resolved)
             if not struck:

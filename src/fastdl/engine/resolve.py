@@ -56,6 +56,7 @@ class Resolved:
         self.stream: Stream | None = None
         self.first = -1
         self.metalink = False
+        self.one_response = False
         self.from_class: int | None = None
         self.content_type: str | None = None
         self.warnings: list[str] = []
@@ -317,8 +318,9 @@ def _read_head(stream: Stream) -> bytes:
 
 def _open_first(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
     """Open the best mirror; the next one is asked too where the first is slow to answer."""
-    if out.size is not None:
-        for mirror in out.mirrors:
+    for mirror in out.mirrors:
+        mirror.prove(out.provable)
+        if out.size is not None:
             mirror.expect(out.size)
     order = sorted(
         (i for i in range(len(out.mirrors)) if out.mirrors[i].state == "ok"),
@@ -370,6 +372,28 @@ def _use(out: Resolved, index: int, options: FetchOptions, cancel: Cancel) -> No
     for name, value in headers:
         if name == "content-type":
             out.content_type = value
+
+
+def keep_to_one_response(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
+    """See to it that all bytes come in one response where parts of several cannot be joined.
+
+    They can under a strong validator, or where a digest decides.
+    """
+    mirror, stream = out.mirrors[out.first], out.stream
+    if stream is None or mirror.can_join:
+        return
+    out.one_response = True
+    out.warnings.append(
+        "the server sends no strong validator and no checksum is known: everything has to come "
+        "in one response"
+    )
+    if stream.whole or (stream.end is not None and stream.end == out.size):
+        return
+    out.close()
+    mirror.ask_for_the_whole()
+    out.size = mirror.expected
+    out.stream, out.head = _open(out.net, mirror, out.urls[out.first], options, cancel)
+    _use(out, out.first, options, cancel)
 
 
 def _surplus(out: Resolved) -> bool:

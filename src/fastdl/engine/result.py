@@ -27,6 +27,8 @@ class Result(NamedTuple):
     Sizes in bytes; *stages* are busy seconds, summed over threads.
     *integrity*  strong: a strong digest from outside the origin matched; weak: only an MD5 or
                  SHA-1, or one that the origin itself sent; none: nothing to compare with
+    *consistency* why all bytes are of one version: digest (it decided), validator (all parts
+                 came under one strong validator) or response (they came in a single response)
     *bottleneck* what the transfer waited for most: network, hash, decode, write or flush
     """
 
@@ -37,6 +39,7 @@ class Result(NamedTuple):
     resumed_bytes: int
     digests: dict[str, str]
     integrity: str
+    consistency: str
     format: str
     seconds: float
     stages: dict[str, float]

@@ -38,16 +38,13 @@ class Fabric(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What happened, for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR;
-    *username* and *address*: who asked for it and from where, where somebody did."""
+    """What happened, for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR."""
 
     type: str
     description: str
     level: str = "INFO"
     account: str = "system"
     resource: str | None = None
-    username: str | None = None
-    address: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,14 +79,11 @@ class Services:
         level: str = "INFO",
         account: str = "system",
         resource: str | None = None,
-        username: str | None = None,
-        address: str | None = None,
     ) -> None:
         """Store an event that goes with no other change, log it and tell the pages."""
         event = Event(
-            type=type_, description=description, level=level, account=account, resource=resource,
-            username=username, address=address,
-        )  # fmt: skip
+            type=type_, description=description, level=level, account=account, resource=resource
+        )
         await self.ledger.write(lambda tx: self.store(tx, event))
         self.tell(event)
 
@@ -99,8 +93,7 @@ class Services:
         for event in events:
             await records.add_event(
                 tx, event.type, event.description, now=now, level=event.level,
-                account=event.account, resource=event.resource, username=event.username,
-                address=event.address,
+                account=event.account, resource=event.resource,
             )  # fmt: skip
 
     def tell(self, *events: Event) -> None:
@@ -111,10 +104,8 @@ class Services:
                 "event",
                 extra={
                     "event": event.type, "description": event.description, "account": event.account,
-                    "username": event.username, "address": event.address,
                 },
             )  # fmt: skip
             self.notices.publish(
-                "event", type=event.type, level=event.level, description=event.description,
-                account=event.account,
-            )  # fmt: skip
+                "event", type=event.type, level=event.level, description=event.description
+            )

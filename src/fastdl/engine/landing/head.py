@@ -55,16 +55,8 @@ def inspect_fd(fd: int, size: int, options: FetchOptions) -> ImageInfo:
 
 
 def detect_file(path: str) -> str:
-    """As ``detect_fd`` for the file at *path*."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return detect_fd(fd)
-    finally:
-        os.close(fd)
-
-
-def detect_fd(fd: int) -> str:
     """The format of a file that is there already; raw where nobody can tell."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
         reader = FdReader(fd, size)
@@ -72,6 +64,8 @@ def detect_fd(fd: int) -> str:
         return str(detect(reader.read_at(0, HEAD_BYTES), tail, size))
     except FastdlError:
         return "raw"
+    finally:
+        os.close(fd)
 
 
 class Verdict(NamedTuple):
@@ -156,7 +150,7 @@ def inner_format(resolved: Resolved, fmt: Format) -> Format:
 def read_on(resolved: Resolved, upto: int) -> bool:
     """Lengthen the head from the open answer to *upto* bytes; False where it gives no more.
 
-    An answer that breaks off is dropped: the transfer opens its own.
+    An answer that breaks off is dropped: the transfer opens its own, where that can continue it.
     """
     stream = resolved.stream
     parts, have = [resolved.head], len(resolved.head)
@@ -171,6 +165,8 @@ def read_on(resolved: Resolved, upto: int) -> bool:
         raise
     except FastdlError:
         resolved.close()
+        if resolved.one_response:
+            raise
     resolved.head = b"".join(parts)
     return have >= upto
 

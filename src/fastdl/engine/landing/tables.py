@@ -44,7 +44,8 @@ def read_tables(
         image.feed(0, resolved.head)
     if not image.ready:
         _read_ahead(resolved, image, known)
-    if not image.ready and (resolved.mirrors[resolved.first].ranges or resolved.size is None):
+    ranges = resolved.mirrors[resolved.first].ranges or resolved.size is None
+    if not image.ready and ranges and not resolved.one_response:
         _fetch(resolved, image, known, options, cancel)
     if not image.ready:
         _read_in_order(resolved, image, known, options, cancel)

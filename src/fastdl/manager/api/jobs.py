@@ -99,17 +99,7 @@ COMMANDS: Final = (
             *PAGING,
         ),
         response=tuple(
-            Field(n)
-            for n in (
-                "id",
-                "type",
-                "level",
-                "description",
-                "account",
-                "username",
-                "address",
-                "created",
-            )
+            Field(n) for n in ("id", "type", "level", "description", "account", "created")
         ),
     ),
 )
