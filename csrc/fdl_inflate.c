@@ -2,7 +2,8 @@
 /* What all decoders share: choosing one, counting, and the limits against bombs. */
 #include "fdl_inflate_ops.h"
 
-#include <stdbool.h>
+#include "fdl_zero.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,9 @@ struct fdl_inflate {
     void *state; /* OWNED */
     struct fdl_inflate_limits limits;
     uint64_t in, out;
-    int failed; /* the code of the first failure: it stays */
+    uint64_t weight; /* what counts for the ratio of whole grains of output */
+    bool heavy;      /* the grain that is coming counts */
+    int failed;      /* the code of the first failure: it stays */
 };
 
 static const struct kind {
@@ -69,10 +72,30 @@ static int judge_limits(const struct fdl_inflate *self, struct fdl_err *err)
     if (l->max_output && self->out > l->max_output)
         return fdl_fail(err, FDL_E_LIMIT, self->in,
                         "the decompressed image is larger than allowed");
-    if (self->out > l->ratio_after && self->out / l->max_ratio > self->in)
+    if (l->max_ratio != UINT32_MAX && self->weight > l->ratio_after &&
+        self->weight / l->max_ratio > self->in)
         return fdl_fail(err, FDL_E_LIMIT, self->in,
                         "the compression ratio is that of a bomb");
     return FDL_OK;
+}
+
+/* Counts output grain by grain, so that the sum does not depend on how it is cut. */
+static void count(struct fdl_inflate *self, const unsigned char *p, size_t len)
+{
+    while (len > 0) {
+        size_t n = FDL_ZERO_GRAIN - (size_t)(self->out % FDL_ZERO_GRAIN);
+        if (n > len)
+            n = len;
+        if (!self->heavy)
+            self->heavy = !self->limits.skip_zeros || !fdl_is_zero(p, n);
+        self->out += n;
+        p += n;
+        len -= n;
+        if (self->out % FDL_ZERO_GRAIN == 0) {
+            self->weight += self->heavy ? FDL_ZERO_GRAIN : 0;
+            self->heavy = false;
+        }
+    }
 }
 
 int fdl_inflate_feed(struct fdl_inflate *self, const void *in, size_t len, void *out,
@@ -89,7 +112,7 @@ int fdl_inflate_feed(struct fdl_inflate *self, const void *in, size_t len, void 
     *consumed = len - io.in_len;
     *produced = cap - io.out_len;
     self->in += *consumed;
-    self->out += *produced;
+    count(self, out, *produced);
     if (rc == FDL_OK)
         rc = judge_limits(self, err);
     self->failed = rc;
@@ -101,6 +124,11 @@ int fdl_inflate_finish(struct fdl_inflate *self, struct fdl_err *err)
     if (self->failed)
         return fdl_fail(err, self->failed, self->in, "the compressed stream is broken");
     return self->ops->finish(self->state, err);
+}
+
+uint64_t fdl_inflate_trailing(const struct fdl_inflate *self)
+{
+    return self->ops->trailing ? self->ops->trailing(self->state) : 0;
 }
 
 void fdl_inflate_free(struct fdl_inflate *self)

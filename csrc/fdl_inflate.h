@@ -7,6 +7,7 @@
 #ifndef FDL_INFLATE_H
 #define FDL_INFLATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,11 +15,11 @@
 
 enum fdl_inflate_kind {
     FDL_INFLATE_NONE = 0, /* no such kind */
-    FDL_INFLATE_GZ,  /* RFC 1952, several members; anything behind them is an error */
-    FDL_INFLATE_BZ2, /* several streams */
-    FDL_INFLATE_XZ,  /* several streams and padding; checks verified */
-    FDL_INFLATE_ZST, /* RFC 8878, several frames; no dictionaries */
-    FDL_INFLATE_ZIP, /* exactly one regular entry, stored or deflated */
+    FDL_INFLATE_GZ,       /* RFC 1952, several members; what follows them is ignored */
+    FDL_INFLATE_BZ2,      /* several streams; what follows them is ignored */
+    FDL_INFLATE_XZ,       /* several streams and padding; checks verified */
+    FDL_INFLATE_ZST,      /* RFC 8878, several frames; no dictionaries */
+    FDL_INFLATE_ZIP,      /* exactly one regular entry, stored or deflated */
 };
 
 /* Of a decoder: xz memory, zstd window. */
@@ -29,7 +30,10 @@ struct fdl_inflate;
 struct fdl_inflate_limits {
     uint64_t max_output;  /* bytes; 0 = no limit */
     uint64_t ratio_after; /* bytes of output from which the ratio counts; 0 = 1 GiB */
-    uint32_t max_ratio;   /* output : input; 0 = 1000 */
+    uint32_t max_ratio;   /* output : input; 0 = 1000, UINT32_MAX = no limit */
+    /* Grains (fdl_zero.h) that are all zeros do not count for the ratio: they become
+     * holes. max_output bounds them. */
+    bool skip_zeros;
 };
 
 /* "gz", "bz2", "xz", "zst", "zip" (the names of fastdl.model.image), else NONE. */
@@ -50,6 +54,10 @@ int fdl_inflate_feed(struct fdl_inflate *self, const void *in, size_t len, void 
 /* The input has ended: FDL_E_FORMAT unless the last stream was complete and verified.
  */
 int fdl_inflate_finish(struct fdl_inflate *self, struct fdl_err *err);
+
+/* Bytes so far behind the last gz member or bz2 stream that begin no other one:
+ * padding, a signature, metadata. gzip and bzip2 ignore them, and so does feed(). */
+uint64_t fdl_inflate_trailing(const struct fdl_inflate *self);
 
 /* NULL is allowed. */
 void fdl_inflate_free(struct fdl_inflate *self);

@@ -1,169 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gz, bz2, xz and zstd: the libraries' streaming decoders, one behind the other for
- * concatenated streams, and nothing but streams. */
+/* xz and zstd: the libraries' streaming decoders, one behind the other for concatenated
+ * streams, and nothing but streams. */
 #include "fdl_inflate_ops.h"
 
-#include <bzlib.h>
-#include <limits.h>
 #include <lzma.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
-
-static int broken(const struct fdl_inflate_io *io, struct fdl_err *err,
-                  const char *what)
-{
-    return fdl_fail(err, FDL_E_FORMAT, io->at, what);
-}
-
-static int cut_off(struct fdl_err *err, const char *what)
-{
-    return fdl_fail(err, FDL_E_FORMAT, FDL_NO_OFFSET, what);
-}
-
-static unsigned clip(size_t n)
-{
-    return n > UINT_MAX ? UINT_MAX : (unsigned)n;
-}
-
-/* --- gzip ------------------------------------------------------------------------- */
-
-struct gz {
-    z_stream z;
-    bool open, seen; /* inside a member; one was completed */
-};
-
-void *fdl_inflate_gz_new(void)
-{
-    struct gz *g = calloc(1, sizeof *g);
-
-    /* 16: gzip headers only, checksum and length verified by zlib. */
-    if (g && inflateInit2(&g->z, 16 + MAX_WBITS) != Z_OK) {
-        free(g);
-        g = NULL;
-    }
-    return g;
-}
-
-static int gz_feed(void *state, struct fdl_inflate_io *io, struct fdl_err *err)
-{
-    struct gz *g = state;
-
-    while (io->in_len > 0 || g->open) {
-        if (!g->open && g->seen && inflateReset(&g->z) != Z_OK)
-            return broken(io, err, "gz: cannot restart");
-        g->open = true;
-        unsigned in = clip(io->in_len), out = clip(io->out_len);
-        g->z.next_in = (unsigned char *)(uintptr_t)io->in;
-        g->z.avail_in = in;
-        g->z.next_out = io->out;
-        g->z.avail_out = out;
-        int rc = inflate(&g->z, Z_NO_FLUSH);
-        io->in += in - g->z.avail_in;
-        io->in_len -= in - g->z.avail_in;
-        io->out += out - g->z.avail_out;
-        io->out_len -= out - g->z.avail_out;
-        if (rc == Z_STREAM_END) {
-            g->open = false;
-            g->seen = true;
-            continue;
-        }
-        if (rc == Z_BUF_ERROR || (rc == Z_OK && (!io->in_len || !io->out_len)))
-            return FDL_OK;
-        if (rc == Z_MEM_ERROR)
-            return fdl_fail(err, FDL_E_LIMIT, io->at, "gz: no memory");
-        if (rc != Z_OK)
-            return broken(io, err,
-                          g->seen ? "gz: garbage behind the last member"
-                                  : "gz: the stream is broken");
-    }
-    return FDL_OK;
-}
-
-static int gz_finish(void *state, struct fdl_err *err)
-{
-    struct gz *g = state;
-    return g->seen && !g->open ? FDL_OK : cut_off(err, "gz: the stream ends too early");
-}
-
-static void gz_free(void *state)
-{
-    struct gz *g = state;
-    inflateEnd(&g->z);
-    free(g);
-}
-
-const struct fdl_inflate_ops fdl_inflate_gz_ops = {gz_feed, gz_finish, gz_free};
-
-/* --- bzip2 ------------------------------------------------------------------------ */
-
-struct bz2 {
-    bz_stream z;
-    bool open, seen;
-};
-
-void *fdl_inflate_bz2_new(void)
-{
-    return calloc(1, sizeof(struct bz2));
-}
-
-static int bz2_feed(void *state, struct fdl_inflate_io *io, struct fdl_err *err)
-{
-    struct bz2 *b = state;
-
-    while (io->in_len > 0 || b->open) {
-        if (!b->open && BZ2_bzDecompressInit(&b->z, 0, 0) != BZ_OK)
-            return fdl_fail(err, FDL_E_LIMIT, io->at, "bz2: no memory");
-        b->open = true;
-        unsigned in = clip(io->in_len), out = clip(io->out_len);
-        b->z.next_in = (char *)(uintptr_t)io->in;
-        b->z.avail_in = in;
-        b->z.next_out = (char *)io->out;
-        b->z.avail_out = out;
-        int rc = BZ2_bzDecompress(&b->z);
-        unsigned used = in - b->z.avail_in, made = out - b->z.avail_out;
-        io->in += used;
-        io->in_len -= used;
-        io->out += made;
-        io->out_len -= made;
-        if (rc == BZ_STREAM_END) {
-            BZ2_bzDecompressEnd(&b->z);
-            memset(&b->z, 0, sizeof b->z);
-            b->open = false;
-            b->seen = true;
-            continue;
-        }
-        if (rc == BZ_MEM_ERROR)
-            return fdl_fail(err, FDL_E_LIMIT, io->at, "bz2: no memory");
-        if (rc != BZ_OK)
-            return broken(io, err,
-                          b->seen ? "bz2: garbage behind the last stream"
-                                  : "bz2: the stream is broken");
-        if (!io->in_len || !io->out_len || (!used && !made))
-            return FDL_OK;
-    }
-    return FDL_OK;
-}
-
-static int bz2_finish(void *state, struct fdl_err *err)
-{
-    struct bz2 *b = state;
-    return b->seen && !b->open ? FDL_OK
-                               : cut_off(err, "bz2: the stream ends too early");
-}
-
-static void bz2_free(void *state)
-{
-    struct bz2 *b = state;
-    if (b->open)
-        BZ2_bzDecompressEnd(&b->z);
-    free(b);
-}
-
-const struct fdl_inflate_ops fdl_inflate_bz2_ops = {bz2_feed, bz2_finish, bz2_free};
 
 /* --- xz --------------------------------------------------------------------------- */
 
@@ -241,7 +86,7 @@ static void xz_free(void *state)
     free(x);
 }
 
-const struct fdl_inflate_ops fdl_inflate_xz_ops = {xz_feed, xz_finish, xz_free};
+const struct fdl_inflate_ops fdl_inflate_xz_ops = {xz_feed, xz_finish, NULL, xz_free};
 
 /* --- zstd ------------------------------------------------------------------------- */
 
@@ -395,4 +240,5 @@ static void zst_free(void *state)
     free(z);
 }
 
-const struct fdl_inflate_ops fdl_inflate_zst_ops = {zst_feed, zst_finish, zst_free};
+const struct fdl_inflate_ops fdl_inflate_zst_ops = {zst_feed, zst_finish, NULL,
+                                                    zst_free};

@@ -19,8 +19,22 @@ struct fdl_inflate_ops {
     int (*feed)(void *state, struct fdl_inflate_io *io, struct fdl_err *err);
     /* FDL_OK where the stream may end here. */
     int (*finish)(void *state, struct fdl_err *err);
+    /* Bytes behind the end that were ignored; NULL where nothing may follow. */
+    uint64_t (*trailing)(const void *state);
     void (*free)(void *state);
 };
+
+/* The two ways in which a stream is malformed. */
+static inline int broken(const struct fdl_inflate_io *io, struct fdl_err *err,
+                         const char *what)
+{
+    return fdl_fail(err, FDL_E_FORMAT, io->at, what);
+}
+
+static inline int cut_off(struct fdl_err *err, const char *what)
+{
+    return fdl_fail(err, FDL_E_FORMAT, FDL_NO_OFFSET, what);
+}
 
 /* Each returns its state (OWNED), or NULL without memory. */
 void *fdl_inflate_gz_new(void);

@@ -425,4 +425,5 @@ static void zip_free(void *state)
     free(z);
 }
 
-const struct fdl_inflate_ops fdl_inflate_zip_ops = {zip_feed, zip_finish, zip_free};
+const struct fdl_inflate_ops fdl_inflate_zip_ops = {zip_feed, zip_finish, NULL,
+                                                    zip_free};

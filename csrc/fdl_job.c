@@ -53,6 +53,23 @@ void fdl_job_fail(struct fdl_job *job, const struct fdl_err *err)
     fdl_job_stop_all(job);
 }
 
+/* The first connection goes on with the answer that the caller brought. */
+static void take_first(struct fdl_worker *w)
+{
+    struct fdl_job *job = w->job;
+
+    w->stream = job->cfg.first;
+    w->mirror = w->stream->mirror;
+    w->mirror->active++;
+    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
+        if (job->cfg.mirrors[i] == w->mirror)
+            w->mirror_index = (int)i;
+    w->stream->ops->rebind(w->stream, &w->wake, &job->times);
+    job->cfg.first = NULL;
+    /* The lowest block is what its answer gives. */
+    fdl_sched_next_run(w, fdl_now_ns(), &w->run_at, &w->run_end);
+}
+
 int fdl_job_add_worker(struct fdl_job *job, bool local)
 {
     struct fdl_worker *w = &job->workers[job->n_workers];
@@ -66,18 +83,6 @@ int fdl_job_add_worker(struct fdl_job *job, bool local)
     w->wake.fd = -1;
     atomic_store(&w->at_block, UINT64_MAX);
     int rc = fdl_wake_init(&w->wake, &err);
-    if (rc == FDL_OK && job->n_net == 0 && !local && job->cfg.first) {
-        w->stream = job->cfg.first;
-        w->mirror = w->stream->mirror;
-        w->mirror->active++;
-        for (size_t i = 0; i < job->cfg.n_mirrors; i++)
-            if (job->cfg.mirrors[i] == w->mirror)
-                w->mirror_index = (int)i;
-        w->stream->ops->rebind(w->stream, &w->wake, &job->times);
-        job->cfg.first = NULL;
-        /* The lowest block is what its answer gives. */
-        fdl_sched_next_run(w, fdl_now_ns(), &w->run_at, &w->run_end);
-    }
     job->n_workers++;
     job->n_net += !local;
     if (rc == FDL_OK && pthread_create(&w->thread, NULL, fdl_worker_main, w) != 0)
@@ -87,6 +92,9 @@ int fdl_job_add_worker(struct fdl_job *job, bool local)
         return rc;
     }
     w->started = true;
+    /* Only now, when somebody will free it; the thread waits for the lock. */
+    if (!local && job->cfg.first)
+        take_first(w);
     return FDL_OK;
 }
 

@@ -361,6 +361,11 @@ uint64_t fdl_land_stream_decoded(const struct fdl_lander *self)
     return atomic_load(&((const struct stream *)self)->decoded);
 }
 
+uint64_t fdl_land_stream_trailing(const struct fdl_lander *self)
+{
+    return fdl_inflate_trailing(((const struct stream *)self)->inflate);
+}
+
 uint64_t fdl_land_stream_virtual_size(const struct fdl_lander *self)
 {
     return atomic_load(&((const struct stream *)self)->virtual_size);

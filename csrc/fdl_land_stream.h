@@ -49,6 +49,11 @@ int fdl_land_stream_new(struct fdl_lander **out, struct fdl_sink *sink,
 /* Decoded bytes so far: the size of the raw image (or of the decoded qcow2 file). */
 uint64_t fdl_land_stream_decoded(const struct fdl_lander *self);
 
+/* Bytes behind the compressed streams that were ignored (fdl_inflate.h). After
+ * finish().
+ */
+uint64_t fdl_land_stream_trailing(const struct fdl_lander *self);
+
 /* The virtual size of a decoded qcow2, 0 while unknown or raw. */
 uint64_t fdl_land_stream_virtual_size(const struct fdl_lander *self);
 

@@ -2,7 +2,8 @@
 /* fuzz_inflate.c - invariant: bytes and verdict do not depend on how input is cut and
  * how much room there is, and no limit is exceeded by more than one call's output.
  *
- * The first byte chooses the decoder, the second the cut, the third the room. */
+ * The first byte chooses the decoder (its upper half: zeros do not count), the second
+ * the cut, the third the room. */
 #undef NDEBUG
 #include "fdl_inflate.h"
 #include "replay.h"
@@ -15,15 +16,18 @@
 
 struct result {
     int rc;
-    uint64_t len, hash;
+    uint64_t len, hash, trailing;
 };
 
-static struct result decode(enum fdl_inflate_kind kind, const uint8_t *data,
-                            size_t size, size_t cut, size_t room)
+static struct result decode(uint8_t choice, const uint8_t *data, size_t size,
+                            size_t cut, size_t room)
 {
-    const struct fdl_inflate_limits limits = {
-        .max_output = MAX_OUTPUT, .ratio_after = 1 << 20, .max_ratio = 500};
-    struct result r = {0, 0, 14695981039346656037u};
+    enum fdl_inflate_kind kind = (enum fdl_inflate_kind)(1 + choice % 5);
+    const struct fdl_inflate_limits limits = {.max_output = MAX_OUTPUT,
+                                              .ratio_after = 1 << 20,
+                                              .max_ratio = 500,
+                                              .skip_zeros = choice >= 128};
+    struct result r = {0, 0, 14695981039346656037u, 0};
     struct fdl_inflate *self = NULL;
     struct fdl_err err;
     size_t at = 0, used, made = 0;
@@ -50,6 +54,8 @@ static struct result decode(enum fdl_inflate_kind kind, const uint8_t *data,
     if (r.rc == FDL_OK)
         r.rc = fdl_inflate_finish(self, &err);
     assert(r.rc == FDL_OK || r.rc == FDL_E_FORMAT || r.rc == FDL_E_LIMIT);
+    r.trailing = fdl_inflate_trailing(self);
+    assert(r.trailing < size || size == 0);
     fdl_inflate_free(self);
     free(out);
     return r;
@@ -59,14 +65,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 3)
         return 0;
-    enum fdl_inflate_kind kind = (enum fdl_inflate_kind)(1 + data[0] % 5);
     size_t cut = 1 + data[1] * 7u, room = 1 + data[2] * 257u;
-    struct result whole = decode(kind, data + 3, size - 3, size, 1 << 16);
-    struct result pieces = decode(kind, data + 3, size - 3, cut, room);
+    struct result whole = decode(data[0], data + 3, size - 3, size, 1 << 16);
+    struct result pieces = decode(data[0], data + 3, size - 3, cut, room);
 
     if (whole.rc == FDL_OK) {
         assert(pieces.rc == FDL_OK);
         assert(whole.len == pieces.len && whole.hash == pieces.hash);
+        assert(whole.trailing == pieces.trailing);
     } else {
         assert(pieces.rc < 0);
     }

@@ -22,7 +22,7 @@ import aiohttp
 import pytest
 
 from fastdl.errors import ApiAuthError, ApiConflictError, ApiLimitError, FastdlError
-from fastdl.manager.api import server
+from fastdl.manager.api import request
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Kind
 from fastdl.manager.auth import sign
@@ -178,7 +178,7 @@ async def test_an_endless_body_is_not_read_to_its_end(manager: MortalManager) ->
 
 async def test_a_slow_body_is_given_up(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then ends with the limit on time, and others do not wait for it (A04)."""
-    monkeypatch.setattr(server, "BODY_S", 0.5)
+    monkeypatch.setattr(request, "BODY_S", 0.5)
     head = (
         b"POST /client/api?response=json HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
         b"Content-Type: application/x-www-form-urlencoded\r\n\r\ncommand="

@@ -247,6 +247,39 @@ def test_a_bomb_ends_at_its_limit(bench: Bench, tmp_path: Path, kind: str, where
     assert done.max_rss < 64 * MIB + 8 * 4 * MIB + 24 * MIB
 
 
+@pytest.mark.skipif("zst" not in PACK, reason="zstd is not installed")
+def test_the_ratio_counts_what_is_written(bench: Bench) -> None:
+    """An almost empty disk of 2 GiB lands; one of a pattern is a bomb unless the caller knows."""
+    zeros, ones = PACK["zst"](bytes(64 * MIB)), PACK["zst"](b"\xff" * (64 * MIB))
+    url = bench.url(PACK["zst"](pseudo_random(5, 4096)) + zeros * 32, name="empty.zst")
+    done = bench.get(bench.pool / "empty.raw", url, "--target-format", "raw")
+    assert done.code == 0, done
+    assert (bench.pool / "empty.raw").stat().st_size == 2048 * MIB + 4096
+    assert (bench.pool / "empty.raw").stat().st_blocks * 512 < 64 * MIB
+    (bench.pool / "empty.raw").unlink()
+    url = bench.url(ones * 20, name="ones.zst")
+    done = bench.get(bench.pool / "ones.raw", url, "--target-format", "raw")
+    assert done.code == 25, done
+    done = bench.get("null:", url, "--target-format", "raw", "--max-ratio", "0")
+    assert done.code == 0, done
+    assert bench.left_behind() == []
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2"])
+@pytest.mark.parametrize("tail", [bytes(512), b"metadata" * 9], ids=["zeros", "text"])
+def test_bytes_behind_the_stream_are_ignored_with_a_warning(
+    bench: Bench, device: LoopDevice, kind: str, tail: bytes
+) -> None:
+    """The published digest covers them; what lands does not."""
+    disk = pseudo_random(5, 3 * MIB)
+    file = PACK[kind](disk) + tail
+    words = (bench.url(file, name=f"i.{kind}"), "--checksum", f"sha-256:{sha256(file)}")
+    done = bench.get(device.path, *words)
+    assert done.code == 0, done
+    same(device.read(len(disk)), disk)
+    assert any(f"{len(tail)} bytes behind the {kind}" in text for text in done.json["warnings"])
+
+
 @pytest.mark.parametrize("kind", PACK)
 def test_a_truncated_compressed_image_is_refused(
     bench: Bench, device: LoopDevice, kind: str

@@ -23,6 +23,7 @@ from fastdl.errors import (
     HttpStatusError,
     NetError,
     SinkSpaceError,
+    TrustError,
     UsageError,
 )
 
@@ -35,6 +36,7 @@ EPILOG = """examples:
   fastdl api revoke templatedirectdownloadcertificate hypervisor=KVM name=mirror1 zoneid=ZONE_ID
   fastdl api register template name=u24 format=QCOW2 hypervisor=KVM zoneid=ZONE_ID \\
       directdownload=true url=https://mirror.example/u24.qcow2
+  fastdl api --cacert cacert.pem --credentials keys.json list hosts
   fastdl api prepare template zoneid=ZONE_ID templateid=TEMPLATE_ID --wait
 
 VERB and NOUN together name the command (upload templatedirectdownloadcertificate =
@@ -81,6 +83,11 @@ def add_parser(subparsers: Any) -> None:
         "--credentials", metavar="FILE", default=os.environ.get("FASTDL_CREDENTIALS"),
         help="JSON with url, apikey and secretkey (default: $FASTDL_CREDENTIALS)",
     )  # fmt: skip
+    parser.add_argument(
+        "--cacert", metavar="FILE", type=Path,
+        help="PEM: what the manager's certificate must lead to or be (default: cacert of the "
+        "credentials, else what the system trusts)",
+    )  # fmt: skip
     parser.add_argument("--wait", action="store_true", help="wait for the job of an async command")
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=60.0, help="per request (default 60)"
@@ -94,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.credentials:
         raise UsageError("--credentials FILE is needed (or FASTDL_CREDENTIALS)")
     credentials = read_credentials(Path(args.credentials))
+    if args.cacert is not None:
+        credentials["cacert"] = _read_cacert(args.cacert)
     command, params = parse_words(args.words)
     answer = call(credentials, command, params, timeout_s=args.timeout, use_get=args.get)
     if args.wait and "jobid" in answer:
@@ -103,14 +112,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_credentials(path: Path) -> dict[str, str]:
-    """Return url, apikey and secretkey from *path*."""
+    """Return url, apikey, secretkey and, where it is there, cacert (PEM) from *path*."""
     try:
         data = json.loads(path.read_text())
-        return {name: str(data[name]) for name in ("url", "apikey", "secretkey")}
+        found = {name: str(data[name]) for name in ("url", "apikey", "secretkey")}
+        return found | ({"cacert": str(data["cacert"])} if data.get("cacert") else {})
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise UsageError(
             f"the credentials file {path} cannot be read: it is JSON with url, apikey and secretkey"
         ) from exc
+
+
+def _read_cacert(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"--cacert {path} cannot be read: {exc}") from exc
 
 
 def parse_words(words: list[str]) -> tuple[str, dict[str, str]]:
@@ -152,9 +169,11 @@ def call(
     use_get: bool = False,
 ) -> dict[str, Any]:
     """Return the content of the answer's envelope; the error's class where it is one."""
+    import http.client  # noqa: PLC0415
+    import ssl  # noqa: PLC0415
     from urllib.error import HTTPError, URLError  # noqa: PLC0415
     from urllib.parse import urlencode  # noqa: PLC0415
-    from urllib.request import ProxyHandler, Request, build_opener  # noqa: PLC0415
+    from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener  # noqa: PLC0415
 
     from fastdl.manager.auth import sign  # noqa: PLC0415
 
@@ -175,15 +194,33 @@ def call(
         raise UsageError(f"the url in the credentials file is not http: {url}")
     request = Request(f"{url}?{form}") if use_get else Request(url, data=form.encode())  # noqa: S310
     # No proxy from the environment: requests carry credentials.
-    opener = build_opener(ProxyHandler({}))
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=_context(credentials)))
     try:
         with opener.open(request, timeout=timeout_s) as response:
             return _content(response.read())
     except HTTPError as exc:
         raise _error(exc.code, exc.read()) from exc
-    except (URLError, OSError) as exc:
+    except (URLError, OSError, http.client.HTTPException) as exc:
         reason = getattr(exc, "reason", exc)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise TrustError(
+                f"the manager at {url} is not trusted: {reason.verify_message}; --cacert FILE says "
+                f"which certificate its own must lead to"
+            ) from exc
         raise NetError(f"the manager at {url} cannot be reached: {reason}") from exc
+
+
+def _context(credentials: dict[str, str]) -> Any:
+    """Return how servers are verified: by the credentials' cacert alone, where there is one."""
+    import ssl  # noqa: PLC0415
+
+    try:
+        context = ssl.create_default_context(cadata=credentials.get("cacert"))
+    except (ssl.SSLError, ValueError) as exc:
+        raise UsageError(f"the CA certificate is not PEM: {exc}") from exc
+    # What is given may be the server's own certificate.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _content(body: bytes) -> dict[str, Any]:

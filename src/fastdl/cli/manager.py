@@ -14,7 +14,11 @@ EPILOG = """examples:
   fastdl manager --state DIR --database postgresql://fastdl@db.example/fastdl
 
 The first start writes DIR/admin.json (mode 0600): url, apikey, secretkey and password of the
-user admin. Every option can also stand in the file of --config (TOML, underscores for dashes)
+user admin, and cacert where clients need it.
+
+Beyond loopback the API and the page speak TLS: with --tls-cert, which is read again when the
+file changes, or with a certificate of the manager's own CA, whose fingerprint is printed.
+ Every option can also stand in the file of --config (TOML, underscores for dashes)
 or in the environment as FASTDL_MANAGER_…; the command line wins, then the environment.
 Ctrl-C or SIGTERM stop it gracefully; hosts finish their work meanwhile and report it later."""
 
@@ -36,6 +40,18 @@ def add_parser(subparsers: Any) -> None:
         "--listen", metavar="HOST:PORT", help="API and page (default 127.0.0.1:8080)"
     )
     parser.add_argument(
+        "--tls", choices=("auto", "on", "off"),
+        help="whether the API speaks TLS; auto (default): unless it listens on loopback",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tls-cert", metavar="FILE", help="certificate chain of the API, PEM (default: own CA)"
+    )
+    parser.add_argument("--tls-key", metavar="FILE", help="its key, PEM (default: in --tls-cert)")
+    parser.add_argument(
+        "--tls-names", metavar="NAME,…",
+        help="further names and addresses for the certificate of the own CA",
+    )  # fmt: skip
+    parser.add_argument(
         "--agent-listen", metavar="HOST:PORT", help="agents (default 127.0.0.1:8250)"
     )
     parser.add_argument(
@@ -53,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal asks to stop."""
     from fastdl.manager import config, logs  # noqa: PLC0415 - heavy, and other verbs start here
 
-    names = ("state", "listen", "agent_listen", "database", "fabric", "log_format", "log_level")
-    flags = {name: getattr(args, name) for name in names}
+    flags = {name: getattr(args, name) for name in config.ENVIRONMENT}
     settings = config.load(flags, os.environ, args.config)
     logs.set_up(style=settings.log_format, level=settings.log_level)
 
@@ -90,6 +105,9 @@ async def _serve(settings: Any) -> None:
     async with running(settings, add_routes=add_routes) as manager:
         notify("READY=1")
         print(f"fastdl manager serves {manager.url}", flush=True)
+        if (tls := manager.core.api_tls) is not None:
+            what = "its own CA" if tls.own else "its certificate"
+            print(f"SHA-256 fingerprint of {what}: {tls.fingerprint}", flush=True)
         await stop.wait()
         notify("STOPPING=1")
 

@@ -144,6 +144,13 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         "--max-virtual-size", type=_SIZE, metavar="SIZE", help="refuse larger images (25)"
     )
     what.add_argument(
+        "--max-ratio",
+        type=int,
+        metavar="N",
+        help="refuse compressed data (25) that writes more than N bytes for each of its own, "
+        "counted from 1 GiB on and without zeros; default 1000, 0: no limit",
+    )
+    what.add_argument(
         "--overwrite",
         metavar="SIGNATURE",
         help="what may be destroyed: 'file', or a device's signatures as blkid spells them "
@@ -186,6 +193,7 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
                 "checksum",
                 "target_format",
                 "max_virtual_size",
+                "max_ratio",
                 "overwrite",
                 "max_connections",
                 "max_connections_per_origin",

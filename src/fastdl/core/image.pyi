@@ -67,12 +67,20 @@ class Inflate:
         max_output: int | None = None,
         ratio_after: int | None = None,
         max_ratio: int | None = None,
-    ) -> None: ...
+        skip_zeros: bool = False,
+    ) -> None:
+        """*max_ratio* bounds output : input from *ratio_after* bytes of output on; with
+        *skip_zeros* without what is all zeros."""
+
     def feed(self, data: bytes, limit: int) -> tuple[int, bytes]:
         """Bytes consumed, and up to *limit* decoded bytes."""
 
     def finish(self) -> None:
         """FormatError unless the stream was complete."""
+
+    @property
+    def trailing(self) -> int:
+        """Bytes behind the last gz member or bz2 stream that were ignored."""
 
 def peek(fmt: Format, reader: Reader, length: int = ...) -> bytes:
     """The first *length* decoded bytes of a compressed image (fewer where it is shorter)."""

@@ -149,7 +149,8 @@ def inspect_qcow2(reader, *, max_virtual_size=None, max_map_bytes=None, allow_sn
 cdef class Inflate:
     cdef cfdl_image.fdl_inflate *_ptr  # OWNED: freed in __dealloc__
 
-    def __init__(self, str kind not None, *, max_output=None, ratio_after=None, max_ratio=None):
+    def __init__(self, str kind not None, *, max_output=None, ratio_after=None, max_ratio=None,
+                 bint skip_zeros=False):
         cdef cfdl.fdl_err err
         cdef cfdl_image.fdl_inflate_limits limits
         if self._ptr is not NULL:
@@ -157,6 +158,7 @@ cdef class Inflate:
         limits.max_output = max_output or 0
         limits.ratio_after = ratio_after or 0
         limits.max_ratio = max_ratio or 0
+        limits.skip_zeros = skip_zeros
         name = kind.encode("ascii")
         check(cfdl_image.fdl_inflate_open(&self._ptr, cfdl_image.fdl_inflate_kind_of(name),
                                           &limits, &err), &err)
@@ -183,6 +185,10 @@ cdef class Inflate:
     def finish(self):
         cdef cfdl.fdl_err err
         check(cfdl_image.fdl_inflate_finish(self._ptr, &err), &err)
+
+    @property
+    def trailing(self):
+        return cfdl_image.fdl_inflate_trailing(self._ptr)
 
 
 def peek(fmt, reader, length=HEAD_BYTES):

@@ -17,7 +17,11 @@ class Qcow2Lander(Lander):
     ) -> None: ...
 
 class StreamLander(Lander):
-    """A compressed source (*kind*: gz, bz2, xz, zst, zip), raw or qcow2 inside. Sizes in bytes."""
+    """A compressed source (*kind*: gz, bz2, xz, zst, zip), raw or qcow2 inside. Sizes in bytes.
+
+    *max_ratio*: output : input, from 1 GiB of output on and without the zeros that
+    *detect_zeros* spares; None: 1000, 0: no limit.
+    """
 
     def __init__(
         self,
@@ -28,12 +32,17 @@ class StreamLander(Lander):
         max_output: int | None = None,
         sink_size: int | None = None,
         max_virtual_size: int | None = None,
+        max_ratio: int | None = None,
         threads: int = 2,
         detect_zeros: bool = True,
     ) -> None: ...
     @property
     def decoded(self) -> int:
         """Decoded bytes so far."""
+
+    @property
+    def trailing(self) -> int:
+        """Ignored bytes behind the compressed streams."""
 
     @property
     def virtual_size(self) -> int:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Owners of one ``fdl_lander``: qcow2 and compressed sources, decoded while they arrive."""
-from libc.stdint cimport uint64_t
+from libc.stdint cimport UINT32_MAX, uint64_t
 from libcpp cimport bool
 
 from fastdl.core cimport cfdl, cfdl_image
@@ -35,6 +35,7 @@ cdef extern from "fdl_land_stream.h" nogil:
     int fdl_land_stream_new(cfdl.fdl_lander **out, cfdl.fdl_sink *sink,
                             const fdl_land_stream_options *options, cfdl.fdl_err *err)
     uint64_t fdl_land_stream_decoded(const cfdl.fdl_lander *self)
+    uint64_t fdl_land_stream_trailing(const cfdl.fdl_lander *self)
     uint64_t fdl_land_stream_virtual_size(const cfdl.fdl_lander *self)
 
 
@@ -90,7 +91,7 @@ cdef class Qcow2Lander(Lander):
 
 cdef class StreamLander(Lander):
     def __init__(self, str kind not None, Sink sink not None, *, bint qcow2, max_output=None,
-                 sink_size=None, max_virtual_size=None, unsigned threads=2,
+                 sink_size=None, max_virtual_size=None, max_ratio=None, unsigned threads=2,
                  bint detect_zeros=True):
         cdef cfdl.fdl_err err
         cdef fdl_land_stream_options options
@@ -102,7 +103,8 @@ cdef class StreamLander(Lander):
         options.kind = cfdl_image.fdl_inflate_kind_of(name)
         options.limits.max_output = max_output or 0
         options.limits.ratio_after = 0
-        options.limits.max_ratio = 0
+        options.limits.max_ratio = 0 if max_ratio is None else max_ratio or UINT32_MAX
+        options.limits.skip_zeros = detect_zeros
         options.detect_zeros = detect_zeros
         options.judge = is_qcow2
         options.judge_ctx = <void *> &is_qcow2 if qcow2 else NULL
@@ -122,6 +124,11 @@ cdef class StreamLander(Lander):
     def decoded(self):
         """Decoded bytes so far."""
         return fdl_land_stream_decoded(self.open_ptr())
+
+    @property
+    def trailing(self):
+        """Ignored bytes behind the compressed streams."""
+        return fdl_land_stream_trailing(self.open_ptr())
 
     @property
     def virtual_size(self):

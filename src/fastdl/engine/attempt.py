@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One attempt at a resolved source, from the plan of its landing to the publication.
+"""One attempt at a resolved source, from the plan of its landing to the proof.
 
-The only place where a target becomes valid: digests, size and format are proven and
-everything is flushed before it is.
+On return digests, size and format are proven and everything is flushed: what is left is
+the target's name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.result import MirrorReport, Result
 from fastdl.engine.transfer import Outcome, open_checkpoint, open_core_sink
+from fastdl.engine.workspace import Workspace
 from fastdl.errors import (
     Cancelled,
     FastdlError,
@@ -36,21 +37,27 @@ if TYPE_CHECKING:
 
 def attempt(
     resolved: Resolved,
-    sink: Sink,
+    workspace: Workspace,
     options: FetchOptions,
     progress: ProgressCallback | None,
     cancel: Cancel,
     started: float,
     warnings: list[str],
 ) -> Result:
+    """Land *resolved* in *workspace*, whose ``keep`` is right on return; raises what failed.
+
+    The journal stays after success too: it goes when the target is published.
+    """
+    sink = workspace.sink
     landing = plan_landing(resolved, sink, options, cancel)
     landing.check_room(sink)
-    checkpoint = open_checkpoint(sink, resolved, options, landing.kind, resumable=landing.resumable)
-    over = True
+    journal = workspace.journal if landing.resumable else None
+    checkpoint = open_checkpoint(journal, sink, resolved, options, landing.kind)
+    over = False
     try:
         if checkpoint.warning:
             warnings.append(checkpoint.warning)
-        sink.preallocate(landing.target_size, sparse=landing.sparse)
+        workspace.begin(landing.target_size, sparse=landing.sparse)
         core_sink = open_core_sink(sink, landing.target_size)
         readback: Readback | None = None
         try:
@@ -73,18 +80,16 @@ def attempt(
             if readback is not None:
                 readback.cancel()
             core_sink.close()
-        sink.publish(target_size)
     except BaseException as exc:
         name_origin(exc, resolved)
         over = not can_go_on(exc)
-        exc.attempted = True  # type: ignore[attr-defined]
-        exc.journaled = checkpoint.writer is not None  # type: ignore[attr-defined]
+        workspace.keep = checkpoint.writer is not None and not over
         raise
     finally:
         checkpoint.close(remove=over)
         if checkpoint.warning and checkpoint.warning not in warnings:
             warnings.append(checkpoint.warning)
-    warnings.extend([*landing.warnings, *sink.warnings])
+    warnings.extend(landing.warnings)
     return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
 
 

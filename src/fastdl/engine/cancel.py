@@ -6,9 +6,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from fastdl.core.net import Cancel as _Wake
 from fastdl.errors import Cancelled
+
+
+class Checked(Protocol):
+    """What a step that looks from time to time needs of a ``Cancel``."""
+
+    def check(self) -> None:
+        """Raise Cancelled where the job is to stop."""
 
 
 class Cancel:

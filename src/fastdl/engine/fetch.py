@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A download job: the target opened, the source resolved, attempts until one is published.
+"""A download job: the target opened, the source resolved, attempts until one is proven, published.
 
 What an attempt needs is loaded while the first answer is under way: a command's start counts.
 """
@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastdl import fs
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.resolve import Resolved, keep_to_one_response, resolve
+from fastdl.engine.workspace import Existing, Workspace, open_workspace
 from fastdl.errors import (
     FastdlError,
     HttpProtocolError,
@@ -28,8 +28,6 @@ from fastdl.errors import (
 )
 from fastdl.model.digest import Digest
 from fastdl.model.url import Url
-from fastdl.sinks.base import Sink, sink_error
-from fastdl.sinks.open import existing_file, open_sink
 
 if TYPE_CHECKING:
     from fastdl.engine.result import Result
@@ -72,33 +70,46 @@ def fetch_job(
     """
     cancel = cancel or Cancel()
     started = time.monotonic()
-    hint = name_hint(sources)
     if progress is not None:
         progress(Progress(stage="resolve"))
-    present = _already_there(sources, target, options, hint, started, cancel)
-    if present is not None:
-        return present
-    sink = open_sink(
-        target,
-        name_hint=hint,
-        overwrite=options.overwrite,
-        resume=options.resume,
-        policy=options.policy,
-        beneath=options.beneath,
-    )
-    keep = sink.resumable
+    workspace = open_workspace(target, options, name_hint=name_hint(sources))
     try:
-        with cancel.stops(sink.hurry):
-            result = _try_until_done(sources, sink, options, progress, cancel, started)
-    except BaseException as exc:
-        keep = _worth_keeping(exc, had_something=keep) and options.resume
+        result = fetch_into(workspace, sources, options, progress=progress, cancel=cancel)
+        workspace.publish(result.target_bytes)
+    except BaseException:
         with contextlib.suppress(FastdlError):
-            sink.abort(keep=keep)
+            workspace.abort()
         cancel.check()  # a wait that was cut short failed because of it
         raise
     finally:
-        sink.close()
-    return result
+        workspace.close()
+    return result._replace(
+        seconds=round(time.monotonic() - started, 6),
+        warnings=(*result.warnings, *workspace.sink.warnings),
+    )
+
+
+def fetch_into(
+    workspace: Workspace,
+    sources: Sequence[str],
+    options: FetchOptions,
+    *,
+    progress: ProgressCallback | None,
+    cancel: Cancel,
+) -> Result:
+    """Bring *sources* into *workspace*: proven and durable on return, and not published.
+
+    No name is looked up but those of sources and of what trust is made of. Raises a
+    FastdlError; ``workspace.keep`` says then whether a later run can go on from here.
+    """
+    started = time.monotonic()
+    if workspace.existing is not None:
+        return _compare(workspace.existing, sources, options, started, cancel)
+    try:
+        with cancel.stops(workspace.sink.hurry):
+            return _try_until_done(sources, workspace, options, progress, cancel, started)
+    finally:
+        workspace.keep = workspace.keep and options.resume
 
 
 def name_hint(sources: Sequence[str]) -> str | None:
@@ -110,45 +121,31 @@ def name_hint(sources: Sequence[str]) -> str | None:
     return name
 
 
-def _worth_keeping(exc: BaseException, *, had_something: bool) -> bool:
-    """Whether the part file stays: where a later run can go on from a journal."""
-    from fastdl.engine.attempt import can_go_on  # noqa: PLC0415
-
-    journaled = bool(getattr(exc, "journaled", False))
-    untouched = not getattr(exc, "attempted", False)
-    return (journaled and can_go_on(exc)) or (untouched and had_something)
-
-
 # ---- a file that is there already ---------------------------------------------
 
 
-def _already_there(
+def _compare(
+    existing: Existing,
     sources: Sequence[str],
-    target: str,
     options: FetchOptions,
-    hint: str | None,
     started: float,
     cancel: Cancel,
-) -> Result | None:
-    """The result where *target* is a file that has the wanted digest; None where it is absent."""
-    path = existing_file(target, name_hint=hint)
-    if path is None or options.overwrite == "file":
-        return None
+) -> Result:
+    """The result where *existing* has the wanted digest already; SinkRefusedError otherwise."""
     wanted = options.checksum
     size: int | None = None
     if wanted is None and any(Url.parse(text).is_metalink_name() for text in sources):
         found = resolve(sources, options, cancel)
         found.close()
         wanted, size = found.digests.strongest(), found.size
-    if wanted is not None and (size is None or size == os.stat(path).st_size):  # noqa: PTH116
-        from fastdl.engine.landing.head import detect_file  # noqa: PLC0415
+    if wanted is not None and (size is None or size == os.fstat(existing.fd).st_size):
+        from fastdl.engine.landing.head import detect_fd  # noqa: PLC0415
         from fastdl.engine.result import Result  # noqa: PLC0415
 
-        got, length = _digest_of_file(path, wanted, cancel)
+        got, length = _digest_of(existing.fd, wanted, cancel)
         if got == wanted:
-            _make_durable(path)
             return Result(
-                target=path,
+                target=existing.path,
                 source_bytes=length,
                 target_bytes=length,
                 fetched_bytes=0,
@@ -156,7 +153,7 @@ def _already_there(
                 digests={got.algorithm: got.hex},
                 integrity=wanted.strength,
                 consistency="digest",
-                format=detect_file(path),
+                format=detect_fd(existing.fd),
                 seconds=time.monotonic() - started,
                 stages={},
                 bottleneck="none",
@@ -165,41 +162,23 @@ def _already_there(
                 already_present=True,
             )
     raise SinkRefusedError(
-        f"{path} exists already"
+        f"{existing.path} exists already"
         + (" with other content" if wanted is not None else "")
         + ": remove it, or replace it with --overwrite file",
         phase="land",
     )
 
 
-def _digest_of_file(path: str, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
+def _digest_of(fd: int, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
     import hashlib  # noqa: PLC0415
 
     md = hashlib.new(wanted.algorithm.replace("sha-", "sha"))
     length = 0
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-        while data := file.read(1 << 20):
-            cancel.check()
-            md.update(data)
-            length += len(data)
+    while data := os.pread(fd, 1 << 20, length):
+        cancel.check()
+        md.update(data)
+        length += len(data)
     return Digest(wanted.algorithm, md.hexdigest()), length
-
-
-def _make_durable(path: str) -> None:
-    """Flush a file and its name: whoever published it may have failed to."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        folder = fs.open_folder(os.path.dirname(path) or ".")  # noqa: PTH120
-        try:
-            fs.sync_folder(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise sink_error(error, f"{path} is complete, but cannot be flushed") from None
 
 
 # ---- attempts ------------------------------------------------------------------
@@ -207,7 +186,7 @@ def _make_durable(path: str) -> None:
 
 def _try_until_done(
     sources: Sequence[str],
-    sink: Sink,
+    workspace: Workspace,
     options: FetchOptions,
     progress: ProgressCallback | None,
     cancel: Cancel,
@@ -225,14 +204,14 @@ def _try_until_done(
         try:
             keep_to_one_response(resolved, options, cancel)
             warnings.extend(w for w in resolved.warnings if w not in warnings)
-            return attempt(resolved, sink, options, progress, cancel, started, warnings)
+            return attempt(resolved, workspace, options, progress, cancel, started, warnings)
         except NeedsStaging as need:
             warnings.append(f"staged to a file first: {need.why}")
             resolved.close()
             from fastdl.engine.staging import fetch_staged  # noqa: PLC0415 - rare
 
             return fetch_staged(
-                fetch_job, sources, need, sink, options, progress, cancel, started, warnings
+                fetch_job, sources, need, workspace, options, progress, cancel, started, warnings
             )
         except OriginChangedError as exc:
             if state.restarted:

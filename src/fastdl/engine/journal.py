@@ -21,14 +21,13 @@ import contextlib
 import errno
 import json
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
-from fastdl import fs
-from fastdl.errors import JournalError, SinkBusyError
+from fastdl.engine.journal_file import JournalFile, Location, default_state_dir
+from fastdl.errors import JournalError
 from fastdl.sinks.base import Identity, Sink
 from fastdl.sinks.paths import journal_name
 
@@ -89,13 +88,6 @@ class Journal(NamedTuple):
     records: tuple[Record, ...]
     length: int
     seed: int
-
-
-class Location(NamedTuple):
-    """Where a journal lies: *path*, from the folder *folder_fd* (borrowed) where that is given."""
-
-    path: str
-    folder_fd: int | None = None
 
 
 def digest_of(data: bytes | bytearray | memoryview) -> int:
@@ -204,62 +196,53 @@ class Writer:
     goes on without. ``warning`` then says so and ``append`` has no effect.
     """
 
-    def __init__(self, location: Location, fd: int, seed: int, count: int) -> None:
-        self._location = location
+    def __init__(self, file: JournalFile, fd: int, seed: int, count: int) -> None:
+        self._file = file
         self._fd = fd
         self._seed = seed
         self._count = count
         self.warning: str | None = None
 
     @classmethod
-    def create(cls, location: Location, header: Header) -> Self:
-        """Start a journal; an old one of that name that nobody holds is removed first.
+    def create(cls, file: JournalFile, header: Header) -> Self:
+        """Start a journal; an old one that nobody holds is removed first.
 
         Raises SinkBusyError where another process holds it.
         """
         data = encode_header(header)
         (seed,) = _CRC.unpack_from(data, len(data) - _CRC.size)
-        writer = cls(location, -1, seed, 0)
+        writer = cls(file, -1, seed, 0)
         try:
-            if location.folder_fd is None:
-                os.makedirs(_folder_of(location), mode=0o700, exist_ok=True)  # noqa: PTH103
-            _remove_unheld(location)
-            writer._fd = _open(location, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            _lock(writer._fd, location)
+            writer._fd = file.create()
             _write_all(writer._fd, data)
             os.fsync(writer._fd)
-            _sync_folder(location)
+            file.sync()
         except OSError as error:
             if writer._fd >= 0:
-                remove(location)
+                file.remove()
             writer._give_up(error)
         return writer
 
     @classmethod
-    def resume(cls, location: Location) -> tuple[Journal, Self] | None:
+    def resume(cls, file: JournalFile) -> tuple[Journal, Self] | None:
         """Read the journal and go on writing it; None where there is none.
 
         Raises JournalError (damaged, not ours) and SinkBusyError (held by another process).
         """
-        try:
-            fd = _open(location, os.O_RDWR)
-        except FileNotFoundError:
+        fd = file.open()
+        if fd is None:
             return None
-        except OSError as error:
-            raise JournalError(f"{location.path}: {error.strerror}") from None
         try:
-            _lock(fd, location)
-            _check_file(fd, location)
             journal = parse(_read_all(fd))
             os.ftruncate(fd, journal.length)
             os.lseek(fd, journal.length, os.SEEK_SET)
         except OSError as error:
             os.close(fd)
-            raise JournalError(f"{location.path}: {error.strerror}") from None
+            raise JournalError(f"{file.path}: {error.strerror}") from None
         except BaseException:
             os.close(fd)
             raise
-        return journal, cls(location, fd, journal.seed, len(journal.records))
+        return journal, cls(file, fd, journal.seed, len(journal.records))
 
     def append(self, records: Sequence[Record]) -> None:
         """Record ranges whose data's flush **has returned**; durable on return."""
@@ -291,23 +274,16 @@ class Writer:
 
     def remove(self) -> None:
         """The job is over: the journal goes, durably before its name can be used again."""
-        remove(self._location)
+        self._file.remove()
         self.close()
 
     def _give_up(self, error: OSError) -> None:
         """What is on disk stays sound: at worst its last append is torn."""
         self.warning = (
             f"a stopped download cannot be resumed from here on: the journal "
-            f"{self._location.path} cannot be written: {error.strerror}"
+            f"{self._file.path} cannot be written: {error.strerror}"
         )
         self.close()
-
-
-def remove(location: Location) -> None:
-    """Remove the journal where there is one; best effort on a disk that takes no changes."""
-    with contextlib.suppress(OSError):
-        os.unlink(location.path, dir_fd=location.folder_fd)
-        _sync_folder(location)
 
 
 def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
@@ -324,58 +300,11 @@ def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
     return Location(f"{state_dir or default_state_dir()}/journals/{key:016x}.journal")
 
 
-def default_state_dir() -> str:
-    """$XDG_STATE_HOME/fastdl; without it /var/lib/fastdl for root, else ~/.local/state/fastdl."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    if home.startswith("/"):
-        return f"{home}/fastdl"
-    if os.geteuid() == 0:
-        return "/var/lib/fastdl"
-    return os.path.expanduser("~/.local/state/fastdl")  # noqa: PTH111
-
-
 def boot_id() -> str:
     """The running kernel's boot id, or an empty string."""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", "rb") as file:  # noqa: PTH123
         return file.read().decode("ascii", "replace").strip()
     return ""
-
-
-def _open(location: Location, flags: int) -> int:
-    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    return os.open(location.path, flags, 0o600, dir_fd=location.folder_fd)
-
-
-def _lock(fd: int, location: Location) -> None:
-    try:
-        locked = fs.lock_exclusively(fd)
-    except BlockingIOError:
-        raise SinkBusyError(f"another job holds the journal {location.path}") from None
-    if not locked:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-
-def _check_file(fd: int, location: Location) -> None:
-    found = os.fstat(fd)
-    ours = fs.is_ours(found, location.folder_fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or not ours:
-        raise JournalError(f"{location.path} is not a journal file of this user")
-
-
-def _remove_unheld(location: Location) -> None:
-    try:
-        fd = _open(location, os.O_RDWR)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-    else:
-        try:
-            _lock(fd, location)
-        finally:
-            os.close(fd)
-    os.unlink(location.path, dir_fd=location.folder_fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -390,19 +319,3 @@ def _read_all(fd: int) -> bytes:
         parts.append(part)
         room -= len(part)
     return b"".join(parts)
-
-
-def _sync_folder(location: Location) -> None:
-    if location.folder_fd is not None:
-        fs.sync_folder(location.folder_fd)
-        return
-    fd = fs.open_folder(_folder_of(location))
-    try:
-        fs.sync_folder(fd)
-    finally:
-        os.close(fd)
-
-
-def _folder_of(location: Location) -> str:
-    # pathlib would be a tenth of what a whole download may cost at start-up.
-    return os.path.dirname(location.path) or "."  # noqa: PTH120

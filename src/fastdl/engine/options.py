@@ -72,6 +72,8 @@ class FetchOptions(NamedTuple):
     policy: Literal["user", "strict"] = "user"
     allowed_cidrs: tuple[str, ...] = ()
     max_virtual_size: int | None = None
+    # Bytes written for each compressed byte, from 1 GiB on; zeros are not written. 0: no limit.
+    max_ratio: int = 1000
     beneath: str | None = None
     zero_rest: bool = False
     detect_zeros: bool | None = None
@@ -105,6 +107,7 @@ class FetchOptions(NamedTuple):
             ("connect_timeout", self.connect_timeout, 0.001, 86400),
             ("stall_timeout", self.stall_timeout, 0.001, 86400),
             ("retry", self.retry, 0, 1000),
+            ("max_ratio", self.max_ratio, 0, 1 << 31),
             ("window", self.window, MIN_WINDOW, 1 << 40),
         ]
         for name, value, low, high in ranges:

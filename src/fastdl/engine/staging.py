@@ -3,40 +3,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
-import shutil
-import signal
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from fastdl.engine.attempt import attempt
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.journal import default_state_dir
 from fastdl.engine.landing.base import NeedsStaging
 from fastdl.engine.landing.head import detect_file, inspect_fd
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import resolve
 from fastdl.engine.result import Result
-from fastdl.errors import FormatError, LimitError, SinkSpaceError, UsageError
+from fastdl.engine.workspace import Workspace
+from fastdl.errors import FormatError, LimitError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
-from fastdl.sinks.base import Sink
-
-_QEMU_DRIVERS = {
-    # The footer's current size. Left to itself, qemu takes the geometry's for some creators,
-    # which is smaller by up to a cylinder.
-    Format.VHD: "vpc,force_size_calc=current_size",
-    Format.VHDX: "vhdx",
-    Format.VMDK: "vmdk",
-    Format.VDI: "vdi",
-}
-CONVERT_CPU_S = 3600
-CONVERT_MEMORY = 2 << 30
 
 
 class FetchJob(Protocol):
@@ -58,7 +39,7 @@ def fetch_staged(
     fetch_job: FetchJob,
     sources: Sequence[str],
     need: NeedsStaging,
-    sink: Sink,
+    workspace: Workspace,
     options: FetchOptions,
     progress: ProgressCallback | None,
     cancel: Cancel,
@@ -66,7 +47,7 @@ def fetch_staged(
     warnings: list[str],
 ) -> Result:
     """Fetch to a file, verified; inspect it; land it from there."""
-    with staging_folder(sink, options) as folder:
+    with workspace.staging() as folder:
         path = folder / "source"
         first = fetch_job(
             sources,
@@ -75,11 +56,11 @@ def fetch_staged(
             progress=progress,
             cancel=cancel,
         )
-        image, now, came = raw_or_qcow2(path, options, cancel)
+        image, now, came = raw_or_qcow2(path, workspace, options, cancel)
         second = landing_options(options, now)
         resolved = resolve([str(image)], second, cancel)
         try:
-            landed = attempt(resolved, sink, second, progress, cancel, started, [])
+            landed = attempt(resolved, workspace, second, progress, cancel, started, [])
         finally:
             resolved.close()
     kept = [w for w in (*first.warnings, *landed.warnings) if w not in warnings]
@@ -95,21 +76,6 @@ def fetch_staged(
         warnings=(*warnings, *kept),
         landing=f"{came}-staged-to-raw",
     )
-
-
-@contextmanager
-def staging_folder(sink: Sink, options: FetchOptions) -> Iterator[Path]:
-    """A private folder that goes with the job: beside a file, else in the state folder."""
-    if sink.kind == "file":
-        parent = Path(sink.path).parent
-    else:
-        parent = Path(options.state_dir or default_state_dir()) / "staging"
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".fastdl-staging-", dir=parent))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def stage_options(options: FetchOptions, need: NeedsStaging) -> FetchOptions:
@@ -139,7 +105,9 @@ def landing_options(options: FetchOptions, fmt: str) -> FetchOptions:
     )
 
 
-def raw_or_qcow2(path: Path, options: FetchOptions, cancel: Cancel) -> tuple[Path, str, Format]:
+def raw_or_qcow2(
+    path: Path, workspace: Workspace, options: FetchOptions, cancel: Cancel
+) -> tuple[Path, str, Format]:
     """What to land of a staged file, its format now, and the format it came in.
 
     What lands has the size of the disk that was inspected, or FormatError: a converter that
@@ -166,7 +134,7 @@ def raw_or_qcow2(path: Path, options: FetchOptions, cancel: Cancel) -> tuple[Pat
         os.truncate(path, info.virtual_size or 0)
         return path, "raw", fmt
     raw = path.with_suffix(".raw")
-    convert(path, raw, fmt, cancel)
+    workspace.convert(path, raw, fmt, cancel)
     size = raw.stat().st_size
     if size != info.virtual_size:
         raise FormatError(
@@ -174,53 +142,3 @@ def raw_or_qcow2(path: Path, options: FetchOptions, cancel: Cancel) -> tuple[Pat
             phase="decode",
         )
     return raw, "raw", fmt
-
-
-def convert(source: Path, target: Path, fmt: Format, cancel: Cancel) -> None:
-    """Run qemu-img on an image that was inspected: explicit formats, limits, no network.
-
-    UsageError where qemu-img is absent, FormatError where it refuses the image.
-    """
-    tool = shutil.which("qemu-img")
-    if tool is None:
-        raise UsageError(f"converting {fmt} needs qemu-img (Debian: qemu-utils)")
-    # Options instead of a name: nothing in a path is read as a protocol (commas are doubled).
-    image = f"driver={_QEMU_DRIVERS[fmt]},file.driver=file,file.filename=" + str(source).replace(
-        ",", ",,"
-    )
-    command = [
-        *(tool, "convert", "--image-opts", "-O", "raw", "-S", "64k"),
-        *("--", image, str(target)),
-    ]
-    unshare = shutil.which("unshare")
-    if unshare and os.geteuid() == 0:
-        command = [unshare, "--net", "--", *command]
-
-    def limits() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (CONVERT_CPU_S, CONVERT_CPU_S))
-        resource.setrlimit(resource.RLIMIT_AS, (CONVERT_MEMORY, CONVERT_MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        preexec_fn=limits,  # noqa: PLW1509 - only system calls in there
-        text=True,
-    )
-    try:
-        while process.poll() is None:
-            cancel.check()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.1)
-    except BaseException:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        raise
-    if process.returncode != 0:
-        said = (process.stderr.read() if process.stderr else "").strip()[-200:]
-        if "No space left" in said:
-            raise SinkSpaceError("no space to convert the staged image", phase="decode")
-        raise FormatError(f"qemu-img cannot convert this {fmt}: {said}", phase="decode")

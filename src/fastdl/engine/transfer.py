@@ -16,6 +16,7 @@ from fastdl.core.job import Job, block_for
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine import journal as jr
 from fastdl.engine.cancel import Cancel
+from fastdl.engine.journal_file import JournalFile
 from fastdl.engine.options import (
     BLOCKS_IN_WINDOW,
     MAX_BLOCK,
@@ -136,20 +137,25 @@ def _suits(block: int, resolved: Resolved, window: int) -> bool:
 
 
 def open_checkpoint(
-    sink: Sink, resolved: Resolved, options: FetchOptions, landing: str, *, resumable: bool = True
+    where: JournalFile | None,
+    sink: Sink,
+    resolved: Resolved,
+    options: FetchOptions,
+    landing: str,
 ) -> Checkpoint:
     """The journal of an earlier run of this job, or a new one, or none where none can help.
+
+    *where*: its file; None where the landing or the target cannot be resumed.
 
     Any doubt means a full restart: JournalError is not raised to the caller.
     """
     block = block_for(resolved.piece_length, options.block_size)
     out = Checkpoint(block)
-    where = jr.journal_path(sink, options.state_dir) if resumable else None
     if where is None:
         return out
     wanted = options.resume and not resolved.one_response
     if not wanted or resolved.size is None or resolved.size <= 2 * block:
-        jr.remove(where)
+        where.remove()
         return out
     key = job_key(resolved, options, landing)
     found = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who calls: signatures as CloudStack computes them, passwords, sessions, request rates."""
+"""Who calls: signatures as CloudStack computes them, their dates, and passwords."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ import base64
 import datetime as dt
 import hashlib
 import hmac
-import math
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-from fastdl.errors import ApiAuthError, ApiLimitError
+from fastdl.errors import ApiAuthError
 
 UNVERIFIED: Final = "unable to verify user credentials and/or request signature"
-SKEW_S: Final = 300.0
-SESSION_S: Final = 1800.0
-SESSIONS_MAX: Final = 10_000
+NAME: Final = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,300}")
+"""A parameter's name. Names stand in the signed string as they are: one with ``=`` or ``&`` in it
+could take the place of other parameters without another signature."""
 _DATE: Final = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(\.\d{1,9})?(Z|'Z'Z|[+-]\d{2}:?\d{2})"
+    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(\.\d{1,9})?(Z|'Z'Z|[+-]\d{2}:?\d{2})", re.ASCII
 )
-_BUCKETS_MAX: Final = 10_000
 
 
 def canonical(params: Mapping[str, str]) -> str:
@@ -62,22 +58,28 @@ def signature_matches(params: Mapping[str, str], signature: str, secret_key: str
     return any(matches)
 
 
+def claim_of(params: Mapping[str, str], api_key: str) -> str:
+    """Return what is the same in every copy of a signed request, however it is written: the
+    order and encoding of its parameters and the spelling of its signature do not matter."""
+    return hashlib.sha256(f"{api_key}\0{canonical(params)}".encode()).hexdigest()
+
+
 def expiry_of(
-    params: Mapping[str, str], *, now: float, required: bool, ahead_max: float
+    params: Mapping[str, str], *, now: float, required: bool, ahead_max: float, skew: float
 ) -> float | None:
     """Return until when a signed request may be used; None for a request without a version.
 
-    *params* have lower-case names. ApiAuthError where ``expires`` is missing, unreadable,
-    past (five minutes of clock difference are allowed) or too far ahead.
+    *params* have lower-case names; times in seconds. ApiAuthError where ``expires`` is missing,
+    unreadable, more than *skew* past, or more than *ahead_max* (and *skew*) ahead.
     """
     if params.get("signatureversion") != "3":
         if required:
             raise ApiAuthError(UNVERIFIED)
         return None
     moment = parse_date(params.get("expires", ""))
-    if moment is None or not -SKEW_S <= moment - now <= ahead_max + SKEW_S:
+    if moment is None or not -skew <= moment - now <= ahead_max + skew:
         raise ApiAuthError(UNVERIFIED)
-    return moment + SKEW_S
+    return moment + skew
 
 
 def parse_date(text: str) -> float | None:
@@ -113,84 +115,3 @@ def password_matches(password: str, stored: str) -> bool:
 
 NO_PASSWORD: Final = f"scrypt${'00' * 16}${'00' * 64}"
 """Matches nothing: for users that do not exist, so that a login takes equally long."""
-
-
-@dataclass(slots=True)
-class Session:
-    """A login from the page. *key* must come with every request: the cookie alone proves
-    only which browser asks, not that the page asked (CSRF)."""
-
-    user: str
-    key: str
-    until: float
-
-
-@dataclass(slots=True)
-class Sessions:
-    """Logins, in memory: a restart of the manager ends them."""
-
-    _sessions: OrderedDict[str, Session] = field(default_factory=OrderedDict)
-
-    def open(self, user: str, *, now: float) -> tuple[str, Session]:
-        """Return (cookie, session) of a new login."""
-        while len(self._sessions) >= SESSIONS_MAX:
-            self._sessions.popitem(last=False)
-        cookie = secrets.token_urlsafe(32)
-        session = Session(user, secrets.token_urlsafe(32), now + SESSION_S)
-        self._sessions[cookie] = session
-        return cookie, session
-
-    def check(self, cookie: str | None, key: str | None, *, now: float) -> Session:
-        """Return the session of *cookie*; ApiAuthError where it or its key is wrong."""
-        session = self._sessions.get(cookie or "")
-        if session is None or session.until < now:
-            self._sessions.pop(cookie or "", None)
-            raise ApiAuthError(UNVERIFIED)
-        if not hmac.compare_digest(session.key.encode(), (key or "").encode()):
-            raise ApiAuthError(UNVERIFIED)
-        session.until = now + SESSION_S
-        return session
-
-    def close(self, cookie: str | None) -> None:
-        """Forget a login."""
-        self._sessions.pop(cookie or "", None)
-
-
-@dataclass(slots=True)
-class Rates:
-    """A token bucket for each caller: refilled at the rate, twice the rate deep."""
-
-    _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
-
-    def take(self, caller: str, *, per_second: float, now: float) -> None:
-        """Count one request; ApiLimitError where *caller* sends too many."""
-        full = 2 * per_second
-        left, then = self._buckets.pop(caller, (full, now))
-        left = min(full, left + max(0.0, now - then) * per_second)
-        if len(self._buckets) >= _BUCKETS_MAX:
-            self._buckets.popitem(last=False)
-        self._buckets[caller] = (max(0.0, left - 1), now)
-        if left < 1:
-            raise ApiLimitError("Too many requests: wait a moment and send fewer")
-
-
-@dataclass(slots=True)
-class Quotas:
-    """CloudStack's throttling: a count for each account, which starts again every interval."""
-
-    _counts: OrderedDict[str, tuple[float, int]] = field(default_factory=OrderedDict)
-
-    def take(self, account: str, *, most: int, interval: float, now: float) -> None:
-        """Count one request; ApiLimitError, in CloudStack's words, where it is one too many."""
-        until, count = self._counts.pop(account, (now + interval, 0))
-        if now >= until:
-            until, count = now + interval, 0
-        if len(self._counts) >= _BUCKETS_MAX:
-            self._counts.popitem(last=False)
-        self._counts[account] = (until, count + 1)
-        if count >= most:
-            left = math.ceil(1000 * (until - now))
-            raise ApiLimitError(
-                "The given user has reached his/her account api limit, please retry after "
-                f"{left} ms."
-            )

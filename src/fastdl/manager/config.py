@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,11 +19,20 @@ class ManagerConfig:
 
     state: Path
     listen: str = "127.0.0.1:8080"
-    """API and page. Loopback by default: put a TLS proxy in front before you open it."""
+    """API and page. Beyond loopback they speak TLS (*tls*)."""
     agent_listen: str = "127.0.0.1:8250"
     """Agents, mutual TLS; CloudStack's port."""
     database: str | None = None
     """None = SQLite in the state folder."""
+    tls: str = "auto"
+    """Of the API port: auto (TLS unless it listens on loopback), on, or off."""
+    tls_cert: str | None = None
+    """PEM: the certificate and what leads from it to a root. None = by the manager's own CA."""
+    tls_key: str | None = None
+    """PEM; None = it stands in *tls_cert*."""
+    tls_names: str = ""
+    """Comma-separated names and addresses for the certificate of the manager's own CA, besides
+    the machine's."""
     fabric: str = "local"
     log_format: str = "json"
     log_level: str = "info"
@@ -52,6 +62,12 @@ def load(
         raise UsageError("the log format is either json or text")
     if config.log_level not in {"debug", "info", "warning", "error"}:
         raise UsageError("the log level is debug, info, warning or error")
+    if config.tls not in {"auto", "on", "off"}:
+        raise UsageError("--tls is auto, on or off")
+    if config.tls_key and not config.tls_cert:
+        raise UsageError("--tls-key needs --tls-cert: the certificate that the key belongs to")
+    if config.tls_cert and config.tls == "off":
+        raise UsageError("--tls off and --tls-cert exclude each other")
     address(config.listen)
     address(config.agent_listen)
     return config
@@ -69,6 +85,17 @@ def _read_file(file: Path) -> dict[str, Any]:
     if wrong:
         raise UsageError(f"{file}: {wrong[0]} is a string")
     return values
+
+
+def speaks_tls(config: ManagerConfig) -> bool:
+    """Whether the API port speaks TLS: always beyond loopback, unless it was switched off."""
+    if config.tls != "auto" or config.tls_cert:
+        return config.tls != "off"
+    host, _ = address(config.listen)
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
 
 
 def address(text: str) -> tuple[str, int]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastdl.manager.auth import Quotas, Rates, Sessions
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import Authority
+from fastdl.manager.logins import Logins, Told
+from fastdl.manager.rates import Quotas, Rates
 from fastdl.manager.services import Services
+from fastdl.manager.sessions import Sessions
+from fastdl.manager.tls import ApiTls
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,6 +23,23 @@ class Core:
     authority: Authority
     dispatcher: Dispatcher
     sync: CertificateSync
+    logins: Logins
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
+    """Of who proved who they are, by key."""
+    refusals: Rates = field(default_factory=Rates)
+    """Of who did not, by address."""
     quotas: Quotas = field(default_factory=Quotas)
+    logins_told: Told = field(default_factory=lambda: Told(every_s=60.0, most=60))
+    failures_told: Told = field(default_factory=lambda: Told(every_s=60.0, most=60))
+    api_tls: ApiTls | None = None
+    """The API port's certificate; None where it speaks plain HTTP."""
+    ready: bool = False
+    """Serving, with the credentials of the first user written."""
+
+    def expiries(self) -> dict[str, float]:
+        """Return when each certificate of the manager's own expires, by a name of one word."""
+        found = {"ca": self.authority.certificate.not_valid_after_utc.timestamp()}
+        if self.api_tls is not None:
+            found["api"] = self.api_tls.chain.not_after
+        return found

@@ -274,9 +274,9 @@ class Dispatcher:
             return
         metrics.downloads.labels(state.lower()).inc()
         if isinstance(result.done, m.DownloadDone):
-            metrics.download_seconds.observe(result.done.seconds)
-            for mirror in result.done.mirrors:
-                metrics.origin_bytes.labels(origin_of(mirror.url)).inc(mirror.bytes)
+            metrics.downloaded(
+                result.done.seconds, {origin_of(x.url): x.bytes for x in result.done.mirrors}
+            )
 
     def _announce(self, state: str, row: Row[Any], result: m.JobResult) -> None:
         log.info(
@@ -364,23 +364,35 @@ class Dispatcher:
 
     async def cancel(self, job: str) -> bool:
         """Cancel a live job; False = it had ended."""
+        rows = await self._s.ledger.write(lambda tx: self.cancel_in(tx, [job]))
+        self.cancelled(rows)
+        return bool(rows)
+
+    async def cancel_in(self, tx: AsyncConnection, ids: Sequence[str]) -> list[Row[Any]]:
+        """Cancel those of the jobs *ids* that live; return their rows. ``cancelled`` follows
+        once *tx* is durable."""
         now = self._s.clock.time()
-
-        async def work(tx: AsyncConnection) -> Row[Any] | None:
+        rows = []
+        for job in ids:
             row = await jobs.cancel(tx, job, now=now)
-            if row is not None and row.waiting:
+            if row is None:
+                continue
+            if row.waiting:
                 await complete_api_jobs(tx, job, now=now)
-            return row
+            rows.append(row)
+        return rows
 
-        row = await self._s.ledger.write(work)
-        if row is None:
-            return False
-        if row.host is not None:
-            self._s.fabric.post(row.host)
-        self._s.notices.tell(f"job:{job}")
-        self._s.notices.publish("download", job=job, template=row.template, state="CANCELLING")
-        self.wake()
-        return True
+    def cancelled(self, rows: Sequence[Row[Any]]) -> None:
+        """Tell hosts and whoever waits that the jobs of *rows* are cancelled."""
+        for row in rows:
+            if row.host is not None:
+                self._s.fabric.post(row.host)
+            self._s.notices.tell(f"job:{row.id}")
+            self._s.notices.publish(
+                "download", job=row.id, template=row.template, state="CANCELLING"
+            )
+        if rows:
+            self.wake()
 
     async def reconcile(self) -> None:
         """End what nobody will end any more, and complete API jobs that a crash left open."""

@@ -1,9 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters and gauges for Prometheus, in a registry of this manager's own."""
+"""Counters and gauges for Prometheus, in a registry of this manager's own.
+
+What hosts, tenants and origins say becomes a label's value only where that is bounded: a
+label that anybody can make new values for is memory that anybody can take.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+ORIGINS_MAX: Final = 100
+"""Origins that are counted by name; all others are counted as OTHER."""
+OTHER: Final = "other"
+NAME_MAX: Final = 255
+COUNT_MAX: Final = float(1 << 53)
 
 
 class Metrics:
@@ -11,6 +33,9 @@ class Metrics:
 
     def __init__(self) -> None:
         r = self.registry = CollectorRegistry()
+        ProcessCollector(registry=r)
+        PlatformCollector(registry=r)
+        self._origins: dict[str, None] = {}
         self.downloads = Counter(
             "fastdl_downloads", "Downloads that ended, by outcome", ["outcome"], registry=r
         )
@@ -38,6 +63,12 @@ class Metrics:
             "fastdl_certificate_expiry_seconds", "Seconds until a certificate expires",
             ["zone", "alias"], registry=r,
         )  # fmt: skip
+        self.server_expiry = Gauge(
+            "fastdl_server_certificate_expiry_seconds",
+            "Seconds until a certificate of the manager's own expires (api, ca)", ["name"],
+            registry=r,
+        )  # fmt: skip
+        self.logins = Counter("fastdl_logins", "Logins, by outcome", ["outcome"], registry=r)
         self.origin_active = Gauge(
             "fastdl_origin_active", "Downloads running per origin", ["origin"], registry=r
         )
@@ -52,6 +83,30 @@ class Metrics:
             "fastdl_scheduler_tick_seconds", "Seconds per scheduling round", registry=r
         )
 
+    def downloaded(self, seconds: float, by_origin: Mapping[str, float]) -> None:
+        """Count a download that a host says took *seconds*, with bytes *by_origin*."""
+        self.download_seconds.observe(_counted(seconds))
+        for origin, count in by_origin.items():
+            self.origin_bytes.labels(self._origin(origin)).inc(_counted(count))
+
+    def show_active(self, by_origin: Mapping[str, int]) -> None:
+        """Show how many downloads run from each origin."""
+        self.origin_active.clear()
+        for origin, count in by_origin.items():
+            self.origin_active.labels(self._origin(origin)).inc(count)
+
+    def _origin(self, origin: str) -> str:
+        if origin not in self._origins:
+            if len(self._origins) >= ORIGINS_MAX or len(origin) > NAME_MAX or not origin:
+                return OTHER
+            self._origins[origin] = None
+        return origin
+
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _counted(number: float) -> float:
+    """Return a number of somebody else's as one that can be added up."""
+    return min(max(0.0, number), COUNT_MAX) if math.isfinite(number) else 0.0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -21,20 +22,27 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import FastdlError, UsageError
 from fastdl.manager import auth
 from fastdl.manager.api.connections import Connections
-from fastdl.manager.api.server import BODY_MAX, LINE_MAX, ApiServer
+from fastdl.manager.api.headers import secure
+from fastdl.manager.api.request import BODY_MAX, LINE_MAX
+from fastdl.manager.api.server import ApiServer
+from fastdl.manager.api.transfers import with_proxy
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
-from fastdl.manager.config import ManagerConfig, address
+from fastdl.manager.config import ManagerConfig, address, speaks_tls
 from fastdl.manager.core import Core
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.driftloop import DriftWatch
 from fastdl.manager.fabric.ca import open_authority
 from fastdl.manager.fabric.local import LocalFabric
+from fastdl.manager.files import write_private
 from fastdl.manager.hostlink import HostLink
 from fastdl.manager.ledger import accounts, jobs, records
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
+from fastdl.manager.logins import Logins
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
+from fastdl.manager.tls import ApiTls, own_names
+from fastdl.manager.vault import Vault, read_key
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +83,7 @@ class Manager:
         api = ApiServer(self.core)
         connections = Connections()
         app = web.Application(client_max_size=BODY_MAX, middlewares=[connections.middleware])
+        secure(app)
         app.router.add_get("/client/api", api.handle)
         app.router.add_post("/client/api", api.handle)
         if add_routes is not None:
@@ -90,10 +99,26 @@ class Manager:
         watch = _supervise(lambda: connections.run(server))
         self._loops.append(asyncio.create_task(watch, name="connections"))
         host, port = address(self.config.listen)
-        await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        context = None
+        if speaks_tls(self.config):
+            tls = self.core.api_tls = self._open_tls(host)
+            context = tls.context
+            self._loops.append(asyncio.create_task(_supervise(tls.run), name="api-tls"))
+        try:
+            await web.TCPSite(self._runner, host, port, backlog=1024, ssl_context=context).start()
+        except OSError as exc:
+            raise UsageError(f"--listen {self.config.listen}: {exc.strerror or exc}") from exc
         bound = self._runner.addresses[0]
-        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        self.url = f"http://{name}:{bound[1]}/client/api"
+        self.url = _url(bound[0], bound[1], self.core.api_tls)
+
+    def _open_tls(self, host: str) -> ApiTls:
+        config, authority = self.config, self.core.authority
+        return ApiTls(
+            cert=Path(config.tls_cert) if config.tls_cert else None,
+            key=Path(config.tls_key) if config.tls_key else None,
+            authority=authority,
+            names=own_names(host, config.tls_names),
+        )
 
     def _start_loops(self) -> None:
         sync, services = self.core.sync, self.core.services
@@ -107,6 +132,7 @@ class Manager:
     async def stop(self) -> None:
         """Answer what is being asked, close connections, give the lease back, close the ledger."""
         log.info("manager stops")
+        self.core.ready = False
         if self._runner is not None:
             await self._runner.cleanup()
         await self.fabric.stop()
@@ -114,6 +140,7 @@ class Manager:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self._save_progress()
+        self.core.logins.close()
         await self.core.dispatcher.stop()
         await self.core.services.ledger.close()
 
@@ -138,7 +165,7 @@ class Manager:
             before = now - 86400 * s.settings.whole("event.purge.delay")
 
             async def work(tx: AsyncConnection, now: float = now, before: float = before) -> None:
-                await accounts.prune_signatures(tx, now=now)
+                await accounts.prune_claims(tx, now=now)
                 await records.prune(tx, before=before)
                 await jobs.prune(tx, before=before)
 
@@ -176,6 +203,7 @@ async def running(
             manager = await _assemble(config, state, ledger, clock or SystemClock())
             await manager.start(add_routes)
             await _write_admin(state, manager)
+            manager.core.ready = True
         except BaseException:
             await (manager.stop() if manager is not None else ledger.close())
             raise
@@ -186,17 +214,23 @@ async def running(
 
 
 async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock) -> Manager:
+    vault = _vault(state)
     async with ledger.read() as tx:
-        settings = Settings(await records.settings(tx))
+        settings = Settings(await records.settings(tx), vault)
     authority = open_authority(state / "ca")
     name = _instance(state)
     services = Services(ledger=ledger, settings=settings, clock=clock, fabric=_Nowhere(), name=name)
-    fabric = LocalFabric(ledger, services.progress)
+    fabric = LocalFabric(
+        ledger, services.progress, complete=functools.partial(with_proxy, settings)
+    )
     services.fabric = fabric
     dispatcher, sync = Dispatcher(services), CertificateSync(services)
     link = HostLink(services, authority, dispatcher, sync)
     fabric.attach(link)
-    core = Core(services=services, authority=authority, dispatcher=dispatcher, sync=sync)
+    core = Core(
+        services=services, authority=authority, dispatcher=dispatcher, sync=sync,
+        logins=Logins(clock),
+    )  # fmt: skip
     return Manager(config, core, link, fabric)
 
 
@@ -226,6 +260,23 @@ def _state_folder(state: Path) -> Any:
         os.close(lock)
 
 
+def _vault(state: Path) -> Vault:
+    """The key that secrets in the ledger are encrypted with, made at the first start."""
+    path = state / "secret.key"
+    if not path.exists():
+        write_private(path, secrets.token_hex(32) + "\n")
+    return Vault(read_key(path))
+
+
+def _url(host: str, port: int, tls: ApiTls | None) -> str:
+    """Return where clients on this machine find the API, by a name that its certificate has."""
+    if tls is None:
+        name = f"[{host}]" if ":" in host else host
+        return f"http://{name}:{port}/client/api"
+    name = tls.name_for({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104
+    return f"https://{f'[{name}]' if ':' in name else name}:{port}/client/api"
+
+
 def _instance(state: Path) -> str:
     path = state / "instance"
     if not path.exists():
@@ -234,21 +285,27 @@ def _instance(state: Path) -> str:
 
 
 async def _write_admin(state: Path, manager: Manager) -> None:
-    """Make the first user and DIR/admin.json; later starts only keep its url right.
+    """Make the first user and DIR/admin.json; later starts only keep right how to connect.
 
     Without the file (it was deleted to reset them) the admin gets new keys and a password.
     """
     path = state / "admin.json"
+    how = {"url": manager.url}
+    tls = manager.core.api_tls
+    if tls is not None and tls.chain.cacert is not None:
+        how["cacert"] = tls.chain.cacert
+        write_private(state / "cacert.pem", how["cacert"])
     if path.exists():
         try:
             known = json.loads(path.read_text())
-            if known["url"] == manager.url:
+            kept = {name: known[name] for name in known if name not in {"url", "cacert"}}
+            if known == kept | how:
                 return
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+        except (OSError, ValueError, TypeError) as exc:
             raise UsageError(
                 f"{path} cannot be read: delete it, and the next start writes new credentials"
             ) from exc
-        write_private(path, json.dumps(known | {"url": manager.url}, indent=2) + "\n")
+        write_private(path, json.dumps(how | kept, indent=2) + "\n")
         return
     password = secrets.token_urlsafe(18)
     hashed = await asyncio.to_thread(auth.hash_password, password)
@@ -266,17 +323,6 @@ async def _write_admin(state: Path, manager: Manager) -> None:
         return await accounts.new_keys(tx, id_)
 
     api_key, secret_key = await manager.core.services.ledger.write(work)
-    admin = {"url": manager.url, "apikey": api_key, "secretkey": secret_key, "password": password}
+    admin = how | {"apikey": api_key, "secretkey": secret_key, "password": password}
     write_private(path, json.dumps(admin, indent=2) + "\n")
     log.info("admin credentials written", extra={"path": str(path)})
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write *path* with mode 0600, whole or not at all."""
-    temp = path.with_name(path.name + ".new")
-    fd = os.open(temp, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-    temp.replace(path)

@@ -38,13 +38,16 @@ class Fabric(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What happened, for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR."""
+    """What happened, for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR;
+    *username* and *address*: who asked for it and from where, where somebody did."""
 
     type: str
     description: str
     level: str = "INFO"
     account: str = "system"
     resource: str | None = None
+    username: str | None = None
+    address: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,11 +82,14 @@ class Services:
         level: str = "INFO",
         account: str = "system",
         resource: str | None = None,
+        username: str | None = None,
+        address: str | None = None,
     ) -> None:
         """Store an event that goes with no other change, log it and tell the pages."""
         event = Event(
-            type=type_, description=description, level=level, account=account, resource=resource
-        )
+            type=type_, description=description, level=level, account=account, resource=resource,
+            username=username, address=address,
+        )  # fmt: skip
         await self.ledger.write(lambda tx: self.store(tx, event))
         self.tell(event)
 
@@ -93,7 +99,8 @@ class Services:
         for event in events:
             await records.add_event(
                 tx, event.type, event.description, now=now, level=event.level,
-                account=event.account, resource=event.resource,
+                account=event.account, resource=event.resource, username=event.username,
+                address=event.address,
             )  # fmt: skip
 
     def tell(self, *events: Event) -> None:
@@ -104,8 +111,10 @@ class Services:
                 "event",
                 extra={
                     "event": event.type, "description": event.description, "account": event.account,
+                    "username": event.username, "address": event.address,
                 },
             )  # fmt: skip
             self.notices.publish(
-                "event", type=event.type, level=event.level, description=event.description
-            )
+                "event", type=event.type, level=event.level, description=event.description,
+                account=event.account,
+            )  # fmt: skip

@@ -8,21 +8,36 @@ at the moment of use, so that a change takes effect without a restart.
 from __future__ import annotations
 
 import ipaddress
+import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fastdl.errors import ApiParamError
+from fastdl.errors import ApiParamError, InternalError
+from fastdl.manager.vault import Vault
+
+log = logging.getLogger(__name__)
 
 _PUBLIC_METADATA: Final = (
     ipaddress.ip_network("169.254.169.254/32"),
     ipaddress.ip_network("fd00:ec2::254/128"),
 )
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
+_JSON_TYPE: Final = re.compile(
+    r"(application/json|text/javascript)(; ?charset=[A-Za-z0-9-]{1,20})?", re.IGNORECASE
+)
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PROXY: Final = re.compile(
+    r"(https?|socks5h?)://([^\s/@?#]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of listConfigurations. *kind*: int, float, bool, str or cidrs."""
+    """One row of listConfigurations. *kind*: what ``check`` accepts. *secret*: may hold a
+    secret: it is encrypted in the ledger, and shown by ``Settings.shown`` only."""
 
     name: str
     category: str
@@ -31,6 +46,7 @@ class Setting:
     description: str
     least: float = 0
     most: float = 1e9
+    secret: bool = False
 
 
 def _all(*settings: Setting) -> dict[str, Setting]:
@@ -72,8 +88,8 @@ SETTINGS: Final = _all(
         "them (loopback, link-local…). Metadata addresses are never allowed.",
     ),
     Setting(
-        "json.content.type", "Advanced", "str", "application/json; charset=UTF-8",
-        "Content type of JSON answers.",
+        "json.content.type", "Advanced", "json", "application/json; charset=UTF-8",
+        "Content type of JSON answers: application/json or text/javascript, with a charset.",
     ),
     Setting(
         "default.page.size", "Advanced", "int", "500",
@@ -105,8 +121,9 @@ SETTINGS: Final = _all(
         most=8760,
     ),
     Setting(
-        "direct.download.proxy", "Advanced", "str", "",
-        "Proxy that hosts use for downloads (http://HOST:PORT); empty = none.",
+        "direct.download.proxy", "Advanced", "proxy", "",
+        "Proxy that hosts use for downloads (http://HOST:PORT, with USER:PASSWORD@ before the "
+        "host where it asks for them); empty = none.", secret=True,
     ),
     Setting(
         "api.signature.expiry.required", "Advanced", "bool", "false",
@@ -115,6 +132,33 @@ SETTINGS: Final = _all(
     Setting(
         "api.signature.expiry.max", "Advanced", "int", "86400",
         "Seconds that a version 3 signature may be valid ahead of now.", least=60, most=31_536_000,
+    ),
+    Setting(
+        "api.signature.expiry.skew", "Advanced", "int", "0",
+        "Seconds by which a client's clock may be behind: a version 3 signature counts so much "
+        "longer than its expires says.", most=3600,
+    ),
+    Setting(
+        "api.refused.per.second", "Advanced", "int", "20",
+        "Requests a second with a wrong key, signature or session from one address before they "
+        "get 429 (bursts of twice as many). Right ones are not affected.", least=1, most=1_000_000,
+    ),
+    Setting(
+        "proxy.header.verify", "Advanced", "bool", "false",
+        "Whether the client's address is taken from a header that a proxy of proxy.cidr sets.",
+    ),
+    Setting(
+        "proxy.header.names", "Advanced", "names", "X-Forwarded-For",
+        "Comma-separated headers in which a trusted proxy names the client.",
+    ),
+    Setting(
+        "proxy.cidr", "Advanced", "cidrs", "",
+        "Comma-separated networks of the proxies whose headers are believed.",
+    ),
+    Setting(
+        "metrics.token", "Advanced", "token", "",
+        "What /metrics asks for, as a bearer token or as the password of basic authentication "
+        "(16 characters at least); empty = nothing.", secret=True,
     ),
     Setting(
         "max.account.templates", "Account Defaults", "int", "20",
@@ -135,7 +179,7 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "api.requests.per.second", "Advanced", "int", "500",
-        "Requests a second of one API key before it gets 429 (bursts of twice as many).",
+        "Signed requests a second of one API key before it gets 429 (bursts of twice as many).",
         least=1, most=1_000_000,
     ),
     Setting(
@@ -146,17 +190,37 @@ SETTINGS: Final = _all(
 
 
 class Settings:
-    """The values in force."""
+    """The values in force. *stored*: what the ledger holds, written by ``to_store``; what is
+    there and cannot be used (any more) counts as its default, with a line in the log."""
 
-    def __init__(self, changed: Mapping[str, str] | None = None) -> None:
+    def __init__(self, stored: Mapping[str, str] | None = None, vault: Vault | None = None) -> None:
+        self._vault = vault
         self._values = {name: setting.default for name, setting in SETTINGS.items()}
-        for name, value in (changed or {}).items():
+        for name, text in (stored or {}).items():
             if name in SETTINGS:
-                self._values[name] = value
+                try:
+                    self._values[name] = check(name, self._from_store(SETTINGS[name], text))
+                except ApiParamError as exc:
+                    log.error("a setting cannot be used", extra={"setting": name, "why": str(exc)})
+
+    def _from_store(self, setting: Setting, text: str) -> str:
+        return self._vault.open(setting.name, text) if setting.secret and self._vault else text
+
+    def to_store(self, name: str, value: str) -> str:
+        """Return *value* as the ledger is to keep it: a secret is encrypted."""
+        if not SETTINGS[name].secret or not value:
+            return value
+        if self._vault is None:
+            raise InternalError("there is no key to keep a secret with")
+        return self._vault.seal(name, value)
 
     def text(self, name: str) -> str:
         """Return a setting as it is written."""
         return self._values[name]
+
+    def shown(self, name: str) -> str:
+        """Return a setting as people may see it."""
+        return shown(name, self._values[name])
 
     def whole(self, name: str) -> int:
         """Return a whole number."""
@@ -170,39 +234,79 @@ class Settings:
         """Return whether a setting is true."""
         return self._values[name].lower() == "true"
 
+    def words(self, name: str) -> tuple[str, ...]:
+        """Return the parts of a comma-separated list."""
+        return tuple(part.strip() for part in self._values[name].split(",") if part.strip())
+
     def cidrs(self, name: str) -> tuple[str, ...]:
         """Return a list of networks."""
-        return tuple(part.strip() for part in self._values[name].split(",") if part.strip())
+        return self.words(name)
 
     def set(self, name: str, value: str) -> None:
         """Take over a value that ``check`` accepted."""
         self._values[name] = value
 
 
+MASK: Final = "********"
+
+
+def shown(name: str, value: str) -> str:
+    """Return *value* without what is secret in it: of a proxy, its place can be seen."""
+    if not SETTINGS[name].secret or not value:
+        return value
+    if SETTINGS[name].kind != "proxy":
+        return MASK
+    credentials, at, place = value.rpartition("@")
+    return f"{credentials.partition('://')[0]}://{MASK}@{place}" if at else value
+
+
 def check(name: str, value: str) -> str:
-    """Return *value* as it is to be stored; ApiParamError where it cannot be used."""
+    """Return *value* as it is to be used; ApiParamError where it cannot be.
+
+    The error of a setting that may hold a secret does not repeat the value.
+    """
     setting = SETTINGS.get(name)
     if setting is None:
         raise ApiParamError(f"Config parameter with name {name} doesn't exist")
     value = value.strip()
-    if setting.kind in {"int", "float"}:
-        _check_number(setting, value)
-    elif setting.kind == "bool" and value.lower() not in {"true", "false"}:
-        raise ApiParamError(f"{name} is either true or false, not {value}")
-    elif setting.kind == "cidrs":
-        _check_cidrs(name, value.split(","))
-    return value.lower() if setting.kind == "bool" else value
+    if not value.isascii() or not value.isprintable():
+        raise ApiParamError(f"{name} has printable ASCII characters only")
+    match setting.kind:
+        case "int" | "float":
+            _check_number(setting, value)
+        case "bool":
+            value = value.lower()
+            if value not in {"true", "false"}:
+                raise ApiParamError(f"{name} is either true or false, not {value}")
+        case "cidrs":
+            _check_cidrs(name, value.split(","))
+        case "json" if not _JSON_TYPE.fullmatch(value):
+            raise ApiParamError(f"{name} is like {setting.default}")
+        case "names" if not all(_TOKEN.fullmatch(word.strip()) for word in value.split(",")):
+            raise ApiParamError(f"{name} is a list of header names like X-Forwarded-For")
+        case "proxy" if value:
+            _check_proxy(name, value)
+        case "token" if value and not 16 <= len(value) <= 512:
+            raise ApiParamError(f"{name} has 16 to 512 characters")
+    return value
 
 
 def _check_number(setting: Setting, value: str) -> None:
-    try:
-        number = int(value) if setting.kind == "int" else float(value)
-    except ValueError:
-        raise ApiParamError(f"{setting.name} is a number, not {value}") from None
-    if not setting.least <= number <= setting.most:
+    pattern = _WHOLE if setting.kind == "int" else _NUMBER
+    if not pattern.fullmatch(value):
+        raise ApiParamError(f"{setting.name} is a number, not {value[:100]}")
+    if not setting.least <= float(value) <= setting.most:
         raise ApiParamError(
             f"{setting.name} must be between {setting.least:g} and {setting.most:g}"
         )
+
+
+def _check_proxy(name: str, value: str) -> None:
+    """Only what the host needs to reach it: nothing that could start another header."""
+    if MASK in value:
+        raise ApiParamError(f"{name}: give the credentials themselves, not the mask that is shown")
+    if len(value) > 2048 or not _PROXY.fullmatch(value):
+        raise ApiParamError(f"{name} is like http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
 
 
 def _check_cidrs(name: str, parts: Iterable[str]) -> None:

@@ -91,7 +91,32 @@ def test_concatenated_streams_are_one_image(kind: str) -> None:
     assert unpack(kind, pack(kind, TEXT) + pack(kind, b"more") + pack(kind, b"")) == TEXT + b"more"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gz", "bz2"])
+@pytest.mark.parametrize("step", [1, 10**9])
+def test_what_follows_the_last_stream_is_ignored_and_counted(kind: str, step: int) -> None:
+    """Padding, signatures, OpenWrt's metadata: gzip and bzip2 ignore them too."""
+    magic = {"gz": b"\x1f\x8b\x08", "bz2": b"BZh9"}[kind]
+    begun = [magic[:n] for n in range(1, len(magic))]
+    for tail in (b"x", bytes(512), b"GARBAGE!" * 9, *begun, *(part + b"\0x" for part in begun)):
+        decoder = Inflate(kind)
+        data, out = pack(kind, TEXT) + pack(kind, b"more") + tail, b""
+        while data:
+            used, more = decoder.feed(data[:step], 1 << 20)
+            data, out = data[used:], out + more
+        decoder.finish()
+        assert (out, decoder.trailing) == (TEXT + b"more", len(tail))
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2"])
+def test_another_stream_that_begins_has_to_be_whole(kind: str) -> None:
+    """Its magic says that something was to come; nothing is ignored in front of a stream."""
+    another = pack(kind, TEXT)
+    for data in (another + another[:-9], another + another[:10] + b"x" * 99, b"\0" + another):
+        with pytest.raises(FormatError):
+            unpack(kind, data)
+
+
+@pytest.mark.parametrize("kind", ["xz", "zst", "zip"])
 @pytest.mark.parametrize("garbage", [b"x", b"\0", b"GARBAGE!" * 9])
 def test_garbage_behind_the_stream_is_refused(kind: str, garbage: bytes) -> None:
     """Nobody can say whether something is missing (I16)."""
@@ -127,6 +152,19 @@ def test_a_bomb_ends_at_its_limit(kind: str) -> None:
         unpack(kind, data, max_output=MIB)
     with pytest.raises(LimitError):
         unpack(kind, data, ratio_after=MIB, max_ratio=20)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", [1000, 10**9])
+def test_holes_are_no_bomb_and_what_is_written_is(kind: str, step: int) -> None:
+    """An empty disk packs to nothing and writes nothing; a pattern packs as well and does."""
+    limits = {"ratio_after": MIB, "max_ratio": 20, "skip_zeros": True}
+    disk = bytes(8 * MIB) + TEXT + bytes(8 * MIB)
+    assert unpack(kind, pack(kind, disk), step, 1 << 20, **limits) == disk
+    with pytest.raises(LimitError):
+        unpack(kind, pack(kind, bytes(2 * MIB) + b"\xff" * (8 * MIB)), step, 1 << 20, **limits)
+    with pytest.raises(LimitError):
+        unpack(kind, pack(kind, disk), step, 1 << 20, max_output=4 * MIB, **limits)
 
 
 def test_xz_and_zstd_may_not_take_more_memory_than_promised() -> None:

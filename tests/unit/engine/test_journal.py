@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdl.engine import journal
-from fastdl.engine.journal import Header, Location, Record, Writer
+from fastdl.engine import journal, journal_file
+from fastdl.engine.journal import Header, Record, Writer
+from fastdl.engine.journal_file import Location
 from fastdl.errors import JournalError
 
 HEADER = Header(
@@ -270,7 +271,7 @@ def test_a_failed_creation_never_removes_the_journal_of_another(
     """Between looking and creating, another process may have begun."""
     place = Location(str(tmp_path / "j"))
     monkeypatch.setattr(
-        journal, "_remove_unheld", lambda where: Path(where.path).write_bytes(SOUND)
+        Location, "_remove_unheld", lambda where: Path(where.path).write_bytes(SOUND)
     )
     assert Writer.create(place, HEADER).warning is not None
     assert Path(place.path).read_bytes() == SOUND
@@ -279,7 +280,7 @@ def test_a_failed_creation_never_removes_the_journal_of_another(
 def test_the_state_folder_follows_the_conventions(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator finds it where the XDG rules say."""
     monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
-    assert journal.default_state_dir() == "/somewhere/fastdl"
+    assert journal_file.default_state_dir() == "/somewhere/fastdl"
     monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
     expected = "/var/lib/fastdl" if os.geteuid() == 0 else f"{Path.home()}/.local/state/fastdl"
-    assert journal.default_state_dir() == expected
+    assert journal_file.default_state_dir() == expected

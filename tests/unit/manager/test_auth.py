@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Are signatures CloudStack's to the byte, and are rates, sessions and passwords kept?"""
+"""Are signatures CloudStack's to the byte, dates read, copies known, and passwords kept?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.errors import ApiAuthError, ApiLimitError
+from fastdl.errors import ApiAuthError
 from fastdl.manager import auth
 
 VECTOR = {
@@ -65,35 +65,43 @@ def test_passwords_and_nobody() -> None:
     assert "secret" not in stored
 
 
-def test_sessions_need_cookie_and_key_and_end() -> None:
-    """The cookie alone proves only which browser asks."""
-    sessions = auth.Sessions()
-    cookie, session = sessions.open("u", now=0.0)
-    assert sessions.check(cookie, session.key, now=1.0).user == "u"
-    for wrong in ((cookie, None), (cookie, "x"), (None, session.key), ("x", session.key)):
+def test_a_copy_is_known_however_it_is_written() -> None:
+    """Blanks around a signature, another order and other letters make no new request."""
+    claim = auth.claim_of(VECTOR, "AK-1")
+    signature = auth.sign(VECTOR, "SK-1")
+    shuffled = dict(sorted(VECTOR.items(), reverse=True))
+    for copy in (
+        {**VECTOR, "signature": f" {signature}\n"},
+        {**shuffled, "Signature": signature},
+        {**VECTOR, "command": VECTOR["command"].upper()},
+    ):
+        assert auth.claim_of(copy, "AK-1") == claim
+    assert auth.claim_of(VECTOR, "AK-2") != claim
+    assert auth.claim_of({**VECTOR, "name": "other"}, "AK-1") != claim
+
+
+@pytest.mark.parametrize("name", ["details[0].HTTP_HEADER:X-A", "a_b", "ids", "_", "x" * 300])
+def test_names_that_clients_send(name: str) -> None:
+    """Letters, digits and what maps need."""
+    assert auth.NAME.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["", "a=b", "a&b", "a b", "a\n", "ä", "a%3d", "\u212a", "x" * 301])
+def test_names_that_could_be_two_parameters(name: str) -> None:
+    """Names are signed as they are: nothing in one may end it, or fold into another."""
+    assert not auth.NAME.fullmatch(name)
+
+
+def test_expiry_is_strict_to_the_second_unless_skew_is_allowed() -> None:
+    """Five minutes more would be five minutes for whoever has a copy."""
+    params = {"signatureversion": "3", "expires": "2030-01-02T03:04:05Z"}
+    moment = 1893553445.0
+
+    def until(now: float, skew: float) -> float | None:
+        return auth.expiry_of(params, now=now, required=True, ahead_max=60, skew=skew)
+
+    assert until(moment, 0) == moment
+    assert until(moment + 30, 30) == moment + 30
+    for now, skew in ((moment + 0.5, 0), (moment + 30.5, 30), (moment - 61, 0)):
         with pytest.raises(ApiAuthError):
-            sessions.check(*wrong, now=1.0)
-    with pytest.raises(ApiAuthError):
-        sessions.check(cookie, session.key, now=2.0 + auth.SESSION_S)
-
-
-def test_rates_are_per_caller_and_refill() -> None:
-    """Twice the rate at once, then the rate."""
-    rates = auth.Rates()
-    for _ in range(20):
-        rates.take("a", per_second=10, now=0.0)
-    with pytest.raises(ApiLimitError):
-        rates.take("a", per_second=10, now=0.0)
-    rates.take("b", per_second=10, now=0.0)
-    rates.take("a", per_second=10, now=0.2)
-
-
-def test_quotas_are_per_account_and_start_again() -> None:
-    """CloudStack counts requests of an account within an interval, not their rate."""
-    quotas = auth.Quotas()
-    for _ in range(3):
-        quotas.take("a", most=3, interval=2, now=10.0)
-    with pytest.raises(ApiLimitError, match="please retry after 1500 ms"):
-        quotas.take("a", most=3, interval=2, now=10.5)
-    quotas.take("b", most=3, interval=2, now=10.5)
-    quotas.take("a", most=3, interval=2, now=12.0)
+            until(now, skew)

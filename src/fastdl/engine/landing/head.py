@@ -55,8 +55,16 @@ def inspect_fd(fd: int, size: int, options: FetchOptions) -> ImageInfo:
 
 
 def detect_file(path: str) -> str:
-    """The format of a file that is there already; raw where nobody can tell."""
+    """As ``detect_fd`` for the file at *path*."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return detect_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def detect_fd(fd: int) -> str:
+    """The format of a file that is there already; raw where nobody can tell."""
     try:
         size = os.fstat(fd).st_size
         reader = FdReader(fd, size)
@@ -64,8 +72,6 @@ def detect_file(path: str) -> str:
         return str(detect(reader.read_at(0, HEAD_BYTES), tail, size))
     except FastdlError:
         return "raw"
-    finally:
-        os.close(fd)
 
 
 class Verdict(NamedTuple):

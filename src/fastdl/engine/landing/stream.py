@@ -61,13 +61,18 @@ class StreamLanding(Landing):
             max_output=self.options.max_virtual_size,
             sink_size=sink.capacity,
             max_virtual_size=self.options.max_virtual_size,
+            max_ratio=self.options.max_ratio,
             detect_zeros=self.detects_zeros(sink),
         )
         return {"lander": self.lander}
 
     def landed(self) -> None:
-        """The size that came out."""
+        """The size that came out, and what was left over."""
         assert self.lander is not None
+        if self.lander.trailing:
+            self.warnings.append(
+                f"{self.lander.trailing} bytes behind the {self.format} data were ignored"
+            )
         self.virtual_size = self.lander.virtual_size or self.lander.decoded
 
     def final_size(self, outcome: Outcome) -> int:

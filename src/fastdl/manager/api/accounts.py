@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiParamError
+from fastdl.errors import ApiAuthError, ApiParamError
 from fastdl.manager import auth
 from fastdl.manager.api import views
 from fastdl.manager.api.spec import (
@@ -24,18 +24,34 @@ from fastdl.manager.api.spec import (
     Reply,
     Single,
 )
-from fastdl.manager.ledger import accounts
+from fastdl.manager.ledger import accounts, records
+
+FIRST: Final = "admin"
+"""The user that the first start makes."""
+PASSWORD_MIN: Final = 8
+
+
+async def _hashed(password: str) -> str:
+    if not len(password) >= PASSWORD_MIN:
+        raise ApiParamError(f"A password has at least {PASSWORD_MIN} characters")
+    return await asyncio.to_thread(auth.hash_password, password)
+
+
+async def _named(call: Call, tx: AsyncConnection) -> Row[Any]:
+    """Return the user that ``id`` names, if the caller may know of them."""
+    row = await accounts.get(tx, call.args["id"])
+    if row is None or not (call.user.admin or row.id == call.user.id):
+        raise call.no_entity("id")
+    return row
 
 
 async def create_user(call: Call) -> Reply:
     """Create a user; without a role, one that may do everything but administer."""
     args = call.args
-    if len(args["password"]) < 8:
-        raise ApiParamError("A password has at least 8 characters")
     role = (call.get("role") or "User").lower()
     if role not in {"user", "admin"}:
         raise ApiParamError("role is either User or Admin")
-    hashed = await asyncio.to_thread(auth.hash_password, args["password"])
+    hashed = await _hashed(args["password"])
 
     async def work(tx: AsyncConnection) -> Row[Any] | None:
         id_ = await accounts.create(
@@ -58,20 +74,117 @@ async def create_user(call: Call) -> Reply:
 
 
 async def register_keys(call: Call) -> Reply:
-    """Give a user a new key pair; the old one stops working."""
-    if not call.user.admin and call.args["id"] != call.user.id:
-        raise call.no_entity("id")
+    """Give a user a new key pair; the old one stops working, and so do the user's sessions,
+    except the one that asks."""
 
     async def work(tx: AsyncConnection) -> tuple[str, str]:
-        row = await accounts.get(tx, call.args["id"])
-        if row is None:
-            raise call.no_entity("id")
+        row = await _named(call, tx)
         text = f"new keys for user {row.username}"
         await call.note(tx, "REGISTER.USER.SECRET.KEY", text, row.id)
         return await accounts.new_keys(tx, row.id)
 
     keys = await call.write(work)
+    call.core.sessions.close_user(call.args["id"], but=call.user.cookie)
     return Single("userkeys", {"apikey": keys[0], "secretkey": keys[1]})
+
+
+async def update_user(call: Call) -> Reply:
+    """Change a user: names and address, and the password, which ends their other sessions."""
+    values = {name: call.args[name] for name in _OWN if call.get(name) is not None}
+    password = call.get("password")
+    async with call.core.services.ledger.read() as tx:
+        row = await _named(call, tx)
+    if call.get("username") is not None:
+        if not call.user.admin or row.username == FIRST:
+            raise ApiParamError("This user's name cannot be changed")
+        values["username"] = call.args["username"]
+    if password is not None:
+        if row.id == call.user.id:
+            await _check_current(call, row)
+        values["password_hash"] = await _hashed(password)
+    if not values:
+        raise ApiParamError("Say what to change: a name, the email or the password")
+
+    async def work(tx: AsyncConnection) -> Row[Any]:
+        await _named(call, tx)
+        await accounts.change(tx, row.id, values)
+        changed = await _named(call, tx)
+        await call.note(tx, "USER.UPDATE", f"user {changed.username} changed", row.id)
+        return changed
+
+    changed = await call.write(work)
+    if password is not None:
+        call.core.sessions.close_user(row.id, but=call.user.cookie)
+    return Single("user", views.user(changed))
+
+
+async def _check_current(call: Call, row: Row[Any]) -> None:
+    """Who changes their own password proves that they are not somebody at their screen."""
+    current = call.get("currentpassword")
+    if current is None:
+        raise ApiParamError("To change your own password, give currentpassword")
+    try:
+        await call.core.logins.check(
+            row.username, current, row.password_hash, address=call.user.address
+        )
+    except ApiAuthError:
+        raise ApiParamError("Current password is incorrect") from None
+
+
+async def _others(call: Call, tx: AsyncConnection, what: str) -> Row[Any]:
+    """Return the user that ``id`` names; ApiParamError for the caller and for the first user,
+    so that somebody is left who can undo it."""
+    row = await _named(call, tx)
+    if row.id == call.user.id or row.username == FIRST:
+        raise ApiParamError(f"The user {row.username} cannot be {what}")
+    return row
+
+
+async def disable_user(call: Call) -> Reply:
+    """Lock a user out: keys, password and sessions stop working."""
+
+    async def work(tx: AsyncConnection) -> str:
+        row = await _others(call, tx, "disabled")
+        await accounts.change(tx, row.id, {"enabled": False})
+        await call.note(tx, "USER.DISABLE", f"user {row.username} disabled", row.id)
+        job = await records.add_api_job(
+            tx, owner=call.user.id, command=call.command.name, now=call.now,
+            instance_type="User", instance=row.id,
+        )  # fmt: skip
+        result = {"user": views.user(await _named(call, tx))}
+        await records.complete_api_job(
+            tx, job, status=records.SUCCEEDED, result=result, now=call.now
+        )
+        return job
+
+    job = await call.write(work)
+    call.core.sessions.close_user(call.args["id"])
+    return Bare({"jobid": job})
+
+
+async def enable_user(call: Call) -> Reply:
+    """Let a disabled user in again."""
+
+    async def work(tx: AsyncConnection) -> Row[Any]:
+        row = await _named(call, tx)
+        await accounts.change(tx, row.id, {"enabled": True})
+        await call.note(tx, "USER.ENABLE", f"user {row.username} enabled", row.id)
+        return await _named(call, tx)
+
+    return Single("user", views.user(await call.write(work)))
+
+
+async def delete_user(call: Call) -> Reply:
+    """Delete a user; the user's templates stay, for administrators."""
+
+    async def work(tx: AsyncConnection) -> None:
+        row = await _others(call, tx, "deleted")
+        await accounts.remove(tx, row.id)
+        await call.note(tx, "USER.DELETE", f"user {row.username} deleted", row.id)
+
+    await call.write(work)
+    call.core.sessions.close_user(call.args["id"])
+    return Bare({"success": True})
 
 
 async def list_users(call: Call) -> Reply:
@@ -103,6 +216,7 @@ async def logout(_call: Call) -> Reply:
     return Bare({"description": "success"})
 
 
+_OWN: Final = ("firstname", "lastname", "email")
 _USER: Final = tuple(
     Field(n) for n in ("id", "username", "account", "accounttype", "state", "created", "apikey")
 )
@@ -122,6 +236,50 @@ COMMANDS: Final = (
             Param("role", text="User or Admin (default: User)"),
         ),
         response=_USER,
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="updateUser",
+        text="Change a user's names, email or password",
+        handler=update_user,
+        params=(
+            Param("id", Kind.UUID, "the user", required=True),
+            Param("username", text="a new name (administrators)"),
+            Param("firstname"),
+            Param("lastname"),
+            Param("email"),
+            Param("password", text="a new password"),
+            Param("currentpassword", text="the present one, to change one's own"),
+        ),
+        response=_USER,
+        changes=True,
+    ),
+    Command(
+        name="disableUser",
+        text="Lock a user out: keys, password and sessions stop working",
+        handler=disable_user,
+        params=(Param("id", Kind.UUID, "the user", required=True),),
+        response=(Field("jobid"),),
+        admin=True,
+        changes=True,
+        is_async=True,
+    ),
+    Command(
+        name="enableUser",
+        text="Let a disabled user in again",
+        handler=enable_user,
+        params=(Param("id", Kind.UUID, "the user", required=True),),
+        response=_USER,
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="deleteUser",
+        text="Delete a user; the user's templates stay, for administrators",
+        handler=delete_user,
+        params=(Param("id", Kind.UUID, "the user", required=True),),
+        response=(Field("success", "boolean"),),
         admin=True,
         changes=True,
     ),

@@ -20,14 +20,17 @@ from fastdl.manager.api.spec import (
     Single,
 )
 from fastdl.manager.ledger import records
-from fastdl.manager.settings import SETTINGS, Setting, check
+from fastdl.manager.settings import SETTINGS, Setting, check, shown
 
-_TYPES: Final = {"int": "Number", "float": "Decimal", "bool": "Boolean", "str": "String",
-                 "cidrs": "CSV"}  # fmt: skip
+_TYPES: Final = {
+    "int": "Number", "float": "Decimal", "bool": "Boolean", "cidrs": "CSV", "names": "CSV",
+    "json": "String", "proxy": "String", "token": "String",
+}  # fmt: skip
 _SCOPES: Final = ("zoneid", "clusterid", "storageid", "accountid", "domainid", "imagestoreuuid")
 
 
 def _view(setting: Setting, value: str) -> dict[str, Any]:
+    """Return a row of listConfigurations; *value*: as people may see it."""
     return {
         "category": setting.category,
         "group": "Storage" if "download" in setting.name else "Miscellaneous",
@@ -56,7 +59,7 @@ async def list_(call: Call) -> Reply:
     settings = call.core.services.settings
     word = (call.get("keyword") or "").lower()
     items = [
-        _view(setting, settings.text(setting.name))
+        _view(setting, settings.shown(setting.name))
         for setting in SETTINGS.values()
         if call.get("name") in {None, setting.name}
         and call.get("category") in {None, setting.category}
@@ -73,13 +76,13 @@ async def update(call: Call) -> Reply:
     value = check(name, call.get("value") or SETTINGS[name].default if name in SETTINGS else "")
 
     async def work(tx: AsyncConnection) -> None:
-        await records.set_setting(tx, name, value)
-        await call.note(tx, "CONFIGURATION.VALUE.EDIT", f"{name} is now {value}")
+        await records.set_setting(tx, name, s.settings.to_store(name, value))
+        await call.note(tx, "CONFIGURATION.VALUE.EDIT", f"{name} is now {shown(name, value)}")
 
     await call.write(work)
     s.settings.set(name, value)
     call.core.dispatcher.wake()
-    return Single("configuration", _view(SETTINGS[name], value))
+    return Single("configuration", _view(SETTINGS[name], shown(name, value)))
 
 
 _SETTING: Final = tuple(

@@ -185,15 +185,21 @@ def _view(
 async def cancel(call: Call) -> Reply:
     """Cancel a template's downloads: all, or those to one pool."""
     row = await owned(call, "templateid")
-    async with call.core.services.ledger.read() as tx:
+    dispatcher = call.core.dispatcher
+
+    async def work(tx: AsyncConnection) -> list[Row[Any]]:
         live = await jobs.of_template(tx, row.id, live_only=True)
-    chosen = [job for job in live if call.get("storageid") in {None, job.pool}]
-    if not chosen:
-        raise ApiParamError(f"Template {row.name} is not being downloaded there")
-    count = sum([await call.core.dispatcher.cancel(job.id) for job in chosen])
-    text = f"{count} download(s) of {row.name} cancelled"
-    await call.write(lambda tx: call.note(tx, "TEMPLATE.DOWNLOAD.CANCEL", text, row.id))
-    return Bare({"success": True, "displaytext": f"{count} download(s) cancelled"})
+        chosen = [job.id for job in live if call.get("storageid") in {None, job.pool}]
+        if not chosen:
+            raise ApiParamError(f"Template {row.name} is not being downloaded there")
+        cancelled = await dispatcher.cancel_in(tx, chosen)
+        text = f"{len(cancelled)} download(s) of {row.name} cancelled"
+        await call.note(tx, "TEMPLATE.DOWNLOAD.CANCEL", text, row.id)
+        return cancelled
+
+    rows = await call.write(work)
+    dispatcher.cancelled(rows)
+    return Bare({"success": True, "displaytext": f"{len(rows)} download(s) cancelled"})
 
 
 COMMANDS: Final = (

@@ -99,7 +99,17 @@ COMMANDS: Final = (
             *PAGING,
         ),
         response=tuple(
-            Field(n) for n in ("id", "type", "level", "description", "account", "created")
+            Field(n)
+            for n in (
+                "id",
+                "type",
+                "level",
+                "description",
+                "account",
+                "username",
+                "address",
+                "created",
+            )
         ),
     ),
 )

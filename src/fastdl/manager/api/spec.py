@@ -20,6 +20,7 @@ from fastdl.manager.services import Event
 
 T = TypeVar("T")
 
+CARRIED_OUT: Final = "This signed request was carried out before"
 LIST_MAX: Final = 1000
 MAP_MAX: Final = 64
 _MAP_KEY: Final = re.compile(r"([a-z]+)\[(\d{1,4})\]\.(.+)", re.IGNORECASE | re.DOTALL)
@@ -39,7 +40,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter. *length*: of a string."""
+    """One parameter. *length*: of a string; *least*, *most*: of a whole number."""
 
     name: str
     kind: Kind = Kind.STRING
@@ -47,6 +48,8 @@ class Param:
     required: bool = False
     length: int = 255
     default: Any = None
+    least: int = -(1 << 31)
+    most: int = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,15 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who calls."""
+    """Who calls, and from where."""
 
     id: str
     username: str
     account: str
     admin: bool
+    address: str = ""
+    cookie: str | None = None
+    """Of the session that the request came in; None for a signed one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +83,8 @@ class Call:
     command: Command
     args: Mapping[str, Any]
     once: tuple[str, float] | None = None
-    """(signature, until when it could be sent again) of a request that takes effect once."""
+    """(claim, until when it could be sent again) of a request that takes effect once; None as
+    soon as it did."""
     _noted: dict[Event, None] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
@@ -90,8 +97,8 @@ class Call:
         return self.core.services.clock.time()
 
     async def write(self, work: Work[T]) -> T:
-        """Run *work* in a transaction that also holds what it ``note``s, and the signature of
-        a request that takes effect once: after a crash all of it is there, or nothing.
+        """Run *work* in a transaction that also holds what it ``note``s, and the claim of a
+        request that takes effect once: after a crash all of it is there, or nothing.
 
         ApiConflictError where a copy of the request took effect before.
         """
@@ -99,9 +106,9 @@ class Call:
         async def whole(tx: AsyncConnection) -> T:
             self._noted.clear()
             if self.once is not None:
-                signature, until = self.once
-                if not await accounts.claim_signature(tx, signature, until=until):
-                    raise ApiConflictError("This signed request was carried out before")
+                claim, until = self.once
+                if not await accounts.claim_request(tx, claim, until=until):
+                    raise ApiConflictError(CARRIED_OUT)
             return await work(tx)
 
         done = await self.core.services.ledger.write(whole)
@@ -120,8 +127,9 @@ class Call:
     ) -> None:
         """Store an event of this caller's with the change that it tells of."""
         event = Event(
-            type=type_, description=text, level=level, account=self.user.account, resource=resource
-        )
+            type=type_, description=text, level=level, account=self.user.account,
+            resource=resource, username=self.user.username, address=self.user.address,
+        )  # fmt: skip
         await self.core.services.store(tx, event)
         self._noted[event] = None
 
@@ -135,8 +143,10 @@ class Call:
                 f"The parameter pagesize exceeded its max value; Parameter pagesize exceeded its "
                 f"max value - {most}"
             )
-        page = max(1, self.args.get("page") or 1)
-        return (page - 1) * size, size
+        page = self.args.get("page")
+        if page is not None and self.args.get("pagesize") is None:
+            raise ApiParamError('"pagesize" parameter is required when "page" is specified')
+        return ((page or 1) - 1) * size, size
 
     def no_entity(self, name: str) -> ApiParamError:
         """Return the error for an id that names nothing this caller may see."""
@@ -181,8 +191,8 @@ Handler = Callable[[Call], Awaitable[Reply]]
 
 PAGING: Final = (
     Param("keyword", text="List by keyword"),
-    Param("page", Kind.INTEGER, "the page, from 1"),
-    Param("pagesize", Kind.INTEGER, "rows per page"),
+    Param("page", Kind.INTEGER, "the page, from 1; with pagesize", least=1),
+    Param("pagesize", Kind.INTEGER, "rows per page; -1 = as many as there may be", least=-1),
 )
 
 
@@ -197,7 +207,7 @@ class Command:
     response: tuple[Field, ...] = ()
     admin: bool = False
     changes: bool = False
-    """Changes state: a version 3 request takes effect once."""
+    """Changes state, by ``Call.write`` only: a version 3 request takes effect once."""
     is_async: bool = False
     since: str = ""
     related: str = ""
@@ -213,12 +223,12 @@ def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
     Unknown parameters are ignored, as CloudStack does; a name in any case is understood.
     """
     args: dict[str, Any] = {}
-    maps: dict[str, dict[str, str]] = {}
+    maps: dict[str, dict[str, dict[str, str]]] = {}
     for raw, value in given.items():
         if (match := _MAP_KEY.fullmatch(raw)) and match[1].lower() in command.by_name:
             entries = maps.setdefault(match[1].lower(), {})
-            entries[match[3]] = value
-            if len(entries) > MAP_MAX:
+            entries.setdefault(match[2], {})[match[3]] = value
+            if sum(map(len, entries.values())) > 2 * MAP_MAX:
                 raise ApiParamError(f"More than {MAP_MAX} entries in parameter {match[1]}")
             continue
         param = command.by_name.get(raw.lower())
@@ -228,6 +238,8 @@ def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
         if param.kind is Kind.MAP:
             if param.name in maps:
                 args[param.name] = _read_map(maps[param.name])
+                if len(args[param.name]) > MAP_MAX:
+                    raise ApiParamError(f"More than {MAP_MAX} entries in parameter {param.name}")
         elif param.name not in args:
             if param.required:
                 raise ApiParamError(
@@ -239,11 +251,12 @@ def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
     return args
 
 
-def _read_map(entries: dict[str, str]) -> dict[str, str]:
+def _read_map(entries: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Both spellings: ``details[0].KEY=VALUE`` and ``details[0].key=KEY``/``.value=VALUE``."""
-    if set(entries) == {"key", "value"}:
-        return {entries["key"]: entries["value"]}
-    return entries
+    found: dict[str, str] = {}
+    for entry in entries.values():
+        found |= {entry["key"]: entry["value"]} if set(entry) == {"key", "value"} else entry
+    return found
 
 
 def _read(command: Command, param: Param, value: str) -> Any:
@@ -269,14 +282,15 @@ def _read(command: Command, param: Param, value: str) -> Any:
             except ValueError:
                 raise no_entity(command.name, param.name, value[:100]) from None
         case Kind.INTEGER:
-            if not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+            if not re.fullmatch(r"[+-]?[0-9]{1,10}", value):
+                raise bad()
+            if not param.least <= int(value) <= param.most:
                 raise bad()
             return int(value)
         case Kind.NUMBER:
-            try:
-                return float(value)
-            except ValueError:
-                raise bad() from None
+            if not re.fullmatch(r"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?", value):
+                raise bad()
+            return float(value)
         case Kind.BOOLEAN:
             if value.lower() not in {"true", "false"}:
                 raise bad()

@@ -400,7 +400,7 @@ COMMANDS: Final = (
             Param("format", text="QCOW2, RAW, VMDK, VHD…", required=True),
             Param("hypervisor", text="must be KVM", required=True),
             Param("zoneids", Kind.LIST, "several zones; -1 = all"),
-            Param("bits", Kind.INTEGER, "32 or 64", default=64),
+            Param("bits", Kind.INTEGER, "32 or 64", default=64, least=32, most=64),
             Param("requireshvm", Kind.BOOLEAN, "kept as a flag", default=True),
             Param("sshkeyenabled", Kind.BOOLEAN, "kept as a flag"),
             Param("templatetag", text="kept as a flag"),

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fastdl.manager.registration import check_url
 from fastdl.manager.services import Services
+from fastdl.manager.settings import Settings
 from fastdl.wire import messages as m
 
 
@@ -31,8 +33,22 @@ def for_sources(
         max_connections=max(8, per_origin),
         max_connections_per_origin=per_origin,
         require_checksum=settings.flag("direct.download.require.checksum"),
-        proxy=settings.text("direct.download.proxy") or None,
     )
+
+
+def with_proxy(settings: Settings, document: m.Document) -> m.Document:
+    """Return *document* as it is sent: through the proxy in force now. The proxy may come with
+    a password, so it is not kept with the jobs in the ledger."""
+    proxy = settings.text("direct.download.proxy")
+    if not proxy:
+        return document
+    commands = []
+    for command in document.commands:
+        args = command.args
+        if isinstance(args, m.DownloadArgs | m.ProbeArgs | m.CheckArgs):
+            args = replace(args, transfer=replace(args.transfer, proxy=proxy))
+        commands.append(replace(command, args=args))
+    return replace(document, commands=tuple(commands))
 
 
 def for_url(services: Services, url: str) -> m.Transfer:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import os
+import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fastdl.errors import AgentRefusedError, UsageError
+from fastdl.manager.files import write_private
 from fastdl.wire.messages import MANAGER_NAME
 
 HOST_DAYS: Final = 90
@@ -59,7 +61,7 @@ class Authority:
         key, key_hash = csr_key(csr_pem)
         certificate = _sign(
             self.certificate.subject, self.key, host_id, key,
-            days=HOST_DAYS, dns=host_id, usage=ExtendedKeyUsageOID.CLIENT_AUTH,
+            days=HOST_DAYS, names=[host_id], usage=ExtendedKeyUsageOID.CLIENT_AUTH,
         )  # fmt: skip
         return _pem(certificate), key_hash
 
@@ -75,15 +77,25 @@ class Authority:
         self.renew_server(context)
         return context
 
+    def sign_api(self, names: Sequence[str]) -> tuple[bytes, x509.Certificate]:
+        """Return (key PEM, certificate) for the API port, a server called *names* (DNS names and
+        addresses). None of them is ``MANAGER_NAME``: it cannot play the manager to agents."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _sign(
+            self.certificate.subject, self.key, "fastdl manager API", key.public_key(),
+            days=SERVER_DAYS, names=names, usage=ExtendedKeyUsageOID.SERVER_AUTH,
+        )  # fmt: skip
+        return _key_pem(key), certificate
+
     def renew_server(self, context: ssl.SSLContext) -> None:
         """Give *context* a fresh server certificate; connections that stand are not touched."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
             self.certificate.subject, self.key, "fastdl manager", key.public_key(),
-            days=SERVER_DAYS, dns=MANAGER_NAME, usage=ExtendedKeyUsageOID.SERVER_AUTH,
+            days=SERVER_DAYS, names=[MANAGER_NAME], usage=ExtendedKeyUsageOID.SERVER_AUTH,
         )  # fmt: skip
         chain = self.folder / "server.pem"
-        _write_private(chain, _key_pem(key) + _pem(certificate).encode())
+        write_private(chain, _key_pem(key) + _pem(certificate).encode())
         context.load_cert_chain(chain)
 
 
@@ -98,7 +110,7 @@ def open_authority(folder: Path) -> Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fastdl manager CA")])
         certificate = _sign_ca(name, key)
-        _write_private(path, _key_pem(key) + _pem(certificate).encode())
+        write_private(path, _key_pem(key) + _pem(certificate).encode())
         return Authority(certificate, key, folder)
     try:
         data = path.read_bytes()
@@ -186,7 +198,7 @@ def _sign(
     key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
     *,
     days: int,
-    dns: str,
+    names: Sequence[str],
     usage: x509.ObjectIdentifier,
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -195,10 +207,19 @@ def _sign(
         _builder(subject, issuer, key, days=days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_general(name) for name in names]), critical=False
+        )
         .add_extension(authority, critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _pem(certificate: x509.Certificate) -> str:
@@ -211,14 +232,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write *path* with mode 0600, whole or not at all."""
-    temp = path.with_name(path.name + ".new")
-    fd = os.open(temp, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
-    temp.replace(path)

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -61,9 +62,17 @@ class _Connection:
 class LocalFabric:
     """Delivery within one process. ``attach`` it to a desk before it serves."""
 
-    def __init__(self, ledger: Ledger, progress: ProgressBoard) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        progress: ProgressBoard,
+        *,
+        complete: Callable[[m.Document], m.Document],
+    ) -> None:
+        """*complete* adds to a document what the ledger does not keep."""
         self._ledger = ledger
         self._progress = progress
+        self._complete = complete
         self._desk: Desk | None = None
         self._connections: dict[str, _Connection] = {}
         self._documents = Batch(self._read_documents)
@@ -257,7 +266,7 @@ class LocalFabric:
             await connection.socket.send_str(codec.encode(message))
 
     async def _document(self, host: str) -> m.Document:
-        document = await self._documents(host)
+        document = self._complete(await self._documents(host))
         for command in document.commands:
             if command.kind == m.Kind.DOWNLOAD:
                 self._progress.given(command.job, host)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Users, their keys, and which signed requests already took effect."""
+"""Users, their keys, and which signed requests took effect already."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
@@ -62,6 +62,19 @@ async def new_keys(tx: AsyncConnection, user: str) -> tuple[str, str]:
     return keys
 
 
+async def change(tx: AsyncConnection, user: str, values: Mapping[str, Any]) -> None:
+    """Give the columns of *user* new *values*; ApiConflictError where the name is taken."""
+    try:
+        await tx.execute(update(t).where(t.c.id == user).values(**values))
+    except IntegrityError:
+        raise ApiConflictError(f"The user {values['username']} already exists") from None
+
+
+async def remove(tx: AsyncConnection, user: str) -> None:
+    """Delete *user*; what the user made stays."""
+    await tx.execute(delete(t).where(t.c.id == user))
+
+
 async def set_password(tx: AsyncConnection, user: str, password_hash: str) -> None:
     """Give *user* a new password."""
     await tx.execute(update(t).where(t.c.id == user).values(password_hash=password_hash))
@@ -108,15 +121,19 @@ async def check_templates(tx: AsyncConnection, account: str, *, most: int) -> No
         )
 
 
-async def claim_signature(tx: AsyncConnection, signature: str, *, until: float) -> bool:
-    """Note that the request with *signature* takes effect; False = it did before."""
-    digest = hashlib.sha256(signature.encode()).hexdigest()
-    if await tx.scalar(select(replay.c.until).where(replay.c.digest == digest)) is not None:
+async def claim_request(tx: AsyncConnection, claim: str, *, until: float) -> bool:
+    """Note that the request with *claim* takes effect; False = it did before."""
+    if await was_claimed(tx, claim):
         return False
-    await tx.execute(insert(replay).values(digest=digest, until=until))
+    await tx.execute(insert(replay).values(digest=claim, until=until))
     return True
 
 
-async def prune_signatures(tx: AsyncConnection, *, now: float) -> None:
-    """Forget signatures that have expired."""
+async def was_claimed(tx: AsyncConnection, claim: str) -> bool:
+    """Whether the request with *claim* took effect before."""
+    return await tx.scalar(select(replay.c.until).where(replay.c.digest == claim)) is not None
+
+
+async def prune_claims(tx: AsyncConnection, *, now: float) -> None:
+    """Forget requests that have expired."""
     await tx.execute(delete(replay).where(replay.c.until < now))

@@ -39,6 +39,8 @@ async def add_event(
     level: str = "INFO",
     account: str = "system",
     resource: str | None = None,
+    username: str | None = None,
+    address: str | None = None,
 ) -> None:
     """Store an event; *type_* as CloudStack spells them: ``TEMPLATE.DIRECT.DOWNLOAD.FAILURE``."""
     await tx.execute(
@@ -49,6 +51,8 @@ async def add_event(
             description=description[:4000],
             account=account,
             resource=resource,
+            username=username,
+            address=address,
             created=now,
         )
     )

@@ -80,7 +80,7 @@ replay = Table(
     _needs("until", Double),
     Index(None, "until"),
 )
-"""Signatures of state-changing requests that already took effect, until they expire."""
+"""Signed requests that changed state (``auth.claim_of``), until they expire."""
 
 zone = Table(
     "zone",
@@ -342,6 +342,8 @@ event = Table(
     _needs("description", Text),
     _needs("account", String(255), "system"),
     Column("resource", UUID),
+    Column("username", String(255)),
+    Column("address", String(64)),
     _needs("created", Double),
     Index(None, "created"),
 )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which file is the journal? One with a name, or one that somebody else opened and lends.
+
+The file is locked by whoever writes it, and checked on the opened descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import NamedTuple, Protocol
+
+from fastdl import fs
+from fastdl.errors import JournalError, SinkBusyError
+
+
+class JournalFile(Protocol):
+    """What ``journal.Writer`` needs of its file; descriptors returned are the caller's."""
+
+    @property
+    def path(self) -> str:
+        """The file's name, for messages."""
+
+    def open(self) -> int | None:
+        """The journal that is there, locked and at its start; None where there is none.
+
+        Raises SinkBusyError where another job holds it, JournalError where it cannot be ours.
+        """
+
+    def create(self) -> int:
+        """An empty journal, locked; an old one that nobody holds goes. SinkBusyError, OSError."""
+
+    def sync(self) -> None:
+        """Make its name last. OSError."""
+
+    def remove(self) -> None:
+        """Remove the journal where there is one; best effort on a disk that takes no changes."""
+
+
+class Location(NamedTuple):
+    """A journal at *path*, from the folder *folder_fd* (borrowed) where that is given."""
+
+    path: str
+    folder_fd: int | None = None
+
+    def open(self) -> int | None:
+        """See ``JournalFile``."""
+        try:
+            fd = self._open(os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise JournalError(f"{self.path}: {error.strerror}") from None
+        try:
+            _lock(fd, self.path)
+            found = os.fstat(fd)
+        except OSError as error:
+            os.close(fd)
+            raise JournalError(f"{self.path}: {error.strerror}") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        ours = fs.is_ours(found, self.folder_fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or not ours:
+            os.close(fd)
+            raise JournalError(f"{self.path} is not a journal file of this user")
+        return fd
+
+    def create(self) -> int:
+        """See ``JournalFile``."""
+        if self.folder_fd is None:
+            os.makedirs(self._folder(), mode=0o700, exist_ok=True)  # noqa: PTH103
+        self._remove_unheld()
+        fd = self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            _lock(fd, self.path)
+        except BaseException:
+            os.close(fd)
+            os.unlink(self.path, dir_fd=self.folder_fd)
+            raise
+        return fd
+
+    def sync(self) -> None:
+        """See ``JournalFile``."""
+        if self.folder_fd is not None:
+            fs.sync_folder(self.folder_fd)
+            return
+        fd = fs.open_folder(self._folder())
+        try:
+            fs.sync_folder(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """See ``JournalFile``."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path, dir_fd=self.folder_fd)
+            self.sync()
+
+    def lend(self) -> LentFile | None:
+        """The journal, opened for another process to read and write; made where there is none.
+
+        None where it cannot be made: the job goes on without. Raises SinkBusyError.
+        """
+        try:
+            fd = self.open()
+        except JournalError:
+            fd = None
+        if fd is None:
+            try:
+                fd = self.create()
+            except OSError:
+                return None
+        return LentFile(self.path, fd)
+
+    def take_back(self, lent: LentFile) -> None:
+        """Close *lent*; an empty file is no journal, so it goes."""
+        if os.fstat(lent.fd).st_size == 0:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path, dir_fd=self.folder_fd)
+        os.close(lent.fd)
+
+    def _open(self, flags: int) -> int:
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        return os.open(self.path, flags, 0o600, dir_fd=self.folder_fd)
+
+    def _remove_unheld(self) -> None:
+        try:
+            fd = self._open(os.O_RDWR)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        else:
+            try:
+                _lock(fd, self.path)
+            finally:
+                os.close(fd)
+        os.unlink(self.path, dir_fd=self.folder_fd)
+
+    def _folder(self) -> str:
+        # pathlib would be a tenth of what a whole download may cost at start-up.
+        return os.path.dirname(self.path) or "."  # noqa: PTH120
+
+
+class LentFile(NamedTuple):
+    """A journal that another process opened, locked and will remove: *fd* is all there is.
+
+    An empty file is no journal.
+    """
+
+    path: str
+    fd: int
+
+    def open(self) -> int | None:
+        """See ``JournalFile``."""
+        if os.fstat(self.fd).st_size == 0:
+            return None
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return os.dup(self.fd)
+
+    def create(self) -> int:
+        """See ``JournalFile``."""
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return os.dup(self.fd)
+
+    def sync(self) -> None:
+        """Without effect: were the name lost in a power cut, the download would start anew."""
+
+    def remove(self) -> None:
+        """See ``JournalFile``."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.fd, 0)
+            os.fsync(self.fd)
+
+
+def default_state_dir() -> str:
+    """$XDG_STATE_HOME/fastdl; without it /var/lib/fastdl for root, else ~/.local/state/fastdl."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if home.startswith("/"):
+        return f"{home}/fastdl"
+    if os.geteuid() == 0:
+        return "/var/lib/fastdl"
+    return os.path.expanduser("~/.local/state/fastdl")  # noqa: PTH111
+
+
+def _lock(fd: int, path: str) -> None:
+    try:
+        locked = fs.lock_exclusively(fd)
+    except BlockingIOError:
+        raise SinkBusyError(f"another job holds the journal {path}") from None
+    if not locked:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every answer of the API port tells a browser: run nothing, frame nothing, guess nothing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiohttp.web_response
+from aiohttp import web
+
+SERVER: Final = "fastdl"
+CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+"""For pages: their own files, and nothing inline."""
+CSP_DATA: Final = "default-src 'none'; frame-ancestors 'none'"
+"""For answers that are no pages."""
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def secure(app: web.Application) -> None:
+    """Let every answer of *app* carry these headers."""
+    # aiohttp's own answers to what is no HTTP pass no signal; they name its version, and Python's.
+    aiohttp.web_response.SERVER_SOFTWARE = SERVER  # type: ignore[attr-defined]
+
+    async def add(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+        response.headers["Server"] = SERVER
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        page = response.content_type == "text/html"
+        response.headers.setdefault("Content-Security-Policy", CSP if page else CSP_DATA)
+
+    app.on_response_prepare.append(add)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Secrets in the ledger: encrypted with a key that lies beside it, in the state folder.
+
+Whoever gets a dump, a backup or a replica of the database gets no secret with it; whoever can
+read the state folder is the manager. AES-256-GCM; the setting's name is authenticated too, so
+that one setting's value cannot be put in another's place.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fastdl.errors import ApiParamError, UsageError
+
+_PREFIX: Final = "aes-256-gcm:"
+_NONCE: Final = 12
+
+
+class Vault:
+    """Seals and opens values with one key of 32 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, name: str, value: str) -> str:
+        """Return *value* as text that only this key opens."""
+        nonce = secrets.token_bytes(_NONCE)
+        sealed = self._cipher.encrypt(nonce, value.encode(), name.encode())
+        return _PREFIX + base64.b64encode(nonce + sealed).decode()
+
+    def open(self, name: str, text: str) -> str:
+        """Return what was sealed; text that never was is returned as it is.
+
+        ApiParamError where another key sealed it, or for another name.
+        """
+        if not text.startswith(_PREFIX):
+            return text
+        try:
+            data = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+            return self._cipher.decrypt(data[:_NONCE], data[_NONCE:], name.encode()).decode()
+        except (InvalidTag, ValueError):
+            raise ApiParamError(
+                f"{name} was encrypted with another key than secret.key in the state folder: "
+                f"restore that file or set it again"
+            ) from None
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key kept in *path*; UsageError where the file holds none."""
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"the key file {path} cannot be read: restore it from the backup") from exc
+    if len(key) != 32:
+        raise UsageError(f"the key file {path} holds no key of 32 bytes: restore it")
+    return key
