@@ -111,6 +111,8 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 
     (void)purpose;
     /* With a proxy the address is the proxy's, which the operator typed. */
+    if (!conn->net->proxy)
+        fdl_net_note(conn->net, &addr->addr);
     if (!conn->net->proxy && !fdl_addr_allowed(&addr->addr, &conn->net->policy,
                                                conn->host.via, conn->host.from)) {
         conn->refused++;
@@ -211,6 +213,7 @@ static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err
     curl_easy_getinfo(conn->easy, CURLINFO_OS_ERRNO, &os_errno);
     switch (rc) {
     case CURLE_COULDNT_RESOLVE_HOST:
+        fdl_net_note(conn->net, NULL);
         return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
                         "the host name cannot be resolved");
     case CURLE_COULDNT_RESOLVE_PROXY:

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fdl_net.h"
 
-#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <stdio.h>
@@ -41,6 +40,7 @@ void fdl_net_free(struct fdl_net *net)
     free(net->key_file);
     free(net->proxy);
     free(net->cidrs);
+    free(net->nfs_cidrs);
     free(net);
 }
 
@@ -121,41 +121,40 @@ int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
     return rc;
 }
 
-int fdl_net_allow_cidr(struct fdl_net *net, const char *text, struct fdl_err *err)
+static int add_cidr(const char *text, struct fdl_cidr **list, size_t *n,
+                    struct fdl_err *err)
 {
-    struct fdl_cidr cidr = {0};
-    char addr[INET6_ADDRSTRLEN];
-    const char *slash = strchr(text, '/');
-    size_t len = slash ? (size_t)(slash - text) : strlen(text);
-    int max;
+    struct fdl_cidr cidr;
 
-    if (len == 0 || len >= sizeof addr)
+    if (!fdl_cidr_parse(text, &cidr))
         return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "malformed address range");
-    memcpy(addr, text, len);
-    addr[len] = '\0';
-    if (inet_pton(AF_INET, addr, cidr.addr) == 1) {
-        cidr.family = AF_INET;
-        max = 32;
-    } else if (inet_pton(AF_INET6, addr, cidr.addr) == 1) {
-        cidr.family = AF_INET6;
-        max = 128;
-    } else {
-        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "malformed address range");
-    }
-    cidr.bits = max;
-    if (slash) {
-        char *end;
-        long bits = strtol(slash + 1, &end, 10);
-        if (end == slash + 1 || *end || bits < 0 || bits > max)
-            return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "malformed address range");
-        cidr.bits = (int)bits;
-    }
-    struct fdl_cidr *grown =
-        realloc(net->cidrs, (net->policy.n_allow + 1) * sizeof *grown);
+    struct fdl_cidr *grown = realloc(*list, (*n + 1) * sizeof *grown);
     if (!grown)
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
-    grown[net->policy.n_allow++] = cidr;
-    net->cidrs = grown;
-    net->policy.allow = grown;
+    grown[(*n)++] = cidr;
+    *list = grown;
     return FDL_OK;
+}
+
+int fdl_net_allow_cidr(struct fdl_net *net, const char *text, struct fdl_err *err)
+{
+    int rc = add_cidr(text, &net->cidrs, &net->policy.n_allow, err);
+
+    net->policy.allow = net->cidrs;
+    return rc;
+}
+
+int fdl_net_allow_nfs(struct fdl_net *net, const char *text, struct fdl_err *err)
+{
+    int rc = add_cidr(text, &net->nfs_cidrs, &net->policy.n_nfs, err);
+
+    net->policy.nfs = net->nfs_cidrs;
+    return rc;
+}
+
+void fdl_net_note(struct fdl_net *net, const struct sockaddr *sa)
+{
+    enum fdl_addr_class class = sa ? fdl_addr_classify(sa) : FDL_ADDR_RESERVED;
+
+    atomic_fetch_or_explicit(&net->tried, 1u << class, memory_order_relaxed);
 }

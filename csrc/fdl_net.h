@@ -2,12 +2,13 @@
 /* fdl_net.h - what all connections of a job share: trust, proxy, time limits, policy.
  *
  * Immutable once a connection has been opened with it (but for the authorities, which
- * load themselves under a lock), hence safe from many threads. */
+ * load themselves under a lock, and what is atomic), hence safe from many threads. */
 #ifndef FDL_NET_H
 #define FDL_NET_H
 
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +31,10 @@ struct fdl_net {
     long stall_timeout_ms;
     bool follow_redirects;
     struct fdl_addr_policy policy;
-    struct fdl_cidr *cidrs; /* OWNED: what policy.allow points to */
+    struct fdl_cidr *cidrs;     /* OWNED: what policy.allow points to */
+    struct fdl_cidr *nfs_cidrs; /* OWNED: what policy.nfs points to */
+    atomic_uint tried; /* bit 1 << class for every address that was tried or refused;
+                          unknown ones count as reserved */
     const char *user_agent; /* static */
 };
 
@@ -50,5 +54,10 @@ int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
 
 /* `text` as a.b.c.d/n or v6/n or a bare address. FDL_E_USAGE where malformed. */
 int fdl_net_allow_cidr(struct fdl_net *net, const char *text, struct fdl_err *err);
+int fdl_net_allow_nfs(struct fdl_net *net, const char *text, struct fdl_err *err);
+
+/* Keeps in net->tried that this address of an origin was considered; NULL: one that
+ * nobody here knows, since a name was not resolved or a proxy resolves it. */
+void fdl_net_note(struct fdl_net *net, const struct sockaddr *sa);
 
 #endif

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "fdl_addr.h"
+
 void fdl_place_clear(struct fdl_place *p)
 {
     free(p->base);
@@ -89,7 +91,28 @@ bool fdl_place_is_redirect(int status)
            status == 308;
 }
 
-int fdl_place_follow(CURLU *u, struct fdl_str location, bool was_tls,
+/* The same host and port as before tell nobody anything new, whichever port that is. */
+static bool may_lead(CURLU *u, const struct fdl_place *at)
+{
+    char *port = NULL, *host = NULL, *zone = NULL;
+    bool good = false;
+
+    if (curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
+        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
+        char *authority = fdl_join(host, ":", port);
+        good = fdl_addr_hop_port((uint16_t)strtoul(port, NULL, 10)) ||
+               (authority && strcasecmp(authority, strstr(at->base, "//") + 2) == 0);
+        free(authority);
+    }
+    if (curl_url_get(u, CURLUPART_ZONEID, &zone, 0) == CURLUE_OK)
+        good = false; /* an interface of this machine is nobody else's to name */
+    curl_free(port);
+    curl_free(host);
+    curl_free(zone);
+    return good;
+}
+
+int fdl_place_follow(CURLU *u, struct fdl_str location, const struct fdl_place *at,
                      struct fdl_err *err)
 {
     char *scheme = NULL;
@@ -111,9 +134,12 @@ int fdl_place_follow(CURLU *u, struct fdl_str location, bool was_tls,
     if (!http && !https)
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "a redirect to a scheme other than http and https");
-    if (was_tls && !https)
+    if (at->tls && !https)
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "a redirect from https to http");
+    if (!may_lead(u, at))
+        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                        "a redirect to a port or an interface that is not allowed");
     /* Credentials that a server writes into a Location are not ours to use. */
     curl_url_set(u, CURLUPART_USER, NULL, 0);
     curl_url_set(u, CURLUPART_PASSWORD, NULL, 0);

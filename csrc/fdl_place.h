@@ -29,9 +29,9 @@ bool fdl_place_same_origin(const char *url, const struct fdl_place *p);
 
 bool fdl_place_is_redirect(int status);
 
-/* Moves `u` to where a redirect's Location leads; `was_tls` is what it leads away from.
- * FDL_E_POLICY for another scheme, and from https to http. */
-int fdl_place_follow(CURLU *u, struct fdl_str location, bool was_tls,
+/* Moves `u` to where a redirect's Location leads from `at`. FDL_E_POLICY for another
+ * scheme, from https to http, and to a well-known port of another service. */
+int fdl_place_follow(CURLU *u, struct fdl_str location, const struct fdl_place *at,
                      struct fdl_err *err);
 
 /* a, b and c in one string: OWNED, NULL without memory. */

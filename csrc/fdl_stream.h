@@ -41,6 +41,8 @@ struct fdl_stream {
     uint64_t off;              /* of the next byte that read() gives */
     uint64_t end;              /* where the present answer ends; UINT64_MAX: unknown */
     bool whole;                /* it goes on to the end of the source */
+    enum fdl_addr_class peer;  /* of the address that answered last; unknown at first:
+                                  RESERVED */
     int64_t
         retry_after_s; /* after FDL_E_HTTP_STATUS: what the server asked for, or -1 */
 };
@@ -63,8 +65,5 @@ struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net
 /* The head of the last answer of an HTTP stream (BORROWED until the next begin()), or
  * NULL. */
 const struct fdl_http_head *fdl_stream_http_head(const struct fdl_stream *stream);
-
-/* Class of the address that answered last. */
-enum fdl_addr_class fdl_stream_http_peer(const struct fdl_stream *stream);
 
 #endif

@@ -122,6 +122,7 @@ struct fdl_stream *fdl_stream_file_new(struct fdl_mirror *mirror,
     s->base.ops = &file_ops;
     s->base.mirror = mirror;
     s->base.retry_after_s = -1;
+    s->base.peer = FDL_ADDR_LOOPBACK;
     s->times = times;
     return &s->base;
 }

@@ -13,13 +13,13 @@ static struct http_stream *self_of(struct fdl_stream *base)
     return (struct http_stream *)base;
 }
 
-static int follow(const struct http_stream *s, CURLU *u, bool was_tls,
+static int follow(const struct http_stream *s, CURLU *u, const struct fdl_place *at,
                   struct fdl_err *err)
 {
     if (!s->net->follow_redirects)
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "redirects are not allowed here");
-    return fdl_place_follow(u, s->head.location, was_tls, err);
+    return fdl_place_follow(u, s->head.location, at, err);
 }
 
 static void remember_place(struct fdl_mirror *m, CURLU *u, enum fdl_addr_via via,
@@ -135,11 +135,11 @@ static int begin_once(struct http_stream *s, uint64_t off, uint64_t len, bool *a
             rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, "too many redirects");
             break;
         }
-        rc = follow(s, u, p.tls, err);
+        rc = follow(s, u, &p, err);
         if (rc != FDL_OK)
             break;
         via = FDL_VIA_LINKED;
-        from = s->peer;
+        from = s->base.peer;
         s->left = s->head.framing == FDL_HTTP_LENGTH ? s->head.content_length : 0;
         s->clean_end = s->head.keep_alive && s->head.framing != FDL_HTTP_UNTIL_CLOSE;
         s->body_open = true;
@@ -263,7 +263,7 @@ struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net
     s->net = net;
     s->wake = wake;
     s->times = times;
-    s->peer = FDL_ADDR_RESERVED;
+    s->base.peer = FDL_ADDR_RESERVED;
     return &s->base;
 }
 
@@ -272,13 +272,6 @@ const struct fdl_http_head *fdl_stream_http_head(const struct fdl_stream *stream
     const struct http_stream *s = (const struct http_stream *)stream;
 
     return stream->ops == &http_ops && s->head_valid ? &s->head : NULL;
-}
-
-enum fdl_addr_class fdl_stream_http_peer(const struct fdl_stream *stream)
-{
-    const struct http_stream *s = (const struct http_stream *)stream;
-
-    return stream->ops == &http_ops ? s->peer : FDL_ADDR_LOOPBACK;
 }
 
 struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net,

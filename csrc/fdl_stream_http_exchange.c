@@ -3,7 +3,6 @@
  * connections, kept alive, and who gets which headers. */
 #include "fdl_stream_http_priv.h"
 
-#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -24,6 +23,26 @@ void fdl_http_drop(struct http_stream *s)
     s->served = 0;
 }
 
+/* A proxy resolves names where our policy cannot see it. What the text says is judged
+ * all the same; a name counts as public when it leads on: it may be anybody's. */
+static int judge_unseen(struct http_stream *s, const struct fdl_place *p,
+                        enum fdl_addr_via via, enum fdl_addr_class from,
+                        enum fdl_addr_class *class, struct fdl_err *err)
+{
+    struct sockaddr_storage ss;
+    const struct sockaddr *sa = (const struct sockaddr *)&ss;
+    enum fdl_addr_text kind = fdl_addr_from_text(p->host, &ss);
+    bool literal = kind == FDL_ADDR_IS_LITERAL;
+
+    fdl_net_note(s->net, literal ? sa : NULL);
+    if (kind == FDL_ADDR_IS_UNUSUAL ||
+        (literal && !fdl_addr_allowed(sa, &s->net->policy, via, from)))
+        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                        "the address policy forbids the host's address");
+    *class = literal ? fdl_addr_classify(sa) : FDL_ADDR_PUBLIC;
+    return FDL_OK;
+}
+
 static int connect_to(struct http_stream *s, const struct fdl_place *p,
                       enum fdl_addr_via via, enum fdl_addr_class from,
                       struct fdl_err *err)
@@ -34,21 +53,11 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
     if (s->conn && strcmp(s->conn_base, p->base) == 0)
         return FDL_OK;
     fdl_http_drop(s);
-    if (s->net->proxy) {
-        /* A proxy resolves names where our policy cannot see it; literal addresses are
-         * judged all the same. */
-        struct sockaddr_in in = {.sin_family = AF_INET};
-        struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
-        struct sockaddr *sa = NULL;
-        if (inet_pton(AF_INET, p->host, &in.sin_addr) == 1)
-            sa = (struct sockaddr *)&in;
-        else if (inet_pton(AF_INET6, p->host, &in6.sin6_addr) == 1)
-            sa = (struct sockaddr *)&in6;
-        if (sa && !fdl_addr_allowed(sa, &s->net->policy, via, from))
-            return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                            "the address policy forbids the host's address");
-    }
-    int rc = fdl_conn_open(&s->conn, s->net, &host, s->wake, s->times, err);
+    enum fdl_addr_class unseen = FDL_ADDR_PUBLIC;
+    int rc = s->net->proxy ? judge_unseen(s, p, via, from, &unseen, err) : FDL_OK;
+    if (rc != FDL_OK)
+        return rc;
+    rc = fdl_conn_open(&s->conn, s->net, &host, s->wake, s->times, err);
     if (rc != FDL_OK)
         return rc;
     s->conn_base = strdup(p->base);
@@ -56,7 +65,7 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
         fdl_http_drop(s);
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
     }
-    s->peer = fdl_conn_peer_class(s->conn);
+    s->base.peer = s->net->proxy ? unseen : fdl_conn_peer_class(s->conn);
     return FDL_OK;
 }
 

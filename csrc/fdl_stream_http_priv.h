@@ -19,7 +19,6 @@ struct http_stream {
     struct fdl_conn *conn;
     char *conn_base; /* OWNED: what conn is connected to */
     int served;      /* answers completed on conn */
-    enum fdl_addr_class peer;
 
     char buf[FDL_HTTP_HEAD_MAX + CHUNKED_READ];
     size_t body_at; /* what lies before in buf is the head, which `head` points into */

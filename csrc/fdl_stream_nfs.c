@@ -36,7 +36,7 @@ struct place {
 
 struct nfs_stream {
     struct fdl_stream base;
-    const struct fdl_net *net;
+    struct fdl_net *net;
     struct fdl_wake *wake;
     struct fdl_conn_times *times;
     struct fdl_nfs *nfs; /* OWNED or NULL */
@@ -269,7 +269,16 @@ static int open_address(struct nfs_stream *s, const struct place *p,
     return rc;
 }
 
-static int check_peer(const struct nfs_stream *s, struct fdl_err *err)
+static int refuse(const struct nfs_stream *s, struct fdl_err *err)
+{
+    return fdl_fail(
+        err, FDL_E_POLICY, FDL_NO_OFFSET,
+        s->net->policy.strict
+            ? "the address policy allows no NFS server at the host's address"
+            : "the address policy forbids the host's address");
+}
+
+static int check_peer(struct nfs_stream *s, struct fdl_err *err)
 {
     const struct fdl_mirror *m = s->base.mirror;
     struct sockaddr_storage ss;
@@ -278,9 +287,9 @@ static int check_peer(const struct nfs_stream *s, struct fdl_err *err)
     if (getpeername(fdl_nfs_fd(s->nfs), (struct sockaddr *)&ss, &len) != 0)
         return fdl_fail_os(err, FDL_E_NET, errno, FDL_NO_OFFSET,
                            "the connection was lost");
-    if (!fdl_addr_allowed((struct sockaddr *)&ss, &s->net->policy, m->via, m->from))
-        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                        "the address policy forbids the host's address");
+    if (!fdl_addr_allowed_nfs((struct sockaddr *)&ss, &s->net->policy, m->via, m->from))
+        return refuse(s, err);
+    s->base.peer = fdl_addr_classify((struct sockaddr *)&ss);
     return FDL_OK;
 }
 
@@ -299,13 +308,16 @@ static int open_place(struct nfs_stream *s, const struct place *p, struct fdl_er
     int rc = fdl_resolve(p->host, s->net->connect_timeout_ms, s->wake, &addrs, err);
     bool tried = false;
 
-    if (rc != FDL_OK)
+    if (rc != FDL_OK) {
+        fdl_net_note(s->net, NULL);
         return rc;
+    }
     for (size_t i = 0; i < addrs.n; i++) {
         const struct sockaddr *sa = (const struct sockaddr *)&addrs.list[i];
         socklen_t len = sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
                                                   : sizeof(struct sockaddr_in);
-        if (!fdl_addr_allowed(sa, &s->net->policy, m->via, m->from) ||
+        fdl_net_note(s->net, sa);
+        if (!fdl_addr_allowed_nfs(sa, &s->net->policy, m->via, m->from) ||
             getnameinfo(sa, len, text, sizeof text, NULL, 0, NI_NUMERICHOST) != 0)
             continue;
         tried = true;
@@ -314,8 +326,7 @@ static int open_place(struct nfs_stream *s, const struct place *p, struct fdl_er
             break;
     }
     if (!tried)
-        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                        "the address policy forbids the host's address");
+        return refuse(s, err);
     if (rc == FDL_OK)
         rc = check_peer(s, err);
     if (rc != FDL_OK)
@@ -494,6 +505,7 @@ struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net 
     s->base.ops = &nfs_ops;
     s->base.mirror = mirror;
     s->base.retry_after_s = -1;
+    s->base.peer = FDL_ADDR_RESERVED;
     s->net = net;
     s->wake = wake;
     s->times = times;

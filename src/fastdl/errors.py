@@ -20,6 +20,8 @@ class FastdlError(Exception):
     ``offset``  the byte offset in the source or the target, where one is known
     ``retryable`` whether the same command can succeed later without anyone changing anything
     ``retry_elsewhere`` whether another host may succeed where this one failed
+    ``public_source`` whether every address that the job tried is public: then what happened there
+                may be told to whoever named the source
     """
 
     exit_code: ClassVar[int] = 74
@@ -42,6 +44,7 @@ class FastdlError(Exception):
         self.origin = origin
         self.offset = offset
         self.retryable = self.default_retryable if retryable is None else retryable
+        self.public_source = False
 
     @property
     def retry_elsewhere(self) -> bool:

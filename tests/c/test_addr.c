@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_addr.c - where a connection may go: the edges of every special range, IPv4
  * inside IPv6, and who may lead whom where. The agreement with fastdl.model.address
- * over thousands of addresses is tests/unit/core/test_address.py, through
+ * over thousands of addresses is tests/unit/core/test_address.py, and with the table
+ * tests/vectors/addresses.json tests/unit/test_address_vectors.py, both through
  * judge_address.c. */
 #undef NDEBUG
 #include "fdl_addr.h"
@@ -155,7 +156,9 @@ static void a_link_never_leads_inwards(void)
 static void the_strict_policy_knows_public_and_private_only(void)
 {
     assert(allowed("8.8.8.8", true, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
-    assert(allowed("192.168.7.7", true, FDL_VIA_LINKED, FDL_ADDR_PUBLIC));
+    assert(allowed("192.168.7.7", true, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    assert(allowed("192.168.7.7", true, FDL_VIA_LINKED, FDL_ADDR_PRIVATE));
+    assert(!allowed("192.168.7.7", true, FDL_VIA_LINKED, FDL_ADDR_PUBLIC));
     assert(!allowed("127.0.0.1", true, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
     assert(!allowed("169.254.169.254", true, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
     assert(!allowed("fe80::1", true, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
@@ -179,8 +182,37 @@ static void exceptions_count_but_never_for_metadata(void)
     assert(OK(out) && OK(link) && !OK(meta));
 }
 
+static void nfs_needs_a_listed_server(void)
+{
+    struct fdl_cidr all[] = {{.family = AF_INET}, {.family = AF_INET6}},
+                    list[] = {{.family = AF_INET, .addr = {10, 1}, .bits = 16}};
+    struct fdl_addr_policy policy = {.strict = true, .nfs = list, .n_nfs = 1};
+    struct sockaddr_storage in = at("10.1.2.3"), out = at("10.2.2.3"),
+                            own = at("127.0.0.1"), meta = at("169.254.169.254");
+
+#define NFS(ss, via, from)                                                             \
+    fdl_addr_allowed_nfs((struct sockaddr *)&(ss), &policy, via, from)
+    assert(NFS(in, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    assert(!NFS(out, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    assert(NFS(in, FDL_VIA_LINKED, FDL_ADDR_PRIVATE));
+    assert(!NFS(in, FDL_VIA_LINKED, FDL_ADDR_PUBLIC));
+    assert(!NFS(own, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    policy.allow = all;
+    policy.n_allow = 2; /* an exception to the classes is no list of NFS servers */
+    assert(!NFS(out, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    assert(NFS(own, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    assert(!NFS(own, FDL_VIA_LINKED, FDL_ADDR_LOOPBACK));
+    policy.nfs = all;
+    policy.n_nfs = 2;
+    assert(!NFS(meta, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    policy = (struct fdl_addr_policy){.strict = false};
+    assert(NFS(own, FDL_VIA_TYPED, FDL_ADDR_PUBLIC));
+    assert(!NFS(in, FDL_VIA_LINKED, FDL_ADDR_PUBLIC));
+}
+
 int main(void)
 {
+    nfs_needs_a_listed_server();
     ranges_begin_and_end_where_the_registry_says();
     what_carries_an_ipv4_address_is_judged_as_that();
     a_link_never_leads_inwards();

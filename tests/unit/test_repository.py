@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import subprocess
@@ -67,6 +68,30 @@ def test_imports_keep_to_the_rings() -> None:
         [tool, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_the_model_takes_urls_and_addresses_apart() -> None:
+    """A second reader reads some of them otherwise, and connects where nobody looked."""
+    readers = {
+        "ipaddress": None,
+        "urllib.parse": {"urlsplit", "urlparse", "urljoin"},
+        "socket": {"inet_aton", "inet_pton"},
+    }
+    for path in (ROOT / "src" / "fastdl").rglob("*.py"):
+        if path.parent.name == "model":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in getattr(node, "names", ()) if hasattr(alias, "name")]
+            if isinstance(node, ast.ImportFrom):
+                kept = readers.get(node.module or "", set())
+                found = names if kept is None else [name for name in names if name in kept]
+            elif isinstance(node, ast.Import):
+                found = [name for name in names if name in {"ipaddress", "urllib.parse"}]
+            elif isinstance(node, ast.Attribute):
+                found = [node.attr for kept in readers.values() if kept and node.attr in kept]
+            else:
+                continue
+            assert not found, f"{path}:{node.lineno}: {found}: use fastdl.model.url or .address"
 
 
 def test_the_page_of_errors_is_the_table_of_errors() -> None:

@@ -185,6 +185,8 @@ class Commands:
             "headers": transfer.headers,
             "follow_redirects": transfer.follow_redirects,
             "allowed_cidrs": self._cidrs(transfer),
+            "nfs_servers": (*self.host.config.nfs_servers, *transfer.nfs_servers),
+            "metalink_by_type": False,
             "connect_timeout": transfer.connect_timeout,
             "stall_timeout": transfer.stall_timeout,
             "max_connections": transfer.max_connections,

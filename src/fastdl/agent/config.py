@@ -19,6 +19,7 @@ PROPERTIES = "agent.properties"
 PASSPHRASE = "keystore.passphrase"  # noqa: S105 - the name of a property
 TEMPORARY = "direct.download.temporary.download.location"
 INTERNAL_SITES = "secstorage.allowed.internal.sites"
+NFS_SERVERS = "direct.download.nfs.servers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,15 @@ class HostConfig:
     @property
     def allowed_cidrs(self) -> tuple[str, ...]:
         """The operator's exceptions to the address policy."""
-        text = self.values.get(INTERNAL_SITES, "")
-        return tuple(part for part in text.replace(",", " ").split() if part)
+        return self._list(INTERNAL_SITES)
+
+    @property
+    def nfs_servers(self) -> tuple[str, ...]:
+        """Networks of the NFS servers that templates may come from."""
+        return self._list(NFS_SERVERS)
+
+    def _list(self, name: str) -> tuple[str, ...]:
+        return tuple(self.values.get(name, "").replace(",", " ").split())
 
     @property
     def temporary(self) -> Path | None:

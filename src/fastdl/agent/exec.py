@@ -130,6 +130,8 @@ async def _download(
         "headers": command.headers,
         "source_format": _format(command.format),
         "allowed_cidrs": (*config.allowed_cidrs, *command.allowed_cidrs),
+        "nfs_servers": (*config.nfs_servers, *command.nfs_servers),
+        "metalink_by_type": command.protocol == "Metalink",
     }
     done = await bring(
         pool,
@@ -153,6 +155,8 @@ async def _check(command: cs.CheckUrl, config: HostConfig) -> str:
         **_common(config, command),
         "source_format": _format(command.format),
         "allowed_cidrs": config.allowed_cidrs,
+        "nfs_servers": config.nfs_servers,
+        "metalink_by_type": False,
     }
     found = await work.run(Work(action="probe", sources=(command.url,), options=options))
     size = found.get("virtual_size") or found.get("size")

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import re
 import ssl
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+from fastdl.model.address import parse_address
 
 CHUNK = 1 << 20
 
@@ -43,7 +44,7 @@ def make_certificates(folder: Path) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    address = x509.IPAddress(parse_address("127.0.0.1"))
     leaf = (
         builder("demo mirror", key)
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)

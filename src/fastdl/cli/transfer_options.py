@@ -73,6 +73,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="addresses that the policy allows all the same; may be repeated",
     )
     net.add_argument(
+        "--allow-nfs",
+        action="append",
+        metavar="CIDR",
+        help="with --policy strict: NFS servers that may be sources; may be repeated",
+    )
+    net.add_argument(
         "--no-follow-redirects", action="store_true", help="a redirect is an error (15)"
     )
     net.add_argument("--metalink-file", metavar="NAME", help="which file of a metalink is meant")
@@ -97,6 +103,8 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.allow:
         out["allowed_cidrs"] = tuple(args.allow)
+    if args.allow_nfs:
+        out["nfs_servers"] = tuple(args.allow_nfs)
     if args.no_follow_redirects:
         out["follow_redirects"] = False
     if args.header:

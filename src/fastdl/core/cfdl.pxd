@@ -42,10 +42,12 @@ cdef extern from "fdl_net.h" nogil:
         bint follow_redirects
         bint system_trust
         fdl_addr_policy policy
+        unsigned tried
     fdl_net *fdl_net_new()
     void fdl_net_free(fdl_net *net)
     int fdl_net_trust_pem(fdl_net *net, const char *pem, size_t len, fdl_err *err)
     int fdl_net_allow_cidr(fdl_net *net, const char *text, fdl_err *err)
+    int fdl_net_allow_nfs(fdl_net *net, const char *text, fdl_err *err)
 
 
 cdef extern from "fdl_conn.h" nogil:
@@ -128,10 +130,10 @@ cdef extern from "fdl_stream.h" nogil:
         uint64_t end
         bint whole
         int64_t retry_after_s
+        fdl_addr_class peer
     fdl_stream *fdl_stream_new(fdl_mirror *mirror, fdl_net *net, fdl_wake *wake,
                                fdl_conn_times *times)
     const fdl_http_head *fdl_stream_http_head(const fdl_stream *stream)
-    fdl_addr_class fdl_stream_http_peer(const fdl_stream *stream)
 
 
 cdef extern from "fdl_hash.h" nogil:

@@ -19,12 +19,16 @@ class Net:
         follow_redirects: bool,
         strict: bool,
         allowed_cidrs: Sequence[str] = (),
+        nfs_servers: Sequence[str] = (),
         system_trust: bool = True,
         anchors: Sequence[str] = (),
         cert: str | None = None,
         key: str | None = None,
         proxy: str | None = None,
     ) -> Net: ...
+    @property
+    def public_only(self) -> bool:
+        """Whether every address that was tried or refused is public; False before the first."""
 
 @final
 class Cancel:
@@ -130,5 +134,6 @@ class Stream:
     @property
     def retry_after(self) -> int | None: ...
     @property
-    def peer_class(self) -> int: ...
+    def peer_class(self) -> int:
+        """Class (its place in AddressClass) of the address that answered; a file's: loopback."""
     def close(self) -> None: ...

@@ -23,8 +23,8 @@ cdef bytes field_text(cfdl.fdl_str s):
 
 cdef class Net:
     def __cinit__(self, *, double connect_timeout, double stall_timeout, bint follow_redirects,
-                  bint strict, allowed_cidrs=(), bint system_trust=True, anchors=(), cert=None,
-                  key=None, proxy=None):
+                  bint strict, allowed_cidrs=(), nfs_servers=(), bint system_trust=True,
+                  anchors=(), cert=None, key=None, proxy=None):
         cdef cfdl.fdl_err err
         cdef bytes text
         cdef const char *p
@@ -39,6 +39,9 @@ cdef class Net:
         for cidr in allowed_cidrs:
             text = cidr.encode("ascii", "replace")
             check(cfdl.fdl_net_allow_cidr(self._ptr, text, &err), &err)
+        for cidr in nfs_servers:
+            text = cidr.encode("ascii", "replace")
+            check(cfdl.fdl_net_allow_nfs(self._ptr, text, &err), &err)
         self._ptr.system_trust = system_trust
         for anchor in anchors:
             text = anchor.encode("utf-8")
@@ -54,6 +57,10 @@ cdef class Net:
 
     def __dealloc__(self):
         cfdl.fdl_net_free(self._ptr)
+
+    @property
+    def public_only(self):
+        return self._ptr.tried == 1 << <int> cfdl.FDL_ADDR_PUBLIC
 
 
 cdef class Cancel:
@@ -253,7 +260,7 @@ cdef class Stream:
         return None if self.open_ptr().retry_after_s < 0 else self.open_ptr().retry_after_s
 
     @property
-    def peer_class(self): return <int> cfdl.fdl_stream_http_peer(self.open_ptr())
+    def peer_class(self): return <int> self.open_ptr().peer
 
     def close(self):
         if self._ptr is not NULL:

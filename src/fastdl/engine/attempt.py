@@ -82,6 +82,7 @@ def attempt(
             core_sink.close()
     except BaseException as exc:
         name_origin(exc, resolved)
+        resolved.note_reach(exc)
         over = not can_go_on(exc)
         workspace.keep = checkpoint.writer is not None and not over
         raise

@@ -71,6 +71,8 @@ class FetchOptions(NamedTuple):
     require_checksum: bool = False
     policy: Literal["user", "strict"] = "user"
     allowed_cidrs: tuple[str, ...] = ()
+    # Under the strict policy NFS is spoken with these only: it trusts this host's address.
+    nfs_servers: tuple[str, ...] = ()
     max_virtual_size: int | None = None
     # Bytes written for each compressed byte, from 1 GiB on; zeros are not written. 0: no limit.
     max_ratio: int = 1000
@@ -79,6 +81,8 @@ class FetchOptions(NamedTuple):
     detect_zeros: bool | None = None
     state_dir: str | None = None
     metalink_file: str | None = None
+    # False where a name decides what is a metalink: an image must not become one later.
+    metalink_by_type: bool = True
     # Ours: bring the source to a file, decompressed but otherwise as it is.
     staging: bool = False
 
@@ -90,7 +94,7 @@ class FetchOptions(NamedTuple):
                 raise UsageError(f"there is no option {name!r}")
         if isinstance(options.get("checksum"), str):
             options["checksum"] = parse_checksum(options["checksum"])
-        for name in ("anchors", "allowed_cidrs", "headers"):
+        for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers"):
             if name in options:
                 options[name] = tuple(options[name])
         for name in ("cacert", "cert", "key", "state_dir", "beneath"):

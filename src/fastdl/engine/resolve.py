@@ -27,6 +27,7 @@ from fastdl.errors import (
     UsageError,
 )
 from fastdl.model.digest import DigestSet, DigestSource
+from fastdl.model.referral import refused_source
 from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror
 
@@ -57,7 +58,6 @@ class Resolved:
         self.first = -1
         self.metalink = False
         self.one_response = False
-        self.from_class: int | None = None
         self.content_type: str | None = None
         self.warnings: list[str] = []
 
@@ -70,6 +70,11 @@ class Resolved:
     def piece_length(self) -> int | None:
         """Bytes of a piece, None where no pieces are known."""
         return self.pieces.length if self.pieces else None
+
+    def note_reach(self, exc: BaseException) -> None:
+        """Put into *exc* whether it may be told to whoever named the source."""
+        if isinstance(exc, FastdlError):
+            exc.public_source = self.net.public_only
 
     def close(self) -> None:
         """Drop the open answer, where nobody took it."""
@@ -98,6 +103,7 @@ def make_net(options: FetchOptions) -> Net:
         follow_redirects=options.follow_redirects,
         strict=options.policy == "strict",
         allowed_cidrs=options.allowed_cidrs,
+        nfs_servers=options.nfs_servers,
         anchors=anchors,
         cert=options.cert,
         key=options.key,
@@ -112,6 +118,9 @@ def resolve(
     if not sources:
         raise UsageError("at least one source is needed")
     urls = [Url.parse(text) for text in sources]
+    for url in urls:
+        if reason := refused_source(url, options.policy):
+            raise PolicyError(f"{url.display()}: {reason}", phase="resolve")
     out = Resolved(make_net(options))
     if options.checksum is not None:
         out.digests.add(options.checksum, DigestSource.USER)
@@ -132,12 +141,13 @@ def resolve(
             if url.display() in struck:
                 out.mirrors[index].strike("it was found to be bad before")
         _open_first(out, options, cancel)
-        if _is_metalink_answer(out):
+        if not out.metalink and is_metalink(out.content_type):
             _follow_metalink_answer(out, options, cancel)
         else:
             _learn_from_head(out, options, cancel)
         _check_policy(out, options)
-    except BaseException:
+    except BaseException as exc:
+        out.note_reach(exc)
         out.close()
         raise
     return out
@@ -175,7 +185,7 @@ def _take_metalink(out: Resolved, url: Url, options: FetchOptions, cancel: Cance
     stream, head = _open(out.net, mirror, url, options, cancel)
     try:
         data = _read_all(stream, head, MAX_DOCUMENT)
-        peer = stream.peer_class if url.is_http else None
+        peer = stream.peer_class
     finally:
         stream.close()
     from fastdl.sources.metalink import parse_metalink  # noqa: PLC0415 - only for metalinks
@@ -184,12 +194,12 @@ def _take_metalink(out: Resolved, url: Url, options: FetchOptions, cancel: Cance
     _merge(out, document, url, peer, options)
 
 
-def _merge(
-    out: Resolved, document: Metalink, url: Url, peer: int | None, options: FetchOptions
-) -> None:
-    """Take the document's mirrors, size and digests in; contradictions are errors."""
+def _merge(out: Resolved, document: Metalink, url: Url, peer: int, options: FetchOptions) -> None:
+    """Take the document's mirrors, size and digests in; contradictions are errors.
+
+    *peer*: class of the address that *url* led to.
+    """
     out.metalink = True
-    out.from_class = peer
     out.warnings.extend(document.warnings)
     if document.size is not None:
         if out.size is not None and out.size != document.size:
@@ -202,7 +212,7 @@ def _merge(
         out.pieces is not None and out.pieces.algorithm not in ("md5", "sha-1")
     )
     for entry in document.mirrors:
-        where = Url.parse(entry.url)
+        where = Url.parse_sent(entry.url)
         if url.scheme == "https" and where.scheme == "http" and not strong:
             out.warnings.append(
                 f"{where.display()} is not used: an https metalink leads to http without a "
@@ -221,7 +231,7 @@ def _merge(
                 headers=headers,
                 priority=entry.priority,
                 max_connections=most,
-                linked_from=peer if url.is_http else None,
+                linked_from=peer,
             )
         except FastdlError as exc:
             out.warnings.append(f"{where.display()} is not used: {exc.message}")
@@ -231,22 +241,26 @@ def _merge(
         raise PolicyError("the metalink leaves no mirror that may be used", phase="resolve")
 
 
-def _is_metalink_answer(out: Resolved) -> bool:
-    if out.metalink or "metalink" not in (out.content_type or "").lower():
+def is_metalink(content_type: str | None) -> bool:
+    """Whether a Content-Type says so; what reads metalinks is loaded for them only."""
+    if "metalink" not in (content_type or "").lower():
         return False
     from fastdl.sources.metalink import is_metalink_media_type  # noqa: PLC0415
 
-    return is_metalink_media_type(out.content_type)
+    return is_metalink_media_type(content_type)
 
 
 def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
     """A plain URL answered with a metalink: the media type says so."""
-    from fastdl.sources.metalink import (  # noqa: PLC0415
-        is_metalink_media_type,
-        parse_metalink,
-    )
-
     url, stream = out.urls[out.first], out.stream
+    if not options.metalink_by_type:
+        raise PolicyError(
+            f"{url.display()} answers with a metalink where an image was named: a metalink's "
+            "URL ends in .metalink or .meta4",
+            phase="resolve",
+        )
+    from fastdl.sources.metalink import parse_metalink  # noqa: PLC0415
+
     if stream is None:
         raise MetalinkError("the metalink's answer is gone", phase="resolve")
     data = _read_all(stream, out.head, MAX_DOCUMENT)
@@ -260,8 +274,6 @@ def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel
         out, parse_metalink(data, base_url=url, file_name=options.metalink_file), url, peer, options
     )
     _open_first(out, options, cancel)
-    if is_metalink_media_type(out.content_type):
-        raise MetalinkError("a metalink leads to another metalink", phase="resolve")
     _learn_from_head(out, options, cancel)
 
 
@@ -348,30 +360,35 @@ def _open_first(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
 
 
 def _use(out: Resolved, index: int, options: FetchOptions, cancel: Cancel) -> None:
-    """Take the answer of a mirror; one whose size is wrong is struck off and the next asked."""
+    """Take the answer of a mirror; what has another file is disqualified and the next asked."""
     out.first = index
     assert out.stream is not None
-    total = out.mirrors[index].total
-    if out.size is not None and (_surplus(out) if total is None else total != out.size):
-        wrong = SizeError(
-            f"{out.urls[index].display()} has {'more' if total is None else total} bytes, "
-            f"the metalink says {out.size}",
-            phase="resolve",
-        )
-        out.close()
-        out.mirrors[index].note_error()
-        out.mirrors[index].strike("its file has another size")
-        if all(mirror.state != "ok" for mirror in out.mirrors):
-            raise wrong
-        out.warnings.append(wrong.message)
-        _open_first(out, options, cancel)
-        return
-    if out.size is None:
-        out.size = total
     _, headers = out.stream.head()
-    for name, value in headers:
-        if name == "content-type":
-            out.content_type = value
+    out.content_type = dict(headers).get("content-type")
+    total, shown = out.mirrors[index].total, out.urls[index].display()
+    if out.size is not None and (_surplus(out) if total is None else total != out.size):
+        has = "more" if total is None else total
+        text = f"{shown} has {has} bytes, the metalink says {out.size}"
+        wrong: FastdlError = SizeError(text, phase="resolve")
+        _disqualify_first(out, wrong, "its file has another size", options, cancel)
+    elif out.metalink and is_metalink(out.content_type) and not out.urls[index].is_metalink_name():
+        wrong = MetalinkError(f"{shown}: a metalink leads to another metalink", phase="resolve")
+        _disqualify_first(out, wrong, "it answers with another metalink", options, cancel)
+    elif out.size is None:
+        out.size = total
+
+
+def _disqualify_first(
+    out: Resolved, wrong: FastdlError, reason: str, options: FetchOptions, cancel: Cancel
+) -> None:
+    """Go on from another mirror than the one that answered; raise *wrong* where none is left."""
+    out.close()
+    out.mirrors[out.first].note_error()
+    out.mirrors[out.first].strike(reason)
+    if all(mirror.state != "ok" for mirror in out.mirrors):
+        raise wrong
+    out.warnings.append(wrong.message)
+    _open_first(out, options, cancel)
 
 
 def keep_to_one_response(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
@@ -416,7 +433,8 @@ def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> No
         return
     from fastdl.sources.discovery import discover  # noqa: PLC0415 - rare
 
-    found = discover(headers, base_url=out.mirrors[out.first].final_url or url)
+    final = out.mirrors[out.first].final_url
+    found = discover(headers, base_url=Url.parse_sent(final) if final else url)
     out.warnings.extend(found.warnings)
     for digest, source in found.digests:
         out.digests.add(digest, source)
@@ -424,9 +442,9 @@ def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> No
     if not out.metalink:
         for where in found.metalinks[:1]:
             with contextlib.suppress(FastdlError):  # an offer, not a must
-                _merge_described(out, Url.parse(where), peer, options, cancel)
+                _merge_described(out, url, Url.parse_sent(where), peer, options, cancel)
     for entry in found.mirrors:
-        where_url = Url.parse(entry.url)
+        where_url = Url.parse_sent(entry.url)
         if (
             url.scheme == "https"
             and where_url.scheme == "http"
@@ -444,26 +462,26 @@ def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> No
 
 
 def _merge_described(
-    out: Resolved, url: Url, peer: int, options: FetchOptions, cancel: Cancel
+    out: Resolved, referrer: Url, url: Url, peer: int, options: FetchOptions, cancel: Cancel
 ) -> None:
-    """A metalink that a Link field names: an offer, its absence does not hurt."""
+    """A metalink that a Link field of *referrer* names: an offer, its absence does not hurt."""
+    if referrer.scheme == "https" and url.scheme == "http":
+        out.warnings.append(f"{url.display()} is not used: an https source leads to http")
+        return
     from fastdl.sources.metalink import parse_metalink  # noqa: PLC0415
 
     mirror = make_mirror(url, linked_from=peer)
     stream, head = _open(out.net, mirror, url, options, cancel)
     try:
         document = parse_metalink(_read_all(stream, head, MAX_DOCUMENT), base_url=url)
+        # A document from outside does not lead inside because somebody inside named it.
+        from_class = stream.peer_class
     finally:
         stream.close()
     if document.size is None or document.size == out.size:
-        _merge(out, document, url, stream_class(peer), options)
+        _merge(out, document, url, from_class, options)
     else:
         out.warnings.append(f"{url.display()} describes another size: it is not used")
-
-
-def stream_class(peer: int) -> int:
-    """Mirrors of a described-by metalink are judged like the origin's own links."""
-    return peer
 
 
 def _check_policy(out: Resolved, options: FetchOptions) -> None:

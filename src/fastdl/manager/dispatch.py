@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +23,7 @@ from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger import jobs, queue, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
+from fastdl.manager.registration import origin_of
 from fastdl.manager.removal import removal
 from fastdl.manager.scheduler import Grant
 from fastdl.manager.services import Event, Services
@@ -480,17 +480,3 @@ async def _complete(tx: AsyncConnection, api_job: Row[Any], *, now: float) -> No
         "errortext": f"{what}{reason}",
     }
     await records.complete_api_job(tx, api_job.id, status=records.FAILED, result=result, now=now)
-
-
-def origin_of(url: str) -> str:
-    """Return scheme://host:port of *url*, lower-case, without userinfo; '' for no origin."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return ""
-    if not parts.hostname:
-        return ""
-    default = {"http": 80, "https": 443, "nfs": 2049}.get(parts.scheme.lower(), 0)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme.lower()}://{host}:{port or default}"

@@ -7,15 +7,17 @@ what can be judged from the text: an early and clear answer, not the decision th
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
-from fastdl.errors import ApiParamError
+from fastdl.errors import ApiParamError, FastdlError, PolicyError, UsageError
+from fastdl.manager.settings import NFS_SERVERS
+from fastdl.model.address import literal_address, refused, refused_nfs
+from fastdl.model.referral import refused_source
+from fastdl.model.url import Url
 
-URL_MAX: Final = 2048
 HEADERS_MAX: Final = 16
 FORMATS: Final = (
     "QCOW2", "RAW", "VHD", "ISO", "OVA", "VHDX", "BAREMETAL", "VMDK", "VDI", "TAR", "ZIP", "DIR",
@@ -36,72 +38,57 @@ _DIGEST_LENGTHS: Final = {
 }  # fmt: skip
 _CHECKSUM: Final = re.compile(r"(?:\{([^{}]*)\})?([^{}]*)")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
-_METADATA: Final = (ipaddress.ip_address("169.254.169.254"), ipaddress.ip_address("fd00:ec2::254"))
-_NUMERIC_HOST: Final = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)(\.(0[xX][0-9a-fA-F]+|[0-9]+)){0,3}")
 
 
-def check_url(url: str, *, allowed_cidrs: Iterable[str] = ()) -> SplitResult:
-    """Return the parts of *url*; ApiParamError where it cannot be an origin."""
-    if any(c <= " " or c == "\x7f" for c in url):
-        raise ApiParamError(f"Please specify a valid URL. URL:{url} holds white space")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ApiParamError(f"Please specify a valid URL. URL:{url} is invalid") from None
-    scheme = parts.scheme.lower()
+def check_url(
+    url: str, *, allowed_cidrs: Iterable[str] = (), nfs_servers: Iterable[str] = ()
+) -> Url:
+    """Return *url*, taken apart; ApiParamError where it cannot be an origin."""
+    scheme = url.partition(":")[0].lower()
     if scheme == "file":
         raise ApiParamError("File:// type urls are currently unsupported")
     if scheme not in {"http", "https", "nfs"}:
         raise ApiParamError(f"Unsupported scheme for url: {url}")
-    if not parts.hostname or port == 0:
-        raise ApiParamError(f"Please specify a valid URL. URL:{url} is invalid")
-    if parts.username is not None or parts.password is not None:
+    try:
+        parsed = Url.parse(url)
+    except PolicyError:  # 0x7f.1, 2130706433: an address in disguise
+        raise ApiParamError("Illegal host specified in url") from None
+    except UsageError as exc:
+        raise ApiParamError(f"Please specify a valid URL. URL:{url} is invalid: {exc}") from None
+    if parsed.username is not None:
         raise ApiParamError(
             "Credentials in the URL would be shown to others: use details[0].HTTP_HEADER:…"
         )
-    _check_host(parts.hostname, allowed_cidrs)
-    return parts
+    if reason := refused_source(parsed, "strict"):
+        raise ApiParamError(f"Please specify a valid URL: {reason}")
+    _check_host(parsed, tuple(allowed_cidrs), tuple(nfs_servers))
+    return parsed
 
 
-def _check_host(host: str, allowed_cidrs: Iterable[str]) -> None:
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        if _NUMERIC_HOST.fullmatch(host):  # 0x7f.1, 2130706433: an address in disguise
-            raise ApiParamError("Illegal host specified in url") from None
-        if host.lower() != "localhost" and not host.lower().endswith(".localhost"):
-            return
-        address = ipaddress.ip_address("127.0.0.1")
-    if not address_allowed(address, allowed_cidrs):
+def _check_host(url: Url, allowed_cidrs: tuple[str, ...], nfs_servers: tuple[str, ...]) -> None:
+    address = literal_address(url.host)
+    if url.scheme == "nfs" and address is None and not (nfs_servers or allowed_cidrs):
+        raise ApiParamError(f"No NFS server is listed in {NFS_SERVERS}")
+    if address is None:
+        return
+    if url.scheme == "nfs":
+        reason = refused_nfs(address, "strict", allowed_cidrs, nfs_servers)
+    else:
+        reason = refused(address, "strict", allowed_cidrs)
+    if reason is not None:
         raise ApiParamError("Illegal host specified in url")
 
 
-def address_allowed(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address, allowed_cidrs: Iterable[str]
-) -> bool:
-    """Whether the policy lets an origin have *address* (private networks are fine)."""
-    if isinstance(address, ipaddress.IPv6Address):
-        embedded = address.ipv4_mapped or address.sixtofour
-        if embedded is not None:
-            address = embedded
-    if address in _METADATA:
-        return False
-    for cidr in allowed_cidrs:
-        network = ipaddress.ip_network(cidr, strict=False)
-        if network.version == address.version and address in network:
-            return True
-    return not (
-        address.is_unspecified
-        or address.is_loopback
-        or address.is_link_local
-        or address.is_multicast
-        or (address.is_reserved and address.version == 4)
-    )
+def origin_of(url: str) -> str:
+    """Return scheme://host:port of *url*, without userinfo; '' where it has none."""
+    try:
+        parsed = Url.parse(url)
+    except FastdlError:
+        return ""
+    return str(parsed.origin) if parsed.host else ""
 
 
-def check_format(parts: SplitResult, format_: str) -> str:
+def check_format(url: Url, format_: str) -> str:
     """Return the format's name; ApiParamError where the URL's suffix contradicts it."""
     name = format_.lower()
     if format_.upper() not in FORMATS:
@@ -112,12 +99,12 @@ def check_format(parts: SplitResult, format_: str) -> str:
     allowed = _EXTENSIONS.get(name)
     if allowed is None:
         raise ApiParamError(f"Format {format_.upper()} cannot be downloaded directly to KVM")
-    path = unquote(parts.path).lower()
+    path = unquote(url.path).lower()
     if not any(path.endswith(f".{ext}{packed}") for ext in allowed for packed in _COMPRESSED):
         if name == "qcow2":
             raise ApiParamError("Please specify a valid qcow2")
         raise ApiParamError(
-            f"Please specify a valid URL. URL:{parts.path} is an invalid for the format {name}"
+            f"Please specify a valid URL. URL:{url.path} is an invalid for the format {name}"
         )
     return name.upper()
 

@@ -7,22 +7,21 @@ at the moment of use, so that a change takes effect without a restart.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fastdl.errors import ApiParamError, InternalError
+from fastdl.errors import ApiParamError, InternalError, UsageError
 from fastdl.manager.vault import Vault
+from fastdl.model.address import is_metadata, parse_cidrs
 
 log = logging.getLogger(__name__)
 
-_PUBLIC_METADATA: Final = (
-    ipaddress.ip_network("169.254.169.254/32"),
-    ipaddress.ip_network("fd00:ec2::254/128"),
-)
+INTERNAL_SITES: Final = "secstorage.allowed.internal.sites"
+NFS_SERVERS: Final = "direct.download.nfs.servers"
+
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
 _JSON_TYPE: Final = re.compile(
@@ -83,9 +82,14 @@ SETTINGS: Final = _all(
         "Whether downloads follow redirects; every hop is judged by the address policy.",
     ),
     Setting(
-        "secstorage.allowed.internal.sites", "Advanced", "cidrs", "",
+        INTERNAL_SITES, "Advanced", "cidrs", "",
         "Comma-separated networks that origins may be in although the address policy refuses "
         "them (loopback, link-local…). Metadata addresses are never allowed.",
+    ),
+    Setting(
+        NFS_SERVERS, "Advanced", "cidrs", "",
+        "Comma-separated networks of NFS servers that templates may come from; none by default: "
+        "a server that exports primary storage to a host would show it to every tenant.",
     ),
     Setting(
         "json.content.type", "Advanced", "json", "application/json; charset=UTF-8",
@@ -279,7 +283,7 @@ def check(name: str, value: str) -> str:
             if value not in {"true", "false"}:
                 raise ApiParamError(f"{name} is either true or false, not {value}")
         case "cidrs":
-            _check_cidrs(name, value.split(","))
+            _check_cidrs(name, value)
         case "json" if not _JSON_TYPE.fullmatch(value):
             raise ApiParamError(f"{name} is like {setting.default}")
         case "names" if not all(_TOKEN.fullmatch(word.strip()) for word in value.split(",")):
@@ -309,14 +313,11 @@ def _check_proxy(name: str, value: str) -> None:
         raise ApiParamError(f"{name} is like http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
 
 
-def _check_cidrs(name: str, parts: Iterable[str]) -> None:
-    for part in filter(None, map(str.strip, parts)):
-        try:
-            network = ipaddress.ip_network(part, strict=False)
-        except ValueError:
-            raise ApiParamError(f"{name}: {part} is not a network like 10.20.0.0/16") from None
-        if any(
-            network.version == m.version and network.subnet_of(m)  # type: ignore[arg-type]
-            for m in _PUBLIC_METADATA
-        ):
-            raise ApiParamError(f"{name}: {part} is a metadata address, which is never allowed")
+def _check_cidrs(name: str, value: str) -> None:
+    try:
+        networks = parse_cidrs(value)
+    except UsageError as exc:
+        raise ApiParamError(f"{name}: {exc.message}") from None
+    for network in networks:
+        if is_metadata(network):
+            raise ApiParamError(f"{name}: {network} is a metadata address, which is never allowed")

@@ -9,6 +9,7 @@ carries an IPv4 address is judged by the latter, because that is where packets g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import Enum
 from ipaddress import (
@@ -41,15 +42,19 @@ class AddressClass(Enum):
 
 _C = AddressClass
 
-# The first match counts. Metadata services come first: two of them sit in ranges that
-# would otherwise be private or public.
+# The first match counts. Metadata services come first: they sit in ranges that would
+# otherwise be private, link-local or public.
 _V4: tuple[tuple[IPv4Network, AddressClass], ...] = tuple(
     (IPv4Network(text), cls)
     for text, cls in (
-        ("169.254.169.254/32", _C.METADATA),
-        ("169.254.170.2/32", _C.METADATA),  # AWS container credentials
+        ("169.254.169.254/32", _C.METADATA),  # nearly every cloud
+        ("169.254.170.2/32", _C.METADATA),  # AWS containers
+        ("169.254.170.23/32", _C.METADATA),  # AWS pods
+        ("169.254.42.42/32", _C.METADATA),  # Scaleway
+        ("169.254.0.23/32", _C.METADATA),  # Tencent
         ("100.100.100.200/32", _C.METADATA),  # Alibaba
         ("168.63.129.16/32", _C.METADATA),  # Azure
+        ("192.0.0.192/32", _C.METADATA),  # Oracle
         ("0.0.0.0/8", _C.UNSPECIFIED),
         ("10.0.0.0/8", _C.PRIVATE),
         ("100.64.0.0/10", _C.PRIVATE),
@@ -70,13 +75,17 @@ _V4: tuple[tuple[IPv4Network, AddressClass], ...] = tuple(
 _V6: tuple[tuple[IPv6Network, AddressClass], ...] = tuple(
     (IPv6Network(text), cls)
     for text, cls in (
-        ("fd00:ec2::254/128", _C.METADATA),
+        ("fd00:ec2::254/128", _C.METADATA),  # AWS
+        ("fd00:ec2::23/128", _C.METADATA),  # AWS pods
         ("fd20:ce::254/128", _C.METADATA),  # Google
+        ("fd00:42::42/128", _C.METADATA),  # Scaleway
+        ("fe80::a9fe:a9fe/128", _C.METADATA),  # OpenStack
         ("::/128", _C.UNSPECIFIED),
         ("::1/128", _C.LOOPBACK),
         ("fc00::/7", _C.PRIVATE),
         ("fe80::/10", _C.LINK_LOCAL),
         ("ff00::/8", _C.MULTICAST),
+        ("2001::/23", _C.RESERVED),  # protocol assignments
         ("2001:db8::/32", _C.RESERVED),
         ("3fff::/20", _C.RESERVED),
         ("2000::/3", _C.PUBLIC),
@@ -95,14 +104,18 @@ _EMBEDDED: tuple[tuple[IPv6Network, int, int], ...] = (
     (IPv6Network("2001::/32"), 0, 0xFFFFFFFF),  # Teredo, RFC 4380: the client, inverted
 )
 
-_NEVER = frozenset({_C.METADATA, _C.MULTICAST, _C.UNSPECIFIED})
 _STRICT = frozenset({_C.PUBLIC, _C.PRIVATE})
-_FOLLOW = {
-    _C.PUBLIC: frozenset({_C.PUBLIC}),
+_MAY_LEAD = {
     _C.PRIVATE: frozenset({_C.PUBLIC, _C.PRIVATE}),
-    _C.LOOPBACK: frozenset(_C) - _NEVER - {_C.LINK_LOCAL},
+    _C.LOOPBACK: frozenset({_C.PUBLIC, _C.PRIVATE, _C.LOOPBACK, _C.RESERVED}),
+    _C.LINK_LOCAL: frozenset({_C.PUBLIC, _C.PRIVATE, _C.LINK_LOCAL}),
+    _C.RESERVED: frozenset({_C.PUBLIC, _C.RESERVED}),  # whoever that is
 }
-"""Class of the referring host → classes that its redirects and mirrors may lead to."""
+"""Class of the referring host → classes that its redirects, metalinks and links may lead to;
+public only for every other class."""
+
+_HOP_PORTS = frozenset({80, 443, 2049})
+_CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
 
 
 def parse_address(text: str) -> Address:
@@ -119,10 +132,16 @@ def parse_cidrs(texts: Iterable[str] | str) -> tuple[Network, ...]:
     A single address is a network of one; host bits are ignored, as CloudStack does.
     """
     items = texts.split(",") if isinstance(texts, str) else texts
+    return tuple(_network(s) for item in items if (s := item.strip()))
+
+
+def _network(text: str) -> Network:
     try:
-        return tuple(ip_network(s, strict=False) for item in items if (s := item.strip()))
-    except ValueError as exc:
-        raise UsageError(f"not a network in CIDR notation: {str(exc)[:80]!a}") from None
+        if _CIDR.fullmatch(text):
+            return ip_network(text, strict=False)
+    except ValueError:
+        pass
+    raise UsageError(f"{text[:80]!a} is not a network in CIDR notation, like 10.20.0.0/16")
 
 
 def embedded_ipv4(ip: IPv6Address) -> IPv4Address | None:
@@ -144,6 +163,25 @@ def classify(ip: Address | str) -> AddressClass:
     return next((cls for network, cls in _V4 if address in network), _C.PUBLIC)
 
 
+def is_metadata(network: Network) -> bool:
+    """Whether *network* is a metadata service and nothing else."""
+    return network.num_addresses == 1 and classify(network.network_address) is _C.METADATA
+
+
+def literal_address(host: str) -> Address | None:
+    """Return the address that *host* (of a ``Url``) is without asking anybody, or None.
+
+    ``localhost`` and what ends in it count as 127.0.0.1 (RFC 6761, 6.3).
+    """
+    name = host.removesuffix(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return IPv4Address("127.0.0.1")
+    try:
+        return ip_address(name)
+    except ValueError:
+        return None
+
+
 def refused(
     ip: Address | str,
     policy: str = "user",
@@ -152,8 +190,8 @@ def refused(
 ) -> str | None:
     """Return why a connection to *ip* is refused, as a phrase, or None if it is allowed.
 
-    *policy*        ``user``: a typed host may be anywhere, what it refers to may not lead
-                    further inside; ``strict``: public and private addresses only.
+    *policy*        ``user``: a typed host may be anywhere; ``strict``: public and private
+                    addresses only. Under both nobody leads further inside than he is.
     *allowed_cidrs* the operator's exceptions; a metadata service is never one.
     *from_class*    class of the host whose redirect or metalink leads here; None if typed.
 
@@ -167,12 +205,42 @@ def refused(
         return None
     if policy == "strict" and cls not in _STRICT:
         return f"{address} is a {cls.value} address, which the address policy forbids"
-    if from_class is None:
-        return None
-    follow = _FOLLOW.get(from_class, frozenset({_C.PUBLIC, _C.PRIVATE, from_class}) - _NEVER)
-    if policy == "user" and cls not in follow:
+    if from_class is not None and cls not in _MAY_LEAD.get(from_class, {_C.PUBLIC}):
         return f"a {from_class.value} host may not lead to {address}, a {cls.value} address"
     return None
+
+
+def refused_nfs(
+    ip: Address | str,
+    policy: str = "user",
+    allowed_cidrs: Iterable[Network | str] = (),
+    nfs_servers: Iterable[Network | str] = (),
+    from_class: AddressClass | None = None,
+) -> str | None:
+    """As ``refused``, for a connection that would speak NFS.
+
+    An NFS server trusts the host's own address, and shows it what other tenants keep. So
+    under ``strict`` the server has to be among *nfs_servers*, or, where it was typed, have
+    an address that only an exception allows.
+    """
+    address = parse_address(ip) if isinstance(ip, str) else ip
+    allowed = parse_cidrs(str(n) for n in allowed_cidrs)
+    reason = refused(address, policy, allowed, from_class)
+    if policy != "strict":
+        return reason
+    cls, typed = classify(address), from_class is None
+    if cls is not _C.METADATA and _listed(address, nfs_servers):
+        return None if typed else reason
+    if typed and cls not in _STRICT | {_C.METADATA} and _listed(address, allowed):
+        return None
+    return f"{address} is not among the NFS servers that the address policy allows"
+
+
+def refused_port(port: int) -> str | None:
+    """Return why a redirect, a metalink or a link may not lead to *port*, or None if it may."""
+    if port >= 1024 or port in _HOP_PORTS:
+        return None
+    return f"nobody may lead to port {port}: below 1024 only 80, 443 and 2049 are followed"
 
 
 def _listed(address: Address, cidrs: Iterable[Network | str]) -> bool:

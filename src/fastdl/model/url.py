@@ -14,7 +14,9 @@ from typing import NamedTuple
 from fastdl.errors import PolicyError, UsageError
 
 MAX_URL = 8192
-"""Characters in a URL; servers and proxies refuse longer request lines anyway."""
+MAX_SENT_URL = 16 * 1024
+"""Characters in a URL that is typed, and in one that a server or document sends: signed links
+with a policy in them are longer than anybody types."""
 
 METALINK_SUFFIXES = (".meta4", ".metalink")
 
@@ -34,6 +36,17 @@ _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _TO_ENCODE = re.compile(r'["<>^`{|}]|[^\x00-\x7f]')
+
+
+class Origin(NamedTuple):
+    """What credentials, connections and limits are bound to; ``str()``: scheme://host:port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
 
 
 class Url(NamedTuple):
@@ -58,15 +71,15 @@ class Url(NamedTuple):
     password: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Url:
-        """Return what *text* means.
+    def parse(cls, text: str, *, most: int = MAX_URL) -> Url:
+        """Return what *text*, of at most *most* characters, means.
 
-        UsageError: it is malformed, or longer than MAX_URL. PolicyError: the scheme is
-        not supported, or the host is an IPv4 address in an unusual spelling.
+        UsageError: it is malformed, or longer. PolicyError: the scheme is not supported,
+        or the host is an IPv4 address in an unusual spelling.
         """
-        if not text or len(text) > MAX_URL:
+        if not text or len(text) > most:
             raise UsageError(
-                f"a source has at most {MAX_URL} characters" if text else "a source is empty"
+                f"a source has at most {most} characters" if text else "a source is empty"
             )
         match = _SCHEME.fullmatch(text)
         if match is None:
@@ -108,6 +121,16 @@ class Url(NamedTuple):
         )
 
     @classmethod
+    def parse_sent(cls, text: str) -> Url:
+        """As ``parse``, for a URL that a server or a document wrote.
+
+        Blanks around it do not count; raw spaces in it and percent signs without two hex
+        digits are sent encoded, as browsers do. Typed URLs are not mended: what a user means
+        is his to say.
+        """
+        return cls.parse(_mended(text.strip(" \t\r\n")), most=MAX_SENT_URL)
+
+    @classmethod
     def _local(cls, authority: str, path: str, query: str | None) -> Url:
         if authority.lower() not in ("", "localhost") or query is not None:
             raise UsageError("a file URL is file:///path: other hosts, @ and ? have no meaning")
@@ -121,14 +144,14 @@ class Url(NamedTuple):
         return self.scheme in ("http", "https")
 
     @property
-    def origin(self) -> tuple[str, str, int]:
-        """(scheme, host, port): what credentials, connections and validators are bound to."""
-        return (self.scheme, self.host, self.port)
+    def origin(self) -> Origin:
+        """Scheme, host and port, the default one written out."""
+        return Origin(self.scheme, self.host, self.port)
 
     @property
     def netloc(self) -> str:
         """``host`` or ``host:port``, as a Host field and a URL have it, never with userinfo."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = _bracketed(self.host)
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
@@ -168,19 +191,20 @@ class Url(NamedTuple):
         )
 
     def join(self, reference: str) -> Url:
-        """Return where *reference* (a Location, a Link target) leads from here (RFC 3986, 5).
+        """Return where *reference* (a Link target) leads from here (RFC 3986, 5).
 
-        Userinfo of this URL is not inherited. Errors as ``parse``.
+        Mended as by ``parse_sent``; userinfo of this URL is not inherited. Errors as ``parse``.
         """
         from urllib.parse import urljoin  # noqa: PLC0415 - 3 ms that most runs never need
 
-        if len(reference) > MAX_URL:
-            raise UsageError(f"a reference has at most {MAX_URL} characters")
+        if len(reference) > MAX_SENT_URL:
+            raise UsageError(f"a reference has at most {MAX_SENT_URL} characters")
+        reference = _mended(reference.strip(" \t\r\n"))
         _refuse_ambiguous(reference)
         if not self.is_http:
             raise UsageError(f"a {self.scheme} source has no references")
         try:
-            return Url.parse(urljoin(self.request_text(), reference))
+            return Url.parse(urljoin(self.request_text(), reference), most=MAX_SENT_URL)
         except ValueError:
             raise UsageError("a reference is malformed") from None
 
@@ -200,6 +224,20 @@ class Url(NamedTuple):
     def is_metalink_name(self) -> bool:
         """Whether the path ends like a metalink's does (``.meta4``, ``.metalink``)."""
         return self.path.lower().endswith(METALINK_SUFFIXES)
+
+    @property
+    def nfs_options(self) -> tuple[str, ...]:
+        """Names of the parameters of an nfs URL (uid, nfsport…); () where there are none."""
+        words = self.query.split("&") if self.scheme == "nfs" and self.query else []
+        return tuple(word.partition("=")[0] for word in words)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _mended(text: str) -> str:
+    return _BAD_PERCENT.sub("%25", text.replace(" ", "%20"))
 
 
 def _refuse_ambiguous(text: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from fastdl.errors import FastdlError
 from fastdl.model.digest import HEX_LENGTHS, Digest, DigestSource, algorithm_named
+from fastdl.model.referral import refused_referral
 from fastdl.model.url import Url
 from fastdl.sources.metalink import (
     LOWEST_PRIORITY,
@@ -191,9 +192,12 @@ def _resolved(link: Link, base: Url, warnings: list[str]) -> Url | None:
             if (context.origin, context.target) != (base.origin, base.target):
                 return None
         url = base.join(link.target)
-        if url.is_http:
+        if not url.is_http:
+            warnings.append(f"a link to {url.scheme} is ignored")
+        elif reason := refused_referral(url, base):
+            warnings.append(f"a link is ignored: {reason}")
+        else:
             return url
-        warnings.append(f"a link to {url.scheme} is ignored")
     except FastdlError as exc:
         warnings.append(f"a link is ignored: {exc.message}")
     return None

@@ -36,7 +36,8 @@ def make_mirror(
 ) -> Mirror:
     """The core's mirror for *url*. NetError where a local file cannot be opened.
 
-    *linked_from*: class of the address whose metalink or link led here; None: typed.
+    *linked_from*: class of the address whose metalink or link led here (a local metalink's is
+    loopback, as a file's); None: typed.
     """
     kind = {"http": "http", "https": "http", "nfs": "nfs"}.get(url.scheme, "file")
     fd = -1

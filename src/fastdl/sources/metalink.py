@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from fastdl.errors import FastdlError, MetalinkError, PolicyError, UsageError
 from fastdl.model.digest import ALGORITHMS, HEX_LENGTHS, Digest, algorithm_named
+from fastdl.model.referral import refused_referral
 from fastdl.model.units import MAX_SIZE
 from fastdl.model.url import METALINK_SUFFIXES, Url
 from fastdl.sources.metalink_xml import (
@@ -31,6 +32,7 @@ MAX_MIRRORS = 256
 MAX_WARNINGS = 32
 MAX_NAME = 255
 
+_LOCAL = Url(scheme="file", path="/")
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _LOCATION = re.compile(r"[A-Za-z]{2}")
@@ -114,8 +116,8 @@ def parse_metalink(
 ) -> Metalink:
     """Return what the metalink *data* says about one file.
 
-    *base_url*   where the document came from: one that came over HTTP may not lead to NFS,
-                 and none may lead back to itself.
+    *base_url*   where the document came from: what it may lead to depends on that (see
+                 ``model.referral``), and none may lead back to itself. None: a local file.
     *file_name*  which file is meant where the document has several.
 
     MetalinkError: malformed, contradicts itself, or has an unsafe name. LimitError: too
@@ -279,11 +281,13 @@ def _mirrors(
         if is_metalink_media_type(attributes.get("mediatype")):
             raise _fail("the metalink refers to another metalink, which is never followed")
     best: dict[str, Mirror] = {}
+    skipped: list[str] = []
     for position, (attributes, text) in enumerate(record.urls, 1):
         try:
             url = _usable(attributes, text, base)
         except FastdlError as exc:
-            warnings.note(f"mirror {position} is ignored: {exc.message}")
+            skipped.append(f"mirror {position} is ignored: {exc.message}")
+            warnings.note(skipped[-1])
             continue
         if base is not None and (url.origin, url.target) == (base.origin, base.target):
             raise _fail("the metalink names itself as a mirror of the file")
@@ -294,8 +298,7 @@ def _mirrors(
             best[text] = mirror
     if not best:
         raise PolicyError(
-            "the metalink has no mirror that may be used: only absolute http and https URLs "
-            "are (nfs too where the metalink itself did not come over HTTP)",
+            "the metalink has no mirror that may be used" + (f": {skipped[0]}" if skipped else ""),
             phase="resolve",
         )
     if len(best) > MAX_MIRRORS:
@@ -309,9 +312,9 @@ def _usable(attributes: Attributes, text: str, base: Url | None) -> Url:
         raise PolicyError("it is a torrent")
     if _ABSOLUTE.match(text) is None:
         raise UsageError("it is not an absolute URL")
-    url = Url.parse(text)
-    if url.scheme == "file" or (url.scheme == "nfs" and base is not None and base.is_http):
-        raise PolicyError(f"a metalink may not lead to {url.scheme} from where it came")
+    url = Url.parse_sent(text)
+    if reason := refused_referral(url, base or _LOCAL):
+        raise PolicyError(reason)
     return url
 
 

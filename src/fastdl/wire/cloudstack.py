@@ -65,6 +65,8 @@ class Download:
     format: str
     follow_redirects: bool
     allowed_cidrs: tuple[str, ...]
+    nfs_servers: tuple[str, ...]
+    """``nfsServers``: ours, beside CloudStack's ``allowedCidrs``."""
     wait: float
     """Seconds that CloudStack waits for the answer; 0 = it did not say."""
 
@@ -168,6 +170,7 @@ def _download(protocol: str, body: dict[str, Any]) -> Download:
         format=_get(body, "format", str) or "",
         follow_redirects=_follow(body),
         allowed_cidrs=_strings(body, "allowedCidrs"),
+        nfs_servers=_strings(body, "nfsServers"),
         wait=float(_get(body, "wait", int) or 0),
     )
 

@@ -32,6 +32,8 @@ class Transfer:
     follow_redirects: bool = False
     allowed_cidrs: Annotated[tuple[Annotated[str, Text(64)], ...], Items(256)] = ()
     """Exceptions to the address policy (``secstorage.allowed.internal.sites``)."""
+    nfs_servers: Annotated[tuple[Annotated[str, Text(64)], ...], Items(256)] = ()
+    """NFS servers that may be sources (``direct.download.nfs.servers``)."""
     connect_timeout: float = 10.0
     stall_timeout: float = 30.0
     max_connections: Annotated[int, Whole(1, 256)] = 8

@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
 
-from fastdl.model.address import _EMBEDDED, _V4, _V6, AddressClass, classify, refused
+from fastdl.model.address import (
+    _EMBEDDED,
+    _V4,
+    _V6,
+    AddressClass,
+    classify,
+    refused,
+    refused_nfs,
+)
+from tests.env.judge import ask, compile_judge
 
-ROOT = Path(__file__).resolve().parents[3]
 CLASSES = list(AddressClass)
 """In the order of enum fdl_addr_class."""
 CIDRS = [
@@ -25,22 +31,11 @@ CIDRS = [
     ["::ffff:0:0/96", "192.0.2.7"],
 ]
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The C judge as a program."""
-    program = tmp_path_factory.mktemp("judge") / "judge_address"
-    sources = ["tests/c/judge_address.c", "csrc/fdl_addr.c", "csrc/fdl_net.c", "csrc/fdl_err.c"]
-    libraries = ["-lssl", "-lcrypto", "-lpthread"]
-    subprocess.run(
-        ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program, *libraries],
-        cwd=ROOT,
-        check=True,
-        timeout=120,
-    )
-    return program
+    return compile_judge(tmp_path_factory.mktemp("judge"))
 
 
 def addresses() -> Iterator[IPv4Address | IPv6Address]:
@@ -64,43 +59,30 @@ def addresses() -> Iterator[IPv4Address | IPv6Address]:
             yield IPv6Address(first | rng.getrandbits(128) & (last - first))
 
 
-def ask(judge: Path, lines: list[str]) -> list[str]:
-    done = subprocess.run(
-        [judge],
-        input="\n".join(lines) + "\n",
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return done.stdout.splitlines()
-
-
 def test_the_c_judge_and_its_twin_agree(judge: Path) -> None:
     """What is refused early and what is refused at connect time must be the same."""
     rng = random.Random(8)
     cases = []
     for address in addresses():
         origin = rng.choice([None, *CLASSES])
-        cases.append((address, rng.choice([True, False]), origin, rng.choice(CIDRS)))
+        cidrs, servers = rng.choice(CIDRS), rng.choice(CIDRS)
+        cases.append((address, rng.choice([True, False]), origin, cidrs, servers))
     assert len(cases) > 5000
     answers = ask(
         judge,
         [
             f"{address} {int(strict)} {-1 if origin is None else CLASSES.index(origin)} "
-            + " ".join(cidrs)
-            for address, strict, origin, cidrs in cases
+            + " ".join([*cidrs, "nfs", *servers])
+            for address, strict, origin, cidrs, servers in cases
         ],
     )
-    for (address, strict, origin, cidrs), answer in zip(cases, answers, strict=True):
+    for case, answer in zip(cases, answers, strict=True):
+        address, strict, origin, cidrs, servers = case
         policy = "strict" if strict else "user"
         allowed = refused(address, policy, cidrs, origin) is None
-        assert answer == f"{CLASSES.index(classify(address))} {int(allowed)}", (
-            address,
-            policy,
-            origin,
-            cidrs,
-        )
+        nfs = refused_nfs(address, policy, cidrs, servers, origin) is None
+        wanted = f"{CLASSES.index(classify(address))} {int(allowed)} {int(nfs)}"
+        assert answer == wanted, case
 
 
 def test_malformed_ranges_are_refused_by_both(judge: Path) -> None:

@@ -8,16 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdl.errors import ApiParamError
-from fastdl.manager.dispatch import origin_of
 from fastdl.manager.drift import drift
-from fastdl.manager.registration import check_checksum, check_format, check_url, headers_of
+from fastdl.manager.registration import (
+    check_checksum,
+    check_format,
+    check_url,
+    headers_of,
+    origin_of,
+)
 from fastdl.wire.messages import Validators
 
 
 @pytest.mark.parametrize(
     "url",
-    ["https://m.example/a.qcow2", "http://10.1.2.3:8080/a.img", "nfs://s.example/export/a.qcow2",
-     "https://[2001:db8::1]/a.qcow2", "HTTPS://M.example/a.qcow2?x=1"],
+    ["https://m.example/a.qcow2", "http://10.1.2.3:8080/a.img",
+     "https://[2606:4700::1]/a.qcow2", "HTTPS://M.example/a.qcow2?x=1"],
 )  # fmt: skip
 def test_origins_in_public_and_private_networks_are_fine(url: str) -> None:
     """Private mirrors are common in clouds."""
@@ -143,3 +148,13 @@ def test_digests_decide_over_validators() -> None:
         is None
     )
     assert drift(V(), V(), digests_then=same, digests_now={"sha-256": "bb"})
+
+
+def test_an_nfs_server_has_to_be_listed() -> None:
+    """A server that exports primary storage to the host shows it every tenant's disks."""
+    for url in ("nfs://s.example/e/a.qcow2", "nfs://10.1.2.3/e/a.qcow2"):
+        with pytest.raises(ApiParamError):
+            check_url(url)
+        check_url(url, nfs_servers=["10.1.2.0/24"])
+    with pytest.raises(ApiParamError, match="uid and gid"):
+        check_url("nfs://10.1.2.3/e/a.qcow2?uid=0", nfs_servers=["10.1.2.0/24"])

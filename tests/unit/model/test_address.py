@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdl.errors import UsageError
-from fastdl.model.address import AddressClass, classify, parse_cidrs, refused
+from fastdl.model.address import AddressClass, classify, parse_cidrs, refused, refused_nfs
 
 C = AddressClass
 
@@ -102,10 +102,10 @@ def test_a_user_may_type_any_address() -> None:
         (C.PRIVATE, {C.PUBLIC, C.PRIVATE}),
         (C.LOOPBACK, {C.PUBLIC, C.PRIVATE, C.LOOPBACK, C.RESERVED}),
         (C.LINK_LOCAL, {C.PUBLIC, C.PRIVATE, C.LINK_LOCAL}),
-        (C.RESERVED, {C.PUBLIC, C.PRIVATE, C.RESERVED}),
-        (C.METADATA, {C.PUBLIC, C.PRIVATE}),
-        (C.MULTICAST, {C.PUBLIC, C.PRIVATE}),
-        (C.UNSPECIFIED, {C.PUBLIC, C.PRIVATE}),
+        (C.RESERVED, {C.PUBLIC, C.RESERVED}),
+        (C.METADATA, {C.PUBLIC}),
+        (C.MULTICAST, {C.PUBLIC}),
+        (C.UNSPECIFIED, {C.PUBLIC}),
     ],
 )
 def test_a_source_leads_no_further_inside(
@@ -113,12 +113,27 @@ def test_a_source_leads_no_further_inside(
 ) -> None:
     """A redirect or mirror list from outside must not reach what is inside."""
     assert _reachable("user", from_class) == reachable
+    assert _reachable("strict", from_class) == reachable & {C.PUBLIC, C.PRIVATE}
 
 
-@pytest.mark.parametrize("from_class", [None, *C])
-def test_the_strict_policy_allows_public_and_private_only(from_class: AddressClass | None) -> None:
-    """An agent runs commands of others; what is typed counts as little as a redirect."""
-    assert _reachable("strict", from_class) == {C.PUBLIC, C.PRIVATE}
+def test_the_strict_policy_allows_public_and_private_only() -> None:
+    """An agent runs commands of others: what is typed is not the operator's word."""
+    assert _reachable("strict", None) == {C.PUBLIC, C.PRIVATE}
+
+
+def test_nfs_needs_the_operators_word() -> None:
+    """A server that trusts the host shows it every tenant's disk."""
+    assert refused_nfs("10.0.0.1", "user") is None
+    assert refused_nfs("10.0.0.1", "user", from_class=C.PUBLIC)
+    for address in ("8.8.8.8", "10.0.0.1", "127.0.0.1"):
+        assert refused_nfs(address, "strict")
+        assert refused_nfs(address, "strict", (), (f"{address}/31",)) is None
+    assert refused_nfs("10.0.0.1", "strict", ("10.0.0.0/8",)), "an exception is not a list"
+    assert refused_nfs("127.0.0.1", "strict", ("127.0.0.0/8",)) is None
+    assert refused_nfs("127.0.0.1", "strict", ("127.0.0.0/8",), (), C.LOOPBACK)
+    assert refused_nfs("10.0.0.1", "strict", (), ("10.0.0.0/8",), C.PUBLIC)
+    assert refused_nfs("10.0.0.1", "strict", (), ("10.0.0.0/8",), C.PRIVATE) is None
+    assert refused_nfs("169.254.169.254", "strict", ("0.0.0.0/0",), ("0.0.0.0/0",))
 
 
 def test_the_operator_can_allow_anything_but_metadata() -> None:
@@ -146,7 +161,10 @@ def test_cidr_lists_are_read_as_cloudstack_writes_them() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["10.0.0.0/33", "x", "10.0.0/8", "010.0.0.1"])
+@pytest.mark.parametrize(
+    "text",
+    ["10.0.0.0/33", "x", "10.0.0/8", "010.0.0.1", "10.0.0.0/255.0.0.0", "fe80::1%eth0/64", "10/8"],
+)
 def test_what_is_no_network_is_a_usage_error(text: str) -> None:
     """A mistyped exception must not silently allow or forbid."""
     with pytest.raises(UsageError):

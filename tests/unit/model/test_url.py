@@ -235,9 +235,7 @@ def test_references_are_resolved(reference: str, leads_to: str) -> None:
     assert url.username is None
 
 
-@pytest.mark.parametrize(
-    "reference", ["\\\\evil/x", "http://[x", "/a\r\nb", "http://h:99999", "/%"]
-)
+@pytest.mark.parametrize("reference", ["\\\\evil/x", "http://[x", "/a\r\nb", "http://h:99999"])
 def test_malformed_references_are_refused(reference: str) -> None:
     """A Location field is hostile input."""
     with pytest.raises(UsageError):

@@ -140,7 +140,7 @@ def test_unusable_targets_are_skipped() -> None:
         "file:///etc/passwd",
         "nfs://h/e/t",
         "http://127.1/t",
-        "a b",
+        "a\\b",
         "//:0",
     ):
         offer = found(DIGEST, ("link", f"<{target}>; rel=duplicate, </ok>; rel=duplicate"))

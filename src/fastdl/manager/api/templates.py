@@ -24,7 +24,6 @@ from fastdl.manager.api.spec import (
     Reply,
 )
 from fastdl.manager.ask import any_host, ask
-from fastdl.manager.dispatch import origin_of
 from fastdl.manager.ledger import accounts, jobs, records, templates, zones
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.removal import removal
@@ -78,9 +77,8 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
         raise ApiParamError("Cannot use reserved names for templates")
     if call.get("ostypeid") is not None and call.args["ostypeid"] not in catalog.OS_NAMES:
         raise call.no_entity("ostypeid")
-    cidrs = settings.cidrs("secstorage.allowed.internal.sites")
-    parts = registration.check_url(call.args["url"], allowed_cidrs=cidrs)
-    format_ = registration.check_format(parts, "ISO" if iso else call.args["format"])
+    url = transfers.check_origin(settings, call.args["url"])
+    format_ = registration.check_format(url, "ISO" if iso else call.args["format"])
     checksum = registration.check_checksum(call.get("checksum"))
     details = dict(call.get("details") or {})
     if any(len(k) > 255 or len(v) > 4096 for k, v in details.items()):
@@ -108,7 +106,9 @@ async def _probe(
 
 def _origins(url: str, probe: m.ProbeDone) -> list[str]:
     """The origins a download will burden: the mirrors', or the URL's own."""
-    found = [origin_of(mirror) for mirror in probe.mirrors] or [origin_of(url)]
+    found = [registration.origin_of(mirror) for mirror in probe.mirrors] or [
+        registration.origin_of(url)
+    ]
     return [origin for origin in dict.fromkeys(found) if origin][:ORIGINS_MAX]
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from fastdl.manager.registration import check_url
 from fastdl.manager.services import Services
-from fastdl.manager.settings import Settings
+from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS, Settings
+from fastdl.model.url import Url
 from fastdl.wire import messages as m
 
 
@@ -27,7 +28,8 @@ def for_sources(
         headers=headers,
         checksum=checksum,
         follow_redirects=settings.flag("store.download.follow.redirects"),
-        allowed_cidrs=settings.cidrs("secstorage.allowed.internal.sites"),
+        allowed_cidrs=settings.cidrs(INTERNAL_SITES),
+        nfs_servers=settings.cidrs(NFS_SERVERS),
         connect_timeout=settings.whole("direct.download.connect.timeout") / 1000,
         stall_timeout=settings.whole("direct.download.socket.timeout") / 1000,
         max_connections=max(8, per_origin),
@@ -53,5 +55,14 @@ def with_proxy(settings: Settings, document: m.Document) -> m.Document:
 
 def for_url(services: Services, url: str) -> m.Transfer:
     """Return how to ask *url*; ApiParamError where it cannot be an origin."""
-    check_url(url, allowed_cidrs=services.settings.cidrs("secstorage.allowed.internal.sites"))
+    check_origin(services.settings, url)
     return for_sources(services, [url])
+
+
+def check_origin(settings: Settings, url: str) -> Url:
+    """Return *url*, taken apart; ApiParamError where it cannot be an origin now."""
+    return check_url(
+        url,
+        allowed_cidrs=settings.cidrs(INTERNAL_SITES),
+        nfs_servers=settings.cidrs(NFS_SERVERS),
+    )

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does a test ask the C judge of addresses? tests/c/judge_address.c as a program."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def compile_judge(folder: Path) -> Path:
+    """The program, made in *folder*; skips the test where there is no compiler."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    program = folder / "judge_address"
+    sources = ["tests/c/judge_address.c", "csrc/fdl_addr.c", "csrc/fdl_net.c", "csrc/fdl_err.c"]
+    libraries = ["-lssl", "-lcrypto", "-lpthread"]
+    subprocess.run(
+        ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program, *libraries],
+        cwd=ROOT,
+        check=True,
+        timeout=120,
+    )
+    return program
+
+
+def ask(judge: Path, lines: Sequence[str]) -> list[str]:
+    """Its answers to *lines*, one each."""
+    done = subprocess.run(
+        [judge],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.splitlines()
