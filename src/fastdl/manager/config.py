@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdl.errors import UsageError
+from fastdl.model.address import AddressClass, classify, literal_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +92,8 @@ def speaks_tls(config: ManagerConfig) -> bool:
     if config.tls != "auto" or config.tls_cert:
         return config.tls != "off"
     host, _ = address(config.listen)
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
+    known = literal_address(host)
+    return known is None or classify(known) is not AddressClass.LOOPBACK
 
 
 def address(text: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import Final
 
 from fastdl.errors import ApiLimitError
+from fastdl.model.address import parse_cidrs
 
 BUCKETS_MAX: Final = 10_000
 
@@ -22,7 +23,7 @@ def network_of(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:
             return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
+        return str(parse_cidrs([f"{parsed}/64"])[0])
     return str(parsed)
 
 

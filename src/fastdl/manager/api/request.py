@@ -17,6 +17,7 @@ from aiohttp.http import HttpProcessingError
 from fastdl.errors import ApiLimitError, ApiParamError
 from fastdl.manager.auth import NAME
 from fastdl.manager.settings import Settings
+from fastdl.model.address import parse_cidrs
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def client_of(request: web.Request, settings: Settings) -> tuple[str, bool]:
     peer = _parsed(request.remote or "")
     if peer is None or not settings.flag("proxy.header.verify"):
         return request.remote or "", request.secure
-    trusted = [ipaddress.ip_network(n, strict=False) for n in settings.words("proxy.cidr")]
+    trusted = parse_cidrs(settings.text("proxy.cidr"))
     if not any(peer in network for network in trusted):
         return str(peer), request.secure
     secure = request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
