@@ -49,6 +49,8 @@ int fdl_sink_init(struct fdl_sink *sink, const struct fdl_sink_ops *ops, uint64_
 
     sink->ops = ops;
     sink->size = size;
+    if (sink->block == 0)
+        sink->block = FDL_SECTOR_BYTES;
     if (hold_init(&sink->head, 0, head) || hold_init(&sink->tail, size - tail, tail) ||
         pthread_mutex_init(&sink->hold_lock, NULL)) {
         free(sink->head.data);
@@ -261,6 +263,54 @@ static int hold_release(struct fdl_sink *sink, struct fdl_hold *hold,
     return rc ? rc : fdl_sink_flush(sink, err);
 }
 
+static bool is_zero(const unsigned char *p, uint64_t len)
+{
+    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, (size_t)(len - 1)) == 0);
+}
+
+/* How many logical blocks from the first that is not zero are written one by one. */
+#define LEAD_BLOCKS 8
+
+/* What a device is, its first blocks that are not zero tell (partition tables, the
+ * superblocks and labels of file systems and volume managers). They go last, from the
+ * highest down, each in one write of a logical block, which a power cut does not tear,
+ * and each after a flush of all behind it: whatever looks like an image is one.
+ * What is zero here is zero on the target since fdl_sink_begin(). */
+static int head_release(struct fdl_sink *sink, struct fdl_err *err)
+{
+    struct fdl_hold *hold = &sink->head;
+    uint64_t block = sink->block, first = 0, end = hold->filled, lead, at;
+    int rc = FDL_OK;
+
+    while (first < end &&
+           is_zero(hold->data + first, block < end - first ? block : end - first))
+        first += block;
+    if (first > 0)
+        log_landed(sink, NULL, first < end ? first : end, 0);
+    if (first >= end)
+        return FDL_OK;
+    lead = end - first < LEAD_BLOCKS * block ? end : first + LEAD_BLOCKS * block;
+    if (lead < end) {
+        rc = raw_pwrite(sink, hold->data + lead, (size_t)(end - lead), lead, err);
+        if (!rc)
+            rc = fdl_sink_flush(sink, err);
+    }
+    for (at = first + (lead - first - 1) / block * block; !rc; at -= block) {
+        uint64_t len = block < lead - at ? block : lead - at;
+
+        if (is_zero(hold->data + at, len)) {
+            log_landed(sink, NULL, len, at);
+        } else {
+            rc = raw_pwrite(sink, hold->data + at, (size_t)len, at, err);
+            if (!rc)
+                rc = fdl_sink_flush(sink, err);
+        }
+        if (at == first)
+            break;
+    }
+    return rc;
+}
+
 int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err)
 {
     int rc;
@@ -277,7 +327,7 @@ int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err)
     pthread_mutex_lock(&sink->hold_lock);
     rc = hold_release(sink, &sink->tail, err);
     if (!rc)
-        rc = hold_release(sink, &sink->head, err);
+        rc = head_release(sink, err);
     if (!rc)
         atomic_store(&sink->holding, false);
     pthread_mutex_unlock(&sink->hold_lock);

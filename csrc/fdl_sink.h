@@ -66,8 +66,10 @@ int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
 /* Everything written so far is durable on return. Not for held-back bytes. */
 int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err);
 
-/* Writes tail, then head, each flushed: the only step that makes a device valid.
- * The caller has proof of digest, size and format. */
+/* Writes tail, then head, each flushed, and last of all the logical blocks by which the
+ * target is recognised: the only step that makes a device valid. A power cut leaves
+ * nothing that looks like an image and is none. The caller has proof of digest, size
+ * and format. */
 int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err);
 
 /* What landed on the target itself (held-back bytes when they are released). */

@@ -393,6 +393,15 @@ int fdl_sink_open_fd(struct fdl_sink **out, int fd, int buffered_fd, size_t alig
         free(s);
         return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a sink");
     }
+    s->is_device = S_ISBLK(st.st_mode);
+    if (s->is_device) {
+        off_t room = lseek(fd, 0, SEEK_END);
+        int sector = 0;
+
+        s->device_size = room > 0 ? (uint64_t)room : 0;
+        if (ioctl(fd, BLKSSZGET, &sector) == 0 && sector > 0)
+            s->base.block = (uint64_t)sector;
+    }
     rc = fdl_sink_init(&s->base, &fd_ops, size, hold, err);
     if (rc) {
         fd_free(&s->base);
@@ -403,11 +412,6 @@ int fdl_sink_open_fd(struct fdl_sink **out, int fd, int buffered_fd, size_t alig
     s->align = align > 1 ? align : 1;
     s->split = align > PAGE_BYTES ? align : PAGE_BYTES;
     s->blank = blank;
-    s->is_device = S_ISBLK(st.st_mode);
-    if (s->is_device) {
-        off_t room = lseek(fd, 0, SEEK_END);
-        s->device_size = room > 0 ? (uint64_t)room : 0;
-    }
     /* ZERO_RANGE allocates what it zeroes: a file is to stay sparse. */
     atomic_store(&s->zero_method, ZERO_BY_PUNCH);
     atomic_store(&s->direct, align > 1);

@@ -63,6 +63,8 @@ int fdl_sink_open_nbd(struct fdl_sink **out, struct fdl_nbd *nbd, uint64_t size,
 
     if (!s)
         return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a sink");
+    if (fdl_nbd_min_block(nbd) > FDL_SECTOR_BYTES)
+        s->base.block = fdl_nbd_min_block(nbd);
     rc = fdl_sink_init(&s->base, &nbd_ops, size, hold, err);
     if (rc != FDL_OK) {
         free(s);

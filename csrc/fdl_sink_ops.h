@@ -48,6 +48,7 @@ struct fdl_sink {
     struct fdl_sink_log log;
     const struct fdl_sink_ops *ops; /* BORROWED, static */
     uint64_t size;
+    uint64_t block; /* what the target writes as a whole or not at all */
     struct fdl_hold head;
     struct fdl_hold tail;
     pthread_mutex_t hold_lock;
@@ -59,8 +60,10 @@ struct fdl_sink {
     atomic_uint_fast64_t busy_ns;
 };
 
-/* Prepares the base of a backend's zeroed struct. On failure nothing is left to free.
- */
+#define FDL_SECTOR_BYTES 512u
+
+/* Prepares the base of a backend's zeroed struct; a `block` that it left at zero
+ * becomes FDL_SECTOR_BYTES. On failure nothing is left to free. */
 int fdl_sink_init(struct fdl_sink *sink, const struct fdl_sink_ops *ops, uint64_t size,
                   size_t hold, struct fdl_err *err);
 

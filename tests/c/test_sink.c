@@ -23,6 +23,7 @@
 
 #define MIB ((size_t)1 << 20)
 #define THREADS 4
+#define LOG_MAX 64
 
 /* --- the interposed calls --- */
 
@@ -39,6 +40,11 @@ static struct {
     atomic_int write_calls;
     atomic_int sync_calls;
     atomic_int direct_calls;
+    bool log_on; /* what is written and flushed (len 0) is recorded */
+    atomic_uint log_len;
+    struct {
+        uint64_t off, len;
+    } log[LOG_MAX];
     char order[64]; /* 'h' and 't' writes, 's' syncs, of the release test */
     atomic_uint order_len;
     uint64_t order_tail; /* where the tail begins; 0 = nothing is recorded */
@@ -47,6 +53,19 @@ static struct {
 static void no_faults(void)
 {
     memset(&fault, 0, sizeof fault);
+}
+
+static void log_call(uint64_t off, uint64_t len)
+{
+    unsigned at;
+
+    if (!fault.log_on)
+        return;
+    at = atomic_fetch_add(&fault.log_len, 1u);
+    if (at < LOG_MAX) {
+        fault.log[at].off = off;
+        fault.log[at].len = len;
+    }
 }
 
 static void note(char what)
@@ -63,6 +82,7 @@ ssize_t pwrite(int fd, const void *buf, size_t len, off_t off)
     size_t most = atomic_load(&fault.write_most);
 
     atomic_fetch_add(&fault.write_calls, 1);
+    log_call((uint64_t)off, len);
     if (fault.order_tail)
         note(off == 0 ? 'h' : (uint64_t)off >= fault.order_tail ? 't' : 'b');
     if (direct) {
@@ -98,6 +118,7 @@ int fdatasync(int fd)
 {
     atomic_fetch_add(&fault.sync_calls, 1);
     note('s');
+    log_call(0, 0);
     errno = atomic_exchange(&fault.sync_errno, 0);
     return errno ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
@@ -394,12 +415,13 @@ static void land_on(struct target *t)
 /* Head and tail appear in this order only, each made durable before the next. */
 static void release_writes_body_then_tail_then_head(void)
 {
-    const size_t size = 64 << 10, hold = 4096;
+    const size_t size = 64 << 10, hold = 8192;
     unsigned char *image = pattern(size);
     struct fdl_sink *sink;
     struct fdl_err err;
     struct target t;
 
+    memset(image + 1024, 0, 512); /* a block that is zero need not be written */
     file_target(&t, folder(), 1, size);
     sink = open_sink(&t, size, hold);
     assert(fdl_sink_begin(sink, &err) == FDL_OK);
@@ -409,7 +431,47 @@ static void release_writes_body_then_tail_then_head(void)
     fault.order_tail = size - hold;
     atomic_store(&fault.order_len, 0);
     assert(fdl_sink_release(sink, &err) == FDL_OK);
-    assert(strcmp(fault.order, "stshs") == 0);
+    /* tail; the head behind its first blocks; six of those, block by block; the first
+     */
+    assert(strcmp(fault.order, "stsbs"
+                               "bsbsbsbsbsbs"
+                               "hs") == 0);
+    assert(reads_as(&t, image, size, 0));
+    no_faults();
+    fdl_sink_free(sink);
+    target_free(&t);
+    free(image);
+}
+
+/* A power cut may come between any two writes, and tears what is longer than a block:
+ * the block by which the image is recognised is alone in its write, and everything else
+ * was flushed before it. The first block may lie anywhere in the head: a partition
+ * table at 0, a superblock at 1024, an ISO's descriptor at 32768. */
+static void the_first_block_is_written_last_and_alone(size_t first, size_t size)
+{
+    const size_t hold = 1 << 20;
+    unsigned char *image = pattern(size);
+    struct fdl_sink *sink;
+    struct fdl_err err;
+    struct target t;
+
+    memset(image, 0, first);
+    image[first] = 1;
+    file_target(&t, folder(), 1, size);
+    sink = open_sink(&t, size, hold);
+    assert(fdl_sink_begin(sink, &err) == FDL_OK);
+    assert(fdl_sink_pwrite(sink, image, size, 0, &err) == FDL_OK);
+    atomic_store(&fault.log_len, 0);
+    fault.log_on = true;
+    assert(fdl_sink_release(sink, &err) == FDL_OK);
+    fault.log_on = false;
+    unsigned n = atomic_load(&fault.log_len);
+    assert(n >= 2 && n <= LOG_MAX);
+    assert(fault.log[n - 1].len == 0); /* a flush */
+    assert(fault.log[n - 2].off == first && fault.log[n - 2].len <= 512);
+    assert(n == 2 || fault.log[n - 3].len == 0);
+    for (unsigned i = 0; i + 2 < n; i++)
+        assert(fault.log[i].len == 0 || fault.log[i].off > first);
     assert(reads_as(&t, image, size, 0));
     no_faults();
     fdl_sink_free(sink);
@@ -745,6 +807,11 @@ int main(void)
     nothing_lands_past_the_end();
     the_null_sink_counts_and_keeps_nothing();
     release_writes_body_then_tail_then_head();
+    const size_t firsts[] = {0, 512, 1024, 4096, 32768, 65536, (1 << 20) - 512};
+    for (size_t i = 0; i < sizeof firsts / sizeof *firsts; i++) {
+        the_first_block_is_written_last_and_alone(firsts[i], (size_t)3 << 20);
+        the_first_block_is_written_last_and_alone(firsts[i], firsts[i] + 700);
+    }
     an_unknown_size_holds_the_head_alone();
     short_writes_and_interruptions_are_no_failures(1);
     short_writes_and_interruptions_are_no_failures(512);
