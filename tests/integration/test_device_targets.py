@@ -54,6 +54,32 @@ def test_what_lies_behind_the_image_stays_or_is_zeroed(
     assert not any(got[len(disk) :])
 
 
+@pytest.mark.parametrize("packing", sorted(PACK))
+def test_the_former_backup_table_goes_where_the_size_shows_only_at_the_end(
+    bench: Bench, device: LoopDevice, packing: str
+) -> None:
+    """A compressed source: what the former tenant left in the last MiB must not outlive it."""
+    with Path(device.path).open("r+b", buffering=0) as raw:
+        raw.seek(DEVICE - 512)
+        raw.write(b"EFI PART".ljust(512, b"\1"))
+    url = bench.url(PACK[packing](IMAGE), name=f"i.raw.{packing}")
+    done = bench.get(device.path, url, "--overwrite", "gpt")
+    assert done.code == 0, done
+    got = device.read()
+    assert got[: len(IMAGE)] == IMAGE
+    assert not any(got[DEVICE - MIB :])
+
+
+def test_a_packed_image_that_fills_the_device_keeps_its_own_tail(
+    bench: Bench, device: LoopDevice
+) -> None:
+    """The zeros at the end are for what the image does not cover."""
+    whole = pseudo_random(22, DEVICE)
+    done = bench.get(device.path, bench.url(PACK["gz"](whole), name="i.raw.gz"))
+    assert done.code == 0, done
+    assert device.read() == whole
+
+
 def test_a_device_is_found_by_a_stable_name(bench: Bench, device: LoopDevice) -> None:
     """Names below /dev/disk/by-id are links: they are followed, and told as typed."""
     link = bench.folder / "by-id"

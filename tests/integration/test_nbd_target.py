@@ -6,6 +6,7 @@ Real servers: nbdkit with its fault filters, and qemu-storage-daemon with raw an
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import signal
 import subprocess
@@ -74,6 +75,17 @@ def test_nbdkit_gets_the_image_over_several_connections(
     assert disk.read_bytes()[: len(IMAGE)] == IMAGE
     assert disk.read_bytes()[-MIB:] == bytes(MIB)
     assert log.read_text().count(" Disconnect ") > 1
+
+
+def test_a_packed_source_leaves_nothing_of_the_former_end(disk: Path, tmp_path: Path) -> None:
+    """The size shows only at the end, so all of the last MiB is zeroed before."""
+    packed = tmp_path / "source.raw.gz"
+    packed.write_bytes(gzip.compress(IMAGE, 1))
+    with nbdkit(tmp_path, ["file", str(disk)]) as server:
+        done = get(packed, server.uri, home=tmp_path)
+    assert done.code == 0, str(done)
+    assert disk.read_bytes()[: len(IMAGE)] == IMAGE
+    assert disk.read_bytes()[-MIB:] == bytes(MIB)
 
 
 @pytest.mark.parametrize("driver", ["raw", "qcow2"])

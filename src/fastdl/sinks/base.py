@@ -23,6 +23,18 @@ from fastdl.errors import (
 HOLD_BYTES = 1 << 20
 """What a block device holds back at its head and tail until everything else is proven."""
 
+
+def stale_tail(capacity: int, image_size: int | None) -> tuple[int, int]:
+    """[start, end) at the end of a device that a job zeroes before anything lands on it.
+
+    What the former content left there (a backup partition table) would outlive a smaller
+    image. Of an image whose size shows only at its end all of it goes: what the image has for
+    that place is written over the zeros.
+    """
+    covered = 0 if image_size is None else image_size
+    return max(covered, capacity - HOLD_BYTES, 0), capacity
+
+
 Identity = dict[str, str | int]
 """What tells one target from another across processes and restarts; goes into the journal."""
 

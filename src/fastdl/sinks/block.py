@@ -15,7 +15,7 @@ import stat
 
 from fastdl.errors import SinkBusyError, SinkRefusedError, SinkSpaceError
 from fastdl.sinks import device, signature
-from fastdl.sinks.base import HOLD_BYTES, Identity, sink_error
+from fastdl.sinks.base import HOLD_BYTES, Identity, sink_error, stale_tail
 from fastdl.sinks.direct import open_direct
 
 
@@ -70,9 +70,8 @@ class BlockSink:
         """Take possession: what the former content left at the very end (backup GPT) goes."""
         self._ours = True
         self._size = size
-        end_of_image = self.size if size is None else size
-        start = max(end_of_image, self.size - HOLD_BYTES)
-        self._zero(start, self.size)
+        start, end = stale_tail(self.size, size)
+        self._zero(start, end)
 
     def publish(self, size: int) -> None:
         """Check through the descriptor that the device is still the one that was opened."""

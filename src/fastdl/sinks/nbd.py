@@ -14,7 +14,7 @@ from fastdl.core.nbd import Export
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.errors import FastdlError, SinkRefusedError, SinkSpaceError
 from fastdl.sinks import signature
-from fastdl.sinks.base import HOLD_BYTES, Identity
+from fastdl.sinks.base import HOLD_BYTES, Identity, stale_tail
 
 CONNECTIONS = 4
 REQUEST_LIMIT_S = 60.0
@@ -73,9 +73,8 @@ class NbdSink:
         """Take possession: what the former content left at the very end (backup GPT) goes."""
         self._ours = True
         self._size = size
-        end_of_image = self.size if size is None else size
-        start = max(end_of_image, self.size - HOLD_BYTES)
-        self._zero(self._opened(), start, self.size)
+        start, end = stale_tail(self.size, size)
+        self._zero(self._opened(), start, end)
 
     def core_sink(self, size: int | None, *, hold: int) -> CoreSink:
         """The C sink for an image of *size* bytes, over the connections of this one."""
