@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fuzz_place.c - invariant: what a URL and the redirects behind it lead to is http or
+ * https, never from https to http, and its request has exactly the lines that we wrote.
+ *
+ * The input is a URL and the values of Location fields, one a line. */
+#undef NDEBUG
+#include "fdl_place.h"
+#include "replay.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void check_text(const char *s)
+{
+    for (; *s; s++)
+        assert((unsigned char)*s > ' ' && *s != 0x7f);
+}
+
+/* A byte that ended a line early would be a header of somebody else's. */
+static void check_request(const struct fdl_place *p)
+{
+    const struct fdl_http_request req = {.target = p->target,
+                                         .host = p->field,
+                                         .user_agent = "fuzz",
+                                         .ranged = true,
+                                         .last = 9};
+    static char out[256 << 10], plain[1024];
+    const struct fdl_http_request usual = {
+        .target = "/", .host = "h", .user_agent = "fuzz", .ranged = true, .last = 9};
+    int lines = 0, usual_lines = 0;
+    struct fdl_err err;
+
+    assert(fdl_http_render_get(&usual, plain, sizeof plain, &err) > 0);
+    for (const char *c = plain; (c = strchr(c, '\n')); c++)
+        usual_lines++;
+    if (fdl_http_render_get(&req, out, sizeof out, &err) < 0)
+        return;
+    for (const char *c = out; (c = strchr(c, '\n')); c++)
+        lines++;
+    assert(lines == usual_lines);
+}
+
+static void check_place(const struct fdl_place *p)
+{
+    check_text(p->base);
+    check_text(p->host);
+    check_text(p->field);
+    check_text(p->target);
+    assert(p->host[0] && p->host[0] != '[' && !strchr(p->host, '@'));
+    assert(p->target[0] == '/' && !strchr(p->target, '#'));
+    assert(strncmp(p->base, p->tls ? "https://" : "http://", p->tls ? 8 : 7) == 0);
+    assert(fdl_place_same_origin(p->base, p));
+    check_request(p);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *text = malloc(size + 1), *line = text, *next;
+    CURLU *u = curl_url();
+    struct fdl_place place;
+    struct fdl_err err;
+    bool tls = false, first = true;
+
+    assert(text && u);
+    if (size)
+        memcpy(text, data, size);
+    text[size] = '\0';
+    for (; line; line = next, first = false) {
+        next = strchr(line, '\n');
+        if (next)
+            *next++ = '\0';
+        if (first && curl_url_set(u, CURLUPART_URL, line, 0) != CURLUE_OK)
+            break;
+        /* A field's value ends at its line's end and may hold anything else. */
+        struct fdl_str location = {line, strlen(line)};
+        if (!first && fdl_place_follow(u, location, tls, &err) < 0) {
+            assert(err.code == FDL_E_POLICY || err.code == FDL_E_HTTP_PROTOCOL);
+            break;
+        }
+        if (fdl_place_from(u, &place, &err) < 0) {
+            assert(err.code == FDL_E_POLICY);
+            break;
+        }
+        check_place(&place);
+        assert(place.tls || !tls);
+        tls = place.tls;
+        if (!first) {
+            char *user = NULL;
+            assert(curl_url_get(u, CURLUPART_USER, &user, 0) != CURLUE_OK);
+        }
+        fdl_place_clear(&place);
+    }
+    curl_url_cleanup(u);
+    free(text);
+    return 0;
+}
