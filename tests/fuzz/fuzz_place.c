@@ -54,43 +54,53 @@ static void check_place(const struct fdl_place *p)
     check_request(p);
 }
 
+/* Moves u by one line: the URL itself, or a redirect from `at`. */
+static int move(CURLU *u, const char *line, const struct fdl_place *at,
+                struct fdl_err *err)
+{
+    /* A field's value ends at its line's end and may hold anything else. */
+    const struct fdl_str location = {line, strlen(line)};
+
+    if (at->base)
+        return fdl_place_follow(u, location, at, err);
+    return curl_url_set(u, CURLUPART_URL, line, 0) == CURLUE_OK
+               ? FDL_OK
+               : fdl_fail(err, FDL_E_POLICY, 0, "no URL");
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *text = malloc(size + 1), *line = text, *next;
+    struct fdl_place at = {0}, to;
     CURLU *u = curl_url();
-    struct fdl_place place;
     struct fdl_err err;
-    bool tls = false, first = true;
 
     assert(text && u);
     if (size)
         memcpy(text, data, size);
     text[size] = '\0';
-    for (; line; line = next, first = false) {
+    for (; line; line = next) {
         next = strchr(line, '\n');
         if (next)
             *next++ = '\0';
-        if (first && curl_url_set(u, CURLUPART_URL, line, 0) != CURLUE_OK)
-            break;
-        /* A field's value ends at its line's end and may hold anything else. */
-        struct fdl_str location = {line, strlen(line)};
-        if (!first && fdl_place_follow(u, location, tls, &err) < 0) {
-            assert(err.code == FDL_E_POLICY || err.code == FDL_E_HTTP_PROTOCOL);
-            break;
-        }
-        if (fdl_place_from(u, &place, &err) < 0) {
-            assert(err.code == FDL_E_POLICY);
+        int rc = move(u, line, &at, &err);
+        if (rc == FDL_OK)
+            rc = fdl_place_from(u, &to, &err);
+        if (rc < 0) {
+            assert(err.code == rc);
+            assert(rc == FDL_E_POLICY || rc == FDL_E_HTTP_PROTOCOL);
             break;
         }
-        check_place(&place);
-        assert(place.tls || !tls);
-        tls = place.tls;
-        if (!first) {
+        check_place(&to);
+        assert(to.tls || !at.tls);
+        if (at.base) {
             char *user = NULL;
             assert(curl_url_get(u, CURLUPART_USER, &user, 0) != CURLUE_OK);
         }
-        fdl_place_clear(&place);
+        fdl_place_clear(&at);
+        at = to;
     }
+    fdl_place_clear(&at);
     curl_url_cleanup(u);
     free(text);
     return 0;
