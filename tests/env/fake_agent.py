@@ -8,6 +8,7 @@ and writes down what it was asked, so that a test judges by the host's own accou
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import itertools
 import random
@@ -52,6 +53,7 @@ class FakeAgent:
     beats: bool = False
     """Beat as a real agent does; without it a test decides when the host is silent."""
     host_id: str = ""
+    instance: str = ""
     clock: float = 0.0
     looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """Numbers its looks at the keystore."""
@@ -82,9 +84,7 @@ class FakeAgent:
         async with aiohttp.ClientSession() as session:
             async with session.get(f"{base}/ca", ssl=trust_nothing) as answer:
                 self._ca = await answer.text()
-            der = x509.load_pem_x509_certificate(self._ca.encode())
-            fingerprint = der.fingerprint(hashes.SHA256()).hex()
-            assert token.endswith(fingerprint), "the CA is not the token's"
+            assert token.endswith(self.authorities()), "no CA is the token's"
             request = m.EnrolRequest(token=token, csr=make_csr(key), name=self.name)
             async with session.post(
                 f"{base}/enrol", data=codec.encode(request), ssl=self._context(None),
@@ -106,12 +106,28 @@ class FakeAgent:
         )
         self._identity = Path(tempfile.mkdtemp()) / "host.pem"
         self._identity.write_bytes(pem + reply.certificate.encode())
+        self._tls = None
 
     def _context(self, identity: Path | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self._ca)
         if identity is not None:
             context.load_cert_chain(identity)
         return context
+
+    def authorities(self) -> tuple[str, ...]:
+        """SHA-256 of the CAs that it trusts."""
+        found = x509.load_pem_x509_certificates(self._ca.encode())
+        return tuple(ca.fingerprint(hashes.SHA256()).hex() for ca in found)
+
+    def copied(self, **changes: object) -> FakeAgent:
+        """Another agent with a copy of this one's identity."""
+        made = dataclasses.replace(self, **changes, _tasks=set(), _running={}, _results={})
+        made.up, made.refusals, made.documents = asyncio.Event(), [], []
+        return made
+
+    async def renew(self, key: ec.EllipticCurvePrivateKey) -> None:
+        """Ask for a certificate for *key*."""
+        await self.say(m.RenewRequest(csr=make_csr(key)))
 
     def prepare(self) -> None:
         """Read the identity, so that ``connect`` need not."""
@@ -140,7 +156,7 @@ class FakeAgent:
             "host_id": self.host_id, "name": self.name, "wire_oldest": OLDEST,
             "wire_newest": CURRENT, "version": "0", "kinds": self.kinds,
             "inventory": self.inventory(), "max_downloads": self.max_downloads,
-            "clock": self.clock,
+            "clock": self.clock, "instance": self.instance, "authorities": self.authorities(),
         }  # fmt: skip
         await self.say(m.Hello(**{**values, **hello}))  # type: ignore[arg-type]
         task = asyncio.create_task(self._listen())
@@ -319,9 +335,9 @@ def local_pool(name: str) -> m.PoolInfo:
                       available=1 << 39)  # fmt: skip
 
 
-def shared_pool(name: str) -> m.PoolInfo:
+def shared_pool(name: str, *, proof: str | None = None) -> m.PoolInfo:
     """A pool that several hosts reach."""
     return m.PoolInfo(
         id=f"{name}-id", name=name, type=m.PoolType.NETWORK_FILESYSTEM, shared=True,
-        capacity=1 << 40, available=1 << 39,
+        capacity=1 << 40, available=1 << 39, proof=proof,
     )  # fmt: skip

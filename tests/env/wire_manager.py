@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from aiohttp import WSMsgType, web
 
 from fastdl.errors import FastdlError
-from fastdl.manager.fabric.ca import identity_of, open_authority
+from fastdl.manager.fabric.ca import open_authority
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.token import EnrolToken, new_token
@@ -176,7 +176,7 @@ class WireManager:
     async def _agent(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         der = request.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        host, _ = identity_of(der)
+        host = self._authority.peer(der).host
         socket = web.WebSocketResponse(max_msg_size=m.TO_MANAGER_MAX)
         await socket.prepare(request)
         self.connections += 1

@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.manager.fabric.ca import Peer
 from fastdl.manager.hostlink import HostLink
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger, Work
@@ -135,7 +136,7 @@ class SimHost:
             host_id=self.id, name=self.name, wire_oldest=OLDEST, wire_newest=CURRENT, version="sim",
             kinds=tuple(k.value for k in m.Kind), inventory=self.inventory(), max_downloads=4,
         )  # fmt: skip
-        await self.fleet.link.admit(self.id, "k", hello)
+        await self.fleet.link.admit(Peer(self.id, "k", ""), hello)
         for result in list(self.results.values()):
             await self.tell(result)
         self.fleet.post(self.id)
@@ -283,7 +284,7 @@ class SimFleet:
         await self.clock.sleep(self.rng.uniform(0, 2))
         await sim.tell(m.InventoryReport(inventory=inventory))
 
-    def drop(self, host: str, reason: str) -> None:
+    def drop(self, host: str, reason: str, *, refusal: m.Refused | None = None) -> None:
         """The manager closes the connection."""
         self.spawn(self.hosts[host].crash())
 

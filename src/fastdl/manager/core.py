@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import Authority
+from fastdl.manager.hostlink import HostLink
 from fastdl.manager.logins import Logins, Told
 from fastdl.manager.rates import Quotas, Rates
 from fastdl.manager.services import Services
@@ -24,6 +25,7 @@ class Core:
     dispatcher: Dispatcher
     sync: CertificateSync
     logins: Logins
+    link: HostLink
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
     """Of who proved who they are, by key."""
@@ -39,7 +41,8 @@ class Core:
 
     def expiries(self) -> dict[str, float]:
         """Return when each certificate of the manager's own expires, by a name of one word."""
-        found = {"ca": self.authority.certificate.not_valid_after_utc.timestamp()}
+        names = zip(("ca", "ca-next"), self.authority.cas, strict=False)
+        found = {name: ca.certificate.not_valid_after_utc.timestamp() for name, ca in names}
         if self.api_tls is not None:
             found["api"] = self.api_tls.chain.not_after
         return found

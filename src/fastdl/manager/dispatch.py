@@ -20,7 +20,7 @@ from fastdl.errors import AgentLostError, FastdlError
 from fastdl.manager import scheduler
 from fastdl.manager.drift import drift
 from fastdl.manager.ledger import hosts as hosts_table
-from fastdl.manager.ledger import jobs, queue, records, slots, templates
+from fastdl.manager.ledger import jobs, pools, queue, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.manager.registration import origin_of
@@ -149,6 +149,9 @@ class Dispatcher:
         now = self._s.clock.time()
 
         async def batch(tx: AsyncConnection) -> bool:
+            states = await hosts_table.taking(tx, {g.host for g in grants})
+            if not all(_may_take(states.get(g.host), g) for g in grants):
+                raise _ContendedError
             if not await jobs.grant(tx, grants, now=now):
                 raise _ContendedError
             return True
@@ -166,7 +169,7 @@ class Dispatcher:
     async def ended(self, host: str, result: m.JobResult) -> bool:
         """Take in the result of a download or a removal; False = stale."""
         now = self._s.clock.time()
-        able = set(self._s.fleet.hosts)
+        able = self._s.fleet.able()
 
         async def work(tx: AsyncConnection) -> tuple[str, Row[Any], list[Event]] | None:
             row = await jobs.get(tx, result.job)
@@ -242,7 +245,7 @@ class Dispatcher:
                     cap = await slots.cap_of(tx, slot)
                     cap = scheduler.adapt(cap, most=most, overloaded=True)
                     await slots.set_cap(tx, slot, cap)
-        able_hosts = able & set(await hosts_table.hosts_of_pool(tx, row.pool))
+        able_hosts = able & set(await pools.hosts_of(tx, row.pool))
         then = scheduler.after_failure(
             failure,
             host=row.host,
@@ -337,29 +340,21 @@ class Dispatcher:
         text = f"host {host} is Down: it was silent for too long"
         event = Event(type="HOST.DOWN", description=text, level="WARN", resource=host)
         error = AgentLostError("the host was lost while it worked on this job")
-        lost = dumps(codec.to_plain(codec.failure_of(error)))
 
         async def work(tx: AsyncConnection) -> list[str]:
-            over = []
             if await hosts_table.set_state(tx, host, hosts_table.DOWN, now=now):
                 await self._s.store(tx, event)
-            for row in await jobs.held_by(tx, host):
-                if row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE} and row.state != State.CANCELLING:
-                    await jobs.requeue(tx, row, now=now, count=False, failure=lost)
-                    continue
-                await jobs.finish(
-                    tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
-                    failure=lost,
-                )  # fmt: skip
-                await complete_api_jobs(tx, row.id, now=now)
-                over.append(row.id)
-            return over
+            return await take_back(tx, host, error, now=now)
 
-        for job in await self._s.ledger.write(work):
-            self._s.progress.drop(job)
-            self._s.notices.tell(f"job:{job}")
+        self.taken_back(await self._s.ledger.write(work))
         self._s.tell(event)
         self._s.notices.publish("host", host=host, state=hosts_table.DOWN)
+
+    def taken_back(self, ended: Sequence[str]) -> None:
+        """Tell whoever waits that jobs *ended* when they were taken from their host."""
+        for job in ended:
+            self._s.progress.drop(job)
+            self._s.notices.tell(f"job:{job}")
         self.wake()
 
     async def cancel(self, job: str) -> bool:
@@ -455,6 +450,30 @@ async def _note_drift(
     text = f"the origin of {template.name} serves another file than at registration: {difference}"
     type_ = f"{kind}.DIRECT.DOWNLOAD.DRIFT"
     return [Event(type=type_, description=text, level="WARN", resource=template.id)]
+
+
+def _may_take(resource_state: str | None, grant: Grant) -> bool:
+    """Whether a host may get *grant* in the state that operators put it in; None = it is gone."""
+    if resource_state == hosts_table.DISABLED:
+        return not grant.slots
+    return resource_state == hosts_table.ENABLED
+
+
+async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: float) -> list[str]:
+    """Put the jobs that *host* holds back into the queue, or end them; return those that ended."""
+    failure = dumps(codec.to_plain(codec.failure_of(error)))
+    over = []
+    for row in await jobs.held_by(tx, host):
+        if row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE} and row.state != State.CANCELLING:
+            await jobs.requeue(tx, row, now=now, count=False, failure=failure)
+            continue
+        await jobs.finish(
+            tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
+            failure=failure,
+        )  # fmt: skip
+        await complete_api_jobs(tx, row.id, now=now)
+        over.append(row.id)
+    return over
 
 
 async def complete_api_jobs(tx: AsyncConnection, job: str, *, now: float) -> None:

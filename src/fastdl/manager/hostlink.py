@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import math
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -22,9 +23,10 @@ from fastdl.errors import AgentRefusedError, FastdlError, UsageError
 from fastdl.manager.batch import Batch
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.dispatch import Dispatcher
-from fastdl.manager.fabric.ca import Authority, csr_key
+from fastdl.manager.fabric.ca import Authority, Peer, csr_key
+from fastdl.manager.fabric.handler import TwoAgentsError, UnknownHostError, refused
 from fastdl.manager.fleet import ConnectedHost
-from fastdl.manager.ledger import hosts, jobs, zones
+from fastdl.manager.ledger import hosts, jobs, pools, tokens
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps
 from fastdl.manager.services import Event, Services
@@ -41,19 +43,43 @@ SILENT_S: Final = 35.0
 TOGETHER: Final = 64
 """Hosts that are judged lost side by side."""
 SKEW_WARN_S: Final = 60.0
+INSTANCES_MAX: Final = 16
+"""Earlier starts of a host's agent that are remembered."""
+REPORT_S: Final = 3600.0
+"""How often an operator is told of two agents of one host."""
+RENEW_S: Final = 60.0
+"""How often a host is asked for a renewal that the CA's rotation needs."""
 
 
 @dataclass(slots=True)
 class _Presence:
-    """*last_beat* is steady time: neither side's wall clock decides who is silent."""
+    """A host that is connected, or was until a moment ago.
+
+    ``last_beat``  steady time: neither side's wall clock decides who is silent
+    ``instance``   of the agent that is this host now; ``replaced``: of those that were it before
+    ``reported``   when an operator was last told that there are two agents
+    ``ca``         the issuer of its certificate; ``trusts``: the CAs that it takes for ours
+    ``asked``      when it was last asked to renew its certificate
+    """
 
     last_beat: float
     connected: bool
+    key_hash: str = ""
+    ca: str = ""
+    trusts: frozenset[str] = frozenset()
+    asked: float = -math.inf
+    instance: str = ""
+    reported: float = -math.inf
+    replaced: deque[str] = field(default_factory=lambda: deque(maxlen=INSTANCES_MAX))
     alert: bool = False
 
 
+_Answer = hosts.Admitted | bool | None
+"""What a coming (admitted or not) or a going (news or not) gets."""
+
+
 class HostLink:
-    """The hosts' desk."""
+    """Handles enrolment, connections, messages and the end of hosts."""
 
     def __init__(
         self,
@@ -69,6 +95,7 @@ class HostLink:
         self._presence: dict[str, _Presence] = {}
         self._transitions = Batch(self._store_transitions)
         self._arriving: Counter[str] = Counter()
+        self._evicted: set[tuple[str, str]] = set()
 
     # --- identity ------------------------------------------------------------------------
 
@@ -82,29 +109,54 @@ class HostLink:
         name = request.name.strip() or "host"
         now = self._s.clock.time()
 
-        async def work(tx: AsyncConnection) -> tuple[Row[Any], Event]:
-            row = await zones.use_token(tx, token, key_hash=key_hash, name=name, now=now)
-            event = Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)
-            await self._s.store(tx, event)
-            return row, event
+        async def work(tx: AsyncConnection) -> tuple[tokens.Enrolled, list[Event]]:
+            enrolled = await tokens.use(tx, token, key_hash=key_hash, name=name, now=now)
+            events = _enrolment_events(enrolled, name)
+            await self._s.store(tx, *events)
+            return enrolled, events
 
-        row, event = await self._s.ledger.write(work)
+        enrolled, events = await self._s.ledger.write(work)
+        row = enrolled.row
+        if enrolled.former_key is not None:
+            self.evict(row.id, enrolled.former_key)
         certificate, _ = self._authority.sign_host(request.csr, row.id)
-        self._s.tell(event)
+        self._s.tell(*events)
         return m.EnrolReply(
             host_id=row.id, zone_id=row.zone, certificate=certificate, ca=self._authority.pem
         )
 
-    async def _renew(self, row: Row[Any], request: m.RenewRequest) -> m.Renewed:
-        certificate, key_hash = self._authority.sign_host(request.csr, row.id)
+    async def _renew(self, host: str, request: m.RenewRequest) -> m.Renewed:
+        """A new certificate for the same key: what proves a host never changes by a renewal, so
+        that none locks it out, whoever asks."""
+        async with self._s.ledger.read() as tx:
+            row = await hosts.get(tx, host)
+        if row is None:
+            raise UnknownHostError
+        _, key_hash = csr_key(request.csr)
         if key_hash != row.key_hash:
-            await self._s.ledger.write(
-                lambda tx: hosts.set_key(tx, row.id, key_hash=key_hash, old=row.key_hash)
+            text = (
+                f"host {row.name} asked for a certificate of another key than its own, which was "
+                f"refused: only a token (createHostToken hostid=…) gives a host a new key"
             )
-        return m.Renewed(certificate=certificate)
+            await self._s.event("HOST.RENEWAL", text, level="ERROR", resource=host)
+            raise AgentRefusedError("a renewal is for the key that the host was enrolled with")
+        certificate, _ = self._authority.sign_host(request.csr, host)
+        return m.Renewed(certificate=certificate, ca=self._authority.pem)
 
-    async def admit(self, host: str, key_hash: str, hello: m.Hello) -> m.Welcome:
-        """Let a host in: TLS proved that it holds *key_hash*'s key and is called *host*."""
+    def evict(self, host: str, key_hash: str) -> None:
+        """End what *host* may do with the key of this hash, at once: it was deleted, or another key
+        took its place in the ledger."""
+        self._evicted.add((host, key_hash))
+        presence = self._presence.get(host)
+        if presence is not None and presence.key_hash in {key_hash, ""}:
+            del self._presence[host]
+            self._s.fleet.hosts.pop(host, None)
+            self._s.fabric.drop(host, "not enrolled any more", refusal=refused(UnknownHostError()))
+            self._changed(host, "Removed")
+
+    async def admit(self, peer: Peer, hello: m.Hello) -> m.Welcome:
+        """Let a host in: TLS proved who it is."""
+        host = peer.host
         version = negotiate(hello.wire_oldest, hello.wire_newest)
         if hello.host_id != host:
             await self._s.event(
@@ -112,10 +164,14 @@ class HostLink:
                 f"host {host} said that it is {hello.host_id}", level="ERROR", resource=host,
             )  # fmt: skip
             raise AgentRefusedError("the client certificate belongs to another host")
+        await self._refuse_second_agent(host, hello)
         now = self._s.clock.time()
         skew = hello.clock - now if hello.clock else 0.0
+        ready = peer.ca == self._authority.newest.sha256 and peer.ca in hello.authorities
 
-        arrival = hosts.Arrival(host=host, key_hash=key_hash, hello=hello, skew=skew)
+        arrival = hosts.Arrival(
+            host=host, key_hash=peer.key_hash, hello=hello, skew=skew, ca=peer.ca if ready else None
+        )
         self._arriving[host] += 1
         try:
             admitted = await self._transitions(arrival)
@@ -123,15 +179,17 @@ class HostLink:
             self._arriving[host] -= 1
             if not self._arriving[host]:
                 del self._arriving[host]
-        if not isinstance(admitted, hosts.Admitted):
-            raise AgentRefusedError("this host is not enrolled here: enrol it again")
+        if not isinstance(admitted, hosts.Admitted) or (host, peer.key_hash) in self._evicted:
+            raise UnknownHostError
         row = admitted.row
-        self._presence[host] = _Presence(last_beat=self._s.clock.steady(), connected=True)
+        self._note_presence(peer, hello)
+        name = row.name if row.renamed else hello.name or row.name
         self._s.fleet.hosts[host] = ConnectedHost(
-            id=host, zone=row.zone, name=hello.name or row.name, kinds=frozenset(hello.kinds),
-            pools=admitted.pools, most=hello.max_downloads,
+            id=host, zone=row.zone, name=name, kinds=frozenset(hello.kinds),
+            pools=admitted.pools.usable, most=hello.max_downloads,
+            resource_state=row.resource_state,
         )  # fmt: skip
-        log.info("host is up", extra={"host": host, "host_name": hello.name, "wire": version})
+        log.info("host is up", extra={"host": host, "host_name": name, "wire": version})
         if abs(skew) > SKEW_WARN_S:
             await self._s.event(
                 "HOST.CLOCK",
@@ -145,24 +203,75 @@ class HostLink:
             beat_s=BEAT_S,
         )  # fmt: skip
 
+    def _note_presence(self, peer: Peer, hello: m.Hello) -> None:
+        old = self._presence.get(peer.host)
+        presence = self._presence[peer.host] = _Presence(
+            last_beat=self._s.clock.steady(), connected=True, key_hash=peer.key_hash,
+            instance=hello.instance, ca=peer.ca, trusts=frozenset(hello.authorities),
+        )  # fmt: skip
+        if old is not None:
+            presence.replaced.extend(old.replaced)
+            if old.instance not in {"", hello.instance}:
+                presence.replaced.append(old.instance)
+
+    async def _refuse_second_agent(self, host: str, hello: m.Hello) -> None:
+        """TwoAgentsError for an agent that was replaced by another one, which is connected.
+
+        An agent has an instance of its own at each start and never an earlier one's again. One that
+        comes back after it was replaced runs beside the one that replaced it: the state folder was
+        copied, or the key was stolen.
+        """
+        presence = self._presence.get(host)
+        if presence is None or not presence.connected or hello.instance not in presence.replaced:
+            return
+        name = self._s.fleet.hosts[host].name if host in self._s.fleet.hosts else host
+        text = (
+            f"two agents say that they are host {name}, each with its key: its state folder was "
+            f"copied, or its key was stolen. Stop the wrong one, or give the host a new key "
+            f"(createHostToken hostid=…), which ends both"
+        )
+        now = self._s.clock.steady()
+        if now - presence.reported > REPORT_S:
+            presence.reported = now
+            await self._s.event("HOST.TWO.AGENTS", text, level="ERROR", resource=host)
+        raise TwoAgentsError(
+            "another agent that is this host is connected: the state folder was copied, or the key "
+            "was stolen"
+        )
+
     async def _store_transitions(
         self, steps: list[hosts.Arrival | hosts.Departure]
-    ) -> list[hosts.Admitted | bool | None]:
+    ) -> list[_Answer]:
         """Comings and goings in one transaction; what a host did last is what it has done."""
         now = self._s.clock.time()
         last = {step.host: step for step in steps}
         coming = [step for step in steps if isinstance(step, hosts.Arrival)]
         going = [step for step in last.values() if isinstance(step, hosts.Departure)]
 
-        async def work(tx: AsyncConnection) -> list[hosts.Admitted | bool | None]:
-            came = await hosts.arrive(tx, coming, gateway=self._s.name, now=now) if coming else []
+        unproven = self._unproven
+
+        async def work(tx: AsyncConnection) -> tuple[list[_Answer], list[Event]]:
+            came: Sequence[hosts.Admitted | None] = ()
+            if coming:
+                came = await hosts.arrive(
+                    tx, coming, gateway=self._s.name, now=now, unproven=unproven
+                )
             went = await hosts.depart(tx, going, now=now) if going else []
-            answers: dict[int, hosts.Admitted | bool | None] = {}
+            answers: dict[int, _Answer] = {}
             answers.update((id(step), answer) for step, answer in zip(coming, came, strict=True))
             answers.update((id(step), answer) for step, answer in zip(going, went, strict=True))
-            return [answers.get(id(step), False) for step in steps]
+            events = [e for a in came if a is not None for e in _refusals(a.row, a.pools)]
+            await self._s.store(tx, *events)
+            return [answers.get(id(step), False) for step in steps], events
 
-        return await self._s.ledger.write(work)
+        found, events = await self._s.ledger.write(work)
+        self._s.tell(*events)
+        return found
+
+    @property
+    def _unproven(self) -> bool:
+        """Whether hosts of a cluster may join a shared pool that proves nothing."""
+        return not self._s.settings.flag("storage.pool.join.approved.only")
 
     def _changed(self, host: str, state: str) -> None:
         self._s.notices.publish("host", host=host, state=state)
@@ -178,8 +287,9 @@ class HostLink:
         AgentRefusedError ends the connection: the host claimed what is not its own.
         """
         presence = self._presence.get(host)
-        if presence is not None:
-            presence.last_beat = self._s.clock.steady()
+        if presence is None:
+            raise UnknownHostError  # evicted, or taken for lost: what it says does not count
+        presence.last_beat = self._s.clock.steady()
         match message:
             case m.Beat():
                 return None
@@ -206,29 +316,31 @@ class HostLink:
                 await self._inventory(host, message.inventory)
                 return None
             case m.RenewRequest():
-                async with self._s.ledger.read() as tx:
-                    row = await hosts.get(tx, host)
-                if row is None:
-                    raise AgentRefusedError("this host is not enrolled here: enrol it again")
-                return await self._renew(row, message)
+                return await self._renew(host, message)
             case _:
                 raise AgentRefusedError(f"{type(message).__name__} is not for a manager")
 
     async def _inventory(self, host: str, inventory: m.Inventory) -> None:
         now = self._s.clock.time()
 
-        async def work(tx: AsyncConnection) -> frozenset[str] | None:
+        unproven = self._unproven
+
+        async def work(tx: AsyncConnection) -> tuple[pools.Outcome | None, list[Event]]:
             row = await hosts.get(tx, host)
             if row is None:
-                raise AgentRefusedError("this host is not enrolled here: enrol it again")
-            return await hosts.store_inventory(tx, row, inventory, now=now)
+                raise UnknownHostError
+            found = await hosts.store_inventory(tx, row, inventory, now=now, unproven=unproven)
+            events = _refusals(row, found) if found is not None else []
+            await self._s.store(tx, *events)
+            return found, events
 
-        pools = await self._s.ledger.write(work)
-        if pools is None:
+        found, events = await self._s.ledger.write(work)
+        self._s.tell(*events)
+        if found is None:
             log.info("an inventory from before what is known", extra={"host": host})
             return
         if host in self._s.fleet.hosts:
-            self._s.fleet.hosts[host].pools = pools
+            self._s.fleet.hosts[host].pools = found.usable
         self._sync.mark(host)
         self._dispatcher.wake()
 
@@ -319,6 +431,7 @@ class HostLink:
         while True:
             await self._s.clock.sleep(BEAT_S / 2)
             try:
+                await self.sweep()
                 await self.watch()
             except FastdlError as exc:
                 log.error("presence round failed", extra={"error": str(exc)})
@@ -346,9 +459,83 @@ class HostLink:
                 elif isinstance(outcome, BaseException):
                     raise outcome
 
+    async def sweep(self) -> None:
+        """Hold connections against the ledger: who is not enrolled any more goes, whichever manager
+        deleted it; who has no certificate of the newest CA is asked to get one; who has finished
+        its work enters maintenance."""
+        async with self._s.ledger.read() as tx:
+            keys, draining = await hosts.keys(tx), await hosts.draining(tx)
+        now, newest = self._s.clock.steady(), self._authority.newest.sha256
+        for host, presence in list(self._presence.items()):
+            if presence.key_hash and keys.get(host) != presence.key_hash:
+                self.evict(host, presence.key_hash)
+            elif presence.trusts and now - presence.asked > RENEW_S:
+                current = presence.ca == newest and presence.trusts == self._authority.fingerprints
+                if presence.connected and not current:
+                    presence.asked = now
+                    self._s.fabric.send(host, m.RenewWanted())
+        if draining:
+            await self.end_drains()
+
+    async def end_drains(self) -> None:
+        """Put hosts into maintenance that prepared for it and have nothing left to do."""
+
+        async def work(tx: AsyncConnection) -> list[Event]:
+            events = [
+                Event(type="MAINT.PREPARE", description=f"host {row.name} is in maintenance",
+                      resource=row.id)
+                for row in await hosts.end_drains(tx)
+            ]  # fmt: skip
+            await self._s.store(tx, *events)
+            return events
+
+        for event in await self._s.ledger.write(work):
+            self._s.tell(event)
+            assert event.resource is not None
+            self.allocate(event.resource, hosts.MAINTENANCE)
+
+    def allocate(self, host: str, resource_state: str) -> None:
+        """Note that an operator changed what *host* may be given (the ledger has it already)."""
+        if host in self._s.fleet.hosts:
+            self._s.fleet.hosts[host].resource_state = resource_state
+        self._dispatcher.wake()
+
     async def _lost(self, host: str, presence: _Presence) -> None:
         await self._dispatcher.host_lost(host)
         if self._presence.get(host) is presence:
             del self._presence[host]
         else:  # it came in at this moment
             self._s.fabric.drop(host, "taken for lost, please connect again")
+
+
+def _enrolment_events(enrolled: tokens.Enrolled, name: str) -> list[Event]:
+    """Return what people are told of an enrolment, with the question that it may leave open."""
+    row = enrolled.row
+    if enrolled.again:
+        return []
+    if enrolled.former_key is not None:
+        text = f"host {row.name} was enrolled anew: its former key is worth nothing any more"
+        return [Event(type="HOST.ENROL", description=text, level="WARN", resource=row.id)]
+    events = [Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)]
+    if (other := enrolled.namesake) is not None:
+        text = (
+            f"there are two hosts {name} now: {other.id} ({other.state}) and the new {row.id}. If "
+            f"they are one machine that was set up again, delete the old one (deleteHost "
+            f"id={other.id}); next time let the machine keep its place with a token made for it "
+            f"(createHostToken hostid=…)"
+        )
+        events.append(Event(type="HOST.NAME", description=text, level="WARN", resource=row.id))
+    return events
+
+
+def _refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
+    """Return what people are told of claims that were not accepted."""
+    return [
+        Event(
+            type="HOST.POOL.REFUSED",
+            description=f"host {row.name} says that it reaches the storage pool {id_}, which is "
+            f"not believed: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
+            level="WARN", resource=row.id,
+        )
+        for id_, why in sorted(outcome.refused.items())
+    ]  # fmt: skip

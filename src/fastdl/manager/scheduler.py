@@ -47,11 +47,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """A host in state Up. *pools*: those it can use now; *most*: its own download limit."""
+    """A host in state Up. *pools*: those it can use now; *most*: its own download limit;
+    *downloads* false: an operator disabled it, it only removes copies."""
 
     id: str
     pools: frozenset[str]
     most: int = 4
+    downloads: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ def _choose_host(
 ) -> HostView | None:
     def has_room(host: HostView) -> bool:
         slot = ("host", host.id)
-        return not job.paced or use.get(slot, 0) < limits.of(
-            slot, rank=job.rank, host_most=host.most
-        )
+        if not job.paced:
+            return True
+        most = limits.of(slot, rank=job.rank, host_most=host.most)
+        return host.downloads and use.get(slot, 0) < most
 
     hosts = list(hosts)
     untried = [host for host in hosts if host.id not in job.tried]

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +35,8 @@ from fastdl.manager.fabric.ca import open_authority
 from fastdl.manager.fabric.local import LocalFabric
 from fastdl.manager.files import write_private
 from fastdl.manager.hostlink import HostLink
-from fastdl.manager.ledger import accounts, jobs, records
+from fastdl.manager.leaving import Unreached
+from fastdl.manager.ledger import accounts, jobs, records, tokens
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.logins import Logins
 from fastdl.manager.services import Services
@@ -62,16 +62,14 @@ class Manager:
         self.link = link
         self.fabric = fabric
         self.url = ""
-        self._tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self, add_routes: AddRoutes | None) -> None:
         """Serve agents first, then the API: who asks the API finds the hosts there."""
-        self._tls = self.core.authority.server_context()
         await self.link.adopt()
         host, port = address(self.config.agent_listen)
-        await self.fabric.start(host, port, self._tls, self.core.authority.pem)
+        await self.fabric.start(host, port)
         self._start_loops()
         await self._serve_api(add_routes)
         log.info(
@@ -126,6 +124,7 @@ class Manager:
             self.core.dispatcher.run, sync.run, sync.run_retries, sync.run_background,
             sync.run_expiry, self.link.run, self._snapshots, self._prune, self._renew,
             DriftWatch(services, self.core.dispatcher).run,
+            Unreached(services, self.core.dispatcher).run,
         ):  # fmt: skip
             self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
 
@@ -168,6 +167,7 @@ class Manager:
                 await accounts.prune_claims(tx, now=now)
                 await records.prune(tx, before=before)
                 await jobs.prune(tx, before=before)
+                await tokens.prune(tx, before=before)
 
             await s.ledger.write(work)
             await s.clock.sleep(PRUNE_S)
@@ -176,8 +176,7 @@ class Manager:
         """A fresh server certificate every day: new connections get it, others go on."""
         while True:
             await self.core.services.clock.sleep(RENEW_S)
-            assert self._tls is not None
-            self.core.authority.renew_server(self._tls)
+            self.core.authority.renew_server()
 
 
 async def _supervise(loop: Callable[[], Awaitable[None]]) -> None:
@@ -221,7 +220,7 @@ async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: C
     name = _instance(state)
     services = Services(ledger=ledger, settings=settings, clock=clock, fabric=_Nowhere(), name=name)
     fabric = LocalFabric(
-        ledger, services.progress, complete=functools.partial(with_proxy, settings)
+        ledger, services.progress, authority, complete=functools.partial(with_proxy, settings)
     )
     services.fabric = fabric
     dispatcher, sync = Dispatcher(services), CertificateSync(services)
@@ -229,7 +228,7 @@ async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: C
     fabric.attach(link)
     core = Core(
         services=services, authority=authority, dispatcher=dispatcher, sync=sync,
-        logins=Logins(clock),
+        link=link,        logins=Logins(clock),
     )  # fmt: skip
     return Manager(config, core, link, fabric)
 
@@ -239,7 +238,7 @@ class _Nowhere:
 
     def post(self, host: str) -> None: ...
     def send(self, host: str, message: Any) -> None: ...
-    def drop(self, host: str, reason: str) -> None: ...
+    def drop(self, host: str, reason: str, *, refusal: Any = None) -> None: ...
 
 
 @contextlib.contextmanager

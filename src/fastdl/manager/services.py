@@ -32,8 +32,8 @@ class Fabric(Protocol):
     def send(self, host: str, message: m.Message) -> None:
         """Send *message* to *host* if it is connected."""
 
-    def drop(self, host: str, reason: str) -> None:
-        """Close the connection to *host*."""
+    def drop(self, host: str, reason: str, *, refusal: m.Refused | None = None) -> None:
+        """Close the connection to *host*, with *refusal* as the last word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,6 +187,16 @@ SETTINGS: Final = _all(
         least=1, most=1_000_000,
     ),
     Setting(
+        "direct.download.unreachable.wait", "Advanced", "int", "86400",
+        "Seconds after which a download or a removal ends whose pool no host that is Up reaches "
+        "(0 = it waits for ever).", most=31_536_000,
+    ),
+    Setting(
+        "storage.pool.join.approved.only", "Storage", "bool", "false",
+        "Whether a host may join a shared pool that proves nothing (block storage) only where "
+        "updateStoragePool open=true allows it; false: hosts of the pool's cluster may.",
+    ),
+    Setting(
         "event.purge.delay", "Advanced", "int", "90",
         "Days after which events and finished jobs are deleted.", least=1, most=36_500,
     ),

@@ -39,6 +39,8 @@ class PoolInfo:
     available: Count = 0
     error: Line | None = None
     """Why it cannot be used now; such a pool gets no downloads."""
+    proof: Annotated[str, Text(64)] | None = None
+    """What only hosts that read the storage know: two hosts with the same one reach the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

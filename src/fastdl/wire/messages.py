@@ -4,7 +4,8 @@
 Transport: HTTPS on the manager's agent port, its certificate issued by the manager's own CA
 for the name ``MANAGER_NAME`` (agents check that name, whatever address they connect to).
 
-- ``GET /ca``: the CA certificate (PEM). Checked by the fingerprint inside the token.
+- ``GET /ca``: the CA certificates (PEM, more than one while the CA is rotated). The agent trusts
+  the one whose fingerprint is inside the token.
 - ``POST /enrol``: ``EnrolRequest`` → ``EnrolReply``; an error is ``Refused`` with status 403.
   The agent stores its key before it asks; asking again with the same token *and the same key*
   gives a certificate again, so a lost answer costs nothing. Any other reuse is refused.
@@ -27,6 +28,7 @@ Times are seconds, sizes bytes, rates bytes a second. What messages are made of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated, Final
 
 from fastdl.wire.commands import (
@@ -94,10 +96,12 @@ __all__ = [
     "ProbeArgs",
     "ProbeDone",
     "Progress",
+    "Refusal",
     "Refused",
     "RemoveArgs",
     "RemoveDone",
     "RenewRequest",
+    "RenewWanted",
     "Renewed",
     "ResultAck",
     "Transfer",
@@ -118,6 +122,15 @@ ENROL_MAX: Final = 64 << 10
 """Largest enrolment request or answer."""
 
 
+class Refusal(StrEnum):
+    """Why a manager refuses a host, where the agent acts on it."""
+
+    UNKNOWN_HOST = "unknown-host"
+    """No host of this id and key is enrolled: an unused token makes it one again."""
+    TWO_AGENTS = "two-agents"
+    """Another agent that is this host is connected."""
+
+
 # --- enrolment ---------------------------------------------------------------------------
 
 
@@ -133,7 +146,10 @@ class EnrolRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolReply:
-    """*certificate*: for the CSR's key, client use only, SAN DNS = *host_id*, 90 days."""
+    """*certificate*: for the CSR's key, client use only, SAN DNS = *host_id*, 90 days.
+
+    *ca*: every CA that the manager's certificate may come from; the token names one of them.
+    """
 
     host_id: Id
     zone_id: Id
@@ -150,6 +166,8 @@ class Refused:
 
     code: Annotated[int, Whole(0, 255)]
     message: Line
+    reason: Annotated[str, Text(32)] = ""
+    """A ``Refusal``, where the other side can do something about it."""
 
 
 # --- agent → manager ---------------------------------------------------------------------
@@ -170,6 +188,11 @@ class Hello:
     address: Name = ""
     """Its own address on the management network, as it sees it."""
     boot_id: Name = ""
+    instance: Name = ""
+    """Made anew at each start of the agent: one that comes back after another one of the same host
+    shows that there are two."""
+    authorities: Annotated[tuple[Annotated[str, Text(64)], ...], Items(8)] = ()
+    """SHA-256 of the CAs that it trusts as the manager's, lower-case hex."""
     clock: float = 0.0
     """Its wall clock, seconds since 1970: for a warning only, never for leases."""
     max_downloads: Annotated[int, Whole(0, 1024)] = 4
@@ -216,7 +239,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenewRequest:
-    """A new certificate, please: sent when less than 30 days are left."""
+    """A new certificate for the same key, please: sent when less than 30 days are left, and when
+    the manager asks (``RenewWanted``)."""
 
     csr: Annotated[str, Text(16 << 10)] = field(repr=False)
 
@@ -261,9 +285,18 @@ class ResultAck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewed:
-    """The answer to ``RenewRequest``; the old certificate stays valid until it expires."""
+    """The answer to ``RenewRequest``; the old certificate stays valid until it expires.
+
+    *ca*: what the agent is to trust from now on; empty = what it trusts already.
+    """
 
     certificate: Pem
+    ca: Annotated[str, Text(128 << 10)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewWanted:
+    """Send a ``RenewRequest`` now: the manager's CA changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,5 +320,6 @@ Message = (
     | Document
     | ResultAck
     | Renewed
+    | RenewWanted
     | InventoryWanted
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastdl.errors import AgentRefusedError
@@ -46,6 +46,7 @@ def test_fields_are_only_ever_added_and_never_required(version: int) -> None:
 @given(message=MESSAGES)
 def test_an_old_sides_messages_mean_what_they_meant(version: int, message: m.Message) -> None:
     """What it leaves out has the value that its absence always meant (G06)."""
+    assume(type(message).__name__ in shapes()[version])  # an old side never sends what is newer
     heard = codec.decode(as_spoken_by(version, message), limit=LIMIT)
     assert heard == without_later_fields(version, message)
 

@@ -12,7 +12,7 @@ from fastdl.errors import ApiParamError, InternalError
 from fastdl.manager.api import transfers
 from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
-from fastdl.manager.ledger import hosts, jobs, records, templates, zones
+from fastdl.manager.ledger import hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.progress import percent
@@ -31,7 +31,7 @@ async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
     """The pools asked for: one, those of some hosts, or every one an Up host can reach."""
     fleet = call.core.services.fleet
     if call.get("storageid") is not None:
-        pool = await hosts.get_pool(tx, call.args["storageid"])
+        pool = await pools.get(tx, call.args["storageid"])
         if pool is None or pool.zone != zone_id:
             raise call.no_entity("storageid")
         return [pool.id]
@@ -41,9 +41,9 @@ async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
         host = await hosts.get(tx, host_id)
         if host is None or host.zone != zone_id:
             raise ApiParamError(f"Unable to find host by id {host_id} in the zone")
-        found.update(dict.fromkeys(sorted(await hosts.usable_pools(tx, host_id))))
+        found.update(dict.fromkeys(sorted(await pools.usable(tx, host_id))))
     if not wanted:
-        for pool in await hosts.pools_of_zone(tx, zone_id):
+        for pool in await pools.of_zone(tx, zone_id):
             if fleet.reaching(pool.id):
                 found[pool.id] = None
     return list(found)
@@ -121,7 +121,7 @@ async def list_(call: Call) -> Reply:
     """Where a template is, or how far its downloads are: the latest of each pool."""
     async with call.core.services.ledger.read() as tx:
         row = await _visible(call, tx, "templateid")
-        names = {pool.id: pool for pool in await hosts.pools_of_zone(tx)}
+        names = {pool.id: pool for pool in await pools.of_zone(tx)}
         copies = {copy.pool: copy for copy in await templates.copies(tx, row.id)}
         latest: dict[str, Row[Any]] = {}
         for job in await jobs.of_template(tx, row.id):

@@ -11,8 +11,11 @@ from fastdl.manager.api import (
     certificates,
     configuration,
     downloads,
+    hosts,
     jobs,
+    pools,
     templates,
+    tokens,
     zones,
 )
 from fastdl.manager.api.spec import Command
@@ -20,7 +23,8 @@ from fastdl.manager.api.spec import Command
 COMMANDS: Final[dict[str, Command]] = {
     command.name.lower(): command
     for family in (
-        certificates, templates, downloads, zones, configuration, jobs, accounts, catalog,
+        certificates, templates, downloads, zones, hosts, tokens, pools, configuration, jobs,
+        accounts, catalog,
     )
     for command in family.COMMANDS
 }  # fmt: skip

@@ -60,7 +60,8 @@ def host(row: Row[Any], zone_name: str) -> dict[str, Any]:
         "clustername": row.cluster,
         "hypervisor": "KVM",
         "version": row.version,
-        "resourcestate": "Enabled" if row.enabled else "Disabled",
+        "resourcestate": row.resource_state,
+        "hosttags": ",".join(loads(row.tags)) or None,
         "managementserverid": row.gateway or None,
         "created": date(row.created),
         "disconnected": date(row.changed) if row.state != "Up" else None,
@@ -69,20 +70,22 @@ def host(row: Row[Any], zone_name: str) -> dict[str, Any]:
     }
 
 
-def pool(row: Row[Any], zone_name: str) -> dict[str, Any]:
-    """A primary storage pool."""
+def pool(row: Row[Any], zone_name: str, *, why_down: str | None) -> dict[str, Any]:
+    """A primary storage pool; *why_down*: why no host can use it now, None where one can."""
     return {
         "id": row.id,
         "name": row.name,
         "type": row.type,
         "path": row.path,
         "scope": "CLUSTER" if row.shared else "HOST",
-        "state": "Up",
+        "state": "Up" if why_down is None else "Down",
+        "error": why_down,
         "zoneid": row.zone,
         "zonename": zone_name,
         "clusterid": cluster_id(row.zone, row.cluster),
         "clustername": row.cluster,
         "hypervisor": "KVM",
+        "open": row.open,
         "disksizetotal": row.capacity,
         "disksizeused": max(0, row.capacity - row.available),
         "created": date(row.created),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zones, hosts, pools, and the tokens by which hosts enter a zone."""
+"""Zones: create, change, list and delete them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiParamError
+from fastdl.errors import ApiConflictError, ApiParamError
 from fastdl.manager.api import views
+from fastdl.manager.api.lists import keyword, page_of
 from fastdl.manager.api.spec import (
     PAGING,
     Bare,
@@ -17,25 +18,11 @@ from fastdl.manager.api.spec import (
     Command,
     Field,
     Kind,
-    Listing,
     Param,
     Reply,
     Single,
 )
-from fastdl.manager.ledger import hosts, zones
-from fastdl.wire.token import new_token
-
-TOKEN_S: Final = 24 * 3600.0
-
-
-def _page(call: Call, name: str, items: list[dict[str, Any]]) -> Listing:
-    first, size = call.page()
-    return Listing(name, items[first : first + size], len(items))
-
-
-def _keyword(call: Call, name: str) -> bool:
-    word = call.get("keyword")
-    return word is None or word.lower() in name.lower()
+from fastdl.manager.ledger import zones
 
 
 async def create_zone(call: Call) -> Reply:
@@ -84,89 +71,31 @@ async def list_zones(call: Call) -> Reply:
         for row in rows
         if (not ids or row.id in ids)
         and call.get("name") in {None, row.name}
-        and _keyword(call, row.name)
+        and keyword(call, row.name)
         and (row.enabled or (call.user.admin and not call.get("available")))
         and call.get("networktype") in {None, "Basic"}
     ]
-    return _page(call, "zone", [views.zone(row) for row in kept])
+    return page_of(call, "zone", [views.zone(row) for row in kept])
 
 
-async def _zone_names(tx: AsyncConnection) -> dict[str, str]:
-    return {zone.id: zone.name for zone in await zones.all_zones(tx)}
-
-
-async def list_hosts(call: Call) -> Reply:
-    """The hosts, with their states."""
-    async with call.core.services.ledger.read() as tx:
-        names = await _zone_names(tx)
-        rows = await hosts.of_zone(tx, call.get("zoneid"))
-    if call.get("type") not in {None, "Routing"} or call.get(
-        "hypervisor",
-    ) not in {None, "KVM", "kvm"}:
-        rows = []
-
-    def wanted(row: Row[Any]) -> bool:
-        item = views.host(row, "")
-        return _keyword(call, row.name) and all(
-            call.get(name) is None or str(item.get(name)).lower() == str(call.get(name)).lower()
-            for name in ("id", "name", "state", "clusterid", "resourcestate")
-        )
-
-    return _page(call, "host", [views.host(r, names.get(r.zone, "")) for r in rows if wanted(r)])
-
-
-async def list_pools(call: Call) -> Reply:
-    """The primary storage pools that hosts have reported."""
-    async with call.core.services.ledger.read() as tx:
-        names = await _zone_names(tx)
-        rows = await hosts.pools_of_zone(tx, call.get("zoneid"))
-
-    def wanted(row: Row[Any]) -> bool:
-        item = views.pool(row, "")
-        return _keyword(call, row.name) and all(
-            call.get(name) is None or str(item.get(name)).lower() == str(call.get(name)).lower()
-            for name in ("id", "name", "path", "clusterid", "scope")
-        )
-
-    items = [views.pool(r, names.get(r.zone, "")) for r in rows if wanted(r)]
-    return _page(call, "storagepool", items)
-
-
-async def create_host_token(call: Call) -> Reply:
-    """Create a one-time token by which one host may enrol within a day."""
-    token = new_token(call.core.authority.sha256)
-    cluster = (call.get("clustername") or "default").strip() or "default"
-    expires = call.now + TOKEN_S
-    zone_id = call.args["zoneid"]
+async def delete_zone(call: Call) -> Reply:
+    """Delete a zone that has nothing in it any more; its tokens and certificates go with it."""
+    id_ = call.args["id"]
 
     async def work(tx: AsyncConnection) -> None:
-        zone = await zones.get(tx, zone_id)
-        if zone is None:
-            raise call.no_entity("zoneid")
-        await zones.add_token(tx, token, zone_id=zone_id, cluster=cluster, expires=expires)
-        await call.note(tx, "HOST.TOKEN", f"enrolment token created for zone {zone.name}", zone_id)
+        row = await zones.get(tx, id_)
+        if row is None:
+            raise call.no_entity("id")
+        left = await zones.remove(tx, id_)
+        if left is not None:
+            raise ApiConflictError(f"The zone is not deletable because there are {left} in it")
+        await call.note(tx, "ZONE.DELETE", f"zone {row.name} deleted", id_)
 
     await call.write(work)
-    return Bare({"token": str(token), "zoneid": zone_id, "expires": views.date(expires)})
+    return Bare({"success": True})
 
 
 _ZONE: Final = (Field("id"), Field("name"), Field("allocationstate"), Field("networktype"))
-_HOST: Final = tuple(
-    Field(name)
-    for name in (
-        "id", "name", "state", "type", "ipaddress", "zoneid", "zonename", "clusterid",
-        "clustername", "hypervisor", "version", "resourcestate", "managementserverid", "created",
-        "keystoreerror",
-    )
-)  # fmt: skip
-_POOL: Final = tuple(
-    Field(name)
-    for name in (
-        "id", "name", "type", "path", "scope", "state", "zoneid", "zonename", "clusterid",
-        "clustername", "disksizetotal", "disksizeused",
-    )
-)  # fmt: skip
-
 COMMANDS: Final = (
     Command(
         name="createZone",
@@ -211,49 +140,11 @@ COMMANDS: Final = (
         response=_ZONE,
     ),
     Command(
-        name="listHosts",
-        text="List hosts",
-        handler=list_hosts,
-        params=(
-            Param("id", Kind.UUID, "the host"),
-            Param("name", text="by name"),
-            Param("zoneid", Kind.UUID, "by zone"),
-            Param("clusterid", Kind.UUID, "by cluster"),
-            Param("podid", Kind.UUID, "accepted and ignored: fastdl knows no pods"),
-            Param("state", text="Up, Down, Disconnected, Alert, Connecting"),
-            Param("type", text="Routing"),
-            Param("hypervisor", text="KVM"),
-            Param("resourcestate", text="Enabled or Disabled"),
-            *PAGING,
-        ),
-        response=_HOST,
-        admin=True,
-    ),
-    Command(
-        name="listStoragePools",
-        text="List the primary storage pools that hosts have reported",
-        handler=list_pools,
-        params=(
-            Param("id", text="the pool"),
-            Param("name", text="by name"),
-            Param("path", text="by path"),
-            Param("zoneid", Kind.UUID, "by zone"),
-            Param("clusterid", Kind.UUID, "by cluster"),
-            Param("scope", text="HOST or CLUSTER"),
-            *PAGING,
-        ),
-        response=_POOL,
-        admin=True,
-    ),
-    Command(
-        name="createHostToken",
-        text="Create a one-time token by which a host's agent enrols in a zone",
-        handler=create_host_token,
-        params=(
-            Param("zoneid", Kind.UUID, "the zone", required=True),
-            Param("clustername", text="the cluster the host joins (default: default)"),
-        ),
-        response=(Field("token"), Field("zoneid"), Field("expires")),
+        name="deleteZone",
+        text="Delete a zone that has no hosts, pools, templates and ISOs any more",
+        handler=delete_zone,
+        params=(Param("id", Kind.UUID, "the zone", required=True),),
+        response=(Field("success", "boolean"),),
         admin=True,
         changes=True,
     ),

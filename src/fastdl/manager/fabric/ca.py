@@ -11,6 +11,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import ipaddress
+import os
+import secrets
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,27 +32,84 @@ from fastdl.wire.messages import MANAGER_NAME
 HOST_DAYS: Final = 90
 SERVER_DAYS: Final = 90
 CA_DAYS: Final = 3650
+_CURRENT: Final = "ca.pem"
+_NEXT: Final = "ca-next.pem"
 _BACKDATE: Final = dt.timedelta(days=1)
 """A host whose clock is a little behind must accept a fresh certificate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
-    """The CA: its certificate, its key, and where the server's files lie."""
+class Ca:
+    """One certificate authority: its certificate and its key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
-    folder: Path
 
     @property
     def pem(self) -> str:
-        """The CA certificate, PEM."""
+        """The certificate, PEM."""
         return _pem(self.certificate)
 
     @property
     def sha256(self) -> str:
         """The fingerprint that tokens carry."""
         return self.certificate.fingerprint(hashes.SHA256()).hex()
+
+    def issued(self, certificate: x509.Certificate) -> bool:
+        """Whether *certificate* is signed by this CA."""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection, as TLS proved it. *ca*: the issuer's fingerprint."""
+
+    host: str
+    key_hash: str
+    ca: str
+
+
+class Authority:
+    """The manager's CA, and during a rotation the one that follows it.
+
+    While there are two, both are good: the current one signs the manager's certificate and is named
+    by tokens, because every host trusts it; the next one signs hosts' certificates.
+    """
+
+    def __init__(self, folder: Path, current: Ca, following: Ca | None = None) -> None:
+        self.folder = folder
+        self.current = current
+        self.following = following
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def cas(self) -> tuple[Ca, ...]:
+        """Every CA that is good now, the current one first."""
+        return (self.current,) if self.following is None else (self.current, self.following)
+
+    @property
+    def newest(self) -> Ca:
+        """The CA that signs hosts' certificates."""
+        return self.cas[-1]
+
+    @property
+    def pem(self) -> str:
+        """The certificates that a host is to trust, PEM."""
+        return "".join(ca.pem for ca in self.cas)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Their SHA-256, lower-case hex."""
+        return frozenset(ca.sha256 for ca in self.cas)
+
+    @property
+    def sha256(self) -> str:
+        """The fingerprint that tokens carry."""
+        return self.current.sha256
 
     def sign_host(self, csr_pem: str, host_id: str) -> tuple[str, str]:
         """Return (certificate PEM, hash of its key) for the key of *csr_pem*.
@@ -60,10 +119,27 @@ class Authority:
         """
         key, key_hash = csr_key(csr_pem)
         certificate = _sign(
-            self.certificate.subject, self.key, host_id, key,
+            self.newest, host_id, key,
             days=HOST_DAYS, names=[host_id], usage=ExtendedKeyUsageOID.CLIENT_AUTH,
         )  # fmt: skip
         return _pem(certificate), key_hash
+
+    def peer(self, der: bytes) -> Peer:
+        """Return whom a client certificate, which TLS has verified, names.
+
+        AgentRefusedError where it names no host, or comes from a CA that is no longer good: the
+        port's TLS context forgets none that it ever trusted.
+        """
+        certificate = x509.load_der_x509_certificate(der)
+        issuer = next((ca for ca in self.cas if ca.issued(certificate)), None)
+        if issuer is None:
+            raise AgentRefusedError("the client certificate comes from a CA that was replaced")
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            (host_id,) = names.value.get_values_for_type(x509.DNSName)
+        except (x509.ExtensionNotFound, ValueError) as exc:
+            raise AgentRefusedError("the client certificate names no host") from exc
+        return Peer(host_id, _key_hash(certificate.public_key()), issuer.sha256)
 
     def server_context(self) -> ssl.SSLContext:
         """Return the TLS context of the agent port, with a fresh server certificate."""
@@ -74,7 +150,8 @@ class Authority:
         context.verify_mode = ssl.CERT_OPTIONAL
         # Hosts keep their connection for days: a ticket to resume it costs more than it saves.
         context.num_tickets = 0
-        self.renew_server(context)
+        self._context = context
+        self.renew_server()
         return context
 
     def sign_api(self, names: Sequence[str]) -> tuple[bytes, x509.Certificate]:
@@ -82,36 +159,63 @@ class Authority:
         addresses). None of them is ``MANAGER_NAME``: it cannot play the manager to agents."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
-            self.certificate.subject, self.key, "fastdl manager API", key.public_key(),
+            self.current, "fastdl manager API", key.public_key(),
             days=SERVER_DAYS, names=names, usage=ExtendedKeyUsageOID.SERVER_AUTH,
         )  # fmt: skip
         return _key_pem(key), certificate
 
-    def renew_server(self, context: ssl.SSLContext) -> None:
-        """Give *context* a fresh server certificate; connections that stand are not touched."""
+    def renew_server(self) -> None:
+        """Give the port a fresh server certificate; connections that stand are not touched."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
-            self.certificate.subject, self.key, "fastdl manager", key.public_key(),
+            self.current, "fastdl manager", key.public_key(),
             days=SERVER_DAYS, names=[MANAGER_NAME], usage=ExtendedKeyUsageOID.SERVER_AUTH,
         )  # fmt: skip
         chain = self.folder / "server.pem"
         write_private(chain, _key_pem(key) + _pem(certificate).encode())
-        context.load_cert_chain(chain)
+        if self._context is not None:
+            self._context.load_cert_chain(chain)
+
+    # --- rotation ------------------------------------------------------------------------
+
+    def begin_rotation(self) -> None:
+        """Make the CA that follows; from now on both are good. Nothing where there are two."""
+        if self.following is None:
+            self.following = _make(self.folder / _NEXT)
+            if self._context is not None:
+                self._context.load_verify_locations(cadata=self.following.pem)
+
+    def finish_rotation(self) -> None:
+        """Let the next CA be the only one; the key of the old one is gone for good."""
+        if self.following is not None:
+            (self.folder / _NEXT).replace(self.folder / _CURRENT)
+            _sync(self.folder)  # hosts will soon trust nothing else
+            self.current, self.following = self.following, None
+            self.renew_server()
 
 
 def open_authority(folder: Path) -> Authority:
-    """Return the CA kept in *folder*, made there at the first start.
+    """Return the authority kept in *folder*, made there at the first start.
 
     UsageError where its files cannot be read: a new CA would lock every host out.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "ca.pem"
-    if not path.exists():
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fastdl manager CA")])
-        certificate = _sign_ca(name, key)
-        write_private(path, _key_pem(key) + _pem(certificate).encode())
-        return Authority(certificate, key, folder)
+    path, following = folder / _CURRENT, folder / _NEXT
+    current = _load(path) if path.exists() else _make(path)
+    return Authority(folder, current, _load(following) if following.exists() else None)
+
+
+def _make(path: Path) -> Ca:
+    key = ec.generate_private_key(ec.SECP256R1())
+    # Two of them lie beside each other during a rotation: a name of its own for each.
+    common_name = f"fastdl manager CA {secrets.token_hex(4)}"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    certificate = _sign_ca(name, key)
+    write_private(path, _key_pem(key) + _pem(certificate).encode())
+    return Ca(certificate, key)
+
+
+def _load(path: Path) -> Ca:
     try:
         data = path.read_bytes()
         loaded = serialization.load_pem_private_key(data, password=None)
@@ -123,7 +227,7 @@ def open_authority(folder: Path) -> Authority:
         ) from exc
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
         raise UsageError(f"the manager's CA {path} holds another kind of key than fastdl made")
-    return Authority(certificate, loaded, folder)
+    return Ca(certificate, loaded)
 
 
 def csr_key(csr_pem: str) -> tuple[ec.EllipticCurvePublicKey | rsa.RSAPublicKey, str]:
@@ -141,17 +245,6 @@ def csr_key(csr_pem: str) -> tuple[ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise AgentRefusedError("only EC and RSA keys are accepted")
     return key, _key_hash(key)
-
-
-def identity_of(der: bytes) -> tuple[str, str]:
-    """Return (host id, hash of the key) of a client certificate that TLS has verified."""
-    certificate = x509.load_der_x509_certificate(der)
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        (host_id,) = names.value.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, ValueError) as exc:
-        raise AgentRefusedError("the client certificate names no host") from exc
-    return host_id, _key_hash(certificate.public_key())
 
 
 def _key_hash(key: object) -> str:
@@ -192,8 +285,7 @@ def _sign_ca(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.Certifica
 
 
 def _sign(
-    issuer: x509.Name,
-    issuer_key: ec.EllipticCurvePrivateKey,
+    issuer: Ca,
     common_name: str,
     key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
     *,
@@ -202,16 +294,16 @@ def _sign(
     usage: x509.ObjectIdentifier,
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
     return (
-        _builder(subject, issuer, key, days=days)
+        _builder(subject, issuer.certificate.subject, key, days=days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
         .add_extension(
             x509.SubjectAlternativeName([_general(name) for name in names]), critical=False
         )
         .add_extension(authority, critical=False)
-        .sign(issuer_key, hashes.SHA256())
+        .sign(issuer.key, hashes.SHA256())
     )
 
 
@@ -232,3 +324,12 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+
+
+def _sync(folder: Path) -> None:
+    """Make what was renamed in *folder* durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

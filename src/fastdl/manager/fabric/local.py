@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
+import os
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.errors import AgentRefusedError, FastdlError, UsageError
 from fastdl.manager.batch import Batch
-from fastdl.manager.fabric.ca import identity_of
+from fastdl.manager.fabric.ca import Authority
+from fastdl.manager.fabric.handler import HostHandler, refused
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.progress import ProgressBoard
@@ -35,15 +36,6 @@ OUTBOX_MAX: Final = 1024
 CONNECTIONS_MAX: Final = 20_000
 
 
-class Desk(Protocol):
-    """What the fabric needs of the hosts' desk (``hostlink``)."""
-
-    async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply: ...
-    async def admit(self, host: str, key_hash: str, hello: m.Hello) -> m.Welcome: ...
-    async def receive(self, host: str, message: m.Message) -> m.Message | None: ...
-    async def gone(self, host: str, *, reason: str) -> None: ...
-
-
 class _Connection:
     """One host's WebSocket and what is still to be sent on it."""
 
@@ -53,35 +45,39 @@ class _Connection:
         self.document_due = True
         self.wake = asyncio.Event()
         self.closing: str | None = None
+        """Set: nothing that the host says on this connection counts any more."""
+        self.last_word: m.Refused | None = None
 
-    def close(self, reason: str) -> None:
-        self.closing = reason
+    def close(self, reason: str, last_word: m.Refused | None = None) -> None:
+        self.closing, self.last_word = reason, last_word
         self.wake.set()
 
 
 class LocalFabric:
-    """Delivery within one process. ``attach`` it to a desk before it serves."""
+    """Delivery within one process. ``attach`` it to a handler before it serves."""
 
     def __init__(
         self,
         ledger: Ledger,
         progress: ProgressBoard,
+        authority: Authority,
         *,
         complete: Callable[[m.Document], m.Document],
     ) -> None:
         """*complete* adds to a document what the ledger does not keep."""
         self._ledger = ledger
+        self._authority = authority
         self._progress = progress
         self._complete = complete
-        self._desk: Desk | None = None
+        self._handler: HostHandler | None = None
         self._connections: dict[str, _Connection] = {}
         self._documents = Batch(self._read_documents)
         self._runner: web.AppRunner | None = None
         self.address: tuple[str, int] = ("", 0)
 
-    def attach(self, desk: Desk) -> None:
+    def attach(self, handler: HostHandler) -> None:
         """Say who is to hear of hosts."""
-        self._desk = desk
+        self._handler = handler
 
     @property
     def connected(self) -> int:
@@ -105,18 +101,18 @@ class LocalFabric:
             connection.outbox.append(message)
             connection.wake.set()
 
-    def drop(self, host: str, reason: str) -> None:
-        """Close the connection to *host*."""
+    def drop(self, host: str, reason: str, *, refusal: m.Refused | None = None) -> None:
+        """Close the connection to *host*, with *refusal* as the last word."""
         if connection := self._connections.get(host):
-            connection.close(reason)
+            connection.close(reason, refusal)
 
     # --- server --------------------------------------------------------------------------
 
-    async def start(self, host: str, port: int, context: ssl.SSLContext, ca_pem: str) -> None:
-        """Listen for agents; ``address`` then tells where."""
+    async def start(self, host: str, port: int) -> None:
+        """Listen for agents; ``address`` then tells where. UsageError where the port is taken."""
 
         async def ca(_request: web.Request) -> web.Response:
-            return web.Response(text=ca_pem, content_type="application/x-pem-file")
+            return web.Response(text=self._authority.pem, content_type="application/x-pem-file")
 
         app = web.Application(client_max_size=m.ENROL_MAX)
         app.router.add_get("/ca", ca)
@@ -126,8 +122,8 @@ class LocalFabric:
             app, access_log=None, handle_signals=False, shutdown_timeout=5.0, keepalive_timeout=30.0
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=context, backlog=4096)
-        await site.start()
+        context = self._authority.server_context()
+        await listen(web.TCPSite(self._runner, host, port, ssl_context=context, backlog=4096))
         self.address = self._runner.addresses[0][:2]
 
     async def stop(self) -> None:
@@ -138,22 +134,22 @@ class LocalFabric:
             await self._runner.cleanup()
 
     async def _enrol(self, request: web.Request) -> web.Response:
-        assert self._desk is not None
+        assert self._handler is not None
         try:
             message = codec.decode(await request.read(), limit=m.ENROL_MAX)
             if not isinstance(message, m.EnrolRequest):
                 raise AgentRefusedError("only an EnrolRequest is expected here")
-            reply: m.Message = await self._desk.enrol(message)
+            reply: m.Message = await self._handler.enrol(message)
             status = 200
         except FastdlError as exc:
             log.warning("enrolment refused", extra={"peer": request.remote, "reason": str(exc)})
-            reply, status = m.Refused(code=exc.exit_code, message=exc.message), 403
+            reply, status = refused(exc), 403
         return web.Response(
             text=codec.encode(reply), status=status, content_type="application/json"
         )
 
     async def _agent(self, request: web.Request) -> web.StreamResponse:
-        assert self._desk is not None
+        assert self._handler is not None
         tls = request.transport.get_extra_info("ssl_object") if request.transport else None
         der = tls.getpeercert(binary_form=True) if tls else None
         if not der:
@@ -166,14 +162,14 @@ class LocalFabric:
         )
         await socket.prepare(request)
         try:
-            host, key_hash = identity_of(der)
+            peer = self._authority.peer(der)
             hello = await self._hello(socket)
-            welcome = await self._desk.admit(host, key_hash, hello)
+            welcome = await self._handler.admit(peer, hello)
         except FastdlError as exc:
             log.warning("host refused", extra={"peer": request.remote, "reason": str(exc)})
             await self._refuse(socket, exc)
             return socket
-        await self._serve(host, socket, welcome)
+        await self._serve(peer.host, socket, welcome)
         return socket
 
     async def _hello(self, socket: web.WebSocketResponse) -> m.Hello:
@@ -190,14 +186,13 @@ class LocalFabric:
         return message
 
     async def _refuse(self, socket: web.WebSocketResponse, exc: FastdlError) -> None:
-        refusal = m.Refused(code=exc.exit_code, message=exc.message[:4096])
         with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
             async with asyncio.timeout(5):
-                await socket.send_str(codec.encode(refusal))
+                await socket.send_str(codec.encode(refused(exc)))
                 await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"refused")
 
     async def _serve(self, host: str, socket: web.WebSocketResponse, welcome: m.Welcome) -> None:
-        assert self._desk is not None
+        assert self._handler is not None
         connection = _Connection(socket)
         connection.outbox.append(welcome)
         old, self._connections[host] = self._connections.get(host), connection
@@ -207,7 +202,7 @@ class LocalFabric:
         connection.wake.set()
         reason = "connection lost"
         try:
-            reason = await self._read(host, socket)
+            reason = await self._read(host, connection)
         except FastdlError as exc:
             log.warning("host refused", extra={"host": host, "reason": str(exc)})
             await self._refuse(socket, exc)
@@ -218,11 +213,13 @@ class LocalFabric:
                 await writer
             if self._connections.get(host) is connection:
                 del self._connections[host]
-                await asyncio.shield(self._desk.gone(host, reason=reason))
+                await asyncio.shield(self._handler.gone(host, reason=reason))
 
-    async def _read(self, host: str, socket: web.WebSocketResponse) -> str:
-        assert self._desk is not None
-        async for frame in socket:
+    async def _read(self, host: str, connection: _Connection) -> str:
+        assert self._handler is not None
+        async for frame in connection.socket:
+            if connection.closing is not None:
+                return connection.closing
             if frame.type is not WSMsgType.TEXT:
                 raise AgentRefusedError("only text frames are expected")
             message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
@@ -231,7 +228,7 @@ class LocalFabric:
             if isinstance(message, m.Goodbye):
                 return f"goodbye: {message.reason}"
             try:
-                reply = await self._desk.receive(host, message)
+                reply = await self._handler.receive(host, message)
             except AgentRefusedError:
                 raise
             except FastdlError as exc:
@@ -259,6 +256,8 @@ class LocalFabric:
         reason = (connection.closing or "try again").encode()[:100]
         with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
             async with asyncio.timeout(5):
+                if connection.last_word is not None:
+                    await connection.socket.send_str(codec.encode(connection.last_word))
                 await connection.socket.close(code=WSCloseCode.GOING_AWAY, message=reason)
 
     async def _send(self, connection: _Connection, message: m.Message) -> None:
@@ -275,3 +274,12 @@ class LocalFabric:
     async def _read_documents(self, hosts: list[str]) -> list[m.Document]:
         async with self._ledger.read() as tx:
             return await jobs.documents(tx, hosts)
+
+
+async def listen(site: web.TCPSite) -> None:
+    """Start *site*; UsageError where its address cannot be listened on."""
+    try:
+        await site.start()
+    except OSError as exc:
+        why = os.strerror(exc.errno) if exc.errno is not None and exc.errno > 0 else exc.strerror
+        raise UsageError(f"{site.name} cannot be listened on: {why}") from exc

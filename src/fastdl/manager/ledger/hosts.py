@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts and the pools they reach, as they last reported themselves."""
+"""Hosts: who is enrolled, how they are, and what they last reported of themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.ledger.tables import host, host_pool, pool, zone
+from fastdl.manager.ledger import pools
+from fastdl.manager.ledger.jobs import HELD, State
+from fastdl.manager.ledger.tables import host, job, zone
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.wire import messages as m
 
@@ -18,6 +20,15 @@ UP = "Up"
 DOWN = "Down"
 DISCONNECTED = "Disconnected"
 ALERT = "Alert"
+
+ENABLED = "Enabled"
+DISABLED = "Disabled"
+"""Gets no new downloads; copies are still removed there."""
+PREPARING = "PrepareForMaintenance"
+"""Gets nothing new; what runs there goes on to its end."""
+MAINTENANCE = "Maintenance"
+DRAINED: Final = (m.Kind.DOWNLOAD, m.Kind.REMOVE)
+"""What maintenance waits for; certificates and questions are a matter of seconds."""
 
 
 async def get(tx: AsyncConnection, id_: str) -> Row[Any] | None:
@@ -46,11 +57,69 @@ async def set_state(
     return done.rowcount == 1
 
 
-async def set_key(tx: AsyncConnection, id_: str, *, key_hash: str, old: str) -> None:
-    """Note the key of a renewed certificate; the *old* one stays good until it expires."""
-    await tx.execute(
-        update(host).where(host.c.id == id_).values(key_hash=key_hash, old_key_hash=old)
+async def locked(tx: AsyncConnection, id_: str) -> Row[Any] | None:
+    """Return the host with this id; nobody else changes it until *tx* ends."""
+    return (await tx.execute(select(host).where(host.c.id == id_).with_for_update())).first()
+
+
+async def change(
+    tx: AsyncConnection,
+    id_: str,
+    *,
+    name: str | None = None,
+    resource_state: str | None = None,
+    tags: Sequence[str] | None = None,
+) -> None:
+    """Store what an operator says of a host. A *name* given here outlives the host's own."""
+    values: dict[str, Any] = {}
+    if name is not None:
+        values |= {"name": name, "renamed": True}
+    if resource_state is not None:
+        values["resource_state"] = resource_state
+    if tags is not None:
+        values["tags"] = dumps(list(tags))
+    if values:
+        await tx.execute(update(host).where(host.c.id == id_).values(**values))
+
+
+async def remove(tx: AsyncConnection, id_: str) -> None:
+    """Delete a host with its tokens, and what was wanted and known of it. Its jobs are given back
+    before; its pools stay."""
+    await pools.leave(tx, id_)
+    await tx.execute(delete(host).where(host.c.id == id_))
+
+
+async def keys(tx: AsyncConnection) -> dict[str, str]:
+    """Return host → hash of the key that proves who it is, of every enrolled host."""
+    return {row.id: row.key_hash for row in await tx.execute(select(host.c.id, host.c.key_hash))}
+
+
+async def draining(tx: AsyncConnection) -> bool:
+    """Whether any host prepares for maintenance."""
+    query = select(host.c.id).where(host.c.resource_state == PREPARING).limit(1)
+    return (await tx.scalar(query)) is not None
+
+
+async def end_drains(tx: AsyncConnection) -> list[Row[Any]]:
+    """Put hosts into maintenance that were asked to prepare for it and hold no more work; return
+    their rows as they were."""
+    busy = select(job.c.id).where(
+        job.c.host == host.c.id,
+        job.c.state.in_((*HELD, State.CANCELLING)),
+        job.c.kind.in_(DRAINED),
     )
+    query = select(host).where(host.c.resource_state == PREPARING, ~busy.exists())
+    rows = list(await tx.execute(query.order_by(host.c.id).with_for_update()))
+    for row in rows:
+        await change(tx, row.id, resource_state=MAINTENANCE)
+    return rows
+
+
+async def taking(tx: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
+    """Return id → resource state of those of *ids* that exist; they stay so until *tx* ends."""
+    query = select(host.c.id, host.c.resource_state).where(host.c.id.in_(sorted(ids)))
+    rows = await tx.execute(query.order_by(host.c.id).with_for_update())
+    return {row.id: row.resource_state for row in rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +130,8 @@ class Arrival:
     key_hash: str
     hello: m.Hello
     skew: float
+    ca: str | None = None
+    """The newest CA's fingerprint, where the host trusts it and has its certificate of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +139,19 @@ class Admitted:
     """An arrival that was let in. *row*: the host's, as it was before, and its ``zone_name``."""
 
     row: Row[Any]
-    pools: frozenset[str]
+    pools: pools.Outcome
 
 
 async def arrive(
-    tx: AsyncConnection, arrivals: Sequence[Arrival], *, gateway: str, now: float
+    tx: AsyncConnection,
+    arrivals: Sequence[Arrival],
+    *,
+    gateway: str,
+    now: float,
+    unproven: bool = True,
 ) -> list[Admitted | None]:
-    """Take in hosts that connected: who they say they are, their inventory, state Up.
+    """Take in hosts that connected: who they say they are, their inventory, state Up. *unproven*:
+    as ``pools.why_not`` has it.
 
     Returns one answer an arrival; None = not enrolled, or not with this key. Of a host that
     comes twice, the later Hello is kept.
@@ -83,19 +160,17 @@ async def arrive(
     query = query.where(host.c.id.in_({a.host for a in arrivals})).order_by(host.c.id)
     rows = {row.id: row for row in await tx.execute(query.with_for_update(of=host))}
     known = [
-        a
-        for a in arrivals
-        if (row := rows.get(a.host)) is not None and a.key_hash in {row.key_hash, row.old_key_hash}
+        a for a in arrivals if (row := rows.get(a.host)) is not None and a.key_hash == row.key_hash
     ]
     latest = {a.host: a for a in known}
     if latest:
         values = [_arrived(rows[a.host], a, gateway=gateway, now=now) for a in latest.values()]
         await tx.execute(update(host).where(host.c.id == bindparam("host_id")), values)
     found = [(rows[a.host], a.hello.inventory.pools) for a in latest.values()]
-    pools = await store_pools(tx, found, now=now)
+    outcomes = await pools.store(tx, found, now=now, unproven=unproven)
     let_in = {id(a) for a in known}
     return [
-        Admitted(row=rows[a.host], pools=pools[a.host]) if id(a) in let_in else None
+        Admitted(row=rows[a.host], pools=outcomes[a.host]) if id(a) in let_in else None
         for a in arrivals
     ]
 
@@ -105,12 +180,13 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
     error = hello.inventory.keystore_error
     return {
         "host_id": row.id,
-        "name": hello.name or row.name,
+        "name": row.name if row.renamed else hello.name or row.name,
         "address": hello.address,
         "version": hello.version,
         "kinds": dumps(hello.kinds),
         "max_downloads": hello.max_downloads,
         "clock_skew": arrival.skew,
+        "ca_sha256": arrival.ca,
         # Whatever was known: a host that lost its memory numbers its looks from the start.
         "looked": hello.inventory.looked,
         "keystore_error": error,
@@ -145,9 +221,9 @@ async def depart(tx: AsyncConnection, departures: Sequence[Departure], *, now: f
 
 
 async def store_inventory(
-    tx: AsyncConnection, row: Row[Any], inventory: m.Inventory, *, now: float
-) -> frozenset[str] | None:
-    """Replace what is known of the host's pools and keystore; return the usable pools.
+    tx: AsyncConnection, row: Row[Any], inventory: m.Inventory, *, now: float, unproven: bool = True
+) -> pools.Outcome | None:
+    """Replace what is known of the host's pools and keystore; return what became of the pools.
 
     While the keystore cannot be read its content stays as last known. None = the host looked
     before what is known already: nothing was done (it sends another after every change).
@@ -161,7 +237,8 @@ async def store_inventory(
     done = await tx.execute(update(host).where(later).values(**values))
     if not done.rowcount:
         return None
-    return (await store_pools(tx, [(row, inventory.pools)], now=now))[row.id]
+    found = [(row, inventory.pools)]
+    return (await pools.store(tx, found, now=now, unproven=unproven))[row.id]
 
 
 async def store_keystores(tx: AsyncConnection, found: Mapping[str, m.CertificatesDone]) -> None:
@@ -189,124 +266,6 @@ def keystore_of(row: Row[Any]) -> dict[str, str] | None:
     if row.keystore_error is not None:
         return None
     return {alias: entry["sha256"] for alias, entry in loads(row.keystore).items()}
-
-
-async def store_pools(
-    tx: AsyncConnection, found: Sequence[tuple[Row[Any], Sequence[m.PoolInfo]]], *, now: float
-) -> dict[str, frozenset[str]]:
-    """Replace what is known of hosts' pools (no host twice); return host → usable pools.
-
-    A pool belongs to the zone that named it first, and one that is not shared to the host that
-    did: others cannot claim it.
-    """
-    links = await _links(tx, [row.id for row, _ in found])
-    known = await _known_pools(tx, {p.id for _, infos in found for p in infos})
-    strange = {
-        p.id
-        for row, infos in found
-        for p in infos
-        if p.id in known and not known[p.id]["shared"] and p.id not in links[row.id]
-    }
-    taken = await _linked(tx, strange)
-    new: dict[str, dict[str, Any]] = {}
-    changed: dict[str, dict[str, Any]] = {}
-    relinked: dict[str, dict[str, str | None]] = {}
-    usable = {}
-    for row, infos in found:
-        kept: dict[str, str | None] = {}
-        for p in infos:
-            old = known.get(p.id)
-            if old is not None and old["zone"] != row.zone:
-                continue
-            if old is not None and not old["shared"] and p.id in taken - links[row.id].keys():
-                continue
-            kept[p.id] = p.error
-            values = _pool_values(p)
-            if old is None:
-                known[p.id] = new[p.id] = {
-                    "id": p.id, "zone": row.zone, "cluster": row.cluster, "created": now, **values
-                }  # fmt: skip
-            elif any(old[key] != value for key, value in values.items()):
-                old.update(values)
-                if p.id not in new:
-                    changed[p.id] = {"pool_id": p.id, **values}
-            taken.add(p.id)
-        if kept != links[row.id]:
-            relinked[row.id] = kept
-        usable[row.id] = frozenset(id_ for id_, error in kept.items() if error is None)
-    if new:
-        await tx.execute(insert(pool), list(new.values()))
-    if changed:
-        rows = [changed[id_] for id_ in sorted(changed)]
-        await tx.execute(update(pool).where(pool.c.id == bindparam("pool_id")), rows)
-    await _relink(tx, relinked)
-    return usable
-
-
-def _pool_values(p: m.PoolInfo) -> dict[str, Any]:
-    return {
-        "name": p.name, "type": p.type.value, "shared": p.shared, "path": p.path,
-        "capacity": p.capacity, "available": p.available,
-    }  # fmt: skip
-
-
-async def _links(tx: AsyncConnection, hosts: list[str]) -> dict[str, dict[str, str | None]]:
-    links: dict[str, dict[str, str | None]] = {id_: {} for id_ in hosts}
-    for row in await tx.execute(select(host_pool).where(host_pool.c.host.in_(hosts))):
-        links[row.host][row.pool] = row.error
-    return links
-
-
-async def _known_pools(tx: AsyncConnection, ids: set[str]) -> dict[str, dict[str, Any]]:
-    rows = await tx.execute(select(pool).where(pool.c.id.in_(ids))) if ids else ()
-    return {row.id: dict(row._mapping) for row in rows}
-
-
-async def _linked(tx: AsyncConnection, ids: set[str]) -> set[str]:
-    if not ids:
-        return set()
-    query = select(host_pool.c.pool).distinct().where(host_pool.c.pool.in_(ids))
-    return set((await tx.execute(query)).scalars())
-
-
-async def _relink(tx: AsyncConnection, pools: Mapping[str, Mapping[str, str | None]]) -> None:
-    if not pools:
-        return
-    await tx.execute(delete(host_pool).where(host_pool.c.host.in_(pools.keys())))
-    rows = [
-        {"host": host_id, "pool": id_, "error": error}
-        for host_id, errors in pools.items()
-        for id_, error in errors.items()
-    ]
-    if rows:
-        await tx.execute(insert(host_pool), rows)
-
-
-async def usable_pools(tx: AsyncConnection, host_id: str) -> frozenset[str]:
-    """Return the pools that the host can write to now."""
-    rows = await tx.execute(
-        select(host_pool.c.pool).where(host_pool.c.host == host_id, host_pool.c.error.is_(None))
-    )
-    return frozenset(rows.scalars())
-
-
-async def pools_of_zone(tx: AsyncConnection, zone: str | None = None) -> list[Row[Any]]:
-    """Return the pools of *zone* (or all), oldest first."""
-    query = select(pool).order_by(pool.c.created, pool.c.id)
-    if zone is not None:
-        query = query.where(pool.c.zone == zone)
-    return list(await tx.execute(query))
-
-
-async def get_pool(tx: AsyncConnection, id_: str) -> Row[Any] | None:
-    """Return the pool with this id."""
-    return (await tx.execute(select(pool).where(pool.c.id == id_))).first()
-
-
-async def hosts_of_pool(tx: AsyncConnection, pool_id: str) -> list[str]:
-    """Return the hosts that reported the pool, whatever their state."""
-    rows = await tx.execute(select(host_pool.c.host).where(host_pool.c.pool == pool_id))
-    return list(rows.scalars())
 
 
 async def all_lost(tx: AsyncConnection, *, gateway: str, now: float) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, case, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiConflictError
+from fastdl.errors import AgentLostError, ApiConflictError
 from fastdl.manager.ledger import slots
 from fastdl.manager.ledger.tables import attempt, host
 from fastdl.manager.ledger.tables import job as t
@@ -99,8 +99,9 @@ async def submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> l
             live[job.single] = (row["id"], job.rank)
     if rows:
         await tx.execute(insert(t), rows)
-        if hosts := {row["host"] for row in rows if row["host"]}:
-            await _bump(tx, hosts)
+        hosts = {row["host"] for row in rows if row["host"]}
+        if hosts and await _bump(tx, hosts) != len(hosts):
+            raise AgentLostError("the host was deleted at this moment")
     return ids
 
 
@@ -174,8 +175,10 @@ async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> 
     return True
 
 
-async def _bump(tx: AsyncConnection, hosts: Iterable[str]) -> None:
-    await tx.execute(update(host).where(host.c.id.in_(sorted(hosts))).values(rev=host.c.rev + 1))
+async def _bump(tx: AsyncConnection, hosts: Iterable[str]) -> int:
+    """Number the hosts' next documents; return how many of them there are."""
+    of_these = update(host).where(host.c.id.in_(sorted(hosts)))
+    return (await tx.execute(of_these.values(rev=host.c.rev + 1))).rowcount
 
 
 async def document(tx: AsyncConnection, host_id: str) -> m.Document:
@@ -379,6 +382,24 @@ async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | Non
     if row.host and not row.waiting:
         await _bump(tx, [row.host])
     return row
+
+
+async def waiting_on(tx: AsyncConnection, pools: Iterable[str]) -> list[Row[Any]]:
+    """Return the jobs that wait for a host that reaches one of *pools*."""
+    query = select(t).where(t.c.waiting.is_(True), t.c.pool.in_(sorted(pools)))
+    return list(await tx.execute(query.order_by(t.c.created, t.c.id)))
+
+
+async def give_up(tx: AsyncConnection, row: Row[Any], *, failure: str, now: float) -> bool:
+    """End a job that waits as FAILED; False = it does not wait any more."""
+    done = await tx.execute(
+        update(t)
+        .where(t.c.id == row.id, t.c.fence == row.fence, t.c.waiting.is_(True))
+        .values(
+            state=State.FAILED, waiting=False, single=None, failure=failure, updated=now, ended=now
+        )
+    )
+    return done.rowcount == 1
 
 
 async def was_given(tx: AsyncConnection, job: str, host_id: str) -> bool:

@@ -110,6 +110,24 @@ async def add_api_job(
     return id_
 
 
+async def add_done_job(
+    tx: AsyncConnection,
+    *,
+    owner: str,
+    command: str,
+    now: float,
+    instance_type: str,
+    instance: str,
+    result: Any,
+) -> str:
+    """Store an API job that has succeeded already, with its *result*."""
+    id_ = await add_api_job(
+        tx, owner=owner, command=command, now=now, instance_type=instance_type, instance=instance
+    )
+    await complete_api_job(tx, id_, status=SUCCEEDED, result=result, now=now)
+    return id_
+
+
 async def get_api_job(tx: AsyncConnection, id_: str) -> Row[Any] | None:
     """Return the API job."""
     return (await tx.execute(select(api_job).where(api_job.c.id == id_))).first()

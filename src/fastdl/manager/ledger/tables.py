@@ -99,11 +99,14 @@ token = Table(
     Column("zone", UUID, ForeignKey("zone.id"), nullable=False),
     _needs("cluster", String(255)),
     _needs("secret_hash", String(64)),
+    _needs("created", Double),
     _needs("expires", Double),
+    Column("replaces", UUID, ForeignKey("host.id", ondelete="CASCADE")),
     Column("key_hash", String(64)),
-    Column("host", UUID),
+    Column("host", UUID, ForeignKey("host.id", ondelete="CASCADE")),
 )
-"""Enrolment tokens. *key_hash*: of the key that used it; the same key may ask again."""
+"""Enrolment tokens. *replaces*: the host that whoever uses it becomes. *key_hash*, *host*: of the
+key and the host that used it; the same key may ask again."""
 
 host = Table(
     "host",
@@ -114,13 +117,15 @@ host = Table(
     _needs("name", String(255)),
     _needs("address", String(255), ""),
     _needs("state", String(16)),
-    _needs("enabled", Boolean, text("true")),
+    _needs("resource_state", String(24), "Enabled"),
+    _needs("tags", Text, "[]"),
+    _needs("renamed", Boolean, text("false")),
     _needs("version", String(255), ""),
     _needs("kinds", Text, "[]"),
     _needs("max_downloads", Integer, "4"),
     _needs("rev", BigInteger, "0"),
     _needs("key_hash", String(64)),
-    Column("old_key_hash", String(64)),
+    Column("ca_sha256", String(64)),
     _needs("gateway", String(64), ""),
     _needs("changed", Double),
     _needs("created", Double),
@@ -130,7 +135,9 @@ host = Table(
     _needs("looked", BigInteger, "0"),
     Index(None, "zone", "name"),
 )
-"""*keystore*: alias (case-folded) → fingerprint and dates, as last reported by the host."""
+"""*keystore*: alias (case-folded) → fingerprint and dates, as last reported by the host.
+*renamed*: *name* was given by an operator, not by the host. *key_hash*: of the one key that proves
+it is this host. *ca_sha256*: the manager's CA that it trusts and has its certificate of."""
 
 pool = Table(
     "pool",
@@ -144,9 +151,14 @@ pool = Table(
     _needs("path", Text, ""),
     _needs("capacity", BigInteger, "0"),
     _needs("available", BigInteger, "0"),
+    Column("owner", UUID),
+    Column("proof", String(64)),
+    _needs("open", Boolean, text("false")),
     _needs("created", Double),
     Index(None, "zone"),
 )
+"""*owner*: the host whose word counts for name, type and path. *proof*: what only hosts that read
+the storage know. *open*: an operator lets hosts of the zone join it without that."""
 
 host_pool = Table(
     "host_pool",
@@ -154,8 +166,11 @@ host_pool = Table(
     Column("host", UUID, ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
     Column("pool", UUID, ForeignKey("pool.id", ondelete="CASCADE"), primary_key=True),
     Column("error", Text),
+    _needs("accepted", Boolean),
     Index(None, "pool"),
 )
+"""*error*: why the host cannot use the pool now. *accepted* false: it says that it reaches a pool
+which is another's; nothing follows from that but an event."""
 
 template = Table(
     "template",
@@ -197,6 +212,14 @@ template_zone = Table(
     _needs("created", Double),
     Column("removed", Double),
 )
+
+template_account = Table(
+    "template_account",
+    metadata,
+    Column("template", UUID, ForeignKey("template.id", ondelete="CASCADE"), primary_key=True),
+    Column("account", String(255), primary_key=True),
+)
+"""Accounts that a template which is not public was shared with."""
 
 copy = Table(
     "copy",

@@ -168,6 +168,12 @@ async def set_copy(
     )
 
 
+async def count_on_pool(tx: AsyncConnection, pool_id: str) -> int:
+    """Return how many copies are known on a pool."""
+    query = select(func.count()).where(copy.c.pool == pool_id, copy.c.state != "absent")
+    return await tx.scalar(query) or 0
+
+
 async def copies(tx: AsyncConnection, id_: str, *, zone_id: str | None = None) -> list[Row[Any]]:
     """Return the template's copies with their pool's name and zone."""
     query = (

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zones, and the one-time tokens by which hosts enter them."""
+"""Zones: what hosts, pools, templates and certificates belong to."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import AgentRefusedError, ApiConflictError
-from fastdl.manager.ledger.tables import host, token, zone
+from fastdl.errors import ApiConflictError
+from fastdl.manager.ledger.tables import cert, host, job, pool, template_zone, token, zone
 from fastdl.manager.ledger.text import new_id
-from fastdl.wire.token import EnrolToken
 
 
 async def create(tx: AsyncConnection, name: str, *, now: float) -> str:
@@ -51,61 +48,24 @@ async def all_zones(tx: AsyncConnection) -> list[Row[Any]]:
     return list(await tx.execute(select(zone).order_by(zone.c.created, zone.c.id)))
 
 
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+async def names(tx: AsyncConnection) -> dict[str, str]:
+    """Return zone → name."""
+    return {row.id: row.name for row in await all_zones(tx)}
 
 
-async def add_token(
-    tx: AsyncConnection, new: EnrolToken, *, zone_id: str, cluster: str, expires: float
-) -> None:
-    """Store a token: its id and the hash of its secret."""
-    await tx.execute(
-        insert(token).values(
-            id=new.id,
-            zone=zone_id,
-            cluster=cluster,
-            secret_hash=_hash(new.secret),
-            expires=expires,
-        )
-    )
-
-
-async def use_token(
-    tx: AsyncConnection, shown: EnrolToken, *, key_hash: str, name: str, now: float
-) -> Row[Any]:
-    """Exchange a token for a host (created here); return the host's row.
-
-    The key that used a token may use it again, so that a lost answer does not lock a host
-    out. Raises AgentRefusedError for an unknown, expired or used token.
-    """
-    row = (await tx.execute(select(token).where(token.c.id == shown.id))).first()
-    if row is None or not hmac.compare_digest(row.secret_hash, _hash(shown.secret)):
-        raise AgentRefusedError("the enrolment token is not known here: create a new one")
-    if row.expires < now:
-        raise AgentRefusedError("the enrolment token has expired: create a new one")
-    if row.key_hash is None:
-        host_id = new_id()
-        await tx.execute(
-            insert(host).values(
-                id=host_id,
-                zone=row.zone,
-                cluster=row.cluster,
-                name=name,
-                state="Connecting",
-                key_hash=key_hash,
-                changed=now,
-                created=now,
-            )
-        )
-        done = await tx.execute(
-            update(token)
-            .where(token.c.id == row.id, token.c.key_hash.is_(None))
-            .values(key_hash=key_hash, host=host_id)
-        )
-        if done.rowcount != 1:
-            raise AgentRefusedError("the enrolment token was used at this moment by another host")
-    elif hmac.compare_digest(row.key_hash, key_hash):
-        host_id = row.host
-    else:
-        raise AgentRefusedError("the enrolment token was used before: create a new one")
-    return (await tx.execute(select(host).where(host.c.id == host_id))).one()
+async def remove(tx: AsyncConnection, id_: str) -> str | None:
+    """Delete a zone with its tokens and certificates; return what keeps it, None = it is gone."""
+    for what, found in (
+        ("hosts", select(host.c.id).where(host.c.zone == id_)),
+        ("storage pools", select(pool.c.id).where(pool.c.zone == id_)),
+        ("templates or ISOs", select(template_zone.c.template).where(
+            template_zone.c.zone == id_, template_zone.c.removed.is_(None)
+        )),
+        ("jobs", select(job.c.id).where(job.c.zone == id_, job.c.ended.is_(None))),
+    ):  # fmt: skip
+        if (await tx.execute(found.limit(1))).first() is not None:
+            return what
+    for table in (token, cert, template_zone):
+        await tx.execute(delete(table).where(table.c.zone == id_))
+    await tx.execute(delete(zone).where(zone.c.id == id_))
+    return None

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fastdl.manager.fabric.ca import Authority, identity_of, open_authority
+from fastdl.manager.fabric.ca import Authority, Peer, open_authority
 from fastdl.wire.messages import MANAGER_NAME
 from tests.env.fake_agent import make_csr
 
@@ -58,7 +58,7 @@ def test_a_host_is_who_its_certificate_names_and_gets_no_ticket(tmp_path: Path) 
     there, here = _shake_hands(authority.server_context(), context, MANAGER_NAME)
     der = there.getpeercert(binary_form=True)
     assert der is not None
-    assert identity_of(der) == ("host-1", key_hash)
+    assert authority.peer(der) == Peer("host-1", key_hash, authority.sha256)
     assert here.version() == "TLSv1.3"
     assert here.session is None or not here.session.has_ticket
 

@@ -215,13 +215,15 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("address", sa.String(length=255), server_default="", nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("enabled", sa.Boolean(), server_default=sa.text("(true)"), nullable=False),
+        sa.Column("resource_state", sa.String(length=24), server_default="Enabled", nullable=False),
+        sa.Column("tags", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("renamed", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
         sa.Column("version", sa.String(length=255), server_default="", nullable=False),
         sa.Column("kinds", sa.Text(), server_default="[]", nullable=False),
         sa.Column("max_downloads", sa.Integer(), server_default="4", nullable=False),
         sa.Column("rev", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("key_hash", sa.String(length=64), nullable=False),
-        sa.Column("old_key_hash", sa.String(length=64), nullable=True),
+        sa.Column("ca_sha256", sa.String(length=64), nullable=True),
         sa.Column("gateway", sa.String(length=64), server_default="", nullable=False),
         sa.Column("changed", sa.Double(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
@@ -243,11 +245,26 @@ def upgrade() -> None:
         sa.Column("path", sa.Text(), server_default="", nullable=False),
         sa.Column("capacity", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("available", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("owner", sa.String(length=40), nullable=True),
+        sa.Column("proof", sa.String(length=64), nullable=True),
+        sa.Column("open", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["zone"], ["zone.id"], name=op.f("fk_pool_zone")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_pool")),
     )
     op.create_index(op.f("ix_pool_zone"), "pool", ["zone"], unique=False)
+    op.create_table(
+        "template_account",
+        sa.Column("template", sa.String(length=40), nullable=False),
+        sa.Column("account", sa.String(length=255), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["template"],
+            ["template.id"],
+            name=op.f("fk_template_account_template"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("template", "account", name=op.f("pk_template_account")),
+    )
     op.create_table(
         "template_zone",
         sa.Column("template", sa.String(length=40), nullable=False),
@@ -266,9 +283,17 @@ def upgrade() -> None:
         sa.Column("zone", sa.String(length=40), nullable=False),
         sa.Column("cluster", sa.String(length=255), nullable=False),
         sa.Column("secret_hash", sa.String(length=64), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
         sa.Column("expires", sa.Double(), nullable=False),
+        sa.Column("replaces", sa.String(length=40), nullable=True),
         sa.Column("key_hash", sa.String(length=64), nullable=True),
         sa.Column("host", sa.String(length=40), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["host"], ["host.id"], name=op.f("fk_token_host"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["replaces"], ["host.id"], name=op.f("fk_token_replaces"), ondelete="CASCADE"
+        ),
         sa.ForeignKeyConstraint(["zone"], ["zone.id"], name=op.f("fk_token_zone")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_token")),
     )
@@ -311,6 +336,7 @@ def upgrade() -> None:
         sa.Column("host", sa.String(length=40), nullable=False),
         sa.Column("pool", sa.String(length=40), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("accepted", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["host"], ["host.id"], name=op.f("fk_host_pool_host"), ondelete="CASCADE"
         ),

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts: list, disable, drain and delete them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentLostError, ApiConflictError, ApiParamError
+from fastdl.manager.api import views
+from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.spec import (
+    PAGING,
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Param,
+    Reply,
+    Single,
+)
+from fastdl.manager.dispatch import take_back
+from fastdl.manager.leaving import forget_pool
+from fastdl.manager.ledger import hosts, pools, records, zones
+
+ALLOCATION: Final = {"enable": hosts.ENABLED, "disable": hosts.DISABLED}
+TAGS_MAX: Final = 64
+
+
+async def list_hosts(call: Call) -> Reply:
+    """The hosts, with their states."""
+    async with call.core.services.ledger.read() as tx:
+        names = await zones.names(tx)
+        rows = await hosts.of_zone(tx, call.get("zoneid"))
+    if call.get("type") not in {None, "Routing"} or call.get(
+        "hypervisor",
+    ) not in {None, "KVM", "kvm"}:
+        rows = []
+
+    def wanted(row: Row[Any]) -> bool:
+        item = views.host(row, "")
+        return keyword(call, row.name) and all(
+            call.get(name) is None or str(item.get(name)).lower() == str(call.get(name)).lower()
+            for name in ("id", "name", "state", "clusterid", "resourcestate")
+        )
+
+    return page_of(call, "host", [views.host(r, names.get(r.zone, "")) for r in rows if wanted(r)])
+
+
+async def _found(call: Call, tx: AsyncConnection) -> Row[Any]:
+    row = await hosts.locked(tx, call.args["id"])
+    if row is None:
+        raise call.no_entity("id")
+    return row
+
+
+async def _shown(tx: AsyncConnection, id_: str) -> dict[str, Any]:
+    row = await hosts.get(tx, id_)
+    assert row is not None
+    return views.host(row, (await zones.names(tx)).get(row.zone, ""))
+
+
+async def update_host(call: Call) -> Reply:
+    """Disable, enable, rename or tag a host."""
+    id_, name, tags = call.args["id"], call.get("name"), call.get("hosttags")
+    wanted = call.get("allocationstate")
+    state = ALLOCATION.get(wanted.lower()) if wanted is not None else None
+    if wanted is not None and state is None:
+        raise ApiParamError("allocationstate is either Enable or Disable")
+    if name is not None and not name.strip():
+        raise ApiParamError("The host needs a name")
+    if tags is not None and len(tags) > TAGS_MAX:
+        raise ApiParamError(f"A host has at most {TAGS_MAX} tags")
+
+    async def work(tx: AsyncConnection) -> dict[str, Any]:
+        row = await _found(call, tx)
+        if state is not None and row.resource_state not in {hosts.ENABLED, hosts.DISABLED}:
+            raise ApiConflictError(
+                f"Host {row.name} is in the state {row.resource_state}: cancel its maintenance "
+                f"(cancelHostMaintenance) first"
+            )
+        stripped = name.strip() if name is not None else None
+        await hosts.change(tx, id_, name=stripped, resource_state=state, tags=tags)
+        await call.note(tx, "HOST.EDIT", f"host {row.name} changed", id_)
+        return await _shown(tx, id_)
+
+    item = await call.write(work)
+    if state is not None:
+        call.core.link.allocate(id_, state)
+    return Single("host", item)
+
+
+async def prepare_maintenance(call: Call) -> Reply:
+    """Let a host finish what it does and give it nothing new; then it is in maintenance."""
+    id_ = call.args["id"]
+
+    async def work(tx: AsyncConnection) -> str:
+        row = await _found(call, tx)
+        if row.resource_state not in {hosts.ENABLED, hosts.DISABLED}:
+            raise ApiConflictError(
+                f"Cannot perform maintain when resource state is {row.resource_state}, "
+                f"hostId = {id_}"
+            )
+        await hosts.change(tx, id_, resource_state=hosts.PREPARING)
+        text = f"host {row.name} prepares for maintenance: it gets nothing new"
+        await call.note(tx, "MAINT.PREPARE", text, id_)
+        await hosts.end_drains(tx)
+        return await _done(call, tx, id_)
+
+    job = await call.write(work)
+    call.core.link.allocate(id_, hosts.PREPARING)
+    return Bare({"jobid": job})
+
+
+async def cancel_maintenance(call: Call) -> Reply:
+    """Give a host work again."""
+    id_ = call.args["id"]
+
+    async def work(tx: AsyncConnection) -> str:
+        row = await _found(call, tx)
+        if row.resource_state not in {hosts.PREPARING, hosts.MAINTENANCE}:
+            raise ApiConflictError(
+                f"Cannot perform cancelMaintenance when resource state is {row.resource_state}, "
+                f"hostId = {id_}"
+            )
+        await hosts.change(tx, id_, resource_state=hosts.ENABLED)
+        await call.note(tx, "MAINT.CANCEL", f"host {row.name} is given work again", id_)
+        return await _done(call, tx, id_)
+
+    job = await call.write(work)
+    call.core.link.allocate(id_, hosts.ENABLED)
+    return Bare({"jobid": job})
+
+
+async def _done(call: Call, tx: AsyncConnection, id_: str) -> str:
+    """An API job that is over, with the host as it is now: what is left goes on without it."""
+    return await records.add_done_job(
+        tx, owner=call.user.id, command=call.command.name, now=call.now, instance_type="Host",
+        instance=id_, result={"host": await _shown(tx, id_)},
+    )  # fmt: skip
+
+
+async def delete_host(call: Call) -> Reply:
+    """Evict a host: its certificate and its tokens are worth nothing from now on.
+
+    What it was doing goes to other hosts, or waits for one that reaches the pool. Its local pools
+    keep their rows, for the machine may come back with them, unless they are to be forgotten too.
+    """
+    id_, forced = call.args["id"], call.get("forced")
+
+    async def work(tx: AsyncConnection) -> tuple[Row[Any], list[str]]:
+        row = await _found(call, tx)
+        if row.resource_state != hosts.MAINTENANCE and not forced:
+            raise ApiConflictError(
+                f"Host {id_} cannot be deleted as it is not in maintenance mode. Either put the "
+                f"host into maintenance or perform a forced deletion."
+            )
+        ended = await take_back(tx, id_, AgentLostError("the host was deleted"), now=call.now)
+        left = await pools.usable(tx, id_) if call.get("forcedestroylocalstorage") else ()
+        await hosts.remove(tx, id_)
+        for pool in left:
+            if not await pools.hosts_of(tx, pool):
+                ended += await forget_pool(tx, pool, now=call.now)
+        await call.note(tx, "HOST.DELETE", f"host {row.name} deleted", id_)
+        return row, ended
+
+    row, ended = await call.write(work)
+    call.core.link.evict(id_, row.key_hash)
+    call.core.dispatcher.taken_back(ended)
+    return Bare({"success": True})
+
+
+_HOST: Final = tuple(
+    Field(name)
+    for name in (
+        "id", "name", "state", "type", "ipaddress", "zoneid", "zonename", "clusterid",
+        "clustername", "hypervisor", "version", "resourcestate", "hosttags", "managementserverid",
+        "created", "disconnected", "keystoreerror",
+    )
+)  # fmt: skip
+_ID: Final = Param("id", Kind.UUID, "the host", required=True)
+
+COMMANDS: Final = (
+    Command(
+        name="listHosts",
+        text="List hosts",
+        handler=list_hosts,
+        params=(
+            Param("id", Kind.UUID, "the host"),
+            Param("name", text="by name"),
+            Param("zoneid", Kind.UUID, "by zone"),
+            Param("clusterid", Kind.UUID, "by cluster"),
+            Param("podid", Kind.UUID, "accepted and ignored: fastdl knows no pods"),
+            Param("state", text="Up, Down, Disconnected, Alert, Connecting"),
+            Param("type", text="Routing"),
+            Param("hypervisor", text="KVM"),
+            Param("resourcestate", text="Enabled, Disabled, PrepareForMaintenance, Maintenance"),
+            *PAGING,
+        ),
+        response=_HOST,
+        admin=True,
+    ),
+    Command(
+        name="updateHost",
+        text="Disable, enable, rename or tag a host",
+        handler=update_host,
+        params=(
+            _ID,
+            Param("allocationstate", text="Disable (no new downloads there) or Enable"),
+            Param("name", text="a name that outlives what the host calls itself"),
+            Param("hosttags", Kind.LIST, "all its tags"),
+        ),
+        response=_HOST,
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="prepareHostForMaintenance",
+        text="Drain a host: running downloads finish, new ones go elsewhere",
+        handler=prepare_maintenance,
+        params=(_ID,),
+        response=_HOST,
+        admin=True,
+        changes=True,
+        is_async=True,
+    ),
+    Command(
+        name="cancelHostMaintenance",
+        text="Give a host work again that is in maintenance or prepares for it",
+        handler=cancel_maintenance,
+        params=(_ID,),
+        response=_HOST,
+        admin=True,
+        changes=True,
+        is_async=True,
+    ),
+    Command(
+        name="deleteHost",
+        text="Evict a host: its certificate and tokens are refused from now on",
+        handler=delete_host,
+        params=(
+            _ID,
+            Param("forced", Kind.BOOLEAN, "also where it is not in maintenance", default=False),
+            Param(
+                "forcedestroylocalstorage", Kind.BOOLEAN,
+                "forget its local pools and what was known of copies there; no byte is deleted",
+                default=False,
+            ),
+        ),
+        response=(Field("success", "boolean"),),
+        admin=True,
+        changes=True,
+    ),
+)  # fmt: skip

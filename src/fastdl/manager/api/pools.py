@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Primary storage pools: list them, let hosts join them, forget them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiConflictError
+from fastdl.manager.api import views
+from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.spec import (
+    PAGING,
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Param,
+    Reply,
+    Single,
+)
+from fastdl.manager.leaving import forget_pool, why_unreached
+from fastdl.manager.ledger import hosts, pools, templates, zones
+from fastdl.wire import messages as m
+
+
+async def list_pools(call: Call) -> Reply:
+    """The primary storage pools that hosts have reported."""
+    async with call.core.services.ledger.read() as tx:
+        names = await zones.names(tx)
+        rows = await pools.of_zone(tx, call.get("zoneid"))
+        links = defaultdict(list)
+        for link in await pools.claims(tx):
+            links[link.pool].append(link)
+    items = [_view(row, names, links[row.id]) for row in rows if keyword(call, row.name)]
+    wanted = [
+        item
+        for item in items
+        if all(
+            call.get(name) is None or str(item.get(name)).lower() == str(call.get(name)).lower()
+            for name in ("id", "name", "path", "clusterid", "scope", "state")
+        )
+    ]
+    return page_of(call, "storagepool", wanted)
+
+
+def _view(row: Row[Any], names: dict[str, str], links: Sequence[Row[Any]]) -> dict[str, Any]:
+    """A pool is Up while a host that is Up can use it; else it says why not."""
+    return views.pool(row, names.get(row.zone, ""), why_down=why_unreached(row, links))
+
+
+async def update_pool(call: Call) -> Reply:
+    """Let hosts join a shared pool that they cannot prove to reach, or no longer."""
+    id_, open_ = call.args["id"], call.get("open")
+
+    async def work(tx: AsyncConnection) -> tuple[dict[str, Any], list[str]]:
+        row = await pools.get(tx, id_)
+        if row is None:
+            raise call.no_entity("id")
+        if open_ is not None:
+            await pools.set_open(tx, id_, open_=open_)
+            how = "may be joined by every host of its zone" if open_ else "asks for a proof again"
+            await call.note(tx, "STORAGE.POOL.EDIT", f"storage pool {row.name} {how}", id_)
+        found = await pools.get(tx, id_)
+        assert found is not None
+        links = await pools.claims(tx, [id_])
+        item = _view(found, await zones.names(tx), links)
+        return item, [link.host for link in links]
+
+    item, claimants = await call.write(work)
+    for host in claimants:  # what they say next is judged anew
+        call.core.services.fabric.send(host, m.InventoryWanted())
+    return Single("storagepool", item)
+
+
+async def delete_pool(call: Call) -> Reply:
+    """Forget a pool that no host reports any more, with what was known of copies there."""
+    id_ = call.args["id"]
+
+    async def work(tx: AsyncConnection) -> list[str]:
+        row = await pools.get(tx, id_)
+        if row is None:
+            raise call.no_entity("id")
+        for link in await pools.claims(tx, [id_]):
+            if link.accepted and (link.state == hosts.UP or not call.get("forced")):
+                raise ApiConflictError(
+                    f"Cannot delete the storage pool {row.name}: host {link.name} ({link.state}) "
+                    f"reports it. Take it from the host, or delete the host, first"
+                )
+        copies = await templates.count_on_pool(tx, id_)
+        if copies and not call.get("forced"):
+            raise ApiConflictError(
+                f"Cannot delete the storage pool {row.name}: {copies} copies of templates are "
+                f"known there; forced=true forgets them (no byte is deleted)"
+            )
+        ended = await forget_pool(tx, id_, now=call.now)
+        await call.note(tx, "STORAGE.POOL.DELETE", f"storage pool {row.name} deleted", id_)
+        return ended
+
+    call.core.dispatcher.taken_back(await call.write(work))
+    return Bare({"success": True})
+
+
+_POOL: Final = tuple(
+    Field(name)
+    for name in (
+        "id", "name", "type", "path", "scope", "state", "zoneid", "zonename", "clusterid",
+        "clustername", "disksizetotal", "disksizeused", "open", "error",
+    )
+)  # fmt: skip
+_ID: Final = Param("id", text="the pool", required=True)
+
+COMMANDS: Final = (
+    Command(
+        name="listStoragePools",
+        text="List the primary storage pools that hosts have reported",
+        handler=list_pools,
+        params=(
+            Param("id", text="the pool"),
+            Param("name", text="by name"),
+            Param("path", text="by path"),
+            Param("zoneid", Kind.UUID, "by zone"),
+            Param("clusterid", Kind.UUID, "by cluster"),
+            Param("scope", text="HOST or CLUSTER"),
+            Param("state", text="Up or Down"),
+            *PAGING,
+        ),
+        response=_POOL,
+        admin=True,
+    ),
+    Command(
+        name="updateStoragePool",
+        text="Let hosts join a shared storage pool that they cannot prove to reach",
+        handler=update_pool,
+        params=(
+            _ID,
+            Param("open", Kind.BOOLEAN, "true: every host of the zone that reports it may use it"),
+        ),
+        response=_POOL,
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="deleteStoragePool",
+        text="Forget a storage pool that no host reports any more",
+        handler=delete_pool,
+        params=(
+            _ID,
+            Param("forced", Kind.BOOLEAN, "also where copies are known there", default=False),
+        ),
+        response=(Field("success", "boolean"),),
+        admin=True,
+        changes=True,
+    ),
+)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one-time tokens by which hosts are enrolled, and what a token makes of who shows it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentRefusedError
+from fastdl.manager.ledger import hosts
+from fastdl.manager.ledger.tables import host, token, zone
+from fastdl.manager.ledger.text import new_id
+from fastdl.wire.token import EnrolToken
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+async def add(
+    tx: AsyncConnection,
+    new: EnrolToken,
+    *,
+    zone_id: str,
+    cluster: str,
+    replaces: str | None,
+    now: float,
+    expires: float,
+) -> None:
+    """Store a token: its id and the hash of its secret."""
+    await tx.execute(
+        insert(token).values(
+            id=new.id,
+            zone=zone_id,
+            cluster=cluster,
+            secret_hash=_hash(new.secret),
+            created=now,
+            expires=expires,
+            replaces=replaces,
+        )
+    )
+
+
+async def of_zone(tx: AsyncConnection, zone_id: str | None = None) -> list[Row[Any]]:
+    """Return the tokens of *zone_id* (or all), oldest first, with names of zone and host."""
+    query = (
+        select(token, zone.c.name.label("zone_name"), host.c.name.label("host_name"))
+        .join(zone, zone.c.id == token.c.zone)
+        .outerjoin(host, host.c.id == token.c.host)
+    )
+    if zone_id is not None:
+        query = query.where(token.c.zone == zone_id)
+    return list(await tx.execute(query.order_by(token.c.created, token.c.id)))
+
+
+async def remove(tx: AsyncConnection, id_: str) -> bool:
+    """Delete a token: nobody enrols with it any more. False = there is none."""
+    return (await tx.execute(delete(token).where(token.c.id == id_))).rowcount == 1
+
+
+async def prune(tx: AsyncConnection, *, before: float) -> None:
+    """Delete tokens that expired before *before*."""
+    await tx.execute(delete(token).where(token.c.expires < before))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """The host that a token made of who showed it, as its row is now.
+
+    *former_key*: hash of the key that was this host's until now. *namesake*: another host of the
+    zone that has the same name. *again*: the token was exchanged before, by the same key.
+    """
+
+    row: Row[Any]
+    former_key: str | None = None
+    namesake: Row[Any] | None = None
+    again: bool = False
+
+
+async def use(
+    tx: AsyncConnection, shown: EnrolToken, *, key_hash: str, name: str, now: float
+) -> Enrolled:
+    """Exchange a token for a host. A refused token is not used up.
+
+    The key that used a token may use it again, so that a lost answer does not lock a host out.
+    Who proves by its key to be a host of the zone stays that host; who shows a token made for a
+    host becomes it, and the key that was its own before is worth nothing any more; everybody else
+    becomes a new host. Raises AgentRefusedError for an unknown, expired or used token.
+    """
+    row = (await tx.execute(select(token).where(token.c.id == shown.id).with_for_update())).first()
+    if row is None or not hmac.compare_digest(row.secret_hash, _hash(shown.secret)):
+        raise AgentRefusedError("the enrolment token is not known here: create a new one")
+    if row.expires < now:
+        raise AgentRefusedError("the enrolment token has expired: create a new one")
+    known = (await tx.execute(select(host).where(host.c.key_hash == key_hash))).first()
+    if row.key_hash is not None:
+        if row.key_hash != key_hash or known is None or known.id != row.host:
+            raise AgentRefusedError("the enrolment token was used before: create a new one")
+        return Enrolled(row=known, again=True)
+    if known is not None and (row.replaces or known.id) != known.id:
+        raise AgentRefusedError(
+            f"this machine is enrolled as the host {known.name} and the token is for another one: "
+            f"delete that host first, or start with an empty state folder"
+        )
+    if known is not None and known.zone != row.zone:
+        raise AgentRefusedError(
+            f"this machine is enrolled as the host {known.name} of another zone: delete it there "
+            f"first"
+        )
+    host_id, former = (known.id, None) if known is not None else (row.replaces, None)
+    namesake = None
+    if host_id is None:
+        host_id = new_id()
+        namesake = await _namesake(tx, row.zone, name)
+        await tx.execute(
+            insert(host).values(
+                id=host_id,
+                zone=row.zone,
+                cluster=row.cluster,
+                name=name,
+                state="Connecting",
+                key_hash=key_hash,
+                changed=now,
+                created=now,
+            )
+        )
+    elif known is None:
+        old = await hosts.locked(tx, host_id)
+        assert old is not None  # its tokens go with a host
+        former = old.key_hash
+        await tx.execute(
+            update(host).where(host.c.id == host_id).values(key_hash=key_hash, ca_sha256=None)
+        )
+    used = update(token).where(token.c.id == row.id, token.c.key_hash.is_(None))
+    done = await tx.execute(used.values(key_hash=key_hash, host=host_id))
+    if done.rowcount != 1:
+        raise AgentRefusedError("the enrolment token was used at this moment by another host")
+    enrolled = await hosts.get(tx, host_id)
+    assert enrolled is not None
+    return Enrolled(row=enrolled, former_key=former, namesake=namesake)
+
+
+async def _namesake(tx: AsyncConnection, zone_id: str, name: str) -> Row[Any] | None:
+    query = select(host).where(host.c.zone == zone_id, host.c.name == name)
+    return (await tx.execute(query.order_by(host.c.created.desc()).limit(1))).first()
