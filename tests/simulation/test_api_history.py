@@ -284,7 +284,7 @@ async def test_what_callers_see_has_an_order_that_explains_it(
     async with simulation(folder, hosts=HOSTS, seed=seed, database=database) as sim:
         sim.services.notices = VirtualNotices(sim.clock)
         core = Core(services=sim.services, authority=None, dispatcher=sim.dispatcher,  # type: ignore[arg-type]
-                    sync=sim.sync)  # fmt: skip
+                    sync=sim.sync, link=sim.fleet.link)  # fmt: skip
         for host in sim.fleet.hosts.values():
             host.keystore = Keystore(moments)
         stories = [

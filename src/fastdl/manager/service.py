@@ -228,7 +228,7 @@ async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: C
     fabric.attach(link)
     core = Core(
         services=services, authority=authority, dispatcher=dispatcher, sync=sync,
-        link=link,        logins=Logins(clock),
+        link=link, logins=Logins(clock),
     )  # fmt: skip
     return Manager(config, core, link, fabric)
 

@@ -8,7 +8,6 @@ where every host that shares the folder finds it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import stat
@@ -16,13 +15,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastdl.agent.pools import note
 from fastdl.agent.pools.base import Image, Placement, Volume, require_space
 from fastdl.agent.pools.marker import Marker, MarkerFolder, staging_path, storage
 from fastdl.errors import FastdlError, SinkRefusedError
 from fastdl.sinks.paths import journal_name, part_name
 from fastdl.wire.messages import PoolInfo, PoolType
 
-HIDDEN = ".fastdl"
 _NETWORK = frozenset({"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs", "gfs2", "ocfs2"})
 
 
@@ -40,7 +39,7 @@ class DirectoryPool:
         self.path = path
         self.name = name
         self.kind = kind
-        self.markers = MarkerFolder(path / HIDDEN)
+        self.markers = MarkerFolder(path / note.HIDDEN)
         self._id = pool_id
 
     @property
@@ -48,7 +47,7 @@ class DirectoryPool:
         """The pool's id; SinkRefusedError where the folder cannot keep one."""
         if self._id is None:
             with storage(f"the pool {self.name} ({self.path})"):
-                self._id = _kept_id(self.path)
+                self._id = note.kept(self.path).id
         return self._id
 
     def info(self) -> PoolInfo:
@@ -58,6 +57,7 @@ class DirectoryPool:
         try:
             self._check()
             room = os.statvfs(self.path)
+            proof = note.kept(self.path).proof(self.id)
         except (FastdlError, OSError) as exc:
             known = self._id or str(uuid.uuid5(uuid.NAMESPACE_URL, self.path.as_uri()))
             return PoolInfo(
@@ -71,6 +71,7 @@ class DirectoryPool:
             path=str(self.path),
             capacity=room.f_blocks * room.f_frsize,
             available=room.f_bavail * room.f_frsize,
+            proof=proof,
         )
 
     def present(self, volume: Volume, marker: Marker) -> bool:
@@ -142,24 +143,6 @@ def _need(image: Image) -> int | None:
     if image.format in {"raw", "iso"}:
         return image.disk_size
     return image.source_size
-
-
-def _kept_id(path: Path) -> str:
-    """The id in the folder's own note, made once; every host that mounts the folder reads it."""
-    note = path / HIDDEN / "pool"
-    for _ in range(2):
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            return str(uuid.UUID(json.loads(note.read_bytes())["id"]))
-        note.parent.mkdir(mode=0o755, exist_ok=True)
-        fresh = note.parent / f".pool.{uuid.uuid4().hex}"
-        with fresh.open("x") as file:
-            json.dump({"id": str(uuid.uuid4())}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, note)
-        fresh.unlink()
-    raise SinkRefusedError(f"{note} is damaged: remove it, and the pool gets a new id")
 
 
 def _file_system(path: Path) -> str:

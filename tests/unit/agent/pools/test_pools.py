@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,40 @@ def test_racing_hosts_agree_on_the_id(tmp_path: Path) -> None:
         thread.join()
     assert len(ids) == 1
     assert [p.name for p in (tmp_path / ".fastdl").iterdir()] == ["pool"]
+
+
+def test_who_reads_the_folder_can_prove_it(tmp_path: Path) -> None:
+    """The id may be known to anybody; the secret beside it only to who reads the storage."""
+    one, other = (DirectoryPool(tmp_path, name=name).info() for name in "ab")
+    assert one.proof
+    assert one.proof == other.proof
+    note = tmp_path / ".fastdl/pool"
+    assert note.stat().st_mode & 0o077 == 0
+    assert one.proof not in note.read_text()
+    # libvirt's own id and the folder's give different proofs of one folder.
+    assert DirectoryPool(tmp_path, name="a", pool_id="u").info().proof != one.proof
+    note.write_text(json.dumps({"id": one.id, "secret": "guessed"}))
+    claimed = DirectoryPool(tmp_path, name="c").info()
+    assert claimed.id == one.id
+    assert claimed.proof != one.proof
+    note.write_text(json.dumps({"id": one.id}))
+    assert DirectoryPool(tmp_path, name="c").info().proof is None
+
+
+def test_a_note_that_is_none_is_reported(tmp_path: Path) -> None:
+    """Damaged, a link, or a FIFO that nobody writes to: the pool says so and nobody waits."""
+    path = tmp_path / ".fastdl/pool"
+    path.parent.mkdir()
+    no_text = json.dumps({"id": str(uuid.uuid4()), "secret": 1})
+    for damaged in ("{", "[]", '{"id": "x"}', '{"id": 1}', no_text, "[" * 4000):
+        path.write_text(damaged)
+        assert "is damaged" in (DirectoryPool(tmp_path, name="a").info().error or "")
+    path.unlink()
+    os.mkfifo(path)
+    assert "is damaged" in (DirectoryPool(tmp_path, name="a").info().error or "")
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    assert DirectoryPool(tmp_path, name="a").info().error
 
 
 def test_a_missing_folder_is_reported_not_raised(tmp_path: Path) -> None:
