@@ -148,7 +148,8 @@ class ApiTls:
             key, leaf = self._authority.sign_api(self._names)
             path = self._authority.folder / "api.pem"
             write_private(path, key + leaf.public_bytes(Encoding.PEM))
-            return Chain(context=_load(path, None), leaf=leaf, root=self._authority.current.certificate)
+            root = self._authority.current.certificate
+            return Chain(context=_load(path, None), leaf=leaf, root=root)
         context = _load(self._cert, self._key)
         try:
             chain = x509.load_pem_x509_certificates(self._cert.read_bytes())
