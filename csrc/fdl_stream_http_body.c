@@ -208,9 +208,10 @@ static void expect_content_digest(struct http_stream *s)
             int got =
                 EVP_DecodeBlock(raw, (const unsigned char *)v.ptr + i + n, (int)want);
             const EVP_MD *md = EVP_get_digestbyname(known[k].md);
-            if (got <= 0 || !md)
+            int digest = md ? EVP_MD_get_size(md) : 0;
+            if (digest <= 0 || got < digest) /* blanks around it are not decoded */
                 return;
-            s->md_len = (unsigned)EVP_MD_get_size(md);
+            s->md_len = (unsigned)digest;
             memcpy(s->md_want, raw, s->md_len);
             s->md = EVP_MD_CTX_new();
             if (s->md && EVP_DigestInit_ex(s->md, md, NULL) != 1)
