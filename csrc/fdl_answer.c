@@ -4,6 +4,9 @@
 #include <pthread.h>
 #include <string.h>
 
+/* Of a response that starts before the wanted range, at most this much is read away. */
+#define SKIP_MAX (UINT64_C(16) << 20)
+
 static bool str_is(struct fdl_str s, const char *text)
 {
     return s.len == strlen(text) && memcmp(s.ptr, text, s.len) == 0;
@@ -66,6 +69,7 @@ static void pin(struct fdl_mirror *m, const struct fdl_http_head *h, uint64_t to
         return;
     m->pinned = true;
     m->total = total;
+    m->coding = h->coding;
     m->etag[0] = m->weak_etag[0] = m->last_modified[0] = '\0';
     if (h->etag_strong)
         copy_str(m->etag, sizeof m->etag, h->etag);
@@ -75,37 +79,95 @@ static void pin(struct fdl_mirror *m, const struct fdl_http_head *h, uint64_t to
         copy_str(m->last_modified, sizeof m->last_modified, h->last_modified);
 }
 
+/* ---- codings ---- */
+
+/* Whether the bytes are the file's as they come: it is not packed, it is packed itself,
+ * or an earlier response of the same kind was taken. Where a digest decides, a body
+ * that begins as a packed one does is taken as well: *check. Mirror locked. */
+static bool coding_fits(const struct fdl_mirror *m, const struct fdl_http_head *h,
+                        const struct fdl_question *q, enum fdl_http_coding *check)
+{
+    *check = FDL_HTTP_PLAIN;
+    if (h->coding == FDL_HTTP_PLAIN || (m->pinned && m->coding == h->coding) ||
+        fdl_http_file_is_packed(h, q->target))
+        return true;
+    if (!m->provable || q->off > 0)
+        return false;
+    *check = h->coding;
+    return h->coding != FDL_HTTP_UNKNOWN_CODING;
+}
+
+static int refuse_coding(uint64_t off, struct fdl_err *err)
+{
+    return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off, FDL_WHAT_CODING);
+}
+
+/* ---- statuses ---- */
+
+/* A server that cannot do ranges should ignore them, and some refuse them instead: one
+ * that never served one is asked once without. Mirror locked. */
+static bool try_without_range(struct fdl_mirror *m, const struct fdl_question *q)
+{
+    if (!q->ranged || m->ranges != FDL_RANGES_UNKNOWN || m->asked_without)
+        return false;
+    m->asked_without = true;
+    m->ranges = FDL_RANGES_NO;
+    return true;
+}
+
+static bool ask_without_range(struct fdl_mirror *m, const struct fdl_question *q,
+                              struct fdl_answer *out)
+{
+    pthread_mutex_lock(&m->lock);
+    bool yes = try_without_range(m, q);
+    pthread_mutex_unlock(&m->lock);
+    if (yes)
+        *out = (struct fdl_answer){.again = true};
+    return yes;
+}
+
 static int judge_206(struct fdl_mirror *m, const struct fdl_http_head *h,
                      const struct fdl_question *q, struct fdl_answer *out,
                      struct fdl_err *err)
 {
-    uint64_t off = q->off, len = q->len;
+    const struct fdl_http_range *r = &h->range;
+    uint64_t off = q->off, asked_end = q->len == UINT64_MAX ? q->len : off + q->len;
+    enum fdl_http_coding packed;
 
-    if (h->multipart || h->encoded || !h->has_range)
+    if (!h->has_range && fdl_http_is_empty(h) && ask_without_range(m, q, out))
+        return FDL_OK;
+    if (h->multipart || !h->has_range)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
                         h->multipart ? "a multipart answer to a single range"
-                        : h->encoded ? "a content coding nobody asked for"
                                      : "a partial answer without Content-Range");
-    if (h->range.first != off)
+    /* What it covers beyond the wanted range is as good as the rest. */
+    if (r->first > off || r->last < off)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off, "another range than asked for");
-    if (len != UINT64_MAX && h->range.last - off >= len)
-        return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off, "a longer range than asked for");
-    uint64_t n = h->range.last - h->range.first + 1;
-    if (h->framing == FDL_HTTP_LENGTH && h->content_length != n)
+    bool all = r->first == 0 && r->last + 1 == r->total;
+    if (off - r->first > SKIP_MAX && !all)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
-                        "Content-Length and Content-Range contradict each other");
+                        "the range starts too far before the one asked for");
+    uint64_t n = r->last - r->first + 1;
     pthread_mutex_lock(&m->lock);
-    const char *why = check_join(m, h, off, h->range.total);
-    if (!why) {
-        pin(m, h, h->range.total);
+    bool fits = coding_fits(m, h, q, &packed);
+    const char *why = fits ? check_join(m, h, off, r->total) : NULL;
+    if (fits && !why) {
+        pin(m, h, r->total);
         if (m->total == UINT64_MAX)
-            m->total = h->range.total;
-        m->ranges = FDL_RANGES_YES;
+            m->total = r->total;
+        /* The whole under the name of a part: this server has no ranges. */
+        m->ranges = all && off > 0 ? FDL_RANGES_NO : FDL_RANGES_YES;
     }
     pthread_mutex_unlock(&m->lock);
+    if (!fits)
+        return refuse_coding(off, err);
     if (why)
         return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off, why);
-    *out = (struct fdl_answer){.off = off, .end = off + n, .left = n};
+    *out = (struct fdl_answer){.off = r->first,
+                               .end = r->first + n,
+                               .left = n,
+                               .whole = r->last + 1 == r->total && r->last >= asked_end,
+                               .packed = packed};
     return FDL_OK;
 }
 
@@ -115,28 +177,29 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
                      struct fdl_err *err)
 {
     uint64_t off = q->off;
-    bool again = false;
     uint64_t total = h->framing == FDL_HTTP_LENGTH ? h->content_length : UINT64_MAX;
+    enum fdl_http_coding packed;
+    bool again = false;
 
-    if (h->encoded)
-        return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
-                        "a content coding nobody asked for");
     pthread_mutex_lock(&m->lock);
-    const char *why = check_join(m, h, off, total);
+    bool fits = coding_fits(m, h, q, &packed);
+    const char *why = fits ? check_join(m, h, off, total) : NULL;
     uint64_t known = m->total;
     bool had_ranges = m->ranges == FDL_RANGES_YES;
     bool same_tag = m->etag[0] && str_is(h->etag, m->etag);
-    if (!why && had_ranges && q->if_range && same_tag) {
+    if (fits && !why && had_ranges && q->if_range && same_tag) {
         /* Nothing changed, but this server answers If-Range with 200 (seen on CDNs). */
         m->no_if_range = true;
         again = true;
-    } else if (!why && (!had_ranges || !q->if_range || !m->etag[0])) {
+    } else if (fits && !why && (!had_ranges || !q->if_range || !m->etag[0])) {
         pin(m, h, total);
         m->ranges = FDL_RANGES_NO;
     } else if (!why) {
         why = "the source changed during the transfer";
     }
     pthread_mutex_unlock(&m->lock);
+    if (!fits)
+        return refuse_coding(off, err);
     if (why)
         return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off, why);
     if (again) {
@@ -151,44 +214,84 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
                             "a body without length: its end cannot be told from a cut");
         total = known;
     }
-    *out = (struct fdl_answer){
-        .end = total == UINT64_MAX ? known : total, .left = total, .whole = true};
+    *out = (struct fdl_answer){.end = total == UINT64_MAX ? known : total,
+                               .left = total,
+                               .whole = true,
+                               .packed = packed};
     return FDL_OK;
 }
 
-static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
-                        uint64_t off, struct fdl_answer *out, struct fdl_err *err)
+/* 416 tells the size, where it is behind what was asked. */
+static int judge_416(struct fdl_mirror *m, const struct fdl_http_head *h,
+                     const struct fdl_question *q, struct fdl_answer *out,
+                     struct fdl_err *err)
 {
-    int status = h->status;
+    uint64_t off = q->off;
 
-    if (status == 416 && h->has_unsatisfied_range) {
-        pthread_mutex_lock(&m->lock);
-        bool same = m->pinned && m->total == h->range.total;
-        bool end =
-            off >= h->range.total && (same || !m->pinned || m->total == UINT64_MAX);
-        if (end) {
-            pin(m, h, h->range.total);
-            m->total = h->range.total;
-            m->ranges = FDL_RANGES_YES;
-        }
-        pthread_mutex_unlock(&m->lock);
-        /* Ranges of a source whose size no answer had told, or an empty one. */
-        if (end) {
-            *out = (struct fdl_answer){.off = off, .end = off, .whole = true};
-            return FDL_OK;
-        }
-        return fdl_fail(err, same ? FDL_E_HTTP_PROTOCOL : FDL_E_ORIGIN_CHANGED, off,
-                        same ? "a range inside the source was refused"
-                             : "the source changed: the range is outside of it now");
+    pthread_mutex_lock(&m->lock);
+    bool same = m->pinned && m->total == h->range.total;
+    bool end = h->has_unsatisfied_range && off >= h->range.total &&
+               (same || !m->pinned || m->total == UINT64_MAX);
+    if (end) {
+        pin(m, h, h->range.total);
+        m->total = h->range.total;
+        m->ranges = FDL_RANGES_YES;
     }
-    fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET,
-             status == 401 || status == 403   ? "the server denies access"
-             : status == 404 || status == 410 ? "the server has no such file"
-             : status == 429                  ? "the server asks for fewer requests"
-             : status >= 500                  ? "the server failed"
-                                              : "the server gave an unusable status");
+    bool again = !end && try_without_range(m, q);
+    pthread_mutex_unlock(&m->lock);
+    /* Ranges of a source whose size no answer had told, or an empty one. */
+    if (end)
+        *out = (struct fdl_answer){.off = off, .end = off, .whole = true};
+    else if (again)
+        *out = (struct fdl_answer){.again = true};
+    if (end || again)
+        return FDL_OK;
+    return fdl_fail(err, same ? FDL_E_HTTP_PROTOCOL : FDL_E_ORIGIN_CHANGED, off,
+                    same ? "a range inside the source was refused"
+                         : "the source changed: the range is outside of it now");
+}
+
+static const char *what_of(int status)
+{
+    switch (status) {
+    case 203:
+        return "a proxy changed the file on its way (203), and no checksum is known";
+    case 401:
+    case 403:
+        return "the server denies access";
+    case 404:
+    case 410:
+        return "the server has no such file";
+    case 407:
+        return "the proxy wants credentials, or other ones";
+    case 429:
+        return "the server asks for fewer requests";
+    default:
+        return status >= 500 ? "the server failed"
+                             : "the server gave an unusable status";
+    }
+}
+
+static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
+                        const struct fdl_question *q, struct fdl_answer *out,
+                        struct fdl_err *err)
+{
+    switch (h->status) {
+    case 400:
+    case 403:
+    case 405:
+    case 406:
+    case 416: /* without Content-Range */
+    case 501:
+        if (ask_without_range(m, q, out))
+            return FDL_OK;
+        break;
+    default:
+        break;
+    }
+    fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET, what_of(h->status));
     if (err)
-        err->http_status = status;
+        err->http_status = h->status;
     return FDL_E_HTTP_STATUS;
 }
 
@@ -198,7 +301,10 @@ int fdl_answer_judge(struct fdl_mirror *m, const struct fdl_http_head *h,
 {
     if (h->status == 206)
         return judge_206(m, h, q, out, err);
-    if (h->status == 200)
+    /* 203 is a 200 from somebody else (RFC 9110, 15.3.4). */
+    if (h->status == 200 || (h->status == 203 && m->provable))
         return judge_200(m, h, q, out, err);
-    return judge_status(m, h, q->off, out, err);
+    if (h->status == 416 && h->has_unsatisfied_range)
+        return judge_416(m, h, q, out, err);
+    return judge_status(m, h, q, out, err);
 }

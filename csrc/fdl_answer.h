@@ -11,18 +11,26 @@
 #include "fdl_http.h"
 #include "fdl_mirror.h"
 
+#define FDL_WHAT_CODING                                                                \
+    "the server packed the bytes (Content-Encoding), and nothing says that the file "  \
+    "itself is packed so"
+
 struct fdl_question {
     uint64_t off;
-    uint64_t len;  /* UINT64_MAX: to the end */
-    bool if_range; /* it carried a validator */
+    uint64_t len;       /* UINT64_MAX: to the end */
+    bool ranged;        /* it asked for a range */
+    bool if_range;      /* it carried a validator */
+    const char *target; /* BORROWED: path and query that were asked */
 };
 
 struct fdl_answer {
-    uint64_t off;  /* of the body's first byte in the source */
+    uint64_t
+        off; /* of the body's first byte in the source; at or before the wanted one */
     uint64_t end;  /* behind its last one; UINT64_MAX: unknown */
     uint64_t left; /* bytes of the body, where it is not chunked */
     bool whole;    /* it goes on to the end of the source */
     bool again;    /* no answer: ask once more, the mirror's facts have changed */
+    enum fdl_http_coding packed; /* the body must begin as one that is packed so */
 };
 
 /* Takes the mirror's lock. Pins what a first answer tells. *out is set with FDL_OK

@@ -2,11 +2,10 @@
 /* fdl_http.c - what does this answer's head say, and is it fit to be believed? */
 #include "fdl_http.h"
 #include "fdl_http_chars.h"
+#include "fdl_http_str.h"
 
-#include <inttypes.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <string.h>
-#include <strings.h>
 
 #define VERSION_PREFIX "HTTP/1."
 #define VERSION_PREFIX_LEN (sizeof VERSION_PREFIX - 1)
@@ -14,55 +13,14 @@
 /* Last-Modified counts as strong only where it is that much older than Date. */
 #define STRONG_DATE_S 60
 
-static const struct fdl_str empty = {"", 0};
-
 static int refuse(struct fdl_err *err, const char *why)
 {
     return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET, why);
 }
 
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-/* Compares with a literal, ASCII case ignored. */
-static bool equals(struct fdl_str s, const char *literal)
-{
-    size_t len = strlen(literal);
-    return s.len == len && strncasecmp(s.ptr, literal, len) == 0;
-}
-
 static bool same(struct fdl_str a, struct fdl_str b)
 {
     return a.len == b.len && memcmp(a.ptr, b.ptr, a.len) == 0;
-}
-
-static struct fdl_str trim(struct fdl_str s)
-{
-    while (s.len > 0 && is_blank(s.ptr[0])) {
-        s.ptr++;
-        s.len--;
-    }
-    while (s.len > 0 && is_blank(s.ptr[s.len - 1]))
-        s.len--;
-    return s;
-}
-
-/* Splits at the first `sep`; without one, everything is *before and *after is empty. */
-static bool split(struct fdl_str s, char sep, struct fdl_str *before,
-                  struct fdl_str *after)
-{
-    const char *at = memchr(s.ptr, sep, s.len);
-
-    *before = s;
-    *after = empty;
-    if (!at)
-        return false;
-    before->len = (size_t)(at - s.ptr);
-    after->ptr = at + 1;
-    after->len = s.len - before->len - 1;
-    return true;
 }
 
 /* 1 to 19 digits and no sign, at most the kernel's largest offset. */
@@ -163,9 +121,9 @@ static int parse_field(struct fdl_str line, struct fdl_http_field *out,
 {
     struct fdl_str value;
 
-    if (line.len > 0 && is_blank(line.ptr[0]))
-        return refuse(err, "folded field line");
-    if (!split(line, ':', &out->name, &value))
+    if (line.len > 0 && fdl_is_blank(line.ptr[0]))
+        return refuse(err, "white space before the first field");
+    if (!fdl_str_split(line, ':', &out->name, &value))
         return refuse(err, "field line without a colon");
     if (out->name.len == 0)
         return refuse(err, "field line without a name");
@@ -175,19 +133,40 @@ static int parse_field(struct fdl_str line, struct fdl_http_field *out,
     for (size_t i = 0; i < value.len; i++)
         if (!fdl_is_field_char((unsigned char)value.ptr[i]))
             return refuse(err, "control byte in a field value");
-    out->value = trim(value);
+    out->value = fdl_str_trim(value);
     return FDL_OK;
 }
 
-/* Takes one line, which measure_head() has seen to end in CRLF, off the front. */
-static struct fdl_str take_line(struct fdl_str *rest)
+/* A line that begins with a blank goes on with the one before it (RFC 9112, 5.2): each
+ * such break becomes a space. Not in fields that say where the body ends, and not where
+ * the line holds nothing else: what one reader takes for the end of the head, another
+ * may not. */
+static int unfold(struct fdl_http_head *out, struct fdl_str *line, struct fdl_str *rest,
+                  struct fdl_err *err)
 {
-    struct fdl_str line, after;
+    char *text = out->unfolded + out->unfolded_len;
+    size_t room = sizeof out->unfolded - out->unfolded_len, len = 0;
+    struct fdl_str part = *line, name, value;
 
-    split(*rest, '\n', &line, &after);
-    line.len--;
-    *rest = after;
-    return line;
+    fdl_str_split(*line, ':', &name, &value);
+    if (fdl_str_equals(name, "Content-Length") ||
+        fdl_str_equals(name, "Transfer-Encoding"))
+        return refuse(err, "folded line in the framing of the body");
+    for (;;) {
+        if (part.len + 1 > room - len)
+            return refuse(err, "folded lines are too long");
+        memcpy(text + len, part.ptr, part.len);
+        len += part.len;
+        if (!fdl_is_blank(rest->ptr[0]))
+            break;
+        part = fdl_str_trim(fdl_str_take_line(rest));
+        if (part.len == 0)
+            return refuse(err, "line of blanks in the head");
+        text[len++] = ' ';
+    }
+    *line = (struct fdl_str){text, len};
+    out->unfolded_len += len;
+    return FDL_OK;
 }
 
 /* ---- what the fields mean ---- */
@@ -199,7 +178,7 @@ static const struct fdl_http_field *next_field(const struct fdl_http_head *head,
 {
     while (*at < head->n_fields) {
         const struct fdl_http_field *field = &head->fields[(*at)++];
-        if (equals(field->name, name))
+        if (fdl_str_equals(field->name, name))
             return field;
     }
     return NULL;
@@ -209,7 +188,7 @@ struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char
 {
     size_t at = 0;
     const struct fdl_http_field *field = next_field(head, name, &at);
-    return field ? field->value : empty;
+    return field ? field->value : fdl_str_empty;
 }
 
 /* Fields that can only say one thing must not say two. Repeating oneself is tolerated
@@ -241,8 +220,8 @@ static bool has_connection_option(const struct fdl_http_head *head, const char *
         struct fdl_str rest = field->value;
         while (rest.len > 0) {
             struct fdl_str item;
-            split(rest, ',', &item, &rest);
-            if (equals(trim(item), option))
+            fdl_str_split(rest, ',', &item, &rest);
+            if (fdl_str_equals(fdl_str_trim(item), option))
                 return true;
         }
     }
@@ -265,7 +244,7 @@ static int judge_framing(struct fdl_http_head *head, struct fdl_err *err)
         return refuse(err, "Content-Length together with Transfer-Encoding");
     if (coding && head->minor_version == 0)
         return refuse(err, "Transfer-Encoding in HTTP/1.0");
-    if (coding && !equals(coding->value, "chunked"))
+    if (coding && !fdl_str_equals(coding->value, "chunked"))
         return refuse(err, "Transfer-Encoding other than chunked");
     if (length && !parse_decimal(length->value, &head->content_length))
         return refuse(err, "Content-Length is not a number");
@@ -292,20 +271,25 @@ static bool parse_content_range(struct fdl_str value, struct fdl_http_range *out
 {
     struct fdl_str unit, range, total, first, last;
 
-    if (!split(value, ' ', &unit, &range) || !equals(unit, "bytes"))
+    if (!fdl_str_split(value, ' ', &unit, &range) || !fdl_str_equals(unit, "bytes"))
         return false;
-    if (!split(range, '/', &range, &total))
+    if (!fdl_str_split(range, '/', &range, &total))
         return false;
-    bool total_known = !equals(total, "*");
+    bool total_known = !fdl_str_equals(total, "*");
     out->total = UINT64_MAX;
     if (total_known && !parse_decimal(total, &out->total))
         return false;
-    *satisfied = !equals(range, "*");
+    *satisfied = !fdl_str_equals(range, "*");
     if (!*satisfied)
         return total_known;
-    return split(range, '-', &first, &last) && parse_decimal(first, &out->first) &&
-           parse_decimal(last, &out->last) && out->first <= out->last &&
-           out->last < out->total;
+    return fdl_str_split(range, '-', &first, &last) &&
+           parse_decimal(first, &out->first) && parse_decimal(last, &out->last) &&
+           out->first <= out->last && out->last < out->total;
+}
+
+bool fdl_http_is_empty(const struct fdl_http_head *head)
+{
+    return head->framing == FDL_HTTP_LENGTH && head->content_length == 0;
 }
 
 /* Content-Range has a meaning in 206 and 416 only. */
@@ -320,8 +304,12 @@ static int judge_range(struct fdl_http_head *head, struct fdl_err *err)
     if (!field)
         return FDL_OK;
     if (!parse_content_range(field->value, &head->range, &satisfied) ||
-        satisfied != (head->status == 206))
+        satisfied != (head->status == 206)) {
+        /* No bytes come under it: then it says no more than if it were absent. */
+        if (head->status == 416 || fdl_http_is_empty(head))
+            return FDL_OK;
         return refuse(err, "Content-Range is malformed");
+    }
     head->has_range = satisfied;
     head->has_unsatisfied_range = !satisfied;
 
@@ -374,14 +362,14 @@ static void note_validators(struct fdl_http_head *head)
 
     head->etag = fdl_http_field_value(head, "ETag");
     if (!is_entity_tag(head->etag, &head->etag_strong)) {
-        head->etag = empty;
+        head->etag = fdl_str_empty;
         head->etag_strong = false;
     }
     head->last_modified = fdl_http_field_value(head, "Last-Modified");
     int64_t modified =
         fdl_http_parse_date(head->last_modified.ptr, head->last_modified.len);
     if (modified < 0)
-        head->last_modified = empty;
+        head->last_modified = fdl_str_empty;
     head->last_modified_strong = modified >= 0 && now - modified >= STRONG_DATE_S;
     head->retry_after_s =
         parse_retry_after(fdl_http_field_value(head, "Retry-After"), now);
@@ -389,14 +377,13 @@ static void note_validators(struct fdl_http_head *head)
 
 static void note_content(struct fdl_http_head *head)
 {
-    struct fdl_str coding = fdl_http_field_value(head, "Content-Encoding");
     struct fdl_str media_type, parameters;
 
-    head->encoded = coding.len > 0 && !equals(coding, "identity");
+    head->coding = fdl_http_coding_of(fdl_http_field_value(head, "Content-Encoding"));
     head->location = fdl_http_field_value(head, "Location");
     head->content_type = fdl_http_field_value(head, "Content-Type");
-    split(head->content_type, ';', &media_type, &parameters);
-    head->multipart = equals(trim(media_type), "multipart/byteranges");
+    fdl_str_split(head->content_type, ';', &media_type, &parameters);
+    head->multipart = fdl_str_equals(fdl_str_trim(media_type), "multipart/byteranges");
 }
 
 long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
@@ -408,11 +395,16 @@ long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
     if (head_len <= 0)
         return head_len;
 
-    memset(out, 0, sizeof *out);
+    memset(out, 0, offsetof(struct fdl_http_head, unfolded));
     struct fdl_str rest = {buf, (size_t)head_len};
-    int rc = parse_status_line(take_line(&rest), out, err);
-    while (rc == FDL_OK && rest.len > 2) /* 2: the empty line */
-        rc = parse_field(take_line(&rest), &out->fields[out->n_fields++], err);
+    int rc = parse_status_line(fdl_str_take_line(&rest), out, err);
+    while (rc == FDL_OK && rest.len > 2) { /* 2: the empty line */
+        struct fdl_str line = fdl_str_take_line(&rest);
+        if (out->n_fields > 0 || !fdl_is_blank(line.ptr[0]))
+            rc = fdl_is_blank(rest.ptr[0]) ? unfold(out, &line, &rest, err) : FDL_OK;
+        if (rc == FDL_OK)
+            rc = parse_field(line, &out->fields[out->n_fields++], err);
+    }
     if (rc == FDL_OK)
         rc = refuse_conflicts(out, err);
     if (rc == FDL_OK)
@@ -424,80 +416,4 @@ long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
     note_validators(out);
     note_content(out);
     return head_len;
-}
-
-/* ---- requests ---- */
-
-/* Visible ASCII only: what may stand in a request line or a Host field. */
-static bool is_visible(const char *s)
-{
-    if (*s == '\0')
-        return false;
-    for (; *s; s++)
-        if (*s <= 0x20 || *s >= 0x7f)
-            return false;
-    return true;
-}
-
-static bool is_field_value(const char *s)
-{
-    for (; *s; s++)
-        if (!fdl_is_field_char((unsigned char)*s))
-            return false;
-    return true;
-}
-
-/* Whole field lines and nothing else: an empty line among them would end our head. */
-static bool are_field_lines(const char *s)
-{
-    struct fdl_str rest = {s, strlen(s)};
-    struct fdl_http_field field;
-
-    while (rest.len > 0) {
-        const char *lf = memchr(rest.ptr, '\n', rest.len);
-        if (!lf || lf == rest.ptr || lf[-1] != '\r')
-            return false;
-        if (parse_field(take_line(&rest), &field, NULL) != FDL_OK)
-            return false;
-    }
-    return true;
-}
-
-long fdl_http_render_get(const struct fdl_http_request *req, char *out, size_t cap,
-                         struct fdl_err *err)
-{
-    char range[64] = "";
-    const char *if_range = req->ranged && req->if_range ? req->if_range : "";
-    const char *extra = req->extra ? req->extra : "";
-
-    if (!is_visible(req->target) || !is_visible(req->host) ||
-        !is_field_value(req->user_agent) || !is_field_value(if_range) ||
-        !are_field_lines(extra))
-        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
-                        "request would hold a forbidden character");
-    if (req->ranged && req->first > req->last)
-        return fdl_fail(err, FDL_E_USAGE, req->first, "range ends before it starts");
-    if (strncmp(if_range, "W/", 2) == 0) /* RFC 9110, 13.1.5 */
-        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "If-Range with a weak tag");
-
-    if (req->ranged && req->last == UINT64_MAX)
-        snprintf(range, sizeof range, "Range: bytes=%" PRIu64 "-\r\n", req->first);
-    else if (req->ranged)
-        snprintf(range, sizeof range, "Range: bytes=%" PRIu64 "-%" PRIu64 "\r\n",
-                 req->first, req->last);
-
-    int n = snprintf(out, cap,
-                     "GET %s HTTP/1.1\r\n"
-                     "Host: %s\r\n"
-                     "User-Agent: %s\r\n"
-                     "Accept: */*\r\n"
-                     "Accept-Encoding: identity\r\n"
-                     "Want-Repr-Digest: sha-512=3, sha-256=10\r\n"
-                     "%s%s%s%s%s\r\n",
-                     req->target, req->host, req->user_agent, range,
-                     *if_range ? "If-Range: " : "", if_range, *if_range ? "\r\n" : "",
-                     extra);
-    if (n < 0 || (size_t)n >= cap)
-        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "request is too long");
-    return n;
 }

@@ -16,6 +16,7 @@
 #define FDL_HTTP_HEAD_MAX (64 * 1024)
 #define FDL_HTTP_FIELDS_MAX 128
 #define FDL_HTTP_LINE_MAX (8 * 1024)
+#define FDL_HTTP_FOLDED_MAX (8 * 1024)
 #define FDL_HTTP_1XX_MAX 8
 #define FDL_HTTP_CHUNK_EXT_MAX 256
 #define FDL_HTTP_CHUNK_EXT_TOTAL_MAX (64 * 1024)
@@ -40,6 +41,20 @@ enum fdl_http_framing {
     FDL_HTTP_UNTIL_CLOSE,
 };
 
+/* How a body is packed, as Content-Encoding says. */
+enum fdl_http_coding {
+    FDL_HTTP_PLAIN,
+    FDL_HTTP_GZIP,
+    FDL_HTTP_BZIP2,
+    FDL_HTTP_XZ,
+    FDL_HTTP_ZSTD,
+    FDL_HTTP_COMPRESS,
+    FDL_HTTP_LZMA,
+    FDL_HTTP_LZIP,
+    FDL_HTTP_BROTLI,
+    FDL_HTTP_UNKNOWN_CODING, /* another one, or several */
+};
+
 struct fdl_http_range {
     uint64_t first;
     uint64_t last;  /* inclusive */
@@ -50,7 +65,8 @@ struct fdl_http_head {
     int minor_version; /* HTTP/1.x */
     int status;
     size_t n_fields;
-    struct fdl_http_field fields[FDL_HTTP_FIELDS_MAX];
+    struct fdl_http_field
+        fields[FDL_HTTP_FIELDS_MAX]; /* into the buffer, or unfolded */
     enum fdl_http_framing framing;
     uint64_t content_length; /* with FDL_HTTP_LENGTH */
     bool keep_alive;
@@ -58,8 +74,8 @@ struct fdl_http_head {
                                     with Content-Length where there is one */
     bool has_unsatisfied_range;  /* `bytes * / N` (416): range.total is N */
     struct fdl_http_range range; /* only where has_range or has_unsatisfied_range */
-    bool encoded;                /* a Content-Encoding other than identity */
-    bool multipart;              /* Content-Type: multipart/byteranges */
+    enum fdl_http_coding coding;
+    bool multipart;      /* Content-Type: multipart/byteranges */
     struct fdl_str etag; /* with quotes and W/; empty where absent or malformed */
     bool etag_strong;
     struct fdl_str last_modified; /* empty where absent or malformed */
@@ -67,18 +83,37 @@ struct fdl_http_head {
     struct fdl_str location;
     struct fdl_str content_type;
     int64_t retry_after_s; /* -1 where absent or garbage; a date is judged by Date */
+    size_t unfolded_len;   /* private */
+    char unfolded[FDL_HTTP_FOLDED_MAX]; /* lines that were folded, as one line each */
 };
 
 /* Parses a head that lies at buf[0..len).
  * Returns the bytes it took (> 0, the body starts there), 0 where more bytes are needed
  * (never for len >= FDL_HTTP_HEAD_MAX), or FDL_E_HTTP_PROTOCOL with the reason in err.
  * 1xx heads are returned like others: skipping (at most FDL_HTTP_1XX_MAX) is the
- * caller's. Content-Range is judged only for 206 and 416. */
+ * caller's. Content-Range is judged only for 206 and 416; a malformed one counts as
+ * absent where no byte comes under it. */
 long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
                          struct fdl_err *err);
 
 /* The value of the first field with that name (any case), or an empty string. */
 struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char *name);
+
+/* Whether it says that its body has no bytes. */
+bool fdl_http_is_empty(const struct fdl_http_head *head);
+
+/* The coding that a Content-Encoding names. Words that servers send for bytes as they
+ * are (RFC 9110 knows `identity` only) count as FDL_HTTP_PLAIN. */
+enum fdl_http_coding fdl_http_coding_of(struct fdl_str value);
+
+/* Whether the file itself is packed that way: its name says so (the target's path or
+ * query, or Content-Disposition), or its media type. Then the coding tells nothing of
+ * the transfer, and the bytes are the file's as they come. */
+bool fdl_http_file_is_packed(const struct fdl_http_head *head, const char *target);
+
+/* Whether a body that begins with these bytes can be packed that way; false for codings
+ * that nothing tells apart. */
+bool fdl_http_looks_packed(enum fdl_http_coding coding, const void *start, size_t len);
 
 /* Chunked transfer coding (RFC 9112, 7.1): the decoder copies nothing, it tells which
  * bytes of the input are body. */
@@ -117,10 +152,11 @@ struct fdl_http_request {
     const char *extra; /* whole field lines, each ended by CRLF; or NULL */
 };
 
-/* Renders a GET with `Accept-Encoding: identity` and `Want-Repr-Digest`. Returns its
- * length (a NUL follows and must fit as well), or FDL_E_USAGE where it does not fit, a
- * part holds CR, LF, blanks or control bytes where none may be, or if_range is a weak
- * tag. */
+/* Renders a GET with `Accept`, `Accept-Encoding: identity` and `Want-Repr-Digest`. A
+ * field of `extra` replaces ours of that name; where its value is empty, none is sent.
+ * Returns its length (a NUL follows and must fit as well), or FDL_E_USAGE where it does
+ * not fit, a part holds CR, LF, blanks or control bytes where none may be, or if_range
+ * is a weak tag. Which names `extra` may have is the caller's. */
 long fdl_http_render_get(const struct fdl_http_request *req, char *out, size_t cap,
                          struct fdl_err *err);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fdl_http_chunked.c - which bytes of a chunked answer are body? (RFC 9112, 7.1)
  *
- * A machine that takes one byte of framing at a time. Extensions and trailers are
- * bounded, must be free of control bytes, and mean nothing: neither may change where a
- * body ends. */
+ * A machine that takes one byte of framing at a time. Extensions, trailers and blanks
+ * around a size are bounded, must be free of control bytes, and mean nothing: none may
+ * change where a body ends. */
 #include "fdl_http.h"
 #include "fdl_http_chars.h"
 
@@ -11,7 +11,7 @@
 
 enum {
     SIZE,          /* hex digits of a chunk's size */
-    SIZE_SPACE,    /* white space that only `;` may follow */
+    SIZE_SPACE,    /* blanks after the size: the line's end or `;` follows */
     EXTENSION,     /* anything up to CR */
     SIZE_LF,       /* after the CR of a size line */
     DATA,          /* `left` bytes of body */
@@ -58,8 +58,12 @@ static const char *step_size(struct fdl_http_chunked *c, unsigned char byte)
         c->left = c->left << 4 | (uint64_t)digit;
         return c->left > INT64_MAX ? "chunk size is too large" : NULL;
     }
-    if (c->digits == 0)
-        return "chunk size has no hex digits";
+    if (c->digits == 0) {
+        /* Padding that old servers send to overwrite it with the size later. */
+        if (byte != ' ' && byte != '\t')
+            return "chunk size has no hex digits";
+        return ++c->ext_len > FDL_HTTP_CHUNK_EXT_MAX ? "chunk size is too long" : NULL;
+    }
     switch (byte) {
     case '\r':
         c->state = SIZE_LF;
@@ -78,7 +82,7 @@ static const char *step_size(struct fdl_http_chunked *c, unsigned char byte)
 
 static const char *step_extension(struct fdl_http_chunked *c, unsigned char byte)
 {
-    if (c->state == EXTENSION && byte == '\r') {
+    if (byte == '\r') {
         c->state = SIZE_LF;
         return NULL;
     }

@@ -53,7 +53,9 @@ struct fdl_mirror {
     char weak_etag[FDL_HTTP_ETAG_MAX + 1]; /* weak one, or "" */
     char last_modified[64];                /* strong one, or "" */
     atomic_uint_fast64_t total;            /* UINT64_MAX: unknown */
+    enum fdl_http_coding coding;           /* of its first answer */
     atomic_int ranges;                     /* enum fdl_ranges */
+    bool asked_without;   /* it refused a range, and was asked for the whole instead */
     bool no_if_range;     /* it answers If-Range with 200 although nothing changed */
     bool keep_alive_seen; /* a second request on one connection was answered */
     bool no_pipeline;

@@ -8,6 +8,12 @@
 
 #include "fdl_answer.h"
 
+/* Times that one request is made: without If-Range, without Range, at the typed place.
+ */
+#define ASK_MAX 4
+/* Reading on is cheaper than a new request, up to here. */
+#define READ_AWAY_MAX (UINT64_C(1) << 20)
+
 static struct http_stream *self_of(struct fdl_stream *base)
 {
     return (struct http_stream *)base;
@@ -38,10 +44,14 @@ static void remember_place(struct fdl_mirror *m, CURLU *u, enum fdl_addr_via via
     curl_free(url);
 }
 
-static int open_body(struct http_stream *s, uint64_t off, uint64_t len, bool *again,
-                     struct fdl_err *err)
+static int open_body(struct http_stream *s, const char *target, uint64_t off,
+                     uint64_t len, bool *again, struct fdl_err *err)
 {
-    struct fdl_question question = {.off = off, .len = len, .if_range = s->if_range};
+    struct fdl_question question = {.off = off,
+                                    .len = len,
+                                    .ranged = s->ranged,
+                                    .if_range = s->if_range,
+                                    .target = target};
     struct fdl_answer answer;
 
     s->clean_end = s->head.keep_alive && s->head.framing != FDL_HTTP_UNTIL_CLOSE;
@@ -58,6 +68,7 @@ static int open_body(struct http_stream *s, uint64_t off, uint64_t len, bool *ag
     s->base.off = answer.off;
     s->base.end = answer.end;
     s->base.whole = answer.whole;
+    s->packed = answer.packed;
     return fdl_http_body_open(s, err);
 }
 
@@ -78,7 +89,7 @@ static int end_before(struct http_stream *s, uint64_t off, struct fdl_err *err)
     return FDL_OK;
 }
 
-/* A server without ranges: what lies before `off` is read and thrown away. */
+/* What a response has before `off` is read and thrown away. */
 static int skip_to(struct http_stream *s, uint64_t off, struct fdl_err *err)
 {
     char waste[64 * 1024];
@@ -126,7 +137,7 @@ static int begin_once(struct http_stream *s, uint64_t off, uint64_t len, bool *a
         if (rc != FDL_OK)
             break;
         if (!fdl_place_is_redirect(s->head.status)) {
-            rc = open_body(s, off, len, again, err);
+            rc = open_body(s, p.target, off, len, again, err);
             if (rc == FDL_OK && hops > 0)
                 remember_place(m, u, via, from);
             break;
@@ -168,18 +179,19 @@ static int http_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     int rc = FDL_OK;
 
     base->retry_after_s = -1;
-    if (s->body_open && base->whole && base->off <= off)
+    if (s->body_open && base->whole && base->off <= off &&
+        (base->mirror->ranges == FDL_RANGES_NO || off - base->off <= READ_AWAY_MAX))
         return skip_to(s, off, err);
     if (s->pipelined && (s->asked_off != off || s->asked_len != len))
         fdl_http_drop(s); /* its answer would be for somebody else */
     fdl_http_body_drain(s);
-    for (int attempt = 0; attempt < 3; attempt++) {
+    for (int attempt = 0; attempt < ASK_MAX; attempt++) {
         bool again = false;
         rc = begin_once(s, off, len, &again, err);
         if (!again)
             break;
     }
-    if (rc == FDL_OK && base->whole)
+    if (rc == FDL_OK && base->off < off)
         rc = skip_to(s, off, err);
     return rc;
 }

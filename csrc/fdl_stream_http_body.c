@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fdl_stream_http_body.c - the bytes of an answer, however it is framed, to exactly
  * its end. */
+#include "fdl_answer.h"
 #include "fdl_stream_http_priv.h"
 
 #include <string.h>
@@ -134,6 +135,11 @@ long fdl_http_body_read(struct http_stream *s, void *buf, size_t len,
             if (n > 0)
                 s->left -= (uint64_t)n;
         }
+    }
+    if (n > 0 && s->packed != FDL_HTTP_PLAIN) {
+        if (!fdl_http_looks_packed(s->packed, buf, (size_t)n))
+            n = fdl_fail(err, FDL_E_HTTP_PROTOCOL, base->off, FDL_WHAT_CODING);
+        s->packed = FDL_HTTP_PLAIN;
     }
     if (n < 0) {
         fdl_http_body_forget_digest(s);

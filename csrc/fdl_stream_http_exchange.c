@@ -97,6 +97,7 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_orig
         }
     }
     pthread_mutex_unlock(&m->lock);
+    s->ranged = req.ranged;
     s->if_range = validator[0] != '\0';
     if (s->if_range)
         req.if_range = validator;

@@ -29,8 +29,9 @@ struct http_stream {
     bool body_open;
     uint64_t left; /* body bytes to come (LENGTH, UNTIL_CLOSE) */
     struct fdl_http_chunked chunked;
-    bool clean_end; /* connection may serve another request after the body */
-    bool if_range;  /* the last request carried a validator */
+    bool clean_end;        /* connection may serve another request after the body */
+    bool ranged, if_range; /* the last request asked for a range, with a validator */
+    enum fdl_http_coding packed; /* the body must begin as one that is packed so */
 
     uint64_t asked_off, asked_len; /* pipelined request that nobody has read yet */
     bool pipelined;

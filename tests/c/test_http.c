@@ -47,7 +47,7 @@ static void refuse(const char *text)
 /* Static: the head that is parsed from it borrows its pieces. */
 static const char *with_field(const char *status, const char *field)
 {
-    static char text[1024];
+    static char text[2 * FDL_HTTP_FOLDED_MAX];
     int n = snprintf(text, sizeof text, "%s\r\n%s\r\n\r\n", status, field);
     assert(n > 0 && (size_t)n < sizeof text);
     return text;
@@ -88,7 +88,7 @@ static void a_usual_answer_is_understood(void)
            "\r\n");
     assert(head.status == 206 && head.minor_version == 1 && head.n_fields == 9);
     assert(head.framing == FDL_HTTP_LENGTH && head.content_length == 5);
-    assert(head.keep_alive && !head.encoded && !head.multipart);
+    assert(head.keep_alive && head.coding == FDL_HTTP_PLAIN && !head.multipart);
     assert(head.has_range && !head.has_unsatisfied_range);
     assert(head.range.first == 10 && head.range.last == 14 && head.range.total == 100);
     assert(is(head.etag, "\"5f-a\"") && head.etag_strong);
@@ -169,8 +169,7 @@ static void malformed_fields_are_refused(void)
 {
     static const char *const fields[] = {
         " X: folded at once",
-        "X: y\r\n z",
-        "X: y\r\n\tz",
+        "\tX: folded at once",
         "X : y",
         "X\t: y",
         "X",
@@ -375,9 +374,17 @@ static void malformed_content_ranges_are_refused(void)
         accept_field(OK, field); /* without a meaning there */
         assert(!head.has_range && !head.has_unsatisfied_range);
     }
-    refuse_field("HTTP/1.1 416 x", "Content-Range: bytes 0-9/10");
-    refuse_field("HTTP/1.1 416 x", "Content-Range: bytes */*");
-    refuse_field("HTTP/1.1 416 x", "Content-Range: bytes */-1");
+    /* Where no byte comes under it, it says no more than if it were absent. */
+    static const char *const nothing[] = {"bytes 0-9/10", "bytes */*", "bytes */-1",
+                                          "0"};
+    for (size_t i = 0; i < COUNT(nothing); i++) {
+        snprintf(field, sizeof field, "Content-Range: %s", nothing[i]);
+        accept_field("HTTP/1.1 416 x", field);
+        assert(!head.has_range && !head.has_unsatisfied_range);
+    }
+    accept_field(PARTIAL, "Content-Length: 0\r\nContent-Range: bytes 0--1/0");
+    assert(!head.has_range && fdl_http_is_empty(&head));
+    refuse_field(PARTIAL, "Content-Length: 0\r\nContent-Range: bytes 0-0/1");
 }
 
 static void good_content_ranges_are_read(void)
@@ -476,18 +483,108 @@ static void last_modified_is_strong_only_a_minute_before_date(void)
 
 static void content_fields_are_classified(void)
 {
-    accept_field(OK, "Content-Encoding: gzip");
-    assert(head.encoded);
-    accept_field(OK, "Content-Encoding: identity, gzip");
-    assert(head.encoded);
-    accept_field(OK, "Content-Encoding: Identity");
-    assert(!head.encoded);
-    accept_field(OK, "Content-Encoding:");
-    assert(!head.encoded);
+    static const struct {
+        const char *field;
+        enum fdl_http_coding coding;
+    } codings[] = {
+        {"Content-Encoding: gzip", FDL_HTTP_GZIP},
+        {"Content-Encoding: X-GZip", FDL_HTTP_GZIP},
+        {"Content-Encoding: identity, gzip ,", FDL_HTTP_GZIP},
+        {"Content-Encoding: aws-chunked,zstd", FDL_HTTP_ZSTD},
+        {"Content-Encoding: x-bzip2", FDL_HTTP_BZIP2},
+        {"Content-Encoding: xz", FDL_HTTP_XZ},
+        {"Content-Encoding: br", FDL_HTTP_BROTLI},
+        {"Content-Encoding: Identity", FDL_HTTP_PLAIN},
+        {"Content-Encoding: utf-8", FDL_HTTP_PLAIN},
+        {"Content-Encoding:", FDL_HTTP_PLAIN},
+        {"Content-Encoding: gzip, gzip", FDL_HTTP_UNKNOWN_CODING},
+        {"Content-Encoding: gzip;q=1", FDL_HTTP_UNKNOWN_CODING},
+        {"Content-Encoding: dcb", FDL_HTTP_UNKNOWN_CODING},
+    };
+    for (size_t i = 0; i < COUNT(codings); i++) {
+        accept_field(OK, codings[i].field);
+        assert(head.coding == codings[i].coding);
+    }
     accept_field(PARTIAL, "Content-Type: Multipart/ByteRanges ; boundary=\"x\"");
     assert(head.multipart);
     accept_field(PARTIAL, "Content-Type: multipart/byterangesque");
     assert(!head.multipart);
+}
+
+static void a_coding_of_the_file_is_told_from_one_of_the_transfer(void)
+{
+#define GZIP "Content-Encoding: gzip"
+    static const struct {
+        const char *field, *target;
+        bool packed;
+    } files[] = {
+        {GZIP, "/disk.raw.gz", true},
+        {GZIP, "/DISK.TGZ?sig=x", true},
+        {GZIP, "/get?name=disk.raw.gz", true},
+        {GZIP, "/disk.raw", false},
+        {GZIP, "/disk.raw.xz", false},
+        {GZIP, "/disk.gz/raw", false},
+        {GZIP, ".gz", false},
+        {GZIP, "", false},
+        {GZIP "\r\nContent-Type: application/x-gzip; a=b", "/disk", true},
+        {GZIP "\r\nContent-Type: Application/GZIP", "/disk", true},
+        {GZIP "\r\nContent-Type: application/octet-stream", "/disk", false},
+        {GZIP "\r\nContent-Type: application/x-xz", "/disk", false},
+        {GZIP "\r\nContent-Type: text/gzip", "/disk", false},
+        {GZIP "\r\nContent-Disposition: attachment; filename=\"d.gz\"", "/7", true},
+        {GZIP "\r\nContent-Disposition: attachment; filename=\"d.raw\"", "/7", false},
+        {"Content-Encoding: xz", "/disk.raw.xz", true},
+        {"Content-Encoding: zstd", "/disk.zst", true},
+        {"Content-Encoding: x-compress", "/disk.Z", true},
+        {"Content-Encoding: gzip, gzip", "/disk.gz", false},
+        {"X: y", "/disk.gz", false},
+    };
+    for (size_t i = 0; i < COUNT(files); i++) {
+        accept_field(OK, files[i].field);
+        assert(fdl_http_file_is_packed(&head, files[i].target) == files[i].packed);
+    }
+    assert(fdl_http_looks_packed(FDL_HTTP_GZIP, "\x1f\x8b\x08", 3));
+    assert(fdl_http_looks_packed(FDL_HTTP_GZIP, "\x1f", 1));
+    assert(!fdl_http_looks_packed(FDL_HTTP_GZIP, "\x1f", 0));
+    assert(!fdl_http_looks_packed(FDL_HTTP_GZIP, "\x1f\x8c", 2));
+    assert(fdl_http_looks_packed(FDL_HTTP_XZ,
+                                 "\xfd"
+                                 "7zXZ",
+                                 6));
+    assert(!fdl_http_looks_packed(FDL_HTTP_BROTLI, "abc", 3));
+    assert(!fdl_http_looks_packed(FDL_HTTP_PLAIN, "abc", 3));
+}
+
+static void folded_lines_become_one(void)
+{
+    static const char *const refused[] = {
+        "Content-Length:\r\n 5",
+        "Content-Length: 5\r\n 6",
+        "transfer-encoding:\r\n\tchunked",
+        "X: a\r\n ",
+        "X: a\r\n \t \r\n b",
+        "X: a\r\n b\x01",
+        "X\r\n : a",
+    };
+    accept_field(OK, "X: one,\r\n two");
+    assert(is(fdl_http_field_value(&head, "x"), "one, two"));
+    accept_field(OK, "X: one, \t\r\n\t \ttwo \r\n three\r\nETag: \"a\"");
+    assert(is(head.etag, "\"a\""));
+    assert(is(fdl_http_field_value(&head, "x"), "one, \t two three"));
+    accept_field(OK, "Content-Type:\r\n application/gzip;\r\n a=b\r\nX: y\r\n z");
+    assert(is(head.content_type, " application/gzip; a=b" + 1));
+    assert(is(fdl_http_field_value(&head, "x"), "y z") && head.n_fields == 2);
+    accept_field(PARTIAL, "Content-Range:\r\n bytes 0-4/10\r\nContent-Length: 5");
+    assert(head.has_range && head.range.total == 10);
+    for (size_t i = 0; i < COUNT(refused); i++)
+        refuse_field(OK, refused[i]);
+
+    static char field[2 * FDL_HTTP_FOLDED_MAX];
+    int n = sprintf(field, "X: a\r\n ");
+    memset(field + n, 'b', FDL_HTTP_LINE_MAX - 8);
+    accept_field(OK, field);
+    strcat(field, "\r\nY: a\r\n cdefghijk");
+    refuse_field(OK, field);
 }
 
 static void retry_after_is_seconds_or_a_date_by_the_servers_clock(void)
@@ -621,6 +718,9 @@ static void chunked_bodies_are_found_however_they_are_cut(void)
     check_chunked("1\r\nx\r\n0\r\nExpires: never\r\nA:\r\n\r\n", "x", "");
     check_chunked("1\r\nx\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n", "x", "HTTP/1.1 200 OK\r\n");
     check_chunked("0000000000000001\r\nx\r\n0000000000000000\r\n\r\n", "x", "");
+    check_chunked("1       \r\nx\r\n0 \t\r\n\r\n", "x", "");
+    check_chunked("       1\r\nx\r\n\t0\r\n\r\n", "x", "");
+    check_chunked(" 1 ;a\r\nx\r\n 0 \r\n\r\n", "x", "");
 }
 
 static void a_cut_chunked_body_is_never_done(void)
@@ -651,9 +751,15 @@ static void malformed_chunks_are_refused(void)
     static const char *const bad[] = {
         "\r\n",
         ";x\r\n",
-        " 5\r\n",
-        "5 \r\n",
-        "5\t\r\n",
+        " \r\n",
+        " ;x\r\n",
+        "5 5\r\n",
+        " 5 5\r\n",
+        "5 x\r\n",
+        "5 \n",
+        "5\v\r\n",
+        "5\f\r\n",
+        "\r\n5\r\n",
         "-5\r\n",
         "+5\r\n",
         "0x5\r\n",
@@ -701,6 +807,14 @@ static void extensions_and_trailers_are_bounded(void)
     n = (size_t)sprintf(text, "0;%0*d\r\n\r\n", FDL_HTTP_CHUNK_EXT_MAX, 0);
     assert(decode(text, n, SIZE_MAX, &done, &body_len) == (long)n && done);
     n = (size_t)sprintf(text, "0;%0*d\r\n\r\n", FDL_HTTP_CHUNK_EXT_MAX + 1, 0);
+    assert(decode(text, n, SIZE_MAX, &done, &body_len) == FDL_E_HTTP_PROTOCOL);
+
+    /* Blanks around a size count like one. */
+    n = (size_t)sprintf(text, "%*c\r\n\r\n", FDL_HTTP_CHUNK_EXT_MAX + 1, '0');
+    assert(decode(text, n, SIZE_MAX, &done, &body_len) == (long)n && done);
+    n = (size_t)sprintf(text, "%*c\r\n\r\n", FDL_HTTP_CHUNK_EXT_MAX + 2, '0');
+    assert(decode(text, n, SIZE_MAX, &done, &body_len) == FDL_E_HTTP_PROTOCOL);
+    n = (size_t)sprintf(text, "0%*c\r\n\r\n", FDL_HTTP_CHUNK_EXT_MAX + 2, ' ');
     assert(decode(text, n, SIZE_MAX, &done, &body_len) == FDL_E_HTTP_PROTOCOL);
 
     /* All of them together. */
@@ -762,6 +876,23 @@ static void a_request_holds_what_it_must_and_nothing_else(void)
     req.last = UINT64_MAX;
     req.if_range = NULL;
     assert(render(&req) > 0 && strstr(out, "\r\nRange: bytes=5-\r\nAuth"));
+}
+
+static void a_field_of_the_caller_replaces_ours(void)
+{
+    struct fdl_http_request req = {.target = "/", .host = "h", .user_agent = "u"};
+    static const char replaced[] = "GET / HTTP/1.1\r\n"
+                                   "HOST: other\r\n"
+                                   "user-agent: Mozilla/5.0\r\n"
+                                   "Accept: a/b\r\n"
+                                   "Accept: c/d\r\n"
+                                   "Accept-Encoding: identity\r\n"
+                                   "Cookie: a=b\r\n"
+                                   "\r\n";
+
+    req.extra = "Accept: a/b\r\nCookie: a=b\r\nuser-agent: Mozilla/5.0\r\n"
+                "Want-Repr-Digest: \r\nAccept: c/d\r\nHOST: other\r\n";
+    assert(render(&req) == (long)strlen(replaced) && strcmp(out, replaced) == 0);
 }
 
 static void requests_that_would_say_more_than_asked_are_refused(void)
@@ -845,6 +976,8 @@ int main(void)
     entity_tags_are_strong_weak_or_nothing();
     last_modified_is_strong_only_a_minute_before_date();
     content_fields_are_classified();
+    a_coding_of_the_file_is_told_from_one_of_the_transfer();
+    folded_lines_become_one();
     retry_after_is_seconds_or_a_date_by_the_servers_clock();
     dates_of_all_three_forms_are_read();
     malformed_dates_are_refused();
@@ -855,6 +988,7 @@ int main(void)
     extensions_and_trailers_are_bounded();
 
     a_request_holds_what_it_must_and_nothing_else();
+    a_field_of_the_caller_replaces_ours();
     requests_that_would_say_more_than_asked_are_refused();
     a_request_that_does_not_fit_is_refused();
     return 0;

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ENDLESS = ("fields", "line", "1xx", "zeros")
-CHUNK_ERRORS = ("right", "cut", "negative", "overflow", "0x", "spaces", "no-last")
+CHUNK_ERRORS = ("right", "padded", "cut", "negative", "overflow", "0x", "spaces", "no-last")
 
 
 @dataclass(slots=True)

@@ -267,10 +267,11 @@ class FaultOrigin:
 
     async def _send_body(self, writer: asyncio.StreamWriter, answer: Answer) -> bool:
         """Send the body as scripted; False where the connection ends before its end."""
-        if answer.chunked and answer.chunked not in ("right", "cut", "no-last"):
+        if answer.chunked and answer.chunked not in ("right", "padded", "cut", "no-last"):
             writer.write(_bad_chunk(answer.chunked, bytes(answer.body[:1000])))
             return False
         body, at = answer.body, 0
+        pad = " " * 4 if answer.chunked == "padded" else ""
         ends = [n for n in (answer.body_cut, answer.stall_at) if n is not None]
         if answer.chunked == "cut":
             ends.append(len(body) // 2)
@@ -279,7 +280,7 @@ class FaultOrigin:
         begun = time.monotonic()
         while at < stop:
             piece = body[at : min(at + step, stop)]
-            writer.write(_chunk(piece) if answer.chunked else piece)
+            writer.write(_chunk(piece, pad) if answer.chunked else piece)
             await writer.drain()
             at += len(piece)
             self._count(len(piece))
@@ -287,9 +288,9 @@ class FaultOrigin:
                 await asyncio.sleep(max(0.0, begun + at / answer.rate - time.monotonic()))
         if answer.stall_at is not None and at >= answer.stall_at:
             await self._hang()
-        if answer.chunked == "right" and at == len(body):
-            writer.write(b"0\r\n\r\n")
-        return at == len(body) and answer.chunked in (None, "right")
+        if answer.chunked in ("right", "padded") and at == len(body):
+            writer.write(b"%b0%b\r\n\r\n" % (pad.encode(), pad.encode()))
+        return at == len(body) and answer.chunked in (None, "right", "padded")
 
     def _count(self, more: int) -> None:
         with self._changed:
@@ -376,8 +377,8 @@ def _head_of(answer: Answer) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _chunk(piece: bytes | memoryview) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(piece), bytes(piece))
+def _chunk(piece: bytes | memoryview, pad: str = "") -> bytes:
+    return b"%b%x%b\r\n%b\r\n" % (pad.encode(), len(piece), pad.encode(), bytes(piece))
 
 
 def _bad_chunk(how: str, piece: bytes) -> bytes:

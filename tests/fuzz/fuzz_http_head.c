@@ -3,7 +3,8 @@
  * alone.
  *
  * Every shorter prefix of it asks for more, bytes after it change nothing, every piece
- * lies within it, and its numbers agree with each other. */
+ * lies within it (or within its unfolded lines), its numbers agree with each other, and
+ * what frames the body stands on lines of its own. */
 #undef NDEBUG
 #include "fdl_http.h"
 #include "replay.h"
@@ -12,11 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void check_within(struct fdl_str s, const char *buf, size_t len)
+static bool lies_in(struct fdl_str s, const char *buf, size_t len)
+{
+    return s.ptr >= buf && s.len <= len && s.ptr - buf <= (ptrdiff_t)(len - s.len);
+}
+
+static void check_within(struct fdl_str s, const struct fdl_http_head *head,
+                         const char *buf, size_t len)
 {
     if (s.len == 0)
         return;
-    assert(s.ptr >= buf && s.len <= len && s.ptr - buf <= (ptrdiff_t)(len - s.len));
+    assert(lies_in(s, buf, len) || lies_in(s, head->unfolded, head->unfolded_len));
     assert(memchr(s.ptr, '\r', s.len) == NULL && memchr(s.ptr, '\n', s.len) == NULL);
 }
 
@@ -82,14 +89,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t len = (size_t)rc;
     check_numbers(&head);
     for (size_t i = 0; i < head.n_fields; i++) {
-        check_within(head.fields[i].name, buf, len);
-        check_within(head.fields[i].value, buf, len);
+        check_within(head.fields[i].name, &head, buf, len);
+        check_within(head.fields[i].value, &head, buf, len);
         assert(head.fields[i].name.len > 0);
     }
-    check_within(head.etag, buf, len);
-    check_within(head.last_modified, buf, len);
-    check_within(head.location, buf, len);
-    check_within(head.content_type, buf, len);
+    check_within(head.etag, &head, buf, len);
+    check_within(head.last_modified, &head, buf, len);
+    check_within(head.location, &head, buf, len);
+    check_within(head.content_type, &head, buf, len);
+
+    static const char *const framing[] = {"Content-Length", "Transfer-Encoding"};
+    for (size_t i = 0; i < 2; i++) {
+        struct fdl_str value = fdl_http_field_value(&head, framing[i]);
+        assert(value.len == 0 || lies_in(value, buf, len));
+    }
+    assert(head.coding ==
+           fdl_http_coding_of(fdl_http_field_value(&head, "Content-Encoding")));
+    if (head.coding == FDL_HTTP_PLAIN || head.coding == FDL_HTTP_UNKNOWN_CODING)
+        assert(!fdl_http_file_is_packed(&head, "/disk.gz"));
 
     size_t step = len / 256 + 1;
     for (size_t k = 0; k < len; k += step)

@@ -133,33 +133,42 @@ class FetchOptions(NamedTuple):
         if self.key is not None and self.cert is None:
             raise UsageError("a key needs its certificate (cert)")
         for header, text in self.headers:
-            check_header(header, text)
+            check_header(header, text, strict=self.policy == "strict")
 
 
 def _shown(number: float) -> str:
     return str(int(number)) if number == int(number) else str(number)
 
 
-def check_header(name: str, value: str) -> None:
-    """Refuse what could smuggle a second field or request line (RFC 9110, 5.5). UsageError."""
+def check_header(name: str, value: str, *, strict: bool) -> None:
+    """Refuse what could smuggle a second field or request line, or decides about the transfer.
+
+    (RFC 9110, 5.5.) *strict*: the caller is not who runs the command. UsageError.
+    """
     allowed = "!#$%&'*+-.^_`|~"
     if not name or not all(c.isascii() and (c.isalnum() or c in allowed) for c in name):
         raise UsageError("a header's name has a character that is not allowed there")
-    if name.lower() in _OURS:
-        raise UsageError(f"the header {name} belongs to the transfer itself")
     if any(ord(c) < 0x20 or ord(c) == 0x7F for c in value) or len(value) > 8000:
         raise UsageError(f"the value of the header {name} is not allowed")
+    field = name.lower()
+    if field in _OURS or (field == "accept-encoding" and value.lower() != "identity"):
+        raise UsageError(f"the header {name} belongs to the transfer itself")
+    if field == "host" and (strict or not value or not value.isascii() or " " in value):
+        raise UsageError(
+            "the header Host is decided by the URL here"
+            if strict
+            else "the header Host needs a host, or a host and a port"
+        )
 
 
 _OURS = {
-    "host",
     "range",
     "if-range",
     "connection",
     "transfer-encoding",
     "content-length",
-    "accept-encoding",
     "upgrade",
     "te",
     "expect",
 }
+"""What they say decides which bytes come, and where they end."""

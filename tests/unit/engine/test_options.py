@@ -33,7 +33,12 @@ from fastdl.errors import UsageError
         {"checksum": "sha-256:12"},
         {"no_such_option": 1},
         {"headers": [("Range", "bytes=0-1")]},
-        {"headers": [("host", "other")]},
+        {"headers": [("host", "other")], "policy": "strict"},
+        {"headers": [("Host", "")]},
+        {"headers": [("Host", "a b")]},
+        {"headers": [("If-Range", '"v1"')]},
+        {"headers": [("Accept-Encoding", "gzip")]},
+        {"headers": [("Transfer-Encoding", "chunked")]},
         {"headers": [("X-A", "a\r\nX-B: b")]},
         {"headers": [("X A", "a")]},
         {"headers": [("", "a")]},
@@ -59,3 +64,10 @@ def test_sequences_and_paths_become_plain_values() -> None:
             headers=(("X-A", "b"),), allowed_cidrs=("10.0.0.0/8",), cacert="/x/ca.pem"
         )
     )
+
+
+@pytest.mark.parametrize("name", ["Host", "User-Agent", "Accept", "Want-Repr-Digest", "X-Token"])
+def test_a_header_of_the_caller_may_replace_ours(name: str) -> None:
+    """What decides neither which bytes come nor where they end is the caller's."""
+    made = FetchOptions.build(headers=[(name, "a.example")])
+    assert made.headers == ((name, "a.example"),)
