@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
+import socket
 import ssl
 import urllib.parse
 from collections.abc import Iterable
@@ -72,6 +73,13 @@ def signed_params(keys: dict[str, str], params: dict[str, str]) -> dict[str, str
         **params,
     }  # fmt: skip
     return {**full, "signature": sign(full, keys["secretkey"])}
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def send(

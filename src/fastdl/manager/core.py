@@ -10,7 +10,7 @@ from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import Authority
 from fastdl.manager.hostlink import HostLink
 from fastdl.manager.logins import Logins, Told
-from fastdl.manager.rates import Quotas, Rates
+from fastdl.manager.rates import Quotas, Rates, network_of
 from fastdl.manager.services import Services
 from fastdl.manager.sessions import Sessions
 from fastdl.manager.tls import ApiTls
@@ -38,6 +38,12 @@ class Core:
     """The API port's certificate; None where it speaks plain HTTP."""
     ready: bool = False
     """Serving, with the credentials of the first user written."""
+
+    def count_refusal(self, address: str) -> None:
+        """Count a request that proved nothing; ApiLimitError where *address* sends many."""
+        per_second = self.services.settings.whole("api.refused.per.second")
+        caller, now = network_of(address), self.services.clock.steady()
+        self.refusals.take(caller, per_second=per_second, now=now)
 
     def expiries(self) -> dict[str, float]:
         """Return when each certificate of the manager's own expires, by a name of one word."""

@@ -8,6 +8,7 @@ label that anybody can make new values for is memory that anybody can take.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
@@ -22,10 +23,11 @@ from prometheus_client import (
 )
 
 ORIGINS_MAX: Final = 100
-"""Origins that are counted by name; all others are counted as OTHER."""
+"""Origins that are counted by name."""
 OTHER: Final = "other"
 NAME_MAX: Final = 255
-COUNT_MAX: Final = float(1 << 53)
+BYTES_MAX: Final = float(1 << 53)
+SECONDS_MAX: Final = 366 * 86400.0
 
 
 class Metrics:
@@ -35,7 +37,7 @@ class Metrics:
         r = self.registry = CollectorRegistry()
         ProcessCollector(registry=r)
         PlatformCollector(registry=r)
-        self._origins: dict[str, None] = {}
+        self._origins: OrderedDict[str, None] = OrderedDict()
         self.downloads = Counter(
             "fastdl_downloads", "Downloads that ended, by outcome", ["outcome"], registry=r
         )
@@ -85,28 +87,33 @@ class Metrics:
 
     def downloaded(self, seconds: float, by_origin: Mapping[str, float]) -> None:
         """Count a download that a host says took *seconds*, with bytes *by_origin*."""
-        self.download_seconds.observe(_counted(seconds))
+        self.download_seconds.observe(_counted(seconds, most=SECONDS_MAX))
         for origin, count in by_origin.items():
-            self.origin_bytes.labels(self._origin(origin)).inc(_counted(count))
+            self.origin_bytes.labels(self._named(origin)).inc(_counted(count, most=BYTES_MAX))
 
     def show_active(self, by_origin: Mapping[str, int]) -> None:
-        """Show how many downloads run from each origin."""
+        """Show how many downloads run from each origin; the busiest by name."""
         self.origin_active.clear()
-        for origin, count in by_origin.items():
-            self.origin_active.labels(self._origin(origin)).inc(count)
+        busiest = sorted(by_origin.items(), key=lambda item: -item[1])
+        for origin, count in busiest[:ORIGINS_MAX]:
+            self.origin_active.labels(origin[:NAME_MAX]).set(count)
+        if rest := sum(count for _, count in busiest[ORIGINS_MAX:]):
+            self.origin_active.labels(OTHER).set(rest)
 
-    def _origin(self, origin: str) -> str:
-        if origin not in self._origins:
-            if len(self._origins) >= ORIGINS_MAX or len(origin) > NAME_MAX or not origin:
-                return OTHER
-            self._origins[origin] = None
-        return origin
+    def _named(self, origin: str) -> str:
+        """Return the label of *origin*; the one that was seen least lately makes room."""
+        name = origin[:NAME_MAX] or OTHER
+        self._origins[name] = self._origins.pop(name, None)
+        if len(self._origins) > ORIGINS_MAX:
+            oldest, _ = self._origins.popitem(last=False)
+            self.origin_bytes.remove(oldest)
+        return name
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-def _counted(number: float) -> float:
+def _counted(number: float, *, most: float) -> float:
     """Return a number of somebody else's as one that can be added up."""
-    return min(max(0.0, number), COUNT_MAX) if math.isfinite(number) else 0.0
+    return min(max(0.0, number), most) if math.isfinite(number) else 0.0

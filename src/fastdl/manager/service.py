@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +69,8 @@ class Manager:
         """Serve agents first, then the API: who asks the API finds the hosts there."""
         await self.link.adopt()
         host, port = address(self.config.agent_listen)
-        await self.fabric.start(host, port)
+        with _listening("--agent-listen", self.config.agent_listen):
+            await self.fabric.start(host, port)
         self._start_loops()
         await self._serve_api(add_routes)
         log.info(
@@ -102,10 +103,9 @@ class Manager:
             tls = self.core.api_tls = self._open_tls(host)
             context = tls.context
             self._loops.append(asyncio.create_task(_supervise(tls.run), name="api-tls"))
-        try:
-            await web.TCPSite(self._runner, host, port, backlog=1024, ssl_context=context).start()
-        except OSError as exc:
-            raise UsageError(f"--listen {self.config.listen}: {exc.strerror or exc}") from exc
+        site = web.TCPSite(self._runner, host, port, backlog=1024, ssl_context=context)
+        with _listening("--listen", self.config.listen):
+            await site.start()
         bound = self._runner.addresses[0]
         self.url = _url(bound[0], bound[1], self.core.api_tls)
 
@@ -177,6 +177,15 @@ class Manager:
         while True:
             await self.core.services.clock.sleep(RENEW_S)
             self.core.authority.renew_server()
+
+
+@contextlib.contextmanager
+def _listening(option: str, value: str) -> Iterator[None]:
+    """UsageError where the address of *option* cannot be listened on."""
+    try:
+        yield
+    except OSError as exc:
+        raise UsageError(f"{option} {value}: {exc.strerror or exc}") from exc
 
 
 async def _supervise(loop: Callable[[], Awaitable[None]]) -> None:

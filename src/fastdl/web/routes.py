@@ -11,6 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
+from fastdl.errors import ApiAuthError, ApiLimitError, InternalError
+from fastdl.manager.api.request import client_of
 from fastdl.manager.core import Core
 from fastdl.manager.ledger import certs, hosts, jobs, slots, zones
 from fastdl.manager.ledger.engine import database_alive
@@ -32,10 +34,16 @@ def add_routes(app: web.Application, core: Core) -> None:
         return web.json_response(body, status=200 if status == "ok" else 503)
 
     async def metrics(request: web.Request) -> web.Response:
-        token = core.services.settings.text("metrics.token")
-        if token and not hmac.compare_digest(_token_in(request).encode(), token.encode()):
-            return web.Response(text="credentials are needed", status=401, headers=_CHALLENGE)
-        await refresh(core)
+        try:
+            _check_token(core, request)
+        except ApiLimitError as exc:
+            return web.Response(text=exc.message, status=429)
+        except ApiAuthError as exc:
+            return web.Response(text=exc.message, status=401, headers=_CHALLENGE)
+        try:
+            await refresh(core)
+        except InternalError as exc:
+            return web.Response(text=exc.message, status=503)
         return web.Response(
             body=core.services.metrics.text(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
@@ -46,6 +54,16 @@ def add_routes(app: web.Application, core: Core) -> None:
     app.router.add_get("/readyz", healthz)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/events", Streams(core).serve)
+
+
+def _check_token(core: Core, request: web.Request) -> None:
+    """ApiAuthError where /metrics asks for a token and *request* has another one."""
+    settings = core.services.settings
+    token = settings.text("metrics.token")
+    if token and not hmac.compare_digest(_token_in(request).encode(), token.encode()):
+        address, _ = client_of(request, settings)
+        core.count_refusal(address)
+        raise ApiAuthError("credentials are needed")
 
 
 def _token_in(request: web.Request) -> str:

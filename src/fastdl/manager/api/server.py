@@ -24,7 +24,6 @@ from fastdl.manager.api.request import ApiRequest, client_of, read_request
 from fastdl.manager.api.spec import CARRIED_OUT, Bare, Call, Command, Reply, User, read_args
 from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
-from fastdl.manager.rates import network_of
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +146,7 @@ class ApiServer:
             else:
                 row = await self._check_session(read)
         except (ApiAuthError, ApiConflictError):
-            self._count_refusal(read.address)
+            self._core.count_refusal(read.address)
             raise
         if signed:
             self._count_request(row.api_key)
@@ -166,13 +165,6 @@ class ApiServer:
         )  # fmt: skip
         self._throttle(user)
         return command, user, once
-
-    def _count_refusal(self, address: str) -> None:
-        """Count a request of nobody in particular, or a copy of somebody's."""
-        s = self._core.services
-        per_second = s.settings.whole("api.refused.per.second")
-        caller = network_of(address)
-        self._core.refusals.take(caller, per_second=per_second, now=s.clock.steady())
 
     def _count_request(self, key: str) -> None:
         """Count a request that its key's owner sent: what others send uses nothing of it up."""
