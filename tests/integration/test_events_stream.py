@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from fastdl.errors import ApiParamError
 from fastdl.manager import sessions
 from fastdl.web import events
 from tests.env.fake_agent import local_pool
@@ -197,6 +198,22 @@ async def test_streams_are_bounded_for_each_user(zone: Zone) -> None:
         again.close()
         for stream in streams:
             stream.close()
+
+
+async def test_nobody_gets_the_managers_own_account(zone: Zone) -> None:
+    """Its events are those of every host and tenant."""
+    for params in ({"username": "system"}, {"username": "u", "account": "system"}):
+        with pytest.raises(ApiParamError, match="manager's own"):
+            await zone.api("createUser", password="password1", **params)
+
+
+async def test_a_manager_that_stops_does_not_wait_for_pages(tmp_path: Path) -> None:
+    """A stream never ends by itself."""
+    async with running_zone(tmp_path / "manager") as zone:
+        await user(zone, "u")
+        async with page(zone, "u") as watching:
+            await asyncio.wait_for(zone.manager.stop(), 10)
+            await asyncio.wait_for(watching.ended.wait(), 5)
 
 
 async def test_nobody_watches_without_a_session(zone: Zone) -> None:

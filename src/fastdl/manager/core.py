@@ -32,8 +32,8 @@ class Core:
     refusals: Rates = field(default_factory=Rates)
     """Of who did not, by address."""
     quotas: Quotas = field(default_factory=Quotas)
-    logins_told: Told = field(default_factory=lambda: Told(every_s=60.0, most=60))
-    failures_told: Told = field(default_factory=lambda: Told(every_s=60.0, most=60))
+    logins_told: Told = field(default_factory=lambda: Told(every_s=60, most=600, refill_s=6))
+    failures_told: Told = field(default_factory=lambda: Told(every_s=60, most=60, refill_s=60))
     api_tls: ApiTls | None = None
     """The API port's certificate; None where it speaks plain HTTP."""
     ready: bool = False

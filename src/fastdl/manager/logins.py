@@ -114,24 +114,26 @@ class Logins:
 
 class Told:
     """Says which of many equal happenings are to be told: the first, and then once in *every_s*
-    with how many were left out; at most *most* keys in *every_s* altogether."""
+    with how many were left out. Of all kinds together *most* at once and one in *refill_s*."""
 
-    def __init__(self, *, every_s: float, most: int) -> None:
+    def __init__(self, *, every_s: float, most: int, refill_s: float) -> None:
         self._every_s = every_s
         self._most = most
+        self._refill_s = refill_s
         self._last: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._all = Buckets()
 
     def due(self, key: str, *, now: float) -> int | None:
         """Return how many of *key* were left out since it was told last; None = not now."""
         then, left_out = self._last.pop(key, (now - self._every_s, 0))
+        told = None
         if now - then >= self._every_s and self._all.take(
-            "", depth=self._most, per_second=self._most / self._every_s, now=now
+            "", depth=self._most, per_second=1 / self._refill_s, now=now
         ):
             then, told, left_out = now, left_out, 0
         else:
-            told, left_out = None, left_out + 1
-        if len(self._last) >= self._most:
+            left_out += 1
+        if len(self._last) >= KNOWN_MAX:
             self._last.popitem(last=False)
         self._last[key] = (then, left_out)
         return told

@@ -132,6 +132,7 @@ class Manager:
         """Answer what is being asked, close connections, give the lease back, close the ledger."""
         log.info("manager stops")
         self.core.ready = False
+        self.core.sessions.close_all()  # pages' streams would be waited for
         if self._runner is not None:
             await self._runner.cleanup()
         await self.fabric.stop()
@@ -292,28 +293,39 @@ def _instance(state: Path) -> str:
     return path.read_text().strip()
 
 
+def _how_to_connect(state: Path, manager: Manager) -> dict[str, str]:
+    """Return what of admin.json may change; keep cacert.pem right."""
+    tls = manager.core.api_tls
+    if tls is None or tls.chain.cacert is None:
+        return {"url": manager.url}
+    write_private(state / "cacert.pem", tls.chain.cacert)
+    return {"url": manager.url, "cacert": tls.chain.cacert}
+
+
+def _keep_admin_right(state: Path, manager: Manager) -> None:
+    """Let DIR/admin.json say how to connect now; UsageError where it cannot be read."""
+    path, how = state / "admin.json", _how_to_connect(state, manager)
+    try:
+        known = json.loads(path.read_text())
+        kept = {name: known[name] for name in known if name not in {"url", "cacert"}}
+    except (OSError, ValueError, TypeError) as exc:
+        raise UsageError(
+            f"{path} cannot be read: delete it, and the next start writes new credentials"
+        ) from exc
+    if known != kept | how:
+        write_private(path, json.dumps(how | kept, indent=2) + "\n")
+
+
 async def _write_admin(state: Path, manager: Manager) -> None:
     """Make the first user and DIR/admin.json; later starts only keep right how to connect.
 
     Without the file (it was deleted to reset them) the admin gets new keys and a password.
     """
     path = state / "admin.json"
-    how = {"url": manager.url}
-    tls = manager.core.api_tls
-    if tls is not None and tls.chain.cacert is not None:
-        how["cacert"] = tls.chain.cacert
-        write_private(state / "cacert.pem", how["cacert"])
+    if (tls := manager.core.api_tls) is not None:
+        tls.changed = functools.partial(_follow_certificate, state, manager)
     if path.exists():
-        try:
-            known = json.loads(path.read_text())
-            kept = {name: known[name] for name in known if name not in {"url", "cacert"}}
-            if known == kept | how:
-                return
-        except (OSError, ValueError, TypeError) as exc:
-            raise UsageError(
-                f"{path} cannot be read: delete it, and the next start writes new credentials"
-            ) from exc
-        write_private(path, json.dumps(how | kept, indent=2) + "\n")
+        _keep_admin_right(state, manager)
         return
     password = secrets.token_urlsafe(18)
     hashed = await asyncio.to_thread(auth.hash_password, password)
@@ -331,6 +343,13 @@ async def _write_admin(state: Path, manager: Manager) -> None:
         return await accounts.new_keys(tx, id_)
 
     api_key, secret_key = await manager.core.services.ledger.write(work)
-    admin = how | {"apikey": api_key, "secretkey": secret_key, "password": password}
+    admin = _how_to_connect(state, manager) | {"apikey": api_key, "secretkey": secret_key, "password": password}
     write_private(path, json.dumps(admin, indent=2) + "\n")
     log.info("admin credentials written", extra={"path": str(path)})
+
+
+def _follow_certificate(state: Path, manager: Manager) -> None:
+    try:
+        _keep_admin_right(state, manager)
+    except (UsageError, OSError) as exc:
+        log.warning("admin.json not brought up to date", extra={"why": str(exc)})

@@ -80,6 +80,11 @@ class Sessions:
             if session.cookie != but:
                 self._end(session)
 
+    def close_all(self) -> None:
+        """End every session."""
+        for session in list(self._sessions.values()):
+            self._end(session)
+
     def _end(self, session: Session) -> None:
         self._sessions.pop(session.cookie, None)
         session.ended.set()

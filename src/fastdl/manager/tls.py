@@ -18,6 +18,8 @@ import re
 import socket
 import ssl
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -47,19 +49,13 @@ class Chain:
 
     context: ssl.SSLContext
     leaf: x509.Certificate
-    root: x509.Certificate | None
-    """What a client needs to trust it, where that is no public authority."""
+    cacert: str | None
+    """PEM: what a client needs to trust it, where that is no public authority."""
 
     @property
     def not_after(self) -> float:
         """When it expires."""
         return self.leaf.not_valid_after_utc.timestamp()
-
-    @property
-    def cacert(self) -> str | None:
-        """*root* as PEM."""
-        return self.root.public_bytes(Encoding.PEM).decode() if self.root is not None else None
-
 
 class ApiTls:
     """The certificate of the API port. *cert* and *key* are files; without them *authority*
@@ -74,6 +70,9 @@ class ApiTls:
         self._authority = authority
         self._names = names
         self._seen = self._stamp()
+        self._renewed = time.monotonic()
+        self.changed: Callable[[], None] = lambda: None
+        """Called after another certificate was put in force."""
         self.chain = self._read()
         self.context = _fresh_context()
 
@@ -90,7 +89,7 @@ class ApiTls:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what clients should know it by: the own CA, or the certificate."""
-        known = self.chain.root if self.own and self.chain.root else self.chain.leaf
+        known = self._authority.current.certificate if self.own else self.chain.leaf
         return known.fingerprint(hashes.SHA256()).hex(":").upper()
 
     def name_for(self, host: str) -> str:
@@ -105,41 +104,45 @@ class ApiTls:
         return host if host in names or not exact else exact[0]
 
     async def run(self) -> None:
-        """Follow changes of the files, or renew the own certificate, until cancelled."""
+        """Follow changes of the files or of the CA, and renew the own certificate in time, until
+        cancelled."""
         while True:
-            await asyncio.sleep(CHECK_S if not self.own else RENEW_S)
+            await asyncio.sleep(CHECK_S)
             self.refresh()
 
     def refresh(self) -> None:
         """Put a changed certificate in force; one that cannot be used changes nothing."""
         stamp = self._stamp()
-        if not self.own and stamp == self._seen:
+        due = self.own and time.monotonic() - self._renewed > RENEW_S
+        if stamp == self._seen and not due:
             return
         try:
             chain = self._read()
         except UsageError as exc:
-            if stamp != self._seen:
-                log.error("a changed certificate is not used", extra={"why": str(exc)})
-            # Half of a pair may have been written: the next look finds it whole, or says so.
+            # Half of a pair may have been written: what completes it is a change, too.
+            log.error("a changed certificate is not used", extra={"why": str(exc)})
             self._seen = stamp
             return
-        if stamp == self._stamp():
-            self.chain, self._seen = chain, stamp
-            log.info(
-                "the API port has another certificate",
-                extra={"sha256": self.fingerprint, "until": chain.leaf.not_valid_after_utc},
-            )
+        if stamp != self._stamp():
+            return  # it changes while it is read: the next look tells
+        self.chain, self._seen, self._renewed = chain, stamp, time.monotonic()
+        log.info(
+            "the API port has another certificate",
+            extra={"sha256": self.fingerprint, "until": chain.leaf.not_valid_after_utc},
+        )
+        self.changed()
 
     def _stamp(self) -> tuple[object, ...]:
-        """What changes when the files do; a link's target counts."""
+        """What changes when the files (a link's target counts) or the CA do."""
+        if self._cert is None:
+            return (self._authority.pem,)
         stamps: list[object] = []
-        for path in (self._cert, self._key):
+        for path in filter(None, (self._cert, self._key)):
             try:
-                found = path.stat() if path is not None else None
+                found = path.stat()
             except OSError as exc:
                 stamps.append(exc.errno)
-                continue
-            if found is not None:
+            else:
                 stamps.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
         return tuple(stamps)
 
@@ -149,7 +152,7 @@ class ApiTls:
             path = self._authority.folder / "api.pem"
             write_private(path, key + leaf.public_bytes(Encoding.PEM))
             root = self._authority.current.certificate
-            return Chain(context=_load(path, None), leaf=leaf, root=root)
+            return Chain(context=_load(path, None), leaf=leaf, cacert=self._authority.pem)
         context = _load(self._cert, self._key)
         try:
             chain = x509.load_pem_x509_certificates(self._cert.read_bytes())
@@ -158,14 +161,14 @@ class ApiTls:
         if chain[0].not_valid_after_utc < dt.datetime.now(dt.UTC):
             log.warning("the certificate of the API port has expired", extra={"file": self._cert})
         top = chain[-1]
-        return Chain(
-            context=context, leaf=chain[0], root=top if top.issuer == top.subject else None
-        )
+        private = top.public_bytes(Encoding.PEM).decode() if top.issuer == top.subject else None
+        return Chain(context=context, leaf=chain[0], cacert=private)
 
 
 def _fresh_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 

@@ -26,6 +26,8 @@ from fastdl.manager.api.spec import (
 )
 from fastdl.manager.ledger import accounts, records
 
+SYSTEM: Final = "system"
+"""Whose events are those that nobody asked for: of hosts, and of everybody's downloads."""
 FIRST: Final = "admin"
 """The user that the first start makes."""
 PASSWORD_MIN: Final = 8
@@ -51,13 +53,16 @@ async def create_user(call: Call) -> Reply:
     role = (call.get("role") or "User").lower()
     if role not in {"user", "admin"}:
         raise ApiParamError("role is either User or Admin")
+    account = call.get("account") or args["username"]
+    if account == SYSTEM:
+        raise ApiParamError(f"The account {SYSTEM} is the manager's own")
     hashed = await _hashed(args["password"])
 
     async def work(tx: AsyncConnection) -> Row[Any] | None:
         id_ = await accounts.create(
             tx,
             username=args["username"],
-            account=call.get("account") or args["username"],
+            account=account,
             password_hash=hashed,
             admin=role == "admin",
             now=call.now,

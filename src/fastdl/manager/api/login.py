@@ -15,6 +15,7 @@ from fastdl.manager.api.request import COOKIE, ApiRequest
 from fastdl.manager.auth import UNVERIFIED
 from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
+from fastdl.manager.rates import network_of
 
 NAMES: Final = frozenset({"login", "logout"})
 PASSWORD_MAX: Final = 1024
@@ -74,7 +75,7 @@ async def _tell(
     """Store who logged in, or failed to, from where: so many rows as somebody can read."""
     s = core.services
     told = core.logins_told if good else core.failures_told
-    left_out = told.due(f"{read.address} {name[:255]}", now=s.clock.steady())
+    left_out = told.due(f"{network_of(read.address)} {name[:255]}", now=s.clock.steady())
     if left_out is None:
         return
     text = f"{printable(name)} logged in from {read.address}"

@@ -12,6 +12,25 @@ Written by `python -m fastdl.manager.api.page`; a test keeps it current. Request
 `/client/api`, signed as CloudStack signs them, by GET or POST; `response=json` asks for JSON,
 anything else gets XML. `fastdl api` speaks the same commands in CloudStack's verb-noun grammar.
 Parameters in **bold** are required.
+
+## Requests
+
+- **Names** of parameters have letters, digits and `_ . : [ ] -` only; they match in any case, and
+  one name in two spellings is refused. Of a name that comes twice the last value counts.
+- **Signatures**: HMAC-SHA1 over CloudStack's canonical string. With `signatureVersion=3` a request
+  has to carry `expires`, to the second, and takes effect once: a copy of one that changed something
+  gets 409, however it is written (order, letter case, blanks, GET or POST). Without a version it is
+  accepted as in CloudStack, unless `api.signature.expiry.required` is true.
+- **Sessions**: `login` (POST, `username` and `password` in the body) sets the cookies `JSESSIONID`
+  and `sessionkey` and answers `sessionkey`, which every request repeats as a parameter. What
+  changes state is sent by POST. A session ends after 30 minutes without a request, after a day, at
+  `logout`, and when the user is disabled, deleted, or gets another password or (from elsewhere)
+  other keys.
+- **Pages**: `page` (from 1) comes with `pagesize`. Whole numbers outside their range are refused.
+- **Refusals** stand in the envelope of the command: 401 who asks is not proved, 405 not by this
+  method, 409 a copy or a conflict, 429 too many, 431 a parameter, 432 no such command, 530 and
+  above the command itself. Where no such command exists for the caller, the envelope is
+  `errorresponse`.
 """
 
 

@@ -212,13 +212,17 @@ def open_ledger(url: str) -> Ledger:
 
 
 def _open_sqlite(path: str) -> Ledger:
-    sync = create_engine(f"sqlite:///{path}")
+    sync = create_engine(f"sqlite:///{path}", hide_parameters=True)
     _prepare_sqlite(sync, begin="BEGIN EXCLUSIVE")
     with sync.connect() as connection:
         _migrate(connection)
     sync.dispose()
-    writer = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=1, max_overflow=0)
-    reader = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4, max_overflow=0)
+    writer = create_async_engine(
+        f"sqlite+aiosqlite:///{path}", hide_parameters=True, pool_size=1, max_overflow=0
+    )
+    reader = create_async_engine(
+        f"sqlite+aiosqlite:///{path}", hide_parameters=True, pool_size=4, max_overflow=0
+    )
     # IMMEDIATE: take the write lock first, so that no transaction fails half-way for want of it.
     _prepare_sqlite(writer.sync_engine, begin="BEGIN IMMEDIATE")
     _prepare_sqlite(reader.sync_engine, begin="BEGIN")
@@ -227,7 +231,9 @@ def _open_sqlite(path: str) -> Ledger:
 
 def _open_postgresql(url: str) -> Ledger:
     parsed = make_url(url).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(parsed, pool_size=10, max_overflow=0, pool_timeout=30)
+    engine = create_async_engine(
+        parsed, hide_parameters=True, pool_size=10, max_overflow=0, pool_timeout=30
+    )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
 
     async def migrate() -> None:
