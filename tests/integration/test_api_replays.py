@@ -81,15 +81,28 @@ class Objects:
 
     async def enrolled_host(self) -> str:
         """A host that was there once."""
-        agent = await self.zone.agent(f"kvm{next(NUMBERS)}", pools=(local_pool("gone"),))
+        number = next(NUMBERS)
+        agent = await self.zone.agent(f"kvm{number}", pools=(local_pool(f"gone{number}"),))
         await agent.close()
         return agent.host_id
+
+    async def token(self) -> str:
+        return str((await self.api("createHostToken", zoneid=self.zone.id))["id"])
+
+    async def pool(self) -> str:
+        """A pool that nobody reports any more."""
+        name = f"p{next(NUMBERS)}"
+        agent = await self.zone.agent(f"kvm{next(NUMBERS)}", pools=(local_pool(name),))
+        await agent.close()
+        await self.api("deleteHost", id=agent.host_id, forced="true")
+        return f"{name}-id"
 
     async def id_of(self, noun: str) -> str:
         """The id of a new object of the kind that a command is named after."""
         makers = {
             "Certificate": self.certificate, "User": self.user, "Zone": self.new_zone,
-            "Host": self.enrolled_host, "Template": self.template,
+            "Token": self.token, "Host": self.enrolled_host, "Template": self.template,
+            "StoragePool": self.pool,
         }  # fmt: skip
         if "Iso" in noun:
             return await self.template(iso=True)
@@ -125,6 +138,19 @@ class Objects:
 
     async def _updateZone(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"name": f"z{next(NUMBERS)}"}
+
+    async def _createHostToken(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        return {"zoneid": self.zone.id}
+
+    async def _deleteHost(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        return {"forced": "true"}
+
+    async def _updateStoragePool(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        return {"open": "true"}
+
+    async def _cancelHostMaintenance(self, found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        await self.api("prepareHostForMaintenance", id=found["id"])
+        return {}
 
     async def _updateConfiguration(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"name": "default.page.size", "value": str(300 + next(NUMBERS))}

@@ -19,6 +19,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from fastdl.errors import TrustError
+from tests.env.manager import Client
+from tests.env.manager import zone as running_zone
 from tests.env.web import encoded, free_port, send
 from tests.integration.test_manager_postgresql import FASTDL
 
@@ -236,6 +239,35 @@ async def noticed(served: Served, text: str, count: int = 1) -> None:
     async with asyncio.timeout(20):
         while served.log.read_text().count(text) < count:
             await asyncio.sleep(0.05)
+
+
+async def test_clients_follow_a_rotation_of_the_managers_ca(tmp_path: Path) -> None:
+    """While both CAs are good the credentials carry both; then the new one signs, and is there."""
+    async with running_zone(tmp_path / "m", tls="on") as zone:
+        state, authority = tmp_path / "m", zone.manager.core.authority
+
+        def credentials() -> dict[str, str]:
+            found: dict[str, str] = json.loads((state / "admin.json").read_text())
+            return found
+
+        async def carries(*cas: str) -> None:
+            async with asyncio.timeout(20):
+                while credentials()["cacert"] != "".join(cas):
+                    await asyncio.sleep(0.05)
+
+        first = authority.pem
+        await carries(first)
+        authority.begin_rotation()
+        await carries(authority.current.pem, authority.newest.pem)
+        both = credentials()
+        assert (await Client(both)("listZones"))["count"] == 1
+        authority.finish_rotation()
+        await carries(authority.pem)
+        assert authority.pem != first
+        for keys in (both, credentials()):
+            assert (await Client(keys)("listZones"))["count"] == 1
+        with pytest.raises(TrustError):
+            await Client({**both, "cacert": first})("listZones")
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,11 @@ async def _write_admin(state: Path, manager: Manager) -> None:
         return await accounts.new_keys(tx, id_)
 
     api_key, secret_key = await manager.core.services.ledger.write(work)
-    admin = _how_to_connect(state, manager) | {"apikey": api_key, "secretkey": secret_key, "password": password}
+    admin = _how_to_connect(state, manager) | {
+        "apikey": api_key,
+        "secretkey": secret_key,
+        "password": password,
+    }
     write_private(path, json.dumps(admin, indent=2) + "\n")
     log.info("admin credentials written", extra={"path": str(path)})
 

@@ -57,6 +57,7 @@ class Chain:
         """When it expires."""
         return self.leaf.not_valid_after_utc.timestamp()
 
+
 class ApiTls:
     """The certificate of the API port. *cert* and *key* are files; without them *authority*
     signs one for *names*."""
@@ -151,7 +152,6 @@ class ApiTls:
             key, leaf = self._authority.sign_api(self._names)
             path = self._authority.folder / "api.pem"
             write_private(path, key + leaf.public_bytes(Encoding.PEM))
-            root = self._authority.current.certificate
             return Chain(context=_load(path, None), leaf=leaf, cacert=self._authority.pem)
         context = _load(self._cert, self._key)
         try:
