@@ -16,7 +16,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
-from fastdl.manager.ledger import jobs, tables, templates
+from fastdl.manager.ledger import copies, jobs, tables
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
 from tests.env.manager import Zone
@@ -37,8 +37,8 @@ async def nothing_left(zone: Zone, ids: list[str]) -> None:
         while True:
             async with ledger.read() as tx:
                 live = sum((await jobs.count_live(tx)).values())
-                states = {copy.state for id_ in ids for copy in await templates.copies(tx, id_)}
-            if not live and states <= {"absent"}:
+                held = [copy for id_ in ids for copy in await copies.of_template(tx, id_)]
+            if not live and not held:
                 return
             await asyncio.sleep(0.05)
 

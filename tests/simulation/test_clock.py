@@ -98,7 +98,7 @@ async def test_a_host_that_does_not_answer_is_given_its_time(folder: Path, jump:
 
         sim.fleet.spawn(sim.fleet.hosts["h0"].fleet._deliver("h0"))
         await sim.until(held, most=60)
-        await sim.dispatcher.cancel(download)
+        await sim.cancel(download)
         began, sim.clock.ahead = sim.clock.steady(), jump
 
         async def ended(job: str) -> bool:

@@ -6,8 +6,11 @@ Judged by the hosts' own account of what ran when, not by the ledger.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from fastdl.manager.ledger import certs, jobs, tables
@@ -20,9 +23,7 @@ from tests.simulation.zone import ORIGINS, Simulation, flap, seeds, simulation
 async def test_a_hundred_hosts_and_a_thousand_seeds_converge(folder: Path) -> None:
     """Failures, lost messages, crashes: each copy arrives, no limit is exceeded (C01, G03)."""
     async with simulation(folder, hosts=100, seed=1) as sim:
-        new = seeds(10, [f"p{i}.0" for i in range(100)])
-        await sim.services.ledger.write(lambda tx: jobs.submit(tx, new, now=START))
-        sim.dispatcher.wake()
+        await sim.prepare(seeds(10, [f"p{i}.0" for i in range(100)]))
         flapping = sim.fleet.spawn(flap(sim, 40))
 
         async def over() -> bool:
@@ -52,9 +53,7 @@ async def test_one_urgent_download_does_not_wait_for_a_thousand(folder: Path) ->
     async with simulation(folder, hosts=20, seed=2, pools=10) as sim:
         sim.fleet.loss = sim.fleet.failure_rate = 0
         pools = [p.id for h in sim.fleet.hosts.values() for p in h.pools]
-        bulk = seeds(5, pools)
-        await sim.services.ledger.write(lambda tx: jobs.submit(tx, bulk, now=START))
-        sim.dispatcher.wake()
+        await sim.prepare(seeds(5, pools))
 
         async def loaded() -> bool:
             return sum(sim.fleet.active[o] for o in ORIGINS) >= 50
@@ -62,8 +61,7 @@ async def test_one_urgent_download_does_not_wait_for_a_thousand(folder: Path) ->
         await sim.until(loaded, most=600)
         urgent = seeds(6, [pools[0]], rank=URGENT)[5:]
         asked = sim.clock.time()
-        (job,) = await sim.services.ledger.write(lambda tx: jobs.submit(tx, urgent, now=asked))
-        sim.dispatcher.wake()
+        (job,) = await sim.prepare(urgent, now=asked)
 
         async def started() -> bool:
             async with sim.services.ledger.read() as tx:
@@ -122,9 +120,7 @@ async def _after(sim: Simulation, seconds: float) -> bool:
 async def test_shared_pool_moves_on_when_its_host_dies(folder: Path) -> None:
     """A dead host's job goes to the next one under a higher fence, and ends once."""
     async with simulation(folder, hosts=5, seed=4, pools=4, shared=True) as sim:
-        new = seeds(5, [f"shared{n}" for n in range(4)])
-        await sim.services.ledger.write(lambda tx: jobs.submit(tx, new, now=START))
-        sim.dispatcher.wake()
+        await sim.prepare(seeds(5, [f"shared{n}" for n in range(4)]))
         sim.fleet.spawn(flap(sim, 15))
 
         async def over() -> bool:
@@ -134,3 +130,55 @@ async def test_shared_pool_moves_on_when_its_host_dies(folder: Path) -> None:
         async with sim.services.ledger.read() as tx:
             states = {row.state for row in await tx.execute(select(tables.job.c.state))}
         assert states == {"DONE"}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_every_copy_can_be_removed_and_fetched_again(folder: Path, shared: bool) -> None:
+    """Whatever retries, cancels and fail-overs a copy has behind it: the pool's lock remembers
+    the highest fence, and each later job on the copy has a higher one."""
+    async with simulation(folder, hosts=4, seed=11, pools=2, shared=shared) as sim:
+        sim.fleet.failure_rate = 0.4
+        pools = sorted({p.id for h in sim.fleet.hosts.values() for p in h.pools})
+        for turn in range(3):
+            new = await sim.prepare(seeds(3, pools), now=sim.clock.time())
+            flapping = sim.fleet.spawn(flap(sim, 6))
+            await sim.until(partial(_after, sim, sim.clock.time() - START + 20), most=8 * 3600)
+            for job in new[::4]:
+                await sim.cancel(job)
+
+            async def over(flapping: Any = flapping) -> bool:
+                return flapping.done() and not await sim.live_jobs()
+
+            await sim.until(over, most=8 * 3600)
+            await sim.remove_all()
+            await sim.until(partial(_no_copies, sim), most=8 * 3600)
+            assert not sim.fleet.files, f"turn {turn}: something was left in a pool"
+
+
+async def test_a_copy_in_use_is_known_until_it_is_gone(folder: Path) -> None:
+    """Its row stays with who uses it, and the removal is tried again when they may be gone."""
+    async with simulation(folder, hosts=1, seed=12) as sim:
+        sim.fleet.failure_rate = 0
+        await sim.prepare(seeds(1, ["p0.0"]))
+
+        async def there() -> bool:
+            return [copy.state for copy in await sim.copies()] == ["ready"]
+
+        await sim.until(there, most=600)
+        (key,) = sim.fleet.files
+        sim.fleet.users[key] = ["domain vm1"]
+        await sim.remove_all()
+        await sim.until(partial(_after, sim, 1800), most=2400)
+        (copy,) = await sim.copies()
+        assert (copy.state, copy.users) == ("removing", '["domain vm1"]')
+        assert sim.fleet.files == {key}
+        async with sim.services.ledger.read() as tx:
+            events = [(row.type, row.level) for row in await tx.execute(select(tables.event))]
+        assert events.count(("TEMPLATE.COPY.KEPT", "WARN")) == 1
+        sim.fleet.users.clear()
+        await sim.until(partial(_no_copies, sim), most=3600)
+        assert not sim.fleet.files
+
+
+async def _no_copies(sim: Simulation) -> bool:
+    return not await sim.copies()

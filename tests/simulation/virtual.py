@@ -15,15 +15,19 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.agent.pools import MarkerFolder
+from fastdl.errors import FastdlError
 from fastdl.manager.fabric.ca import Peer
 from fastdl.manager.hostlink import HostLink
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger, Work
 from fastdl.manager.progress import ProgressBoard
+from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST
 
@@ -172,7 +176,9 @@ class SimHost:
         outcome: m.Done | m.Failure
         if isinstance(args, m.DownloadArgs):
             await self.tell(m.JobStarted(job=command.job, fence=command.fence))
-            outcome = await self.download(args)
+            outcome = await self.download(args, self.fences[command.job])
+        elif isinstance(args, m.RemoveArgs):
+            outcome = await self.remove(args, self.fences[command.job])
         elif isinstance(args, m.ProbeArgs):
             await asyncio.Event().wait()  # nobody answers here
         else:
@@ -198,18 +204,37 @@ class SimHost:
         self.running.pop(command.job, None)
         await self.tell(result)
 
-    async def download(self, args: m.DownloadArgs) -> m.Done | m.Failure:
+    async def download(self, args: m.DownloadArgs, fence: int) -> m.Done | m.Failure:
         """Take some time; fail now and then; keep the fleet's account right."""
         fleet, origin = self.fleet, args.transfer.sources[0].split("/")[2]
         fleet.enter(origin, self.id)
         try:
-            await fleet.clock.sleep(fleet.rng.uniform(5, 60))
+            with fleet.lock(args.pool, args.volume, fence):
+                await fleet.clock.sleep(fleet.rng.uniform(5, 60))
+                if fleet.rng.random() < fleet.failure_rate:
+                    return m.Failure(code=10, message="reset", retryable=True, elsewhere=True)
+                fleet.files.add((args.pool, args.volume))
+        except FastdlError as exc:
+            return codec.failure_of(exc)
         finally:
             fleet.leave(origin, self.id)
-        if fleet.rng.random() < fleet.failure_rate:
-            return m.Failure(code=10, message="reset", retryable=True, elsewhere=True)
         self.copies[f"{args.template}:{args.pool}"] += 1
         return m.DownloadDone(install_path=args.volume, virtual_size=1)
+
+    async def remove(self, args: m.RemoveArgs, fence: int) -> m.Done | m.Failure:
+        """Remove a copy, unless somebody uses it."""
+        key = (args.pool, args.volume)
+        try:
+            with self.fleet.lock(*key, fence):
+                await self.fleet.clock.sleep(self.fleet.rng.uniform(0.1, 2))
+                users = tuple(self.fleet.users.get(key, ()))
+                if users and not args.forced:
+                    return m.RemoveDone(kept=True, users=users, reason=f"used by {users[0]}")
+                was_there = key in self.fleet.files
+                self.fleet.files.discard(key)
+                return m.RemoveDone(was_present=was_there)
+        except FastdlError as exc:
+            return codec.failure_of(exc)
 
     async def tell(self, message: m.Message) -> None:
         """Send to the manager, unless the link is down or loses it."""
@@ -225,7 +250,14 @@ class SimHost:
 class SimFleet:
     """All hosts, as the manager's ``Fabric`` and as a judge of its limits."""
 
-    def __init__(self, ledger: CountingLedger, progress: ProgressBoard, seed: int) -> None:
+    def __init__(
+        self, ledger: CountingLedger, progress: ProgressBoard, seed: int, pools: Path
+    ) -> None:
+        self.pools = pools
+        self.files: set[tuple[str, str]] = set()
+        """(pool, volume) of what lies in the pools."""
+        self.users: dict[tuple[str, str], list[str]] = {}
+        """Who uses a copy."""
         self.ledger = ledger
         self.progress = progress
         self.rng = random.Random(seed)
@@ -245,6 +277,10 @@ class SimFleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def lock(self, pool: str, volume: str, fence: int) -> contextlib.AbstractContextManager[None]:
+        """The lock that real hosts take: it is the pool's, and remembers the highest fence."""
+        return MarkerFolder(self.pools / pool).lock(volume, fence=fence)
 
     def enter(self, *keys: str) -> None:
         """A download starts."""

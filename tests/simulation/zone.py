@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Row, func, insert, select
 
+from fastdl.manager import ends
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import open_authority
 from fastdl.manager.hostlink import HostLink
-from fastdl.manager.ledger import tables
+from fastdl.manager.ledger import copies, jobs, tables, templates
 from fastdl.manager.ledger.engine import default_url, open_ledger
 from fastdl.manager.ledger.jobs import LIVE, NewJob
+from fastdl.manager.removal import remove_copies
 from fastdl.manager.scheduler import BULK
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
@@ -51,6 +53,49 @@ class Simulation:
         await self.clock.run(done, most=most)
         await task
 
+    async def cancel(self, job: str) -> None:
+        """Cancel a live job, as the API does."""
+        now = self.services.clock.time()
+        row = await self.services.ledger.write(lambda tx: ends.cancel(tx, job, now=now))
+        self.dispatcher.cancelled([row] if row is not None else [])
+
+    async def prepare(self, new: Sequence[NewJob], *, now: float = START) -> list[str]:
+        """Submit downloads as ``prepareTemplate`` does: each for its template's copy."""
+
+        async def work(tx: Any) -> list[str]:
+            named = []
+            for id_ in sorted({job.template for job in new if job.template}):
+                if await templates.get(tx, id_) is None:
+                    await _register(tx, id_)
+            for job in new:
+                assert isinstance(job.args, m.DownloadArgs)
+                found = await copies.wanted(tx, job.template, [job.pool], now=now, iso=False)
+                key = copies.key_of(found[job.pool])
+                args = replace(job.args, volume=key[1])
+                single = jobs.single_download(key)
+                named.append(replace(job, volume=key[1], single=single, args=args))
+            return await jobs.submit(tx, named, now=now)
+
+        found = await self.services.ledger.write(work)
+        self.dispatcher.wake()
+        return found
+
+    async def remove_all(self) -> None:
+        """Have every copy removed, as the deletion of their templates does."""
+        now = self.services.clock.time()
+
+        async def work(tx: Any) -> None:
+            for id_ in {row.template for row in await tx.execute(select(tables.copy))}:
+                await remove_copies(tx, await copies.of_template(tx, id_), now=now)
+
+        await self.services.ledger.write(work)
+        self.dispatcher.wake()
+
+    async def copies(self) -> list[Row[Any]]:
+        """What the ledger knows of copies."""
+        async with self.services.ledger.read() as tx:
+            return list(await tx.execute(select(tables.copy)))
+
     async def live_jobs(self) -> int:
         """How many jobs have not ended."""
         async with self.services.ledger.read() as tx:
@@ -78,10 +123,15 @@ async def simulation(
     services = Services(
         ledger=ledger, settings=Settings(), clock=clock, fabric=None, name="m1",  # type: ignore[arg-type]
     )  # fmt: skip
-    fleet = SimFleet(ledger, services.progress, seed)
+    fleet = SimFleet(ledger, services.progress, seed, folder / "pools")
     services.fabric, fleet.clock = fleet, clock
     dispatcher, sync = Dispatcher(services), CertificateSync(services)
     fleet.link = HostLink(services, open_authority(folder / "ca"), dispatcher, sync)
+
+    kind = m.PoolType.NETWORK_FILESYSTEM if shared else m.PoolType.FILESYSTEM
+
+    def pool_names(i: int) -> list[str]:
+        return [f"shared{n}" if shared else f"p{i}.{n}" for n in range(pools)]
 
     async def make(tx: Any) -> None:
         await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=START))
@@ -98,12 +148,16 @@ async def simulation(
                     created=START,
                 )
             )
+        for name in sorted({name for i in range(hosts) for name in pool_names(i)}):
+            values = {"id": name, "name": name, "type": kind, "shared": shared, "created": START}
+            await tx.execute(insert(tables.pool).values(zone="z", cluster="c", **values))
 
     await ledger.write(make)
     for i in range(hosts):
-        names = [f"shared{n}" if shared else f"p{i}.{n}" for n in range(pools)]
-        kind = m.PoolType.NETWORK_FILESYSTEM if shared else m.PoolType.FILESYSTEM
+        names = pool_names(i)
         found = tuple(m.PoolInfo(id=n, name=n, type=kind, shared=shared) for n in names)
+        for name in names:
+            (folder / "pools" / name).mkdir(parents=True, exist_ok=True)
         fleet.hosts[f"h{i}"] = SimHost(id=f"h{i}", name=f"kvm{i}", pools=found, fleet=fleet)
     loops = [
         fleet.spawn(loop()) for loop in (dispatcher.run, sync.run, sync.run_retries, fleet.link.run)
@@ -127,14 +181,26 @@ async def _beat(host: SimHost) -> None:
             await host.tell(m.Beat())
 
 
-def seeds(templates: int, pools: list[str], *, rank: int = BULK) -> list[NewJob]:
+async def _register(tx: Any, id_: str) -> None:
+    """A template as registration leaves it."""
+    values = {
+        "id": id_, "owner": "u", "account": "admin", "name": id_, "display_text": id_, "url": "",
+        "iso": False, "format": "RAW", "hypervisor": "KVM", "public": True, "featured": False,
+        "created": START,
+    }  # fmt: skip
+    await tx.execute(insert(tables.template).values(**values))
+    offer = {"template": id_, "zone": "z", "created": START}
+    await tx.execute(insert(tables.template_zone).values(**offer))
+
+
+def seeds(count: int, pools: list[str], *, rank: int = BULK) -> list[NewJob]:
     """A download of each template to each pool."""
     found = []
-    for t in range(templates):
+    for t in range(count):
         origin = ORIGINS[t % len(ORIGINS)]
         for pool in pools:
             args = m.DownloadArgs(
-                template=f"t{t}", pool=pool, volume="v",
+                template=f"t{t}", pool=pool, volume=f"v{t}",
                 transfer=m.Transfer(sources=(f"https://{origin}/t{t}",)),
             )  # fmt: skip
             found.append(

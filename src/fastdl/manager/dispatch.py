@@ -10,21 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
-from fastdl.manager import scheduler
-from fastdl.manager.drift import drift
+from fastdl.manager import ends, scheduler
+from fastdl.manager.ledger import copies, jobs, queue, records, slots
 from fastdl.manager.ledger import hosts as hosts_table
-from fastdl.manager.ledger import jobs, pools, queue, records, slots, templates
 from fastdl.manager.ledger.jobs import State
-from fastdl.manager.ledger.text import dumps, loads
+from fastdl.manager.ledger.text import dumps
 from fastdl.manager.registration import origin_of
-from fastdl.manager.removal import removal
+from fastdl.manager.removal import remove_due
 from fastdl.manager.scheduler import Grant
 from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
@@ -52,6 +51,9 @@ class Dispatcher:
 
     def __init__(self, services: Services) -> None:
         self._s = services
+        self._floor = int(services.clock.time())
+        """The least fence of a copy: where a backup took the ledger's place, it does not know
+        the fences of the copies' last grants, but they were given before this moment."""
         self._wake = asyncio.Event()
         self._after: queue.Place | None = None
         self._unanswered: dict[tuple[str, str], float] = {}
@@ -68,6 +70,7 @@ class Dispatcher:
                     while await self.round():
                         await self._s.clock.sleep(SPACING_S)
                     await self.reconcile()
+                    await self._remove_due()
             except FastdlError as exc:
                 log.error("dispatch round failed", extra={"error": str(exc)})
             await self._pause()
@@ -152,7 +155,7 @@ class Dispatcher:
             states = await hosts_table.taking(tx, {g.host for g in grants})
             if not all(_may_take(states.get(g.host), g) for g in grants):
                 raise _ContendedError
-            if not await jobs.grant(tx, grants, now=now):
+            if not await jobs.grant(tx, grants, now=now, floor=self._floor):
                 raise _ContendedError
             return True
 
@@ -168,106 +171,19 @@ class Dispatcher:
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
         """Take in the result of a download or a removal; False = stale."""
-        now = self._s.clock.time()
         able = self._s.fleet.able()
-
-        async def work(tx: AsyncConnection) -> tuple[str, Row[Any], list[Event]] | None:
-            row = await jobs.get(tx, result.job)
-            if row is None or row.fence != result.fence or row.host != host:
-                return None
-            if row.kind != result.kind:
-                return None
-            if result.done is not None:
-                state = await self._done(tx, row, result.done, now=now)
-            else:
-                assert result.failure is not None
-                state = await self._failed(tx, row, result.failure, able=able, now=now)
-            if state is None:
-                return None
-            events = await self._events(tx, state, row, result)
-            await self._s.store(tx, *events)
-            return state, row, events
-
-        outcome = await self._s.ledger.write(work)
-        if outcome is None:
+        ended = await self._s.ledger.write(
+            lambda tx: ends.take_in(self._s, tx, host, result, able=able)
+        )
+        if ended is None:
             return False
-        state, row, events = outcome
-        self._s.progress.drop(row.id)
-        self._count(state, result)
-        self._announce(state, row, result)
-        self._s.tell(*events)
+        self._s.progress.drop(ended.row.id)
+        self._count(ended.state, result)
+        self._announce(ended.state, ended.row, result)
+        self._s.tell(*ended.events)
         self._s.fabric.post(host)
         self.wake()
         return True
-
-    async def _done(
-        self, tx: AsyncConnection, row: Row[Any], done: m.Done, *, now: float
-    ) -> State | None:
-        text = codec.done_to_json(done)
-        ended = await jobs.finish(
-            tx, row.id, fence=row.fence, host_id=row.host, state=State.DONE, result=text, now=now
-        )
-        if ended is None:
-            return None
-        if isinstance(done, m.DownloadDone):
-            await templates.set_copy(
-                tx, row.template, row.pool, state="ready", now=now,
-                install_path=done.install_path, size=done.virtual_size, result=text,
-            )  # fmt: skip
-            if row.zone not in await templates.zones_of(tx, row.template):
-                # Deleted while it was fetched: nobody else would ever take the copy away.
-                copies = await templates.copies(tx, row.template, zone_id=row.zone)
-                late = [removal(copy) for copy in copies if copy.pool == row.pool]
-                await jobs.submit(tx, late, now=now)
-            for slot in jobs.held_slots(row):
-                if slot[0] == "origin" and (cap := await slots.cap_of(tx, slot)) is not None:
-                    most = self._s.settings.whole("direct.download.origin.max.active")
-                    await slots.set_cap(tx, slot, scheduler.adapt(cap, most=most, overloaded=False))
-        elif isinstance(done, m.RemoveDone):
-            await templates.set_copy(tx, row.template, row.pool, state="absent", now=now)
-        await complete_api_jobs(tx, row.id, now=now)
-        return ended
-
-    async def _failed(
-        self,
-        tx: AsyncConnection,
-        row: Row[Any],
-        failure: m.Failure,
-        *,
-        able: set[str],
-        now: float,
-    ) -> State | None:
-        text = dumps(codec.to_plain(failure))
-        if scheduler.is_overload(failure):
-            most = self._s.settings.whole("direct.download.origin.max.active")
-            for slot in jobs.held_slots(row):
-                if slot[0] == "origin":
-                    cap = await slots.cap_of(tx, slot)
-                    cap = scheduler.adapt(cap, most=most, overloaded=True)
-                    await slots.set_cap(tx, slot, cap)
-        able_hosts = able & set(await pools.hosts_of(tx, row.pool))
-        then = scheduler.after_failure(
-            failure,
-            host=row.host,
-            attempt=row.attempt,
-            tried=tuple(loads(row.tried)),
-            able_hosts=able_hosts,
-        )
-        if then.again and row.state != State.CANCELLING:
-            due = self._s.clock.steady() + then.delay if then.delay else 0.0
-            if not await jobs.requeue(
-                tx, row, now=now, not_before=due, tried=then.tried, failure=text
-            ):
-                return None
-            return State.RETRY_WAIT
-        ended = await jobs.finish(
-            tx, row.id, fence=row.fence, host_id=row.host, state=State.FAILED, failure=text,
-            now=now,
-        )  # fmt: skip
-        if ended is None:
-            return None
-        await complete_api_jobs(tx, row.id, now=now)
-        return ended
 
     def _count(self, state: str, result: m.JobResult) -> None:
         metrics = self._s.metrics
@@ -293,36 +209,13 @@ class Dispatcher:
         self._s.notices.tell(f"job:{row.id}")
         self._s.notices.publish("download", job=row.id, template=row.template, state=state)
 
-    async def _events(
-        self, tx: AsyncConnection, state: str, row: Row[Any], result: m.JobResult
-    ) -> list[Event]:
-        """Return what people are told of the end of a download."""
-        if row.kind != m.Kind.DOWNLOAD or state == State.RETRY_WAIT:
-            return []
-        template = await templates.get(tx, row.template)
-        if template is None:
-            return []
-        kind = "ISO" if template.iso else "TEMPLATE"
-        if state == State.FAILED and result.failure is not None:
-            text = f"{template.name} could not be downloaded to pool {row.pool}: "
-            text += result.failure.message
-            type_ = f"{kind}.DIRECT.DOWNLOAD.FAILURE"
-            return [Event(type=type_, description=text, level="ERROR", resource=row.template)]
-        if not isinstance(result.done, m.DownloadDone):
-            return []
-        text = f"{template.name} is on pool {row.pool} (integrity: {result.done.integrity})"
-        type_ = f"{kind}.DIRECT.DOWNLOAD.SUCCESS"
-        found = [Event(type=type_, description=text, resource=row.template)]
-        digests = dict(result.done.digests)
-        return found + await _note_drift(tx, template, result.done.validators, digests=digests)
-
     async def note_drift(
         self, template: Row[Any], seen: m.Validators, *, digests: dict[str, str]
     ) -> None:
         """Compare what was *seen* now with the registration; report a change once."""
 
         async def work(tx: AsyncConnection) -> list[Event]:
-            events = await _note_drift(tx, template, seen, digests=digests)
+            events = await ends.note_drift(tx, template, seen, digests=digests)
             await self._s.store(tx, *events)
             return events
 
@@ -357,28 +250,8 @@ class Dispatcher:
             self._s.notices.tell(f"job:{job}")
         self.wake()
 
-    async def cancel(self, job: str) -> bool:
-        """Cancel a live job; False = it had ended."""
-        rows = await self._s.ledger.write(lambda tx: self.cancel_in(tx, [job]))
-        self.cancelled(rows)
-        return bool(rows)
-
-    async def cancel_in(self, tx: AsyncConnection, ids: Sequence[str]) -> list[Row[Any]]:
-        """Cancel those of the jobs *ids* that live; return their rows. ``cancelled`` follows
-        once *tx* is durable."""
-        now = self._s.clock.time()
-        rows = []
-        for job in ids:
-            row = await jobs.cancel(tx, job, now=now)
-            if row is None:
-                continue
-            if row.waiting:
-                await complete_api_jobs(tx, job, now=now)
-            rows.append(row)
-        return rows
-
-    def cancelled(self, rows: Sequence[Row[Any]]) -> None:
-        """Tell hosts and whoever waits that the jobs of *rows* are cancelled."""
+    def cancelled(self, rows: Iterable[Row[Any]]) -> None:
+        """Tell those concerned of jobs that ``ends.cancel`` cancelled; *rows*: as they were."""
         for row in rows:
             if row.host is not None:
                 self._s.fabric.post(row.host)
@@ -386,8 +259,7 @@ class Dispatcher:
             self._s.notices.publish(
                 "download", job=row.id, template=row.template, state="CANCELLING"
             )
-        if rows:
-            self.wake()
+        self.wake()
 
     async def reconcile(self) -> None:
         """End what nobody will end any more, and complete API jobs that a crash left open."""
@@ -407,12 +279,26 @@ class Dispatcher:
                     now=now,
                 )  # fmt: skip
             for api_job in await records.finished_api_jobs(tx):
-                await _complete(tx, api_job, now=now)
+                await ends.complete(tx, api_job, now=now)
 
         await self._s.ledger.write(work)
         for row in late:
             self._s.progress.drop(row.id)
             self._s.notices.tell(f"job:{row.id}")
+
+    async def _remove_due(self) -> None:
+        """Try again to remove copies that were in use, or whose host could not."""
+        now, steady = self._s.clock.time(), self._s.clock.steady()
+        far = steady + scheduler.DELAY_MAX_S
+
+        async def work(tx: AsyncConnection) -> int:
+            return await remove_due(tx, now=now, steady=steady, far=far)
+
+        async with self._s.ledger.read() as tx:
+            if not await copies.due(tx, now=steady, far=far, limit=1):
+                return
+        if await self._s.ledger.write(work):
+            self.wake()
 
     def _overdue(self, rows: list[Row[Any]]) -> list[Row[Any]]:
         """Return those of *rows* that this manager has seen waiting for too long. It counts
@@ -437,21 +323,6 @@ class _ContendedError(Exception):
     """A grant lost a race; the batch is tried one by one."""
 
 
-async def _note_drift(
-    tx: AsyncConnection, template: Row[Any], seen: m.Validators, *, digests: dict[str, str]
-) -> list[Event]:
-    then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
-    difference = drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
-    if difference == template.drift or not await templates.set_drift(tx, template.id, difference):
-        return []
-    if not difference:
-        return []
-    kind = "ISO" if template.iso else "TEMPLATE"
-    text = f"the origin of {template.name} serves another file than at registration: {difference}"
-    type_ = f"{kind}.DIRECT.DOWNLOAD.DRIFT"
-    return [Event(type=type_, description=text, level="WARN", resource=template.id)]
-
-
 def _may_take(resource_state: str | None, grant: Grant) -> bool:
     """Whether a host may get *grant* in the state that operators put it in; None = it is gone."""
     if resource_state == hosts_table.DISABLED:
@@ -471,31 +342,6 @@ async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: 
             tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
             failure=failure,
         )  # fmt: skip
-        await complete_api_jobs(tx, row.id, now=now)
+        await ends.complete_api_jobs(tx, row.id, now=now)
         over.append(row.id)
     return over
-
-
-async def complete_api_jobs(tx: AsyncConnection, job: str, *, now: float) -> None:
-    """Complete the API jobs whose last part was *job* (in the transaction that ended it)."""
-    for api_job in await records.finished_api_jobs(tx, job):
-        await _complete(tx, api_job, now=now)
-
-
-async def _complete(tx: AsyncConnection, api_job: Row[Any], *, now: float) -> None:
-    parts = await records.parts_of(tx, api_job.id)
-    bad = [part for part in parts if part.state != State.DONE]
-    if not bad:
-        result: dict[str, Any] = {"success": True}
-        await records.complete_api_job(
-            tx, api_job.id, status=records.SUCCEEDED, result=result, now=now
-        )
-        return
-    failure = loads(bad[0].failure) if bad[0].failure else {}
-    reason = failure.get("message", "it was cancelled")
-    what = f"{len(bad)} of {len(parts)} pools failed; the first: " if len(parts) > 1 else ""
-    result = {
-        "errorcode": 530,
-        "errortext": f"{what}{reason}",
-    }
-    await records.complete_api_job(tx, api_job.id, status=records.FAILED, result=result, now=now)

@@ -12,7 +12,8 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
-from fastdl.manager.dispatch import Dispatcher, complete_api_jobs
+from fastdl.manager.dispatch import Dispatcher
+from fastdl.manager.ends import complete_api_jobs
 from fastdl.manager.ledger import hosts, jobs, pools, templates
 from fastdl.manager.ledger.text import dumps
 from fastdl.manager.services import Event, Services

@@ -41,6 +41,7 @@ class Waiting:
     origins: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
     template: str = ""
+    volume: str = ""
     paced: bool = True
     """False = no slots needed (removing a copy)."""
 
@@ -88,6 +89,8 @@ class Grant:
     host: str
     slots: tuple[tuple[Slot, int], ...]
     template: str = ""
+    copy: tuple[str, str] | None = None
+    """(pool, volume) that the job is about."""
 
 
 def decide(
@@ -117,8 +120,11 @@ def decide(
         for slot, _ in slots:
             use[slot] += 1
         grants.append(
-            Grant(job=job.id, fence=job.fence, host=chosen.id, slots=slots, template=job.template)
-        )
+            Grant(
+                job=job.id, fence=job.fence, host=chosen.id, slots=slots, template=job.template,
+                copy=(job.pool, job.volume) if job.volume else None,
+            )
+        )  # fmt: skip
     return grants
 
 

@@ -65,12 +65,16 @@ class DownloadArgs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveArgs:
-    """Remove a copy that a download made, with its marker. Absent = success."""
+    """Remove a copy that a download made, with its marker. Absent = success.
+
+    A copy that somebody uses is kept, unless *forced*.
+    """
 
     template: Id
     pool: Id
     volume: Annotated[str, Text(128, 1)]
     install_path: Line = ""
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,9 +66,13 @@ class DownloadDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveDone:
-    """The copy is gone; *was_present* false where it had been gone before."""
+    """The copy is gone (*was_present* false where it had been gone before), or it is *kept*,
+    with its *reason*: *users* are who uses it."""
 
     was_present: bool = True
+    kept: bool = False
+    users: Annotated[tuple[Line, ...], Items(64)] = ()
+    reason: Line = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,12 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiParamError, InternalError
+from fastdl.errors import ApiConflictError, ApiParamError, InternalError
+from fastdl.manager import ends
 from fastdl.manager.api import transfers
 from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
-from fastdl.manager.ledger import hosts, jobs, pools, records, templates, zones
+from fastdl.manager.ledger import copies, hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.progress import percent
@@ -66,10 +67,10 @@ async def prepare(call: Call) -> Reply:
     async def work(tx: AsyncConnection) -> str:
         if zone_id not in await templates.zones_of(tx, row.id):
             raise call.no_entity("templateid")  # deleted since it was looked up
-        copies = await templates.volume_of(
-            tx, row.id, pools, now=call.now, suffix=".iso" if row.iso else ""
-        )
-        new = [_download(call, row, copy, zone_id, rank) for copy in copies.values()]
+        found = await copies.wanted(tx, row.id, pools, now=call.now, iso=row.iso)
+        for copy in found.values():
+            await _keep(tx, copy, now=call.now)
+        new = [_download(call, row, copy, zone_id, rank) for copy in found.values()]
         parts = await jobs.submit(tx, new, now=call.now)
         text = f"{row.name} is brought to {len(pools)} pool(s)"
         await call.note(tx, "TEMPLATE.PREPARE", text, row.id)
@@ -81,6 +82,16 @@ async def prepare(call: Call) -> Reply:
     api_job = await call.write(work)
     call.core.dispatcher.wake()
     return Bare({"jobid": api_job})
+
+
+async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
+    """Take back the removal of a *copy* that is wanted after all."""
+    if copy.state != copies.REMOVING:
+        return
+    key = copies.key_of(copy)
+    if await jobs.live_removal(tx, key):
+        raise ApiConflictError("Its copy is being removed at this moment: try again shortly")
+    await copies.change(tx, key, now=now, state=copies.ABSENT, forced=False, users=[], note="")
 
 
 def _rank(call: Call) -> int:
@@ -101,7 +112,8 @@ def _download(call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int
         zone=zone_id,
         template=row.id,
         pool=copy.pool,
-        single=f"{row.id}:{copy.pool}",
+        volume=copy.volume,
+        single=jobs.single_download(copies.key_of(copy)),
         lane=origins[0] if origins else "",
         origins=tuple(origins),
         rank=rank,
@@ -122,19 +134,19 @@ async def list_(call: Call) -> Reply:
     async with call.core.services.ledger.read() as tx:
         row = await _visible(call, tx, "templateid")
         names = {pool.id: pool for pool in await pools.of_zone(tx)}
-        copies = {copy.pool: copy for copy in await templates.copies(tx, row.id)}
+        held = {copy.pool: copy for copy in await copies.of_template(tx, row.id)}
         latest: dict[str, Row[Any]] = {}
         for job in await jobs.of_template(tx, row.id):
             latest.setdefault(job.pool, job)
     items = [
         _shown(
-            call, row, _view(call, row.id, names[pool_id], latest.get(pool_id), copies.get(pool_id))
+            call, row, _view(call, row.id, names[pool_id], latest.get(pool_id), held.get(pool_id))
         )
-        for pool_id in dict.fromkeys((*latest, *copies))
+        for pool_id in dict.fromkeys((*latest, *held))
         if pool_id in names
         and call.get("zoneid") in {None, names[pool_id].zone}
         and call.get("storageid") in {None, pool_id}
-        and (pool_id in latest or copies[pool_id].state == "ready")
+        and (pool_id in latest or held[pool_id].complete)
     ]
     first, size = call.page()
     return Listing("templatedownload", items[first : first + size], len(items))
@@ -177,7 +189,7 @@ def _view(
         }
     else:
         item |= {"state": "DONE", "percent": 100}
-    if copy is not None and copy.state == "ready":
+    if copy is not None and copy.complete:
         item |= {"installpath": copy.install_path, "size": copy.size}
     return item
 
@@ -185,21 +197,23 @@ def _view(
 async def cancel(call: Call) -> Reply:
     """Cancel a template's downloads: all, or those to one pool."""
     row = await owned(call, "templateid")
-    dispatcher = call.core.dispatcher
 
     async def work(tx: AsyncConnection) -> list[Row[Any]]:
-        live = await jobs.of_template(tx, row.id, live_only=True)
-        chosen = [job.id for job in live if call.get("storageid") in {None, job.pool}]
-        if not chosen:
+        cancelled = [
+            job
+            for job in await jobs.of_template(tx, row.id, live_only=True)
+            if call.get("storageid") in {None, job.pool}
+            and await ends.cancel(tx, job.id, now=call.now)
+        ]
+        if not cancelled:
             raise ApiParamError(f"Template {row.name} is not being downloaded there")
-        cancelled = await dispatcher.cancel_in(tx, chosen)
         text = f"{len(cancelled)} download(s) of {row.name} cancelled"
         await call.note(tx, "TEMPLATE.DOWNLOAD.CANCEL", text, row.id)
         return cancelled
 
-    rows = await call.write(work)
-    dispatcher.cancelled(rows)
-    return Bare({"success": True, "displaytext": f"{len(rows)} download(s) cancelled"})
+    cancelled = await call.write(work)
+    call.core.dispatcher.cancelled(cancelled)
+    return Bare({"success": True, "displaytext": f"{len(cancelled)} download(s) cancelled"})
 
 
 COMMANDS: Final = (

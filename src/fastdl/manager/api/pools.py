@@ -25,7 +25,7 @@ from fastdl.manager.api.spec import (
     Single,
 )
 from fastdl.manager.leaving import forget_pool, why_unreached
-from fastdl.manager.ledger import hosts, pools, templates, zones
+from fastdl.manager.ledger import copies, hosts, pools, zones
 from fastdl.wire import messages as m
 
 
@@ -92,10 +92,10 @@ async def delete_pool(call: Call) -> Reply:
                     f"Cannot delete the storage pool {row.name}: host {link.name} ({link.state}) "
                     f"reports it. Take it from the host, or delete the host, first"
                 )
-        copies = await templates.count_on_pool(tx, id_)
-        if copies and not call.get("forced"):
+        known = await copies.count_on_pool(tx, id_)
+        if known and not call.get("forced"):
             raise ApiConflictError(
-                f"Cannot delete the storage pool {row.name}: {copies} copies of templates are "
+                f"Cannot delete the storage pool {row.name}: {known} copies of templates are "
                 f"known there; forced=true forgets them (no byte is deleted)"
             )
         ended = await forget_pool(tx, id_, now=call.now)

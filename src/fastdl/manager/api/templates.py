@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError, FastdlError, InternalError
-from fastdl.manager import registration
+from fastdl.manager import ends, registration
 from fastdl.manager.api import catalog, transfers, views
 from fastdl.manager.api.spec import (
     PAGING,
@@ -24,9 +24,9 @@ from fastdl.manager.api.spec import (
     Reply,
 )
 from fastdl.manager.ask import any_host, ask
-from fastdl.manager.ledger import accounts, jobs, records, templates, zones
+from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zones
 from fastdl.manager.ledger.text import loads
-from fastdl.manager.removal import removal
+from fastdl.manager.removal import remove_copies
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -225,10 +225,10 @@ async def _list(call: Call, *, iso: bool) -> Reply:
         items = []
         for row in rows:
             own = row.owner == call.user.id
-            copies = None
+            held = None
             if len(rows) <= 20 and (own or call.user.admin):
-                copies = await _copies(tx, row)
-            items.append(views.template(row, admin=call.user.admin, own=own, copies=copies))
+                held = await _copies(tx, row)
+            items.append(views.template(row, admin=call.user.admin, own=own, copies=held))
     if call.get("showunique"):
         items = list({item["id"]: item for item in items}.values())
     return Listing("iso" if iso else "template", items, count)
@@ -244,8 +244,8 @@ async def _copies(tx: AsyncConnection, row: Row[Any]) -> list[dict[str, Any]]:
             "downloadState": "DOWNLOADED",
             "installPath": copy.install_path,
         }
-        for copy in await templates.copies(tx, row.id, zone_id=row.zone_id)
-        if copy.state == "ready"
+        for copy in await copies.of_template(tx, row.id, zone_id=row.zone_id)
+        if copy.complete
     ]
 
 
@@ -283,27 +283,33 @@ async def owned(call: Call, name: str, *, iso: bool | None = None) -> Row[Any]:
 async def _delete(call: Call, *, iso: bool) -> Reply:
     """Remove a template from a zone (or all): stop its downloads, remove its copies.
 
-    What is fetched in spite of that is removed when it arrives (``Dispatcher``), so that no
-    copy outlives its template, whatever happens between the two.
+    What is fetched in spite of that is removed when it arrives (``ends``), so that no
+    copy outlives its template unnoticed, whatever happens between the two.
     """
     row, zone_id = await owned(call, "id", iso=iso), call.get("zoneid")
 
-    async def work(tx: AsyncConnection) -> tuple[str, list[str]]:
+    forced = bool(call.get("forced")) and call.user.admin
+
+    async def work(tx: AsyncConnection) -> tuple[str, list[Row[Any]]]:
         offered = await templates.zones_of(tx, row.id)
         if not offered:
             raise call.no_entity("id")
         if zone_id is not None and zone_id not in offered:
             raise call.no_entity("zoneid")
         live = await jobs.of_template(tx, row.id, live_only=True)
-        copies = await templates.copies(tx, row.id, zone_id=zone_id)
-        new = [
-            removal(copy) for copy in copies
-            if not call.get("keepcopies") and copy.state == "ready"
+        cancelled = [
+            job for job in live
+            if zone_id in {None, job.zone} and await ends.cancel(tx, job.id, now=call.now)
         ]  # fmt: skip
+        found = await copies.of_template(tx, row.id, zone_id=zone_id)
+        doomed = [c for c in found if c.state != copies.READY or not call.get("keepcopies")]
         await templates.remove(tx, row.id, zone_id=zone_id, now=call.now)
         kind = "ISO" if iso else "TEMPLATE"
         await call.note(tx, f"{kind}.DELETE", f"{row.name} deleted", row.id)
-        parts = await jobs.submit(tx, new, now=call.now)
+        removals = await remove_copies(tx, doomed, now=call.now, forced=forced)
+        # Hosts that are away remove theirs when they are back; nobody waits for that.
+        reaching = call.core.services.fleet.reaching
+        parts = [job for pool, job in removals if reaching(pool)]
         api_job = await records.add_api_job(
             tx, owner=call.user.id, command=call.command.name, now=call.now,
             instance_type="Iso" if iso else "Template", instance=row.id, parts=parts,
@@ -312,12 +318,10 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
             await records.complete_api_job(
                 tx, api_job, status=records.SUCCEEDED, result={"success": True}, now=call.now
             )
-        return api_job, [job.id for job in live if zone_id in {None, job.zone}]
+        return api_job, cancelled
 
-    api_job, live = await call.write(work)
-    for job in live:
-        await call.core.dispatcher.cancel(job)
-    call.core.dispatcher.wake()
+    api_job, cancelled = await call.write(work)
+    call.core.dispatcher.cancelled(cancelled)
     return Bare({"jobid": api_job})
 
 
@@ -385,7 +389,7 @@ _LIST: Final = (
 _DELETE: Final = (
     Param("id", Kind.UUID, "what to delete", required=True),
     Param("zoneid", Kind.UUID, "from this zone only"),
-    Param("forced", Kind.BOOLEAN, "accepted and ignored"),
+    Param("forced", Kind.BOOLEAN, "of an administrator: copies in use too"),
     Param("keepcopies", Kind.BOOLEAN, "leave the copies on primary storage"),
 )
 _JOB: Final = (Field("jobid"),)

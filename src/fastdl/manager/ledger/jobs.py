@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jobs: what a host was asked to do, from submission to its one end.
 
-    QUEUED ─grant→ GRANTED(fence+1) ─started→ RUNNING ─finish→ DONE | FAILED
+    QUEUED ─grant→ GRANTED(next fence) ─started→ RUNNING ─finish→ DONE | FAILED
        ▲                │                        │
        └─ RETRY_WAIT ◄──┴──── retry, host lost ──┘     live ─cancel→ CANCELLING → CANCELLED
 
-Every step is a compare-and-set on (id, fence, state): whoever comes late changes nothing.
+Every step is a compare-and-set on (id, fence, state): whoever comes late changes nothing. The
+fence of a job on a copy is the copy's (``copies.fences``), so that it grows from job to job too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sqlalchemy import Row, bindparam, case, delete, func, insert, select, tuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, ApiConflictError
-from fastdl.manager.ledger import slots
+from fastdl.manager.ledger import copies, slots
 from fastdl.manager.ledger.tables import attempt, host
 from fastdl.manager.ledger.tables import job as t
 from fastdl.manager.ledger.text import dumps, loads, new_id
@@ -60,6 +61,7 @@ class NewJob:
     single: str | None = None
     template: str | None = None
     pool: str | None = None
+    volume: str | None = None
     host: str | None = None
     lane: str = ""
     origins: tuple[str, ...] = ()
@@ -116,6 +118,7 @@ def _row(job: NewJob, *, now: float) -> dict[str, Any]:
         "zone": job.zone,
         "template": job.template,
         "pool": job.pool,
+        "volume": job.volume,
         "host": job.host,
         "lane": job.lane,
         "slots": dumps(job.origins),
@@ -132,8 +135,12 @@ async def get(tx: AsyncConnection, job: str) -> Row[Any] | None:
     return (await tx.execute(select(t).where(t.c.id == job))).first()
 
 
-async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> bool:
+async def grant(
+    tx: AsyncConnection, grants: Sequence[Grant], *, now: float, floor: int = 0
+) -> bool:
     """Give every job of *grants* to its host, with its slots; all of them or none.
+
+    *floor*: the least fence of a job on a copy.
 
     False = a job was no longer waiting or a slot had no room: the caller rolls back and may
     try the grants one at a time.
@@ -148,6 +155,8 @@ async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> 
     await slots.ensure(tx, counts)
     if not await slots.take(tx, {s: (n, limit_of[s]) for s, n in counts.items()}):
         return False
+    given = await copies.fences(tx, [g.copy for g in grants if g.copy], floor=floor)
+    fences = {g.job: max(g.fence + 1, given.get(g.copy, 0) if g.copy else 0) for g in grants}
     done = await tx.execute(
         update(t)
         .where(
@@ -159,7 +168,7 @@ async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> 
         .values(
             state=State.GRANTED,
             waiting=False,
-            fence=t.c.fence + 1,
+            fence=case(fences, value=t.c.id),
             attempt=t.c.attempt + 1,
             host=case({g.job: g.host for g in grants}, value=t.c.id),
             updated=now,
@@ -169,7 +178,7 @@ async def grant(tx: AsyncConnection, grants: Sequence[Grant], *, now: float) -> 
         return False
     await tx.execute(
         insert(attempt),
-        [{"job": g.job, "fence": g.fence + 1, "host": g.host, "started": now} for g in grants],
+        [{"job": g.job, "fence": fences[g.job], "host": g.host, "started": now} for g in grants],
     )
     await _bump(tx, {g.host for g in grants})
     return True
@@ -426,6 +435,28 @@ async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
         )
     )
     return list(rows.all())
+
+
+async def live_download(tx: AsyncConnection, key: copies.Key) -> str | None:
+    """Return the live download of the copy at *key*."""
+    job: str | None = await tx.scalar(select(t.c.id).where(t.c.single == single_download(key)))
+    return job
+
+
+async def live_removal(tx: AsyncConnection, key: copies.Key) -> str | None:
+    """Return the live removal of the copy at *key*."""
+    job: str | None = await tx.scalar(select(t.c.id).where(t.c.single == single_removal(key)))
+    return job
+
+
+def single_removal(key: copies.Key) -> str:
+    """Return what is unique to the live removal of the copy at *key*."""
+    return "remove:{}:{}".format(*key)
+
+
+def single_download(key: copies.Key) -> str:
+    """Return what is unique to the live download of the copy at *key*."""
+    return "download:{}:{}".format(*key)
 
 
 async def of_template(

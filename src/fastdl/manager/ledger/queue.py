@@ -93,8 +93,8 @@ def _heads(count: int, urgent: int, *, resumed: bool) -> CompoundSelect[Any]:
     heads = []
     for n in range(count):
         query = select(
-            t.c.id, t.c.kind, t.c.pool, t.c.template, t.c.rank, t.c.fence, t.c.slots, t.c.tried,
-            t.c.created, t.c.lane,
+            t.c.id, t.c.kind, t.c.pool, t.c.volume, t.c.template, t.c.rank, t.c.fence, t.c.slots,
+            t.c.tried, t.c.created, t.c.lane,
         ).where(t.c.waiting.is_(True), t.c.lane == bindparam(f"lane{n}"), due)  # fmt: skip
         if n < urgent:
             query = query.where(t.c.rank < BULK)
@@ -121,5 +121,6 @@ def waiting_of(row: Row[Any]) -> Waiting:
         origins=tuple(loads(row.slots)),
         tried=tuple(loads(row.tried)),
         template=row.template or "",
+        volume=row.volume or "",
         paced=row.kind == m.Kind.DOWNLOAD,
     )

@@ -224,16 +224,34 @@ template_account = Table(
 copy = Table(
     "copy",
     metadata,
-    Column("template", UUID, ForeignKey("template.id"), primary_key=True),
-    Column("pool", UUID, ForeignKey("pool.id"), primary_key=True),
-    _needs("volume", String(128)),
+    Column("pool", UUID, ForeignKey("pool.id", ondelete="CASCADE"), primary_key=True),
+    Column("volume", String(128), primary_key=True),
+    Column("template", UUID),
+    Column("live", UUID),
+    _needs("zone", UUID, ""),
+    _needs("account", String(255), ""),
     _needs("state", String(16)),
+    _needs("complete", Boolean, text("false")),
+    _needs("fence", BigInteger, "0"),
     _needs("install_path", Text, ""),
     _needs("size", BigInteger, "0"),
+    _needs("bytes", BigInteger, "0"),
     _needs("result", Text, "{}"),
+    _needs("users", Text, "[]"),
+    _needs("note", Text, ""),
+    _needs("forced", Boolean, text("false")),
+    _needs("failures", Integer, "0"),
+    _needs("retry_at", Double, "0"),
+    _needs("created", Double),
     _needs("updated", Double),
+    UniqueConstraint("live", "pool"),
+    Index("ix_copy_template", "template"),
+    Index("ix_copy_due", "state", "retry_at"),
 )
-"""A template's copy on a pool. *state*: absent, ready, removing. *volume* never changes."""
+"""What lies, or is to lie, in a pool; ``ledger.copies`` has its states. *live*: the template
+whose copy it is, NULL for one that belongs to none; *template* and *zone* as its marker says.
+*account*: whose quota it counts against, empty = nobody's. *fence*: of the latest grant, over
+all jobs. *users* and *note*: who keeps it, and why, when its removal was last tried."""
 
 _HELD = text("host IS NOT NULL")
 
@@ -243,10 +261,11 @@ job = Table(
     _id(),
     _needs("kind", String(16)),
     _needs("state", String(16)),
-    Column("single", String(128), unique=True),
+    Column("single", String(255), unique=True),
     _needs("zone", UUID),
     Column("template", UUID),
     Column("pool", UUID),
+    Column("volume", String(128)),
     Column("host", UUID),
     _needs("lane", String(255), ""),
     _needs("slots", Text, "[]"),
@@ -270,8 +289,8 @@ job = Table(
     Index("ix_job_place", "template", "pool", "created"),
     Index("ix_job_ended", "ended"),
 )
-"""*single* is unique while the job lives and NULL afterwards: one live download per
-(template, pool), one keystore update per host. *lane*: the origin whose limit paces it;
+"""*single* is unique while the job lives and NULL afterwards: one live download of a volume
+of a pool, one keystore update per host. *lane*: the origin whose limit paces it;
 *slots*: the (kind, key) pairs it holds while it runs. *waiting*: QUEUED or RETRY_WAIT."""
 
 attempt = Table(

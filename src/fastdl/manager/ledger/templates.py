@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates and ISOs, the zones they are offered in, and their copies on primary storage."""
+"""Templates and ISOs, and the zones they are offered in."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.ledger.tables import copy, pool, template_zone, zone
 from fastdl.manager.ledger.tables import template as t
+from fastdl.manager.ledger.tables import template_zone, zone
 from fastdl.manager.ledger.text import dumps, new_id
 
 
@@ -122,66 +122,3 @@ async def set_drift(tx: AsyncConnection, id_: str, drift: str | None) -> bool:
         update(t).where(t.c.id == id_, t.c.drift.is_distinct_from(drift)).values(drift=drift)
     )
     return done.rowcount == 1
-
-
-async def volume_of(tx: AsyncConnection, id_: str, pool_ids: Sequence[str], *, now: float,
-                    suffix: str) -> dict[str, Row[Any]]:  # fmt: skip
-    """Return the copy row of each pool, made (state absent, a fresh name) where missing."""
-    rows: dict[str, Row[Any]] = {}
-    for attempt in range(2):
-        for start in range(0, len(pool_ids), 500):
-            part = list(pool_ids[start : start + 500])
-            found = await tx.execute(
-                select(copy).where(copy.c.template == id_, copy.c.pool.in_(part))
-            )
-            rows |= {row.pool: row for row in found}
-        missing = [pool_id for pool_id in pool_ids if pool_id not in rows]
-        if not missing or attempt:
-            break
-        await tx.execute(
-            insert(copy),
-            [
-                {"template": id_, "pool": pool_id, "volume": new_id() + suffix,
-                 "state": "absent", "updated": now}
-                for pool_id in missing
-            ],
-        )  # fmt: skip
-    return rows
-
-
-async def set_copy(
-    tx: AsyncConnection,
-    id_: str,
-    pool_id: str,
-    *,
-    state: str,
-    now: float,
-    install_path: str = "",
-    size: int = 0,
-    result: str = "{}",
-) -> None:
-    """Store what became of a copy."""
-    await tx.execute(
-        update(copy)
-        .where(copy.c.template == id_, copy.c.pool == pool_id)
-        .values(state=state, install_path=install_path, size=size, result=result, updated=now)
-    )
-
-
-async def count_on_pool(tx: AsyncConnection, pool_id: str) -> int:
-    """Return how many copies are known on a pool."""
-    query = select(func.count()).where(copy.c.pool == pool_id, copy.c.state != "absent")
-    return await tx.scalar(query) or 0
-
-
-async def copies(tx: AsyncConnection, id_: str, *, zone_id: str | None = None) -> list[Row[Any]]:
-    """Return the template's copies with their pool's name and zone."""
-    query = (
-        select(copy, pool.c.name.label("pool_name"), pool.c.zone.label("zone"))
-        .join(pool, pool.c.id == copy.c.pool)
-        .where(copy.c.template == id_)
-        .order_by(pool.c.name, pool.c.id)
-    )
-    if zone_id is not None:
-        query = query.where(pool.c.zone == zone_id)
-    return list(await tx.execute(query))

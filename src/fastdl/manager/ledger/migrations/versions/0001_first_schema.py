@@ -61,10 +61,11 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("single", sa.String(length=128), nullable=True),
+        sa.Column("single", sa.String(length=255), nullable=True),
         sa.Column("zone", sa.String(length=40), nullable=False),
         sa.Column("template", sa.String(length=40), nullable=True),
         sa.Column("pool", sa.String(length=40), nullable=True),
+        sa.Column("volume", sa.String(length=128), nullable=True),
         sa.Column("host", sa.String(length=40), nullable=True),
         sa.Column("lane", sa.String(length=255), server_default="", nullable=False),
         sa.Column("slots", sa.Text(), server_default="[]", nullable=False),
@@ -319,18 +320,34 @@ def upgrade() -> None:
     op.create_index(op.f("ix_cert_host_host"), "cert_host", ["host"], unique=False)
     op.create_table(
         "copy",
-        sa.Column("template", sa.String(length=40), nullable=False),
         sa.Column("pool", sa.String(length=40), nullable=False),
         sa.Column("volume", sa.String(length=128), nullable=False),
+        sa.Column("template", sa.String(length=40), nullable=True),
+        sa.Column("live", sa.String(length=40), nullable=True),
+        sa.Column("zone", sa.String(length=40), server_default="", nullable=False),
+        sa.Column("account", sa.String(length=255), server_default="", nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("fence", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("install_path", sa.Text(), server_default="", nullable=False),
         sa.Column("size", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("result", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("users", sa.Text(), server_default="[]", nullable=False),
+        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.Column("forced", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("retry_at", sa.Double(), server_default="0", nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
         sa.Column("updated", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["pool"], ["pool.id"], name=op.f("fk_copy_pool")),
-        sa.ForeignKeyConstraint(["template"], ["template.id"], name=op.f("fk_copy_template")),
-        sa.PrimaryKeyConstraint("template", "pool", name=op.f("pk_copy")),
+        sa.ForeignKeyConstraint(
+            ["pool"], ["pool.id"], name=op.f("fk_copy_pool"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("pool", "volume", name=op.f("pk_copy")),
+        sa.UniqueConstraint("live", "pool", name=op.f("uq_copy_live_pool")),
     )
+    op.create_index("ix_copy_template", "copy", ["template"], unique=False)
+    op.create_index("ix_copy_due", "copy", ["state", "retry_at"], unique=False)
     op.create_table(
         "host_pool",
         sa.Column("host", sa.String(length=40), nullable=False),

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies: what lies in pools, whose it is, and until when it is known.
+
+    absent ─download─► ready ─┐
+       ▲                      ├─ to be removed ─► removing ─► (the row is deleted)
+       └── a host lost it     │                      │ ▲
+    orphan ───────────────────┘            in use, or failed: tried again later
+
+``absent``: a name and a fence, no finished copy. ``orphan``: a host reports it, no template
+needs it. A row lives until a host has said that what it stands for is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.manager.ledger.tables import copy as t
+from fastdl.manager.ledger.tables import pool, template
+from fastdl.manager.ledger.text import dumps, new_id
+
+ABSENT: Final = "absent"
+READY: Final = "ready"
+REMOVING: Final = "removing"
+ORPHAN: Final = "orphan"
+
+Key = tuple[str, str]
+"""Where a copy lies: (pool, volume)."""
+
+PART: Final = 200
+"""Rows in one statement."""
+
+
+async def get(tx: AsyncConnection, key: Key) -> Row[Any] | None:
+    """Return the copy at *key*."""
+    return (await tx.execute(select(t).where(t.c.pool == key[0], t.c.volume == key[1]))).first()
+
+
+async def wanted(
+    tx: AsyncConnection,
+    template_id: str,
+    pool_ids: Sequence[str],
+    *,
+    now: float,
+    iso: bool,
+    account: str = "",
+) -> dict[str, Row[Any]]:
+    """Return pool → the template's copy there, made (absent, under a fresh name) where missing.
+
+    *account* is charged for those that are made.
+    """
+    rows: dict[str, Row[Any]] = {}
+    for attempt in range(2):
+        for start in range(0, len(pool_ids), PART):
+            part = pool_ids[start : start + PART]
+            found = await tx.execute(select(t).where(t.c.live == template_id, t.c.pool.in_(part)))
+            rows |= {row.pool: row for row in found}
+        missing = [pool_id for pool_id in pool_ids if pool_id not in rows]
+        if not missing or attempt:
+            break
+        values = {
+            "template": template_id, "live": template_id, "account": account, "state": ABSENT,
+            "created": now, "updated": now,
+        }  # fmt: skip
+        suffix = ".iso" if iso else ""
+        await tx.execute(
+            insert(t), [{"pool": one, "volume": new_id() + suffix, **values} for one in missing]
+        )
+    return rows
+
+
+async def fences(tx: AsyncConnection, keys: Sequence[Key], *, floor: int) -> dict[Key, int]:
+    """Return the next fence of each copy in *keys*, and note that it was given.
+
+    It grows over all jobs of the copy, as the pool's own lock compares them; *floor* is the
+    least one, above whatever a ledger gave out that was replaced by a backup of it.
+    """
+    given: dict[Key, int] = {}
+    # One order for everybody: two transactions that grant the same copies cannot deadlock.
+    keys = sorted(set(keys))
+    for start in range(0, len(keys), PART):
+        part = keys[start : start + PART]
+        rows = await tx.execute(
+            select(t.c.pool, t.c.volume, t.c.fence)
+            .where(tuple_(t.c.pool, t.c.volume).in_(part))
+            .order_by(t.c.pool, t.c.volume)
+            .with_for_update()
+        )
+        given |= {(row.pool, row.volume): max(row.fence + 1, floor) for row in rows}
+    if given:
+        here = (t.c.pool == bindparam("at")) & (t.c.volume == bindparam("name"))
+        await tx.execute(
+            update(t).where(here).values(fence=bindparam("next")),
+            [{"at": key[0], "name": key[1], "next": fence} for key, fence in given.items()],
+        )
+    return given
+
+
+async def change(tx: AsyncConnection, key: Key, *, now: float, **values: Any) -> None:
+    """Store what became of the copy at *key*; *values* are columns, lists still as objects."""
+    plain = {k: dumps(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+    await tx.execute(
+        update(t).where(t.c.pool == key[0], t.c.volume == key[1]).values(updated=now, **plain)
+    )
+
+
+async def forget(tx: AsyncConnection, key: Key) -> None:
+    """Delete the row of a copy that is gone."""
+    await tx.execute(delete(t).where(t.c.pool == key[0], t.c.volume == key[1]))
+
+
+async def of_template(
+    tx: AsyncConnection, template_id: str, *, zone_id: str | None = None
+) -> list[Row[Any]]:
+    """Return the template's copies with their pool's ``pool_name`` and ``pool_zone``."""
+    query = _with_pool().where(t.c.template == template_id)
+    if zone_id is not None:
+        query = query.where(pool.c.zone == zone_id)
+    return list(await tx.execute(query.order_by(pool.c.name, pool.c.id)))
+
+
+async def count_on_pool(tx: AsyncConnection, pool_id: str) -> int:
+    """Return how many copies are known on a pool."""
+    query = select(func.count()).where(t.c.pool == pool_id, t.c.state != ABSENT)
+    return await tx.scalar(query) or 0
+
+
+async def due(tx: AsyncConnection, *, now: float, far: float, limit: int) -> list[Row[Any]]:
+    """Return copies whose removal is to be tried (again) at *now*, steady time.
+
+    One put off beyond *far* was put off before that clock was set back: it is due.
+    """
+    late = (t.c.retry_at <= now) | (t.c.retry_at > far)
+    query = _with_pool().where(t.c.state == REMOVING, late)
+    return list(await tx.execute(query.order_by(t.c.retry_at).limit(limit)))
+
+
+async def template_names(tx: AsyncConnection, ids: Sequence[str]) -> Mapping[str, str]:
+    """Return id → name of templates, removed ones too."""
+    rows = await tx.execute(select(template.c.id, template.c.name).where(template.c.id.in_(ids)))
+    return {row.id: row.name for row in rows}
+
+
+def _with_pool() -> Any:
+    return select(t, pool.c.name.label("pool_name"), pool.c.zone.label("pool_zone")).join(
+        pool, pool.c.id == t.c.pool
+    )
+
+
+def key_of(row: Row[Any]) -> Key:
+    """Return where the copy of a row of ``copy`` or ``job`` lies."""
+    return row.pool, row.volume
