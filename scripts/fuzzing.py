@@ -40,9 +40,10 @@ HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
 <!-- Written by scripts/fuzzing.py from docs/fuzzing.csv and tests/fuzz: edit those. -->
 # Fuzzing
 
-What parses bytes from outside in C is a fuzz target of its own: clang's libFuzzer invents inputs
-that reach new code, under AddressSanitizer and UndefinedBehaviorSanitizer. A target states an
-invariant, so that a wrong result is found as well as a crash. How to write one:
+What parses bytes from outside is a fuzz target of its own: for C, clang's libFuzzer invents inputs
+that reach new code, under AddressSanitizer and UndefinedBehaviorSanitizer; for Python, a small
+mutator does the same, and any exception but the promised ones is a crash. A target states an
+invariant, so that a wrong result is found as well. How to write one:
 [tests/fuzz](../tests/fuzz/README.md).
 
 ```console
@@ -74,15 +75,16 @@ class Run:
     crashes: int
 
 
-def targets() -> list[str]:
-    """The names of all targets, without ``fuzz_``."""
-    return sorted(path.stem.removeprefix("fuzz_") for path in TARGETS.glob("fuzz_*.c"))
+def sources() -> dict[str, Path]:
+    """The source of each target by its name: for libFuzzer, or in Python for ``mutating``."""
+    paths = [*TARGETS.glob("fuzz_*.c"), *TARGETS.glob("fuzz_*.py")]
+    return {path.stem.removeprefix("fuzz_"): path for path in sorted(paths)}
 
 
-def invariant(target: str) -> str:
+def invariant(source: Path) -> str:
     """What the target's first lines say that it proves."""
-    text = (TARGETS / f"fuzz_{target}.c").read_text(encoding="utf-8")
-    comment = re.search(r"- invariant: (.*?)(?:\n \*\n|\*/)", text, re.DOTALL)
+    text = source.read_text(encoding="utf-8")
+    comment = re.search(r"- invariant: (.*?)(?:\n( \*)?\n|\*/|\"\"\")", text, re.DOTALL)
     return " ".join(comment[1].replace("\n * ", " ").split()) if comment else ""
 
 
@@ -115,21 +117,25 @@ def page(runs: Sequence[Run]) -> str:
     for run in runs:
         by_target[run.target].append(run)
     rows = []
-    for target in sorted({*by_target, *targets()}):
+    now = sources()
+    for target in sorted({*by_target, *now}):
         mine = by_target[target]
         last = f"{mine[-1].date}, {mine[-1].commit}" if mine else ""
-        source = TARGETS / f"fuzz_{target}.c"
+        proves = invariant(now[target]) if target in now else "not a target any more"
         rows.append(
             f"| {target} | {sum(run.executions for run in mine):,} "
-            f"| {sum(run.crashes for run in mine)} | {len(mine)} | {last} "
-            f"| {invariant(target) if source.exists() else 'no target any more'} |"
+            f"| {sum(run.crashes for run in mine)} | {len(mine)} | {last} | {proves} |"
         )
     return HEAD.format(limit=INPUT_SECONDS) + "\n".join(rows) + "\n"
 
 
 def build(names: Sequence[str]) -> None:
-    """Compile the targets with clang; SystemExit where that fails."""
-    wanted = " ".join(f"fuzz_{name}" for name in names)
+    """Compile those of the targets that are in C with clang; SystemExit where that fails."""
+    wanted = " ".join(f"fuzz_{name}" for name in names if sources()[name].suffix == ".c")
+    if not wanted:
+        return
+    if shutil.which(os.environ.get("CLANG", "clang")) is None:
+        raise SystemExit("fuzz: clang is not installed (Debian: clang libclang-rt-14-dev)")
     # A caller's CFLAGS or job server must not reach this make.
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     done = subprocess.run(
@@ -141,14 +147,17 @@ def build(names: Sequence[str]) -> None:
         raise SystemExit("fuzz: the targets do not compile")
 
 
-def options(target: str) -> list[str]:
-    """The target's own options of libFuzzer: its ``.options`` file, as OSS-Fuzz reads them."""
+def program(target: str) -> list[str]:
+    """What runs the target, with its own options: its ``.options``, as OSS-Fuzz reads them."""
+    if sources()[target].suffix == ".py":
+        return [sys.executable, "-m", "scripts.mutating", target]
     parsed = configparser.ConfigParser()
     parsed.read(TARGETS / f"fuzz_{target}.options", encoding="utf-8")
     found = dict(parsed["libfuzzer"]) if parsed.has_section("libfuzzer") else {}
     if "dict" in found:
         found["dict"] = str(TARGETS / found["dict"])
-    return [f"-{name}={value}" for name, value in found.items()]
+    own = [f"-{name}={value}" for name, value in found.items()]
+    return [f"{BUILD}/c/fuzz/fuzz_{target}", "-rss_limit_mb=4096", "-print_final_stats=1", *own]
 
 
 def fuzz(limit: str, commit: str, target: str) -> Run:
@@ -161,10 +170,10 @@ def fuzz(limit: str, commit: str, target: str) -> Run:
     began = time.monotonic()
     with log.open("wb") as output:
         done = subprocess.run(
-            ["nice", BUILD / "c" / "fuzz" / f"fuzz_{target}", limit, f"-timeout={INPUT_SECONDS}",
-             "-rss_limit_mb=4096", "-print_final_stats=1", "-verbosity=1", *options(target),
+            ["nice", *program(target), limit, f"-timeout={INPUT_SECONDS}",
              f"-artifact_prefix={findings}/{target}-", corpus, seeds],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False,
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            check=False,
         )  # fmt: skip
     took = round(time.monotonic() - began)
     text = log.read_text(encoding="utf-8", errors="replace")
@@ -188,7 +197,7 @@ def commit_now() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
     add = parser.add_argument
-    add("target", nargs="*", help=f"of: {', '.join(targets())}; default: all")
+    add("target", nargs="*", help=f"of: {', '.join(sorted(sources()))}; default: all")
     add("--seconds", type=int, default=SECONDS, metavar="N", help="of all targets together [60]")
     add("--executions", type=int, metavar="N", help="of each target, however long that takes")
     add("--jobs", type=int, default=2, metavar="N", help="targets at a time [2]")
@@ -203,11 +212,9 @@ def main(arguments: Sequence[str]) -> int:
     if args.page:
         PAGE.write_text(page(recorded()), encoding="utf-8")
         return 0
-    names = [name.removeprefix("fuzz_") for name in args.target] or targets()
-    if unknown := set(names) - set(targets()):
+    names = [name.removeprefix("fuzz_") for name in args.target] or sorted(sources())
+    if unknown := set(names) - set(sources()):
         raise SystemExit(f"fuzz: no such target: {', '.join(sorted(unknown))}")
-    if shutil.which(os.environ.get("CLANG", "clang")) is None:
-        raise SystemExit("fuzz: clang is not installed (Debian: clang libclang-rt-14-dev)")
     commit = commit_now() if args.record else ""
     build(names)
     jobs = max(1, min(args.jobs, len(names)))

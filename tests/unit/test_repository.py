@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from fastdl.cli.main import VERBS
-from scripts import errors_page, fuzzing
+from scripts import errors_page
 from tests.env.command import run_fastdl
 from tests.env.origin import pseudo_random
 
@@ -92,17 +92,6 @@ def test_only_the_model_takes_urls_and_addresses_apart() -> None:
 def test_the_page_of_errors_is_the_table_of_errors() -> None:
     """``python -m scripts.errors_page`` writes it anew."""
     assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page()
-
-
-def test_the_page_of_fuzzing_is_the_ledger_of_fuzzing() -> None:
-    """``scripts/fuzz --page`` writes it anew."""
-    assert fuzzing.PAGE.read_text(encoding="utf-8") == fuzzing.page(fuzzing.recorded())
-
-
-def test_every_fuzz_target_says_what_it_proves() -> None:
-    """A target without an invariant finds crashes and no wrong results."""
-    for target in fuzzing.targets():
-        assert fuzzing.invariant(target), target
 
 
 def locked_versions(lock: str) -> dict[str, str]:

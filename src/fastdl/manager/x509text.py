@@ -22,6 +22,10 @@ BUNDLE_MAX: Final = 10
 _ARMOUR: Final = re.compile(
     r"-----BEGIN ([A-Z0-9 ]+)-----([A-Za-z0-9+/=\s]*)-----END \1-----", re.ASCII
 )
+_UNREADABLE: Final = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 _BODY: Final = re.compile(r"[A-Za-z0-9+/=\s]+", re.ASCII)
 _WEAK: Final = {"md5", "md2", "sha1"}
 # Java's names where they differ from RFC 4514's.
@@ -110,9 +114,12 @@ def _decode(body: str) -> bytes:
 def _load(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
-        certificate.public_key()  # an unreadable key would surface on the host otherwise
-        _ = certificate.extensions
-    except (ValueError, UnsupportedAlgorithm, TypeError) as exc:
+        if certificate.serial_number <= 0:  # RFC 5280, 4.1.2.2: hosts refuse it too
+            raise _invalid("its serial number is not positive")
+        # The library parses each part when it is first asked for: now, or a list fails later.
+        certificate.public_key()
+        _ = certificate.extensions, certificate.signature_hash_algorithm, _described(certificate)
+    except _UNREADABLE as exc:
         raise _rejected(str(exc)[:200] or type(exc).__name__) from exc
     return certificate
 
@@ -136,7 +143,10 @@ def _check_strength(certificate: x509.Certificate) -> None:
 
 def describe(pem: str) -> dict[str, Any]:
     """Return version, subject, issuer, validity and serialnum as Java prints them."""
-    certificate = x509.load_pem_x509_certificate(pem.encode())
+    return _described(x509.load_pem_x509_certificate(pem.encode()))
+
+
+def _described(certificate: x509.Certificate) -> dict[str, Any]:
     serial = certificate.serial_number.to_bytes(
         (certificate.serial_number.bit_length() + 7) // 8 or 1, "big"
     )

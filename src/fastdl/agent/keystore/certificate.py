@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +31,10 @@ MAX_TEXT = 65_535
 MAX_CERTIFICATES = 10
 _MIN_RSA_BITS = 2048
 _MIN_EC_BITS = 224
+_UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 
 
@@ -92,16 +98,29 @@ def read_bundle(text: str | bytes, *, now: datetime | None = None) -> list[Certi
 
 def parse(der: bytes) -> Certificate:
     """One certificate from its DER; CertRejectedError when it is none."""
-    certificate = _load(der)
-    return Certificate(
-        der=der,
-        sha256=hashlib.sha256(der).hexdigest(),
-        subject=certificate.subject.rfc4514_string(),
-        issuer=certificate.issuer.rfc4514_string(),
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
-        is_ca=_is_ca(certificate),
-    )
+    with _reading():
+        certificate = _load(der)
+        return Certificate(
+            der=der,
+            sha256=hashlib.sha256(der).hexdigest(),
+            subject=certificate.subject.rfc4514_string(),
+            issuer=certificate.issuer.rfc4514_string(),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            is_ca=_is_ca(certificate),
+        )
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """CertRejectedError for whatever the library cannot parse: it parses each part when that is
+    first asked for."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old CA certificates are listed as they are
+            yield
+    except _UNREADABLE as exc:
+        raise CertRejectedError(f"the certificate cannot be parsed: {str(exc)[:200]}") from None
 
 
 def _split(raw: bytes) -> list[bytes]:
@@ -132,14 +151,8 @@ def _decode(body: bytes) -> bytes:
 
 
 def _load(der: bytes) -> x509.Certificate:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old CA certificates are listed as they are
-            certificate = x509.load_der_x509_certificate(der)
-            certificate.subject.rfc4514_string()
-            certificate.extensions  # noqa: B018 - malformed ones raise here, not later
-    except (ValueError, TypeError) as exc:
-        raise CertRejectedError(f"the certificate cannot be parsed: {exc}") from None
+    with _reading():
+        certificate = x509.load_der_x509_certificate(der)
     if certificate.public_bytes(serialization.Encoding.DER) != der:
         raise CertRejectedError("the certificate is followed by other bytes")
     return certificate
@@ -153,7 +166,7 @@ def _weakness(der: bytes) -> str | None:
     try:
         key: Any = certificate.public_key()
         digest = certificate.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except _UNREADABLE as exc:
         return f"its key or signature is not understood: {exc}"
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
         return f"its RSA key has {key.key_size} bits, {_MIN_RSA_BITS} is the least"
