@@ -33,6 +33,8 @@ struct stream {
     struct fdl_buf **held; /* OWNED references: blocks that wait for the tables */
     size_t held_n, held_max;
     bool staging;
+    unsigned char tail[FDL_LAND_STREAM_TAIL]; /* the last decoded bytes */
+    size_t tail_len;
 
     pthread_t writer;
     bool writing;         /* the writer thread exists */
@@ -266,6 +268,20 @@ static int next_block(struct stream *s, struct fdl_err *err)
     return rc;
 }
 
+static void keep_tail(struct stream *s, const unsigned char *p, size_t len)
+{
+    if (len >= sizeof s->tail) {
+        memcpy(s->tail, p + len - sizeof s->tail, sizeof s->tail);
+        s->tail_len = sizeof s->tail;
+        return;
+    }
+    size_t drop =
+        s->tail_len + len > sizeof s->tail ? s->tail_len + len - sizeof s->tail : 0;
+    memmove(s->tail, s->tail + drop, s->tail_len - drop);
+    memcpy(s->tail + s->tail_len - drop, p, len);
+    s->tail_len += len - drop;
+}
+
 static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *err)
 {
     struct stream *s = (struct stream *)self;
@@ -287,6 +303,7 @@ static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *er
         if (rc < 0)
             return rc;
         at += consumed;
+        keep_tail(s, s->cur->data + s->cur->len, produced);
         s->cur->len += produced;
         atomic_fetch_add(&s->decoded, produced);
         more = produced == room;
@@ -359,6 +376,14 @@ static void stats(const struct fdl_lander *self, uint64_t *target_bytes,
 uint64_t fdl_land_stream_decoded(const struct fdl_lander *self)
 {
     return atomic_load(&((const struct stream *)self)->decoded);
+}
+
+size_t fdl_land_stream_tail(const struct fdl_lander *self,
+                            unsigned char out[FDL_LAND_STREAM_TAIL])
+{
+    const struct stream *s = (const struct stream *)self;
+    memcpy(out, s->tail, s->tail_len);
+    return s->tail_len;
 }
 
 uint64_t fdl_land_stream_trailing(const struct fdl_lander *self)

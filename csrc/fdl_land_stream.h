@@ -49,6 +49,12 @@ int fdl_land_stream_new(struct fdl_lander **out, struct fdl_sink *sink,
 /* Decoded bytes so far: the size of the raw image (or of the decoded qcow2 file). */
 uint64_t fdl_land_stream_decoded(const struct fdl_lander *self);
 
+/* The last bytes that were decoded, at most FDL_LAND_STREAM_TAIL of them; their number.
+ * After finish(). */
+#define FDL_LAND_STREAM_TAIL 512
+size_t fdl_land_stream_tail(const struct fdl_lander *self,
+                            unsigned char out[FDL_LAND_STREAM_TAIL]);
+
 /* Bytes behind the compressed streams that were ignored (fdl_inflate.h). After
  * finish().
  */

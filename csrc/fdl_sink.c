@@ -120,6 +120,25 @@ static void hold_put(struct fdl_sink *sink, struct fdl_hold *hold, const void *b
     pthread_mutex_unlock(&sink->hold_lock);
 }
 
+bool fdl_sink_held(struct fdl_sink *sink, void *buf, size_t len, uint64_t off)
+{
+    unsigned char *out = buf;
+
+    while (len > 0) {
+        struct fdl_hold *hold;
+        size_t n = (size_t)run_at(sink, off, len, &hold);
+        if (!hold || n > hold->off + hold->len - off)
+            return false;
+        pthread_mutex_lock(&sink->hold_lock);
+        memcpy(out, hold->data + (off - hold->off), n);
+        pthread_mutex_unlock(&sink->hold_lock);
+        out += n;
+        off += n;
+        len -= n;
+    }
+    return true;
+}
+
 static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len,
                        uint64_t off)
 {

@@ -72,6 +72,9 @@ int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err);
  * and format. */
 int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err);
 
+/* Copies [off, off + len) to buf where all of it is held back; false where not. */
+bool fdl_sink_held(struct fdl_sink *sink, void *buf, size_t len, uint64_t off);
+
 /* What landed on the target itself (held-back bytes when they are released). */
 struct fdl_sink_record {
     uint64_t off, len;

@@ -27,6 +27,7 @@ from fastdl.errors import FastdlError
 from tests.env import images, nfs
 from tests.env.certs import CertLab
 from tests.env.faults import Rule
+from tests.env.landing import PACK
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
 PACKAGE = "org.apache.cloudstack.agent.directdownload."
@@ -207,6 +208,43 @@ def test_an_iso_keeps_its_suffix(host: Host) -> None:
         _, fields, _ = host.exec(host.download(origin.url("/x.iso"), format="ISO"))
     assert fields.get("installPath", "").endswith(".iso"), fields
     assert (host.pool / fields["installPath"]).read_bytes() == content
+
+
+@pytest.mark.parametrize("suffix", ["xz", "zip"])
+def test_a_packed_iso_is_unpacked(host: Host, suffix: str) -> None:
+    """Nothing can boot from an .iso.xz; its name in the pool says ISO."""
+    content = bytearray(2 << 20)
+    for n, name in enumerate((b"BEA01", b"NSR02", b"TEA01")):
+        content[32768 + 2048 * n : 32768 + 2048 * n + 7] = b"\0" + name + b"\1"
+    with FaultOrigin({"/x": Resource.of(PACK[suffix](bytes(content)))}) as origin:
+        _, fields, _ = host.exec(host.download(origin.url("/x"), format="ISO"))
+    assert fields["result"], fields
+    assert fields["templateSize"] == len(content)
+    assert fields["installPath"].endswith(".iso")
+    assert (host.pool / fields["installPath"]).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["OVA", "TAR", "DIR"])
+def test_a_format_that_no_host_can_use_is_refused(
+    host: Host, origin: FaultOrigin, name: str
+) -> None:
+    """Never "whatever it is": nothing is fetched."""
+    _, fields, code = host.exec(host.download(origin.url("/x.raw"), format=name))
+    assert (fields["result"], fields["retryOnOtherHosts"], code) == (False, False, 23)
+    assert name in fields["details"]
+    assert origin.sent == 0
+
+
+def test_a_login_page_is_no_template(host: Host) -> None:
+    """Status 200 and HTML: the words of CloudStack, and what came instead."""
+    page = b"<!DOCTYPE html><html><title>Sign in</title>" + bytes(100_000)
+    with FaultOrigin({"/x": Resource.of(page)}) as origin:
+        for name in ("RAW", "QCOW2"):
+            _, fields, code = host.exec(host.download(origin.url("/x"), format=name))
+            assert (fields["result"], code) == (False, 24), fields
+            assert fields["details"].startswith(f"The downloaded file is not a valid {name}")
+            assert "html" in fields["details"]
+    assert host.files() == []
 
 
 def test_a_wrong_checksum_is_not_retried_elsewhere(host: Host, origin: FaultOrigin) -> None:

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
 
 KINDS = {
     "vhd": ("vpc", "subformat=dynamic"),
-    "vhd-fixed": ("vpc", "subformat=fixed"),
     "vhdx": ("vhdx", "subformat=dynamic"),
     "vmdk": ("vmdk", "subformat=monolithicSparse"),
     "vmdk-stream": ("vmdk", "subformat=streamOptimized"),
@@ -53,8 +52,6 @@ def test_a_foreign_image_lands_by_way_of_a_file(
     file, disk = made[kind]
     name = kind.partition("-")[0]
     words = ["--checksum", f"sha-256:{sha256(file)}"]
-    if kind == "vhd-fixed":  # it shows itself at its end alone
-        words += ["--source-format", "vhd"]
     url = bench.url(file, name=f"i.{name}")
     done = bench.get(device.path, url, *words)
     assert done.code == 0, done
@@ -104,6 +101,98 @@ def test_a_vhd_lands_with_the_size_that_it_states(
     )
     assert done.code == 0, done
     assert (bench.pool / "a,b.raw").read_bytes() == disk
+
+
+DISK = pseudo_random(9, 200_000).ljust(3 * MIB, b"\0")
+
+
+@pytest.mark.parametrize("declared", ["auto", "vhd"])
+@pytest.mark.parametrize("rule", [Rule(), Rule(ignore_range=True)], ids=["ranges", "none"])
+def test_a_fixed_vhd_lands_in_one_pass_without_its_footer(
+    bench: Bench, device: LoopDevice, declared: str, rule: Rule
+) -> None:
+    """It is the disk with 512 bytes behind it, which tell what it is when all is there."""
+    file = vhd.fixed(DISK)
+    words = (bench.url(file, rule, name="azure.vhd"), "--source-format", declared)
+    words += ("--checksum", f"sha-256:{sha256(file)}")
+    for target in (device.path, bench.pool / "disk.raw"):
+        done = bench.get(target, *words, "--target-format", "raw")
+        assert done.code == 0, done
+        said = done.json
+        assert (said["format"], said["landing"]) == ("vhd", "vhd-to-raw")
+        assert said["virtual_size"] == said["target_bytes"] == len(DISK)
+    assert (bench.pool / "disk.raw").read_bytes() == DISK
+    got = device.read()
+    assert got[: len(DISK)] == DISK
+    assert not any(got[len(DISK) : len(DISK) + 512])
+    assert bench.left_behind() == ["disk.raw"]
+
+
+@pytest.mark.parametrize("declared", ["auto", "vhd"])
+def test_a_fixed_vhd_fits_a_device_of_the_size_of_its_disk(
+    bench: Bench, tmp_path: Path, declared: str
+) -> None:
+    """The footer has no room behind it: then by way of a file."""
+    with loop_device(tmp_path, size=len(DISK)) as exact:
+        exact.fill(PATTERN)
+        url = bench.url(vhd.fixed(DISK), name="azure.vhd")
+        done = bench.get(exact.path, url, "--source-format", declared)
+        assert done.code == 0, done
+        assert exact.read() == DISK
+    assert bench.left_behind() == []
+
+
+@pytest.mark.parametrize("outer", PACK)
+def test_a_fixed_vhd_may_be_packed(bench: Bench, device: LoopDevice, outer: str) -> None:
+    """As Azure's images are published: .vhd.xz, .vhd.bz2."""
+    url = bench.url(PACK[outer](vhd.fixed(DISK)), name=f"azure.vhd.{outer}")
+    for declared in ("auto", "vhd"):
+        device.fill(PATTERN)
+        for target in (device.path, bench.pool / f"{declared}.raw"):
+            words = (url, "--source-format", declared, "--target-format", "raw")
+            done = bench.get(target, *words)
+            assert done.code == 0, done
+            assert done.json["virtual_size"] == done.json["target_bytes"] == len(DISK)
+        assert device.read(len(DISK)) == DISK
+        assert (bench.pool / f"{declared}.raw").read_bytes() == DISK
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_vhd_that_is_none_never_becomes_valid(
+    bench: Bench, device: LoopDevice, packed: bool
+) -> None:
+    """Declared one and it is not; declared raw and it is one; a footer that is torn."""
+    torn = bytearray(vhd.fixed(DISK))
+    torn[-512 + 50] ^= 1
+    for file, declared, codes in (
+        (DISK, "vhd", {24}), (vhd.fixed(DISK), "raw", {24}), (bytes(torn), "auto", {23}),
+    ):  # fmt: skip
+        device.fill(PATTERN)
+        url = bench.url(PACK["gz"](file) if packed else file, name="i.vhd")
+        for target in (device.path, bench.pool / "disk.raw"):
+            words = (url, "--source-format", declared, "--target-format", "raw")
+            done = bench.get(target, *words)
+            assert done.code in codes, (declared, target, done)
+        got = device.read(MIB)
+        assert got.count(PATTERN) == MIB or not any(got)
+        assert bench.left_behind() == []
+
+
+@pytest.mark.parametrize("kind", ["vhd", "vhdx", "vmdk", "vdi"])
+@pytest.mark.parametrize("outer", ["zip", "xz"])
+def test_a_declared_format_may_lie_under_one_layer(
+    bench: Bench, device: LoopDevice, made: dict[str, tuple[bytes, bytes]], kind: str, outer: str
+) -> None:
+    """What appliances are published as: .vmdk.zip, .vhdx.xz."""
+    file, disk = made[kind]
+    url = bench.url(PACK[outer](file), name=f"i.{kind}.{outer}")
+    done = bench.get(device.path, url, "--source-format", kind)
+    assert done.code == 0, done
+    assert device.read(len(disk)) == disk
+    other = "vmdk" if kind != "vmdk" else "vdi"
+    done = bench.get(bench.pool / "disk.raw", url, "--source-format", other)
+    assert done.code == 24, done
+    assert bench.left_behind() == []
 
 
 def test_a_vdi_of_an_odd_size_is_as_large_as_its_last_sector(

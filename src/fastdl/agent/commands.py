@@ -22,12 +22,12 @@ from fastdl.errors import (
     PolicyError,
     TrustError,
 )
+from fastdl.model.image import declared_format
 from fastdl.model.url import Url
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 KINDS = tuple(m.Kind)
-_FORMATS = frozenset({"qcow2", "raw", "iso", "vmdk", "vhd", "vhdx"})
 _SCHEMES = frozenset({"http", "https", "nfs"})
 
 
@@ -177,11 +177,10 @@ class Commands:
         except TrustError:
             if "https" in schemes:
                 raise
-        lower = format_name.lower()
         return {
             "policy": "strict",
             "anchors": anchors,
-            "source_format": lower if lower in _FORMATS else "auto",
+            "source_format": declared_format(format_name),
             "headers": transfer.headers,
             "follow_redirects": transfer.follow_redirects,
             "allowed_cidrs": self._cidrs(transfer),

@@ -30,6 +30,7 @@ from fastdl.errors import (
     UnsafeImageError,
     UsageError,
 )
+from fastdl.model.image import declared_format
 from fastdl.wire import cloudstack as cs
 from fastdl.wire.messages import PoolType
 
@@ -128,7 +129,7 @@ async def _download(
     options: dict[str, Any] = {
         **_common(config, command),
         "headers": command.headers,
-        "source_format": _format(command.format),
+        "source_format": declared_format(command.format),
         "allowed_cidrs": (*config.allowed_cidrs, *command.allowed_cidrs),
         "nfs_servers": (*config.nfs_servers, *command.nfs_servers),
         "metalink_by_type": command.protocol == "Metalink",
@@ -153,7 +154,7 @@ async def _download(
 async def _check(command: cs.CheckUrl, config: HostConfig) -> str:
     options = {
         **_common(config, command),
-        "source_format": _format(command.format),
+        "source_format": declared_format(command.format),
         "allowed_cidrs": config.allowed_cidrs,
         "nfs_servers": config.nfs_servers,
         "metalink_by_type": False,
@@ -226,11 +227,6 @@ def _state(config: HostConfig) -> Path:
             f"{temporary} on this host"
         )
     return temporary / ".fastdl"
-
-
-def _format(name: str) -> str:
-    lower = name.lower()
-    return lower if lower in {"qcow2", "raw", "iso", "vmdk", "vhd", "vhdx"} else "auto"
 
 
 def _failure(command: cs.Command | None, exc: FastdlError) -> str:

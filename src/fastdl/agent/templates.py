@@ -180,11 +180,13 @@ def _image(plain: Mapping[str, Any], wanted: Wanted) -> Image:
 
 
 def _fetching(wanted: Wanted, placement: Placement, image: Image) -> Work:
-    """The work that lands *image*; compressed ones are unpacked, as CloudStack's agent does."""
+    """The work that lands *image*; compressed ones are unpacked, whatever they hold."""
     action, target_format = "fetch", placement.target_format
     inner, _, outer = image.format.rpartition(".")
-    if target_format == "same" and outer in COMPRESSED and not wanted.volume.iso:
-        if inner == "raw" and wanted.options.get("source_format", "auto") in {"auto", "raw"}:
+    if target_format == "same" and outer in COMPRESSED:
+        declared = wanted.options.get("source_format", "auto")
+        # A fixed VHD shows itself at its end: only who expects it keeps it what it is.
+        if inner in {"raw", "iso"} and declared in {"auto", "raw", "iso"}:
             target_format = "raw"
         else:
             action = "unpack"

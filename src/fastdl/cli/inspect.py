@@ -8,13 +8,14 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastdl.cli import streams
-from fastdl.core.image import inspect_qcow2, peek
-from fastdl.errors import FastdlError, LimitError, UsageError
-from fastdl.model.image import ImageInfo, agree, refused
-from fastdl.model.image_inspect import inspect
+from fastdl.engine.landing.head import FORMATS
+from fastdl.engine.verdict import FdReader, judge
+from fastdl.errors import UsageError
 from fastdl.model.units import parse_size
 
 _DESCRIPTION = """\
@@ -54,35 +55,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-class _File:
+@contextmanager
+def _opened(path: str) -> Iterator[FdReader]:
     """A file or block device as the inspectors want it."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            mode = os.fstat(self._fd).st_mode
-            self.size = os.lseek(self._fd, 0, os.SEEK_END) if _seekable(mode) else -1
-        except OSError as exc:
-            raise UsageError(f"cannot open {path}: {exc.strerror}") from None
-        if self.size < 0:
-            os.close(self._fd)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        raise UsageError(f"cannot open {path}: {exc.strerror}") from None
+    try:
+        if not _seekable(os.fstat(fd).st_mode):
             raise UsageError(f"{path} is neither a file nor a block device")
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Up to *length* bytes at *offset*; fewer only at the end."""
-        parts = []
-        while length > 0:
-            part = os.pread(self._fd, length, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return b"".join(parts)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
+        yield FdReader(fd, os.lseek(fd, 0, os.SEEK_END))
+    finally:
+        os.close(fd)
 
 
 def _seekable(mode: int) -> bool:
@@ -92,32 +77,17 @@ def _seekable(mode: int) -> bool:
 def run(args: argparse.Namespace) -> int:
     """Print the verdict; the exit code is that of the refusal, or 0."""
     limit = parse_size(args.max_virtual_size) if args.max_virtual_size else None
-    file = _File(args.file)
-    try:
-        info = _judge(file, args.source_format, limit)
-    finally:
-        file.close()
-    report: dict[str, Any] = {"file": args.file, "file_size": file.size, **info.to_dict()}
+    if args.source_format not in FORMATS:
+        raise UsageError(f"there is no source format {args.source_format!r}")
+    with _opened(args.file) as reader:
+        info = judge(reader, declared=args.source_format, max_virtual_size=limit)
+        size = reader.size
+    report: dict[str, Any] = {"file": args.file, "file_size": size, **info.to_dict()}
     if args.json:
-        streams.say(json.dumps(report))
+        print(json.dumps(report))
     else:
         _print(report)
     return int(report["exit_code"])
-
-
-def _judge(file: _File, declared: str, limit: int | None) -> ImageInfo:
-    info = inspect(
-        file, qcow2=lambda reader: inspect_qcow2(reader, max_virtual_size=limit), peek=peek
-    )
-    if not info.safe:
-        return info
-    try:
-        agree(declared, info.format)
-        if limit is not None and info.virtual_size is not None and info.virtual_size > limit:
-            raise LimitError(f"the disk has {info.virtual_size} bytes, {limit} are allowed")
-    except FastdlError as exc:
-        return refused(info.format, exc, virtual_size=info.virtual_size, **dict(info.details))
-    return info
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -129,5 +99,7 @@ def _print(report: dict[str, Any]) -> None:
     for name, value in report["details"].items():
         streams.say(f"{name.replace('_', ' ') + ':':14} {value}")
     streams.say(f"safe:          {'yes' if report['safe'] else 'no'}")
+    for warning in report["warnings"]:
+        print(f"fastdl: warning: {warning}", file=sys.stderr)
     for reason in report["reasons"]:
         print(f"fastdl: {report['error']}: {reason}", file=sys.stderr)

@@ -29,6 +29,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=Formatter,
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
+    parser.add_argument(
+        "--source-format", default="auto", metavar="FORMAT", help="what the image is said to be"
+    )
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     add_network_options(parser)
 
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from fastdl.cli.cancellable import run_cancellable  # noqa: PLC0415
     from fastdl.engine.api import probe_sync  # noqa: PLC0415
 
-    options = network_options_from(args)
+    options = {**network_options_from(args), "source_format": args.source_format}
     found = run_cancellable(lambda cancel: probe_sync(args.sources, cancel=cancel, **options))
     for warning in found.warnings:
         print(f"fastdl: warning: {warning}", file=sys.stderr)

@@ -178,6 +178,7 @@ cdef extern from "fdl_sink.h" nogil:
     int fdl_sink_zero(fdl_sink *sink, uint64_t off, uint64_t len, fdl_err *err)
     int fdl_sink_flush(fdl_sink *sink, fdl_err *err)
     int fdl_sink_release(fdl_sink *sink, fdl_err *err)
+    bool fdl_sink_held(fdl_sink *sink, void *buf, size_t len, uint64_t off)
     struct fdl_sink_record:
         uint64_t off
         uint64_t len

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from typing import Any
 
-from fastdl.model.image import Format, ImageInfo, Reader
-
 class NeedMore(Exception):
     """The header is longer than the bytes given; ``length`` bytes are needed."""
 
@@ -48,15 +46,6 @@ class Qcow2:
     def extents(self) -> list[tuple[int, int]]:
         """(offset, length) of the file's ranges that guest bytes need."""
 
-def inspect_qcow2(
-    reader: Reader,
-    *,
-    max_virtual_size: int | None = None,
-    max_map_bytes: int | None = None,
-    allow_snapshots: bool = False,
-) -> ImageInfo:
-    """Judge header and tables of a qcow2 image; raises the refusal."""
-
 class Inflate:
     """One streaming decoder: kind is gz, bz2, xz, zst or zip."""
 
@@ -81,6 +70,3 @@ class Inflate:
     @property
     def trailing(self) -> int:
         """Bytes behind the last gz member or bz2 stream that were ignored."""
-
-def peek(fmt: Format, reader: Reader, length: int = ...) -> bytes:
-    """The first *length* decoded bytes of a compressed image (fewer where it is shorter)."""

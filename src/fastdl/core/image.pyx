@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Owners of one ``fdl_qcow2`` and one ``fdl_inflate``, and the judge of a qcow2 image."""
+"""Owners of one ``fdl_qcow2`` and one ``fdl_inflate``."""
 from libc.stdint cimport uint64_t
 
 from fastdl.core cimport cfdl, cfdl_image
 from fastdl.core.error cimport check
-from fastdl.errors import FormatError
-from fastdl.model.image import HEAD_BYTES, Format, ImageInfo
-
-_READ_MAX = 1 << 20
-
 
 cdef class Qcow2:
     def __init__(self, const unsigned char[::1] head not None, file_size, *,
@@ -129,23 +124,6 @@ class NeedMore(Exception):
         self.length = length
 
 
-def inspect_qcow2(reader, *, max_virtual_size=None, max_map_bytes=None, allow_snapshots=False):
-    options = {"max_virtual_size": max_virtual_size, "max_map_bytes": max_map_bytes,
-               "allow_snapshots": allow_snapshots}
-    try:
-        image = Qcow2(reader.read_at(0, HEAD_BYTES), reader.size, **options)
-    except NeedMore as more:
-        image = Qcow2(reader.read_at(0, more.length), reader.size, **options)
-    while (wanted := image.need()) is not None:
-        offset, length = wanted
-        # A part of a table is at most 512 KiB, so that each step gets on.
-        data = reader.read_at(offset, min(length, _READ_MAX))
-        if len(data) < min(length, _READ_MAX):
-            raise FormatError("qcow2: the file ends inside its tables", phase="decode")
-        image.feed(offset, data)
-    return ImageInfo(format=Format.QCOW2, virtual_size=image.virtual_size, details=image.info())
-
-
 cdef class Inflate:
     cdef cfdl_image.fdl_inflate *_ptr  # OWNED: freed in __dealloc__
 
@@ -189,18 +167,3 @@ cdef class Inflate:
     @property
     def trailing(self):
         return cfdl_image.fdl_inflate_trailing(self._ptr)
-
-
-def peek(fmt, reader, length=HEAD_BYTES):
-    decoder = Inflate(str(fmt))
-    out, offset = b"", 0
-    while len(out) < length:
-        data = reader.read_at(offset, _READ_MAX)
-        used, more = decoder.feed(data, length - len(out))
-        offset += used
-        out += more
-        if not more and not used:
-            if len(data) == 0:
-                decoder.finish()
-            break
-    return out

@@ -41,6 +41,10 @@ class StreamLander(Lander):
         """Decoded bytes so far."""
 
     @property
+    def tail(self) -> bytes:
+        """The last decoded bytes, at most 512."""
+
+    @property
     def trailing(self) -> int:
         """Ignored bytes behind the compressed streams."""
 

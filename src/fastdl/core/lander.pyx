@@ -35,6 +35,9 @@ cdef extern from "fdl_land_stream.h" nogil:
     int fdl_land_stream_new(cfdl.fdl_lander **out, cfdl.fdl_sink *sink,
                             const fdl_land_stream_options *options, cfdl.fdl_err *err)
     uint64_t fdl_land_stream_decoded(const cfdl.fdl_lander *self)
+    enum:
+        FDL_LAND_STREAM_TAIL
+    size_t fdl_land_stream_tail(const cfdl.fdl_lander *self, unsigned char *out)
     uint64_t fdl_land_stream_trailing(const cfdl.fdl_lander *self)
     uint64_t fdl_land_stream_virtual_size(const cfdl.fdl_lander *self)
 
@@ -124,6 +127,13 @@ cdef class StreamLander(Lander):
     def decoded(self):
         """Decoded bytes so far."""
         return fdl_land_stream_decoded(self.open_ptr())
+
+    @property
+    def tail(self):
+        """The last decoded bytes."""
+        cdef unsigned char out[FDL_LAND_STREAM_TAIL]
+        cdef size_t n = fdl_land_stream_tail(self.open_ptr(), out)
+        return out[:n]
 
     @property
     def trailing(self):

@@ -25,6 +25,9 @@ class Sink:
     def zero(self, offset: int, length: int) -> None: ...
     def flush(self) -> None: ...
     def release(self) -> None: ...
+    def held(self, offset: int, length: int) -> bytes | None:
+        """*length* bytes at *offset*, where they are held back until ``release``."""
+
     def keep_log(self) -> None:
         """Remember what is written and zeroed from now on, for ``drain_log``."""
 

@@ -69,6 +69,13 @@ cdef class Sink:
             rc = cfdl.fdl_sink_release(s, &err)
         check(rc, &err)
 
+    def held(self, uint64_t offset, size_t length):
+        out = bytearray(length)
+        cdef unsigned char[::1] view = out
+        if length and cfdl.fdl_sink_held(self.open_ptr(), &view[0], length, offset):
+            return bytes(out)
+        return None
+
     def keep_log(self):
         cfdl.fdl_sink_keep_log(self.open_ptr())
 

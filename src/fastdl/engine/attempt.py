@@ -68,7 +68,7 @@ def attempt(
                 readback = Readback(sink, core_sink)
             outcome = landing.run(resolved, sink, core_sink, checkpoint, progress, cancel)
             digests = verify(resolved, outcome)
-            landing.finish(sink, outcome)
+            landing.finish(sink, core_sink, outcome)
             target_size = landing.final_size(outcome)
             if options.zero_rest:
                 zero_rest(sink, target_size)

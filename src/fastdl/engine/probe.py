@@ -16,7 +16,7 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
     """Resolve *sources* and judge the image's head. Raises what ``fetch_sync`` would."""
     found = resolve(sources, options, cancel)
     try:
-        verdict = judge_head(found, options)
+        info = judge_head(found, options, reach=cancel)
         url, mirror = found.urls[found.first], found.mirrors[found.first]
         return Probe(
             url=url.display(),
@@ -30,8 +30,8 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
                 )
                 if value
             },
-            format=verdict.format,
-            virtual_size=verdict.virtual_size,
+            format=info.name,
+            virtual_size=info.virtual_size,
             digests=found.digests.to_dict(),
             pieces=(
                 {
@@ -47,9 +47,13 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
                 for u, m in zip(found.urls, found.mirrors, strict=True)
             ),
             metalink=found.metalink,
-            safe=verdict.safe,
-            reasons=tuple(verdict.reasons),
-            warnings=tuple(w for w in found.warnings if "integrity none" not in w),
+            safe=(True if info.whole else None) if info.safe else False,
+            error=None if info.refusal is None else info.refusal.code_name,
+            reasons=info.reasons,
+            warnings=(
+                *(w for w in found.warnings if "integrity none" not in w),
+                *info.warnings,
+            ),
         )
     finally:
         found.close()

@@ -59,7 +59,11 @@ class Result(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What is known about a source without having fetched it."""
+    """What is known about a source without having fetched it.
+
+    *safe*: the verdict on the image, None where only the whole can tell; *error* and *reasons*
+    say why not, as ``fastdl inspect`` does.
+    """
 
     url: str
     size: int | None
@@ -72,6 +76,7 @@ class Probe(NamedTuple):
     mirrors: tuple[dict[str, Any], ...]
     metalink: bool
     safe: bool | None = None
+    error: str | None = None
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

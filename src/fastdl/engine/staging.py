@@ -11,12 +11,12 @@ from typing import Protocol
 from fastdl.engine.attempt import attempt
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.landing.base import NeedsStaging
-from fastdl.engine.landing.head import detect_file, inspect_fd
+from fastdl.engine.landing.head import judge_fd
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import resolve
 from fastdl.engine.result import Result
 from fastdl.engine.workspace import Workspace
-from fastdl.errors import FormatError, LimitError
+from fastdl.errors import FormatError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
 
 
@@ -113,20 +113,15 @@ def raw_or_qcow2(
     What lands has the size of the disk that was inspected, or FormatError: a converter that
     reads another disk out of the same bytes would cut it short without a word.
     """
-    fmt = Format(detect_file(str(path)))
-    if fmt in COMPRESSED:
-        raise FormatError("one layer of compression is decoded, not two", phase="decode")
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        info = inspect_fd(fd, os.fstat(fd).st_size, options)
+        info = judge_fd(fd, os.fstat(fd).st_size, options)
     finally:
         os.close(fd)
     info.require_safe()
-    limit = options.max_virtual_size
-    if limit is not None and (info.virtual_size or 0) > limit:
-        raise LimitError(
-            f"the image has {info.virtual_size} bytes, {limit} are allowed", phase="decode"
-        )
+    fmt = info.format
+    if fmt in COMPRESSED:
+        raise FormatError("one layer of compression is decoded, not two", phase="decode")
     if fmt not in CONVERTIBLE:
         return path, str(fmt), fmt
     if info.details.get("subformat") == "fixed" and fmt is Format.VHD:

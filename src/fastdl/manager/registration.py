@@ -27,11 +27,10 @@ _EXTENSIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "qcow2": ("qcow2", "img", "metalink", "meta4"),
     "raw": ("img", "raw", "metalink", "meta4"),
     "iso": ("iso", "metalink", "meta4"),
-    "ova": ("ova", "metalink", "meta4"),
     "vhd": ("vhd", "metalink", "meta4"),
     "vhdx": ("vhdx", "metalink", "meta4"),
     "vmdk": ("vmdk", "metalink", "meta4"),
-    "tar": ("tar",),
+    "vdi": ("vdi", "metalink", "meta4"),
 }
 _DIGEST_LENGTHS: Final = {
     "MD5": 32, "SHA-1": 40, "SHA-224": 56, "SHA-256": 64, "SHA-384": 96, "SHA-512": 128,

@@ -2,10 +2,8 @@
 """Which format is this?
 
 ``detect`` names exactly one format from an image's first and last bytes; ``agree``
-compares that with what the caller said. The rules of each format are in ``image_inspect``.
-
-An image may be told apart by one magic only. Bytes that match two formats mean different
-things to different readers, so they are refused whatever the formats are.
+compares that with what the caller said. The magics are in ``image_magic``, the rules of
+each format in ``image_inspect``.
 """
 
 from __future__ import annotations
@@ -52,9 +50,37 @@ class Format(StrEnum):
     CLOOP = "cloop"
     DMG = "dmg"
     TAR = "tar"
-    LZ4 = "lz4"
     SEVENZIP = "7z"
     RAR = "rar"
+    CPIO = "cpio"
+    AR = "ar"
+    RPM = "rpm"
+    CAB = "cab"
+    XAR = "xar"
+    LZ4 = "lz4"
+    LZIP = "lzip"
+    LZOP = "lzop"
+    LZMA = "lzma"
+    LRZIP = "lrzip"
+    COMPRESS = "Z"
+    SNAPPY = "snappy"
+    VMA = "vma"
+    SESPARSE = "sesparse"
+    SIMG = "simg"
+    WIM = "wim"
+    CISO = "ciso"
+    CHD = "chd"
+    EWF = "ewf"
+    PARTCLONE = "partclone"
+    RBD = "rbd"
+    BTRFS_SEND = "btrfs-stream"
+    QEMU_STATE = "qemu-state"
+    PGP = "pgp"
+    OPENSSL = "openssl"
+    AGE = "age"
+    HTML = "html"
+    XML = "xml"
+    PDF = "pdf"
 
 
 COMPRESSED = frozenset({Format.GZ, Format.BZ2, Format.XZ, Format.ZST, Format.ZIP})
@@ -63,18 +89,87 @@ COMPRESSED = frozenset({Format.GZ, Format.BZ2, Format.XZ, Format.ZST, Format.ZIP
 CONVERTIBLE = frozenset({Format.VHD, Format.VHDX, Format.VMDK, Format.VDI})
 """Converted to raw from a verified staged file."""
 
-ARCHIVES = frozenset({Format.TAR, Format.SEVENZIP, Format.RAR, Format.LZ4})
+DISKS = frozenset({Format.RAW, Format.ISO, Format.QCOW2, *CONVERTIBLE})
+"""What a guest's disk can be in: the formats that a template may be declared to have."""
+
+ARCHIVES = frozenset(
+    {Format.TAR, Format.SEVENZIP, Format.RAR, Format.CPIO, Format.AR, Format.RPM, Format.CAB,
+     Format.XAR}
+)  # fmt: skip
+PACKINGS = frozenset(
+    {Format.LZ4, Format.LZIP, Format.LZOP, Format.LZMA, Format.LRZIP, Format.COMPRESS,
+     Format.SNAPPY}
+)  # fmt: skip
+"""Compressed in a way that is not decoded here."""
+ENCRYPTED = frozenset({Format.PGP, Format.OPENSSL, Format.AGE})
+DOCUMENTS = frozenset({Format.HTML, Format.XML, Format.PDF})
+
+NAMES = {
+    Format.VMA: "a Proxmox backup",
+    Format.SESPARSE: "a snapshot of VMware's",
+    Format.SIMG: "a sparse image of Android's",
+    Format.WIM: "a Windows imaging archive",
+    Format.CISO: "a compressed ISO",
+    Format.CHD: "a compressed image of MAME's",
+    Format.EWF: "a forensic image (EWF)",
+    Format.PARTCLONE: "a backup of partclone's",
+    Format.RBD: "an export of Ceph's RBD",
+    Format.BTRFS_SEND: "a stream of btrfs send",
+    Format.QEMU_STATE: "a saved state of QEMU's",
+}
+"""Formats with disks in them that need another program."""
+
+
+def not_supported(fmt: Format) -> FastdlError:
+    """Why an image in a format outside of DISKS and COMPRESSED is refused, in one sentence."""
+    if fmt is Format.LUKS:
+        return UnsafeImageError("luks: encrypted images are refused", phase="decode")
+    if fmt in ENCRYPTED:
+        what = f"{fmt}: this is encrypted; decrypt it first"
+    elif fmt in ARCHIVES:
+        what = f"{fmt}: an archive is no image; unpack it (an OVA holds its disks as files)"
+    elif fmt in PACKINGS:
+        what = f"{fmt}: this compression is not decoded (gz, bz2, xz, zst and zip are)"
+    elif fmt in DOCUMENTS:
+        what = f"{fmt}: this is a document, perhaps an error or login page, and no image"
+    elif fmt in NAMES:
+        what = f"{fmt}: this is {NAMES[fmt]}; extract or convert the disk first"
+    else:
+        what = f"{fmt}: this format is not supported"
+    return FormatError(what, phase="decode")
+
+
+def declared_format(name: str | None) -> str:
+    """The declaration that a template's *name* of a format stands for, in any case.
+
+    Nothing is ``auto``. FormatError for a format that is known elsewhere and no disk here
+    (OVA, TAR, DIR, …): whoever declares it must not get whatever the bytes turn out to be.
+    """
+    lower = (name or "auto").lower()
+    if lower != "auto" and lower not in DISKS:
+        raise FormatError(f"the format {name} cannot be brought to a host: {_DISK_NAMES} can")
+    return lower
+
+
+_DISK_NAMES = ", ".join(sorted(fmt.upper() for fmt in DISKS))
 
 
 class Reader(Protocol):
-    """What an inspector may do with an image."""
+    """What an inspector may do with an image. *distant*: each read costs a request."""
 
     @property
-    def size(self) -> int:
-        """Bytes of the image's file."""
+    def distant(self) -> bool: ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the image's file; None while they are not known."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Up to *length* bytes at *offset*; fewer only at the end."""
+        """Up to *length* bytes at *offset*; fewer only at the end. NotAtHand."""
+
+
+class NotAtHand(Exception):
+    """Not an error: these bytes of an image have not come yet, and are not asked for."""
 
 
 class ImageInfo(NamedTuple):
@@ -82,7 +177,9 @@ class ImageInfo(NamedTuple):
 
     ``virtual_size`` is the size of the guest's disk in bytes, None where it cannot be told
     before decompression. ``reasons`` are sentences, the first of them the refusal;
-    ``refusal`` is its class, None for a safe image.
+    ``refusal`` is its class, None where nothing speaks against the image. ``whole``: all that
+    decides was at hand, nothing can come to light any more. ``inner``: what lies under one
+    layer of compression.
     """
 
     format: Format
@@ -90,6 +187,14 @@ class ImageInfo(NamedTuple):
     reasons: tuple[str, ...] = ()
     refusal: type[FastdlError] | None = None
     details: Mapping[str, Any] = MappingProxyType({})
+    inner: Format | None = None
+    whole: bool = True
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The format with what lies under it: ``qcow2``, ``raw.xz``."""
+        return str(self.format) if self.inner is None else f"{self.inner}.{self.format}"
 
     @property
     def safe(self) -> bool:
@@ -110,8 +215,21 @@ class ImageInfo(NamedTuple):
             "error": None if self.refusal is None else self.refusal.code_name,
             "exit_code": 0 if self.refusal is None else self.refusal.exit_code,
             "reasons": list(self.reasons),
-            "details": dict(self.details),
+            "warnings": list(self.warnings),
+            "details": dict(self.details) | ({"inner": str(self.inner)} if self.inner else {}),
         }
+
+
+def known_size(reader: Reader) -> int:
+    """Bytes of the image's file; NotAtHand where nobody knows."""
+    if reader.size is None:
+        raise NotAtHand
+    return reader.size
+
+
+def plausible(size: int) -> int | None:
+    """*size* where a disk can have it: for what a header says before it is judged."""
+    return size if 0 < size < 2**63 else None
 
 
 def words(table: bytes, byteorder: str) -> array[int]:
@@ -132,90 +250,4 @@ def refused(
         reasons=(str(error),),
         refusal=type(error),
         details=details,
-    )
-
-
-# --- detection --------------------------------------------------------------------------
-
-_MAGICS: tuple[tuple[int, bytes, Format], ...] = (
-    (0, b"QFI\xfb\x00\x00\x00\x01", Format.QCOW),
-    (0, b"KDMV", Format.VMDK),
-    (0, b"COWD", Format.VMDK),
-    (0, b"vhdxfile", Format.VHDX),
-    (0, b"conectix", Format.VHD),
-    (64, b"\x7f\x10\xda\xbe", Format.VDI),
-    (0, b"LUKS\xba\xbe", Format.LUKS),
-    (0, b"QED\x00", Format.QED),
-    (0, b"WithoutFreeSpace", Format.PARALLELS),
-    (0, b"WithouFreSpacExt", Format.PARALLELS),
-    (0, b"Bochs Virtual HD Image", Format.BOCHS),
-    (0, b"#!/bin/sh\n#V2.0 Format", Format.CLOOP),
-    (0, b"\x1f\x8b\x08", Format.GZ),
-    (0, b"\xfd7zXZ\x00", Format.XZ),
-    (0, b"\x28\xb5\x2f\xfd", Format.ZST),
-    (0, b"PK\x03\x04", Format.ZIP),
-    (0, b"PK\x05\x06", Format.ZIP),
-    (257, b"ustar", Format.TAR),
-    (0, b"7z\xbc\xaf\x27\x1c", Format.SEVENZIP),
-    (0, b"Rar!\x1a\x07", Format.RAR),
-    (0, b"\x04\x22\x4d\x18", Format.LZ4),
-    (32769, b"CD001", Format.ISO),
-)
-_BZ2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")
-_DESCRIPTOR = b"# disk descriptorfile"
-
-
-def _matches(head: bytes, tail: bytes | None) -> set[Format]:
-    found = {fmt for at, magic, fmt in _MAGICS if head.startswith(magic, at)}
-    if head.startswith(b"QFI\xfb") and Format.QCOW not in found:
-        found.add(Format.QCOW2)
-    # A partition table in front does not make a qcow2 header into somebody's boot code.
-    if head.startswith(b"QFI\xfb", 512) and head.startswith(b"\x55\xaa", 510):
-        found.add(Format.QCOW2)
-    if head[:3] == b"BZh" and head[3:4] in b"123456789" and head[4:10] in _BZ2_BLOCKS:
-        found.add(Format.BZ2)
-    if len(head) >= 4 and head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:
-        found.add(Format.ZST)
-    if head[:512].lstrip(b" \t\r\n").lower().startswith(_DESCRIPTOR):
-        found.add(Format.VMDK)
-    if tail is not None and len(tail) >= TAIL_BYTES:
-        footer = tail[-TAIL_BYTES:]
-        if footer.startswith(b"conectix") or footer.startswith(b"conectix", 1):
-            found.add(Format.VHD)
-        if footer.startswith(b"koly"):
-            found.add(Format.DMG)
-    return found
-
-
-def detect(head: bytes, tail: bytes | None, size: int | None) -> Format:
-    """Return the one format of an image of *size* bytes.
-
-    *head* is its first HEAD_BYTES bytes (all where it is shorter), *tail* its last
-    TAIL_BYTES or None where they are not at hand. What matches nothing is raw. Raises
-    FormatError for an empty image, UnsafeImageError where two formats match (a polyglot).
-    """
-    if size == 0 or not head:
-        raise FormatError("the image is empty", phase="decode")
-    found = _matches(head, tail)
-    if len(found) > 1:
-        names = " and ".join(sorted(str(f) for f in found))
-        raise UnsafeImageError(
-            f"the image is {names} at the same time: readers would disagree about it",
-            phase="decode",
-        )
-    return found.pop() if found else Format.RAW
-
-
-def agree(declared: str, found: Format) -> Format:
-    """Return the format to use where the caller *declared* one and the bytes show *found*.
-
-    ``auto`` takes what was found. An ISO may be declared raw: both are the same bytes.
-    Raises UnsafeImageError where the declaration hides another format.
-    """
-    if declared in ("auto", str(found)):
-        return found
-    if {declared, str(found)} == {"raw", "iso"} and found is Format.ISO:
-        return found
-    raise UnsafeImageError(
-        f"the image is declared {declared}, but its bytes are {found}", phase="decode"
     )

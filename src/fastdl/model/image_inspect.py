@@ -1,108 +1,161 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this image safe to hand to a host?
+"""Is this image what it is said to be, and safe to hand to a host?
 
-``inspect`` judges an image by the rules of its format. It reads through the small
-``Reader`` protocol and opens nothing itself. The rules of qcow2 live in the C core: the
-caller passes its judge in.
+``inspect`` is the one answer, whoever asks: for a file, for what has been staged or has
+landed, and for the first bytes of a source. It reads through the small ``Reader`` protocol
+and opens nothing itself. The rules of qcow2 and the decoders live in the C core: the caller
+passes them in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastdl.errors import FastdlError, FormatError, UnsafeImageError
-from fastdl.model import image_vdi, image_vhd, image_vmdk
+from fastdl.errors import FastdlError, FormatError, LimitError
 from fastdl.model.image import (
     ARCHIVES,
     COMPRESSED,
+    DISKS,
     HEAD_BYTES,
     TAIL_BYTES,
     Format,
     ImageInfo,
+    NotAtHand,
     Reader,
-    detect,
+    not_supported,
     refused,
 )
+from fastdl.model.image_magic import agree, detect, looks_like_text
 
-Judge = Callable[[Reader], ImageInfo]
+Inspector = Callable[[Reader], ImageInfo]
 Peek = Callable[[Format, Reader], bytes]
 
+Stated = Callable[[bytes], int | None]
+"""The disk's size from the first bytes alone, where the rest is not at hand."""
 
-def inspect(reader: Reader, *, qcow2: Judge, peek: Peek | None = None) -> ImageInfo:
+_TEXT = "the first bytes are text: this may be a message in place of an image"
+
+
+class _Part:
+    """The first bytes of an image of unknown size."""
+
+    size = None
+    distant = False
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset == 0:
+            return self._head[:length]  # who wants less or more than there is will see
+        if offset + length > len(self._head):
+            raise NotAtHand
+        return self._head[offset : offset + length]
+
+
+def inspect(
+    reader: Reader,
+    *,
+    qcow2: Inspector,
+    peek: Peek,
+    declared: str = "auto",
+    max_virtual_size: int | None = None,
+) -> ImageInfo:
     """Judge the image behind *reader*; never raises for what the bytes say.
 
-    *qcow2* judges a qcow2 image (``fastdl.core.image.inspect_qcow2``); *peek* returns the
-    first decompressed bytes of a compressed one (``fastdl.core.image.peek``).
+    *declared*: the format that it is said to have (of a compressed image: what it is, or
+    holds), ``auto`` for none. *qcow2* judges a qcow2 image; *peek* returns the first
+    decompressed bytes of a compressed one (both from ``fastdl.engine.verdict``).
     """
     try:
         head = reader.read_at(0, HEAD_BYTES)
-        tail = reader.read_at(max(0, reader.size - TAIL_BYTES), TAIL_BYTES)
+        fmt = detect(head, None, reader.size)
+        # What is far away is asked for its end only where the beginning shows nothing.
+        tail = _tail(reader) if fmt is Format.RAW or not reader.distant else None
         fmt = detect(head, tail, reader.size)
     except FastdlError as exc:
         return refused(Format.RAW, exc)
     try:
-        return _inspect(fmt, reader, qcow2, peek)
+        if fmt in COMPRESSED:
+            info = _under(fmt, peek(fmt, reader), qcow2, declared)
+        else:
+            agree(declared, fmt, hidden=_hidden(head, tail))
+            info = _inspect(fmt, reader, head, qcow2)
     except FastdlError as exc:
         return refused(fmt, exc)
+    if fmt is Format.RAW:
+        warnings = (_TEXT,) if looks_like_text(head) else ()
+        info = info._replace(whole=tail is not None, warnings=warnings)
+    size, limit = info.virtual_size, max_virtual_size
+    if limit is not None and size is not None and size > limit:
+        error = LimitError(f"the image has {size} bytes, {limit} are allowed", phase="decode")
+        return info._replace(reasons=(str(error),), refusal=LimitError)
+    return info
 
 
-def _inspect(fmt: Format, reader: Reader, qcow2: Judge, peek: Peek | None) -> ImageInfo:
+def _rules(fmt: Format) -> tuple[Inspector, Stated | None]:
+    """How images in *fmt* are judged. Loaded when one comes: most are raw or qcow2."""
+    if fmt is Format.ISO:
+        from fastdl.model.image_iso import inspect_iso  # noqa: PLC0415
+
+        return inspect_iso, None
+    if fmt is Format.VMDK:
+        from fastdl.model import image_vmdk  # noqa: PLC0415
+
+        return image_vmdk.inspect_vmdk, image_vmdk.stated_size
+    if fmt is Format.VDI:
+        from fastdl.model import image_vdi  # noqa: PLC0415
+
+        return image_vdi.inspect_vdi, image_vdi.stated_size
+    from fastdl.model import image_vhd  # noqa: PLC0415
+
+    if fmt is Format.VHD:
+        return image_vhd.inspect_vhd, image_vhd.stated_size
+    return image_vhd.inspect_vhdx, None
+
+
+def _tail(reader: Reader) -> bytes | None:
+    if reader.size is None:
+        return None
+    try:
+        return reader.read_at(max(0, reader.size - TAIL_BYTES), TAIL_BYTES)
+    except NotAtHand:
+        return None
+
+
+def _inspect(fmt: Format, reader: Reader, head: bytes, qcow2: Inspector) -> ImageInfo:
+    if fmt not in DISKS:
+        raise not_supported(fmt)
     if fmt is Format.RAW:
         return ImageInfo(format=fmt, virtual_size=reader.size)
     if fmt is Format.QCOW2:
         return qcow2(reader)
-    if fmt in COMPRESSED:
-        return _inspect_compressed(fmt, reader, peek)
-    if fmt in (Format.VHD, Format.VHDX):
-        return (
-            image_vhd.inspect_vhd(reader) if fmt is Format.VHD else image_vhd.inspect_vhdx(reader)
+    inspector, stated = _rules(fmt)
+    try:
+        return inspector(reader)
+    except NotAtHand:
+        return ImageInfo(
+            format=fmt, virtual_size=None if stated is None else stated(head), whole=False
         )
-    if fmt is Format.VMDK:
-        return image_vmdk.inspect_vmdk(reader)
-    if fmt is Format.VDI:
-        return image_vdi.inspect_vdi(reader)
-    if fmt is Format.ISO:
-        return _inspect_iso(reader)
-    if fmt is Format.LUKS:
-        raise UnsafeImageError("luks: encrypted images are refused", phase="decode")
-    if fmt in ARCHIVES:
+
+
+def _under(outer: Format, head: bytes, qcow2: Inspector, declared: str) -> ImageInfo:
+    """The verdict on what begins with *head* under one layer of compression."""
+    fmt = detect(head, None, None)
+    if fmt in COMPRESSED or fmt in ARCHIVES:
         raise FormatError(
-            f"{fmt}: an archive is no image; unpack it (an OVA holds its disks as files)",
-            phase="decode",
+            f"{outer}: the compressed image is itself {fmt}; one layer only", phase="decode"
         )
-    raise FormatError(f"{fmt}: this format is not supported", phase="decode")
+    if declared != outer:
+        agree(declared, fmt, hidden=_hidden(head, None))
+    info = _inspect(fmt, _Part(head), head, qcow2)
+    text = fmt is Format.RAW and looks_like_text(head)
+    return info._replace(format=outer, inner=fmt, whole=False, warnings=(_TEXT,) if text else ())
 
 
-def _inspect_compressed(fmt: Format, reader: Reader, peek: Peek | None) -> ImageInfo:
-    if peek is None:
-        return ImageInfo(format=fmt, virtual_size=None)
-    inner = detect(peek(fmt, reader), None, None)
-    if inner in COMPRESSED or inner in ARCHIVES:
-        raise FormatError(
-            f"{fmt}: the compressed image is itself {inner}; one layer only", phase="decode"
-        )
-    if inner is Format.LUKS:
-        raise UnsafeImageError(f"{fmt}: holds an encrypted image", phase="decode")
-    if inner not in (Format.RAW, Format.ISO, Format.QCOW2):
-        raise FormatError(f"{fmt}: a compressed {inner} is not supported", phase="decode")
-    return ImageInfo(format=fmt, virtual_size=None, details={"inner": str(inner)})
-
-
-def _inspect_iso(reader: Reader) -> ImageInfo:
-    """ECMA-119, 8.4: the primary volume descriptor says every number in both byte orders."""
-    pvd = reader.read_at(32768, 2048)
-    if len(pvd) < 2048 or pvd[0] != 1 or pvd[6] != 1:
-        raise FormatError("iso: no primary volume descriptor", phase="decode")
-    blocks, block = int.from_bytes(pvd[80:84], "little"), int.from_bytes(pvd[128:130], "little")
-    if blocks != int.from_bytes(pvd[84:88], "big") or block != int.from_bytes(pvd[130:132], "big"):
-        raise FormatError("iso: the volume descriptor contradicts itself", phase="decode")
-    if block not in (512, 1024, 2048):
-        raise FormatError("iso: impossible block size", phase="decode")
-    if blocks * block > reader.size:
-        raise FormatError("iso: the volume is larger than the file", phase="decode")
-    hybrid = reader.read_at(510, 2) == b"\x55\xaa"
-    return ImageInfo(
-        format=Format.ISO,
-        virtual_size=reader.size,
-        details={"volume_size": blocks * block, "hybrid": hybrid},
-    )
+def _hidden(head: bytes, tail: bytes | None) -> frozenset[Format]:
+    """What may yet come to light: a fixed VHD at its end, an ISO behind a short beginning."""
+    hidden = set() if tail is not None else {Format.VHD}
+    if tail is None and len(head) < HEAD_BYTES:
+        hidden.add(Format.ISO)
+    return frozenset(hidden)

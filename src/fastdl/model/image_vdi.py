@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 
 from fastdl.errors import FormatError, UnsafeImageError
-from fastdl.model.image import MAX_TABLE, Format, ImageInfo, Reader, words
+from fastdl.model.image import MAX_TABLE, Format, ImageInfo, Reader, known_size, plausible, words
 
 _UNUSED = 0xFFFFFFFE  # this and the next: not allocated, or all zeros
 _KINDS = {1: "dynamic", 2: "fixed"}
@@ -14,6 +14,14 @@ _KINDS = {1: "dynamic", 2: "fixed"}
 
 def _bad(what: str) -> FormatError:
     return FormatError(what, phase="decode")
+
+
+def stated_size(head: bytes) -> int | None:
+    """The disk's size as the header states it, in whole sectors: VBoxManage makes odd ones."""
+    if len(head) < 376:
+        return None
+    (size,) = struct.unpack_from("<Q", head, 368)
+    return plausible(-(-int(size) // 512) * 512)
 
 
 def inspect_vdi(reader: Reader) -> ImageInfo:
@@ -38,7 +46,8 @@ def inspect_vdi(reader: Reader) -> ImageInfo:
         raise _bad("vdi: impossible sector or block size")
     if size == 0 or size > 2**63 - 1 or blocks * block < size or blocks * 4 > MAX_TABLE:
         raise _bad("vdi: the block map does not fit the disk")
-    if table < 512 or data % 512 or table + blocks * 4 > data or data > reader.size:
+    file_size = known_size(reader)
+    if table < 512 or data % 512 or table + blocks * 4 > data or data > file_size:
         raise _bad("vdi: block map or data outside the file")
     entries = words(reader.read_at(table, blocks * 4), "little")
     used = [entry for entry in entries if entry < _UNUSED]
@@ -46,11 +55,10 @@ def inspect_vdi(reader: Reader) -> ImageInfo:
         raise _bad("vdi: a block is used twice")
     if len(used) != allocated:
         raise _bad("vdi: the number of allocated blocks is wrong")
-    if used and data + max(used) * block >= reader.size:
+    if used and data + max(used) * block >= file_size:
         raise _bad("vdi: a block lies outside the file")
     return ImageInfo(
         format=Format.VDI,
-        # VBoxManage makes disks of odd sizes; readers see whole sectors.
-        virtual_size=-(-size // 512) * 512,
+        virtual_size=stated_size(header),
         details={"subformat": _KINDS[kind], "block_size": block},
     )

@@ -11,7 +11,7 @@ import struct
 import uuid
 
 from fastdl.errors import FormatError, UnsafeImageError
-from fastdl.model.image import MAX_TABLE, Format, ImageInfo, Reader, words
+from fastdl.model.image import MAX_TABLE, Format, ImageInfo, Reader, known_size, plausible, words
 
 _SECTOR = 512
 _UNUSED = 0xFFFFFFFF
@@ -29,11 +29,19 @@ def _vhd_sum(block: bytes, at: int) -> int:
     return ~(sum(block) - sum(block[at : at + 4])) & 0xFFFFFFFF
 
 
+def stated_size(head: bytes) -> int | None:
+    """The disk's size as the footer, or its copy at the beginning of *head*, states it."""
+    if len(head) < 56 or not head.startswith(b"conectix"):
+        return None
+    return plausible(int.from_bytes(head[48:56], "big"))
+
+
 def inspect_vhd(reader: Reader) -> ImageInfo:
     """Judge a VHD by its footer, and a dynamic one by its header and block table."""
-    if reader.size % _SECTOR or reader.size < 2 * _SECTOR:
+    file_size = known_size(reader)
+    if file_size % _SECTOR or file_size < 2 * _SECTOR:
         raise _bad("vhd: the file does not end with a 512-byte footer")
-    footer = reader.read_at(reader.size - _SECTOR, _SECTOR)
+    footer = reader.read_at(file_size - _SECTOR, _SECTOR)
     if not footer.startswith(b"conectix"):
         raise _bad("vhd: no footer at the end")
     if _vhd_sum(footer, 64) != int.from_bytes(footer[64:68], "big"):
@@ -50,16 +58,16 @@ def inspect_vhd(reader: Reader) -> ImageInfo:
     if kind not in (2, 3):
         raise _bad("vhd: neither fixed nor dynamic")
     if kind == 2:
-        if size != reader.size - _SECTOR:
+        if size != file_size - _SECTOR:
             raise _bad("vhd: the size of the fixed disk does not match the file")
         return ImageInfo(format=Format.VHD, virtual_size=size, details={"subformat": "fixed"})
     if reader.read_at(0, _SECTOR) != footer:
         raise _bad("vhd: the copy of the footer at the beginning differs")
-    _vhd_dynamic(reader, data_offset, size)
+    _vhd_dynamic(reader, data_offset, size, file_size - _SECTOR)
     return ImageInfo(format=Format.VHD, virtual_size=size, details={"subformat": "dynamic"})
 
 
-def _vhd_dynamic(reader: Reader, at: int, size: int) -> None:
+def _vhd_dynamic(reader: Reader, at: int, size: int, end: int) -> None:
     header = reader.read_at(at, 1024)
     if at < _SECTOR or len(header) < 1024 or not header.startswith(b"cxsparse"):
         raise _bad("vhd: no dynamic header")
@@ -73,7 +81,6 @@ def _vhd_dynamic(reader: Reader, at: int, size: int) -> None:
         raise _bad("vhd: impossible block size")
     if entries * 4 > MAX_TABLE or entries * block < size:
         raise _bad("vhd: the block table does not fit the disk")
-    end = reader.size - _SECTOR
     if table < _SECTOR or table + entries * 4 > end:
         raise _bad("vhd: the block table lies outside the file")
     bitmap = -(-(block // _SECTOR // 8) // _SECTOR) * _SECTOR
@@ -166,7 +173,7 @@ def _vhdx_regions(reader: Reader) -> dict[uuid.UUID, tuple[int, int]]:
                 continue
             if name in regions or offset < _MIB or offset % _MIB or length % _MIB or not length:
                 raise _bad("vhdx: impossible region")
-            if offset + length > reader.size:
+            if offset + length > known_size(reader):
                 raise _bad("vhdx: a region lies outside the file")
             regions[name] = (offset, length)
         if len(regions) != 2:
@@ -248,4 +255,4 @@ def _vhdx_blocks(
         if state == 6:
             starts.append(at)
     tables = [(at, at + size_) for at, size_ in regions.values()]
-    _judge_blocks("vhdx", sorted(starts), block, reader.size, (0, _MIB), *tables)
+    _judge_blocks("vhdx", sorted(starts), block, known_size(reader), (0, _MIB), *tables)

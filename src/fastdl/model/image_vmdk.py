@@ -13,7 +13,7 @@ import struct
 from typing import Any
 
 from fastdl.errors import FormatError, UnsafeImageError
-from fastdl.model.image import Format, ImageInfo, Reader
+from fastdl.model.image import Format, ImageInfo, Reader, known_size, plausible
 
 _SECTOR = 512
 _MAX_TABLES = 1 << 18
@@ -24,9 +24,11 @@ _AT_END = 0xFFFFFFFFFFFFFFFF
 _FLAG_COMPRESSED = 1 << 16
 _FLAG_MARKERS = 1 << 17
 _CREATE_TYPES = {"monolithicSparse", "streamOptimized"}
-_EXTENT = re.compile(r'(RW|RDONLY) ([0-9]{1,16}) SPARSE "([^"]{1,255})"')
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_BACKSLASH = re.compile(r"(?<![\x81-\xfe])\\")
+_EXTENT = re.compile(r'(RW|RDONLY) ([0-9]{1,16}) SPARSE "([^"\x00-\x1f]{1,255})"')
 _SETTING = re.compile(
-    r'([A-Za-z][A-Za-z0-9._]{0,63}) ?= ?(?:"([^"]{0,255})"|([0-9a-zA-Z.-]{1,64}))'
+    r'([A-Za-z][A-Za-z0-9._]{0,63}) ?= ?(?:"([^"\x00-\x1f]{0,255})"|([0-9a-zA-Z.-]{1,64}))'
 )
 _KNOWN = {"version", "encoding", "cid", "parentcid", "isnativesnapshot", "createtype"}
 
@@ -43,6 +45,13 @@ def _header(block: bytes) -> dict[str, Any]:
     names = ("version", "flags", "capacity", "grain", "desc_at", "desc_len", "gtes", "rgd", "gd",
              "overhead", "unclean", "line_ends", "compression")  # fmt: skip
     return dict(zip(names, struct.unpack_from("<IIQQQQIQQQB4sH", block, 4), strict=True))
+
+
+def stated_size(head: bytes) -> int | None:
+    """The disk's size as the header states it."""
+    if len(head) < _SECTOR or not head.startswith(b"KDMV"):
+        return None
+    return plausible(int(_header(head)["capacity"]) * _SECTOR)
 
 
 def inspect_vmdk(reader: Reader) -> ImageInfo:
@@ -70,10 +79,11 @@ def inspect_vmdk(reader: Reader) -> ImageInfo:
         head["compression"] > 1
     ):
         raise _bad("vmdk: unknown compression")
+    # The dangerous part first: it lies near the beginning, also where the tables do not.
+    kind = _descriptor(reader, head)
     if head["gd"] == _AT_END:
         head = _footer(reader, block, head)
     _directory(reader, head)
-    kind = _descriptor(reader, head)
     if (kind == "streamOptimized") != bool(head["flags"] & _FLAG_MARKERS):
         raise _bad("vmdk: descriptor and header disagree about the kind of file")
     return ImageInfo(format=Format.VMDK, virtual_size=size, details={"subformat": kind})
@@ -81,9 +91,9 @@ def inspect_vmdk(reader: Reader) -> ImageInfo:
 
 def _footer(reader: Reader, header: bytes, head: dict[str, Any]) -> dict[str, Any]:
     """The header's second copy, 1024 bytes before the end: only the directory may differ."""
-    if reader.size < 4 * _SECTOR:
+    if known_size(reader) < 4 * _SECTOR:
         raise _bad("vmdk: no footer")
-    footer = reader.read_at(reader.size - 2 * _SECTOR, _SECTOR)
+    footer = reader.read_at(known_size(reader) - 2 * _SECTOR, _SECTOR)
     if footer[:4] != b"KDMV" or footer[:56] != header[:56] or footer[72:79] != header[72:79]:
         raise _unsafe("vmdk: header and footer disagree")
     found = _header(footer)
@@ -97,10 +107,10 @@ def _directory(reader: Reader, head: dict[str, Any]) -> None:
     span = head["grain"] * head["gtes"]
     tables = -(-head["capacity"] // span)
     at = head["gd"] * _SECTOR
-    if at < _SECTOR or tables * 4 > 32 * 1024 * 1024 or at + tables * 4 > reader.size:
+    if at < _SECTOR or tables * 4 > 32 * 1024 * 1024 or at + tables * 4 > known_size(reader):
         raise _bad("vmdk: the grain directory lies outside the file")
     entries = struct.unpack(f"<{tables}I", reader.read_at(at, tables * 4))
-    if any(entry * _SECTOR + head["gtes"] * 4 > reader.size for entry in entries):
+    if any(entry * _SECTOR + head["gtes"] * 4 > known_size(reader) for entry in entries):
         raise _bad("vmdk: a grain table lies outside the file")
     _last_grain(reader, head, set(entries) - {0})
 
@@ -120,28 +130,30 @@ def _last_grain(reader: Reader, head: dict[str, Any], tables: set[int]) -> None:
     if last <= _ZEROED:
         return
     end = last * _SECTOR + 1
-    if head["flags"] & _FLAG_COMPRESSED and end + _MARKER.size <= reader.size:
+    if head["flags"] & _FLAG_COMPRESSED and end + _MARKER.size <= known_size(reader):
         _, length = _MARKER.unpack(reader.read_at(last * _SECTOR, _MARKER.size))
         end = last * _SECTOR + _MARKER.size + length
-    if end > reader.size:
+    if end > known_size(reader):
         raise _bad("vmdk: the file is cut off: its last grain is missing")
 
 
 def _descriptor(reader: Reader, head: dict[str, Any]) -> str:
     """The createType of a descriptor whose every line is harmless."""
     at, length = head["desc_at"] * _SECTOR, head["desc_len"] * _SECTOR
-    if at < _SECTOR or not 0 < length <= _MAX_DESCRIPTOR or at + length > reader.size:
+    if at < _SECTOR or not 0 < length <= _MAX_DESCRIPTOR:
         raise _bad("vmdk: no embedded descriptor")
-    text, _, rest = reader.read_at(at, length).partition(b"\0")
+    block = reader.read_at(at, length)
+    if len(block) < length:
+        raise _bad("vmdk: no embedded descriptor")
+    text, _, rest = block.partition(b"\0")
     if any(rest):
         raise _unsafe("vmdk: something is hidden behind the descriptor")
-    try:
-        lines = text.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise _bad("vmdk: the descriptor is no text") from None
+    # Writers use the code page of their machine, whatever `encoding` says. What counts is
+    # ASCII in all of them; a byte beyond it stands for itself, and only between quotes.
+    lines = _LINE_END.split(text.removeprefix(b"\xef\xbb\xbf").decode("latin-1"))
     settings: dict[str, str] = {}
     extents: list[re.Match[str]] = []
-    for line in (raw.strip() for raw in lines):
+    for line in (raw.strip(" \t") for raw in lines):
         if not line or line.startswith("#"):
             continue
         extent = _EXTENT.fullmatch(line)
@@ -161,11 +173,16 @@ def _descriptor(reader: Reader, head: dict[str, Any]) -> str:
 
 
 def _judge_extent(extent: re.Match[str], head: dict[str, Any]) -> None:
-    name = extent[3]
-    if "/" in name or "\\" in name or name in (".", ".."):
+    if not _is_plain_name(extent[3]):
         raise _unsafe("vmdk: an extent names another file")
     if int(extent[2]) != head["capacity"]:
         raise _bad("vmdk: extent and header disagree about the size")
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a file's name leads nowhere. A backslash may be the second byte of a character
+    (Shift_JIS, GBK, Big5): behind a byte beyond ASCII it separates nothing."""
+    return "/" not in name and not _BACKSLASH.search(name) and name not in (".", "..")
 
 
 def _take_setting(line: str, settings: dict[str, str]) -> None:

@@ -16,13 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.core.image import Inflate, NeedMore, Qcow2, inspect_qcow2, peek
+from fastdl.core.image import Inflate, NeedMore, Qcow2
 from fastdl.core.lander import Qcow2Lander, StreamLander
 from fastdl.core.sink import Sink
-from fastdl.errors import FastdlError, FormatError, LimitError, UnsafeImageError
-from fastdl.model.image import Format
-from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, Recipe, build, run
-from tests.unit.model.test_image import Bytes
+from fastdl.errors import FastdlError, FormatError, LimitError
+from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, Recipe, build
 
 TEXT = b"template " * 5000 + bytes(100_000) + bytes(range(256)) * 40
 
@@ -245,13 +243,6 @@ def test_an_unknown_compression_is_a_mistake_of_the_caller() -> None:
         Inflate("rar")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_peek_shows_the_first_decoded_bytes(kind: str) -> None:
-    """What a compressed image holds is told from its head."""
-    assert peek(Format(kind), Bytes(pack(kind, TEXT)), 1000) == TEXT[:1000]
-    assert peek(Format(kind), Bytes(pack(kind, b"short"))) == b"short"
-
-
 # --- qcow2 ------------------------------------------------------------------------------
 
 needs_qemu = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
@@ -277,28 +268,6 @@ def test_the_map_tiles_the_disk(tmp_path: Path) -> None:
     extents = image.extents()
     for host, _, length in image.plain():
         assert any(off <= host and host + length <= off + n for off, n in extents)
-
-
-@needs_qemu
-def test_inspection_says_what_the_image_is(tmp_path: Path) -> None:
-    """The details are those that an operator compares."""
-    recipe = Recipe(size=MIB, cluster_size=4096, compression="zstd", compressed=True)
-    data = build(tmp_path / "image", recipe).read_bytes()
-    info = inspect_qcow2(Bytes(data))
-    assert (info.safe, info.virtual_size) == (True, MIB)
-    assert info.details["compression"] == "zstd"
-    assert info.details["cluster_size"] == 4096
-    with pytest.raises(LimitError):
-        inspect_qcow2(Bytes(data), max_virtual_size=MIB - 1)
-
-
-@needs_qemu
-def test_a_backing_file_is_an_unsafe_image(tmp_path: Path) -> None:
-    """The C code's verdict arrives as its Python class (I01)."""
-    run("qemu-img", "create", "-q", "-f", "raw", tmp_path / "base", "1M")
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", tmp_path / "image")
-    with pytest.raises(UnsafeImageError, match="backing"):
-        inspect_qcow2(Bytes((tmp_path / "image").read_bytes()))
 
 
 @needs_qemu

@@ -12,14 +12,24 @@ from pathlib import Path
 import pytest
 
 from fastdl.errors import FormatError, LimitError, UnsafeImageError
-from fastdl.model.image import HEAD_BYTES, TAIL_BYTES, Format, ImageInfo, agree, detect, refused
+from fastdl.model.image import (
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Format,
+    ImageInfo,
+    declared_format,
+    refused,
+)
 from fastdl.model.image_inspect import inspect
+from fastdl.model.image_magic import agree, detect, looks_like_text
 from fastdl.model.image_vhd import crc32c
 from tests.env.images import HAVE_QEMU, NEED_QEMU, fill_raw, run
 
 
 class Bytes:
     """An image in memory, as the inspectors want it."""
+
+    distant = False
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -33,8 +43,12 @@ def no_qcow2(reader: object) -> ImageInfo:
     raise AssertionError("not a qcow2")
 
 
-def judge(data: bytes) -> ImageInfo:
-    return inspect(Bytes(data), qcow2=no_qcow2)
+def no_peek(fmt: Format, reader: object) -> bytes:
+    raise AssertionError("not compressed")
+
+
+def judge(data: bytes, declared: str = "auto") -> ImageInfo:
+    return inspect(Bytes(data), qcow2=no_qcow2, peek=no_peek, declared=declared)
 
 
 def found(data: bytes) -> Format:
@@ -57,6 +71,14 @@ MAGICS = {
     Format.TAR: bytes(257) + b"ustar",
     Format.ISO: bytes(32769) + b"CD001",
     Format.SEVENZIP: b"7z\xbc\xaf\x27\x1c",
+    Format.VMA: b"VMA\0\0\0\0\1",
+    Format.LZIP: b"LZIP\1\x0c",
+    Format.LZOP: b"\x89LZO\0\r\n\x1a\n",
+    Format.COMPRESS: b"\x1f\x9d\x90",
+    Format.LZMA: b"\x5d\0\0\x80\0" + b"\xff" * 8 + b"\0",
+    Format.SIMG: b"\x3a\xff\x26\xed",
+    Format.HTML: b"\xef\xbb\xbf\r\n<!DOCTYPE html>",
+    Format.XML: b'<?xml version="1.0"?>',
 }
 
 
@@ -134,6 +156,9 @@ def test_a_declaration_must_agree_with_the_bytes(declared: str, fmt: Format, goo
         (Format.QCOW, FormatError),
         (Format.TAR, FormatError),
         (Format.SEVENZIP, FormatError),
+        (Format.VMA, FormatError),
+        (Format.LZIP, FormatError),
+        (Format.HTML, FormatError),
     ],
 )
 def test_unsupported_formats_are_refused_with_their_class(
@@ -169,15 +194,81 @@ def test_an_iso_must_fit_its_file() -> None:
     assert judge(bytes(torn)).refusal is FormatError
 
 
+def udf(*names: bytes, size: int = 1 << 20) -> bytes:
+    data = bytearray(size)
+    for n, name in enumerate(names):
+        data[32768 + 2048 * n : 32768 + 2048 * n + 7] = b"\0" + name + b"\1"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("names", [(b"BEA01", b"NSR02", b"TEA01"), (b"BEA01", b"NSR03", b"TEA01")])
+def test_a_disc_with_udf_alone_is_an_iso(names: tuple[bytes, ...]) -> None:
+    """Windows media and data discs: no ISO 9660 volume, but what every system mounts."""
+    info = judge(udf(*names), "iso")
+    assert (info.format, info.safe, info.details["udf"]) == (Format.ISO, True, True)
+    assert judge(udf(*names), "raw").safe
+    assert judge(udf(*names), "qcow2").refusal is UnsafeImageError
+
+
+def test_half_a_recognition_sequence_is_no_disc() -> None:
+    """NSR counts behind BEA, and nothing of it elsewhere."""
+    for names in ((b"NSR02", b"TEA01"), (b"BEA01", b"TEA01"), (b"BEA01", b"xxxxx", b"NSR02")):
+        assert found(udf(*names)) is Format.RAW
+
+
+def test_a_bridge_disc_is_held_to_both() -> None:
+    """ISO 9660 and UDF on one disc: its volume still has to lie in the file."""
+    data = bytearray(iso(200, size=200 * 2048))
+    data[34816:34823] = b"\0BEA01\1"
+    data[36864:36871] = b"\0NSR02\1"
+    assert judge(bytes(data)).details["udf"]
+    assert judge(bytes(data[:-2048])).refusal is FormatError
+
+
+@pytest.mark.parametrize("name", ["OVA", "TAR", "ZIP", "DIR", "BAREMETAL", "ova", "nonsense"])
+def test_a_format_that_is_no_disk_cannot_be_declared(name: str) -> None:
+    """CloudStack knows it and we do not: whatever the bytes are, they are not that."""
+    with pytest.raises(FormatError, match=name):
+        declared_format(name)
+
+
+def test_disks_are_declared_in_either_case() -> None:
+    """CloudStack's names are in capitals; an old agent's command has none."""
+    for name in ("QCOW2", "raw", "ISO", "VMDK", "VHD", "VHDX", "vdi"):
+        assert declared_format(name) == name.lower()
+    assert {declared_format(None), declared_format(""), declared_format("auto")} == {"auto"}
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"404 page not found\n", True),
+        (b'{"error": "no such key"}', True),
+        (("ü" * 400).encode(), True),
+        (b"x" + ("ü" * 400).encode(), True),
+        (b"version https://git-lfs.github.com/spec/v1\n" * 20, True),
+        (b" \n", False),
+        (b"\xeb\x63\x90" + bytes(600), False),
+        (b"text at first\0" + b"text" * 200, False),
+        (b"M\xfcll" * 200, False),
+    ],
+)
+def test_a_message_in_place_of_an_image_is_warned_of(data: bytes, text: bool) -> None:
+    """No disk begins with half a KiB of text; a small one might: it is said, not refused."""
+    assert looks_like_text(data[:HEAD_BYTES]) is text
+    info = judge(data)
+    assert (info.safe, bool(info.warnings)) == (True, text)
+
+
 def test_a_compressed_image_may_hold_one_layer_only() -> None:
     """Nested compression is refused by what the first decoded bytes are (I16)."""
     outer = Bytes(MAGICS[Format.GZ].ljust(100, b"\0"))
     for inner, refusal in [
         (b"disk", None),
-        (MAGICS[Format.QCOW2], None),
         (MAGICS[Format.GZ], FormatError),
         (MAGICS[Format.TAR], FormatError),
         (MAGICS[Format.VMDK], FormatError),
+        (MAGICS[Format.VMA], FormatError),
         (MAGICS[Format.LUKS], UnsafeImageError),
         (b"", FormatError),
     ]:
@@ -323,6 +414,43 @@ def test_a_vmdk_descriptor_line_that_is_not_harmless_is_refused(
 
 
 @needs_qemu
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("windows-1252", "Größe…"),
+        ("windows-1251", "Диск"),
+        ("Shift_JIS", "表テスト"),  # its first character ends with a backslash
+        ("GBK", "磁盘"),
+        ("Big5", "功能"),  # so does this one
+        ("UTF-8", "磁盘"),
+        ("ISO-8859-1", "\x85x"),
+    ],
+)
+def test_a_vmdk_descriptor_may_be_in_any_code_page(
+    real: Callable[[str], bytes], encoding: str, name: str
+) -> None:
+    """VMware writes that of the machine: names and comments beyond ASCII are no structure."""
+    data = real("vmdk")
+    at, length = (n * 512 for n in struct.unpack_from("<QQ", data, 28))
+    text = data[at : at + length].rstrip(b"\0").decode()
+    quoted = text[text.index('SPARSE "') + 8 :].partition('"')[0]
+    text = f'encoding="{encoding}"\n# {name}\n' + text.replace(quoted, f"{name}.vmdk")
+    block = text.encode(encoding).ljust(length, b"\0")
+    info = judge(data[:at] + block + data[at + length :])
+    assert (info.safe, info.reasons) == (True, ())
+
+
+@pytest.mark.parametrize("name", [b"..", b"a/b", b"\\x", b"\x80\\x", b"/\x95\\", b"a\tb"])
+def test_a_code_page_hides_no_path(real: Callable[[str], bytes], name: bytes) -> None:
+    """What separates folders does so in every code page."""
+    data = real("vmdk")
+    at, length = (n * 512 for n in struct.unpack_from("<QQ", data, 28))
+    block = data[at : at + length].rstrip(b"\0")
+    quoted = block[block.index(b'SPARSE "') + 8 :].partition(b'"')[0]
+    bad = block.replace(quoted, name).ljust(length, b"\0")
+    assert judge(data[:at] + bad + data[at + length :]).refusal is UnsafeImageError
+
+
 def test_a_vmdk_extent_may_not_be_a_path(real: Callable[[str], bytes]) -> None:
     """Even of the right kind, it must be this very file (I13)."""
     data = real("vmdk")
@@ -395,6 +523,8 @@ def test_no_flipped_byte_and_no_cut_breaks_an_inspector(
         if rng.random() < 0.3:
             del out[rng.randrange(len(out)) :]
         info = inspect(
-            Bytes(bytes(out)), qcow2=lambda _r: ImageInfo(format=Format.QCOW2, virtual_size=1)
+            Bytes(bytes(out)),
+            qcow2=lambda _r: ImageInfo(format=Format.QCOW2, virtual_size=1),
+            peek=lambda _fmt, _r: b"disk",
         )
         assert info.safe or info.reasons

@@ -8,11 +8,12 @@ from typing import Any
 
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing.head import inspect_fd
+from fastdl.engine.landing.head import judge_fd
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Checkpoint, Outcome, run_job, start_job
-from fastdl.model.image import Format
+from fastdl.engine.verdict import EndsReader, judge
+from fastdl.model.image import TAIL_BYTES, Format
 from fastdl.sinks.base import Sink
 
 
@@ -34,6 +35,8 @@ class Landing:
 
     *format* is the source's; *target_size* and *virtual_size* in bytes, None where not known yet.
     *judge_whole*: an image is kept as it is, and judged as a whole before it is published.
+    *disk_head*: the first bytes of what becomes a disk as it is: with its last ones they are
+    judged before it is published, and a fixed VHD loses its footer.
     """
 
     kind = "same"
@@ -48,6 +51,7 @@ class Landing:
         virtual_size: int | None = None,
         resumable: bool = False,
         judge_whole: bool = False,
+        disk_head: bytes | None = None,
     ) -> None:
         self.options = options
         self.format = format
@@ -55,6 +59,8 @@ class Landing:
         self.virtual_size = virtual_size
         self.resumable = resumable
         self.judge_whole = judge_whole
+        self.disk_head = disk_head
+        self.disk_size: int | None = None
         self.warnings: list[str] = []
 
     def check_room(self, sink: Sink) -> None:
@@ -91,16 +97,56 @@ class Landing:
             return self.options.detect_zeros
         return sink.kind in ("block", "nbd") or self.sparse
 
-    def finish(self, sink: Sink, outcome: Outcome) -> None:
+    def finish(self, sink: Sink, core_sink: CoreSink, outcome: Outcome) -> None:
         """Judge the whole image, tables included, before it is published."""
         if self.judge_whole and sink.buffered_fd >= 0:
-            info = inspect_fd(sink.buffered_fd, outcome.total, self.options)
+            info = judge_fd(sink.buffered_fd, outcome.total, self.options)
             info.require_safe()
             self.virtual_size = info.virtual_size
+        elif self.disk_head is not None:
+            self._finish_disk(sink, core_sink, self.disk_head, self.landed_size(outcome))
+
+    def _finish_disk(self, sink: Sink, core_sink: CoreSink, head: bytes, size: int) -> None:
+        """Judge what landed by both its ends: a fixed VHD shows itself at its end alone."""
+        tail = self.last_bytes(sink, core_sink, size)
+        if tail is None:
+            return
+        info = judge(
+            EndsReader(head[:size], tail, size),
+            declared=self.declared(),
+            max_virtual_size=self.options.max_virtual_size,
+        )
+        info.require_safe()
+        self.virtual_size = info.virtual_size
+        if info.format is Format.VHD and info.virtual_size is not None:
+            self.disk_size = info.virtual_size
+            if sink.capacity is not None:
+                core_sink.zero(self.disk_size, size - self.disk_size)
+            self.note_footer()
+
+    def declared(self) -> str:
+        """What the disk that lands is said to be."""
+        return self.options.source_format
+
+    def note_footer(self) -> None:
+        """What landed was a fixed VHD."""
+        self.format = str(Format.VHD)
+        self.kind = "vhd-to-raw"
+
+    def last_bytes(self, sink: Sink, core_sink: CoreSink, size: int) -> bytes | None:
+        """The last bytes of what has landed; None where nobody can read them."""
+        length = min(TAIL_BYTES, size)
+        if sink.kind == "file":
+            return os.pread(sink.buffered_fd, length, size - length)
+        return core_sink.held(size - length, length)
+
+    def landed_size(self, outcome: Outcome) -> int:
+        """Bytes that have come to lie on the target."""
+        return outcome.total
 
     def final_size(self, outcome: Outcome) -> int:
         """Bytes of the image on the target."""
-        return outcome.total
+        return self.landed_size(outcome) if self.disk_size is None else self.disk_size
 
 
 def decode_threads() -> int:

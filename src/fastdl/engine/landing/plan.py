@@ -6,11 +6,19 @@ from __future__ import annotations
 from fastdl.core.net import Stream
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.landing.base import Landing, NeedsStaging
-from fastdl.engine.landing.head import READ_ON_BYTES, format_of, qcow2_header, read_on
+from fastdl.engine.landing.head import READ_ON_BYTES, judge_head, read_on
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.resolve import Resolved
 from fastdl.errors import FastdlError, FormatError, LimitError, UnsafeImageError
-from fastdl.model.image import ARCHIVES, COMPRESSED, CONVERTIBLE, HEAD_BYTES, Format
+from fastdl.model.image import (
+    COMPRESSED,
+    CONVERTIBLE,
+    DISKS,
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Format,
+    ImageInfo,
+)
 from fastdl.sinks.base import Sink
 
 
@@ -57,11 +65,36 @@ def _ask_next_mirror(resolved: Resolved, options: FetchOptions, cancel: Cancel) 
 
 
 def _plan(resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel) -> Landing:
-    fmt = format_of(resolved, options)
-    if fmt is Format.LUKS:
-        raise UnsafeImageError("the image is encrypted (LUKS)", phase="decode")
-    if not wants_raw(sink, options) or fmt in (Format.RAW, Format.ISO):
-        return _plan_same(resolved, sink, options, fmt)
+    raw = wants_raw(sink, options)
+    if not resolved.head and options.source_format in ("auto", "raw") and not raw:
+        return Landing(options, format="raw", target_size=resolved.size, resumable=False)
+    info = judge_head(resolved, options)
+    if _is_an_image(info, options, raw=raw):
+        info.require_safe()
+    landing = _landing(resolved, sink, options, cancel, info)
+    landing.warnings.extend(info.warnings if raw or options.source_format != "auto" else ())
+    return landing
+
+
+def _is_an_image(info: ImageInfo, options: FetchOptions, *, raw: bool) -> bool:
+    """Whether anybody takes the source for an image: a file that happens to be an archive or
+    a web page, and stays what it is, is refused by nobody."""
+    return (
+        raw
+        or options.source_format != "auto"
+        or info.format in (Format.QCOW2, *CONVERTIBLE)
+        or info.refusal in (UnsafeImageError, LimitError)
+    )
+
+
+def _landing(
+    resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel, info: ImageInfo
+) -> Landing:
+    fmt = info.format
+    if not wants_raw(sink, options):
+        return _as_it_is(resolved, sink, options, info)
+    if fmt in (Format.RAW, Format.ISO):
+        return _as_disk(resolved, sink, options, cancel, info)
     if fmt is Format.QCOW2:
         from fastdl.engine.landing.qcow2 import plan_qcow2  # noqa: PLC0415
 
@@ -69,30 +102,40 @@ def _plan(resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel)
     if fmt in COMPRESSED:
         from fastdl.engine.landing.stream import plan_stream  # noqa: PLC0415
 
-        return plan_stream(resolved, sink, options, fmt)
-    if fmt in CONVERTIBLE:
-        raise NeedsStaging(f"{fmt} is converted by qemu-img from a verified file", fmt=fmt)
-    if fmt in ARCHIVES:
-        raise FormatError(f"{fmt} is an archive, no image: unpack it first", phase="decode")
-    raise FormatError(f"{fmt} images cannot be converted to raw", phase="decode")
+        return plan_stream(resolved, sink, options, info)
+    raise NeedsStaging(f"{fmt} is converted by qemu-img from a verified file", fmt=fmt)
 
 
-def _plan_same(resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Format) -> Landing:
-    virtual: int | None = None
-    if fmt is Format.QCOW2:
-        virtual = int(qcow2_header(resolved, options).virtual_size)
-    elif fmt in (Format.RAW, Format.ISO):
-        virtual = resolved.size
-        limit = options.max_virtual_size
-        if limit is not None and virtual is not None and virtual > limit:
-            raise LimitError(f"the image has {virtual} bytes, {limit} are allowed", phase="decode")
+def _as_it_is(resolved: Resolved, sink: Sink, options: FetchOptions, info: ImageInfo) -> Landing:
+    """The file stays what it is: judged whole where somebody takes it for an image."""
     declared = options.source_format != "auto"
+    whole = info.format in (Format.QCOW2, *CONVERTIBLE) or (declared and info.format in DISKS)
     return Landing(
         options,
-        format=str(fmt),
+        format=str(info.format),
         target_size=resolved.size,
-        virtual_size=virtual,
-        # A plain file that happens to be an archive is nobody's image.
-        judge_whole=fmt is Format.QCOW2 or fmt in CONVERTIBLE or (declared and fmt is Format.ISO),
+        virtual_size=None if info.format in COMPRESSED else info.virtual_size,
+        judge_whole=whole,
         resumable=sink.kind in ("file", "block"),
+    )
+
+
+def _as_disk(
+    resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel, info: ImageInfo
+) -> Landing:
+    """The file is the disk, or the disk with the footer of a fixed VHD behind it."""
+    size, room = resolved.size, sink.capacity
+    tight = size is not None and room is not None and 0 < size - room <= TAIL_BYTES
+    if options.source_format == Format.VHD or tight:
+        info = judge_head(resolved, options, reach=cancel)
+        info.require_safe()
+    if tight and Format.VHD in (info.format, options.source_format):
+        raise NeedsStaging("the footer behind the disk does not fit the target", fmt=Format.VHD)
+    return Landing(
+        options,
+        format=str(Format.RAW if info.format is Format.VHD else info.format),
+        target_size=size,
+        virtual_size=info.virtual_size,
+        resumable=sink.kind in ("file", "block"),
+        disk_head=resolved.head[:HEAD_BYTES],
     )

@@ -9,12 +9,13 @@ from fastdl.core.lander import StreamLander
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.landing.base import Landing, NeedsStaging, decode_threads
-from fastdl.engine.landing.head import inner_format, inner_virtual_size
+from fastdl.engine.landing.head import HeadReader
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Checkpoint, Outcome
-from fastdl.errors import FormatError, UnsafeImageError
-from fastdl.model.image import ARCHIVES, COMPRESSED, Format
+from fastdl.engine.verdict import peek
+from fastdl.errors import FormatError
+from fastdl.model.image import CONVERTIBLE, Format, ImageInfo
 from fastdl.sinks.base import Sink
 
 NEEDS_STAGING = "the image's tables come too late to land it while it arrives"
@@ -26,12 +27,20 @@ class StreamLanding(Landing):
     sparse = True
 
     def __init__(
-        self, options: FetchOptions, *, outer: Format, inner: Format, target_size: int | None
+        self,
+        options: FetchOptions,
+        *,
+        outer: Format,
+        inner: Format,
+        target_size: int | None,
+        disk_head: bytes | None,
     ) -> None:
-        super().__init__(options, format=str(outer), target_size=target_size)
+        super().__init__(options, format=str(outer), target_size=target_size, disk_head=disk_head)
         qcow2 = "qcow2." if inner is Format.QCOW2 else ""
         self.kind = f"{qcow2}{outer}-to-raw"
         self.inner = inner
+        self.decoded = 0
+        self.tail = b""
         self.lander: StreamLander | None = None
 
     def run(
@@ -73,33 +82,49 @@ class StreamLanding(Landing):
             self.warnings.append(
                 f"{self.lander.trailing} bytes behind the {self.format} data were ignored"
             )
-        self.virtual_size = self.lander.virtual_size or self.lander.decoded
+        self.decoded = self.virtual_size = self.lander.virtual_size or self.lander.decoded
+        self.tail = self.lander.tail
 
-    def final_size(self, outcome: Outcome) -> int:
+    def landed_size(self, _outcome: Outcome) -> int:
         """Bytes of the decoded image."""
-        assert self.virtual_size is not None
-        return self.virtual_size
+        return self.decoded
+
+    def last_bytes(self, _sink: Sink, _core_sink: CoreSink, _size: int) -> bytes | None:
+        """Whatever the target is: the decoder has just made them."""
+        return self.tail
+
+    def declared(self) -> str:
+        """Of what is packed; the packing itself may have been named as well."""
+        named = self.options.source_format
+        return "auto" if named == self.format else named
+
+    def note_footer(self) -> None:
+        """The format stays that of the packing."""
+        self.kind = f"vhd.{self.format}-to-raw"
 
 
 def plan_stream(
-    resolved: Resolved, sink: Sink, options: FetchOptions, fmt: Format
+    resolved: Resolved, sink: Sink, options: FetchOptions, info: ImageInfo
 ) -> StreamLanding:
-    """Judge what lies under the compression. The refusal, or NeedsStaging."""
-    inner = inner_format(resolved, fmt)
-    if inner in COMPRESSED or inner in ARCHIVES:
-        raise FormatError(
-            f"under {fmt} lies {inner}: one layer of compression is decoded", phase="decode"
-        )
-    if inner is Format.LUKS:
-        raise UnsafeImageError("the compressed image is encrypted (LUKS)", phase="decode")
+    """Decide by what lies under the compression. NeedsStaging."""
+    outer, inner = info.format, info.inner or Format.RAW
+    declared = options.source_format
     if options.staging:
         inner = Format.RAW  # whatever it is, the decoded file is what is wanted
-    if inner not in (Format.RAW, Format.ISO, Format.QCOW2):
-        raise NeedsStaging(f"{inner} under {fmt} is unpacked first", fmt=fmt, decode=True)
-    target: int | None = None
-    if inner is Format.QCOW2:
-        target = inner_virtual_size(resolved, fmt, options)
-    landing = StreamLanding(options, outer=fmt, inner=inner, target_size=target)
+    elif inner in CONVERTIBLE:
+        raise NeedsStaging(f"{inner} under {outer} is unpacked first", fmt=outer, decode=True)
+    elif declared == Format.VHD and sink.capacity is not None:
+        # The footer behind the disk may not fit a device that the disk fits.
+        raise NeedsStaging(f"a VHD under {outer} is unpacked first", fmt=outer, decode=True)
+    target = info.virtual_size if inner is Format.QCOW2 else None
+    raw = inner is not Format.QCOW2 and not options.staging
+    landing = StreamLanding(
+        options,
+        outer=outer,
+        inner=inner,
+        target_size=target,
+        disk_head=peek(outer, HeadReader(resolved)) if raw else None,
+    )
     if sink.capacity is not None and target is not None:
         sink.check_size(target)
     return landing
