@@ -13,9 +13,10 @@
 
 #include "fdl_err.h"
 
-#define FDL_HTTP_HEAD_MAX (64 * 1024)
+/* 64 KiB of fields, and a status line. Signed links and policies fill whole fields. */
+#define FDL_HTTP_HEAD_MAX (72 * 1024)
 #define FDL_HTTP_FIELDS_MAX 128
-#define FDL_HTTP_LINE_MAX (8 * 1024)
+#define FDL_HTTP_LINE_MAX (64 * 1024)
 #define FDL_HTTP_FOLDED_MAX (8 * 1024)
 #define FDL_HTTP_1XX_MAX 8
 #define FDL_HTTP_CHUNK_EXT_MAX 256

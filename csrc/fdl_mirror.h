@@ -48,6 +48,7 @@ struct fdl_mirror {
     char *final_url; /* OWNED or NULL: where redirects led */
     enum fdl_addr_via final_via;
     enum fdl_addr_class final_from;
+    char *place; /* OWNED or NULL: of fdl_place_url(), where the validators are from */
     atomic_bool pinned; /* validators and size below are from its first answer */
     char etag[FDL_HTTP_ETAG_MAX + 1];      /* strong one, or "" */
     char weak_etag[FDL_HTTP_ETAG_MAX + 1]; /* weak one, or "" */

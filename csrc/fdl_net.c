@@ -23,6 +23,7 @@ struct fdl_net *fdl_net_new(void)
     X509_STORE_set_flags(net->store,
                          X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
     pthread_mutex_init(&net->load_lock, NULL);
+    fdl_cookies_init(&net->cookies);
     net->connect_timeout_ms = 10000;
     net->stall_timeout_ms = 30000;
     net->follow_redirects = true;
@@ -36,6 +37,7 @@ void fdl_net_free(struct fdl_net *net)
         return;
     X509_STORE_free(net->store);
     pthread_mutex_destroy(&net->load_lock);
+    fdl_cookies_destroy(&net->cookies);
     free(net->cert_file);
     free(net->key_file);
     free(net->proxy);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "fdl_addr.h"
+#include "fdl_cookie.h"
 #include "fdl_err.h"
 
 #define FDL_REDIRECTS_MAX 8
@@ -33,6 +34,7 @@ struct fdl_net {
     struct fdl_addr_policy policy;
     struct fdl_cidr *cidrs;     /* OWNED: what policy.allow points to */
     struct fdl_cidr *nfs_cidrs; /* OWNED: what policy.nfs points to */
+    struct fdl_cookies cookies; /* of all mirrors */
     atomic_uint tried; /* bit 1 << class for every address that was tried or refused;
                           unknown ones count as reserved */
     const char *user_agent; /* static */

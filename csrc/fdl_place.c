@@ -85,6 +85,27 @@ bool fdl_place_same_origin(const char *url, const struct fdl_place *p)
     return same;
 }
 
+bool fdl_place_is(const struct fdl_place *p, const char *url)
+{
+    size_t base = strlen(p->base), path = strcspn(p->target, "?");
+
+    return url && strlen(url) == base + path && strncmp(url, p->base, base) == 0 &&
+           strncmp(url + base, p->target, path) == 0;
+}
+
+char *fdl_place_url(const struct fdl_place *p)
+{
+    size_t base = strlen(p->base), path = strcspn(p->target, "?");
+    char *url = malloc(base + path + 1);
+
+    if (url) {
+        memcpy(url, p->base, base);
+        memcpy(url + base, p->target, path);
+        url[base + path] = '\0';
+    }
+    return url;
+}
+
 bool fdl_place_is_redirect(int status)
 {
     return status == 301 || status == 302 || status == 303 || status == 307 ||
@@ -120,6 +141,9 @@ int fdl_place_follow(CURLU *u, struct fdl_str location, const struct fdl_place *
     if (location.len == 0)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET,
                         "a redirect without a destination");
+    if (location.len > FDL_LOCATION_MAX)
+        return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET,
+                        "a redirect to an address of more than 16 KiB");
     char *to = strndup(location.ptr, location.len);
     if (!to)
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");

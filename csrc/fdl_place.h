@@ -10,6 +10,8 @@
 #include "fdl_err.h"
 #include "fdl_http.h"
 
+#define FDL_LOCATION_MAX (16 * 1024)
+
 struct fdl_place {
     char *base;   /* OWNED: scheme://host:port */
     char *host;   /* OWNED: without brackets */
@@ -26,6 +28,13 @@ void fdl_place_clear(struct fdl_place *p);
 
 /* Whether `url` has scheme, host and port of the place. */
 bool fdl_place_same_origin(const char *url, const struct fdl_place *p);
+
+/* Whether `url` (of fdl_place_url(), NULL: none) is that place. */
+bool fdl_place_is(const struct fdl_place *p, const char *url);
+
+/* Scheme, host, port and path: OWNED, NULL without memory. The query is left out: that
+ * of a signed link differs each time. */
+char *fdl_place_url(const struct fdl_place *p);
 
 bool fdl_place_is_redirect(int status);
 

@@ -66,4 +66,19 @@ struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net
  * NULL. */
 const struct fdl_http_head *fdl_stream_http_head(const struct fdl_stream *stream);
 
+/* A response that led on, and what it said besides where to. */
+struct fdl_redirect {
+    char *url;    /* OWNED: which URL it was the response of */
+    char *fields; /* OWNED: its Link, Digest and Repr-Digest, "name:value\n" each */
+    enum fdl_addr_class peer; /* who said it */
+};
+
+/* From now on the redirects of each begin() are kept. */
+void fdl_stream_http_keep_redirects(struct fdl_stream *stream);
+
+/* Those of the last begin(), in their order (BORROWED until the next one); returns how
+ * many. */
+size_t fdl_stream_http_redirects(const struct fdl_stream *stream,
+                                 const struct fdl_redirect **list);
+
 #endif

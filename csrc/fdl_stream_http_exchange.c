@@ -3,13 +3,16 @@
  * connections, kept alive, and who gets which headers. */
 #include "fdl_stream_http_priv.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 /* Of a body, at most this much is copied once. */
 #define HEAD_READ (16 * 1024)
-#define REQUEST_MAX (24 * 1024)
+/* What a request has besides its target, twice the host, and the caller's lines. */
+#define REQUEST_REST (2 * 1024 + FDL_HTTP_ETAG_MAX)
 
 void fdl_http_drop(struct http_stream *s)
 {
@@ -75,23 +78,90 @@ static bool absolute_form(const struct http_stream *s, const struct fdl_place *p
     return s->net->proxy && !p->tls && strncasecmp(s->net->proxy, "socks", 5) != 0;
 }
 
+static struct fdl_cookie_place cookie_place(const struct fdl_place *p)
+{
+    return (struct fdl_cookie_place){
+        .host = p->host, .target = p->target, .tls = p->tls};
+}
+
+/* Whether the caller's lines hold a field; they were checked where they came in. */
+static bool has_field(const char *lines, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (const char *line = lines; line && *line;) {
+        if (strncasecmp(line, name, n) == 0 && line[n] == ':')
+            return true;
+        line = strchr(line, '\n');
+        line = line ? line + 1 : NULL;
+    }
+    return false;
+}
+
+/* The caller's lines, for the origin that they were given for and no other, and the
+ * cookies of the job, unless the caller gave his own. OWNED, NULL without memory. */
+static char *extra_lines(struct http_stream *s, const struct fdl_place *p,
+                         bool own_origin)
+{
+    const char *own =
+        own_origin && s->base.mirror->headers ? s->base.mirror->headers : "";
+    struct fdl_cookie_place place = cookie_place(p);
+    char cookies[FDL_COOKIE_FIELD_MAX], *lines;
+
+    if (has_field(own, "cookie") ||
+        fdl_cookies_render(&s->net->cookies, &place, cookies, sizeof cookies) == 0)
+        return strdup(own);
+    return asprintf(&lines, "%sCookie: %s\r\n", own, cookies) < 0 ? NULL : lines;
+}
+
+static void take_cookies(struct http_stream *s, const struct fdl_place *p)
+{
+    struct fdl_cookie_place place = cookie_place(p);
+
+    for (size_t i = 0; i < s->head.n_fields; i++) {
+        const struct fdl_http_field *f = &s->head.fields[i];
+        if (f->name.len == strlen("set-cookie") &&
+            strncasecmp(f->name.ptr, "set-cookie", f->name.len) == 0)
+            fdl_cookies_take(&s->net->cookies, &place, f->value, (int64_t)time(NULL));
+    }
+}
+
+/* Renders and sends. */
+static int send_request(struct http_stream *s, const struct fdl_http_request *req,
+                        struct fdl_err *err)
+{
+    size_t cap =
+        REQUEST_REST + strlen(req->target) + 2 * strlen(req->host) + strlen(req->extra);
+    char *out = malloc(cap);
+
+    if (!out)
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+    long n = fdl_http_render_get(req, out, cap, err);
+    if (n > 0) {
+        atomic_fetch_add_explicit(&s->base.mirror->requests, 1, memory_order_relaxed);
+        n = fdl_conn_send(s->conn, out, (size_t)n, err);
+    }
+    free(out);
+    return (int)n;
+}
+
 int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_origin,
                  uint64_t off, uint64_t len, struct fdl_err *err)
 {
     struct fdl_mirror *m = s->base.mirror;
-    char out[REQUEST_MAX], validator[FDL_HTTP_ETAG_MAX + 1] = "";
-    struct fdl_http_request req = {.target = p->target,
-                                   .host = p->field,
-                                   .user_agent = s->net->user_agent,
-                                   .extra = own_origin ? m->headers : NULL};
-    char *whole = NULL;
+    char validator[FDL_HTTP_ETAG_MAX + 1] = "";
+    struct fdl_http_request req = {
+        .target = p->target, .host = p->field, .user_agent = s->net->user_agent};
+    char *whole = NULL, *extra = extra_lines(s, p, own_origin);
+    int rc;
 
     pthread_mutex_lock(&m->lock);
     if (m->ranges != FDL_RANGES_NO) {
         req.ranged = true;
         req.first = off;
         req.last = len == UINT64_MAX ? UINT64_MAX : off + len - 1;
-        if (m->pinned && !m->no_if_range) {
+        /* Another copy may have other tags: its response is compared instead. */
+        if (m->pinned && !m->no_if_range && fdl_place_is(p, m->place)) {
             const char *v = m->etag[0] ? m->etag : m->last_modified;
             memcpy(validator, v, strlen(v) + 1);
         }
@@ -101,18 +171,17 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_orig
     s->if_range = validator[0] != '\0';
     if (s->if_range)
         req.if_range = validator;
-    if (absolute_form(s, p)) {
-        whole = fdl_join("http://", p->field, p->target);
-        if (!whole)
-            return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
-        req.target = whole;
-    }
-    long n = fdl_http_render_get(&req, out, sizeof out, err);
+    bool absolute = absolute_form(s, p);
+    if (absolute)
+        req.target = whole = fdl_join("http://", p->field, p->target);
+    req.extra = extra;
+    if (!extra || !req.target)
+        rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+    else
+        rc = send_request(s, &req, err);
     free(whole);
-    if (n < 0)
-        return (int)n;
-    atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
-    return fdl_conn_send(s->conn, out, (size_t)n, err);
+    free(extra);
+    return rc;
 }
 
 /* Reads one head into s->head; 1xx answers are skipped. */
@@ -165,6 +234,9 @@ int fdl_http_exchange(struct http_stream *s, const struct fdl_place *p,
     struct fdl_mirror *m = s->base.mirror;
     bool own = fdl_place_same_origin(m->url, p);
 
+    /* What was asked elsewhere is not answered here. */
+    if (s->pipelined && (!s->conn || strcmp(s->conn_base, p->base) != 0))
+        fdl_http_drop(s);
     for (int attempt = 0;; attempt++) {
         bool asked = s->pipelined;
         s->pipelined = false;
@@ -178,6 +250,7 @@ int fdl_http_exchange(struct http_stream *s, const struct fdl_place *p,
         if (rc == FDL_OK)
             rc = read_head(s, err);
         if (rc == FDL_OK) {
+            take_cookies(s, p);
             uint64_t took = fdl_now_ns() - sent;
             if (!asked) {
                 pthread_mutex_lock(&m->lock);

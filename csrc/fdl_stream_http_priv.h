@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fdl_stream_http_priv.h - what the three files of an HTTP stream share. */
+/* fdl_stream_http_priv.h - what the files of an HTTP stream share. */
 #ifndef FDL_STREAM_HTTP_PRIV_H
 #define FDL_STREAM_HTTP_PRIV_H
 
@@ -36,10 +36,24 @@ struct http_stream {
     uint64_t asked_off, asked_len; /* pipelined request that nobody has read yet */
     bool pipelined;
 
+    char *led_to; /* OWNED or NULL: where redirects led the present response */
+    bool keep_redirects;
+    struct fdl_redirect redirects[FDL_REDIRECTS_MAX]; /* OWNED strings */
+    size_t n_redirects;
+
     EVP_MD_CTX *md; /* OWNED or NULL: Content-Digest of this answer (RFC 9530) */
     unsigned char md_want[EVP_MAX_MD_SIZE];
     unsigned md_len;
 };
+
+/* fdl_stream_http_way.c: over redirects to a response whose body may be read */
+
+/* Asks for the range, follows redirects, checks the response. What fails at a copy that
+ * a redirect led to sends back to the typed URL for another one. */
+int fdl_http_go(struct http_stream *s, uint64_t off, uint64_t len, struct fdl_err *err);
+/* The response ended with rc: its copy is not asked again where that is its fault. */
+void fdl_http_give_up(struct http_stream *s, int rc);
+void fdl_http_drop_redirects(struct http_stream *s);
 
 /* fdl_stream_http_exchange.c: a request and the head of its answer */
 

@@ -581,7 +581,7 @@ static void folded_lines_become_one(void)
 
     static char field[2 * FDL_HTTP_FOLDED_MAX];
     int n = sprintf(field, "X: a\r\n ");
-    memset(field + n, 'b', FDL_HTTP_LINE_MAX - 8);
+    memset(field + n, 'b', FDL_HTTP_FOLDED_MAX - 8);
     accept_field(OK, field);
     strcat(field, "\r\nY: a\r\n cdefghijk");
     refuse_field(OK, field);

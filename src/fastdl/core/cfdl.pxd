@@ -134,6 +134,12 @@ cdef extern from "fdl_stream.h" nogil:
     fdl_stream *fdl_stream_new(fdl_mirror *mirror, fdl_net *net, fdl_wake *wake,
                                fdl_conn_times *times)
     const fdl_http_head *fdl_stream_http_head(const fdl_stream *stream)
+    struct fdl_redirect:
+        char *url
+        char *fields
+        fdl_addr_class peer
+    void fdl_stream_http_keep_redirects(fdl_stream *stream)
+    size_t fdl_stream_http_redirects(const fdl_stream *stream, const fdl_redirect **list)
 
 
 cdef extern from "fdl_hash.h" nogil:

@@ -122,6 +122,12 @@ class Stream:
     def head(self) -> tuple[int, list[tuple[str, str]]]:
         """(status, [(lower-case name, value)]) of the last answer; (0, []) without HTTP."""
 
+    def redirects(self) -> list[tuple[str, int, list[tuple[str, str]]]]:
+        """[(url, class of who said it, [(name, value)])] on the way to the last answer.
+
+        Of the fields of each redirect: link, digest and repr-digest.
+        """
+
     def read(self, size: int) -> bytes:
         """1..size bytes, b"" at the end of the answer."""
 

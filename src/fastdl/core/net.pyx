@@ -196,6 +196,7 @@ cdef class Stream:
         if self._ptr is NULL:
             from fastdl.errors import UsageError
             raise UsageError("this build of fastdl has no NFS support (libnfs)")
+        cfdl.fdl_stream_http_keep_redirects(self._ptr)
 
     def __dealloc__(self):
         self.close()
@@ -231,6 +232,19 @@ cdef class Stream:
             fields.append((field_text(h.fields[i].name).decode("latin-1").lower(),
                            field_text(h.fields[i].value).decode("latin-1")))
         return h.status, fields
+
+    def redirects(self):
+        """[(url, class of who said it, [(name, value)])] on the way to the last answer."""
+        cdef const cfdl.fdl_redirect *hops = NULL
+        cdef size_t n = cfdl.fdl_stream_http_redirects(self.open_ptr(), &hops)
+        cdef size_t i
+        out = []
+        for i in range(n):
+            lines = hops[i].fields.decode("latin-1").split("\n")
+            pairs = [line.partition(":") for line in lines if line]
+            out.append((hops[i].url.decode("utf-8", "replace"), <int> hops[i].peer,
+                        [(name.lower(), value) for name, _, value in pairs]))
+        return out
 
     def read(self, size_t size):
         """1..size bytes, b"" at the end of the answer."""

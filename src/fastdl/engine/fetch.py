@@ -30,10 +30,12 @@ from fastdl.model.digest import Digest
 from fastdl.model.url import Url
 
 if TYPE_CHECKING:
+    from fastdl.core.net import Mirror
     from fastdl.engine.result import Result
 
 METALINK_SUFFIXES = (".meta4", ".metalink")
 MAX_ATTEMPTS = 6
+MAX_COPIES = 2
 
 
 class _Attempts:
@@ -43,6 +45,8 @@ class _Attempts:
     cuts       responses that were cut and that no other can continue, at most *cuts_max*
     out        mirrors that are not asked again
     lied       mirrors that a piece has proven wrong
+    copies     where redirects led to wrong bytes: the typed URL may lead to others
+    wrong      how the last wrong bytes were found
     alone      mirrors still to be tried each by itself; None until that is needed
     """
 
@@ -52,6 +56,8 @@ class _Attempts:
         self.cuts = 0
         self.out: set[str] = set()
         self.lied: set[str] = set()
+        self.copies: set[str] = set()
+        self.wrong: IntegrityError | None = None
         self.alone: list[str] | None = None
 
 
@@ -195,13 +201,16 @@ def _try_until_done(
     state = _Attempts(min(options.retry, MAX_ATTEMPTS - 2))
     warnings: list[str] = []
     struck: list[str] = []
+    earlier: Resolved | None = None
     for _ in range(MAX_ATTEMPTS):
         cancel.check()
-        resolved = resolve(sources, options, cancel, struck=struck)
+        resolved = resolve(sources, options, cancel, struck=struck, earlier=earlier)
         from fastdl.engine.attempt import attempt  # noqa: PLC0415
         from fastdl.engine.landing.base import NeedsStaging  # noqa: PLC0415
 
         try:
+            if state.wrong and _copy_of(resolved.mirrors[resolved.first]) in state.copies:
+                raise state.wrong  # redirects lead to no other copy
             keep_to_one_response(resolved, options, cancel)
             warnings.extend(w for w in resolved.warnings if w not in warnings)
             return attempt(resolved, workspace, options, progress, cancel, started, warnings)
@@ -217,11 +226,12 @@ def _try_until_done(
             if state.restarted:
                 raise
             state.restarted = True
+            earlier = None
             warnings.append(f"the source changed: started anew once ({exc.message})")
         except TargetChangedError as exc:
             warnings.append(f"started anew: {exc.message}")
         except (NetError, HttpStatusError, HttpProtocolError) as exc:
-            struck = _after_lost_mirror(state, resolved)
+            earlier, struck = resolved, _after_lost_mirror(state, resolved)
             if struck:
                 warnings.append(f"started anew from another mirror: {exc.message}")
             elif resolved.one_response and exc.retryable and state.cuts < state.cuts_max:
@@ -230,9 +240,12 @@ def _try_until_done(
                 warnings.append(f"started anew, since no response can continue it: {exc.message}")
             else:
                 raise
-        except IntegrityError:
-            struck = _after_wrong_bytes(state, resolved)
-            if not struck:
+        except IntegrityError as exc:
+            if exc is state.wrong:
+                raise
+            state.wrong = exc
+            earlier, struck = resolved, _after_wrong_bytes(state, resolved)
+            if not struck and not _another_copy(state, resolved):
                 raise
             warnings.append(
                 "the bytes do not have the wanted digest: tried again without whoever may have lied"
@@ -265,6 +278,19 @@ def _after_wrong_bytes(state: _Attempts, resolved: Resolved) -> list[str]:
         return []
     chosen = state.alone.pop(0)
     return [name for name in everyone if name != chosen]
+
+
+def _copy_of(mirror: Mirror) -> str | None:
+    """Where redirects led, without the query, which signs; None where none did."""
+    return mirror.final_url.partition("?")[0] if mirror.final_url else None
+
+
+def _another_copy(state: _Attempts, resolved: Resolved) -> bool:
+    """Whether wrong bytes came from where a redirect led, and there may be others."""
+    led = {copy for m in resolved.mirrors if m.bytes > 0 and (copy := _copy_of(m))}
+    fresh = bool(led - state.copies) and len(state.copies) < MAX_COPIES
+    state.copies |= led
+    return fresh
 
 
 def _after_lost_mirror(state: _Attempts, resolved: Resolved) -> list[str]:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastdl.core.net import Mirror, Net, Stream
 from fastdl.engine.cancel import Cancel
@@ -19,6 +19,7 @@ from fastdl.engine.options import FetchOptions
 from fastdl.errors import (
     FastdlError,
     HttpStatusError,
+    IntegrityError,
     MetalinkError,
     NetError,
     PolicyError,
@@ -26,9 +27,9 @@ from fastdl.errors import (
     TrustError,
     UsageError,
 )
-from fastdl.model.digest import DigestSet, DigestSource
+from fastdl.model.digest import Digest, DigestSet, DigestSource
 from fastdl.model.referral import refused_source
-from fastdl.model.url import Url
+from fastdl.model.url import Origin, Url
 from fastdl.sources.locate import make_mirror
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ FIRST_RANGE = 1 << 20
 HEDGE_PROBE_S = 0.4
 RETRY_AFTER_MAX_S = 600
 MAX_MIRRORS = 64
+_OFFERS = frozenset({"link", "digest", "repr-digest"})
+
+
+class Offer(NamedTuple):
+    """A mirror that somebody at a class of address (*from_class*) named."""
+
+    url: Url
+    priority: int
+    max_connections: int
+    from_class: int
 
 
 class Resolved:
@@ -50,6 +61,8 @@ class Resolved:
         self.net = net
         self.urls: list[Url] = []
         self.mirrors: list[Mirror] = []
+        self.typed: frozenset[Origin] = frozenset()
+        self.offers: list[Offer] = []
         self.size: int | None = None
         self.digests = DigestSet()
         self.pieces: Pieces | None = None
@@ -112,9 +125,18 @@ def make_net(options: FetchOptions) -> Net:
 
 
 def resolve(
-    sources: Sequence[str], options: FetchOptions, cancel: Cancel, *, struck: Sequence[str] = ()
+    sources: Sequence[str],
+    options: FetchOptions,
+    cancel: Cancel,
+    *,
+    struck: Sequence[str] = (),
+    earlier: Resolved | None = None,
 ) -> Resolved:
-    """Find mirrors, size, digests and the first bytes. *struck*: URLs that are not to be used."""
+    """Find mirrors, size, digests and the first bytes.
+
+    *struck*   URLs that are not to be used
+    *earlier*  an answer for the same bytes: who told of other mirrors then may be struck now
+    """
     if not sources:
         raise UsageError("at least one source is needed")
     urls = [Url.parse(text) for text in sources]
@@ -122,6 +144,7 @@ def resolve(
         if reason := refused_source(url, options.policy):
             raise PolicyError(f"{url.display()}: {reason}", phase="resolve")
     out = Resolved(make_net(options))
+    out.typed = frozenset(url.origin for url in urls)
     if options.checksum is not None:
         out.digests.add(options.checksum, DigestSource.USER)
     try:
@@ -137,6 +160,13 @@ def resolve(
                 max_connections=options.max_connections_per_origin,
             )
             _add(out, url, mirror)
+        if earlier is not None and earlier.provable:
+            # What a mirror said of its own bytes went with the mirror.
+            _take_digests(out, [(d, s) for d, s in earlier.digests.items() if s.independent])
+            if earlier.metalink:
+                out.pieces, out.size = out.pieces or earlier.pieces, out.size or earlier.size
+            for offer in earlier.offers:
+                _take_offer(out, offer, options)
         for index, url in enumerate(out.urls):
             if url.display() in struck:
                 out.mirrors[index].strike("it was found to be bad before")
@@ -158,6 +188,24 @@ def _add(out: Resolved, url: Url, mirror: Mirror) -> None:
     if url.request_text() not in shown and len(out.mirrors) < MAX_MIRRORS:
         out.urls.append(url)
         out.mirrors.append(mirror)
+
+
+def _take_offer(out: Resolved, offer: Offer, options: FetchOptions) -> None:
+    """Add the mirror; a warning where it cannot be one."""
+    try:
+        mirror = make_mirror(
+            offer.url,
+            # The operator's headers are for what the operator typed, whoever leads there.
+            headers=options.headers if offer.url.origin in out.typed else (),
+            priority=offer.priority,
+            max_connections=offer.max_connections,
+            linked_from=offer.from_class,
+        )
+    except FastdlError as exc:
+        out.warnings.append(f"{offer.url.display()} is not used: {exc.message}")
+        return
+    out.offers.append(offer)
+    _add(out, offer.url, mirror)
 
 
 # ---- metalinks ---------------------------------------------------------------
@@ -199,14 +247,12 @@ def _merge(out: Resolved, document: Metalink, url: Url, peer: int, options: Fetc
 
     *peer*: class of the address that *url* led to.
     """
+    if document.size is not None and out.size not in (None, document.size):
+        raise SizeError("two metalinks give different sizes", phase="resolve")
+    _take_digests(out, [(digest, DigestSource.METALINK) for digest in document.digests])
     out.metalink = True
     out.warnings.extend(document.warnings)
-    if document.size is not None:
-        if out.size is not None and out.size != document.size:
-            raise SizeError("two metalinks give different sizes", phase="resolve")
-        out.size = document.size
-    for digest in document.digests:
-        out.digests.add(digest, DigestSource.METALINK)
+    out.size = out.size if document.size is None else document.size
     out.pieces = out.pieces or document.pieces
     strong = any(d.strength == "strong" for d in out.digests) or (
         out.pieces is not None and out.pieces.algorithm not in ("md5", "sha-1")
@@ -219,24 +265,9 @@ def _merge(out: Resolved, document: Metalink, url: Url, peer: int, options: Fetc
                 "strong digest"
             )
             continue
-        # The operator's headers are for what the operator typed: same origin only.
-        headers = options.headers if where.origin == url.origin else ()
-        most = min(
-            entry.maxconnections or options.max_connections_per_origin,
-            options.max_connections_per_origin,
-        )
-        try:
-            mirror = make_mirror(
-                where,
-                headers=headers,
-                priority=entry.priority,
-                max_connections=most,
-                linked_from=peer,
-            )
-        except FastdlError as exc:
-            out.warnings.append(f"{where.display()} is not used: {exc.message}")
-            continue
-        _add(out, where, mirror)
+        per_origin = options.max_connections_per_origin
+        most = min(entry.maxconnections or per_origin, per_origin)
+        _take_offer(out, Offer(where, entry.priority, most, peer), options)
     if not out.mirrors:
         raise PolicyError("the metalink leaves no mirror that may be used", phase="resolve")
 
@@ -423,42 +454,75 @@ def _surplus(out: Resolved) -> bool:
 
 
 def _learn_from_head(out: Resolved, options: FetchOptions, cancel: Cancel) -> None:
-    """Mirrors and digests that the origin's own header fields offer (RFC 6249, RFC 9530)."""
+    """Mirrors and digests that header fields offer (RFC 6249, RFC 9530), on the way and at its
+    end: redirectors know their mirrors. A mirror whose own digest is another file's is
+    disqualified, and the next one asked."""
     stream, url = out.stream, out.urls[out.first]
     if stream is None or not url.is_http:
         return
+    final = out.mirrors[out.first].final_url or url.request_text()
     _, headers = stream.head()
-    names = {name for name, _ in headers}
-    if not names & {"link", "digest", "repr-digest"}:
-        return
+    told = [*stream.redirects(), (final, stream.peer_class, headers)]
+    try:
+        for base, peer, fields in told:
+            if _OFFERS & {name for name, _ in fields}:
+                _learn(out, base, final, fields, peer, options, cancel)
+    except IntegrityError as exc:
+        _disqualify_first(out, exc, "its digest is another file's", options, cancel)
+        _learn_from_head(out, options, cancel)
+
+
+def _learn(
+    out: Resolved,
+    base_text: str,
+    final_text: str,
+    fields: Sequence[tuple[str, str]],
+    peer: int,
+    options: FetchOptions,
+    cancel: Cancel,
+) -> None:
+    """Take in what the response of a URL offers, which a class of address *peer* sent.
+
+    IntegrityError: its digests are of another file than those that are known.
+    """
     from fastdl.sources.discovery import discover  # noqa: PLC0415 - rare
 
-    final = out.mirrors[out.first].final_url
-    found = discover(headers, base_url=Url.parse_sent(final) if final else url)
+    try:
+        base, final = Url.parse_sent(base_text), Url.parse_sent(final_text)
+    except FastdlError as exc:  # the core followed it, so it is no more than odd
+        out.warnings.append(f"what a redirect offers is not used: {exc.message}")
+        return
+    found = discover(fields, base_url=base, provable=out.provable)
     out.warnings.extend(found.warnings)
-    for digest, source in found.digests:
-        out.digests.add(digest, source)
-    peer = stream.peer_class
+    # Who only leads to the bytes vouches for what others send.
+    leads = base.origin != final.origin
+    _take_digests(
+        out, [(d, DigestSource.REDIRECT if leads else source) for d, source in found.digests]
+    )
     if not out.metalink:
         for where in found.metalinks[:1]:
             with contextlib.suppress(FastdlError):  # an offer, not a must
-                _merge_described(out, url, Url.parse_sent(where), peer, options, cancel)
+                _merge_described(out, base, Url.parse_sent(where), peer, options, cancel)
     for entry in found.mirrors:
         where_url = Url.parse_sent(entry.url)
+        if (where_url.origin, where_url.target) == (final.origin, final.target):
+            continue
         if (
-            url.scheme == "https"
+            base.scheme == "https"
             and where_url.scheme == "http"
-            and (out.digests.integrity() != "strong")
+            and out.digests.integrity() != "strong"
         ):
             continue
-        with contextlib.suppress(FastdlError):
-            mirror = make_mirror(
-                where_url,
-                priority=entry.priority,
-                max_connections=1,  # RFC 6249, 6: one request at a time to each mirror
-                linked_from=peer,
-            )
-            _add(out, where_url, mirror)
+        # RFC 6249, 6: one request at a time to each mirror.
+        _take_offer(out, Offer(where_url, entry.priority, 1, peer), options)
+
+
+def _take_digests(out: Resolved, digests: Sequence[tuple[Digest, DigestSource]]) -> None:
+    """Take all of *digests* in, or none: IntegrityError where one contradicts what is known."""
+    for digest, source in digests:
+        out.digests.check(digest, source)
+    for digest, source in digests:
+        out.digests.add(digest, source)
 
 
 def _merge_described(

@@ -32,6 +32,7 @@ class DigestSource(StrEnum):
 
     USER = "the command's checksum"
     METALINK = "the metalink"
+    REDIRECT = "the redirector's digest"
     REPR_DIGEST = "the origin's Repr-Digest"
     DIGEST_HEADER = "the origin's Digest header"
 
@@ -41,7 +42,7 @@ class DigestSource(StrEnum):
 
         Such a digest finds corruption; whoever can change the bytes can change it too.
         """
-        return self in (DigestSource.USER, DigestSource.METALINK)
+        return self in (DigestSource.USER, DigestSource.METALINK, DigestSource.REDIRECT)
 
 
 def algorithm_named(text: str) -> str | None:
@@ -141,7 +142,14 @@ class DigestSet:
         self._known: dict[str, tuple[Digest, DigestSource]] = {}
 
     def add(self, digest: Digest, source: DigestSource) -> None:
-        """Take *digest* in; IntegrityError, naming both sources, if another one contradicts it."""
+        """Take *digest* in; IntegrityError as ``check``."""
+        self.check(digest, source)
+        held = self._known.get(digest.algorithm)
+        if held is None or (source.independent and not held[1].independent):
+            self._known[digest.algorithm] = (digest, source)
+
+    def check(self, digest: Digest, source: DigestSource) -> None:
+        """Raise IntegrityError, naming both sources, if *digest* contradicts what is known."""
         held = self._known.get(digest.algorithm)
         if held is not None and held[0] != digest:
             raise IntegrityError(
@@ -149,8 +157,6 @@ class DigestSet:
                 "one of them describes another file",
                 phase="resolve",
             )
-        if held is None or (source.independent and not held[1].independent):
-            self._known[digest.algorithm] = (digest, source)
 
     def __iter__(self) -> Iterator[Digest]:
         """Yield the digests, the strongest first."""
@@ -160,6 +166,10 @@ class DigestSet:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def items(self) -> tuple[tuple[Digest, DigestSource], ...]:
+        """Return every digest with who said so."""
+        return tuple(self._known.values())
 
     def get(self, algorithm: str) -> Digest | None:
         """Return the digest of *algorithm*, if known."""

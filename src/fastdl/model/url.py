@@ -14,9 +14,9 @@ from typing import NamedTuple
 from fastdl.errors import PolicyError, UsageError
 
 MAX_URL = 8192
-MAX_SENT_URL = 16 * 1024
+MAX_SENT_URL = 64 * 1024
 """Characters in a URL that is typed, and in one that a server or document sends: signed links
-with a policy in them are longer than anybody types."""
+with a policy in them are longer than anybody types, and grow where they are encoded."""
 
 METALINK_SUFFIXES = (".meta4", ".metalink")
 

@@ -77,8 +77,10 @@ class Discovery:
     warnings: tuple[str, ...] = ()
 
 
-def discover(headers: Headers, *, base_url: Url | str) -> Discovery:
+def discover(headers: Headers, *, base_url: Url | str, provable: bool = False) -> Discovery:
     """Return what the response *headers* (lower-case names) of *base_url* offer.
+
+    *provable*: a digest is known already, so mirrors are of use without another one.
 
     Raises nothing for whatever *headers* hold; UsageError or PolicyError for a bad *base_url*.
     """
@@ -91,7 +93,7 @@ def discover(headers: Headers, *, base_url: Url | str) -> Discovery:
     digests = tuple((d, DigestSource.REPR_DIGEST) for d in new)
     digests += tuple((d, DigestSource.DIGEST_HEADER) for d in old)
     mirrors, metalinks = _links_by_use(parse_links(fields, warnings), base, warnings)
-    if mirrors and not digests:
+    if mirrors and not (digests or provable):
         # RFC 6249, 5: without a digest nothing tells whether a mirror has the same file.
         warnings.append(f"{len(mirrors)} mirrors in Link fields are ignored: there is no digest")
         mirrors = ()
