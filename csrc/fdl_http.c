@@ -287,6 +287,22 @@ static bool parse_content_range(struct fdl_str value, struct fdl_http_range *out
            out->first <= out->last && out->last < out->total;
 }
 
+bool fdl_http_status_passes(int status)
+{
+    switch (status) {
+    case 408:
+    case 421: /* this connection leads to the wrong server */
+    case 425:
+    case 429:
+        return true;
+    case 501:
+    case 505:
+        return false;
+    default:
+        return status >= 500;
+    }
+}
+
 bool fdl_http_is_empty(const struct fdl_http_head *head)
 {
     return head->framing == FDL_HTTP_LENGTH && head->content_length == 0;

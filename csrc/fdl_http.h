@@ -100,6 +100,10 @@ long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
 /* The value of the first field with that name (any case), or an empty string. */
 struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char *name);
 
+/* Whether another try, some time later or over another connection, may not meet this
+ * error status again. */
+bool fdl_http_status_passes(int status);
+
 /* Whether it says that its body has no bytes. */
 bool fdl_http_is_empty(const struct fdl_http_head *head);
 

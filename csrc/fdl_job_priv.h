@@ -40,7 +40,8 @@ struct fdl_worker {
     double flow; /* the same without them */
     atomic_uint_fast64_t at_block; /* for others to judge how late a block is */
     atomic_uint_fast64_t at_fill;
-    uint64_t gained; /* bytes since the mirror's last failure */
+    uint64_t gained;    /* bytes since the mirror's last failure */
+    atomic_bool served; /* the mirror gave bytes to this worker since it took it */
 };
 
 struct fdl_piece {
@@ -137,9 +138,9 @@ struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns,
 bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
                         uint64_t *end);
 bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block);
-void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int index,
-                             const struct fdl_err *err, int64_t retry_after_s,
-                             uint64_t gained);
+/* What becomes of the worker's mirror: a wait, or its end. True where the worker is one
+ * too many for it: it has to leave, while those that are served go on. */
+bool fdl_sched_mirror_failed(struct fdl_worker *w, const struct fdl_err *err);
 void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
                       const struct fdl_err *err);
 /* Fails the job where no mirror is usable any more. */

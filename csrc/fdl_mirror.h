@@ -75,8 +75,10 @@ struct fdl_mirror {
     int cap;         /* learned limit of connections, <= max_conns */
     int failures;    /* in a row, without progress */
     int lost_hedges; /* in a row */
-    uint64_t not_before_ns;
-    double rate; /* bytes/s of one connection, smoothed; 0: unknown */
+    uint64_t not_before_ns; /* nobody uses it before */
+    int refusals;           /* connections that it refused while it served others */
+    uint64_t more_after_ns; /* no connection beside those that are served before */
+    double rate;            /* bytes/s of one connection, smoothed; 0: unknown */
 };
 
 /* url and headers are copied. Returns OWNED, or NULL without memory. */

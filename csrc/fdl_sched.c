@@ -75,7 +75,8 @@ struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns,
         if (no_ranges && ranged_ready)
             continue;
         *later = true;
-        if (m->active >= cap || m->not_before_ns > now_ns)
+        if (m->active >= cap || m->not_before_ns > now_ns ||
+            (m->active > 0 && m->more_after_ns > now_ns))
             continue;
         if (!pick || better(m, pick, best)) {
             pick = m;
@@ -146,39 +147,80 @@ static uint64_t backoff_ns(int failures)
     return ns < BACKOFF_MAX_NS ? ns : BACKOFF_MAX_NS;
 }
 
-static bool retryable(const struct fdl_err *err)
+/* Whether the same request may succeed later, or over another connection. */
+static bool retryable(const struct fdl_mirror *m, const struct fdl_err *err)
 {
     switch (err->code) {
     case FDL_E_NET:
     case FDL_E_HTTP_PROTOCOL: /* once: a kept-alive connection may have held rubbish */
         return true;
     case FDL_E_HTTP_STATUS:
-        return err->http_status >= 500 || err->http_status == 429 ||
-               err->http_status == 408;
+        break;
     default:
         return false;
     }
+    switch (err->http_status) {
+    case 403:
+    case 404:
+    case 410: /* of one that served before: one edge of many, or a limit */
+        return m->vetted && m->bytes > 0;
+    default:
+        return fdl_http_status_passes(err->http_status);
+    }
 }
 
-void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int index,
-                             const struct fdl_err *err, int64_t retry_after_s,
-                             uint64_t gained)
+/* Whether another connection to the worker's mirror is served. */
+static bool serves_another(const struct fdl_worker *w)
 {
+    const struct fdl_job *job = w->job;
+
+    for (int i = 0; i < job->n_workers; i++) {
+        const struct fdl_worker *other = &job->workers[i];
+        if (other != w && other->mirror == w->mirror && atomic_load(&other->served))
+            return true;
+    }
+    return false;
+}
+
+/* The mirror serves fewer connections than it was asked for. A status says so for good;
+ * one that was not even answered may be tried again, ever more rarely. */
+static void learn_limit(struct fdl_mirror *m, const struct fdl_err *err)
+{
+    uint64_t now = fdl_now_ns();
+
+    if (err->code == FDL_E_HTTP_STATUS && m->cap >= m->active)
+        m->cap = m->active - 1;
+    m->refusals++;
+    m->more_after_ns = now + backoff_ns(m->refusals);
+}
+
+bool fdl_sched_mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
+{
+    struct fdl_job *job = w->job;
+    struct fdl_mirror *m = w->mirror;
+    int64_t retry_after_s = w->stream->retry_after_s;
     uint64_t now = fdl_now_ns();
 
     atomic_fetch_add_explicit(&m->errors, 1, memory_order_relaxed);
     m->last_err = *err;
-    m->last_err.mirror = index;
-    if (gained >= PROGRESS_BYTES && err->code == FDL_E_NET) /* kept: it is progress */
-        m->failures = 0;
+    m->last_err.mirror = w->mirror_index;
+    bool unserved = err->code == FDL_E_HTTP_STATUS ||
+                    (err->code == FDL_E_NET && !atomic_load(&w->served));
+    if (unserved && serves_another(w)) {
+        learn_limit(m, err);
+        return true;
+    }
+    if (w->gained >= PROGRESS_BYTES && err->code == FDL_E_NET)
+        m->failures = 0; /* what came is kept: it is progress */
     /* All connections to a server that went away fail at once: that is one failure. */
     if (m->failures == 0 || m->not_before_ns <= now)
         m->failures++;
     int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : job->cfg.retry;
-    if (!retryable(err) || m->failures > limit || retry_after_s > RETRY_AFTER_MAX_S ||
+    if (!retryable(m, err) || m->failures > limit ||
+        retry_after_s > RETRY_AFTER_MAX_S ||
         !fdl_mirror_can_join(m)) { /* what is missing could not be joined */
-        fdl_sched_strike(job, m, index, err);
-        return;
+        fdl_sched_strike(job, m, w->mirror_index, err);
+        return false;
     }
     uint64_t wait = backoff_ns(m->failures);
     if (retry_after_s > 0 && (uint64_t)retry_after_s * NS_PER_S > wait)
@@ -188,6 +230,7 @@ void fdl_sched_mirror_failed(struct fdl_job *job, struct fdl_mirror *m, int inde
         m->not_before_ns = now + wait;
     if (err->code == FDL_E_HTTP_STATUS && m->active > 1 && m->cap >= m->active)
         m->cap = m->active - 1; /* it serves fewer at once than we thought */
+    return false;
 }
 
 void fdl_sched_lost_hedge(struct fdl_job *job, struct fdl_mirror *m)

@@ -65,6 +65,7 @@ static void leave_mirror(struct fdl_worker *w)
         w->stream->ops->free(w->stream);
     w->stream = NULL;
     w->rate = w->flow = 0;
+    atomic_store(&w->served, false);
 }
 
 /* ---- pace ------------------------------------------------------------------ */
@@ -299,6 +300,7 @@ static int fill_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
         sum_block(w);
         w->buf_mirrors |= UINT64_C(1) << w->mirror_index;
         w->gained += (uint64_t)n;
+        atomic_store_explicit(&w->served, true, memory_order_relaxed);
         atomic_store_explicit(&w->at_fill, w->buf->len, memory_order_relaxed);
         atomic_fetch_add_explicit(&job->fetched, (uint64_t)n, memory_order_relaxed);
         pace(w, (uint64_t)n);
@@ -532,6 +534,7 @@ static bool find_mirror(struct fdl_worker *w)
 static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
+    bool leaves = false;
 
     atomic_store(&w->at_block, NO_BLOCK);
     if (w->local) {
@@ -560,16 +563,18 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
         fdl_job_fail(
             job, err); /* bytes of that answer have landed, and nothing proves them */
     } else {
-        fdl_sched_mirror_failed(job, w->mirror, w->mirror_index, err,
-                                w->stream->retry_after_s, w->gained);
+        leaves = fdl_sched_mirror_failed(w, err);
     }
     w->gained = 0;
     /* Bytes of a mirror that lied are not kept; those before a cut are. */
     if (err->code != FDL_E_NET && err->code != FDL_E_HTTP_STATUS)
         forget_block(w);
-    if (w->mirror->state != FDL_MIRROR_READY || w->mirror->not_before_ns > fdl_now_ns())
+    if (leaves || w->mirror->state != FDL_MIRROR_READY ||
+        w->mirror->not_before_ns > fdl_now_ns()) {
         give_back_runs(w);
-    else if (w->stream->ops && w->next_end > w->next_at) {
+        if (leaves)
+            leave_mirror(w);
+    } else if (w->stream->ops && w->next_end > w->next_at) {
         for (uint64_t b = w->next_at; b < w->next_end; b++)
             fdl_plan_slot(&job->plan, b)->requested = false;
     }

@@ -2,7 +2,8 @@
 """How does a real, ordinary mirror behave? One nginx with a server block per manner.
 
 ``start_nginx`` serves one folder on free loopback ports: plain, TLS, mutual TLS, obsolete
-TLS, throttled, without ranges, and with the digest and mirror fields of RFC 9530, 3230 and 6249.
+TLS, throttled, without ranges, with the digest and mirror fields of RFC 9530, 3230 and 6249,
+and with a limit of requests at once that is answered with one of the statuses in use for it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ import pytest
 
 from tests.env.certs import CertLab
 
-MANNERS = ("plain", "tls", "mutual", "obsolete", "throttled", "no-ranges", "links", "redirect")
+LIMITS = (403, 404, 421, 429, 503)
+"""Statuses with which servers refuse one request too many."""
+MANNERS = (
+    *("plain", "tls", "mutual", "obsolete", "throttled", "no-ranges", "links", "redirect"),
+    *(f"limited-{status}" for status in LIMITS),
+)
 TLS = ("tls", "mutual", "obsolete")
 THROTTLE = 1024 * 1024
 """Bytes a second of one connection to the throttled server."""
@@ -43,6 +49,7 @@ http {{
     default_type application/octet-stream;
     types {{ application/metalink4+xml meta4; application/metalink+xml metalink; }}
     sendfile on;
+    limit_conn_zone $server_port zone=servers:1m;
     root {root};
 {servers}
 }}
@@ -110,6 +117,11 @@ def _server(nginx: Nginx, manner: str, certs: CertLab, files: dict[str, bytes]) 
         lines += ["ssl_protocols TLSv1 TLSv1.1;", "ssl_ciphers DEFAULT:@SECLEVEL=0;"]
     if manner == "throttled":
         lines.append(f"limit_rate {THROTTLE};")
+    if manner.startswith("limited-"):
+        status = manner.removeprefix("limited-")
+        lines += ["limit_conn servers 1;", f"limit_conn_status {status};", "limit_rate 8m;"]
+        lines += ["error_page 429 = @later;", "location @later {", "return 429;"]
+        lines += ["add_header Retry-After 20 always;", "}"]
     if manner == "no-ranges":
         lines.append("max_ranges 0;")
     if manner == "redirect":

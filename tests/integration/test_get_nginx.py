@@ -39,6 +39,7 @@ RESULT_TYPES: dict[str, type | tuple[type, ...]] = {
     "resumed_bytes": int,
     "digests": dict,
     "integrity": str,
+    "consistency": str,
     "format": str,
     "seconds": (int, float),
     "stages": dict,

@@ -71,6 +71,7 @@ cdef extern from "fdl_http.h" nogil:
         int status
         size_t n_fields
         fdl_http_field *fields
+    bint fdl_http_status_passes(int status)
 
 
 cdef extern from "fdl_mirror.h" nogil:
@@ -111,6 +112,8 @@ cdef extern from "fdl_mirror.h" nogil:
         int failures
         int lost_hedges
         uint64_t not_before_ns
+        int refusals
+        uint64_t more_after_ns
         double rate
     fdl_mirror *fdl_mirror_new(fdl_mirror_kind kind, const char *url, const char *headers)
     void fdl_mirror_free(fdl_mirror *mirror)

@@ -17,7 +17,7 @@ cdef object exception_from(const cfdl.fdl_err *err):
     exc = cls(text, offset=None if err.offset == cfdl.FDL_NO_OFFSET else err.offset)
     exc.http_status = err.http_status or None
     exc.mirror_index = err.mirror if err.mirror >= 0 else None
-    if err.http_status >= 500 or err.http_status == 429:
+    if cfdl.fdl_http_status_passes(err.http_status):
         exc.retryable = True
     return exc
 

@@ -176,7 +176,8 @@ cdef class Mirror:
     def rest(self):
         """Forget what a job learned about its speed and failures, for the next one."""
         self._ptr.active = self._ptr.failures = self._ptr.lost_hedges = 0
-        self._ptr.not_before_ns = 0
+        self._ptr.not_before_ns = self._ptr.more_after_ns = 0
+        self._ptr.refusals = 0
         self._ptr.rate = 0
         self._ptr.cap = self._ptr.max_conns
         if self._ptr.state == cfdl.FDL_MIRROR_IDLE:

@@ -311,7 +311,8 @@ def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel
 # ---- the first answer --------------------------------------------------------
 
 
-def _backoff(attempt: int, retry_after: int | None) -> float:
+def backoff(attempt: int, retry_after: int | None) -> float:
+    """Seconds to wait after the failure number *attempt* (from 0), or what the server asks for."""
     return max(min(0.2 * 2.0**attempt, 8.0), float(retry_after or 0))
 
 
@@ -337,11 +338,12 @@ def _open(
             if last or not again or (after or 0) > RETRY_AFTER_MAX_S:
                 stream.close()
                 raise
-            _sleep(_backoff(attempt, after), cancel)
+            pause(backoff(attempt, after), cancel)
     raise AssertionError("unreachable")
 
 
-def _sleep(seconds: float, cancel: Cancel) -> None:
+def pause(seconds: float, cancel: Cancel) -> None:
+    """Sleep; Cancelled as soon as that is asked for."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         cancel.check()

@@ -17,7 +17,7 @@ from fastdl.engine.cancel import Cancel
 from fastdl.engine.landing.base import NeedsStaging
 from fastdl.engine.landing.head import read_on
 from fastdl.engine.options import FetchOptions
-from fastdl.engine.resolve import Resolved
+from fastdl.engine.resolve import Resolved, backoff, pause
 from fastdl.errors import FastdlError, FormatError, NetError
 from fastdl.model.image import Format
 
@@ -118,7 +118,11 @@ def _feed_joined(image: Qcow2, known: list[Known]) -> None:
 def _read_ranges(
     resolved: Resolved, wanted: list[tuple[int, int]], options: FetchOptions, cancel: Cancel
 ) -> list[Known]:
-    """All of *wanted*, from whichever usable mirror answers."""
+    """All of *wanted*, from whichever usable mirror answers.
+
+    A mirror that serves fewer connections than are tried keeps those that it serves; where it
+    serves none, the open first answer makes room.
+    """
     todo: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     for item in wanted:
         todo.put(item)
@@ -129,19 +133,24 @@ def _read_ranges(
         for i, mirror in enumerate(resolved.mirrors)
         if i != resolved.first and mirror.state == "ok" and resolved.provable
     ]
-    lock = threading.Lock()
 
-    def work() -> None:
+    def work(retries: int) -> None:
         streams: dict[int, Stream] = {}
         try:
             while not errors:
+                offset, length = item = todo.get_nowait()
                 try:
-                    offset, length = todo.get_nowait()
-                except queue.Empty:
+                    data, index = _read_one(
+                        resolved, streams, indices, offset, length, retries, cancel
+                    )
+                except FastdlError:
+                    todo.put(item)
+                    if retries > 0:
+                        raise
                     return
-                data, index = _read_one(resolved, streams, indices, offset, length, options, cancel)
-                with lock:
-                    got.append((offset, data, index))
+                got.append((offset, data, index))
+        except queue.Empty:
+            return
         except FastdlError as exc:
             errors.append(exc)
         finally:
@@ -149,14 +158,17 @@ def _read_ranges(
                 stream.close()
 
     threads = [
-        threading.Thread(target=work, name="tables")
+        threading.Thread(target=work, args=(0,), name="tables")
         for _ in range(min(TABLE_THREADS, len(wanted)) - 1)
     ]
     for thread in threads:
         thread.start()
-    work()
+    work(0)
     for thread in threads:
         thread.join()
+    if not errors and not todo.empty():
+        resolved.close()
+        work(max(1, options.retry))
     if errors:
         raise errors[0]
     return got
@@ -168,11 +180,11 @@ def _read_one(
     indices: list[int],
     offset: int,
     length: int,
-    options: FetchOptions,
+    retries: int,
     cancel: Cancel,
 ) -> tuple[bytes, int]:
-    failure: FastdlError | None = None
-    for attempt in range(options.retry + 1):
+    """The bytes and the number of the mirror that gave them; each mirror is asked in turn."""
+    for attempt in range(retries + 1):
         index = indices[attempt % len(indices)]
         cancel.check()
         try:
@@ -181,9 +193,13 @@ def _read_one(
             return _read_exactly(streams[index], offset, length), index
         except FastdlError as exc:
             exc.origin = exc.origin or resolved.urls[index].display()
-            failure = exc
             cancel.check()
-    raise failure or NetError("no mirror is left", phase="decode")
+            if attempt == retries:
+                raise
+            if index == indices[-1]:
+                stream = streams.get(index)
+                pause(backoff(attempt, stream.retry_after if stream else None), cancel)
+    raise NetError("no mirror is left", phase="decode")
 
 
 def _read_exactly(stream: Stream, offset: int, length: int) -> bytes:
