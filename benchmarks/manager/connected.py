@@ -133,7 +133,7 @@ def agents_connected(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _up(served: ManagerProcess) -> int:
-    count: int = served.api("listHosts", state="Up", pagesize=1).get("count", 0)
+    count: int = served.api("listHosts", state="Up", page=1, pagesize=1).get("count", 0)
     return count
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import ApiAuthError, ApiParamError
 from fastdl.manager import auth
 from fastdl.manager.api import views
+from fastdl.manager.api.lists import keyword, page_of
 from fastdl.manager.api.spec import (
     PAGING,
     Bare,
@@ -19,7 +20,6 @@ from fastdl.manager.api.spec import (
     Command,
     Field,
     Kind,
-    Listing,
     Param,
     Reply,
     Single,
@@ -196,15 +196,18 @@ async def list_users(call: Call) -> Reply:
     """The users; who is no administrator sees only themselves."""
     async with call.core.services.ledger.read() as tx:
         rows = await accounts.all_users(tx)
-    kept = [
-        row
+    items = [
+        views.user(row)
         for row in rows
-        if (call.user.admin or row.id == call.user.id)
-        and call.get("username") in {None, row.username}
-        and call.get("id") in {None, row.id}
+        if (call.user.admin or row.id == call.user.id) and keyword(call, row.username)
     ]
-    first, size = call.page()
-    return Listing("user", [views.user(r) for r in kept[first : first + size]], len(kept))
+    asked = {
+        name: str(call.args[name]).lower()
+        for name in ("id", "username", "account", "accounttype", "domainid", "state")
+        if call.get(name) is not None
+    }
+    kept = [i for i in items if all(str(i[n]).lower() == value for n, value in asked.items())]
+    return page_of(call, "user", kept)
 
 
 async def get_user(call: Call) -> Reply:
@@ -300,7 +303,15 @@ COMMANDS: Final = (
         name="listUsers",
         text="List users",
         handler=list_users,
-        params=(Param("id", Kind.UUID), Param("username"), *PAGING),
+        params=(
+            Param("id", Kind.UUID, "the user"),
+            Param("username", text="by name"),
+            Param("account", text="by account"),
+            Param("accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0),
+            Param("domainid", Kind.UUID, "by domain: there is one"),
+            Param("state", text="enabled or disabled"),
+            *PAGING,
+        ),
         response=_USER,
     ),
     Command(

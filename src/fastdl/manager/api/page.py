@@ -26,7 +26,8 @@ Parameters in **bold** are required.
   changes state is sent by POST. A session ends after 30 minutes without a request, after a day, at
   `logout`, and when the user is disabled, deleted, or gets another password or (from elsewhere)
   other keys.
-- **Pages**: `page` (from 1) comes with `pagesize`. Whole numbers outside their range are refused.
+- **Pages**: `page` (from 1) and `pagesize` come together. Whole numbers outside their range
+  are refused.
 - **Refusals** stand in the envelope of the command: 401 who asks is not proved, 405 not by this
   method, 409 a copy or a conflict, 429 too many, 431 a parameter, 432 no such command, 530 and
   above the command itself. Where no such command exists for the caller, the envelope is

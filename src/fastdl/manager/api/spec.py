@@ -143,9 +143,11 @@ class Call:
                 f"The parameter pagesize exceeded its max value; Parameter pagesize exceeded its "
                 f"max value - {most}"
             )
-        page = self.args.get("page")
-        if page is not None and self.args.get("pagesize") is None:
+        page, given = self.args.get("page"), self.args.get("pagesize")
+        if page is not None and given is None:
             raise ApiParamError('"pagesize" parameter is required when "page" is specified')
+        if page is None and given not in {None, -1}:
+            raise ApiParamError('"page" parameter is required when "pagesize" is specified')
         return ((page or 1) - 1) * size, size
 
     def no_entity(self, name: str) -> ApiParamError:
@@ -192,7 +194,7 @@ Handler = Callable[[Call], Awaitable[Reply]]
 PAGING: Final = (
     Param("keyword", text="List by keyword"),
     Param("page", Kind.INTEGER, "the page, from 1; with pagesize", least=1),
-    Param("pagesize", Kind.INTEGER, "rows per page; -1 = as many as there may be", least=-1),
+    Param("pagesize", Kind.INTEGER, "rows per page, with page; -1 = as many as may be", least=-1),
 )
 
 
