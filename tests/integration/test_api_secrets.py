@@ -132,7 +132,10 @@ async def test_a_stored_setting_that_cannot_be_used_counts_as_its_default(tmp_pa
     async with running_zone(tmp_path / "manager") as zone:
 
         async def work(tx: Any) -> None:
-            for name, value in (("json.content.type", "a/b\r\nX: y"), ("proxy.cidr", "nonsense")):
+            for name, value in (
+                ("json.content.type", "a/b\r\nX: y"), ("proxy.cidr", "nonsense"),
+                ("metrics.token", TOKEN),
+            ):  # fmt: skip
                 await tx.execute(tables.setting.insert().values(name=name, value=value))
 
         await zone.manager.core.services.ledger.write(work)
@@ -140,6 +143,9 @@ async def test_a_stored_setting_that_cannot_be_used_counts_as_its_default(tmp_pa
         answer = await get(zone, "/client/api?response=json&command=listZones")
         assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
         assert "X" not in answer.headers
+        assert (await get(zone, "/metrics", Authorization=f"Bearer {TOKEN}")).status == 200
+        async with zone.manager.core.services.ledger.read() as tx:
+            assert TOKEN not in repr((await tx.execute(select(tables.setting))).all())
 
 
 async def test_metrics_are_bounded_whatever_a_host_says(zone: Zone) -> None:

@@ -223,9 +223,7 @@ async def running(
 
 
 async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock) -> Manager:
-    vault = _vault(state)
-    async with ledger.read() as tx:
-        settings = Settings(await records.settings(tx), vault)
+    settings = await _open_settings(ledger, _vault(state))
     authority = open_authority(state / "ca")
     name = _instance(state)
     services = Services(ledger=ledger, settings=settings, clock=clock, fabric=_Nowhere(), name=name)
@@ -267,6 +265,21 @@ def _state_folder(state: Path) -> Any:
         yield state
     finally:
         os.close(lock)
+
+
+async def _open_settings(ledger: Ledger, vault: Vault) -> Settings:
+    """Return the settings in force; a secret that was stored in clear is so no longer."""
+    async with ledger.read() as tx:
+        stored = await records.settings(tx)
+    settings = Settings(stored, vault)
+
+    async def seal(tx: AsyncConnection) -> None:
+        for name in settings.in_clear(stored):
+            await records.set_setting(tx, name, settings.to_store(name, settings.text(name)))
+
+    if settings.in_clear(stored):
+        await ledger.write(seal)
+    return settings
 
 
 def _vault(state: Path) -> Vault:

@@ -228,6 +228,11 @@ class Settings:
             raise InternalError("there is no key to keep a secret with")
         return self._vault.seal(name, value)
 
+    def in_clear(self, stored: Mapping[str, str]) -> list[str]:
+        """Return the secrets among *stored* that are in force and were not encrypted."""
+        secret = {name for name, setting in SETTINGS.items() if setting.secret}
+        return [n for n in secret & stored.keys() if stored[n] and stored[n] == self._values[n]]
+
     def text(self, name: str) -> str:
         """Return a setting as it is written."""
         return self._values[name]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -23,12 +24,15 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="fastdl", Basic realm="fa
 
 def add_routes(app: web.Application, core: Core) -> None:
     """Add the routes to *app*."""
+    # Anybody may ask: however many do, one at a time asks the ledger.
+    one = asyncio.Lock()
 
     async def livez(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def healthz(_request: web.Request) -> web.Response:
-        alive = await database_alive(core.services.ledger)
+        async with one:
+            alive = await database_alive(core.services.ledger)
         status = ("ok" if alive else "failing") if core.ready else "starting"
         body = {"status": status, "ledger": "ok" if alive else "not answering"}
         return web.json_response(body, status=200 if status == "ok" else 503)
@@ -41,7 +45,8 @@ def add_routes(app: web.Application, core: Core) -> None:
         except ApiAuthError as exc:
             return web.Response(text=exc.message, status=401, headers=_CHALLENGE)
         try:
-            await refresh(core)
+            async with one:
+                await refresh(core)
         except InternalError as exc:
             return web.Response(text=exc.message, status=503)
         return web.Response(
