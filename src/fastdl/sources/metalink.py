@@ -130,7 +130,7 @@ def parse_metalink(
         warnings.note(
             f"the metalink declares no namespace; it is read as version {document.version}"
         )
-    record, name = _selected(document, file_name)
+    record, name = _selected(document, file_name, warnings)
     size = _size(record)
     digests = _digests(record, warnings)
     pieces = _pieces(record, size, warnings)
@@ -162,11 +162,22 @@ def _number(text: str | None) -> int | None:
 # ---- which file ----------------------------------------------------------------------
 
 
-def _selected(document: DocumentRecord, wanted: str | None) -> tuple[FileRecord, str]:
-    """The one file that is meant, with its name. Every name must be safe and unique."""
+def _selected(
+    document: DocumentRecord, wanted: str | None, warnings: _Warnings
+) -> tuple[FileRecord, str]:
+    """The one file that is meant, with its name. Every name must be safe and unique.
+
+    Version 3 does not say what a name may be, and some servers write their own path there:
+    that loses its slash. RFC 5854 (4.1.2.1) forbids absolute names.
+    """
     files: dict[str, FileRecord] = {}
     for record in document.files:
         name = record.attributes.get("name", "")
+        if document.version == 3 and name.startswith("/"):
+            warnings.note(
+                f"the metalink's file name {_shown(name)} is absolute: read without its slash"
+            )
+            name = name.lstrip("/")
         _check_name(name)
         if name in files:
             raise _fail(f"the metalink describes two files named {_shown(name)}")
@@ -175,6 +186,7 @@ def _selected(document: DocumentRecord, wanted: str | None) -> tuple[FileRecord,
         raise _fail("the metalink describes no file")
     listed = ", ".join(_shown(name) for name in list(files)[:5])
     if wanted is not None:
+        wanted = wanted.lstrip("/") if document.version == 3 else wanted
         if wanted not in files:
             raise _fail(f"the metalink describes no file named {_shown(wanted)}, only {listed}")
         return files[wanted], wanted
@@ -190,6 +202,8 @@ def _check_name(name: str) -> None:
 
     if not name:
         raise _fail("the metalink describes a file without a name")
+    if name.startswith("/"):
+        raise _fail(f"the metalink's file name {_shown(name)} is absolute")
     decoded = name
     for _ in range(3):  # %252e%252e is ../ to whoever decodes twice
         unsafe = _UNSAFE_NAME.search(decoded) or {".", ".."}.intersection(decoded.split("/"))
@@ -257,11 +271,12 @@ def _piece_list(entry: PiecesRecord, algorithm: str, size: int | None) -> Pieces
             f"the metalink has {len(entry.hashes)} pieces of {length} bytes, "
             f"its size needs {expected}"
         )
-    # RFC 5854 writes hashes in lower case and pieces without a type of their own.
-    pattern = re.compile(f"[0-9a-f]{{{HEX_LENGTHS[algorithm]}}}")
+    # RFC 5854 writes hashes in lower case and pieces without a type of their own; generators
+    # write upper case too.
+    pattern = re.compile(f"[0-9A-Fa-f]{{{HEX_LENGTHS[algorithm]}}}")
     for index, (attributes, text) in enumerate(entry.hashes):
         if pattern.fullmatch(text) is None:
-            raise _fail(f"the metalink's piece {index} has no {algorithm} hash in lower-case hex")
+            raise _fail(f"the metalink's piece {index} has no {algorithm} hash in hex")
         if algorithm_named(attributes.get("type", algorithm)) != algorithm:
             raise _fail(f"the metalink mixes hash types in a list of {algorithm} pieces")
         if attributes.get("piece", str(index)) != str(index):

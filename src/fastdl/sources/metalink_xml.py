@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a metalink document literally says: hostile XML in, plain records out, under limits.
 
-No document type at all, so no entities and nothing external; UTF-8 and UTF-16 only; every
-dimension of the document is bounded before it is kept. Elements of other namespaces are
-skipped whole (RFC 5854, 5). What the records mean is decided in ``metalink.py``.
+No document type at all, so no entities and nothing external; UTF-8 and UTF-16, and what
+declares another encoding of its ASCII characters; every dimension of the document is bounded
+before it is kept. Elements of other namespaces are skipped whole (RFC 5854, 5). What the
+records mean is decided in ``metalink.py``.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from time import thread_time
 
@@ -26,7 +28,8 @@ MAX_SECONDS = 2.0
 of one element, characters of one attribute or text, bytes of one tag, processor time."""
 
 NAMESPACE_V4 = "urn:ietf:params:xml:ns:metalink"
-NAMESPACE_V3 = "http://www.metalinker.org/"
+NAMESPACES_V3 = ("http://www.metalinker.org/", "https://www.metalinker.org/")
+"""The second is a mistake of some generators; it can mean nothing else."""
 _XINCLUDE = "http://www.w3.org/2001/XInclude"
 
 _SLICE = 64 * 1024
@@ -39,8 +42,14 @@ _LEAVES = frozenset({"size", "hash", "url", "metaurl"})
 # Version 3 wraps the same elements once more; to us these wrappers are transparent.
 _WRAPPERS = {"metalink": frozenset({"files"}), "file": frozenset({"resources", "verification"})}
 
-_NARROW_ENCODINGS = frozenset({"utf-8", "us-ascii"})
-_WIDE_ENCODINGS = frozenset({"utf-16", "utf-16le", "utf-16be"})
+_DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
+_WIDE = re.compile(r"utf[-_]?16(?:[-_]?[lb]e)?")
+# Names that generators write for encodings that have ASCII in them. (UTF-7 and the like read
+# ASCII otherwise.)
+_NARROW = re.compile(
+    r"utf[-_]?8|(?:us-?)?ascii|latin-?[0-9]|iso[-_]?8859[-_][0-9]{1,2}|(?:windows-|cp)125[0-8]"
+    r"|cp(?:437|850)|koi8-[ru]|gb2312|gbk|gb18030|big5|euc[-_](?:jp|kr)|shift[-_]jis"
+)
 
 Attributes = dict[str, str]
 _NO_ATTRIBUTES: Attributes = {}
@@ -83,8 +92,8 @@ def read_document(data: bytes) -> DocumentRecord:
     """
     from xml.parsers import expat  # noqa: PLC0415 - own limits; only metalinks need it
 
-    text, allowed_encodings = _decode(data)
-    reader = _Reader(allowed_encodings)
+    text = _decode(data).encode()
+    reader = _Reader(_declared(text[:400]))
     parser = expat.ParserCreate("utf-8", "\n")
     parser.buffer_text = True
     parser.XmlDeclHandler = reader.declaration
@@ -111,19 +120,49 @@ def read_document(data: bytes) -> DocumentRecord:
     return reader.document
 
 
-def _decode(data: bytes) -> tuple[bytes, frozenset[str]]:
-    """*data* as UTF-8 without byte order mark, and what its declaration may then say."""
+def _decode(data: bytes) -> str:
+    """The text of *data*, without byte order mark.
+
+    It must be the same in the encoding that it declares and in the one that it shows:
+    otherwise two readers would read two documents.
+    """
     if len(data) > MAX_DOCUMENT:
         raise LimitError(f"the metalink is larger than {MAX_DOCUMENT // 1024 // 1024} MiB")
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text: str | None
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeError:
-        raise MetalinkError("the metalink is neither UTF-8 nor UTF-16 text") from None
+        text = None if wide else _in_declared_encoding(data)
+    if text is None:
+        raise MetalinkError("the metalink is in no encoding that is read, or not in the declared")
     # expat guesses again from the first bytes; nothing may be left for it to guess from.
     if text.startswith("\ufeff") or "\0" in text:
         raise MetalinkError("the metalink is in an encoding other than it seems")
-    return text.encode(), _WIDE_ENCODINGS if wide else _NARROW_ENCODINGS
+    declared = _declared(text[:400].encode())
+    fits = _WIDE if wide else _NARROW
+    if declared is not None and (
+        fits.fullmatch(declared) is None
+        or (not wide and not text.isascii() and _in_declared_encoding(data) != text)
+    ):
+        raise MetalinkError("the metalink's declared encoding is not the one it is written in")
+    return text
+
+
+def _declared(head: bytes) -> str | None:
+    match = _DECLARED.match(head)
+    return match[1].decode("ascii").lower() if match else None
+
+
+def _in_declared_encoding(data: bytes) -> str | None:
+    """*data* read as it declares to be; None where it declares nothing that is read so."""
+    name = _declared(data.removeprefix(b"\xef\xbb\xbf")[:400])
+    if name is None or _NARROW.fullmatch(name) is None:
+        return None
+    try:
+        return data.removeprefix(b"\xef\xbb\xbf").decode(name)
+    except (UnicodeError, LookupError):
+        return None
 
 
 def _refuse_doctype(*_: object) -> None:
@@ -133,9 +172,9 @@ def _refuse_doctype(*_: object) -> None:
 class _Reader:
     """The expat handlers. ``_stack`` names the known elements that are open, outermost first."""
 
-    def __init__(self, allowed_encodings: frozenset[str]) -> None:
+    def __init__(self, encoding: str | None) -> None:
         self.document = DocumentRecord()
-        self._allowed_encodings = allowed_encodings
+        self._encoding = encoding
         self._namespace = ""
         self._stack: list[str] = []
         self._depth = 0
@@ -147,8 +186,8 @@ class _Reader:
         self._text_len = 0
 
     def declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.lower() not in self._allowed_encodings:
-            raise MetalinkError("the metalink's declared encoding is not the one it is written in")
+        if encoding is not None and encoding.lower() != self._encoding:
+            raise MetalinkError("the metalink's declaration is longer than anybody writes it")
 
     def start(self, name: str, attributes: Attributes) -> None:
         namespace, _, local = name.rpartition("\n")
@@ -203,12 +242,12 @@ class _Reader:
             raise LimitError("the metalink has too many or too long attributes in an element")
 
     def _open_root(self, namespace: str, local: str, attributes: Attributes) -> None:
-        if local != "metalink" or namespace not in (NAMESPACE_V4, NAMESPACE_V3, ""):
+        if local != "metalink" or namespace not in (NAMESPACE_V4, *NAMESPACES_V3, ""):
             raise MetalinkError("the document is XML, but not a metalink of version 3 or 4")
         self._namespace = namespace
         self._stack.append(local)
         declared_v3 = not namespace and attributes.get("version", "").startswith("3")
-        self.document.version = 3 if namespace == NAMESPACE_V3 or declared_v3 else 4
+        self.document.version = 3 if namespace in NAMESPACES_V3 or declared_v3 else 4
         self.document.namespaced = bool(namespace)
 
     def _wrapped(self, local: str) -> bool:
