@@ -7,6 +7,7 @@
 
 #include <libdeflate.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <zstd.h>
 
@@ -87,6 +88,22 @@ static int decode(struct fdl_land_worker *w, const unsigned char *in, size_t len
     return FDL_OK;
 }
 
+/* The same for a cluster that the end of the file cuts: zeros follow there, and the
+ * last bytes of a stream may be zeros that nobody wrote. */
+static int decode_padded(struct fdl_land_worker *w, const unsigned char *in,
+                         const struct fdl_qcow2_entry *e, unsigned char *out,
+                         struct fdl_err *err)
+{
+    unsigned char *padded = calloc(1, (size_t)(e->host_len + e->pad));
+
+    if (!padded)
+        return fdl_fail(err, FDL_E_LIMIT, e->host, "qcow2: no memory for a cluster");
+    memcpy(padded, in, (size_t)e->host_len);
+    int rc = decode(w, padded, (size_t)(e->host_len + e->pad), out, e->host, err);
+    free(padded);
+    return rc;
+}
+
 /* Decodes clusters one behind the other and writes those together that are neighbours
  * on the guest's disk. */
 static int write_compressed(struct fdl_land_worker *w, const struct fdl_land_job *job,
@@ -115,7 +132,8 @@ static int write_compressed(struct fdl_land_worker *w, const struct fdl_land_job
             break;
         }
         uint64_t t = now_ns();
-        rc = decode(w, in, (size_t)e.host_len, w->out + filled, e.host, err);
+        rc = e.pad ? decode_padded(w, in, &e, w->out + filled, err)
+                   : decode(w, in, (size_t)e.host_len, w->out + filled, e.host, err);
         busy += now_ns() - t;
         filled += (size_t)e.len;
     }

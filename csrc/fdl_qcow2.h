@@ -52,10 +52,10 @@ struct fdl_qcow2_info {
 };
 
 /* Guest bytes [guest, guest + len) lie at `host` (plain), or come out of the
- * `host_len` bytes at `host` (compressed, len = one cluster cut at the virtual size).
- */
+ * `host_len` bytes at `host` and `pad` zeros, which are what lies behind the end of the
+ * file (compressed, len = one cluster cut at the virtual size). */
 struct fdl_qcow2_entry {
-    uint64_t host, host_len, guest, len;
+    uint64_t host, host_len, pad, guest, len;
 };
 
 /* Judges header and extensions in buf[0..len), the file's first bytes.

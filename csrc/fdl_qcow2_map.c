@@ -395,6 +395,7 @@ void fdl_qcow2_plain(const struct fdl_qcow2 *img, size_t i, struct fdl_qcow2_ent
     out->len = guest_len(img, p->guest, p->count);
     out->len = out->host >= img->limit ? 0 : min64(out->len, img->limit - out->host);
     out->host_len = out->len;
+    out->pad = 0;
 }
 
 void fdl_qcow2_compressed(const struct fdl_qcow2 *img, size_t i,
@@ -404,8 +405,9 @@ void fdl_qcow2_compressed(const struct fdl_qcow2 *img, size_t i,
         (struct fdl_qcow2_packed *)img->compressed.items + i;
 
     out->host = c->key >> SECTOR_BITS;
-    out->host_len = ((c->key & SECTOR_MASK) + 1) * 512 - (out->host & 511);
-    out->host_len = min64(out->host_len, img->limit - out->host);
+    uint64_t full = ((c->key & SECTOR_MASK) + 1) * 512 - (out->host & 511);
+    out->host_len = min64(full, img->limit - out->host);
+    out->pad = full - out->host_len;
     out->guest = (uint64_t)c->guest << img->unit_bits;
     out->len = guest_len(img, c->guest, img->units_per_entry);
 }

@@ -48,19 +48,10 @@ static bool read_plain(const struct file *f, uint64_t host, size_t len, uint8_t 
     return true;
 }
 
-static bool read_compressed(const struct file *f, uint64_t entry, uint8_t *out)
+static bool unpack(const struct file *f, const uint8_t *in, size_t len, uint8_t *out)
 {
-    unsigned shift = 62 - (cluster_bits(f) - 8);
-    uint64_t host = entry & ((1ull << shift) - 1);
-    uint64_t sectors = (entry & ((1ull << 62) - 1)) >> shift;
     size_t used, got, want = f->info->cluster_size;
 
-    if (host >= f->size)
-        return false;
-    size_t len = (size_t)((sectors + 1) * 512 - host % 512);
-    if (len > f->size - host)
-        len = f->size - (size_t)host;
-    const uint8_t *in = f->data + host;
     if (!f->info->zstd) {
         struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
         assert(d);
@@ -74,6 +65,23 @@ static bool read_compressed(const struct file *f, uint64_t entry, uint8_t *out)
         return false;
     got = ZSTD_decompress(out, want, in, used);
     return !ZSTD_isError(got) && got == want;
+}
+
+static bool read_compressed(const struct file *f, uint64_t entry, uint8_t *out)
+{
+    unsigned shift = 62 - (cluster_bits(f) - 8);
+    uint64_t host = entry & ((1ull << shift) - 1);
+    uint64_t sectors = (entry & ((1ull << 62) - 1)) >> shift;
+
+    if (host >= f->size)
+        return false;
+    size_t len = (size_t)((sectors + 1) * 512 - host % 512);
+    uint8_t *in = calloc(1, len); /* behind the end of the file lie zeros */
+    assert(in);
+    memcpy(in, f->data + host, len < f->size - host ? len : f->size - (size_t)host);
+    bool good = unpack(f, in, len, out);
+    free(in);
+    return good;
 }
 
 /* out: one cluster. */

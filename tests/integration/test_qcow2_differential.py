@@ -242,6 +242,38 @@ def test_clusters_that_share_bytes_land_as_qemu_img_converts_them(
                 assert land(driver, image, want, flags, block).code == 0
 
 
+def ends_with_zeros(cluster: int, compression: str) -> bytes:
+    """Content whose compressed form ends with a byte of zeros."""
+    for seed in range(10_000):
+        plain = random.Random(seed).randbytes(64).ljust(cluster, b"\0")
+        if packed(plain, compression).endswith(b"\0"):
+            return plain
+    raise AssertionError("no stream ends like that")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+@pytest.mark.parametrize("sectors", [1, 2, 200])
+def test_a_file_that_ends_inside_its_last_cluster_goes_on_with_zeros(
+    driver: Driver, tmp_path: Path, compression: str, sectors: int
+) -> None:
+    """Whoever strips a file of its trailing zeros may strip a stream of its last bytes."""
+    layout = Layout(bits=16, guests=1, compression=compression)
+    stream = packed(ends_with_zeros(layout.cluster, compression), compression)
+    layout.put(layout.first_data + 100, stream)
+    layout.compress(0, layout.first_data + 100, sectors)
+    file = layout.image().rstrip(b"\0")
+    assert len(file) < layout.first_data + 100 + len(stream)
+    image = tmp_path / "image"
+    image.write_bytes(file)
+    want = oracle(image)
+    assert want is not None
+    for block in BLOCKS:
+        for flags in ("-", "u", "dst"):
+            assert land(driver, image, want, flags, block).code == 0
+    image.write_bytes(file[:-40])  # what is no stream any more is refused, or the same disk
+    land(driver, image, oracle(image), "-", MIB)
+
+
 def test_random_clusters_that_share_bytes_land_as_qemu_img_converts_them(
     driver: Driver, tmp_path: Path
 ) -> None:
