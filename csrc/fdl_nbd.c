@@ -202,16 +202,20 @@ int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit
 
 void fdl_nbd_close(struct fdl_nbd *nbd)
 {
+    /* A farewell where there is room for it; what matters was flushed before. */
+    for (int i = 0; nbd && i < FDL_NBD_CONNS_MAX; i++)
+        if (nbd->conns[i].handle)
+            nbd_aio_disconnect(nbd->conns[i].handle, 0);
+    fdl_nbd_drop(nbd);
+}
+
+void fdl_nbd_drop(struct fdl_nbd *nbd)
+{
     if (!nbd)
         return;
     for (int i = 0; i < FDL_NBD_CONNS_MAX; i++) {
-        struct nbd_handle *h = nbd->conns[i].handle;
-        if (h) {
-            /* A farewell where there is room for it; what matters was flushed before.
-             */
-            nbd_aio_disconnect(h, 0);
-            nbd_close(h);
-        }
+        if (nbd->conns[i].handle)
+            nbd_close(nbd->conns[i].handle);
         pthread_mutex_destroy(&nbd->conns[i].lock);
     }
     pthread_mutex_destroy(&nbd->edge_lock);
@@ -233,6 +237,11 @@ bool fdl_nbd_read_only(const struct fdl_nbd *nbd)
 int fdl_nbd_conns(const struct fdl_nbd *nbd)
 {
     return nbd->n_conns;
+}
+
+int fdl_nbd_fd(struct fdl_nbd *nbd, int i)
+{
+    return nbd->conns[i].handle ? nbd_aio_get_fd(nbd->conns[i].handle) : -1;
 }
 
 size_t fdl_nbd_min_block(const struct fdl_nbd *nbd)
@@ -565,7 +574,18 @@ void fdl_nbd_hurry(struct fdl_nbd *nbd)
     (void)nbd;
 }
 
+int fdl_nbd_fd(struct fdl_nbd *nbd, int i)
+{
+    (void)nbd, (void)i;
+    return -1;
+}
+
 void fdl_nbd_close(struct fdl_nbd *nbd)
+{
+    (void)nbd;
+}
+
+void fdl_nbd_drop(struct fdl_nbd *nbd)
 {
     (void)nbd;
 }

@@ -53,7 +53,14 @@ int fdl_nbd_flush(struct fdl_nbd *nbd, struct fdl_err *err);
 /* From any thread: requests under way and later ones get two seconds each. */
 void fdl_nbd_hurry(struct fdl_nbd *nbd);
 
+/* Socket of connection i below fdl_nbd_conns(), -1 where it is lost. */
+int fdl_nbd_fd(struct fdl_nbd *nbd, int i);
+
 /* NULL is allowed. No request may be under way. */
 void fdl_nbd_close(struct fdl_nbd *nbd);
+
+/* As fdl_nbd_close(), but nothing is said to the server: a fork of this process speaks
+ * on the same connections. */
+void fdl_nbd_drop(struct fdl_nbd *nbd);
 
 #endif

@@ -167,7 +167,9 @@ cdef extern from "fdl_nbd.h" nogil:
     int fdl_nbd_zero(fdl_nbd *nbd, uint64_t off, uint64_t len, uint64_t *commanded, fdl_err *err)
     int fdl_nbd_flush(fdl_nbd *nbd, fdl_err *err)
     void fdl_nbd_hurry(fdl_nbd *nbd)
+    int fdl_nbd_fd(fdl_nbd *nbd, int i)
     void fdl_nbd_close(fdl_nbd *nbd)
+    void fdl_nbd_drop(fdl_nbd *nbd)
 
 
 cdef extern from "fdl_sink.h" nogil:

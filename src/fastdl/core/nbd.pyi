@@ -31,5 +31,11 @@ class Export:
     def hurry(self) -> None:
         """From any thread: requests under way and later ones get two seconds each."""
 
+    def descriptors(self) -> tuple[int, ...]:
+        """The sockets of the connections."""
+
+    def drop(self) -> None:
+        """As ``close``, without a word to the server: a fork speaks on the same connections."""
+
     def close(self) -> None:
         """Sinks made from it are closed before."""

@@ -83,6 +83,17 @@ cdef class Export:
         if self._ptr is not NULL:
             cfdl.fdl_nbd_hurry(self._ptr)
 
+    def descriptors(self):
+        cdef cfdl.fdl_nbd *nbd = self.open_ptr()
+        cdef int i
+        return tuple([fd for fd in [cfdl.fdl_nbd_fd(nbd, i) for i in range(cfdl.fdl_nbd_conns(nbd))]
+                      if fd >= 0])
+
+    def drop(self):
+        cdef cfdl.fdl_nbd *nbd = self._ptr
+        self._ptr = NULL
+        cfdl.fdl_nbd_drop(nbd)
+
     def close(self):
         cdef cfdl.fdl_nbd *nbd = self._ptr
         self._ptr = NULL

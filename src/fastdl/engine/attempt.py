@@ -90,6 +90,7 @@ def attempt(
         checkpoint.close(remove=over)
         if checkpoint.warning and checkpoint.warning not in warnings:
             warnings.append(checkpoint.warning)
+    workspace.keep = False  # nothing is left to go on with
     warnings.extend(landing.warnings)
     return _result(resolved, sink, landing, outcome, digests, target_size, started, warnings)
 

@@ -34,7 +34,7 @@ def convert(
     fmt: Format,
     cancel: Checked,
     *,
-    confine: Callable[[], None] | None = None,
+    confine: Callable[[], object] | None = None,
 ) -> None:
     """Run qemu-img on an image that was inspected: explicit formats, limits, no network.
 

@@ -99,21 +99,16 @@ class Location(NamedTuple):
             os.unlink(self.path, dir_fd=self.folder_fd)
             self.sync()
 
-    def lend(self) -> LentFile | None:
+    def lend(self) -> LentFile:
         """The journal, opened for another process to read and write; made where there is none.
 
-        None where it cannot be made: the job goes on without. Raises SinkBusyError.
+        Raises SinkBusyError; OSError where it cannot be made, and the job goes on without.
         """
         try:
             fd = self.open()
         except JournalError:
             fd = None
-        if fd is None:
-            try:
-                fd = self.create()
-            except OSError:
-                return None
-        return LentFile(self.path, fd)
+        return LentFile(self.path, self.create() if fd is None else fd)
 
     def take_back(self, lent: LentFile) -> None:
         """Close *lent*; an empty file is no journal, so it goes."""

@@ -59,21 +59,26 @@ class Workspace:
         """Take possession of the target: see ``Sink.preallocate``."""
         self.sink.preallocate(size, sparse=sparse)
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A private folder that goes with the job: beside a file, else in the state folder."""
-        import shutil  # noqa: PLC0415 - rare
-        import tempfile  # noqa: PLC0415
-        from pathlib import Path  # noqa: PLC0415
+    def staging_parent(self) -> Path:
+        """Where there is room to stage: beside a file, else in the state folder."""
+        from pathlib import Path  # noqa: PLC0415 - rare
 
         from fastdl.engine.journal_file import default_state_dir  # noqa: PLC0415
 
         if self.sink.kind == "file":
-            parent = Path(self.sink.path).parent
-        else:
-            parent = Path(self._state_dir or default_state_dir()) / "staging"
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".fastdl-staging-", dir=parent))
+            return Path(self.sink.path).parent
+        parent = Path(self._state_dir or default_state_dir()) / "staging"
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return parent
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A private folder that goes with the job."""
+        import shutil  # noqa: PLC0415 - rare
+        import tempfile  # noqa: PLC0415
+        from pathlib import Path  # noqa: PLC0415
+
+        made = Path(tempfile.mkdtemp(prefix=".fastdl-staging-", dir=self.staging_parent()))
         try:
             yield made
         finally:
@@ -99,8 +104,15 @@ class Workspace:
 
     def abort(self) -> None:
         """Leave nothing that looks like an image; with ``keep`` what a later run can go on with."""
-        if self.existing is None:
-            self.sink.abort(keep=self.keep)
+        if self.existing is not None:
+            return
+        if not self.keep and self.journal is not None:
+            self.journal.remove()
+        self.sink.abort(keep=self.keep)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that a job works with, and no other."""
+        return self.sink.descriptors() if self.existing is None else (self.existing.fd,)
 
     def close(self) -> None:
         """Release descriptors and locks."""

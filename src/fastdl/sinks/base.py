@@ -103,6 +103,15 @@ class Sink(Protocol):
         Without effect after ``publish``. Raises SinkIOError.
         """
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that bytes are moved through: what another process needs to fill the target."""
+
+    def let_go(self) -> None:
+        """A fork of this process fills the target; this one may still publish or abort."""
+
+    def taken(self, size: int | None) -> None:
+        """That process took possession of the target, for an image of *size* bytes."""
+
     def hurry(self) -> None:
         """From any thread: the job is to end now, so no longer wait for a server's answers."""
 

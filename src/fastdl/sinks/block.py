@@ -68,8 +68,7 @@ class BlockSink:
 
     def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
         """Take possession: what the former content left at the very end (backup GPT) goes."""
-        self._ours = True
-        self._size = size
+        self.taken(size)
         start, end = stale_tail(self.size, size)
         self._zero(start, end)
 
@@ -96,6 +95,18 @@ class BlockSink:
         end = self.size if self._size is None else self._size
         self._zero(0, min(HOLD_BYTES, self.size))
         self._zero(max(0, end - HOLD_BYTES), end)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Both ways to the target."""
+        return tuple({self.fd, self.buffered_fd})
+
+    def let_go(self) -> None:
+        """Both processes hold the same open file."""
+
+    def taken(self, size: int | None) -> None:
+        """Its ends are ours to zero where it fails."""
+        self._ours = True
+        self._size = None if size is None else min(size, self.size)
 
     def hurry(self) -> None:
         """No other machine is waited for here."""

@@ -163,6 +163,16 @@ class FileSink:
         except OSError as error:
             raise sink_error(error, f"{self.path}: removing the part file") from None
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Both ways to the target."""
+        return tuple({self.fd, self.buffered_fd})
+
+    def let_go(self) -> None:
+        """Both processes hold the same open file."""
+
+    def taken(self, size: int | None) -> None:
+        """What was begun shows in the part file itself."""
+
     def hurry(self) -> None:
         """No other machine is waited for here."""
 

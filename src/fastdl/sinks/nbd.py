@@ -8,6 +8,7 @@ that are written through.
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from fastdl.core.nbd import Export
@@ -71,8 +72,7 @@ class NbdSink:
 
     def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
         """Take possession: what the former content left at the very end (backup GPT) goes."""
-        self._ours = True
-        self._size = size
+        self.taken(size)
         start, end = stale_tail(self.size, size)
         self._zero(self._opened(), start, end)
 
@@ -88,13 +88,28 @@ class NbdSink:
         """Zero head and tail, durably; over a new connection where the old ones are lost."""
         if not self._ours:
             return
-        try:
-            self._zero_ends(self._opened())
-        except FastdlError:
-            self.close()
-            self._export = self._connect(1)
-            self._export.hurry()
-            self._zero_ends(self._export)
+        if self._export is not None:
+            with contextlib.suppress(FastdlError):
+                self._zero_ends(self._export)
+                return
+        self.close()
+        self._export = self._connect(1)
+        self._export.hurry()
+        self._zero_ends(self._export)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """The sockets of the connections."""
+        return self._opened().descriptors()
+
+    def let_go(self) -> None:
+        """Both processes would speak on the same connections: this one closes its ends."""
+        self._opened().drop()
+        self._export = None
+
+    def taken(self, size: int | None) -> None:
+        """Its ends are ours to zero where it fails."""
+        self._ours = True
+        self._size = None if size is None else min(size, self.size)
 
     def hurry(self) -> None:
         """Requests under way and later ones get two seconds each."""

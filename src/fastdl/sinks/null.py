@@ -38,6 +38,16 @@ class NullSink:
     def abort(self, *, keep: bool) -> None:
         """Nothing to undo."""
 
+    def descriptors(self) -> tuple[int, ...]:
+        """There is none."""
+        return ()
+
+    def let_go(self) -> None:
+        """Nothing to let go."""
+
+    def taken(self, size: int | None) -> None:
+        """Nothing to take."""
+
     def hurry(self) -> None:
         """No other machine is waited for here."""
 

@@ -23,14 +23,12 @@ def test_what_is_written_through_a_lent_descriptor_is_found_by_name(tmp_path: Pa
     """The process that downloads has no right to the folder; the next run finds its journal."""
     place = Location(str(tmp_path / "state" / "j"))
     lent = place.lend()
-    assert lent is not None
     assert Writer.resume(lent) is None
     writer = Writer.create(lent, HEADER)
     writer.append(RECORDS[:2])
     writer.close()
     place.take_back(lent)
     again = place.lend()
-    assert again is not None
     found = Writer.resume(again)
     assert found is not None
     known, writer = found
@@ -46,7 +44,6 @@ def test_a_lent_journal_that_is_over_leaves_no_file(tmp_path: Path) -> None:
     place = Location(str(tmp_path / "j"))
     for ended in (False, True):
         lent = place.lend()
-        assert lent is not None
         if ended:
             writer = Writer.create(lent, HEADER)
             writer.append(RECORDS)
@@ -60,7 +57,6 @@ def test_a_stale_or_damaged_journal_is_lent_and_started_anew(tmp_path: Path) -> 
     place = Location(str(tmp_path / "j"))
     (tmp_path / "j").write_bytes(b"no journal at all")
     lent = place.lend()
-    assert lent is not None
     writer = Writer.create(lent, HEADER)
     writer.append(RECORDS)
     writer.close()
@@ -76,7 +72,6 @@ def test_what_lies_at_the_name_is_not_followed_nor_shared(tmp_path: Path) -> Non
     for plant in (lambda: os.symlink(victim, place.path), lambda: os.link(victim, place.path)):
         plant()
         lent = place.lend()
-        assert lent is not None
         Writer.create(lent, HEADER).close()
         with pytest.raises(SinkBusyError):
             place.lend()
@@ -88,4 +83,5 @@ def test_what_lies_at_the_name_is_not_followed_nor_shared(tmp_path: Path) -> Non
 def test_where_no_journal_can_be_made_none_is_lent(tmp_path: Path) -> None:
     """The download goes on without."""
     (tmp_path / "file").touch()
-    assert Location(str(tmp_path / "file" / "j")).lend() is None
+    with pytest.raises(OSError, match="exists"):
+        Location(str(tmp_path / "file" / "j")).lend()
