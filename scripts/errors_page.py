@@ -56,6 +56,7 @@ WHAT_TO_DO = {
     63: "Wait a moment; send fewer requests.",
     70: "Check the link and that the other side runs; the state is taken up again by itself.",
     71: "Enrol the agent again with a new token.",
+    72: "Give the host a newer kernel and its agent root's rights; or allow `best-effort`.",
     74: "Report it with the output of `FASTDL_DEBUG=1 fastdl …`.",
     130: "The same command goes on where it was.",
 }

@@ -291,6 +291,14 @@ class AgentRefusedError(FastdlError):
     code_name = "AGENT_REFUSED"
 
 
+class ConfinementError(FastdlError):
+    """The host cannot confine downloads as its configuration requires."""
+
+    exit_code = 72
+    code_name = "CONFINEMENT"
+    default_elsewhere = True
+
+
 class InternalError(FastdlError):
     """A bug in fastdl."""
 

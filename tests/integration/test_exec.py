@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import bz2
 import gzip
 import hashlib
@@ -19,11 +18,7 @@ from typing import Any
 import pytest
 
 from fastdl.agent.config import HostConfig
-from fastdl.agent.confine import landlock_version
 from fastdl.agent.keystore import Keystore, Passphrase
-from fastdl.agent.work import Work
-from fastdl.agent.work import run as run_work
-from fastdl.errors import FastdlError
 from tests.env import images, nfs
 from tests.env.certs import CertLab
 from tests.env.faults import Rule
@@ -542,30 +537,6 @@ def test_a_template_on_nfs_needs_no_mount(host: Host, tmp_path: Path) -> None:
         _, fields, code = host.exec(host.download(url, checksum="{SHA-256}" + _sha256(RAW)))
     assert (fields["result"], code) == (True, 0), fields
     assert (host.pool / fields["installPath"]).read_bytes() == RAW
-
-
-@pytest.mark.skipif(landlock_version() < 1, reason="this kernel has no Landlock")
-def test_the_engine_in_the_worker_cannot_write_elsewhere(
-    host: Host, origin: FaultOrigin, tmp_path: Path
-) -> None:
-    """The confinement around real transfers: the same job, once with its pool, once without."""
-    (tmp_path / "elsewhere").mkdir()
-    options = {"source_format": "raw"}
-
-    def fetch(folder: Path) -> dict[str, Any]:
-        job = Work(
-            action="fetch",
-            sources=(origin.url("/x.raw"),),
-            target=str(folder / "x"),
-            options=options,
-            writable=(host.pool,),
-        )
-        return asyncio.run(run_work(job))
-
-    assert fetch(host.pool)["target_bytes"] == len(RAW)
-    with pytest.raises(FastdlError):
-        fetch(tmp_path / "elsewhere")
-    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ class Commands:
                 fence=fence,
                 deadline=args.deadline,
                 state=self.host.state / "engine",
+                confinement=self.host.config.confinement,
             ),
             progress=progress,
         )
@@ -131,6 +132,7 @@ class Commands:
                 sources=transfer.sources,
                 options=await self._options(transfer, args.format),
             ),
+            confinement=self.host.config.confinement,
             deadline=60.0,
         )
         return m.ProbeDone(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastdl.agent import properties
+from fastdl.agent.confine import WORKER_USER, Confinement
 from fastdl.agent.keystore import Item, Keystore, Known, Passphrase
 from fastdl.errors import FastdlError, KeystoreAuthError, TrustError, UsageError
 
@@ -20,6 +21,8 @@ PASSPHRASE = "keystore.passphrase"  # noqa: S105 - the name of a property
 TEMPORARY = "direct.download.temporary.download.location"
 INTERNAL_SITES = "secstorage.allowed.internal.sites"
 NFS_SERVERS = "direct.download.nfs.servers"
+CONFINEMENT = "fastdl.confinement"
+WORKER = "fastdl.worker.user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,15 @@ class HostConfig:
 
     def _list(self, name: str) -> tuple[str, ...]:
         return tuple(self.values.get(name, "").replace(",", " ").split())
+
+    @property
+    def confinement(self) -> Confinement:
+        """How downloads are to be confined; UsageError for a word that is neither."""
+        word = self.values.get(CONFINEMENT, "").strip() or "best-effort"
+        if word not in {"required", "best-effort"}:
+            raise UsageError(f"{CONFINEMENT} is required or best-effort, not {word[:40]!a}")
+        user = self.values.get(WORKER, "").strip() or WORKER_USER
+        return Confinement(required=word == "required", user=user)
 
     @property
     def temporary(self) -> Path | None:

@@ -1,52 +1,151 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may the process that reads hostile bytes still do to this host?
 
-It gives up, for good: gaining privileges (no_new_privs), leaving a core file or being
-traced (dumpable), writing anywhere but the places it is given, listening on TCP, and
-signalling other processes (Landlock, as far as the kernel has it). What the kernel does
-not have is reported, not pretended.
+It works with the descriptors that it was given. Beyond them it gives up, for good: gaining
+privileges (no_new_privs), being root (a user of its own, no groups, no capabilities), every
+name but those of code, certificates and name resolution (Landlock), every system call that no
+download needs (seccomp), a core file, being traced. What the kernel does not have is
+reported, not pretended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import os
+import pwd
+import resource
+import signal
 import stat
 import struct
-from collections.abc import Iterable
-from pathlib import Path
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+WORKER_USER = "fastdl-worker"
+_DYNAMIC_USERS = range(65_600, 99_000)
+"""Ids that nothing hands out: above 16 bits, below the first of /etc/subuid."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION_FLAG = 1
 _PATH_BENEATH = 1
-
-_WRITE_FILE, _TRUNCATE, _IOCTL_DEV = 1 << 1, 1 << 14, 1 << 15
-_REFER = 1 << 13
-_IN_FOLDER = sum(1 << bit for bit in range(4, 13))  # remove and make, of every kind of file
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_ALL_OF_VERSION_1 = (1 << 13) - 1
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+_READ = _READ_FILE | _READ_DIR
+_WRITE = _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _TRUNCATE
 _BIND_TCP = 1
 _SCOPES = 0b11  # abstract sockets and signals stay inside the process's own domain
 
+_PROGRAMS = ("/usr", "/lib", "/lib64", "/bin")
+_READABLE = (
+    *_PROGRAMS,
+    *("/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu"),
+    *("/dev/urandom", "/dev/zero", "/proc/sys/kernel/random/boot_id"),
+    # certificates, and how OpenSSL is configured
+    *("/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies"),
+    # names of hosts
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/gai.conf"),
+    *("/etc/services", "/etc/protocols", "/run/systemd/resolve", "/run/NetworkManager"),
+)
 
-def confine(writable: Iterable[Path]) -> int:
-    """Confine this process and its children; the version of Landlock in force, 0 for none.
 
-    *writable*: files, devices and folders that may still be written; missing ones are left
-    out. Raises OSError when a protection that the kernel has cannot be put in force.
+class Confinement(NamedTuple):
+    """How the operator wants downloads confined.
+
+    ``required``  a host that lacks a part of it refuses to download, instead of warning once
+    ``user``      the user that they run as; where there is none of that name, an id that
+                  nobody has
     """
+
+    required: bool = False
+    user: str = WORKER_USER
+
+    def ids(self) -> tuple[int, int] | None:
+        """(uid, gid) for one process; None where this one may not change its own."""
+        if os.geteuid() != 0:
+            return None
+        known = _ids_of(self.user)
+        if known is not None:
+            return known
+        number = _DYNAMIC_USERS[int.from_bytes(os.urandom(4)) % len(_DYNAMIC_USERS)]
+        return number, number
+
+
+BEST_EFFORT = Confinement()
+
+
+@functools.cache
+def _ids_of(user: str) -> tuple[int, int] | None:
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        return None
+    return found.pw_uid, found.pw_gid
+
+
+class Powers(NamedTuple):
+    """What a process keeps besides its descriptors.
+
+    ``ids``       the user and group that it becomes; None: it stays who it is
+    ``folder``    where it may read and write files; it works there
+    ``network``   it may connect by TCP and UDP
+    ``program``   it may become one program of the system's
+    """
+
+    ids: tuple[int, int] | None
+    folder: str | None = None
+    network: bool = False
+    program: bool = False
+
+
+def confine(powers: Powers) -> tuple[str, ...]:
+    """Leave this process *powers* and nothing else; returns what the kernel lacks for it.
+
+    It must have one thread, and is killed when the one dies that made it. Raises OSError when
+    a protection that the kernel has cannot be put in force.
+    """
+    lacks: list[str] = []
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 0)
+    os.chdir(powers.folder or "/")
     version = landlock_version()
     if version:
-        _landlock(version, (*writable, Path("/dev/null")))
-    return version
+        _landlock(version, powers)
+    else:
+        lacks.append("Landlock")
+    if powers.ids is None or not _become(*powers.ids):
+        lacks.append("a user of its own")
+    _drop_capabilities()
+    _prctl(_PR_SET_DUMPABLE, 0)
+    die_with_parent(signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not _filter_calls(powers):
+        lacks.append("seccomp")
+    return tuple(lacks)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor that is not in *kept*."""
+    left = set(kept)
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - names alone
+        if fd not in left:
+            with contextlib.suppress(OSError):  # the one that was read from
+                os.close(fd)
 
 
 def die_with_parent(number: int) -> None:
-    """Ask the kernel to send signal *number* to this process when its parent dies."""
+    """Ask the kernel to send signal *number* to this process when its parent dies.
+
+    A change of user makes the kernel forget it.
+    """
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
@@ -55,8 +154,35 @@ def landlock_version() -> int:
     return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
 
 
-def _landlock(version: int, writable: Iterable[Path]) -> None:
-    handled = _WRITE_FILE | _IN_FOLDER
+def _become(uid: int, gid: int) -> bool:
+    """Become that user, without groups; False without the right to."""
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except PermissionError:
+        return False
+    return True
+
+
+def _drop_capabilities() -> None:
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    if _libc().capset(header, bytes(24)):
+        raise _error("capset")
+
+
+def _filter_calls(powers: Powers) -> bool:
+    from fastdl.core.confine import confine_calls  # noqa: PLC0415 - after the fork
+
+    try:
+        confine_calls(network=powers.network, program=powers.program, broker=False)
+    except OSError:
+        return False
+    return True
+
+
+def _landlock(version: int, powers: Powers) -> None:
+    handled = _ALL_OF_VERSION_1
     handled |= _REFER if version >= 2 else 0
     handled |= _TRUNCATE if version >= 3 else 0
     handled |= _IOCTL_DEV if version >= 5 else 0
@@ -67,22 +193,32 @@ def _landlock(version: int, writable: Iterable[Path]) -> None:
         attributes += struct.pack("Q", _SCOPES)
     rules = _call(_CREATE_RULESET, attributes, len(attributes), 0)
     try:
-        for path in writable:
-            _allow(rules, path, handled)
+        for path in _code_and_settings():
+            _allow(rules, path, handled & _READ)
+        _allow(rules, "/dev/null", handled & (_READ | _WRITE_FILE))
+        for path in _PROGRAMS if powers.program else ():
+            _allow(rules, path, handled & (_READ | _EXECUTE))
+        if powers.folder is not None:
+            _allow(rules, powers.folder, handled & (_READ | _WRITE))
         _call(_RESTRICT_SELF, rules, 0)
     finally:
         os.close(rules)
 
 
-def _allow(rules: int, path: Path, handled: int) -> None:
+def _code_and_settings() -> Sequence[str]:
+    """What is read on the way: this program, the system's libraries, certificates, names."""
+    here = (path for path in (sys.prefix, sys.base_prefix, *sys.path) if path.startswith("/"))
+    return tuple(dict.fromkeys((*_READABLE, *here)))
+
+
+def _allow(rules: int, path: str, allowed: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:  # it is not there, or it cannot be reached anyway
         return
     try:
-        allowed = handled
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            allowed &= _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
+            allowed &= _OF_FILES
         _call(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", allowed, fd), 0)
     finally:
         os.close(fd)
@@ -105,5 +241,6 @@ def _error(what: str) -> OSError:
     return OSError(number, f"{what}: {os.strerror(number)}")
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

@@ -145,6 +145,7 @@ async def _download(
             deadline=command.wait or None,
             patience=command.wait or _PATIENCE,
             state=state,
+            confinement=config.confinement,
         ),
         progress=progress,
     )
@@ -159,7 +160,10 @@ async def _check(command: cs.CheckUrl, config: HostConfig) -> str:
         "nfs_servers": config.nfs_servers,
         "metalink_by_type": False,
     }
-    found = await work.run(Work(action="probe", sources=(command.url,), options=options))
+    found = await work.run(
+        Work(action="probe", sources=(command.url,), options=options),
+        confinement=config.confinement,
+    )
     size = found.get("virtual_size") or found.get("size")
     if size is None:
         raise UsageError(f"{command.url}: the origin does not tell the size")

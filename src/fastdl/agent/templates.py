@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from fastdl import __version__
 from fastdl.agent import work
+from fastdl.agent.confine import BEST_EFFORT, Confinement
 from fastdl.agent.pools import Image, Marker, Placement, Pool, Volume
 from fastdl.agent.work import ProgressCallback, Runner, Work
 from fastdl.errors import LimitError, SinkBusyError, SinkRefusedError, TrustError
@@ -55,6 +56,7 @@ class Wanted:
     deadline: float | None = None
     patience: float = 0.0
     state: Path | None = None
+    confinement: Confinement = BEST_EFFORT
 
 
 async def bring(
@@ -75,7 +77,7 @@ async def bring(
             return _done(marker, pool.published(volume), fetched=0, already=True)
         begun = time.monotonic()
         async with contextlib.AsyncExitStack() as process:
-            runner = await process.enter_async_context(work.series())
+            runner = await process.enter_async_context(work.series(wanted.confinement))
             probe = await _probe(wanted, runner)
             image = _image(probe, wanted)
             async with _threaded(pool.place(volume, image)) as placement, process.pop_all():
@@ -202,20 +204,7 @@ def _fetching(wanted: Wanted, placement: Placement, image: Image) -> Work:
             "beneath": str(placement.beneath) if placement.beneath else None,
             "state_dir": str(wanted.state) if wanted.state else None,
         },
-        writable=(*placement.writable, *_made(wanted.state)),
     )
-
-
-def _made(folder: Path | None) -> tuple[Path, ...]:
-    """The folder of the engine's journals: it must be there before the worker is confined."""
-    if folder is None:
-        return ()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        log.warning("downloads onto devices cannot be resumed: %s", exc)
-        return ()
-    return (folder,)
 
 
 def _present(pool: Pool, wanted: Wanted) -> Marker | None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
+from fastdl.agent.confine import BEST_EFFORT, Confinement
 from fastdl.agent.death import error_of_death
 from fastdl.errors import BY_CODE, FastdlError, InternalError, NetError
 
@@ -25,6 +27,11 @@ log = logging.getLogger(__name__)
 ProgressCallback = Callable[[Mapping[str, Any]], None]
 
 _LINE_LIMIT = 4 << 20
+_KEPT_VARIABLES = frozenset({
+    "PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "XDG_STATE_HOME",
+    "LOCALDOMAIN", "RES_OPTIONS",
+})  # fmt: skip
+_KEPT_PREFIXES = ("LC_", "PYTHON", "COVERAGE", "ASAN_", "UBSAN_", "LSAN_")
 _CANCEL_SECONDS = 10.0
 """How long a cancelled worker may take to flush its journal before it is killed."""
 
@@ -42,7 +49,6 @@ class Work:
     target: str | None = None
     checksum: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    writable: tuple[Path, ...] = ()
 
 
 class Runner(Protocol):
@@ -59,7 +65,12 @@ class Runner(Protocol):
 
 
 async def run(
-    work: Work, /, *, progress: ProgressCallback | None = None, deadline: float | None = None
+    work: Work,
+    /,
+    *,
+    confinement: Confinement = BEST_EFFORT,
+    progress: ProgressCallback | None = None,
+    deadline: float | None = None,
 ) -> dict[str, Any]:
     """Have *work* done; the engine's result as a dict.
 
@@ -67,14 +78,16 @@ async def run(
     fetched is kept for a resume. Raises what the engine raised, NetError at the deadline,
     InternalError when the worker died (see ``death``).
     """
-    async with series() as runner:
+    async with series(confinement) as runner:
         return await runner(work, progress=progress, deadline=deadline)
 
 
 @contextlib.asynccontextmanager
-async def series() -> AsyncIterator[Runner]:
+async def series(confinement: Confinement = BEST_EFFORT) -> AsyncIterator[Runner]:
     """``run`` for the works of one job, which share a process: its start costs as much as a
     small download. Probes first, each confined by itself, then at most one other work."""
+    ids = await asyncio.to_thread(confinement.ids)
+    common = {"confinement": {"required": confinement.required, "ids": ids}}
     async with _worker() as worker:
 
         async def next_of_job(
@@ -86,7 +99,7 @@ async def series() -> AsyncIterator[Runner]:
         ) -> dict[str, Any]:
             try:
                 async with asyncio.timeout(deadline):
-                    return await _converse(worker, work, progress)
+                    return await _converse(worker, work, common, progress)
             except TimeoutError:
                 text = f"the job did not end within {deadline:.0f} s"
                 raise NetError(text, phase="fetch") from None
@@ -95,7 +108,10 @@ async def series() -> AsyncIterator[Runner]:
 
 
 async def _converse(
-    worker: asyncio.subprocess.Process, work: Work, progress: ProgressCallback | None
+    worker: asyncio.subprocess.Process,
+    work: Work,
+    common: Mapping[str, Any],
+    progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     assert worker.stdin is not None
     assert worker.stdout is not None
@@ -105,16 +121,16 @@ async def _converse(
         "target": work.target,
         "checksum": work.checksum,
         "options": dict(work.options),
-        "writable": [str(path) for path in work.writable],
+        **common,
     }
     with contextlib.suppress(ConnectionError):
         worker.stdin.write(json.dumps(job).encode() + b"\n")
         await worker.stdin.drain()
     async for line in worker.stdout:
         message = json.loads(line)
-        if message.get("landlock") == 0:
-            log.warning("this kernel has no Landlock: downloads are not confined to their pool")
-        if "progress" in message and progress is not None:
+        if "lacks" in message:
+            _warn_of(tuple(message["lacks"]))
+        elif "progress" in message and progress is not None:
             progress(message["progress"])
         elif "result" in message:
             result: dict[str, Any] = message["result"]
@@ -122,6 +138,16 @@ async def _converse(
         elif "error" in message:
             raise _error_of(message["error"])
     raise error_of_death("the download's process", await worker.wait())
+
+
+@functools.cache
+def _warn_of(lacks: tuple[str, ...]) -> None:
+    """Once for what is the same each time."""
+    log.warning(
+        "downloads are not fully confined: this host lacks %s (fastdl.confinement=required "
+        "refuses them instead)",
+        " and ".join(lacks),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -132,6 +158,7 @@ async def _worker() -> AsyncIterator[asyncio.subprocess.Process]:
         *("-P", "-m", "fastdl.agent.worker"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        env=_environment(),
         start_new_session=True,
         limit=_LINE_LIMIT,
     )
@@ -139,6 +166,15 @@ async def _worker() -> AsyncIterator[asyncio.subprocess.Process]:
         yield worker
     finally:
         await asyncio.shield(_end(worker))
+
+
+def _environment() -> dict[str, str]:
+    """Without what is the agent's own: a token in its command line's variables, say."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+    }
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:

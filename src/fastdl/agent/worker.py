@@ -1,56 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that parses hostile bytes: ``python -m fastdl.agent.worker``.
+"""The process of one job: ``python -m fastdl.agent.worker``.
 
-One job as lines of JSON on standard input, each sent when the one before is answered: probes
-first, then at most one other work. ``{"progress": …}`` lines and at the end one
-``{"result": …}`` or ``{"error": …}`` on standard output for each. Whatever reads the first
-byte of an origin is confined before: this process to the pool, and for good, so that a probe,
-which may write nothing, is done in a child. Standard input stays open for the job's life: its
-end, or SIGTERM, cancels the job, so that no download outlives its agent.
+The works of the job come as lines of JSON on standard input, each sent when the one before is
+answered: probes first, then at most one other. ``{"progress": …}`` lines and at the end one
+``{"result": …}`` or ``{"error": …}`` on standard output for each. Standard input stays open for
+the job's life: its end, or SIGTERM, cancels the job, so that no download outlives its agent.
+
+This process opens the target and publishes it; it reads no byte of an origin. Whatever does is
+a confined fork of it (``child``), one for each step: probing, landing, judging what landed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import select
+import re
 import shutil
 import signal
 import sys
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastdl.agent.confine import confine, die_with_parent
-from fastdl.agent.death import error_of_death
-from fastdl.errors import Cancelled, FastdlError, InternalError
+from fastdl.agent import confined, said
+from fastdl.agent.child import Child, Stop
+from fastdl.agent.child import confined as confined_child
+from fastdl.agent.code import code_is_readable, load_all
+from fastdl.agent.confine import Powers, confine, die_with_parent
+from fastdl.agent.lent import LentWorkspace
+from fastdl.engine.journal_file import JournalFile, LentFile, Location
+from fastdl.engine.workspace import Workspace, open_workspace
+from fastdl.errors import BY_CODE, FastdlError, InternalError
+from fastdl.model.image import CONVERTIBLE, Format
+from fastdl.sinks.base import sink_error
 
-if TYPE_CHECKING:
-    from fastdl.engine.result import Result
+Job = Mapping[str, Any]
 
-
-_LANDING = ("source_format", "target_format", "max_virtual_size", "beneath", "overwrite")
-"""The options that concern the unpacked image rather than its transfer."""
-_LINE_LIMIT = 4 << 20
-"""Of a probe's answer; the agent reads no longer lines either."""
+_PROGRESS_S = 0.05
+_INSIDE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
+"""The files in a child's folder that it may have converted."""
 
 
 def main() -> int:
     """Carry out the job on standard input; the error's class is the exit code."""
-    # Blocked here, awaited in a thread: the main thread may be deep inside the core.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    stop = Stop(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides what an interrupt means
     die_with_parent(signal.SIGTERM)
     os.umask(0o022)  # a template is read by qemu's user, however private the agent's own files
-    return _answered(_serve)
+    if not code_is_readable():
+        load_all()
+    code = 0
+    while line := sys.stdin.buffer.readline():
+        job = json.loads(line)
+        code = _answered(partial(_perform, job, stop))
+        if job["action"] != "probe":
+            break
+    return code
 
 
-def _answered(work: Callable[[], None]) -> int:
-    """Do *work*, which says its result, and say why where it fails."""
+def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
+    """Do *work* and say its result, or why it failed."""
     try:
-        work()
+        _say({"result": work()})
     except FastdlError as exc:
         _say({"error": {**exc.to_dict(), "retry_after": getattr(exc, "retry_after", None)}})
         return exc.exit_code
@@ -60,169 +74,212 @@ def _answered(work: Callable[[], None]) -> int:
     return 0
 
 
-def _serve() -> None:
-    while line := sys.stdin.buffer.readline():
-        job = json.loads(line)
-        if job["action"] == "probe":
-            _write(_answer_apart(job))
-            continue
-        _say({"landlock": confine(Path(path) for path in job["writable"])})
-        _say({"result": _perform(job)})
-        return
-
-
-def _answer_apart(job: dict[str, Any]) -> bytes:
-    """The one line that a child, confined for this probe alone, has to say.
-
-    The child has neither end of the agent's pipes: what it, or anything it leaves behind,
-    says after its line reaches nobody, and cannot pass for the download's result.
-    """
-    # Before the fork, so that the download finds them loaded; no byte of an origin came yet.
-    import fastdl.engine.probe  # noqa: F401, PLC0415
-
-    ours, theirs = os.pipe()
-    parent = os.getpid()
-    child = os.fork()
-    if not child:
-        os.dup2(theirs, 1)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.closerange(3, max(ours, theirs) + 2)
-        die_with_parent(signal.SIGKILL)  # a probe has nothing to put in order
-        if os.getppid() != parent:
-            os._exit(1)
-        os._exit(_answered(partial(_probe, job)))
-    os.close(theirs)
-    signal.signal(signal.SIGTERM, _cancelled)
+def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
+    if job["action"] == "probe":
+        work = partial(confined.probe, job)
+        with confined_child(work, _powers(job, network=True), required=_required(job)) as child:
+            return _found(child, stop).result
+    workspace = open_workspace(job["target"], confined.options_of(job))
+    there = workspace.existing is not None
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        line = _first_line(ours, stop=0)
+        result = _landed(job, workspace, stop)
+        if workspace.sink.kind == "file":
+            result |= _judged(job, workspace, result, stop)
+        workspace.publish(result["target_bytes"])
+    except BaseException:
+        with contextlib.suppress(FastdlError):
+            workspace.abort()
+        raise
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        os.close(ours)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    if line is None:
-        raise error_of_death("the probe's process", os.waitstatus_to_exitcode(status))
-    return line
+        workspace.close()
+    return {
+        **result,
+        "already_present": there,
+        "warnings": [*result["warnings"], *workspace.sink.warnings],
+    }
 
 
-def _probe(job: dict[str, Any]) -> None:
-    landlock = confine(Path(path) for path in job["writable"])
-    import fastdl  # noqa: PLC0415
+def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
+    """The result of the process that fetches into *workspace*; it is gone on return."""
+    with _lent(workspace.journal) as (journal, warnings), _folder(job, workspace) as folder:
+        lent = LentWorkspace(workspace, journal)
+        kept = [*workspace.descriptors(), *([journal.fd] if journal else [])]
+        with confined_child(
+            partial(confined.land, job, lent),
+            _powers(job, network=True, folder=folder),
+            required=_required(job),
+            kept=kept,
+            keep=lambda: lent.keep,
+        ) as child:
+            workspace.sink.let_go()
+            try:
+                result = _found(child, stop, workspace=workspace, folder=folder, job=job).result
+            except InternalError as exc:
+                workspace.keep = exc.retryable  # what crashed it would do so again
+                raise
+        workspace.keep = False
+    return {**result, "warnings": [*result["warnings"], *warnings]}
 
-    found = fastdl.probe_sync(job["sources"], **_options(job)).to_dict()
-    _say({"landlock": landlock, "result": found})
+
+def _judged(
+    job: Job, workspace: Workspace, result: Mapping[str, Any], stop: Stop
+) -> dict[str, Any]:
+    """The size of the disk in the file that landed, from another process, which may refuse it."""
+    fd = os.open(f"/proc/self/fd/{workspace.sink.buffered_fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        work = partial(confined.judge, job, fd, result["target_bytes"])
+        with confined_child(work, _powers(job), required=_required(job), kept=[fd]) as child:
+            judged = _last(child, stop)
+    finally:
+        os.close(fd)
+    if not isinstance(judged, said.Judged):
+        raise InternalError("the process that judges the image said something else")
+    if result["virtual_size"] is None or judged.virtual_size is None:
+        return {"virtual_size": None}
+    return {"virtual_size": judged.virtual_size}
 
 
-def _first_line(source: int, *, stop: int) -> bytes | None:
-    """The first line from *source*, None where it ends without; Cancelled once *stop* is ready.
+# ---- hearing a child --------------------------------------------------------------
 
-    Nothing is sent on *stop* before the answer, so that only its end makes it ready.
-    """
-    held = bytearray()
-    while len(held) <= _LINE_LIMIT:
-        ready, _, _ = select.select([source, stop], [], [])
-        if stop in ready:
-            _cancelled()
-        piece = os.read(source, 1 << 16)
-        held += piece
-        if b"\n" in piece:
-            return bytes(held[: held.index(b"\n") + 1])
-        if not piece:
-            break
+
+def _found(child: Child, stop: Stop, **lent: Any) -> said.Found:
+    last = _last(child, stop, **lent)
+    if not isinstance(last, said.Found):
+        raise InternalError("the download's process said something else than a result")
+    return last
+
+
+def _last(
+    child: Child,
+    stop: Stop,
+    *,
+    workspace: Workspace | None = None,
+    folder: str | None = None,
+    job: Job | None = None,
+) -> said.Found | said.Judged:
+    """Do what *child* asks for until it says its last message; raises the failure that it says."""
+    shown = 0.0
+    for message in child.hear(stop):
+        match message:
+            case said.Progressed() if time.monotonic() - shown > _PROGRESS_S:
+                shown = time.monotonic()
+                _say({"progress": message.progress})
+            case said.Begun() if workspace is not None:
+                workspace.sink.taken(message.size)
+            case said.Convert() if job is not None and folder is not None:
+                child.answer(_converted(message, job, folder, stop))
+            case said.Failed():
+                _say_lacks(child)
+                if workspace is not None:
+                    workspace.keep = message.keep
+                raise _error_of(message.error)
+            case said.Found() | said.Judged():
+                _say_lacks(child)
+                return message
+    raise AssertionError("unreachable")
+
+
+def _converted(asked: said.Convert, job: Job, folder: str, stop: Stop) -> dict[str, Any] | None:
+    """Have qemu-img convert between two files of *folder*; the error that it ends with."""
+    from fastdl.engine.convert import convert  # noqa: PLC0415 - rare
+
+    try:
+        names = (asked.source, asked.target)
+        if asked.format not in CONVERTIBLE or not all(map(_INSIDE.fullmatch, names)):
+            raise InternalError("the download's process asked for an odd conversion")
+        convert(
+            Path(asked.source),
+            Path(asked.target),
+            Format(asked.format),
+            stop,
+            confine=partial(confine, _powers(job, folder=folder, program=True)),
+        )
+    except FastdlError as exc:
+        return exc.to_dict()
     return None
 
 
-def _cancelled(*_signal: object) -> None:
-    raise Cancelled("the probe was cancelled")
-
-
-def _perform(job: dict[str, Any]) -> dict[str, Any]:
-    # Imported after the confinement, so that nothing of them runs outside.
-    import fastdl  # noqa: PLC0415
-    from fastdl.engine.cancel import Cancel  # noqa: PLC0415
-
-    cancel = Cancel()
-    for watch in (_until_end_of_input, _until_sigterm):
-        threading.Thread(target=_then_cancel, args=(watch, cancel.cancel), daemon=True).start()
-    options = _options(job)
-    run = partial(
-        fastdl.fetch_sync,
-        progress=lambda progress: _say({"progress": progress._asdict()}),
-        cancel=cancel,
+def _error_of(plain: Mapping[str, Any]) -> FastdlError:
+    error = BY_CODE.get(plain["code"], InternalError)(
+        plain["message"],
+        phase=plain["phase"],
+        origin=plain["origin"],
+        offset=plain["offset"],
+        retryable=plain["retryable"],
     )
-    if job["action"] == "unpack":
-        return _unpack(run, job, options)
-    result: dict[str, Any] = run(
-        job["sources"], job["target"], checksum=job["checksum"], **options
-    ).to_dict()
-    return result
+    error.retry_after = plain["retry_after"]  # type: ignore[attr-defined]
+    return error
 
 
-def _unpack(
-    run: Callable[..., Result], job: dict[str, Any], options: dict[str, Any]
-) -> dict[str, Any]:
-    """Fetch and decompress to a file beside the target, then land that, judged, as the target."""
-    # The pools' modules cost every download's start as much as the engine; few downloads unpack.
-    from fastdl.agent.pools.marker import staging_path  # noqa: PLC0415
+# ---- what a child is given --------------------------------------------------------
 
-    staging = staging_path(Path(job["target"]))
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(mode=0o700)
-    packed = {
-        **options,
-        "source_format": "auto",
-        "target_format": "raw",
-        "staging": True,
-        "beneath": None,
-        "resume": False,
-    }
-    plain = {name: options[name] for name in _LANDING if name in options}
+
+def _powers(job: Job, **powers: Any) -> Powers:
+    ids = job["confinement"]["ids"]
+    return Powers(ids=tuple(ids) if ids else None, **powers)
+
+
+def _required(job: Job) -> bool:
+    required: bool = job["confinement"]["required"]
+    return required
+
+
+@contextlib.contextmanager
+def _lent(journal: JournalFile | None) -> Iterator[tuple[LentFile | None, list[str]]]:
+    """The journal, opened for the child; and what is to be said where it cannot be."""
+    if not isinstance(journal, Location):
+        yield None, []
+        return
     try:
-        first = run(
-            job["sources"], str(staging / "image"), checksum=job["checksum"], **packed
-        ).to_dict()
-        second = run([str(staging / "image")], job["target"], policy="user", **plain).to_dict()
+        lent = journal.lend()
+    except OSError as exc:
+        yield None, [f"this download cannot be resumed: {journal.path}: {exc.strerror}"]
+        return
+    try:
+        yield lent, []
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    landed = {name: second[name] for name in ("target", "target_bytes", "format", "virtual_size")}
-    return {**first, **landed, "warnings": [*first["warnings"], *second["warnings"]]}
+        journal.take_back(lent)
 
 
-def _options(job: dict[str, Any]) -> dict[str, Any]:
-    return {name: _frozen(value) for name, value in job["options"].items()}
+@contextlib.contextmanager
+def _folder(job: Job, workspace: Workspace) -> Iterator[str | None]:
+    """A folder for the child alone, where it may have to unpack or convert; else None.
 
+    Its name is the target's, so that what a killed worker left goes with the next one.
+    """
+    if job["action"] != "unpack" and job["options"].get("target_format") == "same":
+        yield None
+        return
+    from fastdl.agent.pools.marker import staging_path  # noqa: PLC0415 - rare, and slow to load
 
-def _frozen(value: Any) -> Any:
-    """JSON's lists as the tuples that the engine's options are."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
-
-
-def _then_cancel(wait: Callable[[], None], cancel: Callable[[], None]) -> None:
-    wait()
-    cancel()
-
-
-def _until_end_of_input() -> None:
-    while os.read(0, 4096):
-        pass
-
-
-def _until_sigterm() -> None:
-    signal.sigwait({signal.SIGTERM})
-
-
-def _say(message: dict[str, Any]) -> None:
-    """One line to the agent."""
-    _write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-
-
-def _write(line: bytes) -> None:
-    """*line* to standard output; a failed write means that nobody is there any more."""
+    folder = staging_path(workspace.staging_parent() / Path(job["target"]).name)
+    shutil.rmtree(folder, ignore_errors=True)
+    ids = job["confinement"]["ids"]
     try:
-        os.write(1, line)
+        folder.mkdir(mode=0o700)
+        if ids is not None:
+            os.chown(folder, *ids)
+    except OSError as exc:
+        raise sink_error(exc, f"making {folder} for the download's user") from None
+    try:
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say_lacks(child: Child) -> None:
+    if child.lacks:
+        _say({"lacks": child.lacks})
+
+
+def _say(message: Mapping[str, Any]) -> None:
+    """One line to the agent; a failed write means that nobody is there any more."""
+    line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    try:
+        while line:
+            line = line[os.write(1, line) :]
     except BrokenPipeError:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
 
 
 if __name__ == "__main__":

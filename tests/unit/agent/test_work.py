@@ -14,7 +14,6 @@ import pytest
 
 from fastdl.agent.death import CRASHES
 from fastdl.agent.work import Work, run, series
-from fastdl.agent.worker import _first_line
 from fastdl.errors import Cancelled, FastdlError, InternalError, NetError, UsageError
 from fastdl.manager.scheduler import Next, after_failure
 from fastdl.wire import codec
@@ -34,7 +33,6 @@ def _work(origin: FaultOrigin, folder: Path) -> Work:
         sources=(origin.url("/x"),),
         target=str(folder / "x"),
         options={"source_format": "raw"},
-        writable=(folder,),
     )
 
 
@@ -201,19 +199,3 @@ async def test_a_process_that_crashes_is_the_end_of_its_job(
     assert (caught.value.retryable, caught.value.retry_elsewhere) == (False, False)
     assert not _next_after(caught.value).again
     assert _children() == before
-
-
-def test_a_probes_child_is_heard_once() -> None:
-    """A second line could pass for the result of the download, which the probe's child is not."""
-    source, end = os.pipe()
-    stop, keeps = os.pipe()
-    os.write(end, b'{"result":1}\n{"result":2}\n')
-    assert _first_line(source, stop=stop) == b'{"result":1}\n'
-    os.write(end, b"half a line")
-    os.close(end)
-    assert _first_line(source, stop=stop) is None
-    os.close(keeps)
-    with pytest.raises(Cancelled):
-        _first_line(source, stop=stop)
-    os.close(source)
-    os.close(stop)

@@ -60,13 +60,11 @@ class Placement:
 
     ``target``         a path or an NBD URI
     ``target_format``  ``same`` or ``raw``
-    ``writable``       files and folders that the engine must be able to write, for its confinement
     ``beneath``        the folder that the target may not leave; None for devices
     """
 
     target: str
     target_format: str
-    writable: tuple[Path, ...] = ()
     beneath: Path | None = None
 
 

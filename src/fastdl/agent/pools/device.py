@@ -66,7 +66,7 @@ class DevicePool:
             need=image.disk_size,
             available=device_size(self.path),
         )
-        yield Placement(target=str(self.path), target_format="raw", writable=(self.path,))
+        yield Placement(target=str(self.path), target_format="raw")
 
     def published(self, volume: Volume) -> str:
         """The install path: the device."""

@@ -96,7 +96,6 @@ class DirectoryPool:
         yield Placement(
             target=str(self.path / volume.file_name),
             target_format="same",
-            writable=(self.path,),
             beneath=self.path,
         )
 

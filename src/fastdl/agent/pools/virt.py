@@ -288,10 +288,7 @@ class BlockPool:
     @contextlib.contextmanager
     def _opened(self, found: Any) -> Iterator[Placement]:
         if self.kind != "rbd":
-            path = Path(found.path())
-            # udev names new volumes by links; the engine holds what the link leads to.
-            real = Path(os.path.realpath(path))
-            yield Placement(target=str(path), target_format="raw", writable=(real,))
+            yield Placement(target=str(found.path()), target_format="raw")
             return
         with told(f"the pool {self.name}"):
             image = _rbd_image(self._libvirt, self.id, found.name())

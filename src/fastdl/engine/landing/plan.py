@@ -69,14 +69,14 @@ def _plan(resolved: Resolved, sink: Sink, options: FetchOptions, cancel: Cancel)
     if not resolved.head and options.source_format in ("auto", "raw") and not raw:
         return Landing(options, format="raw", target_size=resolved.size, resumable=False)
     info = judge_head(resolved, options)
-    if _is_an_image(info, options, raw=raw):
+    if is_an_image(info, options, raw=raw):
         info.require_safe()
     landing = _landing(resolved, sink, options, cancel, info)
     landing.warnings.extend(info.warnings if raw or options.source_format != "auto" else ())
     return landing
 
 
-def _is_an_image(info: ImageInfo, options: FetchOptions, *, raw: bool) -> bool:
+def is_an_image(info: ImageInfo, options: FetchOptions, *, raw: bool) -> bool:
     """Whether anybody takes the source for an image: a file that happens to be an archive or
     a web page, and stays what it is, is refused by nobody."""
     return (

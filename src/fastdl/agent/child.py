@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A confined process as the one sees it that started it: made, heard, answered, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from fastdl.agent import said
+from fastdl.agent.confine import Powers, close_all_but, confine
+from fastdl.agent.confined import Channel, answer
+from fastdl.agent.death import error_of_death
+from fastdl.errors import Cancelled, ConfinementError, InternalError
+
+_GRACE_S = 8.0
+"""How long a cancelled process may take to flush what it has. The agent waits 10 s."""
+_WORDS_MAX = 500
+"""Bytes of what it says on standard error that are kept, for a crash."""
+
+Task = Callable[[Channel], None]
+
+Last = said.Found | said.Judged | said.Failed
+
+
+class Stop:
+    """Whether the agent wants this job no more: its pipe has ended, or SIGTERM came."""
+
+    def __init__(self, pipe: int) -> None:
+        self._ring, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        self.fds = (pipe, self._ring)
+
+    def check(self) -> None:
+        """Raise Cancelled where it is so."""
+        if select.select(self.fds, [], [], 0)[0]:
+            raise Cancelled("the job was cancelled")
+
+
+class Child:
+    """One confined process. *lacks*: what this machine has not for its confinement, once told."""
+
+    def __init__(self, pid: int, lines: int, words: int, answers: int) -> None:
+        self.lacks: tuple[str, ...] | None = None
+        self._pid = pid
+        self._lines = lines
+        self._words = words
+        self._answers = answers
+        self._said = bytearray()
+        self._tail = b""
+
+    def hear(self, stop: Stop) -> Iterator[said.Message]:
+        """Its messages, up to the last one of its work, after which it is gone.
+
+        Once *stop* is, it is asked to end, and killed where it does not. Raises InternalError
+        when it dies before its last message or says what it may not.
+        """
+        end: float | None = None
+        while True:
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                self.end()
+                raise Cancelled("the job was cancelled")
+            watched = [self._lines, *([self._words] if self._words >= 0 else [])]
+            asking = stop.fds if end is None else ()
+            ready, _, _ = select.select([*watched, *asking], [], [], left)
+            if self._words in ready:
+                self._keep_words()
+            if self._lines in ready:
+                more = self._take_lines()
+                for message in self._messages():
+                    yield message
+                    if isinstance(message, Last):
+                        self.end()
+                        return
+                if not more:
+                    raise self._died()
+            elif end is None and any(fd in ready for fd in asking):
+                os.close(self._answers)
+                self._answers = -1
+                end = time.monotonic() + _GRACE_S
+
+    def answer(self, error: dict[str, Any] | None) -> None:
+        """What it asked for was done, or ended with *error*."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._answers, json.dumps(error).encode() + b"\n")
+
+    def end(self) -> int:
+        """Kill it; on return it and what it had open is gone. Its exit status."""
+        if self._pid < 0:
+            return 0
+        with contextlib.suppress(PermissionError):  # without CAP_KILL: it ends with its pipes
+            os.kill(self._pid, signal.SIGKILL)
+        for fd in (self._lines, self._words, self._answers):
+            if fd >= 0:
+                os.close(fd)
+        self._lines = self._words = self._answers = -1
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = -1
+        return os.waitstatus_to_exitcode(status)
+
+    def _take_lines(self) -> bool:
+        data = os.read(self._lines, 1 << 16)
+        self._said += data
+        return bool(data)
+
+    def _messages(self) -> Iterator[said.Message]:
+        while (at := self._said.find(b"\n")) >= 0:
+            line = bytes(self._said[:at])
+            del self._said[: at + 1]
+            try:
+                message = said.parse(line)
+            except ValueError as exc:
+                raise self._liar(str(exc)) from None
+            if isinstance(message, said.Confined) != (self.lacks is None):
+                raise self._liar("a message out of order")
+            if isinstance(message, said.Confined):
+                self.lacks = message.lacks
+            else:
+                yield message
+        if len(self._said) > said.LINE_MAX:
+            raise self._liar("its line has no end")
+
+    def _keep_words(self) -> None:
+        data = os.read(self._words, 1 << 12)
+        if data:
+            self._tail = (self._tail + data)[-_WORDS_MAX:]
+        else:
+            os.close(self._words)
+            self._words = -1
+
+    def _liar(self, why: str) -> InternalError:
+        self.end()
+        return InternalError(f"the download's process said what it may not: {why}")
+
+    def _died(self) -> InternalError:
+        while self._words >= 0 and select.select([self._words], [], [], 0)[0]:
+            self._keep_words()
+        # It may have closed its end alone: then it lives, and is of no use any more.
+        error = error_of_death("the download's process", self._wait_or_end())
+        words = "".join(c if c.isprintable() else " " for c in self._tail.decode(errors="replace"))
+        if words.strip():
+            error.message += f" ({words.strip()})"
+        return error
+
+    def _wait_or_end(self) -> int:
+        for _ in range(20):
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._pid = -1
+                for fd in (self._lines, self._words, self._answers):
+                    if fd >= 0:
+                        os.close(fd)
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.005)
+        return self.end()
+
+
+@contextlib.contextmanager
+def confined(
+    work: Task,
+    powers: Powers,
+    *,
+    required: bool,
+    kept: Iterable[int] = (),
+    keep: Callable[[], bool] = lambda: False,
+) -> Iterator[Child]:
+    """A fork of this process that does *work* with *powers* and the descriptors *kept* alone.
+
+    *required*: it refuses to where the machine lacks a part of the confinement. *keep*: see
+    ``said.Failed``. This process must have one thread. The other one is gone when the block ends.
+    """
+    lines, out = os.pipe()
+    words, err = os.pipe()
+    source, answers = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        _become(work, powers, (source, out, err), kept, parent, keep, required=required)
+    for fd in (out, err, source):
+        os.close(fd)
+    child = Child(pid, lines, words, answers)
+    try:
+        yield child
+    finally:
+        child.end()
+
+
+def _become(
+    work: Task,
+    powers: Powers,
+    ends: Sequence[int],
+    kept: Iterable[int],
+    parent: int,
+    keep: Callable[[], bool],
+    *,
+    required: bool,
+) -> None:
+    """In the new process; never returns."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, fd in enumerate(ends):
+            os.dup2(fd, number)
+        close_all_but({0, 1, 2, *kept})
+        lacks = confine(powers)
+        if os.getppid() != parent:  # it died before that could be noticed
+            return
+        channel = Channel()
+        channel.tell({"confined": lacks})
+        channel.listen()
+        if lacks and required:
+            work = partial(_refuse, lacks)
+        answer(channel, work, keep=keep)
+        code = 0
+    except BaseException as exc:  # noqa: BLE001 - the last frame of the process
+        os.write(2, f"{type(exc).__name__}: {exc}".encode())
+    finally:
+        os._exit(code)
+
+
+def _refuse(lacks: Sequence[str], _channel: Channel) -> None:
+    raise ConfinementError(
+        f"this host lacks {' and '.join(lacks)} to confine a download, which "
+        "fastdl.confinement=required asks for"
+    )

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does the confined process do? The work that reads an origin's bytes, and says what came.
+
+It runs in a fork of ``worker``, whose code is loaded already; nothing here is called before
+``confine``. Standard output carries the messages of ``said``, standard input the answers to
+those that want one; its end cancels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
+from fastdl.errors import BY_CODE, FastdlError, InternalError, UnsafeImageError
+from fastdl.model.image import COMPRESSED, CONVERTIBLE, HEAD_BYTES, Format
+from fastdl.model.image_magic import detect
+
+if TYPE_CHECKING:
+    from fastdl.agent.lent import LentWorkspace
+    from fastdl.engine.result import Result
+
+Job = Mapping[str, Any]
+
+_LANDING = ("source_format", "target_format", "max_virtual_size", "overwrite")
+"""The options that concern the unpacked image rather than its transfer."""
+
+
+class Channel:
+    """Both directions to the process that started this one, and what its end means."""
+
+    def __init__(self) -> None:
+        self.cancel = Cancel()
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def listen(self) -> None:
+        """Take answers, and cancel at the end of them, in a thread from now on."""
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        held = b""
+        while data := os.read(0, 1 << 16):
+            *lines, held = (held + data).split(b"\n")
+            for line in lines:
+                self._answers.put(line)
+        self._answers.put(b"")
+        self.cancel.cancel()
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Say one message."""
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        while line:
+            line = line[os.write(1, line) :]
+
+    def ask(self, message: Mapping[str, Any]) -> None:
+        """Say *message* and wait until it was done; raises the error that it ended with."""
+        self.tell(message)
+        answer = self._answers.get()
+        self.cancel.check()
+        plain = json.loads(answer)
+        if plain is not None:
+            raise BY_CODE.get(plain["code"], InternalError)(plain["message"], phase=plain["phase"])
+
+
+def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[[], bool]) -> None:
+    """Do *work*, which says its result; say why where it fails. *keep*: see ``said.Failed``."""
+    try:
+        work(channel)
+    except BaseException as exc:  # noqa: BLE001 - the last frame of the process
+        error = exc if isinstance(exc, FastdlError) else InternalError(_shown(exc))
+        plain = {**error.to_dict(), "retry_after": getattr(error, "retry_after", None)}
+        channel.tell({"failed": {"error": plain, "keep": keep()}})
+
+
+def probe(job: Job, channel: Channel) -> None:
+    """Say what is known of the job's sources without fetching them."""
+    from fastdl.engine.probe import probe_job  # noqa: PLC0415
+
+    found = probe_job(job["sources"], options_of(job), channel.cancel)
+    channel.tell({"probe": found.to_dict()})
+
+
+def land(job: Job, workspace: LentWorkspace, channel: Channel) -> None:
+    """Bring the job's sources into *workspace*, and say with what result."""
+    from fastdl.engine.fetch import fetch_into  # noqa: PLC0415
+
+    workspace.connect(tell=channel.tell, ask=channel.ask)
+
+    def report(progress: Progress) -> None:
+        channel.tell({"progress": progress._asdict()})
+
+    options = options_of(job)
+    if job["action"] == "unpack":
+        result = _unpacked(job, workspace, options, channel, report)
+    else:
+        result = fetch_into(
+            workspace, job["sources"], options, progress=report, cancel=channel.cancel
+        )
+    channel.tell({"result": result.to_dict()})
+
+
+def judge(job: Job, fd: int, size: int, channel: Channel) -> None:
+    """Say what the file of *size* bytes in *fd* is, or refuse it, as if nobody had yet.
+
+    The process that landed it may have been taken over by what it read, and a host must not
+    open another file because an image says so.
+    """
+    from fastdl.engine import verdict  # noqa: PLC0415
+    from fastdl.engine.landing.plan import is_an_image  # noqa: PLC0415
+
+    options, reader = options_of(job), verdict.FdReader(fd, size)
+    if options.target_format == "raw" and job["action"] != "unpack":
+        found = detect(reader.read_at(0, HEAD_BYTES), None, size)
+        if found in (Format.QCOW2, *CONVERTIBLE):
+            raise UnsafeImageError(f"what landed as a raw disk is a {found}", phase="verify")
+        channel.tell({"judged": {"format": "raw", "virtual_size": size}})
+        return
+    info = verdict.judge(
+        reader, declared=options.source_format, max_virtual_size=options.max_virtual_size
+    )
+    if is_an_image(info, options, raw=False):
+        info.require_safe()
+    virtual_size = None if info.format in COMPRESSED else info.virtual_size
+    channel.tell({"judged": {"format": str(info.format), "virtual_size": virtual_size}})
+
+
+def _unpacked(
+    job: Job,
+    workspace: LentWorkspace,
+    options: FetchOptions,
+    channel: Channel,
+    report: ProgressCallback,
+) -> Result:
+    """Fetch and decompress to a file of our own folder, then land that, judged, as the target."""
+    from fastdl.engine.fetch import fetch_into, fetch_job  # noqa: PLC0415
+
+    packed = options._replace(
+        source_format="auto", target_format="raw", staging=True, beneath=None, resume=False
+    )
+    plain = FetchOptions(policy="user")._replace(
+        **{name: getattr(options, name) for name in _LANDING}
+    )
+    with workspace.staging() as folder:
+        image = str(folder / "image")
+        first = fetch_job(job["sources"], image, packed, progress=report, cancel=channel.cancel)
+        second = fetch_into(workspace, [image], plain, progress=report, cancel=channel.cancel)
+    return first._replace(
+        target=second.target,
+        target_bytes=second.target_bytes,
+        format=second.format,
+        virtual_size=second.virtual_size,
+        warnings=(*first.warnings, *second.warnings),
+    )
+
+
+def options_of(job: Job) -> FetchOptions:
+    """The engine's options of *job*; UsageError."""
+    plain = {name: _frozen(value) for name, value in job["options"].items()}
+    return FetchOptions.build(checksum=job["checksum"], **plain)
+
+
+def _frozen(value: Any) -> Any:
+    """JSON's lists as the tuples that the engine's options are."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _shown(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does a process work in a workspace whose names belong to the one that opened it?
+
+With the opened descriptors, a journal that is lent, and a folder of its own; whatever needs
+a right that it does not have is asked of the other process, which publishes in the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastdl.engine.cancel import Checked
+from fastdl.engine.journal_file import JournalFile, LentFile
+from fastdl.engine.workspace import Workspace
+from fastdl.model.image import Format
+
+Tell = Callable[[dict[str, Any]], None]
+"""Says one message of ``said``."""
+
+
+class LentWorkspace(Workspace):
+    """What *opened* is to the process that may only work in it.
+
+    *journal*: lent by the same process; None where there is none.
+    """
+
+    def __init__(self, opened: Workspace, journal: LentFile | None) -> None:
+        super().__init__(opened.sink, existing=opened.existing)
+        self._lent = journal
+        self._numbers = itertools.count()
+        self._tell: Tell | None = None
+        self._ask: Tell | None = None
+
+    def connect(self, *, tell: Tell, ask: Tell) -> None:
+        """How the other process hears of us; *ask* waits until what it says was done."""
+        self._tell = tell
+        self._ask = ask
+
+    @property
+    def journal(self) -> JournalFile | None:
+        """The one that was lent."""
+        return self._lent
+
+    def begin(self, size: int | None, *, sparse: bool) -> None:
+        """Take possession of the target; the other process has to know before."""
+        assert self._tell is not None
+        self._tell({"begun": size})
+        super().begin(size, sparse=sparse)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder in the one that this process works in."""
+        # Relative: this user may have no way there through the folders above.
+        made = Path(f"staging-{next(self._numbers)}")
+        made.mkdir(mode=0o700)
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
+        """Have a third process do it, without network and without the target."""
+        del cancel  # the other process hears of it as well
+        assert self._ask is not None
+        self._ask({"convert": {"source": str(source), "target": str(target), "format": str(fmt)}})
+
+    def publish(self, size: int) -> None:
+        """Not here."""
+        raise AssertionError("the process that opened the target publishes it")

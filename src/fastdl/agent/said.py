@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may a confined process say to the one that started it?
+
+It may have been taken over by the bytes that it reads, so its lines are hostile input: a
+line is one of the messages below, with the types and within the limits that they state, or
+ValueError. Texts are cut and freed of control characters, lists are cut; nothing else is mended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+LINE_MAX = 4 << 20
+"""Bytes of a line. The agent reads no longer ones either."""
+
+_NUMBER_MAX = (1 << 63) - 1
+_TEXT_MAX = 4096
+_LIST_MAX = 256
+
+Check = Callable[[Any], Any]
+
+
+class Confined(NamedTuple):
+    """Said first, before a byte of an origin has come: what this machine *lacks*."""
+
+    lacks: tuple[str, ...]
+
+
+class Begun(NamedTuple):
+    """From now on the target holds bytes of this job; *size* in bytes, None where unknown."""
+
+    size: int | None
+
+
+class Convert(NamedTuple):
+    """Asks for qemu-img, on files of the process's own folder; waits for an answer."""
+
+    source: str
+    target: str
+    format: str
+
+
+class Progressed(NamedTuple):
+    """How far the transfer is: the fields of ``engine.options.Progress``."""
+
+    progress: dict[str, Any]
+
+
+class Found(NamedTuple):
+    """The last message of a work that succeeded: a ``Result`` or a ``Probe`` as a dict."""
+
+    result: dict[str, Any]
+
+
+class Judged(NamedTuple):
+    """The last message of a check: what the image that landed is."""
+
+    format: str
+    virtual_size: int | None
+
+
+class Failed(NamedTuple):
+    """The last message of a work that failed. *keep*: what landed is worth a resume."""
+
+    error: dict[str, Any]
+    keep: bool
+
+
+Message = Confined | Begun | Convert | Progressed | Found | Judged | Failed
+
+
+def parse(line: bytes) -> Message:
+    """The message in *line*; ValueError for anything else."""
+    if len(line) > LINE_MAX:
+        raise ValueError("the line is too long")
+    try:
+        plain = json.loads(line, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("the line is nested too deeply") from None
+    if not isinstance(plain, dict) or len(plain) != 1:
+        raise ValueError("not one message")
+    ((kind, value),) = plain.items()
+    match kind:
+        case "confined":
+            return Confined(tuple(_listed(_text(64))(value)))
+        case "begun":
+            return Begun(_optional(_size)(value))
+        case "convert":
+            return Convert(**_record({name: _text(256) for name in Convert._fields})(value))
+        case "progress":
+            return Progressed(_record(_PROGRESS)(value))
+        case "result":
+            return Found(_record(_RESULT)(value))
+        case "probe":
+            return Found(_record(_PROBE)(value))
+        case "judged":
+            fields = {"format": _word, "virtual_size": _optional(_size)}
+            return Judged(**_record(fields)(value))
+        case "failed":
+            return Failed(**_record({"error": _record(_ERROR), "keep": _flag})(value))
+        case _:
+            raise ValueError("an unknown message")
+
+
+# ---- types ------------------------------------------------------------------------
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _NUMBER_MAX:
+        raise ValueError("not a size")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in {int, float} or not math.isfinite(value) or abs(value) > _NUMBER_MAX:
+        raise ValueError("not a number")
+    return float(value)
+
+
+def _code(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 256:
+        raise ValueError("not an exit code")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError("not a flag")
+    return value
+
+
+def _text(limit: int) -> Check:
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError("not a text")
+        return "".join(c if c.isprintable() else "?" for c in value[:limit])
+
+    return check
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
+def _listed(check: Check, limit: int = _LIST_MAX) -> Check:
+    def checked(value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValueError("not a list")
+        return [check(item) for item in value[:limit]]
+
+    return checked
+
+
+def _mapped(check: Check, limit: int = 32) -> Check:
+    """An object with any keys."""
+
+    def checked(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or len(value) > limit:
+            raise ValueError("not an object")
+        return {_text(64)(key): check(item) for key, item in value.items()}
+
+    return checked
+
+
+def _record(fields: Mapping[str, Check]) -> Check:
+    """An object with exactly these keys."""
+
+    def checked(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or value.keys() != fields.keys():
+            raise ValueError("not the fields of this message")
+        return {name: check(value[name]) for name, check in fields.items()}
+
+    return checked
+
+
+def _one_of(*words: str) -> Check:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError("not one of the words")
+        return value
+
+    return check
+
+
+# ---- messages ---------------------------------------------------------------------
+
+_words = _text(_TEXT_MAX)
+_word = _text(64)
+_integrity = _one_of("strong", "weak", "none")
+
+_PROGRESS: Mapping[str, Check] = {
+    "done": _size,
+    "total": _optional(_size),
+    "fetched": _size,
+    "rate": _number,
+    "eta": _optional(_number),
+    "stage": _word,
+    "connections": _size,
+}
+_ERROR: Mapping[str, Check] = {
+    "code": _code,
+    "class": _word,
+    "message": _words,
+    "phase": _optional(_word),
+    "origin": _optional(_words),
+    "offset": _optional(_size),
+    "retryable": _flag,
+    "retry_after": _optional(_number),
+}
+_RESULT: Mapping[str, Check] = {
+    "target": _words,
+    "source_bytes": _size,
+    "target_bytes": _size,
+    "fetched_bytes": _size,
+    "resumed_bytes": _size,
+    "digests": _mapped(_text(256)),
+    "integrity": _integrity,
+    "consistency": _word,
+    "format": _word,
+    "seconds": _number,
+    "stages": _mapped(_number),
+    "bottleneck": _word,
+    "mirrors": _listed(
+        _record(
+            {
+                "url": _words,
+                "bytes": _size,
+                "requests": _size,
+                "errors": _size,
+                "state": _word,
+                "reason": _optional(_words),
+            }
+        )
+    ),
+    "warnings": _listed(_words),
+    "virtual_size": _optional(_size),
+    "already_present": _flag,
+    "landing": _word,
+}
+_PROBE: Mapping[str, Check] = {
+    "url": _words,
+    "size": _optional(_size),
+    "ranges": _flag,
+    "validators": _mapped(_words),
+    "format": _word,
+    "virtual_size": _optional(_size),
+    "digests": _mapped(_text(256)),
+    "pieces": _optional(_record({"algorithm": _word, "length": _size, "count": _size})),
+    "mirrors": _listed(_record({"url": _words, "priority": _size, "state": _word})),
+    "metalink": _flag,
+    "safe": _optional(_flag),
+    "error": _optional(_word),
+    "reasons": _listed(_words),
+    "warnings": _listed(_words),
+}

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is a confined process heard as far as it may speak, and gone when nobody needs it?"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fastdl.agent import child as module
+from fastdl.agent import confine, said
+from fastdl.agent.child import Stop, confined
+from fastdl.agent.confine import Powers
+from fastdl.agent.confined import Channel
+from fastdl.errors import Cancelled, ConfinementError, FormatError, InternalError
+
+POWERS = Powers(ids=(66_001, 66_001) if os.geteuid() == 0 else None)
+JUDGED = {"judged": {"format": "raw", "virtual_size": None}}
+
+
+@pytest.fixture
+def stop() -> Iterator[tuple[Stop, Callable[[], None]]]:
+    """Whether the job is wanted, and how to stop it."""
+    old = signal.getsignal(signal.SIGTERM)
+    pipe, end = os.pipe()
+    open_ends = [end]
+    yield Stop(pipe), lambda: os.close(open_ends.pop())
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, old)
+    for fd in (pipe, *open_ends):
+        os.close(fd)
+
+
+def _heard(work: Callable[[Channel], None], stop: Any, **more: Any) -> list[said.Message]:
+    with confined(work, POWERS, required=False, **more) as child:
+        pid = child._pid
+        try:
+            return list(child.hear(stop[0]))
+        finally:
+            child.end()
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+def test_it_is_heard_up_to_its_last_message_and_no_further(stop: Any) -> None:
+    """A second result could pass for another one's."""
+
+    def work(channel: Channel) -> None:
+        channel.tell({"begun": 7})
+        channel.tell(JUDGED)
+        channel.tell({"judged": {"format": "qcow2", "virtual_size": 1}})
+
+    assert _heard(work, stop) == [said.Begun(7), said.Judged("raw", None)]
+
+
+def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
+    """And whether what landed is worth a resume."""
+
+    def work(_: Channel) -> None:
+        raise FormatError("no image", phase="decode")
+
+    (message,) = _heard(work, stop, keep=lambda: True)
+    assert isinstance(message, said.Failed)
+    assert (message.error["code"], message.error["phase"], message.keep) == (23, "decode", True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [b"rubbish\n", b'{"confined":[]}\n', b"x" * (said.LINE_MAX + 2), b'{"begun":"1"}\n'],
+    ids=["rubbish", "out of order", "no end of line", "another type"],
+)
+def test_one_that_says_what_it_may_not_is_ended(stop: Any, words: bytes) -> None:
+    """It was taken over; nothing that it says is of use any more."""
+
+    def work(_: Channel) -> None:
+        left = words
+        while left:
+            left = left[os.write(1, left) :]
+        time.sleep(60)
+
+    with pytest.raises(InternalError, match="said what it may not") as caught:
+        _heard(work, stop)
+    assert not caught.value.retryable
+
+
+def test_a_crash_is_told_with_its_last_words(stop: Any) -> None:
+    """What glibc or a sanitizer says when it aborts is what the maintainers need."""
+
+    def work(_: Channel) -> None:
+        os.write(2, b"free(): invalid\x1b pointer\n")
+        os.abort()
+
+    with pytest.raises(InternalError, match=r"SIGABRT.*free\(\): invalid  pointer"):
+        _heard(work, stop)
+
+
+def test_one_that_will_not_stop_is_killed(stop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attacker does not listen."""
+    monkeypatch.setattr(module, "_GRACE_S", 0.3)
+
+    def work(channel: Channel) -> None:
+        channel.tell({"begun": 1})
+        while True:
+            time.sleep(0.01)
+            channel.tell({"begun": 1})
+
+    with confined(work, POWERS, required=False) as child:
+        heard = child.hear(stop[0])
+        assert next(heard) == said.Begun(1)
+        stop[1]()
+        with pytest.raises(Cancelled):
+            list(heard)
+
+
+def test_one_that_stops_says_how_far_it_came(stop: Any) -> None:
+    """Its journal is flushed; then it is worth a resume."""
+
+    def work(channel: Channel) -> None:
+        channel.tell({"begun": 1})
+        while not channel.cancel.cancelled:
+            time.sleep(0.01)
+        channel.cancel.check()
+
+    with confined(work, POWERS, required=False, keep=lambda: True) as child:
+        heard = child.hear(stop[0])
+        assert next(heard) == said.Begun(1)
+        stop[1]()
+        (last,) = heard
+    assert isinstance(last, said.Failed)
+    assert (last.error["code"], last.keep) == (Cancelled.exit_code, True)
+
+
+def test_it_has_the_descriptors_that_it_was_given(stop: Any) -> None:
+    """And none that the one that started it had besides."""
+    kept, other = os.open("/dev/null", os.O_RDONLY), os.open("/dev/null", os.O_RDONLY)
+
+    def work(_: Channel) -> None:
+        raise FormatError(json.dumps([fd for fd in range(256) if _is_open(fd)]))
+
+    try:
+        (message,) = _heard(work, stop, kept=[kept])
+    finally:
+        os.close(kept)
+        os.close(other)
+    assert isinstance(message, said.Failed)
+    found = set(json.loads(message.error["message"]))
+    assert {0, 1, 2, kept} <= found
+    assert other not in found
+    assert len(found) == 5  # and the eventfd of its own that wakes it up
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_host_that_must_confine_and_cannot_refuses(
+    stop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read; and another host may be able to."""
+    monkeypatch.setattr(confine, "landlock_version", lambda: 0)
+
+    def work(channel: Channel) -> None:
+        channel.tell(JUDGED)
+
+    with confined(work, POWERS, required=True) as child:
+        (message,) = child.hear(stop[0])
+    assert isinstance(message, said.Failed)
+    assert message.error["code"] == ConfinementError.exit_code
+    assert "Landlock" in message.error["message"]
+    assert child.lacks is not None
+    assert "Landlock" in child.lacks
+    assert ConfinementError("x").retry_elsewhere
+    with confined(work, POWERS, required=False) as child:
+        assert list(child.hear(stop[0])) == [said.Judged("raw", None)]
+    assert sys.exc_info() == (None, None, None)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a line of a process that may have been taken over become a message, or nothing?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdl.agent import said
+from fastdl.engine.options import Progress
+from fastdl.engine.result import MirrorReport, Probe, Result
+
+RESULT = Result(
+    target="t",
+    source_bytes=1,
+    target_bytes=2,
+    fetched_bytes=3,
+    resumed_bytes=0,
+    digests={"sha-256": "00"},
+    integrity="strong",
+    consistency="digest",
+    format="raw",
+    seconds=0.5,
+    stages={"fetch": 0.1},
+    bottleneck="network",
+    mirrors=(MirrorReport("http://a/", 1, 1, 0, "ok", None),),
+    warnings=("w",),
+).to_dict()
+PROBE = Probe(
+    url="http://a/",
+    size=1,
+    ranges=True,
+    validators={"etag": '"x"'},
+    format="raw",
+    virtual_size=1,
+    digests={},
+    pieces={"algorithm": "sha-256", "length": 1, "count": 1},
+    mirrors=({"url": "http://a/", "priority": 1, "state": "ok"},),
+    metalink=False,
+).to_dict()
+
+
+def _line(message: Any) -> bytes:
+    return json.dumps(message).encode()
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"result": RESULT}, said.Found(RESULT)),
+        ({"probe": PROBE}, said.Found(PROBE)),
+        ({"progress": Progress()._asdict()}, said.Progressed(Progress()._asdict())),
+        ({"begun": None}, said.Begun(None)),
+        ({"begun": 7}, said.Begun(7)),
+        ({"confined": ["Landlock"]}, said.Confined(("Landlock",))),
+        ({"judged": {"format": "qcow2", "virtual_size": 1}}, said.Judged("qcow2", 1)),
+        (
+            {"convert": {"source": "a", "target": "b", "format": "vmdk"}},
+            said.Convert("a", "b", "vmdk"),
+        ),
+    ],
+)
+def test_what_the_engine_reports_is_understood(plain: Any, message: said.Message) -> None:
+    """A field that the engine gains has to be added here as well."""
+    assert said.parse(_line(plain)) == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"result":{}}',
+        b'{"begun":-1}',
+        b'{"begun":true}',
+        b'{"begun":9223372036854775808}',
+        b'{"begun":1e3}',
+        b'{"begun":NaN}',
+        b'{"begun":1,"result":{}}',
+        b'{"unheard":1}',
+        b'{"judged":{"format":"raw","virtual_size":"1"}}',
+        b"[" * 100_000,
+        b'{"begun":' + b"9" * 5000 + b"}",
+        b'{"confined":"Landlock"}',
+        b'{"begun":' + b" " * said.LINE_MAX + b"1}",
+        b"\xff\xfe",
+    ],
+)
+def test_everything_else_is_no_message(line: bytes) -> None:
+    """The privileged process neither believes nor dies."""
+    with pytest.raises(ValueError, match=r"."):
+        said.parse(line)
+
+
+@pytest.mark.parametrize("change", [{"target_bytes": "1"}, {"mirrors": [1]}, {"more": 1}])
+def test_a_result_of_other_types_is_no_result(change: dict[str, Any]) -> None:
+    """The agent writes it into markers and sends it to its manager."""
+    with pytest.raises(ValueError, match="not"):
+        said.parse(_line({"result": RESULT | change}))
+
+
+def test_texts_are_cut_and_freed_of_control_characters() -> None:
+    """They end in logs and in the manager's database."""
+    long = "w\n\x1b[31m\udc80" + "x" * 5_000
+    found = said.parse(_line({"result": RESULT | {"warnings": [long] * 300}}))
+    assert isinstance(found, said.Found)
+    assert len(found.result["warnings"]) == 256
+    assert found.result["warnings"][0].startswith("w??[31m?xxx")
+    assert len(found.result["warnings"][0]) == 4096
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_a_value_error(line: bytes) -> None:
+    """There is no third way."""
+    try:
+        said.parse(line)
+    except ValueError:
+        return
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=10,
+)
+
+
+@given(st.sampled_from(sorted(RESULT)), JSON)
+def test_any_value_in_a_field_keeps_the_types_or_is_refused(name: str, value: Any) -> None:
+    """What comes out can be used without another look."""
+    try:
+        found = said.parse(json.dumps({"result": RESULT | {name: value}}).encode())
+    except ValueError:
+        return
+    assert isinstance(found, said.Found)
+    assert type(found.result["target_bytes"]) is int
+    assert all(isinstance(text, str) for text in found.result["warnings"])
