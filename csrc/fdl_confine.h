@@ -12,8 +12,9 @@
 #define FDL_CONFINE_H
 
 #define FDL_CONFINE_NETWORK 1u /* sockets, to connect with */
-#define FDL_CONFINE_PROGRAM 2u /* execve, of one program that needs no other process   \
-                                */
+#define FDL_CONFINE_PROGRAM                                                            \
+    2u /* execve, of one program that needs no other process                           \
+        */
 /* connect and bind wait for whoever reads the listener to answer (seccomp_unotify(2))
  */
 #define FDL_CONFINE_BROKER 4u
