@@ -144,6 +144,7 @@ class Commands:
             validators=templates.validators_of(plain),
             digests=dict(plain.get("digests") or {}),
             mirrors=tuple(str(mirror["url"]) for mirror in plain.get("mirrors", ())[:64]),
+            public_source=plain.get("public_source") is True,
             warnings=tuple(str(text)[:4096] for text in plain.get("warnings", ())[:64]),
             unsafe=tuple(
                 str(text)[:4096]

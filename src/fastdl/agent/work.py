@@ -199,6 +199,7 @@ def _error_of(plain: Mapping[str, Any]) -> FastdlError:
         offset=plain.get("offset"),
         retryable=plain.get("retryable"),
     )
+    error.public_source = plain.get("public") is True
     if plain.get("retry_after") is not None:
         error.retry_after = plain["retry_after"]  # type: ignore[attr-defined]
     return error

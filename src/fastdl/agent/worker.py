@@ -66,7 +66,8 @@ def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
     try:
         _say({"result": work()})
     except FastdlError as exc:
-        _say({"error": {**exc.to_dict(), "retry_after": getattr(exc, "retry_after", None)}})
+        more = {"retry_after": getattr(exc, "retry_after", None), "public": exc.public_source}
+        _say({"error": {**exc.to_dict(), **more}})
         return exc.exit_code
     except Exception as exc:  # noqa: BLE001 - the last frame of the process
         _say({"error": InternalError(f"{type(exc).__name__}: {exc}").to_dict()})

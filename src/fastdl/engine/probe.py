@@ -50,6 +50,7 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
             safe=(True if info.whole else None) if info.safe else False,
             error=None if info.refusal is None else info.refusal.code_name,
             reasons=info.reasons,
+            public_source=found.net.public_only,
             warnings=(
                 *(w for w in found.warnings if "integrity none" not in w),
                 *info.warnings,

@@ -62,7 +62,8 @@ class Probe(NamedTuple):
     """What is known about a source without having fetched it.
 
     *safe*: the verdict on the image, None where only the whole can tell; *error* and *reasons*
-    say why not, as ``fastdl inspect`` does.
+    say why not, as ``fastdl inspect`` does. *public_source*: every address that was tried is
+    public.
     """
 
     url: str
@@ -78,6 +79,7 @@ class Probe(NamedTuple):
     safe: bool | None = None
     error: str | None = None
     reasons: tuple[str, ...] = ()
+    public_source: bool = False
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

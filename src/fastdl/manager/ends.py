@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager import scheduler
+from fastdl.manager import disclosure, scheduler
 from fastdl.manager.drift import drift
-from fastdl.manager.ledger import copies, jobs, pools, records, slots, templates
+from fastdl.manager.ledger import accounts, copies, jobs, pools, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.manager.removal import pause, remove_copies
@@ -259,8 +259,11 @@ async def complete(tx: AsyncConnection, api_job: Row[Any], *, now: float) -> Non
             tx, api_job.id, status=records.SUCCEEDED, result=result, now=now
         )
         return
-    failure = loads(bad[0].failure) if bad[0].failure else {}
-    reason = failure.get("message", "it was cancelled")
+    reason = "it was cancelled"
+    if bad[0].failure:
+        owner = await accounts.get(tx, api_job.owner)
+        failure = codec.from_plain(m.Failure, loads(bad[0].failure))
+        reason = disclosure.reason(failure, admin=owner is not None and owner.admin)
     what = f"{len(bad)} of {len(parts)} pools failed; the first: " if len(parts) > 1 else ""
     result = {"errorcode": 530, "errortext": f"{what}{reason}"}
     await records.complete_api_job(tx, api_job.id, status=records.FAILED, result=result, now=now)

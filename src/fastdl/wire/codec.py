@@ -111,18 +111,21 @@ def failure_of(exc: BaseException) -> m.Failure:
         retryable=exc.retryable,
         elsewhere=exc.retry_elsewhere,
         retry_after=getattr(exc, "retry_after", None),
+        public_source=exc.public_source,
     )
 
 
 def error_of(failure: m.Failure) -> FastdlError:
     """Return the error that *failure* stands for (InternalError for a code nobody knows)."""
     cls = BY_CODE.get(failure.code, InternalError)
-    return cls(
+    error = cls(
         failure.message,
         phase=failure.phase,
         origin=failure.origin,
         retryable=failure.retryable,
     )
+    error.public_source = failure.public_source
+    return error
 
 
 def to_plain(value: Any) -> Any:

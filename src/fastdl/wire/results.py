@@ -23,6 +23,8 @@ class Failure:
     """Another host may succeed."""
     retry_after: float | None = None
     """The origin asked to wait so long (429/503 with Retry-After)."""
+    public_source: bool = False
+    """Every address that the job tried is public: whoever named the source may be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,8 @@ class CertificatesDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeDone:
-    """What registration wants to know. *size*: of the source; *metalink*: it was one."""
+    """What registration wants to know. *size*: of the source; *metalink*: it was one;
+    *public_source*: every address that was tried is public."""
 
     size: Count | None = None
     virtual_size: Count | None = None
@@ -108,6 +111,7 @@ class ProbeDone:
     warnings: Lines = ()
     unsafe: Lines = ()
     """Why every download will refuse the image, where its beginning tells already."""
+    public_source: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError, InternalError
-from fastdl.manager import ends
+from fastdl.manager import disclosure, ends
 from fastdl.manager.api import transfers
 from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
@@ -18,6 +18,7 @@ from fastdl.manager.ledger.jobs import LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.progress import percent
 from fastdl.manager.scheduler import BULK, URGENT
+from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 
@@ -172,7 +173,7 @@ def _view(
     }
     if job is not None:
         now = call.core.services.progress.of(job.id) if job.state in LIVE else None
-        failure = loads(job.failure) if job.failure else {}
+        failure = codec.from_plain(m.Failure, loads(job.failure)) if job.failure else None
         done = loads(job.result) if job.result else {}
         item |= {
             "jobid": job.id,
@@ -181,7 +182,11 @@ def _view(
             "percent": percent(now) if now else job.percent,
             "rate": int(now.rate) if now else None,
             "stage": now.stage if now else None,
-            "error": failure.get("message") if job.state != State.DONE else None,
+            "error": (
+                disclosure.reason(failure, admin=call.user.admin)
+                if failure is not None and job.state != State.DONE
+                else None
+            ),
             "attempt": job.attempt,
             "priority": "urgent" if job.rank < BULK else "bulk",
             "integrity": done.get("integrity"),

@@ -9,8 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiConflictError, ApiParamError, FastdlError, InternalError
-from fastdl.manager import ends, registration
+from fastdl.errors import ApiConflictError, ApiParamError, FastdlError, InternalError, NetError
+from fastdl.manager import disclosure, ends, registration
 from fastdl.manager.api import catalog, transfers, views
 from fastdl.manager.api.spec import (
     PAGING,
@@ -97,9 +97,9 @@ async def _probe(
     try:
         done = await ask(s, host, m.Kind.PROBE, m.ProbeArgs(transfer=transfer, format=format_))
     except FastdlError as exc:
-        raise type(exc)(
-            f"URL: {url} validation failed on host id {host.id}: {exc.message}"
-        ) from exc
+        why = disclosure.reason(codec.failure_of(exc), admin=call.user.admin)
+        cls = NetError if why == disclosure.HIDDEN else type(exc)
+        raise cls(f"URL: {url} validation failed on host id {host.id}: {why}") from exc
     assert isinstance(done, m.ProbeDone)
     return done
 
@@ -122,7 +122,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     _check_probe(call, probe, checksum)
     flags: dict[str, Any] = {name: args[name] for name in _FLAGS if args.get(name) is not None} | {
         "crosszones": len(zone_ids) > 1,
-        "warnings": _warnings(probe),
+        "warnings": _warnings(probe, admin=admin),
     }
     os_type = call.get("ostypeid")
     flags["ostypename"] = catalog.OS_NAMES.get(os_type or "", catalog.DEFAULT_OS)
@@ -156,7 +156,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         kind = "ISO" if iso else "TEMPLATE"
         await call.note(tx, f"{kind}.CREATE", f"{args['name']} registered for direct download", id_)
         if probe.unsafe:
-            text = f"{args['name']} was registered, but {_warnings(probe)[0]}"
+            text = f"{args['name']} was registered, but {_warnings(probe, admin=admin)[0]}"
             await call.note(tx, f"{kind}.DIRECT.DOWNLOAD.UNSAFE", text, id_, level="WARN")
         return (await templates.find(tx, iso=iso, ids=[id_]))[1]
 
@@ -165,14 +165,16 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     return Listing(name, [views.template(row, admin=admin, own=True) for row in rows])
 
 
-def _warnings(probe: m.ProbeDone) -> list[str]:
+def _warnings(probe: m.ProbeDone, *, admin: bool) -> list[str]:
     """What whoever registers should know at once: what will be refused first.
 
     CloudStack registers what a host can reach; the image is judged when it is downloaded. So
     this is said and not refused: the origin may serve another file until then.
     """
     unsafe = [f"every download of it will be refused: {reason}" for reason in probe.unsafe]
-    return [*unsafe, *probe.warnings][:16]
+    # What a mirror on an inner network did is for administrators, as for any failure.
+    others = probe.warnings if admin or probe.public_source else ()
+    return [*unsafe, *others][:16]
 
 
 def _check_probe(call: Call, probe: m.ProbeDone, checksum: str | None) -> None:

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may whoever named a source be told of how it failed?
+
+A host stands in networks that tenants do not see. If a tenant were told that a port refuses
+connections, that a service speaks no HTTP, or that a name does not resolve, each template URL
+would be a look behind the host. So details are for administrators, unless every address that
+the job tried is public.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastdl.wire.messages import Failure
+
+HIDDEN: Final = (
+    "the source cannot be fetched: as it is not known to be on a public network, why is told to "
+    "administrators only"
+)
+_BY_THE_SOURCE: Final = range(10, 30)
+"""Codes of errors that say what a source did (``fastdl.errors``): from NET to LIMIT."""
+
+
+def reason(failure: Failure, *, admin: bool) -> str:
+    """Return why a job failed, in words for an administrator, or for anybody else."""
+    if admin or failure.public_source or failure.code not in _BY_THE_SOURCE:
+        return failure.message
+    return HIDDEN
