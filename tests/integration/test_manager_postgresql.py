@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,64 +18,7 @@ from tests.env import postgresql
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
 from tests.env.manager import Client, certificate
 from tests.env.mortal_manager import SteadyAgent
-
-FASTDL = [sys.executable, "-c", "from fastdl.cli.main import main; raise SystemExit(main())"]
-
-
-class Process:
-    """``fastdl manager`` on one state folder and database, started as often as needed."""
-
-    def __init__(self, folder: Path, database: str) -> None:
-        self._folder = folder
-        self._database = database
-        self._running: asyncio.subprocess.Process | None = None
-        self._starts = 0
-        self.agents = "127.0.0.1:0"
-
-    async def start(self) -> Client:
-        """Start it; return a client once it serves."""
-        self._starts += 1
-        log = self._folder / f"manager-{self._starts}.log"
-        with log.open("wb") as out:
-            self._running = await asyncio.create_subprocess_exec(
-                *FASTDL, "manager", "--state", str(self._folder / "state"), "--database",
-                self._database, "--listen", "127.0.0.1:0", "--agent-listen", self.agents,
-                stdout=out, stderr=out,
-            )  # fmt: skip
-
-        async def serving() -> dict[str, str] | None:
-            assert self.alive, log.read_text()
-            lines = log.read_text().splitlines()
-            if not any(line.startswith("fastdl manager serves") for line in lines):
-                return None
-            return next(json.loads(line) for line in lines if '"manager serves"' in line)
-
-        self.agents = (await eventually(serving))["agents"]
-        return Client(json.loads((self._folder / "state/admin.json").read_text()))
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self._running is not None and self._running.returncode is None
-
-    def log(self) -> str:
-        """What all its runs wrote."""
-        return "".join(path.read_text() for path in sorted(self._folder.glob("manager-*.log")))
-
-    async def end(self, number: signal.Signals) -> int:
-        """Send a signal and return the exit code."""
-        assert self._running is not None
-        if self.alive:
-            self._running.send_signal(number)
-        return await asyncio.wait_for(self._running.wait(), 30)
-
-
-async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 60) -> Any:
-    """Wait for *check* to return something true."""
-    async with asyncio.timeout(within):
-        while not (answer := await check()):
-            await asyncio.sleep(0.05)
-    return answer
+from tests.env.process import ManagerProcess, eventually
 
 
 @pytest.fixture
@@ -89,9 +29,9 @@ def database() -> Iterator[postgresql.Server]:
 
 
 @pytest.fixture
-async def process(tmp_path: Path, database: postgresql.Server) -> AsyncIterator[Process]:
+async def process(tmp_path: Path, database: postgresql.Server) -> AsyncIterator[ManagerProcess]:
     """A manager that has not been started yet."""
-    made = Process(tmp_path, postgresql.fresh_database(database.url, "fastdl"))
+    made = ManagerProcess(tmp_path, postgresql.fresh_database(database.url, "fastdl"))
     try:
         yield made
     finally:
@@ -110,7 +50,7 @@ def health(api: Client) -> int:
 
 
 async def test_no_job_is_lost_when_the_manager_and_its_database_die(
-    process: Process, database: postgresql.Server
+    process: ManagerProcess, database: postgresql.Server
 ) -> None:
     """Killed manager, then a crashed and restarted server, with downloads under way (A08, G02)."""
     gates = {name: asyncio.Event() for name in ("p1", "p2", "p3")}

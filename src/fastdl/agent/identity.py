@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is this host to its manager, and how did it become that?
 
-The state folder holds the key (made before anyone is asked), the certificate for it, the
-manager's CA and the ids. A token is exchanged for the certificate once; the CA is trusted
-because its fingerprint is in the token.
+The state folder holds the key, the certificate for it, the manager's CA (two of them while it is
+rotated) and the ids. A token is exchanged for the certificate once; the CA is trusted because its
+fingerprint is in the token. The key for it is made before anyone is asked, and takes the place of
+a former one only when the answer is there.
 """
 
 from __future__ import annotations
@@ -35,33 +36,71 @@ RENEW_BEFORE: Final = timedelta(days=30)
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
+_KEY: Final = "host.key"
+_NEXT_KEY: Final = "host.key.next"
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An enrolled host."""
+    """An enrolled host. *token*: the id of the one that made it so."""
 
     folder: Path
     host_id: str
     zone_id: str
+    token: str = ""
 
     def context(self) -> ssl.SSLContext:
         """TLS towards the manager: our certificate, its CA, nothing else trusted."""
         context = _trusting((self.folder / "ca.pem").read_text())
-        context.load_cert_chain(self.folder / "host.pem", self.folder / "host.key")
+        context.load_cert_chain(self.folder / "host.pem", self.folder / _KEY)
         return context
+
+    def authorities(self) -> tuple[str, ...]:
+        """SHA-256 of the CAs that are taken for the manager's, lower-case hex."""
+        found = x509.load_pem_x509_certificates((self.folder / "ca.pem").read_bytes())
+        return tuple(_fingerprint(ca) for ca in found)
 
     def csr(self) -> str:
         """A request for a new certificate of the same key."""
-        return _csr(_key(self.folder), self.host_id)
+        return _csr(_key(self.folder / _KEY), self.host_id)
 
-    def renew(self, certificate: str) -> None:
-        """Keep *certificate* as the new one; AgentRefusedError when it is not for our key."""
-        _check_certificate(certificate, _key(self.folder), self.host_id)
+    def renew(self, certificate: str, ca: str = "") -> bool:
+        """Keep *certificate* as the new one, and *ca* as what is trusted from now on (empty = as
+        before); AgentRefusedError when it is not for our key. Return whether the trust changed."""
+        _check_certificate(certificate, _key(self.folder / _KEY), self.host_id)
+        changed = bool(ca) and frozenset(map(_fingerprint, _bundle(ca))) != frozenset(
+            self.authorities()
+        )
+        if changed:  # first: until the certificate is there, the old one is good as well
+            _write(self.folder / "ca.pem", ca)
         _write(self.folder / "host.pem", certificate)
+        return changed
+
+    def until(self) -> datetime:
+        """When the certificate expires."""
+        held = x509.load_pem_x509_certificate((self.folder / "host.pem").read_bytes())
+        return held.not_valid_after_utc
 
     def due(self, now: datetime | None = None) -> bool:
         """Whether less than 30 days of the certificate are left."""
-        held = x509.load_pem_x509_certificate((self.folder / "host.pem").read_bytes())
-        return held.not_valid_after_utc - (now or datetime.now(UTC)) < RENEW_BEFORE
+        return self.until() - (now or datetime.now(UTC)) < RENEW_BEFORE
+
+    def valid(self) -> bool:
+        """Whether the certificate has not expired."""
+        return self.until() >= datetime.now(UTC)
+
+    def require_valid(self) -> None:
+        """HostUnknownError, with the way out, when the certificate has expired."""
+        if not self.valid():
+            until = self.until()
+            raise HostUnknownError(
+                f"this host's certificate expired on {until:%Y-%m-%d}: create a token "
+                f"(createHostToken) and start the agent with it (--token)"
+            )
+
+
+class HostUnknownError(AgentRefusedError):
+    """The manager does not know, or would not know, this host any more: a token heals that."""
 
 
 def load(folder: Path) -> Identity | None:
@@ -69,22 +108,30 @@ def load(folder: Path) -> Identity | None:
     note = folder / "host.json"
     try:
         plain = json.loads(note.read_bytes())
-        return Identity(folder, str(plain["host_id"]), str(plain["zone_id"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise UsageError(f"{note} cannot be read ({exc}): restore it, or enrol again") from None
+        token = str(plain.get("token", ""))
+        found = Identity(folder, str(plain["host_id"]), str(plain["zone_id"]), token)
+        if found.until() and found.authorities():  # readable: whether it is good is asked later
+            return found
+        raise ValueError("no CA")
+    except FileNotFoundError as exc:
+        if exc.filename == str(note):
+            return None
+        raise UsageError(f"{exc.filename} is missing: restore it, or enrol again") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise UsageError(
+            f"{note} or what it stands for cannot be read ({exc}): restore it, or enrol again"
+        ) from None
 
 
 async def enrol(managers: Sequence[str], token_text: str, folder: Path, *, name: str) -> Identity:
     """Exchange the token for an identity in *folder*, with the first manager that answers.
 
     UsageError for a malformed token, AgentRefusedError when the manager refuses it or is
-    not the one that the token names, AgentLostError when none can be reached.
+    not the one that the token names, AgentLostError when none can be reached. What was there
+    before stays until the answer has come.
     """
     token = parse_token(token_text)
-    key = await asyncio.to_thread(_key, folder)
-    request = m.EnrolRequest(token=str(token), csr=_csr(key, name), name=name)
+    key, request = await asyncio.to_thread(_request, folder, token, name)
     problems: list[str] = []
     for manager in managers:
         try:
@@ -93,13 +140,37 @@ async def enrol(managers: Sequence[str], token_text: str, folder: Path, *, name:
             problems.append(f"{manager}: {exc or type(exc).__name__}")
             continue
         _check_certificate(reply.certificate, key, reply.host_id)
-        _write(folder / "ca.pem", reply.ca)
-        _write(folder / "host.pem", reply.certificate)
-        _write(
-            folder / "host.json", json.dumps({"host_id": reply.host_id, "zone_id": reply.zone_id})
-        )
-        return Identity(folder, reply.host_id, reply.zone_id)
+        return await asyncio.to_thread(_take, folder, reply, token.id)
     raise AgentLostError(f"no manager can be reached: {'; '.join(problems)}")
+
+
+def _request(
+    folder: Path, token: EnrolToken, name: str
+) -> tuple[ec.EllipticCurvePrivateKey, m.EnrolRequest]:
+    """A request for a key of its own, shown with the former one where there is one."""
+    former = _key(folder / _KEY) if (folder / _KEY).exists() else None
+    key = _key(folder / _NEXT_KEY)
+    if former is not None and former.private_numbers() == key.private_numbers():
+        (folder / _NEXT_KEY).unlink()  # left by a crash after it had taken its place
+        key = _key(folder / _NEXT_KEY)
+    request = m.EnrolRequest(
+        token=str(token), csr=_csr(key, name), name=name,
+        former=_csr(former, name) if former is not None else "",
+    )  # fmt: skip
+    return key, request
+
+
+def _take(folder: Path, reply: m.EnrolReply, token: str) -> Identity:
+    """Keep the identity of *reply*. Without host.json there is none: a crash on the way costs
+    another exchange of the same token, which the same key may ask for."""
+    (folder / "host.json").unlink(missing_ok=True)
+    _write(folder / "ca.pem", reply.ca)
+    _write(folder / "host.pem", reply.certificate)
+    _write(folder / _KEY, (folder / _NEXT_KEY).read_text())
+    note = {"host_id": reply.host_id, "zone_id": reply.zone_id, "token": token}
+    _write(folder / "host.json", json.dumps(note))
+    (folder / _NEXT_KEY).unlink()
+    return Identity(folder, reply.host_id, reply.zone_id, token)
 
 
 async def _ask(manager: str, token: EnrolToken, request: m.EnrolRequest) -> m.EnrolReply:
@@ -117,7 +188,7 @@ async def _ask(manager: str, token: EnrolToken, request: m.EnrolRequest) -> m.En
         raise AgentRefusedError(f"the manager refused the enrolment: {reply.message}")
     if not isinstance(reply, m.EnrolReply):
         raise AgentRefusedError("the manager answered the enrolment with something else")
-    if _fingerprint(reply.ca) != token.ca_sha256:
+    if token.ca_sha256 not in map(_fingerprint, _bundle(reply.ca)):
         raise AgentRefusedError("the manager's answer names another CA than the token")
     return reply
 
@@ -126,18 +197,23 @@ async def _authority(session: aiohttp.ClientSession, manager: str, token: EnrolT
     """The manager's CA, believed only for its fingerprint: this connection proves nothing."""
     async with session.get(f"{manager.rstrip('/')}/ca", ssl=False) as answer:
         text = (await answer.content.read(m.ENROL_MAX)).decode("ascii", "replace")
-    if _fingerprint(text) != token.ca_sha256:
-        raise AgentRefusedError(
-            f"{manager} is not the manager that made this token (another CA answers there)"
-        )
-    return text
+    for ca in _bundle(text):
+        if _fingerprint(ca) == token.ca_sha256:
+            return ca.public_bytes(serialization.Encoding.PEM).decode()
+    raise AgentRefusedError(
+        f"{manager} is not the manager that made this token (another CA answers there)"
+    )
 
 
-def _fingerprint(pem: str) -> str:
+def _bundle(pem: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificate(pem.encode()).fingerprint(hashes.SHA256()).hex()
+        return x509.load_pem_x509_certificates(pem.encode())
     except ValueError:
-        return ""
+        return []
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def _trusting(ca: str) -> ssl.SSLContext:
@@ -160,10 +236,9 @@ def _check_certificate(pem: str, key: ec.EllipticCurvePrivateKey, host_id: str) 
         raise AgentRefusedError("the manager's certificate is for another key or host")
 
 
-def _key(folder: Path) -> ec.EllipticCurvePrivateKey:
-    """The host's private key, made at first use."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "host.key"
+def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key in *path*, made at first use."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         found = serialization.load_pem_private_key(path.read_bytes(), password=None)
         if not isinstance(found, ec.EllipticCurvePrivateKey):

@@ -172,6 +172,10 @@ class Journal:
             "DELETE FROM job WHERE state = 'ended' AND updated < ?", (_now() - _KEEP_SECONDS,)
         )
 
+    def clear(self) -> None:
+        """Forget every job: this host became another one."""
+        self._run("DELETE FROM job")
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only agent on this journal; SinkBusyError while another one runs."""

@@ -18,7 +18,7 @@ from typing import Final
 
 import aiohttp
 
-from fastdl.agent.identity import Identity
+from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -36,7 +36,8 @@ class Link:
     """The connection to whichever manager answers.
 
     *hello* is asked for at each connection; *welcomed* is told when it stands; *received*
-    gets every message of the manager, one after the other.
+    gets every message of the manager, one after the other. With *spare* there is a token that
+    was not used yet: HostUnknownError then ends ``run`` where only a token helps.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Link:
         welcomed: Callable[[m.Welcome], Awaitable[None]],
         received: Callable[[m.Message], Awaitable[None]],
         active: Callable[[], int],
+        spare: bool = False,
     ) -> None:
         self._identity = identity
         self._managers = list(managers)
@@ -55,6 +57,8 @@ class Link:
         self._welcomed = welcomed
         self._received = received
         self._active = active
+        self._spare = spare
+        self._again = False
         self._outbox: asyncio.Queue[m.Message] | None = None
         self.connected = False
 
@@ -75,9 +79,17 @@ class Link:
         while True:
             manager = self._managers[turn % len(self._managers)]
             turn += 1
-            stood = False
+            stood = self._again = False
             try:
+                await asyncio.to_thread(self._identity.require_valid)
                 await self._converse(manager)
+            except (HostUnknownError, aiohttp.ClientConnectorCertificateError) as exc:
+                if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+                    exc = _other_authority(manager)
+                if self._spare:
+                    raise exc from None
+                log.error("%s", exc, extra={"manager": manager})
+                pause = _REFUSED_PAUSE
             except AgentRefusedError as exc:
                 log.error("the manager refuses this host: %s", exc, extra={"manager": manager})
                 pause = _REFUSED_PAUSE
@@ -89,10 +101,16 @@ class Link:
                 )
             finally:
                 stood, self.connected, self._outbox = self.connected, False, None
+            if self._again:
+                continue
             if stood and pause != _REFUSED_PAUSE:
                 pause = FIRST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    def reconnect(self) -> None:
+        """Connect again, with the identity as it is kept now. Asked for in ``received``."""
+        self._again = True
 
     async def goodbye(self, reason: str) -> None:
         """Tell the manager that the agent stops, if there is time."""
@@ -124,7 +142,7 @@ class Link:
             raise AgentLostError("the manager closed the connection")
         answer = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
         if isinstance(answer, m.Refused):
-            raise AgentRefusedError(answer.message)
+            raise _error(answer)
         if not isinstance(answer, m.Welcome) or answer.host_id != self._identity.host_id:
             raise AgentRefusedError("the manager's first message is not this host's Welcome")
         return answer
@@ -152,9 +170,12 @@ class Link:
                 raise AgentRefusedError("the manager sent something else than text")
             message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
             if isinstance(message, m.Refused):
-                raise AgentRefusedError(message.message)
+                raise _error(message)
             if message is not None:
                 await self._received(message)
+            if self._again:
+                await socket.close()
+                return
 
     async def _write(
         self, socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[m.Message]
@@ -169,3 +190,16 @@ class Link:
         while True:
             await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
             self.send(m.Beat(clock=time.time(), active=self._active()))
+
+
+def _other_authority(manager: str) -> HostUnknownError:
+    return HostUnknownError(
+        f"{manager} shows a certificate of another CA than this host trusts: it is another "
+        f"manager, or its CA was replaced meanwhile; a new token (--token) enrols this host there"
+    )
+
+
+def _error(refused: m.Refused) -> AgentRefusedError:
+    if refused.reason == m.Refusal.UNKNOWN_HOST:
+        return HostUnknownError(refused.message)
+    return AgentRefusedError(refused.message)

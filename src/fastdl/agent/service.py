@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -23,26 +24,32 @@ from fastdl.agent import desired, identity
 from fastdl.agent.commands import KINDS, Commands
 from fastdl.agent.config import HostConfig
 from fastdl.agent.host import LIBVIRT, Host
-from fastdl.agent.identity import Identity
+from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.agent.jobs import Jobs, unfinished
 from fastdl.agent.journal import Journal
 from fastdl.agent.link import LONGEST_PAUSE, Link
-from fastdl.errors import AgentLostError, FastdlError, UsageError
+from fastdl.agent.pools import configured
+from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, UsageError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire import version as wire
+from fastdl.wire.token import parse_token
 
 log = logging.getLogger(__name__)
 
 _REPEAT_SECONDS: Final = 30.0
 _INVENTORY_SECONDS: Final = 600.0
+_RENEWAL_SECONDS: Final = 600.0
+"""After so long an answer is no longer expected."""
+_DAY_SECONDS: Final = 24 * 3600.0
 _KEYSTORE_SECONDS: Final = 1.0
 """How often the keystore's file is looked at: a revocation counts within five seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What ``fastdl agent`` was told. *token* is used once; *pools* empty = libvirt's."""
+    """What ``fastdl agent`` was told. *token* is used once, and only where the identity in *state*
+    is none that the manager takes; *pools* empty = libvirt's."""
 
     managers: Sequence[str]
     token: str | None
@@ -59,11 +66,13 @@ class Agent:
 
     def __init__(self, settings: Settings, who: Identity, host: Host, journal: Journal) -> None:
         self._settings = settings
+        self._instance = secrets.token_hex(16)
         self._who = who
         self._host = host
         self._journal = journal
         self._inventory_due = asyncio.Event()
         self._results_due = asyncio.Event()
+        self._renewal_wanted = asyncio.Event()
         self._revision = 0
         self._jobs = Jobs(
             journal,
@@ -79,10 +88,14 @@ class Agent:
             welcomed=self._welcomed,
             received=self._received,
             active=lambda: self._jobs.active,
+            spare=settings.token is not None,
         )
 
     async def run(self) -> None:
-        """Work until cancelled; then interrupt the jobs, which the next start goes on with."""
+        """Work until cancelled; then interrupt the jobs, which the next start goes on with.
+
+        HostUnknownError where the manager does not know this host and an unused token may help.
+        """
         for command, stopping in await asyncio.to_thread(unfinished, self._journal):
             self._jobs.resume(command, stopping=stopping)
         try:
@@ -92,6 +105,8 @@ class Agent:
                 group.create_task(self._report_inventory())
                 group.create_task(self._watch_keystore())
                 group.create_task(self._renew())
+        except* HostUnknownError as group_error:
+            raise group_error.exceptions[0] from None
         finally:
             await asyncio.shield(self._jobs.close())
 
@@ -116,6 +131,8 @@ class Agent:
             kinds=tuple(str(kind) for kind in KINDS),
             address=_own_address(self._settings.managers[0]),
             boot_id=_boot_id(),
+            instance=self._instance,
+            authorities=await asyncio.to_thread(self._who.authorities),
             clock=time.time(),
             max_downloads=self._settings.max_downloads,
             libvirt=not self._settings.pools,
@@ -138,7 +155,11 @@ class Agent:
             case m.InventoryWanted():
                 self._inventory_due.set()
             case m.Renewed():
-                await asyncio.to_thread(self._who.renew, message.certificate)
+                if await asyncio.to_thread(self._who.renew, message.certificate, message.ca):
+                    log.info("the manager's CA changed: connecting again with its certificate")
+                    self._link.reconnect()
+            case m.RenewWanted():
+                self._renewal_wanted.set()
             case _:
                 log.warning("the manager sent an unexpected %s", type(message).__name__)
 
@@ -228,11 +249,13 @@ class Agent:
 
     async def _renew(self) -> None:
         while True:
-            if await asyncio.to_thread(self._who.due):
-                self._send(m.RenewRequest(csr=self._who.csr()))
-                await asyncio.sleep(600)
-            else:
-                await asyncio.sleep(24 * 3600)
+            due = await asyncio.to_thread(self._who.due) or self._renewal_wanted.is_set()
+            self._renewal_wanted.clear()
+            if due:
+                self._send(m.RenewRequest(csr=await asyncio.to_thread(self._who.csr)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RENEWAL_SECONDS if due else _DAY_SECONDS):
+                    await self._renewal_wanted.wait()
 
     async def goodbye(self) -> None:
         """Say that the agent stops."""
@@ -240,40 +263,116 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def prepared(settings: Settings) -> AsyncIterator[Agent]:
+async def prepared(settings: Settings, *, refused: bool = False) -> AsyncIterator[Agent]:
     """An agent that is enrolled, configured, and alone on its state folder.
 
-    UsageError for a wrong or missing configuration; the errors of enrolment.
+    *refused*: the manager did not know the identity in the state folder. UsageError for a wrong or
+    missing configuration, before a token is used; the errors of enrolment.
     """
     name = settings.name or socket.gethostname()
+    await asyncio.to_thread(_check_pools, settings)
     await asyncio.to_thread(HostConfig.ensure, settings.config_dir)
     journal = await asyncio.to_thread(Journal, settings.state / "journal.db")
     try:
         with journal.alone():
-            who = await asyncio.to_thread(identity.load, settings.state)
-            if who is None:
-                if not settings.token:
-                    raise UsageError("this host is not enrolled yet: give --token once")
-                who = await _enrolled(settings, settings.token, name)
+            who, spare = await _identity(settings, journal, name, refused=refused)
             host = Host(
                 who.host_id, settings.config_dir, settings.state, settings.pools, settings.libvirt,
                 starts=await asyncio.to_thread(journal.start),
             )  # fmt: skip
-            yield Agent(replace(settings, name=name, token=None), who, host, journal)
+            yield Agent(replace(settings, name=name, token=spare), who, host, journal)
     finally:
         await asyncio.to_thread(journal.close)
 
 
-async def _enrolled(settings: Settings, token: str, name: str) -> Identity:
-    """The identity, as soon as a manager can be reached."""
+def _check_pools(settings: Settings) -> None:
+    """UsageError where no pool could ever be offered."""
+    if settings.pools:
+        configured(settings.pools, host_id="", state=settings.state)
+    else:
+        from fastdl.agent.pools import virt  # noqa: PLC0415 - an optional library
+
+        virt.require_library()
+
+
+async def _identity(
+    settings: Settings, journal: Journal, name: str, *, refused: bool
+) -> tuple[Identity, str | None]:
+    """The identity in the state folder where it is good, else the one that the token gives; and the
+    token where it may still be needed.
+
+    A token is not used while the identity is good, nor when it is the one that made it: the same
+    words start the agent every time. Two kinds come first, where they are accepted: one made for
+    this host, which gives it a new key, and one that names another CA than is trusted here, which
+    is for another manager, or for this one after its CA was replaced.
+    """
+    try:
+        who = await asyncio.to_thread(identity.load, settings.state)
+    except UsageError:
+        if settings.token is None:
+            raise
+        who = None
+    token = settings.token if _unused(settings.token, who) else None
+    if who is None and token is None:
+        raise UsageError("this host is not enrolled yet: give --token once")
+    if who is not None and token is None:
+        who.require_valid()
+        return who, None
+    assert token is not None
+    if who is None or not who.valid():
+        return await _enrolled(settings, journal, token, name, former=who), None
+    parsed = parse_token(token)
+    if not refused and not parsed.for_host and parsed.ca_sha256 in who.authorities():
+        return who, token
+    try:
+        return await _enrol_once(settings, journal, token, name, former=who), None
+    except (AgentRefusedError, AgentLostError) as exc:
+        log.error("the token is not used: %s", exc)
+        return who, None
+
+
+def _unused(token: str | None, who: Identity | None) -> bool:
+    """Whether *token* is another one than made *who*."""
+    return token is not None and (who is None or parse_token(token).id != who.token)
+
+
+async def _enrolled(
+    settings: Settings, journal: Journal, token: str, name: str, *, former: Identity | None
+) -> Identity:
+    """The identity that *token* gives, as soon as a manager can be reached."""
     pause = 1.0
     while True:
         try:
-            return await identity.enrol(settings.managers, token, settings.state, name=name)
+            return await _enrol_once(settings, journal, token, name, former=former)
         except AgentLostError as exc:
             log.warning("not enrolled yet: %s", exc)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _enrol_once(
+    settings: Settings, journal: Journal, token: str, name: str, *, former: Identity | None
+) -> Identity:
+    who = await identity.enrol(settings.managers, token, settings.state, name=name)
+    log.info("enrolled as host %s", who.host_id)
+    if former is not None and former.host_id != who.host_id:
+        # Nobody will ask for the former host's jobs, and their results would be a stranger's.
+        await asyncio.to_thread(journal.clear)
+    return who
+
+
+async def serve(settings: Settings, started: Callable[[Agent], None]) -> None:
+    """Run an agent until cancelled. *started* is told of it, and of each that takes its place when
+    the manager knew it no more and a token made it a host again."""
+    refused = False
+    while True:
+        async with prepared(settings, refused=refused) as agent:
+            started(agent)
+            try:
+                await agent.run()
+            except HostUnknownError as exc:
+                log.error("%s", exc)
+                refused = True
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from fastdl.agent.config import DEFAULT_FOLDER
 from fastdl.agent.host import LIBVIRT
 from fastdl.agent.logs import to_stderr
-from fastdl.agent.service import Settings, prepared
+from fastdl.agent.service import Agent, Settings, serve
 from fastdl.errors import UsageError
 
 _DESCRIPTION = """\
 Connect out to the manager, offer this host's pools and keystore, and carry out downloads
 and certificate changes. Everything survives a kill: start it again with the same words
-(a used token is ignored; the identity is in the state folder)."""
+(a used token is ignored; the identity is in the state folder). A host whose certificate
+expired, or that the manager does not know any more, is enrolled again by a new token."""
 
 _EPILOG = """\
 examples:
@@ -44,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="URL",
         help="https://HOST:PORT of a manager; may be given several times",
     )
-    parser.add_argument("--token", metavar="T", help="from createHostToken, for the first start")
+    parser.add_argument("--token", metavar="T", help="from createHostToken, to enrol")
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="the token in a file, - for standard input"
     )
@@ -123,23 +124,14 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     stopping = loop.create_task(stop.wait())
-    serving = loop.create_task(_work(settings, stop))
+    running: list[Agent] = []
+    serving = loop.create_task(serve(settings, lambda agent: running.insert(0, agent)))
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    serving.cancel()
     stopping.cancel()
+    if stop.is_set() and running:
+        await running[0].goodbye()
+    serving.cancel()
     try:
         await serving
     except asyncio.CancelledError:
         logging.getLogger(__name__).info("stopped; running jobs go on at the next start")
-
-
-async def _work(settings: Settings, stop: asyncio.Event) -> None:
-    async with prepared(settings) as agent:
-        work = asyncio.create_task(agent.run())
-        try:
-            await asyncio.shield(work)
-        finally:
-            if stop.is_set():
-                await agent.goodbye()
-            work.cancel()
-            await asyncio.wait([work])

@@ -102,6 +102,7 @@ class HostLink:
     async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply:
         """Exchange a token for a host's certificate; AgentRefusedError says why not."""
         _, key_hash = csr_key(request.csr)
+        former = csr_key(request.former)[1] if request.former else key_hash
         try:
             token = parse_token(request.token)
         except UsageError as exc:
@@ -110,7 +111,9 @@ class HostLink:
         now = self._s.clock.time()
 
         async def work(tx: AsyncConnection) -> tuple[tokens.Enrolled, list[Event]]:
-            enrolled = await tokens.use(tx, token, key_hash=key_hash, name=name, now=now)
+            enrolled = await tokens.use(
+                tx, token, key_hash=key_hash, former=former, name=name, now=now
+            )
             events = _enrolment_events(enrolled, name)
             await self._s.store(tx, *events)
             return enrolled, events
@@ -227,8 +230,8 @@ class HostLink:
         name = self._s.fleet.hosts[host].name if host in self._s.fleet.hosts else host
         text = (
             f"two agents say that they are host {name}, each with its key: its state folder was "
-            f"copied, or its key was stolen. Stop the wrong one, or give the host a new key "
-            f"(createHostToken hostid=…), which ends both"
+            f"copied, or its key was stolen. Stop the wrong one, or give the host a new key by a "
+            f"token made for it (createHostToken hostid=…): whatever has the old one is out then"
         )
         now = self._s.clock.steady()
         if now - presence.reported > REPORT_S:
@@ -465,13 +468,17 @@ class HostLink:
         its work enters maintenance."""
         async with self._s.ledger.read() as tx:
             keys, draining = await hosts.keys(tx), await hosts.draining(tx)
-        now, newest = self._s.clock.steady(), self._authority.newest.sha256
+        now, authority = self._s.clock.steady(), self._authority
         for host, presence in list(self._presence.items()):
             if presence.key_hash and keys.get(host) != presence.key_hash:
                 self.evict(host, presence.key_hash)
+            elif presence.ca and presence.ca not in authority.fingerprints:
+                self._s.fabric.drop(host, "its certificate comes from a CA that was replaced")
             elif presence.trusts and now - presence.asked > RENEW_S:
-                current = presence.ca == newest and presence.trusts == self._authority.fingerprints
-                if presence.connected and not current:
+                current = presence.ca == authority.newest.sha256
+                if presence.connected and not (
+                    current and presence.trusts == authority.fingerprints
+                ):
                     presence.asked = now
                     self._s.fabric.send(host, m.RenewWanted())
         if draining:
@@ -514,6 +521,7 @@ def _enrolment_events(enrolled: tokens.Enrolled, name: str) -> list[Event]:
     if enrolled.again:
         return []
     if enrolled.former_key is not None:
+        # Perhaps a healed one, perhaps another machine in its place: both are the operator's wish.
         text = f"host {row.name} was enrolled anew: its former key is worth nothing any more"
         return [Event(type="HOST.ENROL", description=text, level="WARN", resource=row.id)]
     events = [Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)]

@@ -7,8 +7,9 @@ for the name ``MANAGER_NAME`` (agents check that name, whatever address they con
 - ``GET /ca``: the CA certificates (PEM, more than one while the CA is rotated). The agent trusts
   the one whose fingerprint is inside the token.
 - ``POST /enrol``: ``EnrolRequest`` → ``EnrolReply``; an error is ``Refused`` with status 403.
-  The agent stores its key before it asks; asking again with the same token *and the same key*
-  gives a certificate again, so a lost answer costs nothing. Any other reuse is refused.
+  The agent makes a key for each token and stores it before it asks; asking again with the same
+  token *and the same key* gives a certificate again, so a lost answer costs nothing. Any other
+  reuse is refused.
 - ``GET /agent`` (WebSocket, client certificate required): text frames, one message each.
   The agent speaks first (``Hello``); the manager answers ``Welcome`` and then the host's
   ``Document``, or ``Refused`` and closes.
@@ -142,6 +143,9 @@ class EnrolRequest:
     csr: Annotated[str, Text(16 << 10)] = field(repr=False)
     name: Name
     """The host's name as it shall appear in listHosts."""
+    former: Annotated[str, Text(16 << 10)] = field(default="", repr=False)
+    """A request of the key that it was enrolled with until now, where it has one: it shows that the
+    machine is that host still."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

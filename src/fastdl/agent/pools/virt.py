@@ -388,6 +388,11 @@ def told(what: str) -> Iterator[None]:
         raise kind(f"libvirt on {what}: {exc}") from exc
 
 
+def require_library() -> None:
+    """UsageError where libvirt's Python package is missing."""
+    _library()
+
+
 def _library() -> Any:
     try:
         import libvirt  # noqa: PLC0415 - the extra [libvirt]

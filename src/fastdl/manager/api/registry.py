@@ -11,6 +11,7 @@ from fastdl.manager.api import (
     certificates,
     configuration,
     downloads,
+    hostca,
     hosts,
     jobs,
     pools,
@@ -23,8 +24,8 @@ from fastdl.manager.api.spec import Command
 COMMANDS: Final[dict[str, Command]] = {
     command.name.lower(): command
     for family in (
-        certificates, templates, downloads, zones, hosts, tokens, pools, configuration, jobs,
-        accounts, catalog,
+        certificates, templates, downloads, zones, hosts, tokens, hostca, pools, configuration,
+        jobs, accounts, catalog,
     )
     for command in family.COMMANDS
 }  # fmt: skip

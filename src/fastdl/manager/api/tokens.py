@@ -24,9 +24,10 @@ async def create(call: Call) -> Reply:
     With *hostid* it is for that host alone, set up again or with a stolen key: whoever uses the
     token becomes the host, and its former key ends.
     """
-    token = new_token(call.core.authority.sha256)
+    host_id = call.get("hostid")
+    token = new_token(call.core.authority.sha256, for_host=host_id is not None)
     cluster = (call.get("clustername") or "default").strip() or "default"
-    expires, host_id = call.now + TOKEN_S, call.get("hostid")
+    expires = call.now + TOKEN_S
     if host_id is None and call.get("zoneid") is None:
         raise ApiParamError("Either zoneid (a new host) or hostid (a host set up again) is needed")
 

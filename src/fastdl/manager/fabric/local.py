@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from fastdl.errors import AgentRefusedError, FastdlError, UsageError
+from fastdl.errors import AgentRefusedError, FastdlError
 from fastdl.manager.batch import Batch
 from fastdl.manager.fabric.ca import Authority
 from fastdl.manager.fabric.handler import HostHandler, refused
@@ -109,7 +108,7 @@ class LocalFabric:
     # --- server --------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> None:
-        """Listen for agents; ``address`` then tells where. UsageError where the port is taken."""
+        """Listen for agents; ``address`` then tells where. OSError where that is not possible."""
 
         async def ca(_request: web.Request) -> web.Response:
             return web.Response(text=self._authority.pem, content_type="application/x-pem-file")
@@ -123,7 +122,7 @@ class LocalFabric:
         )
         await self._runner.setup()
         context = self._authority.server_context()
-        await listen(web.TCPSite(self._runner, host, port, ssl_context=context, backlog=4096))
+        await web.TCPSite(self._runner, host, port, ssl_context=context, backlog=4096).start()
         self.address = self._runner.addresses[0][:2]
 
     async def stop(self) -> None:
@@ -274,12 +273,3 @@ class LocalFabric:
     async def _read_documents(self, hosts: list[str]) -> list[m.Document]:
         async with self._ledger.read() as tx:
             return await jobs.documents(tx, hosts)
-
-
-async def listen(site: web.TCPSite) -> None:
-    """Start *site*; UsageError where its address cannot be listened on."""
-    try:
-        await site.start()
-    except OSError as exc:
-        why = os.strerror(exc.errno) if exc.errno is not None and exc.errno > 0 else exc.strerror
-        raise UsageError(f"{site.name} cannot be listened on: {why}") from exc

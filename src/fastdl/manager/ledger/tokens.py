@@ -83,40 +83,32 @@ class Enrolled:
 
 
 async def use(
-    tx: AsyncConnection, shown: EnrolToken, *, key_hash: str, name: str, now: float
+    tx: AsyncConnection, shown: EnrolToken, *, key_hash: str, former: str, name: str, now: float
 ) -> Enrolled:
-    """Exchange a token for a host. A refused token is not used up.
+    """Exchange a token for a host whose key is that of *key_hash*. A refused token is not used up.
 
     The key that used a token may use it again, so that a lost answer does not lock a host out.
-    Who proves by its key to be a host of the zone stays that host; who shows a token made for a
-    host becomes it, and the key that was its own before is worth nothing any more; everybody else
-    becomes a new host. Raises AgentRefusedError for an unknown, expired or used token.
+    Who proves by its *former* key to be a host of the zone stays that host; who shows a token made
+    for a host becomes it; everybody else becomes a new host. What was the host's key before is
+    worth nothing any more. Raises AgentRefusedError for an unknown, expired or used token.
     """
     row = (await tx.execute(select(token).where(token.c.id == shown.id).with_for_update())).first()
     if row is None or not hmac.compare_digest(row.secret_hash, _hash(shown.secret)):
         raise AgentRefusedError("the enrolment token is not known here: create a new one")
     if row.expires < now:
         raise AgentRefusedError("the enrolment token has expired: create a new one")
-    known = (await tx.execute(select(host).where(host.c.key_hash == key_hash))).first()
     if row.key_hash is not None:
+        known = await _of_key(tx, key_hash)
         if row.key_hash != key_hash or known is None or known.id != row.host:
             raise AgentRefusedError("the enrolment token was used before: create a new one")
         return Enrolled(row=known, again=True)
-    if known is not None and (row.replaces or known.id) != known.id:
-        raise AgentRefusedError(
-            f"this machine is enrolled as the host {known.name} and the token is for another one: "
-            f"delete that host first, or start with an empty state folder"
-        )
-    if known is not None and known.zone != row.zone:
-        raise AgentRefusedError(
-            f"this machine is enrolled as the host {known.name} of another zone: delete it there "
-            f"first"
-        )
-    host_id, former = (known.id, None) if known is not None else (row.replaces, None)
+    old = await _former(tx, row, former)
+    if old is not None and old.key_hash == key_hash and row.replaces is not None:
+        raise AgentRefusedError("a token that was made for a host gives it a new key: make one")
     namesake = None
-    if host_id is None:
-        host_id = new_id()
+    if old is None:
         namesake = await _namesake(tx, row.zone, name)
+        host_id = new_id()
         await tx.execute(
             insert(host).values(
                 id=host_id,
@@ -129,10 +121,8 @@ async def use(
                 created=now,
             )
         )
-    elif known is None:
-        old = await hosts.locked(tx, host_id)
-        assert old is not None  # its tokens go with a host
-        former = old.key_hash
+    else:
+        host_id = old.id
         await tx.execute(
             update(host).where(host.c.id == host_id).values(key_hash=key_hash, ca_sha256=None)
         )
@@ -142,7 +132,30 @@ async def use(
         raise AgentRefusedError("the enrolment token was used at this moment by another host")
     enrolled = await hosts.get(tx, host_id)
     assert enrolled is not None
-    return Enrolled(row=enrolled, former_key=former, namesake=namesake)
+    changed = old is not None and old.key_hash != key_hash
+    former_key = old.key_hash if old is not None and changed else None
+    return Enrolled(row=enrolled, former_key=former_key, namesake=namesake)
+
+
+async def _former(tx: AsyncConnection, row: Row[Any], former: str) -> Row[Any] | None:
+    """Return the host that whoever shows the unused token *row* is or becomes; None = a new one."""
+    known = await _of_key(tx, former)
+    if known is not None and row.replaces not in {None, known.id}:
+        raise AgentRefusedError(
+            f"this machine is enrolled as the host {known.name} and the token is for another one: "
+            f"delete that host first, or start with an empty state folder"
+        )
+    if known is not None and known.zone != row.zone:
+        raise AgentRefusedError(
+            f"this machine is enrolled as the host {known.name} of another zone: delete it there "
+            f"first"
+        )
+    id_ = known.id if known is not None else row.replaces
+    return await hosts.locked(tx, id_) if id_ is not None else None
+
+
+async def _of_key(tx: AsyncConnection, key_hash: str) -> Row[Any] | None:
+    return (await tx.execute(select(host).where(host.c.key_hash == key_hash))).first()
 
 
 async def _namesake(tx: AsyncConnection, zone_id: str, name: str) -> Row[Any] | None:

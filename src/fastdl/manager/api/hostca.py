@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CA by which hosts and the manager know each other: look at it, and replace it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiConflictError
+from fastdl.manager.api import views
+from fastdl.manager.api.spec import Call, Command, Field, Kind, Listing, Param, Reply
+from fastdl.manager.ledger import hosts
+
+NAMED: Final = 10
+"""Hosts that a refusal names."""
+
+
+async def list_(call: Call) -> Reply:
+    """The current CA, and during a rotation the one that follows it."""
+    authority = call.core.authority
+    async with call.core.services.ledger.read() as tx:
+        rows = await hosts.of_zone(tx)
+    items: list[dict[str, Any]] = []
+    for ca in authority.cas:
+        certificate = ca.certificate
+        items.append({
+            "id": ca.sha256,
+            "state": "Current" if ca is authority.current else "Next",
+            "subject": certificate.subject.rfc4514_string(),
+            "created": views.date(certificate.not_valid_before_utc.timestamp()),
+            "expires": views.date(certificate.not_valid_after_utc.timestamp()),
+            "hosts": sum(row.ca_sha256 == ca.sha256 for row in rows),
+            "certificate": ca.pem,
+        })  # fmt: skip
+    return Listing("hostca", items)
+
+
+async def start(call: Call) -> Reply:
+    """Make the next CA. Hosts that are connected, or connect, get its certificates."""
+    authority = call.core.authority
+    if authority.following is not None:
+        raise ApiConflictError("The CA is being rotated already: finish that first")
+    text = "the rotation of the hosts' CA began: both are good now"
+    await call.write(lambda tx: call.note(tx, "HOST.CA.ROTATE", text))
+    authority.begin_rotation()
+    await call.core.link.sweep()
+    return await list_(call)
+
+
+async def finish(call: Call) -> Reply:
+    """Let the next CA be the only one, once every host has its certificate of it."""
+    authority = call.core.authority
+    if authority.following is None:
+        raise ApiConflictError("No rotation of the CA is under way: start one first")
+    following = authority.following.sha256
+
+    async def work(tx: AsyncConnection) -> None:
+        left = [row for row in await hosts.of_zone(tx) if row.ca_sha256 != following]
+        if left and not call.get("forced"):
+            names = ", ".join(f"{row.name} ({row.state})" for row in left[:NAMED])
+            more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+            raise ApiConflictError(
+                f"{len(left)} hosts have no certificate of the next CA yet: {names}{more}. Wait "
+                f"for them, delete them, or finish with forced=true: they need a new token then"
+            )
+        text = f"the rotation of the hosts' CA ended; {len(left)} hosts need a new token"
+        await call.note(tx, "HOST.CA.ROTATE", text, level="WARN" if left else "INFO")
+
+    await call.write(work)
+    authority.finish_rotation()
+    await call.core.link.sweep()
+    if call.core.api_tls is not None:
+        call.core.api_tls.refresh()
+    return await list_(call)
+
+
+_CA: Final = tuple(
+    Field(name) for name in ("id", "state", "subject", "created", "expires", "hosts", "certificate")
+)
+
+COMMANDS: Final = (
+    Command(
+        name="listHostCas",
+        text="List the CA of the hosts, and the one that follows it while it is rotated",
+        handler=list_,
+        response=_CA,
+        admin=True,
+    ),
+    Command(
+        name="startHostCaRotation",
+        text="Make the next CA of the hosts; both are good until the rotation is finished",
+        handler=start,
+        response=_CA,
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="finishHostCaRotation",
+        text="Let the next CA of the hosts be the only one",
+        handler=finish,
+        params=(
+            Param(
+                "forced", Kind.BOOLEAN, "also where hosts have no certificate of it yet",
+                default=False,
+            ),
+        ),
+        response=_CA,
+        admin=True,
+        changes=True,
+    ),
+)  # fmt: skip
