@@ -91,8 +91,10 @@ static bool ends_with(struct fdl_str name, const char *const *suffixes, size_t n
 {
     for (size_t i = 0; i < n && suffixes[i]; i++) {
         size_t len = strlen(suffixes[i]);
-        struct fdl_str end = {name.ptr + name.len - len, len};
-        if (name.len > len && fdl_str_equals(end, suffixes[i]))
+        if (name.len <= len)
+            continue;
+        struct fdl_str end = {name.ptr + (name.len - len), len};
+        if (fdl_str_equals(end, suffixes[i]))
             return true;
     }
     return false;

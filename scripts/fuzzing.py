@@ -139,8 +139,7 @@ def build(names: Sequence[str]) -> None:
     # A caller's CFLAGS or job server must not reach this make.
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     done = subprocess.run(
-        ["make", "-s", f"-j{os.cpu_count() or 1}", "-C", ROOT / "csrc", f"BUILD={BUILD / 'c'}",
-         "fuzz", f"FUZZ={wanted}"],
+        ["make", "-s", f"-j{os.cpu_count() or 1}", "-C", ROOT / "csrc", "fuzz", f"FUZZ={wanted}"],
         env=environment, check=False,
     )  # fmt: skip
     if done.returncode:

@@ -14,7 +14,7 @@ import zlib
 from itertools import pairwise
 
 from fastdl.model import image_vhd
-from fastdl.model.image import ImageInfo
+from fastdl.model.image import HEAD_BYTES, Format, ImageInfo
 from fastdl.model.image_inspect import inspect
 
 image_vhd.crc32c = zlib.crc32
@@ -33,6 +33,7 @@ class Sparse:
 
     def __init__(self, data: bytes) -> None:
         self.size = int.from_bytes(data[1:9], "little") % SIZE_MAX
+        self.distant = False
         self.read = 0
         self._runs: list[tuple[int, bytes]] = []
         at = 9
@@ -68,7 +69,11 @@ class Sparse:
 
 
 def _no_qcow2(_reader: object) -> ImageInfo:
-    return ImageInfo(format="qcow2", virtual_size=1)  # type: ignore[arg-type] # C has its own
+    return ImageInfo(format=Format.QCOW2, virtual_size=1)  # C has a target of its own
+
+
+def _no_peek(_format: Format, _reader: object) -> bytes:
+    return bytes(HEAD_BYTES)
 
 
 def _no_peek(_fmt: object, _reader: object) -> bytes:
