@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cs import CloudStack
 
 from fastdl.errors import TrustError
 from tests.env.manager import Client
@@ -130,6 +131,10 @@ async def test_beyond_loopback_the_managers_own_ca_signs(tmp_path: Path) -> None
                 "127.0.0.1", served.port, ssl=context, server_hostname=name
             )
             writer.close()
+        cs = CloudStack(
+            endpoint=admin["url"], key=admin["apikey"], secret=admin["secretkey"], verify=str(ca)
+        )
+        assert (await asyncio.to_thread(cs.listZones))["count"] == 1
         done = await run("curl", "-sS", "--cacert", ca, f"https://localhost:{served.port}/healthz")
         assert json.loads(done.stdout)["status"] == "ok"
         login = {"command": "login", "username": "admin", "password": admin["password"],
