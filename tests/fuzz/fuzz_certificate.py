@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 
-from fastdl.agent.keystore.certificate import read_bundle
 from fastdl.errors import CertRejectedError
 from fastdl.manager.x509text import describe, read_upload
+from fastdl.trust.certificate import read_bundle
 
 
 def one_input(data: bytes) -> None:

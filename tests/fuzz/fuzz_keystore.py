@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 
-from fastdl.agent.keystore.entry import Entry
-from fastdl.agent.keystore.store import parse
 from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
+from fastdl.trust.keystore.entry import Entry
+from fastdl.trust.keystore.store import parse
 
 PASSPHRASE = "changeit"
 NEW = Entry("fuzz-new", "trusted", b"\x30\x03\x02\x01\x00")

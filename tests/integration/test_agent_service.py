@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.agent.keystore import Keystore, Passphrase
 from fastdl.agent.properties import load
+from fastdl.trust.keystore import Keystore, Passphrase
 from fastdl.wire import messages as m
 from tests.env.certs import CertLab
 from tests.env.faults import Rule, When

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fastdl.agent.config import HostConfig
-from fastdl.agent.keystore import Keystore, Passphrase
+from fastdl.trust.keystore import Keystore, Passphrase
 from tests.env import images, nfs
 from tests.env.certs import CertLab
 from tests.env.faults import Rule

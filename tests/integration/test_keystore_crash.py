@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.agent.keystore import Keystore, Passphrase
 from fastdl.errors import SinkSpaceError
+from fastdl.trust.keystore import Keystore, Passphrase
 from tests.env.certs import CertLab
 
 PASSPHRASE = "correct horse"
 CALLS = ("openat", "write", "fsync", "fchmod", "rename", "unlink", "close", "flock")
 PROGRAM = """
 import os, sys
-from fastdl.agent.keystore import Keystore, Passphrase, certificate
+from fastdl.trust.keystore import Keystore, Passphrase, certificate
 text = open(sys.argv[2]).read()
 keystore = Keystore(sys.argv[1], Passphrase(sys.argv[3]))
 certificate.read_bundle(text)

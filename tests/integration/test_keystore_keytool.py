@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.agent.keystore import Keystore, Known, Passphrase
+from fastdl.trust.keystore import Keystore, Known, Passphrase
 from tests.env.certs import CertLab
 
 PASSPHRASE = "changeit"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fastdl.agent import properties
 from fastdl.agent.confine import WORKER_USER, Confinement
-from fastdl.agent.keystore import Item, Keystore, Known, Passphrase
 from fastdl.errors import FastdlError, KeystoreAuthError, TrustError, UsageError
+from fastdl.trust.keystore import Item, Keystore, Known, Passphrase
 
 DEFAULT_FOLDER = Path("/etc/cloudstack/agent")
 KEYSTORE = "cloud.jks"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastdl.agent.config import HostConfig
-from fastdl.agent.keystore import Item, Known, is_reserved
 from fastdl.agent.pools import Pool, configured
 from fastdl.errors import FastdlError, SinkRefusedError
+from fastdl.trust.keystore import Item, Known, is_reserved
 from fastdl.wire import messages as m
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fastdl.agent.keystore import certificate as certs
 from fastdl.errors import NetError, PolicyError, TrustError
 from fastdl.model.address import refused
 from fastdl.model.url import Url
+from fastdl.trust import certificate as certs
 
 _VERIFY_PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: a pinned leaf is an anchor
 SYSTEM = "system"

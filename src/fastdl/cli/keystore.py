@@ -13,7 +13,7 @@ from fastdl.cli import streams
 from fastdl.errors import UsageError
 
 if TYPE_CHECKING:
-    from fastdl.agent.keystore import Keystore
+    from fastdl.trust.keystore import Keystore
 
 _DESCRIPTION = """\
 Edit a Java keystore (JKS or PKCS#12, recognised by its content) in place: locked, atomic,
@@ -66,7 +66,7 @@ def _action(
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the action; 0, or an error of the keystore's classes."""
-    from fastdl.agent.keystore import Keystore, read_passphrase  # noqa: PLC0415 - start-up time
+    from fastdl.trust.keystore import Keystore, read_passphrase  # noqa: PLC0415 - start-up time
 
     keystore = Keystore(args.keystore, read_passphrase(args.pass_file))
     if args.action == "list":

@@ -112,7 +112,7 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
     if args.keystore_pass_file and not args.keystore:
         raise UsageError("--keystore-pass-file needs --keystore")
     if args.keystore:
-        from fastdl.agent.keystore import load_anchors  # noqa: PLC0415 - cryptography is heavy
+        from fastdl.trust.keystore import load_anchors  # noqa: PLC0415 - cryptography is heavy
 
         out["anchors"] = load_anchors(args.keystore, args.keystore_pass_file)
     return out

@@ -40,7 +40,7 @@ Name = Annotated[str, Text(255)]
 Line = Annotated[str, Text(4096)]
 """A sentence, a path or a URL."""
 Pem = Annotated[str, Text(128 << 10)]
-"""One certificate, or a bundle of up to ten."""
+"""One certificate, or a bundle."""
 Count = Annotated[int, Whole()]
 """Bytes, bytes a second, a revision or a fence."""
 Digests = Annotated[Mapping[Annotated[str, Text(32)], Annotated[str, Text(256)]], Items(16)]

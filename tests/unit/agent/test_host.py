@@ -10,8 +10,8 @@ import pytest
 
 from fastdl.agent.config import PASSPHRASE, HostConfig
 from fastdl.agent.host import Host
-from fastdl.agent.keystore import pbe
 from fastdl.errors import TrustError
+from fastdl.trust.keystore import pbe
 from tests.env.certs import CertLab
 
 

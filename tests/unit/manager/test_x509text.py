@@ -49,9 +49,9 @@ KEY = ec.generate_private_key(ec.SECP256R1()).private_bytes(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "garbage!", "AAAA", "leading " + PEM, PEM + KEY.decode(), KEY.decode(), PEM * 11,
+    ["", "garbage!", "AAAA", PEM + KEY.decode(), KEY.decode(),
      certificate(days=1, start=-3), certificate(start=3), "A" * 70_000],
-    ids=["empty", "noise", "base64", "text", "key", "only key", "11", "old", "new", "huge"],
+    ids=["empty", "noise", "base64", "key", "only key", "old", "new", "huge"],
 )  # fmt: skip
 def test_what_cannot_be_pushed_is_refused(text: str) -> None:
     """Each is refused before any host hears of it."""

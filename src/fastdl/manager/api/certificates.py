@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -28,9 +27,9 @@ from fastdl.manager.ask import ask
 from fastdl.manager.certloop import not_up, split_by_state
 from fastdl.manager.ledger import certs, hosts, zones
 from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED
+from fastdl.trust.alias import check_alias, is_reserved
 from fastdl.wire import messages as m
 
-ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 PER_ZONE_MAX: Final = 500
 KVM_ONLY: Final = "Currently supporting KVM hosts only"
 
@@ -42,14 +41,9 @@ def _check_hypervisor(call: Call) -> None:
 
 
 def _check_alias(alias: str) -> None:
-    folded = alias.casefold()
-    if folded == "cloud" or folded.startswith("cloudca"):
+    if is_reserved(alias):
         raise CertRejectedError("Please provide a different alias name for the certificate")
-    if not ALIAS.fullmatch(alias):
-        raise ApiParamError(
-            "A certificate's name starts with a letter or digit, goes on with letters, digits, "
-            "dots, underscores and dashes, and has at most 63 characters"
-        )
+    check_alias(alias)
 
 
 async def _zone(call: Call, tx: AsyncConnection, name: str = "zoneid") -> Row[Any]:
@@ -320,7 +314,7 @@ _CERTIFICATE: Final = (
     Field("hostsmap", "list", "what each host holds of it"),
 )  # fmt: skip
 _HYPERVISOR: Final = "must be KVM"
-_PEM: Final = "the certificate as one string: PEM, a bundle of up to ten, or bare base64"
+_PEM: Final = "the certificate as one string: PEM, a bundle, PKCS#7, or bare base64"
 
 COMMANDS: Final = (
     Command(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.agent.keystore import Keystore, Passphrase
-from fastdl.agent.keystore.jks import Jks
+from fastdl.trust.keystore import Keystore, Passphrase
+from fastdl.trust.keystore.jks import Jks
 from tests.env.certs import CertLab
 
 PASSPHRASE = "correct horse"

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import base64
-from datetime import timedelta
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.agent.keystore.certificate import MAX_TEXT, parse, read_bundle
 from fastdl.errors import CertRejectedError
+from fastdl.trust.certificate import MAX_TEXT, parse, read, read_bundle, weakness
 from tests.env.certs import CertLab
 
 
@@ -59,7 +61,6 @@ def test_each_refusal_names_its_reason(certs: CertLab) -> None:
         "SHA1": certs.leaf("sha-1").cert_file.read_text(),
         "private key": pem + good.key.read_text(),
         "longer than": "A" * (MAX_TEXT + 1),
-        "holds 11 certificates": pem * 11,
         "neither PEM": "not a certificate!",
         "cannot be parsed": base64.b64encode(b"\x30\x03\x02\x01\x01").decode(),
         "do not match": pem.replace("END CERTIFICATE", "END NOTHING"),
@@ -68,6 +69,51 @@ def test_each_refusal_names_its_reason(certs: CertLab) -> None:
     for reason, text in refused.items():
         with pytest.raises(CertRejectedError, match=reason):
             read_bundle(text)
+
+
+def openssl(*words: str, text: str) -> str:
+    """What openssl makes of *text*."""
+    done = subprocess.run(
+        ["openssl", *words], input=text, capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout
+
+
+def test_what_openssl_and_editors_make_of_a_certificate_is_read(certs: CertLab) -> None:
+    """K08: the same certificate, whatever went around it."""
+    leaf = certs.leaf("with-intermediate")
+    pem, chain = leaf.cert_file.read_text(), leaf.chain.read_text()
+    one = [c.sha256 for c in read_bundle(pem)]
+    bundle = [c.sha256 for c in read_bundle(chain)]
+    assert (len(one), len(bundle)) == (1, 2)
+    trusted = openssl("x509", "-trustout", "-addtrust", "serverAuth", text=pem)
+    assert "TRUSTED CERTIFICATE" in trusted
+    command = ("crl2pkcs7", "-nocrl", "-certfile", str(leaf.chain))
+    in_pkcs7 = openssl(*command, text="")
+    body = "".join(in_pkcs7.splitlines()[1:-1])
+    assert [c.sha256 for c in read_bundle(trusted)] == one
+    assert [c.sha256 for c in read_bundle(openssl("x509", "-text", text=pem))] == one
+    assert [c.sha256 for c in read_bundle("\ufeff# of site B\n" + pem + "# the end\n")] == one
+    assert [c.sha256 for c in read_bundle(pem.encode("utf-16"))] == one
+    assert [c.sha256 for c in read_bundle(pem.replace("\n", "\\n"))] == one
+    assert [c.sha256 for c in read_bundle(pem * 9)] == one
+    for text in (in_pkcs7, body, base64.b64decode(body)):
+        assert sorted(c.sha256 for c in read_bundle(text)) == sorted(bundle)
+
+
+def test_every_root_of_the_system_may_be_an_anchor() -> None:
+    """Signed by itself with SHA-1, number 0, version 1: nobody verifies what is trusted anyway."""
+    folder = Path("/usr/share/ca-certificates/mozilla")
+    if not folder.is_dir():
+        pytest.skip("ca-certificates is not installed")
+    now = datetime.now(UTC)
+    refused = {}
+    for path in folder.iterdir():
+        (found,) = read(path.read_bytes())
+        problem = weakness(found)
+        if problem and not found.dates_problem(now):
+            refused[path.name] = problem
+    assert refused == {}
 
 
 def test_bytes_after_a_certificate_are_refused(certs: CertLab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastdl.agent.keystore import rc2
+from fastdl.trust.keystore import rc2
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.agent.keystore import der
-from fastdl.agent.keystore.entry import Document
-from fastdl.agent.keystore.jks import Jks
-from fastdl.agent.keystore.pkcs12 import Pkcs12
-from fastdl.agent.keystore.store import parse
 from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
+from fastdl.trust.keystore import der
+from fastdl.trust.keystore.entry import Document
+from fastdl.trust.keystore.jks import Jks
+from fastdl.trust.keystore.pkcs12 import Pkcs12
+from fastdl.trust.keystore.store import parse
 from tests.env.certs import CertLab
 
 PASSPHRASE = "correct horse"
@@ -96,7 +96,7 @@ def test_damage_inside_a_pkcs12_is_not_blamed_on_the_passphrase(certs: CertLab) 
 def test_a_pkcs12_without_a_mac_is_refused(certs: CertLab) -> None:
     """K02: nothing would vouch for which certificates are trusted."""
     parts = der.read_one(_filled(Pkcs12.new(), certs).encode(PASSPHRASE)).children()
-    with pytest.raises(KeystoreCorruptError, match="no MAC"):
+    with pytest.raises(KeystoreCorruptError, match="without a MAC"):
         parse(der.sequence(*(part.raw for part in parts[:2])), PASSPHRASE)
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
 
+from fastdl.trust.alias import fold
+
 Kind = Literal["trusted", "key"]
 
 
@@ -45,8 +47,3 @@ class Document(Protocol):
 
     def encode(self, passphrase: str) -> bytes:
         """The file's bytes, protected by *passphrase*."""
-
-
-def fold(alias: str) -> str:
-    """*alias* as it is compared."""
-    return alias.lower()

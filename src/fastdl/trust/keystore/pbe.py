@@ -16,8 +16,8 @@ from typing import TypeVar
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fastdl.agent.keystore import der, rc2
-from fastdl.agent.keystore.der import DerError, Element
+from fastdl.trust.keystore import der, rc2
+from fastdl.trust.keystore.der import DerError, Element
 
 ITERATIONS = 10_000
 """What the JDK writes; the certificates it protects are public."""
@@ -44,6 +44,8 @@ _HMACS = {
     _HMAC_SHA_256: "sha256",
     "1.2.840.113549.2.10": "sha384",
     "1.2.840.113549.2.11": "sha512",
+    "1.2.840.113549.2.12": "sha512_224",
+    "1.2.840.113549.2.13": "sha512_256",
 }
 _DIGESTS = {
     "1.3.14.3.2.26": "sha1",
@@ -51,6 +53,8 @@ _DIGESTS = {
     _SHA_256: "sha256",
     "2.16.840.1.101.3.4.2.2": "sha384",
     "2.16.840.1.101.3.4.2.3": "sha512",
+    "2.16.840.1.101.3.4.2.5": "sha512_224",
+    "2.16.840.1.101.3.4.2.6": "sha512_256",
 }
 _LEGACY = {  # scheme → (cipher, octets of the key)
     "1.2.840.113549.1.12.1.3": ("3des", 24),

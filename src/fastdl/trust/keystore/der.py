@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What do these DER bytes say, and how are DER bytes made? (X.690, the definite-length subset)
+"""What do these DER bytes say, and how are DER bytes made? (X.690)
 
-Only what PKCS#12 needs, and nothing lenient: one-byte tags, definite lengths in their
-shortest form, no trailing bytes, bounded nesting. Every element keeps its own bytes,
+BER, as older browsers and Bouncy Castle write it, is made definite first. Only what PKCS#12
+needs, and nothing lenient: one-byte tags, definite lengths in their shortest form, no trailing
+bytes, bounded nesting. Every element keeps its own bytes,
 so that an editor can pass on untouched what it does not understand.
 """
 
@@ -20,6 +21,7 @@ SET = 0x31
 
 _MAX_CHILDREN = 65_536
 _MAX_INT_OCTETS = 20
+_MAX_DEPTH = 32
 
 
 class DerError(ValueError):
@@ -109,6 +111,45 @@ def _read_at(data: bytes, start: int) -> tuple[Element, int]:
     if end > len(data):
         raise DerError("truncated")
     return Element(tag, data[start:end], data[at:end]), end
+
+
+def definite(data: bytes) -> bytes:
+    """The one BER element *data* as DER: definite lengths, strings in one piece. DerError."""
+    out, end = _definite_at(data, 0, 0)
+    if end != len(data):
+        raise DerError(f"{len(data) - end} bytes after the end")
+    return out
+
+
+def _definite_at(data: bytes, start: int, depth: int) -> tuple[bytes, int]:
+    if depth > _MAX_DEPTH:
+        raise DerError("nested too deeply")
+    if start + 2 > len(data) or data[start] & 0x1F == 0x1F:
+        raise DerError("truncated, or a multi-byte tag")
+    tag, first, at = data[start], data[start + 1], start + 2
+    width = first & 0x7F if first & 0x80 else 0
+    if width > 4 or at + width > len(data):
+        raise DerError("truncated or absurd length")
+    endless = first == 0x80
+    length = int.from_bytes(data[at : at + width], "big") if width else first & 0x7F
+    at += width
+    end = len(data) if endless else at + length
+    if end > len(data) or (endless and not tag & 0x20):
+        raise DerError("truncated, or a value without an end")
+    if not tag & 0x20:
+        return encode(tag, data[at:end]), end
+    parts: list[bytes] = []
+    while at < end and not (endless and data[at : at + 2] == b"\0\0"):
+        part, at = _definite_at(data[:end], at, depth + 1)
+        parts.append(part)
+    if endless:
+        if data[at : at + 2] != b"\0\0":
+            raise DerError("a value without an end")
+        end = at + 2
+    if tag == OCTET_STRING | 0x20:
+        whole = b"".join(read_one(part).expect(OCTET_STRING).content for part in parts)
+        return encode(OCTET_STRING, whole), end
+    return encode(tag, b"".join(parts)), end
 
 
 def encode(tag: int, content: bytes) -> bytes:

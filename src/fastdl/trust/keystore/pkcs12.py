@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from fastdl.agent.keystore import der, pbe
-from fastdl.agent.keystore.der import DerError, Element
-from fastdl.agent.keystore.entry import Entry, fold
 from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
+from fastdl.trust.alias import fold
+from fastdl.trust.keystore import der, pbe
+from fastdl.trust.keystore.der import DerError, Element
+from fastdl.trust.keystore.entry import Entry
 
 _DATA = "1.2.840.113549.1.7.1"
 _ENCRYPTED_DATA = "1.2.840.113549.1.7.6"
@@ -79,12 +81,12 @@ class Pkcs12:
         KeystoreAuthError when the passphrase does not open it, KeystoreCorruptError for damage.
         """
         try:
-            content, expected, mac = _take_apart(data)
-            computed = pbe.mac_of(mac.algorithm, mac.salt, mac.count, passphrase, content)
-            if not hmac.compare_digest(computed, expected):
-                raise _mismatch(content, passphrase)
-            infos = der.read_one(content).expect(der.SEQUENCE).children()
-            safes = tuple(_read_safe(info, passphrase) for info in infos)
+            try:
+                safes, mac = _read(data, passphrase, lambda part: part)
+            except pbe.Unsupported:
+                raise
+            except DerError as exc:
+                safes, mac = _read_ber(data, passphrase, exc)
         except pbe.Unsupported as exc:
             raise KeystoreCorruptError(f"the PKCS#12 keystore cannot be read: {exc}") from None
         except DerError as exc:
@@ -141,6 +143,11 @@ class Pkcs12:
         """The file's bytes. Safes and MACs of outdated strength come out as PBES2 and SHA-256."""
         if self.original is not None:
             return self.original
+        if not (passphrase.isascii() and passphrase.isprintable()):
+            raise KeystoreAuthError(
+                "Java can open no PKCS#12 keystore with this passphrase: "
+                "it has characters outside ASCII"
+            )
         content = der.sequence(*(_write_safe(safe, passphrase) for safe in self.safes))
         mac = self.mac
         if pbe.is_weak_mac(mac.algorithm):
@@ -156,13 +163,39 @@ class Pkcs12:
         return der.sequence(der.integer(3), info, mac_data)
 
 
+Normal = Callable[[bytes], bytes]
+"""What makes encoded bytes DER: nothing, or ``der.definite``."""
+
+
+def _read(data: bytes, passphrase: str, normal: Normal) -> tuple[tuple[_Safe, ...], _Mac]:
+    content, expected, mac = _take_apart(normal(data))
+    computed = pbe.mac_of(mac.algorithm, mac.salt, mac.count, passphrase, content)
+    if not hmac.compare_digest(computed, expected):
+        raise _mismatch(normal(content), passphrase)
+    infos = der.read_one(normal(content)).expect(der.SEQUENCE).children()
+    return tuple(_read_safe(info, passphrase, normal) for info in infos), mac
+
+
+def _read_ber(data: bytes, passphrase: str, why: DerError) -> tuple[tuple[_Safe, ...], _Mac]:
+    """The same of a file in BER; *why* it is no DER, where it is not BER either."""
+    try:
+        return _read(data, passphrase, der.definite)
+    except pbe.Unsupported:
+        raise
+    except DerError:
+        raise why from None
+
+
 def _take_apart(data: bytes) -> tuple[bytes, bytes, _Mac]:
     """(the authenticated bytes, the MAC's value, how it was made)."""
     parts = der.read_one(data).expect(der.SEQUENCE).children()
     if len(parts) < 2 or parts[0].integer() != 3:
         raise DerError("not version 3 of PKCS#12")
     if len(parts) != 3:
-        raise DerError("it carries no MAC, so nothing vouches for its content")
+        raise pbe.Unsupported(
+            "it was made without a MAC, so nothing vouches for its content; "
+            "make it again with keytool's own settings"
+        )
     kind, value = _content_info(parts[1])
     if kind != _DATA:
         raise pbe.Unsupported(f"integrity mode {kind} is not supported")
@@ -214,19 +247,21 @@ def _encrypted_content(value: Element) -> tuple[Element, bytes]:
     inner = parts[1].expect(der.SEQUENCE).children()
     if len(inner) != 3 or inner[0].oid() != _DATA:
         raise DerError("malformed encrypted content")
+    if inner[2].tag == 0xA0:  # in pieces: BER
+        return inner[1], b"".join(p.expect(der.OCTET_STRING).content for p in inner[2].children())
     return inner[1], inner[2].expect(0x80).content
 
 
-def _read_safe(info: Element, passphrase: str) -> _Safe:
+def _read_safe(info: Element, passphrase: str, normal: Normal) -> _Safe:
     kind, value = _content_info(info)
     if kind == _DATA:
         plain = value.expect(der.OCTET_STRING).content
-        return _Safe(info.raw, _read_bags(plain), encrypted=False, sealer=None)
+        return _Safe(info.raw, _read_bags(normal(plain)), encrypted=False, sealer=None)
     if kind != _ENCRYPTED_DATA:
         return _Safe(info.raw, None, encrypted=True, sealer=None)
     algorithm, sealed = _encrypted_content(value)
     padded, sealer = pbe.open_sealed(algorithm, sealed, passphrase)
-    bags = _read_bags(pbe.strip_padding(padded))
+    bags = _read_bags(normal(pbe.strip_padding(padded)))
     return _Safe(info.raw if sealer else None, bags, encrypted=True, sealer=sealer)
 
 

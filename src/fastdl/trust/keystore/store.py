@@ -22,11 +22,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from fastdl.agent.keystore import jks
-from fastdl.agent.keystore.entry import Document
-from fastdl.agent.keystore.jks import Jks
-from fastdl.agent.keystore.pkcs12 import Pkcs12
 from fastdl.errors import (
+    CertRejectedError,
     FastdlError,
     KeystoreAuthError,
     KeystoreCorruptError,
@@ -35,6 +32,11 @@ from fastdl.errors import (
     SinkRefusedError,
     SinkSpaceError,
 )
+from fastdl.trust import certificate as certs
+from fastdl.trust.keystore import jks
+from fastdl.trust.keystore.entry import Document
+from fastdl.trust.keystore.jks import Jks
+from fastdl.trust.keystore.pkcs12 import Pkcs12
 
 MAX_SIZE = 16 * 1024 * 1024
 """No keystore of a host comes near; the bound keeps a wrong path from filling memory."""
@@ -109,15 +111,33 @@ def parse(data: bytes, passphrase: str) -> Document:
     """The keystore in *data*, recognised by its content whatever the file is called."""
     if data[:4] == jks.MAGIC:
         return Jks.parse(data, passphrase)
-    if data[:4] == jks.JCEKS_MAGIC:
-        raise KeystoreCorruptError("this is a JCEKS keystore; convert it to PKCS#12 with keytool")
-    if data[:1] == b"\x30":
-        return Pkcs12.parse(data, passphrase)
+    other = _other_kind(data)
+    if other is not None:
+        raise KeystoreCorruptError(other)
+    return Pkcs12.parse(data, passphrase)
+
+
+def _other_kind(data: bytes) -> str | None:
+    """What a file is that is no PKCS#12 keystore, and what to do about it; None for one."""
     if not data:
-        raise KeystoreCorruptError("the keystore file is empty")
-    if data[:11] == b"-----BEGIN ":
-        raise KeystoreCorruptError("this is a PEM file, not a keystore")
-    raise KeystoreCorruptError("the file is neither a JKS nor a PKCS#12 keystore")
+        return "the keystore file is empty"
+    if data[:4] == jks.JCEKS_MAGIC:
+        return "this is a JCEKS keystore; convert it to PKCS#12 with keytool"
+    if b"-----BEGIN " in data[:4096]:
+        return "this is a PEM file, not a keystore"
+    if data[:4] in (b"\0\0\0\1", b"\0\0\0\2"):
+        return "this is a BKS or UBER keystore of Bouncy Castle; convert it to PKCS#12 with keytool"
+    if data[:1] != b"\x30":
+        return "the file is neither a JKS nor a PKCS#12 keystore"
+    # A PKCS#12 begins with its version. A certificate and a BCFKS begin with a sequence.
+    width = data[1] & 0x7F if len(data) > 1 and data[1] & 0x80 else 0
+    if data[2 + width : 3 + width] != b"\x30":
+        return None
+    try:
+        certs.parse(data)
+    except CertRejectedError:
+        return "this is a BCFKS keystore of Bouncy Castle; convert it to PKCS#12 with keytool"
+    return "this is a certificate, not a keystore"
 
 
 def _read(path: Path, flags: int = os.O_NOFOLLOW | os.O_NONBLOCK) -> bytes | None:

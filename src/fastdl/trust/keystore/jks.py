@@ -14,8 +14,9 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Self
 
-from fastdl.agent.keystore.entry import Entry, fold
 from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
+from fastdl.trust.alias import fold
+from fastdl.trust.keystore.entry import Entry
 
 MAGIC = b"\xfe\xed\xfe\xed"
 JCEKS_MAGIC = b"\xce\xce\xce\xce"
@@ -152,7 +153,12 @@ def _read_certificate(reader: _Reader, version: int) -> bytes:
 
 
 def _utf(text: str) -> bytes:
-    raw = text.encode("ascii")
+    """Java's modified UTF-8: surrogates one by one."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    raw = b"".join(
+        chr(int.from_bytes(units[at : at + 2], "big")).encode("utf-8", "surrogatepass")
+        for at in range(0, len(units), 2)
+    )
     return struct.pack(">H", len(raw)) + raw
 
 

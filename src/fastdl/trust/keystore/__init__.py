@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastdl.agent.keystore import certificate as certs
-from fastdl.agent.keystore.certificate import Certificate
-from fastdl.agent.keystore.entry import Document, Entry, Kind, fold
-from fastdl.agent.keystore.store import Passphrase, StoreFile, parse
 from fastdl.errors import (
     AliasConflictError,
-    ApiParamError,
     CertRejectedError,
     FastdlError,
     KeystoreAuthError,
     TrustError,
 )
+from fastdl.trust import certificate as certs
+from fastdl.trust.alias import belongs_to, check_alias, fold, is_reserved, member, refuse_reserved
+from fastdl.trust.certificate import Certificate
+from fastdl.trust.keystore.entry import Document, Entry, Kind
+from fastdl.trust.keystore.store import Passphrase, StoreFile, parse
 
 __all__ = [
     "Certificate",
@@ -42,9 +41,6 @@ __all__ = [
     "load_anchors",
     "read_passphrase",
 ]
-
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_MEMBER = "#"  # outside the grammar of aliases, so no alias of a user can be a bundle's member
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +120,12 @@ class Keystore:
         """
         check_alias(alias)
         bundle = certs.read_bundle(text)
-        wanted = {_member(alias, n): one.der for n, one in enumerate(bundle, 1)}
+        # In small letters: Java looks for them in a JKS store, whatever was asked for.
+        wanted = {fold(member(alias, n)): one.der for n, one in enumerate(bundle, 1)}
 
         def edit(document: Document) -> Document:
             held = _held(document, alias)
-            if {e.key: e.certificate for e in held} == {fold(a): d for a, d in wanted.items()}:
+            if {e.key: e.certificate for e in held} == wanted:
                 return document
             if held and not replace:
                 raise AliasConflictError(
@@ -147,7 +144,7 @@ class Keystore:
 
         AliasConflictError for reserved aliases and for private keys.
         """
-        _refuse_reserved(alias)
+        refuse_reserved(alias)
 
         def edit(document: Document) -> Document:
             for entry in _held(document, alias):
@@ -194,36 +191,9 @@ def read_passphrase(path: str | Path) -> Passphrase:
     return Passphrase(line)
 
 
-def check_alias(alias: str) -> None:
-    """Refuse an alias outside the grammar (ApiParamError) or reserved (AliasConflictError)."""
-    if not _ALIAS.fullmatch(alias):
-        raise ApiParamError(
-            "an alias is 1 to 63 letters, digits, dots, dashes and underscores, "
-            "and begins with a letter or digit"
-        )
-    _refuse_reserved(alias)
-
-
-def is_reserved(alias: str) -> bool:
-    """Whether CloudStack keeps the alias for the agent's own key and CA certificates."""
-    return fold(alias) == "cloud" or fold(alias).startswith("cloudca")
-
-
-def _refuse_reserved(alias: str) -> None:
-    if is_reserved(alias):
-        raise AliasConflictError(
-            f"the alias {alias} is reserved for the agent's own key and CA; choose another"
-        )
-
-
-def _member(alias: str, number: int) -> str:
-    return alias if number == 1 else f"{alias}{_MEMBER}{number}"
-
-
 def _held(document: Document, alias: str) -> list[Entry]:
     """The trusted entries under *alias* and its bundle; AliasConflictError for a private key."""
-    name = fold(alias)
-    found = [e for e in document.entries() if e.key == name or e.key.startswith(name + _MEMBER)]
+    found = [e for e in document.entries() if belongs_to(e.alias, alias)]
     if any(e.kind == "key" for e in found):
         raise AliasConflictError(f"the alias {alias} holds a private key, which is never touched")
     return found

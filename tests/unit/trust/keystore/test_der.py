@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.agent.keystore import der
-from fastdl.agent.keystore.der import DerError
+from fastdl.trust.keystore import der
+from fastdl.trust.keystore.der import DerError
 
 
 @given(value=st.integers(0, 2**159 - 1))
