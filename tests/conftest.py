@@ -7,6 +7,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+# Loaded here and not by its plugin at the end of a deep stack, where CPython 3.11's compiler
+# now and then fails with "AST constructor recursion depth mismatch".
+import hypothesis  # noqa: F401
 import pytest
 
 from tests.env import postgresql

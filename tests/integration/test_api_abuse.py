@@ -307,6 +307,75 @@ async def race_for_three_places(zone: Zone) -> None:
         await register(zone.api, n)
 
 
+class Prober:
+    """How many probes a host is busy with, at most and in all; each ends when told."""
+
+    def __init__(self) -> None:
+        self.now = self.most = self.all = 0
+        self.go = asyncio.Event()
+
+    async def __call__(self, _agent: FakeAgent, _command: m.Command) -> m.Done | m.Failure:
+        self.now += 1
+        self.all += 1
+        self.most = max(self.most, self.now)
+        await self.go.wait()
+        self.now -= 1
+        return m.ProbeDone(size=1 << 20, virtual_size=1 << 30, format="qcow2", ranges=True,
+                           validators=m.Validators(size=1 << 20))  # fmt: skip
+
+
+async def register(client: Client, zone: Zone, name: str) -> dict[str, Any]:
+    """A registration by *client*."""
+    return await client("registerTemplate", name=name, url=f"https://m.example/{name}.qcow2",
+                        format="QCOW2", hypervisor="KVM", zoneid=zone.id,
+                        directdownload="true")  # fmt: skip
+
+
+async def test_an_account_without_room_sets_no_host_to_work(zone: Zone) -> None:
+    """The quota is looked at before a process starts on a hypervisor."""
+    (agent,) = zone.agents
+    agent.work["probe"] = prober = Prober()
+    await zone.api("updateConfiguration", name="max.account.templates", value="0")
+    tenant = await user(zone.api, "tenant", "tenant")
+    for n in range(20):
+        with pytest.raises(ApiConflictError, match="Maximum amount of resources"):
+            await register(tenant, zone, f"t{n}")
+    assert prober.all == 0
+
+
+async def test_probes_take_places_by_account_and_by_host(zone: Zone) -> None:
+    """A tenant who registers much waits for himself; another one is served meanwhile."""
+    (agent,) = zone.agents
+    agent.work["probe"] = prober = Prober()
+    await zone.api("updateConfiguration", name="direct.download.account.max.probes", value="2")
+    await zone.api("updateConfiguration", name="direct.download.host.max.probes", value="3")
+    greedy, other = await user(zone.api, "a", "a"), await user(zone.api, "b", "b")
+    many = [asyncio.create_task(register(greedy, zone, f"a{n}")) for n in range(4)]
+    few = [asyncio.create_task(register(other, zone, f"b{n}")) for n in range(2)]
+    async with asyncio.timeout(20):
+        while prober.all < 3:
+            await asyncio.sleep(0.01)
+    assert prober.now == 3  # two of the first account, one of the second: all that a host takes
+    prober.go.set()
+    await asyncio.gather(*many, *few)
+    assert prober.most <= 3
+    assert prober.all == 6
+
+
+async def test_a_host_that_reaches_the_origin_is_found(zone: Zone) -> None:
+    """One of the zone's hosts has no way to the origin: which one is asked first is no matter."""
+
+    async def unreachable(_agent: FakeAgent, _command: m.Command) -> m.Done | m.Failure:
+        return m.Failure(code=10, message="no route")
+
+    zone.agents[0].work["probe"] = unreachable
+    with pytest.raises(FastdlError, match="on host kvm1: no route"):
+        await zone.template("t0")
+    await zone.agent("kvm2", pools=(local_pool("p2"),))
+    for n in range(1, 7):
+        assert await zone.template(f"t{n}")
+
+
 async def test_what_administers_does_not_exist_for_users(zone: Zone) -> None:
     """Certificates, zones, hosts, settings, users: not even whether the command exists (T12)."""
     client = await user(zone.api, "u")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 from fastdl.errors import AgentLostError
@@ -47,11 +46,3 @@ async def ask(
         return codec.done_from_json(kind, result)
     failed = loads(failure) if failure else {"code": 130, "message": "it was cancelled"}
     raise codec.error_of(codec.from_plain(m.Failure, failed))
-
-
-def any_host(services: Services, zones: list[str], kind: m.Kind) -> ConnectedHost | None:
-    """Return a connected host that can do *kind*, of the first zone that has one."""
-    for zone in zones:
-        if found := services.fleet.of_zone(zone, kind):
-            return random.choice(found)  # noqa: S311 - spreading work, not a secret
-    return None

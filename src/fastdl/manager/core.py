@@ -10,6 +10,7 @@ from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import Authority
 from fastdl.manager.hostlink import HostLink
 from fastdl.manager.logins import Logins, Told
+from fastdl.manager.probing import Probing
 from fastdl.manager.rates import Quotas, Rates, network_of
 from fastdl.manager.services import Services
 from fastdl.manager.sessions import Sessions
@@ -26,6 +27,7 @@ class Core:
     sync: CertificateSync
     logins: Logins
     link: HostLink
+    probing: Probing = field(default_factory=Probing)
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
     """Of who proved who they are, by key."""

@@ -11,9 +11,9 @@ from sqlalchemy import Row
 from fastdl.errors import FastdlError
 from fastdl.manager.api.templates import sources_of
 from fastdl.manager.api.transfers import for_sources
-from fastdl.manager.ask import any_host, ask
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.ledger import templates
+from fastdl.manager.probing import HostRefusal, Probing
 from fastdl.manager.services import Services
 from fastdl.wire import messages as m
 
@@ -26,8 +26,9 @@ STEP_S: Final = 60.0
 class DriftWatch:
     """Probes one template at a time, all of them once an interval."""
 
-    def __init__(self, services: Services, dispatcher: Dispatcher) -> None:
+    def __init__(self, services: Services, dispatcher: Dispatcher, probing: Probing) -> None:
         self._s = services
+        self._probing = probing
         self._dispatcher = dispatcher
 
     async def run(self) -> None:
@@ -48,22 +49,20 @@ class DriftWatch:
         for row in rows:
             try:
                 looked += await self._look(row)
-            except FastdlError as exc:
+            except (FastdlError, HostRefusal) as exc:
                 # An origin that is away now says nothing about its content.
-                log.info("drift not checked", extra={"template": row.id, "why": exc.message})
+                log.info("drift not checked", extra={"template": row.id, "why": str(exc)})
         return looked
 
     async def _look(self, row: Row[Any]) -> bool:
         async with self._s.ledger.read() as tx:
             zones = await templates.zones_of(tx, row.id)
-        host = any_host(self._s, zones, m.Kind.PROBE)
-        if host is None:
-            return False
         sources, headers, _ = sources_of(row)
         args = m.ProbeArgs(
             transfer=for_sources(self._s, sources, headers=headers), format=row.format
         )
-        done = await ask(self._s, host, m.Kind.PROBE, args)
-        assert isinstance(done, m.ProbeDone)
+        done = await self._probing.probe(self._s, zones, args, account="system")
+        if done is None:
+            return False
         await self._dispatcher.note_drift(row, done.validators, digests=dict(done.digests))
         return True

@@ -123,7 +123,7 @@ class Manager:
         for loop in (
             self.core.dispatcher.run, sync.run, sync.run_retries, sync.run_background,
             sync.run_expiry, self.link.run, self._snapshots, self._prune, self._renew,
-            DriftWatch(services, self.core.dispatcher).run,
+            DriftWatch(services, self.core.dispatcher, self.core.probing).run,
             Unreached(services, self.core.dispatcher).run,
         ):  # fmt: skip
             self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))

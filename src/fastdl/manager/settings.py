@@ -108,6 +108,15 @@ SETTINGS: Final = _all(
         "Downloads at once on one host.", least=1, most=1000,
     ),
     Setting(
+        "direct.download.host.max.probes", "Advanced", "int", "4",
+        "Sources that one host looks at at once, beside its downloads.", least=1, most=100,
+    ),
+    Setting(
+        "direct.download.account.max.probes", "Advanced", "int", "4",
+        "Sources that one account has looked at at once when it registers; more wait.",
+        least=1, most=1000,
+    ),
+    Setting(
         "direct.download.pool.max.active", "Advanced", "int", "4",
         "Downloads at once into one primary storage pool.", least=1, most=1000,
     ),

@@ -9,7 +9,12 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiConflictError, ApiParamError, FastdlError, InternalError, NetError
+from fastdl.errors import (
+    ApiConflictError,
+    ApiParamError,
+    InternalError,
+    NetError,
+)
 from fastdl.manager import disclosure, ends, registration
 from fastdl.manager.api import catalog, transfers, views
 from fastdl.manager.api.spec import (
@@ -23,9 +28,9 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
 )
-from fastdl.manager.ask import any_host, ask
 from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zones
 from fastdl.manager.ledger.text import loads
+from fastdl.manager.probing import HostRefusal
 from fastdl.manager.removal import remove_copies
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -90,17 +95,16 @@ async def _probe(
     call: Call, zone_ids: list[str], format_: str, headers: tuple[tuple[str, str], ...]
 ) -> m.ProbeDone:
     s, url = call.core.services, call.args["url"]
-    host = any_host(s, zone_ids, m.Kind.PROBE)
-    if host is None:
-        raise InternalError(f"Couldn't find a host to validate URL {url}")
-    transfer = transfers.for_sources(s, [url], headers=headers)
+    args = m.ProbeArgs(transfer=transfers.for_sources(s, [url], headers=headers), format=format_)
     try:
-        done = await ask(s, host, m.Kind.PROBE, m.ProbeArgs(transfer=transfer, format=format_))
-    except FastdlError as exc:
+        done = await call.core.probing.probe(s, zone_ids, args, account=call.user.account)
+    except HostRefusal as refusal:
+        exc = refusal.error
         why = disclosure.reason(codec.failure_of(exc), admin=call.user.admin)
         cls = NetError if why == disclosure.HIDDEN else type(exc)
-        raise cls(f"URL: {url} validation failed on host id {host.id}: {why}") from exc
-    assert isinstance(done, m.ProbeDone)
+        raise cls(f"URL: {url} validation failed on host {refusal.host.name}: {why}") from exc
+    if done is None:
+        raise InternalError(f"Couldn't find a host to validate URL {url}")
     return done
 
 
@@ -118,6 +122,10 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     format_, checksum, details = _check_request(call, iso=iso)
     headers = registration.headers_of(details)
     zone_ids = await _zones_of_request(call)
+    if not admin and most >= 0:
+        # Before a host is put to work; counted again when the template is stored.
+        async with call.core.services.ledger.read() as tx:
+            await accounts.check_templates(tx, call.user.account, most=most)
     probe = await _probe(call, zone_ids, format_, headers)
     _check_probe(call, probe, checksum)
     flags: dict[str, Any] = {name: args[name] for name in _FLAGS if args.get(name) is not None} | {
@@ -151,7 +159,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
 
     async def work(tx: AsyncConnection) -> list[Row[Any]]:
         if not admin and most >= 0:
-            await accounts.check_templates(tx, call.user.account, most=most)
+            await accounts.claim_template(tx, call.user.account, most=most)
         id_ = await templates.create(tx, values, zones=zone_ids, now=call.now)
         kind = "ISO" if iso else "TEMPLATE"
         await call.note(tx, f"{kind}.CREATE", f"{args['name']} registered for direct download", id_)

@@ -102,8 +102,8 @@ async def all_users(tx: AsyncConnection) -> list[Row[Any]]:
     return list(await tx.execute(select(t).order_by(t.c.username)))
 
 
-async def check_templates(tx: AsyncConnection, account: str, *, most: int) -> None:
-    """ResourceLimitError where *account* has *most* templates and ISOs already.
+async def claim_template(tx: AsyncConnection, account: str, *, most: int) -> None:
+    """``check_templates`` for one that *tx* stores.
 
     The account's rows are locked until *tx* ends: of two registrations at once, the second
     counts the first one's template.
@@ -111,6 +111,11 @@ async def check_templates(tx: AsyncConnection, account: str, *, most: int) -> No
     await tx.execute(
         select(t.c.id).where(t.c.account == account).order_by(t.c.id).with_for_update()
     )
+    await check_templates(tx, account, most=most)
+
+
+async def check_templates(tx: AsyncConnection, account: str, *, most: int) -> None:
+    """ResourceLimitError where *account* has *most* templates and ISOs already."""
     query = select(func.count()).where(template.c.account == account, template.c.removed.is_(None))
     found = await tx.scalar(query) or 0
     if found >= most:
