@@ -19,13 +19,13 @@ import pytest
 from fastdl.cli.api import refusal
 from fastdl.errors import BY_CODE
 from tests.env.manager import certificate
-from tests.integration.test_manager_postgresql import FASTDL, Process
+from tests.env.process import FASTDL, ManagerProcess
 
 
 @pytest.fixture
-async def manager(tmp_path: Path) -> AsyncIterator[Process]:
+async def manager(tmp_path: Path) -> AsyncIterator[ManagerProcess]:
     """A manager in a process of its own."""
-    made = Process(tmp_path, f"sqlite:///{tmp_path / 'manager.db'}")
+    made = ManagerProcess(tmp_path, f"sqlite:///{tmp_path / 'manager.db'}")
     await made.start()
     try:
         yield made
@@ -34,7 +34,7 @@ async def manager(tmp_path: Path) -> AsyncIterator[Process]:
 
 
 async def test_a_refusal_has_its_class_and_the_managers_words(
-    manager: Process, tmp_path: Path
+    manager: ManagerProcess, tmp_path: Path
 ) -> None:
     """Whoever takes it for a bug would report it instead of choosing another name."""
     credentials = tmp_path / "state" / "admin.json"

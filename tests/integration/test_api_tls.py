@@ -23,8 +23,8 @@ from cs import CloudStack
 from fastdl.errors import TrustError
 from tests.env.manager import Client
 from tests.env.manager import zone as running_zone
+from tests.env.process import FASTDL
 from tests.env.web import encoded, free_port, send
-from tests.integration.test_manager_postgresql import FASTDL
 
 
 class Served:

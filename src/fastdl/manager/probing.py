@@ -90,7 +90,7 @@ class Slots:
         return False
 
 
-class HostRefusal(Exception):  # noqa: N818 - not an error of ours: what a host said
+class HostRefusal(Exception):
     """*host* could not look at the source: *error* is what it reported."""
 
     def __init__(self, host: ConnectedHost, error: FastdlError) -> None:
