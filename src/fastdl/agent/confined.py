@@ -73,8 +73,11 @@ def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[
         work(channel)
     except BaseException as exc:  # noqa: BLE001 - the last frame of the process
         error = exc if isinstance(exc, FastdlError) else InternalError(_shown(exc))
-        plain = {**error.to_dict(), "retry_after": getattr(error, "retry_after", None)}
-        channel.tell({"failed": {"error": plain, "keep": keep()}})
+        more = {
+            "retry_after": getattr(error, "retry_after", None),
+            "public": error.public_source,
+        }
+        channel.tell({"failed": {"error": {**error.to_dict(), **more}, "keep": keep()}})
 
 
 def probe(job: Job, channel: Channel) -> None:

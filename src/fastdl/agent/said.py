@@ -213,6 +213,7 @@ _ERROR: Mapping[str, Check] = {
     "offset": _optional(_size),
     "retryable": _flag,
     "retry_after": _optional(_number),
+    "public": _flag,
 }
 _RESULT: Mapping[str, Check] = {
     "target": _words,
@@ -258,5 +259,6 @@ _PROBE: Mapping[str, Check] = {
     "safe": _optional(_flag),
     "error": _optional(_word),
     "reasons": _listed(_words),
+    "public_source": _flag,
     "warnings": _listed(_words),
 }

@@ -208,6 +208,7 @@ def _error_of(plain: Mapping[str, Any]) -> FastdlError:
         offset=plain["offset"],
         retryable=plain["retryable"],
     )
+    error.public_source = plain["public"]
     error.retry_after = plain["retry_after"]  # type: ignore[attr-defined]
     return error
 
