@@ -153,15 +153,15 @@ enum fdl_addr_text fdl_addr_from_text(const char *host, struct sockaddr_storage 
         in6->sin6_family = AF_INET6;
         return FDL_ADDR_IS_LITERAL;
     }
-    if (len > 0 && host[len - 1] == '.')
-        len--; /* an absolute name is the same name */
+    bool absolute = len > 0 && host[len - 1] == '.'; /* it is the same name */
+    len -= absolute;
     if (len == 0 || len >= sizeof name || strchr(host, ':') || strchr(host, '%'))
         return FDL_ADDR_IS_UNUSUAL;
     memcpy(name, host, len);
     name[len] = '\0';
     in->sin_family = AF_INET;
     if (inet_pton(AF_INET, name, &in->sin_addr) == 1)
-        return FDL_ADDR_IS_LITERAL;
+        return absolute ? FDL_ADDR_IS_UNUSUAL : FDL_ADDR_IS_LITERAL;
     /* RFC 6761, 6.3; what else it could be would be a trap. */
     if (strcasecmp(name, "localhost") == 0 || ends_with(name, len, ".localhost")) {
         in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -27,19 +27,21 @@ void fdl_http_drop(struct http_stream *s)
 }
 
 /* A proxy resolves names where our policy cannot see it. What the text says is judged
- * all the same; a name counts as public when it leads on: it may be anybody's. */
-static int judge_unseen(struct http_stream *s, const struct fdl_place *p,
-                        enum fdl_addr_via via, enum fdl_addr_class from,
-                        enum fdl_addr_class *class, struct fdl_err *err)
+ * all the same; a name counts as public when it leads on: it may be anybody's. Without
+ * a proxy the connection tells, but for spellings that resolvers read differently. */
+static int judge_text(struct http_stream *s, const struct fdl_place *p,
+                      enum fdl_addr_via via, enum fdl_addr_class from,
+                      enum fdl_addr_class *class, struct fdl_err *err)
 {
     struct sockaddr_storage ss;
     const struct sockaddr *sa = (const struct sockaddr *)&ss;
     enum fdl_addr_text kind = fdl_addr_from_text(p->host, &ss);
-    bool literal = kind == FDL_ADDR_IS_LITERAL;
+    bool literal = kind == FDL_ADDR_IS_LITERAL, unusual = kind == FDL_ADDR_IS_UNUSUAL;
 
-    fdl_net_note(s->net, literal ? sa : NULL);
-    if (kind == FDL_ADDR_IS_UNUSUAL ||
-        (literal && !fdl_addr_allowed(sa, &s->net->policy, via, from)))
+    if (s->net->proxy || unusual)
+        fdl_net_note(s->net, literal ? sa : NULL);
+    if (unusual ||
+        (s->net->proxy && literal && !fdl_addr_allowed(sa, &s->net->policy, via, from)))
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "the address policy forbids the host's address");
     *class = literal ? fdl_addr_classify(sa) : FDL_ADDR_PUBLIC;
@@ -57,7 +59,7 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
         return FDL_OK;
     fdl_http_drop(s);
     enum fdl_addr_class unseen = FDL_ADDR_PUBLIC;
-    int rc = s->net->proxy ? judge_unseen(s, p, via, from, &unseen, err) : FDL_OK;
+    int rc = judge_text(s, p, via, from, &unseen, err);
     if (rc != FDL_OK)
         return rc;
     rc = fdl_conn_open(&s->conn, s->net, &host, s->wake, s->times, err);

@@ -9,22 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from tests.env.command import Outcome, run_fastdl
 from tests.env.faults import Rule, When
-from tests.env.netns import Namespace, network_namespace
-from tests.env.origin import FaultOrigin, Resource, pseudo_random
-
-PUBLIC, PUBLIC_TOO, PRIVATE = "8.8.4.4", "9.9.9.10", "10.77.0.1"
-METADATA, LINK_LOCAL = "169.254.169.254", "169.254.7.7"
-ADDRESSES = (PUBLIC, PUBLIC_TOO, PRIVATE, METADATA, LINK_LOCAL)
-HOSTS = {"mirror.test": "127.0.0.1", "inside.test": PRIVATE, "outside.test": PUBLIC_TOO}
-IMAGE = pseudo_random(21, 700_001)
+from tests.env.origin import FaultOrigin, Resource
+from tests.env.sides import IMAGE, LINK_LOCAL, METADATA, PRIVATE, PUBLIC, PUBLIC_TOO, Net, metalink
 
 FORBIDDEN_FROM_PUBLIC = {
     "loopback": "127.0.0.1",
@@ -41,88 +31,44 @@ FORBIDDEN_FROM_PUBLIC = {
     "hexadecimal": "0x7f000001",
     "octal": "0177.0.0.1",
     "short": "127.1",
+    "absolute": "127.0.0.1.",
+    "userinfo": "8.8.8.8@127.0.0.1",
+    "userinfo-and-port": "8.8.8.8:80@127.0.0.1",
+    "nat64-loopback": "[64:ff9b::127.0.0.1]",
+    "nat64-metadata": "[64:ff9b::a9fe:a9fe]",
+    "6to4-private": "[2002:a4d:1::1]",
+    "teredo-loopback": "[2001:0:808:808::80ff:fffe]",
+    "interface": "[fe80::1%25lo]",
+    "openstack-metadata": "[fe80::a9fe:a9fe]",
     "localhost": "localhost",
     "a-name-of-loopback": "mirror.test",
     "a-name-of-private": "inside.test",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Net:
-    """The namespace, the server that was typed, and the one that must not be reached."""
-
-    space: Namespace
-    typed: FaultOrigin
-    other: FaultOrigin
-    folder: Path
-
-    def get(self, url: str, *words: str) -> Outcome:
-        command = ["get", url, "-o", str(self.folder / "pool" / "image.img"), "--json"]
-        command += ["--progress", "none", "--retry", "1", "--connect-timeout", "2", *words]
-        home = self.folder / "home"
-        return run_fastdl(command, home=home, prefix=self.space.prefix, timeout=30)
-
-    def url(self, host: str, path: str = "/image.raw") -> str:
-        """*path* at *host* on the port of the server that takes every address."""
-        return f"http://{host}:{self.other.port}{path}"
-
-    def check_refused(self, outcome: Outcome) -> None:
-        """POLICY, nothing written, and not even a connection."""
-        assert (outcome.code, outcome.classes) == (15, ["POLICY"]), outcome
-        assert self.other.connections == 0
-        assert list((self.folder / "pool").iterdir()) == []
-
-    def check_fetched(self, outcome: Outcome) -> None:
-        """The image is there and right."""
-        assert outcome.code == 0, outcome
-        assert (self.folder / "pool" / "image.img").read_bytes() == IMAGE
+POLICIES = ([], ["--policy", "strict"])
 
 
-@pytest.fixture(scope="module")
-def space() -> Iterator[Namespace]:
-    """One namespace for the module."""
-    with network_namespace([f"{a}/32" for a in ADDRESSES], hosts=HOSTS) as made:
-        yield made
-
-
-@pytest.fixture
-def net(space: Namespace, tmp_path: Path) -> Iterator[Net]:
-    """Two fresh servers: one on the public address, one on every address."""
-    (tmp_path / "pool").mkdir()
-    with (
-        FaultOrigin(
-            {"/image.raw": Resource.of(IMAGE)}, name=PUBLIC, listener=space.listen(PUBLIC)
-        ) as typed,
-        FaultOrigin({"/image.raw": Resource.of(IMAGE)}, listener=space.listen("::")) as other,
-    ):
-        yield Net(space, typed, other, tmp_path)
-
-
-def metalink(*urls: str) -> Resource:
-    """A metalink that names *urls* as mirrors of the image."""
-    document = (
-        "<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x'>"
-        f"<size>{len(IMAGE)}</size>"
-        + "".join(f"<url>{url}</url>" for url in urls)
-        + "</file></metalink>"
-    )
-    return Resource.of(document.encode(), content_type="application/metalink4+xml")
-
-
+@pytest.mark.parametrize("policy", POLICIES, ids=["user", "strict"])
 @pytest.mark.parametrize("where", FORBIDDEN_FROM_PUBLIC)
-def test_a_redirect_from_a_public_address_stays_outside(net: Net, where: str) -> None:
+def test_a_redirect_from_a_public_address_stays_outside(
+    net: Net, where: str, policy: list[str]
+) -> None:
     """However the address is spelled: judged is where the connection would go."""
     to = net.url(FORBIDDEN_FROM_PUBLIC[where])
     net.typed.resources["/image.raw"].rules = [Rule(redirect=to)]
-    net.check_refused(net.get(net.typed.url("/image.raw")))
+    net.check_refused(net.get(net.typed.url("/image.raw"), *policy))
 
 
+@pytest.mark.parametrize("policy", POLICIES, ids=["user", "strict"])
 @pytest.mark.parametrize("where", FORBIDDEN_FROM_PUBLIC)
-def test_a_metalink_from_a_public_address_stays_outside(net: Net, where: str) -> None:
+def test_a_metalink_from_a_public_address_stays_outside(
+    net: Net, where: str, policy: list[str]
+) -> None:
     """A mirror list is a redirect with more lines."""
     to = net.url(FORBIDDEN_FROM_PUBLIC[where])
     net.typed.resources["/x.meta4"] = metalink(to)
-    net.check_refused(net.get(net.typed.url("/x.meta4")))
+    net.check_refused(net.get(net.typed.url("/x.meta4"), *policy))
 
 
 def test_a_forbidden_mirror_beside_a_right_one_is_left_out(net: Net) -> None:
@@ -132,12 +78,13 @@ def test_a_forbidden_mirror_beside_a_right_one_is_left_out(net: Net) -> None:
     assert net.other.connections == 0
 
 
-def test_a_link_field_may_not_lead_inside(net: Net) -> None:
+@pytest.mark.parametrize("policy", POLICIES, ids=["user", "strict"])
+def test_a_link_field_may_not_lead_inside(net: Net, policy: list[str]) -> None:
     """RFC 6249 mirrors are a stranger's proposal too."""
     digest = ("Repr-Digest", "sha-256=:" + _base64_of_sha256() + ":")
     link = ("Link", f"<{net.url(PRIVATE)}>; rel=duplicate")
     net.typed.resources["/image.raw"].headers = [digest, link]
-    net.check_fetched(net.get(net.typed.url("/image.raw")))
+    net.check_fetched(net.get(net.typed.url("/image.raw"), *policy))
     assert net.other.connections == 0
 
 

@@ -18,7 +18,8 @@ def compile_judge(folder: Path) -> Path:
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
     program = folder / "judge_address"
-    sources = ["tests/c/judge_address.c", "csrc/fdl_addr.c", "csrc/fdl_net.c", "csrc/fdl_err.c"]
+    parts = ("addr", "net", "err", "cookie", "http_date")
+    sources = ["tests/c/judge_address.c", *(f"csrc/fdl_{part}.c" for part in parts)]
     libraries = ["-lssl", "-lcrypto", "-lpthread"]
     subprocess.run(
         ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program, *libraries],

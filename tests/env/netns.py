@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +36,20 @@ class Namespace:
 
     def listen(self, host: str, port: int = 0) -> socket.socket:
         """A listening socket inside, on *host* (``::`` takes every address of both kinds)."""
+        return self._inside(lambda: _listener(host, port))
+
+    def names(self, host: str) -> socket.socket:
+        """A datagram socket inside, on port 53 of *host*, for a name server."""
+        return self._inside(lambda: _datagrams(host, 53))
+
+    def _inside(self, make: Callable[[], socket.socket]) -> socket.socket:
         made: list[socket.socket] = []
         failed: list[OSError] = []
 
         def enter() -> None:
             try:
-                made.append(self._listen_here(host, port))
+                self._enter()
+                made.append(make())
             except OSError as error:
                 failed.append(error)
 
@@ -53,7 +61,7 @@ class Namespace:
             raise failed[0]
         return made[0]
 
-    def _listen_here(self, host: str, port: int) -> socket.socket:
+    def _enter(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         fd = os.open(f"/var/run/netns/{self.name}", os.O_RDONLY)
         try:
@@ -61,20 +69,33 @@ class Namespace:
                 raise OSError(ctypes.get_errno(), "setns")
         finally:
             os.close(fd)
-        if ":" in host:
-            return socket.create_server(
-                (host, port), family=socket.AF_INET6, dualstack_ipv6=host == "::"
-            )
-        return socket.create_server((host, port))
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    if ":" in host:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6, dualstack_ipv6=host == "::"
+        )
+    return socket.create_server((host, port))
+
+
+def _datagrams(host: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((host, port))
+    return made
 
 
 @contextlib.contextmanager
 def network_namespace(
-    addresses: Sequence[str], *, hosts: dict[str, str] | None = None
+    addresses: Sequence[str],
+    *,
+    hosts: dict[str, str] | None = None,
+    nameserver: str | None = None,
 ) -> Iterator[Namespace]:
-    """A namespace with *addresses* on its loopback interface; *hosts*: name → address.
+    """A namespace with *addresses* on its loopback interface.
 
-    Skips the test where namespaces cannot be made.
+    *hosts*: name → addresses, separated by blanks; *nameserver* is asked for other names. Skips
+    the test where namespaces cannot be made.
     """
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
@@ -87,7 +108,11 @@ def network_namespace(
     etc = Path("/etc/netns") / space.name
     try:
         etc.mkdir(parents=True)
-        lines = [f"{address} {name}\n" for name, address in (hosts or {}).items()]
+        lines = [f"{a} {name}\n" for name, found in (hosts or {}).items() for a in found.split()]
+        if nameserver is not None:
+            (etc / "resolv.conf").write_text(
+                f"nameserver {nameserver}\noptions timeout:1 attempts:1 no-aaaa\n"
+            )
         (etc / "hosts").write_text("127.0.0.1 localhost\n" + "".join(lines))
         subprocess.run([*space.prefix, "ip", "link", "set", "lo", "up"], check=True)
         for address in addresses:
