@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,18 +37,18 @@ class Sessions:
     """All logins. Every time is in seconds of a clock that does not jump (``Clock.steady``)."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: dict[str, Session] = {}
 
     def open(self, user: str, *, now: float) -> Session:
-        """Return a new session of *user*; the user's oldest one makes room where there are many,
-        so that nobody ends the sessions of others by logging in."""
+        """Return a new session of *user*. Where there are many, the one of *user*'s that was used
+        least lately makes room, so that nobody ends the sessions of others by logging in."""
         for session in [s for s in self._sessions.values() if s.until < now]:
             self._end(session)
         theirs = [s for s in self._sessions.values() if s.user == user]
         if len(theirs) >= PER_USER_MAX:
-            self._end(theirs[0])
+            self._end(min(theirs, key=_used))
         elif len(self._sessions) >= SESSIONS_MAX:
-            self._end(next(iter(self._sessions.values())))
+            self._end(min(self._sessions.values(), key=_used))
         session = Session(
             user, secrets.token_urlsafe(32), secrets.token_urlsafe(32), now, now + IDLE_S
         )
@@ -88,3 +87,7 @@ class Sessions:
     def _end(self, session: Session) -> None:
         self._sessions.pop(session.cookie, None)
         session.ended.set()
+
+
+def _used(session: Session) -> float:
+    return session.until
