@@ -528,6 +528,50 @@ def test_an_interrupted_command_is_resumed_by_the_next(host: Host, number: signa
         assert origin.sent < 1.6 * len(content)
 
 
+def test_nfs_needs_a_listed_server_and_no_users_ids(host: Host, tmp_path: Path) -> None:
+    """Whoever registers a template does not choose as whom the host reads another's disk."""
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "x.raw").write_bytes(RAW)
+    with nfs.nfs_server(tmp_path / "export", tmp_path / "nfs") as server:
+        url = server.url("x.raw")
+        refused: list[tuple[dict[str, Any], str]] = [
+            ({"allowedCidrs": []}, url),
+            ({"allowedCidrs": [], "nfsServers": ["10.0.0.0/8"]}, url),
+            ({"nfsServers": LOOPBACK}, url + "&uid=0"),
+            ({"nfsServers": LOOPBACK}, url + "&gid=0"),
+        ]
+        for fields, where in refused:
+            _, answer, code = host.exec(host.download(where, **fields))
+            assert (answer["result"], code) == (False, 15), answer
+        listed = host.download(url, allowedCidrs=[], nfsServers=LOOPBACK)
+        assert host.exec(listed)[1]["result"]
+        with (host.config / "agent.properties").open("a") as file:
+            file.write("direct.download.nfs.servers=127.0.0.1\n")
+        again = host.download(url.replace("x.raw", "./x.raw"), allowedCidrs=[])
+        assert host.exec(again)[1]["result"]
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_an_images_url_does_not_become_a_metalink(
+    host: Host, origin: FaultOrigin, follow: bool
+) -> None:
+    """Registered was an image; its server says metalink later, and would lead elsewhere."""
+    document = (
+        f"<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x'>"
+        f"<url>{origin.url('/x.raw')}</url></file></metalink>"
+    )
+    kind = "application/metalink4+xml"
+    origin.resources["/y.raw"] = Resource.of(document.encode(), content_type=kind)
+    command = host.download(origin.url("/y.raw"), followRedirects=follow)
+    _, fields, code = host.exec(command)
+    assert (fields["result"], code) == (False, 15), fields
+    assert "answers with a metalink" in fields["details"]
+    assert origin.requests_of("/x.raw") == []
+    assert host.files() == []
+    ((_, body),) = command[0].items()
+    assert host.exec([{f"{PACKAGE}MetalinkDirectDownloadCommand": body}])[1]["result"]
+
+
 def test_a_template_on_nfs_needs_no_mount(host: Host, tmp_path: Path) -> None:
     """What CloudStack documents and cannot do: ``nfs://server/export/path``."""
     (tmp_path / "export").mkdir()
