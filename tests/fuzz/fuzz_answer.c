@@ -23,8 +23,10 @@ static uint32_t be32(const uint8_t *p)
 static void check_accepted(const struct fdl_http_head *h, const struct fdl_question *q,
                            const struct fdl_answer *a)
 {
+    const bool whole = h->status == 200 || h->status == 203;
+
     if (a->again) /* without a validator, or without a range */
-        assert((h->status == 200 && q->if_range) || (h->status != 200 && q->ranged));
+        assert(whole ? q->if_range : q->ranged);
     else if (h->status == 206) {
         assert(a->off <= q->off && q->off < a->end && a->left == a->end - a->off);
         assert(h->range.total == UINT64_MAX || a->end <= h->range.total);
@@ -33,7 +35,7 @@ static void check_accepted(const struct fdl_http_head *h, const struct fdl_quest
     } else if (h->status == 416) {
         assert(a->off == q->off && a->end == a->off && a->left == 0);
     } else {
-        assert((h->status == 200 || h->status == 203) && a->off == 0 && a->whole);
+        assert(whole && a->off == 0 && a->whole);
         if (h->framing == FDL_HTTP_LENGTH)
             assert(a->end == h->content_length && a->left == h->content_length);
     }
