@@ -239,19 +239,45 @@ def test_a_worker_that_dies_fails_its_job_and_nothing_else(
     assert _done(manager.result(small.job)).virtual_size == len(SMALL)
 
 
-def test_a_job_missing_from_the_document_is_stopped_and_cleaned_up(
+def test_a_job_missing_from_the_document_is_stopped_and_what_it_fetched_is_kept(
     agent: Process, manager: WireManager, origin: FaultOrigin
 ) -> None:
-    """The manager's cancel: the slot is free, the pool is as it was."""
+    """The manager may only have given it to nobody for a moment; the next job goes on."""
+    host = manager.host()
+    _slowly(origin)
+    command = _download(agent, origin.url("/x.raw"), checksum=DIGEST)
+    manager.want(host, command)
+    origin.wait_for(lambda: origin.sent > len(CONTENT) // 2)
+    manager.want(host)
+    result = manager.result(command.job)
+    assert result.failure is not None
+    assert result.failure.code == 130
+    assert agent.visible() == []
+    origin.resources["/x.raw"].rules.clear()
+    again = replace(command, job="again", fence=2)
+    manager.want(host, again)
+    done = _done(manager.result("again"))
+    assert (agent.pool / done.install_path).read_bytes() == CONTENT
+    assert origin.sent < 1.6 * len(CONTENT)
+    args = m.RemoveArgs(template="t1", pool=agent.pool_id, volume=command.args.volume)  # type: ignore[union-attr]
+    manager.want(host, m.Command(job="remove", kind=m.Kind.REMOVE, fence=3, args=args))
+    assert manager.result("remove").done == m.RemoveDone()
+    left = {p.name for p in agent.pool.rglob("*") if p.is_file()}
+    assert {name for name in left if not name.endswith(".lock")} == {"pool"}
+
+
+def test_removing_a_copy_removes_what_an_unfinished_download_left(
+    agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """A template that is deleted while it is fetched leaves nothing."""
     host = manager.host()
     _slowly(origin, rate=2e6)
     command = _download(agent, origin.url("/x.raw"))
     manager.want(host, command)
     origin.wait_for(lambda: origin.sent > 1 << 20)
-    manager.want(host)
-    result = manager.result(command.job)
-    assert result.failure is not None
-    assert result.failure.code == 130
+    args = m.RemoveArgs(template="t1", pool=agent.pool_id, volume=command.args.volume)  # type: ignore[union-attr]
+    manager.want(host, m.Command(job="remove", kind=m.Kind.REMOVE, fence=2, args=args))
+    assert manager.result("remove").done == m.RemoveDone(was_present=False)
     left = {p.name for p in agent.pool.rglob("*") if p.is_file()}
     assert {name for name in left if not name.endswith(".lock")} == {"pool"}
 

@@ -419,22 +419,46 @@ def test_a_missing_temporary_location_is_answered_as_cloudstack_does(
     )
 
 
-def test_a_crash_between_publish_and_marker_costs_no_second_download(
-    host: Host, origin: FaultOrigin
+@pytest.mark.parametrize("written", [False, True])
+def test_a_crash_before_the_name_is_given_costs_no_second_download(
+    host: Host, origin: FaultOrigin, written: bool
 ) -> None:
-    """The one window that no protocol closes: the file is finished, the note of it is not."""
+    """What has landed, proven, lies where only the engine puts files: with the note of it or
+    without, the next command gives it its name."""
     for checksum in (None, "{SHA-256}" + _sha256(RAW)):
         command = host.download(origin.url("/x.raw"), checksum=checksum)
         path = host.exec(command)[1]["installPath"]
         marker = host.pool / ".fastdl" / f"{path}.json"
-        marker.write_text(json.dumps({"volume": path, "complete": False}))
+        if not written:
+            marker.write_text(json.dumps({"volume": path, "complete": False}))
+        landing = host.pool / ".fastdl" / "new" / path
+        landing.mkdir(parents=True)
+        (host.pool / path).rename(landing / path)
         before = sum(1 for r in origin.requests if r.method == "GET")
         sent = origin.sent
         _, fields, _ = host.exec(command)
         assert (fields["result"], fields["installPath"]) == (True, path)
         assert fields["templateSize"] == len(RAW)
         assert (origin.sent, len(origin.requests)) == (sent, before)
-        assert json.loads(marker.read_text())["digests"]["sha-256"] == _sha256(RAW)
+        if checksum or not written:
+            assert json.loads(marker.read_text())["digests"]["sha-256"] == _sha256(RAW)
+        assert (host.pool / path).read_bytes() == RAW
+
+
+def test_a_strangers_file_with_the_right_bytes_is_not_ours(host: Host, origin: FaultOrigin) -> None:
+    """Who adopts it would delete it one day; a note that something was begun proves nothing."""
+    command = host.download(origin.url("/x.raw"), checksum="{SHA-256}" + _sha256(RAW))
+    path = host.exec(command)[1]["installPath"]
+    for note in (None, {"volume": path, "complete": False}):
+        marker = host.pool / ".fastdl" / f"{path}.json"
+        marker.unlink()
+        if note is not None:
+            marker.write_text(json.dumps(note))
+        _, fields, _ = host.exec(command)
+        assert not fields["result"]
+        assert "was not put there by fastdl" in fields["details"]
+        assert not fields.get("retryOnOtherHosts")
+        marker.touch()
 
 
 @pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 import fastdl
-from fastdl.agent.pools import Image, Marker, Pool, Volume, virt
+from fastdl.agent.pools import Image, Marker, Pool, State, Usage, Volume, virt
 from fastdl.agent.pools.device import device_size
 from fastdl.agent.pools.nbd import exported_node
+from fastdl.agent.removal import remove
 from fastdl.agent.templates import Wanted, bring
 from fastdl.errors import (
     FormatError,
@@ -80,6 +81,23 @@ def _name() -> str:
     return f"fastdl-{uuid.uuid4().hex[:12]}"
 
 
+def _publish(pool: Pool, volume: Volume, content: bytes) -> str:
+    """Put *content* into a pool of files as a download does."""
+    with pool.place(volume, Image(source_size=len(content))) as placement:
+        Path(placement.target).write_bytes(content)
+    marker = Marker(volume=volume.name, complete=True, size=len(content))
+    marker = pool.seal(volume, marker)
+    pool.markers.write(marker)
+    return pool.publish(volume, marker, replace=False)
+
+
+def _marker(pool: Pool, volume: Volume) -> Marker:
+    """What is known of *volume*."""
+    found = pool.markers.read(volume.name)
+    assert found is not None
+    return found
+
+
 def _find(pool: Any, tmp_path: Path) -> Pool:
     return virt.find(pool.UUIDString(), uri=libvirtd.URI, state=tmp_path / "state")
 
@@ -110,24 +128,20 @@ def test_a_file_pool_lists_the_file_that_was_published(dir_pool: Any, tmp_path: 
     info = pool.info()
     assert (info.id, info.type, info.error) == (dir_pool.UUIDString(), "Filesystem", None)
     assert 0 < info.available <= info.capacity
-    with pool.place(VOLUME, Image(source_size=MIB)) as placement:
-        assert placement.target == f"{tmp_path}/dir/{VOLUME.name}"
-        assert placement.target_format == "same"
-        Path(placement.target).write_bytes(b"x" * MIB)
-    assert pool.published(VOLUME) == VOLUME.name
+    assert _publish(pool, VOLUME, b"x" * MIB) == VOLUME.name
     assert VOLUME.name in dir_pool.listVolumes()
-    assert pool.present(VOLUME, Marker(volume=VOLUME.name, size=MIB))
-    assert pool.remove(VOLUME)
+    marker = _marker(pool, VOLUME)
+    assert pool.look(VOLUME, marker).state is State.INTACT
+    assert pool.remove(VOLUME, marker, used=None) == ()
     assert VOLUME.name not in dir_pool.listVolumes()
-    assert not pool.remove(VOLUME)
+    assert pool.look(VOLUME, marker).state is State.ABSENT
 
 
 def test_an_iso_keeps_its_suffix(dir_pool: Any, tmp_path: Path) -> None:
     """CloudStack finds ISOs by it."""
     pool = _find(dir_pool, tmp_path)
-    with pool.place(Volume(VOLUME.name, iso=True), Image()) as placement:
-        assert placement.target.endswith(f"{VOLUME.name}.iso")
-    assert pool.published(Volume(VOLUME.name, iso=True)) == f"{VOLUME.name}.iso"
+    assert _publish(pool, Volume(VOLUME.name, iso=True), b"x") == f"{VOLUME.name}.iso"
+    assert f"{VOLUME.name}.iso" in dir_pool.listVolumes()
 
 
 def test_a_mounted_file_system_is_a_file_pool(define: Any, device: Path, tmp_path: Path) -> None:
@@ -143,8 +157,7 @@ def test_a_mounted_file_system_is_a_file_pool(define: Any, device: Path, tmp_pat
         tmp_path,
     )
     assert pool.info().capacity < 64 * MIB
-    with pool.place(VOLUME, Image(source_size=MIB)) as placement:
-        Path(placement.target).write_bytes(b"x" * MIB)
+    _publish(pool, VOLUME, b"x" * MIB)
     assert (mount / VOLUME.name).stat().st_size == MIB
     with pytest.raises(SinkSpaceError), pool.place(VOLUME, Image(source_size=65 * MIB)):
         pass
@@ -158,20 +171,25 @@ def test_a_disk_pool_makes_a_partition_of_the_disks_size(disk_pool: Any, tmp_pat
         assert placement.target_format == "raw"
         assert device_size(Path(placement.target)) >= need
         first = placement.target
-    handle = pool.published(VOLUME)
+    handle = _marker(pool, VOLUME).handle
     assert disk_pool.listVolumes() == [handle]
     assert Path(first).name == handle
     with pool.place(VOLUME, Image(virtual_size=need)) as placement:
         assert placement.target == first
-    assert pool.present(VOLUME, Marker(volume=VOLUME.name, handle=handle, size=need))
+    known = Marker(volume=VOLUME.name, handle=handle, size=need, complete=True)
+    sealed = pool.seal(VOLUME, known)
+    assert pool.look(VOLUME, sealed).state is State.INTACT
     other = Volume("another")
     with pool.place(other, Image(virtual_size=MIB)):
         pass
     assert len(disk_pool.listVolumes()) == 2
-    assert pool.published(other) != handle
-    assert pool.remove(VOLUME)
+    assert _marker(pool, other).handle != handle
+    subprocess.run(["mkfs.ext4", "-q", first], check=True, capture_output=True)
+    found = pool.look(VOLUME, sealed)
+    assert (found.state, found.ours) == (State.CHANGED, False)
+    assert pool.remove(VOLUME, sealed, used=None) == ()
     pool.markers.delete(VOLUME.name)
-    assert disk_pool.listVolumes() == [pool.published(other)]
+    assert disk_pool.listVolumes() == [_marker(pool, other).handle]
 
 
 def test_a_new_volume_shows_nothing_of_its_former_owner(disk_pool: Any, tmp_path: Path) -> None:
@@ -179,7 +197,7 @@ def test_a_new_volume_shows_nothing_of_its_former_owner(disk_pool: Any, tmp_path
     pool = _find(disk_pool, tmp_path)
     with pool.place(VOLUME, Image(virtual_size=10 * MIB)) as placement:
         subprocess.run(["mkfs.ext4", "-q", placement.target], check=True, capture_output=True)
-    pool.remove(VOLUME)
+    pool.remove(VOLUME, _marker(pool, VOLUME), used=None)
     pool.markers.delete(VOLUME.name)
     with pool.place(VOLUME, Image(virtual_size=10 * MIB)) as placement:
         fd = os.open(placement.target, os.O_RDONLY)
@@ -216,21 +234,24 @@ def test_a_strangers_volume_is_neither_written_nor_removed(disk_pool: Any, tmp_p
     pool = _find(disk_pool, tmp_path)
     with pool.place(VOLUME, Image(virtual_size=MIB)):
         pass
-    handle = pool.published(VOLUME)
-    stranger = Volume(handle)
+    stranger = Volume(_marker(pool, VOLUME).handle)
     with pytest.raises(SinkRefusedError), pool.place(stranger, Image(virtual_size=MIB)):
         pass
-    with pytest.raises(SinkRefusedError):
-        pool.remove(stranger)
+    usage = Usage(lambda: [pool], libvirt=libvirtd.URI)
+    with pytest.raises(SinkRefusedError, match="left alone"):
+        asyncio.run(remove(pool, stranger, usage, forced=True))
+    assert disk_pool.listVolumes() == [stranger.name]
 
 
-def test_discovery_finds_the_active_pools(dir_pool: Any, disk_pool: Any, tmp_path: Path) -> None:
-    """Without --pool the agent offers what libvirt has started."""
+def test_discovery_finds_libvirts_pools(dir_pool: Any, disk_pool: Any, tmp_path: Path) -> None:
+    """Without --pool the agent offers what libvirt has, and says what is not started."""
     found = {pool.id: pool.info().type for pool in virt.discover(libvirtd.URI, state=tmp_path)}
     assert found[dir_pool.UUIDString()] == "Filesystem"
     assert found[disk_pool.UUIDString()] == "Block"
     dir_pool.destroy()
-    assert dir_pool.UUIDString() not in {p.id for p in virt.discover(libvirtd.URI, state=tmp_path)}
+    now = {pool.id: pool.info().error for pool in virt.discover(libvirtd.URI, state=tmp_path)}
+    assert "not started" in (now[dir_pool.UUIDString()] or "")
+    assert now[disk_pool.UUIDString()] is None
 
 
 def test_a_stopped_pool_says_so(dir_pool: Any, tmp_path: Path) -> None:
@@ -294,6 +315,7 @@ def test_a_compressed_raw_image_gets_a_volume_of_the_disks_size(
     """The size of the download says nothing: without the disk's there is no volume."""
     content = pseudo_random(1, MIB) + bytes(9 * MIB)
     pool = _find(disk_pool, tmp_path)
+    usage = Usage(lambda: [pool], libvirt=libvirtd.URI)
     with FaultOrigin({"/x.raw.gz": Resource.of(gzip.compress(content))}) as origin:
         wanted = Wanted(
             volume=VOLUME,
@@ -302,8 +324,8 @@ def test_a_compressed_raw_image_gets_a_volume_of_the_disks_size(
             state=tmp_path / "engine",
         )
         with pytest.raises(SinkRefusedError, match="how large"):
-            asyncio.run(bring(pool, wanted))
-        done = asyncio.run(bring(pool, replace(wanted, expected_size=10 * MIB)))
+            asyncio.run(bring(pool, wanted, usage))
+        done = asyncio.run(bring(pool, replace(wanted, expected_size=10 * MIB), usage))
     assert done.virtual_size == 10 * MIB
     volume = disk_pool.storageVolLookupByName(done.install_path)
     with open(volume.path(), "rb") as device:
@@ -327,7 +349,7 @@ def test_an_unsafe_image_leaves_no_partition(disk_pool: Any, tmp_path: Path) -> 
             state=tmp_path / "engine",
         )
         with pytest.raises(UnsafeImageError):
-            asyncio.run(bring(pool, wanted))
+            asyncio.run(bring(pool, wanted, Usage(lambda: [pool], libvirt=libvirtd.URI)))
     assert disk_pool.listVolumes() == []
     assert pool.markers.read(VOLUME.name) is None
 

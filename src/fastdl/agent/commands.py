@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastdl.agent import templates, trust, work
+from fastdl.agent import provenance, removal, templates, trust, work
 from fastdl.agent.config import HostConfig
 from fastdl.agent.host import Host, certificate_infos
 from fastdl.agent.pools import Volume
@@ -53,12 +53,6 @@ class Commands:
             case _:
                 raise AgentRefusedError(f"this agent does not know commands of kind {command.kind}")
 
-    async def discard(self, command: m.Command) -> None:
-        """Clean up after a command that was stopped for good."""
-        if isinstance(command.args, m.DownloadArgs):
-            pool = await asyncio.to_thread(self.host.pool, command.args.pool)
-            await templates.discard(pool, Volume(command.args.volume, iso=command.args.iso))
-
     async def still_trusted(self, command: m.Command) -> bool:
         """Whether a running download's sources are trusted without asking the engine.
 
@@ -99,14 +93,17 @@ class Commands:
                 deadline=args.deadline,
                 state=self.host.state / "engine",
                 confinement=self.host.config.confinement,
+                template=args.template,
+                zone=self.host.zone_id,
             ),
+            self.host.usage,
             progress=progress,
         )
 
     async def _remove(self, args: m.RemoveArgs, fence: int) -> m.RemoveDone:
         pool = await asyncio.to_thread(self.host.pool, args.pool)
         volume = Volume(args.volume, iso=args.install_path == f"{args.volume}.iso")
-        return m.RemoveDone(was_present=await templates.remove(pool, volume, fence=fence))
+        return await removal.remove(pool, volume, self.host.usage, fence=fence, forced=args.forced)
 
     def _certificates(self, args: m.CertificatesArgs) -> m.CertificatesDone:
         """Each alias on its own: one that cannot be set does not keep the others from it."""
@@ -141,7 +138,7 @@ class Commands:
             format=str(plain.get("format") or "")[:32],
             ranges=bool(plain.get("ranges")),
             metalink=bool(plain.get("metalink")),
-            validators=templates.validators_of(plain),
+            validators=provenance.validators_of(plain),
             digests=dict(plain.get("digests") or {}),
             mirrors=tuple(str(mirror["url"]) for mirror in plain.get("mirrors", ())[:64]),
             public_source=plain.get("public_source") is True,

@@ -17,7 +17,7 @@ from typing import Any
 
 from fastdl.agent import work
 from fastdl.agent.config import HostConfig
-from fastdl.agent.pools import DirectoryPool, Pool, Volume
+from fastdl.agent.pools import DirectoryPool, Memory, Pool, Usage, Volume
 from fastdl.agent.templates import Wanted, bring
 from fastdl.agent.work import Work
 from fastdl.errors import (
@@ -146,7 +146,9 @@ async def _download(
             patience=command.wait or _PATIENCE,
             state=state,
             confinement=config.confinement,
+            template=command.template_uuid or str(command.template_id),
         ),
+        Usage(lambda: [pool], libvirt=libvirt),
         progress=progress,
     )
     return cs.downloaded(template_size=done.virtual_size, install_path=done.install_path)
@@ -213,11 +215,19 @@ def _pool(wanted: cs.Pool, libvirt: str, state: Path) -> Pool:
         return virt.find(wanted.uuid, uri=libvirt, state=state)
     path = Path(wanted.path)
     mounted = Path("/mnt") / wanted.uuid
-    if kind is PoolType.NETWORK_FILESYSTEM and mounted.is_mount():
+    at_mount = kind is PoolType.NETWORK_FILESYSTEM and mounted.is_dir()
+    if at_mount:
         path = mounted  # CloudStack's path is then the export's, on the server
     if not path.is_absolute():
         raise SinkRefusedError(f"the pool {wanted.uuid} has no absolute path")
-    return DirectoryPool(path, name=wanted.name or wanted.uuid, pool_id=wanted.uuid, kind=kind)
+    return DirectoryPool(
+        path,
+        name=wanted.name or wanted.uuid,
+        pool_id=wanted.uuid,
+        kind=kind,
+        memory=Memory(state),
+        mounted=at_mount,
+    )
 
 
 def _state(config: HostConfig) -> Path:

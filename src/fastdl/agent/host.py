@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastdl.agent.config import HostConfig
-from fastdl.agent.pools import Pool, configured
+from fastdl.agent.pools import Pool, Usage, configured
 from fastdl.errors import FastdlError, SinkRefusedError
 from fastdl.trust.keystore import Item, Known, is_reserved
 from fastdl.wire import messages as m
@@ -38,6 +38,7 @@ class Host:
     specs: Sequence[str] = ()
     libvirt: str = LIBVIRT
     starts: int = 0
+    zone_id: str = ""
     _looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _looking: threading.Lock = field(default_factory=threading.Lock)
     _pools: dict[str, Pool] = field(default_factory=dict)
@@ -64,6 +65,11 @@ class Host:
         if pool_id not in self._pools:
             raise SinkRefusedError(f"this host has no pool {pool_id}")
         return self._pools[pool_id]
+
+    @property
+    def usage(self) -> Usage:
+        """Who uses the copies in this host's pools."""
+        return Usage(lambda: tuple(self._pools.values()) or self.pools(), libvirt=self.libvirt)
 
     def inventory(self) -> m.Inventory:
         """Pools and certificates as they are found now."""

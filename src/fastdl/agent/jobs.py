@@ -103,12 +103,23 @@ class Jobs:
             job.fence = max(job.fence, fence)
 
     async def stop(self, job_id: str) -> None:
-        """Stop a job for good: its traces are removed and its end reported."""
+        """Stop a job that the manager gives to nobody, or to another host, and report its end.
+
+        What was fetched stays for whoever goes on with it, for a while (``removal.prune``).
+        """
         await asyncio.to_thread(self._journal.stop, job_id)
         if (job := self._running.get(job_id)) and not job.stopped:
             job.stopped = True
             if job.attempt is not None:
                 job.attempt.cancel()
+
+    def volumes(self) -> set[tuple[str, str]]:
+        """(pool, volume) of what the running jobs are about."""
+        return {
+            (job.command.args.pool, job.command.args.volume)
+            for job in self._running.values()
+            if isinstance(job.command.args, m.DownloadArgs | m.RemoveArgs)
+        }
 
     async def judge_again(self) -> None:
         """After certificates were removed: end each download that relied on one of them."""
@@ -157,8 +168,7 @@ class Jobs:
                     job.attempt.cancel()
                     await asyncio.wait([job.attempt])
                     raise
-        await self._discard(job)
-        raise Cancelled("the manager no longer wants this job")
+        raise Cancelled("the manager took this job back; what was fetched is kept for a while")
 
     async def _attempt(self, job: _Job) -> m.Done:
         args = job.command.args
@@ -195,12 +205,6 @@ class Jobs:
             self._send(_progress(job, plain))
 
         return report
-
-    async def _discard(self, job: _Job) -> None:
-        try:
-            await self._commands.discard(job.command)
-        except FastdlError as exc:
-            log.warning("not cleaned up: %s", exc, extra={"job": job.command.job})
 
     async def _settle(self, job: _Job, done: m.Done | None, failure: m.Failure | None) -> None:
         job_id = job.command.job

@@ -28,7 +28,7 @@ from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.agent.jobs import Jobs, unfinished
 from fastdl.agent.journal import Journal
 from fastdl.agent.link import LONGEST_PAUSE, Link
-from fastdl.agent.pools import configured
+from fastdl.agent.pools import configured, hypervisor
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, UsageError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -278,7 +278,7 @@ async def prepared(settings: Settings, *, refused: bool = False) -> AsyncIterato
             who, spare = await _identity(settings, journal, name, refused=refused)
             host = Host(
                 who.host_id, settings.config_dir, settings.state, settings.pools, settings.libvirt,
-                starts=await asyncio.to_thread(journal.start),
+                starts=await asyncio.to_thread(journal.start), zone_id=who.zone_id,
             )  # fmt: skip
             yield Agent(replace(settings, name=name, token=spare), who, host, journal)
     finally:
@@ -290,9 +290,7 @@ def _check_pools(settings: Settings) -> None:
     if settings.pools:
         configured(settings.pools, host_id="", state=settings.state)
     else:
-        from fastdl.agent.pools import virt  # noqa: PLC0415 - an optional library
-
-        virt.require_library()
+        hypervisor.require_library()
 
 
 async def _identity(

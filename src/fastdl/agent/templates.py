@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fastdl import __version__
-from fastdl.agent import work
+from fastdl.agent import provenance, work
 from fastdl.agent.confine import BEST_EFFORT, Confinement
-from fastdl.agent.pools import Image, Marker, Placement, Pool, Volume
+from fastdl.agent.pools import Image, Marker, Placement, Pool, Usage, Volume
+from fastdl.agent.present import Before, before, require_unused
 from fastdl.agent.work import ProgressCallback, Runner, Work
-from fastdl.errors import LimitError, SinkBusyError, SinkRefusedError, TrustError
-from fastdl.model.digest import Digest, parse_checksum
+from fastdl.errors import LimitError, SinkBusyError, TrustError
+from fastdl.model.digest import parse_checksum
 from fastdl.model.image import COMPRESSED
-from fastdl.wire.messages import DownloadDone, MirrorReport, Validators
+from fastdl.wire.messages import DownloadDone
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +43,7 @@ class Wanted:
     *fence* orders competing claims on a shared pool; 0 makes none. *deadline*: seconds.
     *expected_size*: the disk's, as the command has it, for sources that do not tell.
     *patience*: seconds to wait while another job writes the volume, and then find it there.
+    *template*, *zone*: what the copy is one of, for whoever finds it later.
     """
 
     volume: Volume
@@ -57,24 +57,30 @@ class Wanted:
     patience: float = 0.0
     state: Path | None = None
     confinement: Confinement = BEST_EFFORT
+    template: str = ""
+    zone: str = ""
 
 
 async def bring(
     pool: Pool,
     wanted: Wanted,
+    usage: Usage,
     *,
     progress: ProgressCallback | None = None,
 ) -> DownloadDone:
     """Bring *wanted* into *pool*; at once when it is there.
 
+    What we put there and somebody changed is replaced, when nobody uses it (*usage*).
     SinkRefusedError when the volume's name is taken by something else; everything that
     probing, placing and fetching raise.
     """
     volume = wanted.volume
+    digest = parse_checksum(wanted.checksum) if wanted.checksum else None
     async with _locked(pool, wanted):
-        marker = await asyncio.to_thread(_present, pool, wanted)
-        if marker is not None:
-            return _done(marker, pool.published(volume), fetched=0, already=True)
+        there = await asyncio.to_thread(before, pool, volume, digest, usage)
+        if there.ready is not None:
+            path = await asyncio.to_thread(pool.install_path, volume, there.ready)
+            return provenance.done(there.ready, path, already=True)
         begun = time.monotonic()
         async with contextlib.AsyncExitStack() as process:
             runner = await process.enter_async_context(work.series(wanted.confinement))
@@ -82,7 +88,7 @@ async def bring(
             image = _image(probe, wanted)
             async with _threaded(pool.place(volume, image)) as placement, process.pop_all():
                 # The process ends first: what was placed is not let go while it may write.
-                await asyncio.to_thread(_intend, pool, volume, placement)
+                await asyncio.to_thread(_intend, pool, wanted, there)
                 result = await _trusting(
                     runner(
                         _fetching(wanted, placement, image),
@@ -90,43 +96,50 @@ async def bring(
                         deadline=_left(wanted.deadline, begun),
                     )
                 )
-        known = await asyncio.to_thread(pool.markers.read, volume.name)
-        marker = _provenance(volume, known.handle if known else "", result, probe)
-        await asyncio.to_thread(pool.markers.write, marker)
-        install_path = await asyncio.to_thread(pool.published, volume)
-    return _done(
-        marker,
-        install_path,
-        fetched=int(result.get("fetched_bytes", 0)),
-        already=bool(result.get("already_present", False)),
-        result=result,
+        marker = await asyncio.to_thread(_finish, pool, wanted, there, usage, result, probe)
+        install_path = await asyncio.to_thread(pool.install_path, volume, marker)
+    return provenance.done(marker, install_path, result=result, replaced=there.why)
+
+
+def _intend(pool: Pool, wanted: Wanted, there: Before) -> None:
+    """Note that a download begins.
+
+    A file that is to be replaced stays what it is until its successor has landed; a device
+    holds nothing from now on.
+    """
+    if there.void is None or pool.void(wanted.volume, there.void):
+        pool.markers.write(_known(pool, wanted))
+
+
+def _known(pool: Pool, wanted: Wanted) -> Marker:
+    """The marker of a volume that holds nothing yet."""
+    known = pool.markers.read(wanted.volume.name)
+    return Marker(
+        volume=wanted.volume.name,
+        handle=known.handle if known else "",
+        template=wanted.template,
+        zone=wanted.zone,
+        fastdl=__version__,
     )
 
 
-async def remove(pool: Pool, volume: Volume, *, fence: int = 0) -> bool:
-    """Remove *volume* and what is known of it; False when it was not there."""
-    async with _threaded(pool.markers.lock(volume.name, fence=fence)):
-        return await asyncio.to_thread(_remove, pool, volume)
-
-
-async def discard(pool: Pool, volume: Volume) -> None:
-    """Remove what an unfinished job of *volume* left; a finished copy stays."""
-    async with _threaded(pool.markers.lock(volume.name)):
-        await asyncio.to_thread(_discard, pool, volume)
-
-
-def _discard(pool: Pool, volume: Volume) -> None:
-    marker = pool.markers.read(volume.name)
-    if marker is not None and marker.complete:
-        return
-    pool.discard(volume)
-    pool.markers.delete(volume.name)
-
-
-def _remove(pool: Pool, volume: Volume) -> bool:
-    was_there = pool.remove(volume)
-    known = pool.markers.delete(volume.name)
-    return was_there or known
+def _finish(
+    pool: Pool,
+    wanted: Wanted,
+    there: Before,
+    usage: Usage,
+    result: Mapping[str, Any],
+    probe: Mapping[str, Any],
+) -> Marker:
+    """Write down what has landed, then give it its name; either may be done again after a crash."""
+    volume = wanted.volume
+    marker = provenance.marker_of(_known(pool, wanted), result, probe)
+    marker = replace(pool.seal(volume, marker), replaces=there.void is not None)
+    if there.void is not None:
+        require_unused(pool, volume, there.void, usage, there.why)
+    pool.markers.write(marker)
+    pool.publish(volume, marker, replace=marker.replaces)
+    return marker
 
 
 async def _probe(wanted: Wanted, runner: Runner) -> dict[str, Any]:
@@ -207,142 +220,8 @@ def _fetching(wanted: Wanted, placement: Placement, image: Image) -> Work:
     )
 
 
-def _present(pool: Pool, wanted: Wanted) -> Marker | None:
-    """The marker of the finished volume, or None; SinkRefusedError for another image there."""
-    volume = wanted.volume
-    marker = pool.markers.read(volume.name)
-    digest = parse_checksum(wanted.checksum) if wanted.checksum else None
-    if marker is None:
-        return None
-    if not marker.complete:
-        return _adopted(pool, volume, digest)
-    if not pool.present(volume, marker):
-        return None
-    held = marker.digests.get(digest.algorithm) if digest else None
-    if digest and held and held != digest.hex:
-        raise SinkRefusedError(
-            f"{volume.name} is in the pool with another content ({digest.algorithm} {held}); "
-            "remove it first"
-        )
-    return marker if digest is None or held else None
-
-
-def _adopted(pool: Pool, volume: Volume, digest: Digest | None) -> Marker | None:
-    """The marker of a file that was published by a job that could not write its marker any more.
-
-    Files only: the engine publishes them whole, and the intent was written while no file
-    was there. What is on a device is known to the engine's journal alone.
-    """
-    path = Path(pool.info().path) / volume.file_name
-    if not path.is_file() or path.is_symlink():
-        return None
-    algorithm = digest.algorithm if digest else "sha-256"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm.replace("-", "")).hexdigest()
-    if digest and digest.hex != found:
-        return None  # perhaps the digest is of a compressed source; the engine decides
-    size = path.stat().st_size
-    marker = Marker(
-        volume=volume.name,
-        complete=True,
-        size=size,
-        virtual_size=_virtual_size(path, size),
-        digests={algorithm: found},
-        integrity=digest.strength if digest else "none",
-        finished=_now(),
-        fastdl=__version__,
-    )
-    pool.markers.write(marker)
-    return marker
-
-
-def _virtual_size(path: Path, size: int) -> int:
-    """The disk's size: qcow2 states it in its header (bytes 24 to 31), raw is what it is."""
-    with path.open("rb") as file:
-        head = file.read(32)
-    return int.from_bytes(head[24:32], "big") if head[:4] == b"QFI\xfb" else size
-
-
-def _intend(pool: Pool, volume: Volume, placement: Placement) -> None:
-    """Note that a download begins; not where a stranger's file is, which must not become ours."""
-    known = pool.markers.read(volume.name)
-    if known is None and placement.beneath is not None and Path(placement.target).exists():
-        return
-    handle = known.handle if known else ""
-    pool.markers.write(Marker(volume=volume.name, handle=handle, fastdl=__version__))
-
-
-def _provenance(
-    volume: Volume, handle: str, result: Mapping[str, Any], probe: Mapping[str, Any]
-) -> Marker:
-    mirrors = tuple(result.get("mirrors") or ())
-    return Marker(
-        volume=volume.name,
-        complete=True,
-        handle=handle,
-        size=int(result["target_bytes"]),
-        virtual_size=int(result.get("virtual_size") or result["target_bytes"]),
-        format=str(result.get("format") or ""),
-        integrity=str(result.get("integrity") or "none"),
-        digests=dict(result.get("digests") or {}),
-        sources=tuple(str(mirror["url"]) for mirror in mirrors),
-        validators=dict(probe.get("validators") or {}),
-        mirrors=mirrors,
-        finished=_now(),
-        fastdl=__version__,
-    )
-
-
-def _done(
-    marker: Marker,
-    install_path: str,
-    *,
-    fetched: int,
-    already: bool,
-    result: Mapping[str, Any] | None = None,
-) -> DownloadDone:
-    run = result or {}
-    return DownloadDone(
-        install_path=install_path,
-        virtual_size=marker.virtual_size,
-        source_bytes=int(run.get("source_bytes") or 0),
-        target_bytes=marker.size,
-        fetched_bytes=fetched,
-        digests=dict(marker.digests),
-        integrity=marker.integrity,
-        format=marker.format,
-        seconds=float(run.get("seconds") or 0.0),
-        validators=validators_of({"validators": marker.validators, "size": marker.size}),
-        mirrors=tuple(_mirror(mirror) for mirror in marker.mirrors[:64]),
-        warnings=tuple(str(warning)[:4096] for warning in run.get("warnings", ())[:64]),
-        already_present=already,
-    )
-
-
-def validators_of(probe: Mapping[str, Any]) -> Validators:
-    """What a probe's result says that tells one version of the source from the next."""
-    found = probe.get("validators") or {}
-    return Validators(
-        size=probe.get("size"), etag=found.get("etag"), last_modified=found.get("last_modified")
-    )
-
-
-def _mirror(plain: Mapping[str, Any]) -> MirrorReport:
-    return MirrorReport(
-        url=str(plain.get("url", ""))[:4096],
-        bytes=int(plain.get("bytes") or 0),
-        requests=int(plain.get("requests") or 0),
-        errors=int(plain.get("errors") or 0),
-        state=str(plain.get("state", ""))[:32],
-    )
-
-
 def _left(deadline: float | None, begun: float) -> float | None:
     return None if deadline is None else max(0.0, deadline - (time.monotonic() - begun))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextlib.asynccontextmanager

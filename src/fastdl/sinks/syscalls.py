@@ -42,19 +42,20 @@ def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
     )
 
 
-def rename_new(folder_fd: int, old: str, new: str) -> bool:
-    """Rename inside one folder; FileExistsError where *new* exists.
+def rename_new(folder_fd: int, old: str, new: str, to_fd: int | None = None) -> bool:
+    """Rename inside one folder, or into that of *to_fd*; FileExistsError where *new* exists.
 
     True: the kernel or the server looked, at the moment of the rename. False: this file system
     knows neither such a rename nor links, so we looked ourselves, an instant before.
     """
+    to_fd = folder_fd if to_fd is None else to_fd
     try:
         _check(
             int(
                 _libc.renameat2(
                     ctypes.c_int(folder_fd),
                     os.fsencode(old),
-                    ctypes.c_int(folder_fd),
+                    ctypes.c_int(to_fd),
                     os.fsencode(new),
                     ctypes.c_uint(_RENAME_NOREPLACE),
                 )
@@ -68,7 +69,7 @@ def rename_new(folder_fd: int, old: str, new: str) -> bool:
         return True
     try:
         # Some network and FUSE file systems: a link refuses an existing name as well.
-        os.link(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
+        os.link(old, new, src_dir_fd=folder_fd, dst_dir_fd=to_fd, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_SUCH_CALL | {errno.EMLINK}:
             raise
@@ -76,9 +77,9 @@ def rename_new(folder_fd: int, old: str, new: str) -> bool:
         os.unlink(old, dir_fd=folder_fd)
         return True
     try:
-        os.stat(new, dir_fd=folder_fd, follow_symlinks=False)
+        os.stat(new, dir_fd=to_fd, follow_symlinks=False)
     except FileNotFoundError:
-        os.rename(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        os.rename(old, new, src_dir_fd=folder_fd, dst_dir_fd=to_fd)
         return False
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
 

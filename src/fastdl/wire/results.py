@@ -64,6 +64,8 @@ class DownloadDone:
     mirrors: Annotated[tuple[MirrorReport, ...], Items(64)] = ()
     warnings: Lines = ()
     already_present: bool = False
+    replaced: Line = ""
+    """Why another copy, which was in its place, was replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,21 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fastdl.agent.pools.base import Image, Placement, Pool, Volume
+from fastdl.agent.pools.base import Found, Image, Placement, Pool, State, Volume
 from fastdl.agent.pools.device import DevicePool
 from fastdl.agent.pools.directory import DirectoryPool
+from fastdl.agent.pools.folder import Memory
 from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.agent.pools.usage import Usage
 from fastdl.errors import UsageError
 from fastdl.wire.messages import PoolType
 
 __all__ = [
     "DevicePool",
     "DirectoryPool",
+    "Found",
     "Image",
     "Marker",
     "MarkerFolder",
+    "Memory",
     "Placement",
     "Pool",
+    "State",
+    "Usage",
     "Volume",
     "configured",
 ]
@@ -37,6 +43,7 @@ def configured(specs: Sequence[str], *, host_id: str, state: Path) -> list[Pool]
     tell: that other hosts reach the same folder (CloudStack's SharedMountPoint).
     """
     pools: list[Pool] = []
+    memory = Memory(state)
     names: set[str] = set()
     for spec in specs:
         name, equals, text = spec.partition("=")
@@ -51,11 +58,11 @@ def configured(specs: Sequence[str], *, host_id: str, state: Path) -> list[Pool]
         names.add(name)
         if shared:
             kind = PoolType.SHARED_MOUNT_POINT
-            pools.append(DirectoryPool(path, name=name, kind=kind))
+            pools.append(DirectoryPool(path, name=name, kind=kind, memory=memory))
         elif _is_device(path):
             pools.append(DevicePool(path, name=name, host_id=host_id, state=state))
         else:
-            pools.append(DirectoryPool(path, name=name))
+            pools.append(DirectoryPool(path, name=name, memory=memory))
     return pools
 
 

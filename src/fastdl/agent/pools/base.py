@@ -2,18 +2,21 @@
 """What is a pool to the rest of the agent? The contract, and the values that cross it.
 
 A pool is told the name of a volume and what is coming, says where the engine shall write
-it, and remembers afterwards what was written and where it came from.
+it, gives it its name when it is proven, and tells later whether it is still what it was.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.agent.pools.usage import Target
 from fastdl.errors import SinkSpaceError, UsageError
 from fastdl.model.image import COMPRESSED
 from fastdl.wire.messages import PoolInfo
@@ -68,6 +71,29 @@ class Placement:
     beneath: Path | None = None
 
 
+class State(Enum):
+    """What lies under a volume's name, compared with its marker."""
+
+    ABSENT = "absent"
+    LANDED = "landed"
+    """Nothing yet, but the bytes are there, proven, and only lack their name."""
+    INTACT = "intact"
+    CHANGED = "changed"
+    """It was published by us and is not what it was then."""
+    FOREIGN = "foreign"
+    """Nobody can show that we put it there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """*why*: what is wrong with it, where something is; *ours*: it is what we published, however
+    it was changed since, and not something else under its name."""
+
+    state: State
+    why: str = ""
+    ours: bool = True
+
+
 class Pool(Protocol):
     """One primary storage pool. Methods block; errors are the classes of ``fastdl.errors``."""
 
@@ -82,8 +108,14 @@ class Pool(Protocol):
     def info(self) -> PoolInfo:
         """The pool as the inventory reports it; ``error`` says why it cannot be used now."""
 
-    def present(self, volume: Volume, marker: Marker) -> bool:
-        """Whether the volume is still what *marker* describes."""
+    def images(self) -> Iterable[Path]:
+        """The files and devices of its volumes, whoever made them."""
+
+    def target(self, volume: Volume, marker: Marker | None) -> Target:
+        """What users of *volume* would use."""
+
+    def look(self, volume: Volume, marker: Marker | None) -> Found:
+        """What lies under the volume's name now, compared with its *marker*."""
 
     def place(self, volume: Volume, image: Image) -> AbstractContextManager[Placement]:
         """A place for *volume*, made for it where the pool needs that; SinkSpaceError first.
@@ -91,14 +123,35 @@ class Pool(Protocol):
         On an error that no repetition heals, what was made is removed again.
         """
 
-    def published(self, volume: Volume) -> str:
-        """Tell the storage about the finished volume; its install path."""
+    def void(self, volume: Volume, marker: Marker) -> bool:
+        """Before a copy is written anew: whether nothing of the old one is left from now on."""
 
-    def remove(self, volume: Volume) -> bool:
-        """Remove the volume; False when it was not there."""
+    def landed(self, volume: Volume) -> Path:
+        """Where the bytes are that have landed and lack their name."""
+
+    def seal(self, volume: Volume, marker: Marker) -> Marker:
+        """*marker* with what proves later that the bytes which have landed are still there."""
+
+    def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
+        """Give what has landed its name, if it lacks it, and tell the storage; the install path.
+
+        *replace*: a copy of ours may lie there. SinkRefusedError where somebody else's does.
+        """
+
+    def install_path(self, volume: Volume, marker: Marker) -> str:
+        """What the volume is called in the pool."""
+
+    def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
+        """Remove the volume; who uses it, as *used* tells, where it was left for that."""
 
     def discard(self, volume: Volume) -> None:
         """Remove what an unfinished job of the volume left."""
+
+
+class Used(Protocol):
+    """Asks who uses a volume."""
+
+    def __call__(self, target: Target) -> tuple[str, ...]: ...
 
 
 def require_space(where: str, *, need: int | None, available: int) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import stat
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from fastdl.agent.pools.base import Image, Placement, Volume, require_space
+from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
 from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
+from fastdl.agent.pools.usage import Target
 from fastdl.errors import FastdlError, SinkBusyError, SinkRefusedError
 from fastdl.wire.messages import PoolInfo, PoolType
 
@@ -47,13 +50,22 @@ class DevicePool:
             error=error,
         )
 
-    def present(self, volume: Volume, marker: Marker) -> bool:
-        """Whether the device is there and large enough; its marker alone tells what is on it."""
+    def images(self) -> Iterable[Path]:
+        """The device."""
+        return [self.path]
+
+    def target(self, volume: Volume, marker: Marker | None) -> Target:
+        """The device."""
+        del volume, marker
+        return Target(self.path)
+
+    def look(self, volume: Volume, marker: Marker | None) -> Found:
+        """Compare the device's first and last MiB with the marker."""
         del volume
-        try:
-            return device_size(self.path) >= marker.size
-        except FastdlError:
-            return False
+        if marker is None or not marker.complete:
+            return Found(State.ABSENT)
+        # Whoever wrote to its edges uses the device for something else by now.
+        return compare_device(self.path, marker, ours=False)
 
     @contextlib.contextmanager
     def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
@@ -68,17 +80,40 @@ class DevicePool:
         )
         yield Placement(target=str(self.path), target_format="raw")
 
-    def published(self, volume: Volume) -> str:
-        """The install path: the device."""
-        del volume
-        return str(self.path)
-
-    def remove(self, volume: Volume) -> bool:
-        """Make the device unreadable as what it was, by zeroing its head and tail."""
-        if self._holds() != volume.name:
-            return False
+    def void(self, volume: Volume, marker: Marker) -> bool:
+        """Blank the edges: what is between them is nobody's any more."""
+        del volume, marker
         blank_edges(self.path)
         return True
+
+    def landed(self, volume: Volume) -> Path:
+        """Nothing lands on a device without being there."""
+        raise NotImplementedError(volume.name)
+
+    def seal(self, volume: Volume, marker: Marker) -> Marker:
+        """*marker* with the digest of the device's edges."""
+        del volume
+        return replace(marker, edges=edges(self.path, marker.size))
+
+    def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
+        """Nothing is left to do: the engine wrote the edges last."""
+        del replace
+        return self.install_path(volume, marker)
+
+    def install_path(self, volume: Volume, marker: Marker) -> str:
+        """The device."""
+        del volume, marker
+        return str(self.path)
+
+    def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
+        """Make the device unreadable as what it was, by zeroing its head and tail.
+
+        SinkBusyError while the kernel says that it is in use, whatever *used* says.
+        """
+        if used is not None and (users := used(self.target(volume, marker))):
+            return users
+        blank_edges(self.path)
+        return ()
 
     def discard(self, volume: Volume) -> None:
         """Zero the device's head and tail: what is between them is nobody's any more."""
@@ -99,8 +134,7 @@ class DevicePool:
 def device_size(path: Path) -> int:
     """The size of the block device at *path* in bytes; SinkRefusedError when it is none."""
     with storage(str(path)), _opened(path, os.O_RDONLY) as fd:
-        answer = fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8))
-        return int(struct.unpack("Q", answer)[0])
+        return _size(fd)
 
 
 def blank_edges(path: Path) -> None:
@@ -113,6 +147,31 @@ def blank_edges(path: Path) -> None:
             while written < len(zeros):
                 written += os.pwrite(fd, zeros[written:], at + written)
         os.fsync(fd)
+
+
+def edges(path: Path, size: int) -> str:
+    """SHA-256 of the first and last MiB of the *size* bytes at the start of a device."""
+    digest = hashlib.sha256()
+    with storage(str(path)), _opened(path, os.O_RDONLY) as fd:
+        for at in (0, max(0, size - _EDGE)):
+            digest.update(os.pread(fd, min(_EDGE, size), at))
+    return digest.hexdigest()
+
+
+def compare_device(path: Path, marker: Marker, *, ours: bool) -> Found:
+    """What the device at *path* holds, compared with its *marker*; *ours*: see ``Found``."""
+    if device_size(path) < marker.size:
+        why = f"{path} has less than the {marker.size} bytes that were published"
+        return Found(State.CHANGED, why, ours=ours)
+    if marker.edges and edges(path, marker.size) != marker.edges:
+        why = f"the first or the last MiB of {path} was written to since it was published"
+        return Found(State.CHANGED, why, ours=ours)
+    return Found(State.INTACT)
+
+
+def _size(fd: int) -> int:
+    answer = fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8))
+    return int(struct.unpack("Q", answer)[0])
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 """A pool that is a folder: local file systems, NFS mounts, shared mount points.
 
 A volume is a file named as the command says; its provenance lies in ``.fastdl`` beside it,
-where every host that shares the folder finds it.
+where every host that shares the folder finds it. So does what is not finished yet: bytes land
+in ``.fastdl/new/VOLUME``, and the agent gives them their name when they are proven. A name that
+somebody else has is never taken from them.
 """
 
 from __future__ import annotations
@@ -12,21 +14,30 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from fastdl.agent.pools import note
-from fastdl.agent.pools.base import Image, Placement, Volume, require_space
-from fastdl.agent.pools.marker import Marker, MarkerFolder, staging_path, storage
+from fastdl import fs
+from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
+from fastdl.agent.pools.folder import Memory, PoolFolder, reaches_others
+from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
+from fastdl.agent.pools.note import FOLDER, HIDDEN
+from fastdl.agent.pools.usage import Target
 from fastdl.errors import FastdlError, SinkRefusedError
-from fastdl.sinks.paths import journal_name, part_name
+from fastdl.sinks import syscalls
 from fastdl.wire.messages import PoolInfo, PoolType
 
-_NETWORK = frozenset({"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs", "gfs2", "ocfs2"})
+_NEW: Final = "new"
+_GOING: Final = "going"
 
 
 class DirectoryPool:
-    """The folder *path*. Without *pool_id* the folder itself carries the pool's id."""
+    """The folder *path*. Without *pool_id* the folder itself carries the pool's id.
+
+    *memory*: what the host remembers of its folders; *mounted*: the folder is a mount point.
+    """
 
     def __init__(
         self,
@@ -35,33 +46,38 @@ class DirectoryPool:
         name: str,
         pool_id: str | None = None,
         kind: PoolType = PoolType.FILESYSTEM,
+        memory: Memory | None = None,
+        mounted: bool = False,
     ) -> None:
         self.path = path
         self.name = name
         self.kind = kind
-        self.markers = MarkerFolder(path / note.HIDDEN)
+        self._folder = PoolFolder(path, name=name, memory=memory, mounted=mounted)
+        self._memory = memory
+        self.markers = MarkerFolder(pool=self._folder.opened)
         self._id = pool_id
 
     @property
     def id(self) -> str:
-        """The pool's id; SinkRefusedError where the folder cannot keep one."""
+        """The pool's id, as last known while it is away; SinkRefusedError where the folder
+        cannot keep one."""
         if self._id is None:
-            with storage(f"the pool {self.name} ({self.path})"):
-                self._id = note.kept(self.path).id
+            known = self._memory.of(self.path) if self._memory else None
+            self._id = known or self._folder.note().id
         return self._id
 
     def info(self) -> PoolInfo:
         """The pool as the inventory reports it."""
-        told = self.kind is PoolType.SHARED_MOUNT_POINT
-        shared = told or _file_system(self.path) in _NETWORK
+        shared = self.kind is PoolType.SHARED_MOUNT_POINT or reaches_others(self.path)
         try:
-            self._check()
-            room = os.statvfs(self.path)
-            proof = note.kept(self.path).proof(self.id)
+            proof = self._folder.note().proof(self.id)
+            self._folder.require_writable()
+            room = self._room()
         except (FastdlError, OSError) as exc:
-            known = self._id or str(uuid.uuid5(uuid.NAMESPACE_URL, self.path.as_uri()))
+            known = self._memory.of(self.path) if self._memory else None
+            id_ = self._id or known or str(uuid.uuid5(uuid.NAMESPACE_URL, self.path.as_uri()))
             return PoolInfo(
-                id=known, name=self.name, type=self.kind, path=str(self.path), error=str(exc)
+                id=id_, name=self.name, type=self.kind, path=str(self.path), error=str(exc)
             )
         return PoolInfo(
             id=self.id,
@@ -74,67 +90,230 @@ class DirectoryPool:
             proof=proof,
         )
 
-    def present(self, volume: Volume, marker: Marker) -> bool:
-        """Whether the file is there with the size that was published."""
-        try:
-            found = (self.path / volume.file_name).stat(follow_symlinks=False)
-        except OSError:
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == marker.size
+    def images(self) -> Iterable[Path]:
+        """The pool's files: not what is hidden, and not what lies in folders."""
+        with (
+            storage(f"the pool {self.name}"),
+            self._folder.opened() as root,
+            os.scandir(root) as found,
+        ):
+            names = [
+                entry.name
+                for entry in found
+                if entry.name[0] != "." and entry.is_file(follow_symlinks=False)
+            ]
+        return [self.path / name for name in sorted(names)]
+
+    def target(self, volume: Volume, marker: Marker | None) -> Target:
+        """The file, and libvirt's name of it."""
+        del marker
+        names = frozenset({f"volume:{self.name}/{volume.file_name}"})
+        return Target(self.path / volume.file_name, names)
+
+    def look(self, volume: Volume, marker: Marker | None) -> Found:
+        """Compare the file with the marker: the inode, the size, the time of the last change."""
+        with storage(str(self.path / volume.file_name)), self._folder.opened() as root:
+            self._put_back(root, volume)
+            found = _status(volume.file_name, root)
+            if marker is None or not marker.complete:
+                return self._without_proof(root, volume, marker, found)
+            landed = self._landed(root, volume)
+            if landed is not None and _is_what(landed, marker):
+                return Found(State.LANDED)
+            return Found(State.ABSENT) if found is None else _compared(found, marker)
+
+    def _without_proof(
+        self, root: int, volume: Volume, marker: Marker | None, found: os.stat_result | None
+    ) -> Found:
+        if found is not None:
+            return Found(
+                State.FOREIGN,
+                f"{self.path / volume.file_name} was not put there by fastdl",
+                ours=False,
+            )
+        landed = marker is not None and self._landed(root, volume) is not None
+        return Found(State.LANDED if landed else State.ABSENT)
 
     @contextlib.contextmanager
     def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
-        """The file's path; the engine makes the file and, when it fails, removes it."""
-        self._check()
-        with storage(f"the pool {self.name}"):
-            room = os.statvfs(self.path)
-        require_space(
-            f"the pool {self.name}",
-            need=_need(image),
-            available=room.f_bavail * room.f_frsize + self._kept(volume),
-        )
+        """A hidden folder of the volume's own; the engine makes the file in it."""
+        self._folder.require_writable()
+        with storage(f"the pool {self.name}"), self._folder.opened() as root:
+            room = self._room()
+            available = room.f_bavail * room.f_frsize + self._kept(root, volume)
+            require_space(f"the pool {self.name}", need=_need(image), available=available)
+            with self._new(root, volume, make=True):
+                pass
         yield Placement(
-            target=str(self.path / volume.file_name),
+            target=str(self.landed(volume)),
             target_format="same",
             beneath=self.path,
         )
 
-    def published(self, volume: Volume) -> str:
-        """The install path: the file's name."""
+    def void(self, volume: Volume, marker: Marker) -> bool:
+        """The old file stays until the new one takes its place."""
+        del volume, marker
+        return False
+
+    def landed(self, volume: Volume) -> Path:
+        """The file in the hidden folder."""
+        return self._landing(volume) / volume.file_name
+
+    def seal(self, volume: Volume, marker: Marker) -> Marker:
+        """*marker* with the inode, the size and the time of what has landed."""
+        with storage(f"{volume.file_name}"), self._folder.opened() as root:
+            found = self._landed(root, volume)
+        if found is None:
+            raise SinkRefusedError(f"what was fetched for {volume.name} is gone: start again")
+        return replace(marker, size=found.st_size, inode=found.st_ino, mtime_ns=found.st_mtime_ns)
+
+    def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
+        """Rename what has landed into the pool; durable on return."""
+        del marker
+        name = volume.file_name
+        with storage(f"publishing {self.path / name}"), self._folder.opened() as root:
+            with self._new(root, volume, make=False) as new:
+                if replace:
+                    os.rename(name, name, src_dir_fd=new, dst_dir_fd=root)
+                else:
+                    _rename_new(new, name, root, name, what=str(self.path / name))
+                fs.sync_folder(new)
+            fs.sync_folder(root)
+            self._discard(root, volume)
+        return name
+
+    def install_path(self, volume: Volume, marker: Marker) -> str:
+        """The file's name."""
+        del marker
         return volume.file_name
 
-    def remove(self, volume: Volume) -> bool:
-        """Unlink the file."""
-        path = self.path / volume.file_name
-        with storage(str(path)):
-            try:
-                if not stat.S_ISREG(path.stat(follow_symlinks=False).st_mode):
-                    raise SinkRefusedError(f"{path} is not a regular file")
-                path.unlink()
-            except FileNotFoundError:
-                return False
-        return True
+    def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
+        """Unlink the file, out of sight first: who wants it from then on does not find it, and
+        who began to use it before is seen by a second look."""
+        del marker
+        name = volume.file_name
+        if used is not None and (users := used(self.target(volume, None))):
+            return users
+        with storage(str(self.path / name)), self._folder.opened() as root:
+            if used is None:
+                os.unlink(name, dir_fd=root)
+            else:
+                with self._hidden(root, _GOING, make=True) as going:
+                    os.rename(name, name, src_dir_fd=root, dst_dir_fd=going)
+                    hidden = self.path / HIDDEN / _GOING / name
+                    if users := used(replace(self.target(volume, None), path=hidden)):
+                        self._put_back(root, volume)
+                        return users
+                    os.unlink(name, dir_fd=going)
+            fs.sync_folder(root)
+        return ()
 
     def discard(self, volume: Volume) -> None:
-        """Remove the engine's part file and journal, and what was being unpacked."""
-        shutil.rmtree(staging_path(self.path / volume.file_name), ignore_errors=True)
-        for name in (part_name(volume.file_name), journal_name(volume.file_name)):
-            with storage(str(self.path)):
-                (self.path / name).unlink(missing_ok=True)
+        """Remove the folder in which the volume's bytes land."""
+        with storage(str(self.path)), self._folder.opened() as root:
+            self._discard(root, volume)
 
-    def _check(self) -> None:
-        if not self.path.is_dir():
-            raise SinkRefusedError(f"the pool {self.name}: there is no folder {self.path}")
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise SinkRefusedError(f"the pool {self.name}: {self.path} cannot be written")
+    # --- the hidden folders --------------------------------------------------------------
 
-    def _kept(self, volume: Volume) -> int:
+    def _landing(self, volume: Volume) -> Path:
+        return self.path / HIDDEN / _NEW / volume.name
+
+    @contextlib.contextmanager
+    def _hidden(self, root: int, name: str, *, make: bool) -> Iterator[int]:
+        """``.fastdl/NAME``, opened; made where *make*. OSError."""
+        with contextlib.ExitStack() as stack:
+            fd = root
+            for part in (HIDDEN, name):
+                fd = stack.enter_context(_opened(part, fd, make=make))
+            yield fd
+
+    @contextlib.contextmanager
+    def _new(self, root: int, volume: Volume, *, make: bool) -> Iterator[int]:
+        with (
+            self._hidden(root, _NEW, make=make) as new,
+            _opened(volume.name, new, make=make) as fd,
+        ):
+            yield fd
+
+    def _landed(self, root: int, volume: Volume) -> os.stat_result | None:
+        """The status of the file that landed whole, None where there is none."""
+        with contextlib.suppress(FileNotFoundError), self._new(root, volume, make=False) as new:
+            found = _status(volume.file_name, new)
+            return found if found is not None and stat.S_ISREG(found.st_mode) else None
+        return None
+
+    def _put_back(self, root: int, volume: Volume) -> None:
+        """Bring back what was on its way out when the agent died, or turned out to be used."""
+        name = volume.file_name
+        with (
+            contextlib.suppress(FileNotFoundError, FileExistsError),
+            self._hidden(root, _GOING, make=False) as going,
+        ):
+            _rename_new(going, name, root, name, what=name)
+            fs.sync_folder(root)
+
+    def _discard(self, root: int, volume: Volume) -> None:
+        with contextlib.suppress(FileNotFoundError), self._hidden(root, _NEW, make=False) as new:
+            shutil.rmtree(volume.name, dir_fd=new)
+
+    def _kept(self, root: int, volume: Volume) -> int:
         """Bytes that an interrupted job of this volume already occupies."""
-        try:
-            part = self.path / part_name(volume.file_name)
-            return part.stat(follow_symlinks=False).st_blocks * 512
-        except OSError:
-            return 0
+        with (
+            contextlib.suppress(OSError),
+            self._new(root, volume, make=False) as new,
+            os.scandir(new) as entries,
+        ):
+            return sum(e.stat(follow_symlinks=False).st_blocks * 512 for e in entries)
+        return 0
+
+    def _room(self) -> os.statvfs_result:
+        return os.statvfs(self.path)
+
+
+@contextlib.contextmanager
+def _opened(name: str, folder: int, *, make: bool) -> Iterator[int]:
+    """The folder *name* in *folder*, opened; never through a link. OSError."""
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=folder)
+    fd = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _status(name: str, folder: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _compared(found: os.stat_result, marker: Marker) -> Found:
+    if not stat.S_ISREG(found.st_mode):
+        return Found(State.FOREIGN, f"{marker.volume} is not a regular file any more", ours=False)
+    if _is_what(found, marker):
+        return Found(State.INTACT)
+    ours = found.st_ino == marker.inode
+    if found.st_size != marker.size:
+        why = f"it has {found.st_size} bytes, {marker.size} were published"
+    else:
+        why = "it was written to since it was published"
+    return Found(State.CHANGED, why if ours else f"another file took its place: {why}", ours=ours)
+
+
+def _is_what(found: os.stat_result, marker: Marker) -> bool:
+    """Whether *found* is what *marker* describes. (Inodes differ where a pool was moved, or its
+    file system has none; sizes and times go with the file.)"""
+    return found.st_size == marker.size and found.st_mtime_ns == marker.mtime_ns
+
+
+def _rename_new(source: int, old: str, target: int, new: str, *, what: str) -> None:
+    try:
+        syscalls.rename_new(source, old, new, target)
+    except FileExistsError:
+        raise SinkRefusedError(f"{what} appeared meanwhile: it was not replaced") from None
 
 
 def _need(image: Image) -> int | None:
@@ -142,17 +321,3 @@ def _need(image: Image) -> int | None:
     if image.format in {"raw", "iso"}:
         return image.disk_size
     return image.source_size
-
-
-def _file_system(path: Path) -> str:
-    """The type of the file system that *path* is on, as mountinfo spells it."""
-    best, kind = -1, ""
-    real = os.path.realpath(path)
-    with contextlib.suppress(OSError), Path("/proc/self/mountinfo").open() as file:
-        for line in file:
-            fields, _, tail = line.partition(" - ")
-            point = fields.split()[4].replace("\\040", " ")
-            inside = real == point or real.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= best:
-                best, kind = len(point), tail.split()[0]
-    return kind

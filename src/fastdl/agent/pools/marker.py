@@ -9,16 +9,19 @@ written whole (temporary file, flush, rename), first as an intent, then as prove
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fastdl.errors import AgentRefusedError, SinkBusyError
+from fastdl import fs
+from fastdl.agent.pools.note import FOLDER, HIDDEN
+from fastdl.errors import AgentRefusedError, SinkBusyError, SinkRefusedError
 from fastdl.sinks.base import sink_error
 
 VERSION = 1
@@ -43,6 +46,10 @@ class Marker:
     ``complete``  false: a download was begun, nothing is known to be finished
     ``handle``    the volume's own name in the storage where that is not ours to choose
     ``size``      bytes of the file, or of the disk on a block device
+    ``template``  whose copy it is, and ``zone`` in which, as the manager names them
+    ``inode``, ``mtime_ns``  of the published file
+    ``edges``     SHA-256 of the first and last MiB of a published device
+    ``replaces``  publishing it replaces a copy of ours
     """
 
     volume: str
@@ -56,6 +63,12 @@ class Marker:
     sources: tuple[str, ...] = ()
     validators: Mapping[str, Any] = field(default_factory=dict)
     mirrors: tuple[Mapping[str, Any], ...] = ()
+    template: str = ""
+    zone: str = ""
+    inode: int = 0
+    mtime_ns: int = 0
+    edges: str = ""
+    replaces: bool = False
     finished: str = ""
     fastdl: str = ""
     marker_version: int = VERSION
@@ -69,63 +82,64 @@ def staging_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.fastdl-unpacked")
 
 
-class MarkerFolder:
-    """The markers of one pool. The folder is made when the first one is written."""
+_NUMBERS = ("size", "virtual_size", "inode", "mtime_ns")
+_TEXTS = ("handle", "format", "integrity", "template", "zone", "edges", "finished", "fastdl")
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+Opened = Callable[[], AbstractContextManager[int]]
+"""Opens the folder of a pool; see ``folder.PoolFolder.opened``."""
+
+
+class MarkerFolder:
+    """The markers of one pool: in a *folder* of the agent's own, which is made when it is needed,
+    or hidden in the pool's folder, which *pool* opens. Links are never followed."""
+
+    def __init__(self, folder: Path | None = None, *, pool: Opened | None = None) -> None:
+        assert (folder is None) != (pool is None)
+        self._folder = folder
+        self._pool = pool
 
     def read(self, volume: str) -> Marker | None:
         """The marker of *volume*; None where there is none or it cannot be believed."""
-        path = self._path(volume)
-        try:
-            with path.open("rb") as file:
-                plain = json.loads(file.read(_MAX_SIZE))
-            known = {key: value for key, value in plain.items() if key in _FIELDS}
-            found = Marker(**known)
-        except (OSError, ValueError, TypeError, AttributeError):
-            return None
-        if found.volume != volume or type(found.size) is not int:
-            return None
-        if not isinstance(found.digests, dict) or found.complete not in {True, False}:
-            return None
-        return found
+        with contextlib.suppress(OSError, ValueError), self._opened(make=False) as fd:
+            return _parse(_bytes(f"{volume}.json", fd), volume)
+        return None
 
     def write(self, marker: Marker) -> None:
         """Put *marker* in the place of what was known of its volume."""
-        with storage(f"the marker of {marker.volume}"):
-            self._write(marker)
-
-    def _write(self, marker: Marker) -> None:
-        self._make_folder()
-        text = json.dumps(asdict(marker), indent=1, sort_keys=True)
-        fd, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                os.fchmod(fd, 0o644)
-                file.write(text.encode())
-                file.flush()
-                os.fsync(fd)
-            temporary.rename(self._path(marker.volume))
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._sync()
+        text = json.dumps(asdict(marker), indent=1, sort_keys=True).encode()
+        fresh = f".{secrets.token_hex(8)}.tmp"
+        with storage(f"the marker of {marker.volume}"), self._opened(make=True) as folder:
+            try:
+                fd = os.open(
+                    fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder
+                )
+                with os.fdopen(fd, "wb") as file:
+                    fs.set_mode(fd, 0o644)
+                    file.write(text)
+                    file.flush()
+                    os.fsync(fd)
+                os.rename(fresh, f"{marker.volume}.json", src_dir_fd=folder, dst_dir_fd=folder)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(fresh, dir_fd=folder)
+            fs.sync_folder(folder)
 
     def delete(self, volume: str) -> bool:
         """Forget *volume*; False when nothing was known."""
         with storage(f"the marker of {volume}"):
             try:
-                self._path(volume).unlink()
+                with self._opened(make=False) as folder:
+                    os.unlink(f"{volume}.json", dir_fd=folder)
+                    fs.sync_folder(folder)
             except FileNotFoundError:
                 return False
-            self._sync()
         return True
 
     def volumes(self) -> list[str]:
         """The volumes of which something is known."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(path.stem for path in self.folder.glob("*.json") if path.name[0] != ".")
+        with contextlib.suppress(FileNotFoundError), self._opened(make=False) as folder:
+            names = os.listdir(folder)  # noqa: PTH208 - by descriptor
+            return sorted(name[:-5] for name in names if name.endswith(".json") and name[0] != ".")
         return []
 
     @contextlib.contextmanager
@@ -135,34 +149,80 @@ class MarkerFolder:
         The lock file carries the highest *fence* that ever held it: SinkBusyError while
         another job holds the lock, AgentRefusedError for a fence that was overtaken.
         """
-        with storage(f"the lock of {volume}"):
-            self._make_folder()
-            path = self.folder / f".{volume}.lock"
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with storage(f"the lock of {volume}"), self._opened(make=True) as folder:
+            fd = os.open(f".{volume}.lock", flags, 0o600, dir_fd=folder)
         try:
             with storage(f"the lock of {volume}"):
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise SinkRefusedError(f"the lock of {volume} is not a regular file")
                 _claim(fd, volume, fence)
             yield
         finally:
             os.close(fd)
 
-    def _path(self, volume: str) -> Path:
-        return self.folder / f"{volume}.json"
+    def written(self, volume: str) -> float:
+        """When the marker of *volume* was written, in seconds since 1970; 0 where there is none."""
+        with contextlib.suppress(OSError), self._opened(make=False) as folder:
+            return os.stat(f"{volume}.json", dir_fd=folder, follow_symlinks=False).st_mtime
+        return 0.0
 
-    def _make_folder(self) -> None:
-        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    def fence(self, volume: str) -> int:
+        """The highest fence that ever held the lock of *volume*, 0 where none did."""
+        with contextlib.suppress(OSError), self._opened(make=False) as folder:
+            seen = _bytes(f".{volume}.lock", folder).strip()
+            return int(seen) if seen.isdigit() else 0
+        return 0
 
-    def _sync(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    @contextlib.contextmanager
+    def _opened(self, *, make: bool) -> Iterator[int]:
+        if self._pool is not None:
+            with self._pool() as root:
+                with contextlib.suppress(FileExistsError):
+                    if make:
+                        os.mkdir(HIDDEN, 0o755, dir_fd=root)
+                fd = os.open(HIDDEN, FOLDER | os.O_NOFOLLOW, dir_fd=root)
+        else:
+            assert self._folder is not None
+            if make:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._folder, FOLDER | os.O_NOFOLLOW)
         try:
-            os.fsync(fd)
+            yield fd
         finally:
             os.close(fd)
 
 
+def _bytes(name: str, folder: int) -> bytes:
+    # Whoever else writes to the folder may have put a FIFO or a link there.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(name, flags, dir_fd=folder)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError(name)
+        return file.read(_MAX_SIZE)
+
+
+def _parse(data: bytes, volume: str) -> Marker:
+    """The marker in *data*; ValueError where it is none that can be believed."""
+    try:
+        plain = json.loads(data)
+        found = Marker(**{key: value for key, value in plain.items() if key in _FIELDS})
+    except (TypeError, AttributeError, RecursionError) as exc:
+        raise ValueError(volume) from exc
+    whole = all(type(getattr(found, name)) is int for name in _NUMBERS)
+    text = all(isinstance(getattr(found, name), str) for name in _TEXTS)
+    if found.volume != volume or not whole or not text or type(found.complete) is not bool:
+        raise ValueError(volume)
+    digests, validators = found.digests, found.validators
+    if not isinstance(digests, dict) or not isinstance(validators, dict):
+        raise ValueError(volume)
+    return found
+
+
 def _claim(fd: int, volume: str, fence: int) -> None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fs.lock_exclusively(fd)
     except BlockingIOError:
         raise SinkBusyError(f"another job is writing {volume} to this pool") from None
     seen = os.pread(fd, 32, 0).strip()

@@ -14,13 +14,15 @@ import json
 import os
 import secrets
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from fastdl.errors import SinkRefusedError
 
 HIDDEN: Final = ".fastdl"
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NAME: Final = "pool"
 _SIZE_MAX: Final = 4096
 
 
@@ -38,28 +40,60 @@ class Note:
         return hashlib.sha256(f"fastdl pool\0{pool}\0{self.secret}".encode()).hexdigest()
 
 
-def kept(folder: Path) -> Note:
-    """Return the note of *folder*, made where there is none; SinkRefusedError for a damaged one.
+def read(folder_fd: int) -> Note | None:
+    """Return the note of the pool folder *folder_fd*, None where there is none.
 
-    Of two hosts that make it at once, one wins and both read the same.
+    SinkRefusedError for a damaged one; OSError.
     """
-    path = folder / HIDDEN / "pool"
-    for _ in range(2):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return _parse(_bytes(path))
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        made = json.dumps({"id": str(uuid.uuid4()), "secret": secrets.token_hex(32)}).encode()
-        fresh = path.parent / f".pool.{uuid.uuid4().hex}"
-        try:
-            _write(fresh, made)
-            with contextlib.suppress(FileExistsError):
-                try:
-                    os.link(fresh, path)
-                except PermissionError:  # a file system without links
-                    _write(path, made)
-        finally:
-            fresh.unlink(missing_ok=True)
-    raise SinkRefusedError(f"{path} is damaged: remove it, and the pool gets a new id")
+    try:
+        with hidden(folder_fd, make=False) as fd:
+            return _parse(_bytes(_NAME, fd))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise _damaged() from None
+
+
+def kept(folder_fd: int) -> Note:
+    """Return the note of the pool folder *folder_fd*, made where there is none.
+
+    SinkRefusedError for a damaged one; OSError. Of two hosts that make it at once, one wins and
+    both read the same.
+    """
+    with hidden(folder_fd, make=True) as fd:
+        for _ in range(2):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                return _parse(_bytes(_NAME, fd))
+            made = json.dumps({"id": str(uuid.uuid4()), "secret": secrets.token_hex(32)}).encode()
+            fresh = f".pool.{uuid.uuid4().hex}"
+            try:
+                _write(fresh, made, fd)
+                with contextlib.suppress(FileExistsError):
+                    try:
+                        os.link(fresh, _NAME, src_dir_fd=fd, dst_dir_fd=fd)
+                    except PermissionError:  # a file system without links
+                        _write(_NAME, made, fd)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(fresh, dir_fd=fd)
+    raise _damaged()
+
+
+@contextlib.contextmanager
+def hidden(folder_fd: int, *, make: bool) -> Iterator[int]:
+    """The folder ``.fastdl`` of a pool folder, opened; never through a link. OSError."""
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(HIDDEN, 0o755, dir_fd=folder_fd)
+    fd = os.open(HIDDEN, FOLDER | os.O_NOFOLLOW, dir_fd=folder_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _damaged() -> SinkRefusedError:
+    return SinkRefusedError(f"{HIDDEN}/{_NAME} is damaged: remove it, and the pool gets a new id")
 
 
 def _parse(data: bytes) -> Note:
@@ -74,16 +108,16 @@ def _parse(data: bytes) -> Note:
         raise ValueError(data) from exc
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(name: str, folder_fd: int) -> bytes:
     # Without waiting for anybody: who else writes to the folder may put a FIFO there.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(fd, "rb") as file:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(name, flags, dir_fd=folder_fd), "rb") as file:
         return file.read(_SIZE_MAX) or b""
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(name: str, data: bytes, folder_fd: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder_fd), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -111,7 +111,7 @@ def test_the_room_is_judged_by_what_will_lie_on_disk(
     pool = DirectoryPool(tmp_path, name="a")
     if fits:
         with pool.place(Volume("v"), image) as placement:
-            assert placement.target == str(tmp_path / "v")
+            assert placement.target == str(tmp_path / ".fastdl/new/v/v")
             assert placement.beneath == tmp_path
     else:
         with pytest.raises(SinkSpaceError), pool.place(Volume("v"), image):

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's pools of block devices (disk, logical, iscsi, rbd): a volume of the right size,
+written as raw; rbd is written through a local NBD export."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from defusedxml.ElementTree import fromstring
+
+from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
+from fastdl.agent.pools.device import blank_edges, compare_device, device_size, edges
+from fastdl.agent.pools.hypervisor import Libvirt, library, told
+from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.agent.pools.nbd import RbdImage, exported
+from fastdl.agent.pools.usage import Target
+from fastdl.errors import FastdlError, SinkRefusedError, SinkSpaceError
+from fastdl.wire.messages import PoolInfo, PoolType
+
+_MIB = 1 << 20
+BLOCKS = {
+    "disk": PoolType.BLOCK,
+    "logical": PoolType.LOGICAL,
+    "iscsi": PoolType.ISCSI,
+    "rbd": PoolType.RBD,
+}
+_EXPECTED_NAME = re.compile(r"expected '([^']+)'")
+
+
+class BlockPool:
+    """A disk, logical, iscsi or rbd pool."""
+
+    def __init__(self, libvirt: Libvirt, pool: Any, kind: str, state: Path) -> None:
+        self.id: str = pool.UUIDString()
+        self.name: str = pool.name()
+        self.kind = kind
+        self.markers = MarkerFolder(state / "pools" / self.id)
+        self._libvirt = libvirt
+
+    def info(self) -> PoolInfo:
+        """The pool as the inventory reports it."""
+        kind = BLOCKS[self.kind]
+        shared = self.kind in {"iscsi", "rbd"}
+        try:
+            with told(f"the pool {self.name}"):
+                pool = self._libvirt.pool(self.id)
+                _, capacity, _, available = pool.info()
+                path = fromstring(pool.XMLDesc()).findtext("target/path") or ""
+                active = pool.isActive()
+        except FastdlError as exc:
+            return PoolInfo(id=self.id, name=self.name, type=kind, shared=shared, error=str(exc))
+        return PoolInfo(
+            id=self.id,
+            name=self.name,
+            type=kind,
+            shared=shared,
+            path=path,
+            capacity=int(capacity),
+            available=int(available),
+            error=None if active else "libvirt has not started the pool",
+        )
+
+    def images(self) -> Iterable[Path]:
+        """The devices of all volumes; images of Ceph have none here."""
+        if self.kind == "rbd":
+            return []
+        with told(f"the pool {self.name}"):
+            pool = self._libvirt.pool(self.id)
+            return [Path(volume.path()) for volume in pool.listAllVolumes()]
+
+    def target(self, volume: Volume, marker: Marker | None) -> Target:
+        """The volume's device, and its names in libvirt and in Ceph."""
+        handle = (marker.handle if marker else "") or volume.name
+        names = {f"volume:{self.name}/{handle}"}
+        found = self._lookup(handle)
+        if self.kind == "rbd":
+            with told(f"the pool {self.name}"):
+                names.add(f"rbd:{_rbd_image(self._libvirt, self.id, handle).pool}/{handle}")
+            return Target(None, frozenset(names))
+        return Target(Path(found.path()) if found is not None else None, frozenset(names))
+
+    def look(self, volume: Volume, marker: Marker | None) -> Found:
+        """Compare the volume's size, and its first and last MiB, with the marker."""
+        found = self._lookup((marker.handle if marker else "") or volume.name)
+        if found is None:
+            return Found(State.ABSENT)
+        if marker is None or not (marker.handle or marker.complete):
+            if self.kind == "iscsi":  # made on the storage system, for us to fill
+                return Found(State.ABSENT)
+            why = f"{volume.name} in the pool {self.name} was not made by this agent"
+            return Found(State.FOREIGN, why, ours=False)
+        if not marker.complete:
+            return Found(State.ABSENT)
+        if self.kind != "rbd":
+            # Partitions and units are numbers that others may have by now; names are ours.
+            return compare_device(Path(found.path()), marker, ours=self.kind == "logical")
+        with told(f"the volume {volume.name}"):
+            enough = int(found.info()[1]) >= marker.size
+        why = f"{volume.name} has less than the {marker.size} bytes that were published"
+        return Found(State.INTACT) if enough else Found(State.CHANGED, why)
+
+    @contextlib.contextmanager
+    def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
+        """The volume that an earlier attempt made, or a new one of the disk's size."""
+        need = image.disk_size
+        if need is None:
+            raise SinkRefusedError(
+                f"a volume for {volume.name} cannot be made: the origin does not tell how large "
+                "the disk in its compressed file is"
+            )
+        found, made = self._claim(volume, need)
+        try:
+            with self._opened(found) as placement:
+                yield placement
+        except FastdlError as exc:
+            if made and not exc.retryable:
+                self._delete(found)
+                self.markers.delete(volume.name)
+            raise
+
+    def void(self, volume: Volume, marker: Marker) -> bool:
+        """Blank the edges: what is between them is nobody's any more."""
+        path = self.target(volume, marker).path
+        if path is not None:
+            blank_edges(path)
+        return True
+
+    def landed(self, volume: Volume) -> Path:
+        """Nothing lands on a device without being there."""
+        raise NotImplementedError(volume.name)
+
+    def seal(self, volume: Volume, marker: Marker) -> Marker:
+        """*marker* with the digest of the volume's edges."""
+        path = self.target(volume, marker).path
+        return marker if path is None else replace(marker, edges=edges(path, marker.size))
+
+    def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
+        """Nothing is left to do: the volume was there before its bytes."""
+        del replace
+        return self.install_path(volume, marker)
+
+    def install_path(self, volume: Volume, marker: Marker) -> str:
+        """The volume's name in libvirt."""
+        return marker.handle or volume.name
+
+    def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
+        """Delete the volume; a unit of a storage system only loses its first and last MiB."""
+        target = self.target(volume, marker)
+        if used is not None and (users := used(target)):
+            return users
+        if self.kind == "iscsi" and target.path is not None:
+            blank_edges(target.path)
+        elif (found := self._lookup(marker.handle or volume.name)) is not None:
+            self._delete(found)
+        return ()
+
+    def discard(self, volume: Volume) -> None:
+        """Delete the volume that an unfinished job made."""
+        marker = self.markers.read(volume.name)
+        if marker is None or marker.complete:
+            return
+        found = self._lookup(marker.handle or volume.name)
+        if found is not None and self.kind != "iscsi":
+            self._delete(found)
+
+    def _claim(self, volume: Volume, need: int) -> tuple[Any, bool]:
+        """(libvirt's volume, whether it is ours to delete again)."""
+        marker = self.markers.read(volume.name)
+        found = self._lookup((marker.handle if marker else "") or volume.name)
+        if found is None:
+            return self._create(volume, need), True
+        if (marker is None or not marker.handle) and self.kind != "iscsi":
+            raise SinkRefusedError(
+                f"the pool {self.name} has a volume {volume.name} that this agent did not make"
+            )
+        with told(f"the volume {volume.name}"):
+            capacity = int(found.info()[1])
+        if capacity < need:
+            raise SinkSpaceError(
+                f"the volume {volume.name} has {capacity} bytes, the disk needs {need}"
+            )
+        return found, marker is not None
+
+    def _create(self, volume: Volume, need: int) -> Any:
+        if self.kind == "iscsi":
+            raise SinkRefusedError(
+                f"the target of the pool {self.name} has no unit {volume.name}: "
+                "iscsi volumes are made on the storage system"
+            )
+        size = -(-need // _MIB) * _MIB
+        with told(f"the pool {self.name}"):
+            pool = self._libvirt.pool(self.id)
+            pool.refresh()
+            require_space(f"the pool {self.name}", need=size, available=int(pool.info()[3]))
+            found = self._create_named(pool, volume.name, size)
+            self.markers.write(Marker(volume=volume.name, handle=found.name()))
+            if self.kind != "rbd":
+                path = Path(found.path())
+                if device_size(path) < need:
+                    self._delete(found)
+                    raise SinkSpaceError(f"{path} came out smaller than {need} bytes")
+                blank_edges(path)  # what a former owner left must not look like a signature
+        return found
+
+    def _create_named(self, pool: Any, name: str, size: int) -> Any:
+        """A new volume; in disk pools it is a partition, whose name is not ours to choose."""
+        if self.kind != "disk":
+            return pool.createXML(_volume_xml(name, size))
+        try:
+            return pool.createXML(_volume_xml(_next_partition(pool), size))
+        except library().libvirtError as exc:
+            expected = _EXPECTED_NAME.search(str(exc))
+            if expected is None:
+                raise
+            # libvirt checks the name after it made the partition, and leaves it behind.
+            pool.refresh()
+            return pool.storageVolLookupByName(expected[1])
+
+    def _lookup(self, name: str) -> Any:
+        libvirt = library()
+        with told(f"the pool {self.name}"):
+            pool = self._libvirt.pool(self.id)
+            try:
+                return pool.storageVolLookupByName(name)
+            except libvirt.libvirtError as exc:
+                if exc.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
+                    return None
+                raise
+
+    @contextlib.contextmanager
+    def _opened(self, found: Any) -> Iterator[Placement]:
+        if self.kind != "rbd":
+            yield Placement(target=str(found.path()), target_format="raw")
+            return
+        with told(f"the pool {self.name}"):
+            image = _rbd_image(self._libvirt, self.id, found.name())
+        with exported(image) as uri:
+            yield Placement(target=uri, target_format="raw")
+
+    def _delete(self, found: Any) -> None:
+        with told(f"the pool {self.name}"):
+            pool = self._libvirt.pool(self.id)
+            try:
+                found.delete()
+            except library().libvirtError:
+                # libvirt takes the number of loop0p1 or nvme0n1p1 for "p1", and parted refuses.
+                if self.kind != "disk" or not _delete_partition(pool, found.name()):
+                    raise
+                pool.refresh()
+
+
+def _rbd_image(libvirt: Libvirt, pool_id: str, name: str) -> RbdImage:
+    """Where the image is, from the pool's own description; the key from libvirt's secrets."""
+    pool = libvirt.pool(pool_id)
+    source = fromstring(pool.XMLDesc()).find("source")
+    if source is None:
+        raise SinkRefusedError(f"the pool {pool_id} has no source")
+    hosts = tuple(
+        (host.get("name") or "", int(host.get("port") or 6789)) for host in source.iter("host")
+    )
+    auth = source.find("auth")
+    user, key = "", ""
+    if auth is not None:
+        user = auth.get("username") or ""
+        secret = auth.find("secret")
+        if secret is not None and secret.get("uuid"):
+            found = pool.connect().secretLookupByUUIDString(secret.get("uuid"))
+            key = found.value().hex()
+    return RbdImage(
+        pool=source.findtext("name") or "", image=name, hosts=hosts, user=user, key_hex=key
+    )
+
+
+def _next_partition(pool: Any) -> str:
+    """The name of the partition that parted makes next: the lowest free number."""
+    _, base = _partitions(pool)
+    taken = set(pool.listVolumes())
+    return next(f"{base}{n}" for n in itertools.count(1) if f"{base}{n}" not in taken)
+
+
+def _delete_partition(pool: Any, name: str) -> bool:
+    """Have parted remove the partition called *name*; False when it could not."""
+    device, base = _partitions(pool)
+    number = name.removeprefix(base)
+    if not name.startswith(base) or not number.isdecimal():
+        return False
+    done = subprocess.run(
+        ["parted", "--script", device, "rm", number],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def _partitions(pool: Any) -> tuple[str, str]:
+    """(the disk pool's device, what its partitions' names begin with)."""
+    source = fromstring(pool.XMLDesc()).find("source/device")
+    device = os.path.realpath(source.get("path") or "") if source is not None else ""
+    base = device.rpartition("/")[2]
+    return device, base + ("p" if base[-1:].isdigit() else "")
+
+
+def _volume_xml(name: str, size: int) -> str:
+    return (
+        f"<volume><name>{escape(name)}</name>"
+        f"<capacity unit='bytes'>{size}</capacity>"
+        f"<allocation unit='bytes'>{size}</allocation>"
+        "<target><format type='none'/></target></volume>"
+    )

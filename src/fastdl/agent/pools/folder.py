@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is this folder the storage that it was? Asked at each use, before anything is made in it.
+
+Where storage is not mounted, its mount point is an empty folder on the root disk: what is
+written there fills that disk, and is out of sight once the storage is back. So a folder is
+known by the note that lies in it (``note``); a host remembers which one it found, and no
+folder is ever made on the way to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from fastdl.agent.pools import note
+from fastdl.agent.pools.note import FOLDER, Note
+from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError
+from fastdl.sinks.base import sink_error
+
+log = logging.getLogger(__name__)
+
+_FSTAB: Final = Path("/etc/fstab")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_NETWORK: Final = frozenset({"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs", "gfs2", "ocfs2"})
+
+
+class Memory:
+    """Which note each pool folder of this host had: ``pools.json`` in the *state* folder.
+
+    Thread-safe. A state folder that cannot be written makes a host forget, with a warning.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.path = state / "pools.json"
+        self._lock = threading.Lock()
+
+    def of(self, folder: Path) -> str | None:
+        """The id in the note that *folder* had, None for one that is new."""
+        found = self._read().get(str(folder))
+        return found if isinstance(found, str) else None
+
+    def keep(self, folder: Path, id_: str) -> None:
+        """Remember the note of *folder*."""
+        with self._lock:
+            known = self._read() | {str(folder): id_}
+            fresh = self.path.with_name(f".{self.path.name}.new")
+            try:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+                with os.fdopen(fd, "w") as file:
+                    json.dump(known, file, indent=1, sort_keys=True)
+                    file.flush()
+                    os.fsync(fd)
+                fresh.replace(self.path)
+            except OSError as exc:
+                log.warning("which storage %s is cannot be remembered: %s", folder, exc)
+
+    def _read(self) -> dict[str, Any]:
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(self.path.read_bytes())
+            if isinstance(found, dict):
+                return found
+        return {}
+
+
+class PoolFolder:
+    """The folder *path* of the pool *name*. *mounted*: it must be a mount point itself."""
+
+    def __init__(self, path: Path, *, name: str, memory: Memory | None, mounted: bool) -> None:
+        self.path = path
+        self.name = name
+        self._memory = memory
+        self._mounted = mounted
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """The folder, open and found to be the one that it was: names go by this descriptor,
+        and while it is open nobody unmounts what is behind it.
+
+        SinkIOError, which time or another host heals, while the storage is not there;
+        SinkRefusedError for a folder that cannot be a pool.
+        """
+        try:
+            fd = os.open(self.path, FOLDER)
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._away(f"there is no folder {self.path}") from None
+        except OSError as exc:
+            raise self._away(f"{self.path}: {exc.strerror}") from exc
+        try:
+            self._check(fd)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def note(self) -> Note:
+        """The folder's note; raises as ``opened`` does."""
+        with self.opened() as fd:
+            return self._note(fd)
+
+    def _note(self, fd: int) -> Note:
+        try:
+            return note.kept(fd)
+        except OSError as exc:
+            raise sink_error(exc, f"the pool {self.name} ({self.path})") from exc
+
+    def _check(self, fd: int) -> None:
+        if self._mounted and not self.path.is_mount():
+            raise self._away(f"nothing is mounted on {self.path}")
+        try:
+            found = note.read(fd)
+        except OSError as exc:
+            raise sink_error(exc, f"the pool {self.name} ({self.path})") from exc
+        known = self._memory.of(self.path) if self._memory else None
+        if known is None:
+            if found is None and (point := missing_mount(self.path)):
+                raise self._away(f"{point} is not mounted, as /etc/fstab wants it")
+            found = found or self._note(fd)
+            if self._memory:
+                self._memory.keep(self.path, found.id)
+        elif found is None or found.id != known:
+            what = "has no note of fastdl any more" if found is None else "is another pool's"
+            assert self._memory is not None
+            raise self._away(
+                f"{self.path} {what}: is its storage mounted? (where it was replaced on purpose, "
+                f"take the folder out of {self._memory.path})"
+            )
+
+    def _away(self, why: str) -> FastdlError:
+        return SinkIOError(f"the pool {self.name}: {why}", retryable=True)
+
+    def require_writable(self) -> None:
+        """SinkRefusedError where this process may not write to the folder."""
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise SinkRefusedError(f"the pool {self.name}: {self.path} cannot be written")
+
+
+def missing_mount(path: Path) -> str | None:
+    """The mount point at or above *path* that /etc/fstab names and nothing is mounted on."""
+    with contextlib.suppress(OSError):
+        there = {line.split()[4] for line in _MOUNTS.read_text().splitlines() if line}
+        for line in _FSTAB.read_text().splitlines():
+            fields = line.partition("#")[0].split()
+            point = fields[1].rstrip("/") if len(fields) >= 2 else ""
+            inside = str(path) == point or str(path).startswith(point + "/")
+            if point.startswith("/") and inside and point not in there:
+                return point
+    return None
+
+
+def reaches_others(path: Path) -> bool:
+    """Whether *path* lies on a file system that other hosts reach too, as far as it tells."""
+    best, kind = -1, ""
+    real = os.path.realpath(path)
+    with contextlib.suppress(OSError), _MOUNTS.open() as file:
+        for line in file:
+            fields, _, tail = line.partition(" - ")
+            point = fields.split()[4].replace("\\040", " ")
+            inside = real == point or real.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= best:
+                best, kind = len(point), tail.split()[0]
+    return kind in _NETWORK

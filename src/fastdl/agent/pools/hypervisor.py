@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does the agent speak to libvirt? The library is optional, and imported here alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError, SinkSpaceError, UsageError
+
+
+class Libvirt:
+    """A connection to libvirt that is opened when needed and opened again when it broke."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._connection: Any = None
+
+    def pool(self, pool_id: str) -> Any:
+        """libvirt's pool of that uuid; SinkRefusedError where there is none."""
+        with told(f"the pool {pool_id}"):
+            return self._open().storagePoolLookupByUUIDString(pool_id)
+
+    def pools(self) -> Sequence[Any]:
+        """The pools, those that are not started too."""
+        with told(f"libvirt at {self.uri}"):
+            return list(self._open().listAllStoragePools())
+
+    def _open(self) -> Any:
+        if self._connection is None or not self._connection.isAlive():
+            self._connection = library().open(self.uri)
+        return self._connection
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn libvirt's error into one of ours, in one sentence."""
+    found = library()
+    try:
+        yield
+    except found.libvirtError as exc:
+        kind: type[FastdlError] = SinkRefusedError
+        if exc.get_error_code() == found.VIR_ERR_OPERATION_FAILED:
+            kind = SinkSpaceError if "space" in str(exc).lower() else SinkRefusedError
+        if exc.get_error_code() in {found.VIR_ERR_INTERNAL_ERROR, found.VIR_ERR_SYSTEM_ERROR}:
+            kind = SinkIOError
+        raise kind(f"libvirt on {what}: {exc}") from exc
+
+
+def connect(uri: str) -> Any:
+    """A new connection to libvirt, which the caller closes."""
+    return library().open(uri)
+
+
+def require_library() -> None:
+    """UsageError where libvirt's Python package is missing."""
+    library()
+
+
+def library() -> Any:
+    """libvirt's Python module; UsageError where it is not installed."""
+    try:
+        import libvirt  # noqa: PLC0415 - the extra [libvirt]
+    except ImportError:
+        raise UsageError(
+            "libvirt pools need the Python package libvirt-python: "
+            "pip install '.[libvirt]' where fastdl's source is"
+        ) from None
+    # Errors are raised as well; without this they are also printed.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    return libvirt

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is the copy there already, and if something else is: may it be replaced?
+
+What a marker describes is ours. What was changed since is replaced, unless somebody uses it.
+What nobody can show to be ours is never adopted and never replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fastdl import __version__
+from fastdl.agent import provenance
+from fastdl.agent.pools import Found, Marker, Pool, State, Usage, Volume
+from fastdl.errors import SinkBusyError, SinkRefusedError
+from fastdl.model.digest import Digest
+from fastdl.sinks.base import sink_error
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """*ready*: the marker of the finished copy; else *void*: what is known of what lies there,
+    to be replaced, and *why*."""
+
+    ready: Marker | None = None
+    void: Marker | None = None
+    why: str = ""
+
+
+def before(pool: Pool, volume: Volume, digest: Digest | None, usage: Usage) -> Before:
+    """What there is of *volume*; finishes what a crash left without its name.
+
+    SinkRefusedError for a name that is taken or another content under it, SinkBusyError for
+    a copy that ought to be replaced and is in use.
+    """
+    marker = pool.markers.read(volume.name)
+    found = pool.look(volume, marker)
+    if found.state is State.FOREIGN:
+        raise SinkRefusedError(f"{found.why}: remove it, or give it another name")
+    if marker is None:
+        return Before()
+    if not marker.complete:
+        if found.state is State.LANDED:
+            return Before(ready=_adopted(pool, volume, marker, digest))
+        return Before()
+    if found.state is State.LANDED:
+        if marker.replaces:
+            require_unused(pool, volume, marker, usage, "its successor has landed")
+        pool.publish(volume, marker, replace=marker.replaces)
+    if found.state is State.ABSENT:
+        return Before()
+    if found.state is State.CHANGED:
+        marker, found = _judged_again(pool, volume, marker, found)
+    if found.state is State.CHANGED:
+        require_unused(pool, volume, marker, usage, found.why)
+        return Before(void=marker, why=found.why)
+    return _of_content(pool, volume, marker, digest, usage)
+
+
+def require_unused(pool: Pool, volume: Volume, marker: Marker, usage: Usage, why: str) -> None:
+    """SinkBusyError where somebody uses the copy, which is to be replaced for *why*."""
+    if users := usage.of(pool.target(volume, marker)):
+        raise SinkBusyError(
+            f"{volume.name} cannot be replaced ({why}) while it is in use by {told(users)}"
+        )
+
+
+def told(users: tuple[str, ...]) -> str:
+    """*users* in one phrase."""
+    more = f" and {len(users) - 3} more" if len(users) > 3 else ""
+    return ", ".join(users[:3]) + more
+
+
+def _of_content(
+    pool: Pool, volume: Volume, marker: Marker, digest: Digest | None, usage: Usage
+) -> Before:
+    """Compare an intact copy with the *digest* that is asked for."""
+    if digest is None:
+        return Before(ready=marker)
+    held = marker.digests.get(digest.algorithm)
+    if held == digest.hex:
+        return Before(ready=marker)
+    if held:
+        raise SinkRefusedError(
+            f"{volume.name} is in the pool with another content ({digest.algorithm} {held}); "
+            "remove it first"
+        )
+    path = pool.target(volume, marker).path
+    if path is not None and path.is_file() and _hash(path, digest.algorithm) == digest.hex:
+        known = replace(marker, digests={**marker.digests, digest.algorithm: digest.hex})
+        pool.markers.write(known)
+        return Before(ready=known)
+    # Perhaps the digest is of a compressed source: what was made of it cannot be compared.
+    why = f"no {digest.algorithm} of it is known"
+    require_unused(pool, volume, marker, usage, why)
+    return Before(void=marker, why=why)
+
+
+def _judged_again(pool: Pool, volume: Volume, marker: Marker, found: Found) -> tuple[Marker, Found]:
+    """A file whose time or inode alone changed holds what it held, if its digest says so."""
+    path = pool.target(volume, marker).path
+    if path is None or not path.is_file() or path.is_symlink():
+        return marker, found
+    seen = path.stat()
+    if seen.st_size != marker.size:
+        return marker, found
+    for algorithm, held in marker.digests.items():
+        if algorithm in {"sha-256", "sha-512"} and _hash(path, algorithm) == held:
+            marker = replace(marker, inode=seen.st_ino, mtime_ns=seen.st_mtime_ns)
+            pool.markers.write(marker)
+            return marker, Found(State.INTACT)
+    return marker, found
+
+
+def _adopted(pool: Pool, volume: Volume, known: Marker, digest: Digest | None) -> Marker | None:
+    """Finish what landed, proven, for an agent that died before it wrote that down: it lies
+    where nobody but the engine puts anything. None where its digest is not the one asked for."""
+    landed = pool.seal(volume, known)
+    path = pool.landed(volume)
+    algorithm = digest.algorithm if digest else "sha-256"
+    found = _hash(path, algorithm)
+    if digest and digest.hex != found:
+        pool.discard(volume)  # perhaps the digest is of a compressed source
+        return None
+    marker = replace(
+        landed,
+        complete=True,
+        virtual_size=_virtual_size(path, landed.size),
+        digests={algorithm: found},
+        integrity=digest.strength if digest else "none",
+        finished=provenance.now(),
+        fastdl=__version__,
+    )
+    pool.markers.write(marker)
+    pool.publish(volume, marker, replace=False)
+    return marker
+
+
+def _hash(path: Path, algorithm: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm.replace("-", "")).hexdigest()
+    except OSError as exc:
+        raise sink_error(exc, f"reading {path}") from exc
+
+
+def _virtual_size(path: Path, size: int) -> int:
+    """The disk's size: qcow2 states it in its header (bytes 24 to 31), raw is what it is."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    return int.from_bytes(head[24:32], "big") if head[:4] == b"QFI\xfb" else size

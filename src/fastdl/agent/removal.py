@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does a copy leave a pool? Only what a marker proves to be ours, and only when nobody
+uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection
+
+from fastdl.agent.pools import Pool, State, Usage, Volume
+from fastdl.agent.present import told
+from fastdl.errors import FastdlError, SinkRefusedError
+from fastdl.wire.messages import RemoveDone
+
+log = logging.getLogger(__name__)
+
+
+async def remove(
+    pool: Pool, volume: Volume, usage: Usage, *, fence: int = 0, forced: bool = False
+) -> RemoveDone:
+    """Remove *volume*, what an unfinished job left of it, and what is known of it.
+
+    A copy that is in use, or was replaced by something else, is kept with the reason, unless
+    *forced*. SinkRefusedError for what cannot be shown to be ours, whatever is asked.
+    """
+
+    def work() -> RemoveDone:
+        with pool.markers.lock(volume.name, fence=fence):
+            return _remove(pool, volume, usage, forced=forced)
+
+    return await asyncio.to_thread(work)
+
+
+def _remove(pool: Pool, volume: Volume, usage: Usage, *, forced: bool) -> RemoveDone:
+    marker = pool.markers.read(volume.name)
+    found = pool.look(volume, marker)
+    if marker is None or not marker.complete or found.state in {State.ABSENT, State.LANDED}:
+        pool.discard(volume)
+        known = pool.markers.delete(volume.name)
+        if found.state is State.FOREIGN:
+            raise SinkRefusedError(f"{found.why}: it is left alone")
+        return RemoveDone(was_present=known and marker is not None and marker.complete)
+    if found.state is State.FOREIGN:
+        raise SinkRefusedError(f"{found.why}: it is left alone")
+    if not found.ours and not forced:
+        return RemoveDone(kept=True, reason=found.why)
+    if users := pool.remove(volume, marker, used=None if forced else usage.of):
+        return RemoveDone(kept=True, users=users, reason=f"it is in use by {told(users)}")
+    pool.discard(volume)
+    pool.markers.delete(volume.name)
+    return RemoveDone()
+
+
+def prune(pool: Pool, *, running: Collection[str], before: float) -> list[str]:
+    """Remove what unfinished jobs left that nobody has gone on with since *before* (seconds
+    since 1970); the volumes. *running*: those that jobs of this host are about."""
+    gone = []
+    for name in pool.markers.volumes():
+        if name in running or pool.markers.written(name) >= before:
+            continue
+        with contextlib.suppress(FastdlError), pool.markers.lock(name):
+            marker = pool.markers.read(name)
+            if marker is None or marker.complete:
+                continue
+            pool.discard(Volume(name))
+            pool.markers.delete(name)
+            gone.append(name)
+    return gone
