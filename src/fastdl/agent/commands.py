@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 KINDS = tuple(m.Kind)
+Relies = Callable[[Iterable[str]], None]
 _SCHEMES = frozenset({"http", "https", "nfs"})
 
 
@@ -37,11 +38,16 @@ class Commands:
 
     host: Host
 
-    async def perform(self, command: m.Command, progress: ProgressCallback) -> m.Done:
-        """Carry out *command*; safe to repeat. Raises the errors of its kind."""
+    async def perform(
+        self, command: m.Command, progress: ProgressCallback, relies: Relies
+    ) -> m.Done:
+        """Carry out *command*; safe to repeat. Raises the errors of its kind.
+
+        *relies* is told the anchors that a download uses, before it uses them.
+        """
         match command.args:
             case m.DownloadArgs() as args:
-                return await self._download(args, command.fence, progress)
+                return await self._download(args, command.fence, progress, relies)
             case m.RemoveArgs() as args:
                 return await self._remove(args, command.fence)
             case m.CertificatesArgs() as args:
@@ -78,16 +84,18 @@ class Commands:
         return not transfer.follow_redirects
 
     async def _download(
-        self, args: m.DownloadArgs, fence: int, progress: ProgressCallback
+        self, args: m.DownloadArgs, fence: int, progress: ProgressCallback, relies: Relies
     ) -> m.DownloadDone:
         pool = await asyncio.to_thread(self.host.pool, args.pool)
+        options = await self._options(args.transfer, args.format)
+        relies(options["anchors"])
         return await templates.bring(
             pool,
             Wanted(
                 volume=Volume(args.volume, iso=args.iso),
                 sources=args.transfer.sources,
                 checksum=args.transfer.checksum,
-                options=await self._options(args.transfer, args.format),
+                options=options,
                 max_virtual_size=args.max_virtual_size,
                 fence=fence,
                 deadline=args.deadline,

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastdl.agent import properties
 from fastdl.agent.confine import WORKER_USER, Confinement
 from fastdl.errors import FastdlError, KeystoreAuthError, TrustError, UsageError
+from fastdl.trust.alias import is_reserved
 from fastdl.trust.keystore import Item, Keystore, Known, Passphrase
 
 DEFAULT_FOLDER = Path("/etc/cloudstack/agent")
@@ -82,11 +83,11 @@ class HostConfig:
         return tuple(self.named_anchors().values())
 
     def named_anchors(self) -> dict[str, str]:
-        """As ``anchors``, by alias."""
+        """As ``anchors``, by alias. The agent's own CA vouches for its manager, for no origin."""
         return {
             item.alias: item.certificate.pem()
             for item in self.items()
-            if item.kind == "trusted" and item.certificate
+            if item.kind == "trusted" and item.certificate and not is_reserved(item.alias)
         }
 
     def items(self) -> list[Item]:

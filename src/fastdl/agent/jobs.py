@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class _Job:
     attempt: asyncio.Future[m.Done] | None = None
     stopped: bool = False
     judged_again: bool = False
+    relies_on: frozenset[str] = frozenset()
+    """The anchors (PEM) that the attempt was given, less those that it was found not to need."""
     last_progress: float = field(default=0.0)
 
 
@@ -121,19 +123,30 @@ class Jobs:
             if isinstance(job.command.args, m.DownloadArgs | m.RemoveArgs)
         }
 
-    async def judge_again(self) -> None:
-        """After certificates were removed: end each download that relied on one of them."""
+    async def judge_again(self, trusted: frozenset[str]) -> None:
+        """End each download that relies on an anchor that is not *trusted* any more.
+
+        What an attempt was given is compared with what is trusted now, so that nothing slips
+        through that was trusted only between two looks at the keystore.
+        """
 
         async def one(job: _Job) -> None:
             if await self._commands.still_trusted(job.command):
+                job.relies_on &= trusted
                 return
             if job.attempt is not None and not job.attempt.done():
                 log.info("judging again", extra={"job": job.command.job})
                 job.judged_again = True
                 job.attempt.cancel()
 
-        downloads = [j for j in self._running.values() if j.command.kind == m.Kind.DOWNLOAD]
-        await asyncio.gather(*(one(job) for job in downloads))
+        concerned = [
+            job
+            for job in self._running.values()
+            if job.relies_on - trusted and not job.judged_again
+        ]
+        if concerned:
+            log.info("certificates were removed: running downloads are judged again")
+        await asyncio.gather(*(one(job) for job in concerned))
 
     async def close(self) -> None:
         """Interrupt every job; the journal keeps them for the next start."""
@@ -159,7 +172,7 @@ class Jobs:
     async def _until_settled(self, job: _Job) -> m.Done:
         """The job's result, over as many attempts as changes of trust ask for."""
         while not job.stopped:
-            job.judged_again = False
+            job.judged_again, job.relies_on = False, frozenset()
             job.attempt = asyncio.ensure_future(self._attempt(job))
             try:
                 return await job.attempt
@@ -180,7 +193,11 @@ class Jobs:
             command = m.Command(
                 job=job.command.job, kind=job.command.kind, fence=job.fence, args=args
             )
-            return await self._commands.perform(command, self._reporter(job))
+
+            def relies(anchors: Iterable[str]) -> None:
+                job.relies_on = frozenset(anchors)
+
+            return await self._commands.perform(command, self._reporter(job), relies)
 
     @contextlib.asynccontextmanager
     async def _volume(self, pool: str, volume: str) -> AsyncIterator[None]:

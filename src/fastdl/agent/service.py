@@ -229,15 +229,11 @@ class Agent:
         while True:
             await asyncio.sleep(_KEYSTORE_SECONDS)
             now = _stamp(path)
-            if now == seen:
-                continue
-            seen = now
-            anchors = await asyncio.to_thread(self._anchors)
-            self._inventory_due.set()
-            if trusted - anchors:
-                log.info("certificates were removed: running downloads are judged again")
-                await self._jobs.judge_again()
-            trusted = anchors
+            if now != seen:
+                seen = now
+                trusted = await asyncio.to_thread(self._anchors)
+                self._inventory_due.set()
+            await self._jobs.judge_again(trusted)
 
     def _anchors(self) -> frozenset[str]:
         """What is trusted now; nothing while the keystore cannot be read."""

@@ -104,11 +104,14 @@ class Keystore:
         return self._known.items(self._file) if self._known else _items(self._file.read())
 
     def anchors(self) -> tuple[str, ...]:
-        """The trusted certificates as PEM. KeystoreAuthError, KeystoreCorruptError."""
+        """The certificates that vouch for origins, as PEM: the agent's own CA does not.
+
+        KeystoreAuthError, KeystoreCorruptError.
+        """
         return tuple(
             item.certificate.pem()
             for item in self.items()
-            if item.kind == "trusted" and item.certificate
+            if item.kind == "trusted" and item.certificate and not is_reserved(item.alias)
         )
 
     def import_certificate(self, alias: str, text: str | bytes, *, replace: bool = False) -> bool:
