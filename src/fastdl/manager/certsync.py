@@ -43,18 +43,22 @@ class Plan:
         return not self.install and not self.remove
 
 
-def wanted_on_host(*, revoked_in_zone: bool, deleted: bool, override: str | None) -> bool:
+def wanted_on_host(
+    *, revoked_in_zone: bool, deleted: bool, override: str | None, on_others: bool = False
+) -> bool:
     """Whether a host should hold a certificate.
 
     *override* is what was asked for this host alone (``present`` or ``absent``): a per-host
     revocation outlives the sync task, and a re-upload to one host outlives a revocation of
-    the zone. Without one, the zone decides; a deleted certificate is wanted nowhere.
+    the zone. Without one, a host gets what its zone has: also after a revocation of the zone,
+    where it was uploaded again to other hosts (*on_others*). A deleted certificate is wanted
+    nowhere.
     """
     if deleted:
         return False
     if override is not None:
         return override == "present"
-    return not revoked_in_zone
+    return on_others or not revoked_in_zone
 
 
 def plan(desired: Iterable[Desired], held: Mapping[str, str] | None, *, now: float) -> Plan:

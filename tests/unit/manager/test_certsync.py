@@ -77,6 +77,21 @@ def test_who_wants_what(revoked: bool, deleted: bool, override: str | None, want
     assert wanted_on_host(revoked_in_zone=revoked, deleted=deleted, override=override) is wanted
 
 
+@given(
+    revoked=st.booleans(), deleted=st.booleans(), others=st.booleans(),
+    override=st.sampled_from([None, "present", "absent"]),
+)  # fmt: skip
+def test_a_host_goes_without_only_for_a_reason(
+    revoked: bool, deleted: bool, others: bool, override: str | None
+) -> None:
+    """Deleted, revoked on it, or its zone has none: a new host gets what others were given."""
+    wanted = wanted_on_host(
+        revoked_in_zone=revoked, deleted=deleted, override=override, on_others=others
+    )
+    without = deleted or override == "absent" or (override is None and revoked and not others)
+    assert wanted is not without
+
+
 def test_retries_slow_down_to_ten_minutes() -> None:
     """A host that stays broken costs one attempt in ten minutes."""
     delays = [retry_delay(n) for n in range(1, 12)]

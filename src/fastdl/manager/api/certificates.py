@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiParamError, CertRejectedError, FastdlError
+from fastdl.errors import AliasConflictError, ApiParamError, CertRejectedError, FastdlError
 from fastdl.manager import x509text
 from fastdl.manager.api import transfers, views
 from fastdl.manager.api.spec import (
@@ -91,6 +91,8 @@ async def upload(call: Call) -> Reply:
         if read is None:
             return zone, await _push_again(call, tx, zone_id, alias)
         known = len(await certs.live(tx, zone_id))
+        if (old := await certs.by_alias(tx, zone_id, alias)) is not None:
+            _refuse_second(old, read)
         if known >= PER_ZONE_MAX:
             raise ApiParamError(f"The zone has {known} certificates already: delete some first")
         id_ = await certs.create(
@@ -111,7 +113,19 @@ async def upload(call: Call) -> Reply:
         row = await certs.get(tx, asked[0].id)
     if row is None:
         raise CertRejectedError(f"Certificate {alias} was deleted while it was uploaded")
-    return Single(call.command.name.lower(), views.certificate(row, zone.name, statuses))
+    item = views.certificate(row, zone.name, statuses)
+    return Single(call.command.name.lower(), item, flat=True)
+
+
+def _refuse_second(old: Row[Any], new: x509text.Upload) -> None:
+    """AliasConflictError for an alias that is taken, in CloudStack's words."""
+    text = f"Certificate alias {old.alias} has been already created"
+    if old.sha256 != new.sha256:
+        text += (
+            f" with another certificate (SHA-256 {old.sha256}): replace it with "
+            "updateTemplateDirectDownloadCertificate, or choose another name"
+        )
+    raise AliasConflictError(text)
 
 
 async def _push_again(call: Call, tx: AsyncConnection, zone_id: str, alias: str) -> Targets:
@@ -188,7 +202,7 @@ async def list_(call: Call) -> Reply:
                     if link.host in host_rows
                 ]
             items.append(views.certificate(row, names.get(row.zone, ""), statuses))
-    return Listing("directdownloadcertificate", items)
+    return Listing("directdownloadcertificate", items, also="templatedirectdownloadcertificate")
 
 
 def _listed_status(host: Row[Any], link: Row[Any]) -> dict[str, Any]:
@@ -229,7 +243,7 @@ async def provision(call: Call) -> Reply:
         status["details"] = "OK"
     elif status["status"] == SKIPPED:
         status["status"] = FAILED
-    return Single("directdownloadcertificatehoststatus", status)
+    return Single("directdownloadcertificatehoststatus", status, flat=True)
 
 
 async def update(call: Call) -> Reply:
@@ -254,7 +268,8 @@ async def update(call: Call) -> Reply:
         fresh = await certs.get(tx, asked[0].id) or asked[0]
         zone = await zones.get(tx, fresh.zone)
     assert zone is not None
-    return Single(call.command.name.lower(), views.certificate(fresh, zone.name, statuses))
+    item = views.certificate(fresh, zone.name, statuses)
+    return Single(call.command.name.lower(), item, flat=True)
 
 
 async def delete(call: Call) -> Reply:

@@ -38,9 +38,12 @@ def plain(reply: Reply) -> dict[str, Any]:
             if not reply.items:
                 return {}
             count = len(reply.items) if reply.count is None else reply.count
-            return {"count": count, reply.name: _without_nulls(reply.items)}
+            items = _without_nulls(reply.items)
+            second = {} if reply.also is None else {reply.also: items}
+            return {"count": count, reply.name: items, **second}
         case Single():
-            return {reply.name: _without_nulls(reply.item)}
+            item = _without_nulls(reply.item)
+            return {**(item if reply.flat else {}), reply.name: item}
         case Bare():
             return dict(_without_nulls(reply.fields))
 

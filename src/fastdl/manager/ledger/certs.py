@@ -158,15 +158,29 @@ async def desired(tx: AsyncConnection, hosts: Sequence[Row[Any]]) -> dict[str, d
         .with_for_update(read=True)
     )
     certs = list(rows)
+    back = await _uploaded_again(tx, [c.id for c in certs if c.revoked])
     wants: dict[str, dict[str, HostWant]] = {}
     for h in hosts:
         mine = by_host[h.id]
         wants[h.id] = {
-            c.id: HostWant(cert=c, link=mine.get(c.id))
+            c.id: HostWant(cert=c, link=mine.get(c.id), on_others=c.id in back)
             for c in certs
             if c.zone == h.zone and (c.live_alias is not None or c.id in mine)
         }
     return wants
+
+
+async def _uploaded_again(tx: AsyncConnection, revoked: Sequence[str]) -> set[str]:
+    """Those of the *revoked* certificates that some host of their zone is to hold again."""
+    if not revoked:
+        return set()
+    found = await tx.execute(
+        select(cert_host.c.cert)
+        .join(host, host.c.id == cert_host.c.host)
+        .where(cert_host.c.cert.in_(revoked), cert_host.c.want == "present")
+        .distinct()
+    )
+    return {row.cert for row in found}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +189,7 @@ class HostWant:
 
     cert: Row[Any]
     link: Row[Any] | None
+    on_others: bool = False
 
     @property
     def rev(self) -> int:
@@ -197,6 +212,7 @@ class HostWant:
                 revoked_in_zone=self.cert.revoked,
                 deleted=self.cert.live_alias is None,
                 override=self.link.want if self.link is not None else None,
+                on_others=self.on_others,
             ),
             retry_at=self.link.retry_at if self.link is not None else 0.0,
         )
