@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from fastdl.agent import said
+from fastdl.agent.code import code_for_confined
 from fastdl.agent.confine import Powers, close_all_but, confine
 from fastdl.agent.confined import Channel, answer
 from fastdl.agent.death import error_of_death
@@ -181,6 +182,7 @@ def confined(
     lines, out = os.pipe()
     words, err = os.pipe()
     source, answers = os.pipe()
+    code_for_confined()
     parent = os.getpid()
     pid = os.fork()
     if not pid:
@@ -211,7 +213,7 @@ def _become(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
-        close_all_but({0, 1, 2, *kept})
+        close_all_but({0, 1, 2, *kept, *code_for_confined()})
         lacks = confine(powers)
         if os.getppid() != parent:  # it died before that could be noticed
             return

@@ -1,52 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Can a user without any rights load this program's code, and if not, what is it to have before?
+"""How does a confined process come by code, as a user that may not be able to reach it?
 
-A confined process loads rare parts when it needs them, as every other process of fastdl does.
-From a folder that only root may enter it could not.
+What nearly every job needs is loaded once for all the processes that it is done in. The rest a
+confined process loads when it needs it, as every other process of fastdl does. Where the code
+lies below a folder that only root may enter (a virtual environment in /root, say) the way to it
+is held open; where only root may read the files, everything is loaded before.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
-import pkgutil
 import stat
 import sys
 
-_PACKAGES = ("core", "engine", "sources", "sinks", "model")
+_COMMON = ("engine.probe", "engine.fetch", "engine.attempt", "engine.landing.plan")
+_RARE = (
+    *("core.confine", "core.image", "core.lander"),
+    *("engine.journal", "engine.landing.qcow2", "engine.landing.stream", "engine.race"),
+    *("engine.readback", "engine.staging"),
+    *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),
+    *("sources.discovery", "sources.metalink"),
+)
 _OF_OTHERS = (
-    *("base64", "hashlib", "idna", "ipaddress", "urllib.parse", "xml.parsers.expat", "xxhash"),
+    *("base64", "hashlib", "idna", "ipaddress", "pathlib", "shutil", "tempfile"),
+    *("urllib.parse", "xml.parsers.expat", "xxhash"),
     *("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig", "encodings.utf_16"),
 )
-"""What those packages load inside of functions."""
-_NOT_NEEDED = frozenset({"fastdl.core.build", "fastdl.engine.reference"})
+"""What those load inside of functions."""
 
 
-def code_is_readable() -> bool:
-    """Whether everybody may enter the folders that code comes from."""
-    return all(map(_is_open, {os.__file__, __file__, *_entries()}))
+@functools.cache
+def code_for_confined() -> tuple[int, ...]:
+    """Load, or make loadable, what confined forks of this process need; once.
+
+    Returns the descriptors that they have to keep for it.
+    """
+    for name in _COMMON:
+        importlib.import_module(f"fastdl.{name}")
+    if not all(map(_is_readable, (os.__file__, __file__))):
+        load_all()
+        return ()
+    return tuple(_hold(entry) for entry in list(sys.path) if _is_shut(entry))
 
 
 def load_all() -> None:
     """Load all that reading an origin's bytes can ever need."""
-    for name in _PACKAGES:
-        package = importlib.import_module(f"fastdl.{name}")
-        for module in pkgutil.walk_packages(package.__path__, f"fastdl.{name}."):
-            if module.name not in _NOT_NEEDED:
-                importlib.import_module(module.name)
+    for name in (*_COMMON, *_RARE):
+        importlib.import_module(f"fastdl.{name}")
     for name in _OF_OTHERS:
         importlib.import_module(name)
 
 
-def _entries() -> list[str]:
-    return [path for path in sys.path if os.path.isdir(path)]  # noqa: PTH112
+def _is_readable(path: str) -> bool:
+    return bool(os.stat(path).st_mode & stat.S_IROTH)  # noqa: PTH116
 
 
-def _is_open(path: str) -> bool:
-    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
-    while True:
-        if not os.stat(folder).st_mode & stat.S_IXOTH:  # noqa: PTH116
+def _is_shut(entry: str) -> bool:
+    """Whether there is a folder on the way to the folder *entry* that not everybody may enter."""
+    path = os.path.realpath(entry)
+    if not os.path.isdir(path):  # noqa: PTH112
+        return False
+    while os.stat(path).st_mode & stat.S_IXOTH:  # noqa: PTH116
+        if path == "/":
             return False
-        if folder == "/":
-            return True
-        folder = os.path.dirname(folder)  # noqa: PTH120
+        path = os.path.dirname(path)  # noqa: PTH120
+    return True
+
+
+def _hold(entry: str) -> int:
+    """Hold the folder *entry* of ``sys.path`` open, and look modules up by way of that."""
+    fd = os.open(entry, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = f"/proc/self/fd/{fd}"
+    for module in list(sys.modules.values()):
+        places = getattr(module, "__path__", None)
+        if isinstance(places, list):
+            places[:] = [_moved(place, entry, held) for place in places]
+    sys.path[:] = [_moved(place, entry, held) for place in sys.path]
+    sys.path_importer_cache.clear()
+    return fd
+
+
+def _moved(place: str, old: str, new: str) -> str:
+    inside = place == old or place.startswith(f"{old}/")
+    return new + place[len(old) :] if inside else place

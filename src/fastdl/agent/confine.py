@@ -10,11 +10,10 @@ reported, not pretended.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
+import itertools
 import os
-import pwd
 import resource
 import signal
 import stat
@@ -85,6 +84,8 @@ BEST_EFFORT = Confinement()
 
 @functools.cache
 def _ids_of(user: str) -> tuple[int, int] | None:
+    import pwd  # noqa: PLC0415 - for the agent alone
+
     try:
         found = pwd.getpwnam(user)
     except KeyError:
@@ -134,11 +135,10 @@ def confine(powers: Powers) -> tuple[str, ...]:
 
 def close_all_but(kept: Iterable[int]) -> None:
     """Close every descriptor that is not in *kept*."""
-    left = set(kept)
-    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - names alone
-        if fd not in left:
-            with contextlib.suppress(OSError):  # the one that was read from
-                os.close(fd)
+    edges = (-1, *sorted(kept), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for after, before in itertools.pairwise(edges):
+        if after + 1 < before:
+            os.closerange(after + 1, before)
 
 
 def die_with_parent(number: int) -> None:

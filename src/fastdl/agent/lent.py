@@ -8,16 +8,18 @@ a right that it does not have is asked of the other process, which publishes in 
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Checked
 from fastdl.engine.journal_file import JournalFile, LentFile
 from fastdl.engine.workspace import Workspace
-from fastdl.model.image import Format
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastdl.model.image import Format
 
 Tell = Callable[[dict[str, Any]], None]
 """Says one message of ``said``."""
@@ -55,6 +57,9 @@ class LentWorkspace(Workspace):
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder in the one that this process works in."""
+        import shutil  # noqa: PLC0415 - rare
+        from pathlib import Path  # noqa: PLC0415
+
         # Relative: this user may have no way there through the folders above.
         made = Path(f"staging-{next(self._numbers)}")
         made.mkdir(mode=0o700)

@@ -13,35 +13,29 @@ a confined fork of it (``child``), one for each step: probing, landing, judging 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
-import re
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastdl.agent import confined, said
 from fastdl.agent.child import Child, Stop
 from fastdl.agent.child import confined as confined_child
-from fastdl.agent.code import code_is_readable, load_all
-from fastdl.agent.confine import Powers, confine, die_with_parent
+from fastdl.agent.code import code_for_confined
+from fastdl.agent.confine import Powers, die_with_parent
 from fastdl.agent.lent import LentWorkspace
 from fastdl.engine.journal_file import JournalFile, LentFile, Location
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import BY_CODE, FastdlError, InternalError
-from fastdl.model.image import CONVERTIBLE, Format
-from fastdl.sinks.base import sink_error
 
 Job = Mapping[str, Any]
 
 _PROGRESS_S = 0.05
-_INSIDE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
-"""The files in a child's folder that it may have converted."""
 
 
 def main() -> int:
@@ -50,8 +44,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides what an interrupt means
     die_with_parent(signal.SIGTERM)
     os.umask(0o022)  # a template is read by qemu's user, however private the agent's own files
-    if not code_is_readable():
-        load_all()
+    code_for_confined()
+    gc.freeze()  # a collection in a fork would copy every page that it looks at
     code = 0
     while line := sys.stdin.buffer.readline():
         job = json.loads(line)
@@ -168,7 +162,9 @@ def _last(
             case said.Begun() if workspace is not None:
                 workspace.sink.taken(message.size)
             case said.Convert() if job is not None and folder is not None:
-                child.answer(_converted(message, job, folder, stop))
+                from fastdl.agent.folder import converted  # noqa: PLC0415 - it is there
+
+                child.answer(converted(message, _powers(job, folder=folder, program=True), stop))
             case said.Failed():
                 _say_lacks(child)
                 if workspace is not None:
@@ -178,26 +174,6 @@ def _last(
                 _say_lacks(child)
                 return message
     raise AssertionError("unreachable")
-
-
-def _converted(asked: said.Convert, job: Job, folder: str, stop: Stop) -> dict[str, Any] | None:
-    """Have qemu-img convert between two files of *folder*; the error that it ends with."""
-    from fastdl.engine.convert import convert  # noqa: PLC0415 - rare
-
-    try:
-        names = (asked.source, asked.target)
-        if asked.format not in CONVERTIBLE or not all(map(_INSIDE.fullmatch, names)):
-            raise InternalError("the download's process asked for an odd conversion")
-        convert(
-            Path(asked.source),
-            Path(asked.target),
-            Format(asked.format),
-            stop,
-            confine=partial(confine, _powers(job, folder=folder, program=True)),
-        )
-    except FastdlError as exc:
-        return exc.to_dict()
-    return None
 
 
 def _error_of(plain: Mapping[str, Any]) -> FastdlError:
@@ -245,28 +221,15 @@ def _lent(journal: JournalFile | None) -> Iterator[tuple[LentFile | None, list[s
 
 @contextlib.contextmanager
 def _folder(job: Job, workspace: Workspace) -> Iterator[str | None]:
-    """A folder for the child alone, where it may have to unpack or convert; else None.
-
-    Its name is the target's, so that what a killed worker left goes with the next one.
-    """
+    """A folder for the child alone, where it may have to unpack or convert; else None."""
     if job["action"] != "unpack" and job["options"].get("target_format") == "same":
         yield None
         return
-    from fastdl.agent.pools.marker import staging_path  # noqa: PLC0415 - rare, and slow to load
+    from fastdl.agent import folder  # noqa: PLC0415 - rare, and slow to load
 
-    folder = staging_path(workspace.staging_parent() / Path(job["target"]).name)
-    shutil.rmtree(folder, ignore_errors=True)
-    ids = job["confinement"]["ids"]
-    try:
-        folder.mkdir(mode=0o700)
-        if ids is not None:
-            os.chown(folder, *ids)
-    except OSError as exc:
-        raise sink_error(exc, f"making {folder} for the download's user") from None
-    try:
-        yield str(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    parent = workspace.staging_parent()
+    with folder.of_child(parent, job["target"], job["confinement"]["ids"]) as made:
+        yield made
 
 
 def _say_lacks(child: Child) -> None:

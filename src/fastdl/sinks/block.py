@@ -97,8 +97,8 @@ class BlockSink:
         self._zero(max(0, end - HOLD_BYTES), end)
 
     def descriptors(self) -> tuple[int, ...]:
-        """Both ways to the target."""
-        return tuple({self.fd, self.buffered_fd})
+        """Both ways to the target, the one through the page cache first."""
+        return tuple(dict.fromkeys((self.buffered_fd, self.fd)))
 
     def let_go(self) -> None:
         """Both processes hold the same open file."""

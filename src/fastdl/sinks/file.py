@@ -164,8 +164,8 @@ class FileSink:
             raise sink_error(error, f"{self.path}: removing the part file") from None
 
     def descriptors(self) -> tuple[int, ...]:
-        """Both ways to the target."""
-        return tuple({self.fd, self.buffered_fd})
+        """Both ways to the target, the one through the page cache first."""
+        return tuple(dict.fromkeys((self.buffered_fd, self.fd)))
 
     def let_go(self) -> None:
         """Both processes hold the same open file."""

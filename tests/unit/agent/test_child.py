@@ -16,6 +16,7 @@ import pytest
 from fastdl.agent import child as module
 from fastdl.agent import confine, said
 from fastdl.agent.child import Stop, confined
+from fastdl.agent.code import code_for_confined
 from fastdl.agent.confine import Powers
 from fastdl.agent.confined import Channel
 from fastdl.errors import Cancelled, ConfinementError, FormatError, InternalError
@@ -152,7 +153,8 @@ def test_it_has_the_descriptors_that_it_was_given(stop: Any) -> None:
     found = set(json.loads(message.error["message"]))
     assert {0, 1, 2, kept} <= found
     assert other not in found
-    assert len(found) == 5  # and the eventfd of its own that wakes it up
+    # And the way to code below folders of root's, and the eventfd of its own that wakes it up.
+    assert len(found) == 4 + len(code_for_confined()) + 1
 
 
 def _is_open(fd: int) -> bool:
