@@ -152,6 +152,10 @@ class Objects:
         await self.api("prepareHostForMaintenance", id=found["id"])
         return {}
 
+    async def _finishHostCaRotation(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        await self.api("startHostCaRotation")
+        return {"forced": "true"}
+
     async def _updateConfiguration(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"name": "default.page.size", "value": str(300 + next(NUMBERS))}
 
@@ -222,7 +226,7 @@ async def test_a_session_may_ask_the_same_again(zone: Zone) -> None:
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         answer = await send(url, form=encoded(login.items()), session=session)
         key = {"response": "json", "sessionkey": answer.content["sessionkey"]}
-        for name in CHANGING:
+        for name in sorted(CHANGING, key=lambda name: "Rotation" in name):  # it ends connections
             params = {**await objects.params(COMMANDS[name.lower()]), "command": name, **key}
             first, second = [
                 await send(url, form=encoded(params.items()), session=session) for _ in range(2)
