@@ -30,6 +30,8 @@ from fastdl.wire.version import CURRENT, OLDEST
 
 Work = Callable[["FakeAgent", m.Command], Awaitable[m.Done | m.Failure]]
 ALL_KINDS = tuple(kind.value for kind in m.Kind)
+USUAL_KINDS = tuple(kind for kind in ALL_KINDS if kind != m.Kind.COPIES)
+"""Those that nobody asks for unless a test does something."""
 
 
 def make_csr(key: ec.EllipticCurvePrivateKey) -> str:
@@ -47,7 +49,7 @@ class FakeAgent:
     pools: tuple[m.PoolInfo, ...] = ()
     keystore: dict[str, str] = field(default_factory=dict)
     keystore_error: str | None = None
-    kinds: tuple[str, ...] = ALL_KINDS
+    kinds: tuple[str, ...] = USUAL_KINDS
     work: dict[str, Work] = field(default_factory=dict)
     max_downloads: int = 64
     beats: bool = False

@@ -28,6 +28,7 @@ from fastdl.manager import x509text
 from fastdl.manager.api.envelope import plain
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Call, User
+from fastdl.manager.copywatch import CopyWatch
 from fastdl.manager.core import Core
 from fastdl.manager.ledger import tables
 from fastdl.manager.logins import Logins
@@ -285,7 +286,8 @@ async def test_what_callers_see_has_an_order_that_explains_it(
     async with simulation(folder, hosts=HOSTS, seed=seed, database=database) as sim:
         sim.services.notices = VirtualNotices(sim.clock)
         core = Core(services=sim.services, authority=None, dispatcher=sim.dispatcher,  # type: ignore[arg-type]
-                    sync=sim.sync, link=sim.fleet.link, logins=Logins(sim.clock))  # fmt: skip
+                    sync=sim.sync, link=sim.fleet.link, logins=Logins(sim.clock),
+                    copy_watch=CopyWatch(sim.services))  # fmt: skip
         for host in sim.fleet.hosts.values():
             host.keystore = Keystore(moments)
         stories = [

@@ -12,6 +12,7 @@ from typing import Any
 from fastdl.agent import provenance, removal, templates, trust, work
 from fastdl.agent.config import HostConfig
 from fastdl.agent.host import Host, certificate_infos
+from fastdl.agent.listing import listing
 from fastdl.agent.pools import Volume
 from fastdl.agent.templates import Wanted
 from fastdl.agent.work import ProgressCallback, Work
@@ -56,6 +57,9 @@ class Commands:
                 return await self._probe(args)
             case m.CheckArgs() as args:
                 return await self._check(args)
+            case m.CopiesArgs() as args:
+                pool = await asyncio.to_thread(self.host.pool, args.pool)
+                return await asyncio.to_thread(listing, pool, self.host.usage, after=args.after)
             case _:
                 raise AgentRefusedError(f"this agent does not know commands of kind {command.kind}")
 

@@ -9,9 +9,9 @@ import contextlib
 import logging
 from collections.abc import Collection
 
-from fastdl.agent.pools import Pool, State, Usage, Volume
+from fastdl.agent.pools import Found, Pool, State, Usage, Volume
 from fastdl.agent.present import told
-from fastdl.errors import FastdlError, SinkRefusedError
+from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError
 from fastdl.wire.messages import RemoveDone
 
 log = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ def _remove(pool: Pool, volume: Volume, usage: Usage, *, forced: bool) -> Remove
         pool.discard(volume)
         known = pool.markers.delete(volume.name)
         if found.state is State.FOREIGN:
-            raise SinkRefusedError(f"{found.why}: it is left alone")
+            raise _refusal(found)
         return RemoveDone(was_present=known and marker is not None and marker.complete)
     if found.state is State.FOREIGN:
-        raise SinkRefusedError(f"{found.why}: it is left alone")
+        raise _refusal(found)
     if not found.ours and not forced:
         return RemoveDone(kept=True, reason=found.why)
     if users := pool.remove(volume, marker, used=None if forced else usage.of):
@@ -51,6 +51,11 @@ def _remove(pool: Pool, volume: Volume, usage: Usage, *, forced: bool) -> Remove
     pool.discard(volume)
     pool.markers.delete(volume.name)
     return RemoveDone()
+
+
+def _refusal(found: Found) -> FastdlError:
+    kind = SinkIOError if found.elsewhere else SinkRefusedError
+    return kind(f"{found.why}: it is left alone")
 
 
 def prune(pool: Pool, *, running: Collection[str], before: float) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fastdl.manager.certloop import CertificateSync
+from fastdl.manager.copywatch import CopyWatch
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fabric.ca import Authority
 from fastdl.manager.hostlink import HostLink
@@ -27,6 +28,7 @@ class Core:
     sync: CertificateSync
     logins: Logins
     link: HostLink
+    copy_watch: CopyWatch
     probing: Probing = field(default_factory=Probing)
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)

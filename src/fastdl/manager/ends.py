@@ -187,6 +187,9 @@ async def _events(
         return []
     text = f"{template.name} is on pool {row.pool} (integrity: {result.done.integrity})"
     found = [_event(f"{kind}.SUCCESS", text, "INFO", row)]
+    if result.done.replaced:
+        text = f"the copy of {template.name} on pool {row.pool} was replaced: "
+        found.append(_event("TEMPLATE.COPY.REPLACED", text + result.done.replaced, "WARN", row))
     digests = dict(result.done.digests)
     return found + await note_drift(tx, template, result.done.validators, digests=digests)
 

@@ -28,6 +28,7 @@ from fastdl.manager.api.transfers import with_proxy
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
 from fastdl.manager.config import ManagerConfig, address, speaks_tls
+from fastdl.manager.copywatch import CopyWatch
 from fastdl.manager.core import Core
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.driftloop import DriftWatch
@@ -124,7 +125,7 @@ class Manager:
             self.core.dispatcher.run, sync.run, sync.run_retries, sync.run_background,
             sync.run_expiry, self.link.run, self._snapshots, self._prune, self._renew,
             DriftWatch(services, self.core.dispatcher, self.core.probing).run,
-            Unreached(services, self.core.dispatcher).run,
+            Unreached(services, self.core.dispatcher).run, self.core.copy_watch.run,
         ):  # fmt: skip
             self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
 
@@ -236,7 +237,7 @@ async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: C
     fabric.attach(link)
     core = Core(
         services=services, authority=authority, dispatcher=dispatcher, sync=sync,
-        link=link, logins=Logins(clock),
+        link=link, logins=Logins(clock), copy_watch=CopyWatch(services),
     )  # fmt: skip
     return Manager(config, core, link, fabric)
 

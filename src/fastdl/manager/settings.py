@@ -134,6 +134,11 @@ SETTINGS: Final = _all(
         most=8760,
     ),
     Setting(
+        "direct.download.copies.check.interval", "Advanced", "float", "1",
+        "Hours between two looks at what really lies in each pool: copies that were changed or "
+        "lost, and those that no template needs (0 = off).", most=8760,
+    ),
+    Setting(
         "direct.download.proxy", "Advanced", "proxy", "",
         "Proxy that hosts use for downloads (http://HOST:PORT, with USER:PASSWORD@ before the "
         "host where it asks for them); empty = none.", secret=True,

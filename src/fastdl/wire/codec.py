@@ -32,6 +32,7 @@ _ARGS: Final[dict[str, type]] = {
     m.Kind.CERTIFICATES: m.CertificatesArgs,
     m.Kind.PROBE: m.ProbeArgs,
     m.Kind.CHECK: m.CheckArgs,
+    m.Kind.COPIES: m.CopiesArgs,
 }
 _DONE: Final[dict[str, type]] = {
     m.Kind.DOWNLOAD: m.DownloadDone,
@@ -39,6 +40,7 @@ _DONE: Final[dict[str, type]] = {
     m.Kind.CERTIFICATES: m.CertificatesDone,
     m.Kind.PROBE: m.ProbeDone,
     m.Kind.CHECK: m.CheckDone,
+    m.Kind.COPIES: m.CopiesDone,
 }
 
 

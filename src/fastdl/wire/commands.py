@@ -18,6 +18,7 @@ class Kind(StrEnum):
     CERTIFICATES = "certificates"
     PROBE = "probe"
     CHECK = "check"
+    COPIES = "copies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +112,21 @@ class CheckArgs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopiesArgs:
+    """Tell what lies in a pool, as its markers know it, behind the volume *after*."""
+
+    pool: Id
+    after: Annotated[str, Text(128)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownArgs:
     """A command of a kind this version does not know: answer AgentRefusedError, code 71."""
 
 
-Args = DownloadArgs | RemoveArgs | CertificatesArgs | ProbeArgs | CheckArgs | UnknownArgs
+Args = (
+    DownloadArgs | RemoveArgs | CertificatesArgs | ProbeArgs | CheckArgs | CopiesArgs | UnknownArgs
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

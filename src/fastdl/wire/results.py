@@ -127,7 +127,36 @@ class CheckDone:
     not_after: Annotated[str, Text(40)] = ""
 
 
-Done = DownloadDone | RemoveDone | CertificatesDone | ProbeDone | CheckDone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyInfo:
+    """What lies under a volume's name in a pool.
+
+    *template* and *zone*: as whoever ordered it named them. *state*: intact, changed, absent,
+    landed or foreign (``agent.pools.State``), and *why*. *fence*: the highest that its lock saw.
+    """
+
+    volume: Annotated[str, Text(128, 1)]
+    template: Annotated[str, Text(64)] = ""
+    zone: Annotated[str, Text(64)] = ""
+    complete: bool = False
+    state: Annotated[str, Text(16)] = ""
+    why: Line = ""
+    install_path: Line = ""
+    virtual_size: Count = 0
+    bytes: Count = 0
+    fence: Count = 0
+    users: Annotated[tuple[Line, ...], Items(16)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopiesDone:
+    """Copies in the order of their volumes; *more*: there are some behind the last one."""
+
+    copies: Annotated[tuple[CopyInfo, ...], Items(500)] = ()
+    more: bool = False
+
+
+Done = DownloadDone | RemoveDone | CertificatesDone | ProbeDone | CheckDone | CopiesDone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,11 +87,13 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Found:
     """*why*: what is wrong with it, where something is; *ours*: it is what we published, however
-    it was changed since, and not something else under its name."""
+    it was changed since, and not something else under its name; *elsewhere*: another host, which
+    keeps markers of its own, may know more."""
 
     state: State
     why: str = ""
     ours: bool = True
+    elsewhere: bool = False
 
 
 class Pool(Protocol):

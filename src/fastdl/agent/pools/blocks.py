@@ -33,6 +33,7 @@ BLOCKS = {
     "iscsi": PoolType.ISCSI,
     "rbd": PoolType.RBD,
 }
+_SHARED = frozenset({"iscsi", "rbd"})
 _EXPECTED_NAME = re.compile(r"expected '([^']+)'")
 
 
@@ -49,7 +50,7 @@ class BlockPool:
     def info(self) -> PoolInfo:
         """The pool as the inventory reports it."""
         kind = BLOCKS[self.kind]
-        shared = self.kind in {"iscsi", "rbd"}
+        shared = self.kind in _SHARED
         try:
             with told(f"the pool {self.name}"):
                 pool = self._libvirt.pool(self.id)
@@ -97,7 +98,8 @@ class BlockPool:
             if self.kind == "iscsi":  # made on the storage system, for us to fill
                 return Found(State.ABSENT)
             why = f"{volume.name} in the pool {self.name} was not made by this agent"
-            return Found(State.FOREIGN, why, ours=False)
+            shared = self.kind in _SHARED
+            return Found(State.FOREIGN, why, ours=False, elsewhere=shared)
         if not marker.complete:
             return Found(State.ABSENT)
         if self.kind != "rbd":

@@ -12,16 +12,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from fastdl.agent.pools import domains
 from fastdl.agent.pools.backing import Headers, Unreadable
+from fastdl.errors import FastdlError
 from fastdl.sinks import device
 
 USERS_MAX: Final = 16
@@ -55,81 +55,117 @@ class Usage:
 
     def of(self, target: Target) -> tuple[str, ...]:
         """Who uses *target*, in words; SinkBusyError where that cannot be told now."""
-        found: dict[str, None] = {}
-        for user in self._users(target):
-            found[user] = None
-            if len(found) >= USERS_MAX:
-                break
-        return tuple(found)
+        return self.all({"": target})[""]
 
-    def _users(self, target: Target) -> Iterator[str]:
-        if target.path is not None:
-            yield from _of_path(target.path)
+    def all(self, targets: Mapping[str, Target]) -> dict[str, tuple[str, ...]]:
+        """As ``of``, for each of *targets*, by their keys, in one look."""
+        found: dict[str, dict[str, None]] = {key: {} for key in targets}
+        for key, user in self._users(_Index(targets)):
+            if len(found[key]) < USERS_MAX:
+                found[key][user] = None
+        return {key: tuple(users) for key, users in found.items()}
+
+    def _users(self, index: _Index) -> Iterator[tuple[str, str]]:
+        yield from _of_kernel(index)
         headers = Headers()
-        for image in self._images(target):
+        images: dict[Path, None] = {}
+        for pool in self._pools():
             try:
-                if any(_same(place, target) for place in headers.chain(image)):
-                    yield f"image {image}"
+                images |= dict.fromkeys(pool.images())
+            except FastdlError as exc:  # its images are not gone, they are out of sight
+                for key in index.targets:
+                    yield key, f"perhaps an image: {exc}"
+        for image in images:
+            own = index.of(str(image))
+            try:
+                for key in _needed(headers, image, index) - own:
+                    yield key, f"image {image}"
             except Unreadable as exc:
-                yield f"perhaps an image: {exc}"
+                for key in index.targets.keys() - own:
+                    yield key, f"perhaps an image: {exc}"
         for name, place in domains.disks(self._libvirt):
             try:
-                chain = headers.chain(Path(place)) if place.startswith("/") else ()
-                if _same(place, target) or any(_same(inner, target) for inner in chain):
-                    yield f"domain {name}"
+                chain = _needed(headers, Path(place), index) if place.startswith("/") else set()
+                for key in index.of(place) | chain:
+                    yield key, f"domain {name}"
             except Unreadable as exc:
-                yield f"perhaps domain {name}: {exc}"
-
-    def _images(self, target: Target) -> Iterator[Path]:
-        for pool in self._pools():
-            for image in pool.images():
-                if target.path is None or not _is(image, target.path):
-                    yield image
+                for key in index.targets:
+                    yield key, f"perhaps domain {name}: {exc}"
 
 
-def _same(place: str, target: Target) -> bool:
-    """Whether *place* stands for *target*. A volume has its name in its pool wherever that is
-    mounted, and no other file has it: a path that leads nowhere here counts by its last part."""
-    if place in target.names:
-        return True
-    if target.path is None or not place.startswith("/"):
-        return False
-    return _is(Path(place), target.path) or Path(place).name == target.path.name
+def _needed(headers: Headers, image: Path, index: _Index) -> set[str]:
+    return {key for place in headers.chain(image) for key in index.of(place)}
 
 
-def _is(one: Path, other: Path) -> bool:
-    try:
-        first, second = one.stat(), other.stat()
-    except OSError:
-        return one == other
-    if stat.S_ISBLK(first.st_mode) and stat.S_ISBLK(second.st_mode):
-        return first.st_rdev == second.st_rdev
-    return os.path.samestat(first, second)
+class _Index:
+    """Which of *targets* does a place stand for?"""
+
+    def __init__(self, targets: Mapping[str, Target]) -> None:
+        self.targets = targets
+        self.by_name: dict[str, set[str]] = {}
+        self.status: dict[str, os.stat_result] = {}
+        self._by_place: dict[str, set[str]] = {}
+        self._by_identity: dict[object, set[str]] = {}
+        for key, target in targets.items():
+            for name in target.names:
+                self._by_place.setdefault(name, set()).add(key)
+            if target.path is None:
+                continue
+            self.by_name.setdefault(target.path.name, set()).add(key)
+            with contextlib.suppress(OSError):
+                self.status[key] = target.path.stat()
+                self._by_identity.setdefault(_identity(self.status[key]), set()).add(key)
+
+    def of(self, place: str) -> set[str]:
+        """The keys of what *place* stands for. A volume has its name in its pool wherever that is
+        mounted, and no other file has it: a path that leads nowhere here counts by its last part.
+        """
+        found = set(self._by_place.get(place, ()))
+        if place.startswith("/"):
+            found |= self.by_name.get(place.rpartition("/")[2], set())
+            with contextlib.suppress(OSError):
+                found |= self.holding(Path(place).stat())
+        return found
+
+    def holding(self, status: os.stat_result) -> set[str]:
+        """The keys of the file or device with that *status*."""
+        return self._by_identity.get(_identity(status), set())
 
 
-def _of_path(path: Path) -> Iterator[str]:
-    """What the kernel knows of users of the file or device at *path*."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError:
-        return
-    except OSError as exc:
-        yield f"perhaps somebody: {path} cannot be read: {exc.strerror}"
-        return
-    try:
-        found = os.fstat(fd)
-        locked = _is_locked(fd)
-    finally:
-        os.close(fd)
-    opened = list(_openers(found, path))
-    yield from opened
-    if locked and not opened:
-        yield "a lock that another host or a process out of sight holds"
-    if stat.S_ISBLK(found.st_mode):
-        if user := device.user_of(found.st_rdev):
-            yield f"the kernel: {user}"
-    else:
-        yield from _loops(found)
+def _identity(status: os.stat_result) -> object:
+    if stat.S_ISBLK(status.st_mode):
+        return status.st_rdev
+    return status.st_dev, status.st_ino
+
+
+def _of_kernel(index: _Index) -> Iterator[tuple[str, str]]:
+    """What the kernel knows of users of the files and devices."""
+    opened = set()
+    for key, user in _openers(index):
+        opened.add(key)
+        yield key, user
+    loops = _loops()
+    for key, target in index.targets.items():
+        if target.path is None:
+            continue
+        try:
+            fd = os.open(target.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            yield key, f"perhaps somebody: {target.path} cannot be read: {exc.strerror}"
+            continue
+        try:
+            found = os.fstat(fd)
+            if _is_locked(fd) and key not in opened:
+                yield key, "a lock that another host or a process out of sight holds"
+        finally:
+            os.close(fd)
+        if stat.S_ISBLK(found.st_mode):
+            if (claimed := device.user_of(found.st_rdev)) is not None:
+                yield key, f"the kernel: {claimed}"
+        elif loop := loops.get(_identity(found)):
+            yield key, f"the kernel: loop device {loop}"
 
 
 def _is_locked(fd: int) -> bool:
@@ -141,43 +177,36 @@ def _is_locked(fd: int) -> bool:
     return False
 
 
-def _openers(found: os.stat_result, path: Path) -> Iterator[str]:
-    """The processes that have the file open, this one excepted; those that we may look into."""
-    device_node = stat.S_ISBLK(found.st_mode)
+def _openers(index: _Index) -> Iterator[tuple[str, str]]:
+    """The processes that have one of them open, this one excepted; those we may look into."""
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal() or int(process.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if any(
-                _opens(fd, found, path, device_node=device_node)
-                for fd in (process / "fd").iterdir()
-            ):
+            found = {key for fd in (process / "fd").iterdir() for key in _opens(fd, index)}
+            if found:
                 name = (process / "comm").read_text("utf-8", "replace").strip()
-                yield f"process {name} (pid {process.name})"
+                for key in found:
+                    yield key, f"process {name} (pid {process.name})"
 
 
-def _opens(fd: Path, found: os.stat_result, path: Path, *, device_node: bool) -> bool:
+def _opens(fd: Path, index: _Index) -> set[str]:
     """Told by the link's text first: a look at what it leads to may wait for a server."""
     try:
-        text = str(fd.readlink())
-        if device_node:
-            return text.startswith("/dev/") and _rdev(fd) == found.st_rdev
-        # A file that was renamed since, or lies elsewhere in another mount namespace, keeps
-        # its inode; of those that were opened under another name only the text differs.
-        if not re.search(r"(^|/)" + re.escape(path.name) + r"( \(deleted\))?$", text):
-            return False
-        return os.path.samestat(fd.stat(), found)
+        text = str(fd.readlink()).removesuffix(" (deleted)")
+        # A file in another mount namespace keeps its last name, and its inode.
+        if text.startswith("/dev/") or text.rpartition("/")[2] in index.by_name:
+            return index.holding(fd.stat())
     except OSError:
-        return False
+        pass
+    return set()
 
 
-def _rdev(fd: Path) -> int:
-    seen = fd.stat()
-    return seen.st_rdev if stat.S_ISBLK(seen.st_mode) else 0
-
-
-def _loops(found: os.stat_result) -> Iterator[str]:
+def _loops() -> dict[object, str]:
+    """Identity of a file → the loop device on top of it."""
+    found: dict[object, str] = {}
     for backing in sorted(Path("/sys/block").glob("loop*/loop/backing_file")):
         with contextlib.suppress(OSError):
-            if os.path.samestat(Path(backing.read_text().rstrip("\n")).stat(), found):
-                yield f"the kernel: loop device {backing.parent.parent.name}"
+            path = Path(backing.read_text().rstrip("\n"))
+            found[_identity(path.stat())] = backing.parent.parent.name
+    return found

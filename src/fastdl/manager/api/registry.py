@@ -10,6 +10,7 @@ from fastdl.manager.api import (
     catalog,
     certificates,
     configuration,
+    copies,
     downloads,
     hostca,
     hosts,
@@ -24,8 +25,8 @@ from fastdl.manager.api.spec import Command
 COMMANDS: Final[dict[str, Command]] = {
     command.name.lower(): command
     for family in (
-        certificates, templates, downloads, zones, hosts, tokens, hostca, pools, configuration,
-        jobs, accounts, catalog,
+        certificates, templates, downloads, copies, zones, hosts, tokens, hostca, pools,
+        configuration, jobs, accounts, catalog,
     )
     for command in family.COMMANDS
 }  # fmt: skip

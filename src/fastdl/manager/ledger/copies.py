@@ -112,6 +112,75 @@ async def forget(tx: AsyncConnection, key: Key) -> None:
     await tx.execute(delete(t).where(t.c.pool == key[0], t.c.volume == key[1]))
 
 
+async def add(
+    tx: AsyncConnection, *, pool: str, volume: str, now: float, users: Sequence[str], **values: Any
+) -> None:
+    """Store a copy that was found; *values* are columns."""
+    await tx.execute(
+        insert(t).values(
+            pool=pool, volume=volume, created=now, updated=now, users=dumps(users), **values
+        )
+    )  # fmt: skip
+
+
+async def on_pool(tx: AsyncConnection, pool_id: str) -> list[Row[Any]]:
+    """Return what is known of a pool."""
+    return list(await tx.execute(select(t).where(t.c.pool == pool_id)))
+
+
+async def of_live(tx: AsyncConnection, template_id: str, pool_id: str) -> Row[Any] | None:
+    """Return the copy that the template has on the pool."""
+    query = select(t).where(t.c.live == template_id, t.c.pool == pool_id)
+    return (await tx.execute(query)).first()
+
+
+async def find(
+    tx: AsyncConnection,
+    *,
+    zone_id: str | None = None,
+    pool_id: str | None = None,
+    template_id: str | None = None,
+    volume: str | None = None,
+    state: str | None = None,
+    orphaned: bool | None = None,
+    first: int = 0,
+    limit: int = 500,
+) -> tuple[int, list[Row[Any]]]:
+    """Return (how many match in all, one page) with ``pool_name``, ``pool_zone``,
+    ``template_name`` and ``template_removed``.
+
+    *orphaned*: whether they belong to no template, or to one that is deleted.
+    """
+    joined = t.join(pool, pool.c.id == t.c.pool).outerjoin(template, template.c.id == t.c.template)
+    conditions = [
+        column == value
+        for column, value in (
+            (pool.c.zone, zone_id), (t.c.pool, pool_id), (t.c.template, template_id),
+            (t.c.volume, volume), (t.c.state, state),
+        )
+        if value is not None
+    ]  # fmt: skip
+    if orphaned is not None:
+        nobodys = t.c.live.is_(None) | template.c.id.is_(None) | template.c.removed.is_not(None)
+        conditions.append(nobodys if orphaned else ~nobodys)
+    count = await tx.scalar(select(func.count()).select_from(joined).where(*conditions))
+    query = (
+        select(
+            t,
+            pool.c.name.label("pool_name"),
+            pool.c.zone.label("pool_zone"),
+            template.c.name.label("template_name"),
+            template.c.removed.label("template_removed"),
+        )
+        .select_from(joined)
+        .where(*conditions)
+        .order_by(pool.c.name, t.c.pool, t.c.created, t.c.volume)
+        .offset(first)
+        .limit(limit)
+    )
+    return count or 0, list(await tx.execute(query))
+
+
 async def of_template(
     tx: AsyncConnection, template_id: str, *, zone_id: str | None = None
 ) -> list[Row[Any]]:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies on primary storage: all that is known of them, and their removal."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiParamError
+from fastdl.manager import ends
+from fastdl.manager.api import views
+from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
+from fastdl.manager.ledger import copies, jobs, pools, records, zones
+from fastdl.manager.ledger.text import loads
+from fastdl.manager.removal import remove_copies
+
+_STATES: Final = {
+    copies.ABSENT: "Absent", copies.READY: "Ready", copies.REMOVING: "Removing",
+    copies.ORPHAN: "Orphan",
+}  # fmt: skip
+
+
+async def list_copies(call: Call) -> Reply:
+    """What lies in pools, or is to leave them, with who uses it."""
+    first, size = call.page()
+    state = call.get("state")
+    if state is not None and state not in _STATES.values():
+        raise ApiParamError(f"state is one of {', '.join(_STATES.values())}")
+    if call.get("refresh"):
+        await _refresh(call)
+    async with call.core.services.ledger.read() as tx:
+        count, rows = await copies.find(
+            tx, zone_id=call.get("zoneid"), pool_id=call.get("storageid"),
+            template_id=call.get("templateid"), volume=call.get("volume"),
+            state=next((key for key, name in _STATES.items() if name == state), None),
+            orphaned=call.get("orphaned"), first=first, limit=size,
+        )  # fmt: skip
+        names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
+    return Listing("templatecopy", [_view(row, names) for row in rows], count)
+
+
+async def _refresh(call: Call) -> None:
+    """Ask hosts first, for one pool: an answer about all would take too long."""
+    if call.get("storageid") is None:
+        raise ApiParamError("refresh needs storageid: one pool is asked about at a time")
+    async with call.core.services.ledger.read() as tx:
+        if await pools.get(tx, call.args["storageid"]) is None:
+            raise call.no_entity("storageid")
+    await call.core.copy_watch.look(call.args["storageid"])
+
+
+def _view(row: Row[Any], zone_names: dict[str, str]) -> dict[str, Any]:
+    return {
+        "volume": row.volume,
+        "state": _STATES[row.state],
+        "templateid": row.template,
+        "templatename": row.template_name,
+        "templateremoved": row.template_removed is not None or row.live is None,
+        "storageid": row.pool,
+        "storagename": row.pool_name,
+        "zoneid": row.pool_zone,
+        "zonename": zone_names.get(row.pool_zone),
+        "complete": row.complete,
+        "installpath": row.install_path or None,
+        "size": row.size,
+        "physicalsize": row.bytes,
+        "account": row.account or None,
+        "users": loads(row.users),
+        "reason": row.note or None,
+        "created": views.date(row.created),
+        "updated": views.date(row.updated),
+    }
+
+
+async def delete_copy(call: Call) -> Reply:
+    """Remove one copy, whoever's it is or was; in use only when forced."""
+    volume, template = call.get("volume"), call.get("templateid")
+    if (volume is None) == (template is None):
+        raise ApiParamError("Name the copy by storageid and either volume or templateid")
+
+    async def work(tx: AsyncConnection) -> tuple[str, list[Row[Any]]]:
+        _, rows = await copies.find(
+            tx, pool_id=call.args["storageid"], volume=volume, template_id=template, limit=100
+        )
+        if not rows:
+            raise call.no_entity("volume" if volume is not None else "templateid")
+        live = [job for row in rows if (job := await jobs.live_download(tx, copies.key_of(row)))]
+        ended = [await ends.cancel(tx, job, now=call.now) for job in live]
+        what = rows[0].template_name or rows[0].volume
+        await call.note(
+            tx, "TEMPLATE.COPY.DELETE", f"the copy of {what} on pool {rows[0].pool} is removed",
+            rows[0].template,
+        )  # fmt: skip
+        removals = await remove_copies(tx, rows, now=call.now, forced=bool(call.get("forced")))
+        parts = [job for _, job in removals]
+        api_job = await records.add_api_job(
+            tx, owner=call.user.id, command=call.command.name, now=call.now,
+            instance_type="Template", instance=rows[0].template, parts=parts,
+        )  # fmt: skip
+        if not parts:
+            await records.complete_api_job(
+                tx, api_job, status=records.SUCCEEDED, result={"success": True}, now=call.now
+            )
+        return api_job, [row for row in ended if row is not None]
+
+    api_job, cancelled = await call.write(work)
+    call.core.dispatcher.cancelled(cancelled)
+    call.core.dispatcher.wake()
+    return Bare({"jobid": api_job})
+
+
+COMMANDS: Final = (
+    Command(
+        name="listTemplateCopies",
+        text="List the copies on primary storage: of templates, of deleted ones, and of none",
+        handler=list_copies,
+        params=(
+            Param("storageid", text="by pool"),
+            Param("templateid", Kind.UUID, "by template"),
+            Param("zoneid", Kind.UUID, "by zone"),
+            Param("volume", text="by the volume's name"),
+            Param("state", text="Ready, Absent, Removing or Orphan"),
+            Param("orphaned", Kind.BOOLEAN, "only those that belong to no template (any more)"),
+            Param("refresh", Kind.BOOLEAN, "ask a host about the pool first (with storageid)"),
+            *PAGING,
+        ),
+        response=tuple(
+            Field(name)
+            for name in (
+                "volume", "state", "templateid", "templatename", "templateremoved", "storageid",
+                "storagename", "zoneid", "zonename", "complete", "installpath", "size",
+                "physicalsize", "account", "users", "reason", "created", "updated",
+            )
+        ),
+        admin=True,
+    ),
+    Command(
+        name="deleteTemplateCopy",
+        text="Remove a copy from primary storage; one in use is kept until nobody uses it",
+        handler=delete_copy,
+        params=(
+            Param("storageid", text="the pool", required=True),
+            Param("volume", text="the volume's name (listTemplateCopies)"),
+            Param("templateid", Kind.UUID, "the template whose copy it is"),
+            Param("forced", Kind.BOOLEAN, "also where it is in use"),
+        ),
+        response=(Field("jobid"),),
+        admin=True,
+        changes=True,
+        is_async=True,
+    ),
+)  # fmt: skip
