@@ -21,8 +21,8 @@ from fastdl.model.address import (
     literal_address,
     refused,
     refused_nfs,
-    refused_port,
 )
+from fastdl.model.referral import refused_port
 from fastdl.model.url import Url
 from tests.env.judge import ask, compile_judge
 

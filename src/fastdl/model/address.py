@@ -114,7 +114,6 @@ _MAY_LEAD = {
 """Class of the referring host → classes that its redirects, metalinks and links may lead to;
 public only for every other class."""
 
-_HOP_PORTS = frozenset({80, 443, 2049})
 _CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
 
 
@@ -234,13 +233,6 @@ def refused_nfs(
     if typed and cls not in _STRICT | {_C.METADATA} and _listed(address, allowed):
         return None
     return f"{address} is not among the NFS servers that the address policy allows"
-
-
-def refused_port(port: int) -> str | None:
-    """Return why a redirect, a metalink or a link may not lead to *port*, or None if it may."""
-    if port >= 1024 or port in _HOP_PORTS:
-        return None
-    return f"nobody may lead to port {port}: below 1024 only 80, 443 and 2049 are followed"
 
 
 def _listed(address: Address, cidrs: Iterable[Network | str]) -> bool:

@@ -9,9 +9,9 @@ metalinks and Link fields. A local metalink is the operator's.
 
 from __future__ import annotations
 
-from fastdl.model.address import refused_port
 from fastdl.model.url import Url
 
+_HOP_PORTS = frozenset({80, 443, 2049})
 _OPERATORS = frozenset({"uid", "gid"})
 
 
@@ -38,3 +38,10 @@ def refused_referral(url: Url, referrer: Url) -> str | None:
     if (url.host, url.port) == (referrer.host, referrer.port):
         return None
     return refused_port(url.port)
+
+
+def refused_port(port: int) -> str | None:
+    """Return why a redirect, a metalink or a link may not lead to *port*, or None if it may."""
+    if port >= 1024 or port in _HOP_PORTS:
+        return None
+    return f"nobody may lead to port {port}: below 1024 only 80, 443 and 2049 are followed"
