@@ -129,10 +129,10 @@ long fdl_http_body_read(struct http_stream *s, void *buf, size_t len,
             n = 0;
         } else {
             n = fill_raw(s, buf, s->left < len ? (size_t)s->left : len, err);
-            if (n == 0)
+            if (n == 0 && s->left != UINT64_MAX)
                 n = fdl_fail(err, FDL_E_NET, base->off,
                              "the connection was closed before the end of the body");
-            if (n > 0)
+            if (n > 0 && s->left != UINT64_MAX)
                 s->left -= (uint64_t)n;
         }
     }
@@ -156,7 +156,7 @@ long fdl_http_body_read(struct http_stream *s, void *buf, size_t len,
     }
     bool over = n == 0 ||
                 (s->head.framing == FDL_HTTP_CHUNKED ? s->chunked.done : s->left == 0);
-    if (over && s->head.framing == FDL_HTTP_UNTIL_CLOSE && surplus(s))
+    if (over && s->head.framing == FDL_HTTP_UNTIL_CLOSE && n > 0 && surplus(s))
         return fdl_fail(err, FDL_E_SIZE, base->off,
                         "the source is longer than expected");
     if (over) {

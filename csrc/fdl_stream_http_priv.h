@@ -27,7 +27,7 @@ struct http_stream {
     bool head_valid;
 
     bool body_open;
-    uint64_t left; /* body bytes to come (LENGTH, UNTIL_CLOSE) */
+    uint64_t left; /* body bytes to come (LENGTH, UNTIL_CLOSE); UINT64_MAX: unknown */
     struct fdl_http_chunked chunked;
     bool clean_end;        /* connection may serve another request after the body */
     bool ranged, if_range; /* the last request asked for a range, with a validator */
