@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fdl_answer.h"
+#include "fdl_conn.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -46,18 +47,21 @@ static bool same_version(const struct fdl_mirror *m, const struct fdl_http_head 
  * that starts at 0 follows nothing: without a strong validator it is a new first one.
  * Mirror locked. */
 static const char *check_join(struct fdl_mirror *m, const struct fdl_http_head *h,
-                              uint64_t off, uint64_t total)
+                              const struct fdl_question *q, uint64_t total)
 {
     if (!m->pinned)
         return NULL;
     if (!m->provable && !has_strong_validator(m)) {
-        if (off > 0)
+        if (q->off > 0)
             return "two responses cannot be joined: the server sends no strong "
                    "validator, and no checksum is known";
         m->pinned = false;
         m->total = UINT64_MAX;
         return NULL;
     }
+    /* A validator tells versions of one copy apart, and says nothing of another one. */
+    if (q->elsewhere && !m->provable)
+        return "a redirect led to another copy, and no checksum is known";
     bool same_size = m->total == UINT64_MAX || total == UINT64_MAX || total == m->total;
     return same_size && same_version(m, h) ? NULL
                                            : "the source changed during the transfer";
@@ -89,7 +93,7 @@ static bool coding_fits(const struct fdl_mirror *m, const struct fdl_http_head *
 {
     *check = FDL_HTTP_PLAIN;
     if (h->coding == FDL_HTTP_PLAIN || (m->pinned && m->coding == h->coding) ||
-        fdl_http_file_is_packed(h, q->target))
+        fdl_http_file_is_packed(h, q->target) || fdl_http_file_is_packed(h, m->url))
         return true;
     if (!m->provable || q->off > 0)
         return false;
@@ -150,7 +154,7 @@ static int judge_206(struct fdl_mirror *m, const struct fdl_http_head *h,
     uint64_t n = r->last - r->first + 1;
     pthread_mutex_lock(&m->lock);
     bool fits = coding_fits(m, h, q, &packed);
-    const char *why = fits ? check_join(m, h, off, r->total) : NULL;
+    const char *why = fits ? check_join(m, h, q, r->total) : NULL;
     if (fits && !why) {
         pin(m, h, r->total);
         if (m->total == UINT64_MAX)
@@ -183,7 +187,7 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
 
     pthread_mutex_lock(&m->lock);
     bool fits = coding_fits(m, h, q, &packed);
-    const char *why = fits ? check_join(m, h, off, total) : NULL;
+    const char *why = fits ? check_join(m, h, q, total) : NULL;
     uint64_t known = m->total;
     bool had_ranges = m->ranges == FDL_RANGES_YES;
     bool same_tag = m->etag[0] && str_is(h->etag, m->etag);
@@ -209,9 +213,11 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
     if (h->framing == FDL_HTTP_UNTIL_CLOSE) {
         if (known == UINT64_MAX)
             known = m->expected;
-        if (known == UINT64_MAX)
-            return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
-                            "a body without length: its end cannot be told from a cut");
+        if (known == UINT64_MAX && !m->provable)
+            return fdl_fail(
+                err, FDL_E_HTTP_PROTOCOL, off,
+                "a body without length: its end cannot be told from a cut, and "
+                "no checksum is known");
         total = known;
     }
     *out = (struct fdl_answer){.end = total == UINT64_MAX ? known : total,
@@ -251,8 +257,11 @@ static int judge_416(struct fdl_mirror *m, const struct fdl_http_head *h,
                          : "the source changed: the range is outside of it now");
 }
 
-static const char *what_of(int status)
+static const char *what_of(int status, bool anonymous)
 {
+    if (anonymous && (status == 400 || status == 401 || status == 403))
+        return "the server denies access: it wants a client certificate (--cert, "
+               "--key)";
     switch (status) {
     case 203:
         return "a proxy changed the file on its way (203), and no checksum is known";
@@ -263,7 +272,7 @@ static const char *what_of(int status)
     case 410:
         return "the server has no such file";
     case 407:
-        return "the proxy wants credentials, or other ones";
+        return FDL_WHAT_PROXY_CREDENTIALS;
     case 429:
         return "the server asks for fewer requests";
     default:
@@ -289,7 +298,7 @@ static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
     default:
         break;
     }
-    fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET, what_of(h->status));
+    fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET, what_of(h->status, q->anonymous));
     if (err)
         err->http_status = h->status;
     return FDL_E_HTTP_STATUS;

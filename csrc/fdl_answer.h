@@ -20,6 +20,8 @@ struct fdl_question {
     uint64_t len;       /* UINT64_MAX: to the end */
     bool ranged;        /* it asked for a range */
     bool if_range;      /* it carried a validator */
+    bool elsewhere;     /* a redirect led to another copy than the first one did */
+    bool anonymous;     /* it wants a client certificate, and was shown none */
     const char *target; /* BORROWED: path and query that were asked */
 };
 
@@ -27,7 +29,7 @@ struct fdl_answer {
     uint64_t
         off; /* of the body's first byte in the source; at or before the wanted one */
     uint64_t end;  /* behind its last one; UINT64_MAX: unknown */
-    uint64_t left; /* bytes of the body, where it is not chunked */
+    uint64_t left; /* bytes of the body; UINT64_MAX: chunks or the close tell its end */
     bool whole;    /* it goes on to the end of the source */
     bool again;    /* no answer: ask once more, the mirror's facts have changed */
     enum fdl_http_coding packed; /* the body must begin as one that is packed so */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fdl_conn.h"
+#include "fdl_http.h"
+#include "fdl_tls.h"
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -20,8 +21,6 @@
 #define RECV_MAX (512L * 1024)
 #define WAIT_SLICE_MS 200
 #define STALL_RATE_BYTES_S 1024
-/* Measured: 6-13 % less processor time over https. */
-#define TLS_READ_AHEAD (64 * 1024)
 
 struct fdl_conn {
     CURLM *multi; /* OWNED: gives connecting a wait that our eventfd can interrupt */
@@ -29,6 +28,8 @@ struct fdl_conn {
     curl_socket_t sock;
     struct fdl_net *net;
     struct fdl_target_host host;
+    const struct fdl_proxy *proxy; /* BORROWED from net; NULL: straight */
+    struct fdl_tls tls;
     struct fdl_wake *wake;
     struct fdl_conn_times *times;
     enum fdl_addr_class peer;
@@ -36,7 +37,7 @@ struct fdl_conn {
     uint64_t connect_ns;
     uint64_t stall_since_ns; /* start of the present stall window */
     uint64_t stall_bytes;
-    char error[CURL_ERROR_SIZE];
+    bool heard; /* bytes came over it */
 };
 
 uint64_t fdl_now_ns(void)
@@ -111,50 +112,54 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose,
 
     (void)purpose;
     /* With a proxy the address is the proxy's, which the operator typed. */
-    if (!conn->net->proxy)
+    if (!conn->proxy)
         fdl_net_note(conn->net, &addr->addr);
-    if (!conn->net->proxy && !fdl_addr_allowed(&addr->addr, &conn->net->policy,
-                                               conn->host.via, conn->host.from)) {
+    if (!conn->proxy && !fdl_addr_allowed(&addr->addr, &conn->net->policy,
+                                          conn->host.via, conn->host.from)) {
         conn->refused++;
         return CURL_SOCKET_BAD;
     }
     return socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
 }
 
-/* CURLOPT_SSL_CTX_FUNCTION: our anchors and our name check. libcurl's own check runs
- * too, but that one still accepts a common name where a certificate has no
- * subjectAltName (RFC 9525, 6.4.4 forbids it). */
-static CURLcode setup_tls(CURL *easy, void *ssl_ctx, void *arg)
+static unsigned set_tls_options(struct fdl_conn *conn)
 {
-    const struct fdl_conn *conn = arg;
-    SSL_CTX *ctx = ssl_ctx;
-    X509_VERIFY_PARAM *param = SSL_CTX_get0_param(ctx);
-    unsigned char ip[16];
+    CURL *e = conn->easy;
+    unsigned bad = 0;
 
-    (void)easy;
-    SSL_CTX_set1_cert_store(ctx, conn->net->store);
-    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-    if (SSL_CTX_get_security_level(ctx) < 2)
-        SSL_CTX_set_security_level(ctx, 2);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
-                                               X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    if (inet_pton(AF_INET, conn->host.host, ip) == 1 ||
-        inet_pton(AF_INET6, conn->host.host, ip) == 1) {
-        if (X509_VERIFY_PARAM_set1_ip_asc(param, conn->host.host) != 1)
-            return CURLE_SSL_CERTPROBLEM;
-    } else if (X509_VERIFY_PARAM_set1_host(param, conn->host.host, 0) != 1) {
-        return CURLE_SSL_CERTPROBLEM;
+    bad |= curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_ENABLE_ALPN, 0L);
+    bad |= curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 1L);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 2L);
+    /* A resumed session would skip the check of a certificate that was swapped. */
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+    bad |= curl_easy_setopt(e, CURLOPT_CAINFO, NULL);
+    bad |= curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    bad |= curl_easy_setopt(e, CURLOPT_CA_CACHE_TIMEOUT, 0L);
+#endif
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_CTX_FUNCTION, fdl_tls_setup);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_CTX_DATA, &conn->tls);
+    if (conn->proxy && conn->proxy->tls) {
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_SSLVERSION,
+                                (long)CURL_SSLVERSION_TLSv1_2);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, NULL);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_CAPATH, NULL);
     }
-    SSL_CTX_set_read_ahead(ctx, 1);
-    SSL_CTX_set_default_read_buffer_len(ctx, TLS_READ_AHEAD);
-    return CURLE_OK;
+    return bad;
+}
+
+static bool speaks_tls(const struct fdl_conn *conn)
+{
+    return conn->host.tls || (conn->proxy && conn->proxy->tls);
 }
 
 static bool set_options(struct fdl_conn *conn)
 {
-    struct fdl_net *net = conn->net;
+    const struct fdl_net *net = conn->net;
     CURL *e = conn->easy;
     unsigned bad = 0; /* CURLE_OK is 0 */
 
@@ -163,7 +168,6 @@ static bool set_options(struct fdl_conn *conn)
     /* It also caps what one curl_easy_recv() takes: with the default of 16 KiB
      * receiving cost twice the processor time (measured, plain http). */
     bad |= curl_easy_setopt(e, CURLOPT_BUFFERSIZE, RECV_MAX);
-    bad |= curl_easy_setopt(e, CURLOPT_ERRORBUFFER, conn->error);
     bad |= curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     bad |= curl_easy_setopt(e, CURLOPT_NOPROGRESS, 1L);
     bad |= curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
@@ -174,93 +178,78 @@ static bool set_options(struct fdl_conn *conn)
     bad |= curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, net->connect_timeout_ms);
     bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, conn);
-    /* An empty proxy also keeps the environment's from being used. */
-    bad |= curl_easy_setopt(e, CURLOPT_PROXY, net->proxy ? net->proxy : "");
-    if (conn->host.tls) {
-        bad |= curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-        bad |= curl_easy_setopt(e, CURLOPT_SSL_ENABLE_ALPN, 0L);
-        bad |= curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-        bad |= curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 1L);
-        bad |= curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 2L);
-        /* A resumed session would skip the check of a certificate that was swapped. */
-        bad |= curl_easy_setopt(e, CURLOPT_SSL_SESSIONID_CACHE, 0L);
-        bad |= curl_easy_setopt(e, CURLOPT_CAINFO, NULL);
-        bad |= curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
-#if LIBCURL_VERSION_NUM >= 0x075700
-        bad |= curl_easy_setopt(e, CURLOPT_CA_CACHE_TIMEOUT, 0L);
-#endif
-        bad |= curl_easy_setopt(e, CURLOPT_SSL_CTX_FUNCTION, setup_tls);
-        bad |= curl_easy_setopt(e, CURLOPT_SSL_CTX_DATA, conn);
-        if (net->cert_file)
-            bad |= curl_easy_setopt(e, CURLOPT_SSLCERT, net->cert_file);
-        if (net->key_file)
-            bad |= curl_easy_setopt(e, CURLOPT_SSLKEY, net->key_file);
-    }
+    /* Empty ones also keep the environment's from being used: whether there is a proxy
+     * decides who judges the address. */
+    bad |= curl_easy_setopt(e, CURLOPT_PROXY, conn->proxy ? conn->proxy->url : "");
+    bad |= curl_easy_setopt(e, CURLOPT_NOPROXY, "");
+    if (speaks_tls(conn))
+        bad |= set_tls_options(conn);
     return bad == 0;
 }
 
-static bool mentions(const char *text, const char *word)
+static int refuse_net(struct fdl_err *err, const char *why)
 {
-    return strstr(text, word) != NULL;
+    return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, why);
+}
+
+/* What a proxy answered to CONNECT. FDL_OK: it did not refuse. */
+static int judge_tunnel(struct fdl_conn *conn, struct fdl_err *err)
+{
+    long status = 0;
+
+    curl_easy_getinfo(conn->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    if (status == 0 || status / 100 == 2)
+        return FDL_OK;
+    fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET,
+             status == 407 ? FDL_WHAT_PROXY_CREDENTIALS
+             : fdl_http_status_passes((int)status)
+                 ? "the proxy cannot connect to the host"
+                 : "the proxy refuses to connect to the host");
+    if (err)
+        err->http_status = (int)status;
+    return FDL_E_HTTP_STATUS;
 }
 
 /* libcurl's result becomes one of our classes. A handshake that the network cut short
  * is the network's fault, not the certificate's. */
 static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err)
 {
+    const struct fdl_proxy *proxy = conn->proxy;
     long os_errno = 0;
 
     curl_easy_getinfo(conn->easy, CURLINFO_OS_ERRNO, &os_errno);
+    if (proxy && judge_tunnel(conn, err) != FDL_OK)
+        return FDL_E_HTTP_STATUS;
     switch (rc) {
     case CURLE_COULDNT_RESOLVE_HOST:
-        fdl_net_note(conn->net, NULL);
-        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
-                        "the host name cannot be resolved");
+        return refuse_net(err, "the host name cannot be resolved");
     case CURLE_COULDNT_RESOLVE_PROXY:
-        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
-                        "the proxy's name cannot be resolved");
+        return refuse_net(err, "the proxy's name cannot be resolved");
     case CURLE_OPERATION_TIMEDOUT:
-        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "connecting took too long");
+        return refuse_net(err, proxy ? "connecting through the proxy took too long"
+                                     : "connecting took too long");
     case CURLE_COULDNT_CONNECT:
         if (conn->refused > 0)
             return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                             "the address policy forbids the host's address");
         return fdl_fail_os(err, FDL_E_NET, (int)os_errno, FDL_NO_OFFSET,
-                           "the host cannot be connected to");
+                           proxy ? "the proxy cannot be connected to"
+                                 : "the host cannot be connected to");
+    case CURLE_PROXY:
+        return refuse_net(err, "the proxy did not connect to the host");
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_ISSUER_ERROR:
-        if (mentions(conn->error, "expired"))
-            return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-                            "the server's certificate has expired");
-        if (mentions(conn->error, "not yet valid"))
-            return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-                            "the server's certificate is not valid yet");
-        if (mentions(conn->error, "mismatch") ||
-            mentions(conn->error, "does not match") ||
-            mentions(conn->error, "no alternative certificate"))
-            return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-                            "the server's certificate is for another host name");
-        return fdl_fail(
-            err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-            "the server's certificate is not trusted: no trusted certificate "
-            "or authority matches");
     case CURLE_SSL_CERTPROBLEM:
-        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-                        "the client certificate or its key cannot be used");
     case CURLE_SSL_CONNECT_ERROR:
-        if (mentions(conn->error, "SYSCALL") ||
-            mentions(conn->error, "unexpected eof") || mentions(conn->error, "reset") ||
-            os_errno == ECONNRESET)
-            return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
-                            "the connection ended during the TLS handshake");
-        return fdl_fail(err, FDL_E_TLS_TRUST, FDL_NO_OFFSET,
-                        "the TLS handshake failed");
+        return fdl_tls_explain(&conn->tls, err);
     case CURLE_GOT_NOTHING:
     case CURLE_RECV_ERROR:
     case CURLE_SEND_ERROR:
-        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the connection was cut");
+        return refuse_net(err, proxy ? "the proxy cut the connection"
+                                     : "the connection was cut");
     default:
-        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "connecting failed");
+        return refuse_net(err, proxy ? "connecting through the proxy failed"
+                                     : "connecting failed");
     }
 }
 
@@ -293,6 +282,23 @@ static int drive_connect(struct fdl_conn *conn, struct fdl_err *err)
     }
 }
 
+/* The stream ended in disorder: the network, or a server that refuses who we are. What
+ * it says of that may lie there unread. */
+static int judge_cut(struct fdl_conn *conn, struct fdl_err *err)
+{
+    char byte;
+    size_t n;
+
+    curl_easy_recv(conn->easy, &byte, 1, &n);
+    int rc = fdl_tls_check_refusal(&conn->tls, err);
+    ERR_clear_error();
+    if (rc != FDL_OK)
+        return rc;
+    return refuse_net(err, conn->tls.wants_identity && !conn->heard
+                               ? FDL_WHAT_ANONYMOUS
+                               : "the connection was cut");
+}
+
 /* What connected is judged again: getpeername() cannot be talked out of its answer. */
 static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
 {
@@ -303,12 +309,10 @@ static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
         conn->sock == CURL_SOCKET_BAD)
         return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the connection was lost");
     if (getpeername(conn->sock, (struct sockaddr *)&ss, &len) != 0)
-        return fdl_fail_os(err, FDL_E_NET, errno, FDL_NO_OFFSET,
-                           "the connection was lost");
+        return judge_cut(conn, err);
     conn->peer = fdl_addr_classify((struct sockaddr *)&ss);
-    if (!conn->net->proxy &&
-        !fdl_addr_allowed((struct sockaddr *)&ss, &conn->net->policy, conn->host.via,
-                          conn->host.from))
+    if (!conn->proxy && !fdl_addr_allowed((struct sockaddr *)&ss, &conn->net->policy,
+                                          conn->host.via, conn->host.from))
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "the address policy forbids the host's address");
     return FDL_OK;
@@ -336,7 +340,13 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
     conn->wake = wake;
     conn->times = times;
     conn->sock = CURL_SOCKET_BAD;
-    rc = host->tls ? fdl_net_load_trust(net, err) : FDL_OK;
+    conn->proxy = fdl_proxy_for(&net->proxies, host->tls, host->host);
+    conn->tls = (struct fdl_tls){
+        .store = net->store,
+        .identity = net->identity,
+        .proxy = conn->proxy && conn->proxy->tls ? conn->proxy->host : NULL,
+        .host = host->host};
+    rc = speaks_tls(conn) ? fdl_net_load_trust(net, err) : FDL_OK;
     if (rc != FDL_OK)
         goto fail;
     conn->multi = curl_multi_init();
@@ -355,7 +365,7 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
     conn->stall_since_ns = fdl_now_ns();
     /* The borrowed names are needed for connecting only. */
     conn->host.base_url = NULL;
-    conn->host.host = NULL;
+    conn->host.host = conn->tls.host = NULL;
     *out = conn;
     return FDL_OK;
 fail:
@@ -408,12 +418,11 @@ long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err 
                                   spent, memory_order_relaxed);
         if (rc == CURLE_OK) {
             conn->stall_bytes += n;
+            conn->heard |= n > 0;
             return (long)n;
         }
-        if (rc != CURLE_AGAIN) {
-            ERR_clear_error();
-            return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the connection was cut");
-        }
+        if (rc != CURLE_AGAIN)
+            return judge_cut(conn, err);
         int w = wait_ready(conn, POLLIN, err);
         if (w != FDL_OK)
             return w;
@@ -448,11 +457,15 @@ int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
             if (w != FDL_OK)
                 return w;
         } else {
-            ERR_clear_error();
-            return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the connection was cut");
+            return judge_cut(conn, err);
         }
     }
     return FDL_OK;
+}
+
+bool fdl_conn_wants_identity(const struct fdl_conn *conn)
+{
+    return conn->tls.wants_identity;
 }
 
 enum fdl_addr_class fdl_conn_peer_class(const struct fdl_conn *conn)

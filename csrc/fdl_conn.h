@@ -45,17 +45,24 @@ struct fdl_target_host {
     enum fdl_addr_class from;
 };
 
+#define FDL_WHAT_ANONYMOUS                                                             \
+    "closed without a response by a server that wants a client certificate (--cert, "  \
+    "--key)"
+#define FDL_WHAT_PROXY_CREDENTIALS                                                     \
+    "the proxy asks for credentials, or for other ones (http://USER:PASSWORD@HOST)"
+
 struct fdl_conn;
 
 /* Connects. net, wake and times are BORROWED until fdl_conn_close(). *out is OWNED.
  * Errors: FDL_E_NET, FDL_E_TLS_TRUST, FDL_E_POLICY (every address of the name was
- * refused), FDL_E_CANCELLED (wake). */
+ * refused), FDL_E_HTTP_STATUS (a proxy's answer), FDL_E_CANCELLED (wake). */
 int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
                   const struct fdl_target_host *host, struct fdl_wake *wake,
                   struct fdl_conn_times *times, struct fdl_err *err);
 
 /* 1..len bytes, 0 at the orderly or disorderly end of the stream, or an error:
  * FDL_E_NET (reset, or stalled: less than 1 KiB/s over the stall time),
+ * FDL_E_TLS_TRUST (the server refuses our certificate, or that there is none),
  * FDL_E_CANCELLED. */
 long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err *err);
 
@@ -65,6 +72,9 @@ int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
 /* Between two exchanges: nothing has come that nobody asked for, and the end has not
  * come. */
 bool fdl_conn_is_quiet(struct fdl_conn *conn);
+
+/* The server asked for a client certificate in the handshake, and there was none. */
+bool fdl_conn_wants_identity(const struct fdl_conn *conn);
 
 /* Class of the address on the other end (of the proxy where there is one). */
 enum fdl_addr_class fdl_conn_peer_class(const struct fdl_conn *conn);

@@ -38,9 +38,8 @@ void fdl_net_free(struct fdl_net *net)
     X509_STORE_free(net->store);
     pthread_mutex_destroy(&net->load_lock);
     fdl_cookies_destroy(&net->cookies);
-    free(net->cert_file);
-    free(net->key_file);
-    free(net->proxy);
+    fdl_identity_free(net->identity);
+    fdl_proxies_clear(&net->proxies);
     free(net->cidrs);
     free(net->nfs_cidrs);
     free(net);
@@ -86,6 +85,13 @@ int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err)
                   : FDL_OK;
 }
 
+/* pem_password_cb: OpenSSL's own would ask at the terminal, and wait. */
+static int never_ask(char *buf, int size, int writing, void *arg)
+{
+    (void)buf, (void)size, (void)writing, (void)arg;
+    return -1;
+}
+
 int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
                       struct fdl_err *err)
 {
@@ -98,7 +104,7 @@ int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
     if (!bio)
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
     for (;;) {
-        X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL);
+        X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, never_ask, NULL);
         if (!cert) {
             unsigned long e = ERR_peek_last_error();
             bool end = ERR_GET_LIB(e) == ERR_LIB_PEM &&
@@ -121,6 +127,21 @@ int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
     ERR_clear_error();
     BIO_free(bio);
     return rc;
+}
+
+int fdl_net_use_proxies(struct fdl_net *net, const char *http, const char *https,
+                        const char *exempt, struct fdl_err *err)
+{
+    struct fdl_proxies *p = &net->proxies;
+    int rc = http ? fdl_proxy_parse(http, &p->http, err) : FDL_OK;
+
+    if (rc == FDL_OK && https)
+        rc = fdl_proxy_parse(https, &p->https, err);
+    if (rc != FDL_OK || !exempt)
+        return rc;
+    p->exempt = strdup(exempt);
+    return p->exempt ? FDL_OK
+                     : fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
 }
 
 static int add_cidr(const char *text, struct fdl_cidr **list, size_t *n,

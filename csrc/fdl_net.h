@@ -16,6 +16,8 @@
 #include "fdl_addr.h"
 #include "fdl_cookie.h"
 #include "fdl_err.h"
+#include "fdl_proxy.h"
+#include "fdl_tls.h"
 
 #define FDL_REDIRECTS_MAX 8
 
@@ -24,10 +26,9 @@ struct fdl_net {
     bool system_trust; /* the system's authorities are trusted too */
     /* They are loaded for the first TLS connection: it costs 30 ms. */
     pthread_mutex_t load_lock;
-    bool loaded, load_failed; /* under load_lock */
-    char *cert_file;          /* OWNED, NULL for none: client certificate (PEM) */
-    char *key_file;           /* OWNED, NULL: the key lies in cert_file */
-    char *proxy;              /* OWNED, NULL: straight */
+    bool loaded, load_failed;      /* under load_lock */
+    struct fdl_identity *identity; /* OWNED, NULL for none: client certificate */
+    struct fdl_proxies proxies;    /* OWNED */
     long connect_timeout_ms;
     long stall_timeout_ms;
     bool follow_redirects;
@@ -53,6 +54,11 @@ int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err);
  * pinned leaves. FDL_E_TLS_TRUST where there is none or one is malformed. */
 int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
                       struct fdl_err *err);
+
+/* For http:// and for https:// URLs, each NULL for none; `exempt` as
+ * fdl_proxy_exempts() reads it, or NULL. FDL_E_USAGE where one is no proxy. */
+int fdl_net_use_proxies(struct fdl_net *net, const char *http, const char *https,
+                        const char *exempt, struct fdl_err *err);
 
 /* `text` as a.b.c.d/n or v6/n or a bare address. FDL_E_USAGE where malformed. */
 int fdl_net_allow_cidr(struct fdl_net *net, const char *text, struct fdl_err *err);

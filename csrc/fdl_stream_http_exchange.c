@@ -29,7 +29,7 @@ void fdl_http_drop(struct http_stream *s)
 /* A proxy resolves names where our policy cannot see it. What the text says is judged
  * all the same; a name counts as public when it leads on: it may be anybody's. Without
  * a proxy the connection tells, but for spellings that resolvers read differently. */
-static int judge_text(struct http_stream *s, const struct fdl_place *p,
+static int judge_text(struct http_stream *s, const struct fdl_place *p, bool proxied,
                       enum fdl_addr_via via, enum fdl_addr_class from,
                       enum fdl_addr_class *class, struct fdl_err *err)
 {
@@ -38,14 +38,20 @@ static int judge_text(struct http_stream *s, const struct fdl_place *p,
     enum fdl_addr_text kind = fdl_addr_from_text(p->host, &ss);
     bool literal = kind == FDL_ADDR_IS_LITERAL, unusual = kind == FDL_ADDR_IS_UNUSUAL;
 
-    if (s->net->proxy || unusual)
+    if (proxied || unusual)
         fdl_net_note(s->net, literal ? sa : NULL);
     if (unusual ||
-        (s->net->proxy && literal && !fdl_addr_allowed(sa, &s->net->policy, via, from)))
+        (proxied && literal && !fdl_addr_allowed(sa, &s->net->policy, via, from)))
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "the address policy forbids the host's address");
     *class = literal ? fdl_addr_classify(sa) : FDL_ADDR_PUBLIC;
     return FDL_OK;
+}
+
+static const struct fdl_proxy *proxy_for(const struct http_stream *s,
+                                         const struct fdl_place *p)
+{
+    return fdl_proxy_for(&s->net->proxies, p->tls, p->host);
 }
 
 static int connect_to(struct http_stream *s, const struct fdl_place *p,
@@ -59,7 +65,8 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
         return FDL_OK;
     fdl_http_drop(s);
     enum fdl_addr_class unseen = FDL_ADDR_PUBLIC;
-    int rc = judge_text(s, p, via, from, &unseen, err);
+    bool proxied = proxy_for(s, p) != NULL;
+    int rc = judge_text(s, p, proxied, via, from, &unseen, err);
     if (rc != FDL_OK)
         return rc;
     rc = fdl_conn_open(&s->conn, s->net, &host, s->wake, s->times, err);
@@ -70,14 +77,18 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
         fdl_http_drop(s);
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
     }
-    s->base.peer = s->net->proxy ? unseen : fdl_conn_peer_class(s->conn);
+    s->base.peer = proxied ? unseen : fdl_conn_peer_class(s->conn);
     return FDL_OK;
 }
 
-/* An http proxy wants the whole URL for plain http; SOCKS and tunnels do not see it. */
-static bool absolute_form(const struct http_stream *s, const struct fdl_place *p)
+/* An http proxy wants the whole URL for plain http; SOCKS and tunnels do not see it.
+ * The proxy that will read the request, or NULL. */
+static const struct fdl_proxy *plain_proxy(const struct http_stream *s,
+                                           const struct fdl_place *p)
 {
-    return s->net->proxy && !p->tls && strncasecmp(s->net->proxy, "socks", 5) != 0;
+    const struct fdl_proxy *proxy = proxy_for(s, p);
+
+    return proxy && !p->tls && !proxy->socks ? proxy : NULL;
 }
 
 static struct fdl_cookie_place cookie_place(const struct fdl_place *p)
@@ -100,20 +111,24 @@ static bool has_field(const char *lines, const char *name)
     return false;
 }
 
-/* The caller's lines, for the origin that they were given for and no other, and the
- * cookies of the job, unless the caller gave his own. OWNED, NULL without memory. */
+/* The caller's lines, for the origin that they were given for and no other, the cookies
+ * of the job, unless the caller gave his own, and the credentials for a proxy that
+ * reads the request. OWNED, NULL without memory. */
 static char *extra_lines(struct http_stream *s, const struct fdl_place *p,
                          bool own_origin)
 {
     const char *own =
         own_origin && s->base.mirror->headers ? s->base.mirror->headers : "";
+    const struct fdl_proxy *proxy = plain_proxy(s, p);
+    const char *credentials = proxy && proxy->field ? proxy->field : "";
     struct fdl_cookie_place place = cookie_place(p);
-    char cookies[FDL_COOKIE_FIELD_MAX], *lines;
+    char cookies[FDL_COOKIE_FIELD_MAX] = "", *lines;
 
-    if (has_field(own, "cookie") ||
-        fdl_cookies_render(&s->net->cookies, &place, cookies, sizeof cookies) == 0)
-        return strdup(own);
-    return asprintf(&lines, "%sCookie: %s\r\n", own, cookies) < 0 ? NULL : lines;
+    if (!has_field(own, "cookie"))
+        fdl_cookies_render(&s->net->cookies, &place, cookies, sizeof cookies);
+    int n = asprintf(&lines, "%s%s%s%s%s", own, credentials, *cookies ? "Cookie: " : "",
+                     cookies, *cookies ? "\r\n" : "");
+    return n < 0 ? NULL : lines;
 }
 
 static void take_cookies(struct http_stream *s, const struct fdl_place *p)
@@ -173,8 +188,7 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_orig
     s->if_range = validator[0] != '\0';
     if (s->if_range)
         req.if_range = validator;
-    bool absolute = absolute_form(s, p);
-    if (absolute)
+    if (plain_proxy(s, p))
         req.target = whole = fdl_join("http://", p->field, p->target);
     req.extra = extra;
     if (!extra || !req.target)
@@ -222,7 +236,9 @@ static int read_head(struct http_stream *s, struct fdl_err *err)
             return (int)n;
         if (n == 0)
             return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
-                            "the connection was closed before an answer");
+                            s->have == 0 && fdl_conn_wants_identity(s->conn)
+                                ? FDL_WHAT_ANONYMOUS
+                                : "the connection was closed before an answer");
         s->have += (size_t)n;
     }
 }

@@ -63,8 +63,9 @@ void fdl_http_give_up(struct http_stream *s, int rc)
         forget(s->base.mirror, s->led_to);
 }
 
-/* Where a digest decides, the tags of one copy say nothing about the next one's. */
-static void adopt(struct fdl_mirror *m, const struct fdl_place *p)
+/* Where a digest decides, the tags of one copy say nothing about the next one's. False:
+ * the mirror's are still those of another copy. */
+static bool adopt(struct fdl_mirror *m, const struct fdl_place *p)
 {
     pthread_mutex_lock(&m->lock);
     if (!fdl_place_is(p, m->place) && (m->provable || !m->place)) {
@@ -73,7 +74,9 @@ static void adopt(struct fdl_mirror *m, const struct fdl_place *p)
         free(m->place);
         m->place = fdl_place_url(p);
     }
+    bool here = !m->place || fdl_place_is(p, m->place);
     pthread_mutex_unlock(&m->lock);
+    return here;
 }
 
 /* ---- what a redirect says besides its destination ----------------------------------
@@ -151,6 +154,7 @@ static int open_body(struct http_stream *s, const struct fdl_place *p, uint64_t 
                                     .len = len,
                                     .ranged = s->ranged,
                                     .if_range = s->if_range,
+                                    .anonymous = fdl_conn_wants_identity(s->conn),
                                     .target = p->target};
     struct fdl_answer answer;
     int status = s->head.status;
@@ -158,7 +162,7 @@ static int open_body(struct http_stream *s, const struct fdl_place *p, uint64_t 
     s->clean_end = s->head.keep_alive && s->head.framing != FDL_HTTP_UNTIL_CLOSE;
     s->body_open = true;
     if (status < 300)
-        adopt(s->base.mirror, p);
+        question.elsewhere = !adopt(s->base.mirror, p);
     else
         s->base.retry_after_s = s->head.retry_after_s;
     int rc = fdl_answer_judge(s->base.mirror, &s->head, &question, &answer, err);

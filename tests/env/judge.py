@@ -18,9 +18,9 @@ def compile_judge(folder: Path) -> Path:
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
     program = folder / "judge_address"
-    parts = ("addr", "net", "err", "cookie", "http_date")
+    parts = ("addr", "net", "err", "cookie", "http_date", "proxy", "tls")
     sources = ["tests/c/judge_address.c", *(f"csrc/fdl_{part}.c" for part in parts)]
-    libraries = ["-lssl", "-lcrypto", "-lpthread"]
+    libraries = ["-lcurl", "-lssl", "-lcrypto", "-lpthread"]
     subprocess.run(
         ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program, *libraries],
         cwd=ROOT,

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any
 
+from fastdl.cli.proxy import proxies_from
 from fastdl.errors import FastdlError, UsageError
 from fastdl.model.digest import parse_checksum
 from fastdl.model.units import parse_rate, parse_seconds, parse_size
@@ -44,13 +46,26 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     net.add_argument("--cert", metavar="FILE", help="client certificate (PEM)")
     net.add_argument("--key", metavar="FILE", help="its private key (PEM)")
     net.add_argument(
+        "--key-pass-file", metavar="FILE", help="the key's passphrase, on one line; never asked for"
+    )
+    net.add_argument(
         "--header",
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
         help="sent to the origins of the typed sources only; may be repeated",
     )
-    net.add_argument("--proxy", metavar="URL", help="http://, https:// or socks5h:// proxy")
+    net.add_argument(
+        "--proxy",
+        metavar="URL",
+        help="http://, https:// or socks5h:// proxy, '' for none; without it the environment's "
+        "http_proxy, https_proxy and all_proxy count, as for curl",
+    )
+    net.add_argument(
+        "--noproxy",
+        metavar="LIST",
+        help="hosts, domains and networks reached without a proxy; without it no_proxy counts",
+    )
     net.add_argument("--connect-timeout", type=_SECONDS, metavar="SECONDS", help="default 10")
     net.add_argument(
         "--stall-timeout",
@@ -92,7 +107,7 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
             "cacert",
             "cert",
             "key",
-            "proxy",
+            "key_pass_file",
             "connect_timeout",
             "stall_timeout",
             "retry",
@@ -101,6 +116,9 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
         )
         if (value := getattr(args, name)) is not None
     }
+    proxies = proxies_from(os.environ, proxy=args.proxy, exempt=args.noproxy)
+    if proxies is not None:
+        out["proxy"] = proxies
     if args.allow:
         out["allowed_cidrs"] = tuple(args.allow)
     if args.allow_nfs:

@@ -32,11 +32,17 @@ cdef extern from "fdl_addr.h" nogil:
         bint strict
 
 
+cdef extern from "fdl_tls.h" nogil:
+    struct fdl_identity:
+        pass
+    int fdl_identity_from_pem(const char *cert, size_t cert_len, const char *key,
+                              size_t key_len, const char *password, fdl_identity **out,
+                              fdl_err *err)
+
+
 cdef extern from "fdl_net.h" nogil:
     struct fdl_net:
-        char *cert_file
-        char *key_file
-        char *proxy
+        fdl_identity *identity
         long connect_timeout_ms
         long stall_timeout_ms
         bint follow_redirects
@@ -48,6 +54,8 @@ cdef extern from "fdl_net.h" nogil:
     int fdl_net_trust_pem(fdl_net *net, const char *pem, size_t len, fdl_err *err)
     int fdl_net_allow_cidr(fdl_net *net, const char *text, fdl_err *err)
     int fdl_net_allow_nfs(fdl_net *net, const char *text, fdl_err *err)
+    int fdl_net_use_proxies(fdl_net *net, const char *http, const char *https,
+                            const char *exempt, fdl_err *err)
 
 
 cdef extern from "fdl_conn.h" nogil:

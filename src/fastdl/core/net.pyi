@@ -9,7 +9,11 @@ LOCAL_CLASS: int
 
 @final
 class Net:
-    """What all connections of a job share; times in seconds, *anchors* are PEM texts."""
+    """What all connections of a job share; times in seconds, *anchors* are PEM texts.
+
+    *identity*  (certificate and chain, key, passphrase or None) for servers that ask; PEM
+    *proxies*   (for http, for https, what needs none), as curl reads each of them
+    """
 
     def __new__(
         cls,
@@ -22,9 +26,8 @@ class Net:
         nfs_servers: Sequence[str] = (),
         system_trust: bool = True,
         anchors: Sequence[str] = (),
-        cert: str | None = None,
-        key: str | None = None,
-        proxy: str | None = None,
+        identity: tuple[bytes, bytes, bytes | None] | None = None,
+        proxies: tuple[str | None, str | None, str | None] | None = None,
     ) -> Net: ...
     @property
     def public_only(self) -> bool:

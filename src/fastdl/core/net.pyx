@@ -3,12 +3,9 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
-from libc.string cimport strdup
 
 from fastdl.core cimport cfdl
 from fastdl.core.error cimport check
-
-import os
 
 KINDS = {"http": cfdl.FDL_MIRROR_HTTP, "file": cfdl.FDL_MIRROR_FILE, "nfs": cfdl.FDL_MIRROR_NFS}
 RANGES = {cfdl.FDL_RANGES_UNKNOWN: None, cfdl.FDL_RANGES_YES: True, cfdl.FDL_RANGES_NO: False}
@@ -21,12 +18,16 @@ cdef bytes field_text(cfdl.fdl_str s):
     return s.ptr[:s.len] if s.len else b""
 
 
+cdef const char *or_null(bytes text):
+    return NULL if text is None else <const char *> text
+
+
 cdef class Net:
     def __cinit__(self, *, double connect_timeout, double stall_timeout, bint follow_redirects,
                   bint strict, allowed_cidrs=(), nfs_servers=(), bint system_trust=True,
-                  anchors=(), cert=None, key=None, proxy=None):
+                  anchors=(), identity=None, proxies=None):
         cdef cfdl.fdl_err err
-        cdef bytes text
+        cdef bytes text, cert, key, password
         cdef const char *p
         cdef size_t n
         self._ptr = cfdl.fdl_net_new()
@@ -48,12 +49,14 @@ cdef class Net:
             p = text
             n = len(text)
             check(cfdl.fdl_net_trust_pem(self._ptr, p, n, &err), &err)
-        if cert is not None:
-            self._ptr.cert_file = strdup(os.fsencode(cert))
-        if key is not None:
-            self._ptr.key_file = strdup(os.fsencode(key))
-        if proxy is not None:
-            self._ptr.proxy = strdup(proxy.encode("utf-8"))
+        if identity is not None:
+            cert, key, password = identity
+            check(cfdl.fdl_identity_from_pem(cert, len(cert), key, len(key),
+                                             or_null(password), &self._ptr.identity, &err), &err)
+        if proxies is not None:
+            http, https, exempt = (None if p is None else p.encode("utf-8") for p in proxies)
+            check(cfdl.fdl_net_use_proxies(self._ptr, or_null(http), or_null(https),
+                                           or_null(exempt), &err), &err)
 
     def __dealloc__(self):
         cfdl.fdl_net_free(self._ptr)

@@ -41,6 +41,18 @@ class Progress(NamedTuple):
 ProgressCallback = Callable[[Progress], None]
 
 
+class Proxies(NamedTuple):
+    """The ways to a host that do not lead there straight, each None or as curl writes it.
+
+    http, https  for URLs of that scheme: ``[scheme://][user[:password]@]host[:port]``
+    exempt       what is reached straight all the same: names, domains, networks, or ``*``
+    """
+
+    http: str | None = None
+    https: str | None = None
+    exempt: str | None = None
+
+
 class FetchOptions(NamedTuple):
     """The options of ``fetch``. Sizes in bytes, rates in bytes/s, times in seconds."""
 
@@ -55,8 +67,9 @@ class FetchOptions(NamedTuple):
     anchors: tuple[str, ...] = ()
     cert: str | None = None
     key: str | None = None
+    key_pass_file: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
-    proxy: str | None = None
+    proxy: Proxies | None = None
     connect_timeout: float = 10.0
     stall_timeout: float = 30.0
     retry: int = 5
@@ -94,10 +107,12 @@ class FetchOptions(NamedTuple):
                 raise UsageError(f"there is no option {name!r}")
         if isinstance(options.get("checksum"), str):
             options["checksum"] = parse_checksum(options["checksum"])
+        if isinstance(options.get("proxy"), str):
+            options["proxy"] = Proxies(options["proxy"], options["proxy"])
         for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers"):
             if name in options:
                 options[name] = tuple(options[name])
-        for name in ("cacert", "cert", "key", "state_dir", "beneath"):
+        for name in ("cacert", "cert", "key", "key_pass_file", "state_dir", "beneath"):
             if isinstance(options.get(name), os.PathLike):
                 options[name] = os.fspath(options[name])
         made = cls(**options)
@@ -132,6 +147,8 @@ class FetchOptions(NamedTuple):
             raise UsageError("target_format is same or raw")
         if self.key is not None and self.cert is None:
             raise UsageError("a key needs its certificate (cert)")
+        if self.key_pass_file is not None and self.cert is None:
+            raise UsageError("a key's passphrase needs the certificate (cert)")
         for header, text in self.headers:
             check_header(header, text, strict=self.policy == "strict")
 

@@ -8,13 +8,13 @@ bytes read so far go on into the transfer, nothing is asked twice.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastdl.core.net import Mirror, Net, Stream
 from fastdl.engine.cancel import Cancel
+from fastdl.engine.net import make_net
 from fastdl.engine.options import FetchOptions
 from fastdl.errors import (
     FastdlError,
@@ -24,7 +24,6 @@ from fastdl.errors import (
     NetError,
     PolicyError,
     SizeError,
-    TrustError,
     UsageError,
 )
 from fastdl.model.digest import Digest, DigestSet, DigestSource
@@ -94,34 +93,6 @@ class Resolved:
         if self.stream is not None:
             self.stream.close()
             self.stream = None
-
-
-def make_net(options: FetchOptions) -> Net:
-    """Trust, proxy, time limits and address policy as the core takes them."""
-    anchors = list(options.anchors)
-    if options.cacert is not None:
-        try:
-            with open(options.cacert, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-                anchors.append(file.read())
-        except OSError as exc:
-            raise TrustError(
-                f"the certificates in {options.cacert} cannot be read: {exc.strerror}"
-            ) from None
-    for path in (options.cert, options.key):
-        if path is not None and not os.path.isfile(path):  # noqa: PTH113
-            raise TrustError(f"the client certificate or key {path} cannot be read")
-    return Net(
-        connect_timeout=options.connect_timeout,
-        stall_timeout=options.stall_timeout,
-        follow_redirects=options.follow_redirects,
-        strict=options.policy == "strict",
-        allowed_cidrs=options.allowed_cidrs,
-        nfs_servers=options.nfs_servers,
-        anchors=anchors,
-        cert=options.cert,
-        key=options.key,
-        proxy=options.proxy,
-    )
 
 
 def resolve(

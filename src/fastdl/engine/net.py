@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trust, identity, proxies, time limits and address policy, as the core takes them."""
+
+from __future__ import annotations
+
+from fastdl.core.net import Net
+from fastdl.engine.options import FetchOptions
+from fastdl.errors import TrustError
+
+MAX_PEM = 4 << 20
+
+
+def make_net(options: FetchOptions) -> Net:
+    """What all connections of a job share. TrustError where a file of it cannot be used."""
+    anchors = list(options.anchors)
+    if options.cacert is not None:
+        data = _read(options.cacert, "the certificates in")
+        anchors.append(data.decode("utf-8", "replace"))
+    return Net(
+        connect_timeout=options.connect_timeout,
+        stall_timeout=options.stall_timeout,
+        follow_redirects=options.follow_redirects,
+        strict=options.policy == "strict",
+        allowed_cidrs=options.allowed_cidrs,
+        nfs_servers=options.nfs_servers,
+        anchors=anchors,
+        identity=_identity(options),
+        proxies=options.proxy,
+    )
+
+
+def _identity(options: FetchOptions) -> tuple[bytes, bytes, bytes | None] | None:
+    """The client's certificate, key and passphrase; nobody is ever asked for the last."""
+    if options.cert is None:
+        return None
+    cert = _read(options.cert, "the client certificate")
+    key = cert if options.key is None else _read(options.key, "the client's key")
+    if options.key_pass_file is None:
+        return cert, key, None
+    return cert, key, _read(options.key_pass_file, "the passphrase file").partition(b"\n")[0]
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(MAX_PEM + 1)
+    except OSError as exc:
+        raise TrustError(f"{what} {path} cannot be read: {exc.strerror}") from None
+    if len(data) > MAX_PEM:
+        raise TrustError(f"{what} {path} cannot be read: it is too large")
+    return data
