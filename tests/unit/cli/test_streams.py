@@ -70,7 +70,7 @@ def test_names_beyond_an_encoding_are_escaped(tmp_path: Path) -> None:
     assert rb"z\udcff" in done.stdout
 
 
-@pytest.mark.parametrize("limit", [7, 10, 12])
+@pytest.mark.parametrize("limit", [9, 10, 12])
 def test_a_shortage_of_descriptors_is_named(tmp_path: Path, limit: int) -> None:
     """Somebody has to raise a limit; nobody has to report a bug."""
     done = shell(f"ulimit -n {limit}; F get src -o x", tmp_path)
