@@ -81,9 +81,9 @@ class ManagerProcess(_Process):
             "--agent-listen", self.agents, *more,
         )  # fmt: skip
 
-    async def start(self) -> Client:
+    async def start(self, *more: str) -> Client:
         """Start it; return a client once it serves."""
-        log = await self.launch()
+        log = await self.launch(*more)
 
         async def serving() -> dict[str, str] | None:
             assert self.alive, log.read_text()

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fastdl.errors import UsageError
+
 EPILOG = """examples:
   fastdl manager --state /var/lib/fastdl/manager
   fastdl manager --state DIR --listen 0.0.0.0:8080 --agent-listen 0.0.0.0:8250
@@ -58,6 +60,10 @@ def add_parser(subparsers: Any) -> None:
         "--database", metavar="URL", help="postgresql://…; default: SQLite in the state folder"
     )
     parser.add_argument("--fabric", metavar="KIND", help="how hosts are reached (default: local)")
+    parser.add_argument(
+        "--accept-new-ca", action="store_true",
+        help="start although the ledger's hosts were enrolled by another CA, which is lost",
+    )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file with these keys")
     parser.add_argument("--log-format", choices=("json", "text"), help="default: json")
     parser.add_argument(
@@ -75,11 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
     import uvloop  # noqa: PLC0415 - chosen here and nowhere else
 
-    uvloop.run(_serve(settings))
+    uvloop.run(_serve(settings, accept_new_ca=args.accept_new_ca))
     return 0
 
 
-async def _serve(settings: Any) -> None:
+async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
     import asyncio  # noqa: PLC0415
     import gc  # noqa: PLC0415
     import signal  # noqa: PLC0415
@@ -102,14 +108,20 @@ async def _serve(settings: Any) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ask_to_stop, number)
-    async with running(settings, add_routes=add_routes) as manager:
+    serving = running(settings, add_routes=add_routes, accept_new_ca=accept_new_ca)
+    async with serving as manager:
         notify("READY=1")
         print(f"fastdl manager serves {manager.url}", flush=True)
         if (tls := manager.core.api_tls) is not None:
             what = "its own CA" if tls.own else "its certificate"
             print(f"SHA-256 fingerprint of {what}: {tls.fingerprint}", flush=True)
-        await stop.wait()
+        waits = [asyncio.create_task(event.wait()) for event in (stop, manager.lost)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         notify("STOPPING=1")
+        if manager.lost.is_set():
+            raise UsageError("another manager has the ledger now, so this one stops")
 
 
 def notify(state: str) -> None:

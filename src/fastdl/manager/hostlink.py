@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import AgentRefusedError, FastdlError, UsageError
+from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.manager import enrolment
 from fastdl.manager.batch import Batch
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.dispatch import Dispatcher
-from fastdl.manager.fabric.ca import Authority, Peer, csr_key
+from fastdl.manager.fabric.ca import Authority, Peer
 from fastdl.manager.fabric.handler import TwoAgentsError, UnknownHostError, refused
 from fastdl.manager.fleet import ConnectedHost
-from fastdl.manager.ledger import hosts, jobs, pools, tokens
+from fastdl.manager.ledger import hosts, jobs, pools
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps
+from fastdl.manager.presence import Presence
 from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
 from fastdl.wire import messages as m
-from fastdl.wire.token import parse_token
 from fastdl.wire.version import negotiate
 
 log = logging.getLogger(__name__)
@@ -43,36 +42,6 @@ SILENT_S: Final = 35.0
 TOGETHER: Final = 64
 """Hosts that are judged lost side by side."""
 SKEW_WARN_S: Final = 60.0
-INSTANCES_MAX: Final = 16
-"""Earlier starts of a host's agent that are remembered."""
-REPORT_S: Final = 3600.0
-"""How often an operator is told of two agents of one host."""
-RENEW_S: Final = 60.0
-"""How often a host is asked for a renewal that the CA's rotation needs."""
-
-
-@dataclass(slots=True)
-class _Presence:
-    """A host that is connected, or was until a moment ago.
-
-    ``last_beat``  steady time: neither side's wall clock decides who is silent
-    ``instance``   of the agent that is this host now; ``replaced``: of those that were it before
-    ``reported``   when an operator was last told that there are two agents
-    ``ca``         the issuer of its certificate; ``trusts``: the CAs that it takes for ours
-    ``asked``      when it was last asked to renew its certificate
-    """
-
-    last_beat: float
-    connected: bool
-    key_hash: str = ""
-    ca: str = ""
-    trusts: frozenset[str] = frozenset()
-    asked: float = -math.inf
-    instance: str = ""
-    reported: float = -math.inf
-    replaced: deque[str] = field(default_factory=lambda: deque(maxlen=INSTANCES_MAX))
-    alert: bool = False
-
 
 _Answer = hosts.Admitted | bool | None
 """What a coming (admitted or not) or a going (news or not) gets."""
@@ -92,7 +61,7 @@ class HostLink:
         self._authority = authority
         self._dispatcher = dispatcher
         self._sync = sync
-        self._presence: dict[str, _Presence] = {}
+        self._presence: dict[str, Presence] = {}
         self._transitions = Batch(self._store_transitions)
         self._arriving: Counter[str] = Counter()
         self._evicted: set[tuple[str, str]] = set()
@@ -101,50 +70,10 @@ class HostLink:
 
     async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply:
         """Exchange a token for a host's certificate; AgentRefusedError says why not."""
-        _, key_hash = csr_key(request.csr)
-        former = csr_key(request.former)[1] if request.former else key_hash
-        try:
-            token = parse_token(request.token)
-        except UsageError as exc:
-            raise AgentRefusedError(exc.message) from exc
-        name = request.name.strip() or "host"
-        now = self._s.clock.time()
-
-        async def work(tx: AsyncConnection) -> tuple[tokens.Enrolled, list[Event]]:
-            enrolled = await tokens.use(
-                tx, token, key_hash=key_hash, former=former, name=name, now=now
-            )
-            events = _enrolment_events(enrolled, name)
-            await self._s.store(tx, *events)
-            return enrolled, events
-
-        enrolled, events = await self._s.ledger.write(work)
-        row = enrolled.row
-        if enrolled.former_key is not None:
-            self.evict(row.id, enrolled.former_key)
-        certificate, _ = self._authority.sign_host(request.csr, row.id)
-        self._s.tell(*events)
-        return m.EnrolReply(
-            host_id=row.id, zone_id=row.zone, certificate=certificate, ca=self._authority.pem
-        )
-
-    async def _renew(self, host: str, request: m.RenewRequest) -> m.Renewed:
-        """A new certificate for the same key: what proves a host never changes by a renewal, so
-        that none locks it out, whoever asks."""
-        async with self._s.ledger.read() as tx:
-            row = await hosts.get(tx, host)
-        if row is None:
-            raise UnknownHostError
-        _, key_hash = csr_key(request.csr)
-        if key_hash != row.key_hash:
-            text = (
-                f"host {row.name} asked for a certificate of another key than its own, which was "
-                f"refused: only a token (createHostToken hostid=…) gives a host a new key"
-            )
-            await self._s.event("HOST.RENEWAL", text, level="ERROR", resource=host)
-            raise AgentRefusedError("a renewal is for the key that the host was enrolled with")
-        certificate, _ = self._authority.sign_host(request.csr, host)
-        return m.Renewed(certificate=certificate, ca=self._authority.pem)
+        reply, ended = await enrolment.enrol(self._s, self._authority, request)
+        if ended is not None:
+            self.evict(reply.host_id, ended)
+        return reply
 
     def evict(self, host: str, key_hash: str) -> None:
         """End what *host* may do with the key of this hash, at once: it was deleted, or another key
@@ -185,7 +114,9 @@ class HostLink:
         if not isinstance(admitted, hosts.Admitted) or (host, peer.key_hash) in self._evicted:
             raise UnknownHostError
         row = admitted.row
-        self._note_presence(peer, hello)
+        self._presence[host] = Presence.of(
+            peer, hello, self._presence.get(host), now=self._s.clock.steady()
+        )
         name = row.name if row.renamed else hello.name or row.name
         self._s.fleet.hosts[host] = ConnectedHost(
             id=host, zone=row.zone, name=name, kinds=frozenset(hello.kinds),
@@ -206,40 +137,23 @@ class HostLink:
             beat_s=BEAT_S,
         )  # fmt: skip
 
-    def _note_presence(self, peer: Peer, hello: m.Hello) -> None:
-        old = self._presence.get(peer.host)
-        presence = self._presence[peer.host] = _Presence(
-            last_beat=self._s.clock.steady(), connected=True, key_hash=peer.key_hash,
-            instance=hello.instance, ca=peer.ca, trusts=frozenset(hello.authorities),
-        )  # fmt: skip
-        if old is not None:
-            presence.replaced.extend(old.replaced)
-            if old.instance not in {"", hello.instance}:
-                presence.replaced.append(old.instance)
-
     async def _refuse_second_agent(self, host: str, hello: m.Hello) -> None:
-        """TwoAgentsError for an agent that was replaced by another one, which is connected.
-
-        An agent has an instance of its own at each start and never an earlier one's again. One that
-        comes back after it was replaced runs beside the one that replaced it: the state folder was
-        copied, or the key was stolen.
-        """
+        """TwoAgentsError (and an event) where another agent that is this host is connected."""
         presence = self._presence.get(host)
-        if presence is None or not presence.connected or hello.instance not in presence.replaced:
+        if presence is None or not presence.is_second(hello.instance):
             return
-        name = self._s.fleet.hosts[host].name if host in self._s.fleet.hosts else host
-        text = (
-            f"two agents say that they are host {name}, each with its key: its state folder was "
-            f"copied, or its key was stolen. Stop the wrong one, or give the host a new key by a "
-            f"token made for it (createHostToken hostid=…): whatever has the old one is out then"
-        )
-        now = self._s.clock.steady()
-        if now - presence.reported > REPORT_S:
-            presence.reported = now
+        if presence.due_report(self._s.clock.steady()):
+            name = self._s.fleet.hosts[host].name if host in self._s.fleet.hosts else host
+            text = (
+                f"two agents say that they are host {name}, each with its key: its state folder "
+                f"was copied, or its key was stolen. Stop the wrong one, or give the host a new "
+                f"key by a token made for it (createHostToken hostid=…): whatever has the old one "
+                f"is out then"
+            )
             await self._s.event("HOST.TWO.AGENTS", text, level="ERROR", resource=host)
         raise TwoAgentsError(
-            "another agent that is this host is connected: the state folder was copied, or the key "
-            "was stolen"
+            "another agent that is this host is connected: the state folder was copied (start "
+            "this one with an empty one and a token of its own), or the key was stolen"
         )
 
     async def _store_transitions(
@@ -319,7 +233,7 @@ class HostLink:
                 await self._inventory(host, message.inventory)
                 return None
             case m.RenewRequest():
-                return await self._renew(host, message)
+                return await enrolment.renew(self._s, self._authority, host, message)
             case _:
                 raise AgentRefusedError(f"{type(message).__name__} is not for a manager")
 
@@ -427,7 +341,7 @@ class HostLink:
         async with self._s.ledger.read() as tx:
             for row in await hosts.of_zone(tx):
                 if row.state == hosts.DISCONNECTED and row.gateway in {self._s.name, ""}:
-                    self._presence[row.id] = _Presence(last_beat=since, connected=False)
+                    self._presence[row.id] = Presence(last_beat=since, connected=False)
 
     async def run(self) -> None:
         """Watch for silent hosts until cancelled."""
@@ -474,13 +388,8 @@ class HostLink:
                 self.evict(host, presence.key_hash)
             elif presence.ca and presence.ca not in authority.fingerprints:
                 self._s.fabric.drop(host, "its certificate comes from a CA that was replaced")
-            elif presence.trusts and now - presence.asked > RENEW_S:
-                current = presence.ca == authority.newest.sha256
-                if presence.connected and not (
-                    current and presence.trusts == authority.fingerprints
-                ):
-                    presence.asked = now
-                    self._s.fabric.send(host, m.RenewWanted())
+            elif presence.due_renewal(authority, now):
+                self._s.fabric.send(host, m.RenewWanted())
         if draining:
             await self.end_drains()
 
@@ -507,33 +416,12 @@ class HostLink:
             self._s.fleet.hosts[host].resource_state = resource_state
         self._dispatcher.wake()
 
-    async def _lost(self, host: str, presence: _Presence) -> None:
+    async def _lost(self, host: str, presence: Presence) -> None:
         await self._dispatcher.host_lost(host)
         if self._presence.get(host) is presence:
             del self._presence[host]
         else:  # it came in at this moment
             self._s.fabric.drop(host, "taken for lost, please connect again")
-
-
-def _enrolment_events(enrolled: tokens.Enrolled, name: str) -> list[Event]:
-    """Return what people are told of an enrolment, with the question that it may leave open."""
-    row = enrolled.row
-    if enrolled.again:
-        return []
-    if enrolled.former_key is not None:
-        # Perhaps a healed one, perhaps another machine in its place: both are the operator's wish.
-        text = f"host {row.name} was enrolled anew: its former key is worth nothing any more"
-        return [Event(type="HOST.ENROL", description=text, level="WARN", resource=row.id)]
-    events = [Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)]
-    if (other := enrolled.namesake) is not None:
-        text = (
-            f"there are two hosts {name} now: {other.id} ({other.state}) and the new {row.id}. If "
-            f"they are one machine that was set up again, delete the old one (deleteHost "
-            f"id={other.id}); next time let the machine keep its place with a token made for it "
-            f"(createHostToken hostid=…)"
-        )
-        events.append(Event(type="HOST.NAME", description=text, level="WARN", resource=row.id))
-    return events
 
 
 def _refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:

@@ -19,7 +19,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError, UsageError
-from fastdl.manager import auth
+from fastdl.manager import auth, hostca
 from fastdl.manager.api.connections import Connections
 from fastdl.manager.api.headers import secure
 from fastdl.manager.api.request import BODY_MAX, LINE_MAX
@@ -38,7 +38,8 @@ from fastdl.manager.files import write_private
 from fastdl.manager.hostlink import HostLink
 from fastdl.manager.leaving import Unreached
 from fastdl.manager.ledger import accounts, jobs, records, tokens
-from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
+from fastdl.manager.ledger.claim import claimed
+from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
 from fastdl.manager.logins import Logins
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
@@ -63,6 +64,8 @@ class Manager:
         self.link = link
         self.fabric = fabric
         self.url = ""
+        self.lost = asyncio.Event()
+        """Set where another manager took the ledger over: this one has to end."""
         self._runner: web.AppRunner | None = None
         self._loops: list[asyncio.Task[None]] = []
 
@@ -202,17 +205,27 @@ async def _supervise(loop: Callable[[], Awaitable[None]]) -> None:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: ManagerConfig, *, add_routes: AddRoutes | None = None, clock: Clock | None = None
+    config: ManagerConfig,
+    *,
+    add_routes: AddRoutes | None = None,
+    clock: Clock | None = None,
+    accept_new_ca: bool = False,
 ) -> AsyncIterator[Manager]:
     """A serving manager; it stops gracefully when the context ends."""
-    with _state_folder(config.state) as state:
+    async with contextlib.AsyncExitStack() as held:
+        state = held.enter_context(_state_folder(config.state))
         url = config.database or default_url(state)
+        check_url(url)
+        claim = await held.enter_async_context(claimed(url))
         ledger = await asyncio.to_thread(open_ledger, url)
         manager: Manager | None = None
         try:
-            manager = await _assemble(config, state, ledger, clock or SystemClock())
+            manager = await _assemble(
+                config, state, ledger, clock or SystemClock(), accept_new_ca=accept_new_ca
+            )
             await manager.start(add_routes)
             await _write_admin(state, manager)
+            manager.lost = claim.lost
             manager.core.ready = True
         except BaseException:
             await (manager.stop() if manager is not None else ledger.close())
@@ -223,9 +236,12 @@ async def running(
             await manager.stop()
 
 
-async def _assemble(config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock) -> Manager:
+async def _assemble(
+    config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock, *, accept_new_ca: bool
+) -> Manager:
     settings = await _open_settings(ledger, _vault(state))
     authority = open_authority(state / "ca")
+    await hostca.check(ledger, authority, accept_new=accept_new_ca)
     name = _instance(state)
     services = Services(ledger=ledger, settings=settings, clock=clock, fabric=_Nowhere(), name=name)
     fabric = LocalFabric(
@@ -333,7 +349,8 @@ def _keep_admin_right(state: Path, manager: Manager) -> None:
 async def _write_admin(state: Path, manager: Manager) -> None:
     """Make the first user and DIR/admin.json; later starts only keep right how to connect.
 
-    Without the file (it was deleted to reset them) the admin gets new keys and a password.
+    Where the file is missing and there is an administrator, it is written again with the keys that
+    are in force: somebody may be using them. Nobody knows the password then.
     """
     path = state / "admin.json"
     if (tls := manager.core.api_tls) is not None:
@@ -345,23 +362,22 @@ async def _write_admin(state: Path, manager: Manager) -> None:
     hashed = await asyncio.to_thread(auth.hash_password, password)
     now = manager.core.services.clock.time()
 
-    async def work(tx: AsyncConnection) -> tuple[str, str]:
-        row = await accounts.by_name(tx, "admin")
+    async def work(tx: AsyncConnection) -> dict[str, str]:
+        row = await accounts.administrator(tx)
+        if row is not None and row.api_key and row.secret_key:
+            return {"apikey": row.api_key, "secretkey": row.secret_key}
+        known = {}
         if row is None:
             id_ = await accounts.create(
                 tx, username="admin", account="admin", password_hash=hashed, admin=True, now=now
             )
+            known = {"password": password}
         else:
             id_ = row.id
-            await accounts.set_password(tx, id_, hashed)
-        return await accounts.new_keys(tx, id_)
+        api_key, secret_key = await accounts.new_keys(tx, id_)
+        return {"apikey": api_key, "secretkey": secret_key, **known}
 
-    api_key, secret_key = await manager.core.services.ledger.write(work)
-    admin = _how_to_connect(state, manager) | {
-        "apikey": api_key,
-        "secretkey": secret_key,
-        "password": password,
-    }
+    admin = _how_to_connect(state, manager) | await manager.core.services.ledger.write(work)
     write_private(path, json.dumps(admin, indent=2) + "\n")
     log.info("admin credentials written", extra={"path": str(path)})
 

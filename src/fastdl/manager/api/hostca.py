@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
+from fastdl.manager import hostca
 from fastdl.manager.api import views
 from fastdl.manager.api.spec import Call, Command, Field, Kind, Listing, Param, Reply
 from fastdl.manager.ledger import hosts
@@ -44,8 +45,13 @@ async def start(call: Call) -> Reply:
     text = "the rotation of the hosts' CA began: both are good now"
     await call.write(lambda tx: call.note(tx, "HOST.CA.ROTATE", text))
     authority.begin_rotation()
+    await _remember(call)
     await call.core.link.sweep()
     return await list_(call)
+
+
+async def _remember(call: Call) -> None:
+    await call.core.services.ledger.write(lambda tx: hostca.note(tx, call.core.authority))
 
 
 async def finish(call: Call) -> Reply:
@@ -69,6 +75,7 @@ async def finish(call: Call) -> Reply:
 
     await call.write(work)
     authority.finish_rotation()
+    await _remember(call)
     await call.core.link.sweep()
     if call.core.api_tls is not None:
         call.core.api_tls.refresh()

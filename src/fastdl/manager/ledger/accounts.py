@@ -92,6 +92,12 @@ async def by_name(tx: AsyncConnection, username: str) -> Row[Any] | None:
     return rows.first()
 
 
+async def administrator(tx: AsyncConnection) -> Row[Any] | None:
+    """Return an enabled administrator: the one called admin where it is one, else the oldest."""
+    query = select(t).where(t.c.admin.is_(True), t.c.enabled.is_(True))
+    return (await tx.execute(query.order_by(t.c.username != "admin", t.c.created))).first()
+
+
 async def get(tx: AsyncConnection, user: str) -> Row[Any] | None:
     """Return the user with this id."""
     return (await tx.execute(select(t).where(t.c.id == user))).first()

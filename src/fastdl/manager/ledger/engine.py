@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import os
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -26,7 +27,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -185,12 +186,51 @@ def _raise_ledger_error(exc: Exception) -> NoReturn:
 
 
 def _first_line(exc: BaseException) -> str:
-    return (str(getattr(exc, "orig", None) or exc).splitlines() or [""])[0][:200]
+    """What the database said, without the names of the classes that carried it here."""
+    said: BaseException = getattr(exc, "orig", None) or exc
+    said = said.__cause__ or said
+    return (str(said).splitlines() or [""])[0][:200] or type(said).__name__
 
 
 def default_url(state: Path) -> str:
     """Return the URL of the embedded database in the state folder."""
     return f"sqlite:///{state / 'manager.db'}"
+
+
+def driver_url(url: str, *, shown: bool = False) -> str:
+    """Return the URL of a PostgreSQL database with its driver, or as it may be *shown*."""
+    parsed = make_url(url)
+    if shown:
+        return parsed.render_as_string(hide_password=True)
+    return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def opening(url: str) -> Iterator[None]:
+    """UsageError where the database cannot be opened."""
+    try:
+        yield
+    except (OSError, DBAPIError) as exc:
+        where = driver_url(url, shown=True)
+        raise UsageError(f"the database {where} cannot be opened: {_first_line(exc)}") from exc
+
+
+def check_url(url: str) -> None:
+    """UsageError where *url* names no database that can be used here."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UsageError("--database is a URL: sqlite:////PATH or postgresql://…") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite" and not parsed.database:
+        raise UsageError("--database sqlite needs a file: sqlite:////var/lib/fastdl/manager.db")
+    if backend not in {"sqlite", "postgresql"}:
+        raise UsageError(f"--database: {backend} is not supported; use sqlite or postgresql")
+    if backend == "postgresql" and importlib.util.find_spec("asyncpg") is None:
+        raise UsageError(
+            "--database postgresql://… needs the Python package asyncpg: "
+            "pip install '.[scale]' where fastdl's source is"
+        )
 
 
 def open_ledger(url: str) -> Ledger:
@@ -200,15 +240,12 @@ def open_ledger(url: str) -> Ledger:
     Raises UsageError for other engines, for a database made by a newer fastdl, and for a
     damaged one (with what to do); nothing is changed then.
     """
+    check_url(url)
     parsed = make_url(url)
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        if not parsed.database:
-            raise UsageError("--database sqlite needs a file: sqlite:////var/lib/fastdl/manager.db")
-        _check_sqlite(Path(parsed.database))
-    elif backend != "postgresql":
-        raise UsageError(f"--database: {backend} is not supported; use sqlite or postgresql")
-    return _open_sqlite(parsed.database or "") if backend == "sqlite" else _open_postgresql(url)
+    if parsed.get_backend_name() == "sqlite":
+        _check_sqlite(Path(parsed.database or ""))
+        return _open_sqlite(parsed.database or "")
+    return _open_postgresql(url)
 
 
 def _open_sqlite(path: str) -> Ledger:
@@ -230,9 +267,8 @@ def _open_sqlite(path: str) -> Ledger:
 
 
 def _open_postgresql(url: str) -> Ledger:
-    parsed = make_url(url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(
-        parsed, hide_parameters=True, pool_size=10, max_overflow=0, pool_timeout=30
+        driver_url(url), hide_parameters=True, pool_size=10, max_overflow=0, pool_timeout=30
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
 
@@ -241,11 +277,8 @@ def _open_postgresql(url: str) -> Ledger:
             await connection.run_sync(_migrate)
         await engine.dispose()  # its connections belong to this short-lived loop
 
-    try:
+    with opening(url):
         asyncio.run(migrate())
-    except (OSError, DBAPIError) as exc:
-        where = parsed.render_as_string(hide_password=True)
-        raise UsageError(f"the database {where} cannot be opened: {exc}") from exc
     # An answer is made from several queries. The same pool, and nothing that a writer waits for.
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return Ledger(reader, engine)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One manager at a time on a ledger: a claim that ends with the process that holds it.
+
+SQLite: a lock on a file beside the database. PostgreSQL: an advisory lock of a connection that is
+kept for nothing else; the server gives it up as soon as that connection ends, so a manager that was
+killed does not keep the next one out. After a restart of the server the claim is made again; where
+another manager was faster, this one has lost it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from fastdl.errors import UsageError
+from fastdl.manager.ledger.engine import driver_url, opening
+
+log = logging.getLogger(__name__)
+
+CHECK_S: Final = 1.0
+AGAIN_S: Final = 0.2
+PATIENCE_S: Final = 3.0
+"""How long the claim of a manager that was killed a moment ago may take to end."""
+_NAME_MAX: Final = 63
+"""Longer application names are cut by the server."""
+
+_NUMBER: Final = text(
+    "SELECT hashtextextended('fastdl manager ' || coalesce(current_schema(), ''), 0)"
+)
+"""One lock for each schema: that is what makes a ledger."""
+_TAKE: Final = text("SELECT pg_try_advisory_lock(:number)")
+_HOLDER: Final = text(
+    "SELECT a.application_name, host(a.client_addr) AS address FROM pg_locks l "
+    "JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND ((l.classid::bigint << 32) | l.objid::bigint) = :number"
+)
+
+
+class Claim:
+    """A claim on a ledger. *lost* is set where another manager has it now."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+
+@contextlib.asynccontextmanager
+async def claimed(url: str) -> AsyncIterator[Claim]:
+    """Be the only manager on the ledger at *url*; UsageError where another one is."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        with _locked(Path(parsed.database or "")):
+            yield Claim()
+        return
+    async with _Postgresql(url) as claim:
+        yield claim
+
+
+@contextlib.contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    path = database.with_name(database.name + ".lock")
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise UsageError(f"the ledger's lock {path} cannot be used: {exc.strerror}") from exc
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another manager uses the ledger {database}: a ledger has one manager at a time"
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+class _Postgresql:
+    """The claim on a database of PostgreSQL, from the start of the context to its end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        name = f"fastdl manager on {socket.gethostname()}, process {os.getpid()}"
+        # A machine that lost its power says no goodbye: the server has to ask.
+        settings = {
+            "application_name": name[-_NAME_MAX:],
+            "tcp_keepalives_idle": "5",
+            "tcp_keepalives_interval": "5",
+            "tcp_keepalives_count": "3",
+        }
+        self._engine: AsyncEngine = create_async_engine(
+            driver_url(url), hide_parameters=True, poolclass=NullPool,
+            isolation_level="AUTOCOMMIT", connect_args={"server_settings": settings},
+        )  # fmt: skip
+        self._connection: AsyncConnection | None = None
+        self._number = 0
+        self._claim = Claim()
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Claim:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_S
+        with opening(self._url):
+            while not await self._take():
+                if loop.time() > until:
+                    holder = await self._holder()
+                    await self._close()
+                    raise UsageError(
+                        f"another manager uses the database {driver_url(self._url, shown=True)}"
+                        f"{holder}: a ledger has one manager at a time"
+                    )
+                await asyncio.sleep(AGAIN_S)
+        self._watch = asyncio.create_task(self._keep(), name="ledger-claim")
+        return self._claim
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._close()
+
+    async def _take(self) -> bool:
+        """Whether the claim is ours now; the connection stays either way."""
+        if self._connection is None:
+            self._connection = await self._engine.connect()
+            self._number = int(await self._connection.scalar(_NUMBER) or 0)
+        return bool(await self._connection.scalar(_TAKE, {"number": self._number}))
+
+    async def _holder(self) -> str:
+        """Who has the claim, as far as the server may tell."""
+        assert self._connection is not None
+        row = (await self._connection.execute(_HOLDER, {"number": self._number})).first()
+        if row is None or not row.application_name:
+            return ""
+        where = f", from {row.address}" if row.address else ""
+        return f" ({row.application_name}{where})"
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(DBAPIError, OSError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await connection.close()
+        await self._engine.dispose()
+
+    async def _keep(self) -> None:
+        """Look after the claim: make it again when the connection has ended."""
+        while True:
+            await asyncio.sleep(CHECK_S if self._connection is not None else AGAIN_S)
+            try:
+                async with asyncio.timeout(30):
+                    if self._connection is not None:
+                        await self._connection.execute(text("SELECT 1"))
+                        continue
+                    if await self._take():
+                        log.warning("the claim on the ledger was made again")
+                        continue
+                    log.error("another manager has the ledger now%s", await self._holder())
+                    self._claim.lost.set()
+                    return
+            except (DBAPIError, OSError, TimeoutError) as exc:
+                if self._connection is not None:
+                    log.warning("the claim on the ledger was lost: %s", type(exc).__name__)
+                await self._close()
