@@ -185,6 +185,9 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
     enum fdl_http_coding packed;
     bool again = false;
 
+    /* Nothing at all for a range may be a refusal too; without one it is the file. */
+    if (fdl_http_is_empty(h) && ask_without_range(m, q, out))
+        return FDL_OK;
     pthread_mutex_lock(&m->lock);
     bool fits = coding_fits(m, h, q, &packed);
     const char *why = fits ? check_join(m, h, q, total) : NULL;
@@ -285,19 +288,8 @@ static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
                         const struct fdl_question *q, struct fdl_answer *out,
                         struct fdl_err *err)
 {
-    switch (h->status) {
-    case 400:
-    case 403:
-    case 405:
-    case 406:
-    case 416: /* without Content-Range */
-    case 501:
-        if (ask_without_range(m, q, out))
-            return FDL_OK;
-        break;
-    default:
-        break;
-    }
+    if (fdl_http_status_refuses_range(h->status) && ask_without_range(m, q, out))
+        return FDL_OK;
     fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET, what_of(h->status, q->anonymous));
     if (err)
         err->http_status = h->status;

@@ -303,6 +303,12 @@ bool fdl_http_status_passes(int status)
     }
 }
 
+bool fdl_http_status_refuses_range(int status)
+{
+    return status == 400 || status == 403 || status == 405 || status == 406 ||
+           status == 416 || status == 501;
+}
+
 bool fdl_http_is_empty(const struct fdl_http_head *head)
 {
     return head->framing == FDL_HTTP_LENGTH && head->content_length == 0;

@@ -104,6 +104,9 @@ struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char
  * error status again. */
 bool fdl_http_status_passes(int status);
 
+/* Whether servers that cannot do ranges, and should ignore them, refuse them so. */
+bool fdl_http_status_refuses_range(int status);
+
 /* Whether it says that its body has no bytes. */
 bool fdl_http_is_empty(const struct fdl_http_head *head);
 

@@ -194,6 +194,23 @@ static void learn_limit(struct fdl_mirror *m, const struct fdl_err *err)
     m->more_after_ns = now + backoff_ns(m->refusals);
 }
 
+/* A mirror that gave a first range and refuses every later one is asked for the whole
+ * once, before it is given up. */
+static bool try_the_whole(struct fdl_mirror *m, const struct fdl_err *err)
+{
+    if (err->code != FDL_E_HTTP_STATUS ||
+        !fdl_http_status_refuses_range(err->http_status))
+        return false;
+    pthread_mutex_lock(&m->lock);
+    bool yes = m->ranges == FDL_RANGES_YES && !m->asked_without;
+    if (yes) {
+        m->asked_without = true;
+        m->ranges = FDL_RANGES_NO;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return yes;
+}
+
 bool fdl_sched_mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
 {
     struct fdl_job *job = w->job;
@@ -219,6 +236,10 @@ bool fdl_sched_mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
     if (!retryable(m, err) || m->failures > limit ||
         retry_after_s > RETRY_AFTER_MAX_S ||
         !fdl_mirror_can_join(m)) { /* what is missing could not be joined */
+        if (fdl_mirror_can_join(m) && try_the_whole(m, err)) {
+            m->failures = 0;
+            return false;
+        }
         fdl_sched_strike(job, m, w->mirror_index, err);
         return false;
     }
