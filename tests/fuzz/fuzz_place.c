@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HOPS_MAX 8 /* no transfer follows more redirects */
+
 static void check_text(const char *s)
 {
     for (; *s; s++)
@@ -79,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size)
         memcpy(text, data, size);
     text[size] = '\0';
-    for (; line; line = next) {
+    for (int hops = 0; line && hops <= HOPS_MAX; line = next, hops++) {
         next = strchr(line, '\n');
         if (next)
             *next++ = '\0';
