@@ -6,89 +6,18 @@ The manager, its hosts and the origin are processes of their own, as an operator
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.env import guests
-from tests.env.manager import Client
-from tests.env.origin import FaultOrigin, Resource, pseudo_random
-from tests.env.process import AgentProcess, ManagerProcess, eventually
-
-CONTENT = pseudo_random(41, 8 << 20)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Site:
-    """A manager with a zone, a host and an origin."""
-
-    def __init__(self, folder: Path, origin: FaultOrigin) -> None:
-        self.manager = ManagerProcess(folder)
-        self.host = AgentProcess(folder, "kvm1", self.manager)
-        self.origin = origin
-        self.zone = ""
-        self.api: Client
-
-    async def start(self) -> None:
-        """Start all of it."""
-        self.api = await self.manager.start()
-        self.zone = (await self.api("createZone", name="z1"))["zone"]["id"]
-        sites = {"name": "secstorage.allowed.internal.sites", "value": "127.0.0.0/8"}
-        await self.api("updateConfiguration", **sites)
-        await self.host.start((await self.api("createHostToken", zoneid=self.zone))["token"])
-        await eventually(self.pools)
-
-    async def end(self) -> None:
-        """End all of it."""
-        await self.host.end(signal.SIGKILL)
-        await self.manager.end(signal.SIGKILL)
-
-    async def pools(self, state: str = "Up") -> list[dict[str, Any]]:
-        """The pools in that state."""
-        found = (await self.api("listStoragePools")).get("storagepool", [])
-        return [pool for pool in found if pool["state"] == state]
-
-    async def template(self, name: str = "t1") -> str:
-        """Register a template; its id."""
-        answer = await self.api(
-            "registerTemplate", name=name, url=self.origin.url("/x.raw"), format="RAW",
-            hypervisor="KVM", zoneid=self.zone, directdownload="true",
-            checksum="{SHA-256}" + SHA256,
-        )  # fmt: skip
-        id_: str = answer["template"][0]["id"]
-        return id_
-
-    async def prepare(self, template: str) -> dict[str, Any]:
-        """Ask for the template in every pool; the job's start."""
-        answer: dict[str, Any] = await self.api(
-            "prepareTemplate", zoneid=self.zone, templateid=template
-        )
-        return answer
-
-    async def brought(self, template: str) -> Path:
-        """Bring the template to the pool; its file."""
-        job = await self.api.job(await self.prepare(template))
-        assert job["jobstatus"] == 1, job
-        (row,) = await self.copies(templateid=template)
-        return self.host.pool / row["installpath"]
-
-    async def copies(self, **params: Any) -> list[dict[str, Any]]:
-        """listTemplateCopies."""
-        found: list[dict[str, Any]] = (await self.api("listTemplateCopies", **params)).get(
-            "templatecopy", []
-        )
-        return found
-
-    async def events(self, type_: str) -> list[dict[str, Any]]:
-        """Events of one type."""
-        found: list[dict[str, Any]] = (await self.api("listEvents", type=type_)).get("event", [])
-        return found
+from tests.env.origin import FaultOrigin, Resource
+from tests.env.process import eventually
+from tests.env.site import CONTENT, Site
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fastdl.wire import messages as m
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A job nobody has heard of."""
+    """A job nobody has heard of, or one that was taken back and is given again."""
 
     command: m.Command
 
@@ -74,6 +74,8 @@ def plan(document: m.Document, journal: Mapping[str, Row]) -> list[Action]:
             actions.append(Start(command))
         elif command.fence < known.fence:
             continue  # a claim that was overtaken
+        elif known.taken_back and command.fence > known.fence:
+            actions.append(Start(command))
         elif known.state is State.ENDED:
             actions.append(Report(job, command.fence))
         elif command.fence > known.fence:

@@ -66,6 +66,10 @@ class Host:
             raise SinkRefusedError(f"this host has no pool {pool_id}")
         return self._pools[pool_id]
 
+    def availability(self) -> frozenset[tuple[str, str | None]]:
+        """(id, why it cannot be used) of each pool."""
+        return frozenset((info.id, info.error) for info in (p.info() for p in self.pools()))
+
     @property
     def usage(self) -> Usage:
         """Who uses the copies in this host's pools."""

@@ -37,6 +37,7 @@ class _Job:
     task: asyncio.Task[None] | None = None
     attempt: asyncio.Future[m.Done] | None = None
     stopped: bool = False
+    settling: bool = False
     judged_again: bool = False
     relies_on: frozenset[str] = frozenset()
     """The anchors (PEM) that the attempt was given, less those that it was found not to need."""
@@ -82,8 +83,10 @@ class Jobs:
 
     async def start(self, command: m.Command) -> None:
         """Journal *command* and run it; one that runs already is left alone."""
-        if command.job in self._running:
-            return
+        if known := self._running.get(command.job):
+            if not known.settling or known.task is None:
+                return
+            await asyncio.wait([known.task])  # its end is being written down at this moment
         job = self._running[command.job] = _Job(command, command.fence)
         try:
             await asyncio.to_thread(self._journal.begin, command)
@@ -99,9 +102,11 @@ class Jobs:
         job.task = asyncio.create_task(self._run(job), name=f"job-{command.job}")
 
     async def adopt(self, job_id: str, fence: int) -> None:
-        """Take over a higher fence for a running job."""
+        """Take over a higher fence for a running job; one that is being stopped goes on."""
         await asyncio.to_thread(self._journal.adopt, job_id, fence)
         if job := self._running.get(job_id):
+            if job.stopped and fence > job.fence:
+                job.stopped, job.judged_again = False, True
             job.fence = max(job.fence, fence)
 
     async def stop(self, job_id: str) -> None:
@@ -224,7 +229,7 @@ class Jobs:
         return report
 
     async def _settle(self, job: _Job, done: m.Done | None, failure: m.Failure | None) -> None:
-        job_id = job.command.job
+        job_id, job.settling = job.command.job, True
         try:
             await asyncio.to_thread(self._journal.end, job_id, done=done, failure=failure)
         except FastdlError as exc:

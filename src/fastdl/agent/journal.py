@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fastdl.errors import JournalError, SinkBusyError
+from fastdl.errors import Cancelled, JournalError, SinkBusyError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -67,6 +67,14 @@ class Row:
     def owes_result(self) -> bool:
         """Whether the manager has not acknowledged the result yet."""
         return self.state is State.ENDED and not self.acked
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether the job ended because the manager took it from this host."""
+        if self.state is not State.ENDED or not self.failure:
+            return False
+        failed = codec.parse_json(self.failure, limit=m.TO_MANAGER_MAX)
+        return failed.get("code") == Cancelled.exit_code
 
     def command(self) -> m.Command:
         """The command as it was received."""
@@ -124,17 +132,25 @@ class Journal:
         }
 
     def begin(self, command: m.Command) -> None:
-        """Note *command* before it starts; known ones are left as they are."""
+        """Note *command* before it starts. A known one is left as it is, unless it ended and is
+        given again under a higher fence."""
         self._run(
-            "INSERT OR IGNORE INTO job (job, kind, fence, state, args, updated)"
-            " VALUES (?, ?, ?, 'running', ?, ?)",
+            "INSERT INTO job (job, kind, fence, state, args, updated)"
+            " VALUES (?, ?, ?, 'running', ?, ?) ON CONFLICT (job) DO UPDATE SET"
+            " fence = excluded.fence, state = 'running', args = excluded.args, done = NULL,"
+            " failure = NULL, acked = 0, updated = excluded.updated"
+            " WHERE job.state = 'ended' AND job.fence < excluded.fence",
             (command.job, command.kind, command.fence, codec.args_to_json(command.args), _now()),
         )
 
     def adopt(self, job: str, fence: int) -> None:
-        """Take over a higher fence; the result has to be acknowledged under it again."""
+        """Take over a higher fence; the result has to be acknowledged under it again. One that
+        was being stopped is wanted again."""
         self._run(
-            "UPDATE job SET fence = ?, acked = 0 WHERE job = ? AND fence < ?", (fence, job, fence)
+            "UPDATE job SET fence = ?, acked = 0,"
+            " state = CASE state WHEN 'stopping' THEN 'running' ELSE state END"
+            " WHERE job = ? AND fence < ?",
+            (fence, job, fence),
         )
 
     def stop(self, job: str) -> None:
@@ -153,6 +169,8 @@ class Journal:
                 job,
             ),
         )
+        # The arguments are gone from the file; of the log beside it, what was written before.
+        self._run("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def acknowledged(self, job: str, fence: int) -> None:
         """The manager has the result; a later fence asks for it again."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import fastdl
-from fastdl.agent import desired, identity
+from fastdl.agent import desired, identity, removal
 from fastdl.agent.commands import KINDS, Commands
 from fastdl.agent.config import HostConfig
 from fastdl.agent.host import LIBVIRT, Host
@@ -29,6 +29,7 @@ from fastdl.agent.jobs import Jobs, unfinished
 from fastdl.agent.journal import Journal
 from fastdl.agent.link import LONGEST_PAUSE, Link
 from fastdl.agent.pools import configured, hypervisor
+from fastdl.agent.storagewatch import StorageWatch
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, UsageError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -39,6 +40,15 @@ log = logging.getLogger(__name__)
 
 _REPEAT_SECONDS: Final = 30.0
 _INVENTORY_SECONDS: Final = 600.0
+_PATIENCE_SECONDS: Final = 5.0
+"""After a connection, for so long nothing is stopped: a host that was away is given its jobs
+again, and they need not be interrupted for that."""
+_STORAGE_SECONDS: Final = 30.0
+"""A look at the pools at least this often, whatever events were missed."""
+_STORAGE_SPACING: Final = 0.3
+"""Events that come closer together share a look."""
+_PRUNE_SECONDS: Final = 3600.0
+_KEEP_SECONDS: Final = 7 * 24 * 3600.0
 _RENEWAL_SECONDS: Final = 600.0
 """After so long an answer is no longer expected."""
 _DAY_SECONDS: Final = 24 * 3600.0
@@ -74,6 +84,10 @@ class Agent:
         self._results_due = asyncio.Event()
         self._renewal_wanted = asyncio.Event()
         self._revision = 0
+        self._document: m.Document | None = None
+        self._following = asyncio.Lock()
+        self._patient_until = 0.0
+        self._stops_wait = asyncio.Event()
         self._jobs = Jobs(
             journal,
             Commands(host),
@@ -104,6 +118,9 @@ class Agent:
                 group.create_task(self._repeat_results())
                 group.create_task(self._report_inventory())
                 group.create_task(self._watch_keystore())
+                group.create_task(self._watch_storage())
+                group.create_task(self._follow_later())
+                group.create_task(self._prune())
                 group.create_task(self._renew())
         except* HostUnknownError as group_error:
             raise group_error.exceptions[0] from None
@@ -141,6 +158,7 @@ class Agent:
 
     async def _welcomed(self, welcome: m.Welcome) -> None:
         self._revision = 0
+        self._patient_until = time.monotonic() + _PATIENCE_SECONDS
         skew = time.time() - welcome.clock
         if welcome.clock and abs(skew) > 300:
             log.warning("this host's clock is %+.0f s off the manager's", skew)
@@ -166,21 +184,36 @@ class Agent:
     async def _follow(self, document: m.Document) -> None:
         if document.rev < self._revision:
             return
-        self._revision = document.rev
-        rows = await asyncio.to_thread(self._journal.rows)
-        for action in desired.plan(document, rows):
-            match action:
-                case desired.Stop():
-                    await self._jobs.stop(action.job)
-                case desired.Start():
-                    await self._start(action.command)
-                case desired.Adopt():
-                    await self._jobs.adopt(action.job, action.fence)
-                case desired.Report():
-                    await asyncio.to_thread(self._journal.ask_again, action.job, action.fence)
-                    self._results_due.set()
-                case desired.Forget():
-                    await asyncio.to_thread(self._journal.forget, action.job)
+        async with self._following:
+            self._revision, self._document = document.rev, document
+            rows = await asyncio.to_thread(self._journal.rows)
+            for action in desired.plan(document, rows):
+                await self._act(action)
+
+    async def _follow_later(self) -> None:
+        """Stop what is still missing from the document some seconds after a connection."""
+        while True:
+            await self._stops_wait.wait()
+            await asyncio.sleep(max(0.0, self._patient_until - time.monotonic()))
+            self._stops_wait.clear()
+            if self._document is not None and self._link.connected:
+                await self._follow(self._document)
+
+    async def _act(self, action: desired.Action) -> None:
+        match action:
+            case desired.Stop() if time.monotonic() < self._patient_until:
+                self._stops_wait.set()
+            case desired.Stop():
+                await self._jobs.stop(action.job)
+            case desired.Start():
+                await self._start(action.command)
+            case desired.Adopt():
+                await self._jobs.adopt(action.job, action.fence)
+            case desired.Report():
+                await asyncio.to_thread(self._journal.ask_again, action.job, action.fence)
+                self._results_due.set()
+            case desired.Forget():
+                await asyncio.to_thread(self._journal.forget, action.job)
 
     async def _start(self, command: m.Command) -> None:
         try:
@@ -220,6 +253,46 @@ class Agent:
             self._inventory_due.clear()
             inventory = await asyncio.to_thread(self._host.inventory)
             self._send(m.InventoryReport(inventory=inventory))
+
+    async def _watch_storage(self) -> None:
+        """Report a pool that goes away or comes back, when it does."""
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(changed.set)
+
+        libvirt = None if self._settings.pools else self._settings.libvirt
+        watch = StorageWatch(tell, libvirt=libvirt)
+        watch.start()
+        try:
+            seen = await asyncio.to_thread(self._host.availability)
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_STORAGE_SECONDS):
+                        await changed.wait()
+                await asyncio.sleep(_STORAGE_SPACING)
+                changed.clear()
+                now = await asyncio.to_thread(self._host.availability)
+                if now != seen:
+                    log.info("the pools of this host changed")
+                    seen = now
+                    self._inventory_due.set()
+        finally:
+            watch.stop()
+
+    async def _prune(self) -> None:
+        """Remove what unfinished downloads left and nobody has gone on with for a week."""
+        while True:
+            await asyncio.sleep(_PRUNE_SECONDS)
+            running = self._jobs.volumes()
+            for pool in await asyncio.to_thread(self._host.pools):
+                here = {volume for id_, volume in running if id_ == pool.id}
+                with contextlib.suppress(FastdlError):
+                    for volume in await asyncio.to_thread(
+                        removal.prune, pool, running=here, before=time.time() - _KEEP_SECONDS
+                    ):
+                        log.info("an unfinished download was removed", extra={"volume": volume})
 
     async def _watch_keystore(self) -> None:
         """Notice every change of the keystore, whoever made it."""

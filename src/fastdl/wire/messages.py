@@ -15,11 +15,12 @@ for the name ``MANAGER_NAME`` (agents check that name, whatever address they con
   ``Document``, or ``Refused`` and closes.
 
 Desired state: a ``Document`` lists *everything* the host should be doing now. A job that is
-missing from it is to be stopped and cleaned up, and its end reported as a ``JobResult`` with
-failure code 130 (that frees the origin's slot); a document with a ``rev`` lower than one seen
-in the same connection is ignored. Per command: unknown job → journal it, start it, send
-``JobStarted``; known and running → adopt the higher fence, go on; known and finished →
-send its ``JobResult`` again under the new fence; a fence lower than the journal's → ignore.
+missing from it is to be stopped, and its end reported as a ``JobResult`` with failure code 130
+(that frees the origin's slot); what was fetched is kept for whoever goes on with it. A document
+with a ``rev`` lower than one seen in the same connection is ignored. Per command: unknown job →
+journal it, start it, send ``JobStarted``; known and running → adopt the higher fence, go on;
+known and finished → send its ``JobResult`` again under the new fence, but one that was stopped
+is started again; a fence lower than the journal's → ignore.
 A result is kept and repeated (at reconnect, and every 30 s) until its ``ResultAck``.
 
 Times are seconds, sizes bytes, rates bytes a second. What messages are made of stands in

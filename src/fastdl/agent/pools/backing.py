@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _HEAD: Final = 64 << 10
+_CLUSTER_MAX: Final = 2 << 20  # the header and the names in it lie in the first cluster
 _NAME_MAX: Final = 1023  # of a backing file, docs/interop/qcow2.txt
 _CHAIN_MAX: Final = 256
 _DATA_FILE: Final = 0x44415441
@@ -41,6 +42,13 @@ def names_in(head: bytes) -> list[str]:
     elif head[:4] == b"KDMV" or head.lstrip()[:21] == b"# Disk DescriptorFile":
         found += _PARENT.findall(head)
     return [os.fsdecode(name) for name in found if name]
+
+
+def _needed(head: bytes) -> int:
+    """How many bytes of the file reach behind the name that its header places in it."""
+    if head[:4] == b"QFI\xfb" and len(head) >= 20:
+        return int.from_bytes(head[8:16]) + int.from_bytes(head[16:20])
+    return 0
 
 
 def _at(head: bytes, at: int, length: int) -> bytes:
@@ -145,7 +153,9 @@ def _head(path: str) -> bytes:
         kind = os.fstat(fd).st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
             return b""
-        return os.pread(fd, _HEAD, 0)
+        head = os.pread(fd, _HEAD, 0)
+        needed = _needed(head)
+        return os.pread(fd, needed, 0) if len(head) < needed <= _CLUSTER_MAX else head
     except OSError as exc:
         raise Unreadable(f"{path} cannot be read: {exc.strerror}") from exc
     finally:
