@@ -183,14 +183,20 @@ def _take_offer(out: Resolved, offer: Offer, options: FetchOptions) -> None:
 
 
 def _read_all(stream: Stream, head: bytes, limit: int) -> bytes:
-    """The rest of a small document, asked for on until its end."""
+    """The rest of a small document, asked for on until its end.
+
+    Where two responses cannot be joined, one more is asked for, with all of it.
+    """
     parts, have = [head], len(head)
+    anew = not stream.mirror.can_join
     while True:
         data = stream.read(1 << 16)
         if not data:
             total = stream.mirror.total
             if total is None or have >= total:
                 return b"".join(parts)
+            if anew:
+                anew, parts, have = False, [], 0
             stream.begin(have, min(total, limit + 1) - have)
             continue
         parts.append(data)

@@ -69,6 +69,7 @@ def fetch_staged(
         fetched_bytes=first.fetched_bytes,
         digests=first.digests,
         integrity=first.integrity,
+        consistency=first.consistency,
         format=str(came),
         stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
         bottleneck=first.bottleneck,

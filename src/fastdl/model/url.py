@@ -30,6 +30,7 @@ _NFS_NUMBERS = {
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _SPLIT = re.compile(r"//([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.DOTALL)
+_PORT_AND_PATH = re.compile(r"[0-9]{1,5}(?:/|$)")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _OCTETS = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
@@ -87,6 +88,8 @@ class Url(NamedTuple):
         scheme, rest = match[1].lower(), match[2]
         if scheme not in _DEFAULT_PORTS:
             hint = "" if rest.startswith("//") else " (a file whose name has a colon: ./NAME)"
+            if _PORT_AND_PATH.match(rest):
+                hint = f" (for a URL put https:// or http:// in front of {scheme[:60]})"
             raise PolicyError(
                 f"{scheme[:20]}: sources are not supported, only http, https, nfs and file{hint}"
             )
@@ -383,3 +386,10 @@ def _punycode(name: str) -> str:
     except UnicodeError:
         # Some fullwidth spellings of IPv4 addresses fail here; they are refused all the same.
         raise UsageError(f"{name[:60]!a} is not a host name") from None
+
+
+def looks_like_host(path: str) -> bool:
+    """Whether a relative path that leads to no file may be a URL without its scheme."""
+    first = path.removeprefix("//").partition("/")[0]
+    labels = first.lower().split(".")
+    return len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels)

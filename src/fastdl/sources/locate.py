@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from fastdl.core.net import LOCAL_CLASS, Mirror
 from fastdl.errors import NetError, PolicyError
-from fastdl.model.url import Url
+from fastdl.model.url import Url, looks_like_host
 
 
 def header_lines(url: Url, headers: Iterable[tuple[str, str]]) -> str | None:
@@ -47,8 +47,11 @@ def make_mirror(
         try:
             fd = os.open(url.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:
+            hint = ""
+            if isinstance(exc, FileNotFoundError) and looks_like_host(url.path):
+                hint = " (for a URL put https:// or http:// in front)"
             raise NetError(
-                f"{url.path} cannot be read: {exc.strerror}", phase="resolve", retryable=False
+                f"{url.path} cannot be read: {exc.strerror}{hint}", phase="resolve", retryable=False
             ) from None
     return Mirror(
         kind,

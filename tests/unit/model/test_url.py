@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastdl.errors import FastdlError, PolicyError, UsageError
-from fastdl.model.url import MAX_URL, Url
+from fastdl.model.url import MAX_URL, Url, looks_like_host
 
 CANARY = "s3cr3t-canary"
 
@@ -103,6 +103,32 @@ def test_other_schemes_are_forbidden(text: str) -> None:
     """A scheme is a capability: only the four that are meant exist."""
     with pytest.raises(PolicyError, match="not supported"):
         Url.parse(text)
+
+
+@pytest.mark.parametrize("text", ["www.example.com:8080/x.iso", "localhost:8080", "mirror:80/x"])
+def test_a_url_without_a_scheme_is_told_from_one_with_another(text: str) -> None:
+    """curl takes these; here a source without a scheme is a path."""
+    with pytest.raises(PolicyError, match="https:// or http:// in front"):
+        Url.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [
+        ("example.com/x.iso", True),
+        ("//example.com/x", True),
+        ("example.com", True),
+        ("x.iso", True),
+        ("x", False),
+        ("./x.iso", False),
+        ("/srv/x.iso", False),
+        ("a b.iso", False),
+        ("", False),
+    ],
+)
+def test_a_path_that_may_have_been_meant_as_a_url(path: str, *, host: bool) -> None:
+    """Asked only where no such file exists."""
+    assert looks_like_host(path) is host
 
 
 def test_the_length_is_bounded() -> None:
