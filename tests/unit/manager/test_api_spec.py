@@ -84,6 +84,14 @@ def test_maps_and_names_in_any_case() -> None:
     assert "unknown" not in args
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\t "])
+def test_blanks_are_no_value(blank: str) -> None:
+    """A template whose name nobody can see or type is not registered."""
+    values = {"name": blank, "url": "u", "format": "f", "hypervisor": "KVM"}
+    with pytest.raises(ApiParamError, match="missing parameter name"):
+        read_args(COMMANDS["registertemplate"], values)
+
+
 def test_envelopes_have_cloudstacks_shapes() -> None:
     """An empty list is an empty object, nulls are left out at every depth."""
     assert envelope.plain(Listing("zone", [])) == {}

@@ -240,7 +240,8 @@ def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
                 raise ApiParamError(f"More than {MAP_MAX} entries in parameter {match[1]}")
             continue
         param = command.by_name.get(raw.lower())
-        if param is not None and value != "":
+        # Blanks alone are no value, as for CloudStack.
+        if param is not None and value.strip():
             args[param.name] = _read(command, param, value)
     for param in command.params:
         if param.kind is Kind.MAP:
