@@ -119,7 +119,7 @@ class Objects:
             "password": "password1", "hypervisor": "KVM", "hostid": self.host,
             "certificate": certificate(), "format": "QCOW2", "directdownload": "true",
             "url": "https://mirror.example/x." + ("iso" if "Iso" in command.name else "qcow2"),
-            "firstname": "F", "displaytext": f"d{number}",
+            "firstname": "F", "lastname": "L", "email": "e@x", "displaytext": f"d{number}",
         }  # fmt: skip
         found = {p.name: values[p.name] for p in command.params if p.required and p.name in values}
         if "directdownload" in command.by_name:
@@ -135,6 +135,17 @@ class Objects:
 
     async def _updateUser(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"firstname": "F"}
+
+    async def _createAccount(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        return {"accounttype": "0"}
+
+    async def _updateTemplate(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        return {"displaytext": f"d{next(NUMBERS)}"}
+
+    async def _updateTemplatePermissions(  # noqa: N802
+        self, _found: dict[str, str]
+    ) -> dict[str, str]:
+        return {"ispublic": "true"}
 
     async def _updateZone(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"name": f"z{next(NUMBERS)}"}

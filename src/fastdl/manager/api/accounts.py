@@ -25,6 +25,7 @@ from fastdl.manager.api.spec import (
     Single,
 )
 from fastdl.manager.ledger import accounts, records
+from fastdl.manager.ledger.engine import Work
 
 SYSTEM: Final = "system"
 """Whose events are those that nobody asked for: of hosts, and of everybody's downloads."""
@@ -47,34 +48,48 @@ async def _named(call: Call, tx: AsyncConnection) -> Row[Any]:
     return row
 
 
-async def create_user(call: Call) -> Reply:
-    """Create a user; without a role, one that may do everything but administer."""
+async def create_in(
+    call: Call,
+    account: str,
+    *,
+    admin: bool | None = None,
+    before: Work[None] | None = None,
+) -> Row[Any]:
+    """Create the user that *call* describes in *account*, after what *before* checks; *admin* None
+    = as ``role`` says."""
     args = call.args
     role = (call.get("role") or "User").lower()
     if role not in {"user", "admin"}:
         raise ApiParamError("role is either User or Admin")
-    account = call.get("account") or args["username"]
     if account == SYSTEM:
         raise ApiParamError(f"The account {SYSTEM} is the manager's own")
     hashed = await _hashed(args["password"])
 
-    async def work(tx: AsyncConnection) -> Row[Any] | None:
+    async def work(tx: AsyncConnection) -> Row[Any]:
+        if before is not None:
+            await before(tx)
         id_ = await accounts.create(
             tx,
             username=args["username"],
             account=account,
             password_hash=hashed,
-            admin=role == "admin",
+            admin=role == "admin" if admin is None else admin,
             now=call.now,
             firstname=call.get("firstname") or "",
             lastname=call.get("lastname") or "",
             email=call.get("email") or "",
         )
         await call.note(tx, "USER.CREATE", f"user {args['username']} created", id_)
-        return await accounts.get(tx, id_)
+        row = await accounts.get(tx, id_)
+        assert row is not None
+        return row
 
-    row = await call.write(work)
-    assert row is not None
+    return await call.write(work)
+
+
+async def create_user(call: Call) -> Reply:
+    """Create a user; without a role, one that may do everything but administer."""
+    row = await create_in(call, call.get("account") or call.args["username"])
     return Single("user", views.user(row))
 
 

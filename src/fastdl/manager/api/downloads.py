@@ -13,7 +13,7 @@ from fastdl.manager import disclosure, ends
 from fastdl.manager.api import transfers
 from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
-from fastdl.manager.ledger import copies, hosts, jobs, pools, records, templates, zones
+from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.progress import percent
@@ -24,7 +24,10 @@ from fastdl.wire import messages as m
 
 async def _visible(call: Call, tx: AsyncConnection, name: str) -> Row[Any]:
     row = await templates.get(tx, call.args[name])
-    if row is None or not (row.public or row.owner == call.user.id or call.user.admin):
+    if row is None:
+        raise call.no_entity(name)
+    known = row.public or row.owner == call.user.id or call.user.admin
+    if not known and not await grants.has(tx, row.id, call.user.account):
         raise call.no_entity(name)
     return row
 

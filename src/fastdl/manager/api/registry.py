@@ -11,11 +11,13 @@ from fastdl.manager.api import (
     certificates,
     configuration,
     copies,
+    domains,
     downloads,
     hostca,
     hosts,
     jobs,
     pools,
+    template_changes,
     templates,
     tokens,
     zones,
@@ -25,8 +27,8 @@ from fastdl.manager.api.spec import Command
 COMMANDS: Final[dict[str, Command]] = {
     command.name.lower(): command
     for family in (
-        certificates, templates, downloads, copies, zones, hosts, tokens, hostca, pools,
-        configuration, jobs, accounts, catalog,
+        certificates, templates, template_changes, downloads, copies, zones, hosts, tokens,
+        hostca, pools, configuration, jobs, accounts, domains, catalog,
     )
     for command in family.COMMANDS
 }  # fmt: skip

@@ -70,6 +70,20 @@ async def _zones_of_request(call: Call) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
+def check_name(name: str) -> None:
+    """ApiParamError where a template or ISO cannot be called *name*."""
+    if not name.strip():
+        raise ApiParamError("A template or ISO needs a name")
+    if name.lower().startswith(("systemvm-", "xs-tools.iso", "vmware-tools.iso")):
+        raise ApiParamError("Cannot use reserved names for templates")
+
+
+def check_details(details: Mapping[str, str]) -> None:
+    """ApiParamError where *details* cannot be kept."""
+    if any(len(k) > 255 or len(v) > 4096 for k, v in details.items()):
+        raise ApiParamError("A detail's name has at most 255 characters, its value 4096")
+
+
 def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str, str]]:
     """Return (format, checksum, details); ApiParamError where the request cannot stand."""
     settings = call.core.services.settings
@@ -78,16 +92,14 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
         raise ApiParamError("fastdl has no secondary storage: register with directdownload=true")
     if hypervisor.lower() != "kvm":
         raise ApiParamError("Parameter directdownload is only allowed for KVM or Custom templates")
-    if call.args["name"].lower().startswith(("systemvm-", "xs-tools.iso", "vmware-tools.iso")):
-        raise ApiParamError("Cannot use reserved names for templates")
+    check_name(call.args["name"])
     if call.get("ostypeid") is not None and call.args["ostypeid"] not in catalog.OS_NAMES:
         raise call.no_entity("ostypeid")
     url = transfers.check_origin(settings, call.args["url"])
     format_ = registration.check_format(url, "ISO" if iso else call.args["format"])
     checksum = registration.check_checksum(call.get("checksum"))
     details = dict(call.get("details") or {})
-    if any(len(k) > 255 or len(v) > 4096 for k, v in details.items()):
-        raise ApiParamError("A detail's name has at most 255 characters, its value 4096")
+    check_details(details)
     return format_, checksum, details
 
 
@@ -220,8 +232,8 @@ async def _list(call: Call, *, iso: bool) -> Reply:
         "community": {"public": True, "featured": False},
         "self": {"owner": call.user.id},
         "selfexecutable": {"owner": call.user.id},
-        "sharedexecutable": {"owner": ""},
-        "executable": {"visible_to": call.user.id},
+        "sharedexecutable": {"shared_with": call.user.account},
+        "executable": {"visible_to": (call.user.id, call.user.account)},
         "all": {},
     }
     ids = list(call.get("ids") or ()) + ([call.args["id"]] if call.get("id") else [])

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
 from fastdl.manager.ledger.tables import account as t
-from fastdl.manager.ledger.tables import replay, template
+from fastdl.manager.ledger.tables import replay, template, template_account
 from fastdl.manager.ledger.text import new_id
 
 
@@ -71,8 +71,12 @@ async def change(tx: AsyncConnection, user: str, values: Mapping[str, Any]) -> N
 
 
 async def remove(tx: AsyncConnection, user: str) -> None:
-    """Delete *user*; what the user made stays."""
+    """Delete *user*; what the user made stays. With the last user of an account goes what was
+    shared with it: another one of that name is somebody else."""
+    account = await tx.scalar(select(t.c.account).where(t.c.id == user))
     await tx.execute(delete(t).where(t.c.id == user))
+    if (await tx.execute(select(t.c.id).where(t.c.account == account).limit(1))).first() is None:
+        await tx.execute(delete(template_account).where(template_account.c.account == account))
 
 
 async def set_password(tx: AsyncConnection, user: str, password_hash: str) -> None:

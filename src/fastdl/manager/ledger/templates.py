@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.manager.ledger import grants
 from fastdl.manager.ledger.tables import template as t
 from fastdl.manager.ledger.tables import template_zone, zone
 from fastdl.manager.ledger.text import dumps, new_id
@@ -19,8 +20,7 @@ async def create(
 ) -> str:
     """Store a template offered in *zones*; *values* are columns, JSON ones still as objects."""
     id_ = new_id()
-    plain = {k: dumps(v) if isinstance(v, dict | list | tuple) else v for k, v in values.items()}
-    await tx.execute(insert(t).values(id=id_, created=now, **plain))
+    await tx.execute(insert(t).values(id=id_, created=now, **_plain(values)))
     await tx.execute(
         insert(template_zone), [{"template": id_, "zone": zone_, "created": now} for zone_ in zones]
     )
@@ -30,6 +30,21 @@ async def create(
 async def get(tx: AsyncConnection, id_: str) -> Row[Any] | None:
     """Return the template, unless it was removed."""
     return (await tx.execute(select(t).where(t.c.id == id_, t.c.removed.is_(None)))).first()
+
+
+async def locked(tx: AsyncConnection, id_: str) -> Row[Any] | None:
+    """As ``get``; nobody else changes it until *tx* ends."""
+    query = select(t).where(t.c.id == id_, t.c.removed.is_(None)).with_for_update()
+    return (await tx.execute(query)).first()
+
+
+async def change(tx: AsyncConnection, id_: str, values: Mapping[str, Any]) -> None:
+    """Give the columns of a template new *values*, JSON ones still as objects."""
+    await tx.execute(update(t).where(t.c.id == id_).values(**_plain(values)))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: dumps(v) if isinstance(v, dict | list | tuple) else v for k, v in values.items()}
 
 
 async def zones_of(tx: AsyncConnection, id_: str) -> list[str]:
@@ -52,13 +67,15 @@ async def find(
     owner: str | None = None,
     public: bool | None = None,
     featured: bool | None = None,
-    visible_to: str | None = None,
+    visible_to: tuple[str, str] | None = None,
+    shared_with: str | None = None,
     first: int = 0,
     limit: int = 500,
 ) -> tuple[int, list[Row[Any]]]:
     """Return (how many match in all, one page): a row per (template, zone), oldest first.
 
-    *visible_to*: a user who sees public templates and their own.
+    *visible_to*: a user (id, account) who sees public templates, their own, and those that were
+    shared with the account; *shared_with*: an account, for the latter alone.
     """
 
     def filtered(query: Select[Any]) -> Select[Any]:
@@ -84,7 +101,11 @@ async def find(
         if featured is not None:
             query = query.where(t.c.featured.is_(featured))
         if visible_to is not None:
-            query = query.where(t.c.public.is_(True) | (t.c.owner == visible_to))
+            user, account = visible_to
+            own = (t.c.owner == user) | grants.shared_with(account)
+            query = query.where(t.c.public.is_(True) | own)
+        if shared_with is not None:
+            query = query.where(grants.shared_with(shared_with))
         return query
 
     count = await tx.scalar(filtered(select(func.count())))

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accounts and the one domain, as CloudStack's clients ask for them before they create users."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import ApiConflictError, ApiParamError
+from fastdl.manager.api import views
+from fastdl.manager.api.accounts import create_in
+from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.spec import (
+    PAGING,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Param,
+    Reply,
+    Single,
+)
+from fastdl.manager.ledger import accounts
+
+_ACCOUNTS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "accounts.fastdl.internal")
+USER, ADMIN = 0, 1
+"""Types of accounts that there are here; 2, an administrator of a domain, is none."""
+
+
+def _account(name: str, users: list[Row[Any]]) -> dict[str, Any]:
+    """An account: a name that users share."""
+    admin = any(user.admin for user in users)
+    return {
+        "id": str(uuid.uuid5(_ACCOUNTS, name)),
+        "name": name,
+        "accounttype": ADMIN if admin else USER,
+        "roletype": "Admin" if admin else "User",
+        "domainid": views.ROOT_DOMAIN,
+        "domain": "ROOT",
+        "state": "enabled" if any(user.enabled for user in users) else "disabled",
+        "user": [views.user(user) for user in users],
+    }
+
+
+async def create_account(call: Call) -> Reply:
+    """Create an account with its first user."""
+    kind, role = call.get("accounttype"), call.get("role")
+    if kind is None and role is None:
+        raise ApiParamError("Neither account type and role ID are not provided")
+    if kind is not None and kind not in {USER, ADMIN}:
+        raise ApiParamError("accounttype is either 0 (user) or 1 (administrator)")
+    name = call.get("account") or call.args["username"]
+    admin = kind == ADMIN if kind is not None else None
+
+    async def before(tx: AsyncConnection) -> None:
+        if any(user.account == name for user in await accounts.all_users(tx)):
+            raise ApiConflictError(f"The account {name} already exists")
+
+    row = await create_in(call, name, admin=admin, before=before)
+    return Single("account", _account(name, [row]))
+
+
+async def list_accounts(call: Call) -> Reply:
+    """The accounts; who is no administrator sees their own alone."""
+    async with call.core.services.ledger.read() as tx:
+        rows = await accounts.all_users(tx)
+    by_name: dict[str, list[Row[Any]]] = {}
+    for row in rows:
+        if call.user.admin or row.account == call.user.account:
+            by_name.setdefault(row.account, []).append(row)
+    items = [_account(name, users) for name, users in sorted(by_name.items())]
+    asked = {
+        name: str(call.args[name]).lower()
+        for name in ("id", "name", "accounttype", "domainid", "state")
+        if call.get(name) is not None
+    }
+    kept = [
+        item
+        for item in items
+        if keyword(call, item["name"])
+        and all(str(item[key]).lower() == value for key, value in asked.items())
+    ]
+    if not call.user.admin:  # of others in the account nothing but that it is theirs
+        for item in kept:
+            item["user"] = [user for user in item["user"] if user["id"] == call.user.id]
+    return page_of(call, "account", kept)
+
+
+async def list_domains(call: Call) -> Reply:
+    """There is one domain, ROOT."""
+    item = {
+        "id": views.ROOT_DOMAIN,
+        "name": "ROOT",
+        "level": 0,
+        "haschild": False,
+        "path": "ROOT",
+        "state": "Active",
+    }
+    asked = all(
+        call.get(name) is None or str(call.args[name]).lower() == str(item[name]).lower()
+        for name in ("id", "name", "level")
+    )
+    return page_of(call, "domain", [item] if asked and keyword(call, "ROOT") else [])
+
+
+_ACCOUNT: Final = tuple(
+    Field(name) for name in ("id", "name", "accounttype", "domainid", "domain", "state", "user")
+)
+
+COMMANDS: Final = (
+    Command(
+        name="createAccount",
+        text="Create an account with its first user",
+        handler=create_account,
+        params=(
+            Param("username", text="the user's name", required=True),
+            Param("password", text="at least 8 characters", required=True),
+            Param("firstname", required=True),
+            Param("lastname", required=True),
+            Param("email", required=True),
+            Param("account", text="the account's name (default: the user's)"),
+            Param("accounttype", Kind.INTEGER, "0 = user, 1 = administrator", least=0),
+            Param("role", text="User or Admin, instead of accounttype"),
+            Param("domainid", Kind.UUID, "the domain: there is one"),
+        ),
+        response=_ACCOUNT,
+        admin=True,
+        changes=True,
+    ),
+    Command(
+        name="listAccounts",
+        text="List accounts",
+        handler=list_accounts,
+        params=(
+            Param("id", Kind.UUID, "the account"),
+            Param("name", text="by name"),
+            Param("accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0),
+            Param("domainid", Kind.UUID, "by domain: there is one"),
+            Param("state", text="enabled or disabled"),
+            Param("listall", Kind.BOOLEAN, "accepted: administrators see all"),
+            *PAGING,
+        ),
+        response=_ACCOUNT,
+    ),
+    Command(
+        name="listDomains",
+        text="List domains: there is one, ROOT",
+        handler=list_domains,
+        params=(
+            Param("id", Kind.UUID, "the domain"),
+            Param("name", text="by name"),
+            Param("level", Kind.INTEGER, "by level", least=0),
+            Param("listall", Kind.BOOLEAN, "accepted: there is one"),
+            *PAGING,
+        ),
+        response=(Field("id"), Field("name"), Field("level", "integer"), Field("path")),
+    ),
+)
