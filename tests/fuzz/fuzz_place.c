@@ -4,14 +4,13 @@
  *
  * The input is a URL and the values of Location fields, one a line. */
 #undef NDEBUG
+#include "fdl_net.h"
 #include "fdl_place.h"
 #include "replay.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define HOPS_MAX 8 /* no transfer follows more redirects */
 
 static void check_text(const char *s)
 {
@@ -81,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size)
         memcpy(text, data, size);
     text[size] = '\0';
-    for (int hops = 0; line && hops <= HOPS_MAX; line = next, hops++) {
+    for (int hops = 0; line && hops <= FDL_REDIRECTS_MAX; line = next, hops++) {
         next = strchr(line, '\n');
         if (next)
             *next++ = '\0';
