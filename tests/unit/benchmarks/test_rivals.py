@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import origin, runner
+from benchmarks import meter, origin, runner
 from benchmarks.meter import Command, Step
 from benchmarks.rivals import Job, Rival, all_rivals
 from benchmarks.scenarios import parse_scenario
@@ -33,6 +33,8 @@ def test_a_rival_lands_the_right_bytes(bench: runner.Bench, rival: Rival, name: 
         pytest.skip(reason)
     with runner.prepared(bench, scenario) as job:
         run = runner.run_once(bench, rival, job, 0)
+    if rival.name == "qemu-img-url" and run.cost.failure == meter.TIME_LIMIT:
+        pytest.skip("qemu's curl driver waits for ever now and then (seen with qemu 7.2)")
     assert run.cost.failure is None
     assert run.sent_bytes >= scenario.size
 
