@@ -112,7 +112,7 @@ async def test_the_works_of_a_job_share_one_process(tmp_path: Path) -> None:
             (worker,) = _children() - before
             assert _of(int(worker)) == []
             result = await runner(_work(origin, tmp_path))
-            assert _children() - before == {worker}
+            assert _children() - before <= {worker}  # which ends with its last work
     assert result["target_bytes"] == len(CONTENT)
     assert (tmp_path / "x").read_bytes() == CONTENT
     assert _children() == before
