@@ -25,9 +25,11 @@ from fastdl.errors import (
     InternalError,
     SinkBusyError,
     SinkRefusedError,
+    TrustError,
     UnsafeImageError,
 )
 from tests.env import nbd
+from tests.env.certs import CertLab
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, Recipe, build, fill_raw
 from tests.env.images import run as run_tool
@@ -366,3 +368,23 @@ async def test_read_back_compares_through_the_descriptor(
                  state=tmp_path / "state", verify_readback=True)  # fmt: skip
     await _done(work)
     assert device.read(len(CONTENT)) == CONTENT
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_the_operators_own_authorities_are_trusted_wherever_they_lie(
+    pool: Path, certs: CertLab, monkeypatch: pytest.MonkeyPatch, *, readable: bool
+) -> None:
+    """SSL_CERT_FILE in a folder of root's, outside of all that a download may read."""
+    authorities = pool / "ca.pem"
+    if readable:
+        authorities.write_bytes(certs.ca.cert_file.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
+    context = certs.leaf("good").server_context()
+    with FaultOrigin({}, tls=context) as secure:
+        work = _work(secure, CONTENT, pool / "x", beneath=pool, source_format="raw")
+        if readable:
+            await _done(work)
+            assert (pool / "x").read_bytes() == CONTENT
+            return
+        with pytest.raises(TrustError, match="SSL_CERT_FILE cannot be read"):
+            await _done(work)

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 from fastdl.agent import said
-from fastdl.agent.code import code_for_confined
 from fastdl.agent.confine import Powers, close_all_but, confine
 from fastdl.agent.confined import Channel, answer
 from fastdl.agent.death import error_of_death
+from fastdl.agent.supplies import supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, InternalError
 
 _GRACE_S = 8.0
@@ -182,7 +182,7 @@ def confined(
     lines, out = os.pipe()
     words, err = os.pipe()
     source, answers = os.pipe()
-    code_for_confined()
+    supplies_for_confined()
     parent = os.getpid()
     pid = os.fork()
     if not pid:
@@ -213,7 +213,7 @@ def _become(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
-        close_all_but({0, 1, 2, *kept, *code_for_confined()})
+        close_all_but({0, 1, 2, *kept, *supplies_for_confined()})
         lacks = confine(powers)
         if os.getppid() != parent:  # it died before that could be noticed
             return

@@ -26,9 +26,9 @@ from typing import Any
 from fastdl.agent import confined, said
 from fastdl.agent.child import Child, Stop
 from fastdl.agent.child import confined as confined_child
-from fastdl.agent.code import code_for_confined
 from fastdl.agent.confine import Powers, die_with_parent
 from fastdl.agent.lent import LentWorkspace
+from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, LentFile, Location
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import BY_CODE, FastdlError, InternalError
@@ -44,7 +44,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides what an interrupt means
     die_with_parent(signal.SIGTERM)
     os.umask(0o022)  # a template is read by qemu's user, however private the agent's own files
-    code_for_confined()
+    supplies_for_confined()
     gc.freeze()  # a collection in a fork would copy every page that it looks at
     code = 0
     while line := sys.stdin.buffer.readline():

@@ -16,9 +16,9 @@ import pytest
 from fastdl.agent import child as module
 from fastdl.agent import confine, said
 from fastdl.agent.child import Stop, confined
-from fastdl.agent.code import code_for_confined
 from fastdl.agent.confine import Powers
 from fastdl.agent.confined import Channel
+from fastdl.agent.supplies import supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, FormatError, InternalError
 
 POWERS = Powers(ids=(66_001, 66_001) if os.geteuid() == 0 else None)
@@ -154,7 +154,7 @@ def test_it_has_the_descriptors_that_it_was_given(stop: Any) -> None:
     assert {0, 1, 2, kept} <= found
     assert other not in found
     # And the way to code below folders of root's, and the eventfd of its own that wakes it up.
-    assert len(found) == 4 + len(code_for_confined()) + 1
+    assert len(found) == 4 + len(supplies_for_confined()) + 1
 
 
 def _is_open(fd: int) -> bool:

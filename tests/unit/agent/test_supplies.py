@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastdl
-from fastdl.agent import code
+from fastdl.agent import supplies
 
 NOT_FOR_CONFINED = {"fastdl.engine.convert", "fastdl.sinks.block", "pwd"}
 """The worker converts, and opens the target; the agent looks users up."""
@@ -21,13 +21,13 @@ PARTS = ("fastdl.engine", "fastdl.sources", "fastdl.model", "fastdl.sinks", "fas
 PROGRAM = """
 import os, sys
 import fastdl.agent.worker
-from fastdl.agent.code import code_for_confined, load_all
-from fastdl.agent import code
+from fastdl.agent.supplies import supplies_for_confined, load_all
+from fastdl.agent import supplies
 if sys.argv[1] == "all":
     load_all()
     print("\\n".join(sys.modules))
 else:
-    kept = code_for_confined()
+    kept = supplies_for_confined()
     os.setresgid(66_001, 66_001, 66_001)
     os.setresuid(66_001, 66_001, 66_001)
     import fastdl.sources.metalink, fastdl.engine.landing.qcow2, fastdl.core.image, hashlib
@@ -96,6 +96,6 @@ def test_code_that_root_alone_can_reach_is_loaded_all_the_same(
         check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(copy)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    others = sum(code._is_shut(entry) for entry in sys.path if str(tmp_path) not in entry)
+    others = sum(supplies._is_shut(entry) for entry in sys.path if str(tmp_path) not in entry)
     assert int(done.stdout) >= kept
     assert int(done.stdout) <= kept + others + 1

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a confined process come by code, as a user that may not be able to reach it?
+"""How does a confined process come by code and certificates that its user may not reach?
 
 What nearly every job needs is loaded once for all the processes that it is done in. The rest a
 confined process loads when it needs it, as every other process of fastdl does. Where the code
 lies below a folder that only root may enter (a virtual environment in /root, say) the way to it
-is held open; where only root may read the files, everything is loaded before.
+is held open; where only root may read the files, everything is loaded before. The operator's
+own file of authorities is copied to where it can be read.
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ _OF_OTHERS = (
     *("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig", "encodings.utf_16"),
 )
 """What those load inside of functions."""
+_AUTHORITIES_MAX = 16 << 20
 
 
 @functools.cache
-def code_for_confined() -> tuple[int, ...]:
+def supplies_for_confined() -> tuple[int, ...]:
     """Load, or make loadable, what confined forks of this process need; once.
 
     Returns the descriptors that they have to keep for it.
     """
     for name in _COMMON:
         importlib.import_module(f"fastdl.{name}")
+    kept = _copy_authorities()
     if not all(map(_is_readable, (os.__file__, __file__))):
         load_all()
-        return ()
-    return tuple(_hold(entry) for entry in list(sys.path) if _is_shut(entry))
+        return kept
+    return (*kept, *(_hold(entry) for entry in list(sys.path) if _is_shut(entry)))
 
 
 def load_all() -> None:
@@ -51,6 +54,22 @@ def load_all() -> None:
         importlib.import_module(f"fastdl.{name}")
     for name in _OF_OTHERS:
         importlib.import_module(name)
+
+
+def _copy_authorities() -> tuple[int, ...]:
+    """Put what SSL_CERT_FILE names into memory, under a name that every user can open."""
+    path = os.environ.get("SSL_CERT_FILE")
+    if not path:
+        return ()
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            content = file.read(_AUTHORITIES_MAX)
+    except OSError:
+        return ()  # the download says so, where it needs it
+    fd = os.memfd_create("authorities")
+    os.write(fd, content)
+    os.environ["SSL_CERT_FILE"] = f"/proc/self/fd/{fd}"
+    return (fd,)
 
 
 def _is_readable(path: str) -> bool:
