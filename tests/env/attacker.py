@@ -8,6 +8,7 @@ error that the job ends with. SECRETS is a JSON object: see ``Target``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -41,7 +42,7 @@ class Target(NamedTuple):
     public_socket: str
     abstract: str
     device: str
-    refused: list[str]  # "address port" of listeners that the policy forbids
+    refused: list[str]  # "address port" of listeners
 
 
 Attack = Callable[[Target, int], Any]
@@ -282,15 +283,26 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def _connects(place: str) -> bool:
+def _reached(place: str, kind: int = socket.SOCK_STREAM) -> bool:
+    """Whether the kernel was asked to connect there: an answer of the other side shows that."""
     address, port = place.split()
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as s:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as s:
         s.settimeout(5)
         try:
             s.connect((address, int(port)))
-        except OSError:
-            return False
+        except OSError as exc:
+            return exc.errno not in {errno.EACCES, errno.ENETUNREACH}
     return True
+
+
+def reach(target: Target) -> None:
+    """End with the places that could be reached, the first one being the job's own."""
+    places = [place for place in target.refused if _reached(place)]
+    places += [f"datagrams to {at}" for at in target.refused if _reached(at, socket.SOCK_DGRAM)]
+    with contextlib.suppress(OSError), socket.socket() as s:
+        s.bind(("0.0.0.0", 777))
+        places.append("from a port of root's")
+    _report(json.dumps(places))
 
 
 def _report(words: str) -> None:
@@ -345,12 +357,14 @@ def main() -> int:
     """Be the worker, taken over as soon as it is confined."""
     case, secrets = sys.argv[1:]
     if case.startswith("free "):  # to see that the attacks are none in name only
-        child.confine = lambda _powers: ()
+        child.confine = lambda _powers: ((), -1)
     case = case.removeprefix("free ")
     target = Target(**json.loads(secrets))
 
     def taken_over(_job: Any, *rest: Any) -> None:
         """Of ``land`` and ``probe`` alike: the first has a workspace before its channel."""
+        if case == "reach":
+            reach(target)
         if case in LIES:
             lie(case, rest[0].descriptors()[0], rest[1])
             return

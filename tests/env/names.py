@@ -13,10 +13,17 @@ from collections.abc import Iterator, Sequence
 class NameServer:
     """Answers each query for a name with the next of its scripted addresses, the last for ever.
 
-    ``asked`` counts the queries of each name.
+    ``asked`` counts the queries of each name. With a *stream* listener datagrams say that the
+    answer is too long for them.
     """
 
-    def __init__(self, listener: socket.socket, answers: dict[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        answers: dict[str, Sequence[str]],
+        stream: socket.socket | None = None,
+    ) -> None:
+        self._stream = stream
         self.asked: dict[str, int] = dict.fromkeys(answers, 0)
         self._answers = answers
         self._listener = listener
@@ -28,7 +35,19 @@ class NameServer:
         while not self.over.is_set():
             with contextlib.suppress(TimeoutError):
                 query, client = self._listener.recvfrom(512)
-                self._listener.sendto(self._answer(query), client)
+                if self._stream is None:
+                    self._listener.sendto(self._answer(query), client)
+                else:
+                    self._listener.sendto(query[:2] + b"\x83\x80" + query[4:], client)
+                    self._serve_stream(self._stream)
+
+    def _serve_stream(self, listener: socket.socket) -> None:
+        listener.settimeout(5)
+        with listener.accept()[0] as client:
+            client.settimeout(5)
+            while head := client.recv(2):
+                answer = self._answer(client.recv(struct.unpack("!H", head)[0]))
+                client.sendall(struct.pack("!H", len(answer)) + answer)
 
     def _answer(self, query: bytes) -> bytes:
         name, end = _name_at(query, 12)
@@ -54,14 +73,20 @@ def _name_at(query: bytes, at: int) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def name_server(listener: socket.socket, answers: dict[str, Sequence[str]]) -> Iterator[NameServer]:
-    """A server on *listener* for the names in *answers*."""
-    server = NameServer(listener, answers)
+def name_server(
+    listener: socket.socket,
+    answers: dict[str, Sequence[str]],
+    stream: socket.socket | None = None,
+) -> Iterator[NameServer]:
+    """A server on *listener* for the names in *answers*; by way of *stream* where that is given."""
+    server = NameServer(listener, answers, stream)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:
         yield server
     finally:
         server.over.set()
-        thread.join(5)
+        thread.join(10)
         listener.close()
+        if stream is not None:
+            stream.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -14,9 +15,11 @@ from functools import partial
 from typing import Any
 
 from fastdl.agent import said
+from fastdl.agent.broker import Broker, can_broker
 from fastdl.agent.confine import Powers, close_all_but, confine
 from fastdl.agent.confined import Channel, answer
 from fastdl.agent.death import error_of_death
+from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, InternalError
 
@@ -49,8 +52,10 @@ class Stop:
 class Child:
     """One confined process. *lacks*: what this machine has not for its confinement, once told."""
 
-    def __init__(self, pid: int, lines: int, words: int, answers: int) -> None:
+    def __init__(self, pid: int, lines: int, words: int, answers: int, reach: Reach | None) -> None:
         self.lacks: tuple[str, ...] | None = None
+        self._reach = reach
+        self._broker: Broker | None = None
         self._pid = pid
         self._lines = lines
         self._words = words
@@ -70,9 +75,11 @@ class Child:
             if left is not None and left <= 0:
                 self.end()
                 raise Cancelled("the job was cancelled")
-            watched = [self._lines, *([self._words] if self._words >= 0 else [])]
+            watched = [fd for fd in (self._lines, self._words, self._listener) if fd >= 0]
             asking = stop.fds if end is None else ()
             ready, _, _ = select.select([*watched, *asking], [], [], left)
+            if self._broker is not None and self._broker.listener in ready:
+                self._broker.serve()
             if self._words in ready:
                 self._keep_words()
             if self._lines in ready:
@@ -90,7 +97,9 @@ class Child:
                 end = time.monotonic() + _GRACE_S
 
     def answer(self, error: dict[str, Any] | None) -> None:
-        """What it asked for was done, or ended with *error*."""
+        """What it asked for was done, or ended with *error*; nothing once it is to stop."""
+        if self._answers < 0:
+            return
         with contextlib.suppress(BrokenPipeError):
             os.write(self._answers, json.dumps(error).encode() + b"\n")
 
@@ -100,13 +109,19 @@ class Child:
             return 0
         with contextlib.suppress(PermissionError):  # without CAP_KILL: it ends with its pipes
             os.kill(self._pid, signal.SIGKILL)
+        self._close()
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = -1
+        return os.waitstatus_to_exitcode(status)
+
+    def _close(self) -> None:
         for fd in (self._lines, self._words, self._answers):
             if fd >= 0:
                 os.close(fd)
         self._lines = self._words = self._answers = -1
-        _, status = os.waitpid(self._pid, 0)
-        self._pid = -1
-        return os.waitstatus_to_exitcode(status)
+        if self._broker is not None:
+            self._broker.close()
+            self._broker = None
 
     def _take_lines(self) -> bool:
         data = os.read(self._lines, 1 << 16)
@@ -124,11 +139,29 @@ class Child:
             if isinstance(message, said.Confined) != (self.lacks is None):
                 raise self._liar("a message out of order")
             if isinstance(message, said.Confined):
-                self.lacks = message.lacks
+                self._confined(message)
             else:
                 yield message
         if len(self._said) > said.LINE_MAX:
             raise self._liar("its line has no end")
+
+    @property
+    def _listener(self) -> int:
+        return self._broker.listener if self._broker is not None else -1
+
+    def _confined(self, message: said.Confined) -> None:
+        self.lacks = message.lacks
+        if message.listener is None:
+            return
+        if self._reach is None:
+            raise self._liar("it asks for a network")
+        try:
+            self._broker = Broker(self._pid, message.listener, self._reach)
+        except OSError as exc:
+            if exc.errno == errno.ESRCH:
+                raise self._died() from None
+            raise InternalError(f"the download's connections cannot be had: {exc}") from exc
+        self.answer(None)
 
     def _keep_words(self) -> None:
         data = os.read(self._words, 1 << 12)
@@ -157,9 +190,7 @@ class Child:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid:
                 self._pid = -1
-                for fd in (self._lines, self._words, self._answers):
-                    if fd >= 0:
-                        os.close(fd)
+                self._close()
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.005)
         return self.end()
@@ -173,12 +204,15 @@ def confined(
     required: bool,
     kept: Iterable[int] = (),
     keep: Callable[[], bool] = lambda: False,
+    reach: Reach | None = None,
 ) -> Iterator[Child]:
     """A fork of this process that does *work* with *powers* and the descriptors *kept* alone.
 
     *required*: it refuses to where the machine lacks a part of the confinement. *keep*: see
-    ``said.Failed``. This process must have one thread. The other one is gone when the block ends.
+    ``said.Failed``. *reach*: where it may connect; None for nowhere. This process must have one
+    thread. The other one is gone when the block ends.
     """
+    powers = powers._replace(network=reach is not None, brokered=reach is not None and can_broker())
     lines, out = os.pipe()
     words, err = os.pipe()
     source, answers = os.pipe()
@@ -189,7 +223,7 @@ def confined(
         _become(work, powers, (source, out, err), kept, parent, keep, required=required)
     for fd in (out, err, source):
         os.close(fd)
-    child = Child(pid, lines, words, answers)
+    child = Child(pid, lines, words, answers, reach)
     try:
         yield child
     finally:
@@ -214,15 +248,12 @@ def _become(
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
         close_all_but({0, 1, 2, *kept, *supplies_for_confined()})
-        lacks = confine(powers)
+        lacks, listener = confine(powers)
         if os.getppid() != parent:  # it died before that could be noticed
             return
         channel = Channel()
-        channel.tell({"confined": lacks})
         channel.listen()
-        if lacks and required:
-            work = partial(_refuse, lacks)
-        answer(channel, work, keep=keep)
+        answer(channel, partial(_start, work, lacks, listener, required=required), keep=keep)
         code = 0
     except BaseException as exc:  # noqa: BLE001 - the last frame of the process
         os.write(2, f"{type(exc).__name__}: {exc}".encode())
@@ -230,8 +261,18 @@ def _become(
         os._exit(code)
 
 
-def _refuse(lacks: Sequence[str], _channel: Channel) -> None:
-    raise ConfinementError(
-        f"this host lacks {' and '.join(lacks)} to confine a download, which "
-        "fastdl.confinement=required asks for"
-    )
+def _start(
+    work: Task, lacks: Sequence[str], listener: int, channel: Channel, *, required: bool
+) -> None:
+    """Say how this process is confined, have its connections be taken over, and do *work*."""
+    if listener < 0:
+        channel.tell({"confined": {"lacks": lacks, "listener": None}})
+    else:
+        channel.ask({"confined": {"lacks": lacks, "listener": listener}})
+        os.close(listener)
+    if lacks and required:
+        raise ConfinementError(
+            f"this host lacks {' and '.join(lacks)} to confine a download, which "
+            "fastdl.confinement=required asks for"
+        )
+    work(channel)

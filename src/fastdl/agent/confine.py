@@ -10,6 +10,7 @@ reported, not pretended.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -99,17 +100,21 @@ class Powers(NamedTuple):
     ``ids``       the user and group that it becomes; None: it stays who it is
     ``folder``    where it may read and write files; it works there
     ``network``   it may connect by TCP and UDP
+    ``brokered``  what connects for it is told each time, and decides: see ``broker``
     ``program``   it may become one program of the system's
     """
 
     ids: tuple[int, int] | None
     folder: str | None = None
     network: bool = False
+    brokered: bool = False
     program: bool = False
 
 
-def confine(powers: Powers) -> tuple[str, ...]:
+def confine(powers: Powers) -> tuple[tuple[str, ...], int]:
     """Leave this process *powers* and nothing else; returns what the kernel lacks for it.
+
+    With the descriptor on which its connections are told, for whom they wait; -1 for none.
 
     It must have one thread, and is killed when the one dies that made it. Raises OSError when
     a protection that the kernel has cannot be put in force.
@@ -128,9 +133,8 @@ def confine(powers: Powers) -> tuple[str, ...]:
     _prctl(_PR_SET_DUMPABLE, 0)
     die_with_parent(signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if not _filter_calls(powers):
-        lacks.append("seccomp")
-    return tuple(lacks)
+    listener, lacking = _filter_calls(powers)
+    return (*lacks, *lacking), listener
 
 
 def close_all_but(kept: Iterable[int]) -> None:
@@ -171,14 +175,18 @@ def _drop_capabilities() -> None:
         raise _error("capset")
 
 
-def _filter_calls(powers: Powers) -> bool:
+def _filter_calls(powers: Powers) -> tuple[int, list[str]]:
+    """The listener, -1 for none, and what is lacking."""
     from fastdl.core.confine import confine_calls  # noqa: PLC0415 - after the fork
 
-    try:
-        confine_calls(network=powers.network, program=powers.program, broker=False)
-    except OSError:
-        return False
-    return True
+    for brokered in (True, False) if powers.brokered else (False,):
+        with contextlib.suppress(OSError):
+            listener = confine_calls(
+                network=powers.network, program=powers.program, broker=brokered
+            )
+            missing = powers.network and not brokered
+            return listener, ["a broker of its connections"] if missing else []
+    return -1, ["seccomp"]
 
 
 def _landlock(version: int, powers: Powers) -> None:

@@ -24,9 +24,14 @@ Check = Callable[[Any], Any]
 
 
 class Confined(NamedTuple):
-    """Said first, before a byte of an origin has come: what this machine *lacks*."""
+    """Said first, before a byte of an origin has come: what this machine *lacks*.
+
+    *listener*: the descriptor on which its connections wait; it waits for an answer. None
+    where they are its own.
+    """
 
     lacks: tuple[str, ...]
+    listener: int | None
 
 
 class Begun(NamedTuple):
@@ -85,7 +90,9 @@ def parse(line: bytes) -> Message:
     ((kind, value),) = plain.items()
     match kind:
         case "confined":
-            return Confined(tuple(_listed(_text(64))(value)))
+            fields = {"lacks": _listed(_text(64)), "listener": _optional(_size)}
+            found = _record(fields)(value)
+            return Confined(tuple(found["lacks"]), found["listener"])
         case "begun":
             return Begun(_optional(_size)(value))
         case "convert":

@@ -170,11 +170,14 @@ async def _worker() -> AsyncIterator[asyncio.subprocess.Process]:
 
 def _environment() -> dict[str, str]:
     """Without what is the agent's own: a token in its command line's variables, say."""
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }
+    # The resolver sends two questions at once by a call that no confined process has.
+    kept["RES_OPTIONS"] = f"{kept.get('RES_OPTIONS', '')} single-request".strip()
+    return kept
 
 
 async def _end(worker: asyncio.subprocess.Process) -> None:

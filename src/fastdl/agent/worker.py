@@ -28,6 +28,7 @@ from fastdl.agent.child import Child, Stop
 from fastdl.agent.child import confined as confined_child
 from fastdl.agent.confine import Powers, die_with_parent
 from fastdl.agent.lent import LentWorkspace
+from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, LentFile, Location
 from fastdl.engine.workspace import Workspace, open_workspace
@@ -72,7 +73,9 @@ def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
 def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
     if job["action"] == "probe":
         work = partial(confined.probe, job)
-        with confined_child(work, _powers(job, network=True), required=_required(job)) as child:
+        with confined_child(
+            work, _powers(job), required=_required(job), reach=_reach(job)
+        ) as child:
             return _found(child, stop).result
     workspace = open_workspace(job["target"], confined.options_of(job))
     there = workspace.existing is not None
@@ -101,8 +104,9 @@ def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
         kept = [*workspace.descriptors(), *([journal.fd] if journal else [])]
         with confined_child(
             partial(confined.land, job, lent),
-            _powers(job, network=True, folder=folder),
+            _powers(job, folder=folder),
             required=_required(job),
+            reach=_reach(job),
             kept=kept,
             keep=lambda: lent.keep,
         ) as child:
@@ -195,6 +199,10 @@ def _error_of(plain: Mapping[str, Any]) -> FastdlError:
 def _powers(job: Job, **powers: Any) -> Powers:
     ids = job["confinement"]["ids"]
     return Powers(ids=tuple(ids) if ids else None, **powers)
+
+
+def _reach(job: Job) -> Reach:
+    return Reach(job["sources"], confined.options_of(job))
 
 
 def _required(job: Job) -> bool:

@@ -20,6 +20,13 @@ cdef extern from "fdl_err.h" nogil:
     void fdl_err_clear(fdl_err *err)
 
 
+cdef extern from "<sys/socket.h>" nogil:
+    struct sockaddr:
+        pass
+    struct sockaddr_storage:
+        pass
+
+
 cdef extern from "fdl_addr.h" nogil:
     enum fdl_addr_class:
         FDL_ADDR_PUBLIC
@@ -30,6 +37,12 @@ cdef extern from "fdl_addr.h" nogil:
         FDL_VIA_LINKED
     struct fdl_addr_policy:
         bint strict
+    fdl_addr_class fdl_addr_classify(const sockaddr *sa)
+    bint fdl_addr_allowed(const sockaddr *sa, const fdl_addr_policy *policy, fdl_addr_via via,
+                          fdl_addr_class from_class)
+    bint fdl_addr_allowed_nfs(const sockaddr *sa, const fdl_addr_policy *policy,
+                              fdl_addr_via via, fdl_addr_class from_class)
+    bint fdl_addr_hop_port(int port)
 
 
 cdef extern from "fdl_tls.h" nogil:

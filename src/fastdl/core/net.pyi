@@ -2,10 +2,18 @@
 from collections.abc import Sequence
 from typing import final
 
+from typing_extensions import Buffer
+
 KINDS: dict[str, int]
 RANGES: dict[int, bool | None]
 STATES: dict[int, str]
 LOCAL_CLASS: int
+
+def address_class(address: Buffer) -> int:
+    """The class of a socket address, as ``Net.allows`` takes it."""
+
+def is_hop_port(port: int) -> bool:
+    """Whether a redirect, a metalink or a link may lead to *port*."""
 
 @final
 class Net:
@@ -29,6 +37,13 @@ class Net:
         identity: tuple[bytes, bytes, bytes | None] | None = None,
         proxies: tuple[str | None, str | None, str | None] | None = None,
     ) -> Net: ...
+    def allows(self, address: Buffer, *, from_class: int | None = None, nfs: bool = False) -> bool:
+        """Whether the policy allows a connection to a socket address (``struct sockaddr``).
+
+        *from_class*: of the address that led here, see ``address_class``; None where it was
+        typed. *nfs*: it would speak NFS. ValueError for what is no socket address.
+        """
+
     @property
     def public_only(self) -> bool:
         """Whether every address that was tried or refused is public; False before the first."""

@@ -3,6 +3,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
 
 from fastdl.core cimport cfdl
 from fastdl.core.error cimport check
@@ -20,6 +21,24 @@ cdef bytes field_text(cfdl.fdl_str s):
 
 cdef const char *or_null(bytes text):
     return NULL if text is None else <const char *> text
+
+
+cdef int copy_address(const unsigned char[::1] address, cfdl.sockaddr_storage *out) except -1:
+    if not 16 <= address.shape[0] <= <Py_ssize_t> sizeof(out[0]):
+        raise ValueError("not a socket address")
+    memset(out, 0, sizeof(out[0]))
+    memcpy(out, &address[0], address.shape[0])
+    return 0
+
+
+def address_class(const unsigned char[::1] address not None):
+    cdef cfdl.sockaddr_storage sa
+    copy_address(address, &sa)
+    return <int> cfdl.fdl_addr_classify(<cfdl.sockaddr *> &sa)
+
+
+def is_hop_port(int port):
+    return bool(cfdl.fdl_addr_hop_port(port))
 
 
 cdef class Net:
@@ -60,6 +79,20 @@ cdef class Net:
 
     def __dealloc__(self):
         cfdl.fdl_net_free(self._ptr)
+
+    def allows(self, const unsigned char[::1] address not None, *, from_class=None,
+               bint nfs=False):
+        cdef cfdl.sockaddr_storage sa
+        cdef cfdl.fdl_addr_via via = cfdl.FDL_VIA_TYPED
+        cdef int start = 0
+        copy_address(address, &sa)
+        if from_class is not None:
+            via, start = cfdl.FDL_VIA_LINKED, from_class
+        if nfs:
+            return bool(cfdl.fdl_addr_allowed_nfs(<cfdl.sockaddr *> &sa, &self._ptr.policy, via,
+                                                  <cfdl.fdl_addr_class> start))
+        return bool(cfdl.fdl_addr_allowed(<cfdl.sockaddr *> &sa, &self._ptr.policy, via,
+                                          <cfdl.fdl_addr_class> start))
 
     @property
     def public_only(self):

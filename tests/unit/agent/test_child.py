@@ -73,7 +73,12 @@ def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [b"rubbish\n", b'{"confined":[]}\n', b"x" * (said.LINE_MAX + 2), b'{"begun":"1"}\n'],
+    [
+        b"rubbish\n",
+        b'{"confined":{"lacks":[],"listener":null}}\n',
+        b"x" * (said.LINE_MAX + 2),
+        b'{"begun":"1"}\n',
+    ],
     ids=["rubbish", "out of order", "no end of line", "another type"],
 )
 def test_one_that_says_what_it_may_not_is_ended(stop: Any, words: bytes) -> None:

@@ -56,7 +56,10 @@ def _line(message: Any) -> bytes:
         ({"progress": Progress()._asdict()}, said.Progressed(Progress()._asdict())),
         ({"begun": None}, said.Begun(None)),
         ({"begun": 7}, said.Begun(7)),
-        ({"confined": ["Landlock"]}, said.Confined(("Landlock",))),
+        (
+            {"confined": {"lacks": ["Landlock"], "listener": None}},
+            said.Confined(("Landlock",), None),
+        ),
         ({"judged": {"format": "qcow2", "virtual_size": 1}}, said.Judged("qcow2", 1)),
         (
             {"convert": {"source": "a", "target": "b", "format": "vmdk"}},
@@ -87,7 +90,7 @@ def test_what_the_engine_reports_is_understood(plain: Any, message: said.Message
         b'{"judged":{"format":"raw","virtual_size":"1"}}',
         b"[" * 100_000,
         b'{"begun":' + b"9" * 5000 + b"}",
-        b'{"confined":"Landlock"}',
+        b'{"confined":{"lacks":"Landlock","listener":1}}',
         b'{"begun":' + b" " * said.LINE_MAX + b"1}",
         b"\xff\xfe",
     ],
