@@ -282,6 +282,51 @@ def test_removing_a_copy_removes_what_an_unfinished_download_left(
     assert {name for name in left if not name.endswith(".lock")} == {"pool"}
 
 
+def test_what_becomes_too_large_is_refused_before_a_byte_moves(
+    agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """By what the host's own probe finds: the origin may say something else by then."""
+    host = manager.host()
+    for limits, words in (
+        ({"max_source_size": 1 << 20}, "the file at the origin has"),
+        ({"max_virtual_size": 1 << 20}, "the disk has"),
+    ):
+        command = _download(agent, origin.url("/x.raw"))
+        assert isinstance(command.args, m.DownloadArgs)
+        sent = origin.sent
+        manager.want(host, replace(command, args=replace(command.args, **limits)))  # type: ignore[arg-type]
+        result = manager.result(command.job)
+        assert result.failure is not None
+        assert result.failure.code == 25
+        assert words in result.failure.message
+        assert origin.sent - sent < 2 << 20
+    assert agent.visible() == []
+
+
+def test_secrets_leave_the_state_folder_with_the_job(
+    agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """The journal, its write-ahead log, the pool: nowhere is an origin's password kept."""
+    host = manager.host()
+    secret = "Bearer s3cr3t-of-the-origin"
+    _slowly(origin, rate=3e6)
+    url = origin.url("/x.raw") + "?token=qu3ry-s3cr3t"
+    command = _download(agent, url, checksum=DIGEST, headers=(("Authorization", secret),))
+    manager.want(host, command)
+    origin.wait_for(lambda: origin.sent > 4 << 20)
+    assert secret.encode() in _everything(agent.state), "it must survive a crash until then"
+    _done(manager.result(command.job))
+    failing = _download(agent, url.replace("/x.raw", "/no.raw"), headers=(("X", secret),))
+    manager.want(host, command, failing)
+    assert manager.result(failing.job).failure is not None
+    found = _everything(agent.state) + _everything(agent.pool)
+    assert b"s3cr3t" not in found.replace(CONTENT, b"")
+
+
+def _everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
 def test_stale_fences_and_revisions_change_nothing(
     agent: Process, manager: WireManager, origin: FaultOrigin
 ) -> None:

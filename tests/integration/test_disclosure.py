@@ -144,6 +144,7 @@ async def test_a_job_and_its_list_tell_a_tenant_nothing_either(
 ) -> None:
     """The origin vanished after the registration: the reason is for administrators."""
     theirs = await tenant(zone)
+    await zone.api("updateConfiguration", name="allow.user.prepare.template", value="true")
     with FaultOrigin({"/x.qcow2": Resource.of(b"QFI\xfb" + bytes(200))}) as origin:
         params = {"name": "t", "url": origin.url("/x.qcow2"), "format": "QCOW2"}
         listed = await theirs(

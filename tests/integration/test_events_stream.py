@@ -28,6 +28,7 @@ async def zone(tmp_path: Path) -> AsyncIterator[Zone]:
     """A manager with a host."""
     async with running_zone(tmp_path / "manager") as made:
         await made.agent("kvm1", pools=(local_pool("p1"),))
+        await made.api("updateConfiguration", name="allow.user.prepare.template", value="true")
         yield made
 
 

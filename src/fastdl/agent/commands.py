@@ -100,6 +100,7 @@ class Commands:
                 sources=args.transfer.sources,
                 checksum=args.transfer.checksum,
                 options=options,
+                max_source_size=args.max_source_size,
                 max_virtual_size=args.max_virtual_size,
                 fence=fence,
                 deadline=args.deadline,

@@ -120,6 +120,10 @@ class Jobs:
             if job.attempt is not None:
                 job.attempt.cancel()
 
+    def running(self) -> frozenset[str]:
+        """The jobs that run."""
+        return frozenset(self._running)
+
     def volumes(self) -> set[tuple[str, str]]:
         """(pool, volume) of what the running jobs are about."""
         return {

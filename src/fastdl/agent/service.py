@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 _REPEAT_SECONDS: Final = 30.0
 _INVENTORY_SECONDS: Final = 600.0
 _PATIENCE_SECONDS: Final = 5.0
-"""After a connection, for so long nothing is stopped: a host that was away is given its jobs
-again, and they need not be interrupted for that."""
+"""After a connection, for so long no job is stopped that ran before it: a host that was away is
+given its jobs again, and they need not be interrupted for that."""
 _STORAGE_SECONDS: Final = 30.0
 """A look at the pools at least this often, whatever events were missed."""
 _STORAGE_SPACING: Final = 0.3
@@ -87,6 +87,7 @@ class Agent:
         self._document: m.Document | None = None
         self._following = asyncio.Lock()
         self._patient_until = 0.0
+        self._brought_along: frozenset[str] = frozenset()
         self._stops_wait = asyncio.Event()
         self._jobs = Jobs(
             journal,
@@ -159,6 +160,7 @@ class Agent:
     async def _welcomed(self, welcome: m.Welcome) -> None:
         self._revision = 0
         self._patient_until = time.monotonic() + _PATIENCE_SECONDS
+        self._brought_along = self._jobs.running()
         skew = time.time() - welcome.clock
         if welcome.clock and abs(skew) > 300:
             log.warning("this host's clock is %+.0f s off the manager's", skew)
@@ -199,9 +201,12 @@ class Agent:
             if self._document is not None and self._link.connected:
                 await self._follow(self._document)
 
+    def _patient_with(self, job: str) -> bool:
+        return job in self._brought_along and time.monotonic() < self._patient_until
+
     async def _act(self, action: desired.Action) -> None:
         match action:
-            case desired.Stop() if time.monotonic() < self._patient_until:
+            case desired.Stop() if self._patient_with(action.job):
                 self._stops_wait.set()
             case desired.Stop():
                 await self._jobs.stop(action.job)

@@ -41,6 +41,7 @@ class Wanted:
     """What shall be in the pool. *options*: fields of ``FetchOptions`` as JSON has them.
 
     *fence* orders competing claims on a shared pool; 0 makes none. *deadline*: seconds.
+    *max_source_size*, *max_virtual_size*: bytes that the file at the origin and the disk may have.
     *expected_size*: the disk's, as the command has it, for sources that do not tell.
     *patience*: seconds to wait while another job writes the volume, and then find it there.
     *template*, *zone*: what the copy is one of, for whoever finds it later.
@@ -50,6 +51,7 @@ class Wanted:
     sources: tuple[str, ...] = field(repr=False)
     checksum: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    max_source_size: int | None = None
     max_virtual_size: int | None = None
     expected_size: int | None = None
     fence: int = 0
@@ -188,9 +190,12 @@ def _image(plain: Mapping[str, Any], wanted: Wanted) -> Image:
         virtual_size=plain.get("virtual_size") or wanted.expected_size,
         format=plain.get("format") or "",
     )
-    limit = wanted.max_virtual_size
-    if limit is not None and image.virtual_size is not None and image.virtual_size > limit:
-        raise LimitError(f"the disk has {image.virtual_size} bytes, at most {limit} are allowed")
+    for what, size, limit in (
+        ("the file at the origin", image.source_size, wanted.max_source_size),
+        ("the disk", image.disk_size, wanted.max_virtual_size),
+    ):
+        if limit is not None and size is not None and size > limit:
+            raise LimitError(f"{what} has {size} bytes, at most {limit} are allowed")
     return image
 
 

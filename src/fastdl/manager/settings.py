@@ -184,6 +184,34 @@ SETTINGS: Final = _all(
         least=-1,
     ),
     Setting(
+        "max.account.primary.storage", "Account Defaults", "int", "200",
+        "GiB of primary storage that the copies may take which an account's users asked for "
+        "(-1 = any; administrators: any). The size of the disk counts.", least=-1, most=1 << 30,
+    ),
+    Setting(
+        "max.account.template.copies", "Account Defaults", "int", "100",
+        "Copies of templates on primary storage that an account's users may have asked for (-1 = "
+        "any number; administrators: any).", least=-1,
+    ),
+    Setting(
+        "max.template.iso.size", "Advanced", "int", "50",
+        "GiB that the file of a template or ISO may have at its origin.", least=1, most=1 << 30,
+    ),
+    Setting(
+        "storage.max.volume.size", "Storage", "int", "2000",
+        "GiB that the disk in a template may have, unpacked.", least=1, most=1 << 30,
+    ),
+    Setting(
+        "storage.overprovisioning.factor", "Storage", "float", "2",
+        "A template's disk may be so many times as large as the pool of files that it goes to.",
+        least=0.1, most=1000,
+    ),
+    Setting(
+        "allow.user.prepare.template", "Advanced", "bool", "false",
+        "Whether users, and not only administrators, may have templates brought to primary "
+        "storage (prepareTemplate), within the limits of their account.",
+    ),
+    Setting(
         "api.throttling.enabled", "Advanced", "bool", "false",
         "Whether the requests of an account are counted and limited (administrators' are not).",
     ),

@@ -59,6 +59,7 @@ class DownloadArgs:
     format: Annotated[str, Text(16)] = ""
     """As registered: QCOW2, RAW, ISO, VMDK, VHD…; empty = find out."""
     transfer: Transfer
+    max_source_size: Count | None = None
     max_virtual_size: Count | None = None
     deadline: float = 10800.0
     """The job fails after so many seconds (``primary.storage.download.wait``)."""

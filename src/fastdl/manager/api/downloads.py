@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError, InternalError
-from fastdl.manager import disclosure, ends
+from fastdl.manager import disclosure, ends, room
 from fastdl.manager.api import transfers
 from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
@@ -74,9 +75,13 @@ async def prepare(call: Call) -> Reply:
         found = await copies.wanted(tx, row.id, pools, now=call.now, iso=row.iso)
         for copy in found.values():
             await _keep(tx, copy, now=call.now)
-        new = [_download(call, row, copy, zone_id, rank) for copy in found.values()]
+        bounds = await _bounds(call, tx, row, list(found.values()))
+        new = [
+            _download(call, row, found[pool], zone_id, rank, limits)
+            for pool, limits in bounds.items()
+        ]
         parts = await jobs.submit(tx, new, now=call.now)
-        text = f"{row.name} is brought to {len(pools)} pool(s)"
+        text = f"{row.name} is brought to {len(new)} pool(s)"
         await call.note(tx, "TEMPLATE.PREPARE", text, row.id)
         return await records.add_api_job(
             tx, owner=call.user.id, command=call.command.name, now=call.now,
@@ -86,6 +91,38 @@ async def prepare(call: Call) -> Reply:
     api_job = await call.write(work)
     call.core.dispatcher.wake()
     return Bare({"jobid": api_job})
+
+
+async def _bounds(
+    call: Call, tx: AsyncConnection, row: Row[Any], found: Sequence[Row[Any]]
+) -> dict[str, room.Limits]:
+    """Pool → what the template may become there, without pools that are too small for it.
+
+    The caller's account is charged for what is fetched now, an administrator's is not.
+    ApiParamError where it fits nowhere, or not in the pool that was named.
+    """
+    settings, size, left = call.core.services.settings, room.disk_of(row) or 0, None
+    fitting, refusal = [], None
+    for copy in found:
+        pool = await pools.get(tx, copy.pool)
+        try:
+            room.limits(settings, pool).check(row)
+            fitting.append((copy, pool))
+        except ApiParamError as exc:
+            refusal = refusal or exc
+    if refusal is not None and not fitting:
+        raise refusal
+    fetched = [
+        copy
+        for copy, _ in fitting
+        if not copy.complete and not await jobs.live_download(tx, copies.key_of(copy))
+    ]
+    if fetched and not call.user.admin:
+        left = await room.charge(tx, settings, call.user.account, count=len(fetched), size=size)
+    account = "" if call.user.admin else call.user.account
+    for copy in fetched:
+        await copies.change(tx, copies.key_of(copy), now=call.now, account=account, size=size)
+    return {copy.pool: room.limits(settings, pool, room=left) for copy, pool in fitting}
 
 
 async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
@@ -108,7 +145,9 @@ def _rank(call: Call) -> int:
     return URGENT if given == "urgent" else BULK
 
 
-def _download(call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int) -> NewJob:
+def _download(
+    call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int, bounds: room.Limits
+) -> NewJob:
     s = call.core.services
     sources, headers, origins = sources_of(row)
     return NewJob(
@@ -129,6 +168,8 @@ def _download(call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int
             format=row.format,
             transfer=transfers.for_sources(s, sources, headers=headers, checksum=row.checksum),
             deadline=float(s.settings.whole("primary.storage.download.wait")),
+            max_source_size=bounds.source,
+            max_virtual_size=bounds.virtual,
         ),
     )
 
@@ -237,6 +278,8 @@ COMMANDS: Final = (
             Param("priority", text="urgent (a VM waits; default with storageid) or bulk"),
         ),
         response=(Field("jobid"),),
+        admin=True,
+        opened_by="allow.user.prepare.template",
         changes=True,
         is_async=True,
     ),

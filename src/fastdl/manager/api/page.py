@@ -40,9 +40,17 @@ def page() -> str:
     return HEAD + "".join(_section(COMMANDS[name]) for name in sorted(COMMANDS))
 
 
+def _who(command: Command) -> str:
+    if not command.admin:
+        return "any user"
+    return "administrators only" + (
+        f", unless `{command.opened_by}` is true" if command.opened_by else ""
+    )
+
+
 def _section(command: Command) -> str:
     traits = [
-        "administrators only" if command.admin else "any user",
+        _who(command),
         "asynchronous (answers a jobid)" if command.is_async else "synchronous",
     ]
     lines = [f"\n## {command.name}\n\n{command.text} ({', '.join(traits)}).\n"]

@@ -153,7 +153,7 @@ class ApiServer:
         if not read.command:
             raise _RefusedError(432, "Invalid request, no command sent")
         # Who may not call a command cannot tell it from one that does not exist.
-        if command is None or (command.admin and not row.admin):
+        if command is None or not (row.admin or self._open_to_users(command)):
             if signed:
                 raise _RefusedError(401, auth.UNVERIFIED)
             raise _RefusedError(432, f"Unknown API command: {read.command[:100]}")
@@ -165,6 +165,12 @@ class ApiServer:
         )  # fmt: skip
         self._throttle(user)
         return command, user, once
+
+    def _open_to_users(self, command: Command) -> bool:
+        if not command.admin:
+            return True
+        settings = self._core.services.settings
+        return bool(command.opened_by) and settings.flag(command.opened_by)
 
     def _count_request(self, key: str) -> None:
         """Count a request that its key's owner sent: what others send uses nothing of it up."""

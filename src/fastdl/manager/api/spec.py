@@ -214,6 +214,8 @@ class Command:
     params: tuple[Param, ...] = ()
     response: tuple[Field, ...] = ()
     admin: bool = False
+    opened_by: str = ""
+    """The setting by which users may call a command of administrators."""
     changes: bool = False
     """Changes state, by ``Call.write`` only: a version 3 request takes effect once."""
     is_async: bool = False

@@ -127,13 +127,23 @@ async def claim_template(tx: AsyncConnection, account: str, *, most: int) -> Non
 async def check_templates(tx: AsyncConnection, account: str, *, most: int) -> None:
     """ResourceLimitError where *account* has *most* templates and ISOs already."""
     query = select(func.count()).where(template.c.account == account, template.c.removed.is_(None))
-    found = await tx.scalar(query) or 0
-    if found >= most:
+    require_room(account, "template", most=most, held=await tx.scalar(query) or 0, wanted=1)
+
+
+def require_room(account: str, what: str, *, most: int, held: int, wanted: int) -> None:
+    """ResourceLimitError where *wanted* more do not fit beside what *account* has of *what*."""
+    if held + wanted > most:
         raise ResourceLimitError(
-            f"Maximum amount of resources of Type = 'template' for Account Name = {account} is "
+            f"Maximum amount of resources of Type = '{what}' for Account Name = {account} is "
             f"exceeded: Account Resource Limit = {most}, Current Account Resource Amount = "
-            f"{found}, Requested Resource Amount = 1."
+            f"{held}, Requested Resource Amount = {wanted}."
         )
+
+
+async def lock(tx: AsyncConnection, account: str) -> None:
+    """Hold the users of *account* until the end of the transaction."""
+    query = select(t.c.id).where(t.c.account == account).order_by(t.c.id)
+    await tx.execute(query.with_for_update())
 
 
 async def claim_request(tx: AsyncConnection, claim: str, *, until: float) -> bool:

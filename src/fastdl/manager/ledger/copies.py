@@ -19,7 +19,7 @@ from sqlalchemy import Row, bindparam, delete, func, insert, select, tuple_, upd
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import copy as t
-from fastdl.manager.ledger.tables import pool, template
+from fastdl.manager.ledger.tables import job, pool, template
 from fastdl.manager.ledger.text import dumps, new_id
 
 ABSENT: Final = "absent"
@@ -46,12 +46,8 @@ async def wanted(
     *,
     now: float,
     iso: bool,
-    account: str = "",
 ) -> dict[str, Row[Any]]:
-    """Return pool → the template's copy there, made (absent, under a fresh name) where missing.
-
-    *account* is charged for those that are made.
-    """
+    """Return pool → the template's copy there, made (absent, under a fresh name) where missing."""
     rows: dict[str, Row[Any]] = {}
     for attempt in range(2):
         for start in range(0, len(pool_ids), PART):
@@ -62,7 +58,7 @@ async def wanted(
         if not missing or attempt:
             break
         values = {
-            "template": template_id, "live": template_id, "account": account, "state": ABSENT,
+            "template": template_id, "live": template_id, "state": ABSENT,
             "created": now, "updated": now,
         }  # fmt: skip
         suffix = ".iso" if iso else ""
@@ -189,6 +185,18 @@ async def of_template(
     if zone_id is not None:
         query = query.where(pool.c.zone == zone_id)
     return list(await tx.execute(query.order_by(pool.c.name, pool.c.id)))
+
+
+async def usage(tx: AsyncConnection, account: str) -> tuple[int, int]:
+    """Return how many copies *account* is charged for, and the sum of their disks' sizes: those
+    that are there and those that are being fetched."""
+    single = "download:" + t.c.pool + ":" + t.c.volume
+    fetched = select(job.c.id).where(job.c.single == single).exists()
+    query = select(func.count(), func.coalesce(func.sum(t.c.size), 0)).where(
+        t.c.account == account, t.c.complete.is_(True) | fetched
+    )
+    count, size = (await tx.execute(query)).one()
+    return int(count), int(size)
 
 
 async def count_on_pool(tx: AsyncConnection, pool_id: str) -> int:
