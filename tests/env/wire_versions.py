@@ -59,6 +59,17 @@ def classes_in(hint: Any) -> list[Any]:
     return [hint] if isinstance(hint, type) else []
 
 
+def is_known_to(version: int, value: Any) -> bool:
+    """Whether a side of *version* has words for *value* (a message or a part) and all in it."""
+    if isinstance(value, tuple):
+        return all(is_known_to(version, item) for item in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return True
+    if type(value).__name__ not in shapes()[version]:
+        return False
+    return all(is_known_to(version, getattr(value, f.name)) for f in dataclasses.fields(value))
+
+
 def as_spoken_by(version: int, message: m.Message) -> str:
     """*message* from a side of *version*: only its fields, and only those it must send."""
 
