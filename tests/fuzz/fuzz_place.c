@@ -51,7 +51,9 @@ static void check_place(const struct fdl_place *p)
     assert(p->host[0] && p->host[0] != '[' && !strchr(p->host, '@'));
     assert(p->target[0] == '/' && !strchr(p->target, '#'));
     assert(strncmp(p->base, p->tls ? "https://" : "http://", p->tls ? 8 : 7) == 0);
-    assert(fdl_place_same_origin(p->base, p));
+    /* A host with a % in it, which no resolver knows, is decoded once more: then it is
+     * the origin of nobody's headers. */
+    assert(fdl_place_same_origin(p->base, p) || strchr(p->host, '%'));
     check_request(p);
 }
 
