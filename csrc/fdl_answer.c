@@ -33,6 +33,8 @@ static bool same_version(const struct fdl_mirror *m, const struct fdl_http_head 
 {
     bool same_date = m->last_modified[0] && str_is(h->last_modified, m->last_modified);
 
+    if (m->provable && m->any_version)
+        return true;
     if (m->etag[0] && h->etag.len > 0)
         return str_is(h->etag, m->etag);
     if (m->provable)

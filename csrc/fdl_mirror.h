@@ -42,6 +42,7 @@ struct fdl_mirror {
     enum fdl_addr_class from;
     uint64_t expected; /* size that somebody else told, UINT64_MAX: nobody */
     bool provable;     /* a digest or pieces decide whether its bytes are right */
+    bool any_version;  /* then its validators, which contradicted each other, do not */
 
     /* learned, under lock */
     pthread_mutex_t lock;

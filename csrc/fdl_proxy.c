@@ -80,7 +80,7 @@ static bool read_credentials(struct fdl_proxy *proxy, CURLU *u)
 
 static bool fill(struct fdl_proxy *proxy, CURLU *u)
 {
-    static const char *const schemes[] = {"http",    "https",  "socks4",
+    static const char *const schemes[] = {"http",    "https",  "socks",  "socks4",
                                           "socks4a", "socks5", "socks5h"};
     char *scheme = NULL, *host = NULL;
     bool known = false, ok = false;

@@ -27,7 +27,8 @@ struct fdl_proxies {
 void fdl_proxies_clear(struct fdl_proxies *p);
 
 /* `[scheme://][user[:password]@]host[:port]` as curl reads it: without a scheme http,
- * without a port 1080 (443 for https). *out is OWNED. FDL_E_USAGE where it is none. */
+ * without a port 1080 (443 for https); `socks` is SOCKS4. *out is OWNED. FDL_E_USAGE
+ * where it is none. */
 int fdl_proxy_parse(const char *url, struct fdl_proxy **out, struct fdl_err *err);
 void fdl_proxy_free(struct fdl_proxy *proxy); /* NULL is allowed */
 

@@ -178,7 +178,8 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_orig
         req.first = off;
         req.last = len == UINT64_MAX ? UINT64_MAX : off + len - 1;
         /* Another copy may have other tags: its response is compared instead. */
-        if (m->pinned && !m->no_if_range && fdl_place_is(p, m->place)) {
+        if (m->pinned && !m->no_if_range && !m->any_version &&
+            fdl_place_is(p, m->place)) {
             const char *v = m->etag[0] ? m->etag : m->last_modified;
             memcpy(validator, v, strlen(v) + 1);
         }

@@ -21,6 +21,7 @@ static void proxies_are_read_as_curl_reads_them(void)
         {"[::1]:80", "http://[::1]:80", "::1", NULL, false, false},
         {"HTTPS://p", "HTTPS://p", "p", NULL, true, false},
         {"socks5h://p:1080", "socks5h://p:1080", "p", NULL, false, true},
+        {"socks://p:7890/", "socks://p:7890/", "p", NULL, false, true},
         {"socks4a://u@p", "socks4a://u@p", "p", NULL, false, true},
         {"http://u:p@h", "http://u:p@h", "h", "Proxy-Authorization: Basic dTpw\r\n",
          false, false},

@@ -119,6 +119,7 @@ cdef extern from "fdl_mirror.h" nogil:
         char *final_url
         uint64_t expected
         bint provable
+        bint any_version
         bint pinned
         char *etag
         char *last_modified
@@ -261,6 +262,7 @@ cdef extern from "fdl_job.h" nogil:
         uint64_t limit_rate
         int retry
         bint provable
+        bint any_version
         bint record
         bint detect_zeros
         size_t hold

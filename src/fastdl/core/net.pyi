@@ -111,6 +111,9 @@ class Mirror:
     def prove(self, provable: bool) -> None:
         """Say whether a digest or pieces decide about its bytes."""
 
+    def ignore_validators(self) -> None:
+        """Let the digest decide alone: they contradicted each other."""
+
     @property
     def can_join(self) -> bool:
         """Whether parts of two of its responses may be put together."""

@@ -193,6 +193,9 @@ cdef class Mirror:
     def prove(self, bint provable):
         self._ptr.provable = provable
 
+    def ignore_validators(self):
+        self._ptr.any_version = True
+
     @property
     def can_join(self): return bool(cfdl.fdl_mirror_can_join(self._ptr))
 

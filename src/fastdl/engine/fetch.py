@@ -211,6 +211,10 @@ def _try_until_done(
         try:
             if state.wrong and _copy_of(resolved.mirrors[resolved.first]) in state.copies:
                 raise state.wrong  # redirects lead to no other copy
+            if state.restarted and resolved.provable:
+                # Servers behind one name may each have tags of their own for the same bytes.
+                for mirror in resolved.mirrors:
+                    mirror.ignore_validators()
             keep_to_one_response(resolved, options, cancel)
             warnings.extend(w for w in resolved.warnings if w not in warnings)
             return attempt(resolved, workspace, options, progress, cancel, started, warnings)
