@@ -371,7 +371,7 @@ def main() -> int:
         attack(case, target, rest[0].descriptors()[0] if len(rest) > 1 else 0)
 
     confined.land = taken_over  # type: ignore[assignment]
-    confined.probe = taken_over  # type: ignore[assignment]
+    worker._SINGLE_STEPS.update(probe=taken_over, vouch=taken_over)  # type: ignore[arg-type]
     return worker.main()
 
 

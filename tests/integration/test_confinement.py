@@ -119,7 +119,7 @@ def _answer(case: str, target: attacker.Target, *, action: str) -> dict[str, Any
 
 
 @pytest.mark.parametrize("case", attacker.ATTACKS)
-@pytest.mark.parametrize("step", ["probe", "fetch", "unpack"])
+@pytest.mark.parametrize("step", ["probe", "vouch", "fetch", "unpack"])
 def test_a_process_that_was_taken_over_has_its_descriptors_and_nothing_else(
     case: str, step: str, target: attacker.Target
 ) -> None:

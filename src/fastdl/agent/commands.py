@@ -82,7 +82,13 @@ class Commands:
             anchors = await asyncio.to_thread(self.host.anchors)
             cidrs = self._cidrs(transfer)
             for source in secure:
-                await trust.judge(source, anchors, allowed_cidrs=cidrs, seconds=2.0)
+                await trust.judge(
+                    source,
+                    anchors,
+                    allowed_cidrs=cidrs,
+                    seconds=2.0,
+                    confinement=self.host.config.confinement,
+                )
         except FastdlError:
             return False
         return not transfer.follow_redirects
@@ -168,7 +174,10 @@ class Commands:
         try:
             anchors = await asyncio.to_thread(self.host.anchors)
             found = await trust.judge(
-                transfer.sources[0], anchors, allowed_cidrs=self._cidrs(transfer)
+                transfer.sources[0],
+                anchors,
+                allowed_cidrs=self._cidrs(transfer),
+                confinement=self.host.config.confinement,
             )
         except (TrustError, PolicyError, NetError) as exc:
             return m.CheckDone(accepted=False, reason=str(exc)[:4096])

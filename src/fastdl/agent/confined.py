@@ -20,6 +20,7 @@ from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.errors import BY_CODE, FastdlError, InternalError, UnsafeImageError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, HEAD_BYTES, Format
 from fastdl.model.image_magic import detect
+from fastdl.model.url import Url
 
 if TYPE_CHECKING:
     from fastdl.agent.lent import LentWorkspace
@@ -86,6 +87,20 @@ def probe(job: Job, channel: Channel) -> None:
 
     found = probe_job(job["sources"], options_of(job), channel.cancel)
     channel.tell({"probe": found.to_dict()})
+
+
+def vouch(job: Job, channel: Channel) -> None:
+    """Say who vouches for the job's origin."""
+    from fastdl.agent import handshake  # noqa: PLC0415 - loaded before, where it is wanted
+
+    options = options_of(job)
+    found = handshake.vouch(
+        Url.parse(job["sources"][0]),
+        options.anchors,
+        allowed_cidrs=options.allowed_cidrs,
+        seconds=options.connect_timeout,
+    )
+    channel.tell({"vouched": found})
 
 
 def land(job: Job, workspace: LentWorkspace, channel: Channel) -> None:

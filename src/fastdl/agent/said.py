@@ -55,7 +55,10 @@ class Progressed(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The last message of a work that succeeded: a ``Result`` or a ``Probe`` as a dict."""
+    """The last message of a work that succeeded.
+
+    A ``Result`` or a ``Probe`` as a dict, or what ``handshake.vouch`` returns.
+    """
 
     result: dict[str, Any]
 
@@ -103,6 +106,8 @@ def parse(line: bytes) -> Message:
             return Found(_record(_RESULT)(value))
         case "probe":
             return Found(_record(_PROBE)(value))
+        case "vouched":
+            return Found(_record(_VOUCHED)(value))
         case "judged":
             fields = {"format": _word, "virtual_size": _optional(_size)}
             return Judged(**_record(fields)(value))
@@ -268,4 +273,9 @@ _PROBE: Mapping[str, Check] = {
     "reasons": _listed(_words),
     "public_source": _flag,
     "warnings": _listed(_words),
+}
+_VOUCHED: Mapping[str, Check] = {
+    "by": _optional(_size),
+    "subject": _words,
+    "not_after": _word,
 }

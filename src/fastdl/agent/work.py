@@ -41,7 +41,7 @@ class Work:
     """What a worker shall do. *options*: fields of ``FetchOptions``, as JSON has them.
 
     *action*: ``fetch``; ``unpack``, which takes one layer of compression off and keeps the
-    image's own format; or ``probe``.
+    image's own format; ``probe``; or ``vouch``, a TLS handshake alone.
     """
 
     action: str

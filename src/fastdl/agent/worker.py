@@ -2,9 +2,10 @@
 """The process of one job: ``python -m fastdl.agent.worker``.
 
 The works of the job come as lines of JSON on standard input, each sent when the one before is
-answered: probes first, then at most one other. ``{"progress": …}`` lines and at the end one
-``{"result": …}`` or ``{"error": …}`` on standard output for each. Standard input stays open for
-the job's life: its end, or SIGTERM, cancels the job, so that no download outlives its agent.
+answered: those that touch no target first, then at most one other. ``{"progress": …}`` lines
+and at the end one ``{"result": …}`` or ``{"error": …}`` on standard output for each. Standard
+input stays open for the job's life: its end, or SIGTERM, cancels the job, so that no download
+outlives its agent.
 
 This process opens the target and publishes it; it reads no byte of an origin. Whatever does is
 a confined fork of it (``child``), one for each step: probing, landing, judging what landed.
@@ -37,6 +38,8 @@ from fastdl.errors import BY_CODE, FastdlError, InternalError
 Job = Mapping[str, Any]
 
 _PROGRESS_S = 0.05
+_SINGLE_STEPS = {"probe": confined.probe, "vouch": confined.vouch}
+"""The works that touch no target, of which there may be several."""
 
 
 def main() -> int:
@@ -51,7 +54,7 @@ def main() -> int:
     while line := sys.stdin.buffer.readline():
         job = json.loads(line)
         code = _answered(partial(_perform, job, stop))
-        if job["action"] != "probe":
+        if job["action"] not in _SINGLE_STEPS:
             break
     return code
 
@@ -71,8 +74,11 @@ def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
 
 
 def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
-    if job["action"] == "probe":
-        work = partial(confined.probe, job)
+    if job["action"] in _SINGLE_STEPS:
+        if job["action"] == "vouch":
+            import fastdl.agent.handshake  # noqa: F401, PLC0415 - rare, and slow to load
+
+        work = partial(_SINGLE_STEPS[job["action"]], job)
         with confined_child(
             work, _powers(job), required=_required(job), reach=_reach(job)
         ) as child:

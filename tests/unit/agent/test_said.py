@@ -54,6 +54,10 @@ def _line(message: Any) -> bytes:
         ({"result": RESULT}, said.Found(RESULT)),
         ({"probe": PROBE}, said.Found(PROBE)),
         ({"progress": Progress()._asdict()}, said.Progressed(Progress()._asdict())),
+        (
+            {"vouched": {"by": None, "subject": "CN=x", "not_after": "2030"}},
+            said.Found({"by": None, "subject": "CN=x", "not_after": "2030"}),
+        ),
         ({"begun": None}, said.Begun(None)),
         ({"begun": 7}, said.Begun(7)),
         (

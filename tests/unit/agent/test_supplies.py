@@ -15,8 +15,13 @@ import pytest
 import fastdl
 from fastdl.agent import supplies
 
-NOT_FOR_CONFINED = {"fastdl.engine.convert", "fastdl.sinks.block", "pwd"}
-"""The worker converts, and opens the target; the agent looks users up."""
+NOT_FOR_CONFINED = {
+    "fastdl.agent.handshake",  # the worker loads it for the work that wants it
+    "fastdl.engine.convert",  # the worker converts
+    "fastdl.model.address",  # the worker judges addresses
+    "fastdl.sinks.block",  # the worker opens the target
+    "pwd",  # the agent looks users up
+}
 PARTS = ("fastdl.engine", "fastdl.sources", "fastdl.model", "fastdl.sinks", "fastdl.agent")
 PROGRAM = """
 import os, sys
