@@ -26,8 +26,8 @@ def vouch(
     """Who vouches for the origin, and what its certificate says.
 
     ``by`` (an index into the PEM texts *anchors*, None for the system), ``subject``,
-    ``not_after``. Raises TrustError when nobody vouches for it, PolicyError for an address that is not
-    allowed, NetError when the origin cannot be reached within *seconds*.
+    ``not_after``. Raises TrustError when nobody vouches for it, PolicyError for an address that
+    is not allowed, NetError when the origin cannot be reached within *seconds*.
     """
     try:
         address = _address(url.host, url.port, allowed_cidrs)
