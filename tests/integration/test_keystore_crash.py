@@ -19,7 +19,8 @@ PASSPHRASE = "correct horse"
 CALLS = ("openat", "write", "fsync", "fchmod", "rename", "unlink", "close", "flock")
 PROGRAM = """
 import os, sys
-from fastdl.trust.keystore import Keystore, Passphrase, certificate
+from fastdl.trust import certificate
+from fastdl.trust.keystore import Keystore, Passphrase
 text = open(sys.argv[2]).read()
 keystore = Keystore(sys.argv[1], Passphrase(sys.argv[3]))
 certificate.read_bundle(text)

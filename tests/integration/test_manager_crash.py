@@ -263,7 +263,7 @@ async def delete_template(world: World, name: str) -> tuple[str, dict[str, str],
 
     async def judge(world: World) -> None:
         assert world.count("SELECT removed IS NOT NULL FROM template WHERE id = ?", id_)
-        assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == [("absent",)]
+        assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == []
         removals = "SELECT count(*) FROM job WHERE template = ? AND kind = 'remove'"
         assert world.count(removals, id_) == 1
 
@@ -281,7 +281,7 @@ async def delete_while_downloading(world: World, name: str) -> tuple[str, dict[s
 
     async def judge(world: World) -> None:
         assert world.count("SELECT removed IS NOT NULL FROM template WHERE id = ?", id_)
-        assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == [("absent",)]
+        assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == []
 
     return "deleteTemplate", {"id": id_}, judge
 
