@@ -242,8 +242,8 @@ def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
                 raise ApiParamError(f"More than {MAP_MAX} entries in parameter {match[1]}")
             continue
         param = command.by_name.get(raw.lower())
-        # Blanks alone are no value, as for CloudStack.
-        if param is not None and value.strip():
+        # Blanks alone are no value for what has to be given.
+        if param is not None and (value.strip() if param.required else value):
             args[param.name] = _read(command, param, value)
     for param in command.params:
         if param.kind is Kind.MAP:
