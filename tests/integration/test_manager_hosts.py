@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError
 from fastdl.manager import hostlink
 from fastdl.manager.leaving import Unreached
+from fastdl.manager.ledger import certs
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
 from tests.env.manager import Zone, certificate
@@ -247,6 +248,34 @@ def ahead(clock: Any, seconds: float) -> Any:
 async def state_is(zone: Zone, agent: FakeAgent, state: str) -> bool:
     """Whether listHosts shows *state*."""
     return bool((await host(zone, agent))["state"] == state)
+
+
+async def test_certificates_of_dead_hosts_keep_nobody_waiting(zone: Zone) -> None:
+    """Skipped while a host is away, gone with it when it is deleted, pending for none."""
+    here, away = await zone.agent("kvm1"), await zone.agent("kvm2")
+    answer = await zone.api(
+        "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="M1",
+        hypervisor="KVM", zoneid=zone.id,
+    )  # fmt: skip
+    id_ = answer["uploadtemplatedirectdownloadcertificate"]["id"]
+    await away.close()
+    await eventually(lambda: state_is(zone, away, "Disconnected"))
+    await zone.api(
+        "updateTemplateDirectDownloadCertificate", id=id_, certificate=certificate("new")
+    )
+    assert here.keystore
+
+    async def pushes() -> dict[str, int]:
+        async with zone.manager.core.services.ledger.read() as tx:
+            return await certs.counts(tx)
+
+    assert await pushes() == {"UPLOADED": 1, "SKIPPED": 1}
+    await zone.api("deleteHost", id=away.host_id, forced="true")
+    assert await pushes() == {"UPLOADED": 1}
+    (item,) = (await zone.api("listTemplateDirectDownloadCertificates", listhosts="true"))[
+        "directdownloadcertificate"
+    ]
+    assert [h["hostname"] for h in item["hostsmap"]] == ["kvm1"]
 
 
 # --- allocation --------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastdl.errors import ApiAuthError, ApiConflictError, ApiParamError, FastdlError
-from tests.env.fake_agent import local_pool
+from tests.env.fake_agent import FakeAgent, local_pool
 from tests.env.manager import Client, Zone
 from tests.env.manager import zone as running_zone
 
@@ -93,6 +93,28 @@ async def test_details_are_replaced_or_removed_as_a_whole(zone: Zone) -> None:
     assert shown == {"rootdisksize": "5", "HTTP_HEADER:X-A": "********"}
     gone = await zone.api("updateTemplate", id=item["id"], cleanupdetails="true")
     assert gone["template"]["details"] == {}
+
+
+async def test_a_template_is_listed_where_it_is(zone: Zone) -> None:
+    """Deleted in one of its zones it is in the other alone, whatever was downloaded before."""
+    other = (await zone.api("createZone", name="z2"))["zone"]["id"]
+    far = FakeAgent(address=zone.manager.fabric.address, name="kvm2", pools=(local_pool("p2"),))
+    await far.enrol((await zone.api("createHostToken", zoneid=other))["token"])
+    await far.connect()
+    zone.agents.append(far)
+    item = await zone.template("t", zoneid="-1")
+    for id_ in (zone.id, other):
+        answer = await zone.api("prepareTemplate", zoneid=id_, templateid=item["id"])
+        assert (await zone.api.job(answer))["jobstatus"] == 1
+
+    async def where(**params: str) -> list[tuple[str, str]]:
+        listed = await zone.api("listTemplateDownloads", templateid=item["id"], **params)
+        return [(d["storagename"], d["state"]) for d in listed.get("templatedownload", [])]
+
+    assert sorted(await where()) == [("p1", "DONE"), ("p2", "DONE")]
+    await zone.api.job(await zone.api("deleteTemplate", id=item["id"], zoneid=zone.id))
+    assert await where() == [("p2", "DONE")]
+    assert await where(zoneid=zone.id) == []
 
 
 async def test_an_iso_is_no_template(zone: Zone) -> None:

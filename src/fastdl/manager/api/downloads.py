@@ -175,14 +175,23 @@ def _download(
 
 
 async def list_(call: Call) -> Reply:
-    """Where a template is, or how far its downloads are: the latest of each pool."""
+    """Where a template is, or how far its downloads are: the latest of each pool. A download that
+    ended is history where its copy is gone, or the template is offered no more."""
     async with call.core.services.ledger.read() as tx:
         row = await _visible(call, tx, "templateid")
+        offered = set(await templates.zones_of(tx, row.id))
         names = {pool.id: pool for pool in await pools.of_zone(tx)}
         held = {copy.pool: copy for copy in await copies.of_template(tx, row.id)}
         latest: dict[str, Row[Any]] = {}
         for job in await jobs.of_template(tx, row.id):
             latest.setdefault(job.pool, job)
+
+    def is_shown(pool: str) -> bool:
+        job, copy = latest.get(pool), held.get(pool)
+        if (copy is not None and copy.complete) or (job is not None and job.state in LIVE):
+            return True
+        return job is not None and job.state != State.DONE and names[pool].zone in offered
+
     items = [
         _shown(
             call, row, _view(call, row.id, names[pool_id], latest.get(pool_id), held.get(pool_id))
@@ -191,7 +200,7 @@ async def list_(call: Call) -> Reply:
         if pool_id in names
         and call.get("zoneid") in {None, names[pool_id].zone}
         and call.get("storageid") in {None, pool_id}
-        and (pool_id in latest or held[pool_id].complete)
+        and is_shown(pool_id)
     ]
     first, size = call.page()
     return Listing("templatedownload", items[first : first + size], len(items))

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -291,17 +292,25 @@ async def due_hosts(tx: AsyncConnection, *, now: float) -> list[str]:
 
 
 async def counts(tx: AsyncConnection) -> dict[str, int]:
-    """Return how many (certificate, host) pairs are in each status, unsettled ones apart."""
+    """Return how many (certificate, host) pairs are in each status.
+
+    An unsettled one is PENDING while its host is Up, and SKIPPED, as in the lists, where it is not:
+    a host that is dead keeps nobody waiting.
+    """
+    open_ = (cert_host.c.want_rev > cert_host.c.done_rev).label("open")
+    up = (host.c.state == "Up").label("up")
     rows = await tx.execute(
-        select(cert_host.c.status, cert_host.c.want_rev > cert_host.c.done_rev)
+        select(cert_host.c.status, open_, up, func.count().label("pairs"))
         .join(cert, cert.c.id == cert_host.c.cert)
+        .join(host, host.c.id == cert_host.c.host)
         .where(cert.c.live_alias.is_not(None))
+        .group_by(cert_host.c.status, open_, up)
     )
-    found: dict[str, int] = {}
-    for status, open_ in rows:
-        name = "PENDING" if open_ else status
-        found[name] = found.get(name, 0) + 1
-    return found
+    found: Counter[str] = Counter()
+    for row in rows:
+        unsettled = "PENDING" if row.up else SKIPPED
+        found[unsettled if row.open else row.status] += row.pairs
+    return dict(found)
 
 
 async def note_warning(tx: AsyncConnection, id_: str, days: int) -> None:
