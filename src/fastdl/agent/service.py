@@ -427,8 +427,8 @@ async def _enrol_once(
 ) -> Identity:
     who = await identity.enrol(settings.managers, token, settings.state, name=name)
     log.info("enrolled as host %s", who.host_id)
-    if former is not None and former.host_id != who.host_id:
-        # Nobody will ask for the former host's jobs, and their results would be a stranger's.
+    if former is None or former.host_id != who.host_id:
+        # Nobody will ask for another host's jobs, and their results would be a stranger's.
         await asyncio.to_thread(journal.clear)
     return who
 
