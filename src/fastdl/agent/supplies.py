@@ -21,7 +21,7 @@ _RARE = (
     *("core.confine", "core.image", "core.lander"),
     *("engine.journal", "engine.landing.qcow2", "engine.landing.stream", "engine.race"),
     *("engine.readback", "engine.staging"),
-    *("model.address", "model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),
+    *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),
     *("sources.discovery", "sources.metalink"),
 )
 _OF_OTHERS = (
