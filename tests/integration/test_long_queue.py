@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, insert, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.clock import SystemClock
 from fastdl.manager.dispatch import Dispatcher
 from fastdl.manager.fleet import ConnectedHost
-from fastdl.manager.ledger import jobs
+from fastdl.manager.ledger import jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.tables import slot
@@ -86,6 +87,18 @@ def jobs_of(origin: int, count: int, *, rank: int = BULK) -> list[NewJob]:
     ]
 
 
+async def _store_hosts(tx: AsyncConnection) -> None:
+    await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=0.0))
+    rows = [
+        {
+            "id": f"h{n}", "zone": "z", "cluster": "c", "name": f"h{n}", "state": "Up",
+            "resource_state": "Enabled", "key_hash": "0", "changed": 0.0, "created": 0.0,
+        }
+        for n in range(100)
+    ]  # fmt: skip
+    await tx.execute(insert(tables.host), rows)
+
+
 @pytest.fixture
 async def dispatcher(tmp_path: Path) -> AsyncIterator[Dispatcher]:
     """A dispatcher with a hundred hosts, each of which reaches ten pools."""
@@ -98,6 +111,7 @@ async def dispatcher(tmp_path: Path) -> AsyncIterator[Dispatcher]:
         services.fleet.hosts[f"h{n}"] = ConnectedHost(
             id=f"h{n}", zone="z", name=f"h{n}", kinds=frozenset({"download"}), pools=pools, most=4
         )
+    await ledger.write(_store_hosts)  # a grant looks at the host's row once more
     yield Dispatcher(services)
     await ledger.close()
 
