@@ -79,8 +79,8 @@ defines = [f"-D{OPTIONAL[name]}=1" for name in packages if name in OPTIONAL]
 if os.uname().machine == "x86_64":
     HARDENING.append("-fcf-protection")
 
-sources = sorted(str(path) for path in Path("csrc").glob("*.c"))
-headers = sorted(str(path) for path in Path("csrc").glob("*.h"))
+sources = sorted(str(path) for path in Path("csrc").glob("*/*.c"))
+headers = sorted(str(path) for path in Path("csrc").glob("*/*.h"))
 
 # build_clib has no notion of headers: naming them as dependencies of the extensions and
 # of the library rebuilds both when one changes.
@@ -107,11 +107,20 @@ extensions = [
     for path in sorted(Path("src/fastdl/core").glob("*.pyx"))
 ]
 
+
+def is_stale(path: Path) -> bool:
+    """Whether what Cython made of *path* is older than a .pxd: it overlooks some cimports."""
+    made = path.with_suffix(".c")
+    newest = max(pxd.stat().st_mtime for pxd in path.parent.glob("*.pxd"))
+    return made.exists() and made.stat().st_mtime < newest
+
+
 setup(
     libraries=[library],
     ext_modules=cythonize(
         extensions,
         include_path=["src"],
+        force=any(is_stale(Path(extension.sources[0])) for extension in extensions),
         compiler_directives={"language_level": "3", "binding": False, "embedsignature": True},
     ),
 )

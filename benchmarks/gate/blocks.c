@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* blocks.c - instructions per block of memory: get, share with two readers, return. */
 #include "driver.h"
-#include "fdl_buf.h"
+#include "base/buf.h"
 
 static struct fdl_pool *pool;
 

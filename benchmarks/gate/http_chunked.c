@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "driver.h"
-#include "fdl_http.h"
+#include "http/http.h"
 
 #define CHUNK 16384ul
 #define CHUNKS 256ul

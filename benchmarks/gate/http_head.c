@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "driver.h"
-#include "fdl_http.h"
+#include "http/http.h"
 
 static const char head[] = "HTTP/1.1 206 Partial Content\r\n"
                            "Server: nginx/1.22.1\r\n"

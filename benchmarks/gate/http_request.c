@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* http_request.c - instructions to write one ranged GET. */
 #include "driver.h"
-#include "fdl_http.h"
+#include "http/http.h"
 
 unsigned long measured(void)
 {

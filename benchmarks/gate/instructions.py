@@ -18,7 +18,13 @@ from benchmarks.machine import CHECKOUT
 
 _HERE: Final = Path(__file__).parent
 DRIVERS: Final = ("http_head", "http_chunked", "http_request", "plan", "blocks", "qcow2_map")
-_SOURCES: Final = ("fdl_err.c", "fdl_buf.c", "fdl_http*.c", "fdl_plan.c", "fdl_qcow2*.c")
+_SOURCES: Final = (
+    "base/err.c",
+    "base/buf.c",
+    "http/http*.c",
+    "job/plan.c",
+    "decode/qcow2*.c",
+)
 _COLLECTED: Final = re.compile(r"Collected : (\d+)")
 _RECORDS: Final = (200, 1200)
 
@@ -42,7 +48,9 @@ def count(tree: Path | None, folder: Path) -> dict[str, float]:
 
 def _build_core(csrc: Path, folder: Path) -> Path:
     """libfdl.a of the counted files with the release flags."""
-    names = sorted({path.name for pattern in _SOURCES for path in csrc.glob(pattern)})
+    names = sorted(
+        {str(path.relative_to(csrc)) for pattern in _SOURCES for path in csrc.glob(pattern)}
+    )
     build = folder / "core"
     _run("make", "-s", "-C", csrc, f"BUILD={build}", f"SOURCES={' '.join(names)}", "all")
     return build / "release" / "libfdl.a"

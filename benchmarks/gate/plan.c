@@ -2,7 +2,7 @@
 /* plan.c - instructions per block: claim, request, fill, release, with four workers
  * that finish out of order and steal when nothing is left to claim. */
 #include "driver.h"
-#include "fdl_plan.h"
+#include "job/plan.h"
 
 #define BLOCKS 8192ul
 #define WINDOW 64u

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "driver.h"
-#include "fdl_qcow2.h"
+#include "decode/qcow2.h"
 
 #define CLUSTER 65536ul
 #define TABLES 16ul

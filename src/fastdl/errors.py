@@ -3,7 +3,7 @@
 
 One table gives each class its exit code, its name and whether a retry can help;
 the command line, the agent's answers, the API and the documentation all read it
-from here. The C core uses the same numbers (``csrc/fdl_err.h``).
+from here. The C core uses the same numbers (``csrc/base/err.h``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fdl_net.h"
+#include "net/net.h"
 
 static bool parse(const char *text, struct sockaddr_storage *ss)
 {

@@ -16,8 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fdl_land_qcow2.h"
-#include "fdl_land_stream.h"
+#include "decode/land_qcow2.h"
+#include "decode/land_stream.h"
 
 struct source {
     int fd;

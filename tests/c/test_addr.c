@@ -5,7 +5,7 @@
  * tests/vectors/addresses.json tests/unit/test_address_vectors.py, both through
  * judge_address.c. */
 #undef NDEBUG
-#include "fdl_addr.h"
+#include "base/addr.h"
 
 #include <arpa/inet.h>
 #include <assert.h>

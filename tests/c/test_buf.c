@@ -2,7 +2,7 @@
 /* test_buf.c - the pool never grows, never hands a block out twice, and costs nothing
  * before it is used. */
 #undef NDEBUG
-#include "fdl_buf.h"
+#include "base/buf.h"
 
 #include <assert.h>
 #include <pthread.h>

@@ -3,7 +3,7 @@
  * file's, or it is said that they are not at hand. All small cases, under sanitizers.
  */
 #undef NDEBUG
-#include "fdl_land_carry.h"
+#include "decode/land_carry.h"
 
 #include <assert.h>
 #include <stdlib.h>

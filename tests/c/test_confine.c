@@ -4,7 +4,7 @@
  * is the filter which refuses. The attacks with all other protections in force are
  * tests/integration/test_confinement.py. */
 #undef NDEBUG
-#include "fdl_confine.h"
+#include "base/confine.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_cookie.c - which cookies are kept, for whom, and for how long. */
 #undef NDEBUG
-#include "fdl_cookie.h"
+#include "http/cookie.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 /* test_grow.c - connections are added while they pay, in larger steps where a step
  * takes long to show what it gave, and never more than are allowed. */
 #undef NDEBUG
-#include "fdl_grow.h"
+#include "job/ramp.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 /* test_hash.c - the digests are the standards' own: FIPS 180 and RFC 1321 examples, cut
  * into pieces of any length. */
 #undef NDEBUG
-#include "fdl_hash.h"
+#include "base/hash.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 /* test_http.c - what the head parser, the chunked decoder and the request renderer
  * accept, and that they refuse the rest. */
 #undef NDEBUG
-#include "fdl_http.h"
+#include "http/http.h"
 
 #include <assert.h>
 #include <stdio.h>

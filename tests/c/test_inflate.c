@@ -2,7 +2,7 @@
 /* test_inflate.c - a compressed stream is landed whole, judged before a byte is
  * written, and a lander that is stopped stops. Streams are made here by zlib. */
 #undef NDEBUG
-#include "fdl_land_stream.h"
+#include "decode/land_stream.h"
 
 #include <assert.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
  * with the right error. The mirrors are HTTP servers inside this process that cut,
  * stall, lie. */
 #undef NDEBUG
-#include "fdl_job.h"
+#include "job/job.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fdl_buf.h"
+#include "base/buf.h"
 
 #define BLOCK ((size_t)16384)
 #define CONNS_MAX 256

@@ -4,7 +4,7 @@
  * every block goes back to its pool. Compressed clusters may share bytes in any way.
  * What lands is compared with qemu-img elsewhere. */
 #undef NDEBUG
-#include "fdl_land_qcow2.h"
+#include "decode/land_qcow2.h"
 
 #include <assert.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
  * lowest first, nothing beyond the window, nothing counts twice; against a model too
  * naive to err. */
 #undef NDEBUG
-#include "fdl_plan.h"
+#include "job/plan.h"
 
 #include <assert.h>
 #include <stdlib.h>

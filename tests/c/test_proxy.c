@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_proxy.c - which proxy a host takes, by its URL and by what needs none. */
 #undef NDEBUG
-#include "fdl_proxy.h"
+#include "net/proxy.h"
 
 #include <assert.h>
 #include <stdlib.h>

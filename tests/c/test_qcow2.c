@@ -2,7 +2,7 @@
 /* test_qcow2.c - headers and tables that lie are refused with their class, and the map
  * of an honest one is right. The images are made here, byte by byte. */
 #undef NDEBUG
-#include "fdl_qcow2.h"
+#include "decode/qcow2.h"
 
 #include <assert.h>
 #include <stdio.h>

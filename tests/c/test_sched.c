@@ -3,7 +3,7 @@
  * tenth of a second and two round trips, however long it had to wait for its answers;
  * never more than its share of the window, nor than a kill may cost. */
 #undef NDEBUG
-#include "fdl_job_priv.h"
+#include "job/job_priv.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  *
  * The system calls of the sink are interposed here: the test says which call fails. */
 #undef NDEBUG
-#include "fdl_sink.h"
+#include "sink/sink.h"
 
 #include <assert.h>
 #include <errno.h>

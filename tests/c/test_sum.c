@@ -2,7 +2,7 @@
 /* test_sum.c - XXH3-64 is the same however its bytes come, and whichever vectors the
  * processor has: a journal written on one host is read on another. */
 #undef NDEBUG
-#include "fdl_sum.h"
+#include "base/sum.h"
 
 #include <assert.h>
 #include <stdlib.h>

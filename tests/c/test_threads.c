@@ -12,9 +12,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "fdl_job.h"
-#include "fdl_land_qcow2.h"
-#include "fdl_land_stream.h"
+#include "job/job.h"
+#include "decode/land_qcow2.h"
+#include "decode/land_stream.h"
 
 #define BLOCK ((size_t)16384)
 #define SIZE (20 * BLOCK)

@@ -18,8 +18,16 @@ def compile_judge(folder: Path) -> Path:
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
     program = folder / "judge_address"
-    parts = ("addr", "net", "err", "cookie", "http_date", "proxy", "tls")
-    sources = ["tests/c/judge_address.c", *(f"csrc/fdl_{part}.c" for part in parts)]
+    parts = (
+        "base/addr",
+        "base/err",
+        "http/cookie",
+        "http/http_date",
+        "net/net",
+        "net/proxy",
+        "net/tls",
+    )
+    sources = ["tests/c/judge_address.c", *(f"csrc/{part}.c" for part in parts)]
     libraries = ["-lcurl", "-lssl", "-lcrypto", "-lpthread"]
     subprocess.run(
         ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program, *libraries],

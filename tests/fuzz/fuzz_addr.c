@@ -4,7 +4,7 @@
  *
  * The input is 16 bytes of address and 1 of policy. */
 #undef NDEBUG
-#include "fdl_addr.h"
+#include "base/addr.h"
 #include "replay.h"
 
 #include <assert.h>

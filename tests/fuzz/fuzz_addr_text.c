@@ -5,7 +5,7 @@
  *
  * The input is the text. */
 #undef NDEBUG
-#include "fdl_addr.h"
+#include "base/addr.h"
 #include "replay.h"
 
 #include <assert.h>

@@ -6,7 +6,7 @@
  * The input is a row of requests and responses: 4 bytes each for offset and length, 1
  * for options, then the head up to and including its empty line. */
 #undef NDEBUG
-#include "fdl_answer.h"
+#include "source/response.h"
 #include "replay.h"
 
 #include <assert.h>

@@ -6,7 +6,7 @@
  * The input is the values of Set-Cookie fields, one a line; a.shop.example sends them.
  */
 #undef NDEBUG
-#include "fdl_cookie.h"
+#include "http/cookie.h"
 #include "replay.h"
 
 #include <assert.h>

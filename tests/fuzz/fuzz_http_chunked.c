@@ -5,7 +5,7 @@
  * The first byte of the input is the size of the pieces, the rest is what a server
  * sends. */
 #undef NDEBUG
-#include "fdl_http.h"
+#include "http/http.h"
 #include "replay.h"
 
 #include <assert.h>

@@ -6,7 +6,7 @@
  * lies within it (or within its unfolded lines), its numbers agree with each other, and
  * what frames the body stands on lines of its own. */
 #undef NDEBUG
-#include "fdl_http.h"
+#include "http/http.h"
 #include "replay.h"
 
 #include <assert.h>

@@ -5,7 +5,7 @@
  * The first byte chooses the decoder (its upper half: zeros do not count), the second
  * the cut, the third the room. */
 #undef NDEBUG
-#include "fdl_inflate.h"
+#include "decode/inflate.h"
 #include "replay.h"
 
 #include <assert.h>

@@ -6,7 +6,7 @@
  * The first 8 bytes of the input say how it is read (see struct how), the rest is the
  * file. */
 #undef NDEBUG
-#include "fdl_land_qcow2.h"
+#include "decode/land_qcow2.h"
 #include "memory_sink.h"
 #include "qcow2_reader.h"
 #include "replay.h"

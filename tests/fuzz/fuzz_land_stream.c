@@ -6,7 +6,7 @@
  * The first byte of the input chooses the decoder, the next two the size of the blocks
  * and the limit of the output, the rest is the source. */
 #undef NDEBUG
-#include "fdl_land_stream.h"
+#include "decode/land_stream.h"
 #include "memory_sink.h"
 #include "qcow2_reader.h"
 #include "replay.h"

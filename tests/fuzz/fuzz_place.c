@@ -4,9 +4,9 @@
  *
  * The input is a URL and the values of Location fields, one a line. */
 #undef NDEBUG
-#include "fdl_addr.h"
-#include "fdl_net.h"
-#include "fdl_place.h"
+#include "base/addr.h"
+#include "net/net.h"
+#include "http/location.h"
 #include "replay.h"
 
 #include <assert.h>

@@ -3,7 +3,7 @@
  * exactly, reads nothing outside the file, and does not depend on how the tables
  * arrived. */
 #undef NDEBUG
-#include "fdl_qcow2.h"
+#include "decode/qcow2.h"
 #include "replay.h"
 
 #include <assert.h>

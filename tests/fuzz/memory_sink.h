@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../csrc/fdl_sink_ops.h"
+#include "sink/sink_ops.h"
 
 #define MEMORY_PATTERN 0xee
 #define PATTERN_MAX (256u << 10) /* filling megabytes would take most of the time */

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <zstd.h>
 
-#include "fdl_qcow2.h"
+#include "decode/qcow2.h"
 
 /* A file that fdl_qcow2_open() and feed() have accepted: its tables lie inside. */
 struct file {

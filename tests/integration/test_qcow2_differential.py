@@ -42,16 +42,14 @@ PATTERN = b"\xee"
 BEHIND = b"what lies behind the image stays"
 BLOCKS = (4096, 16384, 65536, MIB)
 PARTS = (
-    "qcow2*",
-    "land_*",
-    "inflate*",
-    "zero",
-    "err",
-    "buf",
-    "sum*",
-    "sink",
-    "sink_fd",
-    "sink_null",
+    "base/buf",
+    "base/err",
+    "base/sum*",
+    "base/zero",
+    "decode/*",
+    "sink/sink",
+    "sink/sink_fd",
+    "sink/sink_null",
 )
 
 pytestmark = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
@@ -95,7 +93,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The driver, built once with AddressSanitizer and UBSan."""
     folder = tmp_path_factory.mktemp("land_file")
     csrc = ROOT / "csrc"
-    sources = [path.name for part in PARTS for path in sorted(csrc.glob(f"fdl_{part}.c"))]
+    sources = [
+        str(path.relative_to(csrc)) for part in PARTS for path in sorted(csrc.glob(f"{part}.c"))
+    ]
     subprocess.run(
         ["make", "-s", "-C", csrc, f"BUILD={folder}", "VARIANT=asan",
          f"SOURCES={' '.join(sources)}"],

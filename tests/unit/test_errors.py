@@ -48,7 +48,7 @@ def test_an_error_says_where_and_keeps_its_fields(cls: type[FastdlError]) -> Non
 
 def test_the_c_core_uses_the_same_numbers() -> None:
     """Nothing is translated between C and Python, so nothing may differ."""
-    text = (ROOT / "csrc" / "fdl_err.h").read_text()
+    text = (ROOT / "csrc" / "base" / "err.h").read_text()
     numbers = {name: int(n) for name, n in re.findall(r"FDL_E_(\w+) = -(\d+)", text)}
     assert len(numbers) > 15
     for name, number in numbers.items():

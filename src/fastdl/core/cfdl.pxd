@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libcpp cimport bool
 
 
-cdef extern from "fdl_err.h" nogil:
+cdef extern from "base/err.h" nogil:
     enum:
         FDL_OK
         FDL_E_CANCELLED
@@ -27,7 +27,7 @@ cdef extern from "<sys/socket.h>" nogil:
         pass
 
 
-cdef extern from "fdl_addr.h" nogil:
+cdef extern from "base/addr.h" nogil:
     enum fdl_addr_class:
         FDL_ADDR_PUBLIC
         FDL_ADDR_LOOPBACK
@@ -45,7 +45,7 @@ cdef extern from "fdl_addr.h" nogil:
     bint fdl_addr_hop_port(int port)
 
 
-cdef extern from "fdl_tls.h" nogil:
+cdef extern from "net/tls.h" nogil:
     struct fdl_identity:
         pass
     int fdl_identity_from_pem(const char *cert, size_t cert_len, const char *key,
@@ -53,7 +53,7 @@ cdef extern from "fdl_tls.h" nogil:
                               fdl_err *err)
 
 
-cdef extern from "fdl_net.h" nogil:
+cdef extern from "net/net.h" nogil:
     struct fdl_net:
         fdl_identity *identity
         long connect_timeout_ms
@@ -71,7 +71,7 @@ cdef extern from "fdl_net.h" nogil:
                             const char *exempt, fdl_err *err)
 
 
-cdef extern from "fdl_conn.h" nogil:
+cdef extern from "net/conn.h" nogil:
     struct fdl_wake:
         int fd
     struct fdl_conn_times:
@@ -81,7 +81,7 @@ cdef extern from "fdl_conn.h" nogil:
     void fdl_wake_cancel(fdl_wake *wake)
 
 
-cdef extern from "fdl_http.h" nogil:
+cdef extern from "http/http.h" nogil:
     struct fdl_str:
         const char *ptr
         size_t len
@@ -95,7 +95,7 @@ cdef extern from "fdl_http.h" nogil:
     bint fdl_http_status_passes(int status)
 
 
-cdef extern from "fdl_mirror.h" nogil:
+cdef extern from "source/mirror.h" nogil:
     enum fdl_mirror_kind:
         FDL_MIRROR_HTTP
         FDL_MIRROR_FILE
@@ -142,7 +142,7 @@ cdef extern from "fdl_mirror.h" nogil:
     bint fdl_mirror_can_join(fdl_mirror *mirror)
 
 
-cdef extern from "fdl_stream.h" nogil:
+cdef extern from "source/stream.h" nogil:
     struct fdl_stream_ops:
         int (*begin)(fdl_stream *self, uint64_t off, uint64_t len, fdl_err *err) noexcept nogil
         long (*read)(fdl_stream *self, void *buf, size_t len, fdl_err *err) noexcept nogil
@@ -167,7 +167,7 @@ cdef extern from "fdl_stream.h" nogil:
     size_t fdl_stream_http_redirects(const fdl_stream *stream, const fdl_redirect **list)
 
 
-cdef extern from "fdl_hash.h" nogil:
+cdef extern from "base/hash.h" nogil:
     enum: FDL_HASH_MAX
     enum: FDL_HASH_COUNT
     enum fdl_hash_alg:
@@ -176,7 +176,7 @@ cdef extern from "fdl_hash.h" nogil:
     size_t fdl_hash_len(fdl_hash_alg alg)
 
 
-cdef extern from "fdl_nbd.h" nogil:
+cdef extern from "sink/nbd.h" nogil:
     enum: FDL_NBD_CONNS_MAX
     struct fdl_nbd:
         pass
@@ -194,7 +194,7 @@ cdef extern from "fdl_nbd.h" nogil:
     void fdl_nbd_drop(fdl_nbd *nbd)
 
 
-cdef extern from "fdl_sink.h" nogil:
+cdef extern from "sink/sink.h" nogil:
     const uint64_t FDL_SIZE_UNKNOWN
     struct fdl_sink:
         pass
@@ -223,7 +223,7 @@ cdef extern from "fdl_sink.h" nogil:
     void fdl_sink_free(fdl_sink *sink)
 
 
-cdef extern from "fdl_land.h" nogil:
+cdef extern from "decode/land.h" nogil:
     struct fdl_lander_ops:
         void (*stats)(const fdl_lander *self, uint64_t *target_bytes,
                       uint64_t *busy_ns) noexcept nogil
@@ -232,7 +232,7 @@ cdef extern from "fdl_land.h" nogil:
         const fdl_lander_ops *ops
 
 
-cdef extern from "fdl_job.h" nogil:
+cdef extern from "job/job.h" nogil:
     enum: FDL_MIRRORS_MAX
     struct fdl_job:
         pass

@@ -6,7 +6,7 @@ from libcpp cimport bool
 from fastdl.core.cfdl cimport fdl_err
 
 
-cdef extern from "fdl_qcow2.h" nogil:
+cdef extern from "decode/qcow2.h" nogil:
     const uint64_t FDL_QCOW2_SIZE_UNKNOWN
     struct fdl_qcow2
     struct fdl_qcow2_policy:
@@ -50,7 +50,7 @@ cdef extern from "fdl_qcow2.h" nogil:
                                uint64_t *len)
 
 
-cdef extern from "fdl_inflate.h" nogil:
+cdef extern from "decode/inflate.h" nogil:
     enum fdl_inflate_kind:
         FDL_INFLATE_NONE
     struct fdl_inflate

@@ -3,7 +3,7 @@
 import os
 
 
-cdef extern from "fdl_confine.h" nogil:
+cdef extern from "base/confine.h" nogil:
     enum:
         FDL_CONFINE_NETWORK
         FDL_CONFINE_PROGRAM

@@ -9,7 +9,7 @@ from fastdl.core.image cimport Qcow2
 from fastdl.core.sink cimport Sink
 
 
-cdef extern from "fdl_land_qcow2.h" nogil:
+cdef extern from "decode/land_qcow2.h" nogil:
     struct fdl_land_qcow2_options:
         unsigned threads
         bool detect_zeros
@@ -17,7 +17,7 @@ cdef extern from "fdl_land_qcow2.h" nogil:
                            const fdl_land_qcow2_options *options, cfdl.fdl_err *err)
 
 
-cdef extern from "fdl_land_stream.h" nogil:
+cdef extern from "decode/land_stream.h" nogil:
     enum fdl_decoded:
         FDL_DECODED_RAW
         FDL_DECODED_QCOW2

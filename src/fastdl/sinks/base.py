@@ -2,7 +2,7 @@
 """What a target offers to a job, whatever lies behind it.
 
 A sink's Python half decides whether a target may be written and when it is published;
-its C half (``csrc/fdl_sink*.c``) moves the bytes through the descriptors named here.
+its C half (``csrc/sink``) moves the bytes through the descriptors named here.
 """
 
 from __future__ import annotations

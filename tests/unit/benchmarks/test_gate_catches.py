@@ -24,7 +24,7 @@ _HOOK = "FASTDL_GATE_MUTATION"
 # file, what to find, what to put there
 _MUTATIONS = (
     (
-        "csrc/fdl_conn.c",
+        "csrc/net/conn.c",
         r"(curl_easy_recv\(conn->easy, buf, len, &n\);)",
         r"""\1
         static _Thread_local char copied[65536];
@@ -34,7 +34,7 @@ _MUTATIONS = (
                        n - at < sizeof(copied) ? n - at : sizeof(copied));""",
     ),
     (
-        "csrc/fdl_sched.c",
+        "csrc/job/sched.c",
         r"(w->local, )run_blocks\(w\)",
         r"""\1getenv("HOOK") && !strcmp(getenv("HOOK"), "requests")
                            ? (run_blocks(w) + 1) / 2 : run_blocks(w)""",

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/err.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+void fdl_err_clear(struct fdl_err *err)
+{
+    if (!err)
+        return;
+    memset(err, 0, sizeof *err);
+    err->mirror = -1;
+    err->offset = FDL_NO_OFFSET;
+}
+
+int fdl_fail(struct fdl_err *err, int code, uint64_t offset, const char *what)
+{
+    if (err) {
+        fdl_err_clear(err);
+        err->code = code;
+        err->offset = offset;
+        snprintf(err->what, sizeof err->what, "%s", what);
+    }
+    return code;
+}
+
+int fdl_fail_os(struct fdl_err *err, int code, int os_errno, uint64_t offset,
+                const char *what)
+{
+    if (code == FDL_E_SINK_IO &&
+        (os_errno == ENOSPC || os_errno == EDQUOT || os_errno == EFBIG))
+        code = FDL_E_SINK_SPACE;
+    fdl_fail(err, code, offset, what);
+    if (err)
+        err->os_errno = os_errno;
+    return code;
+}

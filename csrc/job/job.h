@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job/job.h - the engine: one transfer from mirrors to a sink. The only part that knows
+ * all stages; it starts the threads, bounds them, and joins them.
+ *
+ * Threads: one a connection (fetch, piece digests, writes), one a whole-file digest,
+ * one for the lander where there is one, one monitor. No callback into the caller: it
+ * looks at counters (fdl_job_status) and waits (fdl_job_wait). */
+#ifndef FDL_JOB_H
+#define FDL_JOB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "decode/land.h"
+#include "source/mirror.h"
+#include "net/net.h"
+#include "sink/sink.h"
+#include "source/stream.h"
+
+#define FDL_CONNS_MAX 64
+#define FDL_BLOCK_DEFAULT ((size_t)1 << 20)
+
+struct fdl_job;
+
+/* Bytes of the source that the caller has already. */
+struct fdl_known {
+    uint64_t off;
+    size_t len;
+    const unsigned char *data;
+    int mirror; /* index of the one that gave them, -1: unknown */
+};
+
+/* A block that the target holds from an earlier run: trusted only if its XXH3 agrees.
+ */
+struct fdl_local {
+    uint64_t off;
+    uint64_t xxh3;
+};
+
+struct fdl_pieces {
+    enum fdl_hash_alg alg;
+    uint64_t length;              /* bytes of every piece but the last */
+    uint64_t count;               /* = ceil(total / length) */
+    const unsigned char *digests; /* count * fdl_hash_len(alg) */
+};
+
+/* Everything is BORROWED until fdl_job_free(), but `first`. */
+struct fdl_job_config {
+    struct fdl_net *net;
+    struct fdl_mirror **mirrors;
+    size_t n_mirrors;
+    struct fdl_sink *sink;
+    struct fdl_lander *lander; /* NULL: blocks land at their own offsets */
+    uint64_t total;            /* bytes of the source, FDL_SIZE_UNKNOWN */
+    size_t block;              /* multiple of FDL_BUF_ALIGN; fdl_job_block_for() */
+    size_t window;             /* bytes of all blocks together */
+    int max_conns;
+    uint64_t limit_rate; /* bytes/s, 0 = none */
+    int retry;           /* failures in a row after which a mirror is given up */
+    bool provable;       /* a digest or pieces prove the bytes: mirrors may be mixed */
+    bool record;         /* keep what was written for fdl_job_drain() */
+    bool detect_zeros;   /* blocks of zeros become fdl_sink_zero() */
+    size_t hold;         /* the sink's: such bytes are not recorded */
+    enum fdl_hash_alg algs[FDL_HASH_COUNT];
+    size_t n_algs;
+    struct fdl_pieces pieces;      /* count 0: none */
+    const struct fdl_known *known; /* ascending, disjoint */
+    size_t n_known;
+    const struct fdl_local *local; /* ascending, block-aligned */
+    size_t n_local;
+    int local_fd;         /* where they are read from */
+    const uint64_t *skip; /* blocks that nobody needs, ascending */
+    size_t n_skip;
+    struct fdl_stream *first; /* STOLEN, NULL: an open answer to go on with */
+};
+
+struct fdl_job_status {
+    uint64_t total;         /* FDL_SIZE_UNKNOWN until the end has been seen */
+    uint64_t done_bytes;    /* of the source: verified (as far as can be) and landed */
+    uint64_t fetched_bytes; /* from mirrors, known bytes included */
+    uint64_t resumed_bytes; /* from the target */
+    uint64_t hedged_bytes;
+    int conns;
+    bool running;
+    /* busy nanoseconds, summed over threads */
+    uint64_t fetch_ns, tls_ns, hash_ns, decode_ns, write_ns, flush_ns;
+    uint64_t net_wait_ns;    /* connections waiting for mirrors */
+    uint64_t window_wait_ns; /* connections waiting for room in the window */
+    uint64_t elapsed_ns;
+};
+
+struct fdl_written {
+    uint64_t off;
+    uint64_t len;
+    uint64_t xxh3;
+};
+
+struct fdl_job_result {
+    uint64_t total;
+    size_t n_digests;
+    enum fdl_hash_alg algs[FDL_HASH_COUNT];
+    unsigned char digests[FDL_HASH_COUNT][FDL_HASH_MAX];
+};
+
+/* The largest block size up to `wanted` (a multiple of FDL_BUF_ALIGN) that fits a piece
+ * length: whole pieces in a block or whole blocks in a piece. Where only much smaller
+ * ones would, `wanted` itself: then pieces are checked in order. */
+size_t fdl_job_block_for(uint64_t piece_length, size_t wanted);
+
+/* *out is OWNED. On failure nothing was started and config->first has been freed. */
+int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
+                  struct fdl_err *err);
+
+/* True when the job has ended; false after timeout_ms, or where `records` (> 0) blocks
+ * wait to be drained. */
+bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records);
+
+void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out);
+
+/* Moves up to cap records of blocks that have been written since the last call. They
+ * are durable only after the next fdl_sink_flush(). */
+size_t fdl_job_drain(struct fdl_job *job, struct fdl_written *out, size_t cap);
+
+/* n drained records have been made durable: what a kill would cost is that much less.
+ * The job claims no more while too much is unsettled. */
+void fdl_job_settle(struct fdl_job *job, size_t n);
+
+/* From any thread, any number of times. */
+void fdl_job_cancel(struct fdl_job *job);
+
+/* Joins all threads. FDL_OK: all bytes landed, were flushed, pieces agree; the digests
+ * are in *result for the caller to judge. Else the first error. */
+int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result,
+                   struct fdl_err *err);
+
+/* After fdl_job_finish(): the caller may free the lander, and must before the sink and
+ * the job go: where the job failed, its threads may still hold blocks and write. */
+void fdl_job_forget_lander(struct fdl_job *job);
+
+/* Cancels and joins if need be. NULL is allowed. */
+void fdl_job_free(struct fdl_job *job);
+
+#endif

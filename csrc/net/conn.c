@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/conn.h"
+#include "http/http.h"
+#include "net/tls.h"
+
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RECV_MAX (512L * 1024)
+#define WAIT_SLICE_MS 200
+#define STALL_RATE_BYTES_S 1024
+
+struct fdl_conn {
+    CURLM *multi; /* OWNED: gives connecting a wait that our eventfd can interrupt */
+    CURL *easy;   /* OWNED */
+    curl_socket_t sock;
+    struct fdl_net *net;
+    struct fdl_target_host host;
+    const struct fdl_proxy *proxy; /* BORROWED from net; NULL: straight */
+    struct fdl_tls tls;
+    struct fdl_wake *wake;
+    struct fdl_conn_times *times;
+    enum fdl_addr_class peer;
+    int refused; /* addresses that the policy kept us from */
+    uint64_t connect_ns;
+    uint64_t stall_since_ns; /* start of the present stall window */
+    uint64_t stall_bytes;
+    bool heard; /* bytes came over it */
+};
+
+uint64_t fdl_now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+int fdl_wake_init(struct fdl_wake *wake, struct fdl_err *err)
+{
+    atomic_init(&wake->cancel, false);
+    atomic_init(&wake->nudge, false);
+    wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake->fd < 0)
+        return fdl_fail_os(err, FDL_E_INTERNAL, errno, FDL_NO_OFFSET, "eventfd");
+    return FDL_OK;
+}
+
+void fdl_wake_destroy(struct fdl_wake *wake)
+{
+    if (wake->fd >= 0)
+        close(wake->fd);
+    wake->fd = -1;
+}
+
+static void ring(struct fdl_wake *wake)
+{
+    uint64_t one = 1;
+    ssize_t n = write(wake->fd, &one, sizeof one);
+
+    (void)n; /* EAGAIN: it rings already */
+}
+
+void fdl_wake_cancel(struct fdl_wake *wake)
+{
+    atomic_store(&wake->cancel, true);
+    ring(wake);
+}
+
+void fdl_wake_nudge(struct fdl_wake *wake)
+{
+    atomic_store(&wake->nudge, true);
+    ring(wake);
+}
+
+void fdl_wake_clear(struct fdl_wake *wake)
+{
+    uint64_t count;
+
+    if (!atomic_exchange(&wake->nudge, false) || atomic_load(&wake->cancel))
+        return; /* a cancelled one keeps ringing */
+    ssize_t n = read(wake->fd, &count, sizeof count);
+    (void)n;
+    if (atomic_load(&wake->cancel))
+        ring(wake);
+}
+
+static bool woken(const struct fdl_wake *wake)
+{
+    return atomic_load_explicit(&wake->cancel, memory_order_relaxed) ||
+           atomic_load_explicit(&wake->nudge, memory_order_relaxed);
+}
+
+/* CURLOPT_OPENSOCKETFUNCTION: the one place where an address is judged. libcurl
+ * connects to exactly the address that it shows here. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose,
+                                 struct curl_sockaddr *addr)
+{
+    struct fdl_conn *conn = arg;
+
+    (void)purpose;
+    /* With a proxy the address is the proxy's, which the operator typed. */
+    if (!conn->proxy)
+        fdl_net_note(conn->net, &addr->addr);
+    if (!conn->proxy && !fdl_addr_allowed(&addr->addr, &conn->net->policy,
+                                          conn->host.via, conn->host.from)) {
+        conn->refused++;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
+}
+
+static unsigned set_tls_options(struct fdl_conn *conn)
+{
+    CURL *e = conn->easy;
+    unsigned bad = 0;
+
+    bad |= curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_ENABLE_ALPN, 0L);
+    bad |= curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 1L);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 2L);
+    /* A resumed session would skip the check of a certificate that was swapped. */
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+    bad |= curl_easy_setopt(e, CURLOPT_CAINFO, NULL);
+    bad |= curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    bad |= curl_easy_setopt(e, CURLOPT_CA_CACHE_TIMEOUT, 0L);
+#endif
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_CTX_FUNCTION, fdl_tls_setup);
+    bad |= curl_easy_setopt(e, CURLOPT_SSL_CTX_DATA, &conn->tls);
+    if (conn->proxy && conn->proxy->tls) {
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_SSLVERSION,
+                                (long)CURL_SSLVERSION_TLSv1_2);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, NULL);
+        bad |= curl_easy_setopt(e, CURLOPT_PROXY_CAPATH, NULL);
+    }
+    return bad;
+}
+
+static bool speaks_tls(const struct fdl_conn *conn)
+{
+    return conn->host.tls || (conn->proxy && conn->proxy->tls);
+}
+
+static bool set_options(struct fdl_conn *conn)
+{
+    const struct fdl_net *net = conn->net;
+    CURL *e = conn->easy;
+    unsigned bad = 0; /* CURLE_OK is 0 */
+
+    bad |= curl_easy_setopt(e, CURLOPT_URL, conn->host.base_url);
+    bad |= curl_easy_setopt(e, CURLOPT_CONNECT_ONLY, 1L);
+    /* It also caps what one curl_easy_recv() takes: with the default of 16 KiB
+     * receiving cost twice the processor time (measured, plain http). */
+    bad |= curl_easy_setopt(e, CURLOPT_BUFFERSIZE, RECV_MAX);
+    bad |= curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+    bad |= curl_easy_setopt(e, CURLOPT_NOPROGRESS, 1L);
+    bad |= curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    /* A cancelled job does not wait for a name server that does not answer. */
+    bad |= curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
+#endif
+    bad |= curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, net->connect_timeout_ms);
+    bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, conn);
+    /* Empty ones also keep the environment's from being used: whether there is a proxy
+     * decides who judges the address. */
+    bad |= curl_easy_setopt(e, CURLOPT_PROXY, conn->proxy ? conn->proxy->url : "");
+    bad |= curl_easy_setopt(e, CURLOPT_NOPROXY, "");
+    if (speaks_tls(conn))
+        bad |= set_tls_options(conn);
+    return bad == 0;
+}
+
+static int refuse_net(struct fdl_err *err, const char *why)
+{
+    return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, why);
+}
+
+/* What a proxy answered to CONNECT. FDL_OK: it did not refuse. */
+static int judge_tunnel(struct fdl_conn *conn, struct fdl_err *err)
+{
+    long status = 0;
+
+    curl_easy_getinfo(conn->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    if (status == 0 || status / 100 == 2)
+        return FDL_OK;
+    fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET,
+             status == 407 ? FDL_WHAT_PROXY_CREDENTIALS
+             : fdl_http_status_passes((int)status)
+                 ? "the proxy cannot connect to the host"
+                 : "the proxy refuses to connect to the host");
+    if (err)
+        err->http_status = (int)status;
+    return FDL_E_HTTP_STATUS;
+}
+
+/* libcurl's result becomes one of our classes. A handshake that the network cut short
+ * is the network's fault, not the certificate's. */
+static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err)
+{
+    const struct fdl_proxy *proxy = conn->proxy;
+    long os_errno = 0;
+
+    curl_easy_getinfo(conn->easy, CURLINFO_OS_ERRNO, &os_errno);
+    if (proxy && judge_tunnel(conn, err) != FDL_OK)
+        return FDL_E_HTTP_STATUS;
+    switch (rc) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+        return refuse_net(err, "the host name cannot be resolved");
+    case CURLE_COULDNT_RESOLVE_PROXY:
+        return refuse_net(err, "the proxy's name cannot be resolved");
+    case CURLE_OPERATION_TIMEDOUT:
+        return refuse_net(err, proxy ? "connecting through the proxy took too long"
+                                     : "connecting took too long");
+    case CURLE_COULDNT_CONNECT:
+        if (conn->refused > 0)
+            return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                            "the address policy forbids the host's address");
+        return fdl_fail_os(err, FDL_E_NET, (int)os_errno, FDL_NO_OFFSET,
+                           proxy ? "the proxy cannot be connected to"
+                                 : "the host cannot be connected to");
+    case CURLE_PROXY:
+        return refuse_net(err, "the proxy did not connect to the host");
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CONNECT_ERROR:
+        return fdl_tls_explain(&conn->tls, err);
+    case CURLE_GOT_NOTHING:
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR:
+        return refuse_net(err, proxy ? "the proxy cut the connection"
+                                     : "the connection was cut");
+    default:
+        return refuse_net(err, proxy ? "connecting through the proxy failed"
+                                     : "connecting failed");
+    }
+}
+
+static int drive_connect(struct fdl_conn *conn, struct fdl_err *err)
+{
+    struct curl_waitfd extra = {.fd = conn->wake->fd, .events = CURL_WAIT_POLLIN};
+    int running = 1;
+
+    if (curl_multi_add_handle(conn->multi, conn->easy) != CURLM_OK)
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                        "libcurl refused the handle");
+    for (;;) {
+        if (woken(conn->wake))
+            return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
+        if (curl_multi_perform(conn->multi, &running) != CURLM_OK)
+            return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libcurl failed");
+        int left;
+        CURLMsg *msg;
+        while ((msg = curl_multi_info_read(conn->multi, &left)) != NULL) {
+            if (msg->msg != CURLMSG_DONE)
+                continue;
+            if (msg->data.result == CURLE_OK)
+                return FDL_OK;
+            return judge_connect(conn, msg->data.result, err);
+        }
+        if (!running)
+            return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "connecting failed");
+        if (curl_multi_poll(conn->multi, &extra, 1, WAIT_SLICE_MS, NULL) != CURLM_OK)
+            return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libcurl failed");
+    }
+}
+
+/* The stream ended in disorder: the network, or a server that refuses who we are. What
+ * it says of that may lie there unread. */
+static int judge_cut(struct fdl_conn *conn, struct fdl_err *err)
+{
+    char byte;
+    size_t n;
+
+    curl_easy_recv(conn->easy, &byte, 1, &n);
+    int rc = fdl_tls_check_refusal(&conn->tls, err);
+    ERR_clear_error();
+    if (rc != FDL_OK)
+        return rc;
+    return refuse_net(err, conn->tls.wants_identity && !conn->heard
+                               ? FDL_WHAT_ANONYMOUS
+                               : "the connection was cut");
+}
+
+/* What connected is judged again: getpeername() cannot be talked out of its answer. */
+static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
+{
+    struct sockaddr_storage ss;
+    socklen_t len = sizeof ss;
+
+    if (curl_easy_getinfo(conn->easy, CURLINFO_ACTIVESOCKET, &conn->sock) != CURLE_OK ||
+        conn->sock == CURL_SOCKET_BAD)
+        return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the connection was lost");
+    if (getpeername(conn->sock, (struct sockaddr *)&ss, &len) != 0)
+        return judge_cut(conn, err);
+    conn->peer = fdl_addr_classify((struct sockaddr *)&ss);
+    if (!conn->proxy && !fdl_addr_allowed((struct sockaddr *)&ss, &conn->net->policy,
+                                          conn->host.via, conn->host.from))
+        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                        "the address policy forbids the host's address");
+    return FDL_OK;
+}
+
+static void curl_start(void)
+{
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
+                  const struct fdl_target_host *host, struct fdl_wake *wake,
+                  struct fdl_conn_times *times, struct fdl_err *err)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct fdl_conn *conn = calloc(1, sizeof *conn);
+    uint64_t start = fdl_now_ns();
+    int rc;
+
+    pthread_once(&once, curl_start);
+    if (!conn)
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+    conn->net = net;
+    conn->host = *host;
+    conn->wake = wake;
+    conn->times = times;
+    conn->sock = CURL_SOCKET_BAD;
+    conn->proxy = fdl_proxy_for(&net->proxies, host->tls, host->host);
+    conn->tls = (struct fdl_tls){
+        .store = net->store,
+        .identity = net->identity,
+        .proxy = conn->proxy && conn->proxy->tls ? conn->proxy->host : NULL,
+        .host = host->host};
+    rc = speaks_tls(conn) ? fdl_net_load_trust(net, err) : FDL_OK;
+    if (rc != FDL_OK)
+        goto fail;
+    conn->multi = curl_multi_init();
+    conn->easy = curl_easy_init();
+    if (!conn->multi || !conn->easy || !set_options(conn)) {
+        rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                      "libcurl lacks a needed option");
+        goto fail;
+    }
+    rc = drive_connect(conn, err);
+    if (rc == FDL_OK)
+        rc = check_peer(conn, err);
+    if (rc != FDL_OK)
+        goto fail;
+    conn->connect_ns = fdl_now_ns() - start;
+    conn->stall_since_ns = fdl_now_ns();
+    /* The borrowed names are needed for connecting only. */
+    conn->host.base_url = NULL;
+    conn->host.host = conn->tls.host = NULL;
+    *out = conn;
+    return FDL_OK;
+fail:
+    fdl_conn_close(conn);
+    return rc;
+}
+
+/* Waits until the socket is ready or a slice of time has passed (then the caller tries
+ * again and the stall rule is applied). */
+static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
+{
+    struct pollfd fds[2] = {{.fd = conn->sock, .events = events},
+                            {.fd = conn->wake->fd, .events = POLLIN}};
+    uint64_t before = fdl_now_ns();
+
+    if (woken(conn->wake))
+        return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
+    int n = poll(fds, 2, WAIT_SLICE_MS);
+    uint64_t now = fdl_now_ns();
+    atomic_fetch_add_explicit(&conn->times->wait_ns, now - before,
+                              memory_order_relaxed);
+    if (n < 0 && errno != EINTR)
+        return fdl_fail_os(err, FDL_E_NET, errno, FDL_NO_OFFSET, "poll");
+    if (woken(conn->wake))
+        return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
+
+    uint64_t stall_ns = (uint64_t)conn->net->stall_timeout_ms * 1000000u;
+    if (now - conn->stall_since_ns >= stall_ns) {
+        uint64_t least =
+            (uint64_t)conn->net->stall_timeout_ms * STALL_RATE_BYTES_S / 1000;
+        if (conn->stall_bytes < least)
+            return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
+                            "stalled: less than 1 KiB/s over the stall time");
+        conn->stall_since_ns = now;
+        conn->stall_bytes = 0;
+    }
+    return FDL_OK;
+}
+
+long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err *err)
+{
+    for (;;) {
+        size_t n = 0;
+        uint64_t before = fdl_now_ns();
+        CURLcode rc = curl_easy_recv(conn->easy, buf, len, &n);
+        uint64_t spent = fdl_now_ns() - before;
+
+        atomic_fetch_add_explicit(conn->host.tls ? &conn->times->tls_ns
+                                                 : &conn->times->recv_ns,
+                                  spent, memory_order_relaxed);
+        if (rc == CURLE_OK) {
+            conn->stall_bytes += n;
+            conn->heard |= n > 0;
+            return (long)n;
+        }
+        if (rc != CURLE_AGAIN)
+            return judge_cut(conn, err);
+        int w = wait_ready(conn, POLLIN, err);
+        if (w != FDL_OK)
+            return w;
+    }
+}
+
+bool fdl_conn_is_quiet(struct fdl_conn *conn)
+{
+    char byte;
+    size_t n = 0;
+
+    return curl_easy_recv(conn->easy, &byte, 1, &n) == CURLE_AGAIN;
+}
+
+int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
+                  struct fdl_err *err)
+{
+    const char *p = buf;
+
+    /* Time between two answers is ours, not the server's: the stall window starts anew.
+     */
+    conn->stall_since_ns = fdl_now_ns();
+    conn->stall_bytes = 0;
+    while (len > 0) {
+        size_t n = 0;
+        CURLcode rc = curl_easy_send(conn->easy, p, len, &n);
+        if (rc == CURLE_OK) {
+            p += n;
+            len -= n;
+        } else if (rc == CURLE_AGAIN) {
+            int w = wait_ready(conn, POLLOUT, err);
+            if (w != FDL_OK)
+                return w;
+        } else {
+            return judge_cut(conn, err);
+        }
+    }
+    return FDL_OK;
+}
+
+bool fdl_conn_wants_identity(const struct fdl_conn *conn)
+{
+    return conn->tls.wants_identity;
+}
+
+enum fdl_addr_class fdl_conn_peer_class(const struct fdl_conn *conn)
+{
+    return conn->peer;
+}
+
+uint64_t fdl_conn_connect_ns(const struct fdl_conn *conn)
+{
+    return conn->connect_ns;
+}
+
+void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wake *wake,
+                     struct fdl_conn_times *times)
+{
+    conn->wake = wake;
+    conn->times = times;
+    conn->stall_since_ns = fdl_now_ns();
+    conn->stall_bytes = 0;
+}
+
+void fdl_conn_close(struct fdl_conn *conn)
+{
+    if (!conn)
+        return;
+    if (conn->multi && conn->easy)
+        curl_multi_remove_handle(conn->multi, conn->easy);
+    if (conn->easy)
+        curl_easy_cleanup(conn->easy);
+    if (conn->multi)
+        curl_multi_cleanup(conn->multi);
+    free(conn);
+}

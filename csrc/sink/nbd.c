@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sink/nbd.c - requests to an NBD server through libnbd, one at a time per connection.
+ */
+#include "sink/nbd.h"
+
+#ifdef FDL_WITH_NBD
+
+#include <errno.h>
+#include <libnbd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/conn.h"
+
+#define CONNECT_LIMIT_MS 10000
+#define HURRY_LIMIT_MS 2000
+#define FLUSH_FACTOR 10
+#define WAIT_SLICE_MS 200
+#define REQUEST_BYTES ((size_t)4 << 20)
+/* Some servers write the zeros themselves: one command must fit into the limit. */
+#define ZERO_COMMAND_BYTES ((uint64_t)128 << 20)
+#define ZEROS_BYTES ((size_t)1 << 20)
+#define MIN_BLOCK_MAX                                                                  \
+    ((size_t)64 << 10) /* what the protocol allows a server to ask for */
+
+struct conn {
+    pthread_mutex_t lock;
+    struct nbd_handle *handle; /* OWNED; NULL once it is lost */
+};
+
+struct fdl_nbd {
+    struct conn conns[FDL_NBD_CONNS_MAX];
+    int n_conns;
+    atomic_uint next;
+    atomic_int limit_ms;
+    atomic_bool hurried;
+    uint64_t size;
+    size_t min_block;
+    size_t max_request;
+    bool read_only;
+    bool can_flush;
+    atomic_bool can_zero;
+    pthread_mutex_t edge_lock; /* one ragged end at a time: they may share a block */
+    unsigned char *edge;       /* OWNED: min_block bytes */
+    unsigned char *zeros;      /* OWNED: ZEROS_BYTES of zeros */
+};
+
+/* ---- connections ------------------------------------------------------------- */
+
+/* The server's word on whether it offers the export. */
+struct choice {
+    bool answered;
+    int os_errno;
+};
+
+static int on_choice(void *arg, int *error)
+{
+    struct choice *choice = arg;
+
+    choice->answered = true;
+    choice->os_errno = *error;
+    return 1; /* nothing is kept for a later look */
+}
+
+static int nbd_errno_or(int otherwise)
+{
+    return nbd_get_errno() ? nbd_get_errno() : otherwise;
+}
+
+/* Drives a new handle until it can serve. Returns 0 or a positive errno.
+ * choice: outlives the handle, where the answer comes late. */
+static int wait_ready(struct nbd_handle *h, struct choice *choice)
+{
+    const nbd_completion_callback callback = {.callback = on_choice,
+                                              .user_data = choice};
+    uint64_t start = fdl_now_ns();
+    bool asked = false;
+
+    while (nbd_aio_is_ready(h) != 1) {
+        if (nbd_aio_is_dead(h) == 1 || nbd_aio_is_closed(h) == 1)
+            return nbd_errno_or(ENOTCONN);
+        if (choice->answered && choice->os_errno)
+            return choice->os_errno;
+        if (!asked && nbd_aio_is_negotiating(h) == 1) {
+            asked = true;
+            if (nbd_aio_opt_go(h, callback) < 0)
+                return nbd_errno_or(ENOTCONN);
+            continue;
+        }
+        if (fdl_now_ns() - start > CONNECT_LIMIT_MS * UINT64_C(1000000))
+            return ETIMEDOUT;
+        if (nbd_poll(h, WAIT_SLICE_MS) < 0)
+            return nbd_errno_or(ENOTCONN);
+    }
+    return 0;
+}
+
+static int connect_handle(struct nbd_handle **out, const char *uri, struct fdl_err *err)
+{
+    struct nbd_handle *h = nbd_create();
+    struct choice choice = {.answered = false};
+    int os_errno;
+
+    if (!h)
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a connection");
+    if (nbd_set_uri_allow_transports(h, LIBNBD_ALLOW_TRANSPORT_TCP |
+                                            LIBNBD_ALLOW_TRANSPORT_UNIX) < 0 ||
+        nbd_set_pread_initialize(h, false) < 0 || nbd_set_opt_mode(h, true) < 0) {
+        nbd_close(h);
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libnbd lacks an option");
+    }
+    if (nbd_aio_connect_uri(h, uri) < 0)
+        os_errno = nbd_errno_or(EIO);
+    else
+        os_errno = wait_ready(h, &choice);
+    if (os_errno == 0) {
+        *out = h;
+        return FDL_OK;
+    }
+    nbd_close(h);
+    if (choice.answered && os_errno == ENOENT)
+        return fdl_fail(err, FDL_E_SINK_REFUSED, FDL_NO_OFFSET,
+                        "the NBD server has no such export");
+    if (choice.answered)
+        return fdl_fail_os(err, FDL_E_SINK_REFUSED, os_errno, FDL_NO_OFFSET,
+                           "the NBD server refused the session");
+    if (os_errno == EINVAL || os_errno == EPERM || os_errno == ENOTSUP)
+        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
+                        "the NBD URI is malformed, or asks for what libnbd cannot do");
+    return fdl_fail_os(err, FDL_E_SINK_IO, os_errno, FDL_NO_OFFSET,
+                       "the NBD server cannot be connected to");
+}
+
+static int learn(struct fdl_nbd *nbd, struct nbd_handle *h, struct fdl_err *err)
+{
+    int64_t size = nbd_get_size(h);
+    int64_t least = nbd_get_block_size(h, LIBNBD_SIZE_MINIMUM);
+    int64_t most = nbd_get_block_size(h, LIBNBD_SIZE_MAXIMUM);
+
+    if (size < 0 || least > (int64_t)MIN_BLOCK_MAX)
+        return fdl_fail(err, FDL_E_SINK_REFUSED, FDL_NO_OFFSET,
+                        "the NBD server gave an impossible size");
+    nbd->size = (uint64_t)size;
+    nbd->min_block = least > 1 ? (size_t)least : 1;
+    nbd->max_request =
+        most > 0 && most < (int64_t)REQUEST_BYTES ? (size_t)most : REQUEST_BYTES;
+    nbd->max_request -= nbd->max_request % nbd->min_block;
+    if (nbd->max_request == 0)
+        nbd->max_request = nbd->min_block;
+    nbd->read_only = nbd_is_read_only(h) != 0;
+    nbd->can_flush = nbd_can_flush(h) == 1;
+    atomic_store(&nbd->can_zero, nbd_can_zero(h) == 1);
+    return FDL_OK;
+}
+
+int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit_ms,
+                 struct fdl_err *err)
+{
+    struct fdl_nbd *nbd = calloc(1, sizeof *nbd);
+    int rc;
+
+    if (!nbd)
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a connection");
+    pthread_mutex_init(&nbd->edge_lock, NULL);
+    for (int i = 0; i < FDL_NBD_CONNS_MAX; i++)
+        pthread_mutex_init(&nbd->conns[i].lock, NULL);
+    atomic_store(&nbd->limit_ms, limit_ms);
+    rc = connect_handle(&nbd->conns[0].handle, uri, err);
+    if (rc == FDL_OK)
+        rc = learn(nbd, nbd->conns[0].handle, err);
+    if (rc != FDL_OK) {
+        fdl_nbd_close(nbd);
+        return rc;
+    }
+    nbd->n_conns = 1;
+    nbd->edge = malloc(nbd->min_block);
+    nbd->zeros = calloc(1, ZEROS_BYTES);
+    if (!nbd->edge || !nbd->zeros) {
+        fdl_nbd_close(nbd);
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a connection");
+    }
+    if (max_conns > FDL_NBD_CONNS_MAX)
+        max_conns = FDL_NBD_CONNS_MAX;
+    if (nbd_can_multi_conn(nbd->conns[0].handle) != 1)
+        max_conns = 1;
+    /* A server may limit its clients: what it gives is enough. */
+    while (nbd->n_conns < max_conns) {
+        struct nbd_handle *h;
+        if (connect_handle(&h, uri, NULL) != FDL_OK)
+            break;
+        if (nbd_get_size(h) != (int64_t)nbd->size || nbd_is_read_only(h) != 0) {
+            nbd_close(h);
+            break;
+        }
+        nbd->conns[nbd->n_conns++].handle = h;
+    }
+    *out = nbd;
+    return FDL_OK;
+}
+
+void fdl_nbd_close(struct fdl_nbd *nbd)
+{
+    /* A farewell where there is room for it; what matters was flushed before. */
+    for (int i = 0; nbd && i < FDL_NBD_CONNS_MAX; i++)
+        if (nbd->conns[i].handle)
+            nbd_aio_disconnect(nbd->conns[i].handle, 0);
+    fdl_nbd_drop(nbd);
+}
+
+void fdl_nbd_drop(struct fdl_nbd *nbd)
+{
+    if (!nbd)
+        return;
+    for (int i = 0; i < FDL_NBD_CONNS_MAX; i++) {
+        if (nbd->conns[i].handle)
+            nbd_close(nbd->conns[i].handle);
+        pthread_mutex_destroy(&nbd->conns[i].lock);
+    }
+    pthread_mutex_destroy(&nbd->edge_lock);
+    free(nbd->edge);
+    free(nbd->zeros);
+    free(nbd);
+}
+
+uint64_t fdl_nbd_size(const struct fdl_nbd *nbd)
+{
+    return nbd->size;
+}
+
+bool fdl_nbd_read_only(const struct fdl_nbd *nbd)
+{
+    return nbd->read_only;
+}
+
+int fdl_nbd_conns(const struct fdl_nbd *nbd)
+{
+    return nbd->n_conns;
+}
+
+int fdl_nbd_fd(struct fdl_nbd *nbd, int i)
+{
+    return nbd->conns[i].handle ? nbd_aio_get_fd(nbd->conns[i].handle) : -1;
+}
+
+size_t fdl_nbd_min_block(const struct fdl_nbd *nbd)
+{
+    return nbd->min_block;
+}
+
+void fdl_nbd_hurry(struct fdl_nbd *nbd)
+{
+    atomic_store(&nbd->limit_ms, HURRY_LIMIT_MS);
+    atomic_store(&nbd->hurried, true);
+}
+
+/* ---- one request --------------------------------------------------------------- */
+
+enum verb { VERB_READ, VERB_WRITE, VERB_ZERO, VERB_FLUSH };
+
+static const char *const failed_at[] = {
+    [VERB_READ] = "reading from the NBD export",
+    [VERB_WRITE] = "write to the NBD export",
+    [VERB_ZERO] = "zeroing the NBD export",
+    [VERB_FLUSH] = "flush of the NBD export",
+};
+
+/* Returns a connection that is the caller's until it unlocks it. */
+static struct conn *take_conn(struct fdl_nbd *nbd)
+{
+    unsigned first = atomic_fetch_add(&nbd->next, 1u) % (unsigned)nbd->n_conns;
+
+    for (unsigned i = 0; i < (unsigned)nbd->n_conns; i++) {
+        struct conn *c = &nbd->conns[(first + i) % (unsigned)nbd->n_conns];
+        if (pthread_mutex_trylock(&c->lock) == 0)
+            return c;
+    }
+    pthread_mutex_lock(&nbd->conns[first].lock);
+    return &nbd->conns[first];
+}
+
+static int64_t send_request(struct nbd_handle *h, enum verb verb, void *in,
+                            const void *out, uint64_t len, uint64_t off)
+{
+    switch (verb) {
+    case VERB_READ:
+        return nbd_aio_pread(h, in, (size_t)len, off, NBD_NULL_COMPLETION, 0);
+    case VERB_WRITE:
+        return nbd_aio_pwrite(h, out, (size_t)len, off, NBD_NULL_COMPLETION, 0);
+    case VERB_ZERO:
+        return nbd_aio_zero(h, len, off, NBD_NULL_COMPLETION, 0);
+    default:
+        return nbd_aio_flush(h, NBD_NULL_COMPLETION, 0);
+    }
+}
+
+/* Returns 0 or a positive errno. *lost: the connection is of no use any more. */
+static int wait_answer(const struct fdl_nbd *nbd, struct nbd_handle *h, enum verb verb,
+                       int64_t cookie, bool *lost)
+{
+    uint64_t start = fdl_now_ns();
+
+    for (;;) {
+        int done = nbd_aio_command_completed(h, (uint64_t)cookie);
+        if (done == 1)
+            return 0;
+        if (done < 0) {
+            *lost = nbd_aio_is_dead(h) == 1 || nbd_aio_is_closed(h) == 1;
+            return nbd_errno_or(EIO);
+        }
+        uint64_t limit_ms = (uint64_t)atomic_load(&nbd->limit_ms);
+        if (verb == VERB_FLUSH && !atomic_load(&nbd->hurried))
+            limit_ms *= FLUSH_FACTOR;
+        uint64_t spent_ms = (fdl_now_ns() - start) / 1000000u;
+        if (spent_ms >= limit_ms) {
+            *lost = true;
+            return ETIMEDOUT;
+        }
+        uint64_t slice = limit_ms - spent_ms;
+        if (nbd_poll(h, slice < WAIT_SLICE_MS ? (int)slice : WAIT_SLICE_MS) < 0 &&
+            (nbd_aio_is_dead(h) == 1 || nbd_aio_is_closed(h) == 1)) {
+            *lost = true;
+            return nbd_errno_or(ENOTCONN);
+        }
+    }
+}
+
+/* One request of a size that the server takes. Returns 0 or a positive errno. */
+static int request(struct fdl_nbd *nbd, enum verb verb, void *in, const void *out,
+                   uint64_t len, uint64_t off)
+{
+    struct conn *c = take_conn(nbd);
+    bool lost = false;
+    int os_errno;
+
+    if (!c->handle) {
+        pthread_mutex_unlock(&c->lock);
+        return ENOTCONN;
+    }
+    int64_t cookie = send_request(c->handle, verb, in, out, len, off);
+    if (cookie < 0) {
+        os_errno = nbd_errno_or(EIO);
+        lost = nbd_aio_is_dead(c->handle) == 1 || nbd_aio_is_closed(c->handle) == 1;
+    } else {
+        os_errno = wait_answer(nbd, c->handle, verb, cookie, &lost);
+    }
+    if (lost) {
+        nbd_close(c->handle); /* forgets the buffers of what is under way */
+        c->handle = NULL;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return os_errno;
+}
+
+static int fail_request(enum verb verb, int os_errno, uint64_t off, struct fdl_err *err)
+{
+    return fdl_fail_os(err, FDL_E_SINK_IO, os_errno, off, failed_at[verb]);
+}
+
+/* ---- ranges -------------------------------------------------------------------- */
+
+static int check_end(const struct fdl_nbd *nbd, enum verb verb, uint64_t off,
+                     uint64_t len, struct fdl_err *err)
+{
+    if (off > nbd->size || len > nbd->size - off)
+        return fail_request(verb, ENOSPC, nbd->size, err);
+    return FDL_OK;
+}
+
+/* A part of one block, in or out (out NULL: zeros, in NULL as well). */
+static int ragged(struct fdl_nbd *nbd, void *in, const void *out, size_t len,
+                  uint64_t off, struct fdl_err *err)
+{
+    uint64_t start = off - off % nbd->min_block;
+    size_t at = (size_t)(off - start);
+    enum verb verb = VERB_READ;
+    int os_errno = ENOSPC; /* the last block is cut off: it cannot be reached */
+
+    pthread_mutex_lock(&nbd->edge_lock);
+    if (nbd->size - start >= nbd->min_block)
+        os_errno = request(nbd, VERB_READ, nbd->edge, NULL, nbd->min_block, start);
+    if (os_errno == 0 && in) {
+        memcpy(in, nbd->edge + at, len);
+    } else if (os_errno == 0) {
+        verb = VERB_WRITE;
+        if (out)
+            memcpy(nbd->edge + at, out, len);
+        else
+            memset(nbd->edge + at, 0, len);
+        os_errno = request(nbd, VERB_WRITE, NULL, nbd->edge, nbd->min_block, start);
+    }
+    pthread_mutex_unlock(&nbd->edge_lock);
+    return os_errno ? fail_request(verb, os_errno, off, err) : FDL_OK;
+}
+
+/* Bytes from off that one step may cover: the rest of a block, or whole blocks. */
+static uint64_t step(const struct fdl_nbd *nbd, uint64_t off, uint64_t len,
+                     uint64_t most, bool *whole)
+{
+    uint64_t block = nbd->min_block, into = off % block;
+
+    *whole = into == 0 && len >= block;
+    if (!*whole)
+        return len < block - into ? len : block - into;
+    if (len > most)
+        len = most;
+    return len - len % block;
+}
+
+static int transfer(struct fdl_nbd *nbd, enum verb verb, void *in, const void *out,
+                    size_t len, uint64_t off, struct fdl_err *err)
+{
+    unsigned char *to = in;
+    const unsigned char *from = out;
+    int rc = check_end(nbd, verb, off, len, err);
+
+    while (rc == FDL_OK && len > 0) {
+        bool whole;
+        size_t n = (size_t)step(nbd, off, len, nbd->max_request, &whole);
+        if (whole) {
+            int os_errno = request(nbd, verb, to, from, n, off);
+            if (os_errno)
+                rc = fail_request(verb, os_errno, off, err);
+        } else {
+            rc = ragged(nbd, to, from, n, off, err);
+        }
+        to = to ? to + n : NULL;
+        from = from ? from + n : NULL;
+        off += n;
+        len -= n;
+    }
+    return rc;
+}
+
+int fdl_nbd_pread(struct fdl_nbd *nbd, void *buf, size_t len, uint64_t off,
+                  struct fdl_err *err)
+{
+    return transfer(nbd, VERB_READ, buf, NULL, len, off, err);
+}
+
+int fdl_nbd_pwrite(struct fdl_nbd *nbd, const void *buf, size_t len, uint64_t off,
+                   struct fdl_err *err)
+{
+    return transfer(nbd, VERB_WRITE, NULL, buf, len, off, err);
+}
+
+static int write_zeros(struct fdl_nbd *nbd, uint64_t off, uint64_t len,
+                       struct fdl_err *err)
+{
+    int rc = FDL_OK;
+
+    while (rc == FDL_OK && len > 0) {
+        size_t n = len < ZEROS_BYTES ? (size_t)len : ZEROS_BYTES;
+        rc = fdl_nbd_pwrite(nbd, nbd->zeros, n, off, err);
+        off += n;
+        len -= n;
+    }
+    return rc;
+}
+
+int fdl_nbd_zero(struct fdl_nbd *nbd, uint64_t off, uint64_t len, uint64_t *commanded,
+                 struct fdl_err *err)
+{
+    int rc = check_end(nbd, VERB_ZERO, off, len, err);
+
+    *commanded = 0;
+    while (rc == FDL_OK && len > 0) {
+        bool whole;
+        uint64_t n = step(nbd, off, len, ZERO_COMMAND_BYTES, &whole);
+        if (!whole) {
+            rc = ragged(nbd, NULL, NULL, (size_t)n, off, err);
+        } else if (!atomic_load(&nbd->can_zero)) {
+            rc = write_zeros(nbd, off, n, err);
+        } else {
+            int os_errno = request(nbd, VERB_ZERO, NULL, NULL, n, off);
+            if (os_errno == ENOTSUP || os_errno == EINVAL) {
+                atomic_store(&nbd->can_zero, false);
+                continue;
+            }
+            if (os_errno)
+                rc = fail_request(VERB_ZERO, os_errno, off, err);
+            else
+                *commanded += n;
+        }
+        off += n;
+        len -= n;
+    }
+    return rc;
+}
+
+int fdl_nbd_flush(struct fdl_nbd *nbd, struct fdl_err *err)
+{
+    /* A server without the command has no cache that could be lost. */
+    int os_errno = nbd->can_flush ? request(nbd, VERB_FLUSH, NULL, NULL, 0, 0) : 0;
+
+    return os_errno ? fail_request(VERB_FLUSH, os_errno, FDL_NO_OFFSET, err) : FDL_OK;
+}
+
+#else /* without libnbd nothing can be opened, so nothing else is ever called */
+
+struct fdl_nbd {
+    int none;
+};
+
+static int absent(struct fdl_err *err)
+{
+    return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
+                    "this fastdl was built without NBD: install libnbd's headers and "
+                    "build it again");
+}
+
+int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit_ms,
+                 struct fdl_err *err)
+{
+    (void)out, (void)uri, (void)max_conns, (void)limit_ms;
+    return absent(err);
+}
+
+uint64_t fdl_nbd_size(const struct fdl_nbd *nbd)
+{
+    (void)nbd;
+    return 0;
+}
+
+bool fdl_nbd_read_only(const struct fdl_nbd *nbd)
+{
+    (void)nbd;
+    return true;
+}
+
+int fdl_nbd_conns(const struct fdl_nbd *nbd)
+{
+    (void)nbd;
+    return 0;
+}
+
+size_t fdl_nbd_min_block(const struct fdl_nbd *nbd)
+{
+    (void)nbd;
+    return 1;
+}
+
+int fdl_nbd_pread(struct fdl_nbd *nbd, void *buf, size_t len, uint64_t off,
+                  struct fdl_err *err)
+{
+    (void)nbd, (void)buf, (void)len, (void)off;
+    return absent(err);
+}
+
+int fdl_nbd_pwrite(struct fdl_nbd *nbd, const void *buf, size_t len, uint64_t off,
+                   struct fdl_err *err)
+{
+    (void)nbd, (void)buf, (void)len, (void)off;
+    return absent(err);
+}
+
+int fdl_nbd_zero(struct fdl_nbd *nbd, uint64_t off, uint64_t len, uint64_t *commanded,
+                 struct fdl_err *err)
+{
+    (void)nbd, (void)off, (void)len;
+    *commanded = 0;
+    return absent(err);
+}
+
+int fdl_nbd_flush(struct fdl_nbd *nbd, struct fdl_err *err)
+{
+    (void)nbd;
+    return absent(err);
+}
+
+void fdl_nbd_hurry(struct fdl_nbd *nbd)
+{
+    (void)nbd;
+}
+
+int fdl_nbd_fd(struct fdl_nbd *nbd, int i)
+{
+    (void)nbd, (void)i;
+    return -1;
+}
+
+void fdl_nbd_close(struct fdl_nbd *nbd)
+{
+    (void)nbd;
+}
+
+void fdl_nbd_drop(struct fdl_nbd *nbd)
+{
+    (void)nbd;
+}
+
+#endif

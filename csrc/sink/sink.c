@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sink/sink.c - what all sinks share: bounds, hold-back, remembered failures, counters.
+ */
+#include "sink/sink_ops.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/buf.h"
+#include "base/sum.h"
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static int hold_init(struct fdl_hold *hold, uint64_t off, uint64_t len)
+{
+    size_t room;
+
+    if (len == 0)
+        return 0;
+    room = ((size_t)len + FDL_BUF_ALIGN - 1) / FDL_BUF_ALIGN * FDL_BUF_ALIGN;
+    hold->data = aligned_alloc(FDL_BUF_ALIGN, room);
+    if (!hold->data)
+        return -1;
+    memset(hold->data, 0, room);
+    hold->off = off;
+    hold->len = len;
+    return 0;
+}
+
+int fdl_sink_init(struct fdl_sink *sink, const struct fdl_sink_ops *ops, uint64_t size,
+                  size_t hold, struct fdl_err *err)
+{
+    uint64_t head = hold < size ? hold : size;
+    uint64_t tail = 0;
+
+    if (size != FDL_SIZE_UNKNOWN && size > INT64_MAX)
+        return fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
+                        "the image is larger than a file offset can name");
+    if (size != FDL_SIZE_UNKNOWN)
+        tail = hold < size - head ? hold : size - head;
+
+    sink->ops = ops;
+    sink->size = size;
+    if (sink->block == 0)
+        sink->block = FDL_SECTOR_BYTES;
+    if (hold_init(&sink->head, 0, head) || hold_init(&sink->tail, size - tail, tail) ||
+        pthread_mutex_init(&sink->hold_lock, NULL)) {
+        free(sink->head.data);
+        free(sink->tail.data);
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
+                        "no memory for the held-back places");
+    }
+    pthread_mutex_init(&sink->log.lock, NULL);
+    atomic_store(&sink->holding, hold > 0);
+    return FDL_OK;
+}
+
+void fdl_sink_poison(struct fdl_sink *sink, int os_errno)
+{
+    int none = 0;
+
+    atomic_compare_exchange_strong(&sink->flush_errno, &none, os_errno);
+}
+
+/* Nothing at all may lie past `size`; without a size, past what an offset can name. */
+static int check_bounds(const struct fdl_sink *sink, uint64_t off, uint64_t len,
+                        struct fdl_err *err)
+{
+    uint64_t end = sink->size == FDL_SIZE_UNKNOWN ? (uint64_t)INT64_MAX : sink->size;
+
+    if (off > end || len > end - off)
+        return fdl_fail(err, FDL_E_SIZE, off, "bytes past the end of the image");
+    return FDL_OK;
+}
+
+/* How many of the len bytes at off lie in the same place, and which one that is:
+ * *hold is NULL for the body. */
+static uint64_t run_at(struct fdl_sink *sink, uint64_t off, uint64_t len,
+                       struct fdl_hold **hold)
+{
+    uint64_t head_end = sink->head.len;
+    uint64_t end = off + len;
+
+    *hold = NULL;
+    if (!atomic_load(&sink->holding))
+        return len;
+    if (off < head_end) {
+        *hold = &sink->head;
+        return end < head_end ? len : head_end - off;
+    }
+    if (sink->tail.len == 0 || end <= sink->tail.off)
+        return len;
+    if (off < sink->tail.off)
+        return sink->tail.off - off;
+    *hold = &sink->tail;
+    return len;
+}
+
+/* Keeps buf (NULL: zeros) in memory. */
+static void hold_put(struct fdl_sink *sink, struct fdl_hold *hold, const void *buf,
+                     uint64_t len, uint64_t off)
+{
+    uint64_t at = off - hold->off;
+
+    pthread_mutex_lock(&sink->hold_lock);
+    if (buf)
+        memcpy(hold->data + at, buf, (size_t)len);
+    else
+        memset(hold->data + at, 0, (size_t)len);
+    if (at + len > hold->filled)
+        hold->filled = at + len;
+    pthread_mutex_unlock(&sink->hold_lock);
+}
+
+bool fdl_sink_held(struct fdl_sink *sink, void *buf, size_t len, uint64_t off)
+{
+    unsigned char *out = buf;
+
+    while (len > 0) {
+        struct fdl_hold *hold;
+        size_t n = (size_t)run_at(sink, off, len, &hold);
+        if (!hold || n > hold->off + hold->len - off)
+            return false;
+        pthread_mutex_lock(&sink->hold_lock);
+        memcpy(out, hold->data + (off - hold->off), n);
+        pthread_mutex_unlock(&sink->hold_lock);
+        out += n;
+        off += n;
+        len -= n;
+    }
+    return true;
+}
+
+static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len,
+                       uint64_t off)
+{
+    struct fdl_sink_log *log = &sink->log;
+    struct fdl_sink_record record = {.off = off, .len = len, .zero = !buf};
+
+    if (!atomic_load(&log->on))
+        return;
+    if (buf)
+        record.xxh3 = fdl_sum_of(buf, (size_t)len);
+    pthread_mutex_lock(&log->lock);
+    if (log->n == log->cap) {
+        size_t cap = log->cap ? log->cap * 2 : 256;
+        struct fdl_sink_record *grown = realloc(log->records, cap * sizeof *grown);
+        if (grown) {
+            log->records = grown;
+            log->cap = cap;
+        }
+    }
+    if (log->n < log->cap)
+        log->records[log->n++] = record;
+    else
+        log->lost = true;
+    pthread_mutex_unlock(&log->lock);
+}
+
+static int raw_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64_t off,
+                      struct fdl_err *err)
+{
+    uint64_t start = now_ns();
+    int rc = sink->ops->pwrite(sink, buf, len, off, err);
+
+    atomic_fetch_add(&sink->busy_ns, now_ns() - start);
+    if (rc)
+        atomic_store(&sink->write_failed, true);
+    else
+        log_landed(sink, buf, len, off);
+    return rc;
+}
+
+static int raw_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
+                    struct fdl_err *err)
+{
+    uint64_t start = now_ns();
+    int rc = sink->ops->zero(sink, off, len, err);
+
+    atomic_fetch_add(&sink->busy_ns, now_ns() - start);
+    if (rc)
+        atomic_store(&sink->write_failed, true);
+    else
+        log_landed(sink, NULL, len, off);
+    return rc;
+}
+
+int fdl_sink_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64_t off,
+                    struct fdl_err *err)
+{
+    const unsigned char *p = buf;
+    int rc = check_bounds(sink, off, len, err);
+
+    while (!rc && len > 0) {
+        struct fdl_hold *hold;
+        size_t run = (size_t)run_at(sink, off, len, &hold);
+
+        if (hold)
+            hold_put(sink, hold, p, run, off);
+        else
+            rc = raw_pwrite(sink, p, run, off, err);
+        p += run;
+        off += run;
+        len -= run;
+    }
+    return rc;
+}
+
+int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
+                  struct fdl_err *err)
+{
+    int rc = check_bounds(sink, off, len, err);
+
+    while (!rc && len > 0) {
+        struct fdl_hold *hold;
+        uint64_t run = run_at(sink, off, len, &hold);
+
+        if (hold)
+            hold_put(sink, hold, NULL, run, off);
+        else
+            rc = raw_zero(sink, off, run, err);
+        off += run;
+        len -= run;
+    }
+    return rc;
+}
+
+int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err)
+{
+    uint64_t start = now_ns();
+    struct fdl_err own;
+    int rc;
+
+    if (!atomic_load(&sink->flush_errno)) {
+        rc = sink->ops->flush(sink, &own);
+        atomic_fetch_add(&sink->busy_ns, now_ns() - start);
+        if (rc) {
+            fdl_sink_poison(sink, own.os_errno ? own.os_errno : EIO);
+            if (err)
+                *err = own;
+            return rc;
+        }
+    }
+    /* The kernel reports a lost page once and then calls it clean: a second fsync that
+     * succeeds proves nothing. Write-back may also have failed while we were flushing.
+     */
+    if (atomic_load(&sink->flush_errno))
+        return fdl_fail_os(err, FDL_E_SINK_IO, atomic_load(&sink->flush_errno),
+                           FDL_NO_OFFSET, "an earlier flush of the target failed");
+    return FDL_OK;
+}
+
+int fdl_sink_begin(struct fdl_sink *sink, struct fdl_err *err)
+{
+    int rc = FDL_OK;
+
+    if (!atomic_load(&sink->holding))
+        return FDL_OK;
+    if (sink->head.len)
+        rc = raw_zero(sink, sink->head.off, sink->head.len, err);
+    if (!rc && sink->tail.len)
+        rc = raw_zero(sink, sink->tail.off, sink->tail.len, err);
+    return rc ? rc : fdl_sink_flush(sink, err);
+}
+
+static int hold_release(struct fdl_sink *sink, struct fdl_hold *hold,
+                        struct fdl_err *err)
+{
+    int rc;
+
+    if (hold->filled == 0)
+        return FDL_OK;
+    rc = raw_pwrite(sink, hold->data, (size_t)hold->filled, hold->off, err);
+    return rc ? rc : fdl_sink_flush(sink, err);
+}
+
+static bool is_zero(const unsigned char *p, uint64_t len)
+{
+    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, (size_t)(len - 1)) == 0);
+}
+
+/* How many logical blocks from the first that is not zero are written one by one. */
+#define LEAD_BLOCKS 8
+
+/* What a device is, its first blocks that are not zero tell (partition tables, the
+ * superblocks and labels of file systems and volume managers). They go last, from the
+ * highest down, each in one write of a logical block, which a power cut does not tear,
+ * and each after a flush of all behind it: whatever looks like an image is one.
+ * What is zero here is zero on the target since fdl_sink_begin(). */
+static int head_release(struct fdl_sink *sink, struct fdl_err *err)
+{
+    struct fdl_hold *hold = &sink->head;
+    uint64_t block = sink->block, first = 0, end = hold->filled, lead, at;
+    int rc = FDL_OK;
+
+    while (first < end &&
+           is_zero(hold->data + first, block < end - first ? block : end - first))
+        first += block;
+    if (first > 0)
+        log_landed(sink, NULL, first < end ? first : end, 0);
+    if (first >= end)
+        return FDL_OK;
+    lead = end - first < LEAD_BLOCKS * block ? end : first + LEAD_BLOCKS * block;
+    if (lead < end) {
+        rc = raw_pwrite(sink, hold->data + lead, (size_t)(end - lead), lead, err);
+        if (!rc)
+            rc = fdl_sink_flush(sink, err);
+    }
+    for (at = first + (lead - first - 1) / block * block; !rc; at -= block) {
+        uint64_t len = block < lead - at ? block : lead - at;
+
+        if (is_zero(hold->data + at, len)) {
+            log_landed(sink, NULL, len, at);
+        } else {
+            rc = raw_pwrite(sink, hold->data + at, (size_t)len, at, err);
+            if (!rc)
+                rc = fdl_sink_flush(sink, err);
+        }
+        if (at == first)
+            break;
+    }
+    return rc;
+}
+
+int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err)
+{
+    int rc;
+
+    if (atomic_load(&sink->write_failed))
+        return fdl_fail(err, FDL_E_SINK_IO, FDL_NO_OFFSET,
+                        "an earlier write to the target failed");
+    /* The body first: a tail (a backup partition table) must not point at bytes that
+     * a power cut can still take away. */
+    rc = fdl_sink_flush(sink, err);
+    if (rc || !atomic_load(&sink->holding))
+        return rc;
+
+    pthread_mutex_lock(&sink->hold_lock);
+    rc = hold_release(sink, &sink->tail, err);
+    if (!rc)
+        rc = head_release(sink, err);
+    if (!rc)
+        atomic_store(&sink->holding, false);
+    pthread_mutex_unlock(&sink->hold_lock);
+    return rc;
+}
+
+void fdl_sink_keep_log(struct fdl_sink *sink)
+{
+    atomic_store(&sink->log.on, true);
+}
+
+long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_sink_record *out, size_t cap,
+                        struct fdl_err *err)
+{
+    struct fdl_sink_log *log = &sink->log;
+
+    pthread_mutex_lock(&log->lock);
+    size_t n = log->n < cap ? log->n : cap;
+    bool lost = log->lost;
+    if (n > 0)
+        memcpy(out, log->records, n * sizeof *out);
+    log->n -= n;
+    if (log->n > 0)
+        memmove(log->records, log->records + n, log->n * sizeof *out);
+    pthread_mutex_unlock(&log->lock);
+    if (lost)
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
+                        "no memory for the read-back's log");
+    return (long)n;
+}
+
+void fdl_sink_get_stats(const struct fdl_sink *sink, struct fdl_sink_stats *out)
+{
+    out->written_bytes = atomic_load(&sink->written);
+    out->zeroed_bytes = atomic_load(&sink->zeroed);
+    out->busy_ns = atomic_load(&sink->busy_ns);
+}
+
+void fdl_sink_free(struct fdl_sink *sink)
+{
+    if (!sink)
+        return;
+    free(sink->head.data);
+    free(sink->tail.data);
+    free(sink->log.records);
+    pthread_mutex_destroy(&sink->log.lock);
+    pthread_mutex_destroy(&sink->hold_lock);
+    sink->ops->free(sink);
+}
