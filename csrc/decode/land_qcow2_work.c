@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The workers of the qcow2 lander: decode and write what the pushing thread queued, and
  * zero the rest of the disk when no job waits. */
+#include "base/clock.h"
 #include "decode/land_qcow2_priv.h"
 
 #include "base/zero.h"
@@ -18,17 +19,10 @@
 #define ZERO_QUICK_NS 4000000u
 #define ZERO_SLOW_NS 100000000u
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int write_guest(struct fdl_land *l, const unsigned char *p, size_t len,
                        uint64_t off, struct fdl_err *err)
 {
-    int rc = fdl_zero_write(l->sink, p, len, off, l->detect_zeros, err);
+    int rc = fdl_sink_write(l->sink, p, len, off, l->detect_zeros, err);
     if (rc == FDL_OK)
         atomic_fetch_add(&l->landed, len);
     return rc;
@@ -131,10 +125,10 @@ static int write_compressed(struct fdl_land_worker *w, const struct fdl_land_job
                           "qcow2: a job without its cluster");
             break;
         }
-        uint64_t t = now_ns();
+        uint64_t t = fdl_now_ns();
         rc = e.pad ? decode_padded(w, in, &e, w->out + filled, err)
                    : decode(w, in, (size_t)e.host_len, w->out + filled, e.host, err);
-        busy += now_ns() - t;
+        busy += fdl_now_ns() - t;
         filled += (size_t)e.len;
     }
     atomic_fetch_add(&l->busy_ns, busy);
@@ -224,9 +218,9 @@ static bool work_once(struct fdl_land_worker *w)
     } else if (!l->quit && l->error.code == 0 && next_zeros(l, &off, &len)) {
         l->active++;
         pthread_mutex_unlock(&l->lock);
-        uint64_t began = now_ns();
+        uint64_t began = fdl_now_ns();
         rc = make_zeros(l, off, len, &err);
-        uint64_t took = now_ns() - began;
+        uint64_t took = fdl_now_ns() - began;
         pthread_mutex_lock(&l->lock);
         learn_zero_step(l, len, took);
     } else if (l->quit) {

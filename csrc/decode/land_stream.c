@@ -4,6 +4,7 @@
  * until a qcow2's tables are complete and go on to its lander. */
 #include "decode/land_stream.h"
 
+#include "base/clock.h"
 #include "base/zero.h"
 
 #include <pthread.h>
@@ -47,13 +48,6 @@ struct stream {
     struct fdl_err error; /* the first one; code 0 while all is well */
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* --- the writer of raw images ----------------------------------------------------- */
 
 static void *write_blocks(void *arg)
@@ -74,7 +68,7 @@ static void *write_blocks(void *arg)
         s->busy = true;
         pthread_mutex_unlock(&s->lock);
         if (!skip)
-            rc = fdl_zero_write(s->sink, buf->data, buf->len, buf->off,
+            rc = fdl_sink_write(s->sink, buf->data, buf->len, buf->off,
                                 s->o.detect_zeros, &err);
         if (!skip && rc == FDL_OK)
             atomic_fetch_add(&s->landed, buf->len);
@@ -295,11 +289,11 @@ static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *er
         if (rc < 0)
             return rc;
         size_t room = BLOCK - s->cur->len;
-        uint64_t t = now_ns();
+        uint64_t t = fdl_now_ns();
         rc = fdl_inflate_feed(s->inflate, buf->data + at, buf->len - at,
                               s->cur->data + s->cur->len, room, &consumed, &produced,
                               err);
-        atomic_fetch_add(&s->busy_ns, now_ns() - t);
+        atomic_fetch_add(&s->busy_ns, fdl_now_ns() - t);
         if (rc < 0)
             return rc;
         at += consumed;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job/job.c - the life of a transfer: start, watch, cancel, join. */
+#include "base/clock.h"
 #include "job/ramp.h"
 #include "job/job_priv.h"
 
@@ -122,12 +123,8 @@ static int conn_room(const struct fdl_job *job)
 
 static void tick_wait(struct fdl_job *job)
 {
-    struct timespec ts;
+    struct timespec ts = fdl_deadline(TICK_MS);
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_nsec += TICK_MS * 1000000L;
-    ts.tv_sec += ts.tv_nsec / 1000000000L;
-    ts.tv_nsec %= 1000000000L;
     pthread_cond_timedwait(&job->ended, &job->lock, &ts);
 }
 
@@ -295,13 +292,9 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
 
 bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records)
 {
-    struct timespec ts;
+    struct timespec ts = fdl_deadline(timeout_ms);
     bool done;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_nsec += (timeout_ms % 1000) * 1000000L;
-    ts.tv_sec += timeout_ms / 1000 + ts.tv_nsec / 1000000000L;
-    ts.tv_nsec %= 1000000000L;
     pthread_mutex_lock(&job->lock);
     job->records_wanted = records;
     while (!job->finished && !(records > 0 && job->n_records >= records))

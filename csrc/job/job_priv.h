@@ -13,9 +13,6 @@
 #include "job/plan.h"
 #include "base/sum.h"
 
-#define NS_PER_S 1000000000u
-#define NS_PER_MS 1000000u
-
 struct fdl_worker {
     struct fdl_job *job;
     int id;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/ramp.h"
+#include "base/clock.h"
 
 /* Over distance one connection fills a link by chance only, and a step takes three
  * round trips to show what it gave: start with all that are usual. */
-#define FAR_NS (10 * NS_PER_MS)
+#define FAR_NS (10 * FDL_NS_PER_MS)
 #define FAR_CONNS 8
 #define GROW_BYTES (2u << 20)
 #define GROW_GAIN 1.05
-#define SETTLE_MAX_NS (8ull * NS_PER_S)
+#define SETTLE_MAX_NS (8ull * FDL_NS_PER_S)
 
 /* Whether every mirror that has answered yet is far away. */
 static bool far_away(const struct fdl_job *job)
@@ -46,19 +47,19 @@ void fdl_grow_tick(struct fdl_job *job, uint64_t now_ns)
     for (int i = 0; i < job->n_workers; i++)
         if (job->workers[i].mirror && job->workers[i].mirror->rtt_ns > rtt)
             rtt = job->workers[i].mirror->rtt_ns;
-    uint64_t span = now_ns - job->grow_from_ns, least = 15 * NS_PER_MS;
+    uint64_t span = now_ns - job->grow_from_ns, least = 15 * FDL_NS_PER_MS;
     if (span < least || span < 3 * rtt || now_ns < job->grow_at_ns)
         return;
-    if (bytes - job->grow_from_bytes < GROW_BYTES && span < NS_PER_S / 4)
+    if (bytes - job->grow_from_bytes < GROW_BYTES && span < FDL_NS_PER_S / 4)
         return;
-    double rate = (double)(bytes - job->grow_from_bytes) * NS_PER_S / (double)span;
+    double rate = (double)(bytes - job->grow_from_bytes) * FDL_NS_PER_S / (double)span;
     double idle = (double)(starved - job->grow_from_starved) /
                   ((double)span * (job->n_net > 0 ? job->n_net : 1));
     bool settle =
         idle > 0.25 || (job->grow_rate > 0 && rate < job->grow_rate * GROW_GAIN);
 
     if (settle) {
-        job->settle_ns = job->settle_ns ? job->settle_ns * 2 : NS_PER_S / 4;
+        job->settle_ns = job->settle_ns ? job->settle_ns * 2 : FDL_NS_PER_S / 4;
         if (job->settle_ns > SETTLE_MAX_NS)
             job->settle_ns = SETTLE_MAX_NS;
         job->grow_at_ns = now_ns + job->settle_ns;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job/sched.c - who fetches what from whom: the choice of mirrors, the size of runs,
  * hedges and back-off. Decisions only, under the job's lock. */
+#include "base/clock.h"
 #include "job/job_priv.h"
 
 #include <stdlib.h>
@@ -11,11 +12,11 @@
 #define SLOW_FACTOR 6.0 /* a mirror this much slower than the best stands back */
 #define HEDGE_BYTES (UINT64_C(32) << 20) /* this and 1/16 may be fetched twice */
 #define HEDGE_CANDIDATES 4               /* only the blocks that the others wait for */
-#define HEDGE_MIN_NS (5 * NS_PER_MS)
+#define HEDGE_MIN_NS (5 * FDL_NS_PER_MS)
 #define UNKNOWN_RATE 20e6 /* bytes/s that an unmeasured mirror is given credit for */
-#define SAME_MIRROR_MIN_NS (250 * NS_PER_MS)
+#define SAME_MIRROR_MIN_NS (250 * FDL_NS_PER_MS)
 #define RETRY_AFTER_MAX_S 600
-#define BACKOFF_MAX_NS (8ull * NS_PER_S)
+#define BACKOFF_MAX_NS (8ull * FDL_NS_PER_S)
 /* This much since the last failure makes it a new start. */
 #define PROGRESS_BYTES (64u << 10)
 
@@ -140,7 +141,7 @@ void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
 
 static uint64_t backoff_ns(int failures)
 {
-    uint64_t ns = 100ull * NS_PER_MS;
+    uint64_t ns = 100ull * FDL_NS_PER_MS;
 
     for (int i = 1; i < failures && ns < BACKOFF_MAX_NS; i++)
         ns *= 2;
@@ -244,8 +245,8 @@ bool fdl_sched_mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
         return false;
     }
     uint64_t wait = backoff_ns(m->failures);
-    if (retry_after_s > 0 && (uint64_t)retry_after_s * NS_PER_S > wait)
-        wait = (uint64_t)retry_after_s * NS_PER_S;
+    if (retry_after_s > 0 && (uint64_t)retry_after_s * FDL_NS_PER_S > wait)
+        wait = (uint64_t)retry_after_s * FDL_NS_PER_S;
     /* Wait only where the failure says so: a cut after progress is taken up at once. */
     if ((err->code != FDL_E_NET || m->failures > 1) && m->not_before_ns < now + wait)
         m->not_before_ns = now + wait;
@@ -259,7 +260,7 @@ void fdl_sched_lost_hedge(struct fdl_job *job, struct fdl_mirror *m)
     (void)job;
     if (m->lost_hedges < 6)
         m->lost_hedges++;
-    m->not_before_ns = fdl_now_ns() + (250ull * NS_PER_MS << m->lost_hedges);
+    m->not_before_ns = fdl_now_ns() + (250ull * FDL_NS_PER_MS << m->lost_hedges);
 }
 
 /* ---- runs ------------------------------------------------------------------ */
@@ -275,7 +276,7 @@ static uint32_t run_blocks(const struct fdl_worker *w)
              most = RUN_BYTES_MAX / (uint32_t)job->cfg.block;
 
     if (w->mirror) {
-        trips = 2.0 * (double)w->mirror->rtt_ns / NS_PER_S;
+        trips = 2.0 * (double)w->mirror->rtt_ns / FDL_NS_PER_S;
         flow = flow > 0 ? flow : w->mirror->rate;
     }
     double want = flow * (RUN_TIME_S + trips) / (double)job->cfg.block;
@@ -308,7 +309,7 @@ bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
         return false;
     /* A stolen run has to be worth the request: what the mirror sends in a round trip.
      */
-    double trip = w->rate * (double)w->mirror->rtt_ns / NS_PER_S;
+    double trip = w->rate * (double)w->mirror->rtt_ns / FDL_NS_PER_S;
     uint32_t floor = (uint32_t)(trip / (double)job->cfg.block) + 1;
     if (fdl_plan_steal(&job->plan, w->id, floor, now_ns, first, &count)) {
         *end = *first + count;
@@ -331,7 +332,7 @@ static double shown_rate(const struct fdl_job *job, uint64_t now_ns)
         if (w->local || !fdl_plan_in_window(&job->plan, block))
             continue;
         const struct fdl_slot *slot = fdl_plan_slot(&job->plan, block);
-        double rate = (double)atomic_load(&w->at_fill) * NS_PER_S /
+        double rate = (double)atomic_load(&w->at_fill) * FDL_NS_PER_S /
                       ((double)(now_ns - slot->claimed_ns) + 1);
         if (slot->owner == w->id && rate > best)
             best = rate;
@@ -354,7 +355,7 @@ static bool late(const struct fdl_worker *me, const struct fdl_worker *other,
     if (rate <= 0)
         rate = UNKNOWN_RATE;
     double elapsed = (double)(now_ns - since_ns);
-    double mine = size / rate * NS_PER_S + (double)me->mirror->rtt_ns;
+    double mine = size / rate * FDL_NS_PER_S + (double)me->mirror->rtt_ns;
     if (atomic_load(&other->at_block) == block)
         have = (double)atomic_load(&other->at_fill);
     double theirs = have > 0 ? (size - have) * elapsed / have : 1e18;

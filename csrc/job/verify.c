@@ -7,6 +7,7 @@
  *
  * A block is not written before its piece has agreed: bytes known to be bad never reach
  * the target. */
+#include "base/clock.h"
 #include "job/job_priv.h"
 
 #include <stdlib.h>
@@ -81,7 +82,7 @@ static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
     struct fdl_err err;
     int rc;
 
-    rc = fdl_zero_write(job->cfg.sink, buf->data, buf->len, buf->off,
+    rc = fdl_sink_write(job->cfg.sink, buf->data, buf->len, buf->off,
                         job->cfg.detect_zeros, &err);
     pthread_mutex_lock(&job->lock);
     if (rc != FDL_OK) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job/worker.c - FETCH: the life of a connection's thread. It claims a run of blocks,
  * asks its mirror for them, fills block after block, and delivers each one. */
+#include "base/clock.h"
 #include "job/job_priv.h"
 
 #include <errno.h>
@@ -15,12 +16,8 @@
 
 static void wait_ms(pthread_cond_t *cond, pthread_mutex_t *lock, long ms)
 {
-    struct timespec ts;
+    struct timespec ts = fdl_deadline(ms);
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_nsec += ms * 1000000L;
-    ts.tv_sec += ts.tv_nsec / 1000000000L;
-    ts.tv_nsec %= 1000000000L;
     pthread_cond_timedwait(cond, lock, &ts);
 }
 
@@ -77,14 +74,15 @@ static void pace(struct fdl_worker *w, uint64_t n)
 
     if (job->cfg.limit_rate == 0)
         return;
-    uint64_t cost = n * NS_PER_S / job->cfg.limit_rate, now = fdl_now_ns(), due;
+    uint64_t cost = n * FDL_NS_PER_S / job->cfg.limit_rate, now = fdl_now_ns(), due;
     uint64_t at = atomic_load(&job->pace_ns);
     do
         due = (at > now ? at : now) + cost;
     while (!atomic_compare_exchange_weak(&job->pace_ns, &at, due));
     while (due > now && !atomic_load(&w->wake.cancel)) {
-        uint64_t slice = due - now < 50 * NS_PER_MS ? due - now : 50 * NS_PER_MS;
-        struct timespec ts = {.tv_sec = 0, .tv_nsec = (long)slice};
+        uint64_t slice =
+            due - now < 50 * FDL_NS_PER_MS ? due - now : 50 * FDL_NS_PER_MS;
+        struct timespec ts = fdl_timespec(slice);
         nanosleep(&ts, NULL);
         now = fdl_now_ns();
     }
@@ -163,7 +161,7 @@ static void maybe_prefetch(struct fdl_worker *w)
 {
     struct fdl_job *job = w->job;
     struct fdl_stream *s = w->stream;
-    double trip = w->rate * (double)w->mirror->rtt_ns / NS_PER_S;
+    double trip = w->rate * (double)w->mirror->rtt_ns / FDL_NS_PER_S;
 
     if (w->hedging || w->next_end > w->next_at || trip < PIPELINE_MIN_BYTES ||
         s->end == UINT64_MAX || s->whole || s->end - s->off > (uint64_t)(trip * 1.5))
@@ -229,7 +227,7 @@ static bool goes_on(struct fdl_worker *w, uint64_t pos)
 
 static void smooth(double *rate, size_t bytes, uint64_t ns)
 {
-    double now = (double)bytes * NS_PER_S / (double)(ns > 0 ? ns : 1);
+    double now = (double)bytes * FDL_NS_PER_S / (double)(ns > 0 ? ns : 1);
 
     *rate = *rate > 0 ? 0.7 * *rate + 0.3 * now : now;
 }

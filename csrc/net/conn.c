@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "net/conn.h"
+#include "base/clock.h"
 #include "http/http.h"
 #include "net/tls.h"
 
@@ -39,14 +40,6 @@ struct fdl_conn {
     uint64_t stall_bytes;
     bool heard; /* bytes came over it */
 };
-
-uint64_t fdl_now_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 int fdl_wake_init(struct fdl_wake *wake, struct fdl_err *err)
 {
@@ -392,7 +385,7 @@ static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
     if (woken(conn->wake))
         return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
 
-    uint64_t stall_ns = (uint64_t)conn->net->stall_timeout_ms * 1000000u;
+    uint64_t stall_ns = (uint64_t)conn->net->stall_timeout_ms * FDL_NS_PER_MS;
     if (now - conn->stall_since_ns >= stall_ns) {
         uint64_t least =
             (uint64_t)conn->net->stall_timeout_ms * STALL_RATE_BYTES_S / 1000;

@@ -89,6 +89,4 @@ void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wake *wake,
 /* NULL is allowed. */
 void fdl_conn_close(struct fdl_conn *conn);
 
-uint64_t fdl_now_ns(void); /* CLOCK_MONOTONIC */
-
 #endif

@@ -2,6 +2,7 @@
 /* net/resolve.c - getaddrinfo() cannot be interrupted: it runs in a thread of its own
  * that is left behind where nobody waits for it any more. */
 #include "net/resolve.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -118,7 +119,7 @@ int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wake *wake,
             rc = fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
             break;
         }
-        if (fdl_now_ns() - began >= (uint64_t)timeout_ms * 1000000u)
+        if (fdl_now_ns() - began >= (uint64_t)timeout_ms * FDL_NS_PER_MS)
             break;
     }
     drop(q);

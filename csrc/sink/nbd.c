@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/conn.h"
+#include "base/clock.h"
 
 #define CONNECT_LIMIT_MS 10000
 #define HURRY_LIMIT_MS 2000
@@ -89,7 +89,7 @@ static int wait_ready(struct nbd_handle *h, struct choice *choice)
                 return nbd_errno_or(ENOTCONN);
             continue;
         }
-        if (fdl_now_ns() - start > CONNECT_LIMIT_MS * UINT64_C(1000000))
+        if (fdl_now_ns() - start > CONNECT_LIMIT_MS * FDL_NS_PER_MS)
             return ETIMEDOUT;
         if (nbd_poll(h, WAIT_SLICE_MS) < 0)
             return nbd_errno_or(ENOTCONN);
@@ -312,7 +312,7 @@ static int wait_answer(const struct fdl_nbd *nbd, struct nbd_handle *h, enum ver
         uint64_t limit_ms = (uint64_t)atomic_load(&nbd->limit_ms);
         if (verb == VERB_FLUSH && !atomic_load(&nbd->hurried))
             limit_ms *= FLUSH_FACTOR;
-        uint64_t spent_ms = (fdl_now_ns() - start) / 1000000u;
+        uint64_t spent_ms = (fdl_now_ns() - start) / FDL_NS_PER_MS;
         if (spent_ms >= limit_ms) {
             *lost = true;
             return ETIMEDOUT;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sink/sink.c - what all sinks share: bounds, hold-back, remembered failures, counters.
  */
+#include "base/clock.h"
 #include "sink/sink_ops.h"
 
 #include <errno.h>
@@ -10,14 +11,6 @@
 
 #include "base/buf.h"
 #include "base/sum.h"
-
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static int hold_init(struct fdl_hold *hold, uint64_t off, uint64_t len)
 {
@@ -168,10 +161,10 @@ static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len,
 static int raw_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64_t off,
                       struct fdl_err *err)
 {
-    uint64_t start = now_ns();
+    uint64_t start = fdl_now_ns();
     int rc = sink->ops->pwrite(sink, buf, len, off, err);
 
-    atomic_fetch_add(&sink->busy_ns, now_ns() - start);
+    atomic_fetch_add(&sink->busy_ns, fdl_now_ns() - start);
     if (rc)
         atomic_store(&sink->write_failed, true);
     else
@@ -182,10 +175,10 @@ static int raw_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64
 static int raw_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
                     struct fdl_err *err)
 {
-    uint64_t start = now_ns();
+    uint64_t start = fdl_now_ns();
     int rc = sink->ops->zero(sink, off, len, err);
 
-    atomic_fetch_add(&sink->busy_ns, now_ns() - start);
+    atomic_fetch_add(&sink->busy_ns, fdl_now_ns() - start);
     if (rc)
         atomic_store(&sink->write_failed, true);
     else
@@ -235,13 +228,13 @@ int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
 
 int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err)
 {
-    uint64_t start = now_ns();
+    uint64_t start = fdl_now_ns();
     struct fdl_err own;
     int rc;
 
     if (!atomic_load(&sink->flush_errno)) {
         rc = sink->ops->flush(sink, &own);
-        atomic_fetch_add(&sink->busy_ns, now_ns() - start);
+        atomic_fetch_add(&sink->busy_ns, fdl_now_ns() - start);
         if (rc) {
             fdl_sink_poison(sink, own.os_errno ? own.os_errno : EIO);
             if (err)

@@ -63,6 +63,12 @@ int fdl_sink_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64_t
 int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
                   struct fdl_err *err);
 
+/* fdl_sink_pwrite(), but with `detect_zeros` grains of the target (aligned to
+ * FDL_ZERO_GRAIN there) that are all zeros go to fdl_sink_zero(), and the rest is
+ * written in as few pieces as possible. */
+int fdl_sink_write(struct fdl_sink *sink, const void *buf, size_t len, uint64_t off,
+                   bool detect_zeros, struct fdl_err *err);
+
 /* Everything written so far is durable on return. Not for held-back bytes. */
 int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err);
 

@@ -4,6 +4,7 @@
 #ifdef FDL_WITH_NFS
 
 #include "source/nfs.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -123,7 +124,7 @@ static int drive(struct fdl_nfs *nfs, int queued, const struct fdl_nfs_wait *wai
         before = fdl_now_ns();
         atomic_fetch_add_explicit(&wait->times->recv_ns, before - now,
                                   memory_order_relaxed);
-        if (!nfs->done && before - start >= (uint64_t)wait->limit_ms * 1000000u)
+        if (!nfs->done && before - start >= (uint64_t)wait->limit_ms * FDL_NS_PER_MS)
             return broken(nfs, FDL_E_NET, ETIMEDOUT, err,
                           "the NFS server does not answer");
     }

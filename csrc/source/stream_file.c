@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* source/stream_file.c - a source that lies on this machine. */
+#include "base/clock.h"
 #include "source/stream.h"
 
 #include <errno.h>

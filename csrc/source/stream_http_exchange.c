@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* source/stream_http_exchange.c - a request goes out, the head of its answer comes in:
  * connections, kept alive, and who gets which headers. */
+#include "base/clock.h"
 #include "source/stream_http_priv.h"
 
 #include <stdio.h>

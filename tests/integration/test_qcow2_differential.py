@@ -50,6 +50,7 @@ PARTS = (
     "sink/sink",
     "sink/sink_fd",
     "sink/sink_null",
+    "sink/sink_write",
 )
 
 pytestmark = pytest.mark.skipif(not HAVE_QEMU, reason=NEED_QEMU)
