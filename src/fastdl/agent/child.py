@@ -247,7 +247,9 @@ def _become(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
-        close_all_but({0, 1, 2, *kept, *supplies_for_confined()})
+        supplies = supplies_for_confined()
+        os.environ.update(supplies.environment)
+        close_all_but({0, 1, 2, *kept, *supplies.descriptors})
         lacks, listener = confine(powers)
         if os.getppid() != parent:  # it died before that could be noticed
             return

@@ -15,6 +15,7 @@ import importlib
 import os
 import stat
 import sys
+from typing import NamedTuple
 
 _COMMON = ("engine.probe", "engine.fetch", "engine.attempt", "engine.landing.plan")
 _RARE = (
@@ -33,19 +34,24 @@ _OF_OTHERS = (
 _AUTHORITIES_MAX = 16 << 20
 
 
-@functools.cache
-def supplies_for_confined() -> tuple[int, ...]:
-    """Load, or make loadable, what confined forks of this process need; once.
+class Supplies(NamedTuple):
+    """What a confined fork has to keep and to set; this process's own environment stays."""
 
-    Returns the descriptors that they have to keep for it.
-    """
+    descriptors: tuple[int, ...]
+    environment: dict[str, str]
+
+
+@functools.cache
+def supplies_for_confined() -> Supplies:
+    """Load, or make loadable, what confined forks of this process need; once."""
     for name in _COMMON:
         importlib.import_module(f"fastdl.{name}")
-    kept = _copy_authorities()
+    kept, environment = _copy_authorities()
     if not all(map(_is_readable, (os.__file__, __file__))):
         load_all()
-        return kept
-    return (*kept, *(_hold(entry) for entry in list(sys.path) if _is_shut(entry)))
+        return Supplies(kept, environment)
+    held = (_hold(entry) for entry in list(sys.path) if _is_shut(entry))
+    return Supplies((*kept, *held), environment)
 
 
 def load_all() -> None:
@@ -56,20 +62,19 @@ def load_all() -> None:
         importlib.import_module(name)
 
 
-def _copy_authorities() -> tuple[int, ...]:
+def _copy_authorities() -> tuple[tuple[int, ...], dict[str, str]]:
     """Put what SSL_CERT_FILE names into memory, under a name that every user can open."""
     path = os.environ.get("SSL_CERT_FILE")
     if not path:
-        return ()
+        return (), {}
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             content = file.read(_AUTHORITIES_MAX)
     except OSError:
-        return ()  # the download says so, where it needs it
+        return (), {}  # the download says so, where it needs it
     fd = os.memfd_create("authorities")
     os.write(fd, content)
-    os.environ["SSL_CERT_FILE"] = f"/proc/self/fd/{fd}"
-    return (fd,)
+    return (fd,), {"SSL_CERT_FILE": f"/proc/self/fd/{fd}"}
 
 
 def _is_readable(path: str) -> bool:

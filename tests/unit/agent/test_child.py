@@ -159,7 +159,7 @@ def test_it_has_the_descriptors_that_it_was_given(stop: Any) -> None:
     assert {0, 1, 2, kept} <= found
     assert other not in found
     # And the way to code below folders of root's, and the eventfd of its own that wakes it up.
-    assert len(found) == 4 + len(supplies_for_confined()) + 1
+    assert len(found) == 4 + len(supplies_for_confined().descriptors) + 1
 
 
 def _is_open(fd: int) -> bool:

@@ -36,7 +36,7 @@ else:
     os.setresgid(66_001, 66_001, 66_001)
     os.setresuid(66_001, 66_001, 66_001)
     import fastdl.sources.metalink, fastdl.engine.landing.qcow2, fastdl.core.image, hashlib
-    print(len(kept))
+    print(len(kept.descriptors))
 """
 
 
