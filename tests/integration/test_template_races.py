@@ -16,6 +16,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
+from fastdl.manager.dispatch import CANCEL_S
 from fastdl.manager.ledger import copies, jobs, tables
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
@@ -31,9 +32,12 @@ async def zone(tmp_path: Path) -> AsyncIterator[Zone]:
 
 
 async def nothing_left(zone: Zone, ids: list[str]) -> None:
-    """Wait until no job on these templates is live (20 s at most); no copy may be there then."""
+    """Wait until no job on these templates is live; no copy may be there then.
+
+    A job that was cancelled before its host heard of it ends after CANCEL_S.
+    """
     ledger = zone.manager.core.services.ledger
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(CANCEL_S + 15):
         while True:
             async with ledger.read() as tx:
                 live = sum((await jobs.count_live(tx)).values())
