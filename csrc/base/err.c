@@ -36,3 +36,11 @@ int fdl_fail_os(struct fdl_err *err, int code, int os_errno, uint64_t offset,
         err->os_errno = os_errno;
     return code;
 }
+
+int fdl_nomem(struct fdl_err *err, const char *what)
+{
+    fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "");
+    if (err)
+        snprintf(err->what, sizeof err->what, "not enough memory for %s", what);
+    return FDL_E_LIMIT;
+}

@@ -57,4 +57,8 @@ int fdl_fail(struct fdl_err *err, int code, uint64_t offset, const char *what);
 int fdl_fail_os(struct fdl_err *err, int code, int os_errno, uint64_t offset,
                 const char *what);
 
+/* Not enough memory for `what` ("a connection"): FDL_E_LIMIT, since somebody has to
+ * give the process more of it. */
+int fdl_nomem(struct fdl_err *err, const char *what);
+
 #endif

@@ -52,7 +52,7 @@ int fdl_inflate_open(struct fdl_inflate **out, enum fdl_inflate_kind kind,
         self->state = kinds[kind].new_state();
     if (!self || !self->state) {
         free(self);
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for the decoder");
+        return fdl_nomem(err, "the decoder");
     }
     self->ops = kinds[kind].ops;
     if (limits)

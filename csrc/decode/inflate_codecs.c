@@ -162,7 +162,7 @@ static int zst_error(size_t rc, const struct zst *z, const struct fdl_inflate_io
     case ZSTD_error_frameParameter_windowTooLarge:
         return fdl_fail(err, FDL_E_LIMIT, io->at, "zst: window above 128 MiB");
     case ZSTD_error_memory_allocation:
-        return fdl_fail(err, FDL_E_LIMIT, io->at, "zst: no memory");
+        return fdl_nomem(err, "the zst decoder");
     case ZSTD_error_dictionary_wrong:
         return broken(io, err, "zst: a dictionary is needed");
     case ZSTD_error_prefix_unknown:

@@ -137,7 +137,7 @@ static int gz_feed(void *state, struct fdl_inflate_io *io, struct fdl_err *err)
         if (rc == Z_BUF_ERROR || (rc == Z_OK && (!io->in_len || !io->out_len)))
             return FDL_OK;
         if (rc == Z_MEM_ERROR)
-            return fdl_fail(err, FDL_E_LIMIT, io->at, "gz: no memory");
+            return fdl_nomem(err, "the gz decoder");
         if (rc != Z_OK)
             return broken(io, err, "gz: the stream is broken");
     }
@@ -195,7 +195,7 @@ static int bz2_begin(struct bz2 *b, struct fdl_inflate_io *io, struct fdl_err *e
     if (rc == 0)
         return FDL_OK;
     if (BZ2_bzDecompressInit(&b->z, 0, 0) != BZ_OK)
-        return fdl_fail(err, FDL_E_LIMIT, io->at, "bz2: no memory");
+        return fdl_nomem(err, "the bz2 decoder");
     b->open = true;
     b->z.next_in = (char *)b->boundary.head;
     b->z.avail_in = b->boundary.len;
@@ -204,7 +204,7 @@ static int bz2_begin(struct bz2 *b, struct fdl_inflate_io *io, struct fdl_err *e
     b->boundary.len = 0;
     rc = BZ2_bzDecompress(&b->z);
     if (rc == BZ_MEM_ERROR)
-        return fdl_fail(err, FDL_E_LIMIT, io->at, "bz2: no memory");
+        return fdl_nomem(err, "the bz2 decoder");
     return rc == BZ_OK ? FDL_OK : broken(io, err, "bz2: the stream is broken");
 }
 
@@ -237,7 +237,7 @@ static int bz2_feed(void *state, struct fdl_inflate_io *io, struct fdl_err *err)
             continue;
         }
         if (rc == BZ_MEM_ERROR)
-            return fdl_fail(err, FDL_E_LIMIT, io->at, "bz2: no memory");
+            return fdl_nomem(err, "the bz2 decoder");
         if (rc != BZ_OK)
             return broken(io, err, "bz2: the stream is broken");
         if (!io->in_len || !io->out_len || (!used && !made))

@@ -251,7 +251,7 @@ static int feed_deflated(struct zip *z, struct fdl_inflate_io *io, struct fdl_er
     if (rc == Z_STREAM_END)
         return end_data(z, err);
     if (rc == Z_MEM_ERROR)
-        return fdl_fail(err, FDL_E_LIMIT, io->at, "zip: no memory");
+        return fdl_nomem(err, "the zip decoder");
     return rc == Z_OK || rc == Z_BUF_ERROR ? FDL_OK
                                            : bad(err, "zip: the data is broken");
 }

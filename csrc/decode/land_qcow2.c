@@ -102,7 +102,7 @@ static int submit_joined(struct fdl_land *l, const struct fdl_qcow2_entry *e,
     unsigned char *copy = malloc(len);
 
     if (!copy)
-        return fdl_fail(err, FDL_E_LIMIT, e->host, "qcow2: no memory for a cluster");
+        return fdl_nomem(err, "a qcow2 cluster");
     if (!fdl_carry_read(&l->carry, buf, e->host, len, copy)) {
         free(copy);
         return missing(err, e->host);
@@ -328,7 +328,7 @@ int fdl_land_qcow2_new(struct fdl_lander **out, struct fdl_qcow2 *img,
 
     if (!l) {
         fdl_qcow2_free(img);
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "qcow2: no memory");
+        return fdl_nomem(err, "a qcow2 image");
     }
     l->base.ops = &ops;
     l->img = img;
@@ -351,7 +351,7 @@ int fdl_land_qcow2_new(struct fdl_lander **out, struct fdl_qcow2 *img,
     pthread_cond_init(&l->done, NULL);
     if (!start(l)) {
         free_(&l->base);
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "qcow2: no memory or threads");
+        return fdl_nomem(err, "the qcow2 decoder's threads");
     }
     *out = &l->base;
     return FDL_OK;

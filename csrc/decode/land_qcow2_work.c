@@ -91,7 +91,7 @@ static int decode_padded(struct fdl_land_worker *w, const unsigned char *in,
     unsigned char *padded = calloc(1, (size_t)(e->host_len + e->pad));
 
     if (!padded)
-        return fdl_fail(err, FDL_E_LIMIT, e->host, "qcow2: no memory for a cluster");
+        return fdl_nomem(err, "a qcow2 cluster");
     memcpy(padded, in, (size_t)e->host_len);
     int rc = decode(w, padded, (size_t)(e->host_len + e->pad), out, e->host, err);
     free(padded);

@@ -141,7 +141,7 @@ static int begin_qcow2(struct stream *s, struct fdl_err *err)
     struct fdl_buf *buf = s->held && pool ? fdl_pool_get(pool) : NULL;
     if (!buf) {
         fdl_pool_free(pool);
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for qcow2 blocks");
+        return fdl_nomem(err, "qcow2 blocks");
     }
     memcpy(buf->data, s->cur->data, s->cur->len);
     buf->len = s->cur->len;
@@ -426,15 +426,13 @@ int fdl_land_stream_new(struct fdl_lander **out, struct fdl_sink *sink,
     struct stream *s = calloc(1, sizeof *s);
 
     if (!s)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for decoding");
+        return fdl_nomem(err, "decoding");
     int rc = fdl_inflate_open(&s->inflate, options->kind, &options->limits, err);
     s->pool = rc == FDL_OK ? fdl_pool_new(RAW_BLOCKS, BLOCK) : NULL;
     if (!s->pool) {
         fdl_inflate_free(s->inflate);
         free(s);
-        return rc < 0
-                   ? rc
-                   : fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for blocks");
+        return rc < 0 ? rc : fdl_nomem(err, "blocks");
     }
     s->base.ops = &ops;
     s->sink = sink;

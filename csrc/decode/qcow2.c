@@ -145,8 +145,7 @@ static int take_l1(struct fdl_qcow2 *img, struct fdl_err *err)
                         "qcow2: tables above the limit");
     img->l2 = calloc(n ? n : 1, sizeof *img->l2);
     if (!img->l2)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
-                        "qcow2: no memory for L2 list");
+        return fdl_nomem(err, "the qcow2 tables");
     for (uint64_t i = 0; i < img->l1_needed; i++) {
         uint64_t entry = fdl_be64(img->l1 + i * 8);
         if (entry & TABLE_OFFSET_MASK) {

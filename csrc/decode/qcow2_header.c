@@ -190,7 +190,7 @@ static int prepare_l1(struct fdl_qcow2 *img, struct fdl_err *err)
     img->l1_table.off = img->info.l1_offset;
     img->l1 = malloc((size_t)bytes);
     if (!img->l1)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "qcow2: no memory for L1");
+        return fdl_nomem(err, "the qcow2 tables");
     return FDL_OK;
 }
 
@@ -261,7 +261,7 @@ int fdl_qcow2_open(struct fdl_qcow2 **out, const void *buf, size_t len,
 
     img = calloc(1, sizeof *img);
     if (!img)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "qcow2: no memory");
+        return fdl_nomem(err, "a qcow2 image");
     img->info.version = version;
     img->info.file_size = file_size;
     img->limit = file_size == FDL_QCOW2_SIZE_UNKNOWN ? FDL_QCOW2_MAX_FILE : file_size;

@@ -26,8 +26,7 @@ int fdl_qcow2_grow(struct fdl_qcow2 *img, struct fdl_qcow2_vec *vec, size_t item
                             "qcow2: the cluster map exceeds the memory limit");
         void *items = realloc(vec->items, cap * item_size);
         if (!items)
-            return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
-                            "qcow2: no memory for map");
+            return fdl_nomem(err, "the qcow2 map");
         vec->items = items;
         vec->cap = cap;
         img->map_bytes += more;

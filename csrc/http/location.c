@@ -60,7 +60,7 @@ int fdl_place_from(CURLU *u, struct fdl_place *p, struct fdl_err *err)
     p->target = query ? fdl_join(path, "?", query) : strdup(path);
     if (!p->base || !p->host || !p->field || !p->target) {
         fdl_place_clear(p);
-        rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        rc = fdl_nomem(err, "a URL");
     }
 out:
     curl_free(scheme);
@@ -146,7 +146,7 @@ int fdl_place_follow(CURLU *u, struct fdl_str location, const struct fdl_place *
                         "a redirect to an address of more than 16 KiB");
     char *to = strndup(location.ptr, location.len);
     if (!to)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "a URL");
     CURLUcode rc = curl_url_set(u, CURLUPART_URL, to, CURLU_NON_SUPPORT_SCHEME);
     free(to);
     if (rc != CURLUE_OK || curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK)

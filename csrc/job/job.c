@@ -87,7 +87,7 @@ int fdl_job_add_worker(struct fdl_job *job, bool local)
     job->n_workers++;
     job->n_net += !local;
     if (rc == FDL_OK && pthread_create(&w->thread, NULL, fdl_worker_main, w) != 0)
-        rc = fdl_fail(&err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no thread can be started");
+        rc = fdl_fail(&err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");
     if (rc != FDL_OK) {
         fdl_job_fail(job, &err);
         return rc;
@@ -199,7 +199,7 @@ static int init_plan(struct fdl_job *job, struct fdl_err *err)
         bufs = spare + 4;
     job->pool = fdl_pool_new(bufs, cfg->block);
     if (!job->pool || fdl_plan_init(&job->plan, n, (uint32_t)(bufs - spare), 1) != 0)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory for the window");
+        return fdl_nomem(err, "the window");
     for (size_t i = 0; i < cfg->n_skip; i++)
         bad |= fdl_plan_mark_skip(&job->plan, cfg->skip[i]);
     for (size_t i = 0; i < cfg->n_local; i++)
@@ -235,7 +235,7 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
     if (!job) {
         if (config->first)
             config->first->ops->free(config->first);
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "the transfer");
     }
     job->cfg = *config;
     job->total = config->total;
@@ -265,20 +265,18 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
     if (rc == FDL_OK) {
         job->workers = calloc((size_t)config->max_conns + 1, sizeof *job->workers);
         if (!job->workers)
-            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+            rc = fdl_nomem(err, "the transfer");
     }
     for (int i = 0; rc == FDL_OK && i < job->n_consumers; i++) {
         if (pthread_create(&job->consumers[i].thread, NULL, fdl_consumer_main,
                            &job->consumers[i]) != 0)
-            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
-                          "no thread can be started");
+            rc = fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");
         else
             job->consumers[i].started = true;
     }
     if (rc == FDL_OK) {
         if (pthread_create(&job->monitor, NULL, monitor_main, job) != 0)
-            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
-                          "no thread can be started");
+            rc = fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");
         else
             job->monitor_started = true;
     }

@@ -439,7 +439,7 @@ static int init_pieces(struct fdl_job *job, struct fdl_err *err)
         job->n_pieces = job->plan.window / job->piece_blocks + 2;
         job->pieces = calloc(job->n_pieces, sizeof *job->pieces);
         if (!job->pieces)
-            return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+            return fdl_nomem(err, "the pieces");
         for (size_t i = 0; i < job->n_pieces; i++)
             job->pieces[i].index = UINT64_MAX;
         job->plan.align = (uint32_t)job->piece_blocks;

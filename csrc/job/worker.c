@@ -518,10 +518,11 @@ static bool find_mirror(struct fdl_worker *w)
     w->stream = fdl_stream_new(w->mirror, job->cfg.net, &w->wake, &job->times);
     if (!w->stream) {
         struct fdl_err err;
-        fdl_fail(&err, FDL_E_USAGE, FDL_NO_OFFSET,
-                 w->mirror->kind == FDL_MIRROR_NFS
-                     ? "this build of fastdl has no NFS support (libnfs)"
-                     : "no memory");
+        if (w->mirror->kind == FDL_MIRROR_NFS)
+            fdl_fail(&err, FDL_E_USAGE, FDL_NO_OFFSET,
+                     "this build of fastdl has no NFS support (libnfs)");
+        else
+            fdl_nomem(&err, "a connection");
         fdl_sched_strike(job, w->mirror, index, &err);
         return false;
     }
@@ -556,7 +557,7 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
         fdl_err_clear(&idle);
         snprintf(idle.what, sizeof idle.what, "%s", err->what);
         fdl_sched_strike(job, w->mirror, w->mirror_index, &idle);
-    } else if (err->code == FDL_E_INTERNAL ||
+    } else if (err->code == FDL_E_INTERNAL || err->code == FDL_E_LIMIT ||
                (err->code == FDL_E_INTEGRITY && !job->cfg.provable)) {
         fdl_job_fail(
             job, err); /* bytes of that answer have landed, and nothing proves them */
@@ -588,7 +589,7 @@ void *fdl_worker_main(void *arg)
         w->sum = fdl_sum_new();
     pthread_mutex_lock(&job->lock);
     if (job->cfg.record && !w->local && !w->sum) {
-        fdl_fail(&err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        fdl_nomem(&err, "a checksum");
         fdl_job_fail(job, &err);
     }
     while (!job->stop && !fdl_plan_done(&job->plan)) {

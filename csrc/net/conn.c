@@ -47,7 +47,8 @@ int fdl_wake_init(struct fdl_wake *wake, struct fdl_err *err)
     atomic_init(&wake->nudge, false);
     wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (wake->fd < 0)
-        return fdl_fail_os(err, FDL_E_INTERNAL, errno, FDL_NO_OFFSET, "eventfd");
+        return fdl_fail_os(err, FDL_E_LIMIT, errno, FDL_NO_OFFSET,
+                           "no descriptor for a connection");
     return FDL_OK;
 }
 
@@ -214,6 +215,8 @@ static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err
     if (proxy && judge_tunnel(conn, err) != FDL_OK)
         return FDL_E_HTTP_STATUS;
     switch (rc) {
+    case CURLE_OUT_OF_MEMORY:
+        return fdl_nomem(err, "a connection");
     case CURLE_COULDNT_RESOLVE_HOST:
         return refuse_net(err, "the host name cannot be resolved");
     case CURLE_COULDNT_RESOLVE_PROXY:
@@ -327,7 +330,7 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
 
     pthread_once(&once, curl_start);
     if (!conn)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "a connection");
     conn->net = net;
     conn->host = *host;
     conn->wake = wake;

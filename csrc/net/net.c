@@ -102,7 +102,7 @@ int fdl_net_trust_pem(struct fdl_net *net, const char *pem, size_t len,
                         "certificate text too large");
     BIO *bio = BIO_new_mem_buf(pem, (int)len);
     if (!bio)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "the certificates");
     for (;;) {
         X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, never_ask, NULL);
         if (!cert) {
@@ -140,8 +140,7 @@ int fdl_net_use_proxies(struct fdl_net *net, const char *http, const char *https
     if (rc != FDL_OK || !exempt)
         return rc;
     p->exempt = strdup(exempt);
-    return p->exempt ? FDL_OK
-                     : fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+    return p->exempt ? FDL_OK : fdl_nomem(err, "the proxies");
 }
 
 static int add_cidr(const char *text, struct fdl_cidr **list, size_t *n,
@@ -153,7 +152,7 @@ static int add_cidr(const char *text, struct fdl_cidr **list, size_t *n,
         return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "malformed address range");
     struct fdl_cidr *grown = realloc(*list, (*n + 1) * sizeof *grown);
     if (!grown)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "the address ranges");
     grown[(*n)++] = cidr;
     *list = grown;
     return FDL_OK;

@@ -111,7 +111,7 @@ int fdl_proxy_parse(const char *url, struct fdl_proxy **out, struct fdl_err *err
     if (!proxy || !u || !proxy->url) {
         fdl_proxy_free(proxy);
         curl_url_cleanup(u);
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "the proxies");
     }
     snprintf(proxy->url, len, "%s%s", strstr(url, "://") ? "" : "http://", url);
     bool good = curl_url_set(u, CURLUPART_URL, proxy->url, CURLU_NON_SUPPORT_SCHEME) ==

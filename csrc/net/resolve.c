@@ -105,8 +105,8 @@ int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wake *wake,
     if (literal(host, out))
         return FDL_OK;
     if (start(&q, host) != 0)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
-                        "no thread to resolve a name");
+        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
+                        "no thread can be started to resolve a name");
     for (;;) {
         struct pollfd fds[2] = {{.fd = q->done_fd, .events = POLLIN},
                                 {.fd = wake->fd, .events = POLLIN}};

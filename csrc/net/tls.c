@@ -83,7 +83,7 @@ int fdl_identity_from_pem(const char *cert, size_t cert_len, const char *key,
     BIO *keys = BIO_new_mem_buf(key, (int)key_len);
     ERR_clear_error();
     if (!made || !certs || !keys) {
-        rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        rc = fdl_nomem(err, "the client certificate");
     } else if (!read_certs(made, certs)) {
         rc = refuse(err, "the client certificate cannot be read: it has to be PEM");
     } else {

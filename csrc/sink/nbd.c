@@ -104,7 +104,7 @@ static int connect_handle(struct nbd_handle **out, const char *uri, struct fdl_e
     int os_errno;
 
     if (!h)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a connection");
+        return fdl_nomem(err, "a connection");
     if (nbd_set_uri_allow_transports(h, LIBNBD_ALLOW_TRANSPORT_TCP |
                                             LIBNBD_ALLOW_TRANSPORT_UNIX) < 0 ||
         nbd_set_pread_initialize(h, false) < 0 || nbd_set_opt_mode(h, true) < 0) {
@@ -162,7 +162,7 @@ int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit
     int rc;
 
     if (!nbd)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a connection");
+        return fdl_nomem(err, "a connection");
     pthread_mutex_init(&nbd->edge_lock, NULL);
     for (int i = 0; i < FDL_NBD_CONNS_MAX; i++)
         pthread_mutex_init(&nbd->conns[i].lock, NULL);
@@ -179,7 +179,7 @@ int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit
     nbd->zeros = calloc(1, ZEROS_BYTES);
     if (!nbd->edge || !nbd->zeros) {
         fdl_nbd_close(nbd);
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a connection");
+        return fdl_nomem(err, "a connection");
     }
     if (max_conns > FDL_NBD_CONNS_MAX)
         max_conns = FDL_NBD_CONNS_MAX;

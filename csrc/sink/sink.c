@@ -48,8 +48,7 @@ int fdl_sink_init(struct fdl_sink *sink, const struct fdl_sink_ops *ops, uint64_
         pthread_mutex_init(&sink->hold_lock, NULL)) {
         free(sink->head.data);
         free(sink->tail.data);
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
-                        "no memory for the held-back places");
+        return fdl_nomem(err, "the held-back ranges");
     }
     pthread_mutex_init(&sink->log.lock, NULL);
     atomic_store(&sink->holding, hold > 0);
@@ -366,8 +365,7 @@ long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_sink_record *out, size
         memmove(log->records, log->records + n, log->n * sizeof *out);
     pthread_mutex_unlock(&log->lock);
     if (lost)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
-                        "no memory for the read-back's log");
+        return fdl_nomem(err, "the read-back's log");
     return (long)n;
 }
 

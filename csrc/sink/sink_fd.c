@@ -387,11 +387,11 @@ int fdl_sink_open_fd(struct fdl_sink **out, int fd, int buffered_fd, size_t alig
                            "opening the target");
     s = calloc(1, sizeof *s);
     if (!s)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a sink");
+        return fdl_nomem(err, "a sink");
     s->zeros = mmap(NULL, ZEROS_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (s->zeros == MAP_FAILED) {
         free(s);
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a sink");
+        return fdl_nomem(err, "a sink");
     }
     s->is_device = S_ISBLK(st.st_mode);
     if (s->is_device) {

@@ -62,7 +62,7 @@ int fdl_sink_open_nbd(struct fdl_sink **out, struct fdl_nbd *nbd, uint64_t size,
     int rc;
 
     if (!s)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a sink");
+        return fdl_nomem(err, "a sink");
     if (fdl_nbd_min_block(nbd) > FDL_SECTOR_BYTES)
         s->base.block = fdl_nbd_min_block(nbd);
     rc = fdl_sink_init(&s->base, &nbd_ops, size, hold, err);

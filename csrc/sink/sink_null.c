@@ -48,7 +48,7 @@ int fdl_sink_open_null(struct fdl_sink **out, struct fdl_err *err)
     int rc;
 
     if (!sink)
-        return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no memory for a sink");
+        return fdl_nomem(err, "a sink");
     rc = fdl_sink_init(sink, &null_ops, FDL_SIZE_UNKNOWN, 0, err);
     if (rc) {
         free(sink);

@@ -245,7 +245,7 @@ int fdl_nfs_open(struct fdl_nfs **out, const struct fdl_nfs_spot *spot,
 
     *step = FDL_NFS_CONNECT;
     if (!nfs)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "a connection");
     nfs->ctx = nfs_init_context();
     if (!nfs->ctx || configure(nfs, spot) != 0) {
         fdl_nfs_close(nfs);

@@ -76,7 +76,7 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
     s->conn_base = strdup(p->base);
     if (!s->conn_base) {
         fdl_http_drop(s);
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "a request");
     }
     s->base.peer = proxied ? unseen : fdl_conn_peer_class(s->conn);
     return FDL_OK;
@@ -153,7 +153,7 @@ static int send_request(struct http_stream *s, const struct fdl_http_request *re
     char *out = malloc(cap);
 
     if (!out)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "a request");
     long n = fdl_http_render_get(req, out, cap, err);
     if (n > 0) {
         atomic_fetch_add_explicit(&s->base.mirror->requests, 1, memory_order_relaxed);
@@ -194,7 +194,7 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_orig
         req.target = whole = fdl_join("http://", p->field, p->target);
     req.extra = extra;
     if (!extra || !req.target)
-        rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+        rc = fdl_nomem(err, "a request");
     else
         rc = send_request(s, &req, err);
     free(whole);

@@ -243,7 +243,7 @@ static int go_once(struct http_stream *s, uint64_t off, uint64_t len, struct way
         free(w->end);
         w->end = text_of(u);
         if (!w->end) {
-            rc = fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "no memory");
+            rc = fdl_nomem(err, "a redirect");
             break;
         }
         if (w->avoid && strcmp(w->avoid, w->end) == 0) {

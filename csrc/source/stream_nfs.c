@@ -216,7 +216,7 @@ static int search_export(struct nfs_stream *s, const struct place *p,
     int rc = FDL_E_INTERNAL;
 
     if (!export)
-        return fdl_fail(err, rc, FDL_NO_OFFSET, "no memory");
+        return fdl_nomem(err, "a path");
     for (int i = 0; i < MOUNT_TRIES; i++) {
         enum fdl_nfs_step step;
         char *slash = strrchr(export, '/');
@@ -345,7 +345,7 @@ static int open_file(struct nfs_stream *s, struct fdl_err *err)
     pthread_mutex_lock(&m->lock);
     char *url = strdup(m->final_url ? m->final_url : m->url);
     pthread_mutex_unlock(&m->lock);
-    fdl_fail(&own, rc, FDL_NO_OFFSET, "no memory");
+    fdl_nomem(&own, "a path");
     if (url)
         rc = parse_place(url, &p, &own);
     if (rc == FDL_OK)

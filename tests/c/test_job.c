@@ -3,6 +3,7 @@
  * with the right error. The mirrors are HTTP servers inside this process that cut,
  * stall, lie. */
 #undef NDEBUG
+#include "base/clock.h"
 #include "job/job.h"
 
 #include <arpa/inet.h>

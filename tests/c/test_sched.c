@@ -3,6 +3,7 @@
  * tenth of a second and two round trips, however long it had to wait for its answers;
  * never more than its share of the window, nor than a kill may cost. */
 #undef NDEBUG
+#include "base/clock.h"
 #include "job/job_priv.h"
 
 #include <assert.h>
@@ -10,7 +11,7 @@
 
 #define MIB ((size_t)1 << 20)
 #define MB 1e6 /* bytes/s */
-#define FAR (100ull * NS_PER_MS)
+#define FAR (100 * FDL_NS_PER_MS)
 #define BLOCKS 1000
 
 struct rig {
