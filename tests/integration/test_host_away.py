@@ -72,15 +72,29 @@ async def test_a_host_that_was_rebooted_resumes(site: Site) -> None:
     """Off for longer than its jobs are kept for it."""
     await site.start()
     template = await half_fetched(site)
+    (row,) = await site.downloads(template)
+    assert (row["state"], row["hostname"]) == ("RUNNING", "kvm1")
+    assert 0 < row["bytes"] <= row["totalbytes"] == len(CONTENT)
+    assert row["created"] <= row["started"]
+    percent = row["percent"]
     await site.host.end(signal.SIGKILL)
+    await eventually(lambda: site.hosts("Disconnected"))
+    (row,) = await site.downloads(template)
+    assert row["state"] == "WAITING"
+    assert "not connected" in row["error"]
+    assert "rate" not in row
+    assert row["percent"] >= percent
     await eventually(lambda: site.hosts("Down"), within=90)
     (row,) = await site.downloads(template)
     assert row["state"] == "QUEUED"
     slow(site, None)
     await site.host.start()
     await finished(site, template)
-    # At most one piece of each connection is fetched again, once.
-    assert site.origin.sent < len(CONTENT) + 10 * MIB
+    (row,) = await site.downloads(template)
+    assert (row["state"], row["percent"], row["bytes"]) == ("DONE", 100, len(CONTENT))
+    assert row["started"] <= row["completed"]
+    # What was under way or not yet written down is fetched again, not what was fetched before.
+    assert site.origin.sent < len(CONTENT) + 18 * MIB
 
 
 async def test_a_partition_costs_nothing_that_was_fetched(site: Site) -> None:

@@ -215,6 +215,7 @@ class HostLink:
                     self._s.notices.publish(
                         "progress", job=message.job, done=message.done, total=message.total,
                         rate=message.rate, stage=message.stage,
+                        percent=self._s.progress.percent_of(message.job),
                     )  # fmt: skip
                 return None
             case m.JobStarted():

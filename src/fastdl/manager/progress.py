@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastdl.wire.messages import Progress
 
 
 class ProgressBoard:
-    """Progress by job. A host can speak only of downloads that its document gave it."""
+    """Progress by job. A host can speak only of downloads that its document gave it.
+
+    Within an attempt it never goes back, though the work may: what a resume reads again, or the
+    second half of an image that is unpacked first.
+    """
 
     def __init__(self) -> None:
         self._holder: dict[str, str] = {}
         self._latest: dict[str, Progress] = {}
+        self._percent: dict[str, int] = {}
         self._unsaved: dict[str, int] = {}
 
     def given(self, job: str, host: str) -> None:
@@ -26,9 +33,18 @@ class ProgressBoard:
         """Take over a report; False = it is not this host's job."""
         if not self.holds(progress.job, host):
             return False
-        self._latest[progress.job] = progress
-        self._unsaved[progress.job] = percent(progress)
+        job, before = progress.job, self._latest.get(progress.job)
+        same = before is not None and before.fence == progress.fence
+        if same and before is not None and before.total == progress.total:
+            progress = replace(progress, done=max(before.done, progress.done))
+        least = self._percent.get(job, 0) if same else 0
+        self._latest[job] = progress
+        self._percent[job] = self._unsaved[job] = max(least, percent(progress))
         return True
+
+    def percent_of(self, job: str) -> int | None:
+        """Return how far *job* is, None where its host has not said so yet."""
+        return self._percent.get(job)
 
     def of(self, job: str) -> Progress | None:
         """Return the latest word on *job*."""
@@ -38,6 +54,7 @@ class ProgressBoard:
         """Forget a job that ended or left its host."""
         self._holder.pop(job, None)
         self._latest.pop(job, None)
+        self._percent.pop(job, None)
         self._unsaved.pop(job, None)
 
     def take_unsaved(self) -> dict[str, int]:

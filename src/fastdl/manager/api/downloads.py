@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -11,13 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError, InternalError
 from fastdl.manager import disclosure, ends, room
-from fastdl.manager.api import transfers
+from fastdl.manager.api import transfers, views
 from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
 from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
-from fastdl.manager.ledger.jobs import LIVE, NewJob, State
+from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
-from fastdl.manager.progress import percent
 from fastdl.manager.scheduler import BULK, URGENT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -174,82 +174,127 @@ def _download(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the ledger says of one template's downloads.
+
+    *hosts* and *starts*: by host and job. *offered*: the zones that have the template.
+    """
+
+    pools: Mapping[str, Row[Any]]
+    copies: Mapping[str, Row[Any]]
+    latest: Mapping[str, Row[Any]]
+    hosts: Mapping[str, Row[Any]]
+    starts: Mapping[str, float]
+    offered: frozenset[str]
+
+    def shows(self, pool: str) -> bool:
+        """Whether *pool* has a copy, or a download that is not history."""
+        job, copy = self.latest.get(pool), self.copies.get(pool)
+        if (copy is not None and copy.complete) or (job is not None and job.state in LIVE):
+            return True
+        failed = job is not None and job.state != State.DONE
+        return failed and self.pools[pool].zone in self.offered
+
+
+async def _facts(tx: AsyncConnection, template: str) -> _Facts:
+    latest: dict[str, Row[Any]] = {}
+    for job in await jobs.of_template(tx, template):
+        latest.setdefault(job.pool, job)
+    return _Facts(
+        pools={pool.id: pool for pool in await pools.of_zone(tx)},
+        copies={copy.pool: copy for copy in await copies.of_template(tx, template)},
+        latest=latest,
+        hosts=await hosts.by_id(tx, (job.host for job in latest.values() if job.host)),
+        starts=await jobs.starts(tx, list(latest.values())),
+        offered=frozenset(await templates.zones_of(tx, template)),
+    )
+
+
 async def list_(call: Call) -> Reply:
     """Where a template is, or how far its downloads are: the latest of each pool. A download that
     ended is history where its copy is gone, or the template is offered no more."""
     async with call.core.services.ledger.read() as tx:
         row = await _visible(call, tx, "templateid")
-        offered = set(await templates.zones_of(tx, row.id))
-        names = {pool.id: pool for pool in await pools.of_zone(tx)}
-        held = {copy.pool: copy for copy in await copies.of_template(tx, row.id)}
-        latest: dict[str, Row[Any]] = {}
-        for job in await jobs.of_template(tx, row.id):
-            latest.setdefault(job.pool, job)
-
-    def is_shown(pool: str) -> bool:
-        job, copy = latest.get(pool), held.get(pool)
-        if (copy is not None and copy.complete) or (job is not None and job.state in LIVE):
-            return True
-        return job is not None and job.state != State.DONE and names[pool].zone in offered
-
+        facts = await _facts(tx, row.id)
     items = [
-        _shown(
-            call, row, _view(call, row.id, names[pool_id], latest.get(pool_id), held.get(pool_id))
-        )
-        for pool_id in dict.fromkeys((*latest, *held))
-        if pool_id in names
-        and call.get("zoneid") in {None, names[pool_id].zone}
+        _shown(call, row, _view(call, row.id, pool_id, facts))
+        for pool_id in dict.fromkeys((*facts.latest, *facts.copies))
+        if pool_id in facts.pools
+        and call.get("zoneid") in {None, facts.pools[pool_id].zone}
         and call.get("storageid") in {None, pool_id}
-        and is_shown(pool_id)
+        and facts.shows(pool_id)
     ]
     first, size = call.page()
     return Listing("templatedownload", items[first : first + size], len(items))
 
 
 def _shown(call: Call, row: Row[Any], item: dict[str, Any]) -> dict[str, Any]:
-    """Return what of *item* this caller may know: hosts and paths are for administrators, and
-    an error, which may tell where a template comes from, is for its owner too."""
-    hidden = set() if call.user.admin else {"hostid", "installpath"}
+    """Return what of *item* this caller may know: hosts, paths and users are for administrators,
+    and an error, which may tell where a template comes from, is for its owner too."""
+    hidden = set() if call.user.admin else {"hostid", "hostname", "installpath", "users"}
     if not call.user.admin and row.owner != call.user.id:
         hidden.add("error")
     return {key: value for key, value in item.items() if key not in hidden}
 
 
-def _view(
-    call: Call, template: str, pool: Row[Any], job: Row[Any] | None, copy: Row[Any] | None
-) -> dict[str, Any]:
+def _view(call: Call, template: str, pool_id: str, facts: _Facts) -> dict[str, Any]:
+    pool, copy = facts.pools[pool_id], facts.copies.get(pool_id)
     item: dict[str, Any] = {
         "templateid": template,
         "storageid": pool.id,
         "storagename": pool.name,
         "zoneid": pool.zone,
     }
-    if job is not None:
-        now = call.core.services.progress.of(job.id) if job.state in LIVE else None
-        failure = codec.from_plain(m.Failure, loads(job.failure)) if job.failure else None
-        done = loads(job.result) if job.result else {}
-        item |= {
-            "jobid": job.id,
-            "hostid": job.host,
-            "state": job.state,
-            "percent": percent(now) if now else job.percent,
-            "rate": int(now.rate) if now else None,
-            "stage": now.stage if now else None,
-            "error": (
-                disclosure.reason(failure, admin=call.user.admin)
-                if failure is not None and job.state != State.DONE
-                else None
-            ),
-            "attempt": job.attempt,
-            "priority": "urgent" if job.rank < BULK else "bulk",
-            "integrity": done.get("integrity"),
-            "digests": done.get("digests"),
-        }
-    else:
+    job = facts.latest.get(pool_id)
+    if job is None:
         item |= {"state": "DONE", "percent": 100}
+    else:
+        item |= _progress(call, job, facts)
     if copy is not None and copy.complete:
-        item |= {"installpath": copy.install_path, "size": copy.size}
+        item |= {
+            "installpath": copy.install_path, "size": copy.size, "physicalsize": copy.bytes,
+            "users": loads(copy.users),
+        }  # fmt: skip
     return item
+
+
+def _progress(call: Call, job: Row[Any], facts: _Facts) -> dict[str, Any]:
+    board, host = call.core.services.progress, facts.hosts.get(job.host)
+    now = board.of(job.id) if job.state in LIVE else None
+    done = loads(job.result) if job.result else {}
+    failure = codec.from_plain(m.Failure, loads(job.failure)) if job.failure else None
+    error = None
+    if failure is not None and job.state != State.DONE:
+        error = disclosure.reason(failure, admin=call.user.admin)
+    state, rate = job.state, int(now.rate) if now else None
+    if job.state in HELD and (host is None or host.state != hosts.UP):
+        # Nobody knows what becomes of it until the host is back, or counts as Down.
+        state, rate = "WAITING", None
+        error = "its host is not connected: it goes on when the host is back, or elsewhere"
+    said = board.percent_of(job.id) if job.state in LIVE else None
+    return {
+        "jobid": job.id,
+        "hostid": job.host,
+        "hostname": host.name if host is not None else None,
+        "state": state,
+        "percent": said if said is not None else job.percent,
+        "bytes": now.done if now else done.get("target_bytes"),
+        "totalbytes": now.total if now else done.get("target_bytes"),
+        "fetchedbytes": now.fetched if now else done.get("fetched_bytes"),
+        "rate": rate,
+        "eta": int(now.eta) if now and now.eta is not None and rate else None,
+        "stage": now.stage if now else None,
+        "error": error,
+        "attempt": job.attempt,
+        "priority": "urgent" if job.rank < BULK else "bulk",
+        "integrity": done.get("integrity"),
+        "digests": done.get("digests"),
+        "created": views.date(job.created),
+        "started": views.date(facts.starts.get(job.id)),
+        "updated": views.date(job.updated),
+        "completed": views.date(job.ended),
+    }
 
 
 async def cancel(call: Call) -> Reply:
@@ -304,12 +349,41 @@ COMMANDS: Final = (
         ),
         response=tuple(
             Field(n)
-            for n in ("templateid", "storageid", "hostid", "state", "percent", "rate", "error")
+            for n in (
+                "templateid",
+                "storageid",
+                "storagename",
+                "zoneid",
+                "hostid",
+                "hostname",
+                "jobid",
+                "state",
+                "stage",
+                "percent",
+                "bytes",
+                "totalbytes",
+                "fetchedbytes",
+                "rate",
+                "eta",
+                "error",
+                "attempt",
+                "priority",
+                "created",
+                "started",
+                "updated",
+                "completed",
+                "installpath",
+                "size",
+                "physicalsize",
+                "users",
+                "integrity",
+                "digests",
+            )
         ),
     ),
     Command(
         name="cancelTemplateDownload",
-        text="Cancel a template's downloads; what was fetched is kept for a resume",
+        text="Cancel a template's downloads; what was fetched is kept for a week, for a resume",
         handler=cancel,
         params=(
             Param("templateid", Kind.UUID, "the template or ISO", required=True),

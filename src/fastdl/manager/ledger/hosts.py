@@ -36,6 +36,15 @@ async def get(tx: AsyncConnection, id_: str) -> Row[Any] | None:
     return (await tx.execute(select(host).where(host.c.id == id_))).first()
 
 
+async def by_id(tx: AsyncConnection, ids: Iterable[str]) -> dict[str, Row[Any]]:
+    """Return the hosts with these ids."""
+    wanted, found = sorted(set(ids)), dict[str, Row[Any]]()
+    for start in range(0, len(wanted), 500):
+        rows = await tx.execute(select(host).where(host.c.id.in_(wanted[start : start + 500])))
+        found |= {row.id: row for row in rows}
+    return found
+
+
 async def of_zone(tx: AsyncConnection, zone: str | None = None) -> list[Row[Any]]:
     """Return the hosts of *zone* (or all), oldest first."""
     query = select(host).order_by(host.c.created, host.c.id)

@@ -469,12 +469,26 @@ async def of_template(
     return list(await tx.execute(query.order_by(t.c.created.desc()).limit(20_000)))
 
 
+async def starts(tx: AsyncConnection, found: Sequence[Row[Any]]) -> dict[str, float]:
+    """Return job → when its latest attempt was given to a host, for those of *found* with one."""
+    pairs = [(row.id, row.fence) for row in found]
+    times: dict[str, float] = {}
+    for start in range(0, len(pairs), 200):
+        rows = await tx.execute(
+            select(attempt.c.job, attempt.c.started).where(
+                tuple_(attempt.c.job, attempt.c.fence).in_(pairs[start : start + 200])
+            )
+        )
+        times |= {row.job: row.started for row in rows}
+    return times
+
+
 async def save_percent(tx: AsyncConnection, percents: Mapping[str, int]) -> None:
-    """Store coarse progress, one statement for all jobs."""
+    """Store coarse progress of jobs that have not ended meanwhile, one statement for all."""
     if percents:
         await tx.execute(
             update(t)
-            .where(t.c.id.in_(list(percents)))
+            .where(t.c.id.in_(list(percents)), t.c.state.in_((*HELD, State.CANCELLING)))
             .values(percent=case(dict(percents), value=t.c.id))
         )
 
