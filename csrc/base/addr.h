@@ -22,6 +22,12 @@ enum fdl_addr_class {
     FDL_ADDR_RESERVED,
 };
 
+/* What is said of an address that fdl_addr_allowed() refuses, and where exceptions are
+ * listed. */
+#define FDL_ADDR_FORBIDDEN                                                             \
+    "the address policy forbids the host's address "                                   \
+    "(exceptions: --allow; secstorage.allowed.internal.sites)"
+
 struct fdl_cidr {
     int family;             /* AF_INET or AF_INET6 */
     unsigned char addr[16]; /* network byte order */

@@ -226,8 +226,7 @@ static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err
                                      : "connecting took too long");
     case CURLE_COULDNT_CONNECT:
         if (conn->refused > 0)
-            return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                            "the address policy forbids the host's address");
+            return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, FDL_ADDR_FORBIDDEN);
         return fdl_fail_os(err, FDL_E_NET, (int)os_errno, FDL_NO_OFFSET,
                            proxy ? "the proxy cannot be connected to"
                                  : "the host cannot be connected to");
@@ -309,8 +308,7 @@ static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
     conn->peer = fdl_addr_classify((struct sockaddr *)&ss);
     if (!conn->proxy && !fdl_addr_allowed((struct sockaddr *)&ss, &conn->net->policy,
                                           conn->host.via, conn->host.from))
-        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                        "the address policy forbids the host's address");
+        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, FDL_ADDR_FORBIDDEN);
     return FDL_OK;
 }
 

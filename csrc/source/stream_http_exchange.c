@@ -43,8 +43,7 @@ static int judge_text(struct http_stream *s, const struct fdl_place *p, bool pro
         fdl_net_note(s->net, literal ? sa : NULL);
     if (unusual ||
         (proxied && literal && !fdl_addr_allowed(sa, &s->net->policy, via, from)))
-        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                        "the address policy forbids the host's address");
+        return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, FDL_ADDR_FORBIDDEN);
     *class = literal ? fdl_addr_classify(sa) : FDL_ADDR_PUBLIC;
     return FDL_OK;
 }

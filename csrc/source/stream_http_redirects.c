@@ -185,7 +185,8 @@ static int follow(struct http_stream *s, CURLU *u, const struct fdl_place *at,
 {
     if (!s->net->follow_redirects)
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                        "redirects are not allowed here");
+                        "a redirect, and none is to be followed "
+                        "(--no-follow-redirects; store.download.follow.redirects)");
     int rc = fdl_place_follow(u, s->head.location, at, err);
     if (rc != FDL_OK)
         return rc;

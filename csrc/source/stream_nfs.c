@@ -272,11 +272,11 @@ static int open_address(struct nfs_stream *s, const struct place *p,
 
 static int refuse(const struct nfs_stream *s, struct fdl_err *err)
 {
-    return fdl_fail(
-        err, FDL_E_POLICY, FDL_NO_OFFSET,
-        s->net->policy.strict
-            ? "the address policy allows no NFS server at the host's address"
-            : "the address policy forbids the host's address");
+    return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
+                    s->net->policy.strict
+                        ? "the address policy allows no NFS server at the host's "
+                          "address (--allow-nfs; direct.download.nfs.servers)"
+                        : FDL_ADDR_FORBIDDEN);
 }
 
 static int check_peer(struct nfs_stream *s, struct fdl_err *err)

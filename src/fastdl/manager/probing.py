@@ -11,18 +11,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from fastdl.errors import AgentLostError, ApiLimitError, FastdlError
 from fastdl.manager.ask import ask
 from fastdl.manager.fleet import ConnectedHost
+from fastdl.manager.registration import origin_of
 from fastdl.manager.services import Services
 from fastdl.wire import messages as m
 
-HOSTS_MAX: Final = 3
-"""Hosts that are asked in turn, where one cannot reach the origin."""
+HOSTS_MAX: Final = 16
+"""Hosts that are asked in turn, where one after the other cannot reach the origin."""
+ASKING_S: Final = 60.0
+"""After this long nobody else is asked."""
+ORIGINS_MAX: Final = 1024
+"""Origins of which is remembered who reached them and who did not."""
 WAITING_MAX: Final = 32
 """Questions of one account, or for one host, that wait for a place."""
 WAIT_S: Final = 60.0
@@ -91,12 +96,13 @@ class Slots:
 
 
 class HostRefusal(Exception):
-    """*host* could not look at the source: *error* is what it reported."""
+    """*host*, the last of *asked* hosts, could not look at the source: *error* says why."""
 
-    def __init__(self, host: ConnectedHost, error: FastdlError) -> None:
+    def __init__(self, host: ConnectedHost, error: FastdlError, *, asked: int) -> None:
         super().__init__(error.message)
         self.host = host
         self.error = error
+        self.asked = asked
 
 
 class Probing:
@@ -105,6 +111,7 @@ class Probing:
     def __init__(self) -> None:
         self._accounts = Slots()
         self._hosts = Slots()
+        self._reached: OrderedDict[str, dict[str, bool]] = OrderedDict()
 
     async def probe(
         self, services: Services, zones: Sequence[str], args: m.ProbeArgs, *, account: str
@@ -112,30 +119,53 @@ class Probing:
         """Return what the first host of *zones* that reaches the source tells of it.
 
         None where no host is connected. An error that another host may not have sends the
-        question to up to HOSTS_MAX of them. Raises the last one's HostRefusal, ApiLimitError
-        where *account* asks too much at once.
+        question to the next one; a later call begins with who reached the origin last, or with
+        those who were not asked yet. Raises the last one's HostRefusal, ApiLimitError where
+        *account* asks too much at once.
         """
         most = services.settings.whole("direct.download.account.max.probes")
         async with self._accounts.take(account, most=most):
+            known = self._known(args.transfer.sources[0])
             refusal: HostRefusal | None = None
-            for host in self._candidates(services, zones):
+            until = services.clock.steady() + ASKING_S
+            for n, host in enumerate(self._candidates(services, zones, known), 1):
                 try:
-                    return await self._ask(services, host, args)
+                    done = await self._ask(services, host, args)
                 except ApiLimitError:
                     raise
                 except FastdlError as exc:
-                    refusal = HostRefusal(host, exc)
+                    refusal = HostRefusal(host, exc, asked=n)
                     if not (exc.retry_elsewhere or isinstance(exc, AgentLostError)):
                         break
+                    known[host.id] = False
+                    if services.clock.steady() > until:
+                        break
+                else:
+                    known[host.id] = True
+                    return done
             if refusal is not None:
                 raise refusal
             return None
 
-    def _candidates(self, services: Services, zones: Sequence[str]) -> list[ConnectedHost]:
-        """The hosts to ask, the least busy first, equal ones in any order."""
+    def _known(self, source: str) -> dict[str, bool]:
+        """Host → whether it reached the origin of *source* when it was asked last."""
+        origin = origin_of(source)
+        known = self._reached.setdefault(origin, {})
+        self._reached.move_to_end(origin)
+        if len(self._reached) > ORIGINS_MAX:
+            self._reached.popitem(last=False)
+        return known
+
+    def _candidates(
+        self, services: Services, zones: Sequence[str], known: Mapping[str, bool]
+    ) -> list[ConnectedHost]:
+        """The hosts to ask, the least busy first, equal ones in any order. Where some did not
+        reach the origin: who did, whom nobody asked, the others."""
         found = [host for zone in zones for host in services.fleet.of_zone(zone, m.Kind.PROBE)]
         random.shuffle(found)
-        return sorted(found, key=lambda host: self._hosts.busy(host.id))[:HOSTS_MAX]
+        rank = {True: 0, None: 1, False: 2} if False in known.values() else {}
+        found.sort(key=lambda h: (rank.get(known.get(h.id), 0), self._hosts.busy(h.id)))
+        return found[:HOSTS_MAX]
 
     async def _ask(self, services: Services, host: ConnectedHost, args: m.ProbeArgs) -> m.ProbeDone:
         most = services.settings.whole("direct.download.host.max.probes")

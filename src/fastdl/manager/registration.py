@@ -13,8 +13,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from fastdl.errors import ApiParamError, FastdlError, PolicyError, UsageError
-from fastdl.manager.settings import NFS_SERVERS
-from fastdl.model.address import literal_address, refused, refused_nfs
+from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS
+from fastdl.model.address import AddressClass, classify, literal_address, refused, refused_nfs
 from fastdl.model.referral import refused_source
 from fastdl.model.url import Url
 
@@ -36,6 +36,7 @@ _DIGEST_LENGTHS: Final = {
     "MD5": 32, "SHA-1": 40, "SHA-224": 56, "SHA-256": 64, "SHA-384": 96, "SHA-512": 128,
 }  # fmt: skip
 _CHECKSUM: Final = re.compile(r"(?:\{([^{}]*)\})?([^{}]*)")
+_ILLEGAL_HOST: Final = "Illegal host specified in url"
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 
 
@@ -51,7 +52,7 @@ def check_url(
     try:
         parsed = Url.parse(url)
     except PolicyError:  # 0x7f.1, 2130706433: an address in disguise
-        raise ApiParamError("Illegal host specified in url") from None
+        raise ApiParamError(f"{_ILLEGAL_HOST}: an address in an unusual notation") from None
     except UsageError as exc:
         raise ApiParamError(f"Please specify a valid URL. URL:{url} is invalid: {exc}") from None
     if parsed.username is not None:
@@ -74,8 +75,11 @@ def _check_host(url: Url, allowed_cidrs: tuple[str, ...], nfs_servers: tuple[str
         reason = refused_nfs(address, "strict", allowed_cidrs, nfs_servers)
     else:
         reason = refused(address, "strict", allowed_cidrs)
+    if reason is not None and classify(address) is AddressClass.METADATA:
+        raise ApiParamError(f"{_ILLEGAL_HOST}: {reason} without exception")
     if reason is not None:
-        raise ApiParamError("Illegal host specified in url")
+        setting = NFS_SERVERS if url.scheme == "nfs" else INTERNAL_SITES
+        raise ApiParamError(f"{_ILLEGAL_HOST}: {reason}; exceptions are listed in {setting}")
 
 
 def origin_of(url: str) -> str:

@@ -114,7 +114,10 @@ async def _probe(
         exc = refusal.error
         why = disclosure.reason(codec.failure_of(exc), admin=call.user.admin)
         cls = NetError if why == disclosure.HIDDEN else type(exc)
-        raise cls(f"URL: {url} validation failed on host {refusal.host.name}: {why}") from exc
+        where = f"host {refusal.host.name}"
+        if refusal.asked > 1:
+            where += f", the last of {refusal.asked} that were asked"
+        raise cls(f"URL: {url} validation failed on {where}: {why}") from exc
     if done is None:
         raise InternalError(f"Couldn't find a host to validate URL {url}")
     return done
