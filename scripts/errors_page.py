@@ -76,7 +76,8 @@ With `--json` a failure prints one object on stdout:
 
 ```json
 {"error": {"code": 21, "class": "INTEGRITY", "message": "…", "phase": "verify",
-           "origin": "https://mirror.example/i.iso", "offset": 0, "retryable": false}}
+           "origin": "https://mirror.example/i.iso", "offset": 0, "retryable": false,
+           "reason": null, "http_status": null, "retry_after_s": null, "public_source": true}}
 ```
 
 *Again* tells whether the same command may succeed later without anyone changing anything (an

@@ -11,6 +11,7 @@ void fdl_err_clear(struct fdl_err *err)
         return;
     memset(err, 0, sizeof *err);
     err->mirror = -1;
+    err->retry_after_s = -1;
     err->offset = FDL_NO_OFFSET;
 }
 

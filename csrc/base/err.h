@@ -33,14 +33,23 @@ enum fdl_code {
     FDL_E_CANCELLED = -130,
 };
 
+/* Why, where a caller decides by more than the code: `what` is for people alone. The
+ * names are those of fastdl.errors.Reason, in its order. */
+enum fdl_reason {
+    FDL_REASON_NONE = 0,
+    FDL_REASON_NEEDS_STAGING, /* a decoded image's tables come after its data */
+};
+
 #define FDL_ERR_WHAT_MAX 120
 
 struct fdl_err {
-    int code;        /* enum fdl_code */
-    int os_errno;    /* 0 where the kernel had no part in it */
-    int http_status; /* 0 where no answer was involved */
-    int mirror;      /* index of the mirror concerned, -1 for none */
-    uint64_t offset; /* byte offset concerned, UINT64_MAX for none */
+    int code; /* enum fdl_code */
+    enum fdl_reason reason;
+    int os_errno;          /* 0 where the kernel had no part in it */
+    int http_status;       /* 0 where no response was involved */
+    int mirror;            /* index of the mirror concerned, -1 for none */
+    int64_t retry_after_s; /* the wait that the server asked for, -1 for none */
+    uint64_t offset;       /* byte offset concerned, UINT64_MAX for none */
     char what[FDL_ERR_WHAT_MAX];
 };
 

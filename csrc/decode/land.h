@@ -15,12 +15,9 @@
 
 struct fdl_lander;
 
-/* What a job says where push() or finish() returned more than 0: the tables of a
- * decoded image do not come first, nothing was written, and the source has to be
- * staged. */
-#define FDL_WHAT_NEEDS_STAGING                                                         \
-    "the image's tables come too late to land it while it arrives"
-
+/* push() and finish() return more than 0 where the tables of a decoded image do not
+ * come first: nothing was written, and the source has to be staged
+ * (FDL_REASON_NEEDS_STAGING). */
 struct fdl_lander_ops {
     /* The next block in file order; blocks until there is room for it.
      *   buf  BORROWED: take a reference with fdl_buf_ref() to keep it after return. */

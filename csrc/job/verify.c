@@ -384,8 +384,11 @@ void *fdl_consumer_main(void *arg)
         fdl_hash_final(c->hash, c->digest);
     if (complete && c->kind == FDL_CONSUME_LAND)
         rc = job->cfg.lander->ops->finish(job->cfg.lander, &err);
-    if (rc > FDL_OK)
-        rc = fdl_fail(&err, FDL_E_FORMAT, FDL_NO_OFFSET, FDL_WHAT_NEEDS_STAGING);
+    if (rc > FDL_OK) {
+        rc = fdl_fail(&err, FDL_E_FORMAT, FDL_NO_OFFSET,
+                      "the image's tables come too late to land it while it arrives");
+        err.reason = FDL_REASON_NEEDS_STAGING;
+    }
     if (rc != FDL_OK) {
         pthread_mutex_lock(&job->lock);
         fdl_job_fail(job, &err);

@@ -293,8 +293,10 @@ static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
     if (fdl_http_status_refuses_range(h->status) && ask_without_range(m, q, out))
         return FDL_OK;
     fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET, what_of(h->status, q->anonymous));
-    if (err)
+    if (err) {
         err->http_status = h->status;
+        err->retry_after_s = h->retry_after_s;
+    }
     return FDL_E_HTTP_STATUS;
 }
 

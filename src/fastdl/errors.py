@@ -9,19 +9,46 @@ from here. The C core uses the same numbers (``csrc/base/err.h``).
 from __future__ import annotations
 
 import errno
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+
+class Reason(StrEnum):
+    """Why, where a caller decides by more than the class. The message is for people alone."""
+
+    NEEDS_STAGING = "needs-staging"
+    """A decoded image's tables come after its data: it has to be stored before it is decoded."""
+    UNSUPPORTED_PROTOCOL = "unsupported-protocol"
+    """The command's protocol and the scheme of its URL are no pair that is known."""
+    NO_TEMPORARY_LOCATION = "no-temporary-location"
+    """The folder that the host's configuration names does not exist."""
+    UNKNOWN_HOST = "unknown-host"
+    """No host of this id and key is enrolled: an unused token makes it one again."""
+    TWO_AGENTS = "two-agents"
+    """Another agent that is this host is connected."""
+
+
+REASONS: tuple[Reason | None, ...] = (None, Reason.NEEDS_STAGING)
+"""The reasons that the C core gives, by their numbers (``enum fdl_reason``)."""
 
 
 class FastdlError(Exception):
     """Base of all errors below. ``str()`` is one sentence that an operator can act on.
+
+    Its fields are given where it is raised; ``add_context`` fills in what only a caller knows.
 
     ``phase``   where on the path of a byte it happened (resolve, fetch, decode, land…)
     ``origin``  the mirror or host concerned, without userinfo and query values
     ``offset``  the byte offset in the source or the target, where one is known
     ``retryable`` whether the same command can succeed later without anyone changing anything
     ``retry_elsewhere`` whether another host may succeed where this one failed
+    ``reason``  what a caller may decide by; None where the class says all there is to know
+    ``http_status`` the response's status, where a status is what went wrong
+    ``retry_after_s`` the seconds that the server asked to wait (Retry-After)
+    ``mirror``  the number of the mirror concerned among the job's
     ``public_source`` whether every address that the job tried is public: then what happened there
-                may be told to whoever named the source
+                may be reported to whoever named the source
     """
 
     exit_code: ClassVar[int] = 74
@@ -37,6 +64,11 @@ class FastdlError(Exception):
         origin: str | None = None,
         offset: int | None = None,
         retryable: bool | None = None,
+        reason: Reason | None = None,
+        http_status: int | None = None,
+        retry_after_s: float | None = None,
+        mirror: int | None = None,
+        public_source: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -44,7 +76,27 @@ class FastdlError(Exception):
         self.origin = origin
         self.offset = offset
         self.retryable = self.default_retryable if retryable is None else retryable
-        self.public_source = False
+        self.reason = reason
+        self.http_status = http_status
+        self.retry_after_s = retry_after_s
+        self.mirror = mirror
+        self.public_source = public_source
+
+    def add_context(
+        self,
+        *,
+        phase: str | None = None,
+        origin: str | None = None,
+        public_source: bool | None = None,
+    ) -> Self:
+        """Fill in what was not known where the error was raised; returns the error.
+
+        A *phase* or an *origin* that it has already stays: who raised it was nearer.
+        """
+        self.phase = self.phase or phase
+        self.origin = self.origin or origin
+        self.public_source = self.public_source if public_source is None else public_source
+        return self
 
     @property
     def retry_elsewhere(self) -> bool:
@@ -60,7 +112,7 @@ class FastdlError(Exception):
         return "; ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as the JSON object that ``--json`` and the agent print."""
+        """The error as the JSON object that ``--json`` prints; ``error_from`` reads it."""
         return {
             "code": self.exit_code,
             "class": self.code_name,
@@ -69,6 +121,10 @@ class FastdlError(Exception):
             "origin": self.origin,
             "offset": self.offset,
             "retryable": self.retryable,
+            "reason": self.reason,
+            "http_status": self.http_status,
+            "retry_after_s": self.retry_after_s,
+            "public_source": self.public_source,
         }
 
 
@@ -343,3 +399,30 @@ BY_CODE: dict[int, type[FastdlError]] = {
     cls.exit_code: cls for cls in _leaves(FastdlError) if cls is not FastdlError
 }
 """Exit code → class: what the command line, the API and the C core look up."""
+
+
+def error_from(plain: Mapping[str, Any]) -> FastdlError:
+    """The error that ``to_dict`` made *plain* of, in another process; InternalError for a code
+    that nobody knows.
+
+    The fields have their types already: who reads them from outside has checked them.
+    """
+    reason = plain.get("reason")
+    return BY_CODE.get(plain["code"], InternalError)(
+        plain["message"],
+        phase=plain.get("phase"),
+        origin=plain.get("origin"),
+        offset=plain.get("offset"),
+        retryable=plain.get("retryable"),
+        reason=Reason(reason) if reason in set(Reason) else None,
+        http_status=plain.get("http_status"),
+        retry_after_s=plain.get("retry_after_s"),
+        public_source=plain.get("public_source") is True,
+    )
+
+
+def as_error(exc: BaseException) -> FastdlError:
+    """*exc* as one of the errors above: itself, what the machine ran out of, or a bug."""
+    if isinstance(exc, FastdlError):
+        return exc
+    return shortage(exc) or InternalError(f"{type(exc).__name__}: {exc}")

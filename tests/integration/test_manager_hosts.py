@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError
+from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError, Reason
 from fastdl.manager import hostlink
 from fastdl.manager.leaving import Unreached
 from fastdl.manager.ledger import certs
@@ -102,12 +102,12 @@ async def test_a_deleted_host_is_out_at_once_and_stays_out(zone: Zone) -> None:
         await zone.api("deleteHost", id=evil.host_id)
     assert (await zone.api("deleteHost", id=evil.host_id, forced="true"))["success"]
     await eventually(lambda: refused(evil))
-    assert evil.refusals[-1].reason == m.Refusal.UNKNOWN_HOST
+    assert evil.refusals[-1].reason == Reason.UNKNOWN_HOST
     assert await zone.api("listHosts") == {}
     await evil.close()
     evil.refusals.clear()
     await evil.connect()
-    assert [r.reason for r in evil.refusals] == [m.Refusal.UNKNOWN_HOST]
+    assert [r.reason for r in evil.refusals] == [Reason.UNKNOWN_HOST]
     with pytest.raises(AgentRefusedError, match="not known here"):
         await FakeAgent(address=evil.address).enrol(token, key=key)
     assert await events_of(zone, "HOST.DELETE") == ["host kvm1 deleted"]
@@ -392,7 +392,7 @@ async def test_a_machine_set_up_again_takes_its_old_place_by_a_token_for_it(zone
     await old.close()
     old.refusals.clear()
     await old.connect()
-    assert [r.reason for r in old.refusals] == [m.Refusal.UNKNOWN_HOST]
+    assert [r.reason for r in old.refusals] == [Reason.UNKNOWN_HOST]
     (item,) = (await zone.api("listHosts"))["host"]
     assert (item["state"], item["hosttags"]) == ("Up", "ssd")
     assert (await pools(zone))["p1-id"]["state"] == "Up"
@@ -465,7 +465,7 @@ async def test_two_agents_with_one_key_are_noticed(zone: Zone) -> None:
     assert not thief.refusals  # the agent may have been restarted
     await owner.close_connection_only()
     await owner.connect()
-    assert [r.reason for r in owner.refusals] == [m.Refusal.TWO_AGENTS]
+    assert [r.reason for r in owner.refusals] == [Reason.TWO_AGENTS]
     (text,) = await events_of(zone, "HOST.TWO.AGENTS")
     assert "createHostToken hostid" in text
     # The way out: a new key, which ends both.

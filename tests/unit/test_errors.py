@@ -3,13 +3,26 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from fastdl import errors
-from fastdl.errors import BY_CODE, FastdlError, InternalError
+from fastdl.errors import (
+    BY_CODE,
+    REASONS,
+    FastdlError,
+    InternalError,
+    LimitError,
+    NetError,
+    Reason,
+    as_error,
+    error_from,
+)
+from fastdl.wire.codec import error_of, failure_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = [
@@ -41,9 +54,48 @@ def test_an_error_says_where_and_keeps_its_fields(cls: type[FastdlError]) -> Non
         "origin": "http://a/b",
         "offset": 7,
         "retryable": cls.default_retryable,
+        "reason": None,
+        "http_status": None,
+        "retry_after_s": None,
+        "public_source": False,
     }
     assert cls("x", retryable=not cls.default_retryable).retryable != cls.default_retryable
     assert cls.__doc__
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_error_survives_the_way_to_another_process(cls: type[FastdlError]) -> None:
+    """What an agent decides by was raised in a process that it started."""
+    exc = cls(
+        "it failed", phase="fetch", origin="http://a/b", offset=7, retryable=True,
+        reason=Reason.NEEDS_STAGING, http_status=429, retry_after_s=3.5, public_source=True,
+    )  # fmt: skip
+    again = error_from(json.loads(json.dumps(exc.to_dict())))
+    assert type(again) is cls
+    assert again.to_dict() == exc.to_dict()
+    assert again.reason is Reason.NEEDS_STAGING
+    assert failure_of(exc).retry_after_s == 3.5
+    assert error_of(failure_of(exc)).http_status == 429
+
+
+def test_who_raised_an_error_knows_better_than_who_passes_it_on() -> None:
+    """Each frame on the way up would say that it happened there."""
+    exc = NetError("reset", phase="fetch").add_context(phase="resolve", origin="http://a/")
+    assert (exc.phase, exc.origin) == ("fetch", "http://a/")
+
+
+@pytest.mark.parametrize("exc", [MemoryError(), OSError(errno.ENOMEM, "x")])
+def test_no_memory_is_one_class_and_no_bug(exc: Exception) -> None:
+    """Somebody has to give the machine more; nobody has to mend fastdl."""
+    assert as_error(exc).exit_code == LimitError.exit_code
+    assert failure_of(exc).code == LimitError.exit_code
+
+
+def test_the_c_core_gives_the_same_reasons() -> None:
+    """They cross as numbers."""
+    text = (ROOT / "csrc" / "base" / "err.h").read_text()
+    names = re.findall(r"FDL_REASON_(\w+)", text.partition("enum fdl_reason")[2])
+    assert [None if n == "NONE" else Reason[n] for n in names] == list(REASONS)
 
 
 def test_the_c_core_uses_the_same_numbers() -> None:

@@ -179,11 +179,9 @@ class Child:
         while self._words >= 0 and select.select([self._words], [], [], 0)[0]:
             self._keep_words()
         # It may have closed its end alone: then it lives, and is of no use any more.
-        error = error_of_death("the download's process", self._wait_or_end())
+        status = self._wait_or_end()
         words = "".join(c if c.isprintable() else " " for c in self._tail.decode(errors="replace"))
-        if words.strip():
-            error.message += f" ({words.strip()})"
-        return error
+        return error_of_death("the download's process", status, stderr=words.strip())
 
     def _wait_or_end(self) -> int:
         for _ in range(20):

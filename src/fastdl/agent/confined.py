@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
-from fastdl.errors import BY_CODE, FastdlError, InternalError, UnsafeImageError
+from fastdl.errors import UnsafeImageError, as_error, error_from
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, HEAD_BYTES, Format
 from fastdl.model.image_magic import detect
 from fastdl.model.url import Url
@@ -65,7 +65,7 @@ class Channel:
         self.cancel.check()
         plain = json.loads(answer)
         if plain is not None:
-            raise BY_CODE.get(plain["code"], InternalError)(plain["message"], phase=plain["phase"])
+            raise error_from(plain)
 
 
 def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[[], bool]) -> None:
@@ -73,12 +73,7 @@ def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[
     try:
         work(channel)
     except BaseException as exc:  # noqa: BLE001 - the last frame of the process
-        error = exc if isinstance(exc, FastdlError) else InternalError(_shown(exc))
-        more = {
-            "retry_after": getattr(error, "retry_after", None),
-            "public": error.public_source,
-        }
-        channel.tell({"failed": {"error": {**error.to_dict(), **more}, "keep": keep()}})
+        channel.tell({"failed": {"error": as_error(exc).to_dict(), "keep": keep()}})
 
 
 def probe(job: Job, channel: Channel) -> None:
@@ -185,7 +180,3 @@ def options_of(job: Job) -> FetchOptions:
 def _frozen(value: Any) -> Any:
     """JSON's lists as the tuples that the engine's options are."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
-
-
-def _shown(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}"

@@ -24,11 +24,12 @@ from fastdl.errors import (
     Cancelled,
     FastdlError,
     IntegrityError,
-    InternalError,
+    Reason,
     SinkRefusedError,
     TrustError,
     UnsafeImageError,
     UsageError,
+    as_error,
 )
 from fastdl.model.image import declared_format
 from fastdl.wire import cloudstack as cs
@@ -47,7 +48,8 @@ _FILE_POOLS = {
     "NetworkFilesystem": PoolType.NETWORK_FILESYSTEM,
     "SharedMountPoint": PoolType.SHARED_MOUNT_POINT,
 }
-_UNSUPPORTED = "Unsupported protocol, please provide HTTP(S), NFS or a metalink"
+_SAID_AS_IT_IS = {Reason.NO_TEMPORARY_LOCATION, Reason.UNSUPPORTED_PROTOCOL}
+"""Their sentences are CloudStack's own, so that nothing is put in front of them."""
 _SCHEMES = {
     "Http": ("http://",),
     "Https": ("https://",),
@@ -87,8 +89,8 @@ async def answer(
         return Reply(_failure(parsed, stopped), stopped.exit_code)
     except Exception as exc:  # CloudStack waits for an answer, whatever the bug is
         log.exception("a command failed unexpectedly")
-        bug = InternalError(f"{type(exc).__name__}: {exc}")
-        return Reply(_failure(parsed, bug), bug.exit_code)
+        error = as_error(exc)
+        return Reply(_failure(parsed, error), error.exit_code)
     code = UsageError.exit_code if isinstance(parsed, cs.Unknown) else 0
     return Reply(text, code)
 
@@ -123,7 +125,10 @@ async def _download(
     progress: Callable[[Mapping[str, Any]], None] | None,
 ) -> str:
     if not command.url.lower().startswith(_SCHEMES[command.protocol]):
-        raise UsageError(_UNSUPPORTED)
+        raise UsageError(
+            "Unsupported protocol, please provide HTTP(S), NFS or a metalink",
+            reason=Reason.UNSUPPORTED_PROTOCOL,
+        )
     state = _state(config)
     pool = await asyncio.to_thread(_pool, command.pool, libvirt, state)
     options: dict[str, Any] = {
@@ -238,7 +243,8 @@ def _state(config: HostConfig) -> Path:
     if not temporary.is_dir():
         raise SinkRefusedError(
             "The temporary location path for downloading templates does not exist: "
-            f"{temporary} on this host"
+            f"{temporary} on this host",
+            reason=Reason.NO_TEMPORARY_LOCATION,
         )
     return temporary / ".fastdl"
 
@@ -264,6 +270,6 @@ def _download_details(command: cs.Download, exc: FastdlError) -> str:
             f"The downloaded file is not a valid {kind}. "
             f"Ask the administrator to check the logs for more details. {exc}"
         )
-    if str(exc).startswith(("The temporary location", _UNSUPPORTED)):
+    if exc.reason in _SAID_AS_IT_IS:
         return str(exc)
     return f"Unable to download template: {exc}"

@@ -58,7 +58,10 @@ def converted(asked: Convert, powers: Powers, stop: Checked) -> dict[str, Any] |
         if asked.format not in CONVERTIBLE or not all(map(_INSIDE.fullmatch, names)):
             raise InternalError("the download's process asked for an odd conversion")
         source, target = map(Path, names)
-        convert(source, target, Format(asked.format), stop, confine=partial(confine, powers))
+        convert(
+            source, target, Format(asked.format), stop,
+            confine=partial(confine, powers), folder=Path(powers.folder or "."),
+        )  # fmt: skip
     except FastdlError as exc:
         return exc.to_dict()
     return None

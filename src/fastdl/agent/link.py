@@ -19,7 +19,7 @@ from typing import Final
 import aiohttp
 
 from fastdl.agent.identity import HostUnknownError, Identity
-from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError
+from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, Reason
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -200,6 +200,6 @@ def _other_authority(manager: str) -> HostUnknownError:
 
 
 def _error(refused: m.Refused) -> AgentRefusedError:
-    if refused.reason == m.Refusal.UNKNOWN_HOST:
+    if refused.reason == Reason.UNKNOWN_HOST:
         return HostUnknownError(refused.message)
     return AgentRefusedError(refused.message)

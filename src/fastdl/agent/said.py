@@ -142,6 +142,12 @@ def _code(value: Any) -> int:
     return value
 
 
+def _status(value: Any) -> int:
+    if type(value) is not int or not 100 <= value <= 599:
+        raise ValueError("not a status")
+    return value
+
+
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
         raise ValueError("not a flag")
@@ -224,8 +230,10 @@ _ERROR: Mapping[str, Check] = {
     "origin": _optional(_words),
     "offset": _optional(_size),
     "retryable": _flag,
-    "retry_after": _optional(_number),
-    "public": _flag,
+    "reason": _optional(_word),
+    "http_status": _optional(_status),
+    "retry_after_s": _optional(_number),
+    "public_source": _flag,
 }
 _RESULT: Mapping[str, Check] = {
     "target": _words,

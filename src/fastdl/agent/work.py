@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from fastdl.agent.confine import BEST_EFFORT, Confinement
 from fastdl.agent.death import error_of_death
-from fastdl.errors import BY_CODE, FastdlError, InternalError, NetError
+from fastdl.errors import NetError, error_from
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ async def _converse(
             result: dict[str, Any] = message["result"]
             return result
         elif "error" in message:
-            raise _error_of(message["error"])
+            raise error_from(message["error"])
     raise error_of_death("the download's process", await worker.wait())
 
 
@@ -192,17 +192,3 @@ async def _end(worker: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         worker.kill()
         await worker.wait()
-
-
-def _error_of(plain: Mapping[str, Any]) -> FastdlError:
-    error = BY_CODE.get(plain["code"], InternalError)(
-        plain["message"],
-        phase=plain.get("phase"),
-        origin=plain.get("origin"),
-        offset=plain.get("offset"),
-        retryable=plain.get("retryable"),
-    )
-    error.public_source = plain.get("public") is True
-    if plain.get("retry_after") is not None:
-        error.retry_after = plain["retry_after"]  # type: ignore[attr-defined]
-    return error

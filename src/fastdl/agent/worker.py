@@ -33,7 +33,7 @@ from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, LentFile, Location
 from fastdl.engine.workspace import Workspace, open_workspace
-from fastdl.errors import BY_CODE, FastdlError, InternalError
+from fastdl.errors import FastdlError, InternalError, as_error, error_from
 
 Job = Mapping[str, Any]
 
@@ -63,13 +63,10 @@ def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
     """Do *work* and say its result, or why it failed."""
     try:
         _say({"result": work()})
-    except FastdlError as exc:
-        more = {"retry_after": getattr(exc, "retry_after", None), "public": exc.public_source}
-        _say({"error": {**exc.to_dict(), **more}})
-        return exc.exit_code
     except Exception as exc:  # noqa: BLE001 - the last frame of the process
-        _say({"error": InternalError(f"{type(exc).__name__}: {exc}").to_dict()})
-        return InternalError.exit_code
+        error = as_error(exc)
+        _say({"error": error.to_dict()})
+        return error.exit_code
     return 0
 
 
@@ -179,24 +176,11 @@ def _last(
                 _say_lacks(child)
                 if workspace is not None:
                     workspace.keep = message.keep
-                raise _error_of(message.error)
+                raise error_from(message.error)
             case said.Found() | said.Judged():
                 _say_lacks(child)
                 return message
     raise AssertionError("unreachable")
-
-
-def _error_of(plain: Mapping[str, Any]) -> FastdlError:
-    error = BY_CODE.get(plain["code"], InternalError)(
-        plain["message"],
-        phase=plain["phase"],
-        origin=plain["origin"],
-        offset=plain["offset"],
-        retryable=plain["retryable"],
-    )
-    error.public_source = plain["public"]
-    error.retry_after = plain["retry_after"]  # type: ignore[attr-defined]
-    return error
 
 
 # ---- what a child is given --------------------------------------------------------

@@ -201,7 +201,7 @@ def call(
     except HTTPError as exc:
         raise _error(exc.code, exc.read()) from exc
     except (URLError, OSError, http.client.HTTPException) as exc:
-        reason = getattr(exc, "reason", exc)
+        reason = exc.reason if isinstance(exc, URLError) else exc
         if isinstance(reason, ssl.SSLCertVerificationError):
             raise TrustError(
                 f"the manager at {url} is not trusted: {reason.verify_message}; --cacert FILE says "

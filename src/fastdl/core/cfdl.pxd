@@ -12,8 +12,10 @@ cdef extern from "base/err.h" nogil:
     struct fdl_err:
         int code
         int os_errno
+        int reason
         int http_status
         int mirror
+        int64_t retry_after_s
         uint64_t offset
         char what[120]
     const uint64_t FDL_NO_OFFSET

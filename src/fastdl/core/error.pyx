@@ -3,7 +3,7 @@
 import errno as _errno
 import os
 
-from fastdl.errors import BY_CODE, InternalError
+from fastdl.errors import BY_CODE, REASONS, InternalError
 
 from fastdl.core cimport cfdl
 
@@ -14,12 +14,15 @@ cdef object exception_from(const cfdl.fdl_err *err):
     if err.http_status:
         text = f"{text} (status {err.http_status})"
     cls = BY_CODE.get(-err.code, InternalError)
-    exc = cls(text, offset=None if err.offset == cfdl.FDL_NO_OFFSET else err.offset)
-    exc.http_status = err.http_status or None
-    exc.mirror_index = err.mirror if err.mirror >= 0 else None
-    if cfdl.fdl_http_status_passes(err.http_status):
-        exc.retryable = True
-    return exc
+    return cls(
+        text,
+        offset=None if err.offset == cfdl.FDL_NO_OFFSET else err.offset,
+        retryable=True if cfdl.fdl_http_status_passes(err.http_status) else None,
+        reason=REASONS[err.reason],
+        http_status=err.http_status or None,
+        retry_after_s=None if err.retry_after_s < 0 else err.retry_after_s,
+        mirror=err.mirror if err.mirror >= 0 else None,
+    )
 
 
 cdef int check(long rc, const cfdl.fdl_err *err) except -1:

@@ -99,11 +99,11 @@ def name_origin(exc: BaseException, resolved: Resolved) -> None:
     """Put the mirror that *exc* is about into it, for whoever has to call somebody."""
     if not isinstance(exc, FastdlError) or exc.origin is not None:
         return
-    index = getattr(exc, "mirror_index", None)
+    index = exc.mirror
     if index is None and len(resolved.urls) == 1 and exc.exit_code < 20:
         index = 0
     if index is not None:
-        exc.origin = resolved.urls[index].display()
+        exc.add_context(origin=resolved.urls[index].display())
 
 
 def zero_rest(sink: Sink, image_size: int) -> None:

@@ -24,6 +24,8 @@ _QEMU_DRIVERS = {
     Format.VMDK: "vmdk",
     Format.VDI: "vdi",
 }
+_ROOM = 4 << 20
+"""qemu-img writes at most so much at a time."""
 CONVERT_CPU_S = 3600
 CONVERT_MEMORY = 2 << 30
 
@@ -35,10 +37,12 @@ def convert(
     cancel: Checked,
     *,
     confine: Callable[[], object] | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Run qemu-img on an image that was inspected: explicit formats, limits, no network.
 
     *confine*: what the new process does to itself first; it then sees to the network as well.
+    *folder*: where it enters by that, which *source* and *target* are relative to.
     UsageError where qemu-img is absent, FormatError where it refuses the image.
     """
     tool = shutil.which("qemu-img")
@@ -83,6 +87,12 @@ def convert(
         raise
     if process.returncode != 0:
         said = (process.stderr.read() if process.stderr else "").strip()[-200:]
-        if "No space left" in said:
+        if _is_full(target.parent if folder is None else folder):
             raise SinkSpaceError("no space to convert the staged image", phase="decode")
         raise FormatError(f"qemu-img cannot convert this {fmt}: {said}", phase="decode")
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether qemu-img may have stopped for want of space."""
+    room = os.statvfs(folder)
+    return room.f_blocks > 0 and room.f_bavail * room.f_frsize < _ROOM

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 METALINK_SUFFIXES = (".meta4", ".metalink")
 MAX_ATTEMPTS = 6
 MAX_COPIES = 2
+UNVERIFIED = "no checksum is known: the bytes are not verified (integrity none)"
 
 
 class _Attempts:
@@ -216,6 +217,8 @@ def _try_until_done(
                 for mirror in resolved.mirrors:
                     mirror.ignore_validators()
             keep_to_one_response(resolved, options, cancel)
+            if resolved.digests.integrity() == "none":
+                resolved.warnings.append(UNVERIFIED)
             warnings.extend(w for w in resolved.warnings if w not in warnings)
             return attempt(resolved, workspace, options, progress, cancel, started, warnings)
         except NeedsStaging as need:

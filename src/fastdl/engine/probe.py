@@ -51,10 +51,7 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
             error=None if info.refusal is None else info.refusal.code_name,
             reasons=info.reasons,
             public_source=found.net.public_only,
-            warnings=(
-                *(w for w in found.warnings if "integrity none" not in w),
-                *info.warnings,
-            ),
+            warnings=(*found.warnings, *info.warnings),
         )
     finally:
         found.close()

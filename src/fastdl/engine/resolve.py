@@ -86,7 +86,7 @@ class Resolved:
     def note_reach(self, exc: BaseException) -> None:
         """Put into *exc* whether it may be told to whoever named the source."""
         if isinstance(exc, FastdlError):
-            exc.public_source = self.net.public_only
+            exc.add_context(public_source=self.net.public_only)
 
     def close(self) -> None:
         """Drop the open answer, where nobody took it."""
@@ -288,9 +288,9 @@ def _follow_metalink_answer(out: Resolved, options: FetchOptions, cancel: Cancel
 # ---- the first answer --------------------------------------------------------
 
 
-def backoff(attempt: int, retry_after: int | None) -> float:
+def backoff(attempt: int, retry_after_s: float | None) -> float:
     """Seconds to wait after the failure number *attempt* (from 0), or what the server asks for."""
-    return max(min(0.2 * 2.0**attempt, 8.0), float(retry_after or 0))
+    return max(min(0.2 * 2.0**attempt, 8.0), retry_after_s or 0.0)
 
 
 def _open(
@@ -303,9 +303,8 @@ def _open(
             stream.begin(0, FIRST_RANGE)
             return stream, _read_head(stream)
         except FastdlError as exc:
-            exc.phase = exc.phase or "resolve"
-            exc.origin = url.display()
-            after = stream.retry_after
+            exc.add_context(phase="resolve", origin=url.display())
+            after = exc.retry_after_s
             last = attempt == options.retry
             again = isinstance(exc, NetError) or (
                 isinstance(exc, HttpStatusError) and exc.retryable
@@ -532,5 +531,3 @@ def _check_policy(out: Resolved, options: FetchOptions) -> None:
         raise PolicyError(
             "no checksum is known and --require-checksum asks for one", phase="resolve"
         )
-    if out.digests.integrity() == "none":
-        out.warnings.append("no checksum is known: the bytes are not verified (integrity none)")

@@ -282,7 +282,7 @@ def run_job(
     except BaseException as exc:
         job.halt()
         if isinstance(exc, FastdlError):
-            exc.phase = exc.phase or "fetch"
+            exc.add_context(phase="fetch")
         _last_checkpoint(job, core_sink, checkpoint)
         cancel.check()
         raise

@@ -189,10 +189,10 @@ def after_failure(
     tried = (*(t for t in tried if t != host), host)
     if attempt >= ATTEMPTS_MAX or not (failure.retryable or failure.elsewhere):
         return Next(again=False)
-    asked = max(0.0, min(failure.retry_after or 0.0, DELAY_MAX_S))
+    asked = max(0.0, min(failure.retry_after_s or 0.0, DELAY_MAX_S))
     if failure.elsewhere and not set(able_hosts) <= set(tried):
         return Next(again=True, delay=asked, tried=tried)
-    if not failure.retryable and failure.retry_after is None:
+    if not failure.retryable and failure.retry_after_s is None:
         return Next(again=False)
     backoff: float = min(BACKOFF_FIRST_S * 2 ** (attempt - 1), BACKOFF_MAX_S)
     return Next(again=True, delay=max(backoff, asked))
@@ -212,6 +212,4 @@ def adapt(cap: int | None, *, most: int, overloaded: bool) -> int | None:
 
 def is_overload(failure: Failure) -> bool:
     """Whether the origin asked for fewer requests (429 or 503, with or without Retry-After)."""
-    return failure.retry_after is not None or (
-        failure.code == 11 and any(f" {status}" in f" {failure.message}" for status in (429, 503))
-    )
+    return failure.retry_after_s is not None or failure.http_status in (429, 503)

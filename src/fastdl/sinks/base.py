@@ -136,16 +136,15 @@ _REFUSED = {
 }
 
 
-def sink_error(error: OSError, what: str) -> FastdlError:
+def sink_error(error: OSError, what: str, *, phase: str = "land") -> FastdlError:
     """The class that says who can mend *error*; *what* names the target and the step."""
     text = f"{what}: {error.strerror or error}"
     if (short := shortage(error, what)) is not None:
-        short.phase = "land"
-        return short
+        return short.add_context(phase=phase)
     if error.errno in _SPACE:
-        return SinkSpaceError(text, phase="land")
+        return SinkSpaceError(text, phase=phase)
     if error.errno in _BUSY:
-        return SinkBusyError(text, phase="land")
+        return SinkBusyError(text, phase=phase)
     if error.errno in _REFUSED:
-        return SinkRefusedError(text, phase="land")
-    return SinkIOError(text, phase="land")
+        return SinkRefusedError(text, phase=phase)
+    return SinkIOError(text, phase=phase)

@@ -14,12 +14,7 @@ import re
 import stat
 
 from fastdl import fs
-from fastdl.errors import (
-    FastdlError,
-    SinkBusyError,
-    SinkRefusedError,
-    SinkSpaceError,
-)
+from fastdl.errors import SinkBusyError, SinkRefusedError, SinkSpaceError
 from fastdl.sinks import syscalls
 from fastdl.sinks.base import Identity, sink_error
 from fastdl.sinks.direct import open_direct
@@ -134,7 +129,7 @@ class FileSink:
             ) from None
         except OSError as error:
             what = f"publishing {self.path} (the verified bytes are in {self._part} beside it)"
-            raise _in_phase(sink_error(error, what), "publish") from None
+            raise sink_error(error, what, phase="publish") from None
         try:
             if not fs.sync_folder(self._folder):
                 self.warnings.append(
@@ -146,7 +141,7 @@ class FileSink:
                 f"{self.path} is complete, but its folder cannot be flushed: a power cut may "
                 "take the name away; the same command, run again, flushes it"
             )
-            raise _in_phase(sink_error(error, what), "publish") from None
+            raise sink_error(error, what, phase="publish") from None
 
     def abort(self, *, keep: bool) -> None:
         """Leave the part file for a resume (*keep*) or remove it.
@@ -302,8 +297,3 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _in_phase(error: FastdlError, phase: str) -> FastdlError:
-    error.phase = phase
-    return error

@@ -132,9 +132,9 @@ class NbdSink:
         try:
             return Export(self._uri, max_connections=connections, limit=self._limit)
         except FastdlError as error:
-            error.phase = "land"
-            error.message = f"{self.path}: {error.message}"
-            raise
+            raise type(error)(
+                f"{self.path}: {error.message}", phase="land", retryable=error.retryable
+            ) from None
 
     def _judge(self, export: Export, overwrite: str | None) -> None:
         if export.read_only:

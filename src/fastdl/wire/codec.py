@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
-from fastdl.errors import BY_CODE, AgentRefusedError, FastdlError, InternalError
+from fastdl.errors import BY_CODE, AgentRefusedError, FastdlError, InternalError, as_error
 from fastdl.wire import messages as m
 from fastdl.wire.limits import Text, Whole
 
@@ -103,31 +103,31 @@ def done_from_json(kind: str, text: str) -> m.Done:
 
 def failure_of(exc: BaseException) -> m.Failure:
     """Return *exc* as it crosses the wire; anything but a FastdlError is a bug (code 74)."""
-    if not isinstance(exc, FastdlError):
-        exc = InternalError(f"{type(exc).__name__}: {exc}")
+    error = as_error(exc)
     return m.Failure(
-        code=exc.exit_code,
-        message=exc.message.replace("\x00", "?")[:4096],
-        phase=exc.phase[:32] if exc.phase else None,
-        origin=exc.origin[:4096] if exc.origin else None,
-        retryable=exc.retryable,
-        elsewhere=exc.retry_elsewhere,
-        retry_after=getattr(exc, "retry_after", None),
-        public_source=exc.public_source,
+        code=error.exit_code,
+        message=error.message.replace("\x00", "?")[:4096],
+        phase=error.phase[:32] if error.phase else None,
+        origin=error.origin[:4096] if error.origin else None,
+        retryable=error.retryable,
+        elsewhere=error.retry_elsewhere,
+        http_status=error.http_status,
+        retry_after_s=error.retry_after_s,
+        public_source=error.public_source,
     )
 
 
 def error_of(failure: m.Failure) -> FastdlError:
     """Return the error that *failure* stands for (InternalError for a code nobody knows)."""
-    cls = BY_CODE.get(failure.code, InternalError)
-    error = cls(
+    return BY_CODE.get(failure.code, InternalError)(
         failure.message,
         phase=failure.phase,
         origin=failure.origin,
         retryable=failure.retryable,
+        http_status=failure.http_status,
+        retry_after_s=failure.retry_after_s,
+        public_source=failure.public_source,
     )
-    error.public_source = failure.public_source
-    return error
 
 
 def to_plain(value: Any) -> Any:

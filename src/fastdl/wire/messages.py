@@ -30,7 +30,6 @@ Times are seconds, sizes bytes, rates bytes a second. What messages are made of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Annotated, Final
 
 from fastdl.wire.commands import (
@@ -104,7 +103,6 @@ __all__ = [
     "ProbeArgs",
     "ProbeDone",
     "Progress",
-    "Refusal",
     "Refused",
     "RemoveArgs",
     "RemoveDone",
@@ -128,15 +126,6 @@ TO_AGENT_MAX: Final = 8 << 20
 """Largest message a manager may send: a document with 64 certificate bundles fits."""
 ENROL_MAX: Final = 64 << 10
 """Largest enrolment request or answer."""
-
-
-class Refusal(StrEnum):
-    """Why a manager refuses a host, where the agent acts on it."""
-
-    UNKNOWN_HOST = "unknown-host"
-    """No host of this id and key is enrolled: an unused token makes it one again."""
-    TWO_AGENTS = "two-agents"
-    """Another agent that is this host is connected."""
 
 
 # --- enrolment ---------------------------------------------------------------------------
@@ -178,7 +167,7 @@ class Refused:
     code: Annotated[int, Whole(0, 255)]
     message: Line
     reason: Annotated[str, Text(32)] = ""
-    """A ``Refusal``, where the other side can do something about it."""
+    """A ``fastdl.errors.Reason``, where the other side can do something about it."""
 
 
 # --- agent → manager ---------------------------------------------------------------------

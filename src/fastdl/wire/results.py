@@ -21,8 +21,10 @@ class Failure:
     retryable: bool = False
     elsewhere: bool = False
     """Another host may succeed."""
-    retry_after: float | None = None
-    """The origin asked to wait so long (429/503 with Retry-After)."""
+    http_status: Annotated[int, Whole(100, 599)] | None = None
+    """The status that the origin answered with, where that is what went wrong."""
+    retry_after_s: float | None = None
+    """The seconds that the origin asked to wait (Retry-After)."""
     public_source: bool = False
     """Every address that the job tried is public: whoever named the source may be told."""
 

@@ -127,7 +127,7 @@ def test_untried_hosts_come_before_tried_ones() -> None:
         (Failure(code=10, message="net", elsewhere=True, retryable=True), 2, ("h1",), True, 10),
         (Failure(code=10, message="net", retryable=True), 1, (), True, 5),
         (Failure(code=10, message="net", retryable=True), ATTEMPTS_MAX, (), False, 0),
-        (Failure(code=11, message="503", retryable=True, retry_after=77.0), 1, (), True, 77),
+        (Failure(code=11, message="503", retryable=True, retry_after_s=77.0), 1, (), True, 77),
     ],
 )
 def test_what_follows_a_failure(
@@ -154,8 +154,10 @@ def test_an_overloaded_origin_gets_less_and_recovers(history: list[bool], most: 
 
 
 def test_overload_is_told_from_other_errors() -> None:
-    """Only the origin's own word counts."""
-    assert is_overload(Failure(code=11, message="the origin answered 503"))
-    assert is_overload(Failure(code=11, message="busy", retry_after=3.0))
-    assert not is_overload(Failure(code=11, message="the origin answered 404"))
+    """Only the origin's own word counts: its status, or that it asks to wait."""
+    assert is_overload(Failure(code=11, message="the server failed", http_status=503))
+    assert is_overload(Failure(code=11, message="fewer, please", http_status=429))
+    assert is_overload(Failure(code=11, message="busy", retry_after_s=3.0))
+    assert not is_overload(Failure(code=11, message="not found", http_status=404))
+    assert not is_overload(Failure(code=11, message="the origin answered 503"))
     assert not is_overload(Failure(code=10, message="connection refused on port 503"))

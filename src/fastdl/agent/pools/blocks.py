@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -34,7 +33,6 @@ BLOCKS = {
     "rbd": PoolType.RBD,
 }
 _SHARED = frozenset({"iscsi", "rbd"})
-_EXPECTED_NAME = re.compile(r"expected '([^']+)'")
 
 
 class BlockPool:
@@ -203,7 +201,7 @@ class BlockPool:
             pool = self._libvirt.pool(self.id)
             pool.refresh()
             require_space(f"the pool {self.name}", need=size, available=int(pool.info()[3]))
-            found = self._create_named(pool, volume.name, size)
+            found = self._create_where_room_is(pool, volume.name, size)
             self.markers.write(Marker(volume=volume.name, handle=found.name()))
             if self.kind != "rbd":
                 path = Path(found.path())
@@ -213,19 +211,31 @@ class BlockPool:
                 blank_edges(path)  # what a former owner left must not look like a signature
         return found
 
+    def _create_where_room_is(self, pool: Any, name: str, size: int) -> Any:
+        """A new volume; SinkSpaceError where somebody took the room meanwhile."""
+        try:
+            return self._create_named(pool, name, size)
+        except library().libvirtError:
+            pool.refresh()
+            require_space(f"the pool {self.name}", need=size, available=int(pool.info()[3]))
+            raise
+
     def _create_named(self, pool: Any, name: str, size: int) -> Any:
         """A new volume; in disk pools it is a partition, whose name is not ours to choose."""
         if self.kind != "disk":
             return pool.createXML(_volume_xml(name, size))
+        before = set(pool.listVolumes())
         try:
             return pool.createXML(_volume_xml(_next_partition(pool), size))
         except library().libvirtError as exc:
-            expected = _EXPECTED_NAME.search(str(exc))
-            if expected is None:
+            if exc.get_error_code() != library().VIR_ERR_INVALID_ARG:
                 raise
             # libvirt checks the name after it made the partition, and leaves it behind.
             pool.refresh()
-            return pool.storageVolLookupByName(expected[1])
+            made = set(pool.listVolumes()) - before
+            if len(made) != 1:
+                raise
+            return pool.storageVolLookupByName(made.pop())
 
     def _lookup(self, name: str) -> Any:
         libvirt = library()

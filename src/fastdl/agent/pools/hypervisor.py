@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError, SinkSpaceError, UsageError
+from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError, UsageError
 
 
 class Libvirt:
@@ -41,8 +41,6 @@ def told(what: str) -> Iterator[None]:
         yield
     except found.libvirtError as exc:
         kind: type[FastdlError] = SinkRefusedError
-        if exc.get_error_code() == found.VIR_ERR_OPERATION_FAILED:
-            kind = SinkSpaceError if "space" in str(exc).lower() else SinkRefusedError
         if exc.get_error_code() in {found.VIR_ERR_INTERNAL_ERROR, found.VIR_ERR_SYSTEM_ERROR}:
             kind = SinkIOError
         raise kind(f"libvirt on {what}: {exc}") from exc

@@ -14,11 +14,9 @@ from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Checkpoint, Outcome
 from fastdl.engine.verdict import peek
-from fastdl.errors import FormatError
+from fastdl.errors import FormatError, Reason
 from fastdl.model.image import CONVERTIBLE, Format, ImageInfo
 from fastdl.sinks.base import Sink
-
-NEEDS_STAGING = "the image's tables come too late to land it while it arrives"
 
 
 class StreamLanding(Landing):
@@ -56,7 +54,7 @@ class StreamLanding(Landing):
         try:
             return super().run(resolved, sink, core_sink, checkpoint, progress, cancel)
         except FormatError as exc:
-            if NEEDS_STAGING in exc.message:
+            if exc.reason is Reason.NEEDS_STAGING:
                 raise NeedsStaging(exc.message, fmt=Format(self.format), decode=True) from None
             raise
 

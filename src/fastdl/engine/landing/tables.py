@@ -192,13 +192,12 @@ def _read_one(
                 streams[index] = Stream(resolved.net, resolved.mirrors[index], cancel.wake)
             return _read_exactly(streams[index], offset, length), index
         except FastdlError as exc:
-            exc.origin = exc.origin or resolved.urls[index].display()
+            exc.add_context(origin=resolved.urls[index].display())
             cancel.check()
             if attempt == retries:
                 raise
             if index == indices[-1]:
-                stream = streams.get(index)
-                pause(backoff(attempt, stream.retry_after if stream else None), cancel)
+                pause(backoff(attempt, exc.retry_after_s), cancel)
     raise NetError("no mirror is left", phase="decode")
 
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
-from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.errors import AgentRefusedError, FastdlError, Reason
 from fastdl.manager.fabric.ca import Peer
 from fastdl.wire import messages as m
 
@@ -13,23 +13,23 @@ from fastdl.wire import messages as m
 class UnknownHostError(AgentRefusedError):
     """No host of this id and key is enrolled (any more)."""
 
-    reason: ClassVar = m.Refusal.UNKNOWN_HOST
-
     def __init__(self) -> None:
-        super().__init__("this host is not enrolled here: start it with a new token (--token)")
+        super().__init__(
+            "this host is not enrolled here: start it with a new token (--token)",
+            reason=Reason.UNKNOWN_HOST,
+        )
 
 
 class TwoAgentsError(AgentRefusedError):
     """Another agent that proved to be this host is connected."""
 
-    reason: ClassVar = m.Refusal.TWO_AGENTS
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason=Reason.TWO_AGENTS)
 
 
 def refused(exc: FastdlError) -> m.Refused:
     """Return *exc* as the last word to a host."""
-    return m.Refused(
-        code=exc.exit_code, message=exc.message[:4096], reason=getattr(exc, "reason", "")
-    )
+    return m.Refused(code=exc.exit_code, message=exc.message[:4096], reason=exc.reason or "")
 
 
 class HostHandler(Protocol):
