@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#define BLOCK (1u << 20)
+#define USUAL_BLOCK ((size_t)1 << 20)
 #define RAW_BLOCKS 3 /* one is decoded into, one waits, one is written */
 #define QCOW2_BLOCKS 32
 
@@ -137,7 +137,7 @@ static int begin_qcow2(struct stream *s, struct fdl_err *err)
     s->phase = TABLES;
     s->held_max = n;
     s->held = calloc(n, sizeof(struct fdl_buf *));
-    struct fdl_pool *pool = fdl_pool_new(n + 1 > inside ? n + 1 : inside, BLOCK);
+    struct fdl_pool *pool = fdl_pool_new(n + 1 > inside ? n + 1 : inside, s->o.block);
     struct fdl_buf *buf = s->held && pool ? fdl_pool_get(pool) : NULL;
     if (!buf) {
         fdl_pool_free(pool);
@@ -210,7 +210,7 @@ static int feed_tables(struct stream *s, struct fdl_buf *buf, struct fdl_err *er
         rc = fdl_qcow2_open(&s->img, buf->data, buf->len, FDL_QCOW2_SIZE_UNKNOWN,
                             &s->o.qcow2_policy, &need, err);
         if (rc == FDL_OK && !s->img)
-            return buf->len == BLOCK
+            return buf->len == s->o.block
                        ? needs_staging(s)
                        : fdl_fail(err, FDL_E_FORMAT, 0, "qcow2: header cut off");
         if (rc == FDL_OK)
@@ -288,7 +288,7 @@ static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *er
         int rc = next_block(s, err);
         if (rc < 0)
             return rc;
-        size_t room = BLOCK - s->cur->len;
+        size_t room = s->o.block - s->cur->len;
         uint64_t t = fdl_now_ns();
         rc = fdl_inflate_feed(s->inflate, buf->data + at, buf->len - at,
                               s->cur->data + s->cur->len, room, &consumed, &produced,
@@ -427,8 +427,11 @@ int fdl_land_stream_new(struct fdl_lander **out, struct fdl_sink *sink,
 
     if (!s)
         return fdl_nomem(err, "decoding");
+    s->o = *options;
+    if (!s->o.block)
+        s->o.block = USUAL_BLOCK;
     int rc = fdl_inflate_open(&s->inflate, options->kind, &options->limits, err);
-    s->pool = rc == FDL_OK ? fdl_pool_new(RAW_BLOCKS, BLOCK) : NULL;
+    s->pool = rc == FDL_OK ? fdl_pool_new(RAW_BLOCKS, s->o.block) : NULL;
     if (!s->pool) {
         fdl_inflate_free(s->inflate);
         free(s);
@@ -436,7 +439,6 @@ int fdl_land_stream_new(struct fdl_lander **out, struct fdl_sink *sink,
     }
     s->base.ops = &ops;
     s->sink = sink;
-    s->o = *options;
     fdl_err_clear(&s->error);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);

@@ -3,7 +3,7 @@
  * and land as a raw image, or go on to the qcow2 lander.
  *
  * The pushing thread decodes; other threads write, so that both overlap. Memory: three
- * blocks of 1 MiB for raw; for qcow2 `qcow2_blocks` of them. */
+ * blocks for raw; for qcow2 `qcow2_blocks` of them. */
 #ifndef FDL_LAND_STREAM_H
 #define FDL_LAND_STREAM_H
 
@@ -26,7 +26,7 @@ struct fdl_land_stream_options {
     enum fdl_inflate_kind kind;
     struct fdl_inflate_limits limits; /* max_output also bounds a decoded qcow2 file */
     bool detect_zeros;
-    /* Called once in the pushing thread with the first decoded MiB (all of the image
+    /* Called once in the pushing thread with the first decoded block (all of the image
      * where it is shorter: `whole`), before anything is written. Sets *verdict, or
      * returns a negative code with `err` filled to refuse. NULL: everything is raw. */
     int (*judge)(void *ctx, const void *head, size_t len, bool whole,
@@ -35,7 +35,8 @@ struct fdl_land_stream_options {
     uint64_t sink_size; /* a larger image is FDL_E_SINK_SPACE; 0 = no bound */
     struct fdl_qcow2_policy qcow2_policy;
     struct fdl_land_qcow2_options qcow2;
-    unsigned qcow2_blocks; /* of 1 MiB: how far tables may lie behind data; 0 = 32 */
+    size_t block; /* decoded bytes in one block, a multiple of 4 KiB; 0 = 1 MiB */
+    unsigned qcow2_blocks; /* how far tables may lie behind data; 0 = 32 */
 };
 
 /* Decoded bytes that do not fit on the sink: FDL_E_SINK_SPACE.

@@ -208,9 +208,13 @@ static void put_be64(uint8_t *p, uint64_t v)
 static void put_stream(uint8_t *file, size_t size, uint64_t host, size_t cluster,
                        unsigned *seed)
 {
+    static struct libdeflate_compressor *compressors[2]; /* dear: made once */
     uint8_t plain[4096], packed[4200];
-    struct libdeflate_compressor *c =
-        libdeflate_alloc_compressor(draw(seed, 4) ? 6 : 0);
+    bool packs = draw(seed, 4);
+
+    if (!compressors[packs])
+        compressors[packs] = libdeflate_alloc_compressor(packs ? 6 : 0);
+    struct libdeflate_compressor *c = compressors[packs];
 
     memset(plain, (int)draw(seed, 256), sizeof plain);
     size_t n =
@@ -219,7 +223,6 @@ static void put_stream(uint8_t *file, size_t size, uint64_t host, size_t cluster
             : 0;
     if (host < size && n <= size - host)
         memcpy(file + host, packed, n);
-    libdeflate_free_compressor(c);
 }
 
 /* One entry of the first L2 table becomes a cluster near another one's bytes. */

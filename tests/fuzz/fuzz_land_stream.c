@@ -3,8 +3,8 @@
  * at once, and a qcow2 inside as a plain reader sees it, however its bytes are cut;
  * what the decoder refuses never lands.
  *
- * The first byte of the input chooses the decoder, the next two the size of the blocks
- * and the limit of the output, the rest is the source. */
+ * The first byte of the input chooses the decoder, the next two the size of the pushed
+ * and of the decoded blocks and the limit of the output, the rest is the source. */
 #undef NDEBUG
 #include "decode/land_stream.h"
 #include "memory_sink.h"
@@ -16,19 +16,23 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_OUTPUT (3u << 20)
-#define USUAL_OUTPUT (64u << 10) /* a bomb of megabytes takes its time */
+#define MAX_OUTPUT (384u << 10) /* six blocks: one more than there are at once */
+#define USUAL_OUTPUT (64u << 10)
 #define MAX_VIRTUAL (256u << 10)
 #define BLOCK (64u << 10)
 #define HEAD 3
 
+/* Small ones: that an image is cut into many shows, and the limits above can be low.
+ * Most inputs are bombs in the end, and unpacking them is what takes time. */
+static const size_t decoded_blocks[4] = {64 << 10, 4 << 10, 16 << 10, 1 << 20};
+
 /* max_output may be exceeded by one call's output, a block of 1 MiB. */
 static uint8_t plain[MAX_OUTPUT + (2u << 20)];
 
-static struct fdl_inflate_limits limits = {.ratio_after = 64 << 10, .max_ratio = 1000};
+static struct fdl_inflate_limits limits = {.ratio_after = 16 << 10};
 
 static int decode(enum fdl_inflate_kind kind, const uint8_t *data, size_t size,
-                  size_t *len)
+                  size_t room, size_t *len)
 {
     struct fdl_inflate *self;
     struct fdl_err err;
@@ -38,8 +42,8 @@ static int decode(enum fdl_inflate_kind kind, const uint8_t *data, size_t size,
     int rc = FDL_OK;
     *len = 0;
     do {
-        rc = fdl_inflate_feed(self, data + at, size - at, plain + *len,
-                              sizeof plain - *len, &used, &made, &err);
+        rc = fdl_inflate_feed(self, data + at, size - at, plain + *len, room, &used,
+                              &made, &err);
         at += used;
         *len += made;
     } while (rc == FDL_OK && (at < size || made));
@@ -63,7 +67,7 @@ static int judge(void *ctx, const void *head, size_t len, bool whole,
 }
 
 static int land(enum fdl_inflate_kind kind, const uint8_t *data, size_t size,
-                size_t piece, struct fdl_sink *sink)
+                size_t piece, size_t block, struct fdl_sink *sink)
 {
     static struct fdl_pool *pool;
     struct fdl_land_stream_options options = {
@@ -72,6 +76,7 @@ static int land(enum fdl_inflate_kind kind, const uint8_t *data, size_t size,
         .detect_zeros = true,
         .judge = judge,
         .qcow2_policy = {.max_virtual_size = MAX_VIRTUAL},
+        .block = block,
         .qcow2_blocks = 2};
     struct fdl_lander *lander;
     struct fdl_err err;
@@ -127,18 +132,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     enum fdl_inflate_kind kind = (enum fdl_inflate_kind)(1 + data[0] % 5);
     size_t piece = 1u + data[1] + (data[2] & 15) * 256u, len;
+    size_t block = decoded_blocks[data[2] >> 5 & 3];
     struct fdl_qcow2_info info;
     uint8_t *disk = NULL;
 
+    limits.max_ratio = data[2] & 0x10 ? 1000 : 200;
     limits.max_output = data[2] & 0x80 ? MAX_OUTPUT : USUAL_OUTPUT;
-    int decoded = decode(kind, data + HEAD, size - HEAD, &len);
+    int decoded = decode(kind, data + HEAD, size - HEAD, block, &len);
     bool inner = is_qcow2(plain, len);
-    size_t room = inner ? MAX_VIRTUAL : decoded < 0 ? sizeof plain : len;
+    size_t room = inner ? MAX_VIRTUAL : decoded < 0 ? limits.max_output + block : len;
 
     if (inner && decoded == FDL_OK)
         disk = read_inner(len, &info);
     struct memory_sink *sink = memory_sink_new(FDL_SIZE_UNKNOWN, room);
-    int rc = land(kind, data + HEAD, size - HEAD, piece, &sink->base);
+    int rc = land(kind, data + HEAD, size - HEAD, piece, block, &sink->base);
 
     if (rc == FDL_LAND_NEEDS_STAGING)
         assert(inner && sink->base.written == 0 && sink->base.zeroed == 0);

@@ -14,6 +14,14 @@
 #define MEMORY_PATTERN 0xee
 #define PATTERN_MAX (256u << 10) /* filling megabytes would take most of the time */
 
+/* What was freed is soon used again, not kept until 256 MiB of it are cold: measured, a
+ * fifth of the time. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "quarantine_size_mb=8:thread_local_quarantine_size_kb=64";
+}
+
 struct memory_sink {
     struct fdl_sink base;
     unsigned char *data; /* OWNED: room bytes */

@@ -31,6 +31,7 @@ cdef extern from "decode/land_stream.h" nogil:
         uint64_t sink_size
         cfdl_image.fdl_qcow2_policy qcow2_policy
         fdl_land_qcow2_options qcow2
+        size_t block
         unsigned qcow2_blocks
     int fdl_land_stream_new(cfdl.fdl_lander **out, cfdl.fdl_sink *sink,
                             const fdl_land_stream_options *options, cfdl.fdl_err *err)
@@ -117,6 +118,7 @@ cdef class StreamLander(Lander):
         options.qcow2_policy.allow_snapshots = False
         options.qcow2.threads = threads
         options.qcow2.detect_zeros = detect_zeros
+        options.block = 0
         options.qcow2_blocks = 0
         self._sink = sink
         with nogil:
