@@ -115,35 +115,37 @@ def _read_at(data: bytes, start: int) -> tuple[Element, int]:
 
 def definite(data: bytes) -> bytes:
     """The one BER element *data* as DER: definite lengths, strings in one piece. DerError."""
-    out, end = _definite_at(data, 0, 0)
+    out, end = _definite_at(data, 0, len(data), 0)
     if end != len(data):
         raise DerError(f"{len(data) - end} bytes after the end")
     return out
 
 
-def _definite_at(data: bytes, start: int, depth: int) -> tuple[bytes, int]:
+def _definite_at(data: bytes, start: int, stop: int, depth: int) -> tuple[bytes, int]:
     if depth > _MAX_DEPTH:
         raise DerError("nested too deeply")
-    if start + 2 > len(data) or data[start] & 0x1F == 0x1F:
+    if start + 2 > stop or data[start] & 0x1F == 0x1F:
         raise DerError("truncated, or a multi-byte tag")
     tag, first, at = data[start], data[start + 1], start + 2
     width = first & 0x7F if first & 0x80 else 0
-    if width > 4 or at + width > len(data):
+    if width > 4 or at + width > stop:
         raise DerError("truncated or absurd length")
     endless = first == 0x80
     length = int.from_bytes(data[at : at + width], "big") if width else first & 0x7F
     at += width
-    end = len(data) if endless else at + length
-    if end > len(data) or (endless and not tag & 0x20):
+    end = stop if endless else at + length
+    if end > stop or (endless and not tag & 0x20):
         raise DerError("truncated, or a value without an end")
     if not tag & 0x20:
         return encode(tag, data[at:end]), end
     parts: list[bytes] = []
-    while at < end and not (endless and data[at : at + 2] == b"\0\0"):
-        part, at = _definite_at(data[:end], at, depth + 1)
+    while at < end and not (endless and data[at : min(at + 2, end)] == b"\0\0"):
+        if len(parts) == _MAX_CHILDREN:
+            raise DerError("too many elements")
+        part, at = _definite_at(data, at, end, depth + 1)
         parts.append(part)
     if endless:
-        if data[at : at + 2] != b"\0\0":
+        if data[at : min(at + 2, end)] != b"\0\0":
             raise DerError("a value without an end")
         end = at + 2
     if tag == OCTET_STRING | 0x20:

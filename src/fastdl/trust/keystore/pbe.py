@@ -22,8 +22,12 @@ from fastdl.trust.keystore.der import DerError, Element
 ITERATIONS = 10_000
 """What the JDK writes; the certificates it protects are public."""
 
-MAX_ITERATIONS = 5_000_000
-"""The JDK's own limit: above it a count is damage, not caution."""
+MAX_ITERATIONS = 3_000_000
+"""Of all keys of one file together: two seconds, which whoever can write the file can ask for.
+
+The keys come before the MAC is checked, so nothing vouches for a count. The JDK asks for 10,000 a
+key, NSS for 600,000: a file has one for its MAC and one for each safe.
+"""
 
 _PBES2 = "1.2.840.113549.1.5.13"
 _PBKDF2 = "1.2.840.113549.1.5.12"
@@ -69,7 +73,26 @@ Value = TypeVar("Value")
 
 
 class Unsupported(DerError):
-    """A well-formed algorithm that this code does not know."""
+    """A well-formed algorithm that this code does not know, or does not carry out."""
+
+
+class Work:
+    """The iterations that the keys of one file may still ask for."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ITERATIONS
+
+    def spend(self, count: int, blocks: int = 1) -> int:
+        """*count*, which is iterated once for each of *blocks*; DerError, Unsupported."""
+        if count < 1:
+            raise DerError("iteration count 0 is absurd")
+        self._left -= count * blocks
+        if self._left < 0:
+            raise Unsupported(
+                f"its keys ask for more than {MAX_ITERATIONS:,} iterations together, which is the "
+                "most that fastdl carries out for one file"
+            )
+        return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +124,23 @@ def new_sealer(passphrase: str) -> Sealer:
     return Sealer(_PBES2, derivation, _AES_256_CBC, key)
 
 
-def open_sealed(algorithm: Element, sealed: bytes, passphrase: str) -> tuple[bytes, Sealer | None]:
+def open_sealed(
+    algorithm: Element, sealed: bytes, passphrase: str, work: Work
+) -> tuple[bytes, Sealer | None]:
     """The padded plain bytes of *sealed* and, for PBES2 with AES, how to seal them again.
 
     The padding is left on: only the caller can tell a wrong key from damage.
     """
     scheme, parameters = _algorithm(algorithm)
     if scheme == _PBES2:
-        return _open_pbes2(parameters, sealed, passphrase)
+        return _open_pbes2(parameters, sealed, passphrase, work)
     if scheme not in _LEGACY:
         raise Unsupported(f"encryption scheme {scheme} is not supported")
     name, size = _LEGACY[scheme]
     salt, count = _salt_and_count(parameters)
     _whole_blocks(sealed, 8)
-    key = _pkcs12_key("sha1", _KEY_ID, passphrase, salt, count, size=size)
-    iv = _pkcs12_key("sha1", _IV_ID, passphrase, salt, count, size=8)
+    key = _pkcs12_key("sha1", _KEY_ID, passphrase, salt, count, work, size=size)
+    iv = _pkcs12_key("sha1", _IV_ID, passphrase, salt, count, work, size=8)
     if name == "rc2":
         return rc2.decrypt_cbc(key, iv, sealed), None
     return _decrypt(TripleDES(key + key[:8] if size == 16 else key), iv, sealed), None
@@ -129,17 +154,19 @@ def strip_padding(padded: bytes, block: int = 16) -> bytes:
     return padded[:-pad]
 
 
-def mac_of(parameters: Element, salt: bytes, count: int, passphrase: str, data: bytes) -> bytes:
+def mac_of(
+    parameters: Element, salt: bytes, count: int, passphrase: str, data: bytes, work: Work
+) -> bytes:
     """The MAC over *data* as the DigestInfo's algorithm *parameters* ask (PKCS#12 or PBMAC1)."""
     scheme, inner = _algorithm(parameters)
     if scheme == _PBMAC1:
         derivation, mac = _exactly(inner, 2)
         digest = _lookup(_HMACS, _algorithm(mac)[0], "MAC")
-        key = _pbkdf2(derivation, passphrase, None)
+        key = _pbkdf2(derivation, passphrase, None, work)
         return hmac.digest(key, data, digest)
     digest = _lookup(_DIGESTS, scheme, "MAC digest")
-    size = hashlib.new(digest, usedforsecurity=False).digest_size
-    key = _pkcs12_key(digest, _MAC_ID, passphrase, salt, _bounded(count), size=size)
+    size = _digest_size(digest)
+    key = _pkcs12_key(digest, _MAC_ID, passphrase, salt, count, work, size=size)
     return hmac.digest(key, data, digest)
 
 
@@ -154,7 +181,7 @@ def new_mac_algorithm() -> Element:
 
 
 def _open_pbes2(
-    parameters: Element | None, sealed: bytes, passphrase: str
+    parameters: Element | None, sealed: bytes, passphrase: str, work: Work
 ) -> tuple[bytes, Sealer | None]:
     derivation, encryption = _exactly(parameters, 2)
     cipher, iv_element = _algorithm(encryption)
@@ -162,7 +189,7 @@ def _open_pbes2(
     if iv_element is None:
         raise DerError("cipher without an initial vector")
     iv = iv_element.expect(der.OCTET_STRING).content
-    key = _pbkdf2(derivation, passphrase, size)
+    key = _pbkdf2(derivation, passphrase, size, work)
     triple = cipher == "1.2.840.113549.3.7"
     block = 8 if triple else 16
     _whole_blocks(sealed, block)
@@ -177,7 +204,7 @@ def _decrypt(algorithm: TripleDES | algorithms.AES, iv: bytes, sealed: bytes) ->
     return run.update(sealed) + run.finalize()
 
 
-def _pbkdf2(derivation: Element, passphrase: str, size: int | None) -> bytes:
+def _pbkdf2(derivation: Element, passphrase: str, size: int | None, work: Work) -> bytes:
     """The key of an AlgorithmIdentifier for PBKDF2; *size* None takes the stated key length."""
     scheme, inner = _algorithm(derivation)
     if scheme != _PBKDF2 or inner is None:
@@ -186,7 +213,7 @@ def _pbkdf2(derivation: Element, passphrase: str, size: int | None) -> bytes:
     if len(fields) < 2:
         raise DerError("key derivation without salt or count")
     salt = fields[0].expect(der.OCTET_STRING).content
-    count = _bounded(fields[1].integer())
+    count = fields[1].integer()
     digest, stated = "sha1", None
     for field in fields[2:]:
         if field.tag == der.INTEGER:
@@ -196,13 +223,15 @@ def _pbkdf2(derivation: Element, passphrase: str, size: int | None) -> bytes:
     size = stated if size is None else size
     if not size or size > 64 or stated not in (None, size):
         raise DerError("key length missing or wrong")
+    work.spend(count, -(-size // _digest_size(digest)))
     return hashlib.pbkdf2_hmac(digest, passphrase.encode(), salt, count, size)
 
 
 def _pkcs12_key(
-    digest: str, purpose: int, passphrase: str, salt: bytes, count: int, *, size: int
+    digest: str, purpose: int, passphrase: str, salt: bytes, count: int, work: Work, *, size: int
 ) -> bytes:
     """RFC 7292 B.2, with the passphrase as a zero-terminated BMPString."""
+    work.spend(count, -(-size // _digest_size(digest)))
     block = hashlib.new(digest, usedforsecurity=False).block_size
     password = passphrase.encode("utf-16-be") + b"\0\0"
     diversifier = bytes((purpose,)) * block
@@ -222,6 +251,10 @@ def _pkcs12_key(
     return out[:size]
 
 
+def _digest_size(digest: str) -> int:
+    return hashlib.new(digest, usedforsecurity=False).digest_size
+
+
 def _repeat(data: bytes, block: int) -> bytes:
     """*data* repeated to fill a whole number of blocks."""
     if not data:
@@ -239,7 +272,7 @@ def _algorithm(element: Element) -> tuple[str, Element | None]:
 
 def _salt_and_count(parameters: Element | None) -> tuple[bytes, int]:
     salt, count = _exactly(parameters, 2)
-    return salt.expect(der.OCTET_STRING).content, _bounded(count.integer())
+    return salt.expect(der.OCTET_STRING).content, count.integer()
 
 
 def _exactly(element: Element | None, count: int) -> list[Element]:
@@ -253,12 +286,6 @@ def _lookup(table: dict[str, Value], name: str, what: str) -> Value:
     if name not in table:
         raise Unsupported(f"{what} {name} is not supported")
     return table[name]
-
-
-def _bounded(count: int) -> int:
-    if not 1 <= count <= MAX_ITERATIONS:
-        raise DerError(f"iteration count {count} is absurd")
-    return count
 
 
 def _whole_blocks(sealed: bytes, block: int) -> None:

@@ -80,13 +80,14 @@ class Pkcs12:
 
         KeystoreAuthError when the passphrase does not open it, KeystoreCorruptError for damage.
         """
+        work = pbe.Work()
         try:
             try:
-                safes, mac = _read(data, passphrase, lambda part: part)
+                safes, mac = _read(data, passphrase, lambda part: part, work)
             except pbe.Unsupported:
                 raise
             except DerError as exc:
-                safes, mac = _read_ber(data, passphrase, exc)
+                safes, mac = _read_ber(data, passphrase, exc, work)
         except pbe.Unsupported as exc:
             raise KeystoreCorruptError(f"the PKCS#12 keystore cannot be read: {exc}") from None
         except DerError as exc:
@@ -153,7 +154,7 @@ class Pkcs12:
         if pbe.is_weak_mac(mac.algorithm):
             count = max(mac.count, pbe.ITERATIONS)
             mac = _Mac(pbe.new_mac_algorithm(), secrets.token_bytes(20), count)
-        value = pbe.mac_of(mac.algorithm, mac.salt, mac.count, passphrase, content)
+        value = pbe.mac_of(mac.algorithm, mac.salt, mac.count, passphrase, content, pbe.Work())
         mac_data = der.sequence(
             der.sequence(mac.algorithm.raw, der.octets(value)),
             der.octets(mac.salt),
@@ -167,19 +168,23 @@ Normal = Callable[[bytes], bytes]
 """What makes encoded bytes DER: nothing, or ``der.definite``."""
 
 
-def _read(data: bytes, passphrase: str, normal: Normal) -> tuple[tuple[_Safe, ...], _Mac]:
+def _read(
+    data: bytes, passphrase: str, normal: Normal, work: pbe.Work
+) -> tuple[tuple[_Safe, ...], _Mac]:
     content, expected, mac = _take_apart(normal(data))
-    computed = pbe.mac_of(mac.algorithm, mac.salt, mac.count, passphrase, content)
+    computed = pbe.mac_of(mac.algorithm, mac.salt, mac.count, passphrase, content, work)
     if not hmac.compare_digest(computed, expected):
-        raise _mismatch(normal(content), passphrase)
+        raise _mismatch(normal(content), passphrase, work)
     infos = der.read_one(normal(content)).expect(der.SEQUENCE).children()
-    return tuple(_read_safe(info, passphrase, normal) for info in infos), mac
+    return tuple(_read_safe(info, passphrase, normal, work) for info in infos), mac
 
 
-def _read_ber(data: bytes, passphrase: str, why: DerError) -> tuple[tuple[_Safe, ...], _Mac]:
+def _read_ber(
+    data: bytes, passphrase: str, why: DerError, work: pbe.Work
+) -> tuple[tuple[_Safe, ...], _Mac]:
     """The same of a file in BER; *why* it is no DER, where it is not BER either."""
     try:
-        return _read(data, passphrase, der.definite)
+        return _read(data, passphrase, der.definite, work)
     except pbe.Unsupported:
         raise
     except DerError:
@@ -211,26 +216,29 @@ def _take_apart(data: bytes) -> tuple[bytes, bytes, _Mac]:
     return content, digest[1].expect(der.OCTET_STRING).content, mac
 
 
-def _mismatch(content: bytes, passphrase: str) -> KeystoreAuthError | KeystoreCorruptError:
+def _mismatch(
+    content: bytes, passphrase: str, work: pbe.Work
+) -> KeystoreAuthError | KeystoreCorruptError:
     """Why the MAC does not match: when the passphrase opens a safe, the file is damaged."""
     for info in der.read_one(content).expect(der.SEQUENCE).children():
         kind, value = _content_info(info)
         if kind != _ENCRYPTED_DATA:
             continue
         algorithm, sealed = _encrypted_content(value)
-        padded, _ = pbe.open_sealed(algorithm, sealed, passphrase)
-        if _starts_like_a_sequence(padded):
+        # Nothing vouches for these bytes, and their start is enough: ciphers may be slow.
+        start, _ = pbe.open_sealed(algorithm, sealed[:16], passphrase, work)
+        if _frames(start, len(sealed)):
             return KeystoreCorruptError("the PKCS#12 keystore is damaged: its MAC does not match")
     return KeystoreAuthError("the keystore's passphrase is wrong (or the file was altered)")
 
 
-def _starts_like_a_sequence(padded: bytes) -> bool:
-    """Whether the first bytes frame the whole, which a wrong key does by a chance of 2^-20."""
-    width = padded[1] & 0x7F if padded[1] & 0x80 else 0
-    if padded[0] != der.SEQUENCE or width > 4:
+def _frames(start: bytes, size: int) -> bool:
+    """Whether *start* begins a sequence that *size* bytes hold, padded: a chance of 2^-20."""
+    width = start[1] & 0x7F if start[1] & 0x80 else 0
+    if start[0] != der.SEQUENCE or width > 4:
         return False
-    length = int.from_bytes(padded[2 : 2 + width], "big") if width else padded[1]
-    return 1 <= len(padded) - (2 + width + length) <= 16
+    length = int.from_bytes(start[2 : 2 + width], "big") if width else start[1]
+    return 1 <= size - (2 + width + length) <= 16
 
 
 def _content_info(element: Element) -> tuple[str, Element]:
@@ -252,7 +260,7 @@ def _encrypted_content(value: Element) -> tuple[Element, bytes]:
     return inner[1], inner[2].expect(0x80).content
 
 
-def _read_safe(info: Element, passphrase: str, normal: Normal) -> _Safe:
+def _read_safe(info: Element, passphrase: str, normal: Normal, work: pbe.Work) -> _Safe:
     kind, value = _content_info(info)
     if kind == _DATA:
         plain = value.expect(der.OCTET_STRING).content
@@ -260,7 +268,7 @@ def _read_safe(info: Element, passphrase: str, normal: Normal) -> _Safe:
     if kind != _ENCRYPTED_DATA:
         return _Safe(info.raw, None, encrypted=True, sealer=None)
     algorithm, sealed = _encrypted_content(value)
-    padded, sealer = pbe.open_sealed(algorithm, sealed, passphrase)
+    padded, sealer = pbe.open_sealed(algorithm, sealed, passphrase, work)
     bags = _read_bags(normal(pbe.strip_padding(padded)))
     return _Safe(info.raw if sealer else None, bags, encrypted=True, sealer=sealer)
 

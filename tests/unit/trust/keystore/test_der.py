@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +67,30 @@ def test_integers_are_whole_positive_and_short(data: bytes) -> None:
     """No count in a keystore is negative or padded."""
     with pytest.raises(DerError):
         der.read_one(data).integer()
+
+
+def test_ber_is_made_definite_in_the_time_of_its_size() -> None:
+    """Nested with something behind it, each child once meant a copy of all the bytes."""
+    wide = der.encode(der.SEQUENCE, der.null() * 60_000)
+    data = der.sequence(der.sequence(*[wide] * 8), der.null())
+    began = time.process_time()
+    assert der.definite(data) == data
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\x30\x80\x04\x01x", "without an end"),
+        (b"\x30\x04\x30\x80\x04\x00\x00\x00", "without an end"),
+        (b"\x04\x80\x00\x00", "without an end"),
+        (b"\x30\x80" * 40 + b"\0\0" * 40, "too deeply"),
+        (b"\x30\x80\x00\x00\x00", "after the end"),
+        (b"\x24\x03\x02\x01\x00", "tag"),
+        (der.encode(der.SEQUENCE, der.null() * 70_000), "too many"),
+    ],
+)
+def test_malformed_ber_is_refused(data: bytes, why: str) -> None:
+    """An end that lies outside its parent would show one reader what another one skips."""
+    with pytest.raises(DerError, match=why):
+        der.definite(data)

@@ -6,6 +6,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -20,6 +23,7 @@ from hypothesis import strategies as st
 
 from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
 from fastdl.trust.keystore import der
+from fastdl.trust.keystore.der import DerError
 from fastdl.trust.keystore.entry import Document
 from fastdl.trust.keystore.jks import Jks
 from fastdl.trust.keystore.pkcs12 import Pkcs12
@@ -27,6 +31,7 @@ from fastdl.trust.keystore.store import parse
 from tests.env.certs import CertLab
 
 PASSPHRASE = "correct horse"
+NSS = Path(__file__).parents[3] / "vectors" / "nss.p12"
 
 
 def _filled(document: Document, certs: CertLab) -> Document:
@@ -118,14 +123,89 @@ def test_what_is_no_keystore_is_named(data: bytes, words: str) -> None:
         parse(data, PASSPHRASE)
 
 
-@pytest.mark.parametrize("rounds", [0, 2**31])
-def test_an_absurd_iteration_count_costs_nothing(certs: CertLab, rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("rounds", "why"), [(0, "iteration count 0"), (2**31, "3,000,000"), (3_000_001, "3,000,000")]
+)
+def test_an_absurd_iteration_count_costs_nothing(certs: CertLab, rounds: int, why: str) -> None:
     """K02: a count in a damaged file must not become an hour of hashing."""
     version, content, mac = der.read_one(_filled(Pkcs12.new(), certs).encode(PASSPHRASE)).children()
     digest, salt, _ = mac.children()
     changed = der.sequence(digest.raw, salt.raw, der.integer(rounds))
-    with pytest.raises(KeystoreCorruptError, match="iteration count"):
+    began = time.process_time()
+    with pytest.raises(KeystoreCorruptError, match=why):
         parse(der.sequence(version.raw, content.raw, changed), PASSPHRASE)
+    assert time.process_time() - began < 0.5
+
+
+def test_many_keys_share_one_limit(certs: CertLab) -> None:
+    """A thousand safes with a modest count each come before any check of who wrote them."""
+    whole = der.read_one(_filled(Pkcs12.new(), certs).encode(PASSPHRASE))
+    version, content, mac = whole.children()
+    (safe,) = der.read_one(content.children()[1].only_child().content).children()
+    # Sealed with another passphrase, so that no safe shows whether this one was right.
+    many = der.octets(der.sequence(*[safe.raw] * 1000))
+    changed = der.sequence(content.children()[0].raw, der.explicit(0, many))
+    began = time.process_time()
+    with pytest.raises(KeystoreCorruptError, match="3,000,000 iterations together"):
+        parse(der.sequence(version.raw, changed, mac.raw), "wrong")
+    assert time.process_time() - began < 10
+
+
+def test_a_store_of_the_strongest_tools_is_within_the_limit(certs: CertLab) -> None:
+    """NSS asks for 600,000 iterations a key; this store asks a million for its MAC."""
+    document = _filled(Pkcs12.new(), certs)
+    document = replace(document, mac=replace(document.mac, count=1_000_000))
+    assert len(parse(document.encode(PASSPHRASE), PASSPHRASE).entries()) == 2
+
+
+def test_a_wrong_passphrase_does_not_make_slow_ciphers_run(certs: CertLab) -> None:
+    """A file whose MAC does not match is told apart by its first bytes, not by all of them."""
+    whole = der.read_one(_filled(Pkcs12.new(), certs).encode(PASSPHRASE))
+    version, content, mac = whole.children()
+    scheme = der.sequence(
+        der.oid("1.2.840.113549.1.12.1.6"), der.sequence(der.octets(b"salt"), der.integer(1))
+    )
+    inner = der.sequence(der.oid("1.2.840.113549.1.7.1"), scheme, der.encode(0x80, bytes(8 << 20)))
+    safe = der.sequence(
+        der.oid("1.2.840.113549.1.7.6"), der.explicit(0, der.sequence(der.integer(0), inner))
+    )
+    changed = der.sequence(
+        content.children()[0].raw, der.explicit(0, der.octets(der.sequence(safe)))
+    )
+    began = time.process_time()
+    with pytest.raises(KeystoreAuthError):
+        parse(der.sequence(version.raw, changed, mac.raw), PASSPHRASE)
+    assert time.process_time() - began < 3
+
+
+def test_a_store_in_ber_is_read_and_edited(certs: CertLab, tmp_path: Path) -> None:
+    """Written by NSS (pk12util 3.87): indefinite lengths, strings in pieces, inside and outside."""
+    data = NSS.read_bytes()
+    with pytest.raises(DerError, match="indefinite"):
+        der.read_one(data)
+    document = parse(data, "changeit")
+    assert [(e.alias, e.kind) for e in document.entries()] == [("cloud", "key")]
+    assert document.encode("changeit") == data
+    with pytest.raises(KeystoreAuthError):
+        parse(data, "wrong")
+    edited = _filled(document, certs).encode("changeit")
+    assert [e.alias for e in parse(edited, "changeit").entries()] == [
+        "cloud", "good", "self-signed",
+    ]  # fmt: skip
+    path = tmp_path / "edited.p12"
+    path.write_bytes(edited)
+    key, leaf, others = pkcs12.load_key_and_certificates(edited, b"changeit")
+    assert key is not None
+    assert leaf is not None
+    assert len(others) == 2
+
+
+def test_no_truncation_of_a_store_in_ber_is_accepted() -> None:
+    """Without lengths a file that was cut off looks like the beginning of a whole one."""
+    data = NSS.read_bytes()
+    for end in range(0, len(data), 7):
+        with pytest.raises(KeystoreCorruptError):
+            parse(data[:end], "changeit")
 
 
 def test_a_store_with_the_newer_kind_of_mac_is_edited_in_its_kind(certs: CertLab) -> None:
