@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = {".py", ".pyi", ".pyx", ".pxd", ".c", ".h", ".sh", ".mako"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
+GUIDES = ("README.md", "docs/install.md", "docs/downloading.md", "docs/first-zone.md")
 
 
 def tracked() -> list[Path]:
@@ -150,6 +151,21 @@ def test_links_between_documents_lead_somewhere() -> None:
                     assert (path.parent / link).exists(), f"{path}: {link}"
 
 
+def test_every_document_is_reachable_from_the_index() -> None:
+    """A page that nothing leads to is read by nobody."""
+    found: set[Path] = set()
+    todo = [ROOT / "docs" / "index.md"]
+    while todo:
+        page = todo.pop().resolve()
+        if page in found or page.suffix != ".md":
+            continue
+        found.add(page)
+        links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        todo += [page.parent / link for link in links if "://" not in link]
+    pages = set((ROOT / "docs").rglob("*.md"))
+    assert pages <= found, sorted(map(str, pages - found))
+
+
 def commands(text: str) -> list[str]:
     """The command lines in the console blocks of a document, continuation lines joined."""
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
@@ -157,10 +173,10 @@ def commands(text: str) -> list[str]:
     return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
 
 
-def test_the_commands_of_the_readme_exist(tmp_path: Path) -> None:
+def test_the_commands_of_the_guides_exist(tmp_path: Path) -> None:
     """Nothing disappoints like a first command that is not there."""
-    found = commands(README)
-    assert found
+    found = [line for name in GUIDES for line in commands((ROOT / name).read_text())]
+    assert len(found) > 20
     helps: dict[str, str] = {}
     for command in found:
         for script in re.findall(r"(?:^|\s)((?:scripts|\.ci)/[\w.-]+)", command):
