@@ -31,6 +31,7 @@ COMPONENTS = {
     "compilers": ("cc", "gcc", "clang", "make"),
 }
 _started: Counter[str] = Counter()
+_KEY = "fastdl-started"
 
 
 def _note(event: str, args: tuple[Any, ...]) -> None:
@@ -45,6 +46,18 @@ def _note(event: str, args: tuple[Any, ...]) -> None:
 def pytest_configure() -> None:
     """Start counting before the first fixture runs."""
     sys.addaudithook(_note)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a process of pytest-xdist counted."""
+    _started.update(getattr(node, "workeroutput", {}).get(_KEY, {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In such a process: hand the counts over."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output[_KEY] = dict(_started)
 
 
 def _state(name: str) -> str:
