@@ -298,7 +298,7 @@ async def test_disabled_or_rekeyed_users_are_locked_out(zone: Zone) -> None:
 
 
 REFUSED = [
-    ({"directdownload": "false"}, "no secondary storage"),
+    ({"directdownload": "false"}, "so directdownload=false is impossible"),
     ({"hypervisor": "VMware"}, "Parameter directdownload is only allowed for KVM"),
     ({"url": "https://m.example/t.iso"}, "Please specify a valid qcow2"),
     ({"url": "ftp://m.example/t.qcow2"}, "Unsupported scheme for url"),

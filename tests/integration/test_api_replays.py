@@ -76,6 +76,13 @@ class Objects:
         answer = await self.api("createUser", username=f"u{next(NUMBERS)}", password="password1")
         return str(answer["user"]["id"])
 
+    async def account(self) -> str:
+        """An account with a user."""
+        user = await self.user()
+        (found,) = (await self.api("listUsers", id=user))["user"]
+        listed = await self.api("listAccounts", name=found["account"])
+        return str(listed["account"][0]["id"])
+
     async def new_zone(self) -> str:
         return str((await self.api("createZone", name=f"z{next(NUMBERS)}"))["zone"]["id"])
 
@@ -100,7 +107,8 @@ class Objects:
     async def id_of(self, noun: str) -> str:
         """The id of a new object of the kind that a command is named after."""
         makers = {
-            "Certificate": self.certificate, "User": self.user, "Zone": self.new_zone,
+            "Certificate": self.certificate, "User": self.user, "Account": self.account,
+            "Zone": self.new_zone,
             "Token": self.token, "Host": self.enrolled_host, "Template": self.template,
             "StoragePool": self.pool,
         }  # fmt: skip
@@ -120,6 +128,7 @@ class Objects:
             "certificate": certificate(), "format": "QCOW2", "directdownload": "true",
             "url": "https://mirror.example/x." + ("iso" if "Iso" in command.name else "qcow2"),
             "firstname": "F", "lastname": "L", "email": "e@x", "displaytext": f"d{number}",
+            "lock": "true",
         }  # fmt: skip
         found = {p.name: values[p.name] for p in command.params if p.required and p.name in values}
         if "directdownload" in command.by_name:

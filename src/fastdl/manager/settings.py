@@ -20,6 +20,7 @@ from fastdl.model.address import is_metadata, parse_cidrs
 log = logging.getLogger(__name__)
 
 INTERNAL_SITES: Final = "secstorage.allowed.internal.sites"
+DIRECT_DEFAULT: Final = "direct.download.default"
 NFS_SERVERS: Final = "direct.download.nfs.servers"
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
@@ -98,6 +99,11 @@ SETTINGS: Final = _all(
     Setting(
         "default.page.size", "Advanced", "int", "500",
         "Largest page of a list command.", least=1, most=10_000,
+    ),
+    Setting(
+        DIRECT_DEFAULT, "Advanced", "bool", "true",
+        "Whether registerTemplate and registerIso without directdownload mean directdownload=true; "
+        "false: they are refused.",
     ),
     Setting(
         "direct.download.origin.max.active", "Advanced", "int", "16",

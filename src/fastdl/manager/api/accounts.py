@@ -24,7 +24,7 @@ from fastdl.manager.api.spec import (
     Reply,
     Single,
 )
-from fastdl.manager.ledger import accounts, records
+from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Work
 
 SYSTEM: Final = "system"
@@ -40,7 +40,7 @@ async def _hashed(password: str) -> str:
     return await asyncio.to_thread(auth.hash_password, password)
 
 
-async def _named(call: Call, tx: AsyncConnection) -> Row[Any]:
+async def named(call: Call, tx: AsyncConnection) -> Row[Any]:
     """Return the user that ``id`` names, if the caller may know of them."""
     row = await accounts.get(tx, call.args["id"])
     if row is None or not (call.user.admin or row.id == call.user.id):
@@ -98,7 +98,7 @@ async def register_keys(call: Call) -> Reply:
     except the one that asks."""
 
     async def work(tx: AsyncConnection) -> tuple[str, str]:
-        row = await _named(call, tx)
+        row = await named(call, tx)
         text = f"new keys for user {row.username}"
         await call.note(tx, "REGISTER.USER.SECRET.KEY", text, row.id)
         return await accounts.new_keys(tx, row.id)
@@ -113,7 +113,7 @@ async def update_user(call: Call) -> Reply:
     values = {name: call.args[name] for name in _OWN if call.get(name) is not None}
     password = call.get("password")
     async with call.core.services.ledger.read() as tx:
-        row = await _named(call, tx)
+        row = await named(call, tx)
     if call.get("username") is not None:
         if not call.user.admin or row.username == FIRST:
             raise ApiParamError("This user's name cannot be changed")
@@ -126,9 +126,9 @@ async def update_user(call: Call) -> Reply:
         raise ApiParamError("Say what to change: a name, the email or the password")
 
     async def work(tx: AsyncConnection) -> Row[Any]:
-        await _named(call, tx)
+        await named(call, tx)
         await accounts.change(tx, row.id, values)
-        changed = await _named(call, tx)
+        changed = await named(call, tx)
         await call.note(tx, "USER.UPDATE", f"user {changed.username} changed", row.id)
         return changed
 
@@ -149,62 +149,6 @@ async def _check_current(call: Call, row: Row[Any]) -> None:
         )
     except ApiAuthError:
         raise ApiParamError("Current password is incorrect") from None
-
-
-async def _others(call: Call, tx: AsyncConnection, what: str) -> Row[Any]:
-    """Return the user that ``id`` names; ApiParamError for the caller and for the first user,
-    so that somebody is left who can undo it."""
-    row = await _named(call, tx)
-    if row.id == call.user.id or row.username == FIRST:
-        raise ApiParamError(f"The user {row.username} cannot be {what}")
-    return row
-
-
-async def disable_user(call: Call) -> Reply:
-    """Lock a user out: keys, password and sessions stop working."""
-
-    async def work(tx: AsyncConnection) -> str:
-        row = await _others(call, tx, "disabled")
-        await accounts.change(tx, row.id, {"enabled": False})
-        await call.note(tx, "USER.DISABLE", f"user {row.username} disabled", row.id)
-        job = await records.add_api_job(
-            tx, owner=call.user.id, command=call.command.name, now=call.now,
-            instance_type="User", instance=row.id,
-        )  # fmt: skip
-        result = {"user": views.user(await _named(call, tx))}
-        await records.complete_api_job(
-            tx, job, status=records.SUCCEEDED, result=result, now=call.now
-        )
-        return job
-
-    job = await call.write(work)
-    call.core.sessions.close_user(call.args["id"])
-    return Bare({"jobid": job})
-
-
-async def enable_user(call: Call) -> Reply:
-    """Let a disabled user in again."""
-
-    async def work(tx: AsyncConnection) -> Row[Any]:
-        row = await _named(call, tx)
-        await accounts.change(tx, row.id, {"enabled": True})
-        await call.note(tx, "USER.ENABLE", f"user {row.username} enabled", row.id)
-        return await _named(call, tx)
-
-    return Single("user", views.user(await call.write(work)))
-
-
-async def delete_user(call: Call) -> Reply:
-    """Delete a user; the user's templates stay, for administrators."""
-
-    async def work(tx: AsyncConnection) -> None:
-        row = await _others(call, tx, "deleted")
-        await accounts.remove(tx, row.id)
-        await call.note(tx, "USER.DELETE", f"user {row.username} deleted", row.id)
-
-    await call.write(work)
-    call.core.sessions.close_user(call.args["id"])
-    return Bare({"success": True})
 
 
 async def list_users(call: Call) -> Reply:
@@ -240,7 +184,7 @@ async def logout(_call: Call) -> Reply:
 
 
 _OWN: Final = ("firstname", "lastname", "email")
-_USER: Final = tuple(
+USER: Final = tuple(
     Field(n) for n in ("id", "username", "account", "accounttype", "state", "created", "apikey")
 )
 
@@ -258,7 +202,7 @@ COMMANDS: Final = (
             Param("account", text="the account (default: the user's name)"),
             Param("role", text="User or Admin (default: User)"),
         ),
-        response=_USER,
+        response=USER,
         admin=True,
         changes=True,
     ),
@@ -275,35 +219,7 @@ COMMANDS: Final = (
             Param("password", text="a new password"),
             Param("currentpassword", text="the present one, to change one's own"),
         ),
-        response=_USER,
-        changes=True,
-    ),
-    Command(
-        name="disableUser",
-        text="Lock a user out: keys, password and sessions stop working",
-        handler=disable_user,
-        params=(Param("id", Kind.UUID, "the user", required=True),),
-        response=(Field("jobid"),),
-        admin=True,
-        changes=True,
-        is_async=True,
-    ),
-    Command(
-        name="enableUser",
-        text="Let a disabled user in again",
-        handler=enable_user,
-        params=(Param("id", Kind.UUID, "the user", required=True),),
-        response=_USER,
-        admin=True,
-        changes=True,
-    ),
-    Command(
-        name="deleteUser",
-        text="Delete a user; the user's templates stay, for administrators",
-        handler=delete_user,
-        params=(Param("id", Kind.UUID, "the user", required=True),),
-        response=(Field("success", "boolean"),),
-        admin=True,
+        response=USER,
         changes=True,
     ),
     Command(
@@ -324,17 +240,17 @@ COMMANDS: Final = (
             Param("account", text="by account"),
             Param("accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0),
             Param("domainid", Kind.UUID, "by domain: there is one"),
-            Param("state", text="enabled or disabled"),
+            Param("state", text="enabled, disabled or locked"),
             *PAGING,
         ),
-        response=_USER,
+        response=USER,
     ),
     Command(
         name="getUser",
         text="The user of an API key",
         handler=get_user,
         params=(Param("userapikey", text="the API key", required=True),),
-        response=_USER,
+        response=USER,
     ),
     Command(name="logout", text="End a session", handler=logout),
 )

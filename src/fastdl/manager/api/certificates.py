@@ -114,7 +114,7 @@ async def upload(call: Call) -> Reply:
     if row is None:
         raise CertRejectedError(f"Certificate {alias} was deleted while it was uploaded")
     item = views.certificate(row, zone.name, statuses)
-    return Single(call.command.name.lower(), item, flat=True)
+    return Single(call.command.name.lower(), item, flat=views.flat_certificate(item))
 
 
 def _refuse_second(old: Row[Any], new: x509text.Upload) -> None:
@@ -202,7 +202,8 @@ async def list_(call: Call) -> Reply:
                     if link.host in host_rows
                 ]
             items.append(views.certificate(row, names.get(row.zone, ""), statuses))
-    return Listing("directdownloadcertificate", items, also="templatedirectdownloadcertificate")
+    also = "templatedirectdownloadcertificate", [views.flat_certificate(item) for item in items]
+    return Listing("directdownloadcertificate", items, also=also)
 
 
 def _listed_status(host: Row[Any], link: Row[Any]) -> dict[str, Any]:
@@ -243,7 +244,7 @@ async def provision(call: Call) -> Reply:
         status["details"] = "OK"
     elif status["status"] == SKIPPED:
         status["status"] = FAILED
-    return Single("directdownloadcertificatehoststatus", status, flat=True)
+    return Single("directdownloadcertificatehoststatus", status, flat=status)
 
 
 async def update(call: Call) -> Reply:
@@ -269,7 +270,7 @@ async def update(call: Call) -> Reply:
         zone = await zones.get(tx, fresh.zone)
     assert zone is not None
     item = views.certificate(fresh, zone.name, statuses)
-    return Single(call.command.name.lower(), item, flat=True)
+    return Single(call.command.name.lower(), item, flat=views.flat_certificate(item))
 
 
 async def delete(call: Call) -> Reply:

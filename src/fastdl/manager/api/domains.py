@@ -25,12 +25,14 @@ from fastdl.manager.api.spec import (
 )
 from fastdl.manager.ledger import accounts
 
+_STATES: Final = ("enabled", "locked", "disabled")
+"""An account is in the first of them that one of its users is in."""
 _ACCOUNTS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "accounts.fastdl.internal")
 USER, ADMIN = 0, 1
 """Types of accounts that there are here; 2, an administrator of a domain, is none."""
 
 
-def _account(name: str, users: list[Row[Any]]) -> dict[str, Any]:
+def account_view(name: str, users: list[Row[Any]]) -> dict[str, Any]:
     """An account: a name that users share."""
     admin = any(user.admin for user in users)
     return {
@@ -40,7 +42,7 @@ def _account(name: str, users: list[Row[Any]]) -> dict[str, Any]:
         "roletype": "Admin" if admin else "User",
         "domainid": views.ROOT_DOMAIN,
         "domain": "ROOT",
-        "state": "enabled" if any(user.enabled for user in users) else "disabled",
+        "state": min((views.state_of(user) for user in users), key=_STATES.index),
         "user": [views.user(user) for user in users],
     }
 
@@ -60,7 +62,7 @@ async def create_account(call: Call) -> Reply:
             raise ApiConflictError(f"The account {name} already exists")
 
     row = await create_in(call, name, admin=admin, before=before)
-    return Single("account", _account(name, [row]))
+    return Single("account", account_view(name, [row]))
 
 
 async def list_accounts(call: Call) -> Reply:
@@ -71,7 +73,7 @@ async def list_accounts(call: Call) -> Reply:
     for row in rows:
         if call.user.admin or row.account == call.user.account:
             by_name.setdefault(row.account, []).append(row)
-    items = [_account(name, users) for name, users in sorted(by_name.items())]
+    items = [account_view(name, users) for name, users in sorted(by_name.items())]
     asked = {
         name: str(call.args[name]).lower()
         for name in ("id", "name", "accounttype", "domainid", "state")
@@ -106,7 +108,7 @@ async def list_domains(call: Call) -> Reply:
     return page_of(call, "domain", [item] if asked and keyword(call, "ROOT") else [])
 
 
-_ACCOUNT: Final = tuple(
+ACCOUNT: Final = tuple(
     Field(name) for name in ("id", "name", "accounttype", "domainid", "domain", "state", "user")
 )
 
@@ -126,7 +128,7 @@ COMMANDS: Final = (
             Param("role", text="User or Admin, instead of accounttype"),
             Param("domainid", Kind.UUID, "the domain: there is one"),
         ),
-        response=_ACCOUNT,
+        response=ACCOUNT,
         admin=True,
         changes=True,
     ),
@@ -139,11 +141,11 @@ COMMANDS: Final = (
             Param("name", text="by name"),
             Param("accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0),
             Param("domainid", Kind.UUID, "by domain: there is one"),
-            Param("state", text="enabled or disabled"),
+            Param("state", text="enabled, disabled or locked"),
             Param("listall", Kind.BOOLEAN, "accepted: administrators see all"),
             *PAGING,
         ),
-        response=_ACCOUNT,
+        response=ACCOUNT,
     ),
     Command(
         name="listDomains",

@@ -38,12 +38,10 @@ def plain(reply: Reply) -> dict[str, Any]:
             if not reply.items:
                 return {}
             count = len(reply.items) if reply.count is None else reply.count
-            items = _without_nulls(reply.items)
-            second = {} if reply.also is None else {reply.also: items}
-            return {"count": count, reply.name: items, **second}
+            lists = {reply.name: reply.items, **dict([reply.also] if reply.also else [])}
+            return {"count": count, **_without_nulls(lists)}
         case Single():
-            item = _without_nulls(reply.item)
-            return {**(item if reply.flat else {}), reply.name: item}
+            return dict(_without_nulls({**reply.flat, reply.name: reply.item}))
         case Bare():
             return dict(_without_nulls(reply.fields))
 

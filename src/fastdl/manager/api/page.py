@@ -22,10 +22,10 @@ Parameters in **bold** are required.
   gets 409, however it is written (order, letter case, blanks, GET or POST). Without a version it is
   accepted as in CloudStack, unless `api.signature.expiry.required` is true.
 - **Sessions**: `login` (POST, `username` and `password` in the body) sets the cookies `JSESSIONID`
-  and `sessionkey` and answers `sessionkey`, which every request repeats as a parameter. What
-  changes state is sent by POST. A session ends after 30 minutes without a request, after a day, at
-  `logout`, and when the user is disabled, deleted, or gets another password or (from elsewhere)
-  other keys.
+  and `sessionkey` and answers `sessionkey`, which every request repeats as a parameter:
+  no other site can, so GET and POST are alike. A session ends after 30 minutes without a request,
+  after a day, at `logout`, and when the user is disabled, locked, deleted, or gets another password
+  or (from elsewhere) other keys.
 - **Pages**: `page` (from 1) and `pagesize` come together. Whole numbers outside their range
   are refused.
 - **Refusals** stand in the envelope of the command: 401 who asks is not proved, 405 not by this

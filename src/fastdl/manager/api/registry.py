@@ -16,6 +16,7 @@ from fastdl.manager.api import (
     hostca,
     hosts,
     jobs,
+    lockout,
     pools,
     template_changes,
     templates,
@@ -28,7 +29,8 @@ COMMANDS: Final[dict[str, Command]] = {
     command.name.lower(): command
     for family in (
         certificates, templates, template_changes, downloads, copies, zones, hosts, tokens,
-        hostca, pools, configuration, jobs, accounts, domains, catalog,
+        hostca, pools, configuration, jobs, accounts, lockout, domains,
+        catalog,
     )
     for command in family.COMMANDS
 }  # fmt: skip

@@ -157,8 +157,8 @@ class ApiServer:
             if signed:
                 raise _RefusedError(401, auth.UNVERIFIED)
             raise _RefusedError(432, f"Unknown API command: {read.command[:100]}")
-        if not signed and command.changes and read.method != "POST":
-            raise _RefusedError(405, "In a session, what changes state is sent by POST")
+        if command.changes and read.method not in {"GET", "POST"}:
+            raise _RefusedError(405, "What changes state is sent by POST or GET")
         user = User(
             id=row.id, username=row.username, account=row.account, admin=row.admin,
             address=read.address, cookie=None if signed else read.cookie,

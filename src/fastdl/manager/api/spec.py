@@ -168,23 +168,23 @@ def no_entity(command: str, name: str, value: str) -> ApiParamError:
 class Listing:
     """A list answer: object name, items, and how many there are on all pages.
 
-    *also*: a second name of the same list, for clients that derive it from the command's.
+    *also*: the same under a second name, for clients that derive it from the command's.
     """
 
     name: str
     items: list[dict[str, Any]]
     count: int | None = None
-    also: str | None = None
+    also: tuple[str, list[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """One object under its name; with *flat* its fields stand beside it as well, where clients
-    that know no name look for them."""
+    """One object under its name. *flat*: fields that stand beside it, where clients that know no
+    name look for them."""
 
     name: str
     item: dict[str, Any]
-    flat: bool = False
+    flat: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zo
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.probing import HostRefusal
 from fastdl.manager.removal import remove_copies
+from fastdl.manager.settings import DIRECT_DEFAULT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -88,8 +89,17 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
     """Return (format, checksum, details); ApiParamError where the request cannot stand."""
     settings = call.core.services.settings
     hypervisor = call.get("hypervisor") or "KVM"
-    if not call.get("directdownload"):
-        raise ApiParamError("fastdl has no secondary storage: register with directdownload=true")
+    direct = call.get("directdownload")
+    if direct is None and not settings.flag(DIRECT_DEFAULT):
+        raise ApiParamError(
+            "There is no secondary storage here: register with directdownload=true (or set "
+            f"{DIRECT_DEFAULT}=true, which makes that the default)"
+        )
+    if direct is False:
+        raise ApiParamError(
+            "There is no secondary storage here, so directdownload=false is impossible: leave "
+            "directdownload out, or set it to true"
+        )
     if hypervisor.lower() != "kvm":
         raise ApiParamError("Parameter directdownload is only allowed for KVM or Custom templates")
     check_name(call.args["name"])
@@ -265,7 +275,7 @@ async def _copies(tx: AsyncConnection, row: Row[Any]) -> list[dict[str, Any]]:
             "datastoreId": copy.pool,
             "datastore": copy.pool_name,
             "datastoreRole": "Primary",
-            "downloadPercent": 100,
+            "downloadPercent": "100",
             "downloadState": "DOWNLOADED",
             "installPath": copy.install_path,
         }
@@ -391,7 +401,7 @@ _REGISTER: Final = (
     Param("displaytext", text="what users see (default: the name)", length=4096),
     Param("ostypeid", Kind.UUID, "the guest operating system (listOsTypes)"),
     Param("zoneid", text="the zone; -1 = all"),
-    Param("directdownload", Kind.BOOLEAN, "must be true", default=False),
+    Param("directdownload", Kind.BOOLEAN, "true, which is the default: there is nothing else"),
     Param("checksum", text="{ALGORITHM}hexadecimal; without prefix MD5"),
     Param("ispublic", Kind.BOOLEAN, "whether other users see it", default=False),
     Param("isfeatured", Kind.BOOLEAN, "whether it is offered first (administrators)"),

@@ -42,6 +42,7 @@ def zone(row: Row[Any]) -> dict[str, Any]:
         "dhcpprovider": "VirtualRouter",
         "type": "Core",
         "tags": [],
+        **loads(row.network),
     }
 
 
@@ -53,7 +54,7 @@ def host(row: Row[Any], zone_name: str) -> dict[str, Any]:
         "name": row.name,
         "state": row.state,
         "type": "Routing",
-        "ipaddress": row.address or None,
+        "ipaddress": row.address,
         "zoneid": row.zone,
         "zonename": zone_name,
         "clusterid": cluster_id(row.zone, row.cluster),
@@ -164,6 +165,13 @@ def certificate(
     }
 
 
+def flat_certificate(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A certificate as typed clients (cloudstack-go) read it: what hosts hold is words to them."""
+    hosts = item["hostsmap"]
+    words = hosts and [f"{host['hostname']}: {host['status']}" for host in hosts]
+    return {**item, "hostsmap": words}
+
+
 def host_status(host_id: str, name: str, status: str, details: str | None) -> dict[str, Any]:
     """What became of a certificate on one host."""
     return {"hostid": host_id, "hostname": name, "status": status, "details": details}
@@ -187,6 +195,13 @@ def event(row: Row[Any]) -> dict[str, Any]:
     }
 
 
+def state_of(row: Row[Any]) -> str:
+    """Whether a user may come in, in CloudStack's words; disabled and locked are out alike."""
+    if row.enabled:
+        return "enabled"
+    return "locked" if row.locked else "disabled"
+
+
 def user(row: Row[Any], *, keys: tuple[str, str] | None = None) -> dict[str, Any]:
     """A user; *keys* only in the answer that makes them."""
     return {
@@ -200,7 +215,7 @@ def user(row: Row[Any], *, keys: tuple[str, str] | None = None) -> dict[str, Any
         "roletype": "Admin" if row.admin else "User",
         "domainid": ROOT_DOMAIN,
         "domain": "ROOT",
-        "state": "enabled" if row.enabled else "disabled",
+        "state": state_of(row),
         "created": date(row.created),
         "apikey": row.api_key,
         "secretkey": keys[1] if keys else None,

@@ -23,6 +23,12 @@ from fastdl.manager.api.spec import (
     Single,
 )
 from fastdl.manager.ledger import zones
+from fastdl.manager.ledger.text import loads
+
+
+def _network(call: Call) -> dict[str, str]:
+    """What the request says of a network that is not managed here."""
+    return {param.name: call.args[param.name] for param in _NETWORK if call.get(param.name)}
 
 
 async def create_zone(call: Call) -> Reply:
@@ -32,7 +38,7 @@ async def create_zone(call: Call) -> Reply:
         raise ApiParamError("The zone needs a name")
 
     async def work(tx: AsyncConnection) -> Row[Any] | None:
-        id_ = await zones.create(tx, name, now=call.now)
+        id_ = await zones.create(tx, name, now=call.now, network=_network(call))
         await call.note(tx, "ZONE.CREATE", f"zone {name} created", id_)
         return await zones.get(tx, id_)
 
@@ -49,9 +55,11 @@ async def update_zone(call: Call) -> Reply:
     enabled = None if state is None else state == "Enabled"
 
     async def work(tx: AsyncConnection) -> Row[Any] | None:
-        if await zones.get(tx, id_) is None:
+        old = await zones.get(tx, id_)
+        if old is None:
             raise call.no_entity("id")
-        await zones.change(tx, id_, name=call.get("name"), enabled=enabled)
+        network = loads(old.network) | _network(call)
+        await zones.change(tx, id_, name=call.get("name"), enabled=enabled, network=network)
         row = await zones.get(tx, id_)
         await call.note(tx, "ZONE.EDIT", f"zone {row.name if row else id_} changed", id_)
         return row
@@ -73,9 +81,10 @@ async def list_zones(call: Call) -> Reply:
         and call.get("name") in {None, row.name}
         and keyword(call, row.name)
         and (row.enabled or (call.user.admin and not call.get("available")))
-        and call.get("networktype") in {None, "Basic"}
     ]
-    return page_of(call, "zone", [views.zone(row) for row in kept])
+    items = [views.zone(row) for row in kept]
+    kind = call.get("networktype")
+    return page_of(call, "zone", [i for i in items if kind in {None, i["networktype"]}])
 
 
 async def delete_zone(call: Call) -> Reply:
@@ -95,7 +104,17 @@ async def delete_zone(call: Call) -> Reply:
     return Bare({"success": True})
 
 
-_ZONE: Final = (Field("id"), Field("name"), Field("allocationstate"), Field("networktype"))
+_NETWORK: Final = tuple(
+    Param(name, text="kept and shown: fastdl manages no networks")
+    for name in (
+        "networktype", "dns1", "dns2", "internaldns1", "internaldns2", "ip6dns1", "ip6dns2",
+        "domain", "guestcidraddress", "dhcpprovider",
+    )
+)  # fmt: skip
+_ZONE: Final = (
+    Field("id"), Field("name"), Field("allocationstate"),
+    *(Field(param.name) for param in _NETWORK),
+)  # fmt: skip
 COMMANDS: Final = (
     Command(
         name="createZone",
@@ -103,9 +122,7 @@ COMMANDS: Final = (
         handler=create_zone,
         params=(
             Param("name", text="its name", required=True),
-            Param("networktype", text="accepted and ignored: fastdl manages no networks"),
-            Param("dns1", text="accepted and ignored"),
-            Param("internaldns1", text="accepted and ignored"),
+            *_NETWORK,
         ),
         response=_ZONE,
         admin=True,
@@ -119,6 +136,7 @@ COMMANDS: Final = (
             Param("id", Kind.UUID, "the zone", required=True),
             Param("name", text="its new name"),
             Param("allocationstate", text="Enabled or Disabled"),
+            *_NETWORK,
         ),
         response=_ZONE,
         admin=True,

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -63,6 +64,7 @@ account = Table(
     _needs("account", String(255)),
     _needs("admin", Boolean),
     _needs("enabled", Boolean),
+    _needs("locked", Boolean, false()),
     _needs("password_hash", String(255)),
     Column("api_key", String(128), unique=True),
     Column("secret_key", String(128)),
@@ -89,6 +91,7 @@ zone = Table(
     _needs("name", String(255)),
     _needs("enabled", Boolean),
     _needs("created", Double),
+    _needs("network", Text, "{}"),
     UniqueConstraint("name"),
 )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -11,24 +12,33 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
 from fastdl.manager.ledger.tables import cert, host, job, pool, template_zone, token, zone
-from fastdl.manager.ledger.text import new_id
+from fastdl.manager.ledger.text import dumps, new_id
 
 
-async def create(tx: AsyncConnection, name: str, *, now: float) -> str:
-    """Create an enabled zone; ApiConflictError where the name is taken."""
+async def create(
+    tx: AsyncConnection, name: str, *, now: float, network: Mapping[str, str] | None = None
+) -> str:
+    """Create an enabled zone; ApiConflictError where the name is taken. *network*: what its
+    creator said of that: kept and shown, and of no effect."""
     id_ = new_id()
+    values = {"name": name, "enabled": True, "created": now, "network": dumps(network or {})}
     try:
-        await tx.execute(insert(zone).values(id=id_, name=name, enabled=True, created=now))
+        await tx.execute(insert(zone).values(id=id_, **values))
     except IntegrityError:
         raise ApiConflictError(f"A zone with the name {name} already exists") from None
     return id_
 
 
 async def change(
-    tx: AsyncConnection, id_: str, *, name: str | None = None, enabled: bool | None = None
+    tx: AsyncConnection,
+    id_: str,
+    *,
+    name: str | None = None,
+    enabled: bool | None = None,
+    network: Mapping[str, str] | None = None,
 ) -> None:
-    """Rename, enable or disable a zone."""
-    new = {"name": name, "enabled": enabled}
+    """Rename, enable or disable a zone, or keep other words on its network."""
+    new = {"name": name, "enabled": enabled, "network": None if not network else dumps(network)}
     values = {key: value for key, value in new.items() if value is not None}
     if not values:
         return
