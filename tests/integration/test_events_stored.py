@@ -24,6 +24,7 @@ from fastdl.manager.ledger.text import dumps
 from fastdl.manager.scheduler import Grant
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
+from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
 
 
@@ -93,7 +94,8 @@ def services(ledger: Ledger) -> Services:
     """The parts over a ledger that takes one transaction."""
     return Services(
         ledger=Mortal(ledger),  # type: ignore[arg-type]
-        settings=Settings(), clock=SystemClock(), fabric=_Nowhere(), name="m",
+        settings=Settings(), vault=Vault(bytes(32)), clock=SystemClock(), fabric=_Nowhere(),
+        name="m",
     )  # fmt: skip
 
 

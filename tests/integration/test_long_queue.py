@@ -28,6 +28,7 @@ from fastdl.manager.ledger.tables import slot
 from fastdl.manager.scheduler import BULK, URGENT
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
+from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
 
 QUEUED = 100_000
@@ -104,7 +105,12 @@ async def dispatcher(tmp_path: Path) -> AsyncIterator[Dispatcher]:
     """A dispatcher with a hundred hosts, each of which reaches ten pools."""
     ledger = await asyncio.to_thread(open_ledger, default_url(tmp_path))
     services = Services(
-        ledger=ledger, settings=Settings(), clock=SystemClock(), fabric=_Nowhere(), name="m"
+        ledger=ledger,
+        settings=Settings(),
+        vault=Vault(bytes(32)),
+        clock=SystemClock(),
+        fabric=_Nowhere(),
+        name="m",
     )
     for n in range(100):
         pools = frozenset(f"p{n * 10 + k}" for k in range(10))

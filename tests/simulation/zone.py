@@ -24,6 +24,7 @@ from fastdl.manager.removal import remove_copies
 from fastdl.manager.scheduler import BULK
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
+from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
 from tests.simulation.virtual import START, CountingLedger, SimFleet, SimHost, VirtualClock
 
@@ -121,7 +122,8 @@ async def simulation(
     ledger = CountingLedger(await asyncio.to_thread(open_ledger, url))
     clock = VirtualClock(ledger)
     services = Services(
-        ledger=ledger, settings=Settings(), clock=clock, fabric=None, name="m1",  # type: ignore[arg-type]
+        ledger=ledger, settings=Settings(), vault=Vault(bytes(32)), clock=clock,
+        fabric=None, name="m1",  # type: ignore[arg-type]
     )  # fmt: skip
     fleet = SimFleet(ledger, services.progress, seed, folder / "pools")
     services.fabric, fleet.clock = fleet, clock

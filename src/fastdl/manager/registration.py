@@ -8,7 +8,7 @@ what can be judged from the text: an early and clear answer, not the decision th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -19,6 +19,7 @@ from fastdl.model.referral import refused_source
 from fastdl.model.url import Url
 
 HEADERS_MAX: Final = 16
+HEADER_MAX: Final = 4096
 FORMATS: Final = (
     "QCOW2", "RAW", "VHD", "ISO", "OVA", "VHDX", "BAREMETAL", "VMDK", "VDI", "TAR", "ZIP", "DIR",
 )  # fmt: skip
@@ -137,16 +138,20 @@ def check_checksum(text: str | None) -> str | None:
     return f"{{{name}}}{digest}"
 
 
+def header_items(details: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, header's name, value) of those *details* that are request headers."""
+    for key, value in details.items():
+        if key.upper().startswith("HTTP_HEADER"):
+            yield key, key.split(":")[1] if ":" in key else "", value
+
+
 def headers_of(details: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Return the request headers in template details (``HTTP_HEADER:Name`` → value)."""
     headers = []
-    for key, value in details.items():
-        if not key.upper().startswith("HTTP_HEADER"):
-            continue
-        name = key.split(":")[1] if ":" in key else ""
+    for key, name, value in header_items(details):
         if not _HEADER_NAME.fullmatch(name):
             raise ApiParamError(f"{key} does not name an HTTP header")
-        if len(value) > 4096 or any(c in value for c in "\r\n\x00"):
+        if len(value.encode()) > HEADER_MAX or any(c in value for c in "\r\n\x00"):
             raise ApiParamError(f"The value of {key} cannot be an HTTP header's value")
         headers.append((name, value))
     if len(headers) > HEADERS_MAX:

@@ -19,12 +19,12 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError, UsageError
-from fastdl.manager import auth, hostca
+from fastdl.manager import auth, hostca, sealed
 from fastdl.manager.api.connections import Connections
 from fastdl.manager.api.headers import secure
 from fastdl.manager.api.request import BODY_MAX, LINE_MAX
 from fastdl.manager.api.server import ApiServer
-from fastdl.manager.api.transfers import with_proxy
+from fastdl.manager.api.transfers import with_secrets
 from fastdl.manager.certloop import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
 from fastdl.manager.config import ManagerConfig, address, speaks_tls
@@ -239,13 +239,20 @@ async def running(
 async def _assemble(
     config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock, *, accept_new_ca: bool
 ) -> Manager:
-    settings = await _open_settings(ledger, _vault(state))
+    vault = _vault(state)
+    settings = await _open_settings(ledger, vault)
+    await sealed.seal_all(ledger, vault)
     authority = open_authority(state / "ca")
     await hostca.check(ledger, authority, accept_new=accept_new_ca)
     name = _instance(state)
-    services = Services(ledger=ledger, settings=settings, clock=clock, fabric=_Nowhere(), name=name)
+    services = Services(
+        ledger=ledger, settings=settings, vault=vault, clock=clock, fabric=_Nowhere(), name=name
+    )
     fabric = LocalFabric(
-        ledger, services.progress, authority, complete=functools.partial(with_proxy, settings)
+        ledger,
+        services.progress,
+        authority,
+        complete=functools.partial(with_secrets, settings, vault),
     )
     services.fabric = fabric
     dispatcher, sync = Dispatcher(services), CertificateSync(services)
@@ -357,15 +364,18 @@ async def _write_admin(state: Path, manager: Manager) -> None:
         tls.changed = functools.partial(_follow_certificate, state, manager)
     if path.exists():
         _keep_admin_right(state, manager)
+        services = manager.core.services
+        await sealed.heal(services.ledger, services.vault, json.loads(path.read_text()))
         return
     password = secrets.token_urlsafe(18)
     hashed = await asyncio.to_thread(auth.hash_password, password)
-    now = manager.core.services.clock.time()
+    now, vault = manager.core.services.clock.time(), manager.core.services.vault
 
     async def work(tx: AsyncConnection) -> dict[str, str]:
         row = await accounts.administrator(tx)
-        if row is not None and row.api_key and row.secret_key:
-            return {"apikey": row.api_key, "secretkey": row.secret_key}
+        secret = sealed.secret_key(vault, row) if row is not None else None
+        if row is not None and row.api_key and secret:
+            return {"apikey": row.api_key, "secretkey": secret}
         known = {}
         if row is None:
             id_ = await accounts.create(
@@ -374,7 +384,9 @@ async def _write_admin(state: Path, manager: Manager) -> None:
             known = {"password": password}
         else:
             id_ = row.id
-        api_key, secret_key = await accounts.new_keys(tx, id_)
+        api_key, secret_key = await accounts.new_keys(
+            tx, id_, seal=functools.partial(sealed.seal_secret_key, vault)
+        )
         return {"apikey": api_key, "secretkey": secret_key, **known}
 
     admin = _how_to_connect(state, manager) | await manager.core.services.ledger.write(work)

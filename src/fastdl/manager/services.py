@@ -18,6 +18,7 @@ from fastdl.manager.notices import Notices
 from fastdl.manager.progress import ProgressBoard
 from fastdl.manager.scheduler import Limits
 from fastdl.manager.settings import Settings
+from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Services:
 
     ledger: Ledger
     settings: Settings
+    vault: Vault
     clock: Clock
     fabric: Fabric
     name: str

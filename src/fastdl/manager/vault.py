@@ -3,7 +3,8 @@
 
 Whoever gets a dump, a backup or a replica of the database gets no secret with it; whoever can
 read the state folder is the manager. AES-256-GCM; the setting's name is authenticated too, so
-that one setting's value cannot be put in another's place.
+that one setting's value cannot be put in another's place. So are users' secret keys and
+templates' request headers (sealed.py).
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ class Vault:
         sealed = self._cipher.encrypt(nonce, value.encode(), name.encode())
         return _PREFIX + base64.b64encode(nonce + sealed).decode()
 
+    def is_sealed(self, text: str) -> bool:
+        """Whether *text* looks as ``seal`` makes it."""
+        return text.startswith(_PREFIX)
+
     def open(self, name: str, text: str) -> str:
         """Return what was sealed; text that never was is returned as it is.
 
         ApiParamError where another key sealed it, or for another name.
         """
-        if not text.startswith(_PREFIX):
+        if not self.is_sealed(text):
             return text
         try:
             data = base64.b64decode(text.removeprefix(_PREFIX), validate=True)

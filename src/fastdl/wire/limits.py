@@ -45,6 +45,7 @@ Count = Annotated[int, Whole()]
 """Bytes, bytes a second, a revision or a fence."""
 Digests = Annotated[Mapping[Annotated[str, Text(32)], Annotated[str, Text(256)]], Items(16)]
 """Algorithm (``sha-256``) → lower-case hexadecimal digest."""
-Headers = Annotated[tuple[tuple[Name, Line], ...], Items(16)]
-"""Request headers, bound to the origins of the sources they came with. May hold secrets."""
+Headers = Annotated[tuple[tuple[Name, Annotated[str, Text(8192)]], ...], Items(16)]
+"""Request headers, bound to the origins of the sources they came with. May hold secrets: ledgers
+keep them encrypted, which is longer. In clear they are lines."""
 Lines = Annotated[tuple[Line, ...], Items(64)]

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any, Final
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiAuthError, ApiParamError
-from fastdl.manager import auth
+from fastdl.manager import auth, sealed
 from fastdl.manager.api import views
 from fastdl.manager.api.lists import keyword, page_of
 from fastdl.manager.api.spec import (
@@ -97,11 +98,15 @@ async def register_keys(call: Call) -> Reply:
     """Give a user a new key pair; the old one stops working, and so do the user's sessions,
     except the one that asks."""
 
+    vault = call.core.services.vault
+
     async def work(tx: AsyncConnection) -> tuple[str, str]:
         row = await named(call, tx)
         text = f"new keys for user {row.username}"
         await call.note(tx, "REGISTER.USER.SECRET.KEY", text, row.id)
-        return await accounts.new_keys(tx, row.id)
+        return await accounts.new_keys(
+            tx, row.id, seal=functools.partial(sealed.seal_secret_key, vault)
+        )
 
     keys = await call.write(work)
     call.core.sessions.close_user(call.args["id"], but=call.user.cookie)

@@ -17,7 +17,7 @@ from fastdl.errors import (
     ApiConflictError,
     FastdlError,
 )
-from fastdl.manager import auth
+from fastdl.manager import auth, sealed
 from fastdl.manager.api import envelope, login
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.request import ApiRequest, client_of, read_request
@@ -195,9 +195,11 @@ class ApiServer:
         if 0 < len(key) <= KEY_MAX:
             async with s.ledger.read() as tx:
                 row = await accounts.by_key(tx, key)
-        secret = row.secret_key if row is not None and row.secret_key else "nobody's key"
-        good = auth.signature_matches(read.given, read.lower.get("signature", ""), secret)
-        if row is None or not row.secret_key or not good:
+        secret = sealed.secret_key(s.vault, row) if row is not None else None
+        good = auth.signature_matches(
+            read.given, read.lower.get("signature", ""), secret or "nobody's key"
+        )
+        if row is None or not secret or not good:
             raise ApiAuthError(auth.UNVERIFIED)
         until = auth.expiry_of(
             read.lower,

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
-from fastdl.manager import registration
+from fastdl.manager import registration, sealed
 from fastdl.manager.api import catalog, views
 from fastdl.manager.api.spec import Bare, Call, Command, Field, Kind, Param, Reply, Single
 from fastdl.manager.api.templates import check_details, check_name, owned, template_item
@@ -55,7 +55,7 @@ def _changes(call: Call, row: Row[Any]) -> dict[str, Any]:
         details = dict(call.args["details"])
         check_details(details)
         registration.headers_of(details)
-        values["details"] = details
+        values["details"] = sealed.seal_details(call.core.services.vault, details)
     return values
 
 

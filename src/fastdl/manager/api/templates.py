@@ -15,7 +15,7 @@ from fastdl.errors import (
     InternalError,
     NetError,
 )
-from fastdl.manager import disclosure, ends, registration
+from fastdl.manager import disclosure, ends, registration, sealed
 from fastdl.manager.api import catalog, transfers, views
 from fastdl.manager.api.spec import (
     PAGING,
@@ -145,7 +145,8 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     args, admin = call.args, call.user.admin
     most = call.core.services.settings.whole("max.account.templates")
     format_, checksum, details = _check_request(call, iso=iso)
-    headers = registration.headers_of(details)
+    vault = call.core.services.vault
+    headers = sealed.seal_headers(vault, registration.headers_of(details))
     zone_ids = await _zones_of_request(call)
     if not admin and most >= 0:
         # Before a host is put to work; counted again when the template is stored.
@@ -172,7 +173,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         "checksum": checksum,
         "public": bool(args.get("ispublic")),
         "featured": bool(args.get("isfeatured")) and admin,
-        "details": details,
+        "details": sealed.seal_details(vault, details),
         "flags": flags,
         "sources": [args["url"]],
         "origins": _origins(args["url"], probe),
@@ -371,9 +372,8 @@ async def delete_iso(call: Call) -> Reply:
 
 
 def sources_of(row: Row[Any]) -> tuple[list[str], tuple[tuple[str, str], ...], list[str]]:
-    """Return (sources, headers, origins) of a template's row."""
-    details: Mapping[str, str] = loads(row.details)
-    return loads(row.sources), registration.headers_of(details), loads(row.origins)
+    """Return (sources, sealed headers, origins) of a template's row."""
+    return loads(row.sources), sealed.headers_in(loads(row.details)), loads(row.origins)
 
 
 def require_enabled(names: Mapping[str, bool], zone_id: str) -> None:

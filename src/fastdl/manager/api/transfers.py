@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fastdl.manager import sealed
 from fastdl.manager.registration import check_url
 from fastdl.manager.services import Services
 from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS, Settings
+from fastdl.manager.vault import Vault
 from fastdl.model.url import Url
 from fastdl.wire import messages as m
 
@@ -20,7 +22,8 @@ def for_sources(
     headers: tuple[tuple[str, str], ...] = (),
     checksum: str | None = None,
 ) -> m.Transfer:
-    """Return how to fetch *sources* under the settings in force now."""
+    """Return how to fetch *sources* under the settings in force now; *headers* are sealed, as
+    the arguments of jobs lie in the ledger."""
     settings = services.settings
     per_origin = settings.whole("direct.download.connections.per.origin")
     return m.Transfer(
@@ -38,17 +41,17 @@ def for_sources(
     )
 
 
-def with_proxy(settings: Settings, document: m.Document) -> m.Document:
-    """Return *document* as it is sent: through the proxy in force now. The proxy may come with
-    a password, so it is not kept with the jobs in the ledger."""
+def with_secrets(settings: Settings, vault: Vault, document: m.Document) -> m.Document:
+    """Return *document* as it is sent: with its request headers in clear, and through the proxy
+    in force now, which may come with a password and is not kept with the jobs in the ledger."""
     proxy = settings.text("direct.download.proxy")
-    if not proxy:
-        return document
     commands = []
     for command in document.commands:
         args = command.args
         if isinstance(args, m.DownloadArgs | m.ProbeArgs | m.CheckArgs):
-            args = replace(args, transfer=replace(args.transfer, proxy=proxy))
+            headers = sealed.open_headers(vault, args.transfer.headers)
+            transfer = replace(args.transfer, proxy=proxy or None, headers=headers)
+            args = replace(args, transfer=transfer)
         commands.append(replace(command, args=args))
     return replace(document, commands=tuple(commands))
 

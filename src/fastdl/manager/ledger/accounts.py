@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
@@ -55,10 +55,16 @@ async def create(
     return id_
 
 
-async def new_keys(tx: AsyncConnection, user: str) -> tuple[str, str]:
-    """Give *user* a new key pair, replacing the old one; return (API key, secret key)."""
+async def new_keys(
+    tx: AsyncConnection, user: str, *, seal: Callable[[str, str], str]
+) -> tuple[str, str]:
+    """Give *user* a new key pair, replacing the old one; return (API key, secret key).
+
+    *seal*: makes of (user, secret key) what is stored.
+    """
     keys = secrets.token_urlsafe(64)[:86], secrets.token_urlsafe(64)[:86]
-    await tx.execute(update(t).where(t.c.id == user).values(api_key=keys[0], secret_key=keys[1]))
+    stored = {"api_key": keys[0], "secret_key": seal(user, keys[1])}
+    await tx.execute(update(t).where(t.c.id == user).values(**stored))
     return keys
 
 

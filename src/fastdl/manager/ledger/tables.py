@@ -67,7 +67,7 @@ account = Table(
     _needs("locked", Boolean, false()),
     _needs("password_hash", String(255)),
     Column("api_key", String(128), unique=True),
-    Column("secret_key", String(128)),
+    Column("secret_key", String(255)),
     Column("firstname", String(255)),
     Column("lastname", String(255)),
     Column("email", String(255)),
