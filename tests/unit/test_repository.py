@@ -53,6 +53,18 @@ def test_every_module_says_what_it_answers() -> None:
             assert re.match(r'(#.*\n)+\s*"""', text), path
 
 
+def test_migrations_are_one_chain() -> None:
+    """Two that follow the same one, written side by side, and no manager starts any more."""
+    versions = ROOT / "src/fastdl/manager/ledger/migrations/versions"
+    names = sorted(path.name for path in versions.glob("*.py"))
+    for number, name in enumerate(names, 1):
+        text = (versions / name).read_text()
+        before = f'"{number - 1:04}"' if number > 1 else "None"
+        assert name.startswith(f"{number:04}_")
+        assert f'\nrevision = "{number:04}"\n' in text, name
+        assert f"\ndown_revision = {before}\n" in text, name
+
+
 def test_every_header_of_the_core_states_its_purpose() -> None:
     """The core is read by its headers."""
     for path in (ROOT / "csrc").glob("*.h"):
