@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import platform
 import secrets
 import socket
 import time
@@ -146,6 +147,7 @@ class Agent:
             wire_oldest=wire.OLDEST,
             wire_newest=wire.CURRENT,
             version=fastdl.__version__,
+            arch=platform.machine()[:16],
             kinds=tuple(str(kind) for kind in KINDS),
             address=_own_address(self._settings.managers[0]),
             boot_id=_boot_id(),

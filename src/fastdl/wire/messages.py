@@ -183,6 +183,8 @@ class Hello:
     wire_newest: Annotated[int, Whole(0, 1 << 16)]
     version: Name
     """The agent's fastdl version."""
+    arch: Annotated[str, Text(16)] = ""
+    """Its processors, as uname names them: x86_64, aarch64; empty where it does not say."""
     kinds: Annotated[tuple[Annotated[str, Text(32)], ...], Items(64)]
     """Command kinds it can carry out (values of ``Kind``)."""
     address: Name = ""

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import ApiAuthError, ApiParamError
 from fastdl.manager import auth, sealed
 from fastdl.manager.api import views
-from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.filters import READ, By, Contains, Is, Refused
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
+    IN_DOMAIN,
     Bare,
     Call,
     Command,
@@ -24,6 +25,7 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
     Single,
+    listed,
 )
 from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Work
@@ -160,18 +162,14 @@ async def list_users(call: Call) -> Reply:
     """The users; who is no administrator sees only themselves."""
     async with call.core.services.ledger.read() as tx:
         rows = await accounts.all_users(tx)
-    items = [
-        views.user(row)
+    own = call.get("listall") is False
+    seen = [
+        row
         for row in rows
-        if (call.user.admin or row.id == call.user.id) and keyword(call, row.username)
+        if row.id == call.user.id
+        or (call.user.admin and not (own and row.account != call.user.account))
     ]
-    asked = {
-        name: str(call.args[name]).lower()
-        for name in ("id", "username", "account", "accounttype", "domainid", "state")
-        if call.get(name) is not None
-    }
-    kept = [i for i in items if all(str(i[n]).lower() == value for n, value in asked.items())]
-    return page_of(call, "user", kept)
+    return page_of(call, "user", [views.user(row) for row in seen])
 
 
 async def get_user(call: Call) -> Reply:
@@ -188,6 +186,7 @@ async def logout(_call: Call) -> Reply:
     return Bare({"description": "success"})
 
 
+NO_KEY_ACCESS: Final = Refused("the keys of an enabled user work, there is no switch for them")
 _OWN: Final = ("firstname", "lastname", "email")
 USER: Final = tuple(
     Field(n) for n in ("id", "username", "account", "accounttype", "state", "created", "apikey")
@@ -240,13 +239,17 @@ COMMANDS: Final = (
         text="List users",
         handler=list_users,
         params=(
-            Param("id", Kind.UUID, "the user"),
-            Param("username", text="by name"),
-            Param("account", text="by account"),
-            Param("accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0),
-            Param("domainid", Kind.UUID, "by domain: there is one"),
-            Param("state", text="enabled, disabled or locked"),
-            *PAGING,
+            Param("id", Kind.UUID, "the user", narrows=By()),
+            Param("username", text="by name", narrows=By()),
+            Param("account", text="by account", narrows=By()),
+            Param(
+                "accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0, narrows=By()
+            ),
+            IN_DOMAIN,
+            Param("state", text="enabled, disabled or locked", narrows=By()),
+            Param("usersource", text="all are native", narrows=Is("native")),
+            Param("apikeyaccess", text="refused", narrows=NO_KEY_ACCESS),
+            *listed(Contains(("username",)), listall=READ),
         ),
         response=USER,
     ),

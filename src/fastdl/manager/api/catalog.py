@@ -7,17 +7,19 @@ import uuid
 from typing import Any, Final
 
 from fastdl import __version__
+from fastdl.manager.api.filters import READ, By, Contains, Is, Refused
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
     Call,
     Command,
     Field,
     Kind,
-    Listing,
     Param,
     Reply,
     Single,
+    listed,
 )
+from fastdl.manager.ledger import zones
 
 _OS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "ostypes.fastdl.internal")
 _CATEGORIES: Final = {
@@ -41,14 +43,18 @@ def _uuid(name: str) -> str:
 OS_NAMES: Final = {_uuid(name): name for names in _CATEGORIES.values() for name in names}
 
 
-async def list_hypervisors(_call: Call) -> Reply:
-    """Several, of which KVM alone can download directly."""
-    return Listing("hypervisor", [{"name": name} for name in HYPERVISORS])
+async def list_hypervisors(call: Call) -> Reply:
+    """Several, of which KVM alone can download directly; the same in every zone."""
+    async with call.core.services.ledger.read() as tx:
+        nowhere = (
+            call.get("zoneid") is not None and await zones.get(tx, call.args["zoneid"]) is None
+        )
+    names = () if nowhere else HYPERVISORS
+    return page_of(call, "hypervisor", [{"name": name} for name in names])
 
 
 async def list_os_types(call: Call) -> Reply:
     """A usable choice of guest operating systems."""
-    word = (call.get("keyword") or call.get("description") or "").lower()
     items = [
         {
             "id": _uuid(n),
@@ -59,22 +65,28 @@ async def list_os_types(call: Call) -> Reply:
         }
         for c, names in _CATEGORIES.items()
         for n in names
-        if word in n.lower()
-        and call.get("id") in {None, _uuid(n)}
-        and call.get("oscategoryid") in {None, _uuid(c)}
-    ]  # fmt: skip
-    first, size = call.page()
-    return Listing("ostype", items[first : first + size], len(items))
+    ]
+    return page_of(call, "ostype", items)
 
 
-async def list_os_categories(_call: Call) -> Reply:
+async def list_os_categories(call: Call) -> Reply:
     """The families of guest operating systems."""
-    return Listing("oscategory", [{"id": _uuid(name), "name": name} for name in _CATEGORIES])
+    items = [{"id": _uuid(name), "name": name, "isfeatured": False} for name in _CATEGORIES]
+    return page_of(call, "oscategory", items)
 
 
-async def nothing(_call: Call) -> Reply:
+def os_types(category: str) -> list[str | None]:
+    """Return the OS types of a category; None among them where it is that of ``DEFAULT_OS``, which
+    a template without an OS type is shown with."""
+    for name, types in _CATEGORIES.items():
+        if _uuid(name) == category:
+            return [*map(_uuid, types), *([None] if DEFAULT_OS in types else [])]
+    return []
+
+
+async def nothing(call: Call) -> Reply:
     """An empty list: fastdl has none of these, and clients that ask go on."""
-    return Listing("", [])
+    return page_of(call, "", [])
 
 
 async def list_capabilities(call: Call) -> Reply:
@@ -98,12 +110,9 @@ async def list_apis(call: Call) -> Reply:
     from fastdl.manager.api.registry import COMMANDS  # noqa: PLC0415 - the registry lists us too
 
     items = [
-        describe(command)
-        for command in COMMANDS.values()
-        if (call.user.admin or not command.admin)
-        and (call.get("name") or command.name).lower() == command.name.lower()
+        describe(command) for command in COMMANDS.values() if (call.user.admin or not command.admin)
     ]
-    return Listing("api", items)
+    return page_of(call, "api", items)
 
 
 def describe(command: Command) -> dict[str, Any]:
@@ -132,16 +141,18 @@ def describe(command: Command) -> dict[str, Any]:
     }
 
 
-def _empty(name: str, text: str, *params: Param) -> Command:
-    return Command(name=name, text=text, handler=nothing, params=(*params, *PAGING))
+def _empty(name: str, text: str) -> Command:
+    return Command(name=name, text=text, handler=nothing, params=listed(), empty=True)
 
+
+_WHOLE: Final = "families are listed whether a template of theirs is registered or not"
 
 COMMANDS: Final = (
     Command(
         name="listApis",
         text="List the commands this user may call",
         handler=list_apis,
-        params=(Param("name", text="one command"),),
+        params=(Param("name", text="one command", narrows=By()), *listed()),
         response=(Field("name"), Field("description"), Field("isasync", "boolean"),
                   Field("params", "set"), Field("response", "set")),
     ),
@@ -155,7 +166,7 @@ COMMANDS: Final = (
         name="listHypervisors",
         text="List hypervisors; only KVM can download directly",
         handler=list_hypervisors,
-        params=(Param("zoneid", Kind.UUID, "by zone"),),
+        params=(Param("zoneid", Kind.UUID, "by zone", narrows=READ), *listed()),
         response=(Field("name"),),
     ),
     Command(
@@ -163,10 +174,12 @@ COMMANDS: Final = (
         text="List guest operating systems",
         handler=list_os_types,
         params=(
-            Param("id", Kind.UUID),
-            Param("oscategoryid", Kind.UUID),
-            Param("description"),
-            *PAGING,
+            Param("id", Kind.UUID, "one of them", narrows=By()),
+            Param("ids", Kind.LIST, "several", narrows=By("id")),
+            Param("oscategoryid", Kind.UUID, "by family", narrows=By()),
+            Param("description", text="by a part of it", narrows=Contains(("description",))),
+            Param("fordisplay", Kind.BOOLEAN, "all are", narrows=Is(value=True)),
+            *listed(),
         ),
         response=(Field("id"), Field("description"), Field("oscategoryid")),
     ),
@@ -174,7 +187,16 @@ COMMANDS: Final = (
         name="listOsCategories",
         text="List families of guest operating systems",
         handler=list_os_categories,
-        params=(Param("id", Kind.UUID), *PAGING),
+        params=(
+            Param("id", Kind.UUID, "the family", narrows=By()),
+            Param("name", text="by name", narrows=By()),
+            Param("isfeatured", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
+            *(
+                Param(name, text=f"refused: {_WHOLE}", narrows=Refused(_WHOLE))
+                for name in ("arch", "isiso", "isvnf", "zoneid")
+            ),
+            *listed(),
+        ),
         response=(Field("id"), Field("name")),
     ),
     *(

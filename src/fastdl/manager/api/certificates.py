@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import AliasConflictError, ApiParamError, CertRejectedError, FastdlError
 from fastdl.manager import x509text
 from fastdl.manager.api import transfers, views
+from fastdl.manager.api.filters import SHOWS, By, Contains
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
     Bare,
     Call,
     Command,
@@ -22,6 +23,7 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
     Single,
+    listed,
 )
 from fastdl.manager.ask import ask
 from fastdl.manager.certloop import not_up, split_by_state
@@ -189,8 +191,6 @@ async def list_(call: Call) -> Reply:
     async with call.core.services.ledger.read() as tx:
         names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
         rows = await certs.live(tx, call.get("zoneid"))
-        if call.get("id") is not None:
-            rows = [row for row in rows if row.id == call.args["id"]]
         host_rows = {h.id: h for h in await hosts.of_zone(tx)} if call.get("listhosts") else {}
         items = []
         for row in rows:
@@ -202,8 +202,8 @@ async def list_(call: Call) -> Reply:
                     if link.host in host_rows
                 ]
             items.append(views.certificate(row, names.get(row.zone, ""), statuses))
-    also = "templatedirectdownloadcertificate", [views.flat_certificate(item) for item in items]
-    return Listing("directdownloadcertificate", items, also=also)
+    also = "templatedirectdownloadcertificate", views.flat_certificate
+    return page_of(call, "directdownloadcertificate", items, also=also)
 
 
 def _listed_status(host: Row[Any], link: Row[Any]) -> dict[str, Any]:
@@ -370,10 +370,12 @@ COMMANDS: Final = (
         text="List the uploaded certificates for direct download templates",
         handler=list_,
         params=(
-            Param("id", Kind.UUID, "the certificate"),
-            Param("zoneid", Kind.UUID, "the zone"),
-            Param("listhosts", Kind.BOOLEAN, "with what each host holds", default=False),
-            *PAGING,
+            Param("id", Kind.UUID, "the certificate", narrows=By()),
+            Param("zoneid", Kind.UUID, "the zone", narrows=By()),
+            Param(
+                "listhosts", Kind.BOOLEAN, "with what each host holds", default=False, narrows=SHOWS
+            ),
+            *listed(Contains(("alias", "subject"))),
         ),
         response=_CERTIFICATE,
         admin=True,

@@ -8,16 +8,16 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
+from fastdl.manager.api.filters import NONE, By, Contains, Refused
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
     Call,
     Command,
     Field,
-    Kind,
-    Listing,
     Param,
     Reply,
     Single,
+    listed,
 )
 from fastdl.manager.ledger import records
 from fastdl.manager.settings import SETTINGS, Setting, check, shown
@@ -47,31 +47,18 @@ def _view(setting: Setting, value: str) -> dict[str, Any]:
     }
 
 
-def _no_scopes(call: Call) -> None:
-    for name in _SCOPES:
-        if call.get(name) is not None:
-            raise ApiParamError(f"{name}: every setting here is global")
-
-
 async def list_(call: Call) -> Reply:
     """The settings, their values and what they mean."""
-    _no_scopes(call)
     settings = call.core.services.settings
-    word = (call.get("keyword") or "").lower()
-    items = [
-        _view(setting, settings.shown(setting.name))
-        for setting in SETTINGS.values()
-        if call.get("name") in {None, setting.name}
-        and call.get("category") in {None, setting.category}
-        and word in setting.name
-    ]
-    first, size = call.page()
-    return Listing("configuration", items[first : first + size], len(items))
+    items = [_view(setting, settings.shown(setting.name)) for setting in SETTINGS.values()]
+    return page_of(call, "configuration", items)
 
 
 async def update(call: Call) -> Reply:
     """Change a setting; it takes effect at once."""
-    _no_scopes(call)
+    for scope in _SCOPES:
+        if call.get(scope) is not None:
+            raise ApiParamError(f"{scope}: {_GLOBAL}")
     s, name = call.core.services, call.args["name"]
     value = check(name, call.get("value") or SETTINGS[name].default if name in SETTINGS else "")
 
@@ -89,8 +76,9 @@ _SETTING: Final = tuple(
     Field(name)
     for name in ("category", "name", "value", "defaultvalue", "scope", "description", "isdynamic")
 )
+_GLOBAL: Final = "every setting here is global"
 _SCOPE_PARAMS: Final = tuple(
-    Param(name, Kind.STRING, "refused: every setting here is global") for name in _SCOPES
+    Param(name, text=f"refused: {_GLOBAL}", narrows=Refused(_GLOBAL)) for name in _SCOPES
 )
 
 COMMANDS: Final = (
@@ -99,12 +87,13 @@ COMMANDS: Final = (
         text="List settings",
         handler=list_,
         params=(
-            Param("name", text="by name"),
-            Param("category", text="by category"),
-            Param("group", text="accepted and ignored"),
-            Param("subgroup", text="accepted and ignored"),
+            Param("name", text="by name", narrows=By()),
+            Param("category", text="by category", narrows=By()),
+            Param("group", text="by group", narrows=By()),
+            Param("subgroup", text="by subgroup", narrows=By()),
+            Param("parent", text="none has one", narrows=NONE),
             *_SCOPE_PARAMS,
-            *PAGING,
+            *listed(Contains(("name", "description"))),
         ),
         response=_SETTING,
         admin=True,

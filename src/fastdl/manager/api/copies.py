@@ -11,7 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import ApiParamError
 from fastdl.manager import ends
 from fastdl.manager.api import views
-from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
+from fastdl.manager.api.filters import SHOWS, By
+from fastdl.manager.api.spec import (
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Listing,
+    Param,
+    Reply,
+    listed,
+)
 from fastdl.manager.ledger import copies, jobs, pools, records, zones
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.removal import remove_copies
@@ -25,18 +36,13 @@ _STATES: Final = {
 async def list_copies(call: Call) -> Reply:
     """What lies in pools, or is to leave them, with who uses it."""
     first, size = call.page()
-    state = call.get("state")
-    if state is not None and state not in _STATES.values():
-        raise ApiParamError(f"state is one of {', '.join(_STATES.values())}")
+    where = call.wanted
+    if "state" in where:
+        where["state"] = next(key for key, name in _STATES.items() if name == where["state"])
     if call.get("refresh"):
         await _refresh(call)
     async with call.core.services.ledger.read() as tx:
-        count, rows = await copies.find(
-            tx, zone_id=call.get("zoneid"), pool_id=call.get("storageid"),
-            template_id=call.get("templateid"), volume=call.get("volume"),
-            state=next((key for key, name in _STATES.items() if name == state), None),
-            orphaned=call.get("orphaned"), first=first, limit=size,
-        )  # fmt: skip
+        count, rows = await copies.find(tx, where=where, first=first, limit=size)
         names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
     return Listing("templatecopy", [_view(row, names) for row in rows], count)
 
@@ -80,10 +86,11 @@ async def delete_copy(call: Call) -> Reply:
     if (volume is None) == (template is None):
         raise ApiParamError("Name the copy by storageid and either volume or templateid")
 
+    names = ("storageid", "volume", "templateid")
+    where = {name: call.args[name] for name in names if call.get(name) is not None}
+
     async def work(tx: AsyncConnection) -> tuple[str, list[Row[Any]]]:
-        _, rows = await copies.find(
-            tx, pool_id=call.args["storageid"], volume=volume, template_id=template, limit=100
-        )
+        _, rows = await copies.find(tx, where=where, limit=100)
         if not rows:
             raise call.no_entity("volume" if volume is not None else "templateid")
         live = [job for row in rows if (job := await jobs.live_download(tx, copies.key_of(row)))]
@@ -117,14 +124,17 @@ COMMANDS: Final = (
         text="List the copies on primary storage: of templates, of deleted ones, and of none",
         handler=list_copies,
         params=(
-            Param("storageid", text="by pool"),
-            Param("templateid", Kind.UUID, "by template"),
-            Param("zoneid", Kind.UUID, "by zone"),
-            Param("volume", text="by the volume's name"),
-            Param("state", text="Ready, Absent, Removing or Orphan"),
-            Param("orphaned", Kind.BOOLEAN, "only those that belong to no template (any more)"),
-            Param("refresh", Kind.BOOLEAN, "ask a host about the pool first (with storageid)"),
-            *PAGING,
+            Param("storageid", text="by pool", narrows=By()),
+            Param("templateid", Kind.UUID, "by template", narrows=By()),
+            Param("zoneid", Kind.UUID, "by zone", narrows=By()),
+            Param("volume", text="by the volume's name", narrows=By()),
+            Param("state", text="Ready, Absent, Removing or Orphan", narrows=By(),
+                  choices=tuple(_STATES.values())),
+            Param("orphaned", Kind.BOOLEAN, "whether they belong to no template (any more)",
+                  narrows=By()),
+            Param("refresh", Kind.BOOLEAN, "ask a host about the pool first (with storageid)",
+                  narrows=SHOWS),
+            *listed(By()),
         ),
         response=tuple(
             Field(name)

@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError
 from fastdl.manager.api import views
-from fastdl.manager.api.accounts import create_in
-from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.accounts import NO_KEY_ACCESS, create_in
+from fastdl.manager.api.filters import READ, SHOWS, By, Is
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
+    IN_DOMAIN,
+    ROOT_DOMAIN,
     Call,
     Command,
     Field,
@@ -22,6 +24,7 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
     Single,
+    listed,
 )
 from fastdl.manager.ledger import accounts
 
@@ -40,7 +43,7 @@ def account_view(name: str, users: list[Row[Any]]) -> dict[str, Any]:
         "name": name,
         "accounttype": ADMIN if admin else USER,
         "roletype": "Admin" if admin else "User",
-        "domainid": views.ROOT_DOMAIN,
+        "domainid": ROOT_DOMAIN,
         "domain": "ROOT",
         "state": min((views.state_of(user) for user in users), key=_STATES.index),
         "user": [views.user(user) for user in users],
@@ -69,43 +72,29 @@ async def list_accounts(call: Call) -> Reply:
     """The accounts; who is no administrator sees their own alone."""
     async with call.core.services.ledger.read() as tx:
         rows = await accounts.all_users(tx)
+    own = call.get("listall") is False
     by_name: dict[str, list[Row[Any]]] = {}
     for row in rows:
-        if call.user.admin or row.account == call.user.account:
+        if row.account == call.user.account or (call.user.admin and not own):
             by_name.setdefault(row.account, []).append(row)
     items = [account_view(name, users) for name, users in sorted(by_name.items())]
-    asked = {
-        name: str(call.args[name]).lower()
-        for name in ("id", "name", "accounttype", "domainid", "state")
-        if call.get(name) is not None
-    }
-    kept = [
-        item
-        for item in items
-        if keyword(call, item["name"])
-        and all(str(item[key]).lower() == value for key, value in asked.items())
-    ]
     if not call.user.admin:  # of others in the account nothing but that it is theirs
-        for item in kept:
+        for item in items:
             item["user"] = [user for user in item["user"] if user["id"] == call.user.id]
-    return page_of(call, "account", kept)
+    return page_of(call, "account", items)
 
 
 async def list_domains(call: Call) -> Reply:
     """There is one domain, ROOT."""
     item = {
-        "id": views.ROOT_DOMAIN,
+        "id": ROOT_DOMAIN,
         "name": "ROOT",
         "level": 0,
         "haschild": False,
         "path": "ROOT",
         "state": "Active",
     }
-    asked = all(
-        call.get(name) is None or str(call.args[name]).lower() == str(item[name]).lower()
-        for name in ("id", "name", "level")
-    )
-    return page_of(call, "domain", [item] if asked and keyword(call, "ROOT") else [])
+    return page_of(call, "domain", [item])
 
 
 ACCOUNT: Final = tuple(
@@ -137,13 +126,18 @@ COMMANDS: Final = (
         text="List accounts",
         handler=list_accounts,
         params=(
-            Param("id", Kind.UUID, "the account"),
-            Param("name", text="by name"),
-            Param("accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0),
-            Param("domainid", Kind.UUID, "by domain: there is one"),
-            Param("state", text="enabled, disabled or locked"),
-            Param("listall", Kind.BOOLEAN, "accepted: administrators see all"),
-            *PAGING,
+            Param("id", Kind.UUID, "the account", narrows=By()),
+            Param("name", text="by name", narrows=By()),
+            Param(
+                "accounttype", Kind.INTEGER, "0 = users, 1 = administrators", least=0, narrows=By()
+            ),
+            IN_DOMAIN,
+            Param("state", text="enabled, disabled or locked", narrows=By()),
+            Param("iscleanuprequired", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
+            Param("apikeyaccess", text="refused", narrows=NO_KEY_ACCESS),
+            Param("details", text="accepted: all are shown", narrows=SHOWS),
+            Param("tag", text="accepted: limits have no tags", narrows=SHOWS),
+            *listed(listall=READ),
         ),
         response=ACCOUNT,
     ),
@@ -152,11 +146,12 @@ COMMANDS: Final = (
         text="List domains: there is one, ROOT",
         handler=list_domains,
         params=(
-            Param("id", Kind.UUID, "the domain"),
-            Param("name", text="by name"),
-            Param("level", Kind.INTEGER, "by level", least=0),
-            Param("listall", Kind.BOOLEAN, "accepted: there is one"),
-            *PAGING,
+            Param("id", Kind.UUID, "the domain", narrows=By()),
+            Param("name", text="by name", narrows=By()),
+            Param("level", Kind.INTEGER, "by level", least=0, narrows=By()),
+            Param("details", text="accepted: all are shown", narrows=SHOWS),
+            Param("tag", text="accepted: limits have no tags", narrows=SHOWS),
+            *listed(),
         ),
         response=(Field("id"), Field("name"), Field("level", "integer"), Field("path")),
     ),

@@ -13,7 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import ApiConflictError, ApiParamError, InternalError
 from fastdl.manager import disclosure, ends, room
 from fastdl.manager.api import transfers, views
-from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
+from fastdl.manager.api.filters import READ, By, Contains
+from fastdl.manager.api.lists import page_of
+from fastdl.manager.api.spec import (
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Param,
+    Reply,
+    listed,
+)
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
 from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
@@ -220,13 +231,9 @@ async def list_(call: Call) -> Reply:
     items = [
         _shown(call, row, _view(call, row.id, pool_id, facts))
         for pool_id in dict.fromkeys((*facts.latest, *facts.copies))
-        if pool_id in facts.pools
-        and call.get("zoneid") in {None, facts.pools[pool_id].zone}
-        and call.get("storageid") in {None, pool_id}
-        and facts.shows(pool_id)
+        if pool_id in facts.pools and facts.shows(pool_id)
     ]
-    first, size = call.page()
-    return Listing("templatedownload", items[first : first + size], len(items))
+    return page_of(call, "templatedownload", items)
 
 
 def _shown(call: Call, row: Row[Any], item: dict[str, Any]) -> dict[str, Any]:
@@ -342,10 +349,11 @@ COMMANDS: Final = (
         text="List where a template is and how far its downloads are",
         handler=list_,
         params=(
-            Param("templateid", Kind.UUID, "the template or ISO", required=True),
-            Param("zoneid", Kind.UUID, "by zone"),
-            Param("storageid", text="by pool"),
-            *PAGING,
+            Param("templateid", Kind.UUID, "the template or ISO", required=True, narrows=READ),
+            Param("zoneid", Kind.UUID, "by zone", narrows=By()),
+            Param("storageid", text="by pool", narrows=By()),
+            Param("state", text="QUEUED, RUNNING, DONE, FAILED…", narrows=By()),
+            *listed(Contains(("storagename",))),
         ),
         response=tuple(
             Field(n)

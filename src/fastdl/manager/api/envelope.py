@@ -32,12 +32,13 @@ _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 
 
 def plain(reply: Reply) -> dict[str, Any]:
-    """Return the body of *reply* inside its envelope; an empty list is an empty object."""
+    """Return the body of *reply* inside its envelope. An empty list is an empty object, a page
+    behind the last one the number of rows alone, as CloudStack has them."""
     match reply:
         case Listing():
-            if not reply.items:
-                return {}
             count = len(reply.items) if reply.count is None else reply.count
+            if not reply.items:
+                return {"count": count} if count else {}
             lists = {reply.name: reply.items, **dict([reply.also] if reply.also else [])}
             return {"count": count, **_without_nulls(lists)}
         case Single():

@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import ApiConflictError
 from fastdl.manager import hostca
 from fastdl.manager.api import views
-from fastdl.manager.api.spec import Call, Command, Field, Kind, Listing, Param, Reply
+from fastdl.manager.api.filters import Contains
+from fastdl.manager.api.lists import page_of
+from fastdl.manager.api.spec import Call, Command, Field, Kind, Param, Reply, listed
 from fastdl.manager.ledger import hosts
 
 NAMED: Final = 10
@@ -34,7 +36,7 @@ async def list_(call: Call) -> Reply:
             "hosts": sum(row.ca_sha256 == ca.sha256 for row in rows),
             "certificate": ca.pem,
         })  # fmt: skip
-    return Listing("hostca", items)
+    return page_of(call, "hostca", items)
 
 
 async def start(call: Call) -> Reply:
@@ -91,6 +93,7 @@ COMMANDS: Final = (
         name="listHostCas",
         text="List the CA of the hosts, and the one that follows it while it is rotated",
         handler=list_,
+        params=listed(Contains(("subject",))),
         response=_CA,
         admin=True,
     ),

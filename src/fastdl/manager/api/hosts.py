@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, ApiConflictError, ApiParamError
 from fastdl.manager.api import views
-from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.filters import NONE, SHOWS, By, Is
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
     Bare,
     Call,
     Command,
@@ -21,6 +21,7 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
     Single,
+    listed,
 )
 from fastdl.manager.dispatch import take_back
 from fastdl.manager.leaving import forget_pool
@@ -34,20 +35,8 @@ async def list_hosts(call: Call) -> Reply:
     """The hosts, with their states."""
     async with call.core.services.ledger.read() as tx:
         names = await zones.names(tx)
-        rows = await hosts.of_zone(tx, call.get("zoneid"))
-    if call.get("type") not in {None, "Routing"} or call.get(
-        "hypervisor",
-    ) not in {None, "KVM", "kvm"}:
-        rows = []
-
-    def wanted(row: Row[Any]) -> bool:
-        item = views.host(row, "")
-        return keyword(call, row.name) and all(
-            call.get(name) is None or str(item.get(name)).lower() == str(call.get(name)).lower()
-            for name in ("id", "name", "state", "clusterid", "resourcestate")
-        )
-
-    return page_of(call, "host", [views.host(r, names.get(r.zone, "")) for r in rows if wanted(r)])
+        rows = await hosts.of_zone(tx)
+    return page_of(call, "host", [views.host(row, names.get(row.zone, "")) for row in rows])
 
 
 async def _found(call: Call, tx: AsyncConnection) -> Row[Any]:
@@ -177,8 +166,8 @@ _HOST: Final = tuple(
     Field(name)
     for name in (
         "id", "name", "state", "type", "ipaddress", "zoneid", "zonename", "clusterid",
-        "clustername", "hypervisor", "version", "resourcestate", "hosttags", "managementserverid",
-        "created", "disconnected", "keystoreerror",
+        "clustername", "hypervisor", "version", "resourcestate", "arch", "hosttags",
+        "managementserverid", "created", "disconnected", "keystoreerror",
     )
 )  # fmt: skip
 _ID: Final = Param("id", Kind.UUID, "the host", required=True)
@@ -189,16 +178,28 @@ COMMANDS: Final = (
         text="List hosts",
         handler=list_hosts,
         params=(
-            Param("id", Kind.UUID, "the host"),
-            Param("name", text="by name"),
-            Param("zoneid", Kind.UUID, "by zone"),
-            Param("clusterid", Kind.UUID, "by cluster"),
-            Param("podid", Kind.UUID, "accepted and ignored: fastdl knows no pods"),
-            Param("state", text="Up, Down, Disconnected, Alert, Connecting"),
-            Param("type", text="Routing"),
-            Param("hypervisor", text="KVM"),
-            Param("resourcestate", text="Enabled, Disabled, PrepareForMaintenance, Maintenance"),
-            *PAGING,
+            Param("id", Kind.UUID, "the host", narrows=By()),
+            Param("name", text="by name", narrows=By()),
+            Param("zoneid", Kind.UUID, "by zone", narrows=By()),
+            Param("clusterid", Kind.UUID, "by cluster", narrows=By()),
+            Param("podid", text="there are no pods", narrows=NONE),
+            Param("state", text="Up, Down, Disconnected, Alert, Connecting", narrows=By()),
+            Param("type", text="all are Routing", narrows=Is("Routing")),
+            Param("hypervisor", text="all are KVM", narrows=Is("KVM")),
+            Param("resourcestate", text="Enabled, Disabled, PrepareForMaintenance, Maintenance",
+                  narrows=By()),
+            Param("arch", text="of its processors: x86_64, aarch64…", narrows=By()),
+            Param("version", text="by the version of its agent", narrows=By()),
+            Param("managementserverid", text="by the manager it is connected to", narrows=By()),
+            Param("hahost", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
+            Param("hastate", text="there is no host HA", narrows=NONE),
+            Param("outofbandmanagementenabled", Kind.BOOLEAN, "none has it",
+                  narrows=Is(value=False)),
+            Param("outofbandmanagementpowerstate", text="none has it", narrows=NONE),
+            Param("virtualmachineid", text="there are no VMs", narrows=NONE),
+            Param("storageaccessgroup", text="there are none", narrows=NONE),
+            Param("details", text="accepted: all are shown", narrows=SHOWS),
+            *listed(),
         ),
         response=_HOST,
         admin=True,

@@ -9,7 +9,20 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.api import views
-from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Listing, Param, Reply
+from fastdl.manager.api.filters import NONE, READ, By, Is, Refused
+from fastdl.manager.api.spec import (
+    IN_DOMAIN,
+    IN_PROJECT,
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Listing,
+    Param,
+    Reply,
+    listed,
+)
 from fastdl.manager.api.templates import template_item
 from fastdl.manager.ledger import records
 from fastdl.manager.ledger.text import loads
@@ -52,7 +65,9 @@ async def list_jobs(call: Call) -> Reply:
     first, size = call.page()
     owner = None if call.user.admin and call.get("listall") else call.user.id
     async with call.core.services.ledger.read() as tx:
-        count, rows = await records.api_jobs(tx, owner=owner, first=first, limit=size)
+        count, rows = await records.api_jobs(
+            tx, where=call.wanted, owner=owner, first=first, limit=size
+        )
         items = [await _view(call, tx, row) for row in rows]
     return Listing("asyncjobs", items, count)
 
@@ -60,14 +75,17 @@ async def list_jobs(call: Call) -> Reply:
 async def list_events(call: Call) -> Reply:
     """Events, newest first; who is no administrator sees their own account's."""
     first, size = call.page()
+    own = not call.user.admin or call.get("listall") is False
     async with call.core.services.ledger.read() as tx:
         count, rows = await records.events(
-            tx, type_=call.get("type"), level=call.get("level"), resource=call.get("resourceid"),
-            account=None if call.user.admin else call.user.account, first=first, limit=size,
+            tx, where=call.wanted, seen_by=call.user.account if own else None, first=first,
+            limit=size,
         )  # fmt: skip
     return Listing("event", [views.event(row) for row in rows], count)
 
 
+_DATE: Final = "{} then: a day, or a day and a time (UTC), inclusive"
+_LASTING: Final = "an event here is written when it is over; use startdate and enddate"
 _JOB: Final = tuple(
     Field(n)
     for n in ("jobid", "cmd", "jobstatus", "jobresultcode", "jobresult", "created", "completed")
@@ -85,7 +103,15 @@ COMMANDS: Final = (
         name="listAsyncJobs",
         text="List async jobs",
         handler=list_jobs,
-        params=(Param("listall", Kind.BOOLEAN, "everybody's (administrators)"), *PAGING),
+        params=(
+            Param("account", text="by the account of who started it", narrows=By()),
+            IN_DOMAIN,
+            Param("startdate", Kind.DATE, "started since then", narrows=By()),
+            Param("resourceid", text="by what it is about", narrows=By()),
+            Param("resourcetype", text="Template, Iso, Host, User", narrows=By()),
+            Param("managementserverid", text="none is bound to one", narrows=NONE),
+            *listed(By(), listall=READ),
+        ),
         response=_JOB,
     ),
     Command(
@@ -93,10 +119,22 @@ COMMANDS: Final = (
         text="List events",
         handler=list_events,
         params=(
-            Param("type", text="by type: TEMPLATE.DIRECT.DOWNLOAD.FAILURE…"),
-            Param("level", text="INFO, WARN or ERROR"),
-            Param("resourceid", Kind.UUID, "by what it is about"),
-            *PAGING,
+            Param("id", Kind.UUID, "the event", narrows=By()),
+            Param("startid", Kind.UUID, "the event: none has parts", narrows=By()),
+            Param("type", text="by type: TEMPLATE.DIRECT.DOWNLOAD.FAILURE…", narrows=By()),
+            Param("level", text="INFO, WARN or ERROR", narrows=By()),
+            Param("state", text="all are Completed", narrows=By()),
+            Param("account", text="by account", narrows=By()),
+            IN_DOMAIN,
+            IN_PROJECT,
+            Param("resourceid", text="by what it is about", narrows=By()),
+            Param("resourcetype", text="by what that is: Template, Host…", narrows=By()),
+            Param("startdate", Kind.DATE, _DATE.format("since"), narrows=By()),
+            Param("enddate", Kind.DATE, _DATE.format("until"), narrows=By()),
+            Param("archived", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
+            Param("duration", text="refused", narrows=Refused(_LASTING)),
+            Param("entrytime", text="refused", narrows=Refused(_LASTING)),
+            *listed(By(), listall=READ),
         ),
         response=tuple(
             Field(n)

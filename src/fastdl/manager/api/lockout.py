@@ -16,7 +16,17 @@ from fastdl.errors import ApiParamError
 from fastdl.manager.api import views
 from fastdl.manager.api.accounts import FIRST, USER, named
 from fastdl.manager.api.domains import ACCOUNT, account_view
-from fastdl.manager.api.spec import Bare, Call, Command, Field, Kind, Param, Reply, Single
+from fastdl.manager.api.spec import (
+    ROOT_DOMAIN,
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Param,
+    Reply,
+    Single,
+)
 from fastdl.manager.ledger import accounts, records
 
 _DISABLED: Final = {"enabled": False, "locked": False}
@@ -114,7 +124,7 @@ async def _users_of(call: Call, tx: AsyncConnection) -> list[Row[Any]]:
     id_, name = call.get("id"), call.get("account")
     if id_ is None and name is None:
         raise ApiParamError("Say which account: by id, or by account and domainid")
-    if call.get("domainid") not in {None, views.ROOT_DOMAIN}:
+    if call.get("domainid") not in {None, ROOT_DOMAIN}:
         raise call.no_entity("domainid")
     found: dict[str, list[Row[Any]]] = {}
     for row in await accounts.all_users(tx):

@@ -10,8 +10,8 @@ from sqlalchemy import Row
 
 from fastdl.errors import ApiAuthError, ApiParamError, FastdlError
 from fastdl.manager import sessions
-from fastdl.manager.api import views
 from fastdl.manager.api.request import COOKIE, ApiRequest
+from fastdl.manager.api.spec import ROOT_DOMAIN
 from fastdl.manager.auth import UNVERIFIED
 from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
@@ -57,7 +57,7 @@ async def login(core: Core, read: ApiRequest) -> Answer:
     body = {
         "username": row.username,
         "userid": row.id,
-        "domainid": views.ROOT_DOMAIN,
+        "domainid": ROOT_DOMAIN,
         "timeout": int(sessions.IDLE_S),
         "account": row.account,
         "firstname": row.firstname or row.username,

@@ -26,8 +26,14 @@ Parameters in **bold** are required.
   no other site can, so GET and POST are alike. A session ends after 30 minutes without a request,
   after a day, at `logout`, and when the user is disabled, locked, deleted, or gets another password
   or (from elsewhere) other keys.
-- **Pages**: `page` (from 1) and `pagesize` come together. Whole numbers outside their range
-  are refused.
+- **Lists**: no filter is ignored. Each parameter of a list command narrows the list, leaves nothing
+  where nothing here has what it is about (projects, pods, tags), or is refused with 431, as a
+  blank one is and one that the command does not have: a script that deletes what it lists must
+  not get everything. Text matches in any letter case.
+- **Pages**: every list has pages. `page` (from 1) and `pagesize` come together; `count` is the
+  number of rows on all pages. Whole numbers outside their range are refused.
+- **Times** in filters are `2026-11-29`, `2026-11-29 12:00:00` or as answers have them
+  (`2026-11-29T12:00:00+0000`); UTC unless they say another zone. An end is inclusive.
 - **Refusals** stand in the envelope of the command: 401 who asks is not proved, 405 not by this
   method, 409 a copy or a conflict, 429 too many, 431 a parameter, 432 no such command, 530 and
   above the command itself. Where no such command exists for the caller, the envelope is

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
 from fastdl.manager.api import views
-from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.filters import NONE, READ, SHOWS, By
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
     Bare,
     Call,
     Command,
@@ -23,6 +23,7 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
     Single,
+    listed,
 )
 from fastdl.manager.leaving import forget_pool, why_unreached
 from fastdl.manager.ledger import copies, hosts, pools, zones
@@ -33,20 +34,20 @@ async def list_pools(call: Call) -> Reply:
     """The primary storage pools that hosts have reported."""
     async with call.core.services.ledger.read() as tx:
         names = await zones.names(tx)
-        rows = await pools.of_zone(tx, call.get("zoneid"))
+        rows = await pools.of_zone(tx)
         links = defaultdict(list)
         for link in await pools.claims(tx):
             links[link.pool].append(link)
-    items = [_view(row, names, links[row.id]) for row in rows if keyword(call, row.name)]
-    wanted = [
-        item
-        for item in items
-        if all(
-            call.get(name) is None or str(item.get(name)).lower() == str(call.get(name)).lower()
-            for name in ("id", "name", "path", "clusterid", "scope", "state")
-        )
-    ]
-    return page_of(call, "storagepool", wanted)
+    host = call.get("hostid")
+    return page_of(
+        call,
+        "storagepool",
+        [
+            _view(row, names, links[row.id])
+            for row in rows
+            if host is None or any(link.host == host and link.accepted for link in links[row.id])
+        ],
+    )
 
 
 def _view(row: Row[Any], names: dict[str, str], links: Sequence[Row[Any]]) -> dict[str, Any]:
@@ -121,14 +122,20 @@ COMMANDS: Final = (
         text="List the primary storage pools that hosts have reported",
         handler=list_pools,
         params=(
-            Param("id", text="the pool"),
-            Param("name", text="by name"),
-            Param("path", text="by path"),
-            Param("zoneid", Kind.UUID, "by zone"),
-            Param("clusterid", Kind.UUID, "by cluster"),
-            Param("scope", text="HOST or CLUSTER"),
-            Param("state", text="Up or Down"),
-            *PAGING,
+            Param("id", text="the pool", narrows=By()),
+            Param("name", text="by name", narrows=By()),
+            Param("path", text="by path", narrows=By()),
+            Param("zoneid", Kind.UUID, "by zone", narrows=By()),
+            Param("clusterid", Kind.UUID, "by cluster", narrows=By()),
+            Param("hostid", Kind.UUID, "by a host that reaches it", narrows=READ),
+            Param("scope", text="HOST or CLUSTER", narrows=By()),
+            Param("state", text="Up or Down", narrows=By()),
+            Param("status", text="as state", narrows=By("state")),
+            Param("ipaddress", text="none has one", narrows=NONE),
+            Param("podid", text="there are no pods", narrows=NONE),
+            Param("storageaccessgroup", text="there are none", narrows=NONE),
+            Param("storagecustomstats", Kind.BOOLEAN, "accepted: there are none", narrows=SHOWS),
+            *listed(),
         ),
         response=_POOL,
         admin=True,

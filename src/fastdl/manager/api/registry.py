@@ -19,6 +19,7 @@ from fastdl.manager.api import (
     lockout,
     pools,
     template_changes,
+    template_lists,
     templates,
     tokens,
     zones,
@@ -28,9 +29,8 @@ from fastdl.manager.api.spec import Command
 COMMANDS: Final[dict[str, Command]] = {
     command.name.lower(): command
     for family in (
-        certificates, templates, template_changes, downloads, copies, zones, hosts, tokens,
-        hostca, pools, configuration, jobs, accounts, lockout, domains,
-        catalog,
+        certificates, templates, template_lists, template_changes, downloads, copies, zones,
+        hosts, tokens, hostca, pools, configuration, jobs, accounts, lockout, domains, catalog,
     )
     for command in family.COMMANDS
 }  # fmt: skip

@@ -18,10 +18,19 @@ from fastdl.errors import (
     FastdlError,
 )
 from fastdl.manager import auth, sealed
-from fastdl.manager.api import envelope, login
+from fastdl.manager.api import envelope, filters, login
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.request import ApiRequest, client_of, read_request
-from fastdl.manager.api.spec import CARRIED_OUT, Bare, Call, Command, Reply, User, read_args
+from fastdl.manager.api.spec import (
+    CARRIED_OUT,
+    Bare,
+    Call,
+    Command,
+    Listing,
+    Reply,
+    User,
+    read_args,
+)
 from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
 
@@ -234,8 +243,10 @@ class ApiServer:
     async def _call(self, command: Command, user: User, read: ApiRequest, once: Once) -> Reply:
         args = read_args(command, read.given)
         call = Call(core=self._core, user=user, command=command, args=args)
+        some = not command.is_list or filters.leave_some(command, args)
         if not command.changes:
-            return await command.handler(call)
+            found = await command.handler(call)  # what else is wrong with it is said all the same
+            return found if some else Listing("", [])
         call.once = once
         # A client that hangs up does not stop half-way what its request started.
         reply: Reply = await asyncio.shield(asyncio.ensure_future(command.handler(call)))

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError
+from fastdl.manager.api import filters
+from fastdl.manager.api.filters import SHOWS, Contains, Narrowing
 from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Work
@@ -22,6 +25,9 @@ T = TypeVar("T")
 
 CARRIED_OUT: Final = "This signed request was carried out before"
 LIST_MAX: Final = 1000
+ROOT_DOMAIN: Final = str(uuid.uuid5(uuid.NAMESPACE_DNS, "root.domain.fastdl.internal"))
+"""The id of the one domain."""
+_DAY_S: Final = 24 * 3600.0
 MAP_MAX: Final = 64
 _MAP_KEY: Final = re.compile(r"([a-z]+)\[(\d{1,4})\]\.(.+)", re.IGNORECASE | re.DOTALL)
 
@@ -34,13 +40,15 @@ class Kind(StrEnum):
     INTEGER = "integer"
     NUMBER = "float"
     BOOLEAN = "boolean"
+    DATE = "date"
     LIST = "list"
     MAP = "map"
 
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter. *length*: of a string; *least*, *most*: of a whole number."""
+    """One parameter. *length*: of a string; *least*, *most*: of a whole number; *choices*: the
+    values of a string that there are; *narrows*: how it narrows a list."""
 
     name: str
     kind: Kind = Kind.STRING
@@ -50,6 +58,8 @@ class Param:
     default: Any = None
     least: int = -(1 << 31)
     most: int = (1 << 31) - 1
+    choices: tuple[str, ...] = ()
+    narrows: Narrowing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,11 @@ class Call:
         await self.core.services.store(tx, event)
         self._noted[event] = None
 
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """The filters that the ledger applies, by their parameters' names."""
+        return filters.stored(self.command, self.args)
+
     def page(self) -> tuple[int, int]:
         """Return (first row, how many) from page and pagesize."""
         most = self.core.services.settings.whole("default.page.size")
@@ -197,11 +212,30 @@ class Bare:
 Reply = Listing | Single | Bare
 Handler = Callable[[Call], Awaitable[Reply]]
 
-PAGING: Final = (
-    Param("keyword", text="List by keyword"),
-    Param("page", Kind.INTEGER, "the page, from 1; with pagesize", least=1),
-    Param("pagesize", Kind.INTEGER, "rows per page, with page; -1 = as many as may be", least=-1),
+
+NAMED: Final = Contains(("name",))
+
+
+def listed(keyword: Narrowing = NAMED, *, listall: Narrowing = SHOWS) -> tuple[Param, ...]:
+    """Return what every list command takes; *keyword*: what it looks into."""
+    return (
+        Param("keyword", text="by a part of the name, or of what else describes it",
+              narrows=keyword),
+        Param("page", Kind.INTEGER, "the page, from 1; with pagesize", least=1, narrows=SHOWS),
+        Param("pagesize", Kind.INTEGER, "rows per page, with page; -1 = as many as may be",
+              least=-1, narrows=SHOWS),
+        Param("listall", Kind.BOOLEAN, "false: the caller's own, where rows have owners",
+              narrows=listall),
+        Param("isrecursive", Kind.BOOLEAN, "accepted: there is one domain", narrows=SHOWS),
+        Param("showicon", Kind.BOOLEAN, "accepted: nothing has an icon", narrows=SHOWS),
+    )  # fmt: skip
+
+
+IN_DOMAIN: Final = Param(
+    "domainid", Kind.UUID, "by domain: there is one", narrows=filters.Is(ROOT_DOMAIN)
 )
+IN_PROJECT: Final = Param("projectid", text="no project has any", narrows=filters.NONE)
+TAGGED: Final = Param("tags", Kind.MAP, "nothing has resource tags", narrows=filters.NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,16 +255,24 @@ class Command:
     is_async: bool = False
     since: str = ""
     related: str = ""
+    empty: bool = False
+    """A list of what there never is here: no filter can be ignored."""
     by_name: Mapping[str, Param] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {param.name: param for param in self.params})
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it lists what its parameters leave."""
+        return self.name.startswith("list")
+
 
 def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments in *given* (names as sent); ApiParamError in CloudStack's words.
 
-    Unknown parameters are ignored, as CloudStack does; a name in any case is understood.
+    A name in any case is understood. Unknown parameters are ignored, as CloudStack does, but not
+    by list commands: they may be filters, and so may be blank ones.
     """
     args: dict[str, Any] = {}
     maps: dict[str, dict[str, dict[str, str]]] = {}
@@ -242,6 +284,8 @@ def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
                 raise ApiParamError(f"More than {MAP_MAX} entries in parameter {match[1]}")
             continue
         param = command.by_name.get(raw.lower())
+        if command.is_list and not command.empty:
+            _check_filter(command, param, raw, value)
         # Blanks alone are no value for what has to be given.
         if param is not None and (value.strip() if param.required else value):
             args[param.name] = _read(command, param, value)
@@ -270,6 +314,26 @@ def _read_map(entries: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return found
 
 
+_FRAME: Final = frozenset({
+    "command", "response", "apikey", "signature", "signatureversion", "expires", "sessionkey", "_",
+})  # fmt: skip
+"""What any request has beside its command's parameters; browsers' libraries add ``_``."""
+
+
+def _check_filter(command: Command, param: Param | None, name: str, value: str) -> None:
+    if param is None:
+        if name.lower() not in _FRAME:
+            raise ApiParamError(
+                f"Unable to execute API command {command.name.lower()}: it has no parameter "
+                f"{name[:100]}, and as a filter that is ignored it would list too much"
+            )
+    elif not value and not (param.name == "keyword" or param.narrows is SHOWS):
+        raise ApiParamError(
+            f"Unable to execute API command {command.name.lower()}: the parameter {param.name} is "
+            f"blank, and as a filter that is ignored it would list too much"
+        )
+
+
 def _read(command: Command, param: Param, value: str) -> Any:
     def bad() -> ApiParamError:
         shown = value if len(value) <= 200 else value[:200] + "…"
@@ -286,10 +350,13 @@ def _read(command: Command, param: Param, value: str) -> Any:
                 raise ApiParamError(
                     f"Value greater than max allowed length {param.length} for param: {param.name}"
                 )
+            if param.choices:
+                known = {choice.lower(): choice for choice in param.choices}
+                return known.get(value.lower()) or _never(bad())
             return value
         case Kind.UUID:
             try:
-                return str(uuid.UUID(value)) if len(value) == 36 else _never()
+                return str(uuid.UUID(value)) if len(value) == 36 else _never(ValueError())
             except ValueError:
                 raise no_entity(command.name, param.name, value[:100]) from None
         case Kind.INTEGER:
@@ -306,6 +373,11 @@ def _read(command: Command, param: Param, value: str) -> Any:
             if value.lower() not in {"true", "false"}:
                 raise bad()
             return value.lower() == "true"
+        case Kind.DATE:
+            moment = _moment(value, end=param.name.startswith("end"))
+            if moment is None:
+                raise bad()
+            return moment
         case Kind.LIST:
             items = [item.strip() for item in value.split(",") if item.strip()]
             if len(items) > LIST_MAX or any(len(item) > 255 for item in items):
@@ -315,5 +387,22 @@ def _read(command: Command, param: Param, value: str) -> Any:
             raise bad()
 
 
-def _never() -> str:
-    raise ValueError
+def _never(error: Exception) -> NoReturn:
+    raise error
+
+
+def _moment(text: str, *, end: bool) -> float | None:
+    """Return the time (UTC) that CloudStack's clients write as a day, as a day and a time, or as
+    responses have it; of a day its first moment, or with *end* its last. None = it is none."""
+    for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d"):
+        try:
+            found = dt.datetime.strptime(text.strip(), form)  # noqa: DTZ007 - UTC is set below
+        except ValueError:
+            continue
+        found = found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)
+        whole_day = end and form == "%Y-%m-%d"
+        try:
+            return found.timestamp() + (_DAY_S if whole_day else 1 if end else 0)
+        except (OverflowError, ValueError):
+            return None
+    return None

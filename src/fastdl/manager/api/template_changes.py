@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -10,14 +11,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
 from fastdl.manager import registration, sealed
-from fastdl.manager.api import catalog, views
-from fastdl.manager.api.spec import Bare, Call, Command, Field, Kind, Param, Reply, Single
-from fastdl.manager.api.templates import check_details, check_name, owned, template_item
+from fastdl.manager.api import catalog
+from fastdl.manager.api.filters import READ
+from fastdl.manager.api.spec import (
+    ROOT_DOMAIN,
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Param,
+    Reply,
+    Single,
+)
+from fastdl.manager.api.templates import (
+    ARCH,
+    check_details,
+    check_name,
+    owned,
+    template_item,
+)
 from fastdl.manager.ledger import accounts, grants, templates
 from fastdl.manager.ledger.text import loads
 
 _FLAGS: Final = (
-    "passwordenabled", "sshkeyenabled", "isdynamicallyscalable", "requireshvm", "bootable",
+    "passwordenabled", "sshkeyenabled", "isdynamicallyscalable", "requireshvm",
     "templatetag", "sortkey",
 )  # fmt: skip
 _ADMINS: Final = "Only ROOT admins are allowed to modify this attribute."
@@ -34,6 +52,9 @@ def _changes(call: Call, row: Row[Any]) -> dict[str, Any]:
         values["name"] = name
     if (text := call.get("displaytext")) is not None:
         values["display_text"] = text
+    for name in ("arch", "bootable"):
+        if call.get(name) is not None:
+            values[name] = call.args[name]
     flags: dict[str, Any] = loads(row.flags)
     if (os_type := call.get("ostypeid")) is not None:
         if os_type not in catalog.OS_NAMES:
@@ -157,7 +178,7 @@ async def _list_permissions(call: Call, *, iso: bool) -> Reply:
     item = {
         "id": row.id,
         "ispublic": row.public,
-        "domainid": views.ROOT_DOMAIN,
+        "domainid": ROOT_DOMAIN,
         "account": shared or None,
     }
     return Single("templatepermission", item)
@@ -174,11 +195,13 @@ async def list_iso_permissions(call: Call) -> Reply:
 
 
 _ID: Final = Param("id", Kind.UUID, "the template or ISO", required=True)
+_LISTED_ID: Final = replace(_ID, narrows=READ)
 _UPDATE: Final = (
     _ID,
     Param("name", text="its name", length=251),
     Param("displaytext", text="what users see", length=4096),
     Param("ostypeid", Kind.UUID, "the guest operating system (listOsTypes)"),
+    ARCH,
     Param("format", text="only what it is already"),
     Param("passwordenabled", Kind.BOOLEAN, "kept as a flag"),
     Param("sshkeyenabled", Kind.BOOLEAN, "kept as a flag"),
@@ -210,7 +233,7 @@ COMMANDS: Final = (
             *_UPDATE,
             Param("requireshvm", Kind.BOOLEAN, "kept as a flag"),
             Param("templatetag", text="kept as a flag"),
-            Param("templatetype", text="accepted: USER"),
+            Param("templatetype", text="which there is one of", choices=("USER",)),
         ),
         response=_SHOWN,
         changes=True,
@@ -243,14 +266,14 @@ COMMANDS: Final = (
         name="listTemplatePermissions",
         text="List the accounts that a template was shared with",
         handler=list_template_permissions,
-        params=(_ID,),
+        params=(_LISTED_ID,),
         response=_SHARED,
     ),
     Command(
         name="listIsoPermissions",
         text="List the accounts that an ISO was shared with",
         handler=list_iso_permissions,
-        params=(_ID,),
+        params=(_LISTED_ID,),
         response=_SHARED,
     ),
 )

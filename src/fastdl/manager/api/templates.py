@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates and ISOs: register, list, delete."""
+"""Templates and ISOs: register and delete them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,7 +19,6 @@ from fastdl.errors import (
 from fastdl.manager import disclosure, ends, registration, sealed
 from fastdl.manager.api import catalog, transfers, views
 from fastdl.manager.api.spec import (
-    PAGING,
     Bare,
     Call,
     Command,
@@ -36,13 +36,12 @@ from fastdl.manager.settings import DIRECT_DEFAULT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
-FILTERS: Final = (
-    "featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all",
-)  # fmt: skip
 _FLAGS: Final = (
     "passwordenabled", "sshkeyenabled", "isextractable", "isdynamicallyscalable", "requireshvm",
-    "bits", "templatetag", "bootable",
+    "bits", "templatetag",
 )  # fmt: skip
+ARCHITECTURES: Final = ("x86_64", "aarch64", "i686", "s390x")
+"""As CloudStack calls them; the first is a template's that was registered without."""
 ORIGINS_MAX: Final = 16
 
 
@@ -170,6 +169,8 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         "format": format_,
         "hypervisor": "KVM",
         "os_type": os_type,
+        "arch": args["arch"],
+        "bootable": args.get("bootable", True),
         "checksum": checksum,
         "public": bool(args.get("ispublic")),
         "featured": bool(args.get("isfeatured")) and admin,
@@ -192,7 +193,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         if probe.unsafe:
             text = f"{args['name']} was registered, but {_warnings(probe, admin=admin)[0]}"
             await call.note(tx, f"{kind}.DIRECT.DOWNLOAD.UNSAFE", text, id_, level="WARN")
-        return (await templates.find(tx, iso=iso, ids=[id_]))[1]
+        return (await templates.find(tx, iso=iso, where={"id": id_}))[1]
 
     rows = await call.write(work)
     name = "iso" if iso else "template"
@@ -229,78 +230,12 @@ async def register_iso(call: Call) -> Reply:
     return await _register(call, iso=True)
 
 
-async def _list(call: Call, *, iso: bool) -> Reply:
-    filter_ = call.get("templatefilter") or call.get("isofilter")
-    if filter_ is None and iso:
-        filter_ = "selfexecutable"
-    if filter_ not in FILTERS:
-        name = "isofilter" if iso else "templatefilter"
-        raise ApiParamError(
-            f"Unable to execute API command {call.command.name.lower()} due to invalid value "
-            f"{filter_} for parameter {name}"
-        )
-    if filter_ == "all" and not call.user.admin:
-        raise ApiParamError("Filter all can be specified by root admins only")
-    narrow: dict[str, dict[str, Any]] = {
-        "featured": {"public": True, "featured": True},
-        "community": {"public": True, "featured": False},
-        "self": {"owner": call.user.id},
-        "selfexecutable": {"owner": call.user.id},
-        "sharedexecutable": {"shared_with": call.user.account},
-        "executable": {"visible_to": (call.user.id, call.user.account)},
-        "all": {},
-    }
-    ids = list(call.get("ids") or ()) + ([call.args["id"]] if call.get("id") else [])
-    first, size = call.page()
-    async with call.core.services.ledger.read() as tx:
-        count, rows = await templates.find(
-            tx, iso=iso, zone_id=call.get("zoneid"), ids=ids or None, name=call.get("name"),
-            keyword=call.get("keyword"), hypervisor=call.get("hypervisor"), first=first,
-            limit=size, **narrow[filter_],
-        )  # fmt: skip
-        items = []
-        for row in rows:
-            own = row.owner == call.user.id
-            held = None
-            if len(rows) <= 20 and (own or call.user.admin):
-                held = await _copies(tx, row)
-            items.append(views.template(row, admin=call.user.admin, own=own, copies=held))
-    if call.get("showunique"):
-        items = list({item["id"]: item for item in items}.values())
-    return Listing("iso" if iso else "template", items, count)
-
-
-async def _copies(tx: AsyncConnection, row: Row[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "datastoreId": copy.pool,
-            "datastore": copy.pool_name,
-            "datastoreRole": "Primary",
-            "downloadPercent": "100",
-            "downloadState": "DOWNLOADED",
-            "installPath": copy.install_path,
-        }
-        for copy in await copies.of_template(tx, row.id, zone_id=row.zone_id)
-        if copy.complete
-    ]
-
-
-async def list_templates(call: Call) -> Reply:
-    """The templates this user may see."""
-    return await _list(call, iso=False)
-
-
-async def list_isos(call: Call) -> Reply:
-    """The ISOs this user may see."""
-    return await _list(call, iso=True)
-
-
 async def template_item(call: Call, tx: AsyncConnection, id_: str) -> dict[str, Any] | None:
     """Return a template as listTemplates would, None where it is gone."""
     row = await templates.get(tx, id_)
     if row is None:
         return None
-    _, rows = await templates.find(tx, iso=row.iso, ids=[id_], limit=1)
+    _, rows = await templates.find(tx, iso=row.iso, where={"id": id_}, limit=1)
     own = bool(rows) and rows[0].owner == call.user.id
     return views.template(rows[0], admin=call.user.admin, own=own) if rows else None
 
@@ -382,17 +317,19 @@ def require_enabled(names: Mapping[str, bool], zone_id: str) -> None:
         raise ApiConflictError("The zone is disabled: enable it first")
 
 
-_TEMPLATE: Final = tuple(
+SHOWN: Final = tuple(
     Field(name)
     for name in (
         "id", "name", "displaytext", "ispublic", "created", "isready", "passwordenabled",
         "format", "isfeatured", "crossZones", "ostypeid", "ostypename", "account", "zoneid",
         "zonename", "status", "size", "physicalsize", "templatetype", "hypervisor", "domain",
         "domainid", "isextractable", "checksum", "templatetag", "details", "downloaddetails",
-        "bits", "sshkeyenabled", "isdynamicallyscalable", "directdownload", "deployasis",
+        "bits", "arch", "sshkeyenabled", "isdynamicallyscalable", "directdownload", "deployasis",
         "requireshvm", "url", "drift", "warnings",
     )
 )  # fmt: skip
+
+ARCH: Final = Param("arch", text="of its processors", choices=ARCHITECTURES)
 
 _REGISTER: Final = (
     Param("name", text="its name", required=True),
@@ -409,18 +346,8 @@ _REGISTER: Final = (
     Param("passwordenabled", Kind.BOOLEAN, "kept as a flag"),
     Param("isdynamicallyscalable", Kind.BOOLEAN, "kept as a flag"),
     Param("details", Kind.MAP, "details[0].HTTP_HEADER:NAME=VALUE become request headers"),
+    dataclasses.replace(ARCH, default=ARCHITECTURES[0]),
 )  # fmt: skip
-_LIST: Final = (
-    Param("id", Kind.UUID, "one of them"),
-    Param("ids", Kind.LIST, "several"),
-    Param("name", text="by name"),
-    Param("zoneid", Kind.UUID, "by zone"),
-    Param("hypervisor", text="by hypervisor"),
-    Param("showunique", Kind.BOOLEAN, "one row for all zones"),
-    Param("details", text="accepted and ignored"),
-    Param("listall", Kind.BOOLEAN, "accepted and ignored"),
-    *PAGING,
-)
 _DELETE: Final = (
     Param("id", Kind.UUID, "what to delete", required=True),
     Param("zoneid", Kind.UUID, "from this zone only"),
@@ -443,9 +370,9 @@ COMMANDS: Final = (
             Param("requireshvm", Kind.BOOLEAN, "kept as a flag", default=True),
             Param("sshkeyenabled", Kind.BOOLEAN, "kept as a flag"),
             Param("templatetag", text="kept as a flag"),
-            Param("templatetype", text="accepted: USER"),
+            Param("templatetype", text="which there is one of", choices=("USER",)),
         ),
-        response=_TEMPLATE,
+        response=SHOWN,
         changes=True,
     ),
     Command(
@@ -453,22 +380,8 @@ COMMANDS: Final = (
         text="Register an ISO that KVM hosts download directly to primary storage",
         handler=register_iso,
         params=(*_REGISTER, Param("bootable", Kind.BOOLEAN, "kept as a flag", default=True)),
-        response=_TEMPLATE,
+        response=SHOWN,
         changes=True,
-    ),
-    Command(
-        name="listTemplates",
-        text="List templates",
-        handler=list_templates,
-        params=(Param("templatefilter", text=", ".join(FILTERS), required=True), *_LIST),
-        response=_TEMPLATE,
-    ),
-    Command(
-        name="listIsos",
-        text="List ISOs",
-        handler=list_isos,
-        params=(Param("isofilter", text=", ".join(FILTERS)), *_LIST),
-        response=_TEMPLATE,
     ),
     Command(
         name="deleteTemplate",

@@ -10,8 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
 from fastdl.manager.api import views
+from fastdl.manager.api.filters import By, Contains
 from fastdl.manager.api.lists import page_of
-from fastdl.manager.api.spec import PAGING, Bare, Call, Command, Field, Kind, Param, Reply
+from fastdl.manager.api.spec import (
+    Bare,
+    Call,
+    Command,
+    Field,
+    Kind,
+    Param,
+    Reply,
+    listed,
+)
 from fastdl.manager.ledger import hosts, tokens, zones
 from fastdl.wire.token import new_token
 
@@ -72,16 +82,8 @@ def _view(row: Row[Any], now: float) -> dict[str, Any]:
 async def list_(call: Call) -> Reply:
     """The tokens that were created, without their secrets."""
     async with call.core.services.ledger.read() as tx:
-        rows = await tokens.of_zone(tx, call.get("zoneid"))
-    items = [_view(row, call.now) for row in rows]
-    wanted = [
-        item
-        for item in items
-        if call.get("id") in {None, item["id"]}
-        and call.get("hostid") in {None, item["hostid"]}
-        and (call.get("state") or item["state"]).lower() == item["state"].lower()
-    ]
-    return page_of(call, "hosttoken", wanted)
+        rows = await tokens.of_zone(tx)
+    return page_of(call, "hosttoken", [_view(row, call.now) for row in rows])
 
 
 async def delete(call: Call) -> Reply:
@@ -123,11 +125,11 @@ COMMANDS: Final = (
         text="List enrolment tokens, without their secrets",
         handler=list_,
         params=(
-            Param("id", text="the token"),
-            Param("zoneid", Kind.UUID, "by zone"),
-            Param("hostid", Kind.UUID, "by the host that used it or that it is for"),
-            Param("state", text="Unused, Used or Expired"),
-            *PAGING,
+            Param("id", text="the token", narrows=By()),
+            Param("zoneid", Kind.UUID, "by zone", narrows=By()),
+            Param("hostid", Kind.UUID, "by the host that used it or that it is for", narrows=By()),
+            Param("state", text="Unused, Used or Expired", narrows=By()),
+            *listed(Contains(("hostname", "clustername"))),
         ),
         response=_TOKEN,
         admin=True,

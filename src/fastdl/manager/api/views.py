@@ -11,9 +11,10 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from fastdl.manager import x509text
+from fastdl.manager.api.spec import ROOT_DOMAIN
+from fastdl.manager.ledger.records import resource_type
 from fastdl.manager.ledger.text import loads
 
-ROOT_DOMAIN: Final = str(uuid.uuid5(uuid.NAMESPACE_DNS, "root.domain.fastdl.internal"))
 _CLUSTERS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "clusters.fastdl.internal")
 HIDDEN: Final = "********"
 
@@ -61,6 +62,7 @@ def host(row: Row[Any], zone_name: str) -> dict[str, Any]:
         "clustername": row.cluster,
         "hypervisor": "KVM",
         "version": row.version,
+        "arch": row.arch or None,
         "resourcestate": row.resource_state,
         "hosttags": ",".join(loads(row.tags)) or None,
         "managementserverid": row.gateway or None,
@@ -128,6 +130,7 @@ def template(
         "details": _details(loads(row.details)) if see_all else None,
         "downloaddetails": copies,
         "bits": flags.get("bits", 64),
+        "arch": row.arch,
         "sshkeyenabled": bool(flags.get("sshkeyenabled")),
         "isdynamicallyscalable": bool(flags.get("isdynamicallyscalable")),
         "directdownload": True,
@@ -138,7 +141,7 @@ def template(
         "warnings": (flags.get("warnings") or None) if see_all else None,
     }
     if row.iso:
-        item["bootable"] = bool(flags.get("bootable", True))
+        item["bootable"] = row.bootable
     return item
 
 
@@ -192,6 +195,7 @@ def event(row: Row[Any]) -> dict[str, Any]:
         "domain": "ROOT",
         "created": date(row.created),
         "resourceid": row.resource,
+        "resourcetype": resource_type(row.type) if row.resource is not None else None,
     }
 
 

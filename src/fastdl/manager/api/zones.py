@@ -10,9 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError
 from fastdl.manager.api import views
-from fastdl.manager.api.lists import keyword, page_of
+from fastdl.manager.api.filters import NONE, SHOWS, By, Is
+from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
-    PAGING,
+    IN_DOMAIN,
+    TAGGED,
     Bare,
     Call,
     Command,
@@ -21,6 +23,7 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
     Single,
+    listed,
 )
 from fastdl.manager.ledger import zones
 from fastdl.manager.ledger.text import loads
@@ -73,18 +76,8 @@ async def list_zones(call: Call) -> Reply:
     """The zones; who is no administrator sees the enabled ones."""
     async with call.core.services.ledger.read() as tx:
         rows = await zones.all_zones(tx)
-    ids = set(call.get("ids") or ()) | ({call.args["id"]} if call.get("id") else set())
-    kept = [
-        row
-        for row in rows
-        if (not ids or row.id in ids)
-        and call.get("name") in {None, row.name}
-        and keyword(call, row.name)
-        and (row.enabled or (call.user.admin and not call.get("available")))
-    ]
-    items = [views.zone(row) for row in kept]
-    kind = call.get("networktype")
-    return page_of(call, "zone", [i for i in items if kind in {None, i["networktype"]}])
+    disabled_too = call.user.admin and not call.get("available")
+    return page_of(call, "zone", [views.zone(row) for row in rows if row.enabled or disabled_too])
 
 
 async def delete_zone(call: Call) -> Reply:
@@ -147,13 +140,21 @@ COMMANDS: Final = (
         text="List zones",
         handler=list_zones,
         params=(
-            Param("id", Kind.UUID, "the zone"),
-            Param("ids", Kind.LIST, "several zones"),
-            Param("name", text="by name"),
-            Param("available", Kind.BOOLEAN, "only enabled ones"),
-            Param("networktype", text="by network type"),
-            Param("showcapacities", Kind.BOOLEAN, "accepted and ignored"),
-            *PAGING,
+            Param("id", Kind.UUID, "the zone", narrows=By()),
+            Param("ids", Kind.LIST, "several zones", narrows=By("id")),
+            Param("name", text="by name", narrows=By()),
+            Param(
+                "available",
+                Kind.BOOLEAN,
+                "true: only enabled ones; false: those where the caller has VMs, which are none",
+                narrows=Is(value=True),
+            ),
+            Param("networktype", text="by network type", narrows=By()),
+            IN_DOMAIN,
+            TAGGED,
+            Param("storageaccessgroup", text="there are none", narrows=NONE),
+            Param("showcapacities", Kind.BOOLEAN, "accepted: they are not known", narrows=SHOWS),
+            *listed(),
         ),
         response=_ZONE,
     ),

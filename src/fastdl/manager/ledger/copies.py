@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.manager.ledger.filters import Filters, conditions, contains, equals, same
 from fastdl.manager.ledger.tables import copy as t
 from fastdl.manager.ledger.tables import job, pool, template
 from fastdl.manager.ledger.text import dumps, new_id
@@ -130,36 +131,27 @@ async def of_live(tx: AsyncConnection, template_id: str, pool_id: str) -> Row[An
     return (await tx.execute(query)).first()
 
 
+_NOBODYS: Final = t.c.live.is_(None) | template.c.id.is_(None) | template.c.removed.is_not(None)
+FILTERS: Final[Filters] = {
+    "storageid": equals(t.c.pool),
+    "templateid": equals(t.c.template),
+    "zoneid": equals(pool.c.zone),
+    "volume": equals(t.c.volume),
+    "state": same(t.c.state),
+    "orphaned": lambda value: _NOBODYS if value else ~_NOBODYS,
+    "keyword": contains(t.c.volume, template.c.name),
+}
+"""*orphaned*: whether it belongs to no template, or to one that is deleted."""
+
+
 async def find(
-    tx: AsyncConnection,
-    *,
-    zone_id: str | None = None,
-    pool_id: str | None = None,
-    template_id: str | None = None,
-    volume: str | None = None,
-    state: str | None = None,
-    orphaned: bool | None = None,
-    first: int = 0,
-    limit: int = 500,
+    tx: AsyncConnection, *, where: Mapping[str, Any], first: int = 0, limit: int = 500
 ) -> tuple[int, list[Row[Any]]]:
     """Return (how many match in all, one page) with ``pool_name``, ``pool_zone``,
-    ``template_name`` and ``template_removed``.
-
-    *orphaned*: whether they belong to no template, or to one that is deleted.
-    """
+    ``template_name`` and ``template_removed``. *where*: by names of ``FILTERS``."""
     joined = t.join(pool, pool.c.id == t.c.pool).outerjoin(template, template.c.id == t.c.template)
-    conditions = [
-        column == value
-        for column, value in (
-            (pool.c.zone, zone_id), (t.c.pool, pool_id), (t.c.template, template_id),
-            (t.c.volume, volume), (t.c.state, state),
-        )
-        if value is not None
-    ]  # fmt: skip
-    if orphaned is not None:
-        nobodys = t.c.live.is_(None) | template.c.id.is_(None) | template.c.removed.is_not(None)
-        conditions.append(nobodys if orphaned else ~nobodys)
-    count = await tx.scalar(select(func.count()).select_from(joined).where(*conditions))
+    matching = conditions(FILTERS, where)
+    count = await tx.scalar(select(func.count()).select_from(joined).where(*matching))
     query = (
         select(
             t,
@@ -169,7 +161,7 @@ async def find(
             template.c.removed.label("template_removed"),
         )
         .select_from(joined)
-        .where(*conditions)
+        .where(*matching)
         .order_by(pool.c.name, t.c.pool, t.c.created, t.c.volume)
         .offset(first)
         .limit(limit)

@@ -192,6 +192,7 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
         "name": row.name if row.renamed else hello.name or row.name,
         "address": hello.address,
         "version": hello.version,
+        "arch": hello.arch,
         "kinds": dumps(hello.kinds),
         "max_downloads": hello.max_downloads,
         "clock_skew": arrival.skew,

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.manager.ledger.filters import Filters, conditions, contains, equals, same
 from fastdl.manager.ledger.jobs import LIVE
-from fastdl.manager.ledger.tables import api_job, api_job_part, event, job, lease, setting
+from fastdl.manager.ledger.tables import account, api_job, api_job_part, event, job, lease, setting
 from fastdl.manager.ledger.text import dumps, new_id
 
 PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
@@ -58,28 +59,71 @@ async def add_event(
     )
 
 
+RESOURCE_TYPES: Final = (
+    ("TEMPLATE.", "Template"), ("ISO.", "Iso"), ("HOST.TOKEN", "Zone"), ("HOST.", "Host"),
+    ("MAINT.", "Host"), ("ZONE.", "Zone"), ("STORAGE.POOL.", "StoragePool"), ("USER.", "User"),
+    ("REGISTER.USER.", "User"), ("CERTIFICATE.", "Certificate"),
+    ("DIRECT.DOWNLOAD.CERTIFICATE.", "Certificate"),
+)  # fmt: skip
+"""What an event is about, by how its type begins: the first that fits."""
+
+
+def resource_type(type_: str) -> str | None:
+    """Return what the resource of an event of that type is."""
+    return next((what for start, what in RESOURCE_TYPES if type_.startswith(start)), None)
+
+
+def _about(wanted: str) -> ColumnElement[bool]:
+    """The condition that an event is about a resource of that type."""
+    is_ = case(
+        *((event.c.type.startswith(start), what.lower()) for start, what in RESOURCE_TYPES)
+    )  # fmt: skip
+    return event.c.resource.is_not(None) & (is_ == wanted.lower())
+
+
+EVENTS: Final[Filters] = {
+    "id": equals(event.c.id),
+    "startid": equals(event.c.id),
+    "type": same(event.c.type),
+    "level": same(event.c.level),
+    "state": same(event.c.state),
+    "keyword": contains(event.c.type, event.c.description, event.c.level),
+    "account": same(event.c.account),
+    "resourceid": equals(event.c.resource),
+    "resourcetype": _about,
+    "startdate": lambda moment: event.c.created >= moment,
+    "enddate": lambda moment: event.c.created < moment,
+}
+"""*startid*: of what an event began with, itself included; here each stands for itself."""
+
+API_JOBS: Final[Filters] = {
+    "account": lambda name: api_job.c.owner.in_(
+        select(account.c.id).where(same(account.c.account)(name))
+    ),
+    "keyword": contains(api_job.c.command),
+    "resourceid": equals(api_job.c.instance),
+    "resourcetype": same(api_job.c.instance_type),
+    "startdate": lambda moment: api_job.c.created >= moment,
+}
+
+
 async def events(
     tx: AsyncConnection,
     *,
-    type_: str | None = None,
-    level: str | None = None,
-    resource: str | None = None,
-    account: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    seen_by: str | None = None,
     first: int = 0,
     limit: int = 500,
 ) -> tuple[int, list[Row[Any]]]:
-    """Return (how many match in all, one page), newest first."""
-    query, count = select(event), select(func.count()).select_from(event)
-    for column, value in (
-        (event.c.type, type_), (event.c.level, level), (event.c.resource, resource),
-        (event.c.account, account),
-    ):  # fmt: skip
-        if value is not None:
-            query, count = query.where(column == value), count.where(column == value)
-    rows = await tx.execute(
-        query.order_by(event.c.created.desc(), event.c.id).offset(first).limit(limit)
-    )
-    return await tx.scalar(count) or 0, list(rows)
+    """Return (how many match in all, one page), newest first. *where*: by names of ``EVENTS``;
+    *seen_by*: only that account's."""
+    matching = conditions(EVENTS, where or {})
+    if seen_by is not None:
+        matching.append(event.c.account == seen_by)
+    count = await tx.scalar(select(func.count()).select_from(event).where(*matching))
+    query = select(event).where(*matching).order_by(event.c.created.desc(), event.c.id)
+    rows = await tx.execute(query.offset(first).limit(limit))
+    return count or 0, list(rows)
 
 
 async def add_api_job(
@@ -134,16 +178,22 @@ async def get_api_job(tx: AsyncConnection, id_: str) -> Row[Any] | None:
 
 
 async def api_jobs(
-    tx: AsyncConnection, *, owner: str | None, first: int, limit: int
+    tx: AsyncConnection,
+    *,
+    where: Mapping[str, Any] | None = None,
+    owner: str | None,
+    first: int,
+    limit: int,
 ) -> tuple[int, list[Row[Any]]]:
-    """Return (how many in all, one page) of API jobs, newest first."""
-    query, count = select(api_job), select(func.count()).select_from(api_job)
+    """Return (how many match in all, one page) of API jobs, newest first. *where*: by names of
+    ``API_JOBS``; *owner*: only that user's."""
+    matching = conditions(API_JOBS, where or {})
     if owner is not None:
-        query, count = query.where(api_job.c.owner == owner), count.where(api_job.c.owner == owner)
-    rows = await tx.execute(
-        query.order_by(api_job.c.created.desc(), api_job.c.id).offset(first).limit(limit)
-    )
-    return await tx.scalar(count) or 0, list(rows)
+        matching.append(api_job.c.owner == owner)
+    count = await tx.scalar(select(func.count()).select_from(api_job).where(*matching))
+    query = select(api_job).where(*matching).order_by(api_job.c.created.desc(), api_job.c.id)
+    rows = await tx.execute(query.offset(first).limit(limit))
+    return count or 0, list(rows)
 
 
 async def complete_api_job(

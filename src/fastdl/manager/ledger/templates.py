@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger import grants
+from fastdl.manager.ledger.filters import Filters, conditions, contains, equals, one_of, same
+from fastdl.manager.ledger.tables import copy, template_zone, zone
 from fastdl.manager.ledger.tables import template as t
-from fastdl.manager.ledger.tables import template_zone, zone
 from fastdl.manager.ledger.text import dumps, new_id
 
 
@@ -55,62 +56,81 @@ async def zones_of(tx: AsyncConnection, id_: str) -> list[str]:
     return list((await tx.execute(query)).scalars())
 
 
+FILTERS: Final[Filters] = {
+    "id": equals(t.c.id),
+    "ids": one_of(t.c.id),
+    "name": same(t.c.name),
+    "keyword": contains(t.c.name, t.c.display_text),
+    "zoneid": equals(zone.c.id),
+    "hypervisor": same(t.c.hypervisor),
+    "account": same(t.c.account),
+    "arch": same(t.c.arch),
+    "ispublic": t.c.public.is_,
+    "isfeatured": t.c.featured.is_,
+    "bootable": t.c.bootable.is_,
+    "storageid": lambda pool: (
+        select(copy.c.template)
+        .where(copy.c.template == t.c.id, copy.c.pool == pool, copy.c.complete.is_(True))
+        .exists()
+    ),
+    "oscategoryid": one_of(t.c.os_type),
+}
+"""*oscategoryid*: as the OS types of the category, None among them where it is the category of
+templates without one."""
+
+
 async def find(
     tx: AsyncConnection,
     *,
     iso: bool,
-    zone_id: str | None = None,
-    ids: Iterable[str] | None = None,
-    name: str | None = None,
-    keyword: str | None = None,
-    hypervisor: str | None = None,
+    where: Mapping[str, Any] | None = None,
     owner: str | None = None,
     public: bool | None = None,
     featured: bool | None = None,
     visible_to: tuple[str, str] | None = None,
     shared_with: str | None = None,
+    unique: bool = False,
     first: int = 0,
     limit: int = 500,
 ) -> tuple[int, list[Row[Any]]]:
     """Return (how many match in all, one page): a row per (template, zone), oldest first.
 
-    *visible_to*: a user (id, account) who sees public templates, their own, and those that were
-    shared with the account; *shared_with*: an account, for the latter alone.
+    *where*: by names of ``FILTERS``. *visible_to*: a user (id, account) who sees public templates,
+    their own, and those that were shared with the account; *shared_with*: an account, for the
+    latter alone. *unique*: one zone of each template.
     """
-
-    def filtered(query: Select[Any]) -> Select[Any]:
-        query = query.select_from(
-            t.join(template_zone, template_zone.c.template == t.c.id).join(
-                zone, zone.c.id == template_zone.c.zone
-            )
-        ).where(t.c.removed.is_(None), template_zone.c.removed.is_(None), t.c.iso.is_(iso))
-        if zone_id is not None:
-            query = query.where(zone.c.id == zone_id)
-        if ids is not None:
-            query = query.where(t.c.id.in_(list(ids)))
-        if name is not None:
-            query = query.where(t.c.name == name)
-        if keyword is not None:
-            query = query.where(func.lower(t.c.name).contains(keyword.lower(), autoescape=True))
-        if hypervisor is not None:
-            query = query.where(func.lower(t.c.hypervisor) == hypervisor.lower())
-        if owner is not None:
-            query = query.where(t.c.owner == owner)
-        if public is not None:
-            query = query.where(t.c.public.is_(public))
-        if featured is not None:
-            query = query.where(t.c.featured.is_(featured))
-        if visible_to is not None:
-            user, account = visible_to
-            own = (t.c.owner == user) | grants.shared_with(account)
-            query = query.where(t.c.public.is_(True) | own)
-        if shared_with is not None:
-            query = query.where(grants.shared_with(shared_with))
-        return query
-
-    count = await tx.scalar(filtered(select(func.count())))
+    where = where or {}
+    matching = [
+        t.c.removed.is_(None), template_zone.c.removed.is_(None), t.c.iso.is_(iso),
+        *conditions(FILTERS, where),
+    ]  # fmt: skip
+    if owner is not None:
+        matching.append(t.c.owner == owner)
+    if public is not None:
+        matching.append(t.c.public.is_(public))
+    if featured is not None:
+        matching.append(t.c.featured.is_(featured))
+    if visible_to is not None:
+        user, account = visible_to
+        matching.append(
+            t.c.public.is_(True) | (t.c.owner == user) | grants.shared_with(account)
+        )  # fmt: skip
+    if shared_with is not None:
+        matching.append(grants.shared_with(shared_with))
+    if unique and "zoneid" not in where:
+        every = template_zone.alias()
+        one = select(func.min(every.c.zone)).where(
+            every.c.template == t.c.id, every.c.removed.is_(None)
+        )
+        matching.append(template_zone.c.zone == one.scalar_subquery())
+    joined = t.join(template_zone, template_zone.c.template == t.c.id).join(
+        zone, zone.c.id == template_zone.c.zone
+    )
+    count = await tx.scalar(select(func.count()).select_from(joined).where(*matching))
     rows = await tx.execute(
-        filtered(select(t, zone.c.id.label("zone_id"), zone.c.name.label("zone_name")))
+        select(t, zone.c.id.label("zone_id"), zone.c.name.label("zone_name"))
+        .select_from(joined)
+        .where(*matching)
         .order_by(t.c.created, t.c.id, zone.c.created)
         .offset(first)
         .limit(limit)
