@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 
 class Reason(StrEnum):
@@ -399,6 +399,9 @@ BY_CODE: dict[int, type[FastdlError]] = {
     cls.exit_code: cls for cls in _leaves(FastdlError) if cls is not FastdlError
 }
 """Exit code → class: what the command line, the API and the C core look up."""
+
+BY_THE_SOURCE: Final = range(10, 30)
+"""Exit codes of errors that say what a source did or sent: from NET to LIMIT."""
 
 
 def error_from(plain: Mapping[str, Any]) -> FastdlError:

@@ -19,6 +19,7 @@ from fastdl.agent.broker import Broker, can_broker
 from fastdl.agent.confine import Powers, close_all_but, confine
 from fastdl.agent.confined import Channel, answer
 from fastdl.agent.death import error_of_death
+from fastdl.agent.hearsay import log
 from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, InternalError
@@ -95,6 +96,11 @@ class Child:
                 os.close(self._answers)
                 self._answers = -1
                 end = time.monotonic() + _GRACE_S
+
+    @property
+    def public_only(self) -> bool:
+        """Whether it connected, and only to public addresses; False where nobody looked."""
+        return self._reach is not None and self._reach.public_only
 
     def answer(self, error: dict[str, Any] | None) -> None:
         """What it asked for was done, or ended with *error*; nothing once it is to stop."""
@@ -180,8 +186,8 @@ class Child:
             self._keep_words()
         # It may have closed its end alone: then it lives, and is of no use any more.
         status = self._wait_or_end()
-        words = "".join(c if c.isprintable() else " " for c in self._tail.decode(errors="replace"))
-        return error_of_death("the download's process", status, stderr=words.strip())
+        log(self._tail.decode(errors="replace"))
+        return error_of_death("the download's process", status)
 
     def _wait_or_end(self) -> int:
         for _ in range(20):

@@ -32,6 +32,7 @@ class Reach:
         # Where several hosts are named, nobody here can tell which one led where.
         self._one_host = len({url.host for url in typed}) == 1
         self._from: int | None = None
+        self._tried: set[int] = set()
         ways = options.proxy or Proxies()
         self._proxies = [_proxy(text) for text in (ways.http, ways.https) if text]
         # Each scheme may have its own way, and NFS has none.
@@ -46,6 +47,11 @@ class Reach:
             system_trust=False,
         )
 
+    @property
+    def public_only(self) -> bool:
+        """Whether some connection was asked for, and each of them to a public address."""
+        return self._tried == {_PUBLIC}
+
     def may_ask(self, address: bytes) -> bool:
         """Whether a datagram socket may be connected to *address*: a name server's."""
         return _port(address) == _DNS_PORT and _host(address) in _name_servers()
@@ -54,6 +60,7 @@ class Reach:
         """Whether a stream may be; the first one's host is the one that was typed."""
         if self.may_ask(address):
             return True
+        self._tried.add(address_class(address))
         if any(self._is_proxy(address, *proxy) for proxy in self._proxies):
             return True
         if not self._straight:
@@ -131,4 +138,5 @@ def _port(address: bytes) -> int:
     return int(struct.unpack_from(">H", address, 2)[0])
 
 
+_PUBLIC = address_class(struct.pack("=H2xB3x8x", socket.AF_INET, 8))
 _LOOPBACK = address_class(struct.pack("=H2xB3x8x", socket.AF_INET, 127))

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from fastdl.agent import confined, said
+from fastdl.agent import confined, hearsay, said
 from fastdl.agent.child import Child, Stop
 from fastdl.agent.child import confined as confined_child
 from fastdl.agent.confine import Powers, die_with_parent
@@ -33,7 +33,7 @@ from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, LentFile, Location
 from fastdl.engine.workspace import Workspace, open_workspace
-from fastdl.errors import FastdlError, InternalError, as_error, error_from
+from fastdl.errors import FastdlError, InternalError, as_error
 
 Job = Mapping[str, Any]
 
@@ -176,9 +176,11 @@ def _last(
                 _say_lacks(child)
                 if workspace is not None:
                     workspace.keep = message.keep
-                raise error_from(message.error)
+                raise hearsay.error_of(message.error, public=child.public_only)
             case said.Found() | said.Judged():
                 _say_lacks(child)
+                if isinstance(message, said.Found) and message.result.get("public_source"):
+                    message.result["public_source"] = child.public_only
                 return message
     raise AssertionError("unreachable")
 

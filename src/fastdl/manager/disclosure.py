@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from fastdl.errors import BY_THE_SOURCE
 from fastdl.wire.messages import Failure
 
 HIDDEN: Final = (
     "the source cannot be fetched: as it is not known to be on a public network, why is told to "
     "administrators only"
 )
-_BY_THE_SOURCE: Final = range(10, 30)
-"""Codes of errors that say what a source did (``fastdl.errors``): from NET to LIMIT."""
 
 
 def reason(failure: Failure, *, admin: bool) -> str:
     """Return why a job failed, in words for an administrator, or for anybody else."""
-    if admin or failure.public_source or failure.code not in _BY_THE_SOURCE:
+    if admin or failure.public_source or failure.code not in BY_THE_SOURCE:
         return failure.message
     return HIDDEN

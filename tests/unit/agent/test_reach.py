@@ -144,3 +144,16 @@ def test_a_local_source_reaches_nothing_of_the_operators_network() -> None:
     """It leads nowhere; what a local metalink names is judged as typed by the engine."""
     found = _reach("/srv/x.raw")
     assert _allowed(found, ("127.0.0.1", 80), ("169.254.169.254", 80)) == []
+
+
+def test_whether_all_was_public_is_what_was_asked_for() -> None:
+    """A tenant is told why a public source failed. Refused attempts count: they looked inside."""
+    found = _reach("https://origin.example/x")
+    assert not found.public_only
+    assert _allowed(found, (PUBLIC, 443), (PUBLIC_TOO, 443))
+    assert found.public_only
+    assert not _allowed(found, (PRIVATE, 443))
+    assert not found.public_only
+    found = _reach("https://origin.example/x")
+    assert _allowed(found, (PRIVATE, 443), (PUBLIC, 443))
+    assert not found.public_only
