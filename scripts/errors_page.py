@@ -28,14 +28,14 @@ GROUPS = {
 
 WHAT_TO_DO = {
     2: "Read the sentence and `fastdl VERB --help`.",
-    10: "Check the name, the route and the proxy; the same command goes on where it was.",
+    10: "Check the name, the route and the proxy; run the same command again to resume.",
     11: "404 and 403 are for whoever published the URL; 5xx and 429 pass, run it again.",
     12: "The origin or something in between is broken. Name another mirror.",
     13: "Run it again: it starts anew with the new version. Ask for a checksum of that version.",
     14: "Give the authority with `--cacert`, or import it into the host's keystore.",
     15: "Name the final address itself, allow the network (`--allow`), or give a checksum.",
     20: "Tell whoever published the metalink; or name a mirror and `--checksum` yourself.",
-    21: "Do not use the bytes. Check the checksum's origin, then the mirrors that were struck.",
+    21: "Do not use the bytes. Check the checksum's origin, then the disqualified mirrors.",
     22: "The metalink or the checksum's line describes another file than the mirrors serve.",
     23: "Name the format with `--source-format` if it was guessed wrong; else make the image anew.",
     24: "Convert the image into one that stands alone, on a machine that you can lose.",
@@ -58,7 +58,7 @@ WHAT_TO_DO = {
     71: "Enrol the agent again with a new token.",
     72: "Give the host a newer kernel and its agent root's rights; or allow `best-effort`.",
     74: "Report it with the output of `FASTDL_DEBUG=1 fastdl …`.",
-    130: "The same command goes on where it was.",
+    130: "Run the same command again to resume.",
 }
 
 HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
@@ -80,9 +80,9 @@ With `--json` a failure prints one object on stdout:
            "reason": null, "http_status": null, "retry_after_s": null, "public_source": true}}
 ```
 
-*Again* tells whether the same command may succeed later without anyone changing anything (an
-error of one answer can say otherwise: `retryable` is what counts); *elsewhere* whether another host
-may succeed where this one failed.
+*Retry*: the same command may succeed later although nobody changed anything (an error of one
+response can say otherwise: `retryable` is what counts). *Other host*: another host may succeed
+where this one failed.
 """
 
 
@@ -103,7 +103,7 @@ def page() -> str:
     for start, end in zip(starts, [*starts[1:], 1000], strict=True):
         parts += [
             f"## {GROUPS[start]}\n",
-            "| code | class | in Python | meaning | again | elsewhere | what to do |",
+            "| code | class | in Python | meaning | retry | other host | what to do |",
             "|---|---|---|---|---|---|---|",
             *(_row(BY_CODE[code]) for code in sorted(BY_CODE) if start <= code < end),
             "",

@@ -17,7 +17,7 @@ EPILOG = """examples:
   fastdl get https://a.example/i.iso.meta4 -o /var/lib/libvirt/images
   # a qcow2 image onto a logical volume, converted while it arrives
   fastdl get https://a.example/cloud.qcow2 -o /dev/vg0/vm1 --checksum '{SHA-512}HEX'
-  # stopped? the same command goes on where it was
+  # interrupted? the same command resumes
 
 exit codes: 0 verified, durable, published; 10 network, 11 status, 12 protocol, 13 source
 changed, 14 trust, 15 policy, 20 metalink, 21 digest, 22 size, 23 format, 24 unsafe image,
