@@ -294,8 +294,8 @@ bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records)
     bool done;
 
     pthread_mutex_lock(&job->lock);
-    job->records_wanted = records;
-    while (!job->finished && !(records > 0 && job->n_records >= records))
+    job->landed_wanted = records;
+    while (!job->finished && !(records > 0 && job->landed.n >= records))
         if (pthread_cond_timedwait(&job->watched, &job->lock, &ts) != 0)
             break;
     done = job->finished;
@@ -333,15 +333,10 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
     pthread_mutex_unlock(&job->lock);
 }
 
-size_t fdl_job_drain(struct fdl_job *job, struct fdl_written *out, size_t cap)
+size_t fdl_job_drain(struct fdl_job *job, struct fdl_range *out, size_t cap)
 {
     pthread_mutex_lock(&job->lock);
-    size_t n = job->n_records < cap ? job->n_records : cap;
-    if (n > 0)
-        memcpy(out, job->records, n * sizeof *out);
-    job->n_records -= n;
-    if (job->n_records > 0)
-        memmove(job->records, job->records + n, job->n_records * sizeof *out);
+    size_t n = fdl_landed_drain(&job->landed, out, cap);
     pthread_mutex_unlock(&job->lock);
     return n;
 }

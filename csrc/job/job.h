@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/landed.h"
 #include "decode/land.h"
 #include "source/mirror.h"
 #include "net/net.h"
@@ -92,12 +93,6 @@ struct fdl_job_status {
     uint64_t elapsed_ns;
 };
 
-struct fdl_written {
-    uint64_t off;
-    uint64_t len;
-    uint64_t xxh3;
-};
-
 struct fdl_job_result {
     uint64_t total;
     size_t n_digests;
@@ -120,9 +115,9 @@ bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records);
 
 void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out);
 
-/* Moves up to cap records of blocks that have been written since the last call. They
+/* Moves up to cap ranges, blocks that have been written since the last call. They
  * are durable only after the next fdl_sink_flush(). */
-size_t fdl_job_drain(struct fdl_job *job, struct fdl_written *out, size_t cap);
+size_t fdl_job_drain(struct fdl_job *job, struct fdl_range *out, size_t cap);
 
 /* n drained records have been made durable: what a kill would cost is that much less.
  * The job claims no more while too much is unsettled. */

@@ -97,9 +97,9 @@ struct fdl_job {
     struct fdl_consumer consumers[FDL_HASH_COUNT + 2];
     int n_consumers;
 
-    struct fdl_written *records; /* OWNED, grown on demand, drained by the caller */
-    size_t n_records, cap_records, records_wanted;
-    size_t unsettled; /* blocks written whose records are not durable yet */
+    struct fdl_landed landed; /* what was written, drained by the caller */
+    size_t landed_wanted;     /* as many are worth waking fdl_job_wait() */
+    size_t unsettled;         /* blocks written whose records are not durable yet */
 
     pthread_t monitor;
     bool monitor_started;

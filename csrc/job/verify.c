@@ -61,18 +61,11 @@ static void record(struct fdl_job *job, const struct fdl_buf *buf)
     if (job->cfg.hold > 0 && (buf->off < job->cfg.hold || end > job->total ||
                               job->total - end < job->cfg.hold))
         return; /* held back in memory: not on the target */
-    if (job->n_records == job->cap_records) {
-        size_t cap = job->cap_records ? job->cap_records * 2 : 256;
-        struct fdl_written *grown = realloc(job->records, cap * sizeof *grown);
-        if (!grown)
-            return; /* a missing record only means that the block is fetched again */
-        job->records = grown;
-        job->cap_records = cap;
-    }
-    job->records[job->n_records++] =
-        (struct fdl_written){.off = buf->off, .len = buf->len, .xxh3 = buf->xxh3};
+    struct fdl_range range = {.off = buf->off, .len = buf->len, .xxh3 = buf->xxh3};
+    if (!fdl_landed_add(&job->landed, &range))
+        return; /* a missing record only means that the block is fetched again */
     job->unsettled++;
-    if (job->n_records == job->records_wanted)
+    if (job->landed.n == job->landed_wanted)
         pthread_cond_signal(&job->watched);
 }
 
@@ -471,5 +464,5 @@ void fdl_verify_destroy(struct fdl_job *job)
     for (size_t i = 0; i < job->n_pieces; i++)
         fdl_hash_free(job->pieces[i].hash);
     free(job->pieces);
-    free(job->records);
+    fdl_landed_clear(&job->landed);
 }

@@ -135,25 +135,14 @@ static void log_landed(struct fdl_sink *sink, const void *buf, uint64_t len,
                        uint64_t off)
 {
     struct fdl_sink_log *log = &sink->log;
-    struct fdl_sink_record record = {.off = off, .len = len, .zero = !buf};
+    struct fdl_range range = {.off = off, .len = len, .zero = !buf};
 
     if (!atomic_load(&log->on))
         return;
     if (buf)
-        record.xxh3 = fdl_sum_of(buf, (size_t)len);
+        range.xxh3 = fdl_sum_of(buf, len);
     pthread_mutex_lock(&log->lock);
-    if (log->n == log->cap) {
-        size_t cap = log->cap ? log->cap * 2 : 256;
-        struct fdl_sink_record *grown = realloc(log->records, cap * sizeof *grown);
-        if (grown) {
-            log->records = grown;
-            log->cap = cap;
-        }
-    }
-    if (log->n < log->cap)
-        log->records[log->n++] = record;
-    else
-        log->lost = true;
+    log->lost |= !fdl_landed_add(&log->landed, &range);
     pthread_mutex_unlock(&log->lock);
 }
 
@@ -350,23 +339,16 @@ void fdl_sink_keep_log(struct fdl_sink *sink)
     atomic_store(&sink->log.on, true);
 }
 
-long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_sink_record *out, size_t cap,
+long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_range *out, size_t cap,
                         struct fdl_err *err)
 {
     struct fdl_sink_log *log = &sink->log;
 
     pthread_mutex_lock(&log->lock);
-    size_t n = log->n < cap ? log->n : cap;
+    size_t n = fdl_landed_drain(&log->landed, out, cap);
     bool lost = log->lost;
-    if (n > 0)
-        memcpy(out, log->records, n * sizeof *out);
-    log->n -= n;
-    if (log->n > 0)
-        memmove(log->records, log->records + n, log->n * sizeof *out);
     pthread_mutex_unlock(&log->lock);
-    if (lost)
-        return fdl_nomem(err, "the read-back's log");
-    return (long)n;
+    return lost ? fdl_nomem(err, "the read-back's log") : (long)n;
 }
 
 void fdl_sink_get_stats(const struct fdl_sink *sink, struct fdl_sink_stats *out)
@@ -382,7 +364,7 @@ void fdl_sink_free(struct fdl_sink *sink)
         return;
     free(sink->head.data);
     free(sink->tail.data);
-    free(sink->log.records);
+    fdl_landed_clear(&sink->log.landed);
     pthread_mutex_destroy(&sink->log.lock);
     pthread_mutex_destroy(&sink->hold_lock);
     sink->ops->free(sink);

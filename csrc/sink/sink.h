@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/landed.h"
 
 #define FDL_SIZE_UNKNOWN UINT64_MAX
 
@@ -81,19 +82,13 @@ int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err);
 /* Copies [off, off + len) to buf where all of it is held back; false where not. */
 bool fdl_sink_held(struct fdl_sink *sink, void *buf, size_t len, uint64_t off);
 
-/* What landed on the target itself (held-back bytes when they are released). */
-struct fdl_sink_record {
-    uint64_t off, len;
-    uint64_t xxh3; /* of the bytes; of nothing where `zero` */
-    bool zero;
-};
-
-/* From now on everything that lands is recorded, for a read-back by the caller. */
+/* From now on everything that lands on the target itself is listed (held-back bytes
+ * when they are released), for a read-back by the caller. */
 void fdl_sink_keep_log(struct fdl_sink *sink);
 
-/* Moves up to cap records, oldest first, out of the log. FDL_E_LIMIT where one was lost
- * for want of memory: then the read-back is incomplete. Returns their number. */
-long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_sink_record *out, size_t cap,
+/* Moves up to cap ranges, the oldest first, out of the log. FDL_E_LIMIT where one was
+ * lost for want of memory: then the read-back is incomplete. Returns their number. */
+long fdl_sink_drain_log(struct fdl_sink *sink, struct fdl_range *out, size_t cap,
                         struct fdl_err *err);
 
 void fdl_sink_get_stats(const struct fdl_sink *sink, struct fdl_sink_stats *out);

@@ -39,8 +39,7 @@ struct fdl_sink_ops {
 struct fdl_sink_log {
     pthread_mutex_t lock;
     atomic_bool on;
-    struct fdl_sink_record *records; /* OWNED, grown on demand */
-    size_t n, cap;
+    struct fdl_landed landed;
     bool lost; /* no memory for one of them */
 };
 

@@ -257,7 +257,7 @@ struct run {
     struct fdl_err err;
     struct fdl_job_result result;
     struct fdl_job_status status;
-    struct fdl_written records[4096];
+    struct fdl_range records[4096];
     size_t n_records;
     int fd; /* the target, for the caller to look at and to close */
     enum fdl_mirror_state states[ORIGINS_MAX];

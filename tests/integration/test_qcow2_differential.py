@@ -44,6 +44,7 @@ BLOCKS = (4096, 16384, 65536, MIB)
 PARTS = (
     "base/buf",
     "base/err",
+    "base/landed",
     "base/sum*",
     "base/zero",
     "decode/*",

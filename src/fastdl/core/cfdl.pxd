@@ -178,6 +178,14 @@ cdef extern from "base/hash.h" nogil:
     size_t fdl_hash_len(fdl_hash_alg alg)
 
 
+cdef extern from "base/landed.h" nogil:
+    struct fdl_range:
+        uint64_t off
+        uint64_t len
+        uint64_t xxh3
+        bint zero
+
+
 cdef extern from "sink/nbd.h" nogil:
     enum: FDL_NBD_CONNS_MAX
     struct fdl_nbd:
@@ -214,13 +222,8 @@ cdef extern from "sink/sink.h" nogil:
     int fdl_sink_flush(fdl_sink *sink, fdl_err *err)
     int fdl_sink_release(fdl_sink *sink, fdl_err *err)
     bool fdl_sink_held(fdl_sink *sink, void *buf, size_t len, uint64_t off)
-    struct fdl_sink_record:
-        uint64_t off
-        uint64_t len
-        uint64_t xxh3
-        bint zero
     void fdl_sink_keep_log(fdl_sink *sink)
-    long fdl_sink_drain_log(fdl_sink *sink, fdl_sink_record *out, size_t cap, fdl_err *err)
+    long fdl_sink_drain_log(fdl_sink *sink, fdl_range *out, size_t cap, fdl_err *err)
     void fdl_sink_get_stats(const fdl_sink *sink, fdl_sink_stats *out)
     void fdl_sink_free(fdl_sink *sink)
 
@@ -296,10 +299,6 @@ cdef extern from "job/job.h" nogil:
         uint64_t net_wait_ns
         uint64_t window_wait_ns
         uint64_t elapsed_ns
-    struct fdl_written:
-        uint64_t off
-        uint64_t len
-        uint64_t xxh3
     struct fdl_job_result:
         uint64_t total
         size_t n_digests
@@ -309,7 +308,7 @@ cdef extern from "job/job.h" nogil:
     int fdl_job_start(fdl_job **out, const fdl_job_config *config, fdl_err *err)
     bint fdl_job_wait(fdl_job *job, int timeout_ms, size_t records)
     void fdl_job_status(fdl_job *job, fdl_job_status_s *out)
-    size_t fdl_job_drain(fdl_job *job, fdl_written *out, size_t cap)
+    size_t fdl_job_drain(fdl_job *job, fdl_range *out, size_t cap)
     void fdl_job_settle(fdl_job *job, size_t n)
     void fdl_job_cancel(fdl_job *job)
     int fdl_job_finish(fdl_job *job, fdl_job_result *result, fdl_err *err)

@@ -133,7 +133,7 @@ cdef class Job:
 
     def drain(self):
         """[(offset, length, xxh3)] of blocks written since the last call; not durable yet."""
-        cdef cfdl.fdl_written buf[256]
+        cdef cfdl.fdl_range buf[256]
         cdef size_t n, i
         out = []
         while True:

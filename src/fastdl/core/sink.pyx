@@ -80,7 +80,7 @@ cdef class Sink:
         cfdl.fdl_sink_keep_log(self.open_ptr())
 
     def drain_log(self):
-        cdef cfdl.fdl_sink_record buf[256]
+        cdef cfdl.fdl_range buf[256]
         cdef cfdl.fdl_err err
         cdef long n, i
         out = []
