@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job/job.c - the life of a transfer: start, watch, cancel, join. */
+#include "job/job.h"
 #include "base/clock.h"
-#include "job/ramp.h"
-#include "job/job_priv.h"
+#include "job/consumer.h"
+#include "job/worker.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,100 +28,6 @@ size_t fdl_job_block_for(uint64_t piece_length, size_t wanted)
     return block;
 }
 
-void fdl_job_wake_all(struct fdl_job *job)
-{
-    for (int i = 0; i < job->n_workers; i++)
-        fdl_wake_cancel(&job->workers[i].wake);
-}
-
-void fdl_job_stop_all(struct fdl_job *job)
-{
-    job->stop = true;
-    fdl_job_wake_all(job);
-    if (job->cfg.lander && job->rc != FDL_OK)
-        job->cfg.lander->ops->abort(job->cfg.lander);
-    pthread_cond_broadcast(&job->space);
-    pthread_cond_broadcast(&job->data);
-    pthread_cond_broadcast(&job->ended);
-}
-
-void fdl_job_fail(struct fdl_job *job, const struct fdl_err *err)
-{
-    if (job->rc == FDL_OK) {
-        job->rc = err->code != FDL_OK ? err->code : FDL_E_INTERNAL;
-        job->err = *err;
-        job->err.code = job->rc;
-    }
-    fdl_job_stop_all(job);
-}
-
-/* The first connection goes on with the answer that the caller brought. */
-static void take_first(struct fdl_worker *w)
-{
-    struct fdl_job *job = w->job;
-
-    w->stream = job->cfg.first;
-    w->mirror = w->stream->mirror;
-    w->mirror->active++;
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
-        if (job->cfg.mirrors[i] == w->mirror)
-            w->mirror_index = (int)i;
-    w->stream->ops->rebind(w->stream, &w->wake, &job->times);
-    job->cfg.first = NULL;
-    /* The lowest block is what its answer gives. */
-    fdl_sched_next_run(w, fdl_now_ns(), &w->run_at, &w->run_end);
-}
-
-int fdl_job_add_worker(struct fdl_job *job, bool local)
-{
-    struct fdl_worker *w = &job->workers[job->n_workers];
-    struct fdl_err err;
-
-    memset(w, 0, sizeof *w);
-    w->job = job;
-    w->id = job->n_workers;
-    w->local = local;
-    w->mirror_index = -1;
-    w->wake.fd = -1;
-    atomic_store(&w->at_block, UINT64_MAX);
-    int rc = fdl_wake_init(&w->wake, &err);
-    job->n_workers++;
-    job->n_net += !local;
-    if (rc == FDL_OK && pthread_create(&w->thread, NULL, fdl_worker_main, w) != 0)
-        rc = fdl_fail(&err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");
-    if (rc != FDL_OK) {
-        fdl_job_fail(job, &err);
-        return rc;
-    }
-    w->started = true;
-    /* Only now, when somebody will free it; the thread waits for the lock. */
-    if (!local && job->cfg.first)
-        take_first(w);
-    return FDL_OK;
-}
-
-static int usable_mirrors(const struct fdl_job *job)
-{
-    int n = 0;
-
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
-        n += job->cfg.mirrors[i]->state == FDL_MIRROR_READY;
-    return n;
-}
-
-/* How many connections all usable mirrors together would take. */
-static int conn_room(const struct fdl_job *job)
-{
-    int n = 0;
-
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
-        struct fdl_mirror *m = job->cfg.mirrors[i];
-        if (m->state == FDL_MIRROR_READY)
-            n += m->ranges == FDL_RANGES_NO || !fdl_mirror_can_join(m) ? 1 : m->cap;
-    }
-    return n;
-}
-
 static void tick_wait(struct fdl_job *job)
 {
     struct timespec ts = fdl_deadline(TICK_MS);
@@ -128,53 +35,71 @@ static void tick_wait(struct fdl_job *job)
     pthread_cond_timedwait(&job->ended, &job->lock, &ts);
 }
 
-static void join_all(struct fdl_job *job)
+/* How the transfer goes as a whole, for the number of connections. Locked. */
+static struct fdl_ramp_sample sample(const struct fdl_job *job)
 {
-    for (int i = 0; i < job->n_workers; i++)
-        if (job->workers[i].started)
-            pthread_join(job->workers[i].thread, NULL);
-    for (int i = 0; i < job->n_consumers; i++)
-        if (job->consumers[i].started)
-            pthread_join(job->consumers[i].thread, NULL);
+    return (struct fdl_ramp_sample){
+        .now_ns = fdl_now_ns(),
+        .bytes = atomic_load(&job->fetched),
+        .starved_ns = atomic_load(&job->window_wait_ns),
+        .rtt_ns = fdl_sched_rtt_ns(&job->sched),
+        .conns = job->sched.n_conns,
+    };
+}
+
+/* Adds connections while they pay, until nothing is left to do. Locked. */
+static void ramp_up(struct fdl_job *job)
+{
+    struct fdl_sched *sched = &job->sched;
+
+    fdl_ramp_init(&job->ramp, job->cfg.max_conns, fdl_sched_usable(sched),
+                  fdl_sched_all_far(sched), fdl_now_ns());
+    while (!job->stop && !fdl_plan_done(&job->plan)) {
+        while (!job->stop && sched->n_conns < job->ramp.wanted &&
+               sched->n_conns < fdl_sched_room(sched))
+            if (!fdl_workers_add(job, false))
+                break;
+        tick_wait(job);
+        if (!job->stop) {
+            struct fdl_ramp_sample now = sample(job);
+            fdl_ramp_update(&job->ramp, &now);
+        }
+    }
+}
+
+static void flush(struct fdl_job *job)
+{
+    uint64_t before = fdl_now_ns();
+    struct fdl_err err;
+    int rc = fdl_sink_flush(job->cfg.sink, &err);
+
+    atomic_fetch_add(&job->flush_ns, fdl_now_ns() - before);
+    if (rc == FDL_OK)
+        return;
+    pthread_mutex_lock(&job->lock);
+    fdl_job_fail(job, &err);
+    pthread_mutex_unlock(&job->lock);
 }
 
 static void *monitor_main(void *arg)
 {
     struct fdl_job *job = arg;
-    struct fdl_err err;
 
     pthread_mutex_lock(&job->lock);
-    job->grow_from_ns = fdl_now_ns();
     if (!fdl_plan_done(&job->plan))
-        fdl_sched_judge_mirrors(job);
+        fdl_job_check_mirrors(job);
     if (job->cfg.n_local > 0)
-        fdl_job_add_worker(job, true);
-    job->wanted_conns = fdl_grow_first(job, usable_mirrors(job));
-    while (!job->stop && !fdl_plan_done(&job->plan)) {
-        while (!job->stop && job->n_net < job->wanted_conns &&
-               job->n_net < conn_room(job))
-            if (fdl_job_add_worker(job, false) != FDL_OK)
-                break;
-        tick_wait(job);
-        if (!job->stop)
-            fdl_grow_tick(job, fdl_now_ns());
-    }
+        fdl_workers_add(job, true);
+    ramp_up(job);
     pthread_mutex_unlock(&job->lock);
-    join_all(job);
+    fdl_workers_join(job);
+    fdl_consumers_join(job);
 
     pthread_mutex_lock(&job->lock);
     bool good = job->rc == FDL_OK && fdl_plan_done(&job->plan);
     pthread_mutex_unlock(&job->lock);
-    if (good) {
-        uint64_t before = fdl_now_ns();
-        fdl_err_clear(&err);
-        int rc = fdl_sink_flush(job->cfg.sink, &err);
-        atomic_fetch_add(&job->flush_ns, fdl_now_ns() - before);
-        pthread_mutex_lock(&job->lock);
-        if (rc != FDL_OK)
-            fdl_job_fail(job, &err);
-        pthread_mutex_unlock(&job->lock);
-    }
+    if (good)
+        flush(job);
     pthread_mutex_lock(&job->lock);
     job->finished = true;
     job->ended_ns = fdl_now_ns();
@@ -225,12 +150,61 @@ static int check_config(const struct fdl_job_config *cfg, struct fdl_err *err)
     return FDL_OK;
 }
 
+static void init_conditions(struct fdl_job *job)
+{
+    pthread_condattr_t monotonic;
+
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&job->space, &monotonic);
+    pthread_cond_init(&job->data, &monotonic);
+    pthread_cond_init(&job->ended, &monotonic);
+    pthread_cond_init(&job->watched, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+/* Those whose bytes are part of the transfer already are known to have its source. */
+static void vet_mirrors(const struct fdl_job_config *cfg)
+{
+    for (size_t i = 0; i < cfg->n_mirrors; i++) {
+        cfg->mirrors[i]->provable = cfg->provable;
+        cfg->mirrors[i]->vetted = cfg->first && cfg->first->mirror == cfg->mirrors[i];
+    }
+    for (size_t i = 0; i < cfg->n_known; i++)
+        if (cfg->known[i].mirror >= 0)
+            cfg->mirrors[cfg->known[i].mirror]->vetted = true;
+}
+
+static int init_parts(struct fdl_job *job, struct fdl_err *err)
+{
+    const struct fdl_job_config *cfg = &job->cfg;
+    int rc = check_config(cfg, err);
+
+    if (rc != FDL_OK)
+        return rc;
+    vet_mirrors(cfg);
+    rc = init_plan(job, err);
+    if (rc != FDL_OK)
+        return rc;
+    job->sched = (struct fdl_sched){.mirrors = cfg->mirrors,
+                                    .n_mirrors = cfg->n_mirrors,
+                                    .plan = &job->plan,
+                                    .block = cfg->block,
+                                    .retry = cfg->retry};
+    rc = fdl_pieces_init(&job->pieces, &cfg->pieces, cfg->total, cfg->block,
+                         job->plan.window, err);
+    if (rc != FDL_OK)
+        return rc;
+    if (job->pieces.mode == FDL_PIECES_OF_BLOCKS)
+        job->plan.align = (uint32_t)job->pieces.blocks;
+    rc = fdl_consumers_init(job, err);
+    return rc == FDL_OK ? fdl_workers_init(job, err) : rc;
+}
+
 int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
                   struct fdl_err *err)
 {
     struct fdl_job *job = calloc(1, sizeof *job);
-    pthread_condattr_t monotonic;
-    int rc;
 
     if (!job) {
         if (config->first)
@@ -241,49 +215,18 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
     job->total = config->total;
     fdl_err_clear(&job->err);
     pthread_mutex_init(&job->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&job->space, &monotonic);
-    pthread_cond_init(&job->data, &monotonic);
-    pthread_cond_init(&job->ended, &monotonic);
-    pthread_cond_init(&job->watched, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    init_conditions(job);
     job->started_ns = fdl_now_ns();
-    rc = check_config(config, err);
-    for (size_t i = 0; rc == FDL_OK && i < config->n_mirrors; i++) {
-        config->mirrors[i]->provable = config->provable;
-        config->mirrors[i]->vetted =
-            config->first && config->first->mirror == config->mirrors[i];
-    }
-    for (size_t i = 0; rc == FDL_OK && i < config->n_known; i++)
-        if (config->known[i].mirror >= 0)
-            config->mirrors[config->known[i].mirror]->vetted = true;
+    int rc = init_parts(job, err);
     if (rc == FDL_OK)
-        rc = init_plan(job, err);
-    if (rc == FDL_OK)
-        rc = fdl_verify_init(job, err);
-    if (rc == FDL_OK) {
-        job->workers = calloc((size_t)config->max_conns + 1, sizeof *job->workers);
-        if (!job->workers)
-            rc = fdl_nomem(err, "the transfer");
-    }
-    for (int i = 0; rc == FDL_OK && i < job->n_consumers; i++) {
-        if (pthread_create(&job->consumers[i].thread, NULL, fdl_consumer_main,
-                           &job->consumers[i]) != 0)
-            rc = fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");
-        else
-            job->consumers[i].started = true;
-    }
-    if (rc == FDL_OK) {
-        if (pthread_create(&job->monitor, NULL, monitor_main, job) != 0)
-            rc = fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");
-        else
-            job->monitor_started = true;
-    }
+        rc = fdl_consumers_start(job, err);
+    if (rc == FDL_OK && pthread_create(&job->monitor, NULL, monitor_main, job) != 0)
+        rc = fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");
     if (rc != FDL_OK) {
         fdl_job_free(job);
         return rc;
     }
+    job->monitor_started = true;
     *out = job;
     return FDL_OK;
 }
@@ -317,8 +260,8 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
         .done_bytes = atomic_load(&job->done),
         .fetched_bytes = atomic_load(&job->fetched),
         .resumed_bytes = atomic_load(&job->resumed),
-        .hedged_bytes = atomic_load(&job->hedged),
-        .conns = job->n_net,
+        .hedged_bytes = job->sched.hedged_bytes,
+        .conns = job->sched.n_conns,
         .running = !job->finished,
         .fetch_ns = atomic_load(&job->times.recv_ns),
         .tls_ns = atomic_load(&job->times.tls_ns),
@@ -344,7 +287,7 @@ size_t fdl_job_drain(struct fdl_job *job, struct fdl_range *out, size_t cap)
 void fdl_job_settle(struct fdl_job *job, size_t n)
 {
     pthread_mutex_lock(&job->lock);
-    job->unsettled -= n < job->unsettled ? n : job->unsettled;
+    job->sched.unsettled -= n < job->sched.unsettled ? n : job->sched.unsettled;
     pthread_cond_broadcast(&job->space);
     pthread_mutex_unlock(&job->lock);
 }
@@ -378,13 +321,7 @@ int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result,
     }
     memset(result, 0, sizeof *result);
     result->total = job->total;
-    for (int i = 0; i < job->n_consumers; i++) {
-        const struct fdl_consumer *c = &job->consumers[i];
-        if (c->kind != FDL_CONSUME_DIGEST)
-            continue;
-        result->algs[result->n_digests] = c->alg;
-        memcpy(result->digests[result->n_digests++], c->digest, FDL_HASH_MAX);
-    }
+    fdl_consumers_result(job, result);
     return FDL_OK;
 }
 
@@ -401,26 +338,22 @@ void fdl_job_free(struct fdl_job *job)
         return;
     if (job->monitor_started)
         fdl_job_cancel(job);
+    join_monitor(job);
     pthread_mutex_lock(&job->lock);
-    job->stop = true;
+    job->stop = true; /* without a monitor there are consumers at most */
     pthread_cond_broadcast(&job->data);
     pthread_mutex_unlock(&job->lock);
-    if (job->monitor_started)
-        join_monitor(job);
-    else
-        for (int i = 0; i < job->n_consumers; i++)
-            if (job->consumers[i].started && !job->finished)
-                pthread_join(job->consumers[i].thread, NULL);
-    for (int i = 0; i < job->n_workers; i++)
-        fdl_wake_destroy(&job->workers[i].wake);
+    fdl_consumers_join(job);
     if (job->cfg.first)
         job->cfg.first->ops->free(job->cfg.first);
     for (uint32_t i = 0; job->plan.slots && i < job->plan.window; i++)
         fdl_buf_unref(job->plan.slots[i].buf);
     fdl_plan_destroy(&job->plan);
-    fdl_verify_destroy(job);
+    fdl_pieces_destroy(&job->pieces);
+    fdl_landed_clear(&job->landed);
+    fdl_consumers_destroy(job);
+    fdl_workers_destroy(job);
     fdl_pool_free(job->pool);
-    free(job->workers);
     pthread_cond_destroy(&job->space);
     pthread_cond_destroy(&job->data);
     pthread_cond_destroy(&job->ended);

@@ -13,70 +13,10 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "base/hash.h"
 #include "base/landed.h"
-#include "decode/land.h"
-#include "source/mirror.h"
-#include "net/net.h"
-#include "sink/sink.h"
-#include "source/stream.h"
-
-#define FDL_CONNS_MAX 64
-#define FDL_BLOCK_DEFAULT ((size_t)1 << 20)
+#include "job/config.h"
 
 struct fdl_job;
-
-/* Bytes of the source that the caller has already. */
-struct fdl_known {
-    uint64_t off;
-    size_t len;
-    const unsigned char *data;
-    int mirror; /* index of the one that gave them, -1: unknown */
-};
-
-/* A block that the target holds from an earlier run: trusted only if its XXH3 agrees.
- */
-struct fdl_local {
-    uint64_t off;
-    uint64_t xxh3;
-};
-
-struct fdl_pieces {
-    enum fdl_hash_alg alg;
-    uint64_t length;              /* bytes of every piece but the last */
-    uint64_t count;               /* = ceil(total / length) */
-    const unsigned char *digests; /* count * fdl_hash_len(alg) */
-};
-
-/* Everything is BORROWED until fdl_job_free(), but `first`. */
-struct fdl_job_config {
-    struct fdl_net *net;
-    struct fdl_mirror **mirrors;
-    size_t n_mirrors;
-    struct fdl_sink *sink;
-    struct fdl_lander *lander; /* NULL: blocks land at their own offsets */
-    uint64_t total;            /* bytes of the source, FDL_SIZE_UNKNOWN */
-    size_t block;              /* multiple of FDL_BUF_ALIGN; fdl_job_block_for() */
-    size_t window;             /* bytes of all blocks together */
-    int max_conns;
-    uint64_t limit_rate; /* bytes/s, 0 = none */
-    int retry;           /* failures in a row after which a mirror is given up */
-    bool provable;       /* a digest or pieces prove the bytes: mirrors may be mixed */
-    bool record;         /* keep what was written for fdl_job_drain() */
-    bool detect_zeros;   /* blocks of zeros become fdl_sink_zero() */
-    size_t hold;         /* the sink's: such bytes are not recorded */
-    enum fdl_hash_alg algs[FDL_HASH_COUNT];
-    size_t n_algs;
-    struct fdl_pieces pieces;      /* count 0: none */
-    const struct fdl_known *known; /* ascending, disjoint */
-    size_t n_known;
-    const struct fdl_local *local; /* ascending, block-aligned */
-    size_t n_local;
-    int local_fd;         /* where they are read from */
-    const uint64_t *skip; /* blocks that nobody needs, ascending */
-    size_t n_skip;
-    struct fdl_stream *first; /* STOLEN, NULL: an open answer to go on with */
-};
 
 struct fdl_job_status {
     uint64_t total;         /* FDL_SIZE_UNKNOWN until the end has been seen */
@@ -91,13 +31,6 @@ struct fdl_job_status {
     uint64_t net_wait_ns;    /* connections waiting for mirrors */
     uint64_t window_wait_ns; /* connections waiting for room in the window */
     uint64_t elapsed_ns;
-};
-
-struct fdl_job_result {
-    uint64_t total;
-    size_t n_digests;
-    enum fdl_hash_alg algs[FDL_HASH_COUNT];
-    unsigned char digests[FDL_HASH_COUNT][FDL_HASH_MAX];
 };
 
 /* The largest block size up to `wanted` (a multiple of FDL_BUF_ALIGN) that fits a piece

@@ -195,6 +195,16 @@ bool fdl_plan_steal(struct fdl_plan *plan, int thief, uint32_t floor, uint64_t n
     return true;
 }
 
+int fdl_plan_hedge(struct fdl_plan *plan, int worker, uint64_t block, uint64_t now_ns)
+{
+    struct fdl_slot *slot = fdl_plan_slot(plan, block);
+    int before = slot->hedger;
+
+    slot->hedger = worker;
+    slot->hedged_ns = now_ns;
+    return before;
+}
+
 void fdl_plan_give_back(struct fdl_plan *plan, int worker, uint64_t block)
 {
     if (!fdl_plan_in_window(plan, block))

@@ -87,6 +87,10 @@ int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block,
 bool fdl_plan_steal(struct fdl_plan *plan, int thief, uint32_t floor, uint64_t now_ns,
                     uint64_t *first, uint64_t *count);
 
+/* The worker fetches a claimed block as well. Returns the hedger whom it replaces, or
+ * FDL_NOBODY. */
+int fdl_plan_hedge(struct fdl_plan *plan, int worker, uint64_t block, uint64_t now_ns);
+
 /* The worker will not fetch this block: a hedger inherits it, else it is missing again.
  */
 void fdl_plan_give_back(struct fdl_plan *plan, int worker, uint64_t block);

@@ -6,75 +6,72 @@
  * round trips to show what it gave: start with all that are usual. */
 #define FAR_NS (10 * FDL_NS_PER_MS)
 #define FAR_CONNS 8
-#define GROW_BYTES (2u << 20)
-#define GROW_GAIN 1.05
-#define SETTLE_MAX_NS (8ull * FDL_NS_PER_S)
+#define FIRST_MIRRORS 3
+#define STEP_BYTES (2u << 20)
+#define STEP_MIN_NS (15 * FDL_NS_PER_MS)
+#define STEP_MAX_NS (FDL_NS_PER_S / 4) /* after that it counts, however little came */
+#define GAIN 1.05
+#define PAUSE_MIN_NS (FDL_NS_PER_S / 4)
+#define PAUSE_MAX_NS (8 * FDL_NS_PER_S)
+#define STARVED 0.25 /* of the time: the digest or the target holds the transfer up */
 
-/* Whether every mirror that has answered yet is far away. */
-static bool far_away(const struct fdl_job *job)
+bool fdl_ramp_is_far(uint64_t rtt_ns)
 {
-    bool far = false;
-
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
-        const struct fdl_mirror *m = job->cfg.mirrors[i];
-        if (m->state != FDL_MIRROR_READY || m->rtt_ns == 0)
-            continue;
-        if (m->rtt_ns < FAR_NS)
-            return false;
-        far = true;
-    }
-    return far;
+    return rtt_ns >= FAR_NS;
 }
 
-/* Distinct mirrors are worth a try at once; more connections to one have to earn it. */
-int fdl_grow_first(const struct fdl_job *job, int mirrors)
+void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
+                   uint64_t now_ns)
 {
-    int wanted = mirrors < 3 ? mirrors : 3;
+    int wanted = mirrors < FIRST_MIRRORS ? mirrors : FIRST_MIRRORS;
 
-    if (wanted < FAR_CONNS && far_away(job))
+    if (far_away)
         wanted = FAR_CONNS;
-    return wanted < job->cfg.max_conns ? wanted : job->cfg.max_conns;
+    *ramp = (struct fdl_ramp){
+        .wanted = wanted < max ? wanted : max, .max = max, .from_ns = now_ns};
+}
+
+static void pause_steps(struct fdl_ramp *ramp, uint64_t now_ns)
+{
+    ramp->pause_ns = ramp->pause_ns ? ramp->pause_ns * 2 : PAUSE_MIN_NS;
+    if (ramp->pause_ns > PAUSE_MAX_NS)
+        ramp->pause_ns = PAUSE_MAX_NS;
+    ramp->pause_until = now_ns + ramp->pause_ns;
+    ramp->rate = 0; /* measured anew when it is tried again */
+}
+
+static void step_up(struct fdl_ramp *ramp, bool far)
+{
+    int step = far ? ramp->wanted : ramp->wanted >= 4 ? 2 : 1;
+
+    ramp->wanted = step < ramp->max - ramp->wanted ? ramp->wanted + step : ramp->max;
 }
 
 /* More connections are tried; they stay where the whole became faster. What holds the
  * transfer up may also be the digest or the target: then more only cost. */
-void fdl_grow_tick(struct fdl_job *job, uint64_t now_ns)
+void fdl_ramp_update(struct fdl_ramp *ramp, const struct fdl_ramp_sample *sample)
 {
-    uint64_t bytes = atomic_load(&job->fetched);
-    uint64_t starved = atomic_load(&job->window_wait_ns);
-    uint64_t rtt = 0;
+    uint64_t span = sample->now_ns - ramp->from_ns;
+    uint64_t came = sample->bytes - ramp->from_bytes;
 
-    for (int i = 0; i < job->n_workers; i++)
-        if (job->workers[i].mirror && job->workers[i].mirror->rtt_ns > rtt)
-            rtt = job->workers[i].mirror->rtt_ns;
-    uint64_t span = now_ns - job->grow_from_ns, least = 15 * FDL_NS_PER_MS;
-    if (span < least || span < 3 * rtt || now_ns < job->grow_at_ns)
+    if (span < STEP_MIN_NS || span < 3 * sample->rtt_ns ||
+        sample->now_ns < ramp->pause_until)
         return;
-    if (bytes - job->grow_from_bytes < GROW_BYTES && span < FDL_NS_PER_S / 4)
+    if (came < STEP_BYTES && span < STEP_MAX_NS)
         return;
-    double rate = (double)(bytes - job->grow_from_bytes) * FDL_NS_PER_S / (double)span;
-    double idle = (double)(starved - job->grow_from_starved) /
-                  ((double)span * (job->n_net > 0 ? job->n_net : 1));
-    bool settle =
-        idle > 0.25 || (job->grow_rate > 0 && rate < job->grow_rate * GROW_GAIN);
+    double rate = (double)came * FDL_NS_PER_S / (double)span;
+    double starved = (double)(sample->starved_ns - ramp->from_starved_ns) /
+                     ((double)span * (sample->conns > 0 ? sample->conns : 1));
 
-    if (settle) {
-        job->settle_ns = job->settle_ns ? job->settle_ns * 2 : FDL_NS_PER_S / 4;
-        if (job->settle_ns > SETTLE_MAX_NS)
-            job->settle_ns = SETTLE_MAX_NS;
-        job->grow_at_ns = now_ns + job->settle_ns;
-        job->grow_rate = 0; /* measured anew when it is tried again */
+    if (starved > STARVED || (ramp->rate > 0 && rate < ramp->rate * GAIN)) {
+        pause_steps(ramp, sample->now_ns);
     } else {
-        job->settle_ns = 0;
-        job->grow_rate = rate;
-        if (job->wanted_conns < job->cfg.max_conns && job->n_net >= job->wanted_conns)
-            job->wanted_conns += rtt >= FAR_NS            ? job->wanted_conns
-                                 : job->wanted_conns >= 4 ? 2
-                                                          : 1;
-        if (job->wanted_conns > job->cfg.max_conns)
-            job->wanted_conns = job->cfg.max_conns;
+        ramp->pause_ns = 0;
+        ramp->rate = rate;
+        if (sample->conns >= ramp->wanted)
+            step_up(ramp, fdl_ramp_is_far(sample->rtt_ns));
     }
-    job->grow_from_ns = now_ns;
-    job->grow_from_bytes = bytes;
-    job->grow_from_starved = starved;
+    ramp->from_ns = sample->now_ns;
+    ramp->from_bytes = sample->bytes;
+    ramp->from_starved_ns = sample->starved_ns;
 }

@@ -1,15 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job/ramp.h - how many connections are worth having? Few at first; more as long as the
- * whole becomes faster. With the job's lock held. */
+ * whole becomes faster. Pure: no clock, no lock. */
 #ifndef FDL_RAMP_H
 #define FDL_RAMP_H
 
-#include "job/job_priv.h"
+#include <stdbool.h>
+#include <stdint.h>
 
-/* Connections to begin with, where so many distinct mirrors may be used. */
-int fdl_grow_first(const struct fdl_job *job, int mirrors);
+struct fdl_ramp {
+    int wanted;           /* connections */
+    int max;              /* that are allowed */
+    uint64_t pause_until; /* no further step before, in ns */
+    uint64_t pause_ns;    /* the last pause; 0: the last step paid */
+    double rate;          /* bytes/s of the last step that paid; 0: unknown */
+    /* what the next measurement is compared with */
+    uint64_t from_ns, from_bytes, from_starved_ns;
+};
 
-/* Reconsiders job->wanted_conns by the goodput of all since the last time. */
-void fdl_grow_tick(struct fdl_job *job, uint64_t now_ns);
+/* The transfer as a whole, from its start to now_ns. */
+struct fdl_ramp_sample {
+    uint64_t now_ns;
+    uint64_t bytes;      /* that came from mirrors */
+    uint64_t starved_ns; /* that connections waited for room in the window, summed */
+    uint64_t rtt_ns;     /* of the mirror farthest away that is in use */
+    int conns;           /* that are open */
+};
+
+/* Chooses the initial connections: one for each of the first distinct mirrors, which
+ * are worth a try at once; more where all that have answered are far away. */
+void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
+                   uint64_t now_ns);
+
+/* Whether that is too far for one connection to fill a link. */
+bool fdl_ramp_is_far(uint64_t rtt_ns);
+
+/* Reconsiders ramp->wanted by the goodput since the last measurement; leaves it where
+ * it is too soon to tell. */
+void fdl_ramp_update(struct fdl_ramp *ramp, const struct fdl_ramp_sample *sample);
 
 #endif

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job/sched.c - who fetches what from whom: the choice of mirrors, the size of runs,
- * hedges and back-off. Decisions only, under the job's lock. */
+#include "job/sched.h"
 #include "base/clock.h"
-#include "job/job_priv.h"
-
-#include <stdlib.h>
+#include "job/ramp.h"
 
 #define RUN_TIME_S 0.10            /* a run flows for about this, and two round trips */
 #define UNSETTLED_BYTES (5u << 20) /* for each connection; with a run it is a range */
@@ -16,20 +13,22 @@
 #define UNKNOWN_RATE 20e6 /* bytes/s that an unmeasured mirror is given credit for */
 #define SAME_MIRROR_MIN_NS (250 * FDL_NS_PER_MS)
 #define RETRY_AFTER_MAX_S 600
+#define LOST_HEDGES_MAX 6
+#define STAND_BACK_NS (250 * FDL_NS_PER_MS)
 #define BACKOFF_MAX_NS (8ull * FDL_NS_PER_S)
 /* This much since the last failure makes it a new start. */
 #define PROGRESS_BYTES (64u << 10)
 
 /* ---- mirrors --------------------------------------------------------------- */
 
-static double best_rate(const struct fdl_job *job)
+static double best_rate(const struct fdl_sched *sched)
 {
     double best = 0;
 
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
-        if (job->cfg.mirrors[i]->state == FDL_MIRROR_READY &&
-            job->cfg.mirrors[i]->rate > best)
-            best = job->cfg.mirrors[i]->rate;
+    for (size_t i = 0; i < sched->n_mirrors; i++)
+        if (sched->mirrors[i]->state == FDL_MIRROR_READY &&
+            sched->mirrors[i]->rate > best)
+            best = sched->mirrors[i]->rate;
     return best;
 }
 
@@ -53,40 +52,88 @@ static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, doubl
     return (a->rate > 0 ? a->rate : best) > (b->rate > 0 ? b->rate : best);
 }
 
-struct fdl_mirror *fdl_sched_pick_mirror(struct fdl_job *job, uint64_t now_ns,
-                                         int *index, bool *later)
+/* Connections that it would take. Without ranges every place in the source costs all
+ * that lies before it: such a mirror serves one, as does one whose responses cannot be
+ * joined. */
+static int capacity(struct fdl_mirror *m)
 {
-    struct fdl_mirror *pick = NULL;
-    double best = best_rate(job);
+    return m->ranges == FDL_RANGES_NO || !fdl_mirror_can_join(m) ? 1 : m->cap;
+}
+
+int fdl_sched_pick_mirror(const struct fdl_sched *sched, uint64_t now_ns)
+{
+    int pick = FDL_NO_MIRROR;
+    double best = best_rate(sched);
     bool ranged_ready = false;
 
-    *later = false;
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
-        if (job->cfg.mirrors[i]->state == FDL_MIRROR_READY &&
-            job->cfg.mirrors[i]->ranges != FDL_RANGES_NO)
+    for (size_t i = 0; i < sched->n_mirrors; i++)
+        if (sched->mirrors[i]->state == FDL_MIRROR_READY &&
+            sched->mirrors[i]->ranges != FDL_RANGES_NO)
             ranged_ready = true;
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
-        struct fdl_mirror *m = job->cfg.mirrors[i];
-        if (m->state != FDL_MIRROR_READY)
+    for (size_t i = 0; i < sched->n_mirrors; i++) {
+        struct fdl_mirror *m = sched->mirrors[i];
+        /* One without ranges is used only where no other can be. */
+        if (m->state != FDL_MIRROR_READY ||
+            (m->ranges == FDL_RANGES_NO && ranged_ready))
             continue;
-        /* Without ranges every place in the source costs all that lies before it: such
-         * a mirror serves one connection, and only where no other can. */
-        bool no_ranges = m->ranges == FDL_RANGES_NO;
-        int cap = no_ranges || !fdl_mirror_can_join(m) ? 1 : m->cap;
-        if (no_ranges && ranged_ready)
-            continue;
-        *later = true;
-        if (m->active >= cap || m->not_before_ns > now_ns ||
+        if (m->active >= capacity(m) || m->not_before_ns > now_ns ||
             (m->active > 0 && m->more_after_ns > now_ns))
             continue;
-        if (!pick || better(m, pick, best)) {
-            pick = m;
-            *index = (int)i;
-        }
+        if (pick == FDL_NO_MIRROR || better(m, sched->mirrors[pick], best))
+            pick = (int)i;
     }
     return pick;
 }
 
+int fdl_sched_usable(const struct fdl_sched *sched)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < sched->n_mirrors; i++)
+        n += sched->mirrors[i]->state == FDL_MIRROR_READY;
+    return n;
+}
+
+int fdl_sched_room(const struct fdl_sched *sched)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < sched->n_mirrors; i++)
+        if (sched->mirrors[i]->state == FDL_MIRROR_READY)
+            n += capacity(sched->mirrors[i]);
+    return n;
+}
+
+bool fdl_sched_all_far(const struct fdl_sched *sched)
+{
+    bool far = false;
+
+    for (size_t i = 0; i < sched->n_mirrors; i++) {
+        const struct fdl_mirror *m = sched->mirrors[i];
+        if (m->state != FDL_MIRROR_READY || m->rtt_ns == 0)
+            continue;
+        if (!fdl_ramp_is_far(m->rtt_ns))
+            return false;
+        far = true;
+    }
+    return far;
+}
+
+uint64_t fdl_sched_rtt_ns(const struct fdl_sched *sched)
+{
+    uint64_t rtt = 0;
+
+    for (int i = 0; i < sched->n_workers; i++) {
+        const struct fdl_mirror *m = sched->progress[i].mirror;
+        if (m && m->rtt_ns > rtt)
+            rtt = m->rtt_ns;
+    }
+    return rtt;
+}
+
+/* ---- failures -------------------------------------------------------------- */
+
+/* How much an error tells about the source, the most first. */
 static int severity(int code)
 {
     static const int order[] = {
@@ -99,44 +146,30 @@ static int severity(int code)
     return 99;
 }
 
-/* Nobody is left: the job fails with the most telling of the mirrors' errors. */
-void fdl_sched_judge_mirrors(struct fdl_job *job)
+bool fdl_sched_exhausted(const struct fdl_sched *sched, struct fdl_err *err)
 {
     const struct fdl_err *worst = NULL;
-    struct fdl_err none;
 
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
-        const struct fdl_mirror *m = job->cfg.mirrors[i];
+    for (size_t i = 0; i < sched->n_mirrors; i++) {
+        const struct fdl_mirror *m = sched->mirrors[i];
         if (m->state == FDL_MIRROR_READY)
-            return;
+            return false;
         if (m->last_err.code != FDL_OK &&
             (!worst || severity(m->last_err.code) < severity(worst->code)))
             worst = &m->last_err;
     }
-    if (!worst) {
-        fdl_fail(&none, FDL_E_NET, FDL_NO_OFFSET, "no usable mirror is left");
-        worst = &none;
-    }
-    fdl_job_fail(job, worst);
+    if (worst)
+        *err = *worst;
+    else
+        fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "no usable mirror is left");
+    return true;
 }
 
-void fdl_sched_strike(struct fdl_job *job, struct fdl_mirror *m, int index,
-                      const struct fdl_err *err)
+void fdl_sched_step_in(struct fdl_sched *sched)
 {
-    if (m->state == FDL_MIRROR_STRUCK)
-        return;
-    m->state = err->code == FDL_OK ? FDL_MIRROR_IDLE : FDL_MIRROR_STRUCK;
-    m->last_err = *err;
-    m->last_err.mirror = index;
-    for (int i = 0; i < job->n_workers; i++)
-        if (job->workers[i].mirror == m)
-            fdl_wake_nudge(&job->workers[i].wake);
-    /* Who stands back only because another was faster has to step in now. */
-    for (size_t i = 0; i < job->cfg.n_mirrors; i++)
-        if (job->cfg.mirrors[i]->failures == 0)
-            job->cfg.mirrors[i]->not_before_ns = 0;
-    fdl_sched_judge_mirrors(job);
-    pthread_cond_broadcast(&job->space);
+    for (size_t i = 0; i < sched->n_mirrors; i++)
+        if (sched->mirrors[i]->failures == 0)
+            sched->mirrors[i]->not_before_ns = 0;
 }
 
 static uint64_t backoff_ns(int failures)
@@ -171,28 +204,25 @@ static bool retryable(const struct fdl_mirror *m, const struct fdl_err *err)
 }
 
 /* Whether another connection to the worker's mirror is served. */
-static bool serves_another(const struct fdl_worker *w)
+static bool serves_another(const struct fdl_sched *sched, int worker)
 {
-    const struct fdl_job *job = w->job;
-
-    for (int i = 0; i < job->n_workers; i++) {
-        const struct fdl_worker *other = &job->workers[i];
-        if (other != w && other->mirror == w->mirror && atomic_load(&other->served))
+    for (int i = 0; i < sched->n_workers; i++)
+        if (i != worker &&
+            sched->progress[i].mirror == sched->progress[worker].mirror &&
+            atomic_load(&sched->progress[i].served))
             return true;
-    }
     return false;
 }
 
 /* The mirror serves fewer connections than it was asked for. A status says so for good;
  * one that was not even answered may be tried again, ever more rarely. */
-static void learn_limit(struct fdl_mirror *m, const struct fdl_err *err)
+static void learn_limit(struct fdl_mirror *m, const struct fdl_err *err,
+                        uint64_t now_ns)
 {
-    uint64_t now = fdl_now_ns();
-
     if (err->code == FDL_E_HTTP_STATUS && m->cap >= m->active)
         m->cap = m->active - 1;
     m->refusals++;
-    m->more_after_ns = now + backoff_ns(m->refusals);
+    m->more_after_ns = now_ns + backoff_ns(m->refusals);
 }
 
 /* A mirror that gave a first range and refuses every later one is asked for the whole
@@ -212,74 +242,71 @@ static bool try_the_whole(struct fdl_mirror *m, const struct fdl_err *err)
     return yes;
 }
 
-bool fdl_sched_mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
+enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
+                                   const struct fdl_err *err, int64_t retry_after_s,
+                                   uint64_t now_ns)
 {
-    struct fdl_job *job = w->job;
-    struct fdl_mirror *m = w->mirror;
-    int64_t retry_after_s = w->stream->retry_after_s;
-    uint64_t now = fdl_now_ns();
-
-    atomic_fetch_add_explicit(&m->errors, 1, memory_order_relaxed);
-    m->last_err = *err;
-    m->last_err.mirror = w->mirror_index;
+    struct fdl_progress *p = &sched->progress[worker];
+    struct fdl_mirror *m = p->mirror;
     bool unserved = err->code == FDL_E_HTTP_STATUS ||
-                    (err->code == FDL_E_NET && !atomic_load(&w->served));
-    if (unserved && serves_another(w)) {
-        learn_limit(m, err);
-        return true;
+                    (err->code == FDL_E_NET && !atomic_load(&p->served));
+
+    if (unserved && serves_another(sched, worker)) {
+        learn_limit(m, err, now_ns);
+        return FDL_DECIDE_LEAVE;
     }
-    if (w->gained >= PROGRESS_BYTES && err->code == FDL_E_NET)
+    if (p->gained >= PROGRESS_BYTES && err->code == FDL_E_NET)
         m->failures = 0; /* what came is kept: it is progress */
     /* All connections to a server that went away fail at once: that is one failure. */
-    if (m->failures == 0 || m->not_before_ns <= now)
+    if (m->failures == 0 || m->not_before_ns <= now_ns)
         m->failures++;
-    int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : job->cfg.retry;
+    int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : sched->retry;
+    bool joins = fdl_mirror_can_join(m); /* if not, what is missing is of no use */
     if (!retryable(m, err) || m->failures > limit ||
-        retry_after_s > RETRY_AFTER_MAX_S ||
-        !fdl_mirror_can_join(m)) { /* what is missing could not be joined */
-        if (fdl_mirror_can_join(m) && try_the_whole(m, err)) {
-            m->failures = 0;
-            return false;
-        }
-        fdl_sched_strike(job, m, w->mirror_index, err);
-        return false;
+        retry_after_s > RETRY_AFTER_MAX_S || !joins) {
+        if (!joins || !try_the_whole(m, err))
+            return FDL_DECIDE_DISQUALIFY;
+        m->failures = 0;
+        return FDL_DECIDE_RETRY;
     }
     uint64_t wait = backoff_ns(m->failures);
     if (retry_after_s > 0 && (uint64_t)retry_after_s * FDL_NS_PER_S > wait)
         wait = (uint64_t)retry_after_s * FDL_NS_PER_S;
     /* Wait only where the failure says so: a cut after progress is taken up at once. */
-    if ((err->code != FDL_E_NET || m->failures > 1) && m->not_before_ns < now + wait)
-        m->not_before_ns = now + wait;
+    if ((err->code != FDL_E_NET || m->failures > 1) && m->not_before_ns < now_ns + wait)
+        m->not_before_ns = now_ns + wait;
     if (err->code == FDL_E_HTTP_STATUS && m->active > 1 && m->cap >= m->active)
         m->cap = m->active - 1; /* it serves fewer at once than we thought */
-    return false;
+    return FDL_DECIDE_RETRY;
 }
 
-void fdl_sched_lost_hedge(struct fdl_job *job, struct fdl_mirror *m)
+void fdl_sched_lost_hedge(struct fdl_mirror *mirror, uint64_t now_ns)
 {
-    (void)job;
-    if (m->lost_hedges < 6)
-        m->lost_hedges++;
-    m->not_before_ns = fdl_now_ns() + (250ull * FDL_NS_PER_MS << m->lost_hedges);
+    if (mirror->lost_hedges < LOST_HEDGES_MAX)
+        mirror->lost_hedges++;
+    mirror->not_before_ns = now_ns + (STAND_BACK_NS << mirror->lost_hedges);
 }
 
 /* ---- runs ------------------------------------------------------------------ */
 
-/* A run is sized by the pace at which an answer flows, the wait for its head left out:
- * with it, short runs made a far connection look slow, and so stayed short. */
-static uint32_t run_blocks(const struct fdl_worker *w)
+static uint32_t conns(const struct fdl_sched *sched)
 {
-    const struct fdl_job *job = w->job;
-    double flow = w->flow, trips = 0;
-    uint32_t conns = job->n_net > 0 ? (uint32_t)job->n_net : 1;
-    uint32_t fair = job->plan.window / conns,
-             most = RUN_BYTES_MAX / (uint32_t)job->cfg.block;
+    return sched->n_conns > 0 ? (uint32_t)sched->n_conns : 1;
+}
 
-    if (w->mirror) {
-        trips = 2.0 * (double)w->mirror->rtt_ns / FDL_NS_PER_S;
-        flow = flow > 0 ? flow : w->mirror->rate;
+/* A run is sized by the pace at which a response flows, the wait for its head left out:
+ * with it, short runs made a far connection look slow, and so stayed short. */
+static uint32_t run_blocks(const struct fdl_sched *sched, const struct fdl_progress *p)
+{
+    double flow = p->flow, trips = 0;
+    uint32_t fair = sched->plan->window / conns(sched),
+             most = RUN_BYTES_MAX / (uint32_t)sched->block;
+
+    if (p->mirror) {
+        trips = 2.0 * (double)p->mirror->rtt_ns / FDL_NS_PER_S;
+        flow = flow > 0 ? flow : p->mirror->rate;
     }
-    double want = flow * (RUN_TIME_S + trips) / (double)job->cfg.block;
+    double want = flow * (RUN_TIME_S + trips) / (double)sched->block;
     if (most > fair)
         most = fair;
     if (most < 1)
@@ -287,77 +314,78 @@ static uint32_t run_blocks(const struct fdl_worker *w)
     return want < 1 ? 1 : want > most ? most : (uint32_t)want;
 }
 
-bool fdl_sched_next_run(struct fdl_worker *w, uint64_t now_ns, uint64_t *first,
-                        uint64_t *end)
+/* A kill is to cost no more than a range a connection: so the journal must keep up. */
+static bool journal_is_behind(const struct fdl_sched *sched)
 {
-    struct fdl_job *job = w->job;
+    size_t each = UNSETTLED_BYTES / sched->block;
+
+    return sched->unsettled >= (each > 2 ? each : 2) * conns(sched);
+}
+
+bool fdl_sched_next_run(struct fdl_sched *sched, int worker, uint64_t now_ns,
+                        struct fdl_run *run)
+{
+    const struct fdl_progress *p = &sched->progress[worker];
     uint64_t count;
 
-    /* A kill is to cost no more than a range a connection: so the journal must keep up.
-     */
-    size_t conns = job->n_net > 0 ? (size_t)job->n_net : 1;
-    size_t each = UNSETTLED_BYTES / job->cfg.block;
-    if (!w->local && job->unsettled >= (each > 2 ? each : 2) * conns)
+    if (!p->local && journal_is_behind(sched))
         return false;
-
-    if (fdl_plan_claim(&job->plan, w->id, w->local, run_blocks(w), now_ns, first,
-                       &count)) {
-        *end = *first + count;
-        return true;
+    if (!fdl_plan_claim(sched->plan, worker, p->local, run_blocks(sched, p), now_ns,
+                        &run->first, &count)) {
+        /* A stolen run has to be worth the request: what the mirror sends in a round
+         * trip. */
+        double trip =
+            p->mirror ? p->rate * (double)p->mirror->rtt_ns / FDL_NS_PER_S : 0;
+        uint32_t floor = (uint32_t)(trip / (double)sched->block) + 1;
+        if (p->local ||
+            !fdl_plan_steal(sched->plan, worker, floor, now_ns, &run->first, &count))
+            return false;
     }
-    if (w->local)
-        return false;
-    /* A stolen run has to be worth the request: what the mirror sends in a round trip.
-     */
-    double trip = w->rate * (double)w->mirror->rtt_ns / FDL_NS_PER_S;
-    uint32_t floor = (uint32_t)(trip / (double)job->cfg.block) + 1;
-    if (fdl_plan_steal(&job->plan, w->id, floor, now_ns, first, &count)) {
-        *end = *first + count;
-        return true;
-    }
-    return false;
+    run->end = run->first + count;
+    return true;
 }
 
 /* ---- hedges ---------------------------------------------------------------- */
 
 /* The best rate that anybody has shown or shows now, in bytes/s; 0 before the first
  * byte. */
-static double shown_rate(const struct fdl_job *job, uint64_t now_ns)
+static double shown_rate(const struct fdl_sched *sched, uint64_t now_ns)
 {
-    double best = best_rate(job);
+    double best = best_rate(sched);
 
-    for (int i = 0; i < job->n_workers; i++) {
-        const struct fdl_worker *w = &job->workers[i];
-        uint64_t block = atomic_load(&w->at_block);
-        if (w->local || !fdl_plan_in_window(&job->plan, block))
+    for (int i = 0; i < sched->n_workers; i++) {
+        const struct fdl_progress *p = &sched->progress[i];
+        uint64_t block = atomic_load(&p->block);
+        if (p->local || !fdl_plan_in_window(sched->plan, block))
             continue;
-        const struct fdl_slot *slot = fdl_plan_slot(&job->plan, block);
-        double rate = (double)atomic_load(&w->at_fill) * FDL_NS_PER_S /
+        const struct fdl_slot *slot = fdl_plan_slot(sched->plan, block);
+        double rate = (double)atomic_load(&p->filled) * FDL_NS_PER_S /
                       ((double)(now_ns - slot->claimed_ns) + 1);
-        if (slot->owner == w->id && rate > best)
+        if (slot->owner == i && rate > best)
             best = rate;
     }
     return best;
 }
 
 /* Whether `me` would have the block long before `other`, who got it at since_ns. */
-static bool late(const struct fdl_worker *me, const struct fdl_worker *other,
-                 uint64_t block, uint64_t since_ns, uint64_t now_ns)
+static bool late(const struct fdl_sched *sched, const struct fdl_progress *me,
+                 const struct fdl_progress *other, uint64_t block, uint64_t since_ns,
+                 uint64_t now_ns)
 {
-    double size = (double)me->job->cfg.block, have = 0;
+    double size = (double)sched->block, have = 0;
     double rate = me->rate > 0 ? me->rate : me->mirror->rate;
     bool same = other->mirror == me->mirror;
 
     if (rate <= 0 && same)
         return false; /* nothing says that a second connection does better */
     if (rate <= 0)
-        rate = shown_rate(me->job, now_ns);
+        rate = shown_rate(sched, now_ns);
     if (rate <= 0)
         rate = UNKNOWN_RATE;
     double elapsed = (double)(now_ns - since_ns);
     double mine = size / rate * FDL_NS_PER_S + (double)me->mirror->rtt_ns;
-    if (atomic_load(&other->at_block) == block)
-        have = (double)atomic_load(&other->at_fill);
+    if (atomic_load(&other->block) == block)
+        have = (double)atomic_load(&other->filled);
     double theirs = have > 0 ? (size - have) * elapsed / have : 1e18;
     double floor = same ? SAME_MIRROR_MIN_NS : HEDGE_MIN_NS;
     double factor = same ? 4 : 2;
@@ -368,45 +396,52 @@ static bool late(const struct fdl_worker *me, const struct fdl_worker *other,
 }
 
 /* The owner is late, and so is a hedger where there is one already. */
-static bool worth_hedging(const struct fdl_worker *w, uint64_t block,
-                          const struct fdl_slot *slot, uint64_t now_ns)
+static bool worth_hedging(const struct fdl_sched *sched, int worker, uint64_t block,
+                          uint64_t now_ns)
 {
-    const struct fdl_worker *owner = &w->job->workers[slot->owner];
+    const struct fdl_slot *slot = fdl_plan_slot(sched->plan, block);
+    const struct fdl_progress *me = &sched->progress[worker];
 
-    if (slot->owner == w->id || slot->hedger == w->id || owner->local ||
-        !late(w, owner, block, slot->claimed_ns, now_ns))
+    if (slot->owner == worker || slot->hedger == worker ||
+        sched->progress[slot->owner].local ||
+        !late(sched, me, &sched->progress[slot->owner], block, slot->claimed_ns,
+              now_ns))
         return false;
-    return slot->hedger == FDL_NOBODY ||
-           late(w, &w->job->workers[slot->hedger], block, slot->hedged_ns, now_ns);
+    return slot->hedger == FDL_NOBODY || late(sched, me, &sched->progress[slot->hedger],
+                                              block, slot->hedged_ns, now_ns);
 }
 
-bool fdl_sched_hedge(struct fdl_worker *w, uint64_t now_ns, uint64_t *block)
+/* Bytes that may be asked for twice. A small source may come twice as a whole. */
+static uint64_t hedge_budget(const struct fdl_sched *sched)
 {
-    struct fdl_job *job = w->job;
-    uint64_t budget = HEDGE_BYTES;
+    uint64_t n = sched->plan->n_blocks;
+
+    if (n == FDL_BLOCKS_UNKNOWN)
+        return HEDGE_BYTES;
+    uint64_t total = n * sched->block;
+    return total < HEDGE_BYTES ? total : HEDGE_BYTES + total / 16;
+}
+
+bool fdl_sched_find_hedge(const struct fdl_sched *sched, int worker, uint64_t now_ns,
+                          uint64_t *block)
+{
+    const struct fdl_progress *me = &sched->progress[worker];
+    const struct fdl_mirror *m = me->mirror;
     int seen = 0;
 
-    if (job->total != FDL_SIZE_UNKNOWN) /* a small source may come twice as a whole */
-        budget = job->total < HEDGE_BYTES ? job->total : HEDGE_BYTES + job->total / 16;
-    if (w->local || !w->mirror || w->mirror->lost_hedges > 0 ||
-        (w->mirror->rate > 0 && w->mirror->rate * SLOW_FACTOR < best_rate(job)) ||
-        atomic_load(&job->hedged) > budget)
+    if (me->local || !m || m->lost_hedges > 0 ||
+        (m->rate > 0 && m->rate * SLOW_FACTOR < best_rate(sched)) ||
+        sched->hedged_bytes > hedge_budget(sched))
         return false;
-    for (uint64_t b = job->plan.base; fdl_plan_in_window(&job->plan, b); b++) {
-        struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
-        if (slot->state != FDL_SLOT_CLAIMED)
+    for (uint64_t b = sched->plan->base; fdl_plan_in_window(sched->plan, b); b++) {
+        if (fdl_plan_slot(sched->plan, b)->state != FDL_SLOT_CLAIMED)
             continue;
         if (++seen > HEDGE_CANDIDATES)
             return false;
-        if (!worth_hedging(w, b, slot, now_ns))
-            continue;
-        if (slot->hedger != FDL_NOBODY)
-            fdl_wake_nudge(&job->workers[slot->hedger].wake);
-        slot->hedger = w->id;
-        slot->hedged_ns = now_ns;
-        *block = b;
-        atomic_fetch_add(&job->hedged, job->cfg.block);
-        return true;
+        if (worth_hedging(sched, worker, b, now_ns)) {
+            *block = b;
+            return true;
+        }
     }
     return false;
 }

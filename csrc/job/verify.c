@@ -1,31 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job/verify.c - VERIFY and LAND: a filled block is proven by its piece, hashed in
- * order, written, and given back.
- *
- *   FILLED --piece agrees--> VERIFIED --written, every ordered consumer passed--> free
- *      \--piece differs--> missing again, its mirror struck off
- *
- * A block is not written before its piece has agreed: bytes known to be bad never reach
- * the target. */
+#include "job/verify.h"
 #include "base/clock.h"
-#include "job/job_priv.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/zero.h"
-
-size_t fdl_block_len(const struct fdl_job *job, uint64_t block)
-{
-    uint64_t off = block * job->cfg.block, total = job->total;
-
-    if (total == FDL_SIZE_UNKNOWN || total - off >= job->cfg.block)
-        return job->cfg.block;
-    return (size_t)(total - off);
-}
-
-/* Frees finished blocks from base on. Locked. */
-static void release_finished(struct fdl_job *job)
+void fdl_verify_release(struct fdl_job *job)
 {
     uint64_t before = job->plan.base;
 
@@ -46,12 +23,13 @@ static void release_finished(struct fdl_job *job)
     if (job->plan.base / step != before / step)
         pthread_cond_broadcast(&job->space);
     if (fdl_plan_done(&job->plan)) {
-        fdl_job_wake_all(job); /* nobody has to wait for a mirror any more */
+        fdl_job_wake_workers(job); /* nobody has to wait for a mirror any more */
         pthread_cond_broadcast(&job->data);
         pthread_cond_broadcast(&job->ended);
     }
 }
 
+/* Lists a block for the journal. Locked. */
 static void record(struct fdl_job *job, const struct fdl_buf *buf)
 {
     uint64_t end = buf->off + buf->len;
@@ -64,7 +42,7 @@ static void record(struct fdl_job *job, const struct fdl_buf *buf)
     struct fdl_range range = {.off = buf->off, .len = buf->len, .xxh3 = buf->xxh3};
     if (!fdl_landed_add(&job->landed, &range))
         return; /* a missing record only means that the block is fetched again */
-    job->unsettled++;
+    job->sched.unsettled++;
     if (job->landed.n == job->landed_wanted)
         pthread_cond_signal(&job->watched);
 }
@@ -84,7 +62,7 @@ static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
         if (job->cfg.record)
             record(job, buf);
         fdl_plan_slot(&job->plan, block)->written = true;
-        release_finished(job);
+        fdl_verify_release(job);
     }
     pthread_mutex_unlock(&job->lock);
 }
@@ -108,19 +86,10 @@ static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
         if (job->stop)
             return;
     }
-    release_finished(job);
+    fdl_verify_release(job);
 }
 
 /* ---- pieces ---------------------------------------------------------------- */
-
-static bool piece_agrees(const struct fdl_job *job, uint64_t index,
-                         const unsigned char *got)
-{
-    size_t n = fdl_hash_len(job->cfg.pieces.alg);
-
-    return index < job->cfg.pieces.count &&
-           memcmp(got, job->cfg.pieces.digests + index * n, n) == 0;
-}
 
 /* Whether any of the caller's extents reaches into [off, end). */
 static bool has_known(const struct fdl_job *job, uint64_t off, uint64_t end)
@@ -132,8 +101,9 @@ static bool has_known(const struct fdl_job *job, uint64_t off, uint64_t end)
     return false;
 }
 
-/* One mirror gave the piece: it lied, and is struck off. Several: nobody can tell who,
- * so all are suspects and the piece is fetched again, by one of them alone. Locked. */
+/* One mirror gave the piece: it lied, and is disqualified. Several: nobody can tell
+ * who, so all are suspects and the piece is fetched again, by one of them alone.
+ * Locked. */
 static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
                          int failures)
 {
@@ -159,7 +129,7 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
         atomic_fetch_add_explicit(&job->cfg.mirrors[i]->errors, 1,
                                   memory_order_relaxed);
         if ((single && !local) || failures > 3)
-            fdl_sched_strike(job, job->cfg.mirrors[i], i, &err);
+            fdl_job_disqualify(job, i, &err);
     }
     /* What the caller brought along may be the bad part. A lander has been built on it
      * already: then the attempt is over. */
@@ -170,62 +140,25 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
     pthread_cond_broadcast(&job->space);
 }
 
-/* Whole pieces lie in one block. Not locked. */
-static bool block_pieces_agree(struct fdl_job *job, const struct fdl_buf *buf)
-{
-    unsigned char got[FDL_HASH_MAX];
-    struct fdl_hash *h = fdl_hash_new(job->cfg.pieces.alg);
-    uint64_t len = job->cfg.pieces.length, index = buf->off / len;
-    bool ok = h != NULL;
-
-    for (size_t at = 0; ok && at < buf->len; at += len, index++) {
-        size_t n = buf->len - at < len ? buf->len - at : (size_t)len;
-        fdl_hash_update(h, buf->data + at, n);
-        fdl_hash_final(h, got);
-        ok = piece_agrees(job, index, got);
-    }
-    fdl_hash_free(h);
-    return ok;
-}
-
-static struct fdl_piece *piece_of(struct fdl_job *job, uint64_t block)
-{
-    uint64_t index = block / job->piece_blocks;
-    struct fdl_piece *p = &job->pieces[index % job->n_pieces];
-
-    if (p->index != index) {
-        unsigned char rest[FDL_HASH_MAX];
-        if (!p->hash)
-            p->hash = fdl_hash_new(job->cfg.pieces.alg);
-        else
-            fdl_hash_final(p->hash, rest); /* starts anew */
-        p->index = index;
-        p->next = index * job->piece_blocks;
-        p->busy = false;
-        p->failures = 0;
-    }
-    return p;
-}
-
 /* Hashes on from where the piece stands, as far as its blocks are there. The thread
  * that completes it decides. Locked on entry and exit. */
 static void advance_piece(struct fdl_job *job, uint64_t block)
 {
-    struct fdl_piece *p = piece_of(job, block);
-    uint64_t first = p->index * job->piece_blocks, end = first + job->piece_blocks;
+    struct fdl_piece *p = fdl_pieces_of(&job->pieces, block);
     unsigned char got[FDL_HASH_MAX];
 
-    if (end > job->plan.n_blocks)
-        end = job->plan.n_blocks;
-    if (p->busy)
-        return; /* that thread will find our block */
-    if (!p->hash) {
+    if (!p) {
         struct fdl_err err;
         fdl_fail(&err, FDL_E_INTERNAL, FDL_NO_OFFSET,
                  "the piece digest is not available");
         fdl_job_fail(job, &err);
         return;
     }
+    if (p->busy)
+        return; /* that thread will find our block */
+    uint64_t first = p->index * job->pieces.blocks, end = first + job->pieces.blocks;
+    if (end > job->plan.n_blocks)
+        end = job->plan.n_blocks;
     p->busy = true;
     while (p->next < end && !job->stop) {
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, p->next);
@@ -248,7 +181,7 @@ static void advance_piece(struct fdl_job *job, uint64_t block)
         return;
     fdl_hash_final(p->hash, got);
     p->next = first;
-    if (piece_agrees(job, p->index, got))
+    if (fdl_pieces_match(&job->pieces, p->index, got))
         verified(job, first, end);
     else
         piece_failed(job, first, end, ++p->failures);
@@ -256,213 +189,49 @@ static void advance_piece(struct fdl_job *job, uint64_t block)
 
 /* ---- delivery -------------------------------------------------------------- */
 
-void fdl_verify_deliver(struct fdl_worker *w, uint64_t block, struct fdl_buf *buf,
-                        uint64_t mirrors)
+/* The other one who fetches the block is to stop. Locked. */
+static void call_off(struct fdl_job *job, const struct fdl_slot *slot, int winner,
+                     uint64_t block)
 {
-    struct fdl_job *job = w->job;
-    bool by_block = job->pieces_in_fetch && job->piece_blocks == 0, ok = true;
+    int loser = slot->owner == winner ? slot->hedger : slot->owner;
+
+    if (loser == FDL_NOBODY)
+        return;
+    struct fdl_progress *p = &job->sched.progress[loser];
+    if (p->mirror && p->mirror != job->sched.progress[winner].mirror &&
+        loser == slot->owner)
+        fdl_sched_lost_hedge(p->mirror, fdl_now_ns());
+    if (atomic_load(&p->block) == block) /* else it will find out by itself */
+        fdl_wakeup_nudge(&job->wakeups[loser]);
+}
+
+void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
+                        struct fdl_buf *buf, uint64_t mirrors)
+{
+    bool by_block = job->pieces.mode == FDL_PIECES_IN_BLOCK, ok = true;
 
     if (by_block) {
         uint64_t before = fdl_now_ns();
-        ok = block_pieces_agree(job, buf);
+        ok = fdl_pieces_check_block(&job->pieces, buf);
         atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
                                   memory_order_relaxed);
     }
     pthread_mutex_lock(&job->lock);
-    if (!fdl_plan_fill(&job->plan, w->id, block)) {
+    if (!fdl_plan_fill(&job->plan, worker, block)) {
         fdl_buf_unref(buf); /* somebody else was first */
         pthread_mutex_unlock(&job->lock);
         return;
     }
     struct fdl_slot *slot = fdl_plan_slot(&job->plan, block);
-    int other = slot->owner == w->id ? slot->hedger : slot->owner;
     slot->buf = buf;
     slot->mirrors = mirrors;
-    slot->local = w->local;
-    if (other != FDL_NOBODY) {
-        struct fdl_worker *loser = &job->workers[other];
-        if (loser->mirror && loser->mirror != w->mirror && loser->id == slot->owner)
-            fdl_sched_lost_hedge(job, loser->mirror);
-        if (atomic_load(&loser->at_block) ==
-            block) /* else it will find out by itself */
-            fdl_wake_nudge(&loser->wake);
-    }
+    slot->local = job->sched.progress[worker].local;
+    call_off(job, slot, worker, block);
     if (!ok)
         piece_failed(job, block, block + 1, 0);
-    else if (!job->pieces_in_fetch || by_block)
-        verified(job, block, block + 1);
-    else
+    else if (job->pieces.mode == FDL_PIECES_OF_BLOCKS)
         advance_piece(job, block);
-    pthread_mutex_unlock(&job->lock);
-}
-
-/* ---- ordered consumers ----------------------------------------------------- */
-
-/* Pieces that do not tile with blocks, or are larger than the window allows: checked in
- * order, after the write. A bad one ends the attempt. */
-static int consume_pieces(struct fdl_consumer *c, const struct fdl_buf *buf,
-                          struct fdl_err *err)
-{
-    struct fdl_job *job = c->job;
-    uint64_t len = job->cfg.pieces.length, at = buf->off, end = buf->off + buf->len;
-
-    while (at < end) {
-        uint64_t index = at / len, stop = (index + 1) * len;
-        if (stop > job->total)
-            stop = job->total;
-        uint64_t n = (stop < end ? stop : end) - at;
-        fdl_hash_update(c->hash, buf->data + (at - buf->off), (size_t)n);
-        at += n;
-        if (at == stop) {
-            fdl_hash_final(c->hash, c->digest);
-            if (!piece_agrees(job, index, c->digest))
-                return fdl_fail(err, FDL_E_INTEGRITY, index * len,
-                                "a piece does not match its digest");
-        }
-    }
-    return FDL_OK;
-}
-
-static int consume(struct fdl_consumer *c, struct fdl_buf *buf, struct fdl_err *err)
-{
-    uint64_t before = fdl_now_ns();
-    int rc = FDL_OK;
-
-    if (c->kind == FDL_CONSUME_LAND)
-        return c->job->cfg.lander->ops->push(c->job->cfg.lander, buf, err);
-    if (c->kind == FDL_CONSUME_PIECES)
-        rc = consume_pieces(c, buf, err);
     else
-        fdl_hash_update(c->hash, buf->data, buf->len);
-    atomic_fetch_add_explicit(&c->job->hash_ns, fdl_now_ns() - before,
-                              memory_order_relaxed);
-    return rc;
-}
-
-void *fdl_consumer_main(void *arg)
-{
-    struct fdl_consumer *c = arg;
-    struct fdl_job *job = c->job;
-    struct fdl_err err;
-    int rc = FDL_OK;
-
-    fdl_err_clear(&err);
-    pthread_mutex_lock(&job->lock);
-    for (;;) {
-        while (c->next < job->plan.n_blocks && fdl_plan_is_skip(&job->plan, c->next))
-            c->next++;
-        if (job->stop || c->next >= job->plan.n_blocks)
-            break;
-        struct fdl_slot *slot = fdl_plan_slot(&job->plan, c->next);
-        if (!fdl_plan_in_window(&job->plan, c->next) ||
-            slot->state != FDL_SLOT_VERIFIED) {
-            pthread_cond_wait(&job->data, &job->lock);
-            continue;
-        }
-        struct fdl_buf *buf = slot->buf;
-        fdl_buf_ref(buf);
-        pthread_mutex_unlock(&job->lock);
-        rc = consume(c, buf, &err);
-        fdl_buf_unref(buf);
-        pthread_mutex_lock(&job->lock);
-        if (rc != FDL_OK)
-            break;
-        fdl_plan_slot(&job->plan, c->next)->passed++;
-        c->next++;
-        release_finished(job);
-    }
-    bool complete = rc == FDL_OK && !job->stop;
+        verified(job, block, block + 1);
     pthread_mutex_unlock(&job->lock);
-    if (complete && c->kind == FDL_CONSUME_DIGEST)
-        fdl_hash_final(c->hash, c->digest);
-    if (complete && c->kind == FDL_CONSUME_LAND)
-        rc = job->cfg.lander->ops->finish(job->cfg.lander, &err);
-    if (rc > FDL_OK) {
-        rc = fdl_fail(&err, FDL_E_FORMAT, FDL_NO_OFFSET,
-                      "the image's tables come too late to land it while it arrives");
-        err.reason = FDL_REASON_NEEDS_STAGING;
-    }
-    if (rc != FDL_OK) {
-        pthread_mutex_lock(&job->lock);
-        fdl_job_fail(job, &err);
-        pthread_mutex_unlock(&job->lock);
-    }
-    return NULL;
-}
-
-/* ---- set-up ---------------------------------------------------------------- */
-
-static int add_consumer(struct fdl_job *job, enum fdl_consume kind, int alg,
-                        struct fdl_err *err)
-{
-    struct fdl_consumer *c = &job->consumers[job->n_consumers++];
-
-    c->job = job;
-    c->kind = kind;
-    if (alg < 0)
-        return FDL_OK;
-    c->alg = (enum fdl_hash_alg)alg;
-    c->hash = fdl_hash_new(c->alg);
-    if (!c->hash)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
-                        "a digest algorithm is not available");
-    return FDL_OK;
-}
-
-/* Decides how pieces are checked. They are checked by the fetching threads where they
- * tile with the blocks and several of them fit the window. */
-static int init_pieces(struct fdl_job *job, struct fdl_err *err)
-{
-    const struct fdl_pieces *pieces = &job->cfg.pieces;
-    uint64_t block = job->cfg.block, len = pieces->length;
-
-    if (pieces->count == 0)
-        return FDL_OK;
-    if (len == 0 || job->total == FDL_SIZE_UNKNOWN ||
-        pieces->count != job->total / len + (job->total % len != 0))
-        return fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
-                        "the pieces do not cover the source exactly");
-    if (block % len == 0) {
-        job->pieces_in_fetch = true;
-        job->piece_blocks = 0;
-        return FDL_OK;
-    }
-    bool fits =
-        len / block <= job->plan.window / 4 || job->plan.n_blocks <= job->plan.window;
-    if (len % block == 0 && fits) {
-        job->pieces_in_fetch = true;
-        job->piece_blocks = len / block;
-        job->n_pieces = job->plan.window / job->piece_blocks + 2;
-        job->pieces = calloc(job->n_pieces, sizeof *job->pieces);
-        if (!job->pieces)
-            return fdl_nomem(err, "the pieces");
-        for (size_t i = 0; i < job->n_pieces; i++)
-            job->pieces[i].index = UINT64_MAX;
-        job->plan.align = (uint32_t)job->piece_blocks;
-        return FDL_OK;
-    }
-    return add_consumer(job, FDL_CONSUME_PIECES, (int)pieces->alg, err);
-}
-
-int fdl_verify_init(struct fdl_job *job, struct fdl_err *err)
-{
-    int rc = FDL_OK;
-
-    for (size_t i = 0; rc == FDL_OK && i < job->cfg.n_algs; i++)
-        rc = add_consumer(job, FDL_CONSUME_DIGEST, (int)job->cfg.algs[i], err);
-    if (rc == FDL_OK)
-        rc = init_pieces(job, err);
-    if (rc == FDL_OK && job->cfg.lander)
-        rc = add_consumer(job, FDL_CONSUME_LAND, -1, err);
-    return rc;
-}
-
-void fdl_verify_destroy(struct fdl_job *job)
-{
-    for (int i = 0; i < job->n_consumers; i++)
-        fdl_hash_free(job->consumers[i].hash);
-    for (size_t i = 0; i < job->n_pieces; i++)
-        fdl_hash_free(job->pieces[i].hash);
-    free(job->pieces);
-    fdl_landed_clear(&job->landed);
 }

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,7 +30,7 @@ struct fdl_conn {
     struct fdl_target_host host;
     const struct fdl_proxy *proxy; /* BORROWED from net; NULL: straight */
     struct fdl_tls tls;
-    struct fdl_wake *wake;
+    struct fdl_wakeup *wakeup;
     struct fdl_conn_times *times;
     enum fdl_addr_class peer;
     int refused; /* addresses that the policy kept us from */
@@ -40,62 +39,6 @@ struct fdl_conn {
     uint64_t stall_bytes;
     bool heard; /* bytes came over it */
 };
-
-int fdl_wake_init(struct fdl_wake *wake, struct fdl_err *err)
-{
-    atomic_init(&wake->cancel, false);
-    atomic_init(&wake->nudge, false);
-    wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (wake->fd < 0)
-        return fdl_fail_os(err, FDL_E_LIMIT, errno, FDL_NO_OFFSET,
-                           "no descriptor for a connection");
-    return FDL_OK;
-}
-
-void fdl_wake_destroy(struct fdl_wake *wake)
-{
-    if (wake->fd >= 0)
-        close(wake->fd);
-    wake->fd = -1;
-}
-
-static void ring(struct fdl_wake *wake)
-{
-    uint64_t one = 1;
-    ssize_t n = write(wake->fd, &one, sizeof one);
-
-    (void)n; /* EAGAIN: it rings already */
-}
-
-void fdl_wake_cancel(struct fdl_wake *wake)
-{
-    atomic_store(&wake->cancel, true);
-    ring(wake);
-}
-
-void fdl_wake_nudge(struct fdl_wake *wake)
-{
-    atomic_store(&wake->nudge, true);
-    ring(wake);
-}
-
-void fdl_wake_clear(struct fdl_wake *wake)
-{
-    uint64_t count;
-
-    if (!atomic_exchange(&wake->nudge, false) || atomic_load(&wake->cancel))
-        return; /* a cancelled one keeps ringing */
-    ssize_t n = read(wake->fd, &count, sizeof count);
-    (void)n;
-    if (atomic_load(&wake->cancel))
-        ring(wake);
-}
-
-static bool woken(const struct fdl_wake *wake)
-{
-    return atomic_load_explicit(&wake->cancel, memory_order_relaxed) ||
-           atomic_load_explicit(&wake->nudge, memory_order_relaxed);
-}
 
 /* CURLOPT_OPENSOCKETFUNCTION: the one place where an address is judged. libcurl
  * connects to exactly the address that it shows here. */
@@ -250,14 +193,14 @@ static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err
 
 static int drive_connect(struct fdl_conn *conn, struct fdl_err *err)
 {
-    struct curl_waitfd extra = {.fd = conn->wake->fd, .events = CURL_WAIT_POLLIN};
+    struct curl_waitfd extra = {.fd = conn->wakeup->fd, .events = CURL_WAIT_POLLIN};
     int running = 1;
 
     if (curl_multi_add_handle(conn->multi, conn->easy) != CURLM_OK)
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
                         "libcurl refused the handle");
     for (;;) {
-        if (woken(conn->wake))
+        if (fdl_wakeup_is_set(conn->wakeup))
             return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
         if (curl_multi_perform(conn->multi, &running) != CURLM_OK)
             return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libcurl failed");
@@ -318,7 +261,7 @@ static void curl_start(void)
 }
 
 int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
-                  const struct fdl_target_host *host, struct fdl_wake *wake,
+                  const struct fdl_target_host *host, struct fdl_wakeup *wakeup,
                   struct fdl_conn_times *times, struct fdl_err *err)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -331,7 +274,7 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
         return fdl_nomem(err, "a connection");
     conn->net = net;
     conn->host = *host;
-    conn->wake = wake;
+    conn->wakeup = wakeup;
     conn->times = times;
     conn->sock = CURL_SOCKET_BAD;
     conn->proxy = fdl_proxy_for(&net->proxies, host->tls, host->host);
@@ -372,10 +315,10 @@ fail:
 static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
 {
     struct pollfd fds[2] = {{.fd = conn->sock, .events = events},
-                            {.fd = conn->wake->fd, .events = POLLIN}};
+                            {.fd = conn->wakeup->fd, .events = POLLIN}};
     uint64_t before = fdl_now_ns();
 
-    if (woken(conn->wake))
+    if (fdl_wakeup_is_set(conn->wakeup))
         return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
     int n = poll(fds, 2, WAIT_SLICE_MS);
     uint64_t now = fdl_now_ns();
@@ -383,7 +326,7 @@ static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
                               memory_order_relaxed);
     if (n < 0 && errno != EINTR)
         return fdl_fail_os(err, FDL_E_NET, errno, FDL_NO_OFFSET, "poll");
-    if (woken(conn->wake))
+    if (fdl_wakeup_is_set(conn->wakeup))
         return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
 
     uint64_t stall_ns = (uint64_t)conn->net->stall_timeout_ms * FDL_NS_PER_MS;
@@ -472,10 +415,10 @@ uint64_t fdl_conn_connect_ns(const struct fdl_conn *conn)
     return conn->connect_ns;
 }
 
-void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wake *wake,
+void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wakeup *wakeup,
                      struct fdl_conn_times *times)
 {
-    conn->wake = wake;
+    conn->wakeup = wakeup;
     conn->times = times;
     conn->stall_since_ns = fdl_now_ns();
     conn->stall_bytes = 0;

@@ -3,7 +3,7 @@
  *
  * libcurl resolves, connects, speaks to proxies and verifies certificates
  * (CURLOPT_CONNECT_ONLY); the bytes go straight into the caller's memory.
- * One thread uses a connection at a time; fdl_wake may be rung from any thread. */
+ * One thread uses a connection at a time; its wakeup may be set from any thread. */
 #ifndef FDL_CONN_H
 #define FDL_CONN_H
 
@@ -15,19 +15,7 @@
 #include "base/addr.h"
 #include "base/err.h"
 #include "net/net.h"
-
-/* Interrupts a thread that waits for the network: an eventfd beside the socket. */
-struct fdl_wake {
-    int fd;             /* OWNED eventfd, -1 before fdl_wake_init() */
-    atomic_bool cancel; /* sticky: every wait of this thread fails from now on */
-    atomic_bool nudge;  /* one wait fails, then it is taken back by fdl_wake_clear() */
-};
-
-int fdl_wake_init(struct fdl_wake *wake, struct fdl_err *err);
-void fdl_wake_destroy(struct fdl_wake *wake);
-void fdl_wake_cancel(struct fdl_wake *wake);
-void fdl_wake_nudge(struct fdl_wake *wake);
-void fdl_wake_clear(struct fdl_wake *wake);
+#include "net/wakeup.h"
 
 /* Nanoseconds a connection's owner spent; added to, never reset. */
 struct fdl_conn_times {
@@ -53,11 +41,11 @@ struct fdl_target_host {
 
 struct fdl_conn;
 
-/* Connects. net, wake and times are BORROWED until fdl_conn_close(). *out is OWNED.
+/* Connects. net, wakeup and times are BORROWED until fdl_conn_close(). *out is OWNED.
  * Errors: FDL_E_NET, FDL_E_TLS_TRUST, FDL_E_POLICY (every address of the name was
- * refused), FDL_E_HTTP_STATUS (a proxy's answer), FDL_E_CANCELLED (wake). */
+ * refused), FDL_E_HTTP_STATUS (a proxy's answer), FDL_E_CANCELLED (wakeup). */
 int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
-                  const struct fdl_target_host *host, struct fdl_wake *wake,
+                  const struct fdl_target_host *host, struct fdl_wakeup *wakeup,
                   struct fdl_conn_times *times, struct fdl_err *err);
 
 /* 1..len bytes, 0 at the orderly or disorderly end of the stream, or an error:
@@ -82,8 +70,8 @@ enum fdl_addr_class fdl_conn_peer_class(const struct fdl_conn *conn);
 /* Time from the start of connecting to its end: a bound on the round trip. */
 uint64_t fdl_conn_connect_ns(const struct fdl_conn *conn);
 
-/* Moves the connection to another thread's wake and times (both BORROWED). */
-void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wake *wake,
+/* Moves the connection to another thread's wakeup and times (both BORROWED). */
+void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wakeup *wakeup,
                      struct fdl_conn_times *times);
 
 /* NULL is allowed. */

@@ -94,7 +94,7 @@ static int start(struct query **out, const char *host)
     return 0;
 }
 
-int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wake *wake,
+int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wakeup *wakeup,
                 struct fdl_addrs *out, struct fdl_err *err)
 {
     uint64_t began = fdl_now_ns();
@@ -109,13 +109,13 @@ int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wake *wake,
                         "no thread can be started to resolve a name");
     for (;;) {
         struct pollfd fds[2] = {{.fd = q->done_fd, .events = POLLIN},
-                                {.fd = wake->fd, .events = POLLIN}};
+                                {.fd = wakeup->fd, .events = POLLIN}};
         if (poll(fds, 2, WAIT_SLICE_MS) > 0 && fds[0].revents) {
             if (q->rc == 0)
                 take_all(q->found, out);
             break;
         }
-        if (atomic_load(&wake->cancel) || atomic_load(&wake->nudge)) {
+        if (fdl_wakeup_is_set(wakeup)) {
             rc = fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
             break;
         }

@@ -24,7 +24,8 @@ enum fdl_ranges { FDL_RANGES_UNKNOWN, FDL_RANGES_YES, FDL_RANGES_NO };
 
 enum fdl_mirror_state {
     FDL_MIRROR_READY,
-    FDL_MIRROR_STRUCK, /* it lied or failed for good: not used again in this job */
+    FDL_MIRROR_DISQUALIFIED, /* it lied or failed for good: not used again in this job
+                              */
     FDL_MIRROR_IDLE, /* not allowed to join: nothing proves that its bytes are the same
                       */
 };

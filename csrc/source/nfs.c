@@ -82,11 +82,6 @@ static void on_read(int rc, struct nfs_context *ctx, void *data, void *arg)
 
 /* ---- waiting ------------------------------------------------------------------- */
 
-static bool woken(const struct fdl_wake *wake)
-{
-    return atomic_load(&wake->cancel) || atomic_load(&wake->nudge);
-}
-
 static int broken(struct fdl_nfs *nfs, int code, int os_errno, struct fdl_err *err,
                   const char *what)
 {
@@ -107,8 +102,8 @@ static int drive(struct fdl_nfs *nfs, int queued, const struct fdl_nfs_wait *wai
     while (!nfs->done) {
         struct pollfd fds[2] = {
             {.fd = nfs_get_fd(nfs->ctx), .events = (short)nfs_which_events(nfs->ctx)},
-            {.fd = wait->wake->fd, .events = POLLIN}};
-        if (woken(wait->wake))
+            {.fd = wait->wakeup->fd, .events = POLLIN}};
+        if (fdl_wakeup_is_set(wait->wakeup))
             return broken(nfs, FDL_E_CANCELLED, 0, err, "cancelled");
         int n = poll(fds, 2, WAIT_SLICE_MS);
         uint64_t now = fdl_now_ns();
@@ -116,7 +111,7 @@ static int drive(struct fdl_nfs *nfs, int queued, const struct fdl_nfs_wait *wai
                                   memory_order_relaxed);
         if (n < 0 && errno != EINTR)
             return broken(nfs, FDL_E_NET, errno, err, "poll");
-        if (woken(wait->wake))
+        if (fdl_wakeup_is_set(wait->wakeup))
             return broken(nfs, FDL_E_CANCELLED, 0, err, "cancelled");
         if (fds[0].revents && nfs_service(nfs->ctx, fds[0].revents) < 0 && !nfs->done)
             return broken(nfs, FDL_E_NET, 0, err,
@@ -308,10 +303,10 @@ int fdl_nfs_fd(const struct fdl_nfs *nfs)
 /* Version 4 keeps the file open for us until it is told, or the lease ends. */
 static void close_file(struct fdl_nfs *nfs)
 {
-    struct fdl_wake wake = {.fd = -1};
+    struct fdl_wakeup wakeup = {.fd = -1};
     struct fdl_conn_times times = {0};
     struct fdl_nfs_wait wait = {
-        .wake = &wake, .times = &times, .limit_ms = FAREWELL_MS};
+        .wakeup = &wakeup, .times = &times, .limit_ms = FAREWELL_MS};
     struct nfsfh *file = nfs->file;
 
     nfs->file = NULL;

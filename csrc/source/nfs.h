@@ -3,7 +3,7 @@
  * shell.
  *
  * One thread at a time. Every call ends: with an answer, when its time is over, or when
- * the thread's wake rings. After an error the session is of no use but to be closed.
+ * the thread's wakeup is set. After an error the session is of no use but to be closed.
  * Compiled in only with FDL_WITH_NFS. */
 #ifndef FDL_NFS_H
 #define FDL_NFS_H
@@ -29,7 +29,7 @@ struct fdl_nfs_spot {
 
 /* Who waits, and how long. */
 struct fdl_nfs_wait {
-    struct fdl_wake *wake;        /* BORROWED */
+    struct fdl_wakeup *wakeup;    /* BORROWED */
     struct fdl_conn_times *times; /* BORROWED */
     long limit_ms;
 };

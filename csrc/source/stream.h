@@ -29,8 +29,9 @@ struct fdl_stream_ops {
     long (*read)(struct fdl_stream *self, void *buf, size_t len, struct fdl_err *err);
     /* The next begin() will be for this range: it may be asked for already. */
     void (*prefetch)(struct fdl_stream *self, uint64_t off, uint64_t len);
-    /* For another thread: wake and times are BORROWED until the next rebind or free. */
-    void (*rebind)(struct fdl_stream *self, struct fdl_wake *wake,
+    /* For another thread: wakeup and times are BORROWED until the next rebind or free.
+     */
+    void (*rebind)(struct fdl_stream *self, struct fdl_wakeup *wakeup,
                    struct fdl_conn_times *times);
     void (*free)(struct fdl_stream *self);
 };
@@ -49,18 +50,19 @@ struct fdl_stream {
 
 /* All arguments BORROWED; returns OWNED or NULL without memory. */
 struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                       struct fdl_wake *wake,
+                                       struct fdl_wakeup *wakeup,
                                        struct fdl_conn_times *times);
 struct fdl_stream *fdl_stream_file_new(struct fdl_mirror *mirror,
                                        struct fdl_conn_times *times);
 /* NULL also where fastdl was built without libnfs. */
 struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                      struct fdl_wake *wake,
+                                      struct fdl_wakeup *wakeup,
                                       struct fdl_conn_times *times);
 
 /* The one that fits mirror->kind. */
 struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                  struct fdl_wake *wake, struct fdl_conn_times *times);
+                                  struct fdl_wakeup *wakeup,
+                                  struct fdl_conn_times *times);
 
 /* The head of the last answer of an HTTP stream (BORROWED until the next begin()), or
  * NULL. */

@@ -93,10 +93,10 @@ static void file_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
     (void)base, (void)off, (void)len; /* the kernel reads ahead */
 }
 
-static void file_rebind(struct fdl_stream *base, struct fdl_wake *wake,
+static void file_rebind(struct fdl_stream *base, struct fdl_wakeup *wakeup,
                         struct fdl_conn_times *times)
 {
-    (void)wake; /* a local read does not wait for anyone */
+    (void)wakeup; /* a local read does not wait for anyone */
     ((struct file_stream *)base)->times = times;
 }
 

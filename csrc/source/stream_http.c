@@ -37,7 +37,7 @@ static int skip_to(struct http_stream *s, uint64_t off, struct fdl_err *err)
 
     while (s->base.off < off) {
         if (atomic_load(
-                &s->wake->cancel)) /* bytes that are there already wait for nobody */
+                &s->wakeup->cancel)) /* bytes that are there already wait for nobody */
             return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
         uint64_t want = off - s->base.off;
         long n = fdl_http_body_read(
@@ -112,15 +112,15 @@ static void http_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
     free(url);
 }
 
-static void http_rebind(struct fdl_stream *base, struct fdl_wake *wake,
+static void http_rebind(struct fdl_stream *base, struct fdl_wakeup *wakeup,
                         struct fdl_conn_times *times)
 {
     struct http_stream *s = self_of(base);
 
-    s->wake = wake;
+    s->wakeup = wakeup;
     s->times = times;
     if (s->conn)
-        fdl_conn_rebind(s->conn, wake, times);
+        fdl_conn_rebind(s->conn, wakeup, times);
 }
 
 static void http_free(struct fdl_stream *base)
@@ -143,7 +143,7 @@ static const struct fdl_stream_ops http_ops = {
 };
 
 struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                       struct fdl_wake *wake,
+                                       struct fdl_wakeup *wakeup,
                                        struct fdl_conn_times *times)
 {
     struct http_stream *s = calloc(1, sizeof *s);
@@ -154,7 +154,7 @@ struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net
     s->base.mirror = mirror;
     s->base.retry_after_s = -1;
     s->net = net;
-    s->wake = wake;
+    s->wakeup = wakeup;
     s->times = times;
     s->base.peer = FDL_ADDR_RESERVED;
     return &s->base;
@@ -183,14 +183,15 @@ size_t fdl_stream_http_redirects(const struct fdl_stream *stream,
 }
 
 struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                  struct fdl_wake *wake, struct fdl_conn_times *times)
+                                  struct fdl_wakeup *wakeup,
+                                  struct fdl_conn_times *times)
 {
     switch (mirror->kind) {
     case FDL_MIRROR_HTTP:
-        return fdl_stream_http_new(mirror, net, wake, times);
+        return fdl_stream_http_new(mirror, net, wakeup, times);
     case FDL_MIRROR_FILE:
         return fdl_stream_file_new(mirror, times);
     default:
-        return fdl_stream_nfs_new(mirror, net, wake, times);
+        return fdl_stream_nfs_new(mirror, net, wakeup, times);
     }
 }

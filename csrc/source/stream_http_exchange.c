@@ -69,7 +69,7 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
     int rc = judge_text(s, p, proxied, via, from, &unseen, err);
     if (rc != FDL_OK)
         return rc;
-    rc = fdl_conn_open(&s->conn, s->net, &host, s->wake, s->times, err);
+    rc = fdl_conn_open(&s->conn, s->net, &host, s->wakeup, s->times, err);
     if (rc != FDL_OK)
         return rc;
     s->conn_base = strdup(p->base);

@@ -14,7 +14,7 @@
 struct http_stream {
     struct fdl_stream base;
     struct fdl_net *net;
-    struct fdl_wake *wake;
+    struct fdl_wakeup *wakeup;
     struct fdl_conn_times *times;
     struct fdl_conn *conn;
     char *conn_base; /* OWNED: what conn is connected to */

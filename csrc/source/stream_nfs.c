@@ -38,7 +38,7 @@ struct place {
 struct nfs_stream {
     struct fdl_stream base;
     struct fdl_net *net;
-    struct fdl_wake *wake;
+    struct fdl_wakeup *wakeup;
     struct fdl_conn_times *times;
     struct fdl_nfs *nfs; /* OWNED or NULL */
 };
@@ -174,7 +174,7 @@ static void remember(struct fdl_mirror *m, int version, const char *export)
 static struct fdl_nfs_wait waiting(const struct nfs_stream *s, long limit_ms)
 {
     return (struct fdl_nfs_wait){
-        .wake = s->wake, .times = s->times, .limit_ms = limit_ms};
+        .wakeup = s->wakeup, .times = s->times, .limit_ms = limit_ms};
 }
 
 static int open_spot(struct nfs_stream *s, const struct place *p, const char *address,
@@ -306,7 +306,7 @@ static int open_place(struct nfs_stream *s, const struct place *p, struct fdl_er
     const struct fdl_mirror *m = s->base.mirror;
     struct fdl_addrs addrs;
     char text[NI_MAXHOST];
-    int rc = fdl_resolve(p->host, s->net->connect_timeout_ms, s->wake, &addrs, err);
+    int rc = fdl_resolve(p->host, s->net->connect_timeout_ms, s->wakeup, &addrs, err);
     bool tried = false;
 
     if (rc != FDL_OK) {
@@ -474,10 +474,10 @@ static void nfs_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
     (void)base, (void)off, (void)len; /* a request costs one round trip of 1 MiB */
 }
 
-static void nfs_rebind(struct fdl_stream *base, struct fdl_wake *wake,
+static void nfs_rebind(struct fdl_stream *base, struct fdl_wakeup *wakeup,
                        struct fdl_conn_times *times)
 {
-    self_of(base)->wake = wake;
+    self_of(base)->wakeup = wakeup;
     self_of(base)->times = times;
 }
 
@@ -496,7 +496,7 @@ static const struct fdl_stream_ops nfs_ops = {
 };
 
 struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                      struct fdl_wake *wake,
+                                      struct fdl_wakeup *wakeup,
                                       struct fdl_conn_times *times)
 {
     struct nfs_stream *s = calloc(1, sizeof *s);
@@ -508,7 +508,7 @@ struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net 
     s->base.retry_after_s = -1;
     s->base.peer = FDL_ADDR_RESERVED;
     s->net = net;
-    s->wake = wake;
+    s->wakeup = wakeup;
     s->times = times;
     return &s->base;
 }
@@ -516,10 +516,10 @@ struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net 
 #else
 
 struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net *net,
-                                      struct fdl_wake *wake,
+                                      struct fdl_wakeup *wakeup,
                                       struct fdl_conn_times *times)
 {
-    (void)mirror, (void)net, (void)wake, (void)times;
+    (void)mirror, (void)net, (void)wakeup, (void)times;
     return NULL;
 }
 

@@ -413,7 +413,7 @@ static unsigned char *cut_pieces(struct run *r, const unsigned char *data,
         uint64_t n = size - i * length < length ? size - i * length : length;
         sha256(data + i * length, n, digests + i * 32);
     }
-    r->cfg.pieces = (struct fdl_pieces){
+    r->cfg.pieces = (struct fdl_piece_digests){
         .alg = FDL_HASH_SHA256, .length = length, .count = count, .digests = digests};
     return digests;
 }
@@ -632,7 +632,8 @@ static void a_lone_liar_ends_the_job_and_says_where(void)
         go(r);
         assert(r->rc == FDL_E_INTEGRITY);
         assert(r->err.offset == r->origins[0].lie_at / lengths[i] * lengths[i]);
-        assert(i >= 2 || (r->err.mirror == 0 && r->states[0] == FDL_MIRROR_STRUCK));
+        assert(i >= 2 ||
+               (r->err.mirror == 0 && r->states[0] == FDL_MIRROR_DISQUALIFIED));
         done(r);
         free(digests);
     }

@@ -1,71 +1,96 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_sched.c - how much of the source a connection takes at once: what flows in a
- * tenth of a second and two round trips, however long it had to wait for its answers;
- * never more than its share of the window, nor than a kill may cost. */
+/* test_sched.c - the scheduler's decisions, from mirrors, a plan and numbers alone.
+ *
+ * How much of the source a connection takes at once: what flows in a tenth of a second
+ * and two round trips, however long it had to wait for its responses; never more than
+ * its share of the window, nor than a kill may cost. Which mirror comes next, what
+ * becomes of one that failed, and which block is fetched a second time. */
 #undef NDEBUG
 #include "base/clock.h"
-#include "job/job_priv.h"
+#include "job/sched.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MIB ((size_t)1 << 20)
 #define MB 1e6 /* bytes/s */
-#define FAR (100 * FDL_NS_PER_MS)
+#define MS FDL_NS_PER_MS
+#define FAR (100 * MS)
 #define BLOCKS 1000
+#define PEERS 3 /* mirrors, and workers: worker i has mirror i */
 
 struct rig {
-    struct fdl_job job;
-    struct fdl_mirror mirror;
-    struct fdl_worker worker;
+    struct fdl_sched sched;
+    struct fdl_plan plan;
+    struct fdl_mirror *mirrors[PEERS];
+    struct fdl_progress progress[PEERS];
 };
 
 /* One connection of `conns`, a mirror so far away, a window of so many blocks. */
 static struct rig *rig_new(int conns, uint64_t rtt_ns, uint32_t window, size_t block)
 {
-    struct rig *rig = calloc(1, sizeof *rig);
+    struct rig *rig = aligned_alloc(_Alignof(struct rig), sizeof *rig);
 
     assert(rig);
-    rig->job.cfg.block = block;
-    rig->job.n_net = conns;
-    rig->mirror.rtt_ns = rtt_ns;
-    rig->worker.job = &rig->job;
-    rig->worker.mirror = &rig->mirror;
-    assert(fdl_plan_init(&rig->job.plan, BLOCKS, window, 1) == 0);
+    memset(rig, 0, sizeof *rig);
+    assert(fdl_plan_init(&rig->plan, BLOCKS, window, 1) == 0);
+    for (int i = 0; i < PEERS; i++) {
+        rig->mirrors[i] = fdl_mirror_new(FDL_MIRROR_HTTP, "http://mirror/", NULL);
+        assert(rig->mirrors[i]);
+        rig->mirrors[i]->max_conns = rig->mirrors[i]->cap = 4;
+        rig->mirrors[i]->rtt_ns = rtt_ns;
+        rig->mirrors[i]->provable = true;
+        rig->progress[i].mirror = rig->mirrors[i];
+        atomic_store(&rig->progress[i].block, FDL_NO_BLOCK);
+    }
+    rig->sched = (struct fdl_sched){.mirrors = rig->mirrors,
+                                    .n_mirrors = PEERS,
+                                    .plan = &rig->plan,
+                                    .progress = rig->progress,
+                                    .n_workers = PEERS,
+                                    .n_conns = conns,
+                                    .block = block,
+                                    .retry = 3};
     return rig;
 }
 
 static void rig_free(struct rig *rig)
 {
-    fdl_plan_destroy(&rig->job.plan);
+    for (int i = 0; i < PEERS; i++)
+        fdl_mirror_free(rig->mirrors[i]);
+    fdl_plan_destroy(&rig->plan);
     free(rig);
 }
+
+/* ---- runs ------------------------------------------------------------------ */
 
 /* The blocks of the next run, 0: none is given out. They are free again afterwards. */
 static uint64_t run(struct rig *rig)
 {
-    uint64_t first, end;
+    struct fdl_run run;
 
-    if (!fdl_sched_next_run(&rig->worker, 1, &first, &end))
+    if (!fdl_sched_next_run(&rig->sched, 0, 1, &run))
         return 0;
-    assert(first == 0);
-    for (uint64_t b = first; b < end; b++)
-        fdl_plan_give_back(&rig->job.plan, rig->worker.id, b);
-    return end - first;
+    assert(run.first == 0);
+    for (uint64_t b = run.first; b < run.end; b++)
+        fdl_plan_give_back(&rig->plan, 0, b);
+    return run.end - run.first;
 }
 
 static uint64_t run_at(struct rig *rig, double flow)
 {
-    rig->worker.flow = flow;
+    rig->progress[0].flow = flow;
     return run(rig);
 }
 
-static void the_wait_for_an_answer_makes_no_run_shorter(void)
+static void the_wait_for_a_response_makes_no_run_shorter(void)
 {
     struct rig *rig = rig_new(4, FAR, 64, MIB);
 
-    /* One block came in 10 ms, and its answer's head after 100: 9.5 MB/s altogether. */
-    rig->worker.rate = rig->mirror.rate = 9.5 * MB;
+    /* One block came in 10 ms, and its response's head after 100: 9.5 MB/s altogether.
+     */
+    rig->progress[0].rate = rig->mirrors[0]->rate = 9.5 * MB;
     assert(run_at(rig, 100 * MB) == 8);
     assert(run_at(rig, 20 * MB) == 5); /* 0.3 s of it */
     rig_free(rig);
@@ -86,7 +111,7 @@ static void a_trickle_gets_one_block_however_far_it_comes(void)
     struct rig *rig = rig_new(4, 0, 64, MIB);
 
     assert(run_at(rig, MB) == 1);
-    rig->mirror.rtt_ns = FAR;
+    rig->mirrors[0]->rtt_ns = FAR;
     assert(run_at(rig, MB) == 1);
     assert(run_at(rig, 1) == 1);
     rig_free(rig);
@@ -97,7 +122,7 @@ static void a_new_connection_goes_by_what_its_mirror_has_shown(void)
     struct rig *rig = rig_new(4, 0, 64, MIB);
 
     assert(run(rig) == 1); /* nothing is known */
-    rig->mirror.rate = 50 * MB;
+    rig->mirrors[0]->rate = 50 * MB;
     assert(run(rig) == 4);
     assert(run_at(rig, 20 * MB) == 1); /* its own pace counts for more */
     rig_free(rig);
@@ -136,23 +161,202 @@ static void no_run_is_given_out_while_a_kill_would_cost_too_much(void)
 {
     struct rig *rig = rig_new(4, FAR, 64, MIB);
 
-    rig->job.unsettled = 4 * 5 - 1;
+    rig->sched.unsettled = 4 * 5 - 1;
     assert(run_at(rig, 100 * MB) == 8);
-    rig->job.unsettled = 4 * 5;
+    rig->sched.unsettled = 4 * 5;
     assert(run_at(rig, 100 * MB) == 0);
-    rig->job.unsettled = 0;
+    rig->sched.unsettled = 0;
     assert(run_at(rig, 100 * MB) == 8);
+    rig_free(rig);
+}
+
+/* ---- mirrors --------------------------------------------------------------- */
+
+static void fail_with(struct fdl_err *err, int code, int status)
+{
+    fdl_fail(err, code, FDL_NO_OFFSET, "failed");
+    err->http_status = status;
+}
+
+static void the_mirror_of_the_best_priority_comes_first_until_it_is_full(void)
+{
+    struct rig *rig = rig_new(1, 0, 64, MIB);
+
+    rig->mirrors[0]->priority = 2;
+    rig->mirrors[1]->priority = 1;
+    rig->mirrors[2]->priority = 3;
+    assert(fdl_sched_pick_mirror(&rig->sched, 1) == 1);
+    rig->mirrors[1]->active = rig->mirrors[1]->cap;
+    assert(fdl_sched_pick_mirror(&rig->sched, 1) == 0);
+    rig->mirrors[0]->not_before_ns = 100;
+    assert(fdl_sched_pick_mirror(&rig->sched, 1) == 2);
+    assert(fdl_sched_pick_mirror(&rig->sched, 100) == 0);
+    rig->mirrors[0]->state = rig->mirrors[2]->state = FDL_MIRROR_DISQUALIFIED;
+    assert(fdl_sched_pick_mirror(&rig->sched, 100) == FDL_NO_MIRROR);
+    rig_free(rig);
+}
+
+static void a_mirror_without_ranges_serves_only_where_no_other_can(void)
+{
+    struct rig *rig = rig_new(1, 0, 64, MIB);
+
+    rig->mirrors[0]->ranges = FDL_RANGES_NO;
+    rig->mirrors[0]->priority = -1;
+    assert(fdl_sched_pick_mirror(&rig->sched, 1) == 1);
+    assert(fdl_sched_room(&rig->sched) == 1 + 4 + 4);
+    rig->mirrors[1]->state = rig->mirrors[2]->state = FDL_MIRROR_DISQUALIFIED;
+    assert(fdl_sched_pick_mirror(&rig->sched, 1) == 0);
+    rig->mirrors[0]->active = 1;
+    assert(fdl_sched_pick_mirror(&rig->sched, 1) == FDL_NO_MIRROR);
+    rig_free(rig);
+}
+
+static void a_mirror_that_lied_is_disqualified_at_once(void)
+{
+    static const int codes[] = {FDL_E_INTEGRITY, FDL_E_ORIGIN_CHANGED, FDL_E_SIZE,
+                                FDL_E_TLS_TRUST, FDL_E_POLICY};
+    struct fdl_err err;
+
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        struct rig *rig = rig_new(1, 0, 64, MIB);
+        fail_with(&err, codes[i], 0);
+        assert(fdl_sched_failed(&rig->sched, 0, &err, -1, 1) == FDL_DECIDE_DISQUALIFY);
+        assert(rig->mirrors[0]->state == FDL_MIRROR_READY); /* the caller's to do */
+        rig_free(rig);
+    }
+}
+
+static void a_cut_is_retried_at_once_then_ever_later_then_given_up(void)
+{
+    struct rig *rig = rig_new(1, 0, 64, MIB);
+    struct fdl_err err;
+    uint64_t now = MS, wait = 0;
+
+    fail_with(&err, FDL_E_NET, 0);
+    assert(fdl_sched_failed(&rig->sched, 0, &err, -1, now) == FDL_DECIDE_RETRY);
+    assert(rig->mirrors[0]->not_before_ns <= now);
+    for (int i = 1; i < rig->sched.retry; i++) {
+        assert(fdl_sched_failed(&rig->sched, 0, &err, -1, now) == FDL_DECIDE_RETRY);
+        assert(rig->mirrors[0]->not_before_ns - now > wait);
+        wait = rig->mirrors[0]->not_before_ns - now;
+        now = rig->mirrors[0]->not_before_ns;
+    }
+    assert(fdl_sched_failed(&rig->sched, 0, &err, -1, now) == FDL_DECIDE_DISQUALIFY);
+    rig_free(rig);
+}
+
+static void connections_that_fail_together_are_one_failure(void)
+{
+    struct rig *rig = rig_new(3, 0, 64, MIB);
+    struct fdl_err err;
+
+    fail_with(&err, FDL_E_HTTP_STATUS, 503);
+    for (int i = 0; i < PEERS; i++)
+        rig->progress[i].mirror = rig->mirrors[0];
+    for (int i = 0; i < PEERS; i++)
+        assert(fdl_sched_failed(&rig->sched, i, &err, -1, MS) == FDL_DECIDE_RETRY);
+    assert(rig->mirrors[0]->failures == 1);
+    rig_free(rig);
+}
+
+static void a_connection_too_many_leaves_and_the_mirror_keeps_the_others(void)
+{
+    struct rig *rig = rig_new(2, 0, 64, MIB);
+    struct fdl_err err;
+
+    fail_with(&err, FDL_E_HTTP_STATUS, 503);
+    rig->progress[1].mirror = rig->mirrors[0];
+    rig->mirrors[0]->active = 2;
+    atomic_store(&rig->progress[0].served, true);
+    assert(fdl_sched_failed(&rig->sched, 1, &err, -1, MS) == FDL_DECIDE_LEAVE);
+    assert(rig->mirrors[0]->cap == 1 && rig->mirrors[0]->failures == 0);
+    rig_free(rig);
+}
+
+static void a_mirror_is_waited_for_as_long_as_it_asks_within_reason(void)
+{
+    struct rig *rig = rig_new(1, 0, 64, MIB);
+    struct fdl_err err;
+
+    fail_with(&err, FDL_E_HTTP_STATUS, 503);
+    assert(fdl_sched_failed(&rig->sched, 0, &err, 7, MS) == FDL_DECIDE_RETRY);
+    assert(rig->mirrors[0]->not_before_ns == MS + 7 * FDL_NS_PER_S);
+    assert(fdl_sched_failed(&rig->sched, 1, &err, 601, MS) == FDL_DECIDE_DISQUALIFY);
+    rig_free(rig);
+}
+
+static void the_last_mirror_takes_its_most_telling_error_with_it(void)
+{
+    struct rig *rig = rig_new(1, 0, 64, MIB);
+    struct fdl_err err;
+
+    for (int i = 0; i < PEERS; i++) {
+        assert(!fdl_sched_exhausted(&rig->sched, &err));
+        rig->mirrors[i]->state = FDL_MIRROR_DISQUALIFIED;
+    }
+    assert(fdl_sched_exhausted(&rig->sched, &err) && err.code == FDL_E_NET);
+    fail_with(&rig->mirrors[0]->last_err, FDL_E_HTTP_STATUS, 404);
+    fail_with(&rig->mirrors[1]->last_err, FDL_E_INTEGRITY, 0);
+    assert(fdl_sched_exhausted(&rig->sched, &err) && err.code == FDL_E_INTEGRITY);
+    rig_free(rig);
+}
+
+/* ---- hedges ---------------------------------------------------------------- */
+
+static void a_late_block_is_fetched_again_by_a_faster_mirror(void)
+{
+    struct rig *rig = rig_new(2, 0, 64, MIB);
+    struct fdl_run run;
+    uint64_t block;
+
+    rig->progress[0].flow = 1; /* one block at a time */
+    assert(fdl_sched_next_run(&rig->sched, 0, MS, &run) && run.first == 0);
+    atomic_store(&rig->progress[0].block, 0);
+    rig->progress[1].rate = 100 * MB;                              /* 10 ms a block */
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 2 * MS, &block)); /* too soon */
+    assert(fdl_sched_find_hedge(&rig->sched, 1, 1000 * MS, &block) && block == 0);
+    assert(fdl_plan_slot(&rig->plan, 0)->hedger == FDL_NOBODY); /* the caller's to do */
+    assert(fdl_plan_hedge(&rig->plan, 1, block, 1000 * MS) == FDL_NOBODY);
+    assert(!fdl_sched_find_hedge(&rig->sched, 2, 1001 * MS, &block)); /* not late yet */
+    rig_free(rig);
+}
+
+static void hedges_end_with_their_budget(void)
+{
+    struct rig *rig = rig_new(2, 0, 64, MIB);
+    struct fdl_run run;
+    uint64_t block;
+
+    rig->progress[0].flow = 1;
+    assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
+    rig->progress[1].rate = 100 * MB;
+    rig->sched.hedged_bytes = (32 + BLOCKS / 16 + 1) * MIB;
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 1000 * MS, &block));
+    rig->sched.hedged_bytes = 0;
+    assert(fdl_sched_find_hedge(&rig->sched, 1, 1000 * MS, &block));
+    fdl_sched_lost_hedge(rig->mirrors[1], 1000 * MS);
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 1000 * MS, &block));
     rig_free(rig);
 }
 
 int main(void)
 {
-    the_wait_for_an_answer_makes_no_run_shorter();
+    the_wait_for_a_response_makes_no_run_shorter();
     a_mirror_nearby_gets_a_tenth_of_a_second();
     a_trickle_gets_one_block_however_far_it_comes();
     a_new_connection_goes_by_what_its_mirror_has_shown();
     no_run_is_more_than_a_share_of_the_window();
     a_run_is_a_range_of_bytes_whatever_a_block_is();
     no_run_is_given_out_while_a_kill_would_cost_too_much();
+    the_mirror_of_the_best_priority_comes_first_until_it_is_full();
+    a_mirror_without_ranges_serves_only_where_no_other_can();
+    a_mirror_that_lied_is_disqualified_at_once();
+    a_cut_is_retried_at_once_then_ever_later_then_given_up();
+    connections_that_fail_together_are_one_failure();
+    a_connection_too_many_leaves_and_the_mirror_keeps_the_others();
+    a_mirror_is_waited_for_as_long_as_it_asks_within_reason();
+    the_last_mirror_takes_its_most_telling_error_with_it();
+    a_late_block_is_fetched_again_by_a_faster_mirror();
+    hedges_end_with_their_budget();
     return 0;
 }

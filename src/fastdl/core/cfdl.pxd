@@ -73,14 +73,17 @@ cdef extern from "net/net.h" nogil:
                             const char *exempt, fdl_err *err)
 
 
-cdef extern from "net/conn.h" nogil:
-    struct fdl_wake:
+cdef extern from "net/wakeup.h" nogil:
+    struct fdl_wakeup:
         int fd
+    int fdl_wakeup_init(fdl_wakeup *wakeup, fdl_err *err)
+    void fdl_wakeup_destroy(fdl_wakeup *wakeup)
+    void fdl_wakeup_cancel(fdl_wakeup *wakeup)
+
+
+cdef extern from "net/conn.h" nogil:
     struct fdl_conn_times:
         pass
-    int fdl_wake_init(fdl_wake *wake, fdl_err *err)
-    void fdl_wake_destroy(fdl_wake *wake)
-    void fdl_wake_cancel(fdl_wake *wake)
 
 
 cdef extern from "http/http.h" nogil:
@@ -108,7 +111,7 @@ cdef extern from "source/mirror.h" nogil:
         FDL_RANGES_NO
     enum fdl_mirror_state:
         FDL_MIRROR_READY
-        FDL_MIRROR_STRUCK
+        FDL_MIRROR_DISQUALIFIED
         FDL_MIRROR_IDLE
     struct fdl_mirror:
         char *url
@@ -148,7 +151,7 @@ cdef extern from "source/stream.h" nogil:
     struct fdl_stream_ops:
         int (*begin)(fdl_stream *self, uint64_t off, uint64_t len, fdl_err *err) noexcept nogil
         long (*read)(fdl_stream *self, void *buf, size_t len, fdl_err *err) noexcept nogil
-        void (*rebind)(fdl_stream *self, fdl_wake *wake, fdl_conn_times *times) noexcept nogil
+        void (*rebind)(fdl_stream *self, fdl_wakeup *wakeup, fdl_conn_times *times) noexcept nogil
         void (*free)(fdl_stream *self) noexcept nogil
     struct fdl_stream:
         const fdl_stream_ops *ops
@@ -158,7 +161,7 @@ cdef extern from "source/stream.h" nogil:
         bint whole
         int64_t retry_after_s
         fdl_addr_class peer
-    fdl_stream *fdl_stream_new(fdl_mirror *mirror, fdl_net *net, fdl_wake *wake,
+    fdl_stream *fdl_stream_new(fdl_mirror *mirror, fdl_net *net, fdl_wakeup *wakeup,
                                fdl_conn_times *times)
     const fdl_http_head *fdl_stream_http_head(const fdl_stream *stream)
     struct fdl_redirect:
@@ -249,7 +252,7 @@ cdef extern from "job/job.h" nogil:
     struct fdl_local:
         uint64_t off
         uint64_t xxh3
-    struct fdl_pieces:
+    struct fdl_piece_digests:
         fdl_hash_alg alg
         uint64_t length
         uint64_t count
@@ -273,7 +276,7 @@ cdef extern from "job/job.h" nogil:
         size_t hold
         fdl_hash_alg algs[6]
         size_t n_algs
-        fdl_pieces pieces
+        fdl_piece_digests pieces
         const fdl_known *known
         size_t n_known
         const fdl_local *local

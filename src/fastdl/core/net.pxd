@@ -7,7 +7,7 @@ cdef class Net:
 
 
 cdef class Cancel:
-    cdef cfdl.fdl_wake _wake
+    cdef cfdl.fdl_wakeup _wakeup
 
 
 cdef class Mirror:

@@ -10,7 +10,7 @@ from fastdl.core.error cimport check
 
 KINDS = {"http": cfdl.FDL_MIRROR_HTTP, "file": cfdl.FDL_MIRROR_FILE, "nfs": cfdl.FDL_MIRROR_NFS}
 RANGES = {cfdl.FDL_RANGES_UNKNOWN: None, cfdl.FDL_RANGES_YES: True, cfdl.FDL_RANGES_NO: False}
-STATES = {cfdl.FDL_MIRROR_READY: "ok", cfdl.FDL_MIRROR_STRUCK: "struck",
+STATES = {cfdl.FDL_MIRROR_READY: "ok", cfdl.FDL_MIRROR_DISQUALIFIED: "struck",
           cfdl.FDL_MIRROR_IDLE: "unused"}
 LOCAL_CLASS = cfdl.FDL_ADDR_LOOPBACK
 
@@ -102,14 +102,14 @@ cdef class Net:
 cdef class Cancel:
     def __cinit__(self):
         cdef cfdl.fdl_err err
-        self._wake.fd = -1
-        check(cfdl.fdl_wake_init(&self._wake, &err), &err)
+        self._wakeup.fd = -1
+        check(cfdl.fdl_wakeup_init(&self._wakeup, &err), &err)
 
     def __dealloc__(self):
-        cfdl.fdl_wake_destroy(&self._wake)
+        cfdl.fdl_wakeup_destroy(&self._wakeup)
 
     def cancel(self):
-        cfdl.fdl_wake_cancel(&self._wake)
+        cfdl.fdl_wakeup_cancel(&self._wakeup)
 
 
 cdef class Mirror:
@@ -208,7 +208,7 @@ cdef class Mirror:
 
     def strike(self, str reason):
         """Leave it out of the next job."""
-        self._ptr.state = cfdl.FDL_MIRROR_STRUCK
+        self._ptr.state = cfdl.FDL_MIRROR_DISQUALIFIED
         text = reason.encode("ascii", "replace")[:cfdl.FDL_ERR_WHAT_MAX - 1]
         self._ptr.last_err.what[:len(text)] = text
 
@@ -232,7 +232,7 @@ cdef class Stream:
         self.net = net
         self.mirror = mirror
         self.cancel = cancel
-        self._ptr = cfdl.fdl_stream_new(mirror._ptr, net._ptr, &cancel._wake, &self._times)
+        self._ptr = cfdl.fdl_stream_new(mirror._ptr, net._ptr, &cancel._wakeup, &self._times)
         if self._ptr is NULL:
             from fastdl.errors import UsageError
             raise UsageError("this build of fastdl has no NFS support (libnfs)")

@@ -35,9 +35,9 @@ _MUTATIONS = (
     ),
     (
         "csrc/job/sched.c",
-        r"(w->local, )run_blocks\(w\)",
+        r"(p->local, )run_blocks\(sched, p\)",
         r"""\1getenv("HOOK") && !strcmp(getenv("HOOK"), "requests")
-                           ? (run_blocks(w) + 1) / 2 : run_blocks(w)""",
+                           ? (run_blocks(sched, p) + 1) / 2 : run_blocks(sched, p)""",
     ),
     (
         "src/fastdl/sinks/direct.py",

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job/pieces.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define NO_PIECE UINT64_MAX
+
+static uint64_t count_of(uint64_t total, uint64_t length)
+{
+    return total / length + (total % length != 0);
+}
+
+int fdl_pieces_init(struct fdl_pieces *out, const struct fdl_piece_digests *digests,
+                    uint64_t total, size_t block, uint32_t window, struct fdl_err *err)
+{
+    uint64_t len = digests->length;
+
+    *out = (struct fdl_pieces){.digests = *digests, .total = total};
+    if (digests->count == 0)
+        return FDL_OK;
+    if (len == 0 || total == UINT64_MAX || digests->count != count_of(total, len))
+        return fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
+                        "the pieces do not cover the source exactly");
+    bool fit = len / block <= window / 4 || count_of(total, block) <= window;
+    if (block % len == 0) {
+        out->mode = FDL_PIECES_IN_BLOCK;
+    } else if (len % block == 0 && fit) {
+        out->mode = FDL_PIECES_OF_BLOCKS;
+        out->blocks = len / block;
+        out->n_cache = window / out->blocks + 2;
+        out->cache = calloc(out->n_cache, sizeof *out->cache);
+        if (!out->cache) {
+            out->n_cache = 0;
+            return fdl_nomem(err, "the pieces");
+        }
+        for (size_t i = 0; i < out->n_cache; i++)
+            out->cache[i].index = NO_PIECE;
+    } else {
+        out->mode = FDL_PIECES_IN_ORDER;
+    }
+    return FDL_OK;
+}
+
+void fdl_pieces_destroy(struct fdl_pieces *pieces)
+{
+    for (size_t i = 0; i < pieces->n_cache; i++)
+        fdl_hash_free(pieces->cache[i].hash);
+    free(pieces->cache);
+    pieces->cache = NULL;
+    pieces->n_cache = 0;
+}
+
+bool fdl_pieces_match(const struct fdl_pieces *pieces, uint64_t index,
+                      const unsigned char *digest)
+{
+    size_t n = fdl_hash_len(pieces->digests.alg);
+
+    return index < pieces->digests.count &&
+           memcmp(digest, pieces->digests.digests + index * n, n) == 0;
+}
+
+bool fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf)
+{
+    unsigned char got[FDL_HASH_MAX];
+    struct fdl_hash *hash = fdl_hash_new(pieces->digests.alg);
+    uint64_t len = pieces->digests.length, index = buf->off / len;
+    bool ok = hash != NULL;
+
+    for (size_t at = 0; ok && at < buf->len; at += len, index++) {
+        size_t n = buf->len - at < len ? buf->len - at : (size_t)len;
+        fdl_hash_update(hash, buf->data + at, n);
+        fdl_hash_final(hash, got);
+        ok = fdl_pieces_match(pieces, index, got);
+    }
+    fdl_hash_free(hash);
+    return ok;
+}
+
+struct fdl_piece *fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block)
+{
+    uint64_t index = block / pieces->blocks;
+    struct fdl_piece *p = &pieces->cache[index % pieces->n_cache];
+
+    if (p->index != index) {
+        unsigned char rest[FDL_HASH_MAX];
+        if (!p->hash)
+            p->hash = fdl_hash_new(pieces->digests.alg);
+        else
+            fdl_hash_final(p->hash, rest); /* starts anew */
+        p->index = index;
+        p->next = index * pieces->blocks;
+        p->busy = false;
+        p->failures = 0;
+    }
+    return p->hash ? p : NULL;
+}
+
+int fdl_pieces_feed(const struct fdl_pieces *pieces, struct fdl_hash *hash,
+                    const struct fdl_buf *buf, struct fdl_err *err)
+{
+    uint64_t len = pieces->digests.length, at = buf->off, end = buf->off + buf->len;
+    unsigned char got[FDL_HASH_MAX];
+
+    while (at < end) {
+        uint64_t index = at / len, stop = (index + 1) * len;
+        if (stop > pieces->total)
+            stop = pieces->total;
+        uint64_t n = (stop < end ? stop : end) - at;
+        fdl_hash_update(hash, buf->data + (at - buf->off), (size_t)n);
+        at += n;
+        if (at < stop)
+            continue;
+        fdl_hash_final(hash, got);
+        if (!fdl_pieces_match(pieces, index, got))
+            return fdl_fail(err, FDL_E_INTEGRITY, index * len,
+                            "a piece does not match its digest");
+    }
+    return FDL_OK;
+}

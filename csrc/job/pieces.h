@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job/pieces.h - does a piece of the source match its digest, however pieces and blocks
+ * lie to one another? Hashing only; not locked. */
+#ifndef FDL_PIECES_H
+#define FDL_PIECES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/hash.h"
+
+struct fdl_piece_digests {
+    enum fdl_hash_alg alg;
+    uint64_t length;              /* bytes of every piece but the last */
+    uint64_t count;               /* = ceil(total / length); 0: no pieces are known */
+    const unsigned char *digests; /* BORROWED: count * fdl_hash_len(alg) */
+};
+
+enum fdl_piece_mode {
+    FDL_PIECES_NONE,
+    FDL_PIECES_IN_BLOCK,  /* whole pieces lie in a block */
+    FDL_PIECES_OF_BLOCKS, /* whole blocks make a piece, and several fit the window */
+    FDL_PIECES_IN_ORDER,  /* neither: checked in file order, after the write */
+};
+
+/* A piece that is made of blocks. */
+struct fdl_piece {
+    uint64_t index; /* which piece this is at present, UINT64_MAX: none */
+    uint64_t next;  /* block to hash next */
+    bool busy;      /* a thread is hashing */
+    int failures;
+    struct fdl_hash *hash; /* OWNED */
+};
+
+struct fdl_pieces {
+    struct fdl_piece_digests digests;
+    enum fdl_piece_mode mode;
+    uint64_t total;          /* bytes of the source */
+    uint64_t blocks;         /* of a piece, with OF_BLOCKS */
+    struct fdl_piece *cache; /* OWNED: piece i lies in [i % n_cache] */
+    size_t n_cache;
+};
+
+/* Chooses the mode: *out is OWNED (fdl_pieces_destroy). total may be unknown only where
+ * no pieces are known.
+ *   window  blocks that are in work at a time
+ * Errors: FDL_E_SIZE (the pieces do not cover the source exactly), FDL_E_LIMIT. */
+int fdl_pieces_init(struct fdl_pieces *out, const struct fdl_piece_digests *digests,
+                    uint64_t total, size_t block, uint32_t window, struct fdl_err *err);
+void fdl_pieces_destroy(struct fdl_pieces *pieces);
+
+/* Whether `digest` is that of piece `index`. */
+bool fdl_pieces_match(const struct fdl_pieces *pieces, uint64_t index,
+                      const unsigned char *digest);
+
+/* IN_BLOCK: whether all pieces in this block match. */
+bool fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf);
+
+/* OF_BLOCKS: the piece that `block` is part of, reset where it was another before.
+ * BORROWED; NULL without memory. */
+struct fdl_piece *fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block);
+
+/* IN_ORDER: hashes the next block of the source. FDL_E_INTEGRITY where a piece that
+ * ends in it does not match. */
+int fdl_pieces_feed(const struct fdl_pieces *pieces, struct fdl_hash *hash,
+                    const struct fdl_buf *buf, struct fdl_err *err);
+
+#endif

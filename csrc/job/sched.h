@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job/sched.h - who fetches what from whom: the choice of mirrors, the size of runs,
+ * hedges and back-off.
+ *
+ * Decides, and returns the decision: it wakes, disqualifies and fails nobody. It reads
+ * the mirrors, the plan and the numbers below, claims blocks of the plan, and keeps
+ * what it learns about a mirror (failures, waits, limits) in the last part of struct
+ * fdl_mirror. No clock; the transfer holds its lock around every call. */
+#ifndef FDL_SCHED_H
+#define FDL_SCHED_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "job/plan.h"
+#include "source/mirror.h"
+
+#define FDL_NO_BLOCK UINT64_MAX
+#define FDL_NO_MIRROR (-1)
+
+/* How far one worker is. Its own thread writes it; what is atomic without the lock. */
+struct fdl_progress {
+    _Alignas(64) struct fdl_mirror *mirror; /* BORROWED, NULL: none at present */
+    bool local;  /* it reads what the target has, instead of a mirror */
+    double rate; /* bytes/s, smoothed, the waits for responses included */
+    double flow; /* the same without them */
+    atomic_uint_fast64_t block;  /* that it fills, FDL_NO_BLOCK: none */
+    atomic_uint_fast64_t filled; /* bytes of it */
+    atomic_bool served; /* the mirror gave bytes to this worker since it took it */
+    uint64_t gained;    /* bytes since the mirror's last failure */
+};
+
+struct fdl_sched {
+    struct fdl_mirror **mirrors; /* BORROWED */
+    size_t n_mirrors;
+    struct fdl_plan *plan;         /* BORROWED */
+    struct fdl_progress *progress; /* BORROWED: of n_workers */
+    int n_workers;
+    int n_conns;           /* of them connections */
+    size_t block;          /* bytes */
+    int retry;             /* failures in a row after which a mirror is given up */
+    size_t unsettled;      /* blocks written whose records are not durable yet */
+    uint64_t hedged_bytes; /* asked for a second time */
+};
+
+/* The blocks [first, end). */
+struct fdl_run {
+    uint64_t first, end;
+};
+
+/* What to do after a mirror's failure. */
+enum fdl_decision {
+    FDL_DECIDE_RETRY,      /* the same mirror, not before mirror->not_before_ns */
+    FDL_DECIDE_LEAVE,      /* this worker is one too many for it */
+    FDL_DECIDE_DISQUALIFY, /* it is not to be used any more */
+};
+
+/* The index of the best mirror that can take one more connection now, or
+ * FDL_NO_MIRROR. */
+int fdl_sched_pick_mirror(const struct fdl_sched *sched, uint64_t now_ns);
+
+/* Mirrors that may be used, and the connections that they would take altogether. */
+int fdl_sched_usable(const struct fdl_sched *sched);
+int fdl_sched_room(const struct fdl_sched *sched);
+
+/* Whether every usable mirror that has answered yet is far away, in the sense of
+ * fdl_ramp_is_far(); false before the first response. */
+bool fdl_sched_all_far(const struct fdl_sched *sched);
+
+/* The longest round trip to a mirror in use. */
+uint64_t fdl_sched_rtt_ns(const struct fdl_sched *sched);
+
+/* Claims blocks for the worker, of the missing ones or of those that another holds.
+ * False where there are none, or where the journal has to catch up first. */
+bool fdl_sched_next_run(struct fdl_sched *sched, int worker, uint64_t now_ns,
+                        struct fdl_run *run);
+
+/* A block that the worker should fetch although others do: they are late. The caller
+ * claims it with fdl_plan_hedge(). */
+bool fdl_sched_find_hedge(const struct fdl_sched *sched, int worker, uint64_t now_ns,
+                          uint64_t *block);
+
+/* `mirror` lost a hedge: it stands back for a while. */
+void fdl_sched_lost_hedge(struct fdl_mirror *mirror, uint64_t now_ns);
+
+/* The worker's mirror failed: counts the failure and decides.
+ *   retry_after_s  the wait that the mirror asked for, -1: none */
+enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
+                                   const struct fdl_err *err, int64_t retry_after_s,
+                                   uint64_t now_ns);
+
+/* A mirror was disqualified: who stood back only since it was faster steps in. */
+void fdl_sched_step_in(struct fdl_sched *sched);
+
+/* True where no mirror is usable any more; *err is then the most telling of their
+ * errors. */
+bool fdl_sched_exhausted(const struct fdl_sched *sched, struct fdl_err *err);
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job/state.h - what the threads of a transfer share, and how it is stopped.
+ *
+ * One lock guards the plan, the scheduler with the mirrors' last part, the pieces, the
+ * list of what has landed, and everything below that is not atomic. It is taken a few
+ * times a block, never during I/O or hashing. A function that expects it says Locked.
+ *
+ * Who calls whom, one way: job → worker, consumer → verify → state → sched, ramp,
+ * pieces, plan. */
+#ifndef FDL_STATE_H
+#define FDL_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/landed.h"
+#include "job/config.h"
+#include "job/pieces.h"
+#include "job/plan.h"
+#include "job/ramp.h"
+#include "job/sched.h"
+
+#define FDL_WORKERS_MAX (FDL_CONNS_MAX + 1) /* and one that reads the target */
+
+struct fdl_worker;   /* job/worker.c */
+struct fdl_consumer; /* job/consumer.c */
+
+struct fdl_job {
+    struct fdl_job_config cfg;
+    pthread_mutex_t lock;
+    pthread_cond_t space;   /* room in the window, a mirror is usable again */
+    pthread_cond_t data;    /* a block became verified, or the end is known */
+    pthread_cond_t ended;   /* for the monitor: nothing is left to do, or all stops */
+    pthread_cond_t watched; /* for fdl_job_wait() */
+
+    struct fdl_plan plan;
+    struct fdl_sched sched;
+    struct fdl_ramp ramp;
+    struct fdl_pieces pieces;
+    struct fdl_landed landed; /* what was written, drained by the caller */
+    size_t landed_wanted;     /* as many are worth waking fdl_job_wait() */
+    struct fdl_pool *pool;    /* OWNED */
+    atomic_uint_fast64_t total;
+    atomic_bool ignore_known; /* the caller's bytes did not match a piece */
+
+    bool stop;     /* cancelled or failed: everybody leaves */
+    bool finished; /* the monitor is through */
+    int rc;
+    struct fdl_err err; /* the first failure */
+
+    struct fdl_worker *workers; /* OWNED; sched.n_workers of them have been started */
+    struct fdl_wakeup wakeups[FDL_WORKERS_MAX]; /* one a worker */
+    struct fdl_consumer *consumers;             /* OWNED */
+    int n_consumers;
+
+    pthread_t monitor;
+    bool monitor_started;
+    uint64_t started_ns, ended_ns;
+
+    struct fdl_conn_times times;
+    atomic_uint_fast64_t fetched, resumed, done; /* bytes */
+    atomic_uint_fast64_t hash_ns, flush_ns, window_wait_ns;
+    atomic_uint_fast64_t pace_ns; /* when the next byte may come, with a rate limit */
+};
+
+/* Bytes of that block. Takes no lock. */
+size_t fdl_job_block_len(const struct fdl_job *job, uint64_t block);
+
+/* Locked: the first failure ends the transfer; later ones only stop it again. */
+void fdl_job_fail(struct fdl_job *job, const struct fdl_err *err);
+
+/* Locked: no worker waits for the network any more. */
+void fdl_job_wake_workers(struct fdl_job *job);
+
+/* Locked: mirror `index` is not used any more, and those that use it are woken. Where
+ * err->code is FDL_OK it is only set aside. Fails the transfer where it was the last.
+ */
+void fdl_job_disqualify(struct fdl_job *job, int index, const struct fdl_err *err);
+
+/* Locked: fails the transfer where no mirror is usable. */
+void fdl_job_check_mirrors(struct fdl_job *job);
+
+#endif

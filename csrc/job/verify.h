@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* job/verify.h - VERIFY and LAND: a filled block is proven by its piece, written, and
+ * given back once every ordered consumer has passed it.
+ *
+ *   FILLED --piece matches--> VERIFIED --written, every ordered consumer passed--> free
+ *      \--piece differs--> missing again, its mirror disqualified
+ *
+ * A block is not written before its piece has matched: bytes known to be bad never
+ * reach the target. */
+#ifndef FDL_VERIFY_H
+#define FDL_VERIFY_H
+
+#include "job/state.h"
+
+/* The worker has filled the block: its bytes are in buf (one reference, STOLEN).
+ *   mirrors  bit set of those that gave them */
+void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
+                        struct fdl_buf *buf, uint64_t mirrors);
+
+/* Locked: gives finished blocks back, from the plan's base on. */
+void fdl_verify_release(struct fdl_job *job);
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_pieces.c - pieces are checked however they lie to the blocks, and none is passed
+ * over. */
+#undef NDEBUG
+#include "job/pieces.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK 4096u
+#define TOTAL (10 * BLOCK + 77)
+#define WINDOW 8
+
+static unsigned char source[TOTAL];
+static unsigned char digests[TOTAL / 512 + 1][FDL_HASH_MAX];
+
+/* The digests of the source's pieces, packed. */
+static struct fdl_piece_digests digests_of(uint64_t length)
+{
+    size_t n = fdl_hash_len(FDL_HASH_SHA256), count = 0;
+    struct fdl_hash *hash = fdl_hash_new(FDL_HASH_SHA256);
+    unsigned char *out = digests[0], one[FDL_HASH_MAX];
+
+    assert(hash);
+    for (size_t at = 0; at < TOTAL; at += length, count++) {
+        fdl_hash_update(hash, source + at, TOTAL - at < length ? TOTAL - at : length);
+        fdl_hash_final(hash, one);
+        memcpy(out + count * n, one, n);
+    }
+    fdl_hash_free(hash);
+    return (struct fdl_piece_digests){
+        .alg = FDL_HASH_SHA256, .length = length, .count = count, .digests = out};
+}
+
+static struct fdl_buf *block_at(struct fdl_pool *pool, uint64_t off)
+{
+    struct fdl_buf *buf = fdl_pool_get(pool);
+
+    assert(buf);
+    buf->off = off;
+    buf->len = TOTAL - off < BLOCK ? (size_t)(TOTAL - off) : BLOCK;
+    memcpy(buf->data, source + off, buf->len);
+    return buf;
+}
+
+static enum fdl_piece_mode mode_of(uint64_t length, uint32_t window)
+{
+    struct fdl_piece_digests wanted = digests_of(length);
+    struct fdl_pieces pieces;
+
+    assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, window, NULL) == FDL_OK);
+    enum fdl_piece_mode mode = pieces.mode;
+    fdl_pieces_destroy(&pieces);
+    return mode;
+}
+
+static void the_mode_follows_from_the_lengths(void)
+{
+    assert(mode_of(BLOCK, WINDOW) == FDL_PIECES_IN_BLOCK);
+    assert(mode_of(BLOCK / 4, WINDOW) == FDL_PIECES_IN_BLOCK);
+    assert(mode_of(2 * BLOCK, WINDOW) == FDL_PIECES_OF_BLOCKS);
+    assert(mode_of(4 * BLOCK, WINDOW) == FDL_PIECES_IN_ORDER); /* too few fit */
+    assert(mode_of(4 * BLOCK, 64) == FDL_PIECES_OF_BLOCKS);    /* all of them do */
+    assert(mode_of(BLOCK + 512, WINDOW) == FDL_PIECES_IN_ORDER);
+}
+
+static void pieces_that_do_not_cover_the_source_are_refused(void)
+{
+    struct fdl_piece_digests wanted = digests_of(BLOCK);
+    struct fdl_pieces pieces;
+
+    wanted.count--;
+    assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, NULL) == FDL_E_SIZE);
+    wanted.count++;
+    assert(fdl_pieces_init(&pieces, &wanted, UINT64_MAX, BLOCK, WINDOW, NULL) ==
+           FDL_E_SIZE);
+    wanted.length = 0;
+    assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, NULL) == FDL_E_SIZE);
+}
+
+static void one_wrong_byte_in_any_piece_of_a_block_is_found(void)
+{
+    struct fdl_piece_digests wanted = digests_of(512);
+    struct fdl_pool *pool = fdl_pool_new(1, BLOCK);
+    struct fdl_pieces pieces;
+
+    assert(pool);
+    assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, NULL) == FDL_OK);
+    for (uint64_t off = 0; off < TOTAL; off += BLOCK) {
+        struct fdl_buf *buf = block_at(pool, off);
+        assert(fdl_pieces_check_block(&pieces, buf));
+        for (size_t at = 0; at < buf->len; at += 511) {
+            buf->data[at] ^= 1;
+            assert(!fdl_pieces_check_block(&pieces, buf));
+            buf->data[at] ^= 1;
+        }
+        fdl_buf_unref(buf);
+    }
+    fdl_pieces_destroy(&pieces);
+    fdl_pool_free(pool);
+}
+
+static void pieces_across_blocks_are_checked_in_order(void)
+{
+    struct fdl_piece_digests wanted = digests_of(BLOCK + 512);
+    struct fdl_pool *pool = fdl_pool_new(1, BLOCK);
+
+    assert(pool);
+    for (size_t wrong = 0; wrong <= TOTAL; wrong += 1000) {
+        struct fdl_hash *hash = fdl_hash_new(FDL_HASH_SHA256);
+        struct fdl_pieces pieces;
+        struct fdl_err err;
+        int rc = FDL_OK;
+        assert(hash);
+        assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, NULL) == FDL_OK);
+        for (uint64_t off = 0; rc == FDL_OK && off < TOTAL; off += BLOCK) {
+            struct fdl_buf *buf = block_at(pool, off);
+            if (wrong >= off && wrong < off + buf->len)
+                buf->data[wrong - off] ^= 1;
+            rc = fdl_pieces_feed(&pieces, hash, buf, &err);
+            fdl_buf_unref(buf);
+        }
+        assert(rc == (wrong < TOTAL ? FDL_E_INTEGRITY : FDL_OK));
+        if (rc != FDL_OK)
+            assert(err.offset == wrong / (BLOCK + 512) * (BLOCK + 512));
+        fdl_pieces_destroy(&pieces);
+        fdl_hash_free(hash);
+    }
+    fdl_pool_free(pool);
+}
+
+static void a_place_in_the_cache_starts_anew_with_another_piece(void)
+{
+    struct fdl_piece_digests wanted = digests_of(2 * BLOCK);
+    struct fdl_pieces pieces;
+
+    assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, NULL) == FDL_OK);
+    struct fdl_piece *piece = fdl_pieces_of(&pieces, 1);
+    assert(piece && piece->index == 0 && piece->next == 0);
+    piece->next = 1;
+    piece->failures = 2;
+    assert(fdl_pieces_of(&pieces, 0) == piece && piece->next == 1);
+    uint64_t later = pieces.n_cache * pieces.blocks;
+    assert(fdl_pieces_of(&pieces, later) == piece);
+    assert(piece->index == pieces.n_cache && piece->next == later);
+    assert(piece->failures == 0);
+    fdl_pieces_destroy(&pieces);
+}
+
+int main(void)
+{
+    for (size_t i = 0; i < TOTAL; i++)
+        source[i] = (unsigned char)(i * 2654435761u >> 13);
+    the_mode_follows_from_the_lengths();
+    pieces_that_do_not_cover_the_source_are_refused();
+    one_wrong_byte_in_any_piece_of_a_block_is_found();
+    pieces_across_blocks_are_checked_in_order();
+    a_place_in_the_cache_starts_anew_with_another_piece();
+    return 0;
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_ramp.c - connections are added while they pay, in larger steps where a step
+ * takes long to show what it gave, and never more than are allowed. */
+#undef NDEBUG
+#include "job/ramp.h"
+
+#include <assert.h>
+
+#define MS UINT64_C(1000000)
+#define MIB (UINT64_C(1) << 20)
+
+/* A transfer that has so many connections; its first measurement began at 0. */
+struct rig {
+    struct fdl_ramp ramp;
+    struct fdl_ramp_sample sample;
+};
+
+static struct rig rig_with(int conns, int max, uint64_t rtt_ns)
+{
+    struct rig rig = {.sample = {.rtt_ns = rtt_ns, .conns = conns}};
+
+    fdl_ramp_init(&rig.ramp, max, 1, false, 0);
+    rig.ramp.wanted = conns;
+    return rig;
+}
+
+/* The wanted connections after `bytes` more came until `at`. */
+static int after(struct rig *rig, uint64_t at, uint64_t bytes)
+{
+    rig->sample.now_ns = at;
+    rig->sample.bytes += bytes;
+    fdl_ramp_update(&rig->ramp, &rig->sample);
+    rig->sample.conns = rig->ramp.wanted;
+    return rig->ramp.wanted;
+}
+
+static int initial(int max, int mirrors, bool far)
+{
+    struct fdl_ramp ramp;
+
+    fdl_ramp_init(&ramp, max, mirrors, far, 0);
+    return ramp.wanted;
+}
+
+static void starts_with_one_nearby_and_a_few_far_away(void)
+{
+    assert(initial(8, 1, false) == 1);
+    assert(initial(8, 5, false) == 3);
+    assert(initial(8, 1, true) == 8);
+    assert(initial(20, 1, true) == 8);
+    assert(initial(2, 1, true) == 2);
+    assert(!fdl_ramp_is_far(MS / 5) && fdl_ramp_is_far(50 * MS));
+}
+
+static void adds_while_it_pays(void)
+{
+    struct rig rig = rig_with(1, 8, MS / 5);
+
+    assert(after(&rig, 20 * MS, 10 * MIB) == 2);
+    assert(after(&rig, 40 * MS, 20 * MIB) == 3);
+    assert(after(&rig, 60 * MS, 30 * MIB) == 4);
+    assert(after(&rig, 80 * MS, 30 * MIB) == 4);  /* no faster: it stays */
+    assert(after(&rig, 100 * MS, 60 * MIB) == 4); /* and pauses */
+}
+
+static void takes_larger_steps_far_away(void)
+{
+    struct rig rig = rig_with(4, 10, 50 * MS);
+
+    assert(after(&rig, 100 * MS, 10 * MIB) == 4); /* too soon to tell */
+    assert(after(&rig, 150 * MS, 10 * MIB) == 8);
+    assert(after(&rig, 300 * MS, 60 * MIB) == 10); /* as many as are allowed */
+}
+
+static void adds_none_while_the_target_holds_the_transfer_up(void)
+{
+    struct rig rig = rig_with(2, 8, MS / 5);
+
+    rig.sample.starved_ns = 20 * MS; /* of twice 20 */
+    assert(after(&rig, 20 * MS, 10 * MIB) == 2);
+    assert(after(&rig, 300 * MS, 10 * MIB) ==
+           3); /* after the pause it is tried again */
+}
+
+static void pauses_grow_longer_and_have_an_end(void)
+{
+    struct rig rig = rig_with(2, 8, MS / 5);
+    uint64_t longest = 0;
+
+    for (uint64_t at = 20 * MS; at < 100000 * MS; at += 20 * MS) {
+        rig.sample.starved_ns += 40 * MS;
+        assert(after(&rig, at, 10 * MIB) == 2);
+        if (rig.ramp.pause_ns > longest)
+            longest = rig.ramp.pause_ns;
+    }
+    assert(longest == 8000 * MS);
+}
+
+int main(void)
+{
+    starts_with_one_nearby_and_a_few_far_away();
+    adds_while_it_pays();
+    takes_larger_steps_far_away();
+    adds_none_while_the_target_holds_the_transfer_up();
+    pauses_grow_longer_and_have_an_end();
+    return 0;
+}
