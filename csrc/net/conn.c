@@ -34,7 +34,6 @@ struct fdl_conn {
     struct fdl_conn_times *times;
     enum fdl_addr_class peer;
     int refused; /* addresses that the policy kept us from */
-    uint64_t connect_ns;
     uint64_t stall_since_ns; /* start of the present stall window */
     uint64_t stall_bytes;
     bool heard; /* bytes came over it */
@@ -266,7 +265,6 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct fdl_conn *conn = calloc(1, sizeof *conn);
-    uint64_t start = fdl_now_ns();
     int rc;
 
     pthread_once(&once, curl_start);
@@ -298,7 +296,6 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
         rc = check_peer(conn, err);
     if (rc != FDL_OK)
         goto fail;
-    conn->connect_ns = fdl_now_ns() - start;
     conn->stall_since_ns = fdl_now_ns();
     /* The borrowed names are needed for connecting only. */
     conn->host.base_url = NULL;
@@ -408,11 +405,6 @@ bool fdl_conn_wants_identity(const struct fdl_conn *conn)
 enum fdl_addr_class fdl_conn_peer_class(const struct fdl_conn *conn)
 {
     return conn->peer;
-}
-
-uint64_t fdl_conn_connect_ns(const struct fdl_conn *conn)
-{
-    return conn->connect_ns;
 }
 
 void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wakeup *wakeup,

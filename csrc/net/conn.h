@@ -67,9 +67,6 @@ bool fdl_conn_wants_identity(const struct fdl_conn *conn);
 /* Class of the address on the other end (of the proxy where there is one). */
 enum fdl_addr_class fdl_conn_peer_class(const struct fdl_conn *conn);
 
-/* Time from the start of connecting to its end: a bound on the round trip. */
-uint64_t fdl_conn_connect_ns(const struct fdl_conn *conn);
-
 /* Moves the connection to another thread's wakeup and times (both BORROWED). */
 void fdl_conn_rebind(struct fdl_conn *conn, struct fdl_wakeup *wakeup,
                      struct fdl_conn_times *times);
