@@ -243,8 +243,7 @@ static bool try_the_whole(struct fdl_mirror *m, const struct fdl_err *err)
 }
 
 enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
-                                   const struct fdl_err *err, int64_t retry_after_s,
-                                   uint64_t now_ns)
+                                   const struct fdl_err *err, uint64_t now_ns)
 {
     struct fdl_progress *p = &sched->progress[worker];
     struct fdl_mirror *m = p->mirror;
@@ -263,15 +262,15 @@ enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
     int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : sched->retry;
     bool joins = fdl_mirror_can_join(m); /* if not, what is missing is of no use */
     if (!retryable(m, err) || m->failures > limit ||
-        retry_after_s > RETRY_AFTER_MAX_S || !joins) {
+        err->retry_after_s > RETRY_AFTER_MAX_S || !joins) {
         if (!joins || !try_the_whole(m, err))
             return FDL_DECIDE_DISQUALIFY;
         m->failures = 0;
         return FDL_DECIDE_RETRY;
     }
     uint64_t wait = backoff_ns(m->failures);
-    if (retry_after_s > 0 && (uint64_t)retry_after_s * FDL_NS_PER_S > wait)
-        wait = (uint64_t)retry_after_s * FDL_NS_PER_S;
+    if (err->retry_after_s > 0 && (uint64_t)err->retry_after_s * FDL_NS_PER_S > wait)
+        wait = (uint64_t)err->retry_after_s * FDL_NS_PER_S;
     /* Wait only where the failure says so: a cut after progress is taken up at once. */
     if ((err->code != FDL_E_NET || m->failures > 1) && m->not_before_ns < now_ns + wait)
         m->not_before_ns = now_ns + wait;

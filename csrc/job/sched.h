@@ -86,11 +86,9 @@ bool fdl_sched_find_hedge(const struct fdl_sched *sched, int worker, uint64_t no
 /* `mirror` lost a hedge: it stands back for a while. */
 void fdl_sched_lost_hedge(struct fdl_mirror *mirror, uint64_t now_ns);
 
-/* The worker's mirror failed: counts the failure and decides.
- *   retry_after_s  the wait that the mirror asked for, -1: none */
+/* The worker's mirror failed: counts the failure and decides. */
 enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
-                                   const struct fdl_err *err, int64_t retry_after_s,
-                                   uint64_t now_ns);
+                                   const struct fdl_err *err, uint64_t now_ns);
 
 /* A mirror was disqualified: who stood back only since it was faster steps in. */
 void fdl_sched_step_in(struct fdl_sched *sched);

@@ -251,8 +251,7 @@ static bool mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
     atomic_fetch_add_explicit(&m->errors, 1, memory_order_relaxed);
     m->last_err = *err;
     m->last_err.mirror = w->index;
-    switch (fdl_sched_failed(&job->sched, w->id, err, w->stream->retry_after_s,
-                             fdl_now_ns())) {
+    switch (fdl_sched_failed(&job->sched, w->id, err, fdl_now_ns())) {
     case FDL_DECIDE_LEAVE:
         return true;
     case FDL_DECIDE_DISQUALIFY:

@@ -33,7 +33,7 @@ struct fdl_conn {
     struct fdl_wakeup *wakeup;
     struct fdl_conn_times *times;
     enum fdl_addr_class peer;
-    int refused; /* addresses that the policy kept us from */
+    int refused;             /* addresses that the policy kept us from */
     uint64_t stall_since_ns; /* start of the present stall window */
     uint64_t stall_bytes;
     bool heard; /* bytes came over it */

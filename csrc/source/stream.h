@@ -44,8 +44,6 @@ struct fdl_stream {
     bool whole;                /* it goes on to the end of the source */
     enum fdl_addr_class peer;  /* of the address that answered last; unknown at first:
                                   RESERVED */
-    int64_t
-        retry_after_s; /* after FDL_E_HTTP_STATUS: what the server asked for, or -1 */
 };
 
 /* All arguments BORROWED; returns OWNED or NULL without memory. */

@@ -122,7 +122,6 @@ struct fdl_stream *fdl_stream_file_new(struct fdl_mirror *mirror,
         return NULL;
     s->base.ops = &file_ops;
     s->base.mirror = mirror;
-    s->base.retry_after_s = -1;
     s->base.peer = FDL_ADDR_LOOPBACK;
     s->times = times;
     return &s->base;

@@ -56,7 +56,6 @@ static int http_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     struct http_stream *s = self_of(base);
     int rc;
 
-    base->retry_after_s = -1;
     if (s->body_open && base->whole && base->off <= off &&
         (base->mirror->ranges == FDL_RANGES_NO || off - base->off <= READ_AWAY_MAX))
         return skip_to(s, off, err);
@@ -152,7 +151,6 @@ struct fdl_stream *fdl_stream_http_new(struct fdl_mirror *mirror, struct fdl_net
         return NULL;
     s->base.ops = &http_ops;
     s->base.mirror = mirror;
-    s->base.retry_after_s = -1;
     s->net = net;
     s->wakeup = wakeup;
     s->times = times;

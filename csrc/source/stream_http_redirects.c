@@ -163,8 +163,6 @@ static int open_body(struct http_stream *s, const struct fdl_place *p, uint64_t 
     s->body_open = true;
     if (status < 300)
         question.elsewhere = !adopt(s->base.mirror, p);
-    else
-        s->base.retry_after_s = s->head.retry_after_s;
     int rc = fdl_answer_judge(s->base.mirror, &s->head, &question, &answer, err);
     *again = rc == FDL_OK && answer.again;
     if (rc != FDL_OK || *again) {

@@ -505,7 +505,6 @@ struct fdl_stream *fdl_stream_nfs_new(struct fdl_mirror *mirror, struct fdl_net 
         return NULL;
     s->base.ops = &nfs_ops;
     s->base.mirror = mirror;
-    s->base.retry_after_s = -1;
     s->base.peer = FDL_ADDR_RESERVED;
     s->net = net;
     s->wakeup = wakeup;

@@ -220,7 +220,7 @@ static void a_mirror_that_lied_is_disqualified_at_once(void)
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
         struct rig *rig = rig_new(1, 0, 64, MIB);
         fail_with(&err, codes[i], 0);
-        assert(fdl_sched_failed(&rig->sched, 0, &err, -1, 1) == FDL_DECIDE_DISQUALIFY);
+        assert(fdl_sched_failed(&rig->sched, 0, &err, 1) == FDL_DECIDE_DISQUALIFY);
         assert(rig->mirrors[0]->state == FDL_MIRROR_READY); /* the caller's to do */
         rig_free(rig);
     }
@@ -233,15 +233,15 @@ static void a_cut_is_retried_at_once_then_ever_later_then_given_up(void)
     uint64_t now = MS, wait = 0;
 
     fail_with(&err, FDL_E_NET, 0);
-    assert(fdl_sched_failed(&rig->sched, 0, &err, -1, now) == FDL_DECIDE_RETRY);
+    assert(fdl_sched_failed(&rig->sched, 0, &err, now) == FDL_DECIDE_RETRY);
     assert(rig->mirrors[0]->not_before_ns <= now);
     for (int i = 1; i < rig->sched.retry; i++) {
-        assert(fdl_sched_failed(&rig->sched, 0, &err, -1, now) == FDL_DECIDE_RETRY);
+        assert(fdl_sched_failed(&rig->sched, 0, &err, now) == FDL_DECIDE_RETRY);
         assert(rig->mirrors[0]->not_before_ns - now > wait);
         wait = rig->mirrors[0]->not_before_ns - now;
         now = rig->mirrors[0]->not_before_ns;
     }
-    assert(fdl_sched_failed(&rig->sched, 0, &err, -1, now) == FDL_DECIDE_DISQUALIFY);
+    assert(fdl_sched_failed(&rig->sched, 0, &err, now) == FDL_DECIDE_DISQUALIFY);
     rig_free(rig);
 }
 
@@ -254,7 +254,7 @@ static void connections_that_fail_together_are_one_failure(void)
     for (int i = 0; i < PEERS; i++)
         rig->progress[i].mirror = rig->mirrors[0];
     for (int i = 0; i < PEERS; i++)
-        assert(fdl_sched_failed(&rig->sched, i, &err, -1, MS) == FDL_DECIDE_RETRY);
+        assert(fdl_sched_failed(&rig->sched, i, &err, MS) == FDL_DECIDE_RETRY);
     assert(rig->mirrors[0]->failures == 1);
     rig_free(rig);
 }
@@ -268,7 +268,7 @@ static void a_connection_too_many_leaves_and_the_mirror_keeps_the_others(void)
     rig->progress[1].mirror = rig->mirrors[0];
     rig->mirrors[0]->active = 2;
     atomic_store(&rig->progress[0].served, true);
-    assert(fdl_sched_failed(&rig->sched, 1, &err, -1, MS) == FDL_DECIDE_LEAVE);
+    assert(fdl_sched_failed(&rig->sched, 1, &err, MS) == FDL_DECIDE_LEAVE);
     assert(rig->mirrors[0]->cap == 1 && rig->mirrors[0]->failures == 0);
     rig_free(rig);
 }
@@ -279,9 +279,11 @@ static void a_mirror_is_waited_for_as_long_as_it_asks_within_reason(void)
     struct fdl_err err;
 
     fail_with(&err, FDL_E_HTTP_STATUS, 503);
-    assert(fdl_sched_failed(&rig->sched, 0, &err, 7, MS) == FDL_DECIDE_RETRY);
+    err.retry_after_s = 7;
+    assert(fdl_sched_failed(&rig->sched, 0, &err, MS) == FDL_DECIDE_RETRY);
     assert(rig->mirrors[0]->not_before_ns == MS + 7 * FDL_NS_PER_S);
-    assert(fdl_sched_failed(&rig->sched, 1, &err, 601, MS) == FDL_DECIDE_DISQUALIFY);
+    err.retry_after_s = 601;
+    assert(fdl_sched_failed(&rig->sched, 1, &err, MS) == FDL_DECIDE_DISQUALIFY);
     rig_free(rig);
 }
 

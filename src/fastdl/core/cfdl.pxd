@@ -159,7 +159,6 @@ cdef extern from "source/stream.h" nogil:
         uint64_t off
         uint64_t end
         bint whole
-        int64_t retry_after_s
         fdl_addr_class peer
     fdl_stream *fdl_stream_new(fdl_mirror *mirror, fdl_net *net, fdl_wakeup *wakeup,
                                fdl_conn_times *times)

@@ -310,10 +310,6 @@ cdef class Stream:
     def whole(self): return bool(self.open_ptr().whole)
 
     @property
-    def retry_after(self):
-        return None if self.open_ptr().retry_after_s < 0 else self.open_ptr().retry_after_s
-
-    @property
     def peer_class(self): return <int> self.open_ptr().peer
 
     def close(self):

@@ -119,7 +119,7 @@ def test_the_bad_pieces_mirror_and_offset_are_in_the_error(
     with pytest.raises(IntegrityError) as caught:
         finish(running)
     assert caught.value.offset == 3 * BLOCK
-    assert caught.value.mirror_index == 0  # type: ignore[attr-defined]
+    assert caught.value.mirror == 0
     assert mirror.state == "struck"
     assert mirror.error_code == IntegrityError.exit_code
 
