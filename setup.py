@@ -99,7 +99,7 @@ extensions = [
         f"fastdl.core.{path.stem}",
         [str(path)],
         include_dirs=["csrc"],
-        depends=[*headers, *(str(p) for p in Path("src/fastdl/core").glob("*.pxd")), *sources],
+        depends=[*headers, *(str(p) for p in Path("src/fastdl/core").rglob("*.pxd")), *sources],
         extra_compile_args=[*HARDENING, *cflags, *defines, "-Wall", "-Wno-unused-function"],
         extra_link_args=[*LINK, *pkg_config("--libs", *packages), "-lbz2", "-lpthread"],
         libraries=["fdl"],
@@ -107,20 +107,11 @@ extensions = [
     for path in sorted(Path("src/fastdl/core").glob("*.pyx"))
 ]
 
-
-def is_stale(path: Path) -> bool:
-    """Whether what Cython made of *path* is older than a .pxd: it overlooks some cimports."""
-    made = path.with_suffix(".c")
-    newest = max(pxd.stat().st_mtime for pxd in path.parent.glob("*.pxd"))
-    return made.exists() and made.stat().st_mtime < newest
-
-
 setup(
     libraries=[library],
     ext_modules=cythonize(
         extensions,
         include_path=["src"],
-        force=any(is_stale(Path(extension.sources[0])) for extension in extensions),
         compiler_directives={"language_level": "3", "binding": False, "embedsignature": True},
     ),
 )

@@ -31,6 +31,11 @@ int fdl_hash_alg_from_name(const char *name)
     return -1;
 }
 
+const char *fdl_hash_name(enum fdl_hash_alg alg)
+{
+    return algs[alg].name;
+}
+
 size_t fdl_hash_len(enum fdl_hash_alg alg)
 {
     return algs[alg].len;

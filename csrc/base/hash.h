@@ -25,6 +25,7 @@ struct fdl_hash;
 
 /* -1 for a name that is not in the list above ("sha-256", …). */
 int fdl_hash_alg_from_name(const char *name);
+const char *fdl_hash_name(enum fdl_hash_alg alg);
 size_t fdl_hash_len(enum fdl_hash_alg alg);
 
 /* Returns OWNED, or NULL where OpenSSL does not offer the algorithm. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pushing thread decodes into blocks of its own. The first one is judged before
- * anything is written; then a writer thread lands them as they are, or they are kept
- * until a qcow2's tables are complete and go on to its lander. */
+/* The pushing thread decodes into blocks of its own. A writer thread lands them as they
+ * are, or they are kept until a qcow2's tables are complete and go on to its lander. */
 #include "decode/land_stream.h"
 
 #include "base/clock.h"
@@ -153,17 +152,9 @@ static int begin_qcow2(struct stream *s, struct fdl_err *err)
     return FDL_OK;
 }
 
-static int judge_head(struct stream *s, bool whole, struct fdl_err *err)
+static int begin(struct stream *s, struct fdl_err *err)
 {
-    enum fdl_decoded verdict = FDL_DECODED_RAW;
-    int rc = FDL_OK;
-
-    if (s->o.judge)
-        rc =
-            s->o.judge(s->o.judge_ctx, s->cur->data, s->cur->len, whole, &verdict, err);
-    if (rc < 0)
-        return rc;
-    return verdict == FDL_DECODED_QCOW2 ? begin_qcow2(s, err) : begin_raw(s, err);
+    return s->o.decoded == FDL_DECODED_QCOW2 ? begin_qcow2(s, err) : begin_raw(s, err);
 }
 
 static int needs_staging(struct stream *s)
@@ -228,9 +219,9 @@ static int feed_tables(struct stream *s, struct fdl_buf *buf, struct fdl_err *er
 }
 
 /* The current block is full, or the last one: sends it on. */
-static int emit(struct stream *s, bool last, struct fdl_err *err)
+static int emit(struct stream *s, struct fdl_err *err)
 {
-    int rc = s->phase == HEAD ? judge_head(s, last, err) : FDL_OK;
+    int rc = s->phase == HEAD ? begin(s, err) : FDL_OK;
 
     if (rc == FDL_OK && s->phase == RAW)
         rc = queue_raw(s, s->cur, err);
@@ -301,7 +292,7 @@ static int push(struct fdl_lander *self, struct fdl_buf *buf, struct fdl_err *er
         s->cur->len += produced;
         atomic_fetch_add(&s->decoded, produced);
         more = produced == room;
-        if (more && (rc = emit(s, false, err)) != FDL_OK)
+        if (more && (rc = emit(s, err)) != FDL_OK)
             return rc;
     }
     return FDL_OK;
@@ -331,7 +322,7 @@ static int finish(struct fdl_lander *self, struct fdl_err *err)
     if (rc == FDL_OK)
         rc = next_block(s, err);
     if (rc == FDL_OK && (s->cur->len > 0 || s->phase == HEAD))
-        rc = emit(s, true, err);
+        rc = emit(s, err);
     if (rc != FDL_OK)
         return rc;
     if (s->phase == TABLES)

@@ -26,13 +26,8 @@ struct fdl_land_stream_options {
     enum fdl_inflate_kind kind;
     struct fdl_inflate_limits limits; /* max_output also bounds a decoded qcow2 file */
     bool detect_zeros;
-    /* Called once in the pushing thread with the first decoded block (all of the image
-     * where it is shorter: `whole`), before anything is written. Sets *verdict, or
-     * returns a negative code with `err` filled to refuse. NULL: everything is raw. */
-    int (*judge)(void *ctx, const void *head, size_t len, bool whole,
-                 enum fdl_decoded *verdict, struct fdl_err *err);
-    void *judge_ctx;    /* BORROWED until the lander is freed */
-    uint64_t sink_size; /* a larger image is FDL_E_SINK_SPACE; 0 = no bound */
+    enum fdl_decoded decoded; /* what the caller found the decoded image to be */
+    uint64_t sink_size;       /* a larger image is FDL_E_SINK_SPACE; 0 = no bound */
     struct fdl_qcow2_policy qcow2_policy;
     struct fdl_land_qcow2_options qcow2;
     size_t block; /* decoded bytes in one block, a multiple of 4 KiB; 0 = 1 MiB */

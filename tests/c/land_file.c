@@ -146,13 +146,28 @@ static int land_qcow2(const struct source *s, int out, int direct, size_t block,
     return rc;
 }
 
-static int judge(void *ctx, const void *head, size_t len, bool whole,
-                 enum fdl_decoded *verdict, struct fdl_err *err)
+/* What the stream holds, by its first decoded bytes. */
+static enum fdl_decoded look_inside(const struct source *s, enum fdl_inflate_kind kind)
 {
-    (void)ctx, (void)whole, (void)err;
-    *verdict = len >= 4 && memcmp(head, "QFI\xfb", 4) == 0 ? FDL_DECODED_QCOW2
-                                                           : FDL_DECODED_RAW;
-    return FDL_OK;
+    unsigned char in[4096], head[4];
+    size_t got = 0, used, made, n;
+    struct fdl_inflate *inflate;
+    struct fdl_err err;
+    uint64_t at = 0;
+
+    if (fdl_inflate_open(&inflate, kind, NULL, &err) != FDL_OK)
+        return FDL_DECODED_RAW;
+    while (got < sizeof head && (n = read_at(s, in, sizeof in, at)) > 0) {
+        if (fdl_inflate_feed(inflate, in, n, head + got, sizeof head - got, &used,
+                             &made, &err) != FDL_OK ||
+            used + made == 0)
+            break;
+        got += made;
+        at += used;
+    }
+    fdl_inflate_free(inflate);
+    return got == sizeof head && memcmp(head, "QFI\xfb", 4) == 0 ? FDL_DECODED_QCOW2
+                                                                 : FDL_DECODED_RAW;
 }
 
 static int land_stream(const struct source *s, int out, const char *kind, size_t block,
@@ -160,7 +175,9 @@ static int land_stream(const struct source *s, int out, const char *kind, size_t
 {
     struct fdl_pool *pool = fdl_pool_new(4, block);
     struct fdl_land_stream_options options = {
-        .kind = fdl_inflate_kind_of(kind), .judge = judge, .qcow2_blocks = 4};
+        .kind = fdl_inflate_kind_of(kind),
+        .decoded = look_inside(s, fdl_inflate_kind_of(kind)),
+        .qcow2_blocks = 4};
     struct fdl_sink *sink = NULL;
     struct fdl_lander *lander = NULL;
     uint64_t busy;

@@ -58,23 +58,16 @@ static bool is_qcow2(const void *head, size_t len)
     return len >= 4 && memcmp(head, "QFI\xfb", 4) == 0;
 }
 
-static int judge(void *ctx, const void *head, size_t len, bool whole,
-                 enum fdl_decoded *verdict, struct fdl_err *err)
-{
-    (void)ctx, (void)whole, (void)err;
-    *verdict = is_qcow2(head, len) ? FDL_DECODED_QCOW2 : FDL_DECODED_RAW;
-    return FDL_OK;
-}
-
-static int land(enum fdl_inflate_kind kind, const uint8_t *data, size_t size,
-                size_t piece, size_t block, struct fdl_sink *sink)
+static int land(enum fdl_inflate_kind kind, enum fdl_decoded inside,
+                const uint8_t *data, size_t size, size_t piece, size_t block,
+                struct fdl_sink *sink)
 {
     static struct fdl_pool *pool;
     struct fdl_land_stream_options options = {
         .kind = kind,
         .limits = limits,
         .detect_zeros = true,
-        .judge = judge,
+        .decoded = inside,
         .qcow2_policy = {.max_virtual_size = MAX_VIRTUAL},
         .block = block,
         .qcow2_blocks = 2};
@@ -145,7 +138,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (inner && decoded == FDL_OK)
         disk = read_inner(len, &info);
     struct memory_sink *sink = memory_sink_new(FDL_SIZE_UNKNOWN, room);
-    int rc = land(kind, data + HEAD, size - HEAD, piece, block, &sink->base);
+    int rc = land(kind, inner ? FDL_DECODED_QCOW2 : FDL_DECODED_RAW, data + HEAD,
+                  size - HEAD, piece, block, &sink->base);
 
     if (rc == FDL_LAND_NEEDS_STAGING)
         assert(inner && sink->base.written == 0 && sink->base.zeroed == 0);

@@ -2,13 +2,9 @@
 """The filter of system calls of ``fdl_confine``."""
 import os
 
-
-cdef extern from "base/confine.h" nogil:
-    enum:
-        FDL_CONFINE_NETWORK
-        FDL_CONFINE_PROGRAM
-        FDL_CONFINE_BROKER
-    int fdl_confine_calls(unsigned allow, int *listener)
+from fastdl.core.c.confine cimport (
+    FDL_CONFINE_BROKER, FDL_CONFINE_NETWORK, FDL_CONFINE_PROGRAM, fdl_confine_calls,
+)
 
 
 def confine_calls(*, bint network, bint program, bint broker):

@@ -5,9 +5,10 @@ import os
 
 from fastdl.errors import BY_CODE, REASONS, InternalError
 
-from fastdl.core cimport cfdl
+from fastdl.core.c.err cimport FDL_NO_OFFSET, fdl_err
+from fastdl.core.c.http cimport fdl_http_status_passes
 
-cdef object exception_from(const cfdl.fdl_err *err):
+cdef object exception_from(const fdl_err *err):
     text = (<bytes> err.what).decode("ascii", "replace")
     if err.os_errno:
         text = f"{text}: {os.strerror(err.os_errno)} ({_errno.errorcode.get(err.os_errno, '?')})"
@@ -16,8 +17,8 @@ cdef object exception_from(const cfdl.fdl_err *err):
     cls = BY_CODE.get(-err.code, InternalError)
     return cls(
         text,
-        offset=None if err.offset == cfdl.FDL_NO_OFFSET else err.offset,
-        retryable=True if cfdl.fdl_http_status_passes(err.http_status) else None,
+        offset=None if err.offset == FDL_NO_OFFSET else err.offset,
+        retryable=True if fdl_http_status_passes(err.http_status) else None,
         reason=REASONS[err.reason],
         http_status=err.http_status or None,
         retry_after_s=None if err.retry_after_s < 0 else err.retry_after_s,
@@ -25,7 +26,7 @@ cdef object exception_from(const cfdl.fdl_err *err):
     )
 
 
-cdef int check(long rc, const cfdl.fdl_err *err) except -1:
+cdef int check(long rc, const fdl_err *err) except -1:
     if rc >= 0:
         return 0
     raise exception_from(err)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-from fastdl.core cimport cfdl_image
+from fastdl.core.c.qcow2 cimport fdl_qcow2
 
 
 cdef class Qcow2:
-    cdef cfdl_image.fdl_qcow2 *_ptr  # OWNED: freed in __dealloc__, NULL once a lander took it
-    cdef cfdl_image.fdl_qcow2 *open_ptr(self) except NULL
+    cdef fdl_qcow2 *_ptr  # OWNED: freed in __dealloc__, NULL once a lander took it
+    cdef fdl_qcow2 *open_ptr(self) except NULL

@@ -1,51 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Sequence
 from typing import Any, final
 
-from fastdl.core.lander import Lander
-from fastdl.core.net import Mirror, Net, Stream
-from fastdl.core.sink import Sink
-
-NAMES: tuple[str, ...]
+from fastdl.core.config import JobConfig
 
 def block_for(piece_length: int | None, wanted: int) -> int:
     """The largest block size up to *wanted* that fits a piece length."""
 
 @final
 class Job:
-    """A running transfer. Sizes and offsets in bytes; the digests' names are in NAMES.
+    """A running transfer; it starts at once. ValueError for a digest that nobody knows."""
 
-    *known*  (offset, bytes, index of the mirror that gave them or -1)
-    *local*  (offset, XXH3) of blocks that *local_fd* holds from an earlier run
-    *pieces* (algorithm, piece length, all digests in a row)
-    *first*  an open answer to go on with; the job takes it over
-    """
-
-    def __new__(
-        cls,
-        *,
-        net: Net,
-        mirrors: Sequence[Mirror],
-        sink: Sink,
-        total: int | None,
-        block: int,
-        window: int,
-        max_connections: int,
-        limit_rate: int,
-        retry: int,
-        provable: bool,
-        record: bool,
-        detect_zeros: bool,
-        hold: int,
-        algorithms: Sequence[str] = (),
-        pieces: tuple[str, int, bytes] | None = None,
-        known: Sequence[tuple[int, bytes, int]] = (),
-        local: Sequence[tuple[int, int]] = (),
-        local_fd: int = -1,
-        skip: Sequence[int] = (),
-        first: Stream | None = None,
-        lander: Lander | None = None,
-    ) -> Job: ...
+    def __new__(cls, config: JobConfig) -> Job: ...
     def wait(self, timeout_ms: int, records: int = 0) -> bool:
         """True when the job has ended; False also where *records* blocks can be drained."""
 

@@ -4,113 +4,142 @@ cimport cython
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
-from fastdl.core cimport cfdl
+from fastdl.core.c.config cimport fdl_job_config, fdl_job_result, fdl_known, fdl_local
+from fastdl.core.c.err cimport fdl_err
+from fastdl.core.c.hash cimport (
+    FDL_HASH_COUNT, fdl_hash_alg, fdl_hash_alg_from_name, fdl_hash_len, fdl_hash_name,
+)
+from fastdl.core.c.job cimport (
+    fdl_job, fdl_job_block_for, fdl_job_cancel, fdl_job_drain, fdl_job_finish,
+    fdl_job_forget_lander, fdl_job_free, fdl_job_settle, fdl_job_start, fdl_job_status,
+    fdl_job_status_s, fdl_job_wait,
+)
+from fastdl.core.c.landed cimport fdl_range
+from fastdl.core.c.mirror cimport fdl_mirror
+from fastdl.core.c.sink cimport FDL_SIZE_UNKNOWN
 from fastdl.core.error cimport check
+from fastdl.core.land cimport Lander
 from fastdl.core.net cimport Mirror, Net, Stream
 from fastdl.core.sink cimport Sink
 
 from _weakref import ref
 
-NAMES = ("md5", "sha-1", "sha-224", "sha-256", "sha-384", "sha-512")
-
 
 def block_for(piece_length, size_t wanted):
     """The largest block size up to *wanted* that fits a piece length."""
-    return cfdl.fdl_job_block_for(0 if piece_length is None else piece_length, wanted)
+    return fdl_job_block_for(0 if piece_length is None else piece_length, wanted)
+
+
+cdef int algorithm(str name, fdl_hash_alg *out) except -1:
+    cdef bytes text = name.encode("ascii", "replace")
+    cdef int found = fdl_hash_alg_from_name(text)
+    if found < 0:
+        raise ValueError(f"{name} is no digest that is known")
+    out[0] = <fdl_hash_alg> found
+    return 0
+
+
+cdef void *room_for(size_t n, size_t size) except NULL:
+    cdef void *room = calloc(n + 1, size)
+    if room is NULL:
+        raise MemoryError
+    return room
 
 
 # Not cleared by the collector: its threads use what it keeps until they have been joined.
 @cython.no_gc_clear
 cdef class Job:
     cdef object __weakref__
-    cdef cfdl.fdl_job *_ptr
-    cdef cfdl.fdl_mirror **_mirrors
-    cdef cfdl.fdl_known *_known
-    cdef cfdl.fdl_local *_local
+    cdef fdl_job *_ptr
+    cdef fdl_mirror **_mirrors
+    cdef fdl_known *_known
+    cdef fdl_local *_local
     cdef uint64_t *_skip
-    cdef object _keep  # what the C job borrows
-    cdef object _lander
+    cdef object _config  # what the C job borrows
+    cdef Lander _lander
 
-    def __cinit__(self, *, Net net not None, mirrors, Sink sink not None, total, size_t block,
-                  size_t window, int max_connections, uint64_t limit_rate, int retry,
-                  bint provable, bint record, bint detect_zeros, size_t hold, algorithms=(),
-                  pieces=None, known=(), local=(), int local_fd=-1, skip=(), Stream first=None,
-                  lander=None):
-        cdef cfdl.fdl_job_config c
-        cdef cfdl.fdl_err err
-        cdef Mirror m
-        cdef bytes data
+    def __cinit__(self, config not None):
+        cdef fdl_job_config c
+        cdef fdl_err err
+        cdef Net net = config.net
+        cdef Sink sink = config.sink
+        cdef Stream first = config.first
         cdef size_t i
         cdef int rc
-        if len(algorithms) > len(NAMES):
+        self._config = config
+        self._lander = config.lander
+        c.net = net._ptr
+        c.sink = sink.open_ptr()
+        c.lander = NULL if self._lander is None else self._lander.open_ptr()
+        c.total = FDL_SIZE_UNKNOWN if config.total is None else config.total
+        c.block = config.block
+        c.window = config.window
+        c.max_conns = config.max_connections
+        c.limit_rate = config.limit_rate
+        c.retry = config.retry
+        c.provable = config.provable
+        c.record = config.record
+        c.detect_zeros = config.detect_zeros
+        c.hold = config.hold
+        c.local_fd = config.local_fd
+        c.n_algs = len(config.algorithms)
+        if c.n_algs > FDL_HASH_COUNT:
             raise ValueError("an algorithm is named twice")
-        self._keep = [net, list(mirrors), sink, list(known), pieces, lander, first]
-        self._mirrors = <cfdl.fdl_mirror **> calloc(len(mirrors) + 1, sizeof(void *))
-        self._known = <cfdl.fdl_known *> calloc(len(known) + 1, sizeof(cfdl.fdl_known))
-        self._local = <cfdl.fdl_local *> calloc(len(local) + 1, sizeof(cfdl.fdl_local))
-        self._skip = <uint64_t *> calloc(len(skip) + 1, sizeof(uint64_t))
-        if not self._mirrors or not self._known or not self._local or not self._skip:
-            raise MemoryError
-        for i, m in enumerate(mirrors):
-            self._mirrors[i] = m._ptr
-        for i, (offset, data, index) in enumerate(known):
+        for i, name in enumerate(config.algorithms):
+            algorithm(name, &c.algs[i])
+        self._fill_pieces(&c)
+        self._fill_lists(&c)
+        c.first = NULL if first is None else first.take()
+        with nogil:
+            rc = fdl_job_start(&self._ptr, &c, &err)
+        check(rc, &err)
+        sink.writer = ref(self)
+        if self._lander is not None:
+            self._lander.user = ref(self)
+
+    cdef int _fill_pieces(self, fdl_job_config *c) except -1:
+        cdef bytes digests
+        c.pieces.count = 0
+        if self._config.pieces is not None:
+            name, length, digests = self._config.pieces
+            algorithm(name, &c.pieces.alg)
+            c.pieces.length = length
+            c.pieces.digests = <const unsigned char *> digests
+            c.pieces.count = len(digests) // fdl_hash_len(c.pieces.alg)
+        return 0
+
+    cdef int _fill_lists(self, fdl_job_config *c) except -1:
+        cdef Mirror mirror
+        cdef bytes data
+        cdef size_t i
+        config = self._config
+        c.n_mirrors = len(config.mirrors)
+        self._mirrors = c.mirrors = <fdl_mirror **> room_for(c.n_mirrors, sizeof(void *))
+        for i, mirror in enumerate(config.mirrors):
+            c.mirrors[i] = mirror._ptr
+        c.n_known = len(config.known)
+        c.known = self._known = <fdl_known *> room_for(c.n_known, sizeof(fdl_known))
+        for i, (offset, data, index) in enumerate(config.known):
             self._known[i].off = offset
             self._known[i].len = len(data)
             self._known[i].data = <const unsigned char *> data
             self._known[i].mirror = index
-        for i, (offset, xxh3) in enumerate(local):
+        c.n_local = len(config.local)
+        c.local = self._local = <fdl_local *> room_for(c.n_local, sizeof(fdl_local))
+        for i, (offset, xxh3) in enumerate(config.local):
             self._local[i].off = offset
             self._local[i].xxh3 = xxh3
-        for i, number in enumerate(skip):
+        c.n_skip = len(config.skip)
+        c.skip = self._skip = <uint64_t *> room_for(c.n_skip, sizeof(uint64_t))
+        for i, number in enumerate(config.skip):
             self._skip[i] = number
-        c.net = net._ptr
-        c.mirrors = self._mirrors
-        c.n_mirrors = len(mirrors)
-        c.sink = sink.open_ptr()
-        c.lander = NULL
-        self._lander = lander
-        if lander is not None:
-            c.lander = <cfdl.fdl_lander *> <size_t> lander.address()
-        c.total = cfdl.FDL_SIZE_UNKNOWN if total is None else total
-        c.block = block
-        c.window = window
-        c.max_conns = max_connections
-        c.limit_rate = limit_rate
-        c.retry = retry
-        c.provable = provable
-        c.record = record
-        c.detect_zeros = detect_zeros
-        c.hold = hold
-        c.n_algs = len(algorithms)
-        for i, name in enumerate(algorithms):
-            c.algs[i] = <cfdl.fdl_hash_alg> (<int> NAMES.index(name))
-        c.pieces.count = 0
-        if pieces is not None:
-            name, length, data = pieces
-            c.pieces.alg = <cfdl.fdl_hash_alg> (<int> NAMES.index(name))
-            c.pieces.length = length
-            c.pieces.digests = <const unsigned char *> data
-            c.pieces.count = len(data) // cfdl.fdl_hash_len(c.pieces.alg)
-        c.known = self._known
-        c.n_known = len(known)
-        c.local = self._local
-        c.n_local = len(local)
-        c.local_fd = local_fd
-        c.skip = self._skip
-        c.n_skip = len(skip)
-        c.first = NULL
-        if first is not None:
-            c.first = first.take()
-        with nogil:
-            rc = cfdl.fdl_job_start(&self._ptr, &c, &err)
-        check(rc, &err)
-        sink.writer = ref(self)
+        return 0
 
     def __dealloc__(self):
         if self._ptr is not NULL:
             self.halt()
         with nogil:
-            cfdl.fdl_job_free(self._ptr)
+            fdl_job_free(self._ptr)
         free(self._mirrors)
         free(self._known)
         free(self._local)
@@ -119,25 +148,25 @@ cdef class Job:
     def wait(self, int timeout_ms, size_t records=0):
         cdef bint done
         with nogil:
-            done = cfdl.fdl_job_wait(self._ptr, timeout_ms, records)
+            done = fdl_job_wait(self._ptr, timeout_ms, records)
         return done
 
     def status(self):
         """The counters as a dict; times in nanoseconds, summed over threads."""
-        cdef cfdl.fdl_job_status_s st
-        cfdl.fdl_job_status(self._ptr, &st)
+        cdef fdl_job_status_s st
+        fdl_job_status(self._ptr, &st)
         out = dict(st)
-        if st.total == cfdl.FDL_SIZE_UNKNOWN:
+        if st.total == FDL_SIZE_UNKNOWN:
             out["total"] = None
         return out
 
     def drain(self):
         """[(offset, length, xxh3)] of blocks written since the last call; not durable yet."""
-        cdef cfdl.fdl_range buf[256]
+        cdef fdl_range buf[256]
         cdef size_t n, i
         out = []
         while True:
-            n = cfdl.fdl_job_drain(self._ptr, buf, 256)
+            n = fdl_job_drain(self._ptr, buf, 256)
             for i in range(n):
                 out.append((buf[i].off, buf[i].len, buf[i].xxh3))
             if n < 256:
@@ -145,34 +174,35 @@ cdef class Job:
 
     def settle(self, size_t n):
         with nogil:
-            cfdl.fdl_job_settle(self._ptr, n)
+            fdl_job_settle(self._ptr, n)
 
     def cancel(self):
         with nogil:
-            cfdl.fdl_job_cancel(self._ptr)
+            fdl_job_cancel(self._ptr)
 
     def halt(self):
-        cdef cfdl.fdl_job_result result
+        cdef fdl_job_result result
         with nogil:
-            cfdl.fdl_job_cancel(self._ptr)
-            cfdl.fdl_job_finish(self._ptr, &result, NULL)
-            cfdl.fdl_job_forget_lander(self._ptr)
+            fdl_job_cancel(self._ptr)
+            fdl_job_finish(self._ptr, &result, NULL)
+            fdl_job_forget_lander(self._ptr)
         # After a failure its threads may still hold blocks of the job and write to the sink.
-        if self._lander is not None:
-            self._lander.close()
-            self._lander = None
+        lander, self._lander = self._lander, None
+        if lander is not None:
+            lander.close()
 
     def finish(self):
         """(source size, {algorithm: digest bytes}); raises the job's error."""
-        cdef cfdl.fdl_job_result result
-        cdef cfdl.fdl_err err
+        cdef fdl_job_result result
+        cdef fdl_err err
         cdef int rc
         cdef size_t i
         with nogil:
-            rc = cfdl.fdl_job_finish(self._ptr, &result, &err)
+            rc = fdl_job_finish(self._ptr, &result, &err)
         check(rc, &err)
         digests = {}
         for i in range(result.n_digests):
-            n = cfdl.fdl_hash_len(result.algs[i])
-            digests[NAMES[<int> result.algs[i]]] = (<bytes> result.digests[i][:n])
+            n = fdl_hash_len(result.algs[i])
+            name = fdl_hash_name(result.algs[i]).decode("ascii")
+            digests[name] = (<bytes> result.digests[i][:n])
         return result.total, digests

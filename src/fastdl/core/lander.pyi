@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from fastdl.core.image import Qcow2
+from fastdl.core.land import Lander
 from fastdl.core.sink import Sink
-
-class Lander:
-    """Owns one ``fdl_lander`` and keeps its sink alive."""
-
-    def close(self) -> None: ...
-    def address(self) -> int:
-        """For ``Job``: the C lander, BORROWED while the job lives."""
 
 class Qcow2Lander(Lander):
     """Clusters of *image*, which it takes over, at the guest's offsets on *sink*."""

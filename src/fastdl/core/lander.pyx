@@ -1,86 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Owners of one ``fdl_lander``: qcow2 and compressed sources, decoded while they arrive."""
-from libc.stdint cimport UINT32_MAX, uint64_t
-from libcpp cimport bool
+from libc.stdint cimport UINT32_MAX
 
-from fastdl.core cimport cfdl, cfdl_image
+from fastdl.core.c.err cimport fdl_err
+from fastdl.core.c.inflate cimport fdl_inflate_kind_of
+from fastdl.core.c.land_qcow2 cimport fdl_land_qcow2_new, fdl_land_qcow2_options
+from fastdl.core.c.land_stream cimport (
+    FDL_DECODED_QCOW2, FDL_DECODED_RAW, FDL_LAND_STREAM_TAIL, fdl_land_stream_decoded,
+    fdl_land_stream_new, fdl_land_stream_options, fdl_land_stream_tail, fdl_land_stream_trailing,
+    fdl_land_stream_virtual_size,
+)
+from fastdl.core.c.qcow2 cimport fdl_qcow2
+from fastdl.core.c.sink cimport fdl_sink
 from fastdl.core.error cimport check
 from fastdl.core.image cimport Qcow2
+from fastdl.core.land cimport Lander
 from fastdl.core.sink cimport Sink
-
-
-cdef extern from "decode/land_qcow2.h" nogil:
-    struct fdl_land_qcow2_options:
-        unsigned threads
-        bool detect_zeros
-    int fdl_land_qcow2_new(cfdl.fdl_lander **out, cfdl_image.fdl_qcow2 *img, cfdl.fdl_sink *sink,
-                           const fdl_land_qcow2_options *options, cfdl.fdl_err *err)
-
-
-cdef extern from "decode/land_stream.h" nogil:
-    enum fdl_decoded:
-        FDL_DECODED_RAW
-        FDL_DECODED_QCOW2
-    struct fdl_land_stream_options:
-        cfdl_image.fdl_inflate_kind kind
-        cfdl_image.fdl_inflate_limits limits
-        bool detect_zeros
-        int (*judge)(void *ctx, const void *head, size_t len, bool whole, fdl_decoded *verdict,
-                     cfdl.fdl_err *err) noexcept nogil
-        void *judge_ctx
-        uint64_t sink_size
-        cfdl_image.fdl_qcow2_policy qcow2_policy
-        fdl_land_qcow2_options qcow2
-        size_t block
-        unsigned qcow2_blocks
-    int fdl_land_stream_new(cfdl.fdl_lander **out, cfdl.fdl_sink *sink,
-                            const fdl_land_stream_options *options, cfdl.fdl_err *err)
-    uint64_t fdl_land_stream_decoded(const cfdl.fdl_lander *self)
-    enum:
-        FDL_LAND_STREAM_TAIL
-    size_t fdl_land_stream_tail(const cfdl.fdl_lander *self, unsigned char *out)
-    uint64_t fdl_land_stream_trailing(const cfdl.fdl_lander *self)
-    uint64_t fdl_land_stream_virtual_size(const cfdl.fdl_lander *self)
-
-
-cdef int is_qcow2(void *ctx, const void *head, size_t length, bool whole, fdl_decoded *verdict,
-                  cfdl.fdl_err *err) noexcept nogil:
-    """The caller has looked at the decoded head already: ctx is not NULL for a qcow2."""
-    verdict[0] = FDL_DECODED_QCOW2 if ctx is not NULL else FDL_DECODED_RAW
-    return 0
-
-
-cdef class Lander:
-    cdef cfdl.fdl_lander *_ptr  # OWNED: freed in close()/__dealloc__, NULL after
-    cdef object _sink           # keeps the borrowed sink alive
-
-    def __dealloc__(self):
-        self.close()
-
-    def close(self):
-        if self._ptr is not NULL:
-            with nogil:
-                self._ptr.ops.free(self._ptr)
-            self._ptr = NULL
-
-    def address(self):
-        """For ``Job``: the C lander, BORROWED while the job lives."""
-        return <size_t> self.open_ptr()
-
-    cdef cfdl.fdl_lander *open_ptr(self) except NULL:
-        """It ends with its job: what it has to tell is to be asked before."""
-        if self._ptr is NULL:
-            raise ValueError("the lander is closed")
-        return self._ptr
 
 
 cdef class Qcow2Lander(Lander):
     def __init__(self, Qcow2 image not None, Sink sink not None, *, unsigned threads=2,
                  bint detect_zeros=True):
-        cdef cfdl.fdl_err err
+        cdef fdl_err err
         cdef fdl_land_qcow2_options options
-        cdef cfdl_image.fdl_qcow2 *img = image._ptr
-        cdef cfdl.fdl_sink *s = sink.open_ptr()
+        cdef fdl_qcow2 *img = image._ptr
+        cdef fdl_sink *s = sink.open_ptr()
         cdef int rc
         if self._ptr is not NULL or img is NULL:
             raise ValueError("used twice")
@@ -97,21 +41,20 @@ cdef class StreamLander(Lander):
     def __init__(self, str kind not None, Sink sink not None, *, bint qcow2, max_output=None,
                  sink_size=None, max_virtual_size=None, max_ratio=None, unsigned threads=2,
                  bint detect_zeros=True):
-        cdef cfdl.fdl_err err
+        cdef fdl_err err
         cdef fdl_land_stream_options options
-        cdef cfdl.fdl_sink *s = sink.open_ptr()
+        cdef fdl_sink *s = sink.open_ptr()
         cdef int rc
         if self._ptr is not NULL:
             raise ValueError("used twice")
         name = kind.encode("ascii")
-        options.kind = cfdl_image.fdl_inflate_kind_of(name)
+        options.kind = fdl_inflate_kind_of(name)
         options.limits.max_output = max_output or 0
         options.limits.ratio_after = 0
         options.limits.max_ratio = 0 if max_ratio is None else max_ratio or UINT32_MAX
         options.limits.skip_zeros = detect_zeros
         options.detect_zeros = detect_zeros
-        options.judge = is_qcow2
-        options.judge_ctx = <void *> &is_qcow2 if qcow2 else NULL
+        options.decoded = FDL_DECODED_QCOW2 if qcow2 else FDL_DECODED_RAW
         options.sink_size = sink_size or 0
         options.qcow2_policy.max_virtual_size = max_virtual_size or 0
         options.qcow2_policy.max_map_bytes = 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-from fastdl.core cimport cfdl
+from fastdl.core.c.nbd cimport fdl_nbd
 
 
 cdef class Export:
-    cdef cfdl.fdl_nbd *_ptr
-    cdef cfdl.fdl_nbd *open_ptr(self) except NULL
+    cdef fdl_nbd *_ptr
+    cdef fdl_nbd *open_ptr(self) except NULL

@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-from fastdl.core cimport cfdl
+from fastdl.core.c.conn cimport fdl_conn_times
+from fastdl.core.c.mirror cimport fdl_mirror
+from fastdl.core.c.net cimport fdl_net
+from fastdl.core.c.stream cimport fdl_stream
+from fastdl.core.c.wakeup cimport fdl_wakeup
 
 
 cdef class Net:
-    cdef cfdl.fdl_net *_ptr
+    cdef fdl_net *_ptr
 
 
 cdef class Cancel:
-    cdef cfdl.fdl_wakeup _wakeup
+    cdef fdl_wakeup _wakeup
 
 
 cdef class Mirror:
-    cdef cfdl.fdl_mirror *_ptr
+    cdef fdl_mirror *_ptr
 
 
 cdef class Stream:
-    cdef cfdl.fdl_stream *_ptr
-    cdef cfdl.fdl_conn_times _times
+    cdef fdl_stream *_ptr
+    cdef fdl_conn_times _times
     cdef readonly Net net
     cdef readonly Mirror mirror
     cdef readonly Cancel cancel
-    cdef cfdl.fdl_stream *open_ptr(self) except NULL
-    cdef cfdl.fdl_stream *take(self) except NULL
+    cdef fdl_stream *open_ptr(self) except NULL
+    cdef fdl_stream *take(self) except NULL

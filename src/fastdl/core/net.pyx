@@ -5,17 +5,39 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from fastdl.core cimport cfdl
+from fastdl.core.c.addr cimport (
+    FDL_ADDR_LOOPBACK, FDL_ADDR_PUBLIC, FDL_VIA_LINKED, FDL_VIA_TYPED, fdl_addr_allowed,
+    fdl_addr_allowed_nfs, fdl_addr_class, fdl_addr_classify, fdl_addr_hop_port, fdl_addr_via,
+    sockaddr, sockaddr_storage,
+)
+from fastdl.core.c.err cimport FDL_ERR_WHAT_MAX, fdl_err
+from fastdl.core.c.http cimport fdl_http_head, fdl_str
+from fastdl.core.c.mirror cimport (
+    FDL_MIRROR_DISQUALIFIED, FDL_MIRROR_FILE, FDL_MIRROR_HTTP, FDL_MIRROR_IDLE, FDL_MIRROR_NFS,
+    FDL_MIRROR_READY, FDL_RANGES_NO, FDL_RANGES_UNKNOWN, FDL_RANGES_YES, fdl_mirror_can_join,
+    fdl_mirror_free, fdl_mirror_new,
+)
+from fastdl.core.c.net cimport (
+    fdl_net_allow_cidr, fdl_net_allow_nfs, fdl_net_free, fdl_net_new, fdl_net_trust_pem,
+    fdl_net_use_proxies,
+)
+from fastdl.core.c.sink cimport FDL_SIZE_UNKNOWN
+from fastdl.core.c.stream cimport (
+    fdl_redirect, fdl_stream, fdl_stream_http_head, fdl_stream_http_keep_redirects,
+    fdl_stream_http_redirects, fdl_stream_new,
+)
+from fastdl.core.c.tls cimport fdl_identity_from_pem
+from fastdl.core.c.wakeup cimport fdl_wakeup_cancel, fdl_wakeup_destroy, fdl_wakeup_init
 from fastdl.core.error cimport check
 
-KINDS = {"http": cfdl.FDL_MIRROR_HTTP, "file": cfdl.FDL_MIRROR_FILE, "nfs": cfdl.FDL_MIRROR_NFS}
-RANGES = {cfdl.FDL_RANGES_UNKNOWN: None, cfdl.FDL_RANGES_YES: True, cfdl.FDL_RANGES_NO: False}
-STATES = {cfdl.FDL_MIRROR_READY: "ok", cfdl.FDL_MIRROR_DISQUALIFIED: "struck",
-          cfdl.FDL_MIRROR_IDLE: "unused"}
-LOCAL_CLASS = cfdl.FDL_ADDR_LOOPBACK
+KINDS = {"http": FDL_MIRROR_HTTP, "file": FDL_MIRROR_FILE, "nfs": FDL_MIRROR_NFS}
+RANGES = {FDL_RANGES_UNKNOWN: None, FDL_RANGES_YES: True, FDL_RANGES_NO: False}
+STATES = {FDL_MIRROR_READY: "ok", FDL_MIRROR_DISQUALIFIED: "struck",
+          FDL_MIRROR_IDLE: "unused"}
+LOCAL_CLASS = FDL_ADDR_LOOPBACK
 
 
-cdef bytes field_text(cfdl.fdl_str s):
+cdef bytes field_text(fdl_str s):
     return s.ptr[:s.len] if s.len else b""
 
 
@@ -23,7 +45,7 @@ cdef const char *or_null(bytes text):
     return NULL if text is None else <const char *> text
 
 
-cdef int copy_address(const unsigned char[::1] address, cfdl.sockaddr_storage *out) except -1:
+cdef int copy_address(const unsigned char[::1] address, sockaddr_storage *out) except -1:
     if not 16 <= address.shape[0] <= <Py_ssize_t> sizeof(out[0]):
         raise ValueError("not a socket address")
     memset(out, 0, sizeof(out[0]))
@@ -32,24 +54,24 @@ cdef int copy_address(const unsigned char[::1] address, cfdl.sockaddr_storage *o
 
 
 def address_class(const unsigned char[::1] address not None):
-    cdef cfdl.sockaddr_storage sa
+    cdef sockaddr_storage sa
     copy_address(address, &sa)
-    return <int> cfdl.fdl_addr_classify(<cfdl.sockaddr *> &sa)
+    return <int> fdl_addr_classify(<sockaddr *> &sa)
 
 
 def is_hop_port(int port):
-    return bool(cfdl.fdl_addr_hop_port(port))
+    return bool(fdl_addr_hop_port(port))
 
 
 cdef class Net:
     def __cinit__(self, *, double connect_timeout, double stall_timeout, bint follow_redirects,
                   bint strict, allowed_cidrs=(), nfs_servers=(), bint system_trust=True,
                   anchors=(), identity=None, proxies=None):
-        cdef cfdl.fdl_err err
+        cdef fdl_err err
         cdef bytes text, cert, key, password
         cdef const char *p
         cdef size_t n
-        self._ptr = cfdl.fdl_net_new()
+        self._ptr = fdl_net_new()
         if self._ptr is NULL:
             raise MemoryError
         self._ptr.connect_timeout_ms = max(1, <long> (connect_timeout * 1000))
@@ -58,77 +80,77 @@ cdef class Net:
         self._ptr.policy.strict = strict
         for cidr in allowed_cidrs:
             text = cidr.encode("ascii", "replace")
-            check(cfdl.fdl_net_allow_cidr(self._ptr, text, &err), &err)
+            check(fdl_net_allow_cidr(self._ptr, text, &err), &err)
         for cidr in nfs_servers:
             text = cidr.encode("ascii", "replace")
-            check(cfdl.fdl_net_allow_nfs(self._ptr, text, &err), &err)
+            check(fdl_net_allow_nfs(self._ptr, text, &err), &err)
         self._ptr.system_trust = system_trust
         for anchor in anchors:
             text = anchor.encode("utf-8")
             p = text
             n = len(text)
-            check(cfdl.fdl_net_trust_pem(self._ptr, p, n, &err), &err)
+            check(fdl_net_trust_pem(self._ptr, p, n, &err), &err)
         if identity is not None:
             cert, key, password = identity
-            check(cfdl.fdl_identity_from_pem(cert, len(cert), key, len(key),
-                                             or_null(password), &self._ptr.identity, &err), &err)
+            check(fdl_identity_from_pem(cert, len(cert), key, len(key),
+                                        or_null(password), &self._ptr.identity, &err), &err)
         if proxies is not None:
             http, https, exempt = (None if p is None else p.encode("utf-8") for p in proxies)
-            check(cfdl.fdl_net_use_proxies(self._ptr, or_null(http), or_null(https),
-                                           or_null(exempt), &err), &err)
+            check(fdl_net_use_proxies(self._ptr, or_null(http), or_null(https),
+                                      or_null(exempt), &err), &err)
 
     def __dealloc__(self):
-        cfdl.fdl_net_free(self._ptr)
+        fdl_net_free(self._ptr)
 
     def allows(self, const unsigned char[::1] address not None, *, from_class=None,
                bint nfs=False):
-        cdef cfdl.sockaddr_storage sa
-        cdef cfdl.fdl_addr_via via = cfdl.FDL_VIA_TYPED
+        cdef sockaddr_storage sa
+        cdef fdl_addr_via via = FDL_VIA_TYPED
         cdef int start = 0
         copy_address(address, &sa)
         if from_class is not None:
-            via, start = cfdl.FDL_VIA_LINKED, from_class
+            via, start = FDL_VIA_LINKED, from_class
         if nfs:
-            return bool(cfdl.fdl_addr_allowed_nfs(<cfdl.sockaddr *> &sa, &self._ptr.policy, via,
-                                                  <cfdl.fdl_addr_class> start))
-        return bool(cfdl.fdl_addr_allowed(<cfdl.sockaddr *> &sa, &self._ptr.policy, via,
-                                          <cfdl.fdl_addr_class> start))
+            return bool(fdl_addr_allowed_nfs(<sockaddr *> &sa, &self._ptr.policy, via,
+                                             <fdl_addr_class> start))
+        return bool(fdl_addr_allowed(<sockaddr *> &sa, &self._ptr.policy, via,
+                                     <fdl_addr_class> start))
 
     @property
     def public_only(self):
-        return self._ptr.tried == 1 << <int> cfdl.FDL_ADDR_PUBLIC
+        return self._ptr.tried == 1 << <int> FDL_ADDR_PUBLIC
 
 
 cdef class Cancel:
     def __cinit__(self):
-        cdef cfdl.fdl_err err
+        cdef fdl_err err
         self._wakeup.fd = -1
-        check(cfdl.fdl_wakeup_init(&self._wakeup, &err), &err)
+        check(fdl_wakeup_init(&self._wakeup, &err), &err)
 
     def __dealloc__(self):
-        cfdl.fdl_wakeup_destroy(&self._wakeup)
+        fdl_wakeup_destroy(&self._wakeup)
 
     def cancel(self):
-        cfdl.fdl_wakeup_cancel(&self._wakeup)
+        fdl_wakeup_cancel(&self._wakeup)
 
 
 cdef class Mirror:
     def __cinit__(self, str kind, str url, *, headers=None, int priority=999999,
                   int max_connections=1, bint linked=False,
-                  int from_class=cfdl.FDL_ADDR_LOOPBACK, int fd=-1):
+                  int from_class=FDL_ADDR_LOOPBACK, int fd=-1):
         cdef bytes u = url.encode("utf-8", "surrogateescape")
         cdef bytes h = None if headers is None else headers.encode("utf-8")
-        self._ptr = cfdl.fdl_mirror_new(KINDS[kind], u, NULL if h is None else <const char *> h)
+        self._ptr = fdl_mirror_new(KINDS[kind], u, NULL if h is None else <const char *> h)
         if self._ptr is NULL:
             raise MemoryError
         self._ptr.priority = priority
         self._ptr.max_conns = self._ptr.cap = max(1, max_connections)
-        self._ptr.via = cfdl.FDL_VIA_LINKED if linked else cfdl.FDL_VIA_TYPED
-        self._ptr.from_ = <cfdl.fdl_addr_class> from_class
+        self._ptr.via = FDL_VIA_LINKED if linked else FDL_VIA_TYPED
+        self._ptr.from_ = <fdl_addr_class> from_class
         self._ptr.fd = fd
 
     def __dealloc__(self):
-        cfdl.fdl_mirror_free(self._ptr)
+        fdl_mirror_free(self._ptr)
 
     @property
     def url(self): return self._ptr.url.decode("utf-8", "surrogateescape")
@@ -153,7 +175,7 @@ cdef class Mirror:
 
     @property
     def total(self):
-        return None if self._ptr.total == cfdl.FDL_SIZE_UNKNOWN else self._ptr.total
+        return None if self._ptr.total == FDL_SIZE_UNKNOWN else self._ptr.total
 
     @property
     def ranges(self): return RANGES[self._ptr.ranges]
@@ -188,7 +210,7 @@ cdef class Mirror:
 
     @property
     def expected(self):
-        return None if self._ptr.expected == cfdl.FDL_SIZE_UNKNOWN else self._ptr.expected
+        return None if self._ptr.expected == FDL_SIZE_UNKNOWN else self._ptr.expected
 
     def prove(self, bint provable):
         self._ptr.provable = provable
@@ -197,19 +219,19 @@ cdef class Mirror:
         self._ptr.any_version = True
 
     @property
-    def can_join(self): return bool(cfdl.fdl_mirror_can_join(self._ptr))
+    def can_join(self): return bool(fdl_mirror_can_join(self._ptr))
 
     def ask_for_the_whole(self):
         self._ptr.pinned = False
-        self._ptr.ranges = cfdl.FDL_RANGES_NO
+        self._ptr.ranges = FDL_RANGES_NO
 
     def note_error(self):
         self._ptr.errors += 1
 
     def strike(self, str reason):
         """Leave it out of the next job."""
-        self._ptr.state = cfdl.FDL_MIRROR_DISQUALIFIED
-        text = reason.encode("ascii", "replace")[:cfdl.FDL_ERR_WHAT_MAX - 1]
+        self._ptr.state = FDL_MIRROR_DISQUALIFIED
+        text = reason.encode("ascii", "replace")[:FDL_ERR_WHAT_MAX - 1]
         self._ptr.last_err.what[:len(text)] = text
 
     def rest(self):
@@ -219,8 +241,8 @@ cdef class Mirror:
         self._ptr.refusals = 0
         self._ptr.rate = 0
         self._ptr.cap = self._ptr.max_conns
-        if self._ptr.state == cfdl.FDL_MIRROR_IDLE:
-            self._ptr.state = cfdl.FDL_MIRROR_READY
+        if self._ptr.state == FDL_MIRROR_IDLE:
+            self._ptr.state = FDL_MIRROR_READY
 
 
 # Not cleared by the collector: the C stream uses what the attributes own until it is freed.
@@ -232,30 +254,30 @@ cdef class Stream:
         self.net = net
         self.mirror = mirror
         self.cancel = cancel
-        self._ptr = cfdl.fdl_stream_new(mirror._ptr, net._ptr, &cancel._wakeup, &self._times)
+        self._ptr = fdl_stream_new(mirror._ptr, net._ptr, &cancel._wakeup, &self._times)
         if self._ptr is NULL:
             from fastdl.errors import UsageError
             raise UsageError("this build of fastdl has no NFS support (libnfs)")
-        cfdl.fdl_stream_http_keep_redirects(self._ptr)
+        fdl_stream_http_keep_redirects(self._ptr)
 
     def __dealloc__(self):
         self.close()
 
-    cdef cfdl.fdl_stream *open_ptr(self) except NULL:
+    cdef fdl_stream *open_ptr(self) except NULL:
         if self._ptr is NULL:
             raise ValueError("the stream is closed")
         return self._ptr
 
-    cdef cfdl.fdl_stream *take(self) except NULL:
+    cdef fdl_stream *take(self) except NULL:
         """The C stream becomes the caller's."""
-        cdef cfdl.fdl_stream *s = self.open_ptr()
+        cdef fdl_stream *s = self.open_ptr()
         self._ptr = NULL
         return s
 
     def begin(self, uint64_t offset, length=None):
-        cdef cfdl.fdl_err err
-        cdef cfdl.fdl_stream *s = self.open_ptr()
-        cdef uint64_t n = cfdl.FDL_SIZE_UNKNOWN if length is None else length
+        cdef fdl_err err
+        cdef fdl_stream *s = self.open_ptr()
+        cdef uint64_t n = FDL_SIZE_UNKNOWN if length is None else length
         cdef int rc
         with nogil:
             rc = s.ops.begin(s, offset, n, &err)
@@ -263,7 +285,7 @@ cdef class Stream:
 
     def head(self):
         """(status, [(lower-case name, value)]) of the last answer; (0, []) without HTTP."""
-        cdef const cfdl.fdl_http_head *h = cfdl.fdl_stream_http_head(self.open_ptr())
+        cdef const fdl_http_head *h = fdl_stream_http_head(self.open_ptr())
         cdef size_t i
         if h is NULL:
             return 0, []
@@ -275,8 +297,8 @@ cdef class Stream:
 
     def redirects(self):
         """[(url, class of who said it, [(name, value)])] on the way to the last answer."""
-        cdef const cfdl.fdl_redirect *hops = NULL
-        cdef size_t n = cfdl.fdl_stream_http_redirects(self.open_ptr(), &hops)
+        cdef const fdl_redirect *hops = NULL
+        cdef size_t n = fdl_stream_http_redirects(self.open_ptr(), &hops)
         cdef size_t i
         out = []
         for i in range(n):
@@ -288,8 +310,8 @@ cdef class Stream:
 
     def read(self, size_t size):
         """1..size bytes, b"" at the end of the answer."""
-        cdef cfdl.fdl_err err
-        cdef cfdl.fdl_stream *s = self.open_ptr()
+        cdef fdl_err err
+        cdef fdl_stream *s = self.open_ptr()
         cdef bytes out = PyBytes_FromStringAndSize(NULL, size)
         cdef char *p = PyBytes_AS_STRING(out)
         cdef long n
@@ -304,7 +326,7 @@ cdef class Stream:
     @property
     def end(self):
         cdef uint64_t end = self.open_ptr().end
-        return None if end == cfdl.FDL_SIZE_UNKNOWN else end
+        return None if end == FDL_SIZE_UNKNOWN else end
 
     @property
     def whole(self): return bool(self.open_ptr().whole)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-from fastdl.core cimport cfdl
+from fastdl.core.c.sink cimport fdl_sink
 
 
 cdef class Sink:
-    cdef cfdl.fdl_sink *_ptr
+    cdef fdl_sink *_ptr
     cdef object _keep  # what the C sink borrows
     cdef object writer  # weak reference to the job that writes through it, or None
-    cdef cfdl.fdl_sink *open_ptr(self) except NULL
+    cdef fdl_sink *open_ptr(self) except NULL

@@ -12,6 +12,7 @@ import json
 import time
 from typing import Any, NamedTuple
 
+from fastdl.core.config import JobConfig
 from fastdl.core.job import Job, block_for
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine import journal as jr
@@ -310,7 +311,7 @@ def start_job(
     if known is None:
         known = [(0, resolved.head, resolved.first)] if resolved.head else []
     stream, resolved.stream = resolved.stream, None
-    return Job(
+    config = JobConfig(
         net=resolved.net,
         mirrors=resolved.mirrors,
         sink=core_sink,
@@ -330,5 +331,6 @@ def start_job(
         local=checkpoint.local,
         local_fd=sink.fd,
         first=stream,
-        **{"detect_zeros": False, **landing},
+        **landing,
     )
+    return Job(config)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.core.config import JobConfig
 from fastdl.core.job import Job, block_for
+from fastdl.core.lander import StreamLander
 from fastdl.core.net import Cancel, Mirror, Net, Stream
 from fastdl.core.sink import Sink
 from fastdl.errors import (
@@ -58,7 +60,7 @@ def job(mirrors: list[Mirror], sink: Sink, total: int | None, **more: object) ->
         "hold": 0,
         "algorithms": ["sha-256"],
     }
-    return Job(**(defaults | more))  # type: ignore[arg-type]
+    return Job(JobConfig(**(defaults | more)))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -267,3 +269,39 @@ def test_trust_and_ranges_are_checked_where_they_are_given() -> None:
 def test_blocks_and_pieces_tile(length: int | None, wanted: int, block: int) -> None:
     """Then the fetching thread can prove a piece by itself."""
     assert block_for(length, wanted) == block
+
+
+def packed(origin: FaultOrigin, **more: object) -> tuple[Job, StreamLander]:
+    """A running job that decodes what a slow server sends."""
+    sink = Sink(-1, -1, align=1, size=None, hold=0, blank=True)
+    lander = StreamLander("gz", sink, qcow2=False)
+    mirror = Mirror("http", origin.url("/slow"), max_connections=1)
+    return job([mirror], sink, len(CONTENT), lander=lander, **more), lander
+
+
+def test_a_lander_that_a_job_uses_is_closed_after_its_threads(origin: FaultOrigin) -> None:
+    """Its memory must not go while a thread pushes blocks into it."""
+    running, lander = packed(origin)
+    assert not running.wait(50)
+    lander.close()
+    assert running.wait(0)
+    with pytest.raises(Cancelled):
+        running.finish()
+
+
+def test_a_closed_lander_starts_no_job(origin: FaultOrigin) -> None:
+    """What the job would borrow is gone."""
+    sink = Sink(-1, -1, align=1, size=None, hold=0, blank=True)
+    lander = StreamLander("gz", sink, qcow2=False)
+    lander.close()
+    mirror = Mirror("http", origin.url("/slow"), max_connections=1)
+    with pytest.raises(ValueError, match="closed"):
+        job([mirror], sink, len(CONTENT), lander=lander)
+
+
+def test_an_unknown_digest_starts_no_job(origin: FaultOrigin) -> None:
+    """The names are the C core's own."""
+    sink = Sink(-1, -1, align=1, size=None, hold=0, blank=True)
+    mirror = Mirror("http", origin.url("/slow"), max_connections=1)
+    with pytest.raises(ValueError, match="crc32"):
+        job([mirror], sink, len(CONTENT), algorithms=["crc32"])

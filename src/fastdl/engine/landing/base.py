@@ -85,7 +85,7 @@ class Landing:
         return outcome
 
     def decoding(self, _resolved: Resolved, sink: Sink, _core_sink: CoreSink) -> dict[str, Any]:
-        """What the job has to know of this way to land, in the words of ``core.job.Job``."""
+        """What the job has to know of this way to land: fields of ``core.config.JobConfig``."""
         return {"detect_zeros": self.detects_zeros(sink)}
 
     def landed(self) -> None:

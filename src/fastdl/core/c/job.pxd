@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+from libc.stdint cimport uint64_t
+
+from fastdl.core.c.config cimport fdl_job_config, fdl_job_result
+from fastdl.core.c.err cimport fdl_err
+from fastdl.core.c.landed cimport fdl_range
+
+
+cdef extern from "job/job.h" nogil:
+    struct fdl_job:
+        pass
+    struct fdl_job_status_s "fdl_job_status":
+        uint64_t total
+        uint64_t done_bytes
+        uint64_t fetched_bytes
+        uint64_t resumed_bytes
+        uint64_t hedged_bytes
+        int conns
+        bint running
+        uint64_t fetch_ns
+        uint64_t tls_ns
+        uint64_t hash_ns
+        uint64_t decode_ns
+        uint64_t write_ns
+        uint64_t flush_ns
+        uint64_t net_wait_ns
+        uint64_t window_wait_ns
+        uint64_t elapsed_ns
+    size_t fdl_job_block_for(uint64_t piece_length, size_t wanted)
+    int fdl_job_start(fdl_job **out, const fdl_job_config *config, fdl_err *err)
+    bint fdl_job_wait(fdl_job *job, int timeout_ms, size_t records)
+    void fdl_job_status(fdl_job *job, fdl_job_status_s *out)
+    size_t fdl_job_drain(fdl_job *job, fdl_range *out, size_t cap)
+    void fdl_job_settle(fdl_job *job, size_t n)
+    void fdl_job_cancel(fdl_job *job)
+    int fdl_job_finish(fdl_job *job, fdl_job_result *result, fdl_err *err)
+    void fdl_job_forget_lander(fdl_job *job)
+    void fdl_job_free(fdl_job *job)

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from fastdl.core.c.addr cimport fdl_addr_policy
+from fastdl.core.c.err cimport fdl_err
+from fastdl.core.c.tls cimport fdl_identity
+
+
+cdef extern from "net/net.h" nogil:
+    struct fdl_net:
+        fdl_identity *identity
+        long connect_timeout_ms
+        long stall_timeout_ms
+        bint follow_redirects
+        bint system_trust
+        fdl_addr_policy policy
+        unsigned tried
+    fdl_net *fdl_net_new()
+    void fdl_net_free(fdl_net *net)
+    int fdl_net_trust_pem(fdl_net *net, const char *pem, size_t len, fdl_err *err)
+    int fdl_net_allow_cidr(fdl_net *net, const char *text, fdl_err *err)
+    int fdl_net_allow_nfs(fdl_net *net, const char *text, fdl_err *err)
+    int fdl_net_use_proxies(fdl_net *net, const char *http, const char *https,
+                            const char *exempt, fdl_err *err)

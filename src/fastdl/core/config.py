@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a transfer is given: ``struct fdl_job_config`` as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from fastdl.core.land import Lander
+    from fastdl.core.net import Mirror, Net, Stream
+    from fastdl.core.sink import Sink
+
+
+class JobConfig(NamedTuple):
+    """Sizes and offsets in bytes. The transfer keeps alive what is named here.
+
+    A NamedTuple, since a command's start counts: dataclasses take 10 ms to import.
+    """
+
+    net: Net
+    mirrors: Sequence[Mirror]
+    sink: Sink
+    total: int | None
+    """Of the source; None while it is not known."""
+    block: int
+    window: int
+    """Of all blocks together."""
+    max_connections: int
+    retry: int
+    """Failures in a row after which a mirror is given up."""
+    provable: bool
+    """A digest or pieces prove the bytes: mirrors may be mixed."""
+    limit_rate: int = 0
+    """Bytes a second; 0: no limit."""
+    record: bool = False
+    """Keep what was written for ``Job.drain``."""
+    detect_zeros: bool = False
+    hold: int = 0
+    """What the sink holds back at either end: such bytes are not recorded."""
+    algorithms: Sequence[str] = ()
+    """Digests of the source to compute, by the names of the IANA registry."""
+    pieces: tuple[str, int, bytes] | None = None
+    """Algorithm, piece length, and all digests in a row."""
+    known: Sequence[tuple[int, bytes, int]] = ()
+    """(offset, bytes, index of the mirror that gave them or -1), ascending."""
+    local: Sequence[tuple[int, int]] = ()
+    """(offset, XXH3) of blocks that *local_fd* holds from an earlier run."""
+    local_fd: int = -1
+    skip: Sequence[int] = ()
+    """Numbers of blocks that nobody needs, ascending."""
+    first: Stream | None = None
+    """An open response to go on with; the job takes it over."""
+    lander: Lander | None = None
+    """None: blocks land at their own offsets."""
