@@ -12,7 +12,7 @@ from pathlib import Path
 import hypothesis  # noqa: F401
 import pytest
 
-from tests.env import postgresql
+from tests.env import libvirtd, postgresql
 from tests.env.certs import CertLab
 from tests.env.landing import DEVICE, PATTERN, Bench
 from tests.env.loopdev import LoopDevice, loop_device
@@ -22,6 +22,12 @@ CASE = "fault-matrix-id"
 """The property under which a test reports the id of the fault matrix that it proves."""
 
 _RAN: dict[str, list[str]] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_dead_runs() -> None:
+    """What a run that was killed left where libvirt keeps its domains is nobody's."""
+    libvirtd.forget_dead_runs()
 
 
 @pytest.fixture(scope="session")

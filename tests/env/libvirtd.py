@@ -2,24 +2,73 @@
 """How does a test get a real libvirtd on a machine without an init system?
 
 One that runs already is used and left running; otherwise virtlogd and libvirtd are
-started, and ended again by their own process ids.
+started as this process's children: they end with it, however it ends. What a run that was
+killed defined has its pid in its name, and the next run forgets it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 URI = "qemu:///system"
 _START_SECONDS = 40.0  # the first start probes every emulator
+_NAME = re.compile(r"fastdl-(\d+)-(\d+)-[0-9a-f]+")
+_DEFINED = (
+    "/etc/libvirt/qemu", "/etc/libvirt/storage", "/run/libvirt/qemu", "/run/libvirt/storage",
+    "/var/run/libvirt/storage",
+)  # fmt: skip
+
+
+def new_name() -> str:
+    """A name for a domain or a pool, by which the next run knows whether its maker lives."""
+    return f"fastdl-{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex[:12]}"
+
+
+def forget_dead_runs(folders: tuple[str, ...] = _DEFINED) -> list[str]:
+    """Remove what runs that are dead defined, and return its names: a libvirtd that starts would
+    have it again, and fastdl takes it for machines whose libvirt does not answer."""
+    found = []
+    for path in (path for folder in folders for path in Path(folder).glob("fastdl-*.xml")):
+        match = _NAME.fullmatch(path.stem)
+        if match is not None and _started(int(match[1])) != int(match[2]):
+            _forget(path.stem)
+            path.unlink(missing_ok=True)
+            found.append(path.stem)
+    return found
+
+
+def _forget(name: str) -> None:
+    """Have a libvirtd that runs forget the domain or pool."""
+    libvirt: Any = pytest.importorskip("libvirt")
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    with contextlib.suppress(libvirt.libvirtError):
+        connection = libvirt.open(URI)
+        for lookup in (connection.lookupByName, connection.storagePoolLookupByName):
+            with contextlib.suppress(libvirt.libvirtError):
+                defined = lookup(name)
+                if defined.isActive():
+                    defined.destroy()
+                defined.undefine()
+        connection.close()
+
+
+def _started(pid: int) -> int:
+    """When the process started, in the kernel's ticks; 0 where there is none."""
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{pid}/stat").read_text()
+        return int(text.rpartition(")")[2].split()[19])
+    return 0
 
 
 @contextlib.contextmanager
@@ -32,22 +81,26 @@ def running(folder: Path) -> Iterator[str]:
     if os.geteuid() != 0:
         pytest.skip("libvirtd needs root")
     libvirt.registerErrorHandler(lambda *_: None, None)
-    started: list[Path] = []
+    forget_dead_runs()
+    started: list[subprocess.Popen[bytes]] = []
     try:
         if not _answers(libvirt):
             for name in ("virtlogd", "libvirtd"):
-                pid_file = folder / f"{name}.pid"
-                done = subprocess.run(
-                    [name, "-d", "-p", pid_file], capture_output=True, timeout=60, check=False
-                )
-                if done.returncode == 0:
-                    started.append(pid_file)
-            _wait(libvirt)
+                with (folder / f"{name}.log").open("wb") as log:
+                    started.append(subprocess.Popen(
+                        ["setpriv", "--pdeathsig", "TERM", name, "-p", folder / f"{name}.pid"],
+                        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    ))  # fmt: skip
+            _wait(libvirt, started)
         yield URI
     finally:
-        for pid_file in reversed(started):
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        for process in reversed(started):
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _answers(libvirt: object) -> bool:
@@ -58,9 +111,9 @@ def _answers(libvirt: object) -> bool:
     return True
 
 
-def _wait(libvirt: object) -> None:
+def _wait(libvirt: object, started: list[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not _answers(libvirt):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or any(p.poll() is not None for p in started):
             pytest.skip("libvirtd did not come up")
         time.sleep(0.1)

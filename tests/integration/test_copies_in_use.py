@@ -241,7 +241,7 @@ def domain(connection: Any) -> Iterator[Any]:
     made: list[Any] = []
 
     def one(source: str, *, kind: str = "file", device: str = "disk") -> Any:
-        name = f"fastdl-{uuid.uuid4().hex[:12]}"
+        name = libvirtd.new_name()
         target = "hda" if device == "disk" else "hdc"
         made.append(connection.defineXML(
             f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>"
@@ -278,7 +278,7 @@ def test_a_disk_or_a_cd_that_is_the_copy_itself_counts(pool: DirectoryPool, doma
 def test_a_volume_named_by_its_pool_counts(connection: Any, domain: Any, tmp_path: Path) -> None:
     """libvirt's own way to name a disk, in a real pool of its own."""
     (tmp_path / "dir").mkdir()
-    name = f"fastdl-{uuid.uuid4().hex[:12]}"
+    name = libvirtd.new_name()
     made = connection.storagePoolDefineXML(
         f"<pool type='dir'><name>{name}</name><target><path>{tmp_path}/dir</path></target></pool>"
     )

@@ -5,7 +5,6 @@ pool is Down with the reason, and jobs wait."""
 from __future__ import annotations
 
 import subprocess
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ async def test_a_pool_that_libvirt_stops_is_down_at_once(site: Site, tmp_path: P
         made: list[Any] = []
         try:
             (tmp_path / "dir").mkdir()
-            name = f"fastdl-{uuid.uuid4().hex[:12]}"
+            name = libvirtd.new_name()
             made.append(connection.storagePoolDefineXML(
                 f"<pool type='dir'><name>{name}</name><target><path>{tmp_path}/dir</path>"
                 "</target></pool>"
