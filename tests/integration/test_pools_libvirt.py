@@ -7,6 +7,7 @@ import asyncio
 import base64
 import gzip
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -26,7 +27,9 @@ from fastdl.agent.pools.nbd import exported_node
 from fastdl.agent.removal import remove
 from fastdl.agent.templates import Wanted, bring
 from fastdl.errors import (
+    FastdlError,
     FormatError,
+    LimitError,
     NetError,
     SinkRefusedError,
     SinkSpaceError,
@@ -36,6 +39,7 @@ from fastdl.errors import (
 from tests.env import images, libvirtd
 from tests.env.loopdev import loop_device
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
+from tests.env.xz import relabelled
 
 MIB = 1 << 20
 VOLUME = Volume(str(uuid.UUID(int=7)))
@@ -77,10 +81,6 @@ def device(tmp_path: Path) -> Iterator[Path]:
         yield Path(found.path)
 
 
-def _name() -> str:
-    return f"fastdl-{uuid.uuid4().hex[:12]}"
-
-
 def _publish(pool: Pool, volume: Volume, content: bytes) -> str:
     """Put *content* into a pool of files as a download does."""
     with pool.place(volume, Image(source_size=len(content))) as placement:
@@ -108,7 +108,8 @@ def dir_pool(define: Any, tmp_path: Path) -> Any:
     folder = tmp_path / "dir"
     folder.mkdir()
     return define(
-        f"<pool type='dir'><name>{_name()}</name><target><path>{folder}</path></target></pool>"
+        f"<pool type='dir'><name>{libvirtd.new_name()}</name><target><path>{folder}</path>"
+        "</target></pool>"
     )
 
 
@@ -117,7 +118,7 @@ def disk_pool(define: Any, device: Path) -> Any:
     """A started pool of the type disk: its volumes are GPT partitions of a loop device."""
     subprocess.run(["parted", "-s", device, "mklabel", "gpt"], check=True, capture_output=True)
     return define(
-        f"<pool type='disk'><name>{_name()}</name><source><device path='{device}'/>"
+        f"<pool type='disk'><name>{libvirtd.new_name()}</name><source><device path='{device}'/>"
         "<format type='gpt'/></source><target><path>/dev</path></target></pool>"
     )
 
@@ -151,7 +152,7 @@ def test_a_mounted_file_system_is_a_file_pool(define: Any, device: Path, tmp_pat
     mount.mkdir()
     pool = _find(
         define(
-            f"<pool type='fs'><name>{_name()}</name><source><device path='{device}'/>"
+            f"<pool type='fs'><name>{libvirtd.new_name()}</name><source><device path='{device}'/>"
             f"<format type='ext4'/></source><target><path>{mount}</path></target></pool>"
         ),
         tmp_path,
@@ -330,6 +331,51 @@ def test_a_compressed_raw_image_gets_a_volume_of_the_disks_size(
     volume = disk_pool.storageVolLookupByName(done.install_path)
     with open(volume.path(), "rb") as device:
         assert device.read(10 * MIB) == content
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_an_xz_file_tells_the_size_of_its_disk(disk_pool: Any, tmp_path: Path, blocks: int) -> None:
+    """By the indexes at its end, which a probe asks for; a limit counts before a volume is made."""
+    content = pseudo_random(1, 2 * MIB) + bytes(8 * MIB)
+    part = len(content) // blocks
+    packed = b"".join(lzma.compress(content[n : n + part]) for n in range(0, len(content), part))
+    pool = _find(disk_pool, tmp_path)
+    usage = Usage(lambda: [pool], libvirt=libvirtd.URI)
+    with FaultOrigin({"/x.raw.xz": Resource.of(packed)}) as origin:
+        wanted = Wanted(
+            volume=VOLUME,
+            sources=(origin.url("/x.raw.xz"),),
+            options={"policy": "strict", "allowed_cidrs": ["127.0.0.0/8"]},
+            state=tmp_path / "engine",
+        )
+        with pytest.raises(LimitError, match="10485760 bytes"):
+            asyncio.run(bring(pool, replace(wanted, max_virtual_size=9 * MIB), usage))
+        assert disk_pool.listVolumes() == []
+        done = asyncio.run(bring(pool, wanted, usage))
+    assert done.virtual_size == 10 * MIB
+    volume = disk_pool.storageVolLookupByName(done.install_path)
+    assert volume.info()[1] == 10 * MIB
+    with open(volume.path(), "rb") as device:
+        assert device.read(10 * MIB) == content
+
+
+@pytest.mark.parametrize("told", [4 * MIB, 20 * MIB])
+def test_an_index_that_lies_fails_the_download(disk_pool: Any, tmp_path: Path, told: int) -> None:
+    """The decoder compares what it unpacked with the index: no volume is left of it."""
+    content = pseudo_random(1, 10 * MIB)
+    packed = lzma.compress(content)
+    pool = _find(disk_pool, tmp_path)
+    with FaultOrigin({"/x.raw.xz": Resource.of(relabelled(packed, told))}) as origin:
+        wanted = Wanted(
+            volume=VOLUME,
+            sources=(origin.url("/x.raw.xz"),),
+            options={"policy": "strict", "allowed_cidrs": ["127.0.0.0/8"]},
+            state=tmp_path / "engine",
+        )
+        with pytest.raises(FastdlError) as failed:
+            asyncio.run(bring(pool, wanted, Usage(lambda: [pool], libvirt=libvirtd.URI)))
+    assert not failed.value.retryable
+    assert disk_pool.listVolumes() == []
 
 
 @pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)

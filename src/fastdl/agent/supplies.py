@@ -23,6 +23,7 @@ _RARE = (
     *("engine.journal", "engine.landing.qcow2", "engine.landing.stream", "engine.race"),
     *("engine.readback", "engine.staging"),
     *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),
+    "model.image_xz",
     *("sources.discovery", "sources.metalink"),
 )
 _OF_OTHERS = (

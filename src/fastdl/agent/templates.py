@@ -93,7 +93,7 @@ async def bring(
                 await asyncio.to_thread(_intend, pool, wanted, there)
                 result = await _trusting(
                     runner(
-                        _fetching(wanted, placement, image),
+                        _fetching(wanted, placement, image, probe),
                         progress=progress,
                         deadline=_left(wanted.deadline, begun),
                     )
@@ -199,7 +199,7 @@ def _image(plain: Mapping[str, Any], wanted: Wanted) -> Image:
     return image
 
 
-def _fetching(wanted: Wanted, placement: Placement, image: Image) -> Work:
+def _fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping[str, Any]) -> Work:
     """The work that lands *image*; compressed ones are unpacked, whatever they hold."""
     action, target_format = "fetch", placement.target_format
     inner, _, outer = image.format.rpartition(".")
@@ -218,11 +218,20 @@ def _fetching(wanted: Wanted, placement: Placement, image: Image) -> Work:
         options={
             **wanted.options,
             "target_format": target_format,
-            "max_virtual_size": wanted.max_virtual_size,
+            "max_virtual_size": _at_most(wanted, probe),
             "beneath": str(placement.beneath) if placement.beneath else None,
             "state_dir": str(wanted.state) if wanted.state else None,
         },
     )
+
+
+def _at_most(wanted: Wanted, probe: Mapping[str, Any]) -> int | None:
+    """Bytes that may come out: where an .xz file said so itself, no more than that, so that one
+    whose index lies is found to be broken and not the pool to be full."""
+    told: int | None = probe.get("virtual_size")
+    if told is not None and probe.get("format") in {"raw.xz", "iso.xz"}:
+        return told
+    return wanted.max_virtual_size
 
 
 def _left(deadline: float | None, begun: float) -> float | None:

@@ -119,7 +119,7 @@ def peek(fmt: Format, reader: Reader, length: int = HEAD_BYTES) -> bytes:
     decoder = Inflate(str(fmt))
     out, offset, step = b"", 0, HEAD_BYTES
     while len(out) < length:
-        data = reader.read_at(offset, step) if offset < PEEK_MAX else b""
+        data = reader.read_at(offset, min(step, PEEK_MAX - offset)) if offset < PEEK_MAX else b""
         used, more = decoder.feed(data, length - len(out))
         offset += used
         out += more

@@ -78,6 +78,8 @@ def inspect(
     try:
         if fmt in COMPRESSED:
             info = _under(fmt, peek(fmt, reader), qcow2, declared)
+            if fmt is Format.XZ and info.inner in {Format.RAW, Format.ISO}:
+                info = info._replace(virtual_size=_unpacked_size(reader))
         else:
             agree(declared, fmt, hidden=_hidden(head, tail))
             info = _inspect(fmt, reader, head, qcow2)
@@ -151,6 +153,13 @@ def _under(outer: Format, head: bytes, qcow2: Inspector, declared: str) -> Image
     info = _inspect(fmt, _Part(head), head, qcow2)
     text = fmt is Format.RAW and looks_like_text(head)
     return info._replace(format=outer, inner=fmt, whole=False, warnings=(_TEXT,) if text else ())
+
+
+def _unpacked_size(reader: Reader) -> int | None:
+    """What an .xz file says of itself at its end. Loaded when one comes."""
+    from fastdl.model.image_xz import unpacked_size  # noqa: PLC0415
+
+    return unpacked_size(reader)
 
 
 def _hidden(head: bytes, tail: bytes | None) -> frozenset[Format]:

@@ -49,9 +49,11 @@ class HeadReader:
         with contextlib.suppress(FastdlError):
             fmt = detect(resolved.head, None, resolved.size)
         # A decoder may want a whole block of input before it gives any output.
-        self._upto = PEEK_MAX if fmt in COMPRESSED else HEAD_BYTES
-        # A qcow2's tables are large, and read by who lands it.
-        far = fmt not in COMPRESSED and fmt is not Format.QCOW2
+        self._packed = fmt in COMPRESSED
+        self._upto = PEEK_MAX if self._packed else HEAD_BYTES
+        # A qcow2's tables are large, and read by who lands it. Of what is packed, xz alone says
+        # at its end how large it becomes.
+        far = fmt is Format.XZ or (not self._packed and fmt is not Format.QCOW2)
         self._reach = reach if far and resolved.mirrors[resolved.first].ranges else None
         self._requests = REACH_REQUESTS
         self._bytes = REACH_BYTES
@@ -67,10 +69,12 @@ class HeadReader:
         end = offset + length
         if self.size is not None:
             end = min(end, self.size)
+        if self._packed and self._reach is None and offset > len(self._resolved.head):
+            raise NotAtHand  # who unpacks reads on; what lies behind is not waited for
         if len(self._resolved.head) < end <= self._upto:
             read_on(self._resolved, end)
         head = self._resolved.head
-        if end <= len(head) or offset == 0 or self._upto == PEEK_MAX:
+        if end <= len(head) or offset == 0 or (self._packed and end <= self._upto):
             return head[offset:end]
         start, data = self._elsewhere
         if not start <= offset <= end <= start + len(data):
