@@ -7,6 +7,7 @@ whoever renews, with whatever they stole, locks nobody out.
 
 from __future__ import annotations
 
+from cryptography import x509
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentRefusedError, UsageError
@@ -85,4 +86,6 @@ async def renew(
         )
         await services.event("HOST.RENEWAL", text, level="ERROR", resource=host)
         raise AgentRefusedError("a renewal is for the key that the host was enrolled with")
+    until = x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc.timestamp()
+    await services.ledger.write(lambda tx: hosts.certified(tx, host, until=until))
     return m.Renewed(certificate=certificate, ca=authority.pem)

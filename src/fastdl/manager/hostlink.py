@@ -102,8 +102,9 @@ class HostLink:
         ready = peer.ca == self._authority.newest.sha256 and peer.ca in hello.authorities
 
         arrival = hosts.Arrival(
-            host=host, key_hash=peer.key_hash, hello=hello, skew=skew, ca=peer.ca if ready else None
-        )
+            host=host, key_hash=peer.key_hash, hello=hello, skew=skew,
+            ca=peer.ca if ready else None, until=peer.until,
+        )  # fmt: skip
         self._arriving[host] += 1
         try:
             admitted = await self._transitions(arrival)

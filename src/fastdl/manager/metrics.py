@@ -70,6 +70,11 @@ class Metrics:
             "Seconds until a certificate of the manager's own expires (api, ca)", ["name"],
             registry=r,
         )  # fmt: skip
+        self.host_expiry = Gauge(
+            "fastdl_host_certificate_expiry_seconds",
+            "Seconds until the certificate expires that a host proves itself with",
+            ["zone", "host"], registry=r,
+        )  # fmt: skip
         self.logins = Counter("fastdl_logins", "Logins, by outcome", ["outcome"], registry=r)
         self.origin_active = Gauge(
             "fastdl_origin_active", "Downloads running per origin", ["origin"], registry=r

@@ -89,12 +89,13 @@ async def refresh(core: Core) -> None:
     s = core.services
     async with s.ledger.read() as tx:
         live = await jobs.count_live(tx)
-        states = Counter(row.state for row in await hosts.of_zone(tx))
+        known = await hosts.of_zone(tx)
         pushes = await certs.counts(tx)
         in_use, _ = await slots.usage(tx)
         names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
         certificates = await certs.live(tx)
     metrics, now = s.metrics, s.clock.time()
+    states = Counter(row.state for row in known)
     for gauge, values in (
         (metrics.queue, live), (metrics.hosts, states), (metrics.certificates, pushes),
     ):  # fmt: skip
@@ -104,6 +105,11 @@ async def refresh(core: Core) -> None:
     metrics.expiry.clear()
     for row in certificates:
         metrics.expiry.labels(names.get(row.zone, ""), row.alias).set(row.not_after - now)
+    metrics.host_expiry.clear()
+    certified = [row for row in known if row.certified_until is not None]
+    for row in sorted(certified, key=lambda row: -row.certified_until):  # of namesakes the earliest
+        gauge = metrics.host_expiry.labels(names.get(row.zone, ""), row.name)
+        gauge.set(row.certified_until - now)
     metrics.show_active({key: n for (kind, key), n in in_use.items() if kind == "origin"})
     for name, not_after in core.expiries().items():
         metrics.server_expiry.labels(name).set(not_after - now)

@@ -69,6 +69,7 @@ def host(row: Row[Any], zone_name: str) -> dict[str, Any]:
         "created": date(row.created),
         "disconnected": date(row.changed) if row.state != "Up" else None,
         "certificates": len(keystore),
+        "certificateexpires": date(row.certified_until),
         "keystoreerror": row.keystore_error,
     }
 

@@ -66,11 +66,13 @@ class Ca:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a connection, as TLS proved it. *ca*: the issuer's fingerprint."""
+    """Who is at the other end of a connection, as TLS proved it. *ca*: the issuer's fingerprint;
+    *until*: when the certificate expires."""
 
     host: str
     key_hash: str
     ca: str
+    until: float | None = None
 
 
 class Authority:
@@ -139,7 +141,8 @@ class Authority:
             (host_id,) = names.value.get_values_for_type(x509.DNSName)
         except (x509.ExtensionNotFound, ValueError) as exc:
             raise AgentRefusedError("the client certificate names no host") from exc
-        return Peer(host_id, _key_hash(certificate.public_key()), issuer.sha256)
+        until = certificate.not_valid_after_utc.timestamp()
+        return Peer(host_id, _key_hash(certificate.public_key()), issuer.sha256, until)
 
     def server_context(self) -> ssl.SSLContext:
         """Return the TLS context of the agent port, with a fresh server certificate."""

@@ -141,6 +141,8 @@ class Arrival:
     skew: float
     ca: str | None = None
     """The newest CA's fingerprint, where the host trusts it and has its certificate of it."""
+    until: float | None = None
+    """When its certificate expires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +199,7 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
         "max_downloads": hello.max_downloads,
         "clock_skew": arrival.skew,
         "ca_sha256": arrival.ca,
+        "certified_until": arrival.until,
         # Whatever was known: a host that lost its memory numbers its looks from the start.
         "looked": hello.inventory.looked,
         "keystore_error": error,
@@ -205,6 +208,11 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
         "changed": row.changed if row.state == UP else now,
         "gateway": row.gateway if row.state == UP else gateway,
     }
+
+
+async def certified(tx: AsyncConnection, id_: str, *, until: float) -> None:
+    """Note that a host has a new certificate."""
+    await tx.execute(update(host).where(host.c.id == id_).values(certified_until=until))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,6 +130,7 @@ host = Table(
     _needs("rev", BigInteger, "0"),
     _needs("key_hash", String(64)),
     Column("ca_sha256", String(64)),
+    Column("certified_until", Double),
     _needs("gateway", String(64), ""),
     _needs("changed", Double),
     _needs("created", Double),

@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -58,7 +59,8 @@ def test_a_host_is_who_its_certificate_names_and_gets_no_ticket(tmp_path: Path) 
     there, here = _shake_hands(authority.server_context(), context, MANAGER_NAME)
     der = there.getpeercert(binary_form=True)
     assert der is not None
-    assert authority.peer(der) == Peer("host-1", key_hash, authority.sha256)
+    until = x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+    assert authority.peer(der) == Peer("host-1", key_hash, authority.sha256, until)
     assert here.version() == "TLSv1.3"
     assert here.session is None or not here.session.has_ticket
 
