@@ -10,10 +10,10 @@ folder is ever made on the way to it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -33,12 +33,12 @@ _NETWORK: Final = frozenset({"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs
 class Memory:
     """Which note each pool folder of this host had: ``pools.json`` in the *state* folder.
 
-    Thread-safe. A state folder that cannot be written makes a host forget, with a warning.
+    Safe for threads and processes, of which each may have a memory of its own. A state folder that
+    cannot be written makes a host forget, with a warning.
     """
 
     def __init__(self, state: Path) -> None:
         self.path = state / "pools.json"
-        self._lock = threading.Lock()
 
     def of(self, folder: Path) -> str | None:
         """The id in the note that *folder* had, None for one that is new."""
@@ -47,19 +47,29 @@ class Memory:
 
     def keep(self, folder: Path, id_: str) -> None:
         """Remember the note of *folder*."""
-        with self._lock:
-            known = self._read() | {str(folder): id_}
-            fresh = self.path.with_name(f".{self.path.name}.new")
-            try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self.path.with_name(f".{self.path.name}.new")
+        try:
+            with self._alone():
+                known = self._read() | {str(folder): id_}
                 fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
                 with os.fdopen(fd, "w") as file:
                     json.dump(known, file, indent=1, sort_keys=True)
                     file.flush()
                     os.fsync(fd)
                 fresh.replace(self.path)
-            except OSError as exc:
-                log.warning("which storage %s is cannot be remembered: %s", folder, exc)
+        except OSError as exc:
+            log.warning("which storage %s is cannot be remembered: %s", folder, exc)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the state folder: what another pool's look remembers meanwhile would be lost."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _read(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ def place(tmp_path: Path) -> Path:
     made = tmp_path / "pool"
     made.mkdir()
     return made
+
+
+def test_looks_at_the_same_time_forget_no_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each look has a memory of its own, and an inventory looks while a job does."""
+    folders = [tmp_path / f"p{n}" for n in range(24)]
+    state = tmp_path / "state"
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda path: Memory(state).keep(path, path.name), folders))
+    assert [Memory(state).of(path) for path in folders] == [path.name for path in folders]
+    assert not caplog.records
 
 
 def test_an_empty_folder_in_the_place_of_a_known_one_is_no_pool(
