@@ -24,7 +24,7 @@ from sqlalchemy import insert
 
 from benchmarks.machine import process_cpu_s
 from benchmarks.manager.process import ManagerProcess, manager, started
-from fastdl.manager.fabric.ca import Authority, open_authority
+from fastdl.manager.hosts.ca import Authority, open_authority
 from fastdl.manager.ledger import tables
 from fastdl.manager.ledger.engine import default_url, open_ledger
 from tests.env.fake_agent import make_csr

@@ -30,8 +30,8 @@ from typing import Any, Final
 from sqlalchemy import insert
 
 from benchmarks.manager import connected, suite
-from fastdl.manager.dispatch import Dispatcher
-from fastdl.manager.fleet import ConnectedHost
+from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.ledger import jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.services import Services

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fastdl.cli import api
+from fastdl.manager.app import Manager, running
 from fastdl.manager.config import ManagerConfig
-from fastdl.manager.service import Manager, running
 from fastdl.web.routes import add_routes
 from tests.env.fake_agent import FakeAgent
 

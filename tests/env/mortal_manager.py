@@ -25,7 +25,7 @@ from tests.env.manager import Client
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Imported once by the fork server: a restart then costs a tenth of what an interpreter does.
-_CONTEXT.set_forkserver_preload(["tests.env.mortal_manager", "fastdl.manager.service"])
+_CONTEXT.set_forkserver_preload(["tests.env.mortal_manager", "fastdl.manager.app"])
 
 
 def _serve(words: list[str], log: str, left: Any) -> None:

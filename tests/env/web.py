@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from fastdl.manager.auth import sign
+from fastdl.manager.access.auth import sign
 
 Pairs = Iterable[tuple[str, str]]
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from aiohttp import WSMsgType, web
 
 from fastdl.errors import FastdlError
-from fastdl.manager.fabric.ca import open_authority
+from fastdl.manager.hosts.ca import open_authority
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.token import EnrolToken, new_token

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from fastdl.errors import CertRejectedError
-from fastdl.manager.x509text import describe, read_upload
+from fastdl.manager.certificates.x509text import describe, read_upload
 from fastdl.trust.certificate import read_bundle
 
 

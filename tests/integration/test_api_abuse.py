@@ -22,10 +22,10 @@ import aiohttp
 import pytest
 
 from fastdl.errors import ApiAuthError, ApiConflictError, ApiLimitError, FastdlError
+from fastdl.manager.access.auth import sign
 from fastdl.manager.api import request
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Kind
-from fastdl.manager.auth import sign
 from fastdl.wire import messages as m
 from tests.env.fake_agent import FakeAgent, local_pool
 from tests.env.manager import Client, Zone, certificate

@@ -21,7 +21,7 @@ from libcloud.compute.providers import get_driver
 from libcloud.compute.types import Provider
 
 from fastdl.errors import ApiAuthError, ApiConflictError, ApiLimitError, ApiParamError
-from fastdl.manager.auth import sign
+from fastdl.manager.access.auth import sign
 from tests.env.fake_agent import local_pool
 from tests.env.manager import Client, Zone, certificate
 from tests.env.manager import zone as running_zone

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from fastdl.manager import logins
+from fastdl.manager.access import logins
 from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 from tests.env.web import Answer, encoded, send

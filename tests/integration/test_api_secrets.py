@@ -20,9 +20,9 @@ from sqlalchemy import select
 
 from fastdl.errors import ApiParamError
 from fastdl.manager import metrics
+from fastdl.manager.app import running
 from fastdl.manager.config import ManagerConfig
 from fastdl.manager.ledger import tables
-from fastdl.manager.service import running
 from fastdl.web.routes import add_routes
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.manager.access.auth import canonical, sign
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Kind
-from fastdl.manager.auth import canonical, sign
 from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 from tests.env.web import Answer, encoded, send, signed, signed_params, soon

@@ -16,7 +16,7 @@ import pytest
 
 import fastdl
 from fastdl.errors import FastdlError
-from fastdl.manager.disclosure import HIDDEN, reason
+from fastdl.manager.downloads.disclosure import HIDDEN, reason
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from tests.env.certs import CertLab

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Row, insert, select
 
-from fastdl.manager.certloop import CertificateSync
+from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.clock import SystemClock
-from fastdl.manager.dispatch import Dispatcher
+from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.downloads.scheduler import Grant
 from fastdl.manager.ledger import certs, jobs, tables
 from fastdl.manager.ledger.engine import Ledger, Work, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.text import dumps
-from fastdl.manager.scheduler import Grant
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault

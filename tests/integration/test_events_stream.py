@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from fastdl.errors import ApiParamError
-from fastdl.manager import sessions
+from fastdl.manager.access import sessions
 from fastdl.web import events
 from tests.env.fake_agent import local_pool
 from tests.env.manager import Client, Zone

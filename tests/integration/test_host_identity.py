@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fastdl.errors import ApiConflictError
-from fastdl.manager.fabric import ca
+from fastdl.manager.hosts import ca
 from tests.env.manager import Client
 from tests.env.process import AgentProcess, ManagerProcess, eventually
 

@@ -30,11 +30,11 @@ from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from fastdl.errors import InternalError, UsageError
+from fastdl.manager.downloads.scheduler import HostView, Limits, decide
 from fastdl.manager.ledger import jobs, queue, records, slots, tables, zones
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import dumps
-from fastdl.manager.scheduler import HostView, Limits, decide
 from fastdl.wire import messages as m
 from tests.env import postgresql
 

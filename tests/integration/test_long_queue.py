@@ -19,13 +19,13 @@ from sqlalchemy import event, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.clock import SystemClock
-from fastdl.manager.dispatch import Dispatcher
-from fastdl.manager.fleet import ConnectedHost
+from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.downloads.scheduler import BULK, URGENT
+from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.ledger import jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.tables import slot
-from fastdl.manager.scheduler import BULK, URGENT
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault

@@ -20,7 +20,7 @@ from fastdl.errors import (
     ApiConflictError,
     ApiParamError,
 )
-from fastdl.manager import hostlink
+from fastdl.manager.hosts import link
 from fastdl.manager.ledger import slots
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
@@ -521,8 +521,8 @@ async def test_lost_host_gives_a_shared_pools_job_to_the_next(
     zone: Zone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dead host must not hold a template back; its late result changes nothing."""
-    monkeypatch.setattr(hostlink, "SILENT_S", 0.3)
-    monkeypatch.setattr(hostlink, "BEAT_S", 0.2)
+    monkeypatch.setattr(link, "SILENT_S", 0.3)
+    monkeypatch.setattr(link, "BEAT_S", 0.2)
 
     async def endless(_agent: FakeAgent, _command: m.Command) -> m.Done:
         await asyncio.Event().wait()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from fastdl.manager.fabric.ca import Peer
+from fastdl.manager.hosts.ca import Peer
 from fastdl.manager.ledger import certs, hosts, jobs, pools, tables
 from fastdl.manager.ledger.certs import FAILED, UPLOADED
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger

@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError, Reason
-from fastdl.manager import hostlink
-from fastdl.manager.leaving import Unreached
+from fastdl.manager.downloads.leaving import Unreached
+from fastdl.manager.hosts import link
 from fastdl.manager.ledger import certs
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
@@ -630,8 +630,8 @@ async def test_a_zone_goes_when_it_is_empty(zone: Zone) -> None:
 
 async def test_silent_hosts_pools_are_down(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool is Up while a host that is Up can use it."""
-    monkeypatch.setattr(hostlink, "SILENT_S", 0.3)
-    monkeypatch.setattr(hostlink, "BEAT_S", 0.2)
+    monkeypatch.setattr(link, "SILENT_S", 0.3)
+    monkeypatch.setattr(link, "BEAT_S", 0.2)
     agent = await zone.agent("kvm1", pools=(local_pool("p1"),))
     await agent.close()
     await eventually(lambda: state_is(zone, agent, "Down"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastdl.errors import FastdlError, NetError
-from fastdl.manager.probing import HOSTS_MAX
+from fastdl.manager.downloads.probing import HOSTS_MAX
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from tests.env.fake_agent import FakeAgent

@@ -16,7 +16,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
-from fastdl.manager.dispatch import CANCEL_S
+from fastdl.manager.downloads.dispatch import CANCEL_S
 from fastdl.manager.ledger import copies, jobs, tables
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool

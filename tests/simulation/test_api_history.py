@@ -24,14 +24,14 @@ import pytest
 from sqlalchemy import func, select
 
 from fastdl.errors import AliasConflictError, ApiParamError, CertRejectedError
-from fastdl.manager import x509text
+from fastdl.manager.access.logins import Logins
+from fastdl.manager.api.core import Core
 from fastdl.manager.api.envelope import plain
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Call, User
-from fastdl.manager.copywatch import CopyWatch
-from fastdl.manager.core import Core
+from fastdl.manager.certificates import x509text
+from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.ledger import tables
-from fastdl.manager.logins import Logins
 from fastdl.manager.notices import Notices
 from tests.env.history import Event, explain
 from tests.env.manager import certificate

@@ -22,11 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.agent.pools import MarkerFolder
 from fastdl.errors import FastdlError
-from fastdl.manager.fabric.ca import Peer
-from fastdl.manager.hostlink import HostLink
+from fastdl.manager.downloads.progress import ProgressBoard
+from fastdl.manager.hosts.ca import Peer
+from fastdl.manager.hosts.link import HostLink
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger, Work
-from fastdl.manager.progress import ProgressBoard
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from fastdl.errors import ApiParamError, FastdlError
-from fastdl.manager.registration import check_url
+from fastdl.manager.downloads.registration import check_url
 from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS, check
 from fastdl.model.address import (
     AddressClass,

@@ -175,7 +175,7 @@ def call(
     from urllib.parse import urlencode  # noqa: PLC0415
     from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener  # noqa: PLC0415
 
-    from fastdl.manager.auth import sign  # noqa: PLC0415
+    from fastdl.manager.access.auth import sign  # noqa: PLC0415
 
     # Microseconds, because a signature works once: two equal commands within a second must
     # not have the same one.

@@ -90,7 +90,7 @@ async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
     import gc  # noqa: PLC0415
     import signal  # noqa: PLC0415
 
-    from fastdl.manager.service import running  # noqa: PLC0415
+    from fastdl.manager.app import running  # noqa: PLC0415
     from fastdl.web.routes import add_routes  # noqa: PLC0415
 
     # What serves thousands of connections lives long: looking through all of it after every

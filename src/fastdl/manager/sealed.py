@@ -15,11 +15,11 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError, FastdlError
+from fastdl.manager.downloads.registration import header_items
 from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.tables import account, job, template
 from fastdl.manager.ledger.text import dumps, loads
-from fastdl.manager.registration import header_items
 from fastdl.manager.vault import Vault
 from fastdl.wire import codec
 from fastdl.wire import messages as m

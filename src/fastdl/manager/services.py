@@ -10,13 +10,13 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.clock import Clock
-from fastdl.manager.fleet import Fleet
+from fastdl.manager.downloads.progress import ProgressBoard
+from fastdl.manager.downloads.scheduler import Limits
+from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.ledger import records
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.metrics import Metrics
 from fastdl.manager.notices import Notices
-from fastdl.manager.progress import ProgressBoard
-from fastdl.manager.scheduler import Limits
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m

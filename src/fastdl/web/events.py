@@ -18,11 +18,11 @@ from aiohttp import web
 from sqlalchemy import Row
 
 from fastdl.errors import ApiAuthError, InternalError
+from fastdl.manager.access.auth import UNVERIFIED
+from fastdl.manager.access.sessions import Session
+from fastdl.manager.api.core import Core
 from fastdl.manager.api.request import COOKIE
-from fastdl.manager.auth import UNVERIFIED
-from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts, jobs, templates
-from fastdl.manager.sessions import Session
 
 KEEPALIVE_S: Final = 15.0
 COALESCE_S: Final = 0.5

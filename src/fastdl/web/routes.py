@@ -13,8 +13,8 @@ from typing import Final
 from aiohttp import web
 
 from fastdl.errors import ApiAuthError, ApiLimitError, InternalError
+from fastdl.manager.api.core import Core
 from fastdl.manager.api.request import client_of
-from fastdl.manager.core import Core
 from fastdl.manager.ledger import certs, hosts, jobs, slots, zones
 from fastdl.manager.ledger.engine import database_alive
 from fastdl.web.events import Streams

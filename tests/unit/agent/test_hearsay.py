@@ -9,7 +9,7 @@ import pytest
 
 from fastdl.agent.hearsay import error_of
 from fastdl.errors import BY_CODE, BY_THE_SOURCE, FormatError, NetError, SinkSpaceError
-from fastdl.manager.disclosure import HIDDEN, reason
+from fastdl.manager.downloads.disclosure import HIDDEN, reason
 from fastdl.wire import codec
 
 STOLEN = "root:$6$hash\x1b from /etc/shadow, or what a host inside answered"

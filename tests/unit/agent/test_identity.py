@@ -12,7 +12,7 @@ import pytest
 from fastdl.agent import identity
 from fastdl.agent.identity import Identity
 from fastdl.errors import AgentRefusedError, UsageError
-from fastdl.manager.fabric.ca import Authority, open_authority
+from fastdl.manager.hosts.ca import Authority, open_authority
 
 
 @pytest.fixture

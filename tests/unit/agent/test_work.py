@@ -15,7 +15,7 @@ import pytest
 from fastdl.agent.death import CRASHES
 from fastdl.agent.work import Work, run, series
 from fastdl.errors import Cancelled, FastdlError, InternalError, NetError, UsageError
-from fastdl.manager.scheduler import Next, after_failure
+from fastdl.manager.downloads.scheduler import Next, after_failure
 from fastdl.wire import codec
 from tests.env.faults import Rule
 from tests.env.origin import FaultOrigin, Resource, pseudo_random

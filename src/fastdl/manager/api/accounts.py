@@ -11,7 +11,8 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiAuthError, ApiParamError
-from fastdl.manager import auth, sealed
+from fastdl.manager import sealed
+from fastdl.manager.access import auth
 from fastdl.manager.api import views
 from fastdl.manager.api.filters import READ, By, Contains, Is, Refused
 from fastdl.manager.api.lists import page_of

@@ -9,8 +9,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AliasConflictError, ApiParamError, CertRejectedError, FastdlError
-from fastdl.manager import x509text
-from fastdl.manager.api import transfers, views
+from fastdl.manager.api import views
 from fastdl.manager.api.filters import SHOWS, By, Contains
 from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
@@ -25,8 +24,10 @@ from fastdl.manager.api.spec import (
     Single,
     listed,
 )
-from fastdl.manager.ask import ask
-from fastdl.manager.certloop import not_up, split_by_state
+from fastdl.manager.certificates import x509text
+from fastdl.manager.certificates.sync import not_up, split_by_state
+from fastdl.manager.downloads import transfers
+from fastdl.manager.hosts.ask import ask
 from fastdl.manager.ledger import certs, hosts, zones
 from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED
 from fastdl.trust.alias import check_alias, is_reserved

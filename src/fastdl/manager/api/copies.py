@@ -9,7 +9,6 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
-from fastdl.manager import ends
 from fastdl.manager.api import views
 from fastdl.manager.api.filters import SHOWS, By
 from fastdl.manager.api.spec import (
@@ -23,9 +22,10 @@ from fastdl.manager.api.spec import (
     Reply,
     listed,
 )
+from fastdl.manager.downloads import ends
+from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import copies, jobs, pools, records, zones
 from fastdl.manager.ledger.text import loads
-from fastdl.manager.removal import remove_copies
 
 _STATES: Final = {
     copies.ABSENT: "Absent", copies.READY: "Ready", copies.REMOVING: "Removing",

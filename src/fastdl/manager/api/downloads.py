@@ -11,8 +11,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError, InternalError
-from fastdl.manager import disclosure, ends, room
-from fastdl.manager.api import transfers, views
+from fastdl.manager.api import views
 from fastdl.manager.api.filters import READ, By, Contains
 from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
@@ -26,10 +25,11 @@ from fastdl.manager.api.spec import (
     listed,
 )
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
+from fastdl.manager.downloads import disclosure, ends, room, transfers
+from fastdl.manager.downloads.scheduler import BULK, URGENT
 from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
-from fastdl.manager.scheduler import BULK, URGENT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 

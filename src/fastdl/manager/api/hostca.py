@@ -8,11 +8,11 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
-from fastdl.manager import hostca
 from fastdl.manager.api import views
 from fastdl.manager.api.filters import Contains
 from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import Call, Command, Field, Kind, Param, Reply, listed
+from fastdl.manager.hosts import known_ca
 from fastdl.manager.ledger import hosts
 
 NAMED: Final = 10
@@ -53,7 +53,7 @@ async def start(call: Call) -> Reply:
 
 
 async def _remember(call: Call) -> None:
-    await call.core.services.ledger.write(lambda tx: hostca.note(tx, call.core.authority))
+    await call.core.services.ledger.write(lambda tx: known_ca.note(tx, call.core.authority))
 
 
 async def finish(call: Call) -> Reply:

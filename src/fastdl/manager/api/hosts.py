@@ -23,8 +23,8 @@ from fastdl.manager.api.spec import (
     Single,
     listed,
 )
-from fastdl.manager.dispatch import take_back
-from fastdl.manager.leaving import forget_pool
+from fastdl.manager.downloads.dispatch import take_back
+from fastdl.manager.downloads.leaving import forget_pool
 from fastdl.manager.ledger import hosts, pools, records, zones
 
 ALLOCATION: Final = {"enable": hosts.ENABLED, "disable": hosts.DISABLED}

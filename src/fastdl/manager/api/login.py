@@ -9,13 +9,13 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from fastdl.errors import ApiAuthError, ApiParamError, FastdlError
-from fastdl.manager import sessions
+from fastdl.manager.access import sessions
+from fastdl.manager.access.auth import UNVERIFIED
+from fastdl.manager.access.rates import network_of
+from fastdl.manager.api.core import Core
 from fastdl.manager.api.request import COOKIE, ApiRequest
 from fastdl.manager.api.spec import ROOT_DOMAIN
-from fastdl.manager.auth import UNVERIFIED
-from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
-from fastdl.manager.rates import network_of
 
 NAMES: Final = frozenset({"login", "logout"})
 PASSWORD_MAX: Final = 1024

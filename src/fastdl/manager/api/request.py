@@ -15,7 +15,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 
 from fastdl.errors import ApiLimitError, ApiParamError
-from fastdl.manager.auth import NAME
+from fastdl.manager.access.auth import NAME
 from fastdl.manager.settings import Settings
 from fastdl.model.address import parse_cidrs
 

@@ -17,8 +17,10 @@ from fastdl.errors import (
     ApiConflictError,
     FastdlError,
 )
-from fastdl.manager import auth, sealed
+from fastdl.manager import sealed
+from fastdl.manager.access import auth
 from fastdl.manager.api import envelope, filters, login
+from fastdl.manager.api.core import Core
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.request import ApiRequest, client_of, read_request
 from fastdl.manager.api.spec import (
@@ -31,7 +33,6 @@ from fastdl.manager.api.spec import (
     User,
     read_args,
 )
-from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError
 from fastdl.manager.api import filters
+from fastdl.manager.api.core import Core
 from fastdl.manager.api.filters import SHOWS, Contains, Narrowing
-from fastdl.manager.core import Core
 from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Work
 from fastdl.manager.services import Event

@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
-from fastdl.manager import registration, sealed
+from fastdl.manager import sealed
 from fastdl.manager.api import catalog
 from fastdl.manager.api.filters import READ
 from fastdl.manager.api.spec import (
@@ -31,6 +31,7 @@ from fastdl.manager.api.templates import (
     owned,
     template_item,
 )
+from fastdl.manager.downloads import registration
 from fastdl.manager.ledger import accounts, grants, templates
 from fastdl.manager.ledger.text import loads
 

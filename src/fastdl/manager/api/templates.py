@@ -16,8 +16,8 @@ from fastdl.errors import (
     InternalError,
     NetError,
 )
-from fastdl.manager import disclosure, ends, registration, sealed
-from fastdl.manager.api import catalog, transfers, views
+from fastdl.manager import sealed
+from fastdl.manager.api import catalog, views
 from fastdl.manager.api.spec import (
     Bare,
     Call,
@@ -28,10 +28,11 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
 )
+from fastdl.manager.downloads import disclosure, ends, registration, transfers
+from fastdl.manager.downloads.probing import HostRefusal
+from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zones
 from fastdl.manager.ledger.text import loads
-from fastdl.manager.probing import HostRefusal
-from fastdl.manager.removal import remove_copies
 from fastdl.manager.settings import DIRECT_DEFAULT
 from fastdl.wire import codec
 from fastdl.wire import messages as m

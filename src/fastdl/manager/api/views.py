@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy import Row
 
-from fastdl.manager import x509text
 from fastdl.manager.api.spec import ROOT_DOMAIN
+from fastdl.manager.certificates import x509text
 from fastdl.manager.ledger.records import resource_type
 from fastdl.manager.ledger.text import loads
 

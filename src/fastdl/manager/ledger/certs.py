@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AliasConflictError
-from fastdl.manager.certsync import RETRY_MAX_S, Desired, retry_delay, wanted_on_host
+from fastdl.manager.certificates.plan import RETRY_MAX_S, Desired, retry_delay, wanted_on_host
 from fastdl.manager.ledger.tables import cert, cert_host, host
 from fastdl.manager.ledger.text import new_id
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manager's parts as the API sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastdl.manager.access.logins import Logins, Told
+from fastdl.manager.access.rates import Quotas, Rates, network_of
+from fastdl.manager.access.sessions import Sessions
+from fastdl.manager.api.tls import ApiTls
+from fastdl.manager.certificates.sync import CertificateSync
+from fastdl.manager.downloads.copy_watch import CopyWatch
+from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.downloads.probing import Probing
+from fastdl.manager.hosts.ca import Authority
+from fastdl.manager.hosts.link import HostLink
+from fastdl.manager.services import Services
+
+
+@dataclass(slots=True, kw_only=True)
+class Core:
+    """One manager, without its loops and servers."""
+
+    services: Services
+    authority: Authority
+    dispatcher: Dispatcher
+    sync: CertificateSync
+    logins: Logins
+    link: HostLink
+    copy_watch: CopyWatch
+    probing: Probing = field(default_factory=Probing)
+    sessions: Sessions = field(default_factory=Sessions)
+    rates: Rates = field(default_factory=Rates)
+    """Of who proved who they are, by key."""
+    refusals: Rates = field(default_factory=Rates)
+    """Of who did not, by address."""
+    quotas: Quotas = field(default_factory=Quotas)
+    logins_told: Told = field(default_factory=lambda: Told(every_s=60, most=600, refill_s=6))
+    failures_told: Told = field(default_factory=lambda: Told(every_s=60, most=60, refill_s=60))
+    api_tls: ApiTls | None = None
+    """The API port's certificate; None where it speaks plain HTTP."""
+    ready: bool = False
+    """Serving, with the credentials of the first user written."""
+
+    def count_refusal(self, address: str) -> None:
+        """Count a request that proved nothing; ApiLimitError where *address* sends many."""
+        per_second = self.services.settings.whole("api.refused.per.second")
+        caller, now = network_of(address), self.services.clock.steady()
+        self.refusals.take(caller, per_second=per_second, now=now)
+
+    def expiries(self) -> dict[str, float]:
+        """Return when each certificate of the manager's own expires, by a name of one word."""
+        names = zip(("ca", "ca-next"), self.authority.cas, strict=False)
+        found = {name: ca.certificate.not_valid_after_utc.timestamp() for name, ca in names}
+        if self.api_tls is not None:
+            found["api"] = self.api_tls.chain.not_after
+        return found

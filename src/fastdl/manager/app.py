@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A manager from nothing to serving, and back: state folder, parts, loops, servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import FastdlError, UsageError
+from fastdl.manager import sealed
+from fastdl.manager.access import auth
+from fastdl.manager.access.logins import Logins
+from fastdl.manager.api.connections import Connections
+from fastdl.manager.api.core import Core
+from fastdl.manager.api.headers import secure
+from fastdl.manager.api.request import BODY_MAX, LINE_MAX
+from fastdl.manager.api.server import ApiServer
+from fastdl.manager.api.tls import ApiTls, own_names
+from fastdl.manager.certificates.sync import CertificateSync
+from fastdl.manager.clock import Clock, SystemClock
+from fastdl.manager.config import ManagerConfig, address, speaks_tls
+from fastdl.manager.downloads.copy_watch import CopyWatch
+from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.downloads.drift_watch import DriftWatch
+from fastdl.manager.downloads.leaving import Unreached
+from fastdl.manager.downloads.transfers import with_secrets
+from fastdl.manager.files import write_private
+from fastdl.manager.hosts import known_ca
+from fastdl.manager.hosts.ca import open_authority
+from fastdl.manager.hosts.link import HostLink
+from fastdl.manager.hosts.server import LocalFabric
+from fastdl.manager.ledger import accounts, jobs, records, tokens
+from fastdl.manager.ledger.claim import claimed
+from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
+from fastdl.manager.services import Services
+from fastdl.manager.settings import Settings
+from fastdl.manager.vault import Vault, read_key
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_S: Final = 10.0
+PRUNE_S: Final = 3600.0
+RENEW_S: Final = 24 * 3600.0
+
+AddRoutes = Callable[[web.Application, Core], None]
+
+
+class Manager:
+    """One running manager. Use ``running`` rather than the parts."""
+
+    def __init__(self, config: ManagerConfig, core: Core, link: HostLink, fabric: LocalFabric):
+        self.config = config
+        self.core = core
+        self.link = link
+        self.fabric = fabric
+        self.url = ""
+        self.lost = asyncio.Event()
+        """Set where another manager took the ledger over: this one has to end."""
+        self._runner: web.AppRunner | None = None
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def start(self, add_routes: AddRoutes | None) -> None:
+        """Serve agents first, then the API: who asks the API finds the hosts there."""
+        await self.link.adopt()
+        host, port = address(self.config.agent_listen)
+        with _listening("--agent-listen", self.config.agent_listen):
+            await self.fabric.start(host, port)
+        self._start_loops()
+        await self._serve_api(add_routes)
+        log.info(
+            "manager serves",
+            extra={"url": self.url, "agents": "{}:{}".format(*self.fabric.address)},
+        )
+
+    async def _serve_api(self, add_routes: AddRoutes | None) -> None:
+        api = ApiServer(self.core)
+        connections = Connections()
+        app = web.Application(client_max_size=BODY_MAX, middlewares=[connections.middleware])
+        secure(app)
+        app.router.add_get("/client/api", api.handle)
+        app.router.add_post("/client/api", api.handle)
+        if add_routes is not None:
+            add_routes(app, self.core)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=20.0,
+            keepalive_timeout=30.0, max_line_size=LINE_MAX, max_field_size=16 << 10,
+            auto_decompress=False,
+        )  # fmt: skip
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        watch = _supervise(lambda: connections.run(server))
+        self._loops.append(asyncio.create_task(watch, name="connections"))
+        host, port = address(self.config.listen)
+        context = None
+        if speaks_tls(self.config):
+            tls = self.core.api_tls = self._open_tls(host)
+            context = tls.context
+            self._loops.append(asyncio.create_task(_supervise(tls.run), name="api-tls"))
+        site = web.TCPSite(self._runner, host, port, backlog=1024, ssl_context=context)
+        with _listening("--listen", self.config.listen):
+            await site.start()
+        bound = self._runner.addresses[0]
+        self.url = _url(bound[0], bound[1], self.core.api_tls)
+
+    def _open_tls(self, host: str) -> ApiTls:
+        config, authority = self.config, self.core.authority
+        return ApiTls(
+            cert=Path(config.tls_cert) if config.tls_cert else None,
+            key=Path(config.tls_key) if config.tls_key else None,
+            authority=authority,
+            names=own_names(host, config.tls_names),
+        )
+
+    def _start_loops(self) -> None:
+        sync, services = self.core.sync, self.core.services
+        for loop in (
+            self.core.dispatcher.run, sync.run, sync.run_retries, sync.run_background,
+            sync.run_expiry, self.link.run, self._snapshots, self._prune, self._renew,
+            DriftWatch(services, self.core.dispatcher, self.core.probing).run,
+            Unreached(services, self.core.dispatcher).run, self.core.copy_watch.run,
+        ):  # fmt: skip
+            self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
+
+    async def stop(self) -> None:
+        """Answer what is being asked, close connections, give the lease back, close the ledger."""
+        log.info("manager stops")
+        self.core.ready = False
+        self.core.sessions.close_all()  # pages' streams would be waited for
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.fabric.stop()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._save_progress()
+        self.core.logins.close()
+        await self.core.dispatcher.stop()
+        await self.core.services.ledger.close()
+
+    # --- chores --------------------------------------------------------------------------
+
+    async def _save_progress(self) -> None:
+        percents = self.core.services.progress.take_unsaved()
+        if percents:
+            with contextlib.suppress(FastdlError):
+                await self.core.services.ledger.write(lambda tx: jobs.save_percent(tx, percents))
+
+    async def _snapshots(self) -> None:
+        while True:
+            await self.core.services.clock.sleep(SNAPSHOT_S)
+            await self._save_progress()
+
+    async def _prune(self) -> None:
+        s = self.core.services
+        while True:
+            # Whichever is earlier: a wall clock that jumped ahead must not empty the tables.
+            now = min(s.clock.time(), s.clock.steady())
+            before = now - 86400 * s.settings.whole("event.purge.delay")
+
+            async def work(tx: AsyncConnection, now: float = now, before: float = before) -> None:
+                await accounts.prune_claims(tx, now=now)
+                await records.prune(tx, before=before)
+                await jobs.prune(tx, before=before)
+                await tokens.prune(tx, before=before)
+
+            await s.ledger.write(work)
+            await s.clock.sleep(PRUNE_S)
+
+    async def _renew(self) -> None:
+        """A fresh server certificate every day: new connections get it, others go on."""
+        while True:
+            await self.core.services.clock.sleep(RENEW_S)
+            self.core.authority.renew_server()
+
+
+@contextlib.contextmanager
+def _listening(option: str, value: str) -> Iterator[None]:
+    """UsageError where the address of *option* cannot be listened on."""
+    try:
+        yield
+    except OSError as exc:
+        raise UsageError(f"{option} {value}: {exc.strerror or exc}") from exc
+
+
+async def _supervise(loop: Callable[[], Awaitable[None]]) -> None:
+    """Keep a loop running: a bug in one round must not end all later rounds."""
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("a loop failed and starts again", extra={"loop": loop.__qualname__})
+            await asyncio.sleep(1.0)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    config: ManagerConfig,
+    *,
+    add_routes: AddRoutes | None = None,
+    clock: Clock | None = None,
+    accept_new_ca: bool = False,
+) -> AsyncIterator[Manager]:
+    """A serving manager; it stops gracefully when the context ends."""
+    async with contextlib.AsyncExitStack() as held:
+        state = held.enter_context(_state_folder(config.state))
+        url = config.database or default_url(state)
+        check_url(url)
+        claim = await held.enter_async_context(claimed(url))
+        ledger = await asyncio.to_thread(open_ledger, url)
+        manager: Manager | None = None
+        try:
+            manager = await _assemble(
+                config, state, ledger, clock or SystemClock(), accept_new_ca=accept_new_ca
+            )
+            await manager.start(add_routes)
+            await _write_admin(state, manager)
+            manager.lost = claim.lost
+            manager.core.ready = True
+        except BaseException:
+            await (manager.stop() if manager is not None else ledger.close())
+            raise
+        try:
+            yield manager
+        finally:
+            await manager.stop()
+
+
+async def _assemble(
+    config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock, *, accept_new_ca: bool
+) -> Manager:
+    vault = _vault(state)
+    settings = await _open_settings(ledger, vault)
+    await sealed.seal_all(ledger, vault)
+    authority = open_authority(state / "ca")
+    await known_ca.check(ledger, authority, accept_new=accept_new_ca)
+    name = _instance(state)
+    services = Services(
+        ledger=ledger, settings=settings, vault=vault, clock=clock, fabric=_Nowhere(), name=name
+    )
+    fabric = LocalFabric(
+        ledger,
+        services.progress,
+        authority,
+        complete=functools.partial(with_secrets, settings, vault),
+    )
+    services.fabric = fabric
+    dispatcher, sync = Dispatcher(services), CertificateSync(services)
+    link = HostLink(services, authority, dispatcher, sync)
+    fabric.attach(link)
+    core = Core(
+        services=services, authority=authority, dispatcher=dispatcher, sync=sync,
+        link=link, logins=Logins(clock), copy_watch=CopyWatch(services),
+    )  # fmt: skip
+    return Manager(config, core, link, fabric)
+
+
+class _Nowhere:
+    """Stands in for the fabric until it is made: it needs the services, and they need it."""
+
+    def post(self, host: str) -> None: ...
+    def send(self, host: str, message: Any) -> None: ...
+    def drop(self, host: str, reason: str, *, refusal: Any = None) -> None: ...
+
+
+@contextlib.contextmanager
+def _state_folder(state: Path) -> Any:
+    """The state folder, private and ours alone; UsageError where another manager has it."""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise UsageError(f"the state folder {state} cannot be used: {exc.strerror}") from exc
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"another manager uses the state folder {state}") from None
+        yield state
+    finally:
+        os.close(lock)
+
+
+async def _open_settings(ledger: Ledger, vault: Vault) -> Settings:
+    """Return the settings in force; a secret that was stored in clear is so no longer."""
+    async with ledger.read() as tx:
+        stored = await records.settings(tx)
+    settings = Settings(stored, vault)
+
+    async def seal(tx: AsyncConnection) -> None:
+        for name in settings.in_clear(stored):
+            await records.set_setting(tx, name, settings.to_store(name, settings.text(name)))
+
+    if settings.in_clear(stored):
+        await ledger.write(seal)
+    return settings
+
+
+def _vault(state: Path) -> Vault:
+    """The key that secrets in the ledger are encrypted with, made at the first start."""
+    path = state / "secret.key"
+    if not path.exists():
+        write_private(path, secrets.token_hex(32) + "\n")
+    return Vault(read_key(path))
+
+
+def _url(host: str, port: int, tls: ApiTls | None) -> str:
+    """Return where clients on this machine find the API, by a name that its certificate has."""
+    if tls is None:
+        name = f"[{host}]" if ":" in host else host
+        return f"http://{name}:{port}/client/api"
+    name = tls.name_for({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104
+    return f"https://{f'[{name}]' if ':' in name else name}:{port}/client/api"
+
+
+def _instance(state: Path) -> str:
+    path = state / "instance"
+    if not path.exists():
+        write_private(path, secrets.token_hex(16))
+    return path.read_text().strip()
+
+
+def _how_to_connect(state: Path, manager: Manager) -> dict[str, str]:
+    """Return what of admin.json may change; keep cacert.pem right."""
+    tls = manager.core.api_tls
+    if tls is None or tls.chain.cacert is None:
+        return {"url": manager.url}
+    write_private(state / "cacert.pem", tls.chain.cacert)
+    return {"url": manager.url, "cacert": tls.chain.cacert}
+
+
+def _keep_admin_right(state: Path, manager: Manager) -> None:
+    """Let DIR/admin.json say how to connect now; UsageError where it cannot be read."""
+    path, how = state / "admin.json", _how_to_connect(state, manager)
+    try:
+        known = json.loads(path.read_text())
+        kept = {name: known[name] for name in known if name not in {"url", "cacert"}}
+    except (OSError, ValueError, TypeError) as exc:
+        raise UsageError(
+            f"{path} cannot be read: delete it, and the next start writes new credentials"
+        ) from exc
+    if known != kept | how:
+        write_private(path, json.dumps(how | kept, indent=2) + "\n")
+
+
+async def _write_admin(state: Path, manager: Manager) -> None:
+    """Make the first user and DIR/admin.json; later starts only keep right how to connect.
+
+    Where the file is missing and there is an administrator, it is written again with the keys that
+    are in force: somebody may be using them. Nobody knows the password then.
+    """
+    path = state / "admin.json"
+    if (tls := manager.core.api_tls) is not None:
+        tls.changed = functools.partial(_follow_certificate, state, manager)
+    if path.exists():
+        _keep_admin_right(state, manager)
+        services = manager.core.services
+        await sealed.heal(services.ledger, services.vault, json.loads(path.read_text()))
+        return
+    password = secrets.token_urlsafe(18)
+    hashed = await asyncio.to_thread(auth.hash_password, password)
+    now, vault = manager.core.services.clock.time(), manager.core.services.vault
+
+    async def work(tx: AsyncConnection) -> dict[str, str]:
+        row = await accounts.administrator(tx)
+        secret = sealed.secret_key(vault, row) if row is not None else None
+        if row is not None and row.api_key and secret:
+            return {"apikey": row.api_key, "secretkey": secret}
+        known = {}
+        if row is None:
+            id_ = await accounts.create(
+                tx, username="admin", account="admin", password_hash=hashed, admin=True, now=now
+            )
+            known = {"password": password}
+        else:
+            id_ = row.id
+        api_key, secret_key = await accounts.new_keys(
+            tx, id_, seal=functools.partial(sealed.seal_secret_key, vault)
+        )
+        return {"apikey": api_key, "secretkey": secret_key, **known}
+
+    admin = _how_to_connect(state, manager) | await manager.core.services.ledger.write(work)
+    write_private(path, json.dumps(admin, indent=2) + "\n")
+    log.info("admin credentials written", extra={"path": str(path)})
+
+
+def _follow_certificate(state: Path, manager: Manager) -> None:
+    try:
+        _keep_admin_right(state, manager)
+    except (UsageError, OSError) as exc:
+        log.warning("admin.json not brought up to date", extra={"why": str(exc)})

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping the certificates of hosts as they are wanted: plan, push, note the outcome.
+
+Level-triggered: whatever happened (an upload, a connection, a changed keystore, a failure
+whose time has come), the host is marked, planned from the ledger and its own inventory, and
+gets at most one keystore job at a time. When that ends it is planned again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import FastdlError
+from fastdl.manager.batch import Batch
+from fastdl.manager.certificates.plan import Plan, expiry_warning, plan
+from fastdl.manager.ledger import certs, jobs, zones
+from fastdl.manager.ledger import hosts as hosts_table
+from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED, HostWant
+from fastdl.manager.ledger.jobs import NewJob
+from fastdl.manager.ledger.tables import host as host_table
+from fastdl.manager.ledger.tables import job as job_table
+from fastdl.manager.ledger.text import dumps, loads
+from fastdl.manager.services import Event, Services
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+INTERVAL: Final = "direct.download.certificate.background.task.interval"
+BATCH: Final = 256
+"""Hosts planned in one transaction."""
+INSTALL_MAX: Final = 64
+REMOVE_MAX: Final = 200
+ANSWER_S: Final = 15.0
+"""How long an API call waits for hosts; the rest goes on in the background."""
+RETRY_ROUND_S: Final = 5.0
+FIRST_ROUND_MAX_H: Final = 1.0
+DAY_S: Final = 86400.0
+
+
+class CertificateSync:
+    """Brings hosts to what operators asked for, and says how far it came."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._marked: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._ends = Batch(self._end_all)
+
+    def mark(self, *hosts: str) -> None:
+        """Plan these hosts soon."""
+        self._marked.update(dict.fromkeys(hosts))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Plan marked hosts until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._marked:
+                batch = list(self._marked)[:BATCH]
+                for host in batch:
+                    del self._marked[host]
+                try:
+                    await self.converge(batch)
+                except FastdlError as exc:
+                    log.error("certificate round failed", extra={"error": str(exc)})
+                    await self._s.clock.sleep(1.0)
+                    self.mark(*batch)
+
+    async def run_retries(self) -> None:
+        """Mark hosts whose failed push is due again, until cancelled."""
+        while True:
+            await self._s.clock.sleep(RETRY_ROUND_S)
+            now = self._s.clock.steady()
+            try:
+                async with self._s.ledger.read() as tx:
+                    due = await certs.due_hosts(tx, now=now)
+            except FastdlError as exc:
+                log.error("certificate retries failed", extra={"error": str(exc)})
+                continue
+            self.mark(*due)
+
+    async def run_background(self) -> None:
+        """CloudStack's background task: every interval, all connected hosts of enabled zones."""
+        since, first = self._s.clock.steady(), True
+        while True:
+            hours = self._s.settings.number(INTERVAL)
+            now = self._s.clock.steady()
+            if hours <= 0:
+                since = now
+            # The first round comes after an hour at the latest, as in CloudStack.
+            left = since + 3600 * (min(hours, FIRST_ROUND_MAX_H) if first else hours) - now
+            if hours <= 0 or left > 0:
+                await self._s.clock.sleep(min(left, 1.0) if hours > 0 else 1.0)
+                continue
+            since, first = now, False
+            try:
+                await self.background_round()
+            except FastdlError as exc:
+                log.error("certificate background task failed", extra={"error": str(exc)})
+
+    async def background_round(self) -> int:
+        """Look at every connected host of every enabled zone; return how many."""
+        async with self._s.ledger.read() as tx:
+            enabled = {zone.id for zone in await zones.all_zones(tx) if zone.enabled}
+        hosts = [h.id for h in self._s.fleet.hosts.values() if h.zone in enabled]
+        for host in hosts:
+            self._s.fabric.send(host, m.InventoryWanted())
+        self.mark(*hosts)
+        log.info("certificate background task", extra={"hosts": len(hosts)})
+        return len(hosts)
+
+    async def run_expiry(self) -> None:
+        """Warn of certificates about to expire, once per threshold, until cancelled."""
+        while True:
+            try:
+                await self.warn_of_expiry()
+            except FastdlError as exc:
+                log.error("expiry check failed", extra={"error": str(exc)})
+            await self._s.clock.sleep(3600.0)
+
+    async def warn_of_expiry(self) -> None:
+        """Store an event for each live certificate that has crossed a threshold."""
+        now = self._s.clock.time()
+        async with self._s.ledger.read() as tx:
+            rows = await certs.live(tx)
+        for row in rows:
+            days = expiry_warning(row.not_after, now=now, warned=row.warned)
+            if days is None:
+                continue
+            text = "has expired" if days == 0 else f"expires in less than {days} day(s)"
+            event = Event(
+                type="CERTIFICATE.EXPIRY",
+                description=f"the direct download certificate {row.alias} {text}: upload its "
+                f"successor with updateTemplateDirectDownloadCertificate",
+                level="WARN" if days else "ERROR",
+                resource=row.id,
+            )
+            await self._warn(row.id, days, event)
+
+    async def _warn(self, cert: str, days: int, event: Event) -> None:
+        async def work(tx: AsyncConnection) -> None:
+            await certs.note_warning(tx, cert, days)
+            await self._s.store(tx, event)
+
+        await self._s.ledger.write(work)
+        self._s.tell(event)
+
+    # --- plan and push -------------------------------------------------------------------
+
+    async def converge(self, host_ids: Sequence[str]) -> int:
+        """Plan these hosts; return how many got a keystore job."""
+        now, steady = self._s.clock.time(), self._s.clock.steady()
+        connected = [h for h in host_ids if h in self._s.fleet.hosts]
+
+        async def work(tx: AsyncConnection) -> list[str]:
+            # A host whose keystore is being changed at this moment is planned when that is over:
+            # the keystore that it reported last is not the one that it will have.
+            busy = select(job_table.c.host).where(job_table.c.single.in_(map(_single, connected)))
+            idle = host_table.c.id.in_(connected) & host_table.c.id.not_in(busy)
+            rows = list(await tx.execute(select(host_table).where(idle)))
+            if not rows:
+                return []
+            wants = await certs.desired(tx, rows)
+            plans = [_plan_host(row, wants[row.id], now=steady) for row in rows]
+            await certs.link(tx, [pair for found in plans for pair in found.links])
+            settled = {found.host: found.settled for found in plans if found.settled}
+            if settled:
+                await certs.settle(tx, settled, now=steady)
+            new = [found.job for found in plans if found.job is not None]
+            await jobs.submit(tx, new, now=now)
+            return [job.host for job in new if job.host]
+
+        pushed = await self._s.ledger.write(work) if connected else []
+        for host in pushed:
+            self._s.fabric.post(host)
+        self._s.notices.tell("certs")
+        return len(pushed)
+
+    async def ended(self, host: str, result: m.JobResult) -> bool:
+        """Take in the outcome of a keystore job; False = stale."""
+        failed = await self._ends((host, result))
+        if failed is None:
+            return False
+        for detail in failed:
+            log.warning("certificate push failed", extra={"host": host, "detail": detail})
+        self._s.notices.tell("certs")
+        self.mark(host)
+        return True
+
+    async def _end_all(self, ends: list[tuple[str, m.JobResult]]) -> list[list[str] | None]:
+        """Store outcomes; return, for each, the details of what failed, or None = stale."""
+        now = self._s.clock.time()
+        connected = self._s.fleet.hosts
+
+        async def work(tx: AsyncConnection) -> list[list[str] | None]:
+            rows = await jobs.finish_keystores(tx, [_end(*end) for end in ends], now=now)
+            outcomes: dict[str, certs.Outcomes] = {}
+            keystores: dict[str, m.CertificatesDone] = {}
+            answers: list[list[str] | None] = []
+            for (host, result), row in zip(ends, rows, strict=True):
+                if row is None:
+                    answers.append(None)
+                    continue
+                name = connected[host].name if host in connected else host
+                done = result.done if isinstance(result.done, m.CertificatesDone) else None
+                outcomes[host] = _outcomes(loads(row.context), done, result.failure, name)
+                if done:
+                    keystores[host] = done
+                found = outcomes[host].values()
+                answers.append([detail for _, status, detail in found if status == FAILED])
+            await certs.settle(tx, outcomes, now=self._s.clock.steady())
+            await hosts_table.store_keystores(tx, keystores)
+            return answers
+
+        return await self._s.ledger.write(work)
+
+    # --- waiting for outcomes ------------------------------------------------------------
+
+    async def settle_hosts(
+        self, cert: str, revs: Mapping[str, int], *, timeout_s: float = ANSWER_S
+    ) -> dict[str, tuple[str, str]]:
+        """Return host → (status, detail) once every host of *revs* has an outcome for its
+        revision, or what is known after *timeout_s* (the others FAILED with the reason)."""
+        self.mark(*revs)
+        found: dict[str, tuple[str, str]] = {}
+
+        async def check() -> bool | None:
+            async with self._s.ledger.read() as tx:
+                for row in await certs.of_cert(tx, cert):
+                    if row.host in revs and row.done_rev >= revs[row.host]:
+                        found[row.host] = (row.status, row.detail)
+            return True if found.keys() >= revs.keys() else None
+
+        if revs:
+            await self._s.notices.until("certs", check, timeout_s=timeout_s)
+        late = f"the host did not answer within {timeout_s:g} s; it is tried again until it does"
+        return {host: found.get(host, (FAILED, late)) for host in revs}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HostPlan:
+    """What is to be noted and done for one host."""
+
+    host: str
+    links: list[tuple[str, str]]
+    settled: certs.Outcomes
+    job: NewJob | None
+
+
+def _plan_host(row: Row[Any], wants: Mapping[str, HostWant], *, now: float) -> _HostPlan:
+    desired = {id_: want.desired() for id_, want in wants.items()}
+    todo = plan(desired.values(), hosts_table.keystore_of(row), now=now)
+    present = {id_: d.present for id_, d in desired.items()}
+    settled = {
+        id_: (wants[id_].rev, UPLOADED if present[id_] else REVOKED, "")
+        for id_ in todo.settled
+        # What was never wanted here and is not here leaves no trace.
+        if not wants[id_].settled and (present[id_] or wants[id_].link is not None)
+    }
+    new = [(row.id, id_) for id_ in (*settled, *todo.install) if wants[id_].link is None]
+    job = None if todo.empty else _keystore_job(row, wants, present, todo)
+    return _HostPlan(host=row.id, links=new, settled=settled, job=job)
+
+
+def _single(host: str) -> str:
+    """What a host's live keystore job is known by: there is one at most."""
+    return f"keystore:{host}"
+
+
+def _keystore_job(
+    row: Row[Any], wants: Mapping[str, HostWant], present: Mapping[str, bool], todo: Plan
+) -> NewJob:
+    install, remove = todo.install[:INSTALL_MAX], todo.remove[:REMOVE_MAX]
+    named = {id_: wants[id_].cert for id_ in (*install, *remove)}
+    return NewJob(
+        kind=m.Kind.CERTIFICATES,
+        zone=row.zone,
+        host=row.id,
+        single=_single(row.id),
+        rank=0,
+        args=m.CertificatesArgs(
+            install=tuple(
+                m.WantedCertificate(alias=c.alias, sha256=c.sha256, pem=c.pem)
+                for c in map(named.__getitem__, install)
+            ),
+            remove=tuple(named[id_].alias for id_ in remove),
+        ),
+        context={
+            id_: [wants[id_].rev, cert.alias, cert.sha256 if present[id_] else None]
+            for id_, cert in named.items()
+        },
+    )
+
+
+def _end(host: str, result: m.JobResult) -> jobs.End:
+    failure = dumps(codec.to_plain(result.failure)) if result.failure else None
+    return jobs.End(job=result.job, fence=result.fence, host=host, failure=failure)
+
+
+def _outcomes(
+    context: Mapping[str, Sequence[Any]],
+    done: m.CertificatesDone | None,
+    failure: m.Failure | None,
+    host_name: str,
+) -> dict[str, tuple[int, str, str]]:
+    """Return certificate id → (revision, status, detail).
+
+    *context* maps the id to (revision, alias, fingerprint wanted or None). A success counts
+    only where the keystore that the host reports afterwards bears it out.
+    """
+    by_alias = {o.alias.casefold(): o.failure for o in done.outcomes} if done else {}
+    held = {c.alias.casefold(): c.sha256 for c in done.certificates} if done else {}
+    outcomes: dict[str, tuple[int, str, str]] = {}
+    for id_, (rev, alias, sha256) in context.items():
+        folded = alias.casefold()
+        reason: str | None = None
+        if failure is not None:
+            reason = failure.message
+        elif folded not in by_alias:
+            reason = "the host gave no outcome for this alias"
+        elif (problem := by_alias[folded]) is not None:
+            reason = problem.message
+        elif held.get(folded) != sha256:
+            reason = "the host says that it succeeded, but its keystore shows otherwise"
+        if reason is None:
+            outcomes[id_] = (rev, UPLOADED if sha256 else REVOKED, "")
+            continue
+        verb = "added to" if sha256 else "removed from"
+        detail = f"Certificate {alias} could not be {verb} host {host_name} due to: {reason}"
+        outcomes[id_] = (rev, FAILED, detail)
+    return outcomes
+
+
+def not_up(state: str) -> tuple[str, str]:
+    """Return (status, detail) for a host that cannot be reached now."""
+    return SKIPPED, f"the host is in state {state}; it converges when it is Up again"
+
+
+def split_by_state(hosts: Iterable[Row[Any]]) -> tuple[list[Row[Any]], list[Row[Any]]]:
+    """Return (hosts in state Up, the others)."""
+    hosts = list(hosts)
+    return [h for h in hosts if h.state == "Up"], [h for h in hosts if h.state != "Up"]

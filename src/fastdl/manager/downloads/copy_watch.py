@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking hosts, now and then, what lies in their pools."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.downloads import reported
+from fastdl.manager.hosts.ask import ask
+from fastdl.manager.hosts.fleet import ConnectedHost
+from fastdl.manager.ledger import pools
+from fastdl.manager.services import Event, Services
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+INTERVAL: Final = "direct.download.copies.check.interval"
+STEP_S: Final = 30.0
+PAGES_MAX: Final = 64
+_OWN_MARKERS: Final = frozenset({m.PoolType.RBD, m.PoolType.ISCSI})
+"""Pools that hosts share and whose markers each of them keeps for itself."""
+
+
+class CopyWatch:
+    """Looks at each pool soon after a host has brought it, and again after an interval."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._looked: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self._s.clock.sleep(STEP_S)
+            await self.round()
+
+    async def round(self) -> int:
+        """Look at the pools whose turn it is; return how many answered."""
+        hours, now = self._s.settings.number(INTERVAL), self._s.clock.steady()
+        if hours <= 0:
+            return 0
+        reached = {pool for host in self._s.fleet.hosts.values() for pool in host.pools}
+        looked = 0
+        for pool in sorted(reached):
+            if now - self._looked.get(pool, -hours * 3600) < hours * 3600:
+                continue
+            self._looked[pool] = now
+            try:
+                await self.look(pool)
+                looked += 1
+            except FastdlError as exc:
+                log.info("copies not looked at", extra={"pool": pool, "why": exc.message})
+        return looked
+
+    async def look(self, pool_id: str) -> None:
+        """Ask a host what lies in the pool, and take that in; AgentLostError where none answers."""
+        able = self._able(pool_id)
+        if not able:
+            raise AgentLostError("no host that is Up can tell what lies in the pool")
+        host, asked = random.choice(able), self._s.clock.time()  # noqa: S311 - spreading work
+        found: list[m.CopyInfo] = []
+        more = True
+        for _ in range(PAGES_MAX):
+            after = found[-1].volume if found else ""
+            done = await ask(self._s, host, m.Kind.COPIES, m.CopiesArgs(pool=pool_id, after=after))
+            assert isinstance(done, m.CopiesDone)
+            found += done.copies
+            more = done.more and bool(done.copies)
+            if not more:
+                break
+        else:
+            log.warning("more copies than are listed", extra={"pool": pool_id})
+
+        async def work(tx: AsyncConnection) -> list[Event]:
+            row = await pools.get(tx, pool_id)
+            if row is None:
+                return []
+            whole = row.type not in _OWN_MARKERS and not more
+            events = await reported.take_in(
+                tx, row, found, asked=asked, now=self._s.clock.time(), whole=whole
+            )
+            await self._s.store(tx, *events)
+            return events
+
+        self._s.tell(*await self._s.ledger.write(work))
+
+    def _able(self, pool_id: str) -> list[ConnectedHost]:
+        return [
+            host
+            for host in self._s.fleet.hosts.values()
+            if pool_id in host.pools and m.Kind.COPIES in host.kinds
+        ]

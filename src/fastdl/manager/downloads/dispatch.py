@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop that grants queued jobs to hosts, and what happens when a job ends.
+
+One manager at a time dispatches (the lease ``dispatch``); that saves work, it is not what
+makes it safe: a grant is a compare-and-set, and slots are taken in the same transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.downloads import ends, scheduler
+from fastdl.manager.downloads.registration import origin_of
+from fastdl.manager.downloads.removal import remove_due
+from fastdl.manager.downloads.scheduler import Grant
+from fastdl.manager.ledger import copies, jobs, queue, records, slots
+from fastdl.manager.ledger import hosts as hosts_table
+from fastdl.manager.ledger.jobs import State
+from fastdl.manager.ledger.text import dumps
+from fastdl.manager.services import Event, Services
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+LEASE_S: Final = 15.0
+ROUND_S: Final = 5.0
+"""A round at least this often, whatever wake-ups were lost."""
+SPACING_S: Final = 0.02
+"""Wake-ups that come closer together share a round."""
+PAGE: Final = 256
+PAGES_MAX: Final = 4
+GRANTS_MAX: Final = 64
+"""Grants in one transaction."""
+CANCEL_S: Final = 30.0
+"""A host that does not say that it stopped is not waited for longer."""
+DIRECT_S: Final = 120.0
+"""Probes and checks that nobody can be waiting for any more."""
+
+
+class Dispatcher:
+    """Grants, ends, retries and cancels jobs."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._floor = int(services.clock.time())
+        """The least fence of a copy: where a backup took the ledger's place, it does not know
+        the fences of the copies' last grants, but they were given before this moment."""
+        self._wake = asyncio.Event()
+        self._after: queue.Place | None = None
+        self._unanswered: dict[tuple[str, str], float] = {}
+
+    def wake(self) -> None:
+        """Something changed: look at the queue soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dispatch until cancelled."""
+        while True:
+            try:
+                if await self._leads():
+                    while await self.round():
+                        await self._s.clock.sleep(SPACING_S)
+                    await self.reconcile()
+                    await self._remove_due()
+            except FastdlError as exc:
+                log.error("dispatch round failed", extra={"error": str(exc)})
+            await self._pause()
+
+    async def _pause(self) -> None:
+        sleeper = asyncio.ensure_future(self._s.clock.sleep(ROUND_S))
+        waker = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
+            waker.cancel()
+        self._wake.clear()
+        await self._s.clock.sleep(SPACING_S)
+
+    async def _leads(self) -> bool:
+        now = self._s.clock.steady()
+        fence = await self._s.ledger.write(
+            lambda tx: records.take_lease(tx, "dispatch", self._s.name, now=now, ttl=LEASE_S)
+        )
+        return fence is not None
+
+    async def round(self) -> int:
+        """Grant what can be granted now; return how many jobs were."""
+        with self._s.metrics.tick_seconds.time():
+            grants = await self._decide()
+            granted: list[Grant] = []
+            for start in range(0, len(grants), GRANTS_MAX):
+                granted += await self._grant(grants[start : start + GRANTS_MAX])
+        for host in {g.host for g in granted}:
+            self._s.fabric.post(host)
+        for g in granted:
+            self._s.notices.publish("download", job=g.job, template=g.template, state="GRANTED")
+        self._s.metrics.grants.inc(len(granted))
+        return len(granted)
+
+    async def _decide(self) -> list[Grant]:
+        views = self._s.fleet.views()
+        if not views:
+            return []
+        now = self._s.clock.steady()
+        async with self._s.ledger.read() as tx:
+            in_use, caps = await slots.usage(tx)
+            limits = self._s.limits(caps)
+            origins = [slot for slot in in_use if slot[0] == "origin"]
+
+            def full(rank: int) -> set[str]:
+                return {s[1] for s in origins if in_use[s] >= limits.of(s, rank=rank)}
+
+            waiting = await queue.lanes(tx)
+            free, free_for_bulk = waiting - full(scheduler.URGENT), waiting - full(scheduler.BULK)
+            # The head of the queue in every round, so that an urgent job is seen at once;
+            # further pages go on where the last round stopped, so that jobs which cannot
+            # start (their hosts are full or away) never hide the ones behind them.
+            grants: list[Grant] = []
+            chosen: set[str] = set()
+            after = None
+            for number in range(PAGES_MAX if free else 0):
+                rows, end = await queue.page(
+                    tx, now=now, after=after, among=free, bulk_lanes=free_for_bulk, limit=PAGE
+                )
+                # Lanes of unequal age overlap: a page may show again what the last one did.
+                fresh = [row for row in rows if row.id not in chosen]
+                decided = scheduler.decide(map(queue.waiting_of, fresh), views, in_use, limits)
+                grants += decided
+                chosen.update(grant.job for grant in decided)
+                for grant in decided:
+                    for slot, _ in grant.slots:
+                        in_use[slot] = in_use.get(slot, 0) + 1
+                if end is None:
+                    self._after = None
+                    break
+                after = self._after if number == 0 and self._after and self._after > end else end
+                self._after = after
+        return grants
+
+    async def _grant(self, grants: Sequence[Grant]) -> list[Grant]:
+        """Grant a batch; where something changed meanwhile, those of it that still can be."""
+        now = self._s.clock.time()
+
+        async def batch(tx: AsyncConnection) -> bool:
+            states = await hosts_table.taking(tx, {g.host for g in grants})
+            if not all(_may_take(states.get(g.host), g) for g in grants):
+                raise _ContendedError
+            if not await jobs.grant(tx, grants, now=now, floor=self._floor):
+                raise _ContendedError
+            return True
+
+        try:
+            await self._s.ledger.write(batch)
+        except _ContendedError:
+            if len(grants) == 1:
+                return []
+            return [g for grant in grants for g in await self._grant([grant])]
+        return list(grants)
+
+    # --- ends ----------------------------------------------------------------------------
+
+    async def ended(self, host: str, result: m.JobResult) -> bool:
+        """Take in the result of a download or a removal; False = stale."""
+        able = self._s.fleet.able()
+        ended = await self._s.ledger.write(
+            lambda tx: ends.take_in(self._s, tx, host, result, able=able)
+        )
+        if ended is None:
+            return False
+        self._s.progress.drop(ended.row.id)
+        self._count(ended.state, result)
+        self._announce(ended.state, ended.row, result)
+        self._s.tell(*ended.events)
+        self._s.fabric.post(host)
+        self.wake()
+        return True
+
+    def _count(self, state: str, result: m.JobResult) -> None:
+        metrics = self._s.metrics
+        if result.failure is not None:
+            metrics.attempts_failed.labels(codec.error_of(result.failure).code_name).inc()
+        if result.kind != m.Kind.DOWNLOAD or state == State.RETRY_WAIT:
+            return
+        metrics.downloads.labels(state.lower()).inc()
+        if isinstance(result.done, m.DownloadDone):
+            metrics.downloaded(
+                result.done.seconds, {origin_of(x.url): x.bytes for x in result.done.mirrors}
+            )
+
+    def _announce(self, state: str, row: Row[Any], result: m.JobResult) -> None:
+        log.info(
+            "job ended",
+            extra={
+                "job": row.id, "kind": row.kind, "state": state, "host": row.host,
+                "template": row.template, "pool": row.pool,
+                "error": result.failure.message if result.failure else None,
+            },
+        )  # fmt: skip
+        self._s.notices.tell(f"job:{row.id}")
+        self._s.notices.publish("download", job=row.id, template=row.template, state=state)
+
+    async def note_drift(
+        self, template: Row[Any], seen: m.Validators, *, digests: dict[str, str]
+    ) -> None:
+        """Compare what was *seen* now with the registration; report a change once."""
+
+        async def work(tx: AsyncConnection) -> list[Event]:
+            events = await ends.note_drift(tx, template, seen, digests=digests)
+            await self._s.store(tx, *events)
+            return events
+
+        self._s.tell(*await self._s.ledger.write(work))
+
+    # --- lost hosts, cancels, leftovers --------------------------------------------------
+
+    async def host_lost(self, host: str) -> None:
+        """Note that a host is Down, and put its jobs back into the queue or end them.
+
+        A download of a shared pool goes to another host under a higher fence; one of a local
+        pool waits for its host, which then finds its own journal and goes on.
+        """
+        now = self._s.clock.time()
+        text = f"host {host} is Down: it was silent for too long"
+        event = Event(type="HOST.DOWN", description=text, level="WARN", resource=host)
+        error = AgentLostError("the host was lost while it worked on this job")
+
+        async def work(tx: AsyncConnection) -> list[str]:
+            if await hosts_table.set_state(tx, host, hosts_table.DOWN, now=now):
+                await self._s.store(tx, event)
+            return await take_back(tx, host, error, now=now)
+
+        self.taken_back(await self._s.ledger.write(work))
+        self._s.tell(event)
+        self._s.notices.publish("host", host=host, state=hosts_table.DOWN)
+
+    def taken_back(self, ended: Sequence[str]) -> None:
+        """Tell whoever waits that jobs *ended* when they were taken from their host."""
+        for job in ended:
+            self._s.progress.drop(job)
+            self._s.notices.tell(f"job:{job}")
+        self.wake()
+
+    def cancelled(self, rows: Iterable[Row[Any]]) -> None:
+        """Tell those concerned of jobs that ``ends.cancel`` cancelled; *rows*: as they were."""
+        for row in rows:
+            if row.host is not None:
+                self._s.fabric.post(row.host)
+            self._s.notices.tell(f"job:{row.id}")
+            self._s.notices.publish(
+                "download", job=row.id, template=row.template, state="CANCELLING"
+            )
+        self.wake()
+
+    async def reconcile(self) -> None:
+        """End what nobody will end any more, and complete API jobs that a crash left open."""
+        now = self._s.clock.time()
+        async with self._s.ledger.read() as tx:
+            late = self._overdue(await jobs.unanswered(tx))
+            open_jobs = await records.finished_api_jobs(tx)
+        if not late and not open_jobs:
+            return
+        lost = dumps(codec.to_plain(codec.failure_of(AgentLostError("the host did not answer"))))
+
+        async def work(tx: AsyncConnection) -> None:
+            for row in late:
+                state = State.CANCELLED if row.state == State.CANCELLING else State.FAILED
+                await jobs.finish(
+                    tx, row.id, fence=row.fence, host_id=row.host, state=state, failure=lost,
+                    now=now,
+                )  # fmt: skip
+            for api_job in await records.finished_api_jobs(tx):
+                await ends.complete(tx, api_job, now=now)
+
+        await self._s.ledger.write(work)
+        for row in late:
+            self._s.progress.drop(row.id)
+            self._s.notices.tell(f"job:{row.id}")
+
+    async def _remove_due(self) -> None:
+        """Try again to remove copies that were in use, or whose host could not."""
+        now, steady = self._s.clock.time(), self._s.clock.steady()
+        far = steady + scheduler.DELAY_MAX_S
+
+        async def work(tx: AsyncConnection) -> int:
+            return await remove_due(tx, now=now, steady=steady, far=far)
+
+        async with self._s.ledger.read() as tx:
+            if not await copies.due(tx, now=steady, far=far, limit=1):
+                return
+        if await self._s.ledger.write(work):
+            self.wake()
+
+    def _overdue(self, rows: list[Row[Any]]) -> list[Row[Any]]:
+        """Return those of *rows* that this manager has seen waiting for too long. It counts
+        the seconds itself: what the wall clock said when they began proves nothing."""
+        now = self._s.clock.steady()
+        by_key = {(row.id, row.state): row for row in rows}
+        self._unanswered = {key: self._unanswered.get(key, now) for key in by_key}
+        most = {State.CANCELLING: CANCEL_S}
+        return [
+            row
+            for key, row in by_key.items()
+            if now - self._unanswered[key] > most.get(row.state, DIRECT_S)
+        ]
+
+    async def stop(self) -> None:
+        """Give the lease to another manager."""
+        with contextlib.suppress(FastdlError):
+            await self._s.ledger.write(lambda tx: records.drop_lease(tx, "dispatch", self._s.name))
+
+
+class _ContendedError(Exception):
+    """A grant lost a race; the batch is tried one by one."""
+
+
+def _may_take(resource_state: str | None, grant: Grant) -> bool:
+    """Whether a host may get *grant* in the state that operators put it in; None = it is gone."""
+    if resource_state == hosts_table.DISABLED:
+        return not grant.slots
+    return resource_state == hosts_table.ENABLED
+
+
+async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: float) -> list[str]:
+    """Put the jobs that *host* holds back into the queue, or end them; return those that ended."""
+    failure = dumps(codec.to_plain(codec.failure_of(error)))
+    over = []
+    for row in await jobs.held_by(tx, host):
+        if row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE} and row.state != State.CANCELLING:
+            await jobs.requeue(tx, row, now=now, count=False, failure=failure)
+            continue
+        await jobs.finish(
+            tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
+            failure=failure,
+        )  # fmt: skip
+        await ends.complete_api_jobs(tx, row.id, now=now)
+        over.append(row.id)
+    return over

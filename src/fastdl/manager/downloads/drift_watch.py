@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking at origins now and then: has a template's file changed since registration?"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from sqlalchemy import Row
+
+from fastdl.errors import FastdlError
+from fastdl.manager.api.templates import sources_of
+from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.downloads.probing import HostRefusal, Probing
+from fastdl.manager.downloads.transfers import for_sources
+from fastdl.manager.ledger import templates
+from fastdl.manager.services import Services
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+INTERVAL: Final = "direct.download.drift.check.interval"
+STEP_S: Final = 60.0
+
+
+class DriftWatch:
+    """Probes one template at a time, all of them once an interval."""
+
+    def __init__(self, services: Services, dispatcher: Dispatcher, probing: Probing) -> None:
+        self._s = services
+        self._probing = probing
+        self._dispatcher = dispatcher
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        since = self._s.clock.steady()
+        while True:
+            await self._s.clock.sleep(STEP_S)
+            hours, now = self._s.settings.number(INTERVAL), self._s.clock.steady()
+            if hours > 0 and now - since >= hours * 3600:
+                since = now
+                await self.round()
+
+    async def round(self) -> int:
+        """Probe every template once; return how many were looked at."""
+        async with self._s.ledger.read() as tx:
+            rows = await templates.all_live(tx)
+        looked = 0
+        for row in rows:
+            try:
+                looked += await self._look(row)
+            except (FastdlError, HostRefusal) as exc:
+                # An origin that is away now says nothing about its content.
+                log.info("drift not checked", extra={"template": row.id, "why": str(exc)})
+        return looked
+
+    async def _look(self, row: Row[Any]) -> bool:
+        async with self._s.ledger.read() as tx:
+            zones = await templates.zones_of(tx, row.id)
+        sources, headers, _ = sources_of(row)
+        args = m.ProbeArgs(
+            transfer=for_sources(self._s, sources, headers=headers), format=row.format
+        )
+        done = await self._probing.probe(self._s, zones, args, account="system")
+        if done is None:
+            return False
+        await self._dispatcher.note_drift(row, done.validators, digests=dict(done.digests))
+        return True

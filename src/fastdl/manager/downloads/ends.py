@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What follows when a host says how a download or a removal ended: in the ledger, and for people.
+
+One transaction takes in the result, what it means for the copy, the API jobs that waited for
+it and the events that tell of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.manager.downloads import disclosure, scheduler
+from fastdl.manager.downloads.drift import drift
+from fastdl.manager.downloads.removal import pause, remove_copies
+from fastdl.manager.ledger import accounts, copies, jobs, pools, records, slots, templates
+from fastdl.manager.ledger.jobs import State
+from fastdl.manager.ledger.text import dumps, loads
+from fastdl.manager.services import Event, Services
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """*row*: the job's, as it was before; *state*: what it is now."""
+
+    state: State
+    row: Row[Any]
+    events: list[Event]
+
+
+async def take_in(
+    s: Services, tx: AsyncConnection, host: str, result: m.JobResult, *, able: set[str]
+) -> Ended | None:
+    """Take in *host*'s result of a download or a removal; None = stale, nothing done.
+
+    *able*: the hosts that are connected, where a failed job might go next.
+    """
+    row = await jobs.get(tx, result.job)
+    if row is None or row.fence != result.fence or row.host != host or row.kind != result.kind:
+        return None
+    copy = await copies.get(tx, copies.key_of(row)) if row.volume else None
+    if result.done is not None:
+        state = await _done(s, tx, row, copy, result.done)
+    else:
+        assert result.failure is not None
+        state = await _failed(s, tx, row, copy, result.failure, able=able)
+    if state is None:
+        return None
+    if row.kind == m.Kind.DOWNLOAD and state != State.RETRY_WAIT:
+        await _remove_late(s, tx, row)
+    events = await _events(tx, state, row, copy, result)
+    await s.store(tx, *events)
+    return Ended(state, row, events)
+
+
+async def _done(
+    s: Services, tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, done: m.Done
+) -> State | None:
+    now = s.clock.time()
+    ended = await jobs.finish(
+        tx, row.id, fence=row.fence, host_id=row.host, state=State.DONE,
+        result=codec.done_to_json(done), now=now,
+    )  # fmt: skip
+    if ended is None:
+        return None
+    if isinstance(done, m.DownloadDone):
+        await _downloaded(s, tx, row, copy, done)
+    elif isinstance(done, m.RemoveDone) and copy is not None:
+        await _removed(s, tx, copy, done)
+    await complete_api_jobs(tx, row.id, now=now)
+    return ended
+
+
+async def _downloaded(
+    s: Services, tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, done: m.DownloadDone
+) -> None:
+    for slot in jobs.held_slots(row):
+        if slot[0] == "origin" and (cap := await slots.cap_of(tx, slot)) is not None:
+            most = s.settings.whole("direct.download.origin.max.active")
+            await slots.set_cap(tx, slot, scheduler.adapt(cap, most=most, overloaded=False))
+    if copy is None:
+        return
+    now = s.clock.time()
+    await copies.change(
+        tx, copies.key_of(copy), now=now, complete=True, install_path=done.install_path,
+        size=done.virtual_size, bytes=done.target_bytes, result=codec.done_to_json(done),
+        note="", failures=0, retry_at=0.0,
+        state=copies.REMOVING if copy.state == copies.REMOVING else copies.READY,
+    )  # fmt: skip
+
+
+async def _remove_late(s: Services, tx: AsyncConnection, row: Row[Any]) -> None:
+    """Have removed what a download of a deleted template left: nobody else ever would."""
+    here = [c for c in await copies.of_template(tx, row.template) if c.volume == row.volume]
+    doomed = any(copy.state == copies.REMOVING for copy in here)
+    if here and (doomed or row.zone not in await templates.zones_of(tx, row.template)):
+        await remove_copies(tx, here, now=s.clock.time())
+
+
+async def _removed(s: Services, tx: AsyncConnection, copy: Row[Any], done: m.RemoveDone) -> None:
+    now, key = s.clock.time(), copies.key_of(copy)
+    if done.kept:
+        failures = copy.failures + 1
+        await copies.change(
+            tx, key, now=now, users=done.users, note=done.reason, failures=failures,
+            retry_at=s.clock.steady() + pause(failures),
+        )  # fmt: skip
+    elif await jobs.live_download(tx, key):
+        await copies.change(
+            tx, key, now=now, state=copies.ABSENT, complete=False, install_path="", users=[],
+            note="", failures=0, retry_at=0.0,
+        )  # fmt: skip
+    else:
+        await copies.forget(tx, key)
+
+
+async def _failed(
+    s: Services,
+    tx: AsyncConnection,
+    row: Row[Any],
+    copy: Row[Any] | None,
+    failure: m.Failure,
+    *,
+    able: set[str],
+) -> State | None:
+    now, text = s.clock.time(), dumps(codec.to_plain(failure))
+    if scheduler.is_overload(failure):
+        most = s.settings.whole("direct.download.origin.max.active")
+        for slot in jobs.held_slots(row):
+            if slot[0] == "origin":
+                cap = scheduler.adapt(await slots.cap_of(tx, slot), most=most, overloaded=True)
+                await slots.set_cap(tx, slot, cap)
+    then = scheduler.after_failure(
+        failure,
+        host=row.host,
+        attempt=row.attempt,
+        tried=tuple(loads(row.tried)),
+        able_hosts=able & set(await pools.hosts_of(tx, row.pool)),
+    )
+    if then.again and row.state != State.CANCELLING:
+        due = s.clock.steady() + then.delay if then.delay else 0.0
+        again = await jobs.requeue(tx, row, now=now, not_before=due, tried=then.tried, failure=text)
+        return State.RETRY_WAIT if again else None
+    ended = await jobs.finish(
+        tx, row.id, fence=row.fence, host_id=row.host, state=State.FAILED, failure=text, now=now
+    )
+    if ended is None:
+        return None
+    if row.kind == m.Kind.REMOVE and copy is not None:
+        failures = copy.failures + 1
+        await copies.change(
+            tx, copies.key_of(copy), now=now, note=failure.message, failures=failures,
+            retry_at=s.clock.steady() + pause(failures),
+        )  # fmt: skip
+    await complete_api_jobs(tx, row.id, now=now)
+    return ended
+
+
+# --- what people are told ----------------------------------------------------------------------
+
+
+async def _events(
+    tx: AsyncConnection, state: State, row: Row[Any], copy: Row[Any] | None, result: m.JobResult
+) -> list[Event]:
+    """The events of an end; their level follows the outcome."""
+    if state == State.RETRY_WAIT:
+        return []
+    if row.kind == m.Kind.REMOVE:
+        return await _removal_events(tx, row, copy, result)
+    template = await templates.get(tx, row.template)
+    if template is None:
+        return []
+    kind = f"{'ISO' if template.iso else 'TEMPLATE'}.DIRECT.DOWNLOAD"
+    if result.failure is not None:
+        if state == State.CANCELLED:
+            text = f"the download of {template.name} to pool {row.pool} was cancelled"
+            return [_event(f"{kind}.CANCEL", text, "WARN", row)]
+        text = f"{template.name} could not be downloaded to pool {row.pool}: "
+        return [_event(f"{kind}.FAILURE", text + result.failure.message, "ERROR", row)]
+    if not isinstance(result.done, m.DownloadDone):
+        return []
+    text = f"{template.name} is on pool {row.pool} (integrity: {result.done.integrity})"
+    found = [_event(f"{kind}.SUCCESS", text, "INFO", row)]
+    if result.done.replaced:
+        text = f"the copy of {template.name} on pool {row.pool} was replaced: "
+        found.append(_event("TEMPLATE.COPY.REPLACED", text + result.done.replaced, "WARN", row))
+    digests = dict(result.done.digests)
+    return found + await note_drift(tx, template, result.done.validators, digests=digests)
+
+
+async def _removal_events(
+    tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, result: m.JobResult
+) -> list[Event]:
+    """Of a removal that is tried again and again, one event for each new outcome."""
+    names = await copies.template_names(tx, [row.template] if row.template else [])
+    what = f"the copy of {names.get(row.template, row.volume)} on pool {row.pool}"
+    if result.failure is not None:
+        if copy is not None and copy.note == result.failure.message:
+            return []
+        text = f"{what} could not be removed: {result.failure.message}"
+        return [_event("TEMPLATE.COPY.REMOVE.FAILURE", text, "ERROR", row)]
+    done = result.done
+    if isinstance(done, m.RemoveDone) and done.kept:
+        if copy is not None and tuple(loads(copy.users)) == done.users:
+            return []
+        return [_event("TEMPLATE.COPY.KEPT", f"{what} is kept: {done.reason}", "WARN", row)]
+    return [_event("TEMPLATE.COPY.REMOVE", f"{what} was removed", "INFO", row)]
+
+
+def _event(type_: str, text: str, level: str, row: Row[Any]) -> Event:
+    return Event(type=type_, description=text, level=level, resource=row.template)
+
+
+async def note_drift(
+    tx: AsyncConnection, template: Row[Any], seen: m.Validators, *, digests: Mapping[str, str]
+) -> list[Event]:
+    """Compare what was *seen* at the origin with the registration; a change is told once."""
+    then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
+    difference = drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
+    if difference == template.drift or not await templates.set_drift(tx, template.id, difference):
+        return []
+    if not difference:
+        return []
+    kind = "ISO" if template.iso else "TEMPLATE"
+    text = f"the origin of {template.name} serves another file than at registration: {difference}"
+    type_ = f"{kind}.DIRECT.DOWNLOAD.DRIFT"
+    return [Event(type=type_, description=text, level="WARN", resource=template.id)]
+
+
+# --- API jobs ----------------------------------------------------------------------------------
+
+
+async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | None:
+    """Cancel a live job; return its row as it was, None where it had ended."""
+    row = await jobs.cancel(tx, job, now=now)
+    if row is not None and row.waiting:
+        await complete_api_jobs(tx, job, now=now)
+    return row
+
+
+async def complete_api_jobs(tx: AsyncConnection, job: str, *, now: float) -> None:
+    """Complete the API jobs whose last part was *job* (in the transaction that ended it)."""
+    for api_job in await records.finished_api_jobs(tx, job):
+        await complete(tx, api_job, now=now)
+
+
+async def complete(tx: AsyncConnection, api_job: Row[Any], *, now: float) -> None:
+    """Complete an API job all of whose parts have ended."""
+    parts = await records.parts_of(tx, api_job.id)
+    bad = [part for part in parts if part.state != State.DONE]
+    if not bad:
+        result: dict[str, Any] = {"success": True}
+        if kept := [done for part in parts if (done := _kept(part))]:
+            result["displaytext"] = f"{len(kept)} of {len(parts)} copies are kept: {kept[0].reason}"
+        await records.complete_api_job(
+            tx, api_job.id, status=records.SUCCEEDED, result=result, now=now
+        )
+        return
+    reason = "it was cancelled"
+    if bad[0].failure:
+        owner = await accounts.get(tx, api_job.owner)
+        failure = codec.from_plain(m.Failure, loads(bad[0].failure))
+        reason = disclosure.reason(failure, admin=owner is not None and owner.admin)
+    what = f"{len(bad)} of {len(parts)} pools failed; the first: " if len(parts) > 1 else ""
+    result = {"errorcode": 530, "errortext": f"{what}{reason}"}
+    await records.complete_api_job(tx, api_job.id, status=records.FAILED, result=result, now=now)
+
+
+def _kept(part: Row[Any]) -> m.RemoveDone | None:
+    if part.kind != m.Kind.REMOVE or not part.result:
+        return None
+    done = codec.done_from_json(part.kind, part.result)
+    return done if isinstance(done, m.RemoveDone) and done.kept else None

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of jobs whose pool is deleted, or is reached by nobody any more?"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.downloads.ends import complete_api_jobs
+from fastdl.manager.ledger import hosts, jobs, pools, templates
+from fastdl.manager.ledger.text import dumps
+from fastdl.manager.services import Event, Services
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+WAIT: Final = "direct.download.unreachable.wait"
+ROUND_S: Final = 30.0
+
+
+def why_unreached(pool: Row[Any], links: Sequence[Row[Any]]) -> str | None:
+    """Return why no host that is Up can use *pool*, None where one can; *links*:
+    ``ledger.pools.claims`` of it."""
+    # Of a pool that nobody could use yet, those who cannot say why.
+    links = [link for link in links if link.accepted or (pool.owner is None and link.error)]
+    if not links:
+        return "no host reports it"
+    up = [link for link in links if link.state == hosts.UP]
+    if any(link.error is None for link in up):
+        return None
+    if up:
+        return f"host {up[0].name}: {up[0].error}"
+    more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
+    return f"host {links[0].name} is {links[0].state}{more}"
+
+
+async def forget_pool(tx: AsyncConnection, id_: str, *, now: float) -> list[str]:
+    """Delete a pool, and end the jobs that wait for it; return those."""
+    error = AgentLostError("the storage pool was deleted")
+    ended = await _give_up(tx, await jobs.waiting_on(tx, [id_]), error, now=now)
+    await pools.remove(tx, id_)
+    return ended
+
+
+async def _give_up(
+    tx: AsyncConnection, rows: Sequence[Row[Any]], error: FastdlError, *, now: float
+) -> list[str]:
+    failure = dumps(codec.to_plain(codec.failure_of(error)))
+    ended = [row.id for row in rows if await jobs.give_up(tx, row, failure=failure, now=now)]
+    for job in ended:
+        await complete_api_jobs(tx, job, now=now)
+    return ended
+
+
+class Unreached:
+    """Ends jobs whose pool nobody has reached for as long as the setting says.
+
+    The seconds are counted here: what the wall clock said when a job began to wait proves nothing.
+    """
+
+    def __init__(self, services: Services, dispatcher: Dispatcher) -> None:
+        self._s = services
+        self._dispatcher = dispatcher
+        self._since: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            try:
+                await self.round()
+            except FastdlError as exc:
+                log.error("a look at jobs that wait failed", extra={"error": str(exc)})
+            await self._s.clock.sleep(ROUND_S)
+
+    async def round(self) -> int:
+        """End what has waited for long enough; return how many jobs."""
+        most = self._s.settings.whole(WAIT)
+        now = self._s.clock.steady()
+        async with self._s.ledger.read() as tx:
+            unreached = await self._unreached(tx)
+            waiting = await jobs.waiting_on(tx, unreached) if unreached and most else []
+        self._since = {row.id: self._since.get(row.id, now) for row in waiting}
+        late = [row for row in waiting if now - self._since[row.id] >= most]
+        for row in late:
+            why = f"nobody reached the storage pool for {most} s: {unreached[row.pool]}"
+            await self._end(row, AgentLostError(why, retryable=False))
+        return len(late)
+
+    async def _unreached(self, tx: AsyncConnection) -> dict[str, str]:
+        """Pool → why no host that is Up can use it."""
+        links = defaultdict(list)
+        for link in await pools.claims(tx):
+            links[link.pool].append(link)
+        found = {row.id: why_unreached(row, links[row.id]) for row in await pools.of_zone(tx)}
+        return {id_: why for id_, why in found.items() if why is not None}
+
+    async def _end(self, row: Row[Any], error: FastdlError) -> None:
+        now = self._s.clock.time()
+
+        async def work(tx: AsyncConnection) -> list[Event]:
+            if not await _give_up(tx, [row], error, now=now):
+                return []
+            template = await templates.get(tx, row.template)
+            if template is None or row.kind != m.Kind.DOWNLOAD:
+                return []
+            kind = "ISO" if template.iso else "TEMPLATE"
+            event = Event(
+                type=f"{kind}.DIRECT.DOWNLOAD.FAILURE",
+                description=f"{template.name} could not be downloaded to pool {row.pool}: "
+                f"{error.message}",
+                level="ERROR", resource=row.template,
+            )  # fmt: skip
+            await self._s.store(tx, event)
+            return [event]
+
+        self._s.tell(*await self._s.ledger.write(work))
+        self._dispatcher.taken_back([row.id])

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which host is asked about a source, and how many such questions are there at once?
+
+A probe is a process on a host that connects to wherever somebody who may register says. So an
+account gets few at a time, and so does a host: the rest wait in their order, and those who
+wait are few as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from fastdl.errors import AgentLostError, ApiLimitError, FastdlError
+from fastdl.manager.downloads.registration import origin_of
+from fastdl.manager.hosts.ask import ask
+from fastdl.manager.hosts.fleet import ConnectedHost
+from fastdl.manager.services import Services
+from fastdl.wire import messages as m
+
+HOSTS_MAX: Final = 16
+"""Hosts that are asked in turn, where one after the other cannot reach the origin."""
+ASKING_S: Final = 60.0
+"""After this long nobody else is asked."""
+ORIGINS_MAX: Final = 1024
+"""Origins of which is remembered who reached them and who did not."""
+WAITING_MAX: Final = 32
+"""Questions of one account, or for one host, that wait for a place."""
+WAIT_S: Final = 60.0
+
+
+class Slots:
+    """At most so many at once by key; the others wait in their order."""
+
+    def __init__(self) -> None:
+        self._busy: Counter[str] = Counter()
+        self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+
+    def busy(self, key: str) -> int:
+        """How many of *key* are under way or wait."""
+        return self._busy[key] + len(self._waiting.get(key, ()))
+
+    @contextlib.asynccontextmanager
+    async def take(self, key: str, *, most: int) -> AsyncIterator[None]:
+        """Hold one of *most* places of *key*.
+
+        ApiLimitError where too many wait already, or none became free within WAIT_S seconds.
+        """
+        if self._busy[key] < most and key not in self._waiting:
+            self._busy[key] += 1
+        else:
+            await self._wait(key, most)
+        try:
+            yield
+        finally:
+            self._leave(key, most)
+
+    async def _wait(self, key: str, most: int) -> None:
+        """Return as the owner of a place that somebody left."""
+        if len(self._waiting[key]) >= WAITING_MAX:
+            raise ApiLimitError("Too many sources are being looked at: wait a moment")
+        place = asyncio.get_running_loop().create_future()
+        self._waiting[key].append(place)
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await place
+        except (TimeoutError, asyncio.CancelledError) as exc:
+            if place.done() and not place.cancelled():  # given to us as we were going
+                self._leave(key, most)
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            raise ApiLimitError("Too many sources are being looked at: try again later") from None
+        finally:
+            with contextlib.suppress(ValueError, KeyError):
+                self._waiting[key].remove(place)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    def _leave(self, key: str, most: int) -> None:
+        if self._busy[key] > most or not self._hand_on(key):
+            self._busy[key] -= 1
+            if not self._busy[key]:
+                del self._busy[key]
+
+    def _hand_on(self, key: str) -> bool:
+        """Give a place to who waits longest; False where nobody does."""
+        for place in self._waiting.get(key, ()):
+            if not place.done():
+                place.set_result(None)
+                return True
+        return False
+
+
+class HostRefusal(Exception):
+    """*host*, the last of *asked* hosts, could not look at the source: *error* says why."""
+
+    def __init__(self, host: ConnectedHost, error: FastdlError, *, asked: int) -> None:
+        super().__init__(error.message)
+        self.host = host
+        self.error = error
+        self.asked = asked
+
+
+class Probing:
+    """Asks hosts about sources."""
+
+    def __init__(self) -> None:
+        self._accounts = Slots()
+        self._hosts = Slots()
+        self._reached: OrderedDict[str, dict[str, bool]] = OrderedDict()
+
+    async def probe(
+        self, services: Services, zones: Sequence[str], args: m.ProbeArgs, *, account: str
+    ) -> m.ProbeDone | None:
+        """Return what the first host of *zones* that reaches the source tells of it.
+
+        None where no host is connected. An error that another host may not have sends the
+        question to the next one; a later call begins with who reached the origin last, or with
+        those who were not asked yet. Raises the last one's HostRefusal, ApiLimitError where
+        *account* asks too much at once.
+        """
+        most = services.settings.whole("direct.download.account.max.probes")
+        async with self._accounts.take(account, most=most):
+            known = self._known(args.transfer.sources[0])
+            refusal: HostRefusal | None = None
+            until = services.clock.steady() + ASKING_S
+            for n, host in enumerate(self._candidates(services, zones, known), 1):
+                try:
+                    done = await self._ask(services, host, args)
+                except ApiLimitError:
+                    raise
+                except FastdlError as exc:
+                    refusal = HostRefusal(host, exc, asked=n)
+                    if not (exc.retry_elsewhere or isinstance(exc, AgentLostError)):
+                        break
+                    known[host.id] = False
+                    if services.clock.steady() > until:
+                        break
+                else:
+                    known[host.id] = True
+                    return done
+            if refusal is not None:
+                raise refusal
+            return None
+
+    def _known(self, source: str) -> dict[str, bool]:
+        """Host → whether it reached the origin of *source* when it was asked last."""
+        origin = origin_of(source)
+        known = self._reached.setdefault(origin, {})
+        self._reached.move_to_end(origin)
+        if len(self._reached) > ORIGINS_MAX:
+            self._reached.popitem(last=False)
+        return known
+
+    def _candidates(
+        self, services: Services, zones: Sequence[str], known: Mapping[str, bool]
+    ) -> list[ConnectedHost]:
+        """The hosts to ask, the least busy first, equal ones in any order. Where some did not
+        reach the origin: who did, whom nobody asked, the others."""
+        found = [host for zone in zones for host in services.fleet.of_zone(zone, m.Kind.PROBE)]
+        random.shuffle(found)
+        rank = {True: 0, None: 1, False: 2} if False in known.values() else {}
+        found.sort(key=lambda h: (rank.get(known.get(h.id), 0), self._hosts.busy(h.id)))
+        return found[:HOSTS_MAX]
+
+    async def _ask(self, services: Services, host: ConnectedHost, args: m.ProbeArgs) -> m.ProbeDone:
+        most = services.settings.whole("direct.download.host.max.probes")
+        async with self._hosts.take(host.id, most=most):
+            done = await ask(services, host, m.Kind.PROBE, args)
+        assert isinstance(done, m.ProbeDone)
+        return done

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How hosts are told to fetch: the settings in force, as the wire's ``Transfer``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fastdl.manager import sealed
+from fastdl.manager.downloads.registration import check_url
+from fastdl.manager.services import Services
+from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS, Settings
+from fastdl.manager.vault import Vault
+from fastdl.model.url import Url
+from fastdl.wire import messages as m
+
+
+def for_sources(
+    services: Services,
+    sources: Sequence[str],
+    *,
+    headers: tuple[tuple[str, str], ...] = (),
+    checksum: str | None = None,
+) -> m.Transfer:
+    """Return how to fetch *sources* under the settings in force now; *headers* are sealed, as
+    the arguments of jobs lie in the ledger."""
+    settings = services.settings
+    per_origin = settings.whole("direct.download.connections.per.origin")
+    return m.Transfer(
+        sources=tuple(sources),
+        headers=headers,
+        checksum=checksum,
+        follow_redirects=settings.flag("store.download.follow.redirects"),
+        allowed_cidrs=settings.cidrs(INTERNAL_SITES),
+        nfs_servers=settings.cidrs(NFS_SERVERS),
+        connect_timeout=settings.whole("direct.download.connect.timeout") / 1000,
+        stall_timeout=settings.whole("direct.download.socket.timeout") / 1000,
+        max_connections=max(8, per_origin),
+        max_connections_per_origin=per_origin,
+        require_checksum=settings.flag("direct.download.require.checksum"),
+    )
+
+
+def with_secrets(settings: Settings, vault: Vault, document: m.Document) -> m.Document:
+    """Return *document* as it is sent: with its request headers in clear, and through the proxy
+    in force now, which may come with a password and is not kept with the jobs in the ledger."""
+    proxy = settings.text("direct.download.proxy")
+    commands = []
+    for command in document.commands:
+        args = command.args
+        if isinstance(args, m.DownloadArgs | m.ProbeArgs | m.CheckArgs):
+            headers = sealed.open_headers(vault, args.transfer.headers)
+            transfer = replace(args.transfer, proxy=proxy or None, headers=headers)
+            args = replace(args, transfer=transfer)
+        commands.append(replace(command, args=args))
+    return replace(document, commands=tuple(commands))
+
+
+def for_url(services: Services, url: str) -> m.Transfer:
+    """Return how to ask *url*; ApiParamError where it cannot be an origin."""
+    check_origin(services.settings, url)
+    return for_sources(services, [url])
+
+
+def check_origin(settings: Settings, url: str) -> Url:
+    """Return *url*, taken apart; ApiParamError where it cannot be an origin now."""
+    return check_url(
+        url,
+        allowed_cidrs=settings.cidrs(INTERNAL_SITES),
+        nfs_servers=settings.cidrs(NFS_SERVERS),
+    )

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a machine becomes a host, and stays one: tokens are exchanged, certificates renewed.
+
+A host has one key, which only a token changes. A renewal is a new certificate for that key, so
+whoever renews, with whatever they stole, locks nobody out.
+"""
+
+from __future__ import annotations
+
+from cryptography import x509
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentRefusedError, UsageError
+from fastdl.manager.hosts.ca import Authority, csr_key
+from fastdl.manager.hosts.handler import UnknownHostError
+from fastdl.manager.ledger import hosts, tokens
+from fastdl.manager.services import Event, Services
+from fastdl.wire import messages as m
+from fastdl.wire.token import parse_token
+
+
+async def enrol(
+    services: Services, authority: Authority, request: m.EnrolRequest
+) -> tuple[m.EnrolReply, str | None]:
+    """Exchange a token for a host's certificate; return the reply and the hash of the key that was
+    the host's until now, None where there is none. AgentRefusedError says why not."""
+    _, key_hash = csr_key(request.csr)
+    former = csr_key(request.former)[1] if request.former else key_hash
+    try:
+        token = parse_token(request.token)
+    except UsageError as exc:
+        raise AgentRefusedError(exc.message) from exc
+    name = request.name.strip() or "host"
+    now = services.clock.time()
+
+    async def work(tx: AsyncConnection) -> tuple[tokens.Enrolled, list[Event]]:
+        enrolled = await tokens.use(tx, token, key_hash=key_hash, former=former, name=name, now=now)
+        events = _events(enrolled, name)
+        await services.store(tx, *events)
+        return enrolled, events
+
+    enrolled, events = await services.ledger.write(work)
+    services.tell(*events)
+    row = enrolled.row
+    certificate, _ = authority.sign_host(request.csr, row.id)
+    reply = m.EnrolReply(
+        host_id=row.id, zone_id=row.zone, certificate=certificate, ca=authority.pem
+    )
+    return reply, enrolled.former_key
+
+
+def _events(enrolled: tokens.Enrolled, name: str) -> list[Event]:
+    """Return what people are told of an enrolment, with the question that it may leave open."""
+    row = enrolled.row
+    if enrolled.again:
+        return []
+    if enrolled.former_key is not None:
+        # Perhaps a healed one, perhaps another machine in its place: both are the operator's wish.
+        text = f"host {row.name} was enrolled anew: its former key is worth nothing any more"
+        return [Event(type="HOST.ENROL", description=text, level="WARN", resource=row.id)]
+    events = [Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)]
+    if (other := enrolled.namesake) is not None:
+        text = (
+            f"there are two hosts {name} now: {other.id} ({other.state}) and the new {row.id}. If "
+            f"they are one machine that was set up again, delete the old one (deleteHost "
+            f"id={other.id}); next time let the machine keep its place with a token made for it "
+            f"(createHostToken hostid=…)"
+        )
+        events.append(Event(type="HOST.NAME", description=text, level="WARN", resource=row.id))
+    return events
+
+
+async def renew(
+    services: Services, authority: Authority, host: str, request: m.RenewRequest
+) -> m.Renewed:
+    """Return a new certificate for the key of *host*, which is connected with it."""
+    async with services.ledger.read() as tx:
+        row = await hosts.get(tx, host)
+    if row is None:
+        raise UnknownHostError
+    certificate, key_hash = authority.sign_host(request.csr, host)
+    if key_hash != row.key_hash:
+        text = (
+            f"host {row.name} asked for a certificate of another key than its own, which was "
+            f"refused: only a token (createHostToken hostid=…) gives a host a new key"
+        )
+        await services.event("HOST.RENEWAL", text, level="ERROR", resource=host)
+        raise AgentRefusedError("a renewal is for the key that the host was enrolled with")
+    until = x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc.timestamp()
+    await services.ledger.write(lambda tx: hosts.certified(tx, host, until=until))
+    return m.Renewed(certificate=certificate, ca=authority.pem)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hosts that are connected now: an in-memory view for decisions, never the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastdl.manager.downloads.scheduler import HostView
+from fastdl.manager.ledger.hosts import DISABLED, ENABLED
+
+
+@dataclass(slots=True, kw_only=True)
+class ConnectedHost:
+    """One host in state Up."""
+
+    id: str
+    zone: str
+    name: str
+    kinds: frozenset[str]
+    pools: frozenset[str]
+    most: int
+    resource_state: str = ENABLED
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it may be given downloads and questions."""
+        return self.resource_state == ENABLED
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Hosts by id."""
+
+    hosts: dict[str, ConnectedHost] = field(default_factory=dict)
+
+    def views(self) -> dict[str, HostView]:
+        """Return the hosts as the scheduler sees them."""
+        return {
+            host.id: HostView(id=host.id, pools=host.pools, most=host.most, downloads=host.enabled)
+            for host in self.hosts.values()
+            if "download" in host.kinds
+            and host.most > 0
+            and host.resource_state in {ENABLED, DISABLED}
+        }
+
+    def reaching(self, pool: str) -> list[str]:
+        """Return the connected hosts that may be given downloads to *pool*."""
+        return [host.id for host in self.hosts.values() if host.enabled and pool in host.pools]
+
+    def able(self) -> set[str]:
+        """Return the connected hosts that may be given downloads."""
+        return {host.id for host in self.hosts.values() if host.enabled}
+
+    def of_zone(self, zone: str, kind: str) -> list[ConnectedHost]:
+        """Return the connected hosts of *zone* that may be given work of *kind*."""
+        found = (h for h in self.hosts.values() if h.zone == zone and kind in h.kinds)
+        return [host for host in found if host.enabled]

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is here, and as whom? What is remembered of a host while it is connected."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from fastdl.manager.hosts.ca import Authority, Peer
+from fastdl.wire import messages as m
+
+INSTANCES_MAX: Final = 16
+"""Earlier starts of a host's agent that are remembered."""
+REPORT_S: Final = 3600.0
+"""How often an operator is told of two agents of one host."""
+ASK_S: Final = 60.0
+"""How often a host is asked for a renewal that the CA's rotation needs."""
+
+
+@dataclass(slots=True)
+class Presence:
+    """A host that is connected, or was until a moment ago. Times are steady: neither side's wall
+    clock decides who is silent.
+
+    ``alert``      it is connected and has been silent for too long
+    ``instance``   of the agent that is this host now; ``replaced``: of those that were it before
+    ``reported``   when an operator was last told that there are two agents
+    ``ca``         the issuer of its certificate; ``trusts``: the CAs that it takes for ours
+    ``asked``      when it was last asked to renew its certificate
+    """
+
+    last_beat: float
+    connected: bool
+    alert: bool = False
+    key_hash: str = ""
+    instance: str = ""
+    replaced: deque[str] = field(default_factory=lambda: deque(maxlen=INSTANCES_MAX))
+    reported: float = -math.inf
+    ca: str = ""
+    trusts: frozenset[str] = frozenset()
+    asked: float = -math.inf
+
+    @classmethod
+    def of(cls, peer: Peer, hello: m.Hello, old: Presence | None, *, now: float) -> Presence:
+        """A host that has just been let in; *old*: what it was until now."""
+        made = cls(
+            last_beat=now, connected=True, key_hash=peer.key_hash, instance=hello.instance,
+            ca=peer.ca, trusts=frozenset(hello.authorities),
+        )  # fmt: skip
+        if old is not None:
+            made.replaced.extend(old.replaced)
+            if old.instance not in {"", hello.instance}:
+                made.replaced.append(old.instance)
+        return made
+
+    def is_second(self, instance: str) -> bool:
+        """Whether an agent that comes in as *instance* runs beside the one that is connected.
+
+        An agent has an instance of its own at each start and never an earlier one's again. One that
+        comes back after it was replaced runs beside the one that replaced it: the state folder was
+        copied, or the key was stolen.
+        """
+        return self.connected and instance in self.replaced
+
+    def due_report(self, now: float) -> bool:
+        """Whether to tell an operator of two agents now; the next time is an hour later."""
+        due = now - self.reported > REPORT_S
+        if due:
+            self.reported = now
+        return due
+
+    def due_renewal(self, authority: Authority, now: float) -> bool:
+        """Whether to ask for a renewal now, since the CA changes; the next time is later."""
+        if not self.connected or not self.trusts or now - self.asked < ASK_S:
+            return False
+        if self.ca == authority.newest.sha256 and self.trusts == authority.fingerprints:
+            return False
+        self.asked = now
+        return True

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fabric of one manager: agents on mutual-TLS WebSockets.
+
+One task a connection reads; one writes the newest document and small answers. A slow or
+silent host costs its own connection and nobody else's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.manager.batch import Batch
+from fastdl.manager.downloads.progress import ProgressBoard
+from fastdl.manager.hosts.ca import Authority
+from fastdl.manager.hosts.handler import HostHandler, refused
+from fastdl.manager.ledger import jobs
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+HELLO_S: Final = 15.0
+SEND_S: Final = 30.0
+OUTBOX_MAX: Final = 1024
+"""Small messages that may wait for a slow host before its connection is given up."""
+CONNECTIONS_MAX: Final = 20_000
+
+
+class _Connection:
+    """One host's WebSocket and what is still to be sent on it."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+        self.outbox: deque[m.Message] = deque()
+        self.document_due = True
+        self.wake = asyncio.Event()
+        self.closing: str | None = None
+        """Set: nothing that the host says on this connection counts any more."""
+        self.last_word: m.Refused | None = None
+
+    def close(self, reason: str, last_word: m.Refused | None = None) -> None:
+        self.closing, self.last_word = reason, last_word
+        self.wake.set()
+
+
+class LocalFabric:
+    """Delivery within one process. ``attach`` it to a handler before it serves."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        progress: ProgressBoard,
+        authority: Authority,
+        *,
+        complete: Callable[[m.Document], m.Document],
+    ) -> None:
+        """*complete* adds to a document what the ledger does not keep."""
+        self._ledger = ledger
+        self._authority = authority
+        self._progress = progress
+        self._complete = complete
+        self._handler: HostHandler | None = None
+        self._connections: dict[str, _Connection] = {}
+        self._documents = Batch(self._read_documents)
+        self._runner: web.AppRunner | None = None
+        self.address: tuple[str, int] = ("", 0)
+
+    def attach(self, handler: HostHandler) -> None:
+        """Say who is to hear of hosts."""
+        self._handler = handler
+
+    @property
+    def connected(self) -> int:
+        """How many hosts are connected."""
+        return len(self._connections)
+
+    # --- Fabric --------------------------------------------------------------------------
+
+    def post(self, host: str) -> None:
+        """Send *host* its document soon."""
+        if connection := self._connections.get(host):
+            connection.document_due = True
+            connection.wake.set()
+
+    def send(self, host: str, message: m.Message) -> None:
+        """Send *message* to *host* if it is connected."""
+        if connection := self._connections.get(host):
+            if len(connection.outbox) >= OUTBOX_MAX:
+                connection.close("too slow")
+                return
+            connection.outbox.append(message)
+            connection.wake.set()
+
+    def drop(self, host: str, reason: str, *, refusal: m.Refused | None = None) -> None:
+        """Close the connection to *host*, with *refusal* as the last word."""
+        if connection := self._connections.get(host):
+            connection.close(reason, refusal)
+
+    # --- server --------------------------------------------------------------------------
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen for agents; ``address`` then tells where. OSError where that is not possible."""
+
+        async def ca(_request: web.Request) -> web.Response:
+            return web.Response(text=self._authority.pem, content_type="application/x-pem-file")
+
+        app = web.Application(client_max_size=m.ENROL_MAX)
+        app.router.add_get("/ca", ca)
+        app.router.add_post("/enrol", self._enrol)
+        app.router.add_get("/agent", self._agent)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=5.0, keepalive_timeout=30.0
+        )
+        await self._runner.setup()
+        context = self._authority.server_context()
+        await web.TCPSite(self._runner, host, port, ssl_context=context, backlog=4096).start()
+        self.address = self._runner.addresses[0][:2]
+
+    async def stop(self) -> None:
+        """Close every connection and stop listening; hosts go on and come back."""
+        for connection in self._connections.values():
+            connection.close("the manager stops")
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _enrol(self, request: web.Request) -> web.Response:
+        assert self._handler is not None
+        try:
+            message = codec.decode(await request.read(), limit=m.ENROL_MAX)
+            if not isinstance(message, m.EnrolRequest):
+                raise AgentRefusedError("only an EnrolRequest is expected here")
+            reply: m.Message = await self._handler.enrol(message)
+            status = 200
+        except FastdlError as exc:
+            log.warning("enrolment refused", extra={"peer": request.remote, "reason": str(exc)})
+            reply, status = refused(exc), 403
+        return web.Response(
+            text=codec.encode(reply), status=status, content_type="application/json"
+        )
+
+    async def _agent(self, request: web.Request) -> web.StreamResponse:
+        assert self._handler is not None
+        tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+        der = tls.getpeercert(binary_form=True) if tls else None
+        if not der:
+            refusal = m.Refused(code=71, message="a client certificate is required: enrol first")
+            return web.Response(text=codec.encode(refusal), status=403)
+        if len(self._connections) >= CONNECTIONS_MAX:
+            return web.Response(text="too many hosts", status=503)
+        socket = web.WebSocketResponse(
+            max_msg_size=m.TO_MANAGER_MAX, heartbeat=20.0, compress=False, timeout=5.0
+        )
+        await socket.prepare(request)
+        try:
+            peer = self._authority.peer(der)
+            hello = await self._hello(socket)
+            welcome = await self._handler.admit(peer, hello)
+        except FastdlError as exc:
+            log.warning("host refused", extra={"peer": request.remote, "reason": str(exc)})
+            await self._refuse(socket, exc)
+            return socket
+        await self._serve(peer.host, socket, welcome)
+        return socket
+
+    async def _hello(self, socket: web.WebSocketResponse) -> m.Hello:
+        try:
+            async with asyncio.timeout(HELLO_S):
+                frame = await socket.receive()
+        except TimeoutError:
+            raise AgentRefusedError("no Hello came in time") from None
+        if frame.type is not WSMsgType.TEXT:
+            raise AgentRefusedError("the first frame is not a Hello")
+        message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
+        if not isinstance(message, m.Hello):
+            raise AgentRefusedError("the first message is not a Hello")
+        return message
+
+    async def _refuse(self, socket: web.WebSocketResponse, exc: FastdlError) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
+            async with asyncio.timeout(5):
+                await socket.send_str(codec.encode(refused(exc)))
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"refused")
+
+    async def _serve(self, host: str, socket: web.WebSocketResponse, welcome: m.Welcome) -> None:
+        assert self._handler is not None
+        connection = _Connection(socket)
+        connection.outbox.append(welcome)
+        old, self._connections[host] = self._connections.get(host), connection
+        if old is not None:
+            old.close("the host connected again")
+        writer = asyncio.create_task(self._write(host, connection), name=f"to-{host}")
+        connection.wake.set()
+        reason = "connection lost"
+        try:
+            reason = await self._read(host, connection)
+        except FastdlError as exc:
+            log.warning("host refused", extra={"host": host, "reason": str(exc)})
+            await self._refuse(socket, exc)
+            reason = exc.message
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+            if self._connections.get(host) is connection:
+                del self._connections[host]
+                await asyncio.shield(self._handler.gone(host, reason=reason))
+
+    async def _read(self, host: str, connection: _Connection) -> str:
+        assert self._handler is not None
+        async for frame in connection.socket:
+            if connection.closing is not None:
+                return connection.closing
+            if frame.type is not WSMsgType.TEXT:
+                raise AgentRefusedError("only text frames are expected")
+            message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
+            if message is None:
+                continue
+            if isinstance(message, m.Goodbye):
+                return f"goodbye: {message.reason}"
+            try:
+                reply = await self._handler.receive(host, message)
+            except AgentRefusedError:
+                raise
+            except FastdlError as exc:
+                # The ledger is in trouble, not the host: no answer, so the host repeats it.
+                log.error("message not taken in", extra={"host": host, "error": str(exc)})
+                continue
+            if reply is not None:
+                self.send(host, reply)
+        return "connection lost"
+
+    async def _write(self, host: str, connection: _Connection) -> None:
+        try:
+            while connection.closing is None:
+                await connection.wake.wait()
+                connection.wake.clear()
+                while connection.outbox:
+                    await self._send(connection, connection.outbox.popleft())
+                if connection.document_due:
+                    connection.document_due = False
+                    await self._send(connection, await self._document(host))
+        except (ConnectionError, TimeoutError, RuntimeError) as exc:
+            log.info("host unreachable", extra={"host": host, "reason": type(exc).__name__})
+        except FastdlError as exc:
+            log.error("document not built", extra={"host": host, "error": str(exc)})
+        reason = (connection.closing or "try again").encode()[:100]
+        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
+            async with asyncio.timeout(5):
+                if connection.last_word is not None:
+                    await connection.socket.send_str(codec.encode(connection.last_word))
+                await connection.socket.close(code=WSCloseCode.GOING_AWAY, message=reason)
+
+    async def _send(self, connection: _Connection, message: m.Message) -> None:
+        async with asyncio.timeout(SEND_S):
+            await connection.socket.send_str(codec.encode(message))
+
+    async def _document(self, host: str) -> m.Document:
+        document = self._complete(await self._documents(host))
+        for command in document.commands:
+            if command.kind == m.Kind.DOWNLOAD:
+                self._progress.given(command.job, host)
+        return document
+
+    async def _read_documents(self, hosts: list[str]) -> list[m.Document]:
+        async with self._ledger.read() as tx:
+            return await jobs.documents(tx, hosts)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does the agents' port do what its certificate authority promises?"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fastdl.manager.hosts.ca import Authority, Peer, open_authority
+from fastdl.wire.messages import MANAGER_NAME
+from tests.env.fake_agent import make_csr
+
+
+def _client(authority: Authority, folder: Path, host: str) -> tuple[ssl.SSLContext, str]:
+    """A host's TLS context, and the hash of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem, key_hash = authority.sign_host(make_csr(key), host)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (folder / "host.pem").write_bytes(private + pem.encode())
+    context = ssl.create_default_context(cadata=authority.pem)
+    context.load_cert_chain(folder / "host.pem")
+    return context, key_hash
+
+
+def _shake_hands(
+    server: ssl.SSLContext, client: ssl.SSLContext, name: str
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Both ends of a connection in memory, after the handshake and one exchange."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    there = server.wrap_bio(to_server, to_client, server_side=True)
+    here = client.wrap_bio(to_client, to_server, server_hostname=name)
+    left = [here, there]
+    for _ in range(10):
+        for end in list(left):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            left.remove(end)
+    assert not left
+    there.write(b"x")
+    assert here.read(1) == b"x"
+    return there, here
+
+
+def test_a_host_is_who_its_certificate_names_and_gets_no_ticket(tmp_path: Path) -> None:
+    """A ticket would be made for each of thousands of hosts and used by none."""
+    authority = open_authority(tmp_path / "ca")
+    context, key_hash = _client(authority, tmp_path, "host-1")
+    there, here = _shake_hands(authority.server_context(), context, MANAGER_NAME)
+    der = there.getpeercert(binary_form=True)
+    assert der is not None
+    until = x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+    assert authority.peer(der) == Peer("host-1", key_hash, authority.sha256, until)
+    assert here.version() == "TLSv1.3"
+    assert here.session is None or not here.session.has_ticket
+
+
+def test_a_host_cannot_play_the_manager(tmp_path: Path) -> None:
+    """The manager's name is in no host's certificate, whatever the host calls itself."""
+    authority = open_authority(tmp_path / "ca")
+    context, _ = _client(authority, tmp_path, MANAGER_NAME)
+    impostor = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    impostor.load_cert_chain(tmp_path / "host.pem")
+    with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
+        _shake_hands(impostor, context, MANAGER_NAME)
+
+
+def test_the_authority_is_the_same_at_the_next_start(tmp_path: Path) -> None:
+    """Another one would lock every host out."""
+    assert open_authority(tmp_path / "ca").sha256 == open_authority(tmp_path / "ca").sha256
