@@ -17,11 +17,11 @@ from sqlalchemy import Row, insert, select
 from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.clock import SystemClock
 from fastdl.manager.downloads.dispatch import Dispatcher
-from fastdl.manager.downloads.scheduler import Grant
 from fastdl.manager.ledger import certs, jobs, tables
 from fastdl.manager.ledger.engine import Ledger, Work, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.text import dumps
+from fastdl.manager.ledger.values import Grant
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from fastdl.manager.downloads.scheduler import Grant
 from fastdl.manager.ledger import copies, jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
+from fastdl.manager.ledger.values import Grant
 from fastdl.wire import messages as m
 
 

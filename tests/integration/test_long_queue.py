@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.clock import SystemClock
 from fastdl.manager.downloads.dispatch import Dispatcher
-from fastdl.manager.downloads.scheduler import BULK, URGENT
 from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.ledger import jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.tables import slot
+from fastdl.manager.ledger.values import BULK, URGENT
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault

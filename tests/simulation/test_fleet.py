@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from fastdl.manager.downloads.scheduler import URGENT
 from fastdl.manager.ledger import certs, jobs, tables
+from fastdl.manager.ledger.values import URGENT
 from fastdl.wire import messages as m
 from tests.simulation.virtual import START, SimHost
 from tests.simulation.zone import ORIGINS, Simulation, flap, seeds, simulation

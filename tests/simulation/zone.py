@@ -16,12 +16,12 @@ from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.downloads import ends
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.removal import remove_copies
-from fastdl.manager.downloads.scheduler import BULK
 from fastdl.manager.hosts.ca import open_authority
 from fastdl.manager.hosts.link import HostLink
 from fastdl.manager.ledger import copies, jobs, tables, templates
 from fastdl.manager.ledger.engine import default_url, open_ledger
 from fastdl.manager.ledger.jobs import LIVE, NewJob
+from fastdl.manager.ledger.values import BULK
 from fastdl.manager.services import Services
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastdl import __version__
@@ -105,14 +106,25 @@ async def list_capabilities(call: Call) -> Reply:
     )
 
 
-async def list_apis(call: Call) -> Reply:
-    """Every command this user may call, from the declarations themselves."""
-    from fastdl.manager.api.registry import COMMANDS  # noqa: PLC0415 - the registry lists us too
+def list_apis(commands: Mapping[str, Command]) -> Command:
+    """Return ``listApis`` over *commands*: what a user may call, from the declarations themselves."""
 
-    items = [
-        describe(command) for command in COMMANDS.values() if (call.user.admin or not command.admin)
-    ]
-    return page_of(call, "api", items)
+    async def handler(call: Call) -> Reply:
+        items = [
+            describe(command)
+            for command in commands.values()
+            if call.user.admin or not command.admin
+        ]
+        return page_of(call, "api", items)
+
+    return Command(
+        name="listApis",
+        text="List the commands this user may call",
+        handler=handler,
+        params=(Param("name", text="one command", narrows=By()), *listed()),
+        response=(Field("name"), Field("description"), Field("isasync", "boolean"),
+                  Field("params", "set"), Field("response", "set")),
+    )  # fmt: skip
 
 
 def describe(command: Command) -> dict[str, Any]:
@@ -148,14 +160,6 @@ def _empty(name: str, text: str) -> Command:
 _WHOLE: Final = "families are listed whether a template of theirs is registered or not"
 
 COMMANDS: Final = (
-    Command(
-        name="listApis",
-        text="List the commands this user may call",
-        handler=list_apis,
-        params=(Param("name", text="one command", narrows=By()), *listed()),
-        response=(Field("name"), Field("description"), Field("isasync", "boolean"),
-                  Field("params", "set"), Field("response", "set")),
-    ),
     Command(
         name="listCapabilities",
         text="List what this server can do",

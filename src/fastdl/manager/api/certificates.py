@@ -211,7 +211,7 @@ def _listed_status(host: Row[Any], link: Row[Any]) -> dict[str, Any]:
     """What is known now: a wish that is not carried out yet is FAILED or SKIPPED, with why."""
     status, detail = link.status, link.detail
     if link.done_rev < link.want_rev:
-        if host.state == "Up":
+        if host.state == hosts.UP:
             status, detail = FAILED, "not carried out yet: the host is being asked"
         else:
             status, detail = not_up(host.state)

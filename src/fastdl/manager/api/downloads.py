@@ -26,10 +26,10 @@ from fastdl.manager.api.spec import (
 )
 from fastdl.manager.api.templates import owned, require_enabled, sources_of
 from fastdl.manager.downloads import disclosure, ends, room, transfers
-from fastdl.manager.downloads.scheduler import BULK, URGENT
 from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
+from fastdl.manager.ledger.values import BULK, URGENT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 

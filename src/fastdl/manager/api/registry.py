@@ -34,3 +34,4 @@ COMMANDS: Final[dict[str, Command]] = {
     )
     for command in family.COMMANDS
 }  # fmt: skip
+COMMANDS["listapis"] = catalog.list_apis(COMMANDS)

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,6 +29,7 @@ ROOT_DOMAIN: Final = str(uuid.uuid5(uuid.NAMESPACE_DNS, "root.domain.fastdl.inte
 """The id of the one domain."""
 _DAY_S: Final = 24 * 3600.0
 MAP_MAX: Final = 64
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _MAP_KEY: Final = re.compile(r"([a-z]+)\[(\d{1,4})\]\.(.+)", re.IGNORECASE | re.DOTALL)
 
 
@@ -352,13 +353,14 @@ def _read(command: Command, param: Param, value: str) -> Any:
                 )
             if param.choices:
                 known = {choice.lower(): choice for choice in param.choices}
-                return known.get(value.lower()) or _never(bad())
+                if value.lower() not in known:
+                    raise bad()
+                return known[value.lower()]
             return value
         case Kind.UUID:
-            try:
-                return str(uuid.UUID(value)) if len(value) == 36 else _never(ValueError())
-            except ValueError:
-                raise no_entity(command.name, param.name, value[:100]) from None
+            if not _UUID.fullmatch(value):
+                raise no_entity(command.name, param.name, value[:100])
+            return value.lower()
         case Kind.INTEGER:
             if not re.fullmatch(r"[+-]?[0-9]{1,10}", value):
                 raise bad()
@@ -385,10 +387,6 @@ def _read(command: Command, param: Param, value: str) -> Any:
             return items
         case Kind.MAP:
             raise bad()
-
-
-def _never(error: Exception) -> NoReturn:
-    raise error
 
 
 def _moment(text: str, *, end: bool) -> float | None:

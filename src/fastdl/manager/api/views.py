@@ -12,6 +12,7 @@ from sqlalchemy import Row
 
 from fastdl.manager.api.spec import ROOT_DOMAIN
 from fastdl.manager.certificates import x509text
+from fastdl.manager.ledger.hosts import UP
 from fastdl.manager.ledger.records import resource_type
 from fastdl.manager.ledger.text import loads
 
@@ -67,7 +68,7 @@ def host(row: Row[Any], zone_name: str) -> dict[str, Any]:
         "hosttags": ",".join(loads(row.tags)) or None,
         "managementserverid": row.gateway or None,
         "created": date(row.created),
-        "disconnected": date(row.changed) if row.state != "Up" else None,
+        "disconnected": date(row.changed) if row.state != UP else None,
         "certificates": len(keystore),
         "certificateexpires": date(row.certified_until),
         "keystoreerror": row.keystore_error,

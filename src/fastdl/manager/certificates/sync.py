@@ -19,7 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
 from fastdl.manager.batch import Batch
-from fastdl.manager.certificates.plan import Plan, expiry_warning, plan
+from fastdl.manager.certificates.plan import (
+    RETRY_MAX_S,
+    Desired,
+    Plan,
+    expiry_warning,
+    plan,
+    retry_delay,
+    wanted_on_host,
+)
 from fastdl.manager.ledger import certs, jobs, zones
 from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED, HostWant
@@ -42,7 +50,6 @@ ANSWER_S: Final = 15.0
 """How long an API call waits for hosts; the rest goes on in the background."""
 RETRY_ROUND_S: Final = 5.0
 FIRST_ROUND_MAX_H: Final = 1.0
-DAY_S: Final = 86400.0
 
 
 class CertificateSync:
@@ -82,7 +89,7 @@ class CertificateSync:
             now = self._s.clock.steady()
             try:
                 async with self._s.ledger.read() as tx:
-                    due = await certs.due_hosts(tx, now=now)
+                    due = await certs.due_hosts(tx, now=now, farthest=RETRY_MAX_S)
             except FastdlError as exc:
                 log.error("certificate retries failed", extra={"error": str(exc)})
                 continue
@@ -174,7 +181,7 @@ class CertificateSync:
             await certs.link(tx, [pair for found in plans for pair in found.links])
             settled = {found.host: found.settled for found in plans if found.settled}
             if settled:
-                await certs.settle(tx, settled, now=steady)
+                await certs.settle(tx, settled, now=steady, retry_delay=retry_delay)
             new = [found.job for found in plans if found.job is not None]
             await jobs.submit(tx, new, now=now)
             return [job.host for job in new if job.host]
@@ -217,7 +224,7 @@ class CertificateSync:
                     keystores[host] = done
                 found = outcomes[host].values()
                 answers.append([detail for _, status, detail in found if status == FAILED])
-            await certs.settle(tx, outcomes, now=self._s.clock.steady())
+            await certs.settle(tx, outcomes, now=self._s.clock.steady(), retry_delay=retry_delay)
             await hosts_table.store_keystores(tx, keystores)
             return answers
 
@@ -256,8 +263,25 @@ class _HostPlan:
     job: NewJob | None
 
 
+def desired_of(want: HostWant) -> Desired:
+    """Return the wish as the plan sees it."""
+    link = want.link
+    return Desired(
+        cert=want.cert.id,
+        alias=want.cert.alias,
+        sha256=want.cert.sha256,
+        present=wanted_on_host(
+            revoked_in_zone=want.cert.revoked,
+            deleted=want.cert.live_alias is None,
+            override=link.want if link is not None else None,
+            on_others=want.on_others,
+        ),
+        retry_at=link.retry_at if link is not None else 0.0,
+    )
+
+
 def _plan_host(row: Row[Any], wants: Mapping[str, HostWant], *, now: float) -> _HostPlan:
-    desired = {id_: want.desired() for id_, want in wants.items()}
+    desired = {id_: desired_of(want) for id_, want in wants.items()}
     todo = plan(desired.values(), hosts_table.keystore_of(row), now=now)
     present = {id_: d.present for id_, d in desired.items()}
     settled = {
@@ -348,4 +372,5 @@ def not_up(state: str) -> tuple[str, str]:
 def split_by_state(hosts: Iterable[Row[Any]]) -> tuple[list[Row[Any]], list[Row[Any]]]:
     """Return (hosts in state Up, the others)."""
     hosts = list(hosts)
-    return [h for h in hosts if h.state == "Up"], [h for h in hosts if h.state != "Up"]
+    up = [h for h in hosts if h.state == hosts_table.UP]
+    return up, [h for h in hosts if h.state != hosts_table.UP]

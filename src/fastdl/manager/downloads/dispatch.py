@@ -20,11 +20,11 @@ from fastdl.errors import AgentLostError, FastdlError
 from fastdl.manager.downloads import ends, scheduler
 from fastdl.manager.downloads.registration import origin_of
 from fastdl.manager.downloads.removal import remove_due
-from fastdl.manager.downloads.scheduler import Grant
 from fastdl.manager.ledger import copies, jobs, queue, records, slots
 from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps
+from fastdl.manager.ledger.values import BULK, DELAY_MAX_S, URGENT, Grant
 from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -121,7 +121,7 @@ class Dispatcher:
                 return {s[1] for s in origins if in_use[s] >= limits.of(s, rank=rank)}
 
             waiting = await queue.lanes(tx)
-            free, free_for_bulk = waiting - full(scheduler.URGENT), waiting - full(scheduler.BULK)
+            free, free_for_bulk = waiting - full(URGENT), waiting - full(BULK)
             # The head of the queue in every round, so that an urgent job is seen at once;
             # further pages go on where the last round stopped, so that jobs which cannot
             # start (their hosts are full or away) never hide the ones behind them.
@@ -289,7 +289,7 @@ class Dispatcher:
     async def _remove_due(self) -> None:
         """Try again to remove copies that were in use, or whose host could not."""
         now, steady = self._s.clock.time(), self._s.clock.steady()
-        far = steady + scheduler.DELAY_MAX_S
+        far = steady + DELAY_MAX_S
 
         async def work(tx: AsyncConnection) -> int:
             return await remove_due(tx, now=now, steady=steady, far=far)

@@ -10,9 +10,10 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.downloads.scheduler import BACKOFF_FIRST_S, URGENT
+from fastdl.manager.downloads.scheduler import BACKOFF_FIRST_S
 from fastdl.manager.ledger import copies, jobs
 from fastdl.manager.ledger.jobs import NewJob
+from fastdl.manager.ledger.values import URGENT
 from fastdl.wire import messages as m
 
 LOOK_S: Final = 60.0

@@ -2,7 +2,6 @@
 """Who downloads what from where, next: decisions as pure functions.
 
 The dispatcher (``dispatch.py``) feeds them from the ledger and carries out what they return.
-A slot is (kind, key): ``origin`` = scheme://host:port, fleet-wide; ``host`` and ``pool`` = ids.
 """
 
 from __future__ import annotations
@@ -13,37 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from fastdl.manager.ledger.values import BULK, DELAY_MAX_S, Grant, Slot, Waiting
 from fastdl.wire.messages import Failure
-
-Slot = tuple[str, str]
-
-URGENT: Final = 0
-"""Rank of a download that a VM waits for."""
-BULK: Final = 10
-"""Rank of seeding ahead of need."""
 
 ATTEMPTS_MAX: Final = 8
 """Attempts of one download over all hosts before it counts as failed."""
 BACKOFF_FIRST_S: Final = 5.0
 BACKOFF_MAX_S: Final = 300.0
-DELAY_MAX_S: Final = 3600.0
-"""No job is put off for longer, whatever an origin asks for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One queued job. *origins*: a slot is needed on each; *tried*: hosts of this round."""
-
-    id: str
-    pool: str
-    rank: int
-    fence: int
-    origins: tuple[str, ...] = ()
-    tried: tuple[str, ...] = ()
-    template: str = ""
-    volume: str = ""
-    paced: bool = True
-    """False = no slots needed (removing a copy)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +53,6 @@ class Limits:
             most = min(most, host_most)
         most = max(1, min(most, self.caps.get(slot, most)))
         return most if rank < BULK or most == 1 else most - max(1, most // 8)
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Give *job* to *host*; *slots* with the limit each was judged by, in a fixed order."""
-
-    job: str
-    fence: int
-    host: str
-    slots: tuple[tuple[Slot, int], ...]
-    template: str = ""
-    copy: tuple[str, str] | None = None
-    """(pool, volume) that the job is about."""
 
 
 def decide(

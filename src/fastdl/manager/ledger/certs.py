@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AliasConflictError
-from fastdl.manager.certificates.plan import RETRY_MAX_S, Desired, retry_delay, wanted_on_host
+from fastdl.manager.ledger.hosts import UP
 from fastdl.manager.ledger.tables import cert, cert_host, host
 from fastdl.manager.ledger.text import new_id
 
@@ -203,28 +203,20 @@ class HostWant:
         link = self.link
         return link is not None and link.done_rev >= link.want_rev and link.failures == 0
 
-    def desired(self) -> Desired:
-        """The wish as the plan sees it."""
-        return Desired(
-            cert=self.cert.id,
-            alias=self.cert.alias,
-            sha256=self.cert.sha256,
-            present=wanted_on_host(
-                revoked_in_zone=self.cert.revoked,
-                deleted=self.cert.live_alias is None,
-                override=self.link.want if self.link is not None else None,
-                on_others=self.on_others,
-            ),
-            retry_at=self.link.retry_at if self.link is not None else 0.0,
-        )
-
 
 Outcomes = Mapping[str, tuple[int, str, str]]
 """Certificate id → (revision pushed, status, detail)."""
 
 
-async def settle(tx: AsyncConnection, outcomes: Mapping[str, Outcomes], *, now: float) -> None:
-    """Store what became of pushes: host → its outcomes.
+async def settle(
+    tx: AsyncConnection,
+    outcomes: Mapping[str, Outcomes],
+    *,
+    now: float,
+    retry_delay: Callable[[int], float],
+) -> None:
+    """Store what became of pushes: host → its outcomes; *retry_delay*: failures in a row →
+    seconds until the next try.
 
     An outcome for an older revision than the wanted one is noted as that revision's only:
     whoever waits for the newer one goes on waiting.
@@ -278,15 +270,16 @@ async def link(tx: AsyncConnection, pairs: Iterable[tuple[str, str]]) -> None:
         await tx.execute(insert(cert_host), new)
 
 
-async def due_hosts(tx: AsyncConnection, *, now: float) -> list[str]:
-    """Return the Up hosts with a failed push whose next try is due at the steady time *now*."""
+async def due_hosts(tx: AsyncConnection, *, now: float, farthest: float) -> list[str]:
+    """Return the Up hosts with a failed push whose next try is due at the steady time *now*;
+    *farthest*: the longest delay."""
     # Further ahead than any delay: put off before the clock was set back.
-    due = (cert_host.c.retry_at <= now) | (cert_host.c.retry_at > now + RETRY_MAX_S)
+    due = (cert_host.c.retry_at <= now) | (cert_host.c.retry_at > now + farthest)
     rows = await tx.execute(
         select(cert_host.c.host)
         .distinct()
         .join(host, host.c.id == cert_host.c.host)
-        .where(cert_host.c.failures > 0, due, host.c.state == "Up")
+        .where(cert_host.c.failures > 0, due, host.c.state == UP)
     )
     return list(rows.scalars())
 
@@ -298,7 +291,7 @@ async def counts(tx: AsyncConnection) -> dict[str, int]:
     a host that is dead keeps nobody waiting.
     """
     open_ = (cert_host.c.want_rev > cert_host.c.done_rev).label("open")
-    up = (host.c.state == "Up").label("up")
+    up = (host.c.state == UP).label("up")
     rows = await tx.execute(
         select(cert_host.c.status, open_, up, func.count().label("pairs"))
         .join(cert, cert.c.id == cert_host.c.cert)

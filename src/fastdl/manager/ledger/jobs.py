@@ -21,11 +21,11 @@ from sqlalchemy import Row, bindparam, case, delete, func, insert, select, tuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, ApiConflictError
-from fastdl.manager.downloads.scheduler import BULK, Grant, Slot
 from fastdl.manager.ledger import copies, slots
 from fastdl.manager.ledger.tables import attempt, host
 from fastdl.manager.ledger.tables import job as t
 from fastdl.manager.ledger.text import dumps, loads, new_id
+from fastdl.manager.ledger.values import BULK, Grant, Slot
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 

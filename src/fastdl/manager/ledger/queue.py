@@ -14,9 +14,9 @@ from typing import Any, Final
 from sqlalchemy import CompoundSelect, Integer, Row, bindparam, func, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.downloads.scheduler import BULK, DELAY_MAX_S, Waiting
 from fastdl.manager.ledger.tables import job as t
 from fastdl.manager.ledger.text import loads
+from fastdl.manager.ledger.values import BULK, DELAY_MAX_S, Waiting
 from fastdl.wire import messages as m
 
 LANE_MIN: Final = 32

@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.downloads.scheduler import Slot
 from fastdl.manager.ledger.tables import slot as t
+from fastdl.manager.ledger.values import Slot
 
 PART: Final = 200
 """Rows in one statement."""

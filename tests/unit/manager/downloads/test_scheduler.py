@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from fastdl.manager.downloads.scheduler import (
     ATTEMPTS_MAX,
-    BULK,
-    URGENT,
     HostView,
     Limits,
-    Waiting,
     adapt,
     after_failure,
     decide,
     is_overload,
 )
+from fastdl.manager.ledger.values import BULK, URGENT, Waiting
 from fastdl.wire.messages import Failure
 
 
