@@ -30,12 +30,16 @@ from typing import Any, Final
 from sqlalchemy import insert
 
 from benchmarks.manager import connected, suite
+from fastdl.manager.api.context import ApiContext
+from fastdl.manager.app import compose
 from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.hosts.delivery import Connections
 from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.ledger import jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
-from fastdl.manager.services import Services
+from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
+from fastdl.manager.vault import Vault
 from tests.simulation.test_fleet import seeds
 
 NOW = 1.0
@@ -47,12 +51,6 @@ def rss_mib() -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError("no VmRSS")
-
-
-class _Fabric:
-    def post(self, host: str) -> None: ...
-    def send(self, host: str, message: Any) -> None: ...
-    def drop(self, host: str, reason: str) -> None: ...
 
 
 class _Clock:
@@ -71,14 +69,16 @@ async def _ledger(args: argparse.Namespace, folder: str) -> Ledger:
     return await asyncio.to_thread(open_ledger, url)
 
 
-async def made_fleet(ledger: Ledger, hosts: int) -> tuple[Services, Dispatcher]:
+async def made_fleet(ledger: Ledger, hosts: int) -> tuple[ApiContext, Dispatcher]:
     """A dispatcher over *hosts* hosts, h0 with pool p0 and so on, that limits never hold up."""
     settings = Settings()
     for name in ("origin", "host", "pool"):
         settings.set(f"direct.download.{name}.max.active", "100000")
-    services = Services(
-        ledger=ledger, settings=settings, clock=_Clock(), fabric=_Fabric(), name="bench"
-    )
+    parts = compose(
+        ledger=ledger, settings=settings, vault=Vault(bytes(32)), clock=_Clock(),
+        delivery=Connections(),
+        notices=Notices(), name="bench", authority=None,  # type: ignore[arg-type]
+    )  # fmt: skip
 
     async def make(tx: Any) -> None:
         await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=0.0))
@@ -90,11 +90,11 @@ async def made_fleet(ledger: Ledger, hosts: int) -> tuple[Services, Dispatcher]:
 
     await ledger.write(make)
     for i in range(hosts):
-        services.fleet.hosts[f"h{i}"] = ConnectedHost(
+        parts.fleet.hosts[f"h{i}"] = ConnectedHost(
             id=f"h{i}", zone="z", name=f"h{i}", kinds=frozenset(["download"]),
             pools=frozenset([f"p{i}"]), most=100_000,
         )  # fmt: skip
-    return services, Dispatcher(services)
+    return parts, parts.dispatcher
 
 
 async def admissions(args: argparse.Namespace) -> dict[str, Any]:
@@ -127,7 +127,7 @@ async def queue(args: argparse.Namespace) -> dict[str, Any]:
     """Memory and decision time with many jobs queued behind a full origin."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = await _ledger(args, folder)
-        services, dispatcher = await made_fleet(ledger, 100)
+        parts, dispatcher = await made_fleet(ledger, 100)
         before_rss = rss_mib()
         for number in range(args.jobs // 10_000):
             new = list(seeds(100, [f"p{i}" for i in range(100)]))  # fmt: skip
@@ -141,7 +141,7 @@ async def queue(args: argparse.Namespace) -> dict[str, Any]:
             await ledger.write(lambda tx, part=renamed: jobs.submit(tx, part, now=NOW))
         after_rss = rss_mib()
         size = (Path(folder) / "manager.db").stat().st_size
-        services.settings.set("direct.download.origin.max.active", "2")
+        parts.settings.set("direct.download.origin.max.active", "2")
         times, granted = [], 0
         for _ in range(20):
             started = time.perf_counter()

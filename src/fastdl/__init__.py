@@ -27,7 +27,7 @@ __all__ = [
     "probe_sync",
 ]
 
-_HOMES = {
+_LAZY = {
     "fetch": "fastdl.engine.api",
     "fetch_sync": "fastdl.engine.api",
     "probe_sync": "fastdl.engine.api",
@@ -40,8 +40,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load a part when it is first used: the command line pays only for what it needs."""
-    if name in _HOMES:
+    if name in _LAZY:
         from importlib import import_module  # noqa: PLC0415
 
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'fastdl' has no attribute {name!r}")

@@ -64,7 +64,7 @@ class Zone:
 
     async def agent(self, name: str, *, connect: bool = True, **fields: Any) -> FakeAgent:
         """An enrolled (and connected) host."""
-        agent = FakeAgent(address=self.manager.fabric.address, name=name, **fields)
+        agent = FakeAgent(address=self.manager.server.address, name=name, **fields)
         await agent.enrol(await self.token())
         if connect:
             await agent.connect()

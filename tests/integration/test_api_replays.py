@@ -203,7 +203,7 @@ async def everything(zone: Zone) -> dict[str, list[tuple[Any, ...]]]:
     async with asyncio.timeout(30):
         while True:
             found = {}
-            async with zone.manager.core.services.ledger.read() as tx:
+            async with zone.manager.context.ledger.read() as tx:
                 for table in tables.metadata.sorted_tables:
                     if table.name not in _VOLATILE:
                         rows = (await tx.execute(select(table))).all()

@@ -92,7 +92,7 @@ async def test_a_secret_is_in_no_place_but_the_hosts_command(
             told.append({"text": refused.value.message})
         answer = await get(zone, "/metrics", Authorization=f"Bearer {TOKEN}")
         told.append({"text": answer.body})
-        async with zone.manager.core.services.ledger.read() as tx:
+        async with zone.manager.context.ledger.read() as tx:
             rows = [(await tx.execute(select(t))).all() for t in tables.metadata.sorted_tables]
         told.append({"text": repr(rows)})
         files = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
@@ -104,12 +104,12 @@ async def test_a_secret_is_in_no_place_but_the_hosts_command(
         assert secret not in text
         assert [p for p, data in files.items() if secret.encode() in data] == []
     async with running_zone(state, database=database) as zone:
-        assert zone.manager.core.services.settings.text("direct.download.proxy") == PROXY
+        assert zone.manager.context.settings.text("direct.download.proxy") == PROXY
         assert (await get(zone, "/metrics", Authorization=f"Bearer {TOKEN}")).status == 200
         assert (await setting(zone, "direct.download.proxy", ""))["value"] == ""
     (state / "secret.key").write_text("00" * 32)
     async with running_zone(state, database=database) as zone:
-        assert zone.manager.core.services.settings.text("metrics.token") == ""
+        assert zone.manager.context.settings.text("metrics.token") == ""
     assert "restore that file or set it again" in "".join(str(vars(r)) for r in caplog.records)
 
 
@@ -138,13 +138,13 @@ async def test_a_stored_setting_that_cannot_be_used_counts_as_its_default(tmp_pa
             ):  # fmt: skip
                 await tx.execute(tables.setting.insert().values(name=name, value=value))
 
-        await zone.manager.core.services.ledger.write(work)
+        await zone.manager.context.ledger.write(work)
     async with running_zone(tmp_path / "manager") as zone:
         answer = await get(zone, "/client/api?response=json&command=listZones")
         assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
         assert "X" not in answer.headers
         assert (await get(zone, "/metrics", Authorization=f"Bearer {TOKEN}")).status == 200
-        async with zone.manager.core.services.ledger.read() as tx:
+        async with zone.manager.context.ledger.read() as tx:
             assert TOKEN not in repr((await tx.execute(select(tables.setting))).all())
 
 

@@ -249,7 +249,7 @@ async def noticed(served: Served, text: str, count: int = 1) -> None:
 async def test_clients_follow_a_rotation_of_the_managers_ca(tmp_path: Path) -> None:
     """While both CAs are good the credentials carry both; then the new one signs, and is there."""
     async with running_zone(tmp_path / "m", tls="on") as zone:
-        state, authority = tmp_path / "m", zone.manager.core.authority
+        state, authority = tmp_path / "m", zone.manager.context.authority
 
         def credentials() -> dict[str, str]:
             found: dict[str, str] = json.loads((state / "admin.json").read_text())

@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Row, insert, select
 
-from fastdl.manager.certificates.sync import CertificateSync
+from fastdl.manager.api.context import ApiContext
+from fastdl.manager.app import compose
+from fastdl.manager.certificates.expiry import ExpiryWatch
 from fastdl.manager.clock import SystemClock
-from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.hosts.delivery import Connections
 from fastdl.manager.ledger import certs, jobs, tables
 from fastdl.manager.ledger.engine import Ledger, Work, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.text import dumps
 from fastdl.manager.ledger.values import Grant
-from fastdl.manager.services import Services
+from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
@@ -46,12 +48,6 @@ class Mortal:
             raise PowerCutError
         self.left -= 1
         return await self._ledger.write(work)
-
-
-class _Nowhere:
-    def post(self, host: str) -> None: ...
-    def send(self, host: str, message: Any) -> None: ...
-    def drop(self, host: str, reason: str) -> None: ...
 
 
 @pytest.fixture
@@ -90,12 +86,12 @@ async def ledger(database: str | None, tmp_path: Path) -> AsyncIterator[Ledger]:
     await opened.close()
 
 
-def services(ledger: Ledger) -> Services:
-    """The parts over a ledger that takes one transaction."""
-    return Services(
-        ledger=Mortal(ledger),  # type: ignore[arg-type]
-        settings=Settings(), vault=Vault(bytes(32)), clock=SystemClock(), fabric=_Nowhere(),
-        name="m",
+def parts(ledger: Ledger) -> ApiContext:
+    """The parts over a ledger that takes one transaction; no host is connected."""
+    return compose(
+        ledger=Mortal(ledger), authority=None,  # type: ignore[arg-type]
+        settings=Settings(), vault=Vault(bytes(32)), clock=SystemClock(),
+        delivery=Connections(), notices=Notices(), name="m",
     )  # fmt: skip
 
 
@@ -109,7 +105,7 @@ async def ended(ledger: Ledger, **outcome: Any) -> set[str]:
     """End the download; the types of the events that a crash right then leaves."""
     (job,) = await rows(ledger, tables.job)
     result = m.JobResult(job=job.id, fence=1, kind="download", **outcome)
-    assert await Dispatcher(services(ledger)).ended("h", result)
+    assert await parts(ledger).dispatcher.ended("h", result)
     return {event.type for event in await rows(ledger, tables.event)}
 
 
@@ -134,7 +130,7 @@ async def test_a_download_that_succeeded_has_its_events_and_the_drift_it_saw(
 
 async def test_a_host_that_is_down_has_given_its_jobs_back(ledger: Ledger) -> None:
     """Down without having lost its jobs, it would hold them for ever (A08, C06)."""
-    await Dispatcher(services(ledger)).host_lost("h")
+    await parts(ledger).dispatcher.host_lost("h")
     assert [event.type for event in await rows(ledger, tables.event)] == ["HOST.DOWN"]
     assert [host.state for host in await rows(ledger, tables.host)] == ["Down"]
     assert [(job.state, job.host) for job in await rows(ledger, tables.job)] == [("QUEUED", None)]
@@ -150,7 +146,8 @@ async def test_a_warning_of_expiry_is_stored_with_the_note_that_it_was_given(
             tx, zone="z", alias="A", pem="x", sha256="f", not_after=now + 86400 * 5, now=now
         )
     )
-    await CertificateSync(services(ledger)).warn_of_expiry()
+    c = parts(ledger)
+    await ExpiryWatch(ledger=c.ledger, clock=c.clock, events=c.events).round()
     assert [event.type for event in await rows(ledger, tables.event)] == ["CERTIFICATE.EXPIRY"]
     (cert,) = await rows(ledger, tables.cert)
     assert cert.warned == 8

@@ -18,15 +18,17 @@ import pytest
 from sqlalchemy import event, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.manager.app import compose
 from fastdl.manager.clock import SystemClock
 from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.hosts.delivery import Connections
 from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.ledger import jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.tables import slot
 from fastdl.manager.ledger.values import BULK, URGENT
-from fastdl.manager.services import Services
+from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
@@ -37,12 +39,6 @@ STEP = 100
 MOST_A_DECISION = 2_000
 MOST_A_ROUND = 60_000
 """What a round may cost that decides nothing."""
-
-
-class _Nowhere:
-    def post(self, host: str) -> None: ...
-    def send(self, host: str, message: Any) -> None: ...
-    def drop(self, host: str, reason: str) -> None: ...
 
 
 class Work:
@@ -104,21 +100,17 @@ async def _store_hosts(tx: AsyncConnection) -> None:
 async def dispatcher(tmp_path: Path) -> AsyncIterator[Dispatcher]:
     """A dispatcher with a hundred hosts, each of which reaches ten pools."""
     ledger = await asyncio.to_thread(open_ledger, default_url(tmp_path))
-    services = Services(
-        ledger=ledger,
-        settings=Settings(),
-        vault=Vault(bytes(32)),
-        clock=SystemClock(),
-        fabric=_Nowhere(),
-        name="m",
-    )
+    parts = compose(
+        ledger=ledger, settings=Settings(), vault=Vault(bytes(32)), clock=SystemClock(),
+        delivery=Connections(), notices=Notices(), name="m", authority=None,  # type: ignore[arg-type]
+    )  # fmt: skip
     for n in range(100):
         pools = frozenset(f"p{n * 10 + k}" for k in range(10))
-        services.fleet.hosts[f"h{n}"] = ConnectedHost(
+        parts.fleet.hosts[f"h{n}"] = ConnectedHost(
             id=f"h{n}", zone="z", name=f"h{n}", kinds=frozenset({"download"}), pools=pools, most=4
         )
     await ledger.write(_store_hosts)  # a grant looks at the host's row once more
-    yield Dispatcher(services)
+    yield parts.dispatcher
     await ledger.close()
 
 
@@ -133,7 +125,7 @@ async def test_a_hundred_thousand_queued_jobs_cost_little(
     dispatcher: Dispatcher, tmp_path: Path
 ) -> None:
     """C08: 2 KiB a job, and no decision looks at more of the queue than it needs."""
-    ledger = dispatcher._s.ledger
+    ledger = dispatcher._ledger
     work = Work(ledger)
     await submit(ledger, jobs_of(0, QUEUED - 1000), now=1.0)
     await submit(ledger, jobs_of(1, 1000), now=2.0)

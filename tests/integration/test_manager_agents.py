@@ -20,7 +20,7 @@ from fastdl.errors import (
     ApiConflictError,
     ApiParamError,
 )
-from fastdl.manager.hosts import link
+from fastdl.manager.hosts import handler
 from fastdl.manager.ledger import slots
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
@@ -129,7 +129,7 @@ async def test_revocation_on_one_host_outlives_sync_and_reconnect(zone: Zone) ->
         "revokeTemplateDirectDownloadCertificate", id=item["id"], zoneid=zone.id,
         hostid=one.host_id,
     )  # fmt: skip
-    await zone.manager.core.sync.background_round()
+    await zone.manager.context.background.round()
     await one.close()
     await one.connect()
     await upload(zone, "OTHER")  # its push proves that the host was planned since
@@ -145,7 +145,7 @@ async def test_a_host_that_joins_gets_what_was_uploaded_again_host_by_host(zone:
     revoke = "revokeTemplateDirectDownloadCertificate"
     await zone.api(revoke, id=item["id"], zoneid=zone.id)
     early = await zone.agent("kvm2")
-    await zone.manager.core.sync.background_round()
+    await zone.manager.context.background.round()
     await upload(zone, "OTHER")  # its push proves that the host was planned since
     assert "mirror1" not in early.keystore
     await zone.api(
@@ -154,10 +154,10 @@ async def test_a_host_that_joins_gets_what_was_uploaded_again_host_by_host(zone:
     )  # fmt: skip
     late = await zone.agent("kvm3")
     await eventually(lambda: held(late, "mirror1"))
-    await zone.manager.core.sync.background_round()
+    await zone.manager.context.background.round()
     await eventually(lambda: held(early, "mirror1"))
     await zone.api(revoke, id=item["id"], zoneid=zone.id, hostid=late.host_id)
-    await zone.manager.core.sync.background_round()
+    await zone.manager.context.background.round()
     await upload(zone, "THIRD")
     assert "mirror1" not in late.keystore
 
@@ -433,7 +433,7 @@ async def test_cancel_frees_the_host_and_the_origin(zone: Zone) -> None:
     assert any(what == "cancelled" for what, _ in agent.log)
     listed = await zone.api("listTemplateDownloads", templateid=item["id"])
     assert listed["templatedownload"][0]["state"] == "CANCELLED"
-    async with zone.manager.core.services.ledger.read() as tx:
+    async with zone.manager.context.ledger.read() as tx:
         assert (await slots.usage(tx))[0] == {}
 
 
@@ -505,7 +505,7 @@ async def test_restart_of_the_manager_loses_nothing(tmp_path: Path, database: st
         answer = await zone.api("prepareTemplate", zoneid=zone.id, templateid=item["id"])
         await eventually(lambda: enough(agent.log, 3))
         zone.agents.clear()
-        port = zone.manager.fabric.address[1]
+        port = zone.manager.server.address[1]
     await agent.close_connection_only()
     again = {"agent_listen": f"127.0.0.1:{port}", "database": database}
     async with running_zone(tmp_path / "m", **again) as zone:
@@ -521,8 +521,8 @@ async def test_lost_host_gives_a_shared_pools_job_to_the_next(
     zone: Zone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dead host must not hold a template back; its late result changes nothing."""
-    monkeypatch.setattr(link, "SILENT_S", 0.3)
-    monkeypatch.setattr(link, "BEAT_S", 0.2)
+    monkeypatch.setattr(handler, "SILENT_S", 0.3)
+    monkeypatch.setattr(handler, "BEAT_S", 0.2)
 
     async def endless(_agent: FakeAgent, _command: m.Command) -> m.Done:
         await asyncio.Event().wait()
@@ -611,17 +611,17 @@ async def test_duplicate_and_stale_results_change_nothing(zone: Zone) -> None:
 async def test_token_works_once_but_a_lost_answer_costs_nothing(zone: Zone) -> None:
     """One host per token; the same key may ask again because the answer may have been lost."""
     token, key = await zone.token(), ec.generate_private_key(ec.SECP256R1())
-    first = FakeAgent(address=zone.manager.fabric.address)
+    first = FakeAgent(address=zone.manager.server.address)
     await first.enrol(token, key=key)
-    again = FakeAgent(address=zone.manager.fabric.address)
+    again = FakeAgent(address=zone.manager.server.address)
     await again.enrol(token, key=key)
     assert again.host_id == first.host_id
     with pytest.raises(AgentRefusedError, match="used before"):
-        await FakeAgent(address=zone.manager.fabric.address).enrol(token)
+        await FakeAgent(address=zone.manager.server.address).enrol(token)
     parts = token.split(".")
     forged = ".".join([parts[0], parts[1], "A" * 43, parts[3]])
     with pytest.raises(AgentRefusedError, match="not known"):
-        await FakeAgent(address=zone.manager.fabric.address).enrol(forged)
+        await FakeAgent(address=zone.manager.server.address).enrol(forged)
 
 
 async def test_clock_of_a_host_is_a_warning_and_nothing_else(zone: Zone) -> None:

@@ -158,9 +158,9 @@ async def test_the_later_of_coming_and_going_counts(tmp_path: Path, database: st
     """A host that reconnects at once is Up, however its two connections' news share a round."""
     async with running_zone(tmp_path / "m", database=database) as zone:
         agent = await zone.agent("kvm1")
-        link = zone.manager.link
+        link = zone.manager.handler
         here, away = agent.host_id, hosts.Departure(host=agent.host_id, state=hosts.DISCONNECTED)
-        async with zone.manager.core.services.ledger.read() as tx:
+        async with zone.manager.context.ledger.read() as tx:
             found = await hosts.get(tx, here)
         assert found is not None
         back = dataclasses.replace(arrival(here), key_hash=found.key_hash)
@@ -182,8 +182,8 @@ async def test_an_old_connections_end_is_no_news_while_the_next_is_let_in(
     """Whoever comes back before the loss was noticed must not be shown as Disconnected."""
     async with running_zone(tmp_path / "m", database=database) as zone:
         agent = await zone.agent("kvm1")
-        link, here = zone.manager.link, agent.host_id
-        async with zone.manager.core.services.ledger.read() as tx:
+        link, here = zone.manager.handler, agent.host_id
+        async with zone.manager.context.ledger.read() as tx:
             found = await hosts.get(tx, here)
         assert found is not None
         hello = dataclasses.replace(arrival(here).hello, host_id=here)
@@ -192,7 +192,7 @@ async def test_an_old_connections_end_is_no_news_while_the_next_is_let_in(
         await link.gone(here, reason="the old connection's end")
         await coming
         assert (await zone.api("listHosts", state="Up"))["count"] == 1
-        assert here in zone.manager.core.services.fleet.hosts
+        assert here in zone.manager.context.fleet.hosts
 
 
 def keystore_job(host: str) -> NewJob:
@@ -275,7 +275,7 @@ async def test_a_beat_writes_nothing(tmp_path: Path, database: str | None) -> No
     """Three hundred beats a second must not be three hundred transactions."""
     async with running_zone(tmp_path / "m", database=database) as zone:
         agent = await zone.agent("kvm1")
-        ledger, link = zone.manager.core.services.ledger, zone.manager.link
+        ledger, link = zone.manager.context.ledger, zone.manager.handler
         written = []
 
         async def write(work: Any) -> Any:

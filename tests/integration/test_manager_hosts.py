@@ -13,8 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError, Reason
+from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.leaving import Unreached
-from fastdl.manager.hosts import link
+from fastdl.manager.hosts import handler
 from fastdl.manager.ledger import certs
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
@@ -94,7 +95,7 @@ async def prepared(zone: Zone, name: str, **where: str) -> dict[str, Any]:
 async def test_a_deleted_host_is_out_at_once_and_stays_out(zone: Zone) -> None:
     """Its connection ends, its certificate and its token are worth nothing, its name is free."""
     token, key = await zone.token(), ec.generate_private_key(ec.SECP256R1())
-    evil = FakeAgent(address=zone.manager.fabric.address, name="kvm1")
+    evil = FakeAgent(address=zone.manager.server.address, name="kvm1")
     await evil.enrol(token, key=key)
     await evil.connect()
     zone.agents.append(evil)
@@ -126,7 +127,7 @@ async def test_what_a_deleted_host_still_says_does_not_count(zone: Zone) -> None
     agent = await zone.agent("kvm1", pools=(local_pool("p1"),), work={"download": slow})
     await prepared(zone, "u24")
     await eventually(lambda: given(agent, 1))
-    link = zone.manager.link
+    link = zone.manager.handler
     await zone.api("deleteHost", id=agent.host_id, forced="true")
     with pytest.raises(AgentRefusedError, match="not enrolled"):
         await link.receive(agent.host_id, m.InventoryReport(inventory=m.Inventory()))
@@ -144,17 +145,17 @@ async def test_a_host_that_another_manager_deleted_is_dropped(
 ) -> None:
     """The ledger decides, whoever changed it: a sweep finds connections that are nobody's."""
     agent = await zone.agent("kvm1")
-    core = zone.manager.core
+    context = zone.manager.context
 
     async def delete(tx: Any) -> None:
         from fastdl.manager.ledger import hosts  # noqa: PLC0415
 
         await hosts.remove(tx, agent.host_id)
 
-    await core.services.ledger.write(delete)
-    await zone.manager.link.sweep()
+    await context.ledger.write(delete)
+    await zone.manager.handler.sweep()
     await eventually(lambda: refused(agent))
-    assert agent.host_id not in core.services.fleet.hosts
+    assert agent.host_id not in context.fleet.hosts
 
 
 async def test_work_of_a_deleted_host_goes_on_elsewhere(zone: Zone) -> None:
@@ -210,18 +211,20 @@ async def test_jobs_on_a_pool_that_nobody_reaches_end_after_the_setting(zone: Zo
     agent = await zone.agent("kvm1", pools=(local_pool("p1"),), work={"download": slow})
     answer = await prepared(zone, "u24")
     await eventually(lambda: given(agent, 1))
-    core = zone.manager.core
+    context = zone.manager.context
     await agent.close()
     await eventually(lambda: state_is(zone, agent, "Disconnected"))
-    await core.dispatcher.host_lost(agent.host_id)
-    steady = core.services.clock.steady
-    unreached = Unreached(core.services, core.dispatcher)
+    await context.dispatcher.host_lost(agent.host_id)
+    clock = Ahead(context.clock)
+    unreached = Unreached(
+        context.dispatcher, ledger=context.ledger, clock=clock, settings=context.settings,
+        events=context.events,
+    )  # fmt: skip
     assert await unreached.round() == 0
-    core.services.clock = ahead(core.services.clock, 86_399)
+    clock.seconds = 86_399
     assert await unreached.round() == 0
-    core.services.clock = ahead(core.services.clock, 2)
+    clock.seconds = 86_401
     assert await unreached.round() == 1
-    assert core.services.clock.steady() > steady()
     state = await zone.api.job(answer)
     assert state["jobresult"]["errortext"] == (
         "nobody reached the storage pool for 86400 s: host kvm1 is Down"
@@ -229,20 +232,21 @@ async def test_jobs_on_a_pool_that_nobody_reaches_end_after_the_setting(zone: Zo
     assert await events_of(zone, "TEMPLATE.DIRECT.DOWNLOAD.FAILURE")
 
 
-def ahead(clock: Any, seconds: float) -> Any:
-    """*clock* as it will be in so many *seconds*."""
+class Ahead:
+    """A clock as it will be in *seconds*; the time of day stays."""
 
-    class Ahead:
-        def time(self) -> float:
-            return float(clock.time())
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.seconds = 0.0
 
-        def steady(self) -> float:
-            return float(clock.steady()) + seconds
+    def time(self) -> float:
+        return self._clock.time()
 
-        async def sleep(self, for_: float) -> None:
-            await clock.sleep(for_)
+    def steady(self) -> float:
+        return self._clock.steady() + self.seconds
 
-    return Ahead()
+    async def sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
 
 
 async def state_is(zone: Zone, agent: FakeAgent, state: str) -> bool:
@@ -266,7 +270,7 @@ async def test_certificates_of_dead_hosts_keep_nobody_waiting(zone: Zone) -> Non
     assert here.keystore
 
     async def pushes() -> dict[str, int]:
-        async with zone.manager.core.services.ledger.read() as tx:
+        async with zone.manager.context.ledger.read() as tx:
             return await certs.counts(tx)
 
     assert await pushes() == {"UPLOADED": 1, "SKIPPED": 1}
@@ -319,11 +323,11 @@ async def test_a_drained_host_finishes_first(zone: Zone) -> None:
     assert job["jobinstancetype"] == "Host"
     where = {"zoneid": zone.id, "templateid": second["id"], "storageid": "nfs-id"}
     waiting = await zone.api("prepareTemplate", **where)
-    await zone.manager.link.sweep()
+    await zone.manager.handler.sweep()
     assert (await host(zone, agent))["resourcestate"] == "PrepareForMaintenance"
     release.set()
     assert (await zone.api.job(running))["jobstatus"] == 1
-    await zone.manager.link.sweep()
+    await zone.manager.handler.sweep()
     assert (await host(zone, agent))["resourcestate"] == "Maintenance"
     assert len(downloads(agent)) == 1
     with pytest.raises(ApiConflictError, match="cancelHostMaintenance"):
@@ -418,7 +422,7 @@ async def test_a_machine_set_up_again_with_any_token_leaves_a_question(zone: Zon
 async def test_a_host_with_its_key_stays_itself_whatever_token_it_shows(zone: Zone) -> None:
     """An agent whose certificate expired heals with any token of its zone, as the same host."""
     key = ec.generate_private_key(ec.SECP256R1())
-    agent = FakeAgent(address=zone.manager.fabric.address, name="kvm1")
+    agent = FakeAgent(address=zone.manager.server.address, name="kvm1")
     await agent.enrol(await zone.token(), key=key)
     host_id, token = agent.host_id, await zone.token()
     await agent.enrol(token, key=key)
@@ -542,8 +546,8 @@ async def test_hosts_join_a_shared_pool_by_what_only_its_readers_know(zone: Zone
     await two.enrol(await zone.token(clustername="far"))
     await two.connect()
     zone.agents.append(two)
-    core = zone.manager.core
-    assert set(core.services.fleet.reaching("nfs-id")) == {one.host_id, two.host_id}
+    context = zone.manager.context
+    assert set(context.fleet.reaching("nfs-id")) == {one.host_id, two.host_id}
     two.pools = (claim(shared, name="mine", path="/x", available=5),)
     await reported(two)
     found = (await pools(zone))["nfs-id"]
@@ -567,20 +571,20 @@ async def test_an_operator_lets_hosts_join_what_proves_nothing(zone: Zone) -> No
     await far.enrol(await zone.token(clustername="far"))
     await far.connect()
     zone.agents.append(far)
-    core = zone.manager.core
-    assert len(core.services.fleet.reaching("rbd-id")) == 2
+    context = zone.manager.context
+    assert len(context.fleet.reaching("rbd-id")) == 2
     await zone.api("updateConfiguration", name="storage.pool.join.approved.only", value="true")
     four = await zone.agent("kvm4", pools=(rbd,))
-    assert len(core.services.fleet.reaching("rbd-id")) == 2  # who was in stays in
+    assert len(context.fleet.reaching("rbd-id")) == 2  # who was in stays in
     item = await zone.api("updateStoragePool", id="rbd-id", open="true")
     assert item["storagepool"]["open"] is True
     await eventually(lambda: reached_by(zone, "rbd-id", 4))
-    assert four.host_id in core.services.fleet.reaching("rbd-id")
+    assert four.host_id in context.fleet.reaching("rbd-id")
 
 
 async def reached_by(zone: Zone, pool: str, count: int) -> bool:
     """Whether so many connected hosts have the pool."""
-    return len(zone.manager.core.services.fleet.reaching(pool)) == count
+    return len(zone.manager.context.fleet.reaching(pool)) == count
 
 
 async def test_a_lost_owner_leaves_its_pool_to_who_shares_it(zone: Zone) -> None:
@@ -630,8 +634,8 @@ async def test_a_zone_goes_when_it_is_empty(zone: Zone) -> None:
 
 async def test_silent_hosts_pools_are_down(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool is Up while a host that is Up can use it."""
-    monkeypatch.setattr(link, "SILENT_S", 0.3)
-    monkeypatch.setattr(link, "BEAT_S", 0.2)
+    monkeypatch.setattr(handler, "SILENT_S", 0.3)
+    monkeypatch.setattr(handler, "BEAT_S", 0.2)
     agent = await zone.agent("kvm1", pools=(local_pool("p1"),))
     await agent.close()
     await eventually(lambda: state_is(zone, agent, "Down"))

@@ -55,7 +55,7 @@ async def heard(zone: Zone, agent: FakeAgent) -> None:
 
 async def held(zone: Zone, agent: FakeAgent) -> set[str] | None:
     """The aliases that the manager believes the host to have."""
-    async with zone.manager.core.services.ledger.read() as tx:
+    async with zone.manager.context.ledger.read() as tx:
         row = await hosts.get(tx, agent.host_id)
     assert row is not None
     found = hosts.keystore_of(row)
@@ -141,7 +141,7 @@ async def test_an_old_inventory_changes_nothing_about_pools_either(zone: Zone) -
     await heard(zone, agent)
     assert await held(zone, agent) == {"by-hand"}
     assert (await zone.api("listStoragePools"))["count"] == 1
-    fleet = zone.manager.core.services.fleet
+    fleet = zone.manager.context.fleet
     assert fleet.hosts[agent.host_id].pools == {"p1"}
 
 

@@ -58,7 +58,7 @@ async def prepare(zone: Zone, template: str) -> None:
 
 async def everything(zone: Zone) -> str:
     """All rows of the ledger."""
-    async with zone.manager.core.services.ledger.read() as tx:
+    async with zone.manager.context.ledger.read() as tx:
         return repr([(await tx.execute(select(t))).all() for t in tables.metadata.sorted_tables])
 
 
@@ -132,7 +132,7 @@ async def test_what_an_older_manager_left_in_clear_is_sealed_at_the_start(
             assert codec.args_from_json("download", args)
             await tx.execute(update(tables.job).where(tables.job.c.id == row.id).values(args=args))
 
-        await zone.manager.core.services.ledger.write(unseal)
+        await zone.manager.context.ledger.write(unseal)
         assert "t0ken" in await everything(zone)
     host.seen.clear()
     async with running_zone(state, database=database) as zone:
@@ -141,8 +141,8 @@ async def test_what_an_older_manager_left_in_clear_is_sealed_at_the_start(
         assert "t0ken" not in rows
         await zone.agent("kvm2", pools=(local_pool("p2"),), work=host.work())
         await prepare(zone, id_)
-        vault = zone.manager.core.services.vault
-        async with zone.manager.core.services.ledger.read() as tx:
+        vault = zone.manager.context.vault
+        async with zone.manager.context.ledger.read() as tx:
             (row,) = await tx.execute(select(tables.job).where(tables.job.c.template == other))
     args = codec.args_from_json(row.kind, row.args)
     assert isinstance(args, m.DownloadArgs)
@@ -182,7 +182,7 @@ async def test_what_looks_sealed_is_sealed_once_more(tmp_path: Path) -> None:
     async with running_zone(tmp_path / "manager") as zone:
         await zone.agent("kvm1", pools=(local_pool("p1"),), work=host.work())
         await template(zone, "a")
-        async with zone.manager.core.services.ledger.read() as tx:
+        async with zone.manager.context.ledger.read() as tx:
             (details,) = (await tx.execute(select(tables.template.c.details))).scalars()
         stolen = json.loads(details)["HTTP_HEADER:Authorization"]
         assert stolen.startswith("aes-256-gcm:")

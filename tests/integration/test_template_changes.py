@@ -98,7 +98,7 @@ async def test_details_are_replaced_or_removed_as_a_whole(zone: Zone) -> None:
 async def test_a_template_is_listed_where_it_is(zone: Zone) -> None:
     """Deleted in one of its zones it is in the other alone, whatever was downloaded before."""
     other = (await zone.api("createZone", name="z2"))["zone"]["id"]
-    far = FakeAgent(address=zone.manager.fabric.address, name="kvm2", pools=(local_pool("p2"),))
+    far = FakeAgent(address=zone.manager.server.address, name="kvm2", pools=(local_pool("p2"),))
     await far.enrol((await zone.api("createHostToken", zoneid=other))["token"])
     await far.connect()
     zone.agents.append(far)

@@ -36,7 +36,7 @@ async def nothing_left(zone: Zone, ids: list[str]) -> None:
 
     A job that was cancelled before its host heard of it ends after CANCEL_S.
     """
-    ledger = zone.manager.core.services.ledger
+    ledger = zone.manager.context.ledger
     async with asyncio.timeout(CANCEL_S + 15):
         while True:
             async with ledger.read() as tx:
@@ -106,7 +106,7 @@ async def test_a_list_never_shows_half_of_a_change(tmp_path: Path, database: str
                         await tx.execute(update(table).values(name=new))
                     await tx.execute(update(tables.template).values(name=name))
 
-                await zone.manager.core.services.ledger.write(rename)
+                await zone.manager.context.ledger.write(rename)
                 renamed.set()
                 if over.is_set():
                     return

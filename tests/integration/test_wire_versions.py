@@ -43,7 +43,7 @@ async def test_an_agent_of_another_age_works_for_this_manager(tmp_path: Path, ve
     """An old one leaves out what is newer; a newer one adds what we do not know (G06)."""
     async with running_zone(tmp_path / "manager") as zone:
         agent = AgentOf(
-            address=zone.manager.fabric.address, pools=(local_pool("p1"),), version=version
+            address=zone.manager.server.address, pools=(local_pool("p1"),), version=version
         )
         await agent.enrol(await zone.token())
         zone.agents.append(agent)

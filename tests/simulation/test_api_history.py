@@ -24,13 +24,11 @@ import pytest
 from sqlalchemy import func, select
 
 from fastdl.errors import AliasConflictError, ApiParamError, CertRejectedError
-from fastdl.manager.access.logins import Logins
-from fastdl.manager.api.core import Core
+from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.envelope import plain
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Call, User
 from fastdl.manager.certificates import x509text
-from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.ledger import tables
 from fastdl.manager.notices import Notices
 from tests.env.history import Event, explain
@@ -108,7 +106,7 @@ class Story:
     """What happened to one alias: the calls, seen from each host."""
 
     sim: Simulation
-    core: Core
+    context: ApiContext
     alias: str
     rng: random.Random
     moments: itertools.count[int]
@@ -131,7 +129,7 @@ class Story:
     async def call(self, command: str, **args: Any) -> Any:
         """Carry out a command as the server would; return its answer's body."""
         spec = COMMANDS[command.lower()]
-        call = Call(core=self.core, user=ADMIN, command=spec, args=args)
+        call = Call(context=self.context, user=ADMIN, command=spec, args=args)
         return plain(await spec.handler(call))
 
     def note(self, hosts: list[str], what: str, sent: int, **fields: Any) -> None:
@@ -259,7 +257,7 @@ async def disturb(sim: Simulation, rng: random.Random, until: asyncio.Event) -> 
     while not until.is_set():
         await sim.clock.sleep(rng.uniform(0.5, 4))
         if rng.random() < 0.5:
-            await sim.sync.background_round()
+            await sim.context.background.round()
         else:
             host = rng.choice(list(sim.fleet.hosts.values()))
             if host.up:
@@ -270,7 +268,7 @@ async def disturb(sim: Simulation, rng: random.Random, until: asyncio.Event) -> 
 
 async def settled(sim: Simulation) -> bool:
     """Whether the outcome of every wish is known, and nothing is under way."""
-    async with sim.services.ledger.read() as tx:
+    async with sim.context.ledger.read() as tx:
         t = tables.cert_host.c
         query = select(func.count()).where((t.done_rev < t.want_rev) | (t.failures > 0))
         pending = await tx.scalar(query)
@@ -283,26 +281,25 @@ async def test_what_callers_see_has_an_order_that_explains_it(
 ) -> None:
     """Twenty aliases at once; each must be linearizable on each host (A05)."""
     rng, moments = random.Random(seed), itertools.count()
-    async with simulation(folder, hosts=HOSTS, seed=seed, database=database) as sim:
-        sim.services.notices = VirtualNotices(sim.clock)
-        core = Core(services=sim.services, authority=None, dispatcher=sim.dispatcher,  # type: ignore[arg-type]
-                    sync=sim.sync, link=sim.fleet.link, logins=Logins(sim.clock),
-                    copy_watch=CopyWatch(sim.services))  # fmt: skip
+    async with simulation(
+        folder, hosts=HOSTS, seed=seed, database=database, notices=VirtualNotices
+    ) as sim:
         for host in sim.fleet.hosts.values():
             host.keystore = Keystore(moments)
         stories = [
-            Story(sim, core, f"a{n}", random.Random(f"{seed}/{n}"), moments) for n in range(ALIASES)
+            Story(sim, sim.context, f"a{n}", random.Random(f"{seed}/{n}"), moments)
+            for n in range(ALIASES)
         ]
         over = asyncio.Event()
 
         async def everything() -> None:
-            while not all(h.id in sim.services.fleet.hosts for h in sim.fleet.hosts.values()):
+            while not all(h.id in sim.context.fleet.hosts for h in sim.fleet.hosts.values()):
                 await sim.clock.sleep(0.1)
             troubles = asyncio.create_task(disturb(sim, rng, over))
             await asyncio.gather(*(story.play() for story in stories))
             over.set()
             await troubles
-            await sim.sync.background_round()
+            await sim.context.background.round()
 
         playing = sim.fleet.spawn(everything())
 

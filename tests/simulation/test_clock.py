@@ -21,14 +21,14 @@ JUMPS = pytest.mark.parametrize("jump", [3600.0, -3600.0, YEARS, -YEARS])
 
 async def rows(sim: Simulation, table: Any) -> list[Row[Any]]:
     """Everything in a table."""
-    async with sim.services.ledger.read() as tx:
+    async with sim.context.ledger.read() as tx:
         return list(await tx.execute(select(table)))
 
 
 async def submit(sim: Simulation, new: list[NewJob]) -> list[str]:
     """Submit jobs as they are submitted now."""
     now = sim.clock.time()
-    ids: list[str] = await sim.services.ledger.write(lambda tx: jobs.submit(tx, new, now=now))
+    ids: list[str] = await sim.context.ledger.write(lambda tx: jobs.submit(tx, new, now=now))
     sim.dispatcher.wake()
     return ids
 
@@ -114,7 +114,7 @@ async def test_certificate_pushes_are_retried_after_a_clock_was_set_back(folder:
     """A retry stored before a restart may seem years away: it counts as due (G04)."""
     async with simulation(folder, hosts=2, seed=9) as sim:
         sim.fleet.loss = 0
-        ledger, hosts = sim.services.ledger, list(sim.fleet.hosts)
+        ledger, hosts = sim.context.ledger, list(sim.fleet.hosts)
         made = await ledger.write(
             lambda tx: certs.create(
                 tx, zone="z", alias="C", pem="x", sha256="f", not_after=START * 2, now=START

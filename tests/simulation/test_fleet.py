@@ -31,7 +31,7 @@ async def test_a_hundred_hosts_and_a_thousand_seeds_converge(folder: Path) -> No
 
         await sim.until(over, most=6 * 3600)
         copies = sum((h.copies for h in sim.fleet.hosts.values()), start=type(h0(sim).copies)())
-        async with sim.services.ledger.read() as tx:
+        async with sim.context.ledger.read() as tx:
             rows = list(await tx.execute(select(tables.job.c.state, tables.job.c.attempt)))
         assert {row.state for row in rows} <= {"DONE", "FAILED"}
         failed = sum(row.state == "FAILED" for row in rows)
@@ -64,12 +64,12 @@ async def test_one_urgent_download_does_not_wait_for_a_thousand(folder: Path) ->
         (job,) = await sim.prepare(urgent, now=asked)
 
         async def started() -> bool:
-            async with sim.services.ledger.read() as tx:
+            async with sim.context.ledger.read() as tx:
                 row = await jobs.get(tx, job)
             return row is not None and row.host is not None
 
         await sim.until(started, most=900)
-        async with sim.services.ledger.read() as tx:
+        async with sim.context.ledger.read() as tx:
             row = await jobs.get(tx, job)
         assert row is not None
         assert row.updated - asked <= 1.0
@@ -78,7 +78,7 @@ async def test_one_urgent_download_does_not_wait_for_a_thousand(folder: Path) ->
 async def test_certificates_converge_whatever_hosts_do(folder: Path) -> None:
     """Uploads, revocations, wiped keystores and flapping hosts end in the desired set (C05)."""
     async with simulation(folder, hosts=40, seed=3) as sim:
-        ledger, now = sim.services.ledger, START
+        ledger, now = sim.context.ledger, START
         everyone = list(sim.fleet.hosts)
         ids = []
         for n in range(4):
@@ -127,7 +127,7 @@ async def test_shared_pool_moves_on_when_its_host_dies(folder: Path) -> None:
             return not await sim.live_jobs()
 
         await sim.until(over, most=7200)
-        async with sim.services.ledger.read() as tx:
+        async with sim.context.ledger.read() as tx:
             states = {row.state for row in await tx.execute(select(tables.job.c.state))}
         assert states == {"DONE"}
 
@@ -172,7 +172,7 @@ async def test_a_copy_in_use_is_known_until_it_is_gone(folder: Path) -> None:
         (copy,) = await sim.copies()
         assert (copy.state, copy.users) == ("removing", '["domain vm1"]')
         assert sim.fleet.files == {key}
-        async with sim.services.ledger.read() as tx:
+        async with sim.context.ledger.read() as tx:
             events = [(row.type, row.level) for row in await tx.execute(select(tables.event))]
         assert events.count(("TEMPLATE.COPY.KEPT", "WARN")) == 1
         sim.fleet.users.clear()

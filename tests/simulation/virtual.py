@@ -22,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.agent.pools import MarkerFolder
 from fastdl.errors import FastdlError
-from fastdl.manager.downloads.progress import ProgressBoard
 from fastdl.manager.hosts.ca import Peer
-from fastdl.manager.hosts.link import HostLink
+from fastdl.manager.hosts.handler import HostHandler
+from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger, Work
 from fastdl.wire import codec
@@ -140,7 +140,7 @@ class SimHost:
             host_id=self.id, name=self.name, wire_oldest=OLDEST, wire_newest=CURRENT, version="sim",
             kinds=tuple(k.value for k in m.Kind), inventory=self.inventory(), max_downloads=4,
         )  # fmt: skip
-        await self.fleet.link.admit(Peer(self.id, "k", ""), hello)
+        await self.fleet.handler.admit(Peer(self.id, "k", ""), hello)
         for result in list(self.results.values()):
             await self.tell(result)
         self.fleet.post(self.id)
@@ -151,7 +151,7 @@ class SimHost:
         for task in self.running.values():
             task.cancel()
         self.running.clear()
-        await self.fleet.link.gone(self.id, reason="crash")
+        await self.fleet.handler.gone(self.id, reason="crash")
 
     def follow(self, document: m.Document) -> None:
         """Do what the document says."""
@@ -242,24 +242,22 @@ class SimHost:
             if not (isinstance(message, m.JobResult) and self.up):
                 return
             await self.fleet.clock.sleep(30)
-        answer = await self.fleet.link.receive(self.id, message)
+        answer = await self.fleet.handler.receive(self.id, message)
         if isinstance(answer, m.ResultAck):
             self.results.pop(answer.job, None)
 
 
 class SimFleet:
-    """All hosts, as the manager's ``Fabric`` and as a judge of its limits."""
+    """All hosts, as the manager's ``Delivery`` and as a check of its limits."""
 
-    def __init__(
-        self, ledger: CountingLedger, progress: ProgressBoard, seed: int, pools: Path
-    ) -> None:
+    def __init__(self, ledger: CountingLedger, clock: VirtualClock, seed: int, pools: Path) -> None:
         self.pools = pools
         self.files: set[tuple[str, str]] = set()
         """(pool, volume) of what lies in the pools."""
         self.users: dict[tuple[str, str], list[str]] = {}
         """Who uses a copy."""
         self.ledger = ledger
-        self.progress = progress
+        self.clock = clock
         self.rng = random.Random(seed)
         self.hosts: dict[str, SimHost] = {}
         self.imports: Counter[tuple[str, str]] = Counter()
@@ -267,8 +265,8 @@ class SimFleet:
         self.peak: Counter[str] = Counter()
         self.failure_rate = 0.05
         self.loss = 0.02
-        self.clock: VirtualClock
-        self.link: HostLink
+        self.progress: ProgressBoard
+        self.handler: HostHandler
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
@@ -293,7 +291,7 @@ class SimFleet:
         for key in keys:
             self.active[key] -= 1
 
-    # Fabric
+    # Delivery
 
     def post(self, host: str) -> None:
         """Deliver the document, unless the host is away (it gets one when it connects)."""

@@ -5,24 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select
 
+from fastdl.manager.api.context import ApiContext
+from fastdl.manager.app import compose
 from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.downloads import ends
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.hosts.ca import open_authority
-from fastdl.manager.hosts.link import HostLink
 from fastdl.manager.ledger import copies, jobs, tables, templates
 from fastdl.manager.ledger.engine import default_url, open_ledger
 from fastdl.manager.ledger.jobs import LIVE, NewJob
 from fastdl.manager.ledger.values import BULK
-from fastdl.manager.services import Services
+from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
@@ -35,7 +36,7 @@ ORIGINS = [f"origin{i}" for i in range(5)]
 class Simulation:
     """The manager's loops over simulated hosts."""
 
-    services: Services
+    context: ApiContext
     dispatcher: Dispatcher
     sync: CertificateSync
     fleet: SimFleet
@@ -56,8 +57,8 @@ class Simulation:
 
     async def cancel(self, job: str) -> None:
         """Cancel a live job, as the API does."""
-        now = self.services.clock.time()
-        row = await self.services.ledger.write(lambda tx: ends.cancel(tx, job, now=now))
+        now = self.context.clock.time()
+        row = await self.context.ledger.write(lambda tx: ends.cancel(tx, job, now=now))
         self.dispatcher.cancelled([row] if row is not None else [])
 
     async def prepare(self, new: Sequence[NewJob], *, now: float = START) -> list[str]:
@@ -77,29 +78,29 @@ class Simulation:
                 named.append(replace(job, volume=key[1], single=single, args=args))
             return await jobs.submit(tx, named, now=now)
 
-        found = await self.services.ledger.write(work)
+        found = await self.context.ledger.write(work)
         self.dispatcher.wake()
         return found
 
     async def remove_all(self) -> None:
         """Have every copy removed, as the deletion of their templates does."""
-        now = self.services.clock.time()
+        now = self.context.clock.time()
 
         async def work(tx: Any) -> None:
             for id_ in {row.template for row in await tx.execute(select(tables.copy))}:
                 await remove_copies(tx, await copies.of_template(tx, id_), now=now)
 
-        await self.services.ledger.write(work)
+        await self.context.ledger.write(work)
         self.dispatcher.wake()
 
     async def copies(self) -> list[Row[Any]]:
         """What the ledger knows of copies."""
-        async with self.services.ledger.read() as tx:
+        async with self.context.ledger.read() as tx:
             return list(await tx.execute(select(tables.copy)))
 
     async def live_jobs(self) -> int:
         """How many jobs have not ended."""
-        async with self.services.ledger.read() as tx:
+        async with self.context.ledger.read() as tx:
             query = select(func.count()).where(tables.job.c.state.in_(LIVE))
             return await tx.scalar(query) or 0
 
@@ -113,22 +114,25 @@ async def simulation(
     pools: int = 1,
     shared: bool = False,
     database: str | None = None,
+    notices: Callable[[VirtualClock], Notices] | None = None,
 ) -> AsyncIterator[Simulation]:
     """A zone of *hosts*, each with its pools (or all with the same shared ones).
 
-    *database*: the URL of an empty one, None = SQLite in *folder*.
+    *database*: the URL of an empty one, None = SQLite in *folder*; *notices*: makes those of
+    virtual time, where somebody waits for them.
     """
     url = database or default_url(folder)
     ledger = CountingLedger(await asyncio.to_thread(open_ledger, url))
     clock = VirtualClock(ledger)
-    services = Services(
+    fleet = SimFleet(ledger, clock, seed, folder / "pools")
+    context = compose(
         ledger=ledger, settings=Settings(), vault=Vault(bytes(32)), clock=clock,
-        fabric=None, name="m1",  # type: ignore[arg-type]
+        delivery=fleet, name="m1",
+        authority=open_authority(folder / "ca"),
+        notices=Notices() if notices is None else notices(clock),
     )  # fmt: skip
-    fleet = SimFleet(ledger, services.progress, seed, folder / "pools")
-    services.fabric, fleet.clock = fleet, clock
-    dispatcher, sync = Dispatcher(services), CertificateSync(services)
-    fleet.link = HostLink(services, open_authority(folder / "ca"), dispatcher, sync)
+    fleet.handler, fleet.progress = context.handler, context.progress
+    dispatcher, sync = context.dispatcher, context.sync
 
     kind = m.PoolType.NETWORK_FILESYSTEM if shared else m.PoolType.FILESYSTEM
 
@@ -162,13 +166,14 @@ async def simulation(
             (folder / "pools" / name).mkdir(parents=True, exist_ok=True)
         fleet.hosts[f"h{i}"] = SimHost(id=f"h{i}", name=f"kvm{i}", pools=found, fleet=fleet)
     loops = [
-        fleet.spawn(loop()) for loop in (dispatcher.run, sync.run, sync.run_retries, fleet.link.run)
+        fleet.spawn(loop())
+        for loop in (dispatcher.run, sync.run, sync.run_retries, fleet.handler.run)
     ]
     for host in fleet.hosts.values():
         fleet.spawn(host.connect())
         fleet.spawn(_beat(host))
     try:
-        yield Simulation(services, dispatcher, sync, fleet, clock)
+        yield Simulation(context, dispatcher, sync, fleet, clock)
         for loop in loops:
             assert not loop.done(), loop.exception()
     finally:

@@ -112,7 +112,7 @@ async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
     async with serving as manager:
         notify("READY=1")
         print(f"fastdl manager serves {manager.url}", flush=True)
-        if (tls := manager.core.api_tls) is not None:
+        if (tls := manager.context.api_tls) is not None:
             what = "its own CA" if tls.own else "its certificate"
             print(f"SHA-256 fingerprint of {what}: {tls.fingerprint}", flush=True)
         waits = [asyncio.create_task(event.wait()) for event in (stop, manager.lost)]

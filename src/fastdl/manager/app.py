@@ -22,12 +22,14 @@ from fastdl.errors import FastdlError, UsageError
 from fastdl.manager import sealed
 from fastdl.manager.access import auth
 from fastdl.manager.access.logins import Logins
-from fastdl.manager.api.connections import Connections
-from fastdl.manager.api.core import Core
+from fastdl.manager.api.connections import Connections as ApiConnections
+from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.headers import secure
 from fastdl.manager.api.request import BODY_MAX, LINE_MAX
 from fastdl.manager.api.server import ApiServer
 from fastdl.manager.api.tls import ApiTls, own_names
+from fastdl.manager.certificates.background import BackgroundTask
+from fastdl.manager.certificates.expiry import ExpiryWatch
 from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
 from fastdl.manager.config import ManagerConfig, address, speaks_tls
@@ -35,16 +37,24 @@ from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.drift_watch import DriftWatch
 from fastdl.manager.downloads.leaving import Unreached
+from fastdl.manager.downloads.probing import Probing
 from fastdl.manager.downloads.transfers import with_secrets
+from fastdl.manager.events import Events
 from fastdl.manager.files import write_private
 from fastdl.manager.hosts import known_ca
-from fastdl.manager.hosts.ca import open_authority
-from fastdl.manager.hosts.link import HostLink
-from fastdl.manager.hosts.server import LocalFabric
+from fastdl.manager.hosts.ca import Authority, open_authority
+from fastdl.manager.hosts.delivery import Connections, Delivery
+from fastdl.manager.hosts.enrolment import Enrolment
+from fastdl.manager.hosts.fleet import Fleet
+from fastdl.manager.hosts.handler import HostHandler
+from fastdl.manager.hosts.progress import ProgressBoard
+from fastdl.manager.hosts.requests import HostRequests
+from fastdl.manager.hosts.server import HostServer
 from fastdl.manager.ledger import accounts, jobs, records, tokens
 from fastdl.manager.ledger.claim import claimed
 from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
-from fastdl.manager.services import Services
+from fastdl.manager.metrics import Metrics
+from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault, read_key
 
@@ -54,17 +64,17 @@ SNAPSHOT_S: Final = 10.0
 PRUNE_S: Final = 3600.0
 RENEW_S: Final = 24 * 3600.0
 
-AddRoutes = Callable[[web.Application, Core], None]
+AddRoutes = Callable[[web.Application, ApiContext], None]
 
 
 class Manager:
     """One running manager. Use ``running`` rather than the parts."""
 
-    def __init__(self, config: ManagerConfig, core: Core, link: HostLink, fabric: LocalFabric):
+    def __init__(self, config: ManagerConfig, context: ApiContext, server: HostServer) -> None:
         self.config = config
-        self.core = core
-        self.link = link
-        self.fabric = fabric
+        self.context = context
+        self.handler = context.handler
+        self.server = server
         self.url = ""
         self.lost = asyncio.Event()
         """Set where another manager took the ledger over: this one has to end."""
@@ -73,26 +83,26 @@ class Manager:
 
     async def start(self, add_routes: AddRoutes | None) -> None:
         """Serve agents first, then the API: who asks the API finds the hosts there."""
-        await self.link.adopt()
+        await self.handler.adopt()
         host, port = address(self.config.agent_listen)
         with _listening("--agent-listen", self.config.agent_listen):
-            await self.fabric.start(host, port)
+            await self.server.start(host, port)
         self._start_loops()
         await self._serve_api(add_routes)
         log.info(
             "manager serves",
-            extra={"url": self.url, "agents": "{}:{}".format(*self.fabric.address)},
+            extra={"url": self.url, "agents": "{}:{}".format(*self.server.address)},
         )
 
     async def _serve_api(self, add_routes: AddRoutes | None) -> None:
-        api = ApiServer(self.core)
-        connections = Connections()
+        api = ApiServer(self.context)
+        connections = ApiConnections()
         app = web.Application(client_max_size=BODY_MAX, middlewares=[connections.middleware])
         secure(app)
         app.router.add_get("/client/api", api.handle)
         app.router.add_post("/client/api", api.handle)
         if add_routes is not None:
-            add_routes(app, self.core)
+            add_routes(app, self.context)
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=20.0,
             keepalive_timeout=30.0, max_line_size=LINE_MAX, max_field_size=16 << 10,
@@ -106,17 +116,17 @@ class Manager:
         host, port = address(self.config.listen)
         context = None
         if speaks_tls(self.config):
-            tls = self.core.api_tls = self._open_tls(host)
+            tls = self.context.api_tls = self._open_tls(host)
             context = tls.context
             self._loops.append(asyncio.create_task(_supervise(tls.run), name="api-tls"))
         site = web.TCPSite(self._runner, host, port, backlog=1024, ssl_context=context)
         with _listening("--listen", self.config.listen):
             await site.start()
         bound = self._runner.addresses[0]
-        self.url = _url(bound[0], bound[1], self.core.api_tls)
+        self.url = _url(bound[0], bound[1], self.context.api_tls)
 
     def _open_tls(self, host: str) -> ApiTls:
-        config, authority = self.config, self.core.authority
+        config, authority = self.config, self.context.authority
         return ApiTls(
             cert=Path(config.tls_cert) if config.tls_cert else None,
             key=Path(config.tls_key) if config.tls_key else None,
@@ -125,46 +135,52 @@ class Manager:
         )
 
     def _start_loops(self) -> None:
-        sync, services = self.core.sync, self.core.services
+        c = self.context
+        ledger, clock, settings, events = c.ledger, c.clock, c.settings, c.events
         for loop in (
-            self.core.dispatcher.run, sync.run, sync.run_retries, sync.run_background,
-            sync.run_expiry, self.link.run, self._snapshots, self._prune, self._renew,
-            DriftWatch(services, self.core.dispatcher, self.core.probing).run,
-            Unreached(services, self.core.dispatcher).run, self.core.copy_watch.run,
+            c.dispatcher.run, c.sync.run, c.sync.run_retries, c.background.run,
+            ExpiryWatch(ledger=ledger, clock=clock, events=events).run,
+            c.handler.run, c.copy_watch.run, self._snapshots, self._prune, self._renew,
+            DriftWatch(
+                c.dispatcher, c.probing, ledger=ledger, clock=clock, settings=settings
+            ).run,
+            Unreached(
+                c.dispatcher, ledger=ledger, clock=clock, settings=settings, events=events
+            ).run,
         ):  # fmt: skip
             self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
 
     async def stop(self) -> None:
         """Answer what is being asked, close connections, give the lease back, close the ledger."""
         log.info("manager stops")
-        self.core.ready = False
-        self.core.sessions.close_all()  # pages' streams would be waited for
+        self.context.ready = False
+        self.context.sessions.close_all()  # pages' streams would be waited for
         if self._runner is not None:
             await self._runner.cleanup()
-        await self.fabric.stop()
+        await self.server.stop()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self._save_progress()
-        self.core.logins.close()
-        await self.core.dispatcher.stop()
-        await self.core.services.ledger.close()
+        self.context.logins.close()
+        await self.context.dispatcher.stop()
+        await self.context.ledger.close()
 
     # --- chores --------------------------------------------------------------------------
 
     async def _save_progress(self) -> None:
-        percents = self.core.services.progress.take_unsaved()
+        percents = self.context.progress.take_unsaved()
         if percents:
             with contextlib.suppress(FastdlError):
-                await self.core.services.ledger.write(lambda tx: jobs.save_percent(tx, percents))
+                await self.context.ledger.write(lambda tx: jobs.save_percent(tx, percents))
 
     async def _snapshots(self) -> None:
         while True:
-            await self.core.services.clock.sleep(SNAPSHOT_S)
+            await self.context.clock.sleep(SNAPSHOT_S)
             await self._save_progress()
 
     async def _prune(self) -> None:
-        s = self.core.services
+        s = self.context
         while True:
             # Whichever is earlier: a wall clock that jumped ahead must not empty the tables.
             now = min(s.clock.time(), s.clock.steady())
@@ -182,8 +198,8 @@ class Manager:
     async def _renew(self) -> None:
         """A fresh server certificate every day: new connections get it, others go on."""
         while True:
-            await self.core.services.clock.sleep(RENEW_S)
-            self.core.authority.renew_server()
+            await self.context.clock.sleep(RENEW_S)
+            self.context.authority.renew_server()
 
 
 @contextlib.contextmanager
@@ -228,7 +244,7 @@ async def running(
             await manager.start(add_routes)
             await _write_admin(state, manager)
             manager.lost = claim.lost
-            manager.core.ready = True
+            manager.context.ready = True
         except BaseException:
             await (manager.stop() if manager is not None else ledger.close())
             raise
@@ -246,33 +262,61 @@ async def _assemble(
     await sealed.seal_all(ledger, vault)
     authority = open_authority(state / "ca")
     await known_ca.check(ledger, authority, accept_new=accept_new_ca)
-    name = _instance(state)
-    services = Services(
-        ledger=ledger, settings=settings, vault=vault, clock=clock, fabric=_Nowhere(), name=name
-    )
-    fabric = LocalFabric(
-        ledger,
-        services.progress,
-        authority,
-        complete=functools.partial(with_secrets, settings, vault),
-    )
-    services.fabric = fabric
-    dispatcher, sync = Dispatcher(services), CertificateSync(services)
-    link = HostLink(services, authority, dispatcher, sync)
-    fabric.attach(link)
-    core = Core(
-        services=services, authority=authority, dispatcher=dispatcher, sync=sync,
-        link=link, logins=Logins(clock), copy_watch=CopyWatch(services),
+    connections, name = Connections(), _instance(state)
+    context = compose(
+        ledger=ledger, settings=settings, vault=vault, clock=clock, authority=authority,
+        delivery=connections, notices=Notices(), name=name,
     )  # fmt: skip
-    return Manager(config, core, link, fabric)
+    server = HostServer(
+        context.handler, connections, ledger=ledger, progress=context.progress,
+        authority=authority, complete=functools.partial(with_secrets, settings, vault),
+    )  # fmt: skip
+    return Manager(config, context, server)
 
 
-class _Nowhere:
-    """Stands in for the fabric until it is made: it needs the services, and they need it."""
+def compose(
+    *,
+    ledger: Ledger,
+    settings: Settings,
+    vault: Vault,
+    clock: Clock,
+    authority: Authority,
+    delivery: Delivery,
+    notices: Notices,
+    name: str,
+) -> ApiContext:
+    """Make the parts of a manager, each with those that it uses; nothing runs yet.
 
-    def post(self, host: str) -> None: ...
-    def send(self, host: str, message: Any) -> None: ...
-    def drop(self, host: str, reason: str, *, refusal: Any = None) -> None: ...
+    *name*: this manager's own, unique among those of one ledger.
+    """
+    fleet, progress, metrics = Fleet(), ProgressBoard(), Metrics()
+    events = Events(ledger, clock, notices)
+    requests = HostRequests(ledger=ledger, clock=clock, delivery=delivery, notices=notices)
+    dispatcher = Dispatcher(
+        ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery,
+        events=events, notices=notices, progress=progress, metrics=metrics, name=name,
+    )  # fmt: skip
+    sync = CertificateSync(
+        ledger=ledger, clock=clock, fleet=fleet, delivery=delivery, notices=notices
+    )
+    return ApiContext(
+        ledger=ledger, settings=settings, vault=vault, clock=clock, events=events, notices=notices,
+        metrics=metrics, fleet=fleet, delivery=delivery, progress=progress, requests=requests,
+        authority=authority, dispatcher=dispatcher, sync=sync, logins=Logins(clock),
+        background=BackgroundTask(
+            sync, ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery
+        ),
+        handler=HostHandler(
+            Enrolment(authority, ledger=ledger, clock=clock, events=events), dispatcher, sync,
+            authority=authority, ledger=ledger, clock=clock, settings=settings, fleet=fleet,
+            delivery=delivery, events=events, notices=notices, progress=progress,
+            metrics=metrics, name=name,
+        ),
+        probing=Probing(requests, settings=settings, clock=clock, fleet=fleet),
+        copy_watch=CopyWatch(
+            requests, ledger=ledger, clock=clock, settings=settings, fleet=fleet, events=events
+        ),
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -334,7 +378,7 @@ def _instance(state: Path) -> str:
 
 def _how_to_connect(state: Path, manager: Manager) -> dict[str, str]:
     """Return what of admin.json may change; keep cacert.pem right."""
-    tls = manager.core.api_tls
+    tls = manager.context.api_tls
     if tls is None or tls.chain.cacert is None:
         return {"url": manager.url}
     write_private(state / "cacert.pem", tls.chain.cacert)
@@ -362,16 +406,16 @@ async def _write_admin(state: Path, manager: Manager) -> None:
     are in force: somebody may be using them. Nobody knows the password then.
     """
     path = state / "admin.json"
-    if (tls := manager.core.api_tls) is not None:
+    if (tls := manager.context.api_tls) is not None:
         tls.changed = functools.partial(_follow_certificate, state, manager)
     if path.exists():
         _keep_admin_right(state, manager)
-        services = manager.core.services
-        await sealed.heal(services.ledger, services.vault, json.loads(path.read_text()))
+        c = manager.context
+        await sealed.heal(c.ledger, c.vault, json.loads(path.read_text()))
         return
     password = secrets.token_urlsafe(18)
     hashed = await asyncio.to_thread(auth.hash_password, password)
-    now, vault = manager.core.services.clock.time(), manager.core.services.vault
+    now, vault = manager.context.clock.time(), manager.context.vault
 
     async def work(tx: AsyncConnection) -> dict[str, str]:
         row = await accounts.administrator(tx)
@@ -391,7 +435,7 @@ async def _write_admin(state: Path, manager: Manager) -> None:
         )
         return {"apikey": api_key, "secretkey": secret_key, **known}
 
-    admin = _how_to_connect(state, manager) | await manager.core.services.ledger.write(work)
+    admin = _how_to_connect(state, manager) | await manager.context.ledger.write(work)
     write_private(path, json.dumps(admin, indent=2) + "\n")
     log.info("admin credentials written", extra={"path": str(path)})
 

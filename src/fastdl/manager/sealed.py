@@ -15,7 +15,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError, FastdlError
-from fastdl.manager.downloads.registration import header_items
+from fastdl.manager.details import header_items
 from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.tables import account, job, template

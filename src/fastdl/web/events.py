@@ -20,7 +20,7 @@ from sqlalchemy import Row
 from fastdl.errors import ApiAuthError, InternalError
 from fastdl.manager.access.auth import UNVERIFIED
 from fastdl.manager.access.sessions import Session
-from fastdl.manager.api.core import Core
+from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.request import COOKIE
 from fastdl.manager.ledger import accounts, jobs, templates
 
@@ -37,8 +37,8 @@ Queue = asyncio.Queue[dict[str, Any]]
 class Streams:
     """The event streams of one manager."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
         self._watching: dict[str, dict[int, web.Request]] = {}
         """User → the requests that are being answered, by their ids."""
         self._accounts: OrderedDict[str, str] = OrderedDict()
@@ -53,7 +53,7 @@ class Streams:
         theirs = self._watching.get(user.id, {})
         if sum(map(_connected, theirs.values())) >= PER_USER_MAX:
             return web.Response(text="you watch with too many pages already", status=429)
-        with self._core.services.notices.watch() as queue:
+        with self._context.notices.watch() as queue:
             if queue is None:
                 return web.Response(text="too many pages are watching", status=503)
             self._watching.setdefault(user.id, theirs)[id(request)] = request
@@ -66,18 +66,18 @@ class Streams:
 
     async def _admit(self, request: web.Request) -> tuple[Session, Row[Any]]:
         """Return the session and its user; ApiAuthError where there is none."""
-        session = self._core.sessions.check(
+        session = self._context.sessions.check(
             request.cookies.get(COOKIE),
             request.query.get("sessionkey"),
-            now=self._core.services.clock.steady(),
+            now=self._context.clock.steady(),
         )
         return session, await self._user(session)
 
     async def _user(self, session: Session) -> Row[Any]:
-        async with self._core.services.ledger.read() as tx:
+        async with self._context.ledger.read() as tx:
             row = await accounts.get(tx, session.user)
         if row is None or not row.enabled:
-            self._core.sessions.close_user(session.user)
+            self._context.sessions.close_user(session.user)
             raise ApiAuthError(UNVERIFIED)
         return row
 
@@ -100,7 +100,7 @@ class Streams:
 
     async def _batches(self, queue: Queue, session: Session) -> AsyncIterator[list[dict[str, Any]]]:
         """What is told, until the session ends."""
-        clock = self._core.services.clock
+        clock = self._context.clock
         checked = clock.steady()
         while (left := session.until - clock.steady()) > 0:
             batch = await _batch(queue, session, min(KEEPALIVE_S, left))
@@ -127,7 +127,7 @@ class Streams:
         """Return the account whose template *job* is about."""
         if job not in self._accounts:
             try:
-                async with self._core.services.ledger.read() as tx:
+                async with self._context.ledger.read() as tx:
                     row = await jobs.get(tx, job)
                     template = await templates.get(tx, row.template) if row is not None else None
             except InternalError:

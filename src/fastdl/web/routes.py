@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from fastdl.errors import ApiAuthError, ApiLimitError, InternalError
-from fastdl.manager.api.core import Core
+from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.request import client_of
 from fastdl.manager.ledger import certs, hosts, jobs, slots, zones
 from fastdl.manager.ledger.engine import database_alive
@@ -22,7 +22,7 @@ from fastdl.web.events import Streams
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="fastdl", Basic realm="fastdl"'}
 
 
-def add_routes(app: web.Application, core: Core) -> None:
+def add_routes(app: web.Application, context: ApiContext) -> None:
     """Add the routes to *app*."""
     # Anybody may ask: however many do, one at a time asks the ledger.
     one = asyncio.Lock()
@@ -32,25 +32,25 @@ def add_routes(app: web.Application, core: Core) -> None:
 
     async def healthz(_request: web.Request) -> web.Response:
         async with one:
-            alive = await database_alive(core.services.ledger)
-        status = ("ok" if alive else "failing") if core.ready else "starting"
+            alive = await database_alive(context.ledger)
+        status = ("ok" if alive else "failing") if context.ready else "starting"
         body = {"status": status, "ledger": "ok" if alive else "not answering"}
         return web.json_response(body, status=200 if status == "ok" else 503)
 
     async def metrics(request: web.Request) -> web.Response:
         try:
-            _check_token(core, request)
+            _check_token(context, request)
         except ApiLimitError as exc:
             return web.Response(text=exc.message, status=429)
         except ApiAuthError as exc:
             return web.Response(text=exc.message, status=401, headers=_CHALLENGE)
         try:
             async with one:
-                await refresh(core)
+                await refresh(context)
         except InternalError as exc:
             return web.Response(text=exc.message, status=503)
         return web.Response(
-            body=core.services.metrics.text(),
+            body=context.metrics.text(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 
@@ -58,16 +58,16 @@ def add_routes(app: web.Application, core: Core) -> None:
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", healthz)
     app.router.add_get("/metrics", metrics)
-    app.router.add_get("/events", Streams(core).serve)
+    app.router.add_get("/events", Streams(context).serve)
 
 
-def _check_token(core: Core, request: web.Request) -> None:
+def _check_token(context: ApiContext, request: web.Request) -> None:
     """ApiAuthError where /metrics asks for a token and *request* has another one."""
-    settings = core.services.settings
+    settings = context.settings
     token = settings.text("metrics.token")
     if token and not hmac.compare_digest(_token_in(request).encode(), token.encode()):
         address, _ = client_of(request, settings)
-        core.count_refusal(address)
+        context.count_refusal(address)
         raise ApiAuthError("credentials are needed")
 
 
@@ -84,9 +84,9 @@ def _token_in(request: web.Request) -> str:
     return ""
 
 
-async def refresh(core: Core) -> None:
+async def refresh(context: ApiContext) -> None:
     """Bring the gauges up to date from the ledger."""
-    s = core.services
+    s = context
     async with s.ledger.read() as tx:
         live = await jobs.count_live(tx)
         known = await hosts.of_zone(tx)
@@ -111,5 +111,5 @@ async def refresh(core: Core) -> None:
         gauge = metrics.host_expiry.labels(names.get(row.zone, ""), row.name)
         gauge.set(row.certified_until - now)
     metrics.show_active({key: n for (kind, key), n in in_use.items() if kind == "origin"})
-    for name, not_after in core.expiries().items():
+    for name, not_after in context.expiries().items():
         metrics.server_expiry.labels(name).set(not_after - now)

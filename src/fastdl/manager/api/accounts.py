@@ -101,7 +101,7 @@ async def register_keys(call: Call) -> Reply:
     """Give a user a new key pair; the old one stops working, and so do the user's sessions,
     except the one that asks."""
 
-    vault = call.core.services.vault
+    vault = call.context.vault
 
     async def work(tx: AsyncConnection) -> tuple[str, str]:
         row = await named(call, tx)
@@ -112,7 +112,7 @@ async def register_keys(call: Call) -> Reply:
         )
 
     keys = await call.write(work)
-    call.core.sessions.close_user(call.args["id"], but=call.user.cookie)
+    call.context.sessions.close_user(call.args["id"], but=call.user.cookie)
     return Single("userkeys", {"apikey": keys[0], "secretkey": keys[1]})
 
 
@@ -120,7 +120,7 @@ async def update_user(call: Call) -> Reply:
     """Change a user: names and address, and the password, which ends their other sessions."""
     values = {name: call.args[name] for name in _OWN if call.get(name) is not None}
     password = call.get("password")
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         row = await named(call, tx)
     if call.get("username") is not None:
         if not call.user.admin or row.username == FIRST:
@@ -142,7 +142,7 @@ async def update_user(call: Call) -> Reply:
 
     changed = await call.write(work)
     if password is not None:
-        call.core.sessions.close_user(row.id, but=call.user.cookie)
+        call.context.sessions.close_user(row.id, but=call.user.cookie)
     return Single("user", views.user(changed))
 
 
@@ -152,7 +152,7 @@ async def _check_current(call: Call, row: Row[Any]) -> None:
     if current is None:
         raise ApiParamError("To change your own password, give currentpassword")
     try:
-        await call.core.logins.check(
+        await call.context.logins.check(
             row.username, current, row.password_hash, address=call.user.address
         )
     except ApiAuthError:
@@ -161,7 +161,7 @@ async def _check_current(call: Call, row: Row[Any]) -> None:
 
 async def list_users(call: Call) -> Reply:
     """The users; who is no administrator sees only themselves."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         rows = await accounts.all_users(tx)
     own = call.get("listall") is False
     seen = [
@@ -175,7 +175,7 @@ async def list_users(call: Call) -> Reply:
 
 async def get_user(call: Call) -> Reply:
     """The user an API key belongs to (command-line clients ask this to see who they are)."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         row = await accounts.by_key(tx, call.args["userapikey"])
     if row is None or not (call.user.admin or row.id == call.user.id):
         raise ApiParamError("There is no user with this API key")

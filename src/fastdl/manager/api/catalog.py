@@ -46,7 +46,7 @@ OS_NAMES: Final = {_uuid(name): name for names in _CATEGORIES.values() for name 
 
 async def list_hypervisors(call: Call) -> Reply:
     """Several, of which KVM alone can download directly; the same in every zone."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         nowhere = (
             call.get("zoneid") is not None and await zones.get(tx, call.args["zoneid"]) is None
         )
@@ -92,7 +92,7 @@ async def nothing(call: Call) -> Reply:
 
 async def list_capabilities(call: Call) -> Reply:
     """What this server can do, as clients ask before they start."""
-    settings = call.core.services.settings
+    settings = call.context.settings
     return Single(
         "capability",
         {
@@ -107,7 +107,7 @@ async def list_capabilities(call: Call) -> Reply:
 
 
 def list_apis(commands: Mapping[str, Command]) -> Command:
-    """Return ``listApis`` over *commands*: what a user may call, from the declarations themselves."""
+    """Return ``listApis``: which of *commands* a user may call, from the declarations."""
 
     async def handler(call: Call) -> Reply:
         items = [

@@ -27,7 +27,6 @@ from fastdl.manager.api.spec import (
 from fastdl.manager.certificates import x509text
 from fastdl.manager.certificates.sync import not_up, split_by_state
 from fastdl.manager.downloads import transfers
-from fastdl.manager.hosts.ask import ask
 from fastdl.manager.ledger import certs, hosts, zones
 from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED
 from fastdl.trust.alias import check_alias, is_reserved
@@ -71,7 +70,7 @@ async def _outcomes(call: Call, asked: Targets) -> list[dict[str, Any]]:
     """Wait for what becomes of it; return the outcome of each host."""
     cert, targets, revs = asked
     up, away = split_by_state(targets)
-    found = await call.core.sync.settle_hosts(cert.id, {host.id: revs[host.id] for host in up})
+    found = await call.context.sync.settle_hosts(cert.id, {host.id: revs[host.id] for host in up})
     found |= {host.id: not_up(host.state) for host in away}
     return [views.host_status(h.id, h.name, *found[h.id]) for h in targets]
 
@@ -102,7 +101,7 @@ async def upload(call: Call) -> Reply:
             tx, zone=zone_id, alias=alias, pem=read.pem, sha256=read.sha256,
             not_after=read.not_after, now=call.now,
         )  # fmt: skip
-        targets = [h for h in await hosts.of_zone(tx, zone_id) if h.state != "Connecting"]
+        targets = [h for h in await hosts.of_zone(tx, zone_id) if h.state != hosts.CONNECTING]
         revs = await certs.want(tx, id_, [h.id for h in targets], present=True)
         text = f"certificate {alias} uploaded to zone {zone.name}"
         await _note(call, tx, "UPLOAD", text, id_)
@@ -112,7 +111,7 @@ async def upload(call: Call) -> Reply:
 
     zone, asked = await call.write(work)
     statuses = await _outcomes(call, asked)
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         row = await certs.get(tx, asked[0].id)
     if row is None:
         raise CertRejectedError(f"Certificate {alias} was deleted while it was uploaded")
@@ -189,7 +188,7 @@ async def _to_revoke(call: Call, tx: AsyncConnection, zone_id: str) -> Row[Any]:
 
 async def list_(call: Call) -> Reply:
     """The certificates of a zone, on request with what each host holds of them."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
         rows = await certs.live(tx, call.get("zoneid"))
         host_rows = {h.id: h for h in await hosts.of_zone(tx)} if call.get("listhosts") else {}
@@ -266,7 +265,7 @@ async def update(call: Call) -> Reply:
 
     asked = await call.write(work)
     statuses = await _outcomes(call, asked)
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         fresh = await certs.get(tx, asked[0].id) or asked[0]
         zone = await zones.get(tx, fresh.zone)
     assert zone is not None
@@ -283,21 +282,21 @@ async def delete(call: Call) -> Reply:
         await _note(call, tx, "DELETE", f"certificate {row.alias} deleted", row.id)
         return [link.host for link in await certs.of_cert(tx, row.id)]
 
-    call.core.sync.mark(*await call.write(work))
+    call.context.sync.mark(*await call.write(work))
     return Bare({"success": True})
 
 
 async def check(call: Call) -> Reply:
     """A dry run: would this host accept that origin's certificate now?"""
-    s = call.core.services
+    s = call.context
     async with s.ledger.read() as tx:
         row = await _host(call, tx)
     host = s.fleet.hosts.get(row.id)
     if host is None or m.Kind.CHECK not in host.kinds:
         raise CertRejectedError(f"Host {row.name} is in state {row.state} and cannot be asked now")
-    args = m.CheckArgs(transfer=transfers.for_url(s, call.args["url"]))
+    args = m.CheckArgs(transfer=transfers.for_url(s.settings, call.args["url"]))
     try:
-        done = await ask(s, host, m.Kind.CHECK, args, timeout_s=30.0)
+        done = await s.requests.send(host, m.Kind.CHECK, args, timeout_s=30.0)
     except FastdlError as exc:
         done = m.CheckDone(accepted=False, reason=exc.message)
     assert isinstance(done, m.CheckDone)

@@ -49,7 +49,7 @@ def _view(setting: Setting, value: str) -> dict[str, Any]:
 
 async def list_(call: Call) -> Reply:
     """The settings, their values and what they mean."""
-    settings = call.core.services.settings
+    settings = call.context.settings
     items = [_view(setting, settings.shown(setting.name)) for setting in SETTINGS.values()]
     return page_of(call, "configuration", items)
 
@@ -59,7 +59,7 @@ async def update(call: Call) -> Reply:
     for scope in _SCOPES:
         if call.get(scope) is not None:
             raise ApiParamError(f"{scope}: {_GLOBAL}")
-    s, name = call.core.services, call.args["name"]
+    s, name = call.context, call.args["name"]
     value = check(name, call.get("value") or SETTINGS[name].default if name in SETTINGS else "")
 
     async def work(tx: AsyncConnection) -> None:
@@ -68,7 +68,7 @@ async def update(call: Call) -> Reply:
 
     await call.write(work)
     s.settings.set(name, value)
-    call.core.dispatcher.wake()
+    call.context.dispatcher.wake()
     return Single("configuration", _view(SETTINGS[name], shown(name, value)))
 
 

@@ -41,7 +41,7 @@ async def list_copies(call: Call) -> Reply:
         where["state"] = next(key for key, name in _STATES.items() if name == where["state"])
     if call.get("refresh"):
         await _refresh(call)
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         count, rows = await copies.find(tx, where=where, first=first, limit=size)
         names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
     return Listing("templatecopy", [_view(row, names) for row in rows], count)
@@ -51,10 +51,10 @@ async def _refresh(call: Call) -> None:
     """Ask hosts first, for one pool: an answer about all would take too long."""
     if call.get("storageid") is None:
         raise ApiParamError("refresh needs storageid: one pool is asked about at a time")
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         if await pools.get(tx, call.args["storageid"]) is None:
             raise call.no_entity("storageid")
-    await call.core.copy_watch.look(call.args["storageid"])
+    await call.context.copy_watch.look(call.args["storageid"])
 
 
 def _view(row: Row[Any], zone_names: dict[str, str]) -> dict[str, Any]:
@@ -113,8 +113,8 @@ async def delete_copy(call: Call) -> Reply:
         return api_job, [row for row in ended if row is not None]
 
     api_job, cancelled = await call.write(work)
-    call.core.dispatcher.cancelled(cancelled)
-    call.core.dispatcher.wake()
+    call.context.dispatcher.cancelled(cancelled)
+    call.context.dispatcher.wake()
     return Bare({"jobid": api_job})
 
 

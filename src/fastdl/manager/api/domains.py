@@ -70,7 +70,7 @@ async def create_account(call: Call) -> Reply:
 
 async def list_accounts(call: Call) -> Reply:
     """The accounts; who is no administrator sees their own alone."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         rows = await accounts.all_users(tx)
     own = call.get("listall") is False
     by_name: dict[str, list[Row[Any]]] = {}

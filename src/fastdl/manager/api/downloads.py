@@ -24,7 +24,7 @@ from fastdl.manager.api.spec import (
     Reply,
     listed,
 )
-from fastdl.manager.api.templates import owned, require_enabled, sources_of
+from fastdl.manager.api.templates import owned, require_enabled
 from fastdl.manager.downloads import disclosure, ends, room, transfers
 from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
@@ -46,7 +46,7 @@ async def _visible(call: Call, tx: AsyncConnection, name: str) -> Row[Any]:
 
 async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
     """The pools asked for: one, those of some hosts, or every one an Up host can reach."""
-    fleet = call.core.services.fleet
+    fleet = call.context.fleet
     if call.get("storageid") is not None:
         pool = await pools.get(tx, call.args["storageid"])
         if pool is None or pool.zone != zone_id:
@@ -68,7 +68,7 @@ async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
 
 async def prepare(call: Call) -> Reply:
     """Bring a template to pools before (or because) a VM asks; one download for each pool."""
-    s, zone_id = call.core.services, call.args["zoneid"]
+    s, zone_id = call.context, call.args["zoneid"]
     rank = _rank(call)
     async with s.ledger.read() as tx:
         row = await _visible(call, tx, "templateid")
@@ -100,7 +100,7 @@ async def prepare(call: Call) -> Reply:
         )  # fmt: skip
 
     api_job = await call.write(work)
-    call.core.dispatcher.wake()
+    call.context.dispatcher.wake()
     return Bare({"jobid": api_job})
 
 
@@ -112,7 +112,7 @@ async def _bounds(
     The caller's account is charged for what is fetched now, an administrator's is not.
     ApiParamError where it fits nowhere, or not in the pool that was named.
     """
-    settings, size, left = call.core.services.settings, room.disk_of(row) or 0, None
+    settings, size, left = call.context.settings, room.disk_of(row) or 0, None
     fitting, refusal = [], None
     for copy in found:
         pool = await pools.get(tx, copy.pool)
@@ -159,8 +159,8 @@ def _rank(call: Call) -> int:
 def _download(
     call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int, bounds: room.Limits
 ) -> NewJob:
-    s = call.core.services
-    sources, headers, origins = sources_of(row)
+    s = call.context
+    sources, headers, origins = transfers.sources_of(row)
     return NewJob(
         kind=m.Kind.DOWNLOAD,
         zone=zone_id,
@@ -177,7 +177,9 @@ def _download(
             volume=copy.volume,
             iso=row.iso,
             format=row.format,
-            transfer=transfers.for_sources(s, sources, headers=headers, checksum=row.checksum),
+            transfer=transfers.for_sources(
+                s.settings, sources, headers=headers, checksum=row.checksum
+            ),
             deadline=float(s.settings.whole("primary.storage.download.wait")),
             max_source_size=bounds.source,
             max_virtual_size=bounds.virtual,
@@ -225,7 +227,7 @@ async def _facts(tx: AsyncConnection, template: str) -> _Facts:
 async def list_(call: Call) -> Reply:
     """Where a template is, or how far its downloads are: the latest of each pool. A download that
     ended is history where its copy is gone, or the template is offered no more."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         row = await _visible(call, tx, "templateid")
         facts = await _facts(tx, row.id)
     items = [
@@ -267,7 +269,7 @@ def _view(call: Call, template: str, pool_id: str, facts: _Facts) -> dict[str, A
 
 
 def _progress(call: Call, job: Row[Any], facts: _Facts) -> dict[str, Any]:
-    board, host = call.core.services.progress, facts.hosts.get(job.host)
+    board, host = call.context.progress, facts.hosts.get(job.host)
     now = board.of(job.id) if job.state in LIVE else None
     done = loads(job.result) if job.result else {}
     failure = codec.from_plain(m.Failure, loads(job.failure)) if job.failure else None
@@ -322,7 +324,7 @@ async def cancel(call: Call) -> Reply:
         return cancelled
 
     cancelled = await call.write(work)
-    call.core.dispatcher.cancelled(cancelled)
+    call.context.dispatcher.cancelled(cancelled)
     return Bare({"success": True, "displaytext": f"{len(cancelled)} download(s) cancelled"})
 
 

@@ -21,8 +21,8 @@ NAMED: Final = 10
 
 async def list_(call: Call) -> Reply:
     """The current CA, and during a rotation the one that follows it."""
-    authority = call.core.authority
-    async with call.core.services.ledger.read() as tx:
+    authority = call.context.authority
+    async with call.context.ledger.read() as tx:
         rows = await hosts.of_zone(tx)
     items: list[dict[str, Any]] = []
     for ca in authority.cas:
@@ -41,24 +41,24 @@ async def list_(call: Call) -> Reply:
 
 async def start(call: Call) -> Reply:
     """Make the next CA. Hosts that are connected, or connect, get its certificates."""
-    authority = call.core.authority
+    authority = call.context.authority
     if authority.following is not None:
         raise ApiConflictError("The CA is being rotated already: finish that first")
     text = "the rotation of the hosts' CA began: both are good now"
     await call.write(lambda tx: call.note(tx, "HOST.CA.ROTATE", text))
     authority.begin_rotation()
     await _remember(call)
-    await call.core.link.sweep()
+    await call.context.handler.sweep()
     return await list_(call)
 
 
 async def _remember(call: Call) -> None:
-    await call.core.services.ledger.write(lambda tx: known_ca.note(tx, call.core.authority))
+    await call.context.ledger.write(lambda tx: known_ca.note(tx, call.context.authority))
 
 
 async def finish(call: Call) -> Reply:
     """Let the next CA be the only one, once every host has its certificate of it."""
-    authority = call.core.authority
+    authority = call.context.authority
     if authority.following is None:
         raise ApiConflictError("No rotation of the CA is under way: start one first")
     following = authority.following.sha256
@@ -78,9 +78,9 @@ async def finish(call: Call) -> Reply:
     await call.write(work)
     authority.finish_rotation()
     await _remember(call)
-    await call.core.link.sweep()
-    if call.core.api_tls is not None:
-        call.core.api_tls.refresh()
+    await call.context.handler.sweep()
+    if call.context.api_tls is not None:
+        call.context.api_tls.refresh()
     return await list_(call)
 
 

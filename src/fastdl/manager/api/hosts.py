@@ -33,7 +33,7 @@ TAGS_MAX: Final = 64
 
 async def list_hosts(call: Call) -> Reply:
     """The hosts, with their states."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         names = await zones.names(tx)
         rows = await hosts.of_zone(tx)
     return page_of(call, "host", [views.host(row, names.get(row.zone, "")) for row in rows])
@@ -78,7 +78,7 @@ async def update_host(call: Call) -> Reply:
 
     item = await call.write(work)
     if state is not None:
-        call.core.link.allocate(id_, state)
+        call.context.handler.allocate(id_, state)
     return Single("host", item)
 
 
@@ -100,7 +100,7 @@ async def prepare_maintenance(call: Call) -> Reply:
         return await _done(call, tx, id_)
 
     job = await call.write(work)
-    call.core.link.allocate(id_, hosts.PREPARING)
+    call.context.handler.allocate(id_, hosts.PREPARING)
     return Bare({"jobid": job})
 
 
@@ -120,7 +120,7 @@ async def cancel_maintenance(call: Call) -> Reply:
         return await _done(call, tx, id_)
 
     job = await call.write(work)
-    call.core.link.allocate(id_, hosts.ENABLED)
+    call.context.handler.allocate(id_, hosts.ENABLED)
     return Bare({"jobid": job})
 
 
@@ -157,8 +157,8 @@ async def delete_host(call: Call) -> Reply:
         return row, ended
 
     row, ended = await call.write(work)
-    call.core.link.evict(id_, row.key_hash)
-    call.core.dispatcher.taken_back(ended)
+    call.context.handler.evict(id_, row.key_hash)
+    call.context.dispatcher.taken_back(ended)
     return Bare({"success": True})
 
 

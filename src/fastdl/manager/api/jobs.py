@@ -53,7 +53,7 @@ async def _view(call: Call, tx: AsyncConnection, row: Row[Any]) -> dict[str, Any
 
 async def query(call: Call) -> Reply:
     """The state of one async job."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         row = await records.get_api_job(tx, call.args["jobid"])
         if row is None or (row.owner != call.user.id and not call.user.admin):
             raise call.no_entity("jobid")
@@ -64,7 +64,7 @@ async def list_jobs(call: Call) -> Reply:
     """Async jobs, newest first."""
     first, size = call.page()
     owner = None if call.user.admin and call.get("listall") else call.user.id
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         count, rows = await records.api_jobs(
             tx, where=call.wanted, owner=owner, first=first, limit=size
         )
@@ -76,7 +76,7 @@ async def list_events(call: Call) -> Reply:
     """Events, newest first; who is no administrator sees their own account's."""
     first, size = call.page()
     own = not call.user.admin or call.get("listall") is False
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         count, rows = await records.events(
             tx, where=call.wanted, seen_by=call.user.account if own else None, first=first,
             limit=size,

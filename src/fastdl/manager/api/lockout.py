@@ -73,7 +73,7 @@ async def disable_user(call: Call) -> Reply:
         return await _job(call, tx, "User", row.id, {"user": views.user(await named(call, tx))})
 
     job = await call.write(work)
-    call.core.sessions.close_user(call.args["id"])
+    call.context.sessions.close_user(call.args["id"])
     return Bare({"jobid": job})
 
 
@@ -87,7 +87,7 @@ async def lock_user(call: Call) -> Reply:
         return await named(call, tx)
 
     row = await call.write(work)
-    call.core.sessions.close_user(row.id)
+    call.context.sessions.close_user(row.id)
     return Single("user", views.user(row))
 
 
@@ -112,7 +112,7 @@ async def delete_user(call: Call) -> Reply:
         await call.note(tx, "USER.DELETE", f"user {row.username} deleted", row.id)
 
     await call.write(work)
-    call.core.sessions.close_user(call.args["id"])
+    call.context.sessions.close_user(call.args["id"])
     return Bare({"success": True})
 
 
@@ -155,7 +155,7 @@ _EVENTS: Final = {"disabled": "DISABLE", "locked": "LOCK", "enabled": "ENABLE"}
 
 def _close_sessions(call: Call, account: dict[str, Any]) -> None:
     for user in account["user"]:
-        call.core.sessions.close_user(user["id"])
+        call.context.sessions.close_user(user["id"])
 
 
 async def disable_account(call: Call) -> Reply:

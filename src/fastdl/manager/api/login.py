@@ -12,7 +12,7 @@ from fastdl.errors import ApiAuthError, ApiParamError, FastdlError
 from fastdl.manager.access import sessions
 from fastdl.manager.access.auth import UNVERIFIED
 from fastdl.manager.access.rates import network_of
-from fastdl.manager.api.core import Core
+from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.request import COOKIE, ApiRequest
 from fastdl.manager.api.spec import ROOT_DOMAIN
 from fastdl.manager.ledger import accounts
@@ -27,33 +27,33 @@ Answer = tuple[dict[str, Any], dict[str, str]]
 """(body, cookies to set; an empty one is deleted)."""
 
 
-def logout(core: Core, read: ApiRequest) -> Answer:
+def logout(context: ApiContext, read: ApiRequest) -> Answer:
     """End the session of the request's cookie."""
-    core.sessions.close(read.cookie)
+    context.sessions.close(read.cookie)
     return {"description": "success"}, {COOKIE: "", KEY_COOKIE: ""}
 
 
-async def login(core: Core, read: ApiRequest) -> Answer:
+async def login(context: ApiContext, read: ApiRequest) -> Answer:
     """Open a session; ApiAuthError or ApiLimitError where there is none for this caller."""
     if "password" in read.in_query:
         raise ApiParamError("A password is sent in the request's body, not in its URL")
     if read.cross_site:
         raise ApiAuthError(UNVERIFIED)
-    s, name = core.services, read.lower.get("username", "")
+    s, name = context, read.lower.get("username", "")
     async with s.ledger.read() as tx:
         row = await accounts.by_name(tx, name)
     stored = row.password_hash if row is not None else None
     password = read.lower.get("password", "")[:PASSWORD_MAX]
     try:
-        await core.logins.check(name, password, stored, address=read.address)
+        await context.logins.check(name, password, stored, address=read.address)
     except FastdlError:
         s.metrics.logins.labels("failed").inc()
-        await _tell(core, read, name, row, good=False)
+        await _tell(context, read, name, row, good=False)
         raise
     assert row is not None
     s.metrics.logins.labels("succeeded").inc()
-    await _tell(core, read, name, row, good=True)
-    session = core.sessions.open(row.id, now=s.clock.steady())
+    await _tell(context, read, name, row, good=True)
+    session = context.sessions.open(row.id, now=s.clock.steady())
     body = {
         "username": row.username,
         "userid": row.id,
@@ -70,11 +70,11 @@ async def login(core: Core, read: ApiRequest) -> Answer:
 
 
 async def _tell(
-    core: Core, read: ApiRequest, name: str, row: Row[Any] | None, *, good: bool
+    context: ApiContext, read: ApiRequest, name: str, row: Row[Any] | None, *, good: bool
 ) -> None:
     """Store who logged in, or failed to, from where: so many rows as somebody can read."""
-    s = core.services
-    told = core.logins_told if good else core.failures_told
+    s = context
+    told = context.logins_told if good else context.failures_told
     left_out = told.due(f"{network_of(read.address)} {name[:255]}", now=s.clock.steady())
     if left_out is None:
         return
@@ -83,7 +83,7 @@ async def _tell(
         text = f"a login as {printable(name)} from {read.address} failed"
     if left_out:
         text += f" ({left_out} more since this was told last)"
-    await s.event(
+    await s.events.record(
         "USER.LOGIN", text, level="INFO" if good else "WARN", username=name[:NAME_MAX],
         account=row.account if row is not None else "system", address=read.address,
     )  # fmt: skip

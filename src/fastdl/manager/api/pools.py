@@ -32,7 +32,7 @@ from fastdl.wire import messages as m
 
 async def list_pools(call: Call) -> Reply:
     """The primary storage pools that hosts have reported."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         names = await zones.names(tx)
         rows = await pools.of_zone(tx)
         links = defaultdict(list)
@@ -74,8 +74,8 @@ async def update_pool(call: Call) -> Reply:
         return item, [link.host for link in links]
 
     item, claimants = await call.write(work)
-    for host in claimants:  # what they say next is judged anew
-        call.core.services.fabric.send(host, m.InventoryWanted())
+    for host in claimants:  # what they report next is checked anew
+        call.context.delivery.send(host, m.InventoryWanted())
     return Single("storagepool", item)
 
 
@@ -103,7 +103,7 @@ async def delete_pool(call: Call) -> Reply:
         await call.note(tx, "STORAGE.POOL.DELETE", f"storage pool {row.name} deleted", id_)
         return ended
 
-    call.core.dispatcher.taken_back(await call.write(work))
+    call.context.dispatcher.taken_back(await call.write(work))
     return Bare({"success": True})
 
 

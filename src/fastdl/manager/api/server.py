@@ -20,7 +20,7 @@ from fastdl.errors import (
 from fastdl.manager import sealed
 from fastdl.manager.access import auth
 from fastdl.manager.api import envelope, filters, login
-from fastdl.manager.api.core import Core
+from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.request import ApiRequest, client_of, read_request
 from fastdl.manager.api.spec import (
@@ -60,8 +60,8 @@ Once = tuple[str, float] | None
 class ApiServer:
     """The handler of ``/client/api``."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
         self._cooling = 0
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -73,7 +73,7 @@ class ApiServer:
         known, code = "unknown", 200
         cookies: dict[str, str] = {}
         try:
-            read = await read_request(request, self._core.services.settings)
+            read = await read_request(request, self._context.settings)
             name, as_json = _envelope_of(read.command), read.as_json
             read.check_names()
             if read.command.lower() in login.NAMES and "signature" not in read.lower:
@@ -93,7 +93,7 @@ class ApiServer:
             body = envelope.error_body(code, exc.message, cscode)
             # A flood must not become one of the log, too; the metrics count it.
             level = logging.DEBUG if code == 429 else logging.INFO
-            address, _ = client_of(request, self._core.services.settings)
+            address, _ = client_of(request, self._context.settings)
             log.log(
                 level, "request refused",
                 extra={"command": known, "code": code, "why": exc.message, "address": address},
@@ -102,10 +102,8 @@ class ApiServer:
             log.exception("request failed", extra={"command": known})
             code = 530
             body = envelope.error_body(code, "Internal error executing command", 9999)
-        self._core.services.metrics.requests.labels(known, str(code)).inc()
-        self._core.services.metrics.request_seconds.observe(
-            asyncio.get_running_loop().time() - started
-        )
+        self._context.metrics.requests.labels(known, str(code)).inc()
+        self._context.metrics.request_seconds.observe(asyncio.get_running_loop().time() - started)
         if code == 429:
             await self._cool_down()
         response = self._response(envelope.render(name, body, as_json=as_json), code, as_json)
@@ -122,7 +120,7 @@ class ApiServer:
                 self._cooling -= 1
 
     def _response(self, text: str, code: int, as_json: bool) -> web.Response:  # noqa: FBT001
-        json_type = self._core.services.settings.text("json.content.type")
+        json_type = self._context.settings.text("json.content.type")
         return web.Response(
             body=text.encode(),
             status=code,
@@ -136,10 +134,10 @@ class ApiServer:
 
     async def _session(self, command: str, read: ApiRequest) -> login.Answer:
         if command == "logout":
-            return login.logout(self._core, read)
+            return login.logout(self._context, read)
         if read.method != "POST":
             raise _RefusedError(405, "login is sent by POST")
-        return await login.login(self._core, read)
+        return await login.login(self._context, read)
 
     async def _authenticate(self, read: ApiRequest) -> tuple[Command, User, Once]:
         """Return the command, who calls it, and what a signed request may be used for."""
@@ -156,7 +154,7 @@ class ApiServer:
             else:
                 row = await self._check_session(read)
         except (ApiAuthError, ApiConflictError):
-            self._core.count_refusal(read.address)
+            self._context.count_refusal(read.address)
             raise
         if signed:
             self._count_request(row.api_key)
@@ -179,20 +177,20 @@ class ApiServer:
     def _open_to_users(self, command: Command) -> bool:
         if not command.admin:
             return True
-        settings = self._core.services.settings
+        settings = self._context.settings
         return bool(command.opened_by) and settings.flag(command.opened_by)
 
     def _count_request(self, key: str) -> None:
         """Count a request that its key's owner sent: what others send uses nothing of it up."""
-        s = self._core.services
+        s = self._context
         per_second = s.settings.whole("api.requests.per.second")
-        self._core.rates.take(key, per_second=per_second, now=s.clock.steady())
+        self._context.rates.take(key, per_second=per_second, now=s.clock.steady())
 
     def _throttle(self, user: User) -> None:
         """Count a request of who is who they say; administrators are not limited."""
-        s = self._core.services
+        s = self._context
         if not user.admin and s.settings.flag("api.throttling.enabled"):
-            self._core.quotas.take(
+            self._context.quotas.take(
                 user.account,
                 most=s.settings.whole("api.throttling.max"),
                 interval=s.settings.number("api.throttling.interval"),
@@ -200,7 +198,7 @@ class ApiServer:
             )
 
     async def _check_signature(self, read: ApiRequest) -> tuple[Row[Any], Once]:
-        s, key = self._core.services, read.lower.get("apikey", "")
+        s, key = self._context, read.lower.get("apikey", "")
         row = None
         if 0 < len(key) <= KEY_MAX:
             async with s.ledger.read() as tx:
@@ -223,19 +221,19 @@ class ApiServer:
     async def _check_first(self, once: tuple[str, float]) -> None:
         """ApiConflictError for a copy of a request that took effect. The command would find
         that out in its transaction; before that, some ask hosts, which no copy is to do."""
-        async with self._core.services.ledger.read() as tx:
+        async with self._context.ledger.read() as tx:
             if await accounts.was_claimed(tx, once[0]):
                 raise ApiConflictError(CARRIED_OUT)
 
     async def _check_session(self, read: ApiRequest) -> Row[Any]:
         if read.cross_site:
             raise ApiAuthError(auth.UNVERIFIED)
-        now = self._core.services.clock.steady()
-        session = self._core.sessions.check(read.cookie, read.lower.get("sessionkey"), now=now)
-        async with self._core.services.ledger.read() as tx:
+        now = self._context.clock.steady()
+        session = self._context.sessions.check(read.cookie, read.lower.get("sessionkey"), now=now)
+        async with self._context.ledger.read() as tx:
             row = await accounts.get(tx, session.user)
         if row is None or not row.enabled:
-            self._core.sessions.close_user(session.user)
+            self._context.sessions.close_user(session.user)
             raise ApiAuthError(auth.UNVERIFIED)
         return row
 
@@ -243,7 +241,7 @@ class ApiServer:
 
     async def _call(self, command: Command, user: User, read: ApiRequest, once: Once) -> Reply:
         args = read_args(command, read.given)
-        call = Call(core=self._core, user=user, command=command, args=args)
+        call = Call(context=self._context, user=user, command=command, args=args)
         some = not command.is_list or filters.leave_some(command, args)
         if not command.changes:
             found = await command.handler(call)  # what else is wrong with it is said all the same

@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError, ApiParamError
 from fastdl.manager.api import filters
-from fastdl.manager.api.core import Core
+from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.filters import SHOWS, Contains, Narrowing
+from fastdl.manager.events import Event
 from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Work
-from fastdl.manager.services import Event
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class User:
 class Call:
     """One request: who calls what with which arguments (by lower-case name)."""
 
-    core: Core
+    context: ApiContext
     user: User
     command: Command
     args: Mapping[str, Any]
@@ -105,7 +105,7 @@ class Call:
     @property
     def now(self) -> float:
         """The time of this request."""
-        return self.core.services.clock.time()
+        return self.context.clock.time()
 
     async def write(self, work: Work[T]) -> T:
         """Run *work* in a transaction that also holds what it ``note``s, and the claim of a
@@ -122,9 +122,9 @@ class Call:
                     raise ApiConflictError(CARRIED_OUT)
             return await work(tx)
 
-        done = await self.core.services.ledger.write(whole)
+        done = await self.context.ledger.write(whole)
         self.once = None
-        self.core.services.tell(*self._noted)
+        self.context.events.publish(*self._noted)
         return done
 
     async def note(
@@ -141,7 +141,7 @@ class Call:
             type=type_, description=text, level=level, account=self.user.account,
             resource=resource, username=self.user.username, address=self.user.address,
         )  # fmt: skip
-        await self.core.services.store(tx, event)
+        await self.context.events.store(tx, event)
         self._noted[event] = None
 
     @property
@@ -151,7 +151,7 @@ class Call:
 
     def page(self) -> tuple[int, int]:
         """Return (first row, how many) from page and pagesize."""
-        most = self.core.services.settings.whole("default.page.size")
+        most = self.context.settings.whole("default.page.size")
         size = self.args.get("pagesize")
         size = most if size in {None, -1} else size
         if not 0 < size <= most:

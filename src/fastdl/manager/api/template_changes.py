@@ -77,7 +77,7 @@ def _changes(call: Call, row: Row[Any]) -> dict[str, Any]:
         details = dict(call.args["details"])
         check_details(details)
         registration.headers_of(details)
-        values["details"] = sealed.seal_details(call.core.services.vault, details)
+        values["details"] = sealed.seal_details(call.context.vault, details)
     return values
 
 
@@ -174,7 +174,7 @@ async def update_iso_permissions(call: Call) -> Reply:
 
 async def _list_permissions(call: Call, *, iso: bool) -> Reply:
     row = await owned(call, "id", iso=iso)
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         shared = await grants.of_template(tx, row.id)
     item = {
         "id": row.id,

@@ -49,7 +49,7 @@ async def _list(call: Call, *, iso: bool) -> Reply:
     if "oscategoryid" in where:
         where["oscategoryid"] = catalog.os_types(where["oscategoryid"])
     first, size = call.page()
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         count, rows = await templates.find(
             tx, iso=iso, where=where, unique=bool(call.get("showunique")), first=first,
             limit=size, **narrow[filter_],

@@ -32,7 +32,6 @@ from fastdl.manager.downloads import disclosure, ends, registration, transfers
 from fastdl.manager.downloads.probing import HostRefusal
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zones
-from fastdl.manager.ledger.text import loads
 from fastdl.manager.settings import DIRECT_DEFAULT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -55,7 +54,7 @@ async def _zones_of_request(call: Call) -> list[str]:
     wanted = [one] if one is not None else many
     if not wanted:
         raise ApiParamError("Either zoneid or zoneids is required. Both cannot be null.")
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         known = {zone.id: zone for zone in await zones.all_zones(tx)}
     if "-1" in wanted:
         if len(wanted) > 1:
@@ -87,7 +86,7 @@ def check_details(details: Mapping[str, str]) -> None:
 
 def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str, str]]:
     """Return (format, checksum, details); ApiParamError where the request cannot stand."""
-    settings = call.core.services.settings
+    settings = call.context.settings
     hypervisor = call.get("hypervisor") or "KVM"
     direct = call.get("directdownload")
     if direct is None and not settings.flag(DIRECT_DEFAULT):
@@ -116,10 +115,12 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
 async def _probe(
     call: Call, zone_ids: list[str], format_: str, headers: tuple[tuple[str, str], ...]
 ) -> m.ProbeDone:
-    s, url = call.core.services, call.args["url"]
-    args = m.ProbeArgs(transfer=transfers.for_sources(s, [url], headers=headers), format=format_)
+    s, url = call.context, call.args["url"]
+    args = m.ProbeArgs(
+        transfer=transfers.for_sources(s.settings, [url], headers=headers), format=format_
+    )
     try:
-        done = await call.core.probing.probe(s, zone_ids, args, account=call.user.account)
+        done = await call.context.probing.probe(zone_ids, args, account=call.user.account)
     except HostRefusal as refusal:
         exc = refusal.error
         why = disclosure.reason(codec.failure_of(exc), admin=call.user.admin)
@@ -143,14 +144,14 @@ def _origins(url: str, probe: m.ProbeDone) -> list[str]:
 
 async def _register(call: Call, *, iso: bool) -> Reply:
     args, admin = call.args, call.user.admin
-    most = call.core.services.settings.whole("max.account.templates")
+    most = call.context.settings.whole("max.account.templates")
     format_, checksum, details = _check_request(call, iso=iso)
-    vault = call.core.services.vault
+    vault = call.context.vault
     headers = sealed.seal_headers(vault, registration.headers_of(details))
     zone_ids = await _zones_of_request(call)
     if not admin and most >= 0:
         # Before a host is put to work; counted again when the template is stored.
-        async with call.core.services.ledger.read() as tx:
+        async with call.context.ledger.read() as tx:
             await accounts.check_templates(tx, call.user.account, most=most)
     probe = await _probe(call, zone_ids, format_, headers)
     _check_probe(call, probe, checksum)
@@ -215,7 +216,7 @@ def _warnings(probe: m.ProbeDone, *, admin: bool) -> list[str]:
 
 def _check_probe(call: Call, probe: m.ProbeDone, checksum: str | None) -> None:
     strong = checksum or any(name.startswith("sha") for name in probe.digests)
-    if call.core.services.settings.flag("direct.download.require.checksum") and not strong:
+    if call.context.settings.flag("direct.download.require.checksum") and not strong:
         raise ApiParamError(
             "direct.download.require.checksum is true: give a checksum, or a metalink with one"
         )
@@ -243,7 +244,7 @@ async def template_item(call: Call, tx: AsyncConnection, id_: str) -> dict[str, 
 
 async def owned(call: Call, name: str, *, iso: bool | None = None) -> Row[Any]:
     """Return the template *name* names, if this user may change it; else as if it were not."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         row = await templates.get(tx, call.args[name])
     if row is None or (iso is not None and row.iso != iso):
         raise call.no_entity(name)
@@ -280,7 +281,7 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
         await call.note(tx, f"{kind}.DELETE", f"{row.name} deleted", row.id)
         removals = await remove_copies(tx, doomed, now=call.now, forced=forced)
         # Hosts that are away remove theirs when they are back; nobody waits for that.
-        reaching = call.core.services.fleet.reaching
+        reaching = call.context.fleet.reaching
         parts = [job for pool, job in removals if reaching(pool)]
         api_job = await records.add_api_job(
             tx, owner=call.user.id, command=call.command.name, now=call.now,
@@ -293,7 +294,7 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
         return api_job, cancelled
 
     api_job, cancelled = await call.write(work)
-    call.core.dispatcher.cancelled(cancelled)
+    call.context.dispatcher.cancelled(cancelled)
     return Bare({"jobid": api_job})
 
 
@@ -305,11 +306,6 @@ async def delete_template(call: Call) -> Reply:
 async def delete_iso(call: Call) -> Reply:
     """Delete an ISO and its copies."""
     return await _delete(call, iso=True)
-
-
-def sources_of(row: Row[Any]) -> tuple[list[str], tuple[tuple[str, str], ...], list[str]]:
-    """Return (sources, sealed headers, origins) of a template's row."""
-    return loads(row.sources), sealed.headers_in(loads(row.details)), loads(row.origins)
 
 
 def require_enabled(names: Mapping[str, bool], zone_id: str) -> None:

@@ -35,7 +35,7 @@ async def create(call: Call) -> Reply:
     token becomes the host, and its former key ends.
     """
     host_id = call.get("hostid")
-    token = new_token(call.core.authority.sha256, for_host=host_id is not None)
+    token = new_token(call.context.authority.sha256, for_host=host_id is not None)
     cluster = (call.get("clustername") or "default").strip() or "default"
     expires = call.now + TOKEN_S
     if host_id is None and call.get("zoneid") is None:
@@ -81,7 +81,7 @@ def _view(row: Row[Any], now: float) -> dict[str, Any]:
 
 async def list_(call: Call) -> Reply:
     """The tokens that were created, without their secrets."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         rows = await tokens.of_zone(tx)
     return page_of(call, "hosttoken", [_view(row, call.now) for row in rows])
 

@@ -42,7 +42,7 @@ def zone(row: Row[Any]) -> dict[str, Any]:
         "allocationstate": "Enabled" if row.enabled else "Disabled",
         "localstorageenabled": True,
         "dhcpprovider": "VirtualRouter",
-        "type": "Core",
+        "type": "ApiContext",
         "tags": [],
         **loads(row.network),
     }

@@ -74,7 +74,7 @@ async def update_zone(call: Call) -> Reply:
 
 async def list_zones(call: Call) -> Reply:
     """The zones; who is no administrator sees the enabled ones."""
-    async with call.core.services.ledger.read() as tx:
+    async with call.context.ledger.read() as tx:
         rows = await zones.all_zones(tx)
     disabled_too = call.user.admin and not call.get("available")
     return page_of(call, "zone", [views.zone(row) for row in rows if row.enabled or disabled_too])

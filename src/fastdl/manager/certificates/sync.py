@@ -23,25 +23,27 @@ from fastdl.manager.certificates.plan import (
     RETRY_MAX_S,
     Desired,
     Plan,
-    expiry_warning,
     plan,
     retry_delay,
     wanted_on_host,
 )
-from fastdl.manager.ledger import certs, jobs, zones
+from fastdl.manager.clock import Clock
+from fastdl.manager.hosts.delivery import Delivery
+from fastdl.manager.hosts.fleet import Fleet
+from fastdl.manager.ledger import certs, jobs
 from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger.certs import FAILED, REVOKED, SKIPPED, UPLOADED, HostWant
+from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.tables import host as host_table
 from fastdl.manager.ledger.tables import job as job_table
 from fastdl.manager.ledger.text import dumps, loads
-from fastdl.manager.services import Event, Services
+from fastdl.manager.notices import Notices
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 log = logging.getLogger(__name__)
 
-INTERVAL: Final = "direct.download.certificate.background.task.interval"
 BATCH: Final = 256
 """Hosts planned in one transaction."""
 INSTALL_MAX: Final = 64
@@ -49,14 +51,25 @@ REMOVE_MAX: Final = 200
 ANSWER_S: Final = 15.0
 """How long an API call waits for hosts; the rest goes on in the background."""
 RETRY_ROUND_S: Final = 5.0
-FIRST_ROUND_MAX_H: Final = 1.0
 
 
 class CertificateSync:
     """Brings hosts to what operators asked for, and says how far it came."""
 
-    def __init__(self, services: Services) -> None:
-        self._s = services
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        fleet: Fleet,
+        delivery: Delivery,
+        notices: Notices,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._fleet = fleet
+        self._delivery = delivery
+        self._notices = notices
         self._marked: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._ends = Batch(self._end_all)
@@ -79,94 +92,28 @@ class CertificateSync:
                     await self.converge(batch)
                 except FastdlError as exc:
                     log.error("certificate round failed", extra={"error": str(exc)})
-                    await self._s.clock.sleep(1.0)
+                    await self._clock.sleep(1.0)
                     self.mark(*batch)
 
     async def run_retries(self) -> None:
         """Mark hosts whose failed push is due again, until cancelled."""
         while True:
-            await self._s.clock.sleep(RETRY_ROUND_S)
-            now = self._s.clock.steady()
+            await self._clock.sleep(RETRY_ROUND_S)
+            now = self._clock.steady()
             try:
-                async with self._s.ledger.read() as tx:
+                async with self._ledger.read() as tx:
                     due = await certs.due_hosts(tx, now=now, farthest=RETRY_MAX_S)
             except FastdlError as exc:
                 log.error("certificate retries failed", extra={"error": str(exc)})
                 continue
             self.mark(*due)
 
-    async def run_background(self) -> None:
-        """CloudStack's background task: every interval, all connected hosts of enabled zones."""
-        since, first = self._s.clock.steady(), True
-        while True:
-            hours = self._s.settings.number(INTERVAL)
-            now = self._s.clock.steady()
-            if hours <= 0:
-                since = now
-            # The first round comes after an hour at the latest, as in CloudStack.
-            left = since + 3600 * (min(hours, FIRST_ROUND_MAX_H) if first else hours) - now
-            if hours <= 0 or left > 0:
-                await self._s.clock.sleep(min(left, 1.0) if hours > 0 else 1.0)
-                continue
-            since, first = now, False
-            try:
-                await self.background_round()
-            except FastdlError as exc:
-                log.error("certificate background task failed", extra={"error": str(exc)})
-
-    async def background_round(self) -> int:
-        """Look at every connected host of every enabled zone; return how many."""
-        async with self._s.ledger.read() as tx:
-            enabled = {zone.id for zone in await zones.all_zones(tx) if zone.enabled}
-        hosts = [h.id for h in self._s.fleet.hosts.values() if h.zone in enabled]
-        for host in hosts:
-            self._s.fabric.send(host, m.InventoryWanted())
-        self.mark(*hosts)
-        log.info("certificate background task", extra={"hosts": len(hosts)})
-        return len(hosts)
-
-    async def run_expiry(self) -> None:
-        """Warn of certificates about to expire, once per threshold, until cancelled."""
-        while True:
-            try:
-                await self.warn_of_expiry()
-            except FastdlError as exc:
-                log.error("expiry check failed", extra={"error": str(exc)})
-            await self._s.clock.sleep(3600.0)
-
-    async def warn_of_expiry(self) -> None:
-        """Store an event for each live certificate that has crossed a threshold."""
-        now = self._s.clock.time()
-        async with self._s.ledger.read() as tx:
-            rows = await certs.live(tx)
-        for row in rows:
-            days = expiry_warning(row.not_after, now=now, warned=row.warned)
-            if days is None:
-                continue
-            text = "has expired" if days == 0 else f"expires in less than {days} day(s)"
-            event = Event(
-                type="CERTIFICATE.EXPIRY",
-                description=f"the direct download certificate {row.alias} {text}: upload its "
-                f"successor with updateTemplateDirectDownloadCertificate",
-                level="WARN" if days else "ERROR",
-                resource=row.id,
-            )
-            await self._warn(row.id, days, event)
-
-    async def _warn(self, cert: str, days: int, event: Event) -> None:
-        async def work(tx: AsyncConnection) -> None:
-            await certs.note_warning(tx, cert, days)
-            await self._s.store(tx, event)
-
-        await self._s.ledger.write(work)
-        self._s.tell(event)
-
     # --- plan and push -------------------------------------------------------------------
 
     async def converge(self, host_ids: Sequence[str]) -> int:
         """Plan these hosts; return how many got a keystore job."""
-        now, steady = self._s.clock.time(), self._s.clock.steady()
-        connected = [h for h in host_ids if h in self._s.fleet.hosts]
+        now, steady = self._clock.time(), self._clock.steady()
+        connected = [h for h in host_ids if h in self._fleet.hosts]
 
         async def work(tx: AsyncConnection) -> list[str]:
             # A host whose keystore is being changed at this moment is planned when that is over:
@@ -186,10 +133,10 @@ class CertificateSync:
             await jobs.submit(tx, new, now=now)
             return [job.host for job in new if job.host]
 
-        pushed = await self._s.ledger.write(work) if connected else []
+        pushed = await self._ledger.write(work) if connected else []
         for host in pushed:
-            self._s.fabric.post(host)
-        self._s.notices.tell("certs")
+            self._delivery.post(host)
+        self._notices.tell("certs")
         return len(pushed)
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
@@ -199,14 +146,14 @@ class CertificateSync:
             return False
         for detail in failed:
             log.warning("certificate push failed", extra={"host": host, "detail": detail})
-        self._s.notices.tell("certs")
+        self._notices.tell("certs")
         self.mark(host)
         return True
 
     async def _end_all(self, ends: list[tuple[str, m.JobResult]]) -> list[list[str] | None]:
         """Store outcomes; return, for each, the details of what failed, or None = stale."""
-        now = self._s.clock.time()
-        connected = self._s.fleet.hosts
+        now = self._clock.time()
+        connected = self._fleet.hosts
 
         async def work(tx: AsyncConnection) -> list[list[str] | None]:
             rows = await jobs.finish_keystores(tx, [_end(*end) for end in ends], now=now)
@@ -224,11 +171,11 @@ class CertificateSync:
                     keystores[host] = done
                 found = outcomes[host].values()
                 answers.append([detail for _, status, detail in found if status == FAILED])
-            await certs.settle(tx, outcomes, now=self._s.clock.steady(), retry_delay=retry_delay)
+            await certs.settle(tx, outcomes, now=self._clock.steady(), retry_delay=retry_delay)
             await hosts_table.store_keystores(tx, keystores)
             return answers
 
-        return await self._s.ledger.write(work)
+        return await self._ledger.write(work)
 
     # --- waiting for outcomes ------------------------------------------------------------
 
@@ -241,14 +188,14 @@ class CertificateSync:
         found: dict[str, tuple[str, str]] = {}
 
         async def check() -> bool | None:
-            async with self._s.ledger.read() as tx:
+            async with self._ledger.read() as tx:
                 for row in await certs.of_cert(tx, cert):
                     if row.host in revs and row.done_rev >= revs[row.host]:
                         found[row.host] = (row.status, row.detail)
             return True if found.keys() >= revs.keys() else None
 
         if revs:
-            await self._s.notices.until("certs", check, timeout_s=timeout_s)
+            await self._notices.until("certs", check, timeout_s=timeout_s)
         late = f"the host did not answer within {timeout_s:g} s; it is tried again until it does"
         return {host: found.get(host, (FAILED, late)) for host in revs}
 

@@ -10,11 +10,14 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.clock import Clock
 from fastdl.manager.downloads import reported
-from fastdl.manager.hosts.ask import ask
-from fastdl.manager.hosts.fleet import ConnectedHost
+from fastdl.manager.events import Event, Events
+from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
+from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.ledger import pools
-from fastdl.manager.services import Event, Services
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.settings import Settings
 from fastdl.wire import messages as m
 
 log = logging.getLogger(__name__)
@@ -29,22 +32,36 @@ _OWN_MARKERS: Final = frozenset({m.PoolType.RBD, m.PoolType.ISCSI})
 class CopyWatch:
     """Looks at each pool soon after a host has brought it, and again after an interval."""
 
-    def __init__(self, services: Services) -> None:
-        self._s = services
+    def __init__(
+        self,
+        requests: HostRequests,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        settings: Settings,
+        fleet: Fleet,
+        events: Events,
+    ) -> None:
+        self._requests = requests
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings
+        self._fleet = fleet
+        self._events = events
         self._looked: dict[str, float] = {}
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            await self._s.clock.sleep(STEP_S)
+            await self._clock.sleep(STEP_S)
             await self.round()
 
     async def round(self) -> int:
         """Look at the pools whose turn it is; return how many answered."""
-        hours, now = self._s.settings.number(INTERVAL), self._s.clock.steady()
+        hours, now = self._settings.number(INTERVAL), self._clock.steady()
         if hours <= 0:
             return 0
-        reached = {pool for host in self._s.fleet.hosts.values() for pool in host.pools}
+        reached = {pool for host in self._fleet.hosts.values() for pool in host.pools}
         looked = 0
         for pool in sorted(reached):
             if now - self._looked.get(pool, -hours * 3600) < hours * 3600:
@@ -62,12 +79,13 @@ class CopyWatch:
         able = self._able(pool_id)
         if not able:
             raise AgentLostError("no host that is Up can tell what lies in the pool")
-        host, asked = random.choice(able), self._s.clock.time()  # noqa: S311 - spreading work
+        host, asked = random.choice(able), self._clock.time()  # noqa: S311 - spreading work
         found: list[m.CopyInfo] = []
         more = True
         for _ in range(PAGES_MAX):
             after = found[-1].volume if found else ""
-            done = await ask(self._s, host, m.Kind.COPIES, m.CopiesArgs(pool=pool_id, after=after))
+            args = m.CopiesArgs(pool=pool_id, after=after)
+            done = await self._requests.send(host, m.Kind.COPIES, args)
             assert isinstance(done, m.CopiesDone)
             found += done.copies
             more = done.more and bool(done.copies)
@@ -82,16 +100,16 @@ class CopyWatch:
                 return []
             whole = row.type not in _OWN_MARKERS and not more
             events = await reported.take_in(
-                tx, row, found, asked=asked, now=self._s.clock.time(), whole=whole
+                tx, row, found, asked=asked, now=self._clock.time(), whole=whole
             )
-            await self._s.store(tx, *events)
+            await self._events.store(tx, *events)
             return events
 
-        self._s.tell(*await self._s.ledger.write(work))
+        self._events.publish(*await self._ledger.write(work))
 
     def _able(self, pool_id: str) -> list[ConnectedHost]:
         return [
             host
-            for host in self._s.fleet.hosts.values()
+            for host in self._fleet.hosts.values()
             if pool_id in host.pools and m.Kind.COPIES in host.kinds
         ]

@@ -10,22 +10,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.clock import Clock
 from fastdl.manager.downloads import ends, scheduler
 from fastdl.manager.downloads.registration import origin_of
 from fastdl.manager.downloads.removal import remove_due
+from fastdl.manager.downloads.scheduler import HostView, Limits
+from fastdl.manager.events import Event, Events
+from fastdl.manager.hosts.delivery import Delivery
+from fastdl.manager.hosts.fleet import Fleet
+from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.ledger import copies, jobs, queue, records, slots
 from fastdl.manager.ledger import hosts as hosts_table
+from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps
-from fastdl.manager.ledger.values import BULK, DELAY_MAX_S, URGENT, Grant
-from fastdl.manager.services import Event, Services
+from fastdl.manager.ledger.values import BULK, DELAY_MAX_S, URGENT, Grant, Slot
+from fastdl.manager.metrics import Metrics
+from fastdl.manager.notices import Notices
+from fastdl.manager.settings import Settings
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -42,6 +51,7 @@ GRANTS_MAX: Final = 64
 """Grants in one transaction."""
 CANCEL_S: Final = 30.0
 """A host that does not say that it stopped is not waited for longer."""
+ORIGIN_MOST: Final = "direct.download.origin.max.active"
 DIRECT_S: Final = 120.0
 """Probes and checks that nobody can be waiting for any more."""
 
@@ -49,9 +59,32 @@ DIRECT_S: Final = 120.0
 class Dispatcher:
     """Grants, ends, retries and cancels jobs."""
 
-    def __init__(self, services: Services) -> None:
-        self._s = services
-        self._floor = int(services.clock.time())
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        settings: Settings,
+        fleet: Fleet,
+        delivery: Delivery,
+        events: Events,
+        notices: Notices,
+        progress: ProgressBoard,
+        metrics: Metrics,
+        name: str,
+    ) -> None:
+        """*name*: this manager's own, unique among those of one ledger."""
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings
+        self._fleet = fleet
+        self._delivery = delivery
+        self._events = events
+        self._notices = notices
+        self._progress = progress
+        self._metrics = metrics
+        self._name = name
+        self._floor = int(clock.time())
         """The least fence of a copy: where a backup took the ledger's place, it does not know
         the fences of the copies' last grants, but they were given before this moment."""
         self._wake = asyncio.Event()
@@ -68,7 +101,7 @@ class Dispatcher:
             try:
                 if await self._leads():
                     while await self.round():
-                        await self._s.clock.sleep(SPACING_S)
+                        await self._clock.sleep(SPACING_S)
                     await self.reconcile()
                     await self._remove_due()
             except FastdlError as exc:
@@ -76,7 +109,7 @@ class Dispatcher:
             await self._pause()
 
     async def _pause(self) -> None:
-        sleeper = asyncio.ensure_future(self._s.clock.sleep(ROUND_S))
+        sleeper = asyncio.ensure_future(self._clock.sleep(ROUND_S))
         waker = asyncio.ensure_future(self._wake.wait())
         try:
             await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
@@ -84,37 +117,37 @@ class Dispatcher:
             sleeper.cancel()
             waker.cancel()
         self._wake.clear()
-        await self._s.clock.sleep(SPACING_S)
+        await self._clock.sleep(SPACING_S)
 
     async def _leads(self) -> bool:
-        now = self._s.clock.steady()
-        fence = await self._s.ledger.write(
-            lambda tx: records.take_lease(tx, "dispatch", self._s.name, now=now, ttl=LEASE_S)
+        now = self._clock.steady()
+        fence = await self._ledger.write(
+            lambda tx: records.take_lease(tx, "dispatch", self._name, now=now, ttl=LEASE_S)
         )
         return fence is not None
 
     async def round(self) -> int:
         """Grant what can be granted now; return how many jobs were."""
-        with self._s.metrics.tick_seconds.time():
+        with self._metrics.tick_seconds.time():
             grants = await self._decide()
             granted: list[Grant] = []
             for start in range(0, len(grants), GRANTS_MAX):
                 granted += await self._grant(grants[start : start + GRANTS_MAX])
         for host in {g.host for g in granted}:
-            self._s.fabric.post(host)
+            self._delivery.post(host)
         for g in granted:
-            self._s.notices.publish("download", job=g.job, template=g.template, state="GRANTED")
-        self._s.metrics.grants.inc(len(granted))
+            self._notices.publish("download", job=g.job, template=g.template, state="GRANTED")
+        self._metrics.grants.inc(len(granted))
         return len(granted)
 
     async def _decide(self) -> list[Grant]:
-        views = self._s.fleet.views()
+        views = views_of(self._fleet)
         if not views:
             return []
-        now = self._s.clock.steady()
-        async with self._s.ledger.read() as tx:
+        now = self._clock.steady()
+        async with self._ledger.read() as tx:
             in_use, caps = await slots.usage(tx)
-            limits = self._s.limits(caps)
+            limits = limits_of(self._settings, caps)
             origins = [slot for slot in in_use if slot[0] == "origin"]
 
             def full(rank: int) -> set[str]:
@@ -149,7 +182,7 @@ class Dispatcher:
 
     async def _grant(self, grants: Sequence[Grant]) -> list[Grant]:
         """Grant a batch; where something changed meanwhile, those of it that still can be."""
-        now = self._s.clock.time()
+        now = self._clock.time()
 
         async def batch(tx: AsyncConnection) -> bool:
             states = await hosts_table.taking(tx, {g.host for g in grants})
@@ -160,7 +193,7 @@ class Dispatcher:
             return True
 
         try:
-            await self._s.ledger.write(batch)
+            await self._ledger.write(batch)
         except _ContendedError:
             if len(grants) == 1:
                 return []
@@ -171,22 +204,34 @@ class Dispatcher:
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
         """Take in the result of a download or a removal; False = stale."""
-        able = self._s.fleet.able()
-        ended = await self._s.ledger.write(
-            lambda tx: ends.take_in(self._s, tx, host, result, able=able)
-        )
+        able = self._fleet.able()
+
+        async def work(tx: AsyncConnection) -> ends.Ended | None:
+            ended = await ends.take_in(tx, host, result, able=able, terms=self._terms())
+            if ended is not None:
+                await self._events.store(tx, *ended.events)
+            return ended
+
+        ended = await self._ledger.write(work)
         if ended is None:
             return False
-        self._s.progress.drop(ended.row.id)
+        self._progress.drop(ended.row.id)
         self._count(ended.state, result)
         self._announce(ended.state, ended.row, result)
-        self._s.tell(*ended.events)
-        self._s.fabric.post(host)
+        self._events.publish(*ended.events)
+        self._delivery.post(host)
         self.wake()
         return True
 
+    def _terms(self) -> ends.Terms:
+        return ends.Terms(
+            now=self._clock.time(),
+            steady=self._clock.steady(),
+            origin_most=self._settings.whole(ORIGIN_MOST),
+        )
+
     def _count(self, state: str, result: m.JobResult) -> None:
-        metrics = self._s.metrics
+        metrics = self._metrics
         if result.failure is not None:
             metrics.attempts_failed.labels(codec.error_of(result.failure).code_name).inc()
         if result.kind != m.Kind.DOWNLOAD or state == State.RETRY_WAIT:
@@ -206,8 +251,8 @@ class Dispatcher:
                 "error": result.failure.message if result.failure else None,
             },
         )  # fmt: skip
-        self._s.notices.tell(f"job:{row.id}")
-        self._s.notices.publish("download", job=row.id, template=row.template, state=state)
+        self._notices.tell(f"job:{row.id}")
+        self._notices.publish("download", job=row.id, template=row.template, state=state)
 
     async def note_drift(
         self, template: Row[Any], seen: m.Validators, *, digests: dict[str, str]
@@ -216,10 +261,10 @@ class Dispatcher:
 
         async def work(tx: AsyncConnection) -> list[Event]:
             events = await ends.note_drift(tx, template, seen, digests=digests)
-            await self._s.store(tx, *events)
+            await self._events.store(tx, *events)
             return events
 
-        self._s.tell(*await self._s.ledger.write(work))
+        self._events.publish(*await self._ledger.write(work))
 
     # --- lost hosts, cancels, leftovers --------------------------------------------------
 
@@ -229,42 +274,40 @@ class Dispatcher:
         A download of a shared pool goes to another host under a higher fence; one of a local
         pool waits for its host, which then finds its own journal and goes on.
         """
-        now = self._s.clock.time()
+        now = self._clock.time()
         text = f"host {host} is Down: it was silent for too long"
         event = Event(type="HOST.DOWN", description=text, level="WARN", resource=host)
         error = AgentLostError("the host was lost while it worked on this job")
 
         async def work(tx: AsyncConnection) -> list[str]:
             if await hosts_table.set_state(tx, host, hosts_table.DOWN, now=now):
-                await self._s.store(tx, event)
+                await self._events.store(tx, event)
             return await take_back(tx, host, error, now=now)
 
-        self.taken_back(await self._s.ledger.write(work))
-        self._s.tell(event)
-        self._s.notices.publish("host", host=host, state=hosts_table.DOWN)
+        self.taken_back(await self._ledger.write(work))
+        self._events.publish(event)
+        self._notices.publish("host", host=host, state=hosts_table.DOWN)
 
     def taken_back(self, ended: Sequence[str]) -> None:
         """Tell whoever waits that jobs *ended* when they were taken from their host."""
         for job in ended:
-            self._s.progress.drop(job)
-            self._s.notices.tell(f"job:{job}")
+            self._progress.drop(job)
+            self._notices.tell(f"job:{job}")
         self.wake()
 
     def cancelled(self, rows: Iterable[Row[Any]]) -> None:
         """Tell those concerned of jobs that ``ends.cancel`` cancelled; *rows*: as they were."""
         for row in rows:
             if row.host is not None:
-                self._s.fabric.post(row.host)
-            self._s.notices.tell(f"job:{row.id}")
-            self._s.notices.publish(
-                "download", job=row.id, template=row.template, state="CANCELLING"
-            )
+                self._delivery.post(row.host)
+            self._notices.tell(f"job:{row.id}")
+            self._notices.publish("download", job=row.id, template=row.template, state="CANCELLING")
         self.wake()
 
     async def reconcile(self) -> None:
         """End what nobody will end any more, and complete API jobs that a crash left open."""
-        now = self._s.clock.time()
-        async with self._s.ledger.read() as tx:
+        now = self._clock.time()
+        async with self._ledger.read() as tx:
             late = self._overdue(await jobs.unanswered(tx))
             open_jobs = await records.finished_api_jobs(tx)
         if not late and not open_jobs:
@@ -281,29 +324,29 @@ class Dispatcher:
             for api_job in await records.finished_api_jobs(tx):
                 await ends.complete(tx, api_job, now=now)
 
-        await self._s.ledger.write(work)
+        await self._ledger.write(work)
         for row in late:
-            self._s.progress.drop(row.id)
-            self._s.notices.tell(f"job:{row.id}")
+            self._progress.drop(row.id)
+            self._notices.tell(f"job:{row.id}")
 
     async def _remove_due(self) -> None:
         """Try again to remove copies that were in use, or whose host could not."""
-        now, steady = self._s.clock.time(), self._s.clock.steady()
+        now, steady = self._clock.time(), self._clock.steady()
         far = steady + DELAY_MAX_S
 
         async def work(tx: AsyncConnection) -> int:
             return await remove_due(tx, now=now, steady=steady, far=far)
 
-        async with self._s.ledger.read() as tx:
+        async with self._ledger.read() as tx:
             if not await copies.due(tx, now=steady, far=far, limit=1):
                 return
-        if await self._s.ledger.write(work):
+        if await self._ledger.write(work):
             self.wake()
 
     def _overdue(self, rows: list[Row[Any]]) -> list[Row[Any]]:
         """Return those of *rows* that this manager has seen waiting for too long. It counts
         the seconds itself: what the wall clock said when they began proves nothing."""
-        now = self._s.clock.steady()
+        now = self._clock.steady()
         by_key = {(row.id, row.state): row for row in rows}
         self._unanswered = {key: self._unanswered.get(key, now) for key in by_key}
         most = {State.CANCELLING: CANCEL_S}
@@ -316,7 +359,28 @@ class Dispatcher:
     async def stop(self) -> None:
         """Give the lease to another manager."""
         with contextlib.suppress(FastdlError):
-            await self._s.ledger.write(lambda tx: records.drop_lease(tx, "dispatch", self._s.name))
+            await self._ledger.write(lambda tx: records.drop_lease(tx, "dispatch", self._name))
+
+
+def views_of(fleet: Fleet) -> dict[str, HostView]:
+    """Return the connected hosts as the scheduler sees them."""
+    return {
+        host.id: HostView(id=host.id, pools=host.pools, most=host.most, downloads=host.enabled)
+        for host in fleet.hosts.values()
+        if "download" in host.kinds
+        and host.most > 0
+        and host.resource_state in {hosts_table.ENABLED, hosts_table.DISABLED}
+    }
+
+
+def limits_of(settings: Settings, caps: Mapping[Slot, int]) -> Limits:
+    """Return the limits in force."""
+    return Limits(
+        origin=settings.whole(ORIGIN_MOST),
+        host=settings.whole("direct.download.host.max.active"),
+        pool=settings.whole("direct.download.pool.max.active"),
+        caps=caps,
+    )
 
 
 class _ContendedError(Exception):

@@ -9,12 +9,13 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from fastdl.errors import FastdlError
-from fastdl.manager.api.templates import sources_of
+from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.probing import HostRefusal, Probing
-from fastdl.manager.downloads.transfers import for_sources
+from fastdl.manager.downloads.transfers import for_sources, sources_of
 from fastdl.manager.ledger import templates
-from fastdl.manager.services import Services
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.settings import Settings
 from fastdl.wire import messages as m
 
 log = logging.getLogger(__name__)
@@ -26,24 +27,34 @@ STEP_S: Final = 60.0
 class DriftWatch:
     """Probes one template at a time, all of them once an interval."""
 
-    def __init__(self, services: Services, dispatcher: Dispatcher, probing: Probing) -> None:
-        self._s = services
-        self._probing = probing
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        probing: Probing,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        settings: Settings,
+    ) -> None:
         self._dispatcher = dispatcher
+        self._probing = probing
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings
 
     async def run(self) -> None:
         """Look until cancelled."""
-        since = self._s.clock.steady()
+        since = self._clock.steady()
         while True:
-            await self._s.clock.sleep(STEP_S)
-            hours, now = self._s.settings.number(INTERVAL), self._s.clock.steady()
+            await self._clock.sleep(STEP_S)
+            hours, now = self._settings.number(INTERVAL), self._clock.steady()
             if hours > 0 and now - since >= hours * 3600:
                 since = now
                 await self.round()
 
     async def round(self) -> int:
         """Probe every template once; return how many were looked at."""
-        async with self._s.ledger.read() as tx:
+        async with self._ledger.read() as tx:
             rows = await templates.all_live(tx)
         looked = 0
         for row in rows:
@@ -55,13 +66,13 @@ class DriftWatch:
         return looked
 
     async def _look(self, row: Row[Any]) -> bool:
-        async with self._s.ledger.read() as tx:
+        async with self._ledger.read() as tx:
             zones = await templates.zones_of(tx, row.id)
         sources, headers, _ = sources_of(row)
         args = m.ProbeArgs(
-            transfer=for_sources(self._s, sources, headers=headers), format=row.format
+            transfer=for_sources(self._settings, sources, headers=headers), format=row.format
         )
-        done = await self._probing.probe(self._s, zones, args, account="system")
+        done = await self._probing.probe(zones, args, account="system")
         if done is None:
             return False
         await self._dispatcher.note_drift(row, done.validators, digests=dict(done.digests))

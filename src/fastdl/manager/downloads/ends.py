@@ -17,12 +17,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.manager.downloads import disclosure, scheduler
 from fastdl.manager.downloads.drift import drift
 from fastdl.manager.downloads.removal import pause, remove_copies
+from fastdl.manager.events import Event
 from fastdl.manager.ledger import accounts, copies, jobs, pools, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
-from fastdl.manager.services import Event, Services
 from fastdl.wire import codec
 from fastdl.wire import messages as m
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """*now*: the time; *steady*: the time that never jumps; *origin_most*: downloads that an
+    origin may serve at once."""
+
+    now: float
+    steady: float
+    origin_most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +45,34 @@ class Ended:
 
 
 async def take_in(
-    s: Services, tx: AsyncConnection, host: str, result: m.JobResult, *, able: set[str]
+    tx: AsyncConnection, host: str, result: m.JobResult, *, able: set[str], terms: Terms
 ) -> Ended | None:
     """Take in *host*'s result of a download or a removal; None = stale, nothing done.
 
-    *able*: the hosts that are connected, where a failed job might go next.
+    *able*: the hosts that are connected, where a failed job might go next. The caller stores the
+    events in the same transaction.
     """
     row = await jobs.get(tx, result.job)
     if row is None or row.fence != result.fence or row.host != host or row.kind != result.kind:
         return None
     copy = await copies.get(tx, copies.key_of(row)) if row.volume else None
     if result.done is not None:
-        state = await _done(s, tx, row, copy, result.done)
+        state = await _done(terms, tx, row, copy, result.done)
     else:
         assert result.failure is not None
-        state = await _failed(s, tx, row, copy, result.failure, able=able)
+        state = await _failed(terms, tx, row, copy, result.failure, able=able)
     if state is None:
         return None
     if row.kind == m.Kind.DOWNLOAD and state != State.RETRY_WAIT:
-        await _remove_late(s, tx, row)
+        await _remove_late(terms, tx, row)
     events = await _events(tx, state, row, copy, result)
-    await s.store(tx, *events)
     return Ended(state, row, events)
 
 
 async def _done(
-    s: Services, tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, done: m.Done
+    terms: Terms, tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, done: m.Done
 ) -> State | None:
-    now = s.clock.time()
+    now = terms.now
     ended = await jobs.finish(
         tx, row.id, fence=row.fence, host_id=row.host, state=State.DONE,
         result=codec.done_to_json(done), now=now,
@@ -70,23 +80,23 @@ async def _done(
     if ended is None:
         return None
     if isinstance(done, m.DownloadDone):
-        await _downloaded(s, tx, row, copy, done)
+        await _downloaded(terms, tx, row, copy, done)
     elif isinstance(done, m.RemoveDone) and copy is not None:
-        await _removed(s, tx, copy, done)
+        await _removed(terms, tx, copy, done)
     await complete_api_jobs(tx, row.id, now=now)
     return ended
 
 
 async def _downloaded(
-    s: Services, tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, done: m.DownloadDone
+    terms: Terms, tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, done: m.DownloadDone
 ) -> None:
     for slot in jobs.held_slots(row):
         if slot[0] == "origin" and (cap := await slots.cap_of(tx, slot)) is not None:
-            most = s.settings.whole("direct.download.origin.max.active")
+            most = terms.origin_most
             await slots.set_cap(tx, slot, scheduler.adapt(cap, most=most, overloaded=False))
     if copy is None:
         return
-    now = s.clock.time()
+    now = terms.now
     await copies.change(
         tx, copies.key_of(copy), now=now, complete=True, install_path=done.install_path,
         size=done.virtual_size, bytes=done.target_bytes, result=codec.done_to_json(done),
@@ -95,21 +105,21 @@ async def _downloaded(
     )  # fmt: skip
 
 
-async def _remove_late(s: Services, tx: AsyncConnection, row: Row[Any]) -> None:
+async def _remove_late(terms: Terms, tx: AsyncConnection, row: Row[Any]) -> None:
     """Have removed what a download of a deleted template left: nobody else ever would."""
     here = [c for c in await copies.of_template(tx, row.template) if c.volume == row.volume]
     doomed = any(copy.state == copies.REMOVING for copy in here)
     if here and (doomed or row.zone not in await templates.zones_of(tx, row.template)):
-        await remove_copies(tx, here, now=s.clock.time())
+        await remove_copies(tx, here, now=terms.now)
 
 
-async def _removed(s: Services, tx: AsyncConnection, copy: Row[Any], done: m.RemoveDone) -> None:
-    now, key = s.clock.time(), copies.key_of(copy)
+async def _removed(terms: Terms, tx: AsyncConnection, copy: Row[Any], done: m.RemoveDone) -> None:
+    now, key = terms.now, copies.key_of(copy)
     if done.kept:
         failures = copy.failures + 1
         await copies.change(
             tx, key, now=now, users=done.users, note=done.reason, failures=failures,
-            retry_at=s.clock.steady() + pause(failures),
+            retry_at=terms.steady + pause(failures),
         )  # fmt: skip
     elif await jobs.live_download(tx, key):
         await copies.change(
@@ -121,7 +131,7 @@ async def _removed(s: Services, tx: AsyncConnection, copy: Row[Any], done: m.Rem
 
 
 async def _failed(
-    s: Services,
+    terms: Terms,
     tx: AsyncConnection,
     row: Row[Any],
     copy: Row[Any] | None,
@@ -129,9 +139,9 @@ async def _failed(
     *,
     able: set[str],
 ) -> State | None:
-    now, text = s.clock.time(), dumps(codec.to_plain(failure))
+    now, text = terms.now, dumps(codec.to_plain(failure))
     if scheduler.is_overload(failure):
-        most = s.settings.whole("direct.download.origin.max.active")
+        most = terms.origin_most
         for slot in jobs.held_slots(row):
             if slot[0] == "origin":
                 cap = scheduler.adapt(await slots.cap_of(tx, slot), most=most, overloaded=True)
@@ -144,7 +154,7 @@ async def _failed(
         able_hosts=able & set(await pools.hosts_of(tx, row.pool)),
     )
     if then.again and row.state != State.CANCELLING:
-        due = s.clock.steady() + then.delay if then.delay else 0.0
+        due = terms.steady + then.delay if then.delay else 0.0
         again = await jobs.requeue(tx, row, now=now, not_before=due, tried=then.tried, failure=text)
         return State.RETRY_WAIT if again else None
     ended = await jobs.finish(
@@ -156,7 +166,7 @@ async def _failed(
         failures = copy.failures + 1
         await copies.change(
             tx, copies.key_of(copy), now=now, note=failure.message, failures=failures,
-            retry_at=s.clock.steady() + pause(failures),
+            retry_at=terms.steady + pause(failures),
         )  # fmt: skip
     await complete_api_jobs(tx, row.id, now=now)
     return ended

@@ -12,11 +12,14 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.ends import complete_api_jobs
+from fastdl.manager.events import Event, Events
 from fastdl.manager.ledger import hosts, jobs, pools, templates
+from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.text import dumps
-from fastdl.manager.services import Event, Services
+from fastdl.manager.settings import Settings
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -66,9 +69,20 @@ class Unreached:
     The seconds are counted here: what the wall clock said when a job began to wait proves nothing.
     """
 
-    def __init__(self, services: Services, dispatcher: Dispatcher) -> None:
-        self._s = services
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        settings: Settings,
+        events: Events,
+    ) -> None:
         self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings
+        self._events = events
         self._since: dict[str, float] = {}
 
     async def run(self) -> None:
@@ -78,13 +92,13 @@ class Unreached:
                 await self.round()
             except FastdlError as exc:
                 log.error("a look at jobs that wait failed", extra={"error": str(exc)})
-            await self._s.clock.sleep(ROUND_S)
+            await self._clock.sleep(ROUND_S)
 
     async def round(self) -> int:
         """End what has waited for long enough; return how many jobs."""
-        most = self._s.settings.whole(WAIT)
-        now = self._s.clock.steady()
-        async with self._s.ledger.read() as tx:
+        most = self._settings.whole(WAIT)
+        now = self._clock.steady()
+        async with self._ledger.read() as tx:
             unreached = await self._unreached(tx)
             waiting = await jobs.waiting_on(tx, unreached) if unreached and most else []
         self._since = {row.id: self._since.get(row.id, now) for row in waiting}
@@ -103,7 +117,7 @@ class Unreached:
         return {id_: why for id_, why in found.items() if why is not None}
 
     async def _end(self, row: Row[Any], error: FastdlError) -> None:
-        now = self._s.clock.time()
+        now = self._clock.time()
 
         async def work(tx: AsyncConnection) -> list[Event]:
             if not await _give_up(tx, [row], error, now=now):
@@ -118,8 +132,8 @@ class Unreached:
                 f"{error.message}",
                 level="ERROR", resource=row.template,
             )  # fmt: skip
-            await self._s.store(tx, event)
+            await self._events.store(tx, event)
             return [event]
 
-        self._s.tell(*await self._s.ledger.write(work))
+        self._events.publish(*await self._ledger.write(work))
         self._dispatcher.taken_back([row.id])

@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from fastdl.errors import AgentLostError, ApiLimitError, FastdlError
+from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.registration import origin_of
-from fastdl.manager.hosts.ask import ask
-from fastdl.manager.hosts.fleet import ConnectedHost
-from fastdl.manager.services import Services
+from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
+from fastdl.manager.hosts.requests import HostRequests
+from fastdl.manager.settings import Settings
 from fastdl.wire import messages as m
 
 HOSTS_MAX: Final = 16
@@ -108,13 +109,24 @@ class HostRefusal(Exception):
 class Probing:
     """Asks hosts about sources."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        requests: HostRequests,
+        *,
+        settings: Settings,
+        clock: Clock,
+        fleet: Fleet,
+    ) -> None:
+        self._requests = requests
+        self._settings = settings
+        self._clock = clock
+        self._fleet = fleet
         self._accounts = Slots()
         self._hosts = Slots()
         self._reached: OrderedDict[str, dict[str, bool]] = OrderedDict()
 
     async def probe(
-        self, services: Services, zones: Sequence[str], args: m.ProbeArgs, *, account: str
+        self, zones: Sequence[str], args: m.ProbeArgs, *, account: str
     ) -> m.ProbeDone | None:
         """Return what the first host of *zones* that reaches the source tells of it.
 
@@ -123,14 +135,14 @@ class Probing:
         those who were not asked yet. Raises the last one's HostRefusal, ApiLimitError where
         *account* asks too much at once.
         """
-        most = services.settings.whole("direct.download.account.max.probes")
+        most = self._settings.whole("direct.download.account.max.probes")
         async with self._accounts.take(account, most=most):
             known = self._known(args.transfer.sources[0])
             refusal: HostRefusal | None = None
-            until = services.clock.steady() + ASKING_S
-            for n, host in enumerate(self._candidates(services, zones, known), 1):
+            until = self._clock.steady() + ASKING_S
+            for n, host in enumerate(self._candidates(zones, known), 1):
                 try:
-                    done = await self._ask(services, host, args)
+                    done = await self._ask(host, args)
                 except ApiLimitError:
                     raise
                 except FastdlError as exc:
@@ -138,7 +150,7 @@ class Probing:
                     if not (exc.retry_elsewhere or isinstance(exc, AgentLostError)):
                         break
                     known[host.id] = False
-                    if services.clock.steady() > until:
+                    if self._clock.steady() > until:
                         break
                 else:
                     known[host.id] = True
@@ -156,20 +168,18 @@ class Probing:
             self._reached.popitem(last=False)
         return known
 
-    def _candidates(
-        self, services: Services, zones: Sequence[str], known: Mapping[str, bool]
-    ) -> list[ConnectedHost]:
+    def _candidates(self, zones: Sequence[str], known: Mapping[str, bool]) -> list[ConnectedHost]:
         """The hosts to ask, the least busy first, equal ones in any order. Where some did not
         reach the origin: who did, whom nobody asked, the others."""
-        found = [host for zone in zones for host in services.fleet.of_zone(zone, m.Kind.PROBE)]
+        found = [host for zone in zones for host in self._fleet.of_zone(zone, m.Kind.PROBE)]
         random.shuffle(found)
         rank = {True: 0, None: 1, False: 2} if False in known.values() else {}
         found.sort(key=lambda h: (rank.get(known.get(h.id), 0), self._hosts.busy(h.id)))
         return found[:HOSTS_MAX]
 
-    async def _ask(self, services: Services, host: ConnectedHost, args: m.ProbeArgs) -> m.ProbeDone:
-        most = services.settings.whole("direct.download.host.max.probes")
+    async def _ask(self, host: ConnectedHost, args: m.ProbeArgs) -> m.ProbeDone:
+        most = self._settings.whole("direct.download.host.max.probes")
         async with self._hosts.take(host.id, most=most):
-            done = await ask(services, host, m.Kind.PROBE, args)
+            done = await self._requests.send(host, m.Kind.PROBE, args)
         assert isinstance(done, m.ProbeDone)
         return done

@@ -8,11 +8,12 @@ what can be judged from the text: an early and clear answer, not the decision th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
 from fastdl.errors import ApiParamError, FastdlError, PolicyError, UsageError
+from fastdl.manager.details import header_items
 from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS
 from fastdl.model.address import AddressClass, classify, literal_address, refused, refused_nfs
 from fastdl.model.referral import refused_source
@@ -136,13 +137,6 @@ def check_checksum(text: str | None) -> str | None:
             f"Checksum digest length should be {_DIGEST_LENGTHS[name]} instead of {len(digest)}"
         )
     return f"{{{name}}}{digest}"
-
-
-def header_items(details: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, header's name, value) of those *details* that are request headers."""
-    for key, value in details.items():
-        if key.upper().startswith("HTTP_HEADER"):
-            yield key, key.split(":")[1] if ":" in key else "", value
 
 
 def headers_of(details: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -14,8 +14,8 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from fastdl.manager.events import Event
 from fastdl.manager.ledger import copies, jobs, templates
-from fastdl.manager.services import Event
 from fastdl.wire import messages as m
 
 FENCE_MAX: Final = 1 << 53

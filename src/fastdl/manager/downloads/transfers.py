@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Row
 
 from fastdl.manager import sealed
 from fastdl.manager.downloads.registration import check_url
-from fastdl.manager.services import Services
+from fastdl.manager.ledger.text import loads
 from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS, Settings
 from fastdl.manager.vault import Vault
 from fastdl.model.url import Url
@@ -16,7 +19,7 @@ from fastdl.wire import messages as m
 
 
 def for_sources(
-    services: Services,
+    settings: Settings,
     sources: Sequence[str],
     *,
     headers: tuple[tuple[str, str], ...] = (),
@@ -24,7 +27,6 @@ def for_sources(
 ) -> m.Transfer:
     """Return how to fetch *sources* under the settings in force now; *headers* are sealed, as
     the arguments of jobs lie in the ledger."""
-    settings = services.settings
     per_origin = settings.whole("direct.download.connections.per.origin")
     return m.Transfer(
         sources=tuple(sources),
@@ -39,6 +41,11 @@ def for_sources(
         max_connections_per_origin=per_origin,
         require_checksum=settings.flag("direct.download.require.checksum"),
     )
+
+
+def sources_of(row: Row[Any]) -> tuple[list[str], tuple[tuple[str, str], ...], list[str]]:
+    """Return (sources, sealed headers, origins) of a template's row."""
+    return loads(row.sources), sealed.headers_in(loads(row.details)), loads(row.origins)
 
 
 def with_secrets(settings: Settings, vault: Vault, document: m.Document) -> m.Document:
@@ -56,10 +63,10 @@ def with_secrets(settings: Settings, vault: Vault, document: m.Document) -> m.Do
     return replace(document, commands=tuple(commands))
 
 
-def for_url(services: Services, url: str) -> m.Transfer:
+def for_url(settings: Settings, url: str) -> m.Transfer:
     """Return how to ask *url*; ApiParamError where it cannot be an origin."""
-    check_origin(services.settings, url)
-    return for_sources(services, [url])
+    check_origin(settings, url)
+    return for_sources(settings, [url])
 
 
 def check_origin(settings: Settings, url: str) -> Url:

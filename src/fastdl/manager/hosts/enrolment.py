@@ -11,45 +11,77 @@ from cryptography import x509
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentRefusedError, UsageError
+from fastdl.manager.clock import Clock
+from fastdl.manager.events import Event, Events
 from fastdl.manager.hosts.ca import Authority, csr_key
-from fastdl.manager.hosts.handler import UnknownHostError
+from fastdl.manager.hosts.refusal import UnknownHostError
 from fastdl.manager.ledger import hosts, tokens
-from fastdl.manager.services import Event, Services
+from fastdl.manager.ledger.engine import Ledger
 from fastdl.wire import messages as m
 from fastdl.wire.token import parse_token
 
 
-async def enrol(
-    services: Services, authority: Authority, request: m.EnrolRequest
-) -> tuple[m.EnrolReply, str | None]:
-    """Exchange a token for a host's certificate; return the reply and the hash of the key that was
-    the host's until now, None where there is none. AgentRefusedError says why not."""
-    _, key_hash = csr_key(request.csr)
-    former = csr_key(request.former)[1] if request.former else key_hash
-    try:
-        token = parse_token(request.token)
-    except UsageError as exc:
-        raise AgentRefusedError(exc.message) from exc
-    name = request.name.strip() or "host"
-    now = services.clock.time()
+class Enrolment:
+    """Exchanges tokens for certificates, and certificates for new ones."""
 
-    async def work(tx: AsyncConnection) -> tuple[tokens.Enrolled, list[Event]]:
-        enrolled = await tokens.use(tx, token, key_hash=key_hash, former=former, name=name, now=now)
-        events = _events(enrolled, name)
-        await services.store(tx, *events)
-        return enrolled, events
+    def __init__(
+        self, authority: Authority, *, ledger: Ledger, clock: Clock, events: Events
+    ) -> None:
+        self._authority = authority
+        self._ledger = ledger
+        self._clock = clock
+        self._events = events
 
-    enrolled, events = await services.ledger.write(work)
-    services.tell(*events)
-    row = enrolled.row
-    certificate, _ = authority.sign_host(request.csr, row.id)
-    reply = m.EnrolReply(
-        host_id=row.id, zone_id=row.zone, certificate=certificate, ca=authority.pem
-    )
-    return reply, enrolled.former_key
+    async def enrol(self, request: m.EnrolRequest) -> tuple[m.EnrolReply, str | None]:
+        """Exchange a token for a host's certificate; return the reply and the hash of the key that was
+        the host's until now, None where there is none. AgentRefusedError says why not."""
+        _, key_hash = csr_key(request.csr)
+        former = csr_key(request.former)[1] if request.former else key_hash
+        try:
+            token = parse_token(request.token)
+        except UsageError as exc:
+            raise AgentRefusedError(exc.message) from exc
+        name = request.name.strip() or "host"
+        now = self._clock.time()
+
+        async def work(tx: AsyncConnection) -> tuple[tokens.Enrolled, list[Event]]:
+            enrolled = await tokens.use(
+                tx, token, key_hash=key_hash, former=former, name=name, now=now
+            )
+            events = _events_of(enrolled, name)
+            await self._events.store(tx, *events)
+            return enrolled, events
+
+        enrolled, events = await self._ledger.write(work)
+        self._events.publish(*events)
+        row = enrolled.row
+        certificate, _ = self._authority.sign_host(request.csr, row.id)
+        reply = m.EnrolReply(
+            host_id=row.id, zone_id=row.zone, certificate=certificate, ca=self._authority.pem
+        )
+        return reply, enrolled.former_key
+
+    async def renew(self, host: str, request: m.RenewRequest) -> m.Renewed:
+        """Return a new certificate for the key of *host*, which is connected with it."""
+        async with self._ledger.read() as tx:
+            row = await hosts.get(tx, host)
+        if row is None:
+            raise UnknownHostError
+        certificate, key_hash = self._authority.sign_host(request.csr, host)
+        if key_hash != row.key_hash:
+            text = (
+                f"host {row.name} asked for a certificate of another key than its own, which was "
+                f"refused: only a token (createHostToken hostid=…) gives a host a new key"
+            )
+            await self._events.record("HOST.RENEWAL", text, level="ERROR", resource=host)
+            raise AgentRefusedError("a renewal is for the key that the host was enrolled with")
+        found = x509.load_pem_x509_certificate(certificate.encode())
+        until = found.not_valid_after_utc.timestamp()
+        await self._ledger.write(lambda tx: hosts.certified(tx, host, until=until))
+        return m.Renewed(certificate=certificate, ca=self._authority.pem)
 
 
-def _events(enrolled: tokens.Enrolled, name: str) -> list[Event]:
+def _events_of(enrolled: tokens.Enrolled, name: str) -> list[Event]:
     """Return what people are told of an enrolment, with the question that it may leave open."""
     row = enrolled.row
     if enrolled.again:
@@ -68,24 +100,3 @@ def _events(enrolled: tokens.Enrolled, name: str) -> list[Event]:
         )
         events.append(Event(type="HOST.NAME", description=text, level="WARN", resource=row.id))
     return events
-
-
-async def renew(
-    services: Services, authority: Authority, host: str, request: m.RenewRequest
-) -> m.Renewed:
-    """Return a new certificate for the key of *host*, which is connected with it."""
-    async with services.ledger.read() as tx:
-        row = await hosts.get(tx, host)
-    if row is None:
-        raise UnknownHostError
-    certificate, key_hash = authority.sign_host(request.csr, host)
-    if key_hash != row.key_hash:
-        text = (
-            f"host {row.name} asked for a certificate of another key than its own, which was "
-            f"refused: only a token (createHostToken hostid=…) gives a host a new key"
-        )
-        await services.event("HOST.RENEWAL", text, level="ERROR", resource=host)
-        raise AgentRefusedError("a renewal is for the key that the host was enrolled with")
-    until = x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc.timestamp()
-    await services.ledger.write(lambda tx: hosts.certified(tx, host, until=until))
-    return m.Renewed(certificate=certificate, ca=authority.pem)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastdl.manager.downloads.scheduler import HostView
-from fastdl.manager.ledger.hosts import DISABLED, ENABLED
+from fastdl.manager.ledger.hosts import ENABLED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,16 +31,6 @@ class Fleet:
     """Hosts by id."""
 
     hosts: dict[str, ConnectedHost] = field(default_factory=dict)
-
-    def views(self) -> dict[str, HostView]:
-        """Return the hosts as the scheduler sees them."""
-        return {
-            host.id: HostView(id=host.id, pools=host.pools, most=host.most, downloads=host.enabled)
-            for host in self.hosts.values()
-            if "download" in host.kinds
-            and host.most > 0
-            and host.resource_state in {ENABLED, DISABLED}
-        }
 
     def reaching(self, pool: str) -> list[str]:
         """Return the connected hosts that may be given downloads to *pool*."""

@@ -1,41 +1,481 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the fabric needs of whoever hears of hosts, and how a host is refused."""
+"""What the manager does when hosts enrol, connect, speak, fall silent and go.
+
+``server`` calls this; everything a host says is a claim about itself and about jobs it was
+given, and nothing else.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
 
-from fastdl.errors import AgentRefusedError, FastdlError, Reason
-from fastdl.manager.hosts.ca import Peer
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.manager.batch import Batch
+from fastdl.manager.clock import Clock
+from fastdl.manager.events import Event, Events
+from fastdl.manager.hosts.ca import Authority, Peer
+from fastdl.manager.hosts.delivery import Delivery
+from fastdl.manager.hosts.enrolment import Enrolment
+from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
+from fastdl.manager.hosts.presence import Presence
+from fastdl.manager.hosts.progress import ProgressBoard
+from fastdl.manager.hosts.refusal import TwoAgentsError, UnknownHostError, refused
+from fastdl.manager.ledger import hosts, jobs, pools
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.ledger.jobs import State
+from fastdl.manager.ledger.text import dumps
+from fastdl.manager.metrics import Metrics
+from fastdl.manager.notices import Notices
+from fastdl.manager.settings import Settings
+from fastdl.wire import codec
 from fastdl.wire import messages as m
+from fastdl.wire.version import negotiate
+
+log = logging.getLogger(__name__)
+
+BEAT_S: Final = 10.0
+SILENT_S: Final = 35.0
+"""Without a beat for so long: Alert while the connection stands, Down when it does not."""
+TOGETHER: Final = 64
+"""Hosts that are counted as lost side by side."""
+SKEW_WARN_S: Final = 60.0
+
+_Answer = hosts.Admitted | bool | None
+"""What a coming (admitted or not) or a going (news or not) gets."""
 
 
-class UnknownHostError(AgentRefusedError):
-    """No host of this id and key is enrolled (any more)."""
+class Downloads(Protocol):
+    """What becomes of downloads and removals (``downloads.dispatch``)."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "this host is not enrolled here: start it with a new token (--token)",
-            reason=Reason.UNKNOWN_HOST,
+    def wake(self) -> None: ...
+    async def ended(self, host: str, result: m.JobResult) -> bool: ...
+    async def host_lost(self, host: str) -> None: ...
+
+
+class Certificates(Protocol):
+    """What becomes of keystores (``certificates.sync``)."""
+
+    def mark(self, *hosts: str) -> None: ...
+    async def ended(self, host: str, result: m.JobResult) -> bool: ...
+
+
+class HostHandler:
+    """Handles enrolment, connections and results of agents."""
+
+    def __init__(
+        self,
+        enrolment: Enrolment,
+        downloads: Downloads,
+        certificates: Certificates,
+        *,
+        authority: Authority,
+        ledger: Ledger,
+        clock: Clock,
+        settings: Settings,
+        fleet: Fleet,
+        delivery: Delivery,
+        events: Events,
+        notices: Notices,
+        progress: ProgressBoard,
+        metrics: Metrics,
+        name: str,
+    ) -> None:
+        """*name*: this manager's own, unique among those of one ledger."""
+        self._enrolment = enrolment
+        self._downloads = downloads
+        self._certificates = certificates
+        self._authority = authority
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings
+        self._fleet = fleet
+        self._delivery = delivery
+        self._events = events
+        self._notices = notices
+        self._progress = progress
+        self._metrics = metrics
+        self._name = name
+        self._presence: dict[str, Presence] = {}
+        self._transitions = Batch(self._store_transitions)
+        self._arriving: Counter[str] = Counter()
+        self._evicted: set[tuple[str, str]] = set()
+
+    # --- identity ------------------------------------------------------------------------
+
+    async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply:
+        """Exchange a token for a host's certificate; AgentRefusedError says why not."""
+        reply, ended = await self._enrolment.enrol(request)
+        if ended is not None:
+            self.evict(reply.host_id, ended)
+        return reply
+
+    def evict(self, host: str, key_hash: str) -> None:
+        """End what *host* may do with the key of this hash, at once: it was deleted, or another key
+        took its place in the ledger."""
+        self._evicted.add((host, key_hash))
+        presence = self._presence.get(host)
+        if presence is not None and presence.key_hash in {key_hash, ""}:
+            del self._presence[host]
+            self._fleet.hosts.pop(host, None)
+            self._delivery.drop(host, "not enrolled any more", refusal=refused(UnknownHostError()))
+            self._changed(host, hosts.REMOVED)
+
+    async def admit(self, peer: Peer, hello: m.Hello) -> m.Welcome:
+        """Let a host in: TLS proved who it is."""
+        host = peer.host
+        version = negotiate(hello.wire_oldest, hello.wire_newest)
+        if hello.host_id != host:
+            await self._events.record(
+                "HOST.IMPERSONATION",
+                f"host {host} said that it is {hello.host_id}", level="ERROR", resource=host,
+            )  # fmt: skip
+            raise AgentRefusedError("the client certificate belongs to another host")
+        await self._refuse_second_agent(host, hello)
+        now = self._clock.time()
+        skew = hello.clock - now if hello.clock else 0.0
+        ready = peer.ca == self._authority.newest.sha256 and peer.ca in hello.authorities
+
+        arrival = hosts.Arrival(
+            host=host, key_hash=peer.key_hash, hello=hello, skew=skew,
+            ca=peer.ca if ready else None, until=peer.until,
+        )  # fmt: skip
+        self._arriving[host] += 1
+        try:
+            admitted = await self._transitions(arrival)
+        finally:
+            self._arriving[host] -= 1
+            if not self._arriving[host]:
+                del self._arriving[host]
+        if not isinstance(admitted, hosts.Admitted) or (host, peer.key_hash) in self._evicted:
+            raise UnknownHostError
+        row = admitted.row
+        self._presence[host] = Presence.of(
+            peer, hello, self._presence.get(host), now=self._clock.steady()
+        )
+        name = row.name if row.renamed else hello.name or row.name
+        self._fleet.hosts[host] = ConnectedHost(
+            id=host, zone=row.zone, name=name, kinds=frozenset(hello.kinds),
+            pools=admitted.pools.usable, most=hello.max_downloads,
+            resource_state=row.resource_state,
+        )  # fmt: skip
+        log.info("host is up", extra={"host": host, "host_name": name, "wire": version})
+        if abs(skew) > SKEW_WARN_S:
+            await self._events.record(
+                "HOST.CLOCK",
+                f"the clock of host {hello.name} is {skew:+.0f} s off: certificates may be "
+                f"refused as expired or not yet valid there",
+                level="WARN", resource=host,
+            )  # fmt: skip
+        self._changed(host, hosts.UP)
+        return m.Welcome(
+            wire=version, host_id=host, zone_id=row.zone, zone_name=row.zone_name, clock=now,
+            beat_s=BEAT_S,
+        )  # fmt: skip
+
+    async def _refuse_second_agent(self, host: str, hello: m.Hello) -> None:
+        """TwoAgentsError (and an event) where another agent that is this host is connected."""
+        presence = self._presence.get(host)
+        if presence is None or not presence.is_second(hello.instance):
+            return
+        if presence.due_report(self._clock.steady()):
+            name = self._fleet.hosts[host].name if host in self._fleet.hosts else host
+            text = (
+                f"two agents say that they are host {name}, each with its key: its state folder "
+                f"was copied, or its key was stolen. Stop the wrong one, or give the host a new "
+                f"key by a token made for it (createHostToken hostid=…): whatever has the old one "
+                f"is out then"
+            )
+            await self._events.record("HOST.TWO.AGENTS", text, level="ERROR", resource=host)
+        raise TwoAgentsError(
+            "another agent that is this host is connected: the state folder was copied (start "
+            "this one with an empty one and a token of its own), or the key was stolen"
         )
 
+    async def _store_transitions(
+        self, steps: list[hosts.Arrival | hosts.Departure]
+    ) -> list[_Answer]:
+        """Comings and goings in one transaction; what a host did last is what it has done."""
+        now = self._clock.time()
+        last = {step.host: step for step in steps}
+        coming = [step for step in steps if isinstance(step, hosts.Arrival)]
+        going = [step for step in last.values() if isinstance(step, hosts.Departure)]
 
-class TwoAgentsError(AgentRefusedError):
-    """Another agent that proved to be this host is connected."""
+        unproven = self._unproven
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason=Reason.TWO_AGENTS)
+        async def work(tx: AsyncConnection) -> tuple[list[_Answer], list[Event]]:
+            came: Sequence[hosts.Admitted | None] = ()
+            if coming:
+                came = await hosts.arrive(
+                    tx, coming, gateway=self._name, now=now, unproven=unproven
+                )
+            went = await hosts.depart(tx, going, now=now) if going else []
+            answers: dict[int, _Answer] = {}
+            answers.update((id(step), answer) for step, answer in zip(coming, came, strict=True))
+            answers.update((id(step), answer) for step, answer in zip(going, went, strict=True))
+            events = [e for a in came if a is not None for e in _refusals(a.row, a.pools)]
+            await self._events.store(tx, *events)
+            return [answers.get(id(step), False) for step in steps], events
+
+        found, events = await self._ledger.write(work)
+        self._events.publish(*events)
+        return found
+
+    @property
+    def _unproven(self) -> bool:
+        """Whether hosts of a cluster may join a shared pool that proves nothing."""
+        return not self._settings.flag("storage.pool.join.approved.only")
+
+    def _changed(self, host: str, state: str) -> None:
+        self._notices.publish("host", host=host, state=state)
+        if state == hosts.UP:
+            self._certificates.mark(host)
+        self._downloads.wake()
+
+    # --- what hosts say ------------------------------------------------------------------
+
+    async def receive(self, host: str, message: m.Message) -> m.Message | None:
+        """Take in one message; return the answer, if it has one.
+
+        AgentRefusedError ends the connection: the host claimed what is not its own.
+        """
+        presence = self._presence.get(host)
+        if presence is None:
+            raise UnknownHostError  # evicted, or taken for lost: what it says does not count
+        presence.last_beat = self._clock.steady()
+        match message:
+            case m.Beat():
+                return None
+            case m.Progress():
+                if self._progress.note(host, message):
+                    self._notices.publish(
+                        "progress", job=message.job, done=message.done, total=message.total,
+                        rate=message.rate, stage=message.stage,
+                        percent=self._progress.percent_of(message.job),
+                    )  # fmt: skip
+                return None
+            case m.JobStarted():
+                if not self._progress.holds(message.job, host):
+                    return None  # short work: its result follows at once
+                now = self._clock.time()
+                await self._ledger.write(
+                    lambda tx: jobs.started(
+                        tx, message.job, fence=message.fence, host_id=host, now=now
+                    )
+                )
+                return None
+            case m.JobResult():
+                return await self._result(host, message)
+            case m.InventoryReport():
+                await self._inventory(host, message.inventory)
+                return None
+            case m.RenewRequest():
+                return await self._enrolment.renew(host, message)
+            case _:
+                raise AgentRefusedError(f"{type(message).__name__} is not for a manager")
+
+    async def _inventory(self, host: str, inventory: m.Inventory) -> None:
+        now = self._clock.time()
+
+        unproven = self._unproven
+
+        async def work(tx: AsyncConnection) -> tuple[pools.Outcome | None, list[Event]]:
+            row = await hosts.get(tx, host)
+            if row is None:
+                raise UnknownHostError
+            found = await hosts.store_inventory(tx, row, inventory, now=now, unproven=unproven)
+            events = _refusals(row, found) if found is not None else []
+            await self._events.store(tx, *events)
+            return found, events
+
+        found, events = await self._ledger.write(work)
+        self._events.publish(*events)
+        if found is None:
+            log.info("an inventory from before what is known", extra={"host": host})
+            return
+        if host in self._fleet.hosts:
+            self._fleet.hosts[host].pools = found.usable
+        self._certificates.mark(host)
+        self._downloads.wake()
+
+    async def _result(self, host: str, result: m.JobResult) -> m.ResultAck:
+        """Take in a result, or find it stale: either way the host need not repeat it."""
+        if result.kind == m.Kind.CERTIFICATES:
+            taken = await self._certificates.ended(host, result)
+        elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
+            taken = await self._downloads.ended(host, result)
+        else:
+            taken = await self._answer(host, result)
+        if not taken:
+            self._metrics.stale_results.inc()
+            await self._refuse_foreign(host, result)
+        return m.ResultAck(job=result.job, fence=result.fence)
+
+    async def _refuse_foreign(self, host: str, result: m.JobResult) -> None:
+        """AgentRefusedError (and an event) where *host* never had the job."""
+        async with self._ledger.read() as tx:
+            row = await jobs.get(tx, result.job)
+            if row is None or row.host == host or await jobs.was_given(tx, result.job, host):
+                return
+        await self._events.record(
+            "HOST.FOREIGN.JOB",
+            f"host {host} sent a result for job {result.job}, which it was never given",
+            level="ERROR",
+            resource=host,
+        )
+        raise AgentRefusedError("the result is for a job that this host was never given")
+
+    async def _answer(self, host: str, result: m.JobResult) -> bool:
+        """A probe or a check ended: keep the answer for whoever asked."""
+        now = self._clock.time()
+
+        async def work(tx: AsyncConnection) -> State | None:
+            row = await jobs.get(tx, result.job)
+            if row is None or row.kind != result.kind:
+                return None
+            return await jobs.finish(
+                tx,
+                result.job,
+                fence=result.fence,
+                host_id=host,
+                now=now,
+                state=State.DONE if result.done else State.FAILED,
+                result=codec.done_to_json(result.done) if result.done else None,
+                failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
+                row=row,
+            )
+
+        if await self._ledger.write(work) is None:
+            return False
+        self._notices.tell(f"job:{result.job}")
+        self._delivery.post(host)
+        return True
+
+    # --- presence ------------------------------------------------------------------------
+
+    async def gone(self, host: str, *, reason: str) -> None:
+        """The connection ended. The host keeps its jobs until it counts as Down."""
+        presence = self._presence.get(host)
+        if presence is None or not presence.connected:
+            return
+        presence.connected = False
+        presence.last_beat = self._clock.steady()
+        if self._arriving[host]:
+            return  # its next connection is being let in: that is the later news
+        await self._leave(host, hosts.DISCONNECTED, reason)
+
+    async def _leave(self, host: str, state: str, reason: str) -> None:
+        self._fleet.hosts.pop(host, None)
+        if await self._transitions(hosts.Departure(host=host, state=state)):
+            log.warning("host left", extra={"host": host, "state": state, "reason": reason})
+            self._changed(host, state)
+
+    async def adopt(self) -> None:
+        """At the start: hosts of the last run have as long as any lost host to come back."""
+        now = self._clock.time()
+        since = self._clock.steady()
+        await self._ledger.write(lambda tx: hosts.all_lost(tx, gateway=self._name, now=now))
+        async with self._ledger.read() as tx:
+            for row in await hosts.of_zone(tx):
+                if row.state == hosts.DISCONNECTED and row.gateway in {self._name, ""}:
+                    self._presence[row.id] = Presence(last_beat=since, connected=False)
+
+    async def run(self) -> None:
+        """Watch for silent hosts until cancelled."""
+        while True:
+            await self._clock.sleep(BEAT_S / 2)
+            try:
+                await self.sweep()
+                await self.watch()
+            except FastdlError as exc:
+                log.error("presence round failed", extra={"error": str(exc)})
+
+    async def watch(self) -> None:
+        """Judge every host's silence once."""
+        now = self._clock.steady()
+        due: list[Callable[[], Awaitable[None]]] = []
+        for host, presence in list(self._presence.items()):
+            silent = now - presence.last_beat > SILENT_S
+            if presence.connected and silent and not presence.alert:
+                presence.alert = True
+                due.append(partial(self._leave, host, hosts.ALERT, "connected but silent"))
+            elif presence.connected and presence.alert and not silent:
+                # It spoke again; a new connection is the simplest way to know all of it.
+                self._delivery.drop(host, "silent for too long, please connect again")
+            elif not presence.connected and silent:
+                due.append(partial(self._lost, host, presence))
+        # Side by side, so that they share commits: a switch that fails takes many hosts at once.
+        for start in range(0, len(due), TOGETHER):
+            steps = [step() for step in due[start : start + TOGETHER]]
+            for outcome in await asyncio.gather(*steps, return_exceptions=True):
+                if isinstance(outcome, FastdlError):
+                    log.error("presence not noted", extra={"error": str(outcome)})
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def sweep(self) -> None:
+        """Hold connections against the ledger: who is not enrolled any more goes, whichever manager
+        deleted it; who has no certificate of the newest CA is asked to get one; who has finished
+        its work enters maintenance."""
+        async with self._ledger.read() as tx:
+            keys, draining = await hosts.keys(tx), await hosts.draining(tx)
+        now, authority = self._clock.steady(), self._authority
+        for host, presence in list(self._presence.items()):
+            if presence.key_hash and keys.get(host) != presence.key_hash:
+                self.evict(host, presence.key_hash)
+            elif presence.ca and presence.ca not in authority.fingerprints:
+                self._delivery.drop(host, "its certificate comes from a CA that was replaced")
+            elif presence.due_renewal(authority, now):
+                self._delivery.send(host, m.RenewWanted())
+        if draining:
+            await self.end_drains()
+
+    async def end_drains(self) -> None:
+        """Put hosts into maintenance that prepared for it and have nothing left to do."""
+
+        async def work(tx: AsyncConnection) -> list[Event]:
+            events = [
+                Event(type="MAINT.PREPARE", description=f"host {row.name} is in maintenance",
+                      resource=row.id)
+                for row in await hosts.end_drains(tx)
+            ]  # fmt: skip
+            await self._events.store(tx, *events)
+            return events
+
+        for event in await self._ledger.write(work):
+            self._events.publish(event)
+            assert event.resource is not None
+            self.allocate(event.resource, hosts.MAINTENANCE)
+
+    def allocate(self, host: str, resource_state: str) -> None:
+        """Note that an operator changed what *host* may be given (the ledger has it already)."""
+        if host in self._fleet.hosts:
+            self._fleet.hosts[host].resource_state = resource_state
+        self._downloads.wake()
+
+    async def _lost(self, host: str, presence: Presence) -> None:
+        await self._downloads.host_lost(host)
+        if self._presence.get(host) is presence:
+            del self._presence[host]
+        else:  # it came in at this moment
+            self._delivery.drop(host, "taken for lost, please connect again")
 
 
-def refused(exc: FastdlError) -> m.Refused:
-    """Return *exc* as the last word to a host."""
-    return m.Refused(code=exc.exit_code, message=exc.message[:4096], reason=exc.reason or "")
-
-
-class HostHandler(Protocol):
-    """Handles enrolment, connections and messages of hosts (``link``)."""
-
-    async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply: ...
-    async def admit(self, peer: Peer, hello: m.Hello) -> m.Welcome: ...
-    async def receive(self, host: str, message: m.Message) -> m.Message | None: ...
-    async def gone(self, host: str, *, reason: str) -> None: ...
+def _refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
+    """Return what people are told of claims that were not accepted."""
+    return [
+        Event(
+            type="HOST.POOL.REFUSED",
+            description=f"host {row.name} says that it reaches the storage pool {id_}, which is "
+            f"not believed: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
+            level="WARN", resource=row.id,
+        )
+        for id_, why in sorted(outcome.refused.items())
+    ]  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fabric of one manager: agents on mutual-TLS WebSockets.
+"""Serves agents on mutual-TLS WebSockets.
 
 One task a connection reads; one writes the newest document and small answers. A slow or
 silent host costs its own connection and nobody else's time.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -18,9 +17,11 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from fastdl.errors import AgentRefusedError, FastdlError
 from fastdl.manager.batch import Batch
-from fastdl.manager.downloads.progress import ProgressBoard
 from fastdl.manager.hosts.ca import Authority
-from fastdl.manager.hosts.handler import HostHandler, refused
+from fastdl.manager.hosts.delivery import Connection, Connections
+from fastdl.manager.hosts.handler import HostHandler
+from fastdl.manager.hosts.progress import ProgressBoard
+from fastdl.manager.hosts.refusal import refused
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.wire import codec
@@ -30,37 +31,20 @@ log = logging.getLogger(__name__)
 
 HELLO_S: Final = 15.0
 SEND_S: Final = 30.0
-OUTBOX_MAX: Final = 1024
-"""Small messages that may wait for a slow host before its connection is given up."""
 CONNECTIONS_MAX: Final = 20_000
 
 
-class _Connection:
-    """One host's WebSocket and what is still to be sent on it."""
-
-    def __init__(self, socket: web.WebSocketResponse) -> None:
-        self.socket = socket
-        self.outbox: deque[m.Message] = deque()
-        self.document_due = True
-        self.wake = asyncio.Event()
-        self.closing: str | None = None
-        """Set: nothing that the host says on this connection counts any more."""
-        self.last_word: m.Refused | None = None
-
-    def close(self, reason: str, last_word: m.Refused | None = None) -> None:
-        self.closing, self.last_word = reason, last_word
-        self.wake.set()
-
-
-class LocalFabric:
-    """Delivery within one process. ``attach`` it to a handler before it serves."""
+class HostServer:
+    """Lets hosts in, hears them and sends what is due to them."""
 
     def __init__(
         self,
+        handler: HostHandler,
+        connections: Connections,
+        *,
         ledger: Ledger,
         progress: ProgressBoard,
         authority: Authority,
-        *,
         complete: Callable[[m.Document], m.Document],
     ) -> None:
         """*complete* adds to a document what the ledger does not keep."""
@@ -68,44 +52,16 @@ class LocalFabric:
         self._authority = authority
         self._progress = progress
         self._complete = complete
-        self._handler: HostHandler | None = None
-        self._connections: dict[str, _Connection] = {}
+        self._handler = handler
+        self._connections = connections
         self._documents = Batch(self._read_documents)
         self._runner: web.AppRunner | None = None
         self.address: tuple[str, int] = ("", 0)
 
-    def attach(self, handler: HostHandler) -> None:
-        """Say who is to hear of hosts."""
-        self._handler = handler
-
     @property
     def connected(self) -> int:
         """How many hosts are connected."""
-        return len(self._connections)
-
-    # --- Fabric --------------------------------------------------------------------------
-
-    def post(self, host: str) -> None:
-        """Send *host* its document soon."""
-        if connection := self._connections.get(host):
-            connection.document_due = True
-            connection.wake.set()
-
-    def send(self, host: str, message: m.Message) -> None:
-        """Send *message* to *host* if it is connected."""
-        if connection := self._connections.get(host):
-            if len(connection.outbox) >= OUTBOX_MAX:
-                connection.close("too slow")
-                return
-            connection.outbox.append(message)
-            connection.wake.set()
-
-    def drop(self, host: str, reason: str, *, refusal: m.Refused | None = None) -> None:
-        """Close the connection to *host*, with *refusal* as the last word."""
-        if connection := self._connections.get(host):
-            connection.close(reason, refusal)
-
-    # --- server --------------------------------------------------------------------------
+        return len(self._connections.by_host)
 
     async def start(self, host: str, port: int) -> None:
         """Listen for agents; ``address`` then tells where. OSError where that is not possible."""
@@ -127,13 +83,12 @@ class LocalFabric:
 
     async def stop(self) -> None:
         """Close every connection and stop listening; hosts go on and come back."""
-        for connection in self._connections.values():
+        for connection in self._connections.by_host.values():
             connection.close("the manager stops")
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _enrol(self, request: web.Request) -> web.Response:
-        assert self._handler is not None
         try:
             message = codec.decode(await request.read(), limit=m.ENROL_MAX)
             if not isinstance(message, m.EnrolRequest):
@@ -148,13 +103,12 @@ class LocalFabric:
         )
 
     async def _agent(self, request: web.Request) -> web.StreamResponse:
-        assert self._handler is not None
         tls = request.transport.get_extra_info("ssl_object") if request.transport else None
         der = tls.getpeercert(binary_form=True) if tls else None
         if not der:
             refusal = m.Refused(code=71, message="a client certificate is required: enrol first")
             return web.Response(text=codec.encode(refusal), status=403)
-        if len(self._connections) >= CONNECTIONS_MAX:
+        if len(self._connections.by_host) >= CONNECTIONS_MAX:
             return web.Response(text="too many hosts", status=503)
         socket = web.WebSocketResponse(
             max_msg_size=m.TO_MANAGER_MAX, heartbeat=20.0, compress=False, timeout=5.0
@@ -191,10 +145,10 @@ class LocalFabric:
                 await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"refused")
 
     async def _serve(self, host: str, socket: web.WebSocketResponse, welcome: m.Welcome) -> None:
-        assert self._handler is not None
-        connection = _Connection(socket)
+        connection = Connection(socket)
         connection.outbox.append(welcome)
-        old, self._connections[host] = self._connections.get(host), connection
+        by_host = self._connections.by_host
+        old, by_host[host] = by_host.get(host), connection
         if old is not None:
             old.close("the host connected again")
         writer = asyncio.create_task(self._write(host, connection), name=f"to-{host}")
@@ -210,12 +164,11 @@ class LocalFabric:
             writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
-            if self._connections.get(host) is connection:
-                del self._connections[host]
+            if by_host.get(host) is connection:
+                del by_host[host]
                 await asyncio.shield(self._handler.gone(host, reason=reason))
 
-    async def _read(self, host: str, connection: _Connection) -> str:
-        assert self._handler is not None
+    async def _read(self, host: str, connection: Connection) -> str:
         async for frame in connection.socket:
             if connection.closing is not None:
                 return connection.closing
@@ -235,10 +188,10 @@ class LocalFabric:
                 log.error("message not taken in", extra={"host": host, "error": str(exc)})
                 continue
             if reply is not None:
-                self.send(host, reply)
+                self._connections.send(host, reply)
         return "connection lost"
 
-    async def _write(self, host: str, connection: _Connection) -> None:
+    async def _write(self, host: str, connection: Connection) -> None:
         try:
             while connection.closing is None:
                 await connection.wake.wait()
@@ -259,7 +212,7 @@ class LocalFabric:
                     await connection.socket.send_str(codec.encode(connection.last_word))
                 await connection.socket.close(code=WSCloseCode.GOING_AWAY, message=reason)
 
-    async def _send(self, connection: _Connection, message: m.Message) -> None:
+    async def _send(self, connection: Connection, message: m.Message) -> None:
         async with asyncio.timeout(SEND_S):
             await connection.socket.send_str(codec.encode(message))
 

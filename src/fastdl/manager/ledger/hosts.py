@@ -16,10 +16,12 @@ from fastdl.manager.ledger.tables import host, job, zone
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.wire import messages as m
 
+CONNECTING = "Connecting"
 UP = "Up"
 DOWN = "Down"
 DISCONNECTED = "Disconnected"
 ALERT = "Alert"
+REMOVED = "Removed"
 
 ENABLED = "Enabled"
 DISABLED = "Disabled"

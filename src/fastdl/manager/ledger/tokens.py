@@ -115,7 +115,7 @@ async def use(
                 zone=row.zone,
                 cluster=row.cluster,
                 name=name,
-                state="Connecting",
+                state=hosts.CONNECTING,
                 key_hash=key_hash,
                 changed=now,
                 created=now,

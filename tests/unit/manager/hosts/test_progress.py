@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.manager.downloads.progress import ProgressBoard
+from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.wire.messages import Progress
 
 

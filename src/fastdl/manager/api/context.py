@@ -9,27 +9,49 @@ from fastdl.manager.access.logins import Logins, Told
 from fastdl.manager.access.rates import Quotas, Rates, network_of
 from fastdl.manager.access.sessions import Sessions
 from fastdl.manager.api.tls import ApiTls
+from fastdl.manager.certificates.background import BackgroundTask
 from fastdl.manager.certificates.sync import CertificateSync
+from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.probing import Probing
+from fastdl.manager.events import Events
 from fastdl.manager.hosts.ca import Authority
-from fastdl.manager.hosts.link import HostLink
-from fastdl.manager.services import Services
+from fastdl.manager.hosts.delivery import Delivery
+from fastdl.manager.hosts.fleet import Fleet
+from fastdl.manager.hosts.handler import HostHandler
+from fastdl.manager.hosts.progress import ProgressBoard
+from fastdl.manager.hosts.requests import HostRequests
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.metrics import Metrics
+from fastdl.manager.notices import Notices
+from fastdl.manager.settings import Settings
+from fastdl.manager.vault import Vault
 
 
 @dataclass(slots=True, kw_only=True)
-class Core:
-    """One manager, without its loops and servers."""
+class ApiContext:
+    """What commands work with."""
 
-    services: Services
+    ledger: Ledger
+    settings: Settings
+    vault: Vault
+    clock: Clock
+    events: Events
+    notices: Notices
+    metrics: Metrics
+    fleet: Fleet
+    delivery: Delivery
+    progress: ProgressBoard
+    requests: HostRequests
     authority: Authority
     dispatcher: Dispatcher
     sync: CertificateSync
+    background: BackgroundTask
     logins: Logins
-    link: HostLink
+    handler: HostHandler
     copy_watch: CopyWatch
-    probing: Probing = field(default_factory=Probing)
+    probing: Probing
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
     """Of who proved who they are, by key."""
@@ -45,8 +67,8 @@ class Core:
 
     def count_refusal(self, address: str) -> None:
         """Count a request that proved nothing; ApiLimitError where *address* sends many."""
-        per_second = self.services.settings.whole("api.refused.per.second")
-        caller, now = network_of(address), self.services.clock.steady()
+        per_second = self.settings.whole("api.refused.per.second")
+        caller, now = network_of(address), self.clock.steady()
         self.refusals.take(caller, per_second=per_second, now=now)
 
     def expiries(self) -> dict[str, float]:
