@@ -33,8 +33,11 @@ class Enrolment:
         self._events = events
 
     async def enrol(self, request: m.EnrolRequest) -> tuple[m.EnrolReply, str | None]:
-        """Exchange a token for a host's certificate; return the reply and the hash of the key that was
-        the host's until now, None where there is none. AgentRefusedError says why not."""
+        """Exchange a token for a host's certificate; return the reply and the hash of the key
+        that was the host's until now, None where there is none.
+
+        AgentRefusedError says why not.
+        """
         _, key_hash = csr_key(request.csr)
         former = csr_key(request.former)[1] if request.former else key_hash
         try:
