@@ -57,8 +57,8 @@ class FakeAgent:
     host_id: str = ""
     instance: str = ""
     clock: float = 0.0
-    looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    """Numbers its looks at the keystore."""
+    revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Of its keystore."""
     log: list[tuple[str, str]] = field(default_factory=list)
     """(what, job or alias): started, done, cancelled, import, delete."""
     refusals: list[m.Refused] = field(default_factory=list)
@@ -197,7 +197,7 @@ class FakeAgent:
             pools=self.pools,
             certificates=self.certificates(),
             keystore_error=self.keystore_error,
-            looked=next(self.looks),
+            keystore_revision=next(self.revisions),
         )
 
     def certificates(self) -> tuple[m.CertificateInfo, ...]:
@@ -307,7 +307,7 @@ async def _certificates(agent: FakeAgent, command: m.Command) -> m.Done:
     return m.CertificatesDone(
         outcomes=tuple(m.AliasOutcome(alias=alias) for alias in aliases),
         certificates=agent.certificates(),
-        looked=next(agent.looks),
+        keystore_revision=next(agent.revisions),
     )
 
 

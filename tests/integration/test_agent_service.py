@@ -432,7 +432,7 @@ def test_looks_at_the_keystore_are_numbered_over_restarts(
     host = manager.host()
 
     def last() -> int:
-        return max(r.inventory.looked for r in (*manager.all(m.Hello), *reports()))
+        return max(r.inventory.keystore_revision for r in (*manager.all(m.Hello), *reports()))
 
     def reports() -> list[m.InventoryReport]:
         return manager.all(m.InventoryReport)
@@ -449,14 +449,14 @@ def test_looks_at_the_keystore_are_numbered_over_restarts(
     manager.want(host, m.Command(job="c1", kind=m.Kind.CERTIFICATES, fence=1, args=args))
     done = manager.result("c1").done
     assert isinstance(done, m.CertificatesDone)
-    assert done.looked > before
-    manager.wait(lambda: last() > done.looked or None)
+    assert done.keystore_revision > before
+    manager.wait(lambda: last() > done.keystore_revision or None)
 
     before, hellos = last(), len(manager.all(m.Hello))
     agent.stop()
     agent.start()
     manager.wait(lambda: len(manager.all(m.Hello)) > hellos or None)
-    assert manager.all(m.Hello)[-1].inventory.looked > before
+    assert manager.all(m.Hello)[-1].inventory.keystore_revision > before
 
 
 def test_a_wiped_keystore_is_noticed_and_filled_again(

@@ -152,7 +152,7 @@ async def test_a_host_that_lost_its_memory_is_believed_again(zone: Zone) -> None
         agent.inventory()
     await agent.report()
     await agent.close()
-    agent.looks = iter(range(1, 100))
+    agent.revisions = iter(range(1, 100))
     await agent.connect()
     agent.keystore["by-hand"] = "ab" * 32
     await agent.report()
@@ -163,7 +163,7 @@ async def test_a_host_that_lost_its_memory_is_believed_again(zone: Zone) -> None
 async def test_a_host_that_does_not_number_its_looks_is_believed_as_ever(zone: Zone) -> None:
     """An agent from before there were numbers: its last word counts."""
     agent = await zone.agent("kvm1")
-    agent.looks = iter([0] * 10)
+    agent.revisions = iter([0] * 10)
     await agent.close_connection_only()
     await agent.connect()
     assert await upload(zone, "m1") == {"kvm1": "UPLOADED"}

@@ -125,13 +125,15 @@ class SimHost:
     running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     fences: dict[str, int] = field(default_factory=dict)
     results: dict[str, m.JobResult] = field(default_factory=dict)
-    looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     up: bool = False
 
     def inventory(self) -> m.Inventory:
         """What it has."""
         held = tuple(m.CertificateInfo(alias=a, sha256=f) for a, f in self.keystore.items())
-        return m.Inventory(pools=self.pools, certificates=held, looked=next(self.looks))
+        return m.Inventory(
+            pools=self.pools, certificates=held, keystore_revision=next(self.revisions)
+        )
 
     async def connect(self) -> None:
         """Come up, and repeat what was not acknowledged."""
@@ -193,7 +195,7 @@ class SimHost:
             found = self.inventory()
             outcome = m.CertificatesDone(
                 outcomes=tuple(m.AliasOutcome(alias=name) for name in names),
-                certificates=found.certificates, looked=found.looked,
+                certificates=found.certificates, keystore_revision=found.keystore_revision,
             )  # fmt: skip
         failed = isinstance(outcome, m.Failure)
         result = m.JobResult(

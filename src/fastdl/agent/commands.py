@@ -135,9 +135,9 @@ class Commands:
             ),
         ]
         outcomes = tuple(_outcome(alias, change) for alias, change in changes)
-        found, looked = self.host.look(keystore.items)
+        found, revision = self.host.read_keystore(keystore.items)
         return m.CertificatesDone(
-            outcomes=outcomes, certificates=certificate_infos(found), looked=looked
+            outcomes=outcomes, certificates=certificate_infos(found), keystore_revision=revision
         )
 
     async def _probe(self, args: m.ProbeArgs) -> m.ProbeDone:

@@ -29,7 +29,7 @@ class Host:
     """One host's resources. Methods block; they are called in threads.
 
     ``specs`` are the ``--pool`` options; without any, libvirt's active pools are offered.
-    ``starts``: how often the agent has started, so that looks at the keystore are numbered on.
+    ``starts``: how often the agent has started, so that revisions of the keystore go on rising.
     """
 
     host_id: str
@@ -39,8 +39,8 @@ class Host:
     libvirt: str = LIBVIRT
     starts: int = 0
     zone_id: str = ""
-    _looks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    _looking: threading.Lock = field(default_factory=threading.Lock)
+    _revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _reading: threading.Lock = field(default_factory=threading.Lock)
     _pools: dict[str, Pool] = field(default_factory=dict)
     _known: Known = field(default_factory=Known)
 
@@ -77,18 +77,18 @@ class Host:
 
     def inventory(self) -> m.Inventory:
         """Pools and certificates as they are found now."""
-        (items, problem), looked = self.look(self._found)
+        (items, problem), revision = self.read_keystore(self._found)
         return m.Inventory(
             pools=tuple(pool.info() for pool in self.pools())[:256],
             certificates=certificate_infos(items),
             keystore_error=problem,
-            looked=looked,
+            keystore_revision=revision,
         )
 
-    def look(self, at: Callable[[], T]) -> tuple[T, int]:
-        """What a look *at* the keystore finds, and its number; one look at a time, in order."""
-        with self._looking:
-            return at(), (self.starts << 32) + next(self._looks)
+    def read_keystore(self, read: Callable[[], T]) -> tuple[T, int]:
+        """Return what *read* finds in the keystore, and its revision; one reader at a time."""
+        with self._reading:
+            return read(), (self.starts << 32) + next(self._revisions)
 
     def _found(self) -> tuple[list[Item], str | None]:
         try:

@@ -70,7 +70,7 @@ class Inventory:
     certificates: Annotated[tuple[CertificateInfo, ...], Items(4096)] = ()
     keystore_error: Line | None = None
     """Why *certificates* could not be read; they are then unknown, not empty."""
-    looked: Count = 0
-    """Which look at the keystore this is: they are numbered in their order, over restarts too.
-    Messages may overtake each other on their way; of two looks the later one counts. 0 = the
-    host does not number them."""
+    keystore_revision: Count = 0
+    """Of the keystore as it was read: each reading has a higher one than the last, over restarts
+    too. Messages may overtake each other on their way; the highest revision counts. 0 = the host
+    does not number them."""

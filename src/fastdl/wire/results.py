@@ -91,12 +91,12 @@ class AliasOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificatesDone:
-    """One outcome per alias asked for, and the keystore as it is afterwards: a look at it,
-    numbered as those of ``Inventory`` are."""
+    """One outcome per alias asked for, and the keystore as it is afterwards, with a revision
+    as in ``Inventory``."""
 
     outcomes: Annotated[tuple[AliasOutcome, ...], Items(256)] = ()
     certificates: Annotated[tuple[CertificateInfo, ...], Items(4096)] = ()
-    looked: Count = 0
+    keystore_revision: Count = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

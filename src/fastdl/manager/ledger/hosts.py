@@ -202,8 +202,8 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
         "clock_skew": arrival.skew,
         "ca_sha256": arrival.ca,
         "certified_until": arrival.until,
-        # Whatever was known: a host that lost its memory numbers its looks from the start.
-        "looked": hello.inventory.looked,
+        # Whatever was known: a host that lost its memory numbers its revisions from the start.
+        "keystore_revision": hello.inventory.keystore_revision,
         "keystore_error": error,
         "keystore": row.keystore if error else _keystore(hello.inventory.certificates),
         "state": UP,
@@ -245,15 +245,16 @@ async def store_inventory(
 ) -> pools.Outcome | None:
     """Replace what is known of the host's pools and keystore; return what became of the pools.
 
-    While the keystore cannot be read its content stays as last known. None = the host looked
-    before what is known already: nothing was done (it sends another after every change).
+    While the keystore cannot be read its content stays as last known. None = a later
+    revision is known already: nothing was done (the host reports after every change).
     """
     values: dict[str, Any] = {
-        "keystore_error": inventory.keystore_error, "looked": inventory.looked
-    }  # fmt: skip
+        "keystore_error": inventory.keystore_error,
+        "keystore_revision": inventory.keystore_revision,
+    }
     if inventory.keystore_error is None:
         values["keystore"] = _keystore(inventory.certificates)
-    later = (host.c.id == row.id) & (host.c.looked <= inventory.looked)
+    later = (host.c.id == row.id) & (host.c.keystore_revision <= inventory.keystore_revision)
     done = await tx.execute(update(host).where(later).values(**values))
     if not done.rowcount:
         return None
@@ -266,11 +267,11 @@ async def store_keystores(tx: AsyncConnection, found: Mapping[str, m.Certificate
     values = [
         {
             "host_id": host_id, "keystore_error": None, "keystore": _keystore(done.certificates),
-            "looked": done.looked, "seen": done.looked,
+            "keystore_revision": done.keystore_revision, "seen": done.keystore_revision,
         }
         for host_id, done in sorted(found.items())
     ]  # fmt: skip
-    later = (host.c.id == bindparam("host_id")) & (host.c.looked <= bindparam("seen"))
+    later = (host.c.id == bindparam("host_id")) & (host.c.keystore_revision <= bindparam("seen"))
     if values:
         await tx.execute(update(host).where(later), values)
 

@@ -137,7 +137,7 @@ host = Table(
     _needs("clock_skew", Double, "0"),
     _needs("keystore", Text, "{}"),
     Column("keystore_error", Text),
-    _needs("looked", BigInteger, "0"),
+    _needs("keystore_revision", BigInteger, "0"),
     Index(None, "zone", "name"),
 )
 """*keystore*: alias (case-folded) → fingerprint and dates, as last reported by the host.

@@ -18,9 +18,10 @@ def upgrade() -> None:
         sa.Column("account", sa.String(length=255), nullable=False),
         sa.Column("admin", sa.Boolean(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("locked", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("password_hash", sa.String(length=255), nullable=False),
         sa.Column("api_key", sa.String(length=128), nullable=True),
-        sa.Column("secret_key", sa.String(length=128), nullable=True),
+        sa.Column("secret_key", sa.String(length=255), nullable=True),
         sa.Column("firstname", sa.String(length=255), nullable=True),
         sa.Column("lastname", sa.String(length=255), nullable=True),
         sa.Column("email", sa.String(length=255), nullable=True),
@@ -52,6 +53,8 @@ def upgrade() -> None:
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("account", sa.String(length=255), server_default="system", nullable=False),
         sa.Column("resource", sa.String(length=40), nullable=True),
+        sa.Column("username", sa.String(length=255), nullable=True),
+        sa.Column("address", sa.String(length=64), nullable=True),
         sa.Column("created", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_event")),
     )
@@ -87,10 +90,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("single", name=op.f("uq_job_single")),
     )
     op.create_index("ix_job_ended", "job", ["ended"], unique=False)
+    op.create_index(
+        "ix_job_held",
+        "job",
+        ["state"],
+        unique=False,
+        sqlite_where=sa.text("host IS NOT NULL"),
+        postgresql_where=sa.text("host IS NOT NULL"),
+    )
     op.create_index("ix_job_host", "job", ["host", "state"], unique=False)
-    op.create_index("ix_job_lane", "job", ["waiting", "lane"], unique=False)
     op.create_index("ix_job_place", "job", ["template", "pool", "created"], unique=False)
-    op.create_index("ix_job_queue", "job", ["waiting", "rank", "created", "id"], unique=False)
+    op.create_index(
+        "ix_job_queue", "job", ["waiting", "lane", "rank", "created", "id"], unique=False
+    )
     op.create_table(
         "lease",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -133,6 +145,8 @@ def upgrade() -> None:
         sa.Column("format", sa.String(length=16), nullable=False),
         sa.Column("hypervisor", sa.String(length=32), nullable=False),
         sa.Column("os_type", sa.String(length=40), nullable=True),
+        sa.Column("arch", sa.String(length=16), server_default="x86_64", nullable=False),
+        sa.Column("bootable", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("checksum", sa.String(length=300), nullable=True),
         sa.Column("public", sa.Boolean(), nullable=False),
         sa.Column("featured", sa.Boolean(), nullable=False),
@@ -161,6 +175,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("network", sa.Text(), server_default="{}", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_zone")),
         sa.UniqueConstraint("name", name=op.f("uq_zone_name")),
     )
@@ -200,7 +215,7 @@ def upgrade() -> None:
         sa.Column("pem", sa.Text(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("not_after", sa.Double(), nullable=False),
-        sa.Column("revoked", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
+        sa.Column("revoked", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("warned", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("removed", sa.Double(), nullable=True),
@@ -218,19 +233,22 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("resource_state", sa.String(length=24), server_default="Enabled", nullable=False),
         sa.Column("tags", sa.Text(), server_default="[]", nullable=False),
-        sa.Column("renamed", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
+        sa.Column("renamed", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("version", sa.String(length=255), server_default="", nullable=False),
+        sa.Column("arch", sa.String(length=16), server_default="", nullable=False),
         sa.Column("kinds", sa.Text(), server_default="[]", nullable=False),
         sa.Column("max_downloads", sa.Integer(), server_default="4", nullable=False),
         sa.Column("rev", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("key_hash", sa.String(length=64), nullable=False),
         sa.Column("ca_sha256", sa.String(length=64), nullable=True),
+        sa.Column("certified_until", sa.Double(), nullable=True),
         sa.Column("gateway", sa.String(length=64), server_default="", nullable=False),
         sa.Column("changed", sa.Double(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("clock_skew", sa.Double(), server_default="0", nullable=False),
         sa.Column("keystore", sa.Text(), server_default="{}", nullable=False),
         sa.Column("keystore_error", sa.Text(), nullable=True),
+        sa.Column("keystore_revision", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["zone"], ["zone.id"], name=op.f("fk_host_zone")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_host")),
     )
@@ -248,7 +266,7 @@ def upgrade() -> None:
         sa.Column("available", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("owner", sa.String(length=40), nullable=True),
         sa.Column("proof", sa.String(length=64), nullable=True),
-        sa.Column("open", sa.Boolean(), server_default=sa.text("(false)"), nullable=False),
+        sa.Column("open", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["zone"], ["zone.id"], name=op.f("fk_pool_zone")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_pool")),
@@ -279,26 +297,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("template", "zone", name=op.f("pk_template_zone")),
     )
     op.create_table(
-        "token",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("zone", sa.String(length=40), nullable=False),
-        sa.Column("cluster", sa.String(length=255), nullable=False),
-        sa.Column("secret_hash", sa.String(length=64), nullable=False),
-        sa.Column("created", sa.Double(), nullable=False),
-        sa.Column("expires", sa.Double(), nullable=False),
-        sa.Column("replaces", sa.String(length=40), nullable=True),
-        sa.Column("key_hash", sa.String(length=64), nullable=True),
-        sa.Column("host", sa.String(length=40), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["host"], ["host.id"], name=op.f("fk_token_host"), ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(
-            ["replaces"], ["host.id"], name=op.f("fk_token_replaces"), ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(["zone"], ["zone.id"], name=op.f("fk_token_zone")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_token")),
-    )
-    op.create_table(
         "cert_host",
         sa.Column("cert", sa.String(length=40), nullable=False),
         sa.Column("host", sa.String(length=40), nullable=False),
@@ -327,7 +325,7 @@ def upgrade() -> None:
         sa.Column("zone", sa.String(length=40), server_default="", nullable=False),
         sa.Column("account", sa.String(length=255), server_default="", nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("complete", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("complete", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("fence", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("install_path", sa.Text(), server_default="", nullable=False),
         sa.Column("size", sa.BigInteger(), server_default="0", nullable=False),
@@ -335,7 +333,7 @@ def upgrade() -> None:
         sa.Column("result", sa.Text(), server_default="{}", nullable=False),
         sa.Column("users", sa.Text(), server_default="[]", nullable=False),
         sa.Column("note", sa.Text(), server_default="", nullable=False),
-        sa.Column("forced", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("forced", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("retry_at", sa.Double(), server_default="0", nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
@@ -346,8 +344,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pool", "volume", name=op.f("pk_copy")),
         sa.UniqueConstraint("live", "pool", name=op.f("uq_copy_live_pool")),
     )
-    op.create_index("ix_copy_template", "copy", ["template"], unique=False)
     op.create_index("ix_copy_due", "copy", ["state", "retry_at"], unique=False)
+    op.create_index("ix_copy_template", "copy", ["template"], unique=False)
     op.create_table(
         "host_pool",
         sa.Column("host", sa.String(length=40), nullable=False),
@@ -363,3 +361,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("host", "pool", name=op.f("pk_host_pool")),
     )
     op.create_index(op.f("ix_host_pool_pool"), "host_pool", ["pool"], unique=False)
+    op.create_table(
+        "token",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("zone", sa.String(length=40), nullable=False),
+        sa.Column("cluster", sa.String(length=255), nullable=False),
+        sa.Column("secret_hash", sa.String(length=64), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("expires", sa.Double(), nullable=False),
+        sa.Column("replaces", sa.String(length=40), nullable=True),
+        sa.Column("key_hash", sa.String(length=64), nullable=True),
+        sa.Column("host", sa.String(length=40), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["host"], ["host.id"], name=op.f("fk_token_host"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["replaces"], ["host.id"], name=op.f("fk_token_replaces"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["zone"], ["zone.id"], name=op.f("fk_token_zone")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_token")),
+    )
