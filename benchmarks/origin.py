@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import trustme
+from cryptography import x509
 
 from benchmarks import machine
 from benchmarks.scenarios import MiB, Scenario
+from fastdl.lab.certs import Authority
+from fastdl.model.address import parse_address
 
 MIRRORS_MAX: Final = 8
 LOOPBACK: Final = tuple(f"127.0.0.{2 + index}" for index in range(MIRRORS_MAX))
@@ -44,7 +46,7 @@ http {{
     tcp_nopush on;
     keepalive_requests 1000000;
     default_type application/octet-stream;
-    ssl_certificate {run}/server.pem;
+    ssl_certificate {run}/server.chain.pem;
     ssl_certificate_key {run}/server.key;
     ssl_protocols TLSv1.3;
     ssl_session_cache shared:tls:1m;
@@ -164,12 +166,9 @@ def running(folder: Path, files: Path, *, hosts: Sequence[str] = LOOPBACK) -> It
     if nginx is None:
         raise RuntimeError("nginx is not installed")
     folder.mkdir(parents=True, exist_ok=True)
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    server = authority.issue_cert(*hosts)
-    server.private_key_pem.write_to_path(folder / "server.key")
-    for index, blob in enumerate(server.cert_chain_pems):
-        blob.write_to_path(folder / "server.pem", append=index > 0)
+    authority = Authority(folder)
+    san = [x509.IPAddress(parse_address(host)) for host in hosts]
+    authority.make("server", issuer=authority.ca, san=san)
     plain, tls = _free_ports(hosts, 2)
     listen = "\n".join(
         f"        listen {host}:{plain} backlog=1024; listen {host}:{tls} ssl backlog=1024;"

@@ -9,7 +9,6 @@ ordinary line, one slow, and one whose copy has a wrong byte in every piece.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shlex
 import shutil
@@ -21,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastdl.lab.metalink import metalink_of
 from tests.env.certs import CertLab
 
 PIECE = 256 * 1024
@@ -67,25 +67,6 @@ def spoil(image: bytes) -> bytes:
     return bytes(wrong)
 
 
-def metalink(name: str, image: bytes, urls: list[str]) -> str:
-    """A metalink 4 document (RFC 5854) with the whole digest and one of every piece."""
-    pieces = (image[at : at + PIECE] for at in range(0, len(image), PIECE))
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        '<metalink xmlns="urn:ietf:params:xml:ns:metalink">',
-        f'  <file name="{name}">',
-        f"    <size>{len(image)}</size>",
-        f'    <hash type="sha-256">{hashlib.sha256(image).hexdigest()}</hash>',
-        f'    <pieces type="sha-256" length="{PIECE}">',
-        *(f"      <hash>{hashlib.sha256(piece).hexdigest()}</hash>" for piece in pieces),
-        "    </pieces>",
-        *(f'    <url priority="1">{url}</url>' for url in urls),
-        "  </file>",
-        "</metalink>",
-    ]
-    return "\n".join(lines) + "\n"
-
-
 @contextlib.contextmanager
 def mirrors(folder: Path, image: Path) -> Iterator[tuple[str, Path]]:
     """Four mirrors of *image*; gives the metalink's URL and the authority's certificate."""
@@ -99,7 +80,9 @@ def mirrors(folder: Path, image: Path) -> Iterator[tuple[str, Path]]:
         root.mkdir()
         (root / image.name).write_bytes(spoil(content) if name == "corrupt" else content)
     meta = f"{image.name}.meta4"
-    (folder / "good-1" / meta).write_text(metalink(image.name, content, list(urls.values())))
+    (folder / "good-1" / meta).write_text(
+        metalink_of(content, list(urls.values()), name=image.name, piece=PIECE, ranked=False)
+    )
     config = folder / "nginx.conf"
     config.write_text(
         CONFIG.format(

@@ -19,6 +19,7 @@ import pytest
 
 import fastdl
 from fastdl.errors import FastdlError, HttpProtocolError, IntegrityError, PolicyError
+from fastdl.lab.metalink import metalink_of
 from tests.env.certs import CertLab
 from tests.env.faults import Rule, When
 from tests.env.origin import FaultOrigin, Resource, Version, pseudo_random
@@ -125,11 +126,7 @@ def test_a_metalink_of_a_redirect_is_read(origins: contextlib.ExitStack, tmp_pat
         fields=[("Link", '</x.meta4>; rel=describedby; type="application/metalink4+xml"')],
     )
     front.resources["/x.meta4"] = Resource.of(
-        (
-            f"<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x.iso'>"
-            f"<size>{len(CONTENT)}</size><hash type='sha-256'>{SHA256.hexdigest()}</hash>"
-            f"<url>{good.url('/x.iso')}</url></file></metalink>"
-        ).encode(),
+        metalink_of(CONTENT, [good.url("/x.iso")], name="x.iso").encode()
     )
     assert fetch(tmp_path, front).integrity == "strong"
     assert good.sent >= len(CONTENT)
@@ -140,11 +137,7 @@ def test_headers_do_not_follow_a_described_metalink(
 ) -> None:
     """A stranger's document that names a stranger's mirror gets nobody's credentials."""
     stranger, good = server(origins), server(origins)
-    document = (
-        f"<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x.iso'>"
-        f"<size>{len(CONTENT)}</size><hash type='sha-256'>{SHA256.hexdigest()}</hash>"
-        f"<url>{stranger.url('/x.iso')}</url></file></metalink>"
-    )
+    document = metalink_of(CONTENT, [stranger.url("/x.iso")], name="x.iso")
     stranger.resources["/x.meta4"] = Resource.of(document.encode())
     where = stranger.url("/x.meta4")
     good.resources["/x.iso"].rules = [Rule(status=503, when=When(first_nth=3))]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.lab.metalink import metalink_of
 from tests.adversity.places import MIB, loop_device
 from tests.env.command import Outcome, run_fastdl, running_fastdl
 from tests.env.faults import Rule, When
@@ -368,11 +369,7 @@ def test_a_metalink_that_names_another_image_starts_anew(job: Job) -> None:
     """M14: the journal belongs to one selected entry, not to the metalink's address."""
 
     def metalink(content: bytes, path: str) -> Resource:
-        document = (
-            "<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x'>"
-            f"<size>{len(content)}</size><hash type='sha-256'>{_sha256(content)}</hash>"
-            f"<url>{job.origin.url(path)}</url></file></metalink>"
-        )
+        document = metalink_of(content, [job.origin.url(path)])
         return Resource.of(
             document.encode(), etag=f'"{path}"', content_type="application/metalink4+xml"
         )

@@ -1,124 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which certificates, right and wrong, can a test server or client show?
 
-A small authority: each method of :class:`CertLab` makes one identity as PEM files in its
-folder. Everything is made on demand and kept, so a session pays for each key once.
+Everything is made on demand and kept, so a session pays for each key once.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
-import ssl
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-DAY = dt.timedelta(days=1)
-LOCAL: tuple[x509.GeneralName, ...] = (
-    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-    x509.DNSName("localhost"),
-)
+from fastdl.lab.certs import DAY, Authority, Identity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """A certificate with its key: objects for signing, ``chain`` and ``key`` as PEM files.
-
-    ``chain`` holds the leaf first, then what the server sends besides it; ``cert_file``
-    the certificate alone.
-    """
-
-    certificate: x509.Certificate
-    private: PrivateKey
-    cert_file: Path
-    chain: Path
-    key: Path
-
-    def server_context(self, *, client_ca: Path | None = None) -> ssl.SSLContext:
-        """A server's TLS context that shows this chain; with *client_ca* clients must too.
-
-        The security level is 0 on purpose: it is the client that must refuse weak keys.
-        """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        context.load_cert_chain(self.chain, self.key)
-        if client_ca is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(client_ca)
-        return context
-
-
-class CertLab:
+class CertLab(Authority):
     """One root, its intermediates and every leaf a test asks for by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._made: dict[str, Identity] = {}
-        self.ca = self.make("ca", issuer=None, san=(), ca=True)
 
     def leaf(self, name: str) -> Identity:
         """The identity called *name* in :data:`KINDS` (or ``ca``), made at first use."""
-        if name not in self._made:
+        if name not in self.made:
             KINDS[name](self, name)
-        return self._made[name]
-
-    def make(
-        self,
-        name: str,
-        *,
-        issuer: Identity | None,
-        san: Sequence[x509.GeneralName] = LOCAL,
-        common_name: str | None = None,
-        ca: bool = False,
-        path_length: int | None = None,
-        begins: dt.timedelta = -DAY,
-        ends: dt.timedelta = 30 * DAY,
-        sends: Sequence[Identity] = (),
-        client: bool = False,
-        rsa_bits: int | None = None,
-        extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
-        serial: int | None = None,
-    ) -> Identity:
-        """Make one identity, signed by *issuer* (None: by itself). *sends* follow the leaf."""
-        private: PrivateKey = (
-            rsa.generate_private_key(65537, rsa_bits)
-            if rsa_bits
-            else ec.generate_private_key(ec.SECP256R1())
-        )
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or name)])
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer.certificate.subject if issuer else subject)
-            .public_key(private.public_key())
-            .serial_number(serial or x509.random_serial_number())
-            .not_valid_before(now + begins)
-            .not_valid_after(now + ends)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
-            .add_extension(_key_usage(ca=ca), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
-            )
-        )
-        if san:
-            builder = builder.add_extension(x509.SubjectAlternativeName(san), critical=False)
-        if not ca:
-            usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        for extension, critical in extensions:
-            builder = builder.add_extension(extension, critical=critical)
-        signer = issuer.private if issuer else private
-        return self._keep(name, builder.sign(signer, hashes.SHA256()), private, sends)
+        return self.made[name]
 
     def make_sha1(self, name: str) -> Identity:
         """A leaf of the root signed with SHA-1: only the command-line tool still does that."""
@@ -132,54 +36,11 @@ class CertLab:
             *("-CAcreateserial", "-sha1", "-days", "30", "-extfile", extensions, "-out", out),
         )
         certificate = x509.load_pem_x509_certificate(out.read_bytes())
-        return self._keep(name, certificate, leaf.private, ())
-
-    def _keep(
-        self,
-        name: str,
-        certificate: x509.Certificate,
-        private: PrivateKey,
-        sends: Sequence[Identity],
-    ) -> Identity:
-        cert_file = self.folder / f"{name}.pem"
-        chain, key = self.folder / f"{name}.chain.pem", self.folder / f"{name}.key"
-        cert_file.write_bytes(_pem(certificate))
-        chain.write_bytes(b"".join(_pem(c) for c in (certificate, *(i.certificate for i in sends))))
-        key.write_bytes(
-            private.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        key.chmod(0o600)
-        identity = Identity(
-            certificate=certificate, private=private, cert_file=cert_file, chain=chain, key=key
-        )
-        self._made[name] = identity
-        return identity
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+        return self.keep(name, certificate, leaf.private, ())
 
 
 def _openssl(*words: str | Path) -> None:
     subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, timeout=30)
-
-
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _under(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastdl.lab import metalink as lab
 from tests.env.command import Outcome, run_fastdl
 from tests.env.netns import Namespace
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
@@ -58,10 +59,5 @@ class Net:
 
 def metalink(*urls: str) -> Resource:
     """A metalink that names *urls* as mirrors of the image."""
-    document = (
-        "<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x'>"
-        f"<size>{len(IMAGE)}</size>"
-        + "".join(f"<url>{url}</url>" for url in urls)
-        + "</file></metalink>"
-    )
+    document = lab.metalink("x", urls, size=len(IMAGE), ranked=False)
     return Resource.of(document.encode(), content_type="application/metalink4+xml")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from fastdl.agent.config import HostConfig
+from fastdl.lab.metalink import metalink, metalink_of
 from fastdl.trust.keystore import Keystore, Passphrase
 from tests.env import images, nfs
 from tests.env.certs import CertLab
@@ -394,11 +395,7 @@ def test_check_url_answers_the_disks_size(host: Host, tmp_path: Path) -> None:
 
 def test_a_metalink_names_its_mirrors(host: Host, origin: FaultOrigin) -> None:
     """The digest comes from the metalink, the bytes from the mirror it names."""
-    document = (
-        '<?xml version="1.0" encoding="UTF-8"?><metalink xmlns="urn:ietf:params:xml:ns:metalink">'
-        f'<file name="x.raw"><size>{len(RAW)}</size><hash type="sha-256">{_sha256(RAW)}</hash>'
-        f'<url priority="1">{origin.url("/x.raw")}</url></file></metalink>'
-    )
+    document = metalink_of(RAW, [origin.url("/x.raw")], name="x.raw")
     origin.resources["/x.metalink"] = Resource.of(
         document.encode(), content_type="application/metalink4+xml"
     )
@@ -580,10 +577,7 @@ def test_an_images_url_does_not_become_a_metalink(
     host: Host, origin: FaultOrigin, follow: bool
 ) -> None:
     """Registered was an image; its server says metalink later, and would lead elsewhere."""
-    document = (
-        f"<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x'>"
-        f"<url>{origin.url('/x.raw')}</url></file></metalink>"
-    )
+    document = metalink("x", [origin.url("/x.raw")])
     kind = "application/metalink4+xml"
     origin.resources["/y.raw"] = Resource.of(document.encode(), content_type=kind)
     command = host.download(origin.url("/y.raw"), followRedirects=follow)

@@ -20,6 +20,7 @@ import pytest
 
 import fastdl
 from fastdl.errors import SinkIOError
+from fastdl.lab.metalink import metalink_of
 from tests.env.certs import CertLab
 from tests.env.command import Outcome, run_fastdl
 from tests.env.nginx import Nginx, start_nginx
@@ -158,13 +159,7 @@ def test_a_metalink_with_a_fast_and_a_throttled_mirror(
 ) -> None:
     """The fast mirror carries the load, and the slow one delays nobody."""
     urls = [nginx.url("throttled", "image.raw"), nginx.url("plain", "image.raw")]
-    document = (
-        "<?xml version='1.0' encoding='UTF-8'?>"
-        "<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='image.raw'>"
-        f"<size>{len(IMAGE)}</size><hash type='sha-256'>{SHA256}</hash>"
-        + "".join(f"<url priority='{n}'>{url}</url>" for n, url in enumerate(urls, 1))
-        + "</file></metalink>"
-    )
+    document = metalink_of(IMAGE, urls, name="image.raw")
     nginx.put("image.meta4", document.encode())
     done = get(target, nginx.url("plain", "image.meta4"), home=tmp_path)
     assert done.code == 0, done
@@ -355,17 +350,8 @@ def test_the_block_size_changes_nothing_but_the_way(
 ) -> None:
     """Small and large blocks make the same file, with the digest and with pieces."""
     length = 1 * MIB
-    pieces = "".join(
-        f"<hash>{hashlib.sha256(IMAGE[at : at + length]).hexdigest()}</hash>"
-        for at in range(0, len(IMAGE), length)
-    )
-    document = (
-        "<?xml version='1.0' encoding='UTF-8'?>"
-        "<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='image.raw'>"
-        f"<size>{len(IMAGE)}</size><hash type='sha-256'>{SHA256}</hash>"
-        f"<pieces type='sha-256' length='{length}'>{pieces}</pieces>"
-        f"<url>{nginx.url('plain', 'image.raw')}</url></file></metalink>"
-    )
+    urls = [nginx.url("plain", "image.raw")]
+    document = metalink_of(IMAGE, urls, name="image.raw", piece=length)
     nginx.put("pieces.meta4", document.encode())
     options = ("--block-size", *words)
     for source, more in (("image.raw", ("--checksum", CHECKSUM)), ("pieces.meta4", ())):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.lab.metalink import metalink_of
 from tests.env.certs import CertLab
 from tests.env.faults import Rule, When
 from tests.env.images import HAVE_QEMU, KIB, MIB, NEED_QEMU, Recipe, build, fill_raw, run
@@ -120,15 +121,7 @@ def test_a_qcow2_from_a_real_nginx_over_https(
 
 def metalink(file: bytes, urls: list[str], *, piece: int) -> bytes:
     """A metalink of *file* with SHA-256 pieces."""
-    pieces = "".join(
-        f"<hash>{sha256(file[at : at + piece])}</hash>" for at in range(0, len(file), piece)
-    )
-    mirrors = "".join(f"<url>{url}</url>" for url in urls)
-    return (
-        '<?xml version="1.0"?><metalink xmlns="urn:ietf:params:xml:ns:metalink">'
-        f'<file name="i.qcow2"><size>{len(file)}</size><hash type="sha-256">{sha256(file)}</hash>'
-        f'<pieces length="{piece}" type="sha-256">{pieces}</pieces>{mirrors}</file></metalink>'
-    ).encode()
+    return metalink_of(file, urls, name="i.qcow2", piece=piece, ranked=False).encode()
 
 
 @pytest.mark.parametrize("where", ["header", "tables", "data"])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.lab.metalink import metalink
 from tests.env.command import Outcome, run_fastdl, running_fastdl
 from tests.env.loopdev import loop_device
 from tests.env.netns import network_namespace
@@ -114,11 +115,9 @@ def test_a_local_metalink_leads_to_nfs(server: NfsServer, tmp_path: Path) -> Non
     urls = [server.url("image.raw"), "nfs://127.0.0.1:1/none/image.raw?version=4"]
     document = tmp_path / "image.meta4"
     document.write_text(
-        '<?xml version="1.0"?><metalink xmlns="urn:ietf:params:xml:ns:metalink">'
-        f'<file name="image.raw"><size>{len(IMAGE)}</size>'
-        f'<hash type="sha-256">{CHECKSUM.partition(":")[2]}</hash>'
-        + "".join(f'<url priority="1">{url.replace("&", "&amp;")}</url>' for url in urls)
-        + "</file></metalink>"
+        metalink(
+            "image.raw", urls, size=len(IMAGE), sha256=CHECKSUM.partition(":")[2], ranked=False
+        )
     )
     target = tmp_path / "image.raw"
     done = get(str(document), target, home=tmp_path)

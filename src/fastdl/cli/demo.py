@@ -190,22 +190,26 @@ def _play(stage: _Stage, size: int) -> None:
 
 def _mirrors(stage: _Stage, size: int) -> tuple[str, str]:
     """Start the mirrors; return (the metalink's URL, the image's SHA-256)."""
-    from fastdl.cli.demo_mirrors import make_certificates, metalink  # noqa: PLC0415
+    from fastdl.lab.certs import Authority  # noqa: PLC0415
+    from fastdl.lab.metalink import metalink  # noqa: PLC0415
 
     www = stage.folder / "www"
     www.mkdir()
     image = www / "demo.qcow2"
     digest = _image(image, size)
-    make_certificates(stage.folder)
+    authority = Authority(stage.folder)
+    leaf = authority.make("mirror", issuer=authority.ca)
     urls = []
     for number in (1, 2):
         port_file = stage.folder / f"mirror{number}.port"
-        stage.start(f"mirror{number}", "-m", "fastdl.cli.demo_mirrors", str(www),
-                    str(stage.folder / "mirror.pem"), str(port_file))  # fmt: skip
+        stage.start(f"mirror{number}", "-m", "fastdl.lab.origin", str(www),
+                    str(leaf.chain), str(leaf.key), str(port_file))  # fmt: skip
         port = int(stage.until("the mirror's start", lambda f=port_file: f.read_text().strip()))
         urls.append(f"https://127.0.0.1:{port}/demo.qcow2")
         print(f"     mirror {number}: {urls[-1]}")
-    (www / "demo.meta4").write_text(metalink("demo.qcow2", image.stat().st_size, digest, urls))
+    (www / "demo.meta4").write_text(
+        metalink("demo.qcow2", urls, size=image.stat().st_size, sha256=digest)
+    )
     where = urls[0].replace("demo.qcow2", "demo.meta4")
     print(f"     metalink: {where}")
     return where, digest

@@ -24,6 +24,7 @@ from fastdl.errors import (
     TrustError,
     UsageError,
 )
+from fastdl.lab import metalink as lab
 from tests.env.faults import Rule, When
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
@@ -32,11 +33,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 def metalink(*urls: str, size: int = len(CONTENT), digest: str = DIGEST) -> bytes:
-    links = "".join(f'<url priority="{i + 1}">{url}</url>' for i, url in enumerate(urls))
-    return (
-        '<metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="i">'
-        f'<size>{size}</size><hash type="sha-256">{digest}</hash>{links}</file></metalink>'
-    ).encode()
+    return lab.metalink("i", urls, size=size, sha256=digest).encode()
 
 
 @pytest.fixture

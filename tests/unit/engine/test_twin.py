@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import fastdl
 from fastdl.engine.reference import fetch_reference
 from fastdl.errors import FastdlError, FormatError, IntegrityError
+from fastdl.lab.metalink import metalink_of
 from tests.env.faults import Rule, When
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
@@ -84,20 +85,9 @@ def show(origin: FaultOrigin, case: Case, folder: Path) -> tuple[list[str], str]
     digest = hashlib.sha256(content).hexdigest()
     if not case.metalink:
         return urls, digest
-    pieces = ""
-    if case.piece is not None and case.size > 0:
-        hashes = "".join(
-            f"<hash>{hashlib.sha256(content[at : at + case.piece]).hexdigest()}</hash>"
-            for at in range(0, case.size, case.piece)
-        )
-        pieces = f'<pieces type="sha-256" length="{case.piece}">{hashes}</pieces>'
     document = folder / "image.meta4"
-    document.write_text(
-        '<metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="image">'
-        f'<size>{case.size}</size><hash type="sha-256">{digest}</hash>{pieces}'
-        + "".join(f'<url priority="{i + 1}">{url}</url>' for i, url in enumerate(urls))
-        + "</file></metalink>"
-    )
+    piece = case.piece if case.size > 0 else None
+    document.write_text(metalink_of(content, urls, piece=piece))
     return [str(document)], digest
 
 
