@@ -270,7 +270,7 @@ def _hosts(stage: _Stage, agents_at: str) -> str:
         return hosts.get("count") == 2
 
     stage.until("the hosts' connection", both_up)
-    stage.api("list", "hosts", "state=Up", show="{name} and kvm2 are {state}")
+    stage.api("list", "hosts", "state=Up", show="both hosts are {state}")
     return zone
 
 
