@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A host's reports overtake each other on their way: which one does the manager believe?
 
-A look at the keystore and the message that tells of it are two moments. What a host saw before
+The keystore is read at one moment and reported at another. What a host read before
 its last job ended, or before it connected, must not hide what it holds now.
 """
 
