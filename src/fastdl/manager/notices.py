@@ -29,7 +29,7 @@ class Notices:
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._watchers: set[asyncio.Queue[dict[str, Any]]] = set()
 
-    def tell(self, key: str) -> None:
+    def notify(self, key: str) -> None:
         """Wake everybody who waits for *key*."""
         for event in self._waiting.get(key, ()):
             event.set()
@@ -60,14 +60,14 @@ class Notices:
                 del self._waiting[key]
 
     def publish(self, topic: str, **fields: Any) -> None:
-        """Tell the pages; a page that does not keep up misses some."""
+        """Send it to the pages; a page that does not keep up misses some."""
         for queue in self._watchers:
             if queue.qsize() < QUEUE_MAX:
                 queue.put_nowait({"topic": topic, **fields})
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[asyncio.Queue[dict[str, Any]] | None]:
-        """A queue of what ``publish`` tells; None when too many watch already."""
+        """A queue of what is ``publish``ed; None when too many watch already."""
         if len(self._watchers) >= WATCHERS_MAX:
             yield None
             return

@@ -80,7 +80,7 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "store.download.follow.redirects", "Advanced", "bool", "false",
-        "Whether downloads follow redirects; every hop is judged by the address policy.",
+        "Whether downloads follow redirects; every hop is checked against the address policy.",
     ),
     Setting(
         INTERNAL_SITES, "Advanced", "cidrs", "",
@@ -119,7 +119,7 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "direct.download.account.max.probes", "Advanced", "int", "4",
-        "Sources that one account has looked at at once when it registers; more wait.",
+        "Sources of one account that are probed at once when it registers; more wait.",
         least=1, most=1000,
     ),
     Setting(

@@ -42,7 +42,7 @@ class Streams:
         self._watching: dict[str, dict[int, web.Request]] = {}
         """User → the requests that are being answered, by their ids."""
         self._accounts: OrderedDict[str, str] = OrderedDict()
-        """Job → account, of those that were told of lately."""
+        """Job → account, of those that were published lately."""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer one request for the stream."""
@@ -99,7 +99,7 @@ class Streams:
         return response
 
     async def _batches(self, queue: Queue, session: Session) -> AsyncIterator[list[dict[str, Any]]]:
-        """What is told, until the session ends."""
+        """What is published, until the session ends."""
         clock = self._context.clock
         checked = clock.steady()
         while (left := session.until - clock.steady()) > 0:
@@ -145,8 +145,8 @@ def _connected(request: web.Request) -> bool:
 
 
 async def _batch(queue: Queue, session: Session, wait_s: float) -> list[dict[str, Any]]:
-    """Return what is told within ``COALESCE_S`` of the first, nothing after *wait_s* of silence;
-    at once where the session ends."""
+    """Return what is published within ``COALESCE_S`` of the first, nothing after *wait_s* of
+    silence; at once where the session ends."""
     first = asyncio.ensure_future(queue.get())
     ended = asyncio.ensure_future(session.ended.wait())
     try:

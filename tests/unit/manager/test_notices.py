@@ -21,7 +21,7 @@ async def test_who_waits_is_woken_by_its_own_key() -> None:
     waiting = asyncio.create_task(notices.until("job:1", check, timeout_s=30))
     await asyncio.sleep(0)
     found.append("done")
-    notices.tell("job:1")
+    notices.notify("job:1")
     assert await waiting == "done"
 
 
@@ -38,7 +38,7 @@ async def test_looking_takes_a_share_of_the_time_only() -> None:
 
     async def tell() -> None:
         while True:
-            notices.tell("certs")
+            notices.notify("certs")
             await asyncio.sleep(0)
 
     telling = asyncio.create_task(tell())

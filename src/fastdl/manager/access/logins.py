@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Password checks: how fast may passwords be tried, and what is told of it?
+"""Password checks: how fast may passwords be tried, and what is reported of it?
 
 Failures are counted by address and name together, so that nobody keeps anybody else out by
 failing under that name, and by address, so that one address does not try one password on every
@@ -112,8 +112,8 @@ class Logins:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class Told:
-    """Says which of many equal happenings are to be told: the first, and then once in *every_s*
+class ReportLimit:
+    """Says which of many equal happenings are to be reported: the first, and then once in *every_s*
     with how many were left out. Of all kinds together *most* at once and one in *refill_s*."""
 
     def __init__(self, *, every_s: float, most: int, refill_s: float) -> None:
@@ -124,16 +124,16 @@ class Told:
         self._all = Buckets()
 
     def due(self, key: str, *, now: float) -> int | None:
-        """Return how many of *key* were left out since it was told last; None = not now."""
+        """Return how many of *key* were left out since the last report; None = not now."""
         then, left_out = self._last.pop(key, (now - self._every_s, 0))
-        told = None
+        due = None
         if now - then >= self._every_s and self._all.take(
             "", depth=self._most, per_second=1 / self._refill_s, now=now
         ):
-            then, told, left_out = now, left_out, 0
+            then, due, left_out = now, left_out, 0
         else:
             left_out += 1
         if len(self._last) >= KNOWN_MAX:
             self._last.popitem(last=False)
         self._last[key] = (then, left_out)
-        return told
+        return due

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fastdl.manager.access.logins import Logins, Told
+from fastdl.manager.access.logins import Logins, ReportLimit
 from fastdl.manager.access.rates import Quotas, Rates, network_of
 from fastdl.manager.access.sessions import Sessions
 from fastdl.manager.api.tls import ApiTls
@@ -58,8 +58,12 @@ class ApiContext:
     refusals: Rates = field(default_factory=Rates)
     """Of who did not, by address."""
     quotas: Quotas = field(default_factory=Quotas)
-    logins_told: Told = field(default_factory=lambda: Told(every_s=60, most=600, refill_s=6))
-    failures_told: Told = field(default_factory=lambda: Told(every_s=60, most=60, refill_s=60))
+    login_reports: ReportLimit = field(
+        default_factory=lambda: ReportLimit(every_s=60, most=600, refill_s=6)
+    )
+    failure_reports: ReportLimit = field(
+        default_factory=lambda: ReportLimit(every_s=60, most=60, refill_s=60)
+    )
     api_tls: ApiTls | None = None
     """The API port's certificate; None where it speaks plain HTTP."""
     ready: bool = False

@@ -54,7 +54,7 @@ async def _refresh(call: Call) -> None:
     async with call.context.ledger.read() as tx:
         if await pools.get(tx, call.args["storageid"]) is None:
             raise call.no_entity("storageid")
-    await call.context.copy_watch.look(call.args["storageid"])
+    await call.context.copy_watch.list_copies(call.args["storageid"])
 
 
 def _view(row: Row[Any], zone_names: dict[str, str]) -> dict[str, Any]:

@@ -74,15 +74,15 @@ async def _tell(
 ) -> None:
     """Store who logged in, or failed to, from where: so many rows as somebody can read."""
     s = context
-    told = context.logins_told if good else context.failures_told
-    left_out = told.due(f"{network_of(read.address)} {name[:255]}", now=s.clock.steady())
+    reports = context.login_reports if good else context.failure_reports
+    left_out = reports.due(f"{network_of(read.address)} {name[:255]}", now=s.clock.steady())
     if left_out is None:
         return
     text = f"{printable(name)} logged in from {read.address}"
     if not good:
         text = f"a login as {printable(name)} from {read.address} failed"
     if left_out:
-        text += f" ({left_out} more since this was told last)"
+        text += f" ({left_out} more since the last report)"
     await s.events.record(
         "USER.LOGIN", text, level="INFO" if good else "WARN", username=name[:NAME_MAX],
         account=row.account if row is not None else "system", address=read.address,

@@ -205,7 +205,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
 def _warnings(probe: m.ProbeDone, *, admin: bool) -> list[str]:
     """What whoever registers should know at once: what will be refused first.
 
-    CloudStack registers what a host can reach; the image is judged when it is downloaded. So
+    CloudStack registers what a host can reach; the image is checked when it is downloaded. So
     this is said and not refused: the origin may serve another file until then.
     """
     unsafe = [f"every download of it will be refused: {reason}" for reason in probe.unsafe]

@@ -136,7 +136,7 @@ class CertificateSync:
         pushed = await self._ledger.write(work) if connected else []
         for host in pushed:
             self._delivery.post(host)
-        self._notices.tell("certs")
+        self._notices.notify("certs")
         return len(pushed)
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
@@ -146,7 +146,7 @@ class CertificateSync:
             return False
         for detail in failed:
             log.warning("certificate push failed", extra={"host": host, "detail": detail})
-        self._notices.tell("certs")
+        self._notices.notify("certs")
         self.mark(host)
         return True
 

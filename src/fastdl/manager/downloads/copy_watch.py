@@ -48,7 +48,7 @@ class CopyWatch:
         self._settings = settings
         self._fleet = fleet
         self._events = events
-        self._looked: dict[str, float] = {}
+        self._listed: dict[str, float] = {}
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -62,19 +62,19 @@ class CopyWatch:
         if hours <= 0:
             return 0
         reached = {pool for host in self._fleet.hosts.values() for pool in host.pools}
-        looked = 0
+        listed = 0
         for pool in sorted(reached):
-            if now - self._looked.get(pool, -hours * 3600) < hours * 3600:
+            if now - self._listed.get(pool, -hours * 3600) < hours * 3600:
                 continue
-            self._looked[pool] = now
+            self._listed[pool] = now
             try:
-                await self.look(pool)
-                looked += 1
+                await self.list_copies(pool)
+                listed += 1
             except FastdlError as exc:
-                log.info("copies not looked at", extra={"pool": pool, "why": exc.message})
-        return looked
+                log.info("copies not listed", extra={"pool": pool, "why": exc.message})
+        return listed
 
-    async def look(self, pool_id: str) -> None:
+    async def list_copies(self, pool_id: str) -> None:
         """Ask a host what lies in the pool, and take that in; AgentLostError where none answers."""
         able = self._able(pool_id)
         if not able:

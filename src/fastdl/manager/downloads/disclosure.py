@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may whoever named a source be told of how it failed?
+"""How much of a failure may whoever named the source learn?
 
 A host stands in networks that tenants do not see. If a tenant were told that a port refuses
 connections, that a service speaks no HTTP, or that a name does not resolve, each template URL

@@ -251,7 +251,7 @@ class Dispatcher:
                 "error": result.failure.message if result.failure else None,
             },
         )  # fmt: skip
-        self._notices.tell(f"job:{row.id}")
+        self._notices.notify(f"job:{row.id}")
         self._notices.publish("download", job=row.id, template=row.template, state=state)
 
     async def note_drift(
@@ -292,7 +292,7 @@ class Dispatcher:
         """Tell whoever waits that jobs *ended* when they were taken from their host."""
         for job in ended:
             self._progress.drop(job)
-            self._notices.tell(f"job:{job}")
+            self._notices.notify(f"job:{job}")
         self.wake()
 
     def cancelled(self, rows: Iterable[Row[Any]]) -> None:
@@ -300,7 +300,7 @@ class Dispatcher:
         for row in rows:
             if row.host is not None:
                 self._delivery.post(row.host)
-            self._notices.tell(f"job:{row.id}")
+            self._notices.notify(f"job:{row.id}")
             self._notices.publish("download", job=row.id, template=row.template, state="CANCELLING")
         self.wake()
 
@@ -327,7 +327,7 @@ class Dispatcher:
         await self._ledger.write(work)
         for row in late:
             self._progress.drop(row.id)
-            self._notices.tell(f"job:{row.id}")
+            self._notices.notify(f"job:{row.id}")
 
     async def _remove_due(self) -> None:
         """Try again to remove copies that were in use, or whose host could not."""

@@ -43,7 +43,7 @@ class DriftWatch:
         self._settings = settings
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Probe until cancelled."""
         since = self._clock.steady()
         while True:
             await self._clock.sleep(STEP_S)
@@ -53,19 +53,19 @@ class DriftWatch:
                 await self.round()
 
     async def round(self) -> int:
-        """Probe every template once; return how many were looked at."""
+        """Probe every template once; return how many hosts answered for."""
         async with self._ledger.read() as tx:
             rows = await templates.all_live(tx)
-        looked = 0
+        probed = 0
         for row in rows:
             try:
-                looked += await self._look(row)
+                probed += await self._probe(row)
             except (FastdlError, HostRefusal) as exc:
                 # An origin that is away now says nothing about its content.
                 log.info("drift not checked", extra={"template": row.id, "why": str(exc)})
-        return looked
+        return probed
 
-    async def _look(self, row: Row[Any]) -> bool:
+    async def _probe(self, row: Row[Any]) -> bool:
         async with self._ledger.read() as tx:
             zones = await templates.zones_of(tx, row.id)
         sources, headers, _ = sources_of(row)

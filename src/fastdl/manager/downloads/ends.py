@@ -172,7 +172,7 @@ async def _failed(
     return ended
 
 
-# --- what people are told ----------------------------------------------------------------------
+# --- events --------------------------------------------------------------------------
 
 
 async def _events(
@@ -230,7 +230,7 @@ def _event(type_: str, text: str, level: str, row: Row[Any]) -> Event:
 async def note_drift(
     tx: AsyncConnection, template: Row[Any], seen: m.Validators, *, digests: Mapping[str, str]
 ) -> list[Event]:
-    """Compare what was *seen* at the origin with the registration; a change is told once."""
+    """Compare what was *seen* at the origin with the registration; a change is reported once."""
     then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
     difference = drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
     if difference == template.drift or not await templates.set_drift(tx, template.id, difference):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """May this template be registered? CloudStack's rules and words, as pure functions.
 
-The address policy proper is applied on the host, at every connection; what is judged here is
-what can be judged from the text: an early and clear answer, not the decision that counts.
+The address policy proper is applied on the host, at every connection; what is checked here is
+what can be checked in the text: an early and clear answer, not the decision that counts.
 """
 
 from __future__ import annotations

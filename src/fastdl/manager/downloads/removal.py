@@ -17,7 +17,7 @@ from fastdl.manager.ledger.values import URGENT
 from fastdl.wire import messages as m
 
 LOOK_S: Final = 60.0
-"""A copy on its way out is looked at again after so long, whatever its job does."""
+"""A copy on its way out is checked again after so long, whatever its job does."""
 AGAIN_MAX_S: Final = 600.0
 """Longest pause between two tries to remove a copy that is in use or cannot be removed."""
 TOGETHER: Final = 64

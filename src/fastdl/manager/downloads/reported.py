@@ -3,7 +3,7 @@
 
 The ledger is compared with the pool's own markers: fences are never behind them, copies that a
 restored ledger does not know are found again, those that nobody needs are listed, and one that
-was changed or taken away is told of once.
+was changed or taken away is reported once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def take_in(
     now: float,
     whole: bool,
 ) -> list[Event]:
-    """Store what was *found* in *pool* by a question of the moment *asked*; what people are told.
+    """Store what was *found* in *pool* that was asked for at *asked*; return the events.
 
     *whole*: what is not in it is not in the pool.
     """

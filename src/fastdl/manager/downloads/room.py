@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How large may a template become, and how much of primary storage may an account fill?
 
-Sizes that registration learnt are judged when a copy is asked for; the host judges again what
+Sizes that registration learnt are checked when a copy is asked for; the host checks again what
 its own probe finds, before a byte moves. CloudStack's settings, in its units (GiB).
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How hosts are told to fetch: the settings in force, as the wire's ``Transfer``."""
+"""How hosts are to fetch: the settings in force, as the wire's ``Transfer``."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Enrolment:
 
 
 def _events_of(enrolled: tokens.Enrolled, name: str) -> list[Event]:
-    """Return what people are told of an enrolment, with the question that it may leave open."""
+    """Return the events of an enrolment, with the question that it may leave open."""
     row = enrolled.row
     if enrolled.again:
         return []

@@ -354,7 +354,7 @@ class HostHandler:
 
         if await self._ledger.write(work) is None:
             return False
-        self._notices.tell(f"job:{result.job}")
+        self._notices.notify(f"job:{result.job}")
         self._delivery.post(host)
         return True
 
@@ -398,7 +398,7 @@ class HostHandler:
                 log.error("presence round failed", extra={"error": str(exc)})
 
     async def watch(self) -> None:
-        """Judge every host's silence once."""
+        """Check every host's silence once."""
         now = self._clock.steady()
         due: list[Callable[[], Awaitable[None]]] = []
         for host, presence in list(self._presence.items()):
@@ -469,7 +469,7 @@ class HostHandler:
 
 
 def _refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
-    """Return what people are told of claims that were not accepted."""
+    """Return the events of claims that were not accepted."""
     return [
         Event(
             type="HOST.POOL.REFUSED",

@@ -14,7 +14,7 @@ from fastdl.wire import messages as m
 INSTANCES_MAX: Final = 16
 """Earlier starts of a host's agent that are remembered."""
 REPORT_S: Final = 3600.0
-"""How often an operator is told of two agents of one host."""
+"""How often two agents of one host are reported."""
 ASK_S: Final = 60.0
 """How often a host is asked for a renewal that the CA's rotation needs."""
 
@@ -26,7 +26,7 @@ class Presence:
 
     ``alert``      it is connected and has been silent for too long
     ``instance``   of the agent that is this host now; ``replaced``: of those that were it before
-    ``reported``   when an operator was last told that there are two agents
+    ``reported``   when two agents were last reported
     ``ca``         the issuer of its certificate; ``trusts``: the CAs that it takes for ours
     ``asked``      when it was last asked to renew its certificate
     """

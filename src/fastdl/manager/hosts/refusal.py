@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a host is refused, and how it is told."""
+"""Why a host is refused, and how that is sent."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Give *job* to *host*; *slots* with the limit each was judged by, in a fixed order."""
+    """Give *job* to *host*; *slots* with the limit each was checked against, in a fixed order."""
 
     job: str
     fence: int

@@ -11,7 +11,7 @@ import pytest
 from fastdl.errors import ApiAuthError, ApiLimitError
 from fastdl.manager.access import logins
 from fastdl.manager.access.auth import hash_password
-from fastdl.manager.access.logins import Logins, Told
+from fastdl.manager.access.logins import Logins, ReportLimit
 
 STORED = hash_password("right")
 
@@ -99,7 +99,7 @@ async def test_nobody_matches_where_there_is_no_such_user(made: Logins) -> None:
 
 def test_equal_happenings_are_told_once_in_a_while() -> None:
     """A flood of failures must not become one of rows; how many were left out is told."""
-    told = Told(every_s=60.0, most=3, refill_s=10.0)
+    told = ReportLimit(every_s=60.0, most=3, refill_s=10.0)
     assert told.due("a", now=0.0) == 0
     assert [told.due("a", now=1.0) for _ in range(5)] == [None] * 5
     assert told.due("b", now=1.0) == 0
