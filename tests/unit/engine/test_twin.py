@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import fastdl
-from fastdl.engine.reference import fetch_reference
 from fastdl.errors import FastdlError, FormatError, IntegrityError
 from fastdl.lab.metalink import metalink_of
 from tests.env.faults import Rule, When
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
+from tests.unit.engine.twin import fetch_reference
 
 MiB = 1 << 20
 EDGES = [0, 1, 4095, 65535, 65536, 65537, MiB - 1, MiB, MiB + 1, 2 * MiB, 3 * MiB + 17]
