@@ -18,7 +18,7 @@ from fastdl.engine.landing.plan import plan_landing
 from fastdl.engine.options import FetchOptions, ProgressCallback
 from fastdl.engine.resolve import Resolved
 from fastdl.engine.result import MirrorReport, Result
-from fastdl.engine.transfer import Outcome, open_checkpoint, open_core_sink
+from fastdl.engine.transfer import Outcome, open_checkpoint
 from fastdl.engine.workspace import Workspace
 from fastdl.errors import (
     Cancelled,
@@ -58,7 +58,7 @@ def attempt(
         if checkpoint.warning:
             warnings.append(checkpoint.warning)
         workspace.begin(landing.target_size, sparse=landing.sparse)
-        core_sink = open_core_sink(sink, landing.target_size)
+        core_sink = sink.core_sink(landing.target_size)
         readback: Readback | None = None
         try:
             core_sink.begin()
@@ -110,7 +110,7 @@ def zero_rest(sink: Sink, image_size: int) -> None:
     """Zero a device behind the image, so that nothing of its former content is left."""
     if sink.capacity is None or sink.capacity <= image_size:
         return
-    rest = open_core_sink(sink, sink.capacity, hold=0)
+    rest = sink.core_sink(sink.capacity, hold=0)
     try:
         rest.zero(image_size, sink.capacity - image_size)
         rest.flush()

@@ -209,22 +209,6 @@ def open_checkpoint(
     return out
 
 
-def open_core_sink(sink: Sink, size: int | None, *, hold: int | None = None) -> CoreSink:
-    """The C half of *sink*, for an image of *size* bytes."""
-    make = getattr(sink, "core_sink", None)
-    if make is not None:
-        made: CoreSink = make(size, hold=sink.hold if hold is None else hold)
-        return made
-    return CoreSink(
-        sink.fd,
-        sink.buffered_fd,
-        align=sink.align,
-        size=size,
-        hold=sink.hold if hold is None else hold,
-        blank=sink.blank,
-    )
-
-
 class _Meter:
     """Turns counters into Progress objects, about ten times a second."""
 

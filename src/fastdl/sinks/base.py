@@ -8,8 +8,8 @@ its C half (``csrc/sink``) moves the bytes through the descriptors named here.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from fastdl.errors import (
     FastdlError,
@@ -19,6 +19,9 @@ from fastdl.errors import (
     SinkSpaceError,
     shortage,
 )
+
+if TYPE_CHECKING:
+    from fastdl.core.sink import Sink as CoreSink
 
 HOLD_BYTES = 1 << 20
 """What a block device holds back at its head and tail until everything else is proven."""
@@ -103,6 +106,9 @@ class Sink(Protocol):
         Without effect after ``publish``. Raises SinkIOError.
         """
 
+    def core_sink(self, size: int | None, *, hold: int | None = None) -> CoreSink:
+        """The C half, for an image of *size* bytes; *hold* instead of the target's own."""
+
     def descriptors(self) -> tuple[int, ...]:
         """Those that bytes are moved through: what another process needs to fill the target."""
 
@@ -113,10 +119,97 @@ class Sink(Protocol):
         """That process took possession of the target, for an image of *size* bytes."""
 
     def hurry(self) -> None:
-        """From any thread: the job is to end now, so no longer wait for a server's answers."""
+        """From any thread: the job is to end now, so no longer wait for a server's responses."""
 
     def close(self) -> None:
         """Release descriptors and locks."""
+
+
+class DescriptorSink:
+    """What sinks over descriptors of this process have in common."""
+
+    fd: int = -1
+    buffered_fd: int = -1
+    align: int = 1
+    hold: int = 0
+    blank: bool = False
+
+    def core_sink(self, size: int | None, *, hold: int | None = None) -> CoreSink:
+        """The C half writes through the descriptors, which stay this object's."""
+        from fastdl.core.sink import Sink as CoreSink  # noqa: PLC0415 - after the first request
+
+        return CoreSink(
+            self.fd,
+            self.buffered_fd,
+            align=self.align,
+            size=size,
+            hold=self.hold if hold is None else hold,
+            blank=self.blank,
+        )
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Both ways to the target, the one through the page cache first."""
+        return tuple(fd for fd in dict.fromkeys((self.buffered_fd, self.fd)) if fd >= 0)
+
+    def let_go(self) -> None:
+        """Without effect: both processes hold the same open file."""
+
+    def taken(self, size: int | None) -> None:
+        """Without effect: what was begun shows in the target itself."""
+
+    def hurry(self) -> None:
+        """Without effect: no server is waited for."""
+
+
+class DeviceEnds:
+    """The rules that block devices and NBD exports share.
+
+    What they hold is not destroyed unasked; head and tail are zero while a job runs and after
+    one that failed. ``size`` is the device's, in bytes.
+    """
+
+    path: str
+    size: int
+    _ours = False
+    _image: int | None = None
+
+    def check_size(self, size: int) -> None:
+        """Compare *size* with the device; SinkSpaceError."""
+        if size > self.size:
+            raise SinkSpaceError(
+                f"{self.path}: the image needs {size} bytes, the target has {self.size}",
+                phase="land",
+            )
+
+    def taken(self, size: int | None) -> None:
+        """Its ends are ours to zero where the job fails."""
+        self._ours = True
+        self._image = None if size is None else min(size, self.size)
+
+    def ends(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """[start, end) of the head and of the tail that a failed job leaves zero."""
+        end = self.size if self._image is None else self._image
+        return (0, min(HOLD_BYTES, self.size)), (max(0, end - HOLD_BYTES), end)
+
+    def check_signature(self, read: Callable[[int, int], bytes], overwrite: str | None) -> None:
+        """Refuse a target whose content the caller did not name.
+
+        *read*: (length, offset) → bytes. *overwrite*: the signatures that may be destroyed, as
+        blkid spells them, joined by commas. SinkRefusedError.
+        """
+        from fastdl.sinks import signature  # noqa: PLC0415 - devices only
+
+        tail_bytes = min(self.size, signature.TAIL_BYTES)
+        head = read(min(self.size, signature.HEAD_BYTES), 0)
+        tail = read(tail_bytes, self.size - tail_bytes)
+        found = signature.probe(head, tail, self.size)
+        allowed = set(overwrite.split(",")) if overwrite else set()
+        if not set(found) <= allowed:
+            raise SinkRefusedError(
+                f"{self.path} carries a signature: to destroy what it holds, say overwrite "
+                f"'{','.join(found)}'",
+                phase="land",
+            )
 
 
 _SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -13,13 +13,20 @@ import errno
 import os
 import stat
 
-from fastdl.errors import SinkBusyError, SinkRefusedError, SinkSpaceError
-from fastdl.sinks import device, signature
-from fastdl.sinks.base import HOLD_BYTES, Identity, sink_error, stale_tail
+from fastdl.errors import SinkBusyError, SinkRefusedError
+from fastdl.sinks import device
+from fastdl.sinks.base import (
+    HOLD_BYTES,
+    DescriptorSink,
+    DeviceEnds,
+    Identity,
+    sink_error,
+    stale_tail,
+)
 from fastdl.sinks.direct import open_direct
 
 
-class BlockSink:
+class BlockSink(DeviceEnds, DescriptorSink):
     """A :class:`fastdl.sinks.base.Sink` over the block device *path*.
 
     overwrite  the signatures that may be destroyed, as blkid spells them, joined by commas
@@ -36,9 +43,6 @@ class BlockSink:
     def __init__(self, path: str, *, overwrite: str | None, resume: bool) -> None:
         self.path = path
         self.resumable = resume
-        self.fd = self.buffered_fd = -1
-        self._ours = False
-        self._size: int | None = None
         try:
             self.buffered_fd = self.fd = _claim(path)
             _check_unused(self.fd, path)
@@ -47,7 +51,8 @@ class BlockSink:
             self.sector_size = device.sector_size(self.fd)
             self.identity: Identity = device.identity(self.fd)
             self._generation = device.generation(self.fd)
-            _check_signature(self.fd, self.size, path, overwrite)
+            fd = self.fd
+            self.check_signature(lambda length, at: os.pread(fd, length, at), overwrite)
             self.fd, self.align = open_direct(self.fd, blank=False)
             if self.align > 1:
                 self.align = max(self.align, self.sector_size)
@@ -57,14 +62,6 @@ class BlockSink:
         except BaseException:
             self.close()
             raise
-
-    def check_size(self, size: int) -> None:
-        """Compare *size* with the device; SinkSpaceError."""
-        if size > self.size:
-            raise SinkSpaceError(
-                f"{self.path}: the image needs {size} bytes, the device has {self.size}",
-                phase="land",
-            )
 
     def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
         """Take possession: what the former content left at the very end (backup GPT) goes."""
@@ -92,24 +89,8 @@ class BlockSink:
         """Zero head and tail, durably; the body stays for a resume whatever *keep* says."""
         if not self._ours:
             return
-        end = self.size if self._size is None else self._size
-        self._zero(0, min(HOLD_BYTES, self.size))
-        self._zero(max(0, end - HOLD_BYTES), end)
-
-    def descriptors(self) -> tuple[int, ...]:
-        """Both ways to the target, the one through the page cache first."""
-        return tuple(dict.fromkeys((self.buffered_fd, self.fd)))
-
-    def let_go(self) -> None:
-        """Both processes hold the same open file."""
-
-    def taken(self, size: int | None) -> None:
-        """Its ends are ours to zero where it fails."""
-        self._ours = True
-        self._size = None if size is None else min(size, self.size)
-
-    def hurry(self) -> None:
-        """No other machine is waited for here."""
+        for start, end in self.ends():
+            self._zero(start, end)
 
     def close(self) -> None:
         """Close both descriptors; closing the first drops the claim."""
@@ -155,17 +136,3 @@ def _check_unused(fd: int, path: str) -> None:
     use = device.user_of(os.fstat(fd).st_rdev)
     if use:
         raise SinkBusyError(f"{path} is {use}", phase="land")
-
-
-def _check_signature(fd: int, size: int, path: str, overwrite: str | None) -> None:
-    head = os.pread(fd, min(size, signature.HEAD_BYTES), 0)
-    tail_bytes = min(size, signature.TAIL_BYTES)
-    tail = os.pread(fd, tail_bytes, size - tail_bytes)
-    found = signature.probe(head, tail, size)
-    allowed = set(overwrite.split(",")) if overwrite else set()
-    if not set(found) <= allowed:
-        raise SinkRefusedError(
-            f"{path} carries a signature: to destroy what it holds, say overwrite "
-            f"'{','.join(found)}'",
-            phase="land",
-        )

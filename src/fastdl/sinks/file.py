@@ -16,7 +16,7 @@ import stat
 from fastdl import fs
 from fastdl.errors import SinkBusyError, SinkRefusedError, SinkSpaceError
 from fastdl.sinks import syscalls
-from fastdl.sinks.base import Identity, sink_error
+from fastdl.sinks.base import DescriptorSink, Identity, sink_error
 from fastdl.sinks.direct import open_direct
 from fastdl.sinks.paths import part_name
 
@@ -29,7 +29,7 @@ _PART = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _LOCK_TRIES = 3
 
 
-class FileSink:
+class FileSink(DescriptorSink):
     """A :class:`fastdl.sinks.base.Sink` over the part file of *name* in *folder_fd*.
 
     folder_fd  owned: closed with the sink
@@ -40,7 +40,6 @@ class FileSink:
 
     kind = "file"
     capacity: int | None = None
-    hold = 0
 
     def __init__(
         self, folder_fd: int, name: str, *, path: str, replace: bool, resume: bool
@@ -56,8 +55,6 @@ class FileSink:
         self._complete = False
         self._lockless = False
         self.warnings: list[str] = []
-        self.buffered_fd = -1
-        self.fd = -1
         try:
             check_target(folder_fd, name, path=path, replace=replace)
             self.buffered_fd = self.fd = self._open_part()
@@ -157,19 +154,6 @@ class FileSink:
                 os.unlink(self._part, dir_fd=self._folder)
         except OSError as error:
             raise sink_error(error, f"{self.path}: removing the part file") from None
-
-    def descriptors(self) -> tuple[int, ...]:
-        """Both ways to the target, the one through the page cache first."""
-        return tuple(dict.fromkeys((self.buffered_fd, self.fd)))
-
-    def let_go(self) -> None:
-        """Both processes hold the same open file."""
-
-    def taken(self, size: int | None) -> None:
-        """What was begun shows in the part file itself."""
-
-    def hurry(self) -> None:
-        """No other machine is waited for here."""
 
     def close(self) -> None:
         """Close all descriptors; closing the part file drops its lock."""

@@ -13,9 +13,8 @@ import re
 
 from fastdl.core.nbd import Export
 from fastdl.core.sink import Sink as CoreSink
-from fastdl.errors import FastdlError, SinkRefusedError, SinkSpaceError
-from fastdl.sinks import signature
-from fastdl.sinks.base import HOLD_BYTES, Identity, stale_tail
+from fastdl.errors import FastdlError, SinkRefusedError
+from fastdl.sinks.base import HOLD_BYTES, DeviceEnds, Identity, stale_tail
 
 CONNECTIONS = 4
 REQUEST_LIMIT_S = 60.0
@@ -24,7 +23,7 @@ REQUEST_LIMIT_S = 60.0
 _URI = re.compile(r"(?P<scheme>[^:]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)")
 
 
-class NbdSink:
+class NbdSink(DeviceEnds):
     """A :class:`fastdl.sinks.base.Sink` over the export that *uri* names.
 
     overwrite  the signatures that may be destroyed, as blkid spells them, joined by commas
@@ -49,8 +48,6 @@ class NbdSink:
         self.path = shown(uri)
         self._uri = uri
         self._limit = limit
-        self._ours = False
-        self._size: int | None = None
         self._export: Export | None = self._connect(CONNECTIONS)
         try:
             self.size = self._export.size
@@ -62,23 +59,15 @@ class NbdSink:
             self.close()
             raise
 
-    def check_size(self, size: int) -> None:
-        """Compare *size* with the export; SinkSpaceError."""
-        if size > self.size:
-            raise SinkSpaceError(
-                f"{self.path}: the image needs {size} bytes, the export has {self.size}",
-                phase="land",
-            )
-
     def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
         """Take possession: what the former content left at the very end (backup GPT) goes."""
         self.taken(size)
         start, end = stale_tail(self.size, size)
         self._zero(self._opened(), start, end)
 
-    def core_sink(self, size: int | None, *, hold: int) -> CoreSink:
-        """The C sink for an image of *size* bytes, over the connections of this one."""
-        return self._opened().sink(size=size, hold=hold)
+    def core_sink(self, size: int | None, *, hold: int | None = None) -> CoreSink:
+        """The C half writes over the connections of this one."""
+        return self._opened().sink(size=size, hold=self.hold if hold is None else hold)
 
     def publish(self, size: int) -> None:
         """The C sink wrote and flushed the held-back places; nothing else makes it valid."""
@@ -105,11 +94,6 @@ class NbdSink:
         """Both processes would speak on the same connections: this one closes its ends."""
         self._opened().drop()
         self._export = None
-
-    def taken(self, size: int | None) -> None:
-        """Its ends are ours to zero where it fails."""
-        self._ours = True
-        self._size = None if size is None else min(size, self.size)
 
     def hurry(self) -> None:
         """Requests under way and later ones get two seconds each."""
@@ -139,22 +123,11 @@ class NbdSink:
     def _judge(self, export: Export, overwrite: str | None) -> None:
         if export.read_only:
             raise SinkRefusedError(f"{self.path} is read-only", phase="land")
-        tail_bytes = min(self.size, signature.TAIL_BYTES)
-        head = export.pread(min(self.size, signature.HEAD_BYTES), 0)
-        tail = export.pread(tail_bytes, self.size - tail_bytes)
-        found = signature.probe(head, tail, self.size)
-        allowed = set(overwrite.split(",")) if overwrite else set()
-        if not set(found) <= allowed:
-            raise SinkRefusedError(
-                f"{self.path} carries a signature: to destroy what it holds, say overwrite "
-                f"'{','.join(found)}'",
-                phase="land",
-            )
+        self.check_signature(export.pread, overwrite)
 
     def _zero_ends(self, export: Export) -> None:
-        end = self.size if self._size is None else self._size
-        self._zero(export, 0, min(HOLD_BYTES, self.size))
-        self._zero(export, max(0, end - HOLD_BYTES), end)
+        for start, end in self.ends():
+            self._zero(export, start, end)
 
     def _zero(self, export: Export, start: int, end: int) -> None:
         if start < end:

@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-from fastdl.sinks.base import Identity
+from fastdl.sinks.base import DescriptorSink, Identity
 
 
-class NullSink:
+class NullSink(DescriptorSink):
     """A :class:`fastdl.sinks.base.Sink` without a descriptor."""
 
     kind = "null"
     path = "null:"
-    fd = -1
-    buffered_fd = -1
-    align = 1
     capacity: int | None = None
     sector_size = 1
-    hold = 0
     blank = True
     resumable = False
     folder_fd: int | None = None
@@ -37,19 +33,6 @@ class NullSink:
 
     def abort(self, *, keep: bool) -> None:
         """Nothing to undo."""
-
-    def descriptors(self) -> tuple[int, ...]:
-        """There is none."""
-        return ()
-
-    def let_go(self) -> None:
-        """Nothing to let go."""
-
-    def taken(self, size: int | None) -> None:
-        """Nothing to take."""
-
-    def hurry(self) -> None:
-        """No other machine is waited for here."""
 
     def close(self) -> None:
         """Nothing to close."""
