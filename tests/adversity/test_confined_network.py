@@ -41,6 +41,7 @@ def _job(net: Net, *sources: str, **options: Any) -> dict[str, Any]:
         "target": str(net.folder / "pool" / "x"),
         "checksum": None,
         "options": {"policy": "strict", "source_format": "raw", "target_format": "same", **options},
+        "placement": {},
         "confinement": {"required": True, "ids": [66_001, 66_001]},
     }
 

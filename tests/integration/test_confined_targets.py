@@ -77,6 +77,7 @@ def _work(
     origin.resources["/x"] = Resource.of(content, rules=list(rules))
     action = options.pop("action", "fetch")
     beneath = options.pop("beneath", None)
+    state = str(options.pop("state", "/nonexistent"))
     return Work(
         action=action,
         sources=(origin.url("/x"),),
@@ -85,9 +86,11 @@ def _work(
         options={
             "policy": "user",
             "target_format": "same",
-            "beneath": beneath and str(beneath),
-            "state_dir": str(options.pop("state", "/nonexistent")),
             **options,
+        },
+        placement={
+            "beneath": beneath and str(beneath),
+            "state_dir": state,
         },
     )
 

@@ -96,10 +96,8 @@ def _answer(case: str, target: attacker.Target, *, action: str) -> dict[str, Any
         "sources": ["http://127.0.0.1:9/x"],
         "target": f"{target.pool}/target",
         "checksum": None,
-        "options": {
-            "target_format": "raw" if action == "unpack" else "same",
-            "beneath": target.pool,
-        },
+        "options": {"target_format": "raw" if action == "unpack" else "same"},
+        "placement": {"beneath": target.pool},
         "confinement": {"required": True, "ids": IDS},
     }
     done = subprocess.Popen(

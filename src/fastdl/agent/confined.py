@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
+from fastdl.engine.options import FetchOptions, Placement, Progress
 from fastdl.errors import UnsafeImageError, as_error, error_from
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, HEAD_BYTES, Format
 from fastdl.model.image_magic import detect
@@ -24,6 +24,7 @@ from fastdl.model.url import Url
 
 if TYPE_CHECKING:
     from fastdl.agent.lent import LentWorkspace
+    from fastdl.engine.context import TransferContext
     from fastdl.engine.result import Result
 
 Job = Mapping[str, Any]
@@ -100,6 +101,7 @@ def vouch(job: Job, channel: Channel) -> None:
 
 def land(job: Job, workspace: LentWorkspace, channel: Channel) -> None:
     """Bring the job's sources into *workspace*, and say with what result."""
+    from fastdl.engine.context import Events, TransferContext  # noqa: PLC0415
     from fastdl.engine.fetch import fetch_into  # noqa: PLC0415
 
     workspace.connect(tell=channel.tell, ask=channel.ask)
@@ -107,13 +109,11 @@ def land(job: Job, workspace: LentWorkspace, channel: Channel) -> None:
     def report(progress: Progress) -> None:
         channel.tell({"progress": progress._asdict()})
 
-    options = options_of(job)
+    ctx = TransferContext(options_of(job), channel.cancel, Events(report), placement_of(job))
     if job["action"] == "unpack":
-        result = _unpacked(job, workspace, options, channel, report)
+        result = _unpacked(job, workspace, ctx)
     else:
-        result = fetch_into(
-            workspace, job["sources"], options, progress=report, cancel=channel.cancel
-        )
+        result = fetch_into(workspace, job["sources"], ctx)
     channel.tell({"result": result.to_dict()})
 
 
@@ -142,32 +142,27 @@ def judge(job: Job, fd: int, size: int, channel: Channel) -> None:
     channel.tell({"judged": {"format": str(info.format), "virtual_size": virtual_size}})
 
 
-def _unpacked(
-    job: Job,
-    workspace: LentWorkspace,
-    options: FetchOptions,
-    channel: Channel,
-    report: ProgressCallback,
-) -> Result:
-    """Fetch and decompress to a file of our own folder, then land that, judged, as the target."""
-    from fastdl.engine.fetch import fetch_into, fetch_job  # noqa: PLC0415
+def _unpacked(job: Job, workspace: LentWorkspace, ctx: TransferContext) -> Result:
+    """Fetch and decompress to a file of our own folder, then land that, checked, as the target."""
+    from fastdl.engine.fetch import fetch_into, publish_job  # noqa: PLC0415
 
-    packed = options._replace(
-        source_format="auto", target_format="raw", staging=True, beneath=None, resume=False
+    packed = ctx.within(
+        ctx.options._replace(source_format="auto", target_format="raw", resume=False),
+        ctx.placement._replace(beneath=None, unpacking=True),
     )
     plain = FetchOptions(policy="user")._replace(
-        **{name: getattr(options, name) for name in _LANDING}
+        **{name: getattr(ctx.options, name) for name in _LANDING}
     )
     with workspace.staging() as folder:
         image = str(folder / "image")
-        first = fetch_job(job["sources"], image, packed, progress=report, cancel=channel.cancel)
-        second = fetch_into(workspace, [image], plain, progress=report, cancel=channel.cancel)
+        first = publish_job(job["sources"], image, packed)
+        second = fetch_into(workspace, [image], ctx.within(plain, ctx.placement, proven=True))
     return first._replace(
         target=second.target,
         target_bytes=second.target_bytes,
         format=second.format,
         virtual_size=second.virtual_size,
-        warnings=(*first.warnings, *second.warnings),
+        warnings=ctx.events.warnings,
     )
 
 
@@ -175,6 +170,11 @@ def options_of(job: Job) -> FetchOptions:
     """The engine's options of *job*; UsageError."""
     plain = {name: _frozen(value) for name, value in job["options"].items()}
     return FetchOptions.build(checksum=job["checksum"], **plain)
+
+
+def placement_of(job: Job) -> Placement:
+    """Where the engine works for *job*."""
+    return Placement(**job["placement"])
 
 
 def _frozen(value: Any) -> Any:

@@ -17,14 +17,14 @@ import stat
 import sys
 from typing import NamedTuple
 
-_COMMON = ("engine.probe", "engine.fetch", "engine.attempt", "engine.landing.plan")
+_COMMON = ("engine.probe", "engine.fetch", "engine.net", "engine.landing.plan")
 _RARE = (
     *("core.confine", "core.image", "core.lander"),
-    *("engine.journal", "engine.landing.qcow2", "engine.landing.stream", "engine.race"),
-    *("engine.readback", "engine.staging"),
+    *("engine.compare", "engine.journal", "engine.readback", "engine.source.race"),
+    *("engine.landing.qcow2", "engine.landing.staged", "engine.landing.stream"),
     *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),
     "model.image_xz",
-    *("sources.discovery", "sources.metalink"),
+    *("sinks.signature", "sources.discovery", "sources.metalink"),
 )
 _OF_OTHERS = (
     *("base64", "hashlib", "idna", "ipaddress", "pathlib", "shutil", "tempfile"),

@@ -219,6 +219,8 @@ def _fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping
             **wanted.options,
             "target_format": target_format,
             "max_virtual_size": _at_most(wanted, probe),
+        },
+        placement={
             "beneath": str(placement.beneath) if placement.beneath else None,
             "state_dir": str(wanted.state) if wanted.state else None,
         },

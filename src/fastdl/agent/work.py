@@ -38,7 +38,8 @@ _CANCEL_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a worker shall do. *options*: fields of ``FetchOptions``, as JSON has them.
+    """What a worker shall do. *options*: fields of ``FetchOptions``, as JSON has them;
+    *placement*: of ``engine.options.Placement``.
 
     *action*: ``fetch``; ``unpack``, which takes one layer of compression off and keeps the
     image's own format; ``probe``; or ``vouch``, a TLS handshake alone.
@@ -49,6 +50,7 @@ class Work:
     target: str | None = None
     checksum: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    placement: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Runner(Protocol):
@@ -121,6 +123,7 @@ async def _converse(
         "target": work.target,
         "checksum": work.checksum,
         "options": dict(work.options),
+        "placement": dict(work.placement),
         **common,
     }
     with contextlib.suppress(ConnectionError):

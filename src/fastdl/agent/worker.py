@@ -80,7 +80,7 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
             work, _powers(job), required=_required(job), reach=_reach(job)
         ) as child:
             return _found(child, stop).result
-    workspace = open_workspace(job["target"], confined.options_of(job))
+    workspace = open_workspace(job["target"], confined.options_of(job), confined.placement_of(job))
     there = workspace.existing is not None
     try:
         result = _landed(job, workspace, stop)

@@ -53,6 +53,23 @@ class Proxies(NamedTuple):
     exempt: str | None = None
 
 
+class Placement(NamedTuple):
+    """Where a job works: for whoever runs the engine to decide, and no caller of ``fetch``.
+
+    beneath    the folder that a file may not leave; None: anywhere
+    state_dir  where journals and staged files of targets without a folder lie; None: the user's
+    unpacking  the source is brought to a file, decompressed but otherwise as it is
+    """
+
+    beneath: str | None = None
+    state_dir: str | None = None
+    unpacking: bool = False
+
+
+HERE = Placement()
+"""Anywhere, with the user's own state."""
+
+
 class FetchOptions(NamedTuple):
     """The options of ``fetch``. Sizes in bytes, rates in bytes/s, times in seconds."""
 
@@ -89,15 +106,11 @@ class FetchOptions(NamedTuple):
     max_virtual_size: int | None = None
     # Bytes written for each compressed byte, from 1 GiB on; zeros are not written. 0: no limit.
     max_ratio: int = 1000
-    beneath: str | None = None
     zero_rest: bool = False
     detect_zeros: bool | None = None
-    state_dir: str | None = None
     metalink_file: str | None = None
     # False where a name decides what is a metalink: an image must not become one later.
     metalink_by_type: bool = True
-    # Ours: bring the source to a file, decompressed but otherwise as it is.
-    staging: bool = False
 
     @classmethod
     def build(cls, **options: Any) -> FetchOptions:
@@ -112,7 +125,7 @@ class FetchOptions(NamedTuple):
         for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers"):
             if name in options:
                 options[name] = tuple(options[name])
-        for name in ("cacert", "cert", "key", "key_pass_file", "state_dir", "beneath"):
+        for name in ("cacert", "cert", "key", "key_pass_file"):
             if isinstance(options.get(name), os.PathLike):
                 options[name] = os.fspath(options[name])
         made = cls(**options)

@@ -4,54 +4,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from fastdl.engine.cancel import Cancel
+from fastdl.engine.context import TransferContext
 from fastdl.engine.landing.head import judge_head
 from fastdl.engine.options import FetchOptions
-from fastdl.engine.resolve import resolve
 from fastdl.engine.result import Probe
+from fastdl.engine.source.resolve import resolve
+from fastdl.errors import FastdlError
+
+if TYPE_CHECKING:
+    from fastdl.engine.cancel import Cancel
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.source.first_response import FirstResponse
+    from fastdl.model.image import ImageInfo
 
 
 def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> Probe:
-    """Resolve *sources* and judge the image's head. Raises what ``fetch_sync`` would."""
-    found = resolve(sources, options, cancel)
+    """Resolve *sources* and check the image's head. Raises what ``fetch_sync`` would."""
+    ctx = TransferContext(options, cancel)
     try:
-        info = judge_head(found, options, reach=cancel)
-        url, mirror = found.urls[found.first], found.mirrors[found.first]
-        return Probe(
-            url=url.display(),
-            size=found.size,
-            ranges=bool(mirror.ranges),
-            validators={
-                name: value
-                for name, value in (
-                    ("etag", mirror.etag),
-                    ("last_modified", mirror.last_modified),
-                )
-                if value
-            },
-            format=info.name,
-            virtual_size=info.virtual_size,
-            digests=found.digests.to_dict(),
-            pieces=(
-                {
-                    "algorithm": found.pieces.algorithm,
-                    "length": found.pieces.length,
-                    "count": found.pieces.count,
-                }
-                if found.pieces
-                else None
-            ),
-            mirrors=tuple(
-                {"url": u.display(), "priority": m.priority, "state": m.state}
-                for u, m in zip(found.urls, found.mirrors, strict=True)
-            ),
-            metalink=found.metalink,
-            safe=(True if info.whole else None) if info.safe else False,
-            error=None if info.refusal is None else info.refusal.code_name,
-            reasons=info.reasons,
-            public_source=found.net.public_only,
-            warnings=(*found.warnings, *info.warnings),
-        )
-    finally:
-        found.close()
+        facts, response = resolve(sources, ctx, probe=True)
+        with response:
+            info = judge_head(facts, response, ctx, reach=True)
+            return _probe(facts, response, info, ctx)
+    except FastdlError as exc:
+        exc.add_context(public_source=ctx.public_only)
+        raise
+
+
+def _probe(
+    facts: SourceFacts, response: FirstResponse, info: ImageInfo, ctx: TransferContext
+) -> Probe:
+    mirror, pieces = response.mirror, facts.pieces
+    validators = {"etag": mirror.etag, "last_modified": mirror.last_modified}
+    return Probe(
+        url=facts.urls[response.index].display(),
+        size=facts.size,
+        ranges=bool(mirror.ranges),
+        validators={name: value for name, value in validators.items() if value},
+        format=info.name,
+        virtual_size=info.virtual_size,
+        digests=facts.digests.to_dict(),
+        pieces=(
+            {"algorithm": pieces.algorithm, "length": pieces.length, "count": pieces.count}
+            if pieces
+            else None
+        ),
+        mirrors=tuple(
+            {"url": u.display(), "priority": m.priority, "state": m.state}
+            for u, m in zip(facts.urls, facts.mirrors, strict=True)
+        ),
+        metalink=facts.metalink,
+        safe=(True if info.whole else None) if info.safe else False,
+        error=None if info.refusal is None else info.refusal.code_name,
+        reasons=info.reasons,
+        public_source=ctx.public_only,
+        warnings=(*facts.warnings, *info.warnings),
+    )

@@ -8,13 +8,15 @@ can do the job (see ``fastdl.agent.lent``).
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastdl import fs
-from fastdl.engine.options import FetchOptions
+from fastdl.engine.options import HERE, FetchOptions, Placement
+from fastdl.errors import FastdlError
 from fastdl.sinks.base import Sink, sink_error
 from fastdl.sinks.null import NullSink
 from fastdl.sinks.open import existing_file, open_sink
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastdl.engine.cancel import Checked
+    from fastdl.engine.context import TransferContext
     from fastdl.engine.journal_file import JournalFile
+    from fastdl.engine.result import Result
     from fastdl.model.image import Format
 
 
@@ -110,6 +114,24 @@ class Workspace:
             self.journal.remove()
         self.sink.abort(keep=self.keep)
 
+    def publishing(self, work: Callable[[], Result], ctx: TransferContext) -> Result:
+        """Do *work*, which fills the target, and publish it; the workspace is closed on return.
+
+        Where that fails nothing is left that looks like an image.
+        """
+        try:
+            result = work()
+            self.publish(result.target_bytes)
+        except BaseException:
+            with contextlib.suppress(FastdlError):
+                self.abort()
+            ctx.cancel.check()  # a wait that was cut short failed because of it
+            raise
+        finally:
+            self.close()
+        ctx.events.warn(*self.sink.warnings)
+        return result._replace(seconds=ctx.seconds, warnings=ctx.events.warnings)
+
     def descriptors(self) -> tuple[int, ...]:
         """Those that a job works with, and no other."""
         return self.sink.descriptors() if self.existing is None else (self.existing.fd,)
@@ -123,7 +145,11 @@ class Workspace:
 
 
 def open_workspace(
-    target: str, options: FetchOptions, *, name_hint: str | None = None
+    target: str,
+    options: FetchOptions,
+    placement: Placement = HERE,
+    *,
+    name_hint: str | None = None,
 ) -> Workspace:
     """Open *target*, or refuse; nothing that it holds has been changed on return.
 
@@ -139,9 +165,9 @@ def open_workspace(
         overwrite=options.overwrite,
         resume=options.resume,
         policy=options.policy,
-        beneath=options.beneath,
+        beneath=placement.beneath,
     )
-    return Workspace(sink, state_dir=options.state_dir)
+    return Workspace(sink, state_dir=placement.state_dir)
 
 
 def _open_existing(target: str, name_hint: str | None) -> Existing | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastdl.engine.cancel import Cancel
-from fastdl.engine.race import first_answer
+from fastdl.engine.source.race import first_of
 from fastdl.errors import Cancelled, HttpStatusError, NetError
 
 
@@ -39,7 +39,7 @@ def test_a_fast_first_mirror_is_the_only_one_asked() -> None:
         asked.append(index)
         return Answer(), b"head"
 
-    index, (_, head), failed = first_answer([3, 1, 2], attempt, Cancel(), 5.0)
+    index, (_, head), failed = first_of([3, 1, 2], attempt, Cancel(), 5.0)
     assert (index, head, failed, asked) == (3, b"head", {}, [3])
 
 
@@ -55,7 +55,7 @@ def test_a_silent_first_mirror_loses_and_is_cancelled() -> None:
                 cancelled.append(index)
         return Answer(), b""
 
-    index, _, failed = first_answer([0, 1], attempt, Cancel(), 0.01)
+    index, _, failed = first_of([0, 1], attempt, Cancel(), 0.01)
     assert index == 1
     assert cancelled == [0]
     assert failed == {}
@@ -69,7 +69,7 @@ def test_a_failure_starts_the_next_at_once_and_is_reported() -> None:
             raise HttpStatusError(f"no {index}")
         return Answer(), b""
 
-    index, _, failed = first_answer([0, 1, 2], attempt, Cancel(), 60.0)
+    index, _, failed = first_of([0, 1, 2], attempt, Cancel(), 60.0)
     assert index == 2
     assert sorted(failed) == [0, 1]
 
@@ -81,7 +81,7 @@ def test_where_all_fail_the_first_ones_error_is_raised() -> None:
         raise NetError(f"dead {index}")
 
     with pytest.raises(NetError, match="dead 4"):
-        first_answer([4, 2, 0], attempt, Cancel(), 60.0)
+        first_of([4, 2, 0], attempt, Cancel(), 60.0)
 
 
 def test_cancelling_the_race_cancels_every_attempt() -> None:
@@ -104,7 +104,7 @@ def test_cancelling_the_race_cancels_every_attempt() -> None:
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(Cancelled, match="enough"):
-        first_answer([0, 1], attempt, cancel, 0.01)
+        first_of([0, 1], attempt, cancel, 0.01)
     thread.join(10)
 
 
@@ -117,7 +117,7 @@ def test_of_two_answers_at_once_the_second_is_closed() -> None:
         both.wait(10)
         return answers[index], b""
 
-    index, (won, _), _ = first_answer([0, 1], attempt, Cancel(), 0.01)
+    index, (won, _), _ = first_of([0, 1], attempt, Cancel(), 0.01)
     assert won is answers[index]
     assert not answers[index].closed
     assert answers[1 - index].closed

@@ -7,12 +7,16 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from fastdl.engine.cancel import Cancel
+from fastdl.engine.context import TransferContext
 from fastdl.engine.options import FetchOptions
-from fastdl.engine.resolve import HEAD_BYTES, Resolved, resolve
+from fastdl.engine.source.facts import SourceFacts
+from fastdl.engine.source.first_response import HEAD_BYTES, FirstResponse
+from fastdl.engine.source.resolve import resolve
 from fastdl.errors import (
     Cancelled,
     HttpStatusError,
@@ -42,20 +46,30 @@ def origin() -> Iterator[FaultOrigin]:
         yield server
 
 
-def ask(*sources: str, cancel: Cancel | None = None, **options: object) -> Resolved:
-    found = resolve(sources, FetchOptions.build(**({"retry": 0} | options)), cancel or Cancel())
-    found.close()
+class Found(NamedTuple):
+    """What the stage found: the facts, and the response that was open."""
+
+    facts: SourceFacts
+    response: FirstResponse
+
+
+def ask(*sources: str, cancel: Cancel | None = None, **options: object) -> Found:
+    """Resolve *sources* as for a transfer, without one."""
+    made = FetchOptions.build(**({"retry": 0} | options))
+    found = Found(*resolve(sources, TransferContext(made, cancel or Cancel())))
+    found.response.close()
     return found
 
 
 def test_one_request_tells_everything_about_a_plain_url(origin: FaultOrigin) -> None:
     """A HEAD before the GET would be a round trip for nothing."""
     found = ask(origin.url("/i"))
-    assert found.size == len(CONTENT)
-    assert found.head == CONTENT[:HEAD_BYTES]
+    assert found.facts.size == len(CONTENT)
+    assert found.response.head == CONTENT[:HEAD_BYTES]
     assert [r.method for r in origin.requests] == ["GET"]
-    assert found.digests.integrity() == "none"
-    assert found.warnings == []
+    assert found.facts.digests.integrity() == "none"
+    assert not found.facts.one_response
+    assert found.facts.warnings == ()
 
 
 def test_a_metalink_brings_mirrors_size_and_digest(origin: FaultOrigin, tmp_path: Path) -> None:
@@ -70,10 +84,10 @@ def test_a_metalink_brings_mirrors_size_and_digest(origin: FaultOrigin, tmp_path
     )
     for source in (str(tmp_path / "i.meta4"), origin.url("/dyn"), origin.url("/chunked")):
         found = ask(source)
-        assert [u.display() for u in found.urls] == [origin.url("/i"), origin.url("/j")]
-        assert found.size == len(CONTENT)
-        assert found.digests.to_dict() == {"sha-256": DIGEST}
-        assert found.provable
+        assert [u.display() for u in found.facts.urls] == [origin.url("/i"), origin.url("/j")]
+        assert found.facts.size == len(CONTENT)
+        assert found.facts.digests.to_dict() == {"sha-256": DIGEST}
+        assert found.facts.provable
 
 
 def test_a_metalink_that_leads_to_a_metalink_is_refused(origin: FaultOrigin) -> None:
@@ -107,8 +121,8 @@ def test_contradictions_are_errors(origin: FaultOrigin, tmp_path: Path) -> None:
 def test_a_dead_mirror_costs_a_remark_not_the_transfer(origin: FaultOrigin) -> None:
     """The others have the same bytes."""
     found = ask("http://127.0.0.1:1/i", origin.url("/gone"), origin.url("/i"))
-    assert found.urls[found.first].display() == origin.url("/i")
-    assert sum("127.0.0.1:1" in w or "/gone" in w for w in found.warnings) == 2
+    assert found.facts.urls[found.response.index].display() == origin.url("/i")
+    assert sum("127.0.0.1:1" in w or "/gone" in w for w in found.facts.warnings) == 2
     with pytest.raises(NetError):
         ask("http://127.0.0.1:1/i", "http://127.0.0.1:1/j")
     with pytest.raises(HttpStatusError) as caught:
@@ -120,7 +134,7 @@ def test_a_dead_mirror_costs_a_remark_not_the_transfer(origin: FaultOrigin) -> N
 def test_a_temporary_failure_is_asked_again(origin: FaultOrigin) -> None:
     """A server that restarts is not a reason to give a download up."""
     origin.resources["/i"].rules.append(Rule(when=When(last_nth=2), status=503))
-    assert ask(origin.url("/i"), retry=2).size == len(CONTENT)
+    assert ask(origin.url("/i"), retry=2).facts.size == len(CONTENT)
     assert len(origin.requests_of("/i")) == 3
 
 
@@ -150,7 +164,7 @@ def test_a_required_checksum_must_be_there(origin: FaultOrigin) -> None:
     """The option is a promise to somebody."""
     with pytest.raises(PolicyError):
         ask(origin.url("/i"), require_checksum=True)
-    assert ask(origin.url("/i"), require_checksum=True, checksum=DIGEST).provable
+    assert ask(origin.url("/i"), require_checksum=True, checksum=DIGEST).facts.provable
 
 
 def test_what_cannot_be_used_is_refused_before_any_request(tmp_path: Path) -> None:

@@ -1,42 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a source becomes bytes on the target: as it is, unless a kind of landing knows better."""
+"""LAND: a source becomes bytes on the target: as it is, unless a kind of lander knows better."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastdl.core.sink import Sink as CoreSink
-from fastdl.engine.cancel import Cancel
+from fastdl.engine.checkpoint import open_checkpoint
 from fastdl.engine.landing.head import judge_fd
-from fastdl.engine.options import FetchOptions, ProgressCallback
-from fastdl.engine.resolve import Resolved
-from fastdl.engine.transfer import Checkpoint, Outcome, run_job, start_job
+from fastdl.engine.options import FetchOptions
+from fastdl.engine.proof import bottleneck, mirror_reports, stages, verify
+from fastdl.engine.result import Result
+from fastdl.engine.transfer import Outcome, run_job, start_job
 from fastdl.engine.verdict import EndsReader, judge
+from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
 from fastdl.model.image import TAIL_BYTES, Format
 from fastdl.sinks.base import Sink
 
-
-class NeedsStaging(Exception):
-    """Not an error: this source has to be staged, verified and converted.
-
-    *decode*  the staged file is what comes out of the decompressor
-    """
-
-    def __init__(self, why: str, *, fmt: Format, decode: bool = False) -> None:
-        super().__init__(why)
-        self.why = why
-        self.format = fmt
-        self.decode = decode
+if TYPE_CHECKING:
+    from fastdl.engine.checkpoint import Checkpoint
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.source.first_response import FirstResponse
+    from fastdl.engine.workspace import Workspace
 
 
-class Landing:
+class Landing(Protocol):
+    """A way to land, which the plan has chosen."""
+
+    def land(
+        self,
+        facts: SourceFacts,
+        response: FirstResponse,
+        workspace: Workspace,
+        ctx: TransferContext,
+    ) -> Result:
+        """Bring the source into *workspace*, whose ``keep`` is right on return or failure.
+
+        On return digests, size and format are proven and everything is flushed: what is left is
+        the target's name. The journal stays after success too: it goes with the publication.
+        """
+
+
+class Job(Protocol):
+    """``fetch.fetch_into``, for a landing that needs a job within the job."""
+
+    def __call__(
+        self, workspace: Workspace, sources: Sequence[str], ctx: TransferContext
+    ) -> Result:
+        """Bring *sources* into *workspace*."""
+
+
+class Lander:
     """The source lands as it is: every block at its own offset.
 
     *format* is the source's; *target_size* and *virtual_size* in bytes, None where not known yet.
-    *judge_whole*: an image is kept as it is, and judged as a whole before it is published.
+    *check_whole*: an image is kept as it is, and checked as a whole before it is published.
     *disk_head*: the first bytes of what becomes a disk as it is: with its last ones they are
-    judged before it is published, and a fixed VHD loses its footer.
+    checked before it is published, and a fixed VHD loses its footer.
     """
 
     kind = "same"
@@ -50,42 +74,98 @@ class Landing:
         target_size: int | None,
         virtual_size: int | None = None,
         resumable: bool = False,
-        judge_whole: bool = False,
+        check_whole: bool = False,
         disk_head: bytes | None = None,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self.options = options
         self.format = format
         self.target_size = target_size
         self.virtual_size = virtual_size
         self.resumable = resumable
-        self.judge_whole = judge_whole
+        self.check_whole = check_whole
         self.disk_head = disk_head
         self.disk_size: int | None = None
-        self.warnings: list[str] = []
+        self.warnings = list(warnings)
+
+    def land(
+        self,
+        facts: SourceFacts,
+        response: FirstResponse,
+        workspace: Workspace,
+        ctx: TransferContext,
+    ) -> Result:
+        """See ``Landing``."""
+        sink = workspace.sink
+        self.check_room(sink)
+        with self._checkpoint(facts, workspace, ctx) as checkpoint:
+            workspace.begin(self.target_size, sparse=self.sparse)
+            core_sink = sink.core_sink(self.target_size)
+            try:
+                core_sink.begin()
+                with _read_back(sink, core_sink, ctx.options):
+                    decoding = self.decoding(facts, sink, core_sink)
+                    job = start_job(facts, response, sink, core_sink, checkpoint, ctx, decoding)
+                    outcome = run_job(job, core_sink, checkpoint, ctx)
+                    self.landed()
+                    digests = verify(facts, response.index, outcome)
+                    self.finish(sink, core_sink, outcome)
+                    size = self.final_size(outcome)
+                    if ctx.options.zero_rest:
+                        _zero_rest(sink, size)
+                    core_sink.release()
+                    core_sink.flush()
+            finally:
+                core_sink.close()
+        ctx.events.warn(*self.warnings)
+        return Result(
+            target=sink.path,
+            source_bytes=outcome.total,
+            target_bytes=size,
+            fetched_bytes=outcome.status["fetched_bytes"],
+            resumed_bytes=outcome.resumed,
+            digests=digests,
+            integrity=facts.digests.integrity(),
+            consistency=facts.consistency,
+            format=self.format,
+            seconds=ctx.seconds,
+            stages=stages(outcome.status),
+            bottleneck=bottleneck(outcome.status, len(digests)),
+            mirrors=mirror_reports(facts),
+            warnings=ctx.events.warnings,
+            virtual_size=self.virtual_size,
+            landing=self.kind,
+        )
+
+    @contextmanager
+    def _checkpoint(
+        self, facts: SourceFacts, workspace: Workspace, ctx: TransferContext
+    ) -> Iterator[Checkpoint]:
+        """The journal while the block runs; ``workspace.keep`` says afterwards what it is worth."""
+        journal = workspace.journal if self.resumable else None
+        checkpoint = open_checkpoint(journal, workspace.sink, facts, ctx.options, self.kind)
+        over = False
+        try:
+            if checkpoint.warning:
+                ctx.events.warn(checkpoint.warning)
+            yield checkpoint
+            workspace.keep = False  # nothing is left to go on with
+        except BaseException as exc:
+            over = not can_go_on(exc)
+            workspace.keep = checkpoint.writer is not None and not over
+            raise
+        finally:
+            checkpoint.close(remove=over)
+            if checkpoint.warning:
+                ctx.events.warn(checkpoint.warning)
 
     def check_room(self, sink: Sink) -> None:
         """Refuse what cannot fit before the first write."""
         if self.target_size is not None:
             sink.check_size(self.target_size)
 
-    def run(
-        self,
-        resolved: Resolved,
-        sink: Sink,
-        core_sink: CoreSink,
-        checkpoint: Checkpoint,
-        progress: ProgressCallback | None,
-        cancel: Cancel,
-    ) -> Outcome:
-        """Transfer everything; the bytes are flushed on return, nothing is published."""
-        decoding = self.decoding(resolved, sink, core_sink)
-        job = start_job(resolved, sink, core_sink, self.options, checkpoint, **decoding)
-        outcome = run_job(job, core_sink, checkpoint, cancel, progress)
-        self.landed()
-        return outcome
-
-    def decoding(self, _resolved: Resolved, sink: Sink, _core_sink: CoreSink) -> dict[str, Any]:
-        """What the job has to know of this way to land: fields of ``core.config.JobConfig``."""
+    def decoding(self, _facts: SourceFacts, sink: Sink, _core_sink: CoreSink) -> dict[str, Any]:
+        """What the job has to know of this way to land, as fields of ``core.config.JobConfig``."""
         return {"detect_zeros": self.detects_zeros(sink)}
 
     def landed(self) -> None:
@@ -98,8 +178,8 @@ class Landing:
         return sink.kind in ("block", "nbd") or self.sparse
 
     def finish(self, sink: Sink, core_sink: CoreSink, outcome: Outcome) -> None:
-        """Judge the whole image, tables included, before it is published."""
-        if self.judge_whole and sink.buffered_fd >= 0:
+        """Check the whole image, tables included, before it is published."""
+        if self.check_whole and sink.buffered_fd >= 0:
             info = judge_fd(sink.buffered_fd, outcome.total, self.options)
             info.require_safe()
             self.virtual_size = info.virtual_size
@@ -107,7 +187,7 @@ class Landing:
             self._finish_disk(sink, core_sink, self.disk_head, self.landed_size(outcome))
 
     def _finish_disk(self, sink: Sink, core_sink: CoreSink, head: bytes, size: int) -> None:
-        """Judge what landed by both its ends: a fixed VHD shows itself at its end alone."""
+        """Check what landed by both its ends: a fixed VHD shows itself at its end alone."""
         tail = self.last_bytes(sink, core_sink, size)
         if tail is None:
             return
@@ -156,3 +236,43 @@ def decode_threads() -> int:
     gave nothing more.
     """
     return min(8, max(4, 2 * len(os.sched_getaffinity(0))))
+
+
+@contextmanager
+def _read_back(sink: Sink, core_sink: CoreSink, options: FetchOptions) -> Iterator[None]:
+    """Compare what lands with what was written, where that was asked for."""
+    if not options.verify_readback:
+        yield
+        return
+    from fastdl.engine.readback import Readback  # noqa: PLC0415 - on demand
+
+    readback = Readback(sink, core_sink)
+    try:
+        yield
+        readback.finish()
+    finally:
+        readback.cancel()
+
+
+def _zero_rest(sink: Sink, image_size: int) -> None:
+    """Zero a device behind the image, so that nothing of its former content is left."""
+    if sink.capacity is None or sink.capacity <= image_size:
+        return
+    rest = sink.core_sink(sink.capacity, hold=0)
+    try:
+        rest.zero(image_size, sink.capacity - image_size)
+        rest.flush()
+    finally:
+        rest.close()
+
+
+def can_go_on(exc: BaseException) -> bool:
+    """Whether what was fetched before *exc* is worth something to a later run.
+
+    It is after a cancellation or a lost network, and where all is proven and only the name
+    could not be given; not after a wrong digest, another source, or a target that failed: what
+    that one holds is anybody's guess.
+    """
+    if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled) or exc.phase == "publish":
+        return True
+    return exc.retryable and isinstance(exc, NetError | HttpStatusError)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdl.core.net import Stream
-from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions
-from fastdl.engine.resolve import Resolved
+from fastdl.engine.source.first_response import READ_ON_BYTES
 from fastdl.engine.verdict import PEEK_MAX, FdReader, judge
 from fastdl.errors import Cancelled, FastdlError, FormatError, UsageError
 from fastdl.model.image import (
@@ -28,52 +27,54 @@ from fastdl.model.image import (
 )
 from fastdl.model.image_magic import detect
 
+if TYPE_CHECKING:
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.source.first_response import FirstResponse
+
 FORMATS = ("auto", *(str(f) for f in (*DISKS, *COMPRESSED)))
-READ_ON_BYTES = 256 << 10
 REACH_REQUESTS = 16
 REACH_BYTES = 4 << 20
 """What a probe spends at most on bytes that lie elsewhere: an end, tables, metadata."""
 
 
 class HeadReader:
-    """The beginning of a source as an image reader.
+    """The beginning of a source as an image reader. ``size``: bytes of the source.
 
     *reach*: ranges elsewhere are asked for, within bounds. Everything else is NotAtHand.
     """
 
     distant = True
 
-    def __init__(self, resolved: Resolved, *, reach: Cancel | None = None) -> None:
-        self._resolved = resolved
+    def __init__(
+        self, facts: SourceFacts, response: FirstResponse, *, reach: TransferContext | None = None
+    ) -> None:
+        self.size = facts.size
+        self._response = response
         fmt = Format.RAW
         with contextlib.suppress(FastdlError):
-            fmt = detect(resolved.head, None, resolved.size)
+            fmt = detect(response.head, None, facts.size)
         # A decoder may want a whole block of input before it gives any output.
         self._packed = fmt in COMPRESSED
         self._upto = PEEK_MAX if self._packed else HEAD_BYTES
         # A qcow2's tables are large, and read by who lands it. Of what is packed, xz alone says
         # at its end how large it becomes.
         far = fmt is Format.XZ or (not self._packed and fmt is not Format.QCOW2)
-        self._reach = reach if far and resolved.mirrors[resolved.first].ranges else None
+        self._reach = reach if far and response.mirror.ranges else None
         self._requests = REACH_REQUESTS
         self._bytes = REACH_BYTES
         self._elsewhere = (0, b"")
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of the source."""
-        return self._resolved.size
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to *length* bytes; fewer at the end, and where the beginning breaks off."""
         end = offset + length
         if self.size is not None:
             end = min(end, self.size)
-        if self._packed and self._reach is None and offset > len(self._resolved.head):
+        if self._packed and self._reach is None and offset > len(self._response.head):
             raise NotAtHand  # who unpacks reads on; what lies behind is not waited for
-        if len(self._resolved.head) < end <= self._upto:
-            read_on(self._resolved, end)
-        head = self._resolved.head
+        if len(self._response.head) < end <= self._upto:
+            self._response.extend(end)
+        head = self._response.head
         if end <= len(head) or offset == 0 or (self._packed and end <= self._upto):
             return head[offset:end]
         start, data = self._elsewhere
@@ -92,8 +93,7 @@ class HeadReader:
             raise NotAtHand
         self._requests -= 1
         self._bytes -= length
-        resolved = self._resolved
-        stream = Stream(resolved.net, resolved.mirrors[resolved.first], self._reach.wake)
+        stream = Stream(self._reach.net, self._response.mirror, self._reach.cancel.wake)
         parts: list[bytes] = []
         try:
             stream.begin(offset, length)
@@ -113,16 +113,17 @@ class HeadReader:
 
 
 def judge_head(
-    resolved: Resolved, options: FetchOptions, *, reach: Cancel | None = None
+    facts: SourceFacts, response: FirstResponse, ctx: TransferContext, *, reach: bool = False
 ) -> ImageInfo:
     """The verdict on the source's first bytes. UsageError for a format that is none.
 
-    *reach*: what lies elsewhere may be asked for (a probe), until it is cancelled.
+    *reach*: what lies elsewhere may be asked for (a probe).
     """
+    options = ctx.options
     if options.source_format not in FORMATS:
         raise UsageError(f"there is no source format {options.source_format!r}")
     return judge(
-        HeadReader(resolved, reach=reach),
+        HeadReader(facts, response, reach=ctx if reach else None),
         declared=options.source_format,
         max_virtual_size=options.max_virtual_size,
     )
@@ -148,37 +149,13 @@ def detect_fd(fd: int) -> str:
         return "raw"
 
 
-def qcow2_header(resolved: Resolved, options: FetchOptions) -> Any:
-    """The C core's map of a qcow2 source, its header judged. Raises the refusal."""
+def qcow2_header(facts: SourceFacts, response: FirstResponse, options: FetchOptions) -> Any:
+    """The C core's map of a qcow2 source, its header checked. Raises the refusal."""
     from fastdl.core.image import NeedMore, Qcow2  # noqa: PLC0415
 
     try:
-        return Qcow2(resolved.head, resolved.size, max_virtual_size=options.max_virtual_size)
+        return Qcow2(response.head, facts.size, max_virtual_size=options.max_virtual_size)
     except NeedMore:
         raise FormatError(
             "the qcow2 header is larger than the whole source or 64 KiB", phase="decode"
         ) from None
-
-
-def read_on(resolved: Resolved, upto: int) -> bool:
-    """Lengthen the head from the open answer to *upto* bytes; False where it gives no more.
-
-    An answer that breaks off is dropped: the transfer opens its own, where that can continue it.
-    """
-    stream = resolved.stream
-    parts, have = [resolved.head], len(resolved.head)
-    try:
-        while stream is not None and have < upto:
-            data = stream.read(min(READ_ON_BYTES, upto - have)) if stream.offset == have else b""
-            if not data:
-                break
-            parts.append(data)
-            have += len(data)
-    except Cancelled:
-        raise
-    except FastdlError:
-        resolved.close()
-        if resolved.one_response:
-            raise
-    resolved.head = b"".join(parts)
-    return have >= upto

@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from fastdl.core.image import Qcow2
 from fastdl.core.job import block_for
-from fastdl.core.lander import Qcow2Lander
+from fastdl.core.lander import Qcow2Lander as CoreLander
 from fastdl.core.sink import Sink as CoreSink
-from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing.base import Landing, decode_threads
+from fastdl.engine.landing.base import Lander, Landing, decode_threads
 from fastdl.engine.landing.head import qcow2_header
 from fastdl.engine.landing.tables import Known, read_tables
 from fastdl.engine.options import FetchOptions
-from fastdl.engine.resolve import Resolved
 from fastdl.engine.transfer import Outcome
+from fastdl.errors import FormatError, Reason
 from fastdl.model.image import Format
 from fastdl.sinks.base import Sink
 
+if TYPE_CHECKING:
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.source.first_response import FirstResponse
 
-class Qcow2Landing(Landing):
+
+class Qcow2Lander(Lander):
     """The guest's disk lands; the source's bytes are hashed on the way."""
 
     kind = "qcow2-to-raw"
@@ -39,12 +44,12 @@ class Qcow2Landing(Landing):
         assert self.virtual_size is not None
         sink.check_size(self.virtual_size if sink.capacity is not None else self.data_bytes)
 
-    def decoding(self, resolved: Resolved, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
+    def decoding(self, facts: SourceFacts, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
         """The image's map, what was read for it, and what nobody needs."""
-        block = block_for(resolved.piece_length, self.options.block_size)
+        block = block_for(facts.piece_length, self.options.block_size)
         # Before the lander, which takes the map over.
-        skip = [] if resolved.provable else unneeded_blocks(self.image, resolved.size, block)
-        lander = Qcow2Lander(
+        skip = [] if facts.provable else unneeded_blocks(self.image, facts.size, block)
+        lander = CoreLander(
             self.image,
             core_sink,
             threads=decode_threads(),
@@ -68,10 +73,21 @@ def unneeded_blocks(image: Qcow2, size: int | None, block: int) -> list[int]:
     return [number for number in range((size + block - 1) // block) if number not in needed]
 
 
-def plan_qcow2(resolved: Resolved, options: FetchOptions, cancel: Cancel) -> Qcow2Landing:
-    """Judge header and tables; on return it is known where every byte belongs.
+def plan_qcow2(
+    facts: SourceFacts,
+    response: FirstResponse,
+    ctx: TransferContext,
+    staged: Callable[[str], Landing],
+) -> Landing:
+    """Check header and tables; on return it is known where every byte belongs.
 
     Raises the image's refusal, or what ``read_tables`` raised.
     """
-    image = qcow2_header(resolved, options)
-    return Qcow2Landing(options, image, read_tables(resolved, image, options, cancel))
+    image = qcow2_header(facts, response, ctx.options)
+    try:
+        known = read_tables(facts, response, image, ctx)
+    except FormatError as exc:
+        if exc.reason is not Reason.NEEDS_STAGING:
+            raise
+        return staged(exc.message)
+    return Qcow2Lander(ctx.options, image, known)

@@ -3,24 +3,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from fastdl.core.lander import StreamLander
+from fastdl.core.lander import StreamLander as CoreLander
 from fastdl.core.sink import Sink as CoreSink
-from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing.base import Landing, NeedsStaging, decode_threads
+from fastdl.engine.landing.base import Lander, Landing, decode_threads
 from fastdl.engine.landing.head import HeadReader
-from fastdl.engine.options import FetchOptions, ProgressCallback
-from fastdl.engine.resolve import Resolved
-from fastdl.engine.transfer import Checkpoint, Outcome
+from fastdl.engine.options import FetchOptions
+from fastdl.engine.result import Result
+from fastdl.engine.transfer import Outcome
 from fastdl.engine.verdict import peek
 from fastdl.errors import FormatError, Reason
 from fastdl.model.image import CONVERTIBLE, Format, ImageInfo
 from fastdl.sinks.base import Sink
 
+if TYPE_CHECKING:
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.source.first_response import FirstResponse
+    from fastdl.engine.workspace import Workspace
 
-class StreamLanding(Landing):
-    """A compressed source: decoded in order while it arrives."""
+
+class StreamLander(Lander):
+    """A compressed source: decoded in order while it arrives.
+
+    *staged*: the way to land, given the reason, where the image's tables turn out to come late.
+    """
 
     sparse = True
 
@@ -32,6 +41,7 @@ class StreamLanding(Landing):
         inner: Format,
         target_size: int | None,
         disk_head: bytes | None,
+        staged: Callable[[str], Landing],
     ) -> None:
         super().__init__(options, format=str(outer), target_size=target_size, disk_head=disk_head)
         qcow2 = "qcow2." if inner is Format.QCOW2 else ""
@@ -39,28 +49,28 @@ class StreamLanding(Landing):
         self.inner = inner
         self.decoded = 0
         self.tail = b""
-        self.lander: StreamLander | None = None
+        self.lander: CoreLander | None = None
+        self._staged = staged
 
-    def run(
+    def land(
         self,
-        resolved: Resolved,
-        sink: Sink,
-        core_sink: CoreSink,
-        checkpoint: Checkpoint,
-        progress: ProgressCallback | None,
-        cancel: Cancel,
-    ) -> Outcome:
-        """Transfer and decode. NeedsStaging where the image's tables turn out to come late."""
+        facts: SourceFacts,
+        response: FirstResponse,
+        workspace: Workspace,
+        ctx: TransferContext,
+    ) -> Result:
+        """Transfer and decode; nothing was written where that cannot be done in one pass."""
         try:
-            return super().run(resolved, sink, core_sink, checkpoint, progress, cancel)
+            return super().land(facts, response, workspace, ctx)
         except FormatError as exc:
-            if exc.reason is Reason.NEEDS_STAGING:
-                raise NeedsStaging(exc.message, fmt=Format(self.format), decode=True) from None
-            raise
+            if exc.reason is not Reason.NEEDS_STAGING:
+                raise
+            why = exc.message
+        return self._staged(why).land(facts, response, workspace, ctx)
 
-    def decoding(self, _resolved: Resolved, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
+    def decoding(self, _facts: SourceFacts, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
         """The decoder, which writes in the order of its output."""
-        self.lander = StreamLander(
+        self.lander = CoreLander(
             self.format,
             core_sink,
             threads=decode_threads(),
@@ -102,27 +112,32 @@ class StreamLanding(Landing):
 
 
 def plan_stream(
-    resolved: Resolved, sink: Sink, options: FetchOptions, info: ImageInfo
-) -> StreamLanding:
-    """Decide by what lies under the compression. NeedsStaging."""
+    facts: SourceFacts,
+    response: FirstResponse,
+    sink: Sink,
+    ctx: TransferContext,
+    info: ImageInfo,
+    staged: Callable[[str], Landing],
+) -> Landing:
+    """Decide by what lies under the compression."""
+    options, unpacking = ctx.options, ctx.placement.unpacking
     outer, inner = info.format, info.inner or Format.RAW
-    declared = options.source_format
-    if options.staging:
+    if unpacking:
         inner = Format.RAW  # whatever it is, the decoded file is what is wanted
     elif inner in CONVERTIBLE:
-        raise NeedsStaging(f"{inner} under {outer} is unpacked first", fmt=outer, decode=True)
-    elif declared == Format.VHD and sink.capacity is not None:
+        return staged(f"{inner} under {outer} is unpacked first")
+    elif options.source_format == Format.VHD and sink.capacity is not None:
         # The footer behind the disk may not fit a device that the disk fits.
-        raise NeedsStaging(f"a VHD under {outer} is unpacked first", fmt=outer, decode=True)
+        return staged(f"a VHD under {outer} is unpacked first")
     target = info.virtual_size if inner is Format.QCOW2 else None
-    raw = inner is not Format.QCOW2 and not options.staging
-    landing = StreamLanding(
+    raw = inner is not Format.QCOW2 and not unpacking
+    if sink.capacity is not None and target is not None:
+        sink.check_size(target)
+    return StreamLander(
         options,
         outer=outer,
         inner=inner,
         target_size=target,
-        disk_head=peek(outer, HeadReader(resolved)) if raw else None,
+        disk_head=peek(outer, HeadReader(facts, response)) if raw else None,
+        staged=staged,
     )
-    if sink.capacity is not None and target is not None:
-        sink.check_size(target)
-    return landing

@@ -7,19 +7,18 @@ of the whole file still covers them.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
+from typing import TYPE_CHECKING
 
 from fastdl.core.image import Qcow2
 from fastdl.core.net import Stream
-from fastdl.engine.cancel import Cancel
-from fastdl.engine.landing.base import NeedsStaging
-from fastdl.engine.landing.head import read_on
-from fastdl.engine.options import FetchOptions
-from fastdl.engine.resolve import Resolved, backoff, pause
-from fastdl.errors import FastdlError, FormatError, NetError
-from fastdl.model.image import Format
+from fastdl.engine.source.first_response import FirstResponse, backoff, pause
+from fastdl.errors import FastdlError, FormatError, NetError, Reason
+
+if TYPE_CHECKING:
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
 
 READ_BYTES = 1 << 20
 IN_ORDER_MAX = 32 << 20
@@ -31,24 +30,24 @@ Known = tuple[int, bytes, int]
 
 
 def read_tables(
-    resolved: Resolved, image: Qcow2, options: FetchOptions, cancel: Cancel
+    facts: SourceFacts, response: FirstResponse, image: Qcow2, ctx: TransferContext
 ) -> list[Known]:
     """Feed *image* until its map is complete; return what was read for it.
 
-    Raises the image's refusal, NeedsStaging where the tables come too late on a server
-    without ranges, or what fetching the tables raised.
+    Raises the image's refusal, FormatError with NEEDS_STAGING where the tables come too late on
+    a server without ranges, or what fetching the tables raised.
     """
     known: list[Known] = []
-    if resolved.head:
-        known.append((0, resolved.head, resolved.first))
-        image.feed(0, resolved.head)
+    if response.head:
+        known.append((0, response.head, response.index))
+        image.feed(0, response.head)
     if not image.ready:
-        _read_ahead(resolved, image, known)
-    ranges = resolved.mirrors[resolved.first].ranges or resolved.size is None
-    if not image.ready and ranges and not resolved.one_response:
-        _fetch(resolved, image, known, options, cancel)
+        _read_ahead(response, image, known)
+    ranges = response.mirror.ranges or facts.size is None
+    if not image.ready and ranges and not facts.one_response:
+        _fetch(facts, response, image, known, ctx)
     if not image.ready:
-        _read_in_order(resolved, image, known, options, cancel)
+        _read_in_order(facts, response, image, known, ctx)
     return known
 
 
@@ -84,7 +83,11 @@ def _wanted(image: Qcow2, known: list[Known]) -> list[tuple[int, int]]:
 
 
 def _fetch(
-    resolved: Resolved, image: Qcow2, known: list[Known], options: FetchOptions, cancel: Cancel
+    facts: SourceFacts,
+    response: FirstResponse,
+    image: Qcow2,
+    known: list[Known],
+    ctx: TransferContext,
 ) -> None:
     """L1 first, then all L2 tables at once, over a few streams of their own."""
     rounds = 0
@@ -97,7 +100,7 @@ def _fetch(
             if not image.ready and rounds > 8:
                 raise FormatError("the image's tables cannot be read", phase="decode")
             continue
-        for offset, data, index in _read_ranges(resolved, wanted, options, cancel):
+        for offset, data, index in _read_ranges(facts, response, wanted, ctx):
             known.append((offset, data, index))
         known.sort()
         _feed_joined(image, known)
@@ -116,39 +119,40 @@ def _feed_joined(image: Qcow2, known: list[Known]) -> None:
 
 
 def _read_ranges(
-    resolved: Resolved, wanted: list[tuple[int, int]], options: FetchOptions, cancel: Cancel
+    facts: SourceFacts,
+    response: FirstResponse,
+    wanted: list[tuple[int, int]],
+    ctx: TransferContext,
 ) -> list[Known]:
-    """All of *wanted*, from whichever usable mirror answers.
+    """All of *wanted*, from whichever usable mirror responds.
 
     A mirror that serves fewer connections than are tried keeps those that it serves; where it
-    serves none, the open first answer makes room.
+    serves none, the open first response makes room.
     """
     todo: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     for item in wanted:
         todo.put(item)
     got: list[Known] = []
     errors: list[FastdlError] = []
-    indices = [resolved.first] + [
+    indices = [response.index] + [
         i
-        for i, mirror in enumerate(resolved.mirrors)
-        if i != resolved.first and mirror.state == "ok" and resolved.provable
+        for i, mirror in enumerate(facts.mirrors)
+        if i != response.index and mirror.state == "ok" and facts.provable
     ]
 
     def work(retries: int) -> None:
         streams: dict[int, Stream] = {}
         try:
             while not errors:
-                offset, length = item = todo.get_nowait()
+                item = todo.get_nowait()
                 try:
-                    data, index = _read_one(
-                        resolved, streams, indices, offset, length, retries, cancel
-                    )
+                    data, index = _read_one(facts, streams, indices, item, retries, ctx)
                 except FastdlError:
                     todo.put(item)
                     if retries > 0:
                         raise
                     return
-                got.append((offset, data, index))
+                got.append((item[0], data, index))
         except queue.Empty:
             return
         except FastdlError as exc:
@@ -167,37 +171,36 @@ def _read_ranges(
     for thread in threads:
         thread.join()
     if not errors and not todo.empty():
-        resolved.close()
-        work(max(1, options.retry))
+        response.close()
+        work(max(1, ctx.options.retry))
     if errors:
         raise errors[0]
     return got
 
 
 def _read_one(
-    resolved: Resolved,
+    facts: SourceFacts,
     streams: dict[int, Stream],
     indices: list[int],
-    offset: int,
-    length: int,
+    wanted: tuple[int, int],
     retries: int,
-    cancel: Cancel,
+    ctx: TransferContext,
 ) -> tuple[bytes, int]:
-    """The bytes and the number of the mirror that gave them; each mirror is asked in turn."""
+    """The *wanted* bytes and the number of their mirror; each mirror is asked in turn."""
     for attempt in range(retries + 1):
         index = indices[attempt % len(indices)]
-        cancel.check()
+        ctx.cancel.check()
         try:
             if index not in streams:
-                streams[index] = Stream(resolved.net, resolved.mirrors[index], cancel.wake)
-            return _read_exactly(streams[index], offset, length), index
+                streams[index] = Stream(ctx.net, facts.mirrors[index], ctx.cancel.wake)
+            return _read_exactly(streams[index], *wanted), index
         except FastdlError as exc:
-            exc.add_context(origin=resolved.urls[index].display())
-            cancel.check()
+            exc.add_context(origin=facts.urls[index].display())
+            ctx.cancel.check()
             if attempt == retries:
                 raise
             if index == indices[-1]:
-                pause(backoff(attempt, exc.retry_after_s), cancel)
+                pause(backoff(attempt, exc.retry_after_s), ctx.cancel)
     raise NetError("no mirror is left", phase="decode")
 
 
@@ -218,50 +221,46 @@ def _read_exactly(stream: Stream, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def _read_ahead(resolved: Resolved, image: Qcow2, known: list[Known]) -> None:
-    """Tables within the open answer to the first range cost no request of their own."""
-    while not image.ready and resolved.stream is not None and (need := image.need()):
-        end, stop = need[0] + need[1], resolved.stream.end
-        if resolved.stream.whole or stop is None or end > stop:
+def _read_ahead(response: FirstResponse, image: Qcow2, known: list[Known]) -> None:
+    """Tables within the open response to the first range cost no request of their own."""
+    while not image.ready and response.stream is not None and (need := image.need()):
+        end, stop = need[0] + need[1], response.stream.end
+        if response.stream.whole or stop is None or end > stop:
             return
-        if not read_on(resolved, end):
+        if not response.extend(end):
             return
-        image.feed(0, resolved.head)
-        known[:] = [(0, resolved.head, resolved.first)]
+        image.feed(0, response.head)
+        known[:] = [(0, response.head, response.index)]
 
 
 def _read_in_order(
-    resolved: Resolved, image: Qcow2, known: list[Known], options: FetchOptions, cancel: Cancel
+    facts: SourceFacts,
+    response: FirstResponse,
+    image: Qcow2,
+    known: list[Known],
+    ctx: TransferContext,
 ) -> None:
     """A server without ranges: read on until the tables are complete, but not for ever."""
-    retries = options.retry
+    retries = ctx.options.retry
     while not image.ready:
         need = image.need()
-        end = need[0] + need[1] if need else len(resolved.head) + READ_BYTES
-        if resolved.size is not None:
-            end = min(end, resolved.size)
+        end = need[0] + need[1] if need else len(response.head) + READ_BYTES
+        if facts.size is not None:
+            end = min(end, facts.size)
         if end > IN_ORDER_MAX:
-            raise NeedsStaging(
+            raise FormatError(
                 "the server gives no ranges and the image's tables come after its data",
-                fmt=Format.QCOW2,
+                phase="decode",
+                reason=Reason.NEEDS_STAGING,
             )
-        if read_on(resolved, end):
-            image.feed(0, resolved.head)
+        if response.extend(end):
+            image.feed(0, response.head)
             continue
-        cancel.check()
-        if resolved.stream is not None and resolved.size is None:
+        ctx.cancel.check()
+        if response.stream is not None and facts.size is None:
             raise FormatError("the source ends inside its tables", phase="decode")
         if retries == 0:
-            raise NetError("the answer breaks off inside the image's tables", phase="decode")
+            raise NetError("the response breaks off inside the image's tables", phase="decode")
         retries -= 1
-        _open_again(resolved, cancel)
-    known[:] = [(0, resolved.head, resolved.first)]
-
-
-def _open_again(resolved: Resolved, cancel: Cancel) -> None:
-    """A new answer that goes on where the head ends; a failure shows when it is read."""
-    resolved.close()
-    resolved.stream = Stream(resolved.net, resolved.mirrors[resolved.first], cancel.wake)
-    with contextlib.suppress(FastdlError):
-        rest = None if resolved.size is None else resolved.size - len(resolved.head)
-        resolved.stream.begin(len(resolved.head), rest)
+        response.reopen(facts.size)
+    known[:] = [(0, response.head, response.index)]

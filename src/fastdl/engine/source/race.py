@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of several mirrors answers first: the next one is asked when the last is slow."""
+"""Which of several mirrors responds first? The next one is asked when the last is slow."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fastdl.errors import FastdlError, InternalError
 Attempt = Callable[[int, Cancel], tuple[Stream, bytes]]
 
 
-def first_answer(
+def first_of(
     order: Sequence[int], attempt: Attempt, cancel: Cancel, patience_s: float
 ) -> tuple[int, tuple[Stream, bytes], dict[int, FastdlError]]:
-    """Run *attempt* for one index after the other until one has answered.
+    """Run *attempt* for one index after the other until one has a response.
 
     The next one starts when the last has failed or *patience_s* seconds have passed; losers
-    are cancelled. Returns (index, answer, failures so far); raises the first mirror's error
+    are cancelled. Returns (index, response, failures so far); raises the first mirror's error
     where all have failed.
     """
-    answers: queue.SimpleQueue[tuple[int, tuple[Stream, bytes] | BaseException]] = (
+    responses: queue.SimpleQueue[tuple[int, tuple[Stream, bytes] | BaseException]] = (
         queue.SimpleQueue()
     )
     wakes: dict[int, Cancel] = {}
@@ -33,9 +33,9 @@ def first_answer(
 
     def work(index: int, wake: Cancel) -> None:
         try:
-            answers.put((index, attempt(index, wake)))
+            responses.put((index, attempt(index, wake)))
         except BaseException as exc:  # noqa: BLE001 - handed to the caller's thread
-            answers.put((index, exc))
+            responses.put((index, exc))
 
     def start() -> None:
         index = left.pop(0)
@@ -53,30 +53,30 @@ def first_answer(
         won: tuple[int, tuple[Stream, bytes]] | None = None
         while won is None:
             try:
-                index, answer = answers.get(timeout=patience_s if left else 0.2)
+                index, response = responses.get(timeout=patience_s if left else 0.2)
             except queue.Empty:
                 cancel.check()
                 if left:
                     start()
                 continue
-            if isinstance(answer, tuple):
-                won = (index, answer)
-            elif isinstance(answer, FastdlError):
+            if isinstance(response, tuple):
+                won = (index, response)
+            elif isinstance(response, FastdlError):
                 cancel.check()
-                failed[index] = answer
+                failed[index] = response
                 if left:
                     start()
                 elif len(failed) == len(order):
                     raise failed[order[0]]
             else:
-                raise InternalError("a probe failed unexpectedly") from answer
+                raise InternalError("a probe failed unexpectedly") from response
     for index, wake in wakes.items():
         if index != won[0]:
             wake.cancel()
     for thread in threads:
         thread.join()
-    while not answers.empty():  # a second mirror answered in the same moment
-        _, late = answers.get()
+    while not responses.empty():  # a second mirror responded in the same moment
+        _, late = responses.get()
         if isinstance(late, tuple):
             late[0].close()
     return won[0], won[1], failed

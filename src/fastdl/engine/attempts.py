@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What follows a failed attempt: another one without whoever may have lied, or the end.
+
+Decisions alone; ``fetch`` carries them out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastdl.engine.source.facts import Earlier, SourceFacts
+from fastdl.errors import (
+    FastdlError,
+    HttpProtocolError,
+    HttpStatusError,
+    IntegrityError,
+    NetError,
+    OriginChangedError,
+    TargetChangedError,
+)
+
+if TYPE_CHECKING:
+    from fastdl.core.net import Mirror
+    from fastdl.engine.source.first_response import FirstResponse
+
+MAX_ATTEMPTS = 6
+MAX_COPIES = 2
+
+
+class Next(NamedTuple):
+    """Try again, knowing what *earlier* says; *why* is for the result's warnings."""
+
+    earlier: Earlier
+    why: str
+
+
+class Attempts:
+    """The attempts of one job so far. *retry*: how often a lost network may be tried again.
+
+    earlier    what the last one has learned
+    delegated  a job within the job has had attempts of its own: there are no more
+    """
+
+    def __init__(self, retry: int) -> None:
+        self.earlier = Earlier()
+        self.delegated = False
+        self._cuts_left = min(retry, MAX_ATTEMPTS - 2)
+        self._out: frozenset[str] = frozenset()  # mirrors that are not asked again
+        self._lied: set[str] = set()  # mirrors that a piece has proven wrong
+        self._copies: set[str] = set()  # where redirects led to wrong bytes
+        self._wrong: IntegrityError | None = None  # how the last wrong bytes were found
+        self._alone: list[str] | None = None  # mirrors still to be tried each by itself
+
+    def check(self, response: FirstResponse) -> None:
+        """Raise the last IntegrityError where redirects lead to no other copy than then."""
+        if self._wrong and _copy_of(response.mirror) in self._copies:
+            raise self._wrong
+
+    def after(self, exc: FastdlError, facts: SourceFacts) -> Next | None:
+        """What to do after *exc*, which ended an attempt at *facts*; None: give up."""
+        if self.delegated:
+            return None
+        match exc:
+            case OriginChangedError() if not self.earlier.any_version:
+                # Servers behind one name may each have tags of their own for the same bytes.
+                then = self.earlier._replace(facts=None, any_version=True)
+                return self._next(then, f"the source changed: started anew once ({exc.message})")
+            case TargetChangedError():
+                return self._next(self.earlier, f"started anew: {exc.message}")
+            case NetError() | HttpStatusError() | HttpProtocolError():
+                return self._after_lost_mirror(exc, facts)
+            case IntegrityError() if exc is not self._wrong:
+                return self._after_wrong_bytes(exc, facts)
+        return None
+
+    def _next(self, earlier: Earlier, why: str) -> Next:
+        self.earlier = earlier
+        return Next(earlier, why)
+
+    def _after_lost_mirror(self, exc: FastdlError, facts: SourceFacts) -> Next | None:
+        """Leave mirrors out where nothing allowed others to take over.
+
+        Without a digest bytes of different origins are not joined: another one starts anew.
+        """
+        self._out |= facts.disqualified()
+        others = not facts.provable and not {u.display() for u in facts.urls} <= self._out
+        if others and self._out:
+            then = self.earlier._replace(facts=facts, left_out=self._out)
+            return self._next(then, f"started anew from another mirror: {exc.message}")
+        if facts.one_response and exc.retryable and self._cuts_left:
+            self._cuts_left -= 1
+            self._out = frozenset()
+            then = self.earlier._replace(facts=facts, left_out=self._out)
+            why = f"started anew, since no response can continue it: {exc.message}"
+            return self._next(then, why)
+        return None
+
+    def _after_wrong_bytes(self, exc: IntegrityError, facts: SourceFacts) -> Next | None:
+        self._wrong = exc
+        left_out = self._without_liars(facts)
+        if not left_out and not self._another_copy(facts):
+            return None
+        return self._next(
+            self.earlier._replace(facts=facts, left_out=frozenset(left_out)),
+            "the bytes do not have the wanted digest: tried again without whoever may have lied",
+        )
+
+    def _without_liars(self, facts: SourceFacts) -> set[str]:
+        """The mirrors to leave out next time; none to give up.
+
+        Without pieces a wrong whole does not tell which of several mirrors lied: then each one
+        serves alone in turn.
+        """
+        everyone = [url.display() for url in facts.urls]
+        lied = facts.disqualified()
+        reports = dict(zip(everyone, facts.mirrors, strict=True))
+        gave = [name for name, mirror in reports.items() if mirror.bytes > 0 and name not in lied]
+        # A piece has told who lied, but the image's map was made of its bytes.
+        if facts.pieces and self._lied < lied and len(lied) < len(everyone):
+            self._lied = lied
+            return lied
+        if self._alone is None and len(gave) < 2:
+            self._out |= {*gave, *lied}
+            return set(self._out) if gave and len(self._out) < len(everyone) else set()
+        if self._alone is None:
+            others = [name for name in everyone if name not in lied and name not in gave]
+            self._alone = gave + others
+        if not self._alone:
+            return set()
+        chosen = self._alone.pop(0)
+        return {name for name in everyone if name != chosen}
+
+    def _another_copy(self, facts: SourceFacts) -> bool:
+        """Whether wrong bytes came from where a redirect led, and there may be others."""
+        led = {copy for m in facts.mirrors if m.bytes > 0 and (copy := _copy_of(m))}
+        fresh = bool(led - self._copies) and len(self._copies) < MAX_COPIES
+        self._copies |= led
+        return fresh
+
+
+def _copy_of(mirror: Mirror) -> str | None:
+    """Where redirects led, without the query, which signs; None where none did."""
+    return mirror.final_url.partition("?")[0] if mirror.final_url else None

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal of one attempt: what it can continue from, and what it leaves for the next run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastdl.core.job import Job, block_for
+from fastdl.core.sink import Sink as CoreSink
+from fastdl.engine.journal_file import JournalFile
+from fastdl.engine.options import BLOCKS_IN_WINDOW, MAX_BLOCK, MIN_BLOCK, FetchOptions
+from fastdl.errors import FastdlError, JournalError
+from fastdl.sinks.base import Sink
+
+if TYPE_CHECKING:
+    from fastdl.engine import journal as jr
+    from fastdl.engine.source.facts import SourceFacts
+
+CHECKPOINT_BYTES = 3 << 20
+"""For each connection. A checkpoint costs a flush; a kill costs what came since the last one."""
+
+
+class Checkpoint:
+    """The journal of an attempt: appended to only after a flush of what it names.
+
+    *block* is the size of the blocks that the attempt transfers and the journal names.
+    """
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.writer: jr.Writer | None = None
+        self.local: list[tuple[int, int]] = []
+        self.warning: str | None = None
+
+    def take(self, job: Job, sink: CoreSink) -> None:
+        """Flush the target, then record what had been written before."""
+        records = job.drain()
+        if self.writer is None or not records:
+            return
+        from fastdl.engine.journal import Record  # noqa: PLC0415 - loaded with the writer
+
+        sink.flush()
+        self.writer.append([Record(*record) for record in records])
+        job.settle(len(records))
+
+    def due(self, connections: int) -> int:
+        """How many blocks written since the last checkpoint call for one; 0: never."""
+        if self.writer is None:
+            return 0
+        return max(1, CHECKPOINT_BYTES * max(1, connections) // self.block)
+
+    def close(self, *, remove: bool) -> None:
+        """End of the attempt: *remove* where there is nothing to resume."""
+        if self.writer is not None:
+            self.warning = self.writer.warning
+            if remove:
+                self.writer.remove()
+            else:
+                self.writer.close()
+
+
+def job_key(facts: SourceFacts, options: FetchOptions, landing: str) -> str:
+    """What makes two commands the same job: the bytes they ask for, and how they land.
+
+    A strong digest names the bytes wherever they come from; without one the URLs do.
+    """
+    import hashlib  # noqa: PLC0415 - start-up: not for what cannot be resumed
+    import json  # noqa: PLC0415
+
+    strong = facts.digests.strongest()
+    what: dict[str, Any] = {"landing": landing, "size": facts.size}
+    if strong is not None and strong.strength == "strong":
+        what["digest"] = str(strong)
+    else:
+        what["urls"] = sorted(url.display() for url in facts.urls)
+        what["pieces"] = hashlib.sha256(facts.pieces.hashes).hexdigest() if facts.pieces else None
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _validators(facts: SourceFacts) -> dict[str, dict[str, str]]:
+    out: dict[str, dict[str, str]] = {}
+    for url, mirror in zip(facts.urls, facts.mirrors, strict=True):
+        if mirror.pinned:
+            out[url.display().partition("?")[0]] = {
+                "etag": mirror.etag,
+                "last_modified": mirror.last_modified,
+                "size": str(mirror.total),
+            }
+    return out
+
+
+def _same_source(header: jr.Header, facts: SourceFacts) -> bool:
+    """Whether what the journal was written for can be continued with what is there now."""
+    if header.size != facts.size:
+        return False
+    if facts.digests.integrity() != "none":
+        return header.digests == facts.digests.to_dict()
+    # Without a digest only an equal strong validator of the same origin vouches for it.
+    now = _validators(facts)
+    for origin, then in header.validators.items():
+        if origin in now and (then["etag"] or then["last_modified"]):
+            return now[origin] == then
+    return False
+
+
+def _suits(block: int, facts: SourceFacts, window: int) -> bool:
+    """Whether an earlier run's *block* is a size that this run can go on with.
+
+    Then it does, whatever size was asked for now: what is on the target is worth more.
+    """
+    wanted = MIN_BLOCK
+    while wanted <= MAX_BLOCK and wanted * BLOCKS_IN_WINDOW <= window:
+        if block_for(facts.piece_length, wanted) == block:
+            return True
+        wanted *= 2
+    return False
+
+
+def open_checkpoint(
+    where: JournalFile | None,
+    sink: Sink,
+    facts: SourceFacts,
+    options: FetchOptions,
+    landing: str,
+) -> Checkpoint:
+    """The journal of an earlier run of this job, or a new one, or none where none can help.
+
+    *where*: its file; None where the landing or the target cannot be resumed.
+
+    Any doubt means a full restart: JournalError is not raised to the caller.
+    """
+    block = block_for(facts.piece_length, options.block_size)
+    out = Checkpoint(block)
+    if where is None:
+        return out
+    wanted = options.resume and not facts.one_response
+    if not wanted or facts.size is None or facts.size <= 2 * block:
+        where.remove()
+        return out
+    from fastdl.engine import journal as jr  # noqa: PLC0415 - start-up
+
+    key = job_key(facts, options, landing)
+    found = None
+    try:
+        found = jr.Writer.resume(where)
+    except JournalError as exc:
+        out.warning = f"starting from the beginning: {exc.message}"
+    if found is not None:
+        journal, writer = found
+        header = journal.header
+        fits = (
+            header.job == key
+            and _suits(header.block_size, facts, options.window)
+            and header.target == dict(sink.identity)
+            and sink.resumable
+        )
+        if fits and _same_source(header, facts):
+            out.block = block = header.block_size
+            last = facts.size - facts.size % block
+            seen = {
+                r.offset: r.digest
+                for r in journal.records
+                if r.offset % block == 0
+                and r.length == (facts.size - r.offset if r.offset == last else block)
+            }
+            out.local = sorted(seen.items())
+            out.writer = writer
+            return out
+        writer.remove()
+        out.warning = "starting from the beginning: " + (
+            "the source or the target is not what it was when the download stopped"
+            if header.job == key
+            else "the journal beside the target belongs to another download"
+        )
+    try:
+        out.writer = jr.Writer.create(
+            where,
+            jr.Header(
+                job=key,
+                target=sink.identity,
+                validators=_validators(facts),
+                size=facts.size,
+                digests=facts.digests.to_dict(),
+                block_size=block,
+                boot_id=jr.boot_id(),
+            ),
+        )
+    except (ValueError, FastdlError) as exc:
+        out.warning = f"this download cannot be resumed: {exc}"
+    return out

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A target that is a regular file already: it has the wanted digest, or is left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fastdl.engine.landing.head import detect_fd
+from fastdl.engine.result import Result
+from fastdl.engine.source.resolve import resolve
+from fastdl.errors import SinkRefusedError
+from fastdl.model.digest import Digest
+from fastdl.model.url import Url
+
+if TYPE_CHECKING:
+    from fastdl.engine.cancel import Cancel
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.workspace import Existing
+
+
+def compare(existing: Existing, sources: Sequence[str], ctx: TransferContext) -> Result:
+    """The result where *existing* has the wanted digest already; SinkRefusedError otherwise."""
+    wanted = ctx.options.checksum
+    size: int | None = None
+    if wanted is None and any(Url.parse(text).is_metalink_name() for text in sources):
+        facts, response = resolve(sources, ctx, probe=True)
+        response.close()
+        wanted, size = facts.digests.strongest(), facts.size
+    if wanted is not None and size in (None, os.fstat(existing.fd).st_size):
+        got, length = _digest_of(existing.fd, wanted, ctx.cancel)
+        if got == wanted:
+            ctx.events.warn("the target was there already, with the wanted digest")
+            return Result(
+                target=existing.path,
+                source_bytes=length,
+                target_bytes=length,
+                fetched_bytes=0,
+                resumed_bytes=length,
+                digests={got.algorithm: got.hex},
+                integrity=wanted.strength,
+                consistency="digest",
+                format=detect_fd(existing.fd),
+                seconds=ctx.seconds,
+                stages={},
+                bottleneck="none",
+                mirrors=(),
+                warnings=ctx.events.warnings,
+                already_present=True,
+            )
+    raise SinkRefusedError(
+        f"{existing.path} exists already"
+        + (" with other content" if wanted is not None else "")
+        + ": remove it, or replace it with --overwrite file",
+        phase="land",
+    )
+
+
+def _digest_of(fd: int, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
+    md = hashlib.new(wanted.algorithm.replace("sha-", "sha"))
+    length = 0
+    while data := os.pread(fd, 1 << 20, length):
+        cancel.check()
+        md.update(data)
+        length += len(data)
+    return Digest(wanted.algorithm, md.hexdigest()), length

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all stages of one job share: options, trust, cancellation, clock, and what it reports."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fastdl.engine.options import (
+    HERE,
+    FetchOptions,
+    Placement,
+    Progress,
+    ProgressCallback,
+)
+
+if TYPE_CHECKING:
+    from fastdl.core.net import Net
+    from fastdl.engine.cancel import Cancel
+
+
+class Events:
+    """What a job reports: progress as it comes, warnings with its result."""
+
+    def __init__(self, progress: ProgressCallback | None = None) -> None:
+        self.progress = progress
+        self._warnings: dict[str, None] = {}
+
+    def report(self, progress: Progress) -> None:
+        """Call back, where somebody wants to know."""
+        if self.progress is not None:
+            self.progress(progress)
+
+    def warn(self, *texts: str) -> None:
+        """Keep *texts* for the result, each once."""
+        self._warnings.update(dict.fromkeys(texts))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything that was warned of, in order."""
+        return tuple(self._warnings)
+
+
+class TransferContext:
+    """One job's. *placement*: what whoever runs the engine decides, and no caller.
+
+    *proven*: the bytes of the source were verified before, by a job around this one.
+    """
+
+    def __init__(
+        self,
+        options: FetchOptions,
+        cancel: Cancel,
+        events: Events | None = None,
+        placement: Placement = HERE,
+        *,
+        proven: bool = False,
+    ) -> None:
+        self.options = options
+        self.cancel = cancel
+        self.events = events or Events()
+        self.placement = placement
+        self.proven = proven
+        self._started = time.monotonic()
+        self._net: Net | None = None
+
+    def within(
+        self, options: FetchOptions, placement: Placement, *, proven: bool = False
+    ) -> TransferContext:
+        """The context of a job within this one, which reports to the same."""
+        return TransferContext(options, self.cancel, self.events, placement, proven=proven)
+
+    @property
+    def net(self) -> Net:
+        """Trust, proxies and address policy of all connections; TrustError on first use."""
+        if self._net is None:
+            from fastdl.engine.net import make_net  # noqa: PLC0415 - not where nothing is asked
+
+            self._net = make_net(self.options)
+        return self._net
+
+    @property
+    def public_only(self) -> bool:
+        """Whether every address that the job tried is public; False before the first."""
+        return self._net is not None and self._net.public_only
+
+    @property
+    def seconds(self) -> float:
+        """How long the job has run."""
+        return round(time.monotonic() - self._started, 6)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources that cannot land while they arrive: fetched to a file, verified, then converted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastdl.engine.landing.base import Job
+from fastdl.engine.landing.head import judge_fd
+from fastdl.engine.options import FetchOptions
+from fastdl.engine.result import Result
+from fastdl.engine.workspace import Workspace, open_workspace
+from fastdl.errors import FormatError
+from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
+
+if TYPE_CHECKING:
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.source.first_response import FirstResponse
+
+
+class StagedLanding:
+    """Two jobs within the job: from the origin to a file, and from the file to the target.
+
+    *why*: for the result's warnings. *unpacking*: what is staged comes out of a decompressor.
+    """
+
+    def __init__(self, inner: Job, *, why: str, unpacking: bool) -> None:
+        self._inner = inner
+        self._why = why
+        self._unpacking = unpacking
+
+    def land(
+        self,
+        facts: SourceFacts,
+        response: FirstResponse,
+        workspace: Workspace,
+        ctx: TransferContext,
+    ) -> Result:
+        """Fetch to a file, verified; inspect it; land it from there."""
+        response.close()
+        ctx.events.warn(f"staged to a file first: {self._why}")
+        with workspace.staging() as folder:
+            path = folder / "source"
+            first = self._staged(path, facts, ctx)
+            image, now, came = _raw_or_qcow2(path, workspace, ctx)
+            local = ctx.within(_from_file(ctx.options, now), ctx.placement, proven=True)
+            landed = self._inner(workspace, [str(image)], local)
+        return landed._replace(
+            source_bytes=first.source_bytes,
+            fetched_bytes=first.fetched_bytes,
+            digests=first.digests,
+            integrity=first.integrity,
+            consistency=first.consistency,
+            format=str(came),
+            stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
+            bottleneck=first.bottleneck,
+            mirrors=first.mirrors,
+            landing=f"{came}-staged-to-raw",
+        )
+
+    def _staged(self, path: Path, facts: SourceFacts, ctx: TransferContext) -> Result:
+        """The source, verified, in a plain file at *path*."""
+        options = ctx.options._replace(
+            target_format="raw" if self._unpacking else "same",
+            source_format="auto",
+            overwrite=None,
+            resume=False,
+            verify_readback=False,
+        )
+        placement = ctx.placement._replace(beneath=None, unpacking=self._unpacking)
+        within = ctx.within(options, placement)
+        file = open_workspace(str(path), options, placement)
+        return file.publishing(lambda: self._inner(file, facts.sources, within), within)
+
+
+def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
+    """The options that land a staged file: what it is was proven when it was staged."""
+    return options._replace(
+        checksum=None,
+        require_checksum=False,
+        source_format=fmt,
+        target_format="raw",
+        limit_rate=None,
+        policy="user",
+        headers=(),
+    )
+
+
+def _raw_or_qcow2(
+    path: Path, workspace: Workspace, ctx: TransferContext
+) -> tuple[Path, str, Format]:
+    """What to land of a staged file, its format now, and the format it came in.
+
+    What lands has the size of the disk that was inspected, or FormatError: a converter that
+    reads another disk out of the same bytes would cut it short without a word.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        info = judge_fd(fd, os.fstat(fd).st_size, ctx.options)
+    finally:
+        os.close(fd)
+    info.require_safe()
+    fmt = info.format
+    if fmt in COMPRESSED:
+        raise FormatError("one layer of compression is decoded, not two", phase="decode")
+    if fmt not in CONVERTIBLE:
+        return path, str(fmt), fmt
+    if info.details.get("subformat") == "fixed" and fmt is Format.VHD:
+        # The disk as it is with a footer behind it: nothing is left to convert.
+        os.truncate(path, info.virtual_size or 0)
+        return path, "raw", fmt
+    raw = path.with_suffix(".raw")
+    workspace.convert(path, raw, fmt, ctx.cancel)
+    size = raw.stat().st_size
+    if size != info.virtual_size:
+        raise FormatError(
+            f"the {fmt} has a disk of {info.virtual_size} bytes, but qemu-img reads {size}",
+            phase="decode",
+        )
+    return raw, "raw", fmt

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What came of a transfer: is it what it should be, who gave it, and what held it up?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastdl.engine.result import MirrorReport
+from fastdl.errors import IntegrityError, SizeError
+
+if TYPE_CHECKING:
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.transfer import Outcome
+
+
+def verify(facts: SourceFacts, index: int, outcome: Outcome) -> dict[str, str]:
+    """Compare size and every known digest; IntegrityError or SizeError.
+
+    *index*: the number of the mirror that is named where a digest differs.
+    """
+    if facts.size is not None and outcome.total != facts.size:
+        raise SizeError(f"{outcome.total} bytes came, {facts.size} were expected", phase="verify")
+    for wanted in facts.digests:
+        got = outcome.digests[wanted.algorithm].hex()
+        if got != wanted.hex:
+            raise IntegrityError(
+                f"the {wanted.algorithm} of what came is {got}, "
+                f"{facts.digests.source_of(wanted.algorithm)} says {wanted.hex}",
+                phase="verify",
+                origin=facts.urls[index].display(),
+            )
+    return {name: value.hex() for name, value in outcome.digests.items()}
+
+
+def mirror_reports(facts: SourceFacts) -> tuple[MirrorReport, ...]:
+    """What each mirror did, for the result and for errors."""
+    return tuple(
+        MirrorReport(
+            url=url.display(),
+            bytes=mirror.bytes,
+            requests=mirror.requests,
+            errors=mirror.errors,
+            state=mirror.state,
+            reason=mirror.reason or None if mirror.state != "ok" else None,
+        )
+        for url, mirror in zip(facts.urls, facts.mirrors, strict=True)
+    )
+
+
+def stages(status: dict[str, Any]) -> dict[str, float]:
+    """Busy seconds of each stage, summed over threads."""
+    names = ("fetch", "tls", "hash", "decode", "write", "flush")
+    return {name: round(status[f"{name}_ns"] / 1e9, 6) for name in names}
+
+
+def bottleneck(status: dict[str, Any], digests: int) -> str:
+    """What the transfer waited for most, from its counters.
+
+    A stage behind the connections that was busy for most of the time held them up; where none
+    was, they waited for the mirrors (or took their time to receive).
+    """
+    elapsed = max(status["elapsed_ns"], 1)
+    behind = {
+        "hash": status["hash_ns"] / max(digests, 1),
+        "decode": status["decode_ns"],
+        "write": status["write_ns"] / max(status["conns"], 1),
+        "flush": status["flush_ns"],
+    }
+    slowest = max(behind, key=lambda name: behind[name])
+    return slowest if behind[slowest] > elapsed / 2 else "network"

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The facts of a source while they are being found: this stage's own, frozen at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fastdl.engine.source.facts import Offer, SourceFacts
+from fastdl.errors import FastdlError, PolicyError, SizeError
+from fastdl.model.digest import Digest, DigestSet, DigestSource
+from fastdl.model.url import Url
+from fastdl.sources.locate import make_mirror
+
+if TYPE_CHECKING:
+    from fastdl.core.net import Mirror
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.first_response import FirstResponse
+    from fastdl.sources.metalink import Metalink, Pieces
+
+MAX_MIRRORS = 64
+
+
+class Draft:
+    """``typed``: the sources as URLs; ``response``: the one that is open now. Else the fields of
+    ``SourceFacts``."""
+
+    def __init__(self, ctx: TransferContext, sources: Sequence[str]) -> None:
+        self.ctx = ctx
+        self.sources = tuple(sources)
+        self.typed = [Url.parse(text) for text in sources]
+        self.urls: list[Url] = []
+        self.mirrors: list[Mirror] = []
+        self.size: int | None = None
+        self.digests = DigestSet()
+        self.pieces: Pieces | None = None
+        self.offers: list[Offer] = []
+        self.metalink = False
+        self.warnings: list[str] = []
+        self.response: FirstResponse | None = None
+        self._origins = frozenset(url.origin for url in self.typed)
+
+    @property
+    def provable(self) -> bool:
+        """See ``SourceFacts``."""
+        return len(self.digests) > 0 or self.pieces is not None
+
+    def facts(self, *, one_response: bool) -> SourceFacts:
+        """What was found, frozen."""
+        return SourceFacts(
+            sources=self.sources,
+            urls=tuple(self.urls),
+            mirrors=tuple(self.mirrors),
+            size=self.size,
+            digests=self.digests,
+            pieces=self.pieces,
+            offers=tuple(self.offers),
+            metalink=self.metalink,
+            one_response=one_response,
+            warnings=tuple(self.warnings),
+        )
+
+    def add(self, url: Url, mirror: Mirror) -> None:
+        """Add a mirror, where it is new and there is room."""
+        known = {u.request_text() for u in self.urls}
+        if url.request_text() not in known and len(self.mirrors) < MAX_MIRRORS:
+            self.urls.append(url)
+            self.mirrors.append(mirror)
+
+    def take_offer(self, offer: Offer) -> None:
+        """Add the mirror; a warning where it cannot be one."""
+        try:
+            mirror = make_mirror(
+                offer.url,
+                # The operator's headers are for what the operator typed, whoever leads there.
+                headers=self.ctx.options.headers if offer.url.origin in self._origins else (),
+                priority=offer.priority,
+                max_connections=offer.max_connections,
+                linked_from=offer.from_class,
+            )
+        except FastdlError as exc:
+            self.warnings.append(f"{offer.url.display()} is not used: {exc.message}")
+            return
+        self.offers.append(offer)
+        self.add(offer.url, mirror)
+
+    def take_digests(self, digests: Sequence[tuple[Digest, DigestSource]]) -> None:
+        """Take all of *digests* in, or none: IntegrityError where one contradicts what is known."""
+        for digest, source in digests:
+            self.digests.check(digest, source)
+        for digest, source in digests:
+            self.digests.add(digest, source)
+
+    def take_earlier(self, facts: SourceFacts) -> None:
+        """Take in what an earlier attempt learned, but for what a mirror said of its own bytes."""
+        if not facts.provable:
+            return
+        self.take_digests([(d, s) for d, s in facts.digests.items() if s.independent])
+        if facts.metalink:
+            self.pieces, self.size = self.pieces or facts.pieces, self.size or facts.size
+        for offer in facts.offers:
+            self.take_offer(offer)
+
+    def merge(self, document: Metalink, url: Url, peer: int) -> None:
+        """Take in a metalink's mirrors, size and digests; contradictions are errors.
+
+        *peer*: class of the address that *url* led to.
+        """
+        if document.size is not None and self.size not in (None, document.size):
+            raise SizeError("two metalinks give different sizes", phase="resolve")
+        self.take_digests([(digest, DigestSource.METALINK) for digest in document.digests])
+        self.metalink = True
+        self.warnings.extend(document.warnings)
+        self.size = self.size if document.size is None else document.size
+        self.pieces = self.pieces or document.pieces
+        strong = any(d.strength == "strong" for d in self.digests) or (
+            self.pieces is not None and self.pieces.algorithm not in ("md5", "sha-1")
+        )
+        per_origin = self.ctx.options.max_connections_per_origin
+        for entry in document.mirrors:
+            mirror = Url.parse_sent(entry.url)
+            if url.scheme == "https" and mirror.scheme == "http" and not strong:
+                self.warnings.append(
+                    f"{mirror.display()} is not used: an https metalink leads to http without a "
+                    "strong digest"
+                )
+                continue
+            most = min(entry.maxconnections or per_origin, per_origin)
+            self.take_offer(Offer(mirror, entry.priority, most, peer))
+        if not self.mirrors:
+            raise PolicyError("the metalink leaves no mirror that may be used", phase="resolve")
+
+    def close(self) -> None:
+        """Drop the open response."""
+        if self.response is not None:
+            self.response.close()
+            self.response = None

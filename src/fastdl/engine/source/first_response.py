@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The response to the first request. It answers everything at once, and nothing is asked twice.
+
+It has one owner at a time: the resolve stage opens it, the plan reads on in it, the transfer
+takes it over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Self
+
+from fastdl.core.net import Mirror, Stream
+from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
+
+if TYPE_CHECKING:
+    from fastdl.engine.cancel import Cancel
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.model.url import Url
+
+HEAD_BYTES = 64 << 10
+"""Read before the transfer starts: enough for every format's magic but an ISO's."""
+FIRST_RANGE = 1 << 20
+READ_ON_BYTES = 256 << 10
+RETRY_AFTER_MAX_S = 600
+
+
+class FirstResponse:
+    """``head``: the source's first bytes; ``stream``: open behind them, None where it is not.
+
+    ``index``: the number of its mirror. ``only``: no other response can continue this one.
+    """
+
+    def __init__(self, ctx: TransferContext, mirror: Mirror, index: int) -> None:
+        self._ctx = ctx
+        self.mirror = mirror
+        self.index = index
+        self.stream: Stream | None = None
+        self.head = b""
+        self.content_type: str | None = None
+        self.only = False
+
+    @classmethod
+    def opened(
+        cls, ctx: TransferContext, mirror: Mirror, index: int, stream: Stream, head: bytes
+    ) -> Self:
+        """The response that *stream* has brought, of which *head* was read."""
+        made = cls(ctx, mirror, index)
+        made.stream, made.head = stream, head
+        made.content_type = dict(stream.head()[1]).get("content-type")
+        return made
+
+    def extend(self, upto: int) -> bool:
+        """Lengthen the head to *upto* bytes; False where the response gives no more.
+
+        One that breaks off is dropped: the transfer opens its own, where that can continue it.
+        """
+        parts, have = [self.head], len(self.head)
+        try:
+            while self.stream is not None and have < upto and self.stream.offset == have:
+                data = self.stream.read(min(READ_ON_BYTES, upto - have))
+                if not data:
+                    break
+                parts.append(data)
+                have += len(data)
+        except Cancelled:
+            raise
+        except FastdlError:
+            self.close()
+            if self.only:
+                raise
+        self.head = b"".join(parts)
+        return have >= upto
+
+    def reopen(self, size: int | None) -> None:
+        """Ask the same mirror for what is behind the head; a failure shows when it is read."""
+        self.close()
+        self.stream = Stream(self._ctx.net, self.mirror, self._ctx.cancel.wake)
+        with contextlib.suppress(FastdlError):
+            rest = None if size is None else size - len(self.head)
+            self.stream.begin(len(self.head), rest)
+
+    def next_mirror(self, facts: SourceFacts, *, reason: str) -> bool:
+        """Go on with another mirror's first bytes; False where none is left that may be asked.
+
+        This one's mirror is disqualified for *reason*. Only where a digest decides in the end
+        may the word of one mirror be set against that of another.
+        """
+        if not facts.provable:
+            return False
+        self.close()
+        for index, mirror in enumerate(facts.mirrors):
+            if mirror.state != "ok" or index == self.index:
+                continue
+            self._ctx.cancel.check()
+            stream = Stream(self._ctx.net, mirror, self._ctx.cancel.wake)
+            try:
+                wanted = min(READ_ON_BYTES, facts.size or READ_ON_BYTES)
+                stream.begin(0, max(HEAD_BYTES, wanted))
+            except FastdlError:
+                stream.close()
+                continue
+            self.mirror.strike(reason)
+            self.stream, self.head, self.index, self.mirror = stream, b"", index, mirror
+            self.extend(min(HEAD_BYTES, facts.size or HEAD_BYTES))
+            return True
+        return False
+
+    def take(self) -> Stream | None:
+        """The open stream, which is the caller's from now on."""
+        stream, self.stream = self.stream, None
+        return stream
+
+    def close(self) -> None:
+        """Drop the stream, where nobody took it. The head stays."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_stream(
+    ctx: TransferContext, mirror: Mirror, url: Url, cancel: Cancel
+) -> tuple[Stream, bytes]:
+    """A stream at offset 0 with its first bytes; temporary failures are retried."""
+    stream = Stream(ctx.net, mirror, cancel.wake)
+    for attempt in range(ctx.options.retry + 1):
+        try:
+            stream.begin(0, FIRST_RANGE)
+            return stream, _read_head(stream)
+        except FastdlError as exc:
+            exc.add_context(phase="resolve", origin=url.display())
+            passes = isinstance(exc, NetError) or (
+                isinstance(exc, HttpStatusError) and exc.retryable
+            )
+            mirror.note_error()
+            cancel.check()
+            too_long = (exc.retry_after_s or 0) > RETRY_AFTER_MAX_S
+            if attempt == ctx.options.retry or not passes or too_long:
+                stream.close()
+                raise
+            pause(backoff(attempt, exc.retry_after_s), cancel)
+    raise AssertionError("unreachable")
+
+
+def _read_head(stream: Stream) -> bytes:
+    parts, have = [], 0
+    while have < HEAD_BYTES:
+        data = stream.read(HEAD_BYTES - have)
+        if not data:
+            break
+        parts.append(data)
+        have += len(data)
+    return b"".join(parts)
+
+
+def backoff(attempt: int, retry_after_s: float | None) -> float:
+    """Seconds to wait after the failure number *attempt* (from 0), or what the server asks for."""
+    return max(min(0.2 * 2.0**attempt, 8.0), retry_after_s or 0.0)
+
+
+def pause(seconds: float, cancel: Cancel) -> None:
+    """Sleep; Cancelled as soon as that is asked for."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        cancel.check()
+        time.sleep(min(left, 0.1))

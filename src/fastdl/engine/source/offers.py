@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What servers say about a source beside its bytes: metalinks, Link fields, digests.
+
+What reads them is loaded for them only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fastdl.engine.source.facts import Offer
+from fastdl.engine.source.first_response import open_stream
+from fastdl.errors import FastdlError, MetalinkError
+from fastdl.model.digest import DigestSource
+from fastdl.model.url import Url
+from fastdl.sources.locate import make_mirror
+
+if TYPE_CHECKING:
+    from fastdl.core.net import Stream
+    from fastdl.engine.source.draft import Draft
+    from fastdl.sources.metalink import Metalink
+
+_OFFERS = frozenset({"link", "digest", "repr-digest"})
+
+Fields = Sequence[tuple[str, str]]
+
+
+def is_metalink(content_type: str | None) -> bool:
+    """Whether a Content-Type says so."""
+    if "metalink" not in (content_type or "").lower():
+        return False
+    from fastdl.sources.metalink import is_metalink_media_type  # noqa: PLC0415
+
+    return is_metalink_media_type(content_type)
+
+
+def take_metalink(draft: Draft, url: Url) -> None:
+    """Fetch the metalink at *url*, which somebody typed, and take in what it says."""
+    mirror = make_mirror(url, headers=draft.ctx.options.headers)
+    stream, head = open_stream(draft.ctx, mirror, url, draft.ctx.cancel)
+    try:
+        document = read_metalink(stream, head, url, draft.ctx.options.metalink_file)
+        peer = stream.peer_class
+    finally:
+        stream.close()
+    draft.merge(document, url, peer)
+
+
+def read_metalink(stream: Stream, head: bytes, url: Url, file_name: str | None = None) -> Metalink:
+    """The metalink whose beginning is *head* and whose rest *stream* gives."""
+    from fastdl.sources.metalink import parse_metalink  # noqa: PLC0415
+    from fastdl.sources.metalink_xml import MAX_DOCUMENT  # noqa: PLC0415
+
+    return parse_metalink(_read_all(stream, head, MAX_DOCUMENT), base_url=url, file_name=file_name)
+
+
+def _read_all(stream: Stream, head: bytes, limit: int) -> bytes:
+    """The rest of a small document, requested on until its end.
+
+    Where two responses cannot be joined, one more is requested, with all of it.
+    """
+    parts, have = [head], len(head)
+    anew = not stream.mirror.can_join
+    while True:
+        data = stream.read(1 << 16)
+        if not data:
+            total = stream.mirror.total
+            if total is None or have >= total:
+                return b"".join(parts)
+            if anew:
+                anew, parts, have = False, [], 0
+            stream.begin(have, min(total, limit + 1) - have)
+            continue
+        parts.append(data)
+        have += len(data)
+        if have > limit:
+            raise MetalinkError(f"the metalink is larger than {limit >> 20} MiB", phase="resolve")
+
+
+def learn_from_fields(draft: Draft) -> None:
+    """Take in what header fields offer (RFC 6249, RFC 9530), those of redirects included.
+
+    Redirectors know their mirrors. IntegrityError: a digest is another file's than is known.
+    """
+    response = draft.response
+    if response is None or response.stream is None or not draft.urls[response.index].is_http:
+        return
+    stream = response.stream
+    final = response.mirror.final_url or draft.urls[response.index].request_text()
+    _, headers = stream.head()
+    for base, peer, fields in [*stream.redirects(), (final, stream.peer_class, headers)]:
+        if _OFFERS & {name for name, _ in fields}:
+            _learn(draft, base, final, fields, peer)
+
+
+def _learn(draft: Draft, base_text: str, final_text: str, fields: Fields, peer: int) -> None:
+    """Take in what the response of a URL offers, which a class of address *peer* sent."""
+    from fastdl.sources.discovery import discover  # noqa: PLC0415 - rare
+
+    try:
+        base, final = Url.parse_sent(base_text), Url.parse_sent(final_text)
+    except FastdlError as exc:  # the core followed it, so it is no more than odd
+        draft.warnings.append(f"what a redirect offers is not used: {exc.message}")
+        return
+    found = discover(fields, base_url=base, provable=draft.provable)
+    draft.warnings.extend(found.warnings)
+    # Who only leads to the bytes vouches for what others send.
+    leads = base.origin != final.origin
+    draft.take_digests(
+        [(d, DigestSource.REDIRECT if leads else source) for d, source in found.digests]
+    )
+    if not draft.metalink:
+        for url in found.metalinks[:1]:
+            with contextlib.suppress(FastdlError):  # an offer, not a must
+                _merge_described(draft, base, Url.parse_sent(url), peer)
+    for entry in found.mirrors:
+        mirror = Url.parse_sent(entry.url)
+        if (mirror.origin, mirror.target) == (final.origin, final.target):
+            continue
+        downgrade = base.scheme == "https" and mirror.scheme == "http"
+        if downgrade and draft.digests.integrity() != "strong":
+            continue
+        # RFC 6249, 6: one request at a time to each mirror.
+        draft.take_offer(Offer(mirror, entry.priority, 1, peer))
+
+
+def _merge_described(draft: Draft, referrer: Url, url: Url, peer: int) -> None:
+    """A metalink that a Link field of *referrer* names: an offer, its absence does not hurt."""
+    if referrer.scheme == "https" and url.scheme == "http":
+        draft.warnings.append(f"{url.display()} is not used: an https source leads to http")
+        return
+    mirror = make_mirror(url, linked_from=peer)
+    stream, head = open_stream(draft.ctx, mirror, url, draft.ctx.cancel)
+    try:
+        document = read_metalink(stream, head, url)
+        # A document from outside does not lead inside because somebody inside named it.
+        from_class = stream.peer_class
+    finally:
+        stream.close()
+    if document.size is None or document.size == draft.size:
+        draft.merge(document, url, from_class)
+    else:
+        draft.warnings.append(f"{url.display()} describes another size: it is not used")

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RESOLVE: who has these bytes, how many, and which digests prove them.
+
+The first request is a ranged GET that answers everything at once; its open response and the
+bytes read so far go on into the transfer, nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fastdl.engine.source.draft import Draft
+from fastdl.engine.source.facts import Earlier, SourceFacts
+from fastdl.engine.source.first_response import FirstResponse, open_stream
+from fastdl.engine.source.offers import (
+    is_metalink,
+    learn_from_fields,
+    read_metalink,
+    take_metalink,
+)
+from fastdl.errors import (
+    FastdlError,
+    IntegrityError,
+    MetalinkError,
+    NetError,
+    PolicyError,
+    SizeError,
+    UsageError,
+)
+from fastdl.model.digest import DigestSource
+from fastdl.model.referral import refused_source
+from fastdl.sources.locate import make_mirror
+
+if TYPE_CHECKING:
+    from fastdl.core.net import Stream
+    from fastdl.engine.cancel import Cancel
+    from fastdl.engine.context import TransferContext
+
+HEDGE_PROBE_S = 0.4
+
+
+def resolve(
+    sources: Sequence[str],
+    ctx: TransferContext,
+    *,
+    earlier: Earlier | None = None,
+    probe: bool = False,
+) -> tuple[SourceFacts, FirstResponse]:
+    """The facts of *sources*, and the response that is open behind its first bytes: the caller's.
+
+    *earlier*  what an attempt for the same bytes has learned
+    *probe*    nothing will be transferred: the response need not be one that can be
+
+    Raises a FastdlError: no source can be used, or they contradict each other.
+    """
+    earlier = earlier or Earlier()
+    if not sources:
+        raise UsageError("at least one source is needed")
+    draft = Draft(ctx, sources)
+    for url in draft.typed:
+        if reason := refused_source(url, ctx.options.policy):
+            raise PolicyError(f"{url.display()}: {reason}", phase="resolve")
+    try:
+        _collect(draft, earlier)
+        _open_best(draft)
+        assert draft.response is not None
+        if not draft.metalink and is_metalink(draft.response.content_type):
+            _follow_metalink_response(draft)
+        else:
+            _learn(draft)
+        if ctx.options.require_checksum and draft.digests.integrity() == "none":
+            raise PolicyError(
+                "no checksum is known and --require-checksum asks for one", phase="resolve"
+            )
+        if earlier.any_version and draft.provable:
+            for mirror in draft.mirrors:
+                mirror.ignore_validators()
+        one_response = not probe and _keep_to_one_response(draft)
+    except BaseException:
+        draft.close()
+        raise
+    response, draft.response = draft.response, None
+    assert response is not None
+    response.only = one_response
+    return draft.facts(one_response=one_response), response
+
+
+def _collect(draft: Draft, earlier: Earlier) -> None:
+    """The mirrors that are typed, those of typed metalinks, and those that are known."""
+    options = draft.ctx.options
+    if options.checksum is not None:
+        draft.digests.add(options.checksum, DigestSource.USER)
+    _ = draft.ctx.net  # a broken certificate shows before anything is asked
+    for url in draft.typed:
+        if url.is_metalink_name():
+            take_metalink(draft, url)
+    for url in draft.typed:
+        if not url.is_metalink_name():
+            mirror = make_mirror(
+                url,
+                headers=options.headers,
+                priority=1,
+                max_connections=options.max_connections_per_origin,
+            )
+            draft.add(url, mirror)
+    if earlier.facts is not None:
+        draft.take_earlier(earlier.facts)
+    for url, mirror in zip(draft.urls, draft.mirrors, strict=True):
+        if url.display() in earlier.left_out:
+            mirror.strike("it was found to be bad before")
+
+
+# ---- the first response --------------------------------------------------------
+
+
+def _open_best(draft: Draft) -> None:
+    """Open the best mirror's response; the next one is asked too where the first is slow.
+
+    What has another file than the one that is known is disqualified, and the next one asked.
+    """
+    while True:
+        _open_one(draft)
+        if (wrong := _misfit(draft)) is None:
+            break
+        _disqualify(draft, *wrong)
+    response = draft.response
+    assert response is not None
+    if draft.size is None:
+        draft.size = response.mirror.total
+
+
+def _open_one(draft: Draft) -> None:
+    ctx = draft.ctx
+    for mirror in draft.mirrors:
+        mirror.prove(draft.provable)
+        if draft.size is not None:
+            mirror.expect(draft.size)
+    order = sorted(
+        (i for i, mirror in enumerate(draft.mirrors) if mirror.state == "ok"),
+        key=lambda i: draft.mirrors[i].priority,
+    )
+    if not order:
+        raise NetError("no usable mirror is left", phase="resolve")
+
+    def attempt(index: int, cancel: Cancel) -> tuple[Stream, bytes]:
+        return open_stream(ctx, draft.mirrors[index], draft.urls[index], cancel)
+
+    index = order[0]
+    if len(order) == 1:
+        stream, head = attempt(index, ctx.cancel)
+    else:
+        from fastdl.engine.source.race import first_of  # noqa: PLC0415 - threads where needed
+
+        index, (stream, head), failed = first_of(order, attempt, ctx.cancel, HEDGE_PROBE_S)
+        for other, exc in failed.items():
+            if not exc.retryable:
+                draft.mirrors[other].strike(exc.message)
+            draft.warnings.append(f"{draft.urls[other].display()}: {exc.message}")
+    draft.response = FirstResponse.opened(ctx, draft.mirrors[index], index, stream, head)
+
+
+def _misfit(draft: Draft) -> tuple[FastdlError, str] | None:
+    """Why the response cannot be the source, and the reason to disqualify its mirror; or None."""
+    response = draft.response
+    assert response is not None
+    total, url = response.mirror.total, draft.urls[response.index]
+    if draft.size is not None and (
+        _is_longer(response, draft.size) if total is None else total != draft.size
+    ):
+        has = "more" if total is None else total
+        text = f"{url.display()} has {has} bytes, the metalink says {draft.size}"
+        return SizeError(text, phase="resolve"), "its file has another size"
+    if draft.metalink and is_metalink(response.content_type) and not url.is_metalink_name():
+        text = f"{url.display()}: a metalink leads to another metalink"
+        return MetalinkError(text, phase="resolve"), "it responds with another metalink"
+    return None
+
+
+def _is_longer(response: FirstResponse, size: int) -> bool:
+    """Whether a response that does not tell its size goes on behind *size* bytes."""
+    if len(response.head) == size and response.stream is not None:
+        response.head += response.stream.read(1)
+    return len(response.head) > size
+
+
+def _disqualify(draft: Draft, error: FastdlError, reason: str) -> None:
+    """Leave out the mirror that responded; raise *error* where no other is left."""
+    response = draft.response
+    assert response is not None
+    draft.close()
+    response.mirror.note_error()
+    response.mirror.strike(reason)
+    if all(mirror.state != "ok" for mirror in draft.mirrors):
+        raise error
+    draft.warnings.append(error.message)
+
+
+# ---- what it says --------------------------------------------------------------
+
+
+def _follow_metalink_response(draft: Draft) -> None:
+    """A plain URL responded with a metalink: the media type says so."""
+    response = draft.response
+    assert response is not None
+    assert response.stream is not None
+    url = draft.urls[response.index]
+    if not draft.ctx.options.metalink_by_type:
+        raise PolicyError(
+            f"{url.display()} answers with a metalink where an image was named: a metalink's "
+            "URL ends in .metalink or .meta4",
+            phase="resolve",
+        )
+    file_name = draft.ctx.options.metalink_file
+    document = read_metalink(response.stream, response.head, url, file_name)
+    peer = response.stream.peer_class
+    draft.close()
+    draft.urls.clear()
+    draft.mirrors.clear()
+    draft.size = None
+    draft.merge(document, url, peer)
+    _open_best(draft)
+    _learn(draft)
+
+
+def _learn(draft: Draft) -> None:
+    """Take in what header fields offer; a mirror whose digest is another file's is left out."""
+    while True:
+        try:
+            learn_from_fields(draft)
+            return
+        except IntegrityError as exc:
+            _disqualify(draft, exc, "its digest is another file's")
+            _open_best(draft)
+
+
+def _keep_to_one_response(draft: Draft) -> bool:
+    """See to it that all bytes come in one response where parts of several cannot be joined.
+
+    They can under a strong validator, or where a digest decides. Returns whether they cannot.
+    """
+    response = draft.response
+    assert response is not None
+    stream = response.stream
+    if stream is None or response.mirror.can_join:
+        return False
+    draft.warnings.append(
+        "the server sends no strong validator and no checksum is known: everything has to come "
+        "in one response"
+    )
+    if stream.whole or (stream.end is not None and stream.end == draft.size):
+        return True
+    mirror, index = response.mirror, response.index
+    draft.close()
+    mirror.ask_for_the_whole()
+    draft.size = mirror.expected
+    stream, head = open_stream(draft.ctx, mirror, draft.urls[index], draft.ctx.cancel)
+    draft.response = FirstResponse.opened(draft.ctx, mirror, index, stream, head)
+    if (wrong := _misfit(draft)) is not None:
+        _disqualify(draft, *wrong)
+        _open_best(draft)
+        return _keep_to_one_response(draft)
+    if draft.size is None:
+        draft.size = mirror.total
+    return True
