@@ -14,11 +14,25 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable
+from typing import NamedTuple
 
 _ABSENT = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
 _F_OFD_SETLK = 37  # fcntl(2): a lock of the open file, as flock's is, that network mounts know
 _FLOCK = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid
+_KERNEL = "/proc/sys/kernel"
+MOUNTS = "/proc/self/mountinfo"
+"""The kernel marks it as exceptional when a mount comes or goes, see proc(5)."""
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Mount(NamedTuple):
+    """One line of the mount table. *device*: ``major:minor``; *kind*: of file system."""
+
+    device: str
+    path: str
+    kind: str
+    source: str
 
 
 def lock_exclusively(fd: int) -> bool:
@@ -69,6 +83,82 @@ def sync_folder(fd: int) -> bool:
             raise
         return False
     return True
+
+
+def replace_file(
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    folder_fd: int | None = None,
+    prepare: Callable[[int], object] | None = None,
+    still: Callable[[], bool] | None = None,
+) -> bool:
+    """Put *data* in the place of the file *path*: whole or not at all, and durable on return.
+
+    *folder_fd*  what *path*, a name then, is relative to
+    *prepare*    is called with the new file's descriptor before it is filled: its mode is 0600
+    *still*      is asked just before the name changes hands; where it says no, nothing has
+                 happened, and False is returned
+
+    Raises OSError; then the old file stays, unless it was the folder that could not be flushed.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    parent = open_folder(folder or ".") if folder_fd is None else folder_fd
+    fresh = f".{name}.{os.urandom(6).hex()}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(fresh, flags, 0o600, dir_fd=parent)
+        try:
+            with open(fd, "wb") as file:  # noqa: PTH123 - pathlib is slow to load
+                if prepare is not None:
+                    prepare(fd)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            if still is not None and not still():
+                return False
+            os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=parent)
+        sync_folder(parent)
+    finally:
+        if folder_fd is None:
+            os.close(parent)
+    return True
+
+
+def boot_id() -> str:
+    """The running kernel's boot id, or an empty string."""
+    with contextlib.suppress(OSError), open(f"{_KERNEL}/random/boot_id", "rb") as file:  # noqa: PTH123
+        return file.read().decode("ascii", "replace").strip()
+    return ""
+
+
+def mounts() -> list[Mount]:
+    """What is mounted where, in this process's view; empty where the kernel does not tell.
+
+    Raises OSError.
+    """
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        lines = [line.split(" ") for line in file.read().splitlines()]
+    return [
+        Mount(
+            device=fields[2],
+            path=unescaped(fields[4]),
+            kind=fields[fields.index("-") + 1],
+            source=unescaped(fields[fields.index("-") + 2]),
+        )
+        for fields in lines
+        if len(fields) > 6
+    ]
+
+
+def unescaped(text: str) -> str:
+    """*text* of a mount table, of /proc/swaps or fstab, without the escapes of its fields."""
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
 
 
 def set_mode(fd: int, mode: int) -> bool:

@@ -13,9 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import ssl
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fastdl import fs
 from fastdl.errors import AgentLostError, AgentRefusedError, UsageError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -264,12 +263,4 @@ def _csr(key: ec.EllipticCurvePrivateKey, name: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Write *path* with mode 0600, whole or not at all, durably."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-    Path(name).rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(folder)
-    os.close(folder)
+    fs.replace_file(path, text.encode())

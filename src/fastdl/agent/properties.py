@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fastdl import fs
 from fastdl.errors import UsageError
 
 _MAX_SIZE = 1 << 20
@@ -58,17 +58,7 @@ def append(path: Path, values: Mapping[str, str]) -> None:
     if old and not old.endswith(b"\n"):
         old += b"\n"
     added = "".join(f"{key}={_escape(value)}\n" for key, value in values.items())
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
-            file.write(old + added.encode())
-            file.flush()
-            os.fsync(fd)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    fs.replace_file(path, old + added.encode(), prepare=lambda fd: os.fchmod(fd, mode))
 
 
 def _logical_lines(text: str) -> Iterator[str]:

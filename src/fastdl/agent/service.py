@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import fastdl
+from fastdl import fs
 from fastdl.agent import desired, identity, removal
 from fastdl.agent.commands import KINDS, Commands
 from fastdl.agent.config import HostConfig
@@ -150,7 +151,7 @@ class Agent:
             arch=platform.machine()[:16],
             kinds=tuple(str(kind) for kind in KINDS),
             address=_own_address(self._settings.managers[0]),
-            boot_id=_boot_id(),
+            boot_id=fs.boot_id() or f"unknown-{os.getpid()}",
             instance=self._instance,
             authorities=await asyncio.to_thread(self._who.authorities),
             clock=time.time(),
@@ -467,9 +468,3 @@ def _own_address(manager: str) -> str:
             probe.connect(address)
             return str(probe.getsockname()[0])
     return ""
-
-
-def _boot_id() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"unknown-{os.getpid()}"

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from fastdl import fs
 from fastdl.agent.pools.hypervisor import connect, library, told
 from fastdl.errors import FastdlError
 
 log = logging.getLogger(__name__)
 
-_MOUNTS: Final = Path("/proc/self/mountinfo")
 _AGAIN_S: Final = 10.0
 """Between two tries to reach a libvirt that is away."""
 _loop_lock = threading.Lock()
@@ -44,7 +44,7 @@ class StorageWatch:
 
     def _mounts(self) -> None:
         """The kernel marks the file as exceptional when a mount comes or goes, see proc(5)."""
-        with contextlib.suppress(OSError), _MOUNTS.open("rb") as file:
+        with contextlib.suppress(OSError), Path(fs.MOUNTS).open("rb") as file:
             poll = select.poll()
             poll.register(file, select.POLLPRI | select.POLLERR)
             while not self._stop.is_set():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastdl import fs
 from fastdl.core.job import Job, block_for
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.journal_file import JournalFile
@@ -182,7 +183,7 @@ def open_checkpoint(
                 size=facts.size,
                 digests=facts.digests.to_dict(),
                 block_size=block,
-                boot_id=jr.boot_id(),
+                boot_id=fs.boot_id(),
             ),
         )
     except (ValueError, FastdlError) as exc:

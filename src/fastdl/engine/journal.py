@@ -17,7 +17,6 @@ The digests here find corruption, they prove nothing against an attacker.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -298,13 +297,6 @@ def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
         return None
     key = digest_of(json.dumps(sink.identity, sort_keys=True).encode())
     return Location(f"{state_dir or default_state_dir()}/journals/{key:016x}.journal")
-
-
-def boot_id() -> str:
-    """The running kernel's boot id, or an empty string."""
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", "rb") as file:  # noqa: PTH123
-        return file.read().decode("ascii", "replace").strip()
-    return ""
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastdl import fs
 from fastdl.sinks.base import Identity
 
 _BLKSSZGET = 0x1268
@@ -104,17 +105,16 @@ def _family(device: int) -> Iterator[tuple[str, str]]:
 
 
 def _mounted(numbers: dict[str, str]) -> str | None:
-    for line in _lines("/proc/self/mountinfo"):
-        fields = line.split(" ")
-        source = fields[fields.index("-") + 2]
-        if fields[2] in numbers or _device_of(source) in numbers:
-            return f"mounted on {_unescape(fields[4])}"
+    with contextlib.suppress(OSError):
+        for mount in fs.mounts():
+            if mount.device in numbers or _device_of(mount.source) in numbers:
+                return f"mounted on {mount.path}"
     return None
 
 
 def _swapped(numbers: dict[str, str]) -> str | None:
     for line in _lines("/proc/swaps")[1:]:
-        if _device_of(line.split()[0]) in numbers:
+        if _device_of(fs.unescaped(line.split()[0])) in numbers:
             return "used as swap space"
     return None
 
@@ -136,20 +136,12 @@ def _looped(numbers: dict[str, str]) -> str | None:
 
 def _device_of(path: str) -> str:
     """``major:minor`` of the block device at *path*, or an empty string."""
-    path = _unescape(path)
     if path.startswith("/"):
         with contextlib.suppress(OSError, ValueError):
             found = os.stat(path)  # noqa: PTH116
             if stat.S_ISBLK(found.st_mode):
                 return _number(found.st_rdev)
     return ""
-
-
-def _unescape(path: str) -> str:
-    """The kernel's octal escapes of space, tab, newline and backslash."""
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        path = path.replace(code, char)
-    return path
 
 
 def _by_id(device: int) -> str:

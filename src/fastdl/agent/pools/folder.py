@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from fastdl import fs
 from fastdl.agent.pools import note
 from fastdl.agent.pools.note import FOLDER, Note
 from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError
@@ -26,7 +27,6 @@ from fastdl.sinks.base import sink_error
 log = logging.getLogger(__name__)
 
 _FSTAB: Final = Path("/etc/fstab")
-_MOUNTS: Final = Path("/proc/self/mountinfo")
 _NETWORK: Final = frozenset({"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs", "gfs2", "ocfs2"})
 
 
@@ -47,16 +47,10 @@ class Memory:
 
     def keep(self, folder: Path, id_: str) -> None:
         """Remember the note of *folder*."""
-        fresh = self.path.with_name(f".{self.path.name}.new")
         try:
             with self._alone():
                 known = self._read() | {str(folder): id_}
-                fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-                with os.fdopen(fd, "w") as file:
-                    json.dump(known, file, indent=1, sort_keys=True)
-                    file.flush()
-                    os.fsync(fd)
-                fresh.replace(self.path)
+                fs.replace_file(self.path, json.dumps(known, indent=1, sort_keys=True).encode())
         except OSError as exc:
             log.warning("which storage %s is cannot be remembered: %s", folder, exc)
 
@@ -153,10 +147,10 @@ class PoolFolder:
 def missing_mount(path: Path) -> str | None:
     """The mount point at or above *path* that /etc/fstab names and nothing is mounted on."""
     with contextlib.suppress(OSError):
-        there = {line.split()[4] for line in _MOUNTS.read_text().splitlines() if line}
+        there = {mount.path for mount in fs.mounts()}
         for line in _FSTAB.read_text().splitlines():
             fields = line.partition("#")[0].split()
-            point = fields[1].rstrip("/") if len(fields) >= 2 else ""
+            point = fs.unescaped(fields[1]).rstrip("/") if len(fields) >= 2 else ""
             inside = str(path) == point or str(path).startswith(point + "/")
             if point.startswith("/") and inside and point not in there:
                 return point
@@ -167,11 +161,9 @@ def reaches_others(path: Path) -> bool:
     """Whether *path* lies on a file system that other hosts reach too, as far as it tells."""
     best, kind = -1, ""
     real = os.path.realpath(path)
-    with contextlib.suppress(OSError), _MOUNTS.open() as file:
-        for line in file:
-            fields, _, tail = line.partition(" - ")
-            point = fields.split()[4].replace("\\040", " ")
-            inside = real == point or real.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= best:
-                best, kind = len(point), tail.split()[0]
+    with contextlib.suppress(OSError):
+        for mount in fs.mounts():
+            inside = real == mount.path or real.startswith(mount.path.rstrip("/") + "/")
+            if inside and len(mount.path) >= best:
+                best, kind = len(mount.path), mount.kind
     return kind in _NETWORK

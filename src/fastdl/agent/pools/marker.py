@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -107,22 +106,13 @@ class MarkerFolder:
     def write(self, marker: Marker) -> None:
         """Put *marker* in the place of what was known of its volume."""
         text = json.dumps(asdict(marker), indent=1, sort_keys=True).encode()
-        fresh = f".{secrets.token_hex(8)}.tmp"
         with storage(f"the marker of {marker.volume}"), self._opened(make=True) as folder:
-            try:
-                fd = os.open(
-                    fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder
-                )
-                with os.fdopen(fd, "wb") as file:
-                    fs.set_mode(fd, 0o644)
-                    file.write(text)
-                    file.flush()
-                    os.fsync(fd)
-                os.rename(fresh, f"{marker.volume}.json", src_dir_fd=folder, dst_dir_fd=folder)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(fresh, dir_fd=folder)
-            fs.sync_folder(folder)
+            fs.replace_file(
+                f"{marker.volume}.json",
+                text,
+                folder_fd=folder,
+                prepare=lambda fd: fs.set_mode(fd, 0o644),
+            )
 
     def delete(self, volume: str) -> bool:
         """Forget *volume*; False when nothing was known."""

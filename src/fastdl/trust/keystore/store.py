@@ -15,13 +15,13 @@ import fcntl
 import glob
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from fastdl import fs
 from fastdl.errors import (
     CertRejectedError,
     FastdlError,
@@ -168,24 +168,14 @@ def _changes_soon(path: Path, before: bytes | None) -> bool:
 
 def _replace(path: Path, before: bytes | None, content: bytes) -> bool:
     """Put *content* in the place of *before*; False when the file is no longer *before*."""
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            if before is not None:
-                _copy_attributes(path, fd)
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        now = _read(path)
-        if _digest(now) != _digest(before):
-            return False
-        temporary.rename(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-    _sync_folder(path.parent)
-    return True
+
+    def prepare(fd: int) -> None:
+        if before is not None:
+            _copy_attributes(path, fd)
+
+    return fs.replace_file(
+        path, content, prepare=prepare, still=lambda: _digest(_read(path)) == _digest(before)
+    )
 
 
 def _sweep(path: Path) -> None:
@@ -202,14 +192,6 @@ def _copy_attributes(path: Path, fd: int) -> None:
     os.fchmod(fd, stat.S_IMODE(found.st_mode))
     for name in os.listxattr(path, follow_symlinks=False):
         os.setxattr(fd, name, os.getxattr(path, name, follow_symlinks=False))
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager
