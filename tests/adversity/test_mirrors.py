@@ -138,5 +138,5 @@ def test_g08_a_wrong_piece_is_discarded_and_its_mirror_struck_off(tmp_path: Path
         result = fetch(tmp_path, [servers[1].url("/x.meta4")], checksum=None)
     (liar,) = [m for m in result.mirrors if m.url == servers[0].url("/x.raw")]
     assert result.integrity == "strong"
-    assert (liar.state, liar.reason) == ("struck", "a piece does not match its digest")
+    assert (liar.state, liar.reason) == ("disqualified", "a piece does not match its digest")
     assert len(servers[0].requests) <= 8, "it was asked again and again"

@@ -87,13 +87,13 @@ class Broker:
         # The thread may have died meanwhile, and its number have gone to another process.
         fcntl.ioctl(self.listener, _VALID, struct.pack("=Q", number))
         with socket.socket(fileno=_descriptor(self._pidfd, fd & 0xFFFFFFFF)) as sock:
-            self._judge(sock, call, address)
+            self._check(sock, call, address)
             if call == _BIND:
                 _call("bind", sock.fileno(), address)
             else:
                 _connect(sock, address)
 
-    def _judge(self, sock: socket.socket, call: int, address: bytes) -> None:
+    def _check(self, sock: socket.socket, call: int, address: bytes) -> None:
         """Raise the refusal."""
         (family,) = struct.unpack_from("=H", address)
         if family == socket.AF_UNSPEC and sock.type == socket.SOCK_DGRAM and call == _CONNECT:

@@ -31,7 +31,7 @@ _WORDS_MAX = 500
 
 Task = Callable[[Channel], None]
 
-Last = said.Found | said.Judged | said.Failed
+Last = said.Found | said.Inspected | said.Failed
 
 
 class Stop:

@@ -67,7 +67,7 @@ class Commands:
         """Whether a running download's sources are trusted without asking the engine.
 
         False where that cannot be told from outside (mirrors of a metalink, a proxy, an
-        origin that does not answer): the download is then judged again by starting it anew.
+        origin that does not answer): the download is then checked again by starting it anew.
         """
         if not isinstance(command.args, m.DownloadArgs):
             return True
@@ -82,7 +82,7 @@ class Commands:
             anchors = await asyncio.to_thread(self.host.anchors)
             cidrs = self._cidrs(transfer)
             for source in secure:
-                await trust.judge(
+                await trust.vouch(
                     source,
                     anchors,
                     allowed_cidrs=cidrs,
@@ -173,7 +173,7 @@ class Commands:
         transfer = args.transfer
         try:
             anchors = await asyncio.to_thread(self.host.anchors)
-            found = await trust.judge(
+            found = await trust.vouch(
                 transfer.sources[0],
                 anchors,
                 allowed_cidrs=self._cidrs(transfer),

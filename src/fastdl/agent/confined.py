@@ -117,29 +117,29 @@ def land(job: Job, workspace: LentWorkspace, channel: Channel) -> None:
     channel.tell({"result": result.to_dict()})
 
 
-def judge(job: Job, fd: int, size: int, channel: Channel) -> None:
+def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
     """Say what the file of *size* bytes in *fd* is, or refuse it, as if nobody had yet.
 
     The process that landed it may have been taken over by what it read, and a host must not
     open another file because an image says so.
     """
-    from fastdl.engine import verdict  # noqa: PLC0415
+    from fastdl.engine import inspection  # noqa: PLC0415
     from fastdl.engine.landing.plan import is_an_image  # noqa: PLC0415
 
-    options, reader = options_of(job), verdict.FdReader(fd, size)
+    options, reader = options_of(job), inspection.FdReader(fd, size)
     if options.target_format == "raw" and job["action"] != "unpack":
         found = detect(reader.read_at(0, HEAD_BYTES), None, size)
         if found in (Format.QCOW2, *CONVERTIBLE):
             raise UnsafeImageError(f"what landed as a raw disk is a {found}", phase="verify")
-        channel.tell({"judged": {"format": "raw", "virtual_size": size}})
+        channel.tell({"inspected": {"format": "raw", "virtual_size": size}})
         return
-    info = verdict.judge(
+    info = inspection.inspect_image(
         reader, declared=options.source_format, max_virtual_size=options.max_virtual_size
     )
     if is_an_image(info, options, raw=False):
         info.require_safe()
     virtual_size = None if info.format in COMPRESSED else info.virtual_size
-    channel.tell({"judged": {"format": str(info.format), "virtual_size": virtual_size}})
+    channel.tell({"inspected": {"format": str(info.format), "virtual_size": virtual_size}})
 
 
 def _unpacked(job: Job, workspace: LentWorkspace, ctx: TransferContext) -> Result:

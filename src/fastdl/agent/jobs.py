@@ -2,7 +2,7 @@
 """Which jobs run on this host right now, and how do they start, stop and end?
 
 The journal is written first and last; in between a job is a task. At most so many
-downloads at once, one at a time for each volume of a pool, each judged again when the
+downloads at once, one at a time for each volume of a pool, each checked again when the
 host's trust shrinks.
 """
 
@@ -38,7 +38,7 @@ class _Job:
     attempt: asyncio.Future[m.Done] | None = None
     stopped: bool = False
     settling: bool = False
-    judged_again: bool = False
+    rechecked: bool = False
     relies_on: frozenset[str] = frozenset()
     """The anchors (PEM) that the attempt was given, less those that it was found not to need."""
     last_progress: float = field(default=0.0)
@@ -106,7 +106,7 @@ class Jobs:
         await asyncio.to_thread(self._journal.adopt, job_id, fence)
         if job := self._running.get(job_id):
             if job.stopped and fence > job.fence:
-                job.stopped, job.judged_again = False, True
+                job.stopped, job.rechecked = False, True
             job.fence = max(job.fence, fence)
 
     async def stop(self, job_id: str) -> None:
@@ -132,7 +132,7 @@ class Jobs:
             if isinstance(job.command.args, m.DownloadArgs | m.RemoveArgs)
         }
 
-    async def judge_again(self, trusted: frozenset[str]) -> None:
+    async def recheck(self, trusted: frozenset[str]) -> None:
         """End each download that relies on an anchor that is not *trusted* any more.
 
         What an attempt was given is compared with what is trusted now, so that nothing slips
@@ -144,17 +144,15 @@ class Jobs:
                 job.relies_on &= trusted
                 return
             if job.attempt is not None and not job.attempt.done():
-                log.info("judging again", extra={"job": job.command.job})
-                job.judged_again = True
+                log.info("checking trust again", extra={"job": job.command.job})
+                job.rechecked = True
                 job.attempt.cancel()
 
         concerned = [
-            job
-            for job in self._running.values()
-            if job.relies_on - trusted and not job.judged_again
+            job for job in self._running.values() if job.relies_on - trusted and not job.rechecked
         ]
         if concerned:
-            log.info("certificates were removed: running downloads are judged again")
+            log.info("certificates were removed: running downloads are checked again")
         await asyncio.gather(*(one(job) for job in concerned))
 
     async def close(self) -> None:
@@ -181,12 +179,12 @@ class Jobs:
     async def _until_settled(self, job: _Job) -> m.Done:
         """The job's result, over as many attempts as changes of trust ask for."""
         while not job.stopped:
-            job.judged_again, job.relies_on = False, frozenset()
+            job.rechecked, job.relies_on = False, frozenset()
             job.attempt = asyncio.ensure_future(self._attempt(job))
             try:
                 return await job.attempt
             except asyncio.CancelledError:
-                if not job.attempt.cancelled() or not (job.judged_again or job.stopped):
+                if not job.attempt.cancelled() or not (job.rechecked or job.stopped):
                     job.attempt.cancel()
                     await asyncio.wait([job.attempt])
                     raise

@@ -52,7 +52,7 @@ def before(pool: Pool, volume: Volume, digest: Digest | None, usage: Usage) -> B
     if found.state is State.ABSENT:
         return Before()
     if found.state is State.CHANGED:
-        marker, found = _judged_again(pool, volume, marker, found)
+        marker, found = _recheck(pool, volume, marker, found)
     if found.state is State.CHANGED:
         require_unused(pool, volume, marker, usage, found.why)
         return Before(void=marker, why=found.why)
@@ -98,7 +98,7 @@ def _of_content(
     return Before(void=marker, why=why)
 
 
-def _judged_again(pool: Pool, volume: Volume, marker: Marker, found: Found) -> tuple[Marker, Found]:
+def _recheck(pool: Pool, volume: Volume, marker: Marker, found: Found) -> tuple[Marker, Found]:
     """A file whose time or inode alone changed holds what it held, if its digest says so."""
     path = pool.target(volume, marker).path
     if path is None or not path.is_file() or path.is_symlink():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where may the process that does a job connect? What the job can need at most, decided outside.
 
-The engine judges every connection by where it was led from (``csrc/base/addr.c``). A process
+The engine checks every connection by where it was led from (``csrc/base/addr.c``). A process
 that was taken over need not: this is the wall behind it, which knows the job and the address.
 """
 

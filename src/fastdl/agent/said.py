@@ -63,7 +63,7 @@ class Found(NamedTuple):
     result: dict[str, Any]
 
 
-class Judged(NamedTuple):
+class Inspected(NamedTuple):
     """The last message of a check: what the image that landed is."""
 
     format: str
@@ -77,7 +77,7 @@ class Failed(NamedTuple):
     keep: bool
 
 
-Message = Confined | Begun | Convert | Progressed | Found | Judged | Failed
+Message = Confined | Begun | Convert | Progressed | Found | Inspected | Failed
 
 
 def parse(line: bytes) -> Message:
@@ -108,9 +108,9 @@ def parse(line: bytes) -> Message:
             return Found(_record(_PROBE)(value))
         case "vouched":
             return Found(_record(_VOUCHED)(value))
-        case "judged":
+        case "inspected":
             fields = {"format": _word, "virtual_size": _optional(_size)}
-            return Judged(**_record(fields)(value))
+            return Inspected(**_record(fields)(value))
         case "failed":
             return Failed(**_record({"error": _record(_ERROR), "keep": _flag})(value))
         case _:

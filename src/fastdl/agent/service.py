@@ -314,7 +314,7 @@ class Agent:
                 seen = now
                 trusted = await asyncio.to_thread(self._anchors)
                 self._inventory_due.set()
-            await self._jobs.judge_again(trusted)
+            await self._jobs.recheck(trusted)
 
     def _anchors(self) -> frozenset[str]:
         """What is trusted now; nothing while the keystore cannot be read."""

@@ -2,7 +2,7 @@
 """Would this host trust that origin, and because of what? A TLS handshake and nothing more.
 
 The decision that counts is the engine's, on every connection; this one answers questions
-before a download, and tells after a revocation which downloads have to be judged again.
+before a download, and tells after a revocation which downloads have to be checked again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _START_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Vouched:
     """``accepted_by``: an alias, or ``system``; the certificate is the origin's own."""
 
     accepted_by: str
@@ -30,14 +30,14 @@ class Judgement:
     not_after: str
 
 
-async def judge(
+async def vouch(
     url_text: str,
     anchors: Mapping[str, str],
     *,
     allowed_cidrs: Sequence[str] = (),
     seconds: float = 10.0,
     confinement: Confinement = BEST_EFFORT,
-) -> Judgement:
+) -> Vouched:
     """Who vouches for the https origin of *url_text*: alias → PEM in *anchors*, or the system.
 
     Raises TrustError when nobody does, PolicyError for an address that is not allowed,
@@ -45,7 +45,7 @@ async def judge(
     """
     url = Url.parse(url_text)
     if url.scheme != "https":
-        raise PolicyError(f"{url.display()} is not https: there is no certificate to judge")
+        raise PolicyError(f"{url.display()} is not https: there is no certificate to check")
     aliases = list(anchors)
     found = await work.run(
         Work(
@@ -65,4 +65,4 @@ async def judge(
     if by is not None and by >= len(aliases):
         raise InternalError("the process that shakes hands named nobody")
     name = SYSTEM if by is None else aliases[by]
-    return Judgement(name, found["subject"], found["not_after"])
+    return Vouched(name, found["subject"], found["not_after"])

@@ -8,7 +8,7 @@ input stays open for the job's life: its end, or SIGTERM, cancels the job, so th
 outlives its agent.
 
 This process opens the target and publishes it; it reads no byte of an origin. Whatever does is
-a confined fork of it (``child``), one for each step: probing, landing, judging what landed.
+a confined fork of it (``child``), one for each step: probing, landing, inspecting what landed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
     try:
         result = _landed(job, workspace, stop)
         if workspace.sink.kind == "file":
-            result |= _judged(job, workspace, result, stop)
+            result |= _inspected(job, workspace, result, stop)
         workspace.publish(result["target_bytes"])
     except BaseException:
         with contextlib.suppress(FastdlError):
@@ -123,22 +123,22 @@ def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
     return {**result, "warnings": [*result["warnings"], *warnings]}
 
 
-def _judged(
+def _inspected(
     job: Job, workspace: Workspace, result: Mapping[str, Any], stop: Stop
 ) -> dict[str, Any]:
     """The size of the disk in the file that landed, from another process, which may refuse it."""
     fd = os.open(f"/proc/self/fd/{workspace.sink.buffered_fd}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        work = partial(confined.judge, job, fd, result["target_bytes"])
+        work = partial(confined.inspect, job, fd, result["target_bytes"])
         with confined_child(work, _powers(job), required=_required(job), kept=[fd]) as child:
-            judged = _last(child, stop)
+            inspected = _last(child, stop)
     finally:
         os.close(fd)
-    if not isinstance(judged, said.Judged):
-        raise InternalError("the process that judges the image said something else")
-    if result["virtual_size"] is None or judged.virtual_size is None:
+    if not isinstance(inspected, said.Inspected):
+        raise InternalError("the process that inspects the image said something else")
+    if result["virtual_size"] is None or inspected.virtual_size is None:
         return {"virtual_size": None}
-    return {"virtual_size": judged.virtual_size}
+    return {"virtual_size": inspected.virtual_size}
 
 
 # ---- hearing a child --------------------------------------------------------------
@@ -158,7 +158,7 @@ def _last(
     workspace: Workspace | None = None,
     folder: str | None = None,
     job: Job | None = None,
-) -> said.Found | said.Judged:
+) -> said.Found | said.Inspected:
     """Do what *child* asks for until it says its last message; raises the failure that it says."""
     shown = 0.0
     for message in child.hear(stop):
@@ -177,7 +177,7 @@ def _last(
                 if workspace is not None:
                     workspace.keep = message.keep
                 raise hearsay.error_of(message.error, public=child.public_only)
-            case said.Found() | said.Judged():
+            case said.Found() | said.Inspected():
                 _say_lacks(child)
                 if isinstance(message, said.Found) and message.result.get("public_source"):
                     message.result["public_source"] = child.public_only

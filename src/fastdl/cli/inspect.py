@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastdl.cli import streams
+from fastdl.engine.inspection import FdReader, inspect_image
 from fastdl.engine.landing.head import FORMATS
-from fastdl.engine.verdict import FdReader, judge
 from fastdl.errors import UsageError
 from fastdl.model.units import parse_size
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.source_format not in FORMATS:
         raise UsageError(f"there is no source format {args.source_format!r}")
     with _opened(args.file) as reader:
-        info = judge(reader, declared=args.source_format, max_virtual_size=limit)
+        info = inspect_image(reader, declared=args.source_format, max_virtual_size=limit)
         size = reader.size
     report: dict[str, Any] = {"file": args.file, "file_size": size, **info.to_dict()}
     if args.json:

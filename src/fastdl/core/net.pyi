@@ -122,7 +122,7 @@ class Mirror:
         """The next request is a first one, and without Range: before any stream is open."""
 
     def note_error(self) -> None: ...
-    def strike(self, reason: str) -> None:
+    def disqualify(self, reason: str) -> None:
         """Leave it out of the next job."""
 
     def rest(self) -> None:

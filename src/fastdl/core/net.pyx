@@ -32,7 +32,7 @@ from fastdl.core.error cimport check
 
 KINDS = {"http": FDL_MIRROR_HTTP, "file": FDL_MIRROR_FILE, "nfs": FDL_MIRROR_NFS}
 RANGES = {FDL_RANGES_UNKNOWN: None, FDL_RANGES_YES: True, FDL_RANGES_NO: False}
-STATES = {FDL_MIRROR_READY: "ok", FDL_MIRROR_DISQUALIFIED: "struck",
+STATES = {FDL_MIRROR_READY: "ok", FDL_MIRROR_DISQUALIFIED: "disqualified",
           FDL_MIRROR_IDLE: "unused"}
 LOCAL_CLASS = FDL_ADDR_LOOPBACK
 
@@ -228,7 +228,7 @@ cdef class Mirror:
     def note_error(self):
         self._ptr.errors += 1
 
-    def strike(self, str reason):
+    def disqualify(self, str reason):
         """Leave it out of the next job."""
         self._ptr.state = FDL_MIRROR_DISQUALIFIED
         text = reason.encode("ascii", "replace")[:FDL_ERR_WHAT_MAX - 1]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.engine.context import TransferContext
-from fastdl.engine.landing.head import judge_head
+from fastdl.engine.landing.head import inspect_head
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.result import Probe
 from fastdl.engine.source.resolve import resolve
@@ -26,7 +26,7 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
     try:
         facts, response = resolve(sources, ctx, probe=True)
         with response:
-            info = judge_head(facts, response, ctx, reach=True)
+            info = inspect_head(facts, response, ctx, reach=True)
             return _probe(facts, response, info, ctx)
     except FastdlError as exc:
         exc.add_context(public_source=ctx.public_only)

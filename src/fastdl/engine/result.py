@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 class MirrorReport(NamedTuple):
     """One mirror's share. *url* shows neither userinfo nor query values.
 
-    state   ok, struck (it lied or failed for good) or unused
-    reason  why it was struck
+    state   ok, disqualified (it lied or failed for good) or unused
+    reason  why it was disqualified
     """
 
     url: str

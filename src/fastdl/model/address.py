@@ -4,7 +4,7 @@
 The decision that counts is taken at connect time by the C core's twin of this file;
 this one gives early messages and is the oracle of the twin's tests. Ranges are those of
 the IANA special-purpose registries (RFC 6890 and its updates). An IPv6 address that
-carries an IPv4 address is judged by the latter, because that is where packets go.
+carries an IPv4 address is checked by the latter, because that is where packets go.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ def known_size(reader: Reader) -> int:
 
 
 def plausible(size: int) -> int | None:
-    """*size* where a disk can have it: for what a header says before it is judged."""
+    """*size* where a disk can have it: for what a header says before it is checked."""
     return size if 0 < size < 2**63 else None
 
 

@@ -61,11 +61,11 @@ def inspect(
     declared: str = "auto",
     max_virtual_size: int | None = None,
 ) -> ImageInfo:
-    """Judge the image behind *reader*; never raises for what the bytes say.
+    """Check the image behind *reader*; never raises for what the bytes say.
 
     *declared*: the format that it is said to have (of a compressed image: what it is, or
-    holds), ``auto`` for none. *qcow2* judges a qcow2 image; *peek* returns the first
-    decompressed bytes of a compressed one (both from ``fastdl.engine.verdict``).
+    holds), ``auto`` for none. *qcow2* checks a qcow2 image; *peek* returns the first
+    decompressed bytes of a compressed one (both from ``fastdl.engine.inspection``).
     """
     try:
         head = reader.read_at(0, HEAD_BYTES)
@@ -96,7 +96,7 @@ def inspect(
 
 
 def _rules(fmt: Format) -> tuple[Inspector, Stated | None]:
-    """How images in *fmt* are judged. Loaded when one comes: most are raw or qcow2."""
+    """How images in *fmt* are checked. Loaded when one comes: most are raw or qcow2."""
     if fmt is Format.ISO:
         from fastdl.model.image_iso import inspect_iso  # noqa: PLC0415
 

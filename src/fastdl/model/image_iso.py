@@ -16,7 +16,7 @@ def _bad(what: str) -> FormatError:
 
 
 def inspect_iso(reader: Reader) -> ImageInfo:
-    """Judge the volume descriptors: a volume lies in its file, and contradicts itself nowhere."""
+    """Check the volume descriptors: a volume lies in its file, and contradicts itself nowhere."""
     size = known_size(reader)
     udf, primary = False, b""
     for i in range(_DESCRIPTORS):

@@ -25,7 +25,7 @@ def stated_size(head: bytes) -> int | None:
 
 
 def inspect_vdi(reader: Reader) -> ImageInfo:
-    """Judge a VDI by its header and block map: dynamic and fixed disks only."""
+    """Check a VDI by its header and block map: dynamic and fixed disks only."""
     header = reader.read_at(0, 512)
     if len(header) < 512:
         raise _bad("vdi: header cut off")

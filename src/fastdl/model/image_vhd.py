@@ -37,7 +37,7 @@ def stated_size(head: bytes) -> int | None:
 
 
 def inspect_vhd(reader: Reader) -> ImageInfo:
-    """Judge a VHD by its footer, and a dynamic one by its header and block table."""
+    """Check a VHD by its footer, and a dynamic one by its header and block table."""
     file_size = known_size(reader)
     if file_size % _SECTOR or file_size < 2 * _SECTOR:
         raise _bad("vhd: the file does not end with a 512-byte footer")
@@ -86,10 +86,10 @@ def _vhd_dynamic(reader: Reader, at: int, size: int, end: int) -> None:
     bitmap = -(-(block // _SECTOR // 8) // _SECTOR) * _SECTOR
     blocks = words(reader.read_at(table, entries * 4), "big")
     starts = sorted(entry * _SECTOR for entry in blocks if entry != _UNUSED)
-    _judge_blocks("vhd", starts, bitmap + block, end, (table, table + entries * 4), (at, at + 1024))
+    _check_blocks("vhd", starts, bitmap + block, end, (table, table + entries * 4), (at, at + 1024))
 
 
-def _judge_blocks(
+def _check_blocks(
     name: str, starts: list[int], length: int, end: int, *tables: tuple[int, int]
 ) -> None:
     """No block outside the file, none used twice, none on a table. *starts* is sorted."""
@@ -206,7 +206,7 @@ def _vhdx_metadata(reader: Reader, offset: int, length: int) -> dict[uuid.UUID, 
 
 
 def inspect_vhdx(reader: Reader) -> ImageInfo:
-    """Judge a VHDX by headers, region tables, metadata and block table."""
+    """Check a VHDX by headers, region tables, metadata and block table."""
     header = _vhdx_header(reader)
     (version,) = struct.unpack_from("<H", header, 66)
     if version != 1:
@@ -255,4 +255,4 @@ def _vhdx_blocks(
         if state == 6:
             starts.append(at)
     tables = [(at, at + size_) for at, size_ in regions.values()]
-    _judge_blocks("vhdx", sorted(starts), block, known_size(reader), (0, _MIB), *tables)
+    _check_blocks("vhdx", sorted(starts), block, known_size(reader), (0, _MIB), *tables)

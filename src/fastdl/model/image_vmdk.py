@@ -55,7 +55,7 @@ def stated_size(head: bytes) -> int | None:
 
 
 def inspect_vmdk(reader: Reader) -> ImageInfo:
-    """Judge a VMDK by its header, its footer and every line of its descriptor."""
+    """Check a VMDK by its header, its footer and every line of its descriptor."""
     block = reader.read_at(0, _SECTOR)
     if not block.startswith(b"KDMV"):
         raise _unsafe("vmdk: a descriptor file or an old format: its data lies in other files")
@@ -163,7 +163,7 @@ def _descriptor(reader: Reader, head: dict[str, Any]) -> str:
         _take_setting(line, settings)
     if len(extents) != 1:
         raise _unsafe("vmdk: not exactly one extent")
-    _judge_extent(extents[0], head)
+    _check_extent(extents[0], head)
     if settings.get("parentcid", "ffffffff").lower() != "ffffffff":
         raise _unsafe("vmdk: the descriptor names a parent")
     kind = settings.get("createtype", "")
@@ -172,7 +172,7 @@ def _descriptor(reader: Reader, head: dict[str, Any]) -> str:
     return kind
 
 
-def _judge_extent(extent: re.Match[str], head: dict[str, Any]) -> None:
+def _check_extent(extent: re.Match[str], head: dict[str, Any]) -> None:
     if not _is_plain_name(extent[3]):
         raise _unsafe("vmdk: an extent names another file")
     if int(extent[2]) != head["capacity"]:

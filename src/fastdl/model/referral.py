@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""May this URL be used, judged from its text and from who named it? (``address`` judges where
+"""May this URL be used, checked from its text and from who named it? (``address`` checks where
 its host really is, at each connection.)
 
 Three kinds of people name URLs: the operator, on the command line and in files of his host; a

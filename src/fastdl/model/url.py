@@ -2,7 +2,7 @@
 """What a source's name means: http, https, nfs and file URLs, and plain paths.
 
 One strict reading (RFC 3986, with the URL standard's mapping of host names) for every
-part of fastdl, so that the host that was judged is the host that gets connected. What
+part of fastdl, so that the host that was checked is the host that gets connected. What
 two programs could read differently is refused rather than repaired.
 """
 

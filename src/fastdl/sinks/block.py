@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A block device as a target: opened once, claimed, judged, never opened by name again.
+"""A block device as a target: opened once, claimed, checked, never opened by name again.
 
 The first and the last MiB are zero while a job runs and after one that failed; the C sink
 writes them last. Nothing is written before ``preallocate``, so a job that fails earlier

@@ -84,7 +84,7 @@ def generation(fd: int) -> str:
 def user_of(device: int) -> str | None:
     """Who uses the device number *device* or its partitions, as a phrase; None for nobody.
 
-    The kernel's own claim (O_EXCL) is the judge; this finds the words, and the uses that
+    The kernel's own claim (O_EXCL) is what decides; this finds the words, and the uses that
     it does not claim for: a loop device on top.
     """
     numbers = dict(_family(device))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An NBD export as a target: whatever qemu or nbdkit can write, through one protocol.
 
-The same rules as for a block device: judged before anything is written, head and tail zero
-while a job runs and after one that failed. The connections that were judged are the ones
+The same rules as for a block device: checked before anything is written, head and tail zero
+while a job runs and after one that failed. The connections that were checked are the ones
 that are written through.
 """
 
@@ -54,7 +54,7 @@ class NbdSink(DeviceEnds):
             self.capacity: int | None = self.size
             self.sector_size = max(512, self._export.min_block)
             self.identity: Identity = {"kind": "nbd", "uri": self.path, "size": self.size}
-            self._judge(self._export, overwrite)
+            self._check(self._export, overwrite)
         except BaseException:
             self.close()
             raise
@@ -120,7 +120,7 @@ class NbdSink(DeviceEnds):
                 f"{self.path}: {error.message}", phase="land", retryable=error.retryable
             ) from None
 
-    def _judge(self, export: Export, overwrite: str | None) -> None:
+    def _check(self, export: Export, overwrite: str | None) -> None:
         if export.read_only:
             raise SinkRefusedError(f"{self.path} is read-only", phase="land")
         self.check_signature(export.pread, overwrite)

@@ -99,7 +99,7 @@ def open_folder(path: str, *, policy: Policy, beneath: str | None) -> int:
 
 
 def _relative(path: str, beneath: str) -> str:
-    """*path* as seen from *beneath*, compared as text: the kernel judges the rest."""
+    """*path* as seen from *beneath*, compared as text: the kernel checks the rest."""
     parts = [part for part in path.split("/") if part not in {"", "."}]
     base = [part for part in beneath.split("/") if part not in {"", "."}]
     if ".." in parts:

@@ -22,7 +22,7 @@ from fastdl.agent.supplies import supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, FormatError, InternalError
 
 POWERS = Powers(ids=(66_001, 66_001) if os.geteuid() == 0 else None)
-JUDGED = {"judged": {"format": "raw", "virtual_size": None}}
+JUDGED = {"inspected": {"format": "raw", "virtual_size": None}}
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_it_is_heard_up_to_its_last_message_and_no_further(stop: Any) -> None:
     def work(channel: Channel) -> None:
         channel.tell({"begun": 7})
         channel.tell(JUDGED)
-        channel.tell({"judged": {"format": "qcow2", "virtual_size": 1}})
+        channel.tell({"inspected": {"format": "qcow2", "virtual_size": 1}})
 
-    assert _heard(work, stop) == [said.Begun(7), said.Judged("raw", None)]
+    assert _heard(work, stop) == [said.Begun(7), said.Inspected("raw", None)]
 
 
 def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
@@ -192,5 +192,5 @@ def test_a_host_that_must_confine_and_cannot_refuses(
     assert "Landlock" in child.lacks
     assert ConfinementError("x").retry_elsewhere
     with confined(work, POWERS, required=False) as child:
-        assert list(child.hear(stop[0])) == [said.Judged("raw", None)]
+        assert list(child.hear(stop[0])) == [said.Inspected("raw", None)]
     assert sys.exc_info() == (None, None, None)

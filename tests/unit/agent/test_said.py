@@ -64,7 +64,7 @@ def _line(message: Any) -> bytes:
             {"confined": {"lacks": ["Landlock"], "listener": None}},
             said.Confined(("Landlock",), None),
         ),
-        ({"judged": {"format": "qcow2", "virtual_size": 1}}, said.Judged("qcow2", 1)),
+        ({"inspected": {"format": "qcow2", "virtual_size": 1}}, said.Inspected("qcow2", 1)),
         (
             {"convert": {"source": "a", "target": "b", "format": "vmdk"}},
             said.Convert("a", "b", "vmdk"),
@@ -91,7 +91,7 @@ def test_what_the_engine_reports_is_understood(plain: Any, message: said.Message
         b'{"begun":NaN}',
         b'{"begun":1,"result":{}}',
         b'{"unheard":1}',
-        b'{"judged":{"format":"raw","virtual_size":"1"}}',
+        b'{"inspected":{"format":"raw","virtual_size":"1"}}',
         b"[" * 100_000,
         b'{"begun":' + b"9" * 5000 + b"}",
         b'{"confined":{"lacks":"Landlock","listener":1}}',

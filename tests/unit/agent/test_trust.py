@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastdl.agent.trust import judge
+from fastdl.agent.trust import vouch
 from fastdl.errors import NetError, PolicyError, TrustError
 from tests.env.certs import CertLab
 from tests.env.origin import FaultOrigin, Resource
@@ -25,14 +25,14 @@ async def test_the_alias_that_suffices_is_named(certs: CertLab) -> None:
         "authority": certs.ca.cert_file.read_text(),
     }
     with _origin(certs, "self-signed") as origin:
-        found = await judge(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
+        found = await vouch(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
         assert (found.accepted_by, found.subject) == ("pinned", "CN=self-signed")
     with _origin(certs, "with-intermediate") as origin:
-        found = await judge(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
+        found = await vouch(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
         assert found.accepted_by == "authority"
         del anchors["authority"]
         with pytest.raises(TrustError, match="keystore"):
-            await judge(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
+            await vouch(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,20 @@ async def test_an_anchor_excuses_nothing_else(certs: CertLab, kind: str) -> None
     """T01 to T06: dates and names are checked whatever is trusted."""
     anchors = {"ca": certs.ca.cert_file.read_text()}
     with _origin(certs, kind) as origin, pytest.raises(TrustError):
-        await judge(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
+        await vouch(origin.url("/x"), anchors, allowed_cidrs=LOOPBACK)
 
 
 async def test_the_address_policy_comes_first(certs: CertLab) -> None:
     """Asking about trust must not become a way into the host's own network."""
     with _origin(certs, "good") as origin:
         with pytest.raises(PolicyError):
-            await judge(origin.url("/x"), {})
+            await vouch(origin.url("/x"), {})
         assert origin.connections == 0
     with pytest.raises(PolicyError):
-        await judge("http://127.0.0.1/x", {}, allowed_cidrs=LOOPBACK)
+        await vouch("http://127.0.0.1/x", {}, allowed_cidrs=LOOPBACK)
 
 
 async def test_an_origin_that_does_not_answer_is_a_network_error() -> None:
     """Nobody's certificate is to blame."""
     with pytest.raises(NetError):
-        await judge("https://127.0.0.1:9/x", {}, allowed_cidrs=LOOPBACK)
+        await vouch("https://127.0.0.1:9/x", {}, allowed_cidrs=LOOPBACK)

@@ -122,7 +122,7 @@ def test_the_bad_pieces_mirror_and_offset_are_in_the_error(
         finish(running)
     assert caught.value.offset == 3 * BLOCK
     assert caught.value.mirror == 0
-    assert mirror.state == "struck"
+    assert mirror.state == "disqualified"
     assert mirror.error_code == IntegrityError.exit_code
 
 

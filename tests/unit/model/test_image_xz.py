@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.engine.verdict import judge
+from fastdl.engine.inspection import inspect_image
 from fastdl.errors import LimitError
 from fastdl.model import image_xz
 from fastdl.model.image_xz import INDEX_MAX, STREAMS_MAX, unpacked_size
@@ -71,7 +71,7 @@ def test_as_xz_packs_and_lists_it(tmp_path: Path, words: tuple[str, ...]) -> Non
     reader = Bytes(packed)
     assert unpacked_size(reader) == len(content)
     assert reader.read < 10_000
-    assert judge(Bytes(packed)).virtual_size == len(content)
+    assert inspect_image(Bytes(packed)).virtual_size == len(content)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_indexes_are_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_size_above_the_limit_is_refused_before_a_byte_is_unpacked() -> None:
     """The index is enough for a refusal, as a header is for other formats."""
     packed = lzma.compress(bytes(3 * MIB))
-    assert judge(Bytes(packed), max_virtual_size=3 * MIB).safe
-    assert judge(Bytes(packed), max_virtual_size=3 * MIB - 1).refusal is LimitError
+    assert inspect_image(Bytes(packed), max_virtual_size=3 * MIB).safe
+    assert inspect_image(Bytes(packed), max_virtual_size=3 * MIB - 1).refusal is LimitError
 
 
 @given(st.data())

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.checkpoint import open_checkpoint
-from fastdl.engine.landing.head import judge_fd
+from fastdl.engine.inspection import EndsReader, inspect_image
+from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.proof import bottleneck, mirror_reports, stages, verify
 from fastdl.engine.result import Result
 from fastdl.engine.transfer import Outcome, run_job, start_job
-from fastdl.engine.verdict import EndsReader, judge
 from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
 from fastdl.model.image import TAIL_BYTES, Format
 from fastdl.sinks.base import Sink
@@ -180,7 +180,7 @@ class Lander:
     def finish(self, sink: Sink, core_sink: CoreSink, outcome: Outcome) -> None:
         """Check the whole image, tables included, before it is published."""
         if self.check_whole and sink.buffered_fd >= 0:
-            info = judge_fd(sink.buffered_fd, outcome.total, self.options)
+            info = inspect_fd(sink.buffered_fd, outcome.total, self.options)
             info.require_safe()
             self.virtual_size = info.virtual_size
         elif self.disk_head is not None:
@@ -191,7 +191,7 @@ class Lander:
         tail = self.last_bytes(sink, core_sink, size)
         if tail is None:
             return
-        info = judge(
+        info = inspect_image(
             EndsReader(head[:size], tail, size),
             declared=self.declared(),
             max_virtual_size=self.options.max_virtual_size,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is it? The verdict on a source's first bytes.
 
-Nothing is written before the first bytes have been judged; an image that lands as it is gets
-judged whole, tables included, before it is published.
+Nothing is written before the first bytes have been inspected; an image that lands as it is gets
+inspected whole, tables included, before it is published.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from fastdl.core.net import Stream
+from fastdl.engine.inspection import PEEK_MAX, FdReader, inspect_image
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.source.first_response import READ_ON_BYTES
-from fastdl.engine.verdict import PEEK_MAX, FdReader, judge
 from fastdl.errors import Cancelled, FastdlError, FormatError, UsageError
 from fastdl.model.image import (
     COMPRESSED,
@@ -112,7 +112,7 @@ class HeadReader:
         self._elsewhere = (offset, data)
 
 
-def judge_head(
+def inspect_head(
     facts: SourceFacts, response: FirstResponse, ctx: TransferContext, *, reach: bool = False
 ) -> ImageInfo:
     """The verdict on the source's first bytes. UsageError for a format that is none.
@@ -122,16 +122,16 @@ def judge_head(
     options = ctx.options
     if options.source_format not in FORMATS:
         raise UsageError(f"there is no source format {options.source_format!r}")
-    return judge(
+    return inspect_image(
         HeadReader(facts, response, reach=ctx if reach else None),
         declared=options.source_format,
         max_virtual_size=options.max_virtual_size,
     )
 
 
-def judge_fd(fd: int, size: int, options: FetchOptions) -> ImageInfo:
+def inspect_fd(fd: int, size: int, options: FetchOptions) -> ImageInfo:
     """The verdict on an image of *size* bytes that lies in *fd*."""
-    return judge(
+    return inspect_image(
         FdReader(fd, size),
         declared=options.source_format,
         max_virtual_size=options.max_virtual_size,

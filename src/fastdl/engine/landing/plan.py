@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastdl.engine.landing.base import Job, Lander, Landing
-from fastdl.engine.landing.head import judge_head
+from fastdl.engine.landing.head import inspect_head
 from fastdl.errors import FormatError, LimitError, UnsafeImageError
 from fastdl.model.image import (
     COMPRESSED,
@@ -83,7 +83,7 @@ class _Plan:
         options = self.ctx.options
         if not self.response.head and options.source_format in ("auto", "raw") and not self.raw:
             return Lander(options, format="raw", target_size=self.facts.size, resumable=False)
-        info = judge_head(self.facts, self.response, self.ctx)
+        info = inspect_head(self.facts, self.response, self.ctx)
         if is_an_image(info, options, raw=self.raw):
             info.require_safe()
         named = self.raw or options.source_format != "auto"
@@ -133,7 +133,7 @@ class _Plan:
         options, size, room = self.ctx.options, self.facts.size, self.sink.capacity
         tight = size is not None and room is not None and 0 < size - room <= TAIL_BYTES
         if options.source_format == Format.VHD or tight:
-            info = judge_head(self.facts, self.response, self.ctx, reach=True)
+            info = inspect_head(self.facts, self.response, self.ctx, reach=True)
             info.require_safe()
         if tight and Format.VHD in (info.format, options.source_format):
             return self._staged("the footer behind the disk does not fit the target")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdl.engine.landing.base import Job
-from fastdl.engine.landing.head import judge_fd
+from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.result import Result
 from fastdl.engine.workspace import Workspace, open_workspace
@@ -99,7 +99,7 @@ def _raw_or_qcow2(
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        info = judge_fd(fd, os.fstat(fd).st_size, ctx.options)
+        info = inspect_fd(fd, os.fstat(fd).st_size, ctx.options)
     finally:
         os.close(fd)
     info.require_safe()

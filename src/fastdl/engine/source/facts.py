@@ -61,7 +61,7 @@ class SourceFacts(NamedTuple):
     def disqualified(self) -> set[str]:
         """The URLs, as shown, of the mirrors that are not used any more."""
         pairs = zip(self.urls, self.mirrors, strict=True)
-        return {url.display() for url, mirror in pairs if mirror.state == "struck"}
+        return {url.display() for url, mirror in pairs if mirror.state == "disqualified"}
 
 
 class Earlier(NamedTuple):

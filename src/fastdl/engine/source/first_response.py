@@ -102,7 +102,7 @@ class FirstResponse:
             except FastdlError:
                 stream.close()
                 continue
-            self.mirror.strike(reason)
+            self.mirror.disqualify(reason)
             self.stream, self.head, self.index, self.mirror = stream, b"", index, mirror
             self.extend(min(HEAD_BYTES, facts.size or HEAD_BYTES))
             return True

@@ -108,7 +108,7 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
         draft.take_earlier(earlier.facts)
     for url, mirror in zip(draft.urls, draft.mirrors, strict=True):
         if url.display() in earlier.left_out:
-            mirror.strike("it was found to be bad before")
+            mirror.disqualify("it was found to be bad before")
 
 
 # ---- the first response --------------------------------------------------------
@@ -155,7 +155,7 @@ def _open_one(draft: Draft) -> None:
         index, (stream, head), failed = first_of(order, attempt, ctx.cancel, HEDGE_PROBE_S)
         for other, exc in failed.items():
             if not exc.retryable:
-                draft.mirrors[other].strike(exc.message)
+                draft.mirrors[other].disqualify(exc.message)
             draft.warnings.append(f"{draft.urls[other].display()}: {exc.message}")
     draft.response = FirstResponse.opened(ctx, draft.mirrors[index], index, stream, head)
 
@@ -190,7 +190,7 @@ def _disqualify(draft: Draft, error: FastdlError, reason: str) -> None:
     assert response is not None
     draft.close()
     response.mirror.note_error()
-    response.mirror.strike(reason)
+    response.mirror.disqualify(reason)
     if all(mirror.state != "ok" for mirror in draft.mirrors):
         raise error
     draft.warnings.append(error.message)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.engine.verdict import EndsReader, FdReader, inspect_qcow2, judge, peek
+from fastdl.engine.inspection import EndsReader, FdReader, inspect_image, inspect_qcow2, peek
 from fastdl.errors import FormatError, LimitError, UnsafeImageError
 from fastdl.model.image import Format, NotAtHand
 from tests.env import vhd
@@ -94,13 +94,13 @@ def test_a_declared_format_may_be_packed(foreign: dict[str, bytes], kind: str) -
     for outer, pack in PACK.items():
         packed = Bytes(pack(foreign[kind]))
         for said in ("auto", declared, outer):
-            info = judge(packed, declared=said)
+            info = inspect_image(packed, declared=said)
             assert (info.safe, info.format) == (True, outer), (outer, said, info)
         others = {"qcow2", "vmdk", "vhdx", "iso", "raw"} - {declared}
         if kind == "vhd-fixed":
             others.remove("raw")  # its beginning is a disk's: it shows itself at its end
         for said in others:
-            assert judge(packed, declared=said).refusal is UnsafeImageError, (outer, said)
+            assert inspect_image(packed, declared=said).refusal is UnsafeImageError, (outer, said)
 
 
 @needs_qemu
@@ -108,16 +108,16 @@ def test_a_declared_format_may_be_packed(foreign: dict[str, bytes], kind: str) -
 def test_the_size_of_the_disk_is_known_from_the_head(foreign: dict[str, bytes], kind: str) -> None:
     """Also under compression; a VHDX alone keeps it elsewhere."""
     data = foreign[kind]
-    whole = judge(Bytes(data))
+    whole = inspect_image(Bytes(data))
     assert whole.safe
     assert whole.whole
     want = None if kind == "vhdx" else whole.virtual_size
     for reader in (Head(data), Bytes(gzip.compress(data, 1))):
-        info = judge(reader)
+        info = inspect_image(reader)
         assert info.safe
         assert info.virtual_size in (want, whole.virtual_size)
         if want is not None:
-            assert judge(reader, max_virtual_size=want - 1).refusal is LimitError
+            assert inspect_image(reader, max_virtual_size=want - 1).refusal is LimitError
 
 
 @needs_qemu
@@ -131,21 +131,21 @@ def test_what_the_head_shows_is_refused_from_the_head(
     vmdk = foreign["vmdk"].replace(b'SPARSE "', b'SPARSE "/', 1)
     for data in (overlay, vmdk):
         for reader in (Bytes(data), Head(data), *(Bytes(pack(data)) for pack in PACK.values())):
-            assert judge(reader).refusal is UnsafeImageError
+            assert inspect_image(reader).refusal is UnsafeImageError
 
 
 def test_a_fixed_vhd_is_known_by_its_end_alone() -> None:
     """The beginning alone neither proves nor refutes it."""
     disk = random.Random(1).randbytes(100_000).ljust(MIB, b"\0")
     image = vhd.fixed(disk)
-    assert judge(Bytes(image), declared="vhd").virtual_size == MIB
-    assert judge(Bytes(image), declared="raw").refusal is UnsafeImageError
-    assert judge(Head(image), declared="vhd").safe
-    assert judge(Head(image), declared="raw").safe
-    assert judge(Bytes(disk), declared="vhd").refusal is UnsafeImageError
+    assert inspect_image(Bytes(image), declared="vhd").virtual_size == MIB
+    assert inspect_image(Bytes(image), declared="raw").refusal is UnsafeImageError
+    assert inspect_image(Head(image), declared="vhd").safe
+    assert inspect_image(Head(image), declared="raw").safe
+    assert inspect_image(Bytes(disk), declared="vhd").refusal is UnsafeImageError
     ends = EndsReader(image[:65536], image[-512:], len(image))
-    assert (judge(ends).format, judge(ends).virtual_size) == (Format.VHD, MIB)
-    assert judge(ends, declared="raw").refusal is UnsafeImageError
+    assert (inspect_image(ends).format, inspect_image(ends).virtual_size) == (Format.VHD, MIB)
+    assert inspect_image(ends, declared="raw").refusal is UnsafeImageError
 
 
 def test_an_ends_reader_has_what_it_was_given_and_no_more() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one verdict on an image, wherever its bytes lie: ``judge``.
+"""The one verdict on an image, wherever its bytes lie: ``inspect_image``.
 
 ``inspect``, ``probe``, ``get``, staging and what has landed ask it; they differ in the reader.
 """
@@ -19,7 +19,7 @@ PEEK_MAX = 1 << 20
 shows its first byte at its end."""
 
 
-def judge(
+def inspect_image(
     reader: Reader, *, declared: str = "auto", max_virtual_size: int | None = None
 ) -> ImageInfo:
     """The verdict on the image behind *reader*, which is said to be *declared*."""
@@ -76,7 +76,7 @@ class EndsReader:
 
 
 def inspect_qcow2(reader: Reader, *, max_virtual_size: int | None = None) -> ImageInfo:
-    """Judge header and tables of a qcow2 image; raises the refusal.
+    """Inspect header and tables of a qcow2 image; raises the refusal.
 
     Where the tables are not at hand the verdict is that on the header.
     """
