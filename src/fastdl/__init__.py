@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fastdl: VM templates onto KVM hosts: parallel, verified, straight onto primary storage.
 
-The public API is ``fetch``, ``fetch_sync``, ``probe_sync`` and the errors in
+The public API is ``fetch`` and ``probe``, their ``_sync`` forms, and the errors in
 ``fastdl.errors``; everything else may change between releases.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastdl.engine.api import fetch, fetch_sync, probe_sync
+    from fastdl.engine.api import fetch, fetch_sync, probe, probe_sync
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.options import Progress
     from fastdl.engine.result import Probe, Result
@@ -24,12 +24,14 @@ __all__ = [
     "__version__",
     "fetch",
     "fetch_sync",
+    "probe",
     "probe_sync",
 ]
 
 _LAZY = {
     "fetch": "fastdl.engine.api",
     "fetch_sync": "fastdl.engine.api",
+    "probe": "fastdl.engine.api",
     "probe_sync": "fastdl.engine.api",
     "Cancel": "fastdl.engine.cancel",
     "Progress": "fastdl.engine.options",

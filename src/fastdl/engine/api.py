@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public functions of the engine: ``fetch``, ``fetch_sync`` and ``probe_sync``."""
+"""The public functions of the engine: ``fetch`` and ``probe``, each with a ``_sync`` form."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, ProgressCallback
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastdl.model.digest import Digest
 
 Source = str | os.PathLike[str]
+T = TypeVar("T")
 
 
 def _texts(sources: Source | Sequence[Source]) -> list[str]:
@@ -74,25 +75,12 @@ async def fetch(
         def report(state: Any) -> None:
             loop.call_soon_threadsafe(wanted, state)
 
-    work = asyncio.ensure_future(
-        asyncio.to_thread(
-            fetch_sync,
-            sources,
-            target,
-            checksum=checksum,
-            progress=report,
-            cancel=cancel,
-            **options,
-        )
+    return await _in_thread(
+        lambda: fetch_sync(
+            sources, target, checksum=checksum, progress=report, cancel=cancel, **options
+        ),
+        cancel,
     )
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        cancel.cancel()
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # retrieved: the caller asked for the cancellation
-        raise
 
 
 def probe_sync(
@@ -107,3 +95,31 @@ def probe_sync(
 
     made = FetchOptions.build(checksum=checksum, **options)
     return probe_job(_texts(sources), made, cancel or Cancel())
+
+
+async def probe(
+    sources: Source | Sequence[Source],
+    *,
+    checksum: str | Digest | None = None,
+    **options: Any,
+) -> Probe:
+    """``probe_sync`` for asyncio: cancelling the task stops the requests, then raises."""
+    cancel = Cancel()
+    return await _in_thread(
+        lambda: probe_sync(sources, checksum=checksum, cancel=cancel, **options), cancel
+    )
+
+
+async def _in_thread(work: Callable[[], T], cancel: Cancel) -> T:
+    """The result of *work* from a thread, which *cancel* stops when the task is cancelled."""
+    import asyncio  # noqa: PLC0415
+
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        cancel.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # retrieved: the caller asked for the cancellation
+        raise
