@@ -95,11 +95,16 @@ def test_a_metalink_that_leads_to_a_metalink_is_refused(origin: FaultOrigin) -> 
     origin.resources["/m"] = Resource.of(
         metalink(origin.url("/m2")), content_type="application/metalink4+xml"
     )
-    origin.resources["/m2"] = Resource.of(
-        metalink(origin.url("/i")), content_type="application/metalink4+xml"
-    )
-    with pytest.raises((MetalinkError, SizeError)):
+    second = metalink(origin.url("/i"))
+    origin.resources["/m2"] = Resource.of(second, content_type="application/metalink4+xml")
+    with pytest.raises(SizeError, match=f"has {len(second)} bytes"):
         ask(origin.url("/m"))
+    origin.resources["/m"] = Resource.of(
+        metalink(origin.url("/m2"), size=len(second)), content_type="application/metalink4+xml"
+    )
+    with pytest.raises(MetalinkError, match="leads to another metalink"):
+        ask(origin.url("/m"))
+    assert not origin.requests_of("/i")
 
 
 def test_contradictions_are_errors(origin: FaultOrigin, tmp_path: Path) -> None:
@@ -171,7 +176,7 @@ def test_what_cannot_be_used_is_refused_before_any_request(tmp_path: Path) -> No
     """A typing error costs no network."""
     for sources, options, error in (
         ((), {}, UsageError),
-        (("ftp://a/b",), {}, Exception),
+        (("ftp://a/b",), {}, PolicyError),
         (("http://127.0.0.1/",), {"cacert": str(tmp_path / "none.pem")}, TrustError),
         ((str(tmp_path / "absent"),), {}, NetError),
     ):
