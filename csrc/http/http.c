@@ -314,19 +314,25 @@ bool fdl_http_is_empty(const struct fdl_http_head *head)
     return head->framing == FDL_HTTP_LENGTH && head->content_length == 0;
 }
 
-/* Content-Range has a meaning in 206 and 416 only. */
+/* Content-Range has a meaning in 206 and 416 only; of a 200 that has one, it says that
+ * this may not be the whole. */
 static int judge_range(struct fdl_http_head *head, struct fdl_err *err)
 {
     size_t at = 0;
     bool satisfied;
 
-    if (head->status != 206 && head->status != 416)
+    if (head->status != 200 && head->status != 206 && head->status != 416)
         return FDL_OK;
     const struct fdl_http_field *field = next_field(head, "Content-Range", &at);
     if (!field)
         return FDL_OK;
-    if (!parse_content_range(field->value, &head->range, &satisfied) ||
-        satisfied != (head->status == 206)) {
+    bool read = parse_content_range(field->value, &head->range, &satisfied);
+    if (head->status == 200) {
+        head->maybe_part = !read || !satisfied || head->range.first > 0 ||
+                           head->range.last + 1 != head->range.total;
+        return FDL_OK;
+    }
+    if (!read || satisfied != (head->status == 206)) {
         /* No bytes come under it: then it says no more than if it were absent. */
         if (head->status == 416 || fdl_http_is_empty(head))
             return FDL_OK;

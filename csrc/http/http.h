@@ -71,9 +71,10 @@ struct fdl_http_head {
     enum fdl_http_framing framing;
     uint64_t content_length; /* with FDL_HTTP_LENGTH */
     bool keep_alive;
-    bool has_range;              /* a valid Content-Range with first-last (206); agrees
-                                    with Content-Length where there is one */
-    bool has_unsatisfied_range;  /* `bytes * / N` (416): range.total is N */
+    bool has_range;             /* a valid Content-Range with first-last (206); agrees
+                                   with Content-Length where there is one */
+    bool maybe_part;            /* a 200 with a Content-Range that does not cover all */
+    bool has_unsatisfied_range; /* `bytes * / N` (416): range.total is N */
     struct fdl_http_range range; /* only where has_range or has_unsatisfied_range */
     enum fdl_http_coding coding;
     bool multipart;      /* Content-Type: multipart/byteranges */
@@ -132,7 +133,8 @@ struct fdl_http_chunked {
     size_t ext_len;     /* private */
     size_t ext_total;   /* private */
     size_t trailer_len; /* private */
-    bool done;          /* the last chunk and the trailer have been read */
+    bool complete;      /* the last chunk has been read: of the body nothing is left */
+    bool done;          /* and the trailer */
 };
 
 void fdl_http_chunked_init(struct fdl_http_chunked *c);

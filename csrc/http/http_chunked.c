@@ -137,7 +137,8 @@ static const char *step_line_end(struct fdl_http_chunked *c, unsigned char byte)
                    : "line of chunked framing is not ended by CRLF";
     switch (c->state) {
     case SIZE_LF:
-        c->state = c->left > 0 ? DATA : TRAILER_START;
+        c->complete = c->left == 0;
+        c->state = c->complete ? TRAILER_START : DATA;
         return NULL;
     case DATA_CR:
         c->state = DATA_LF;

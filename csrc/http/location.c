@@ -144,7 +144,10 @@ int fdl_place_follow(CURLU *u, struct fdl_str location, const struct fdl_place *
     if (location.len > FDL_LOCATION_MAX)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET,
                         "a redirect to an address of more than 16 KiB");
-    char *to = strndup(location.ptr, location.len);
+    /* A fragment is not asked for, whatever is in it. */
+    const char *fragment = memchr(location.ptr, '#', location.len);
+    char *to = strndup(location.ptr,
+                       fragment ? (size_t)(fragment - location.ptr) : location.len);
     if (!to)
         return fdl_nomem(err, "a URL");
     CURLUcode rc = curl_url_set(u, CURLUPART_URL, to, CURLU_NON_SUPPORT_SCHEME);

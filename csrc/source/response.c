@@ -188,8 +188,11 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
     bool again = false;
 
     /* Nothing at all for a range may be a refusal too; without one it is the file. */
-    if (fdl_http_is_empty(h) && ask_without_range(m, q, out))
+    if ((fdl_http_is_empty(h) || h->maybe_part) && ask_without_range(m, q, out))
         return FDL_OK;
+    if (h->maybe_part)
+        return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
+                        "a part of the file under the status of the whole");
     pthread_mutex_lock(&m->lock);
     bool fits = coding_fits(m, h, q, &packed);
     const char *why = fits ? check_join(m, h, q, total) : NULL;

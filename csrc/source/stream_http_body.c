@@ -62,6 +62,11 @@ static long read_chunked(struct http_stream *s, unsigned char *buf, size_t len,
             long n = fdl_conn_recv(s->conn, s->buf + s->have, CHUNKED_READ, err);
             if (n < 0)
                 return n;
+            /* All that the body has came: trailers mean nothing (RFC 9112, 8). */
+            if (n == 0 && s->chunked.complete) {
+                s->clean_end = false;
+                return 0;
+            }
             if (n == 0)
                 return fdl_fail(err, FDL_E_NET, s->base.off,
                                 "the connection was closed before the last chunk");

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ENDLESS = ("fields", "line", "1xx", "zeros")
-CHUNK_ERRORS = ("right", "padded", "cut", "negative", "overflow", "0x", "spaces", "no-last")
+CHUNK_ERRORS = (
+    "right",
+    "padded",
+    "cut",
+    "negative",
+    "overflow",
+    "0x",
+    "spaces",
+    "no-last",
+    "no-trailer",
+)
 
 
 @dataclass(slots=True)

@@ -267,7 +267,13 @@ class FaultOrigin:
 
     async def _send_body(self, writer: asyncio.StreamWriter, answer: Answer) -> bool:
         """Send the body as scripted; False where the connection ends before its end."""
-        if answer.chunked and answer.chunked not in ("right", "padded", "cut", "no-last"):
+        if answer.chunked and answer.chunked not in (
+            "right",
+            "padded",
+            "cut",
+            "no-last",
+            "no-trailer",
+        ):
             writer.write(_bad_chunk(answer.chunked, bytes(answer.body[:1000])))
             return False
         body, at = answer.body, 0
@@ -290,6 +296,8 @@ class FaultOrigin:
             await self._hang()
         if answer.chunked in ("right", "padded") and at == len(body):
             writer.write(b"%b0%b\r\n\r\n" % (pad.encode(), pad.encode()))
+        elif answer.chunked == "no-trailer":
+            writer.write(b"0\r\n")
         return at == len(body) and answer.chunked in (None, "right", "padded")
 
     def _count(self, more: int) -> None:
