@@ -165,6 +165,10 @@ def test_a_protected_key_is_opened_by_a_file_or_not_at_all(
         done = get(url, tmp_path, *base, "--key-pass-file", str(right))
         assert done.code == 0, done
         assert "sesame" not in done.stdout + done.stderr
+        right.write_bytes(b"sesame\r\n")  # as Windows' editors write it
+        (tmp_path / "x").unlink()
+        done = get(url, tmp_path, *base, "--key-pass-file", str(right))
+        assert done.code == 0, done
 
 
 def test_nobody_is_asked_at_a_terminal_either(certs: CertLab, tmp_path: Path) -> None:
@@ -241,6 +245,32 @@ def test_anchors_that_are_protected_are_not_asked_about(tmp_path: Path) -> None:
     )
     done = get("https://127.0.0.1:1/x", tmp_path, "--cacert", str(anchors))
     assert (done.code, done.classes) == (14, ["TLS_TRUST"])
+
+
+@pytest.mark.parametrize("form", ["der", "p7b", "p7b-in-der"])
+def test_anchors_come_in_every_form_that_authorities_hand_out(
+    certs: CertLab, tmp_path: Path, form: str
+) -> None:
+    """DER and PKCS#7 as Windows exports them, not PEM alone."""
+    anchors, ca = tmp_path / f"ca.{form}", str(certs.ca.cert_file)
+    words = {
+        "der": ["x509", "-in", ca, "-outform", "DER"],
+        "p7b": ["crl2pkcs7", "-nocrl", "-certfile", ca],
+        "p7b-in-der": ["crl2pkcs7", "-nocrl", "-certfile", ca, "-outform", "DER"],
+    }[form]
+    subprocess.run(["openssl", *words, "-out", str(anchors)], check=True, capture_output=True)
+    with TlsServer(certs, VERSIONS[1]) as origin:
+        done = get(origin.url, tmp_path, "--cacert", str(anchors))
+    assert done.code == 0, done
+
+
+def test_anchors_in_no_known_form_are_named(tmp_path: Path) -> None:
+    """DER of something else."""
+    anchors = tmp_path / "ca.der"
+    anchors.write_bytes(b"\x30\x03\x02\x01\x05")
+    done = get("https://127.0.0.1:1/x", tmp_path, "--cacert", str(anchors))
+    assert (done.code, done.classes) == (14, ["TLS_TRUST"])
+    assert "ca.der" in done.stderr
 
 
 # ---- who the server is ----------------------------------------------------------------

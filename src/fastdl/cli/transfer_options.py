@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from fastdl.cli.proxy import proxies_from
-from fastdl.errors import FastdlError, UsageError
+from fastdl.errors import CertRejectedError, FastdlError, TrustError, UsageError
 from fastdl.model.digest import parse_checksum
 from fastdl.model.units import parse_rate, parse_seconds, parse_size
+
+CACERT_MAX: Final = 4 << 20
 
 
 def _typed(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
@@ -37,7 +39,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Trust, credentials, time limits and address policy."""
     net = parser.add_argument_group("network and trust")
     net.add_argument(
-        "--cacert", metavar="FILE", help="PEM certificates to trust besides the system's"
+        "--cacert",
+        metavar="FILE",
+        help="certificates to trust besides the system's (PEM, DER, PKCS#7)",
     )
     net.add_argument(
         "--keystore", metavar="FILE", help="a keystore whose certificates to trust too"
@@ -133,7 +137,28 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
         from fastdl.trust.keystore import load_anchors  # noqa: PLC0415 - cryptography is heavy
 
         out["anchors"] = load_anchors(args.keystore, args.keystore_pass_file)
+    if args.cacert and (certificates := _other_certificates(args.cacert)):
+        out["anchors"] = (*out.get("anchors", ()), *certificates)
+        del out["cacert"]
     return out
+
+
+def _other_certificates(path: str) -> tuple[str, ...]:
+    """Return what a file of certificates holds in DER or PKCS#7, as PEM; nothing where it has
+    certificates in PEM, or cannot be read, of which the engine judges."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            data = file.read(CACERT_MAX)
+    except OSError:
+        return ()
+    if b"CERTIFICATE-----" in data:
+        return ()
+    from fastdl.trust import certificate  # noqa: PLC0415 - cryptography is heavy
+
+    try:
+        return tuple(one.pem() for one in certificate.read(data))
+    except CertRejectedError as exc:
+        raise TrustError(f"the certificates in {path} cannot be read: {exc.message}") from None
 
 
 def _header(text: str) -> tuple[str, str]:

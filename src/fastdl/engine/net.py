@@ -37,7 +37,8 @@ def _identity(options: FetchOptions) -> tuple[bytes, bytes, bytes | None] | None
     key = cert if options.key is None else _read(options.key, "the client's key")
     if options.key_pass_file is None:
         return cert, key, None
-    return cert, key, _read(options.key_pass_file, "the passphrase file").partition(b"\n")[0]
+    line = _read(options.key_pass_file, "the passphrase file").partition(b"\n")[0]
+    return cert, key, line.removesuffix(b"\r")
 
 
 def _read(path: str, what: str) -> bytes:

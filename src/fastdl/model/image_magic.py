@@ -103,6 +103,14 @@ def _documents(head: bytes) -> set[Format]:
     return {Format.XML} if start.startswith(b"<?xml") else set()
 
 
+def _is_old_tar(head: bytes) -> bool:
+    """A tar header from before POSIX, as some tools still write them: no magic, but a sum."""
+    digits = head[148:156].strip(b" \x00")
+    if len(head) < 512 or not head[0] or not digits or digits.strip(b"01234567"):
+        return False
+    return int(digits, 8) == sum(head[:148]) + 8 * 32 + sum(head[156:512])
+
+
 def _is_udf(head: bytes) -> bool:
     """ECMA-167 2/8: a volume recognition sequence that names NSR, with or without ISO 9660."""
     begun = False
@@ -126,6 +134,8 @@ def _matches(head: bytes, tail: bytes | None) -> set[Format]:
     found |= _compressed(head) | _documents(head)
     if _is_udf(head):
         found.add(Format.ISO)
+    if _is_old_tar(head):
+        found.add(Format.TAR)
     if tail is not None and len(tail) >= TAIL_BYTES:
         footer = tail[-TAIL_BYTES:]
         if footer.startswith(b"conectix") or footer.startswith(b"conectix", 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import struct
+import tarfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +224,17 @@ def test_a_bridge_disc_is_held_to_both() -> None:
     data[36864:36871] = b"\0NSR02\1"
     assert judge(bytes(data)).details["udf"]
     assert judge(bytes(data[:-2048])).refusal is FormatError
+
+
+def test_a_tar_without_a_magic_is_known_by_its_sum() -> None:
+    """Written before POSIX, or by a tool from then: refused, not landed as a disk."""
+    head = bytearray(tarfile.TarInfo("disk.raw").tobuf(tarfile.GNU_FORMAT))
+    head[257:265] = bytes(8)
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    assert detect(bytes(head), None, None) is Format.TAR
+    head[300] ^= 1
+    assert detect(bytes(head), None, None) is Format.RAW
 
 
 @pytest.mark.parametrize("name", ["OVA", "TAR", "ZIP", "DIR", "BAREMETAL", "ova", "nonsense"])
