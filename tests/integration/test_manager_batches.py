@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
+from fastdl.manager.certificates.plan import retry_delay
 from fastdl.manager.hosts.ca import Peer
 from fastdl.manager.ledger import certs, hosts, jobs, pools, tables
 from fastdl.manager.ledger.certs import FAILED, UPLOADED
@@ -257,7 +258,7 @@ async def test_outcomes_settle_their_own_revision(ledger: Ledger) -> None:
         "h2": {cert: (1, UPLOADED, "")},
         "h3": {cert: (1, UPLOADED, "")},  # nobody wanted it there
     }
-    await ledger.write(lambda tx: certs.settle(tx, outcomes, now=3.0))
+    await ledger.write(lambda tx: certs.settle(tx, outcomes, now=3.0, retry_delay=retry_delay))
     async with ledger.read() as tx:
         found = {r.host: r for r in await tx.execute(select(tables.cert_host))}
     assert sorted(found) == ["h1", "h2"]
@@ -265,7 +266,7 @@ async def test_outcomes_settle_their_own_revision(ledger: Ledger) -> None:
     assert found["h1"].retry_at > 3.0
     assert (found["h2"].done_rev, found["h2"].want_rev) == (1, 2)
     older = {"h1": {cert: (0, UPLOADED, "late")}}
-    await ledger.write(lambda tx: certs.settle(tx, older, now=4.0))
+    await ledger.write(lambda tx: certs.settle(tx, older, now=4.0, retry_delay=retry_delay))
     async with ledger.read() as tx:
         (kept,) = await tx.execute(select(tables.cert_host).where(tables.cert_host.c.host == "h1"))
     assert kept.status == FAILED
