@@ -248,10 +248,13 @@ static int zero_command(const struct fd_sink *s, int method, uint64_t off, uint6
     return rc < 0 ? -errno : 0;
 }
 
+/* EACCES: NFS 4.2 zeroes as the user that asks for it, and writes as the one that
+ * opened. */
 static bool means_unsupported(int os_errno)
 {
     return os_errno == EOPNOTSUPP || os_errno == EINVAL || os_errno == ENOTTY ||
-           os_errno == ENOSYS || os_errno == EPERM || os_errno == EREMOTEIO;
+           os_errno == ENOSYS || os_errno == EPERM || os_errno == EACCES ||
+           os_errno == EREMOTEIO;
 }
 
 /* off and len are multiples of split. */

@@ -685,7 +685,7 @@ static void refused_direct_writes_go_through_the_cache_for_ever(void)
 /* The ladder is climbed once; what no command does is done by writing. */
 static void zeros_are_written_where_no_command_works(void)
 {
-    const int refusals[] = {EOPNOTSUPP, EINVAL, ENOTTY, ENOSYS};
+    const int refusals[] = {EOPNOTSUPP, EINVAL, ENOTTY, ENOSYS, EPERM, EACCES};
     struct fdl_sink_stats stats;
     struct fdl_err err;
     struct target t;

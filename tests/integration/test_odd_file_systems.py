@@ -129,7 +129,9 @@ def test_modes_that_cannot_be_set_are_a_warning(bench: Bench, library: Path, num
     assert any("permission bits" in warning for warning in done.json["warnings"])
 
 
-@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM])
+@pytest.mark.parametrize(
+    "number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES]
+)
 def test_room_that_cannot_be_reserved_is_taken_as_it_comes(
     bench: Bench, library: Path, number: int
 ) -> None:

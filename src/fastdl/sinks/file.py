@@ -266,8 +266,10 @@ def _allocate(fd: int, size: int) -> None:
     try:
         syscalls.fallocate(fd, size)
     except OSError as error:
-        # EPERM: a system call filter; where the file itself is meant, the first write says so.
-        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}:
+        # EPERM: a system call filter. EACCES: NFS 4.2 asks its server as who allocates,
+        # not as who opened the file. Where the file itself is meant, the first write says so.
+        refusals = (errno.EPERM, errno.EACCES)
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, *refusals}:
             raise _NotSupported from None
         raise
 
