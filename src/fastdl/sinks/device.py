@@ -23,6 +23,8 @@ _STABLE = (
     ("md_uuid", ("md/uuid",)),
     ("backing_file", ("loop/backing_file",)),
 )
+_UNIQUE = {"wwid", "dm_uuid", "md_uuid", "backing_file"}
+"""A serial number is not: bridges and virtual disks repeat them."""
 
 
 def number(fd: int) -> str:
@@ -50,17 +52,13 @@ def is_read_only(fd: int) -> bool:
 
 
 def identity(fd: int) -> Identity:
-    """What tells this device from others: number, size, sector size and its stable names.
+    """What tells this device from others: size, sector size and its stable names.
 
-    A partition carries its disk's stable names and its own number.
+    A partition carries its disk's stable names and its place on it. The device's number, which the
+    kernel gives anew at each start, counts where no name of it is unique.
     """
-    found: Identity = {
-        "kind": "block",
-        "device": number(fd),
-        "size": size(fd),
-        "sector_size": sector_size(fd),
-    }
-    here = _SYS / found["device"] if isinstance(found["device"], str) else _SYS
+    found: Identity = {"kind": "block", "size": size(fd), "sector_size": sector_size(fd)}
+    here = _SYS / number(fd)
     partition = _read(here / "partition")
     if partition:
         found["partition"] = int(partition)
@@ -69,6 +67,8 @@ def identity(fd: int) -> Identity:
         value = next((text for place in places if (text := _read(here / place))), "")
         if value:
             found[key] = value
+    if not _UNIQUE & found.keys():
+        found["device"] = number(fd)
     by_id = _by_id(os.fstat(fd).st_rdev)
     if by_id:
         found["by_id"] = by_id

@@ -63,7 +63,8 @@ class FileSink(DescriptorSink):
                 os.ftruncate(self.fd, 0)
             self.blank = not (resume and found.st_size)
             self.resumable = not self.blank
-            self.identity: Identity = {"kind": "file", "dev": found.st_dev, "ino": found.st_ino}
+            # Not st_dev: the next mount of a share, or start of a host, may give another number.
+            self.identity: Identity = {"kind": "file", "ino": found.st_ino}
             self.fd, self.align = open_direct(self.fd, blank=self.blank)
             self.sector_size = self.align
         except OSError as error:

@@ -15,7 +15,7 @@ from fastdl.engine import journal
 from fastdl.errors import SinkBusyError, SinkRefusedError, SinkSpaceError
 from fastdl.sinks.base import HOLD_BYTES
 from fastdl.sinks.open import open_sink
-from tests.env.loopdev import LoopDevice, loop_device
+from tests.env.loopdev import LoopDevice, attached, loop_device
 
 SIZE = 16 << 20
 
@@ -52,6 +52,18 @@ def test_a_blank_device_opens_with_its_geometry(device: LoopDevice) -> None:
     assert sink.identity["backing_file"] == str(device.backing)
     sink.close()
     assert device.read() == bytes(SIZE)
+
+
+def test_a_device_is_the_same_under_another_number(plain: LoopDevice) -> None:
+    """The kernel counts devices anew at each start; the journal is found by the stable names."""
+    with attached(plain.backing) as other:
+        seen = []
+        for path in (plain.path, other):
+            sink = open_sink(path)
+            seen.append((os.fstat(sink.fd).st_rdev, sink.identity))
+            sink.close()
+    assert seen[0][0] != seen[1][0]
+    assert seen[0][1] == seen[1][1]
 
 
 def test_a_size_beyond_the_device_is_refused(plain: LoopDevice) -> None:

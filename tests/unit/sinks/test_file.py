@@ -30,6 +30,7 @@ from fastdl.sinks import file as file_module
 from fastdl.sinks import syscalls
 from fastdl.sinks.base import Sink
 from fastdl.sinks.open import existing_file, open_sink
+from tests.env.loopdev import attached, loop_device
 
 
 def land(sink: Sink, data: bytes) -> None:
@@ -141,6 +142,25 @@ def test_file_systems_without_noreplace_publish_by_a_link(
     assert sorted(os.listdir(tmp_path)) == [".b.fastdl-part", "a", "b"]
     assert (tmp_path / "a").read_text() == "new"
     assert (tmp_path / "b").read_text() == "theirs"
+
+
+def test_a_part_is_known_again_on_a_disk_with_another_number(tmp_path: Path) -> None:
+    """The kernel counts disks and shares anew at each start; the journal's part is the same."""
+    seen = []
+    (tmp_path / "mnt").mkdir()
+    with loop_device(tmp_path, size=32 << 20) as one, attached(one.backing) as other:
+        subprocess.run(["mkfs.ext4", "-q", one.path], check=True)
+        for path in (one.path, other):
+            subprocess.run(["mount", path, str(tmp_path / "mnt")], check=True)
+            try:
+                with opened(tmp_path / "mnt" / "a") as sink:
+                    land(sink, b"12345")
+                    seen.append((os.fstat(sink.fd).st_dev, sink.identity))
+                    sink.abort(keep=True)
+            finally:
+                subprocess.run(["umount", str(tmp_path / "mnt")], check=True)
+    assert seen[0][0] != seen[1][0]
+    assert seen[0][1] == seen[1][1]
 
 
 def test_an_aborted_job_keeps_or_removes_its_part(tmp_path: Path) -> None:
