@@ -23,10 +23,8 @@ BOOT_S = 420.0
 """Of emulation on a machine that others load too; it takes one minute to two."""
 KVM_S = 15.0
 """Within which a kernel has to start under KVM."""
-_BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
-_UP = f"systemctl is-system-running --wait >/dev/null; {_BOOT_ID}"
 _QEMU = ("qemu-system-x86_64", "-cpu", "max", "-display", "none", "-nodefaults", "-nic", "none",
-         "-no-user-config")  # fmt: skip
+         "-no-user-config", "-no-reboot")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -68,23 +66,27 @@ class Machine:
     def cut_power(self) -> None:
         """Off and on again, in the middle of whatever it does."""
         self.stop()
+        self._start_again()
+
+    def reboot(self) -> None:
+        """As an operator does it. The emulator ends with the machine (-no-reboot)."""
+        self._tell("systemctl reboot", b"")
+        self.process.wait(BOOT_S)
+        self.stop()
+        self._start_again()
+
+    def _start_again(self) -> None:
         self.process, self.line = _start(self.words, self.folder)
         self.held = b""
         self.wait_until_up()
 
-    def reboot(self) -> None:
-        """As an operator does it."""
-        before = self.run(_BOOT_ID)
-        self._tell("systemctl reboot", b"")
-        self.wait_until_up(before)
-
-    def wait_until_up(self, before: str = "") -> None:
-        """Return when it is up, in another boot than *before*; RuntimeError with its console."""
+    def wait_until_up(self) -> None:
+        """Return when it is up; RuntimeError with its console where it does not come."""
         end = time.monotonic() + BOOT_S
         while time.monotonic() < end and self.process.poll() is None:
             with contextlib.suppress(TimeoutError):
-                if self._ask(_UP, b"", 20)[1] != before:
-                    return
+                self._ask("systemctl is-system-running --wait", b"", 20)
+                return
         raise RuntimeError(f"it did not start: {(self.folder / 'console').read_text()[-3000:]}")
 
     def stop(self) -> None:
@@ -155,7 +157,7 @@ def _accelerator(base: Path) -> str:
     if not Path("/dev/kvm").exists():
         return "tcg,thread=multi"
     # Without a root file system it panics, restarts, and so ends.
-    words = [*_QEMU, "-accel", "kvm", "-m", "512", "-no-reboot", "-kernel", str(base / "vmlinuz"),
+    words = [*_QEMU, "-accel", "kvm", "-m", "512", "-kernel", str(base / "vmlinuz"),
              "-append", "panic=-1"]  # fmt: skip
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(words, check=False, capture_output=True, timeout=KVM_S)
