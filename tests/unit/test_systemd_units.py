@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.env.units import EXPOSURE
+
 PACKAGING = Path(__file__).parents[2] / "packaging"
-EXPOSURE = {"fastdl-manager.service": 1.4, "fastdl-agent.service": 3.7}
-"""At most, of 10, by ``systemd-analyze security``. The agent is root: it writes to devices and
-to files of other users."""
 
 
 @pytest.fixture(params=sorted(EXPOSURE))

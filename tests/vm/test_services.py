@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.env import vm, vm_image
-from tests.unit.test_units import EXPOSURE
+from tests.env.units import EXPOSURE
 
 pytestmark = pytest.mark.skipif(
     "FASTDL_VM" not in os.environ, reason="a machine of its own takes minutes: scripts/test-vm"
