@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/addr.h - may a connection go to this address? Pure; judged at connect time, on
+/* base/addr.h - may a connection go to this address? Pure; checked at connect time, on
  * every hop, so that a name which resolves differently later changes nothing. */
 #ifndef FDL_ADDR_H
 #define FDL_ADDR_H
@@ -37,7 +37,7 @@ struct fdl_cidr {
 /* a.b.c.d/n, v6/n or a bare address; host bits do not count. False where malformed. */
 bool fdl_cidr_parse(const char *text, struct fdl_cidr *out);
 
-/* IPv4 inside IPv6 (mapped, NAT64, 6to4, Teredo) is judged as the IPv4 address. */
+/* IPv4 inside IPv6 (mapped, NAT64, 6to4, Teredo) is checked as the IPv4 address. */
 enum fdl_addr_class fdl_addr_classify(const struct sockaddr *sa);
 
 enum fdl_addr_text {

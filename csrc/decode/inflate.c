@@ -65,7 +65,7 @@ int fdl_inflate_open(struct fdl_inflate **out, enum fdl_inflate_kind kind,
     return FDL_OK;
 }
 
-static int judge_limits(const struct fdl_inflate *self, struct fdl_err *err)
+static int check_limits(const struct fdl_inflate *self, struct fdl_err *err)
 {
     const struct fdl_inflate_limits *l = &self->limits;
 
@@ -114,7 +114,7 @@ int fdl_inflate_feed(struct fdl_inflate *self, const void *in, size_t len, void 
     self->in += *consumed;
     count(self, out, *produced);
     if (rc == FDL_OK)
-        rc = judge_limits(self, err);
+        rc = check_limits(self, err);
     self->failed = rc;
     return rc;
 }

@@ -5,7 +5,7 @@
  * Zip says everything twice: in the local header before the data and in the central
  * directory behind it, and readers differ in whom they believe. Here both, and the data
  * descriptor, must agree with the bytes. What follows the data is collected (it is
- * small) and judged as a whole at the end. */
+ * small) and checked as a whole at the end. */
 #include "decode/inflate_ops.h"
 
 #include <limits.h>
@@ -89,7 +89,7 @@ void *fdl_inflate_zip_new(void)
 /* --- the local header ------------------------------------------------------------- */
 
 /* A name is never used; one that could lead somewhere shows what the file is for. */
-static int judge_name(const unsigned char *name, size_t len, struct fdl_err *err)
+static int check_name(const unsigned char *name, size_t len, struct fdl_err *err)
 {
     size_t start = 0;
 
@@ -143,7 +143,7 @@ static int apply_zip64(const unsigned char *extra, size_t len, uint64_t *fields[
     return FDL_OK;
 }
 
-static int judge_local(struct zip *z, struct fdl_err *err)
+static int check_local(struct zip *z, struct fdl_err *err)
 {
     const unsigned char *h = z->local;
     size_t name_len = le16(h + 26), extra_len = le16(h + 28);
@@ -163,7 +163,7 @@ static int judge_local(struct zip *z, struct fdl_err *err)
         return bad(err, "zip: neither stored nor deflated");
     if (z->method == 0 && (z->flags & FLAG_DESCRIPTOR))
         return bad(err, "zip: stored entry of unknown size");
-    if ((rc = judge_name(h + LOCAL_SIZE, name_len, err)) < 0)
+    if ((rc = check_name(h + LOCAL_SIZE, name_len, err)) < 0)
         return rc;
     if (z->flags & FLAG_DESCRIPTOR)
         return FDL_OK;
@@ -193,7 +193,7 @@ static int feed_local(struct zip *z, struct fdl_inflate_io *io, struct fdl_err *
             return FDL_OK;
     }
     z->phase = DATA;
-    return judge_local(z, err);
+    return check_local(z, err);
 }
 
 /* --- the data --------------------------------------------------------------------- */
@@ -301,7 +301,7 @@ static size_t descriptor_len(const struct zip *z, const unsigned char *p, size_t
     return 0;
 }
 
-static int judge_kind(const unsigned char *c, struct fdl_err *err)
+static int check_kind(const unsigned char *c, struct fdl_err *err)
 {
     uint32_t attributes = le32(c + 38), type = attributes >> 28;
 
@@ -314,7 +314,7 @@ static int judge_kind(const unsigned char *c, struct fdl_err *err)
 }
 
 /* The central header at c; its length goes to *size. */
-static int judge_central(const struct zip *z, const unsigned char *c, size_t len,
+static int check_central(const struct zip *z, const unsigned char *c, size_t len,
                          size_t *size, struct fdl_err *err)
 {
     if (len < CENTRAL_SIZE || le32(c) != SIG_CENTRAL)
@@ -339,11 +339,11 @@ static int judge_central(const struct zip *z, const unsigned char *c, size_t len
         return bad(err, "zip: size or checksum is wrong");
     if (offset != 0 || le16(c + 34) != 0)
         return bad(err, "zip: the central directory points elsewhere");
-    return judge_kind(c, err);
+    return check_kind(c, err);
 }
 
 /* The zip64 end record and its locator, where there are any; their length to *size. */
-static int judge_end64(const unsigned char *p, size_t len, uint64_t dir_off,
+static int check_end64(const unsigned char *p, size_t len, uint64_t dir_off,
                        uint64_t dir_len, size_t *size, struct fdl_err *err)
 {
     *size = 0;
@@ -367,7 +367,7 @@ static bool agrees(uint64_t value, uint64_t field, uint64_t none)
     return field == value || field == none;
 }
 
-static int judge_end(const unsigned char *p, size_t len, uint64_t dir_off,
+static int check_end(const unsigned char *p, size_t len, uint64_t dir_off,
                      uint64_t dir_len, bool wide, struct fdl_err *err)
 {
     /* Only a zip64 record may be deferred to. */
@@ -405,15 +405,15 @@ static int zip_finish(void *state, struct fdl_err *err)
         p += size;
     }
     uint64_t dir_off = z->local_len + z->got_in + (uint64_t)(p - z->tail);
-    if ((rc = judge_central(z, p, (size_t)(end - p), &size, err)) < 0)
+    if ((rc = check_central(z, p, (size_t)(end - p), &size, err)) < 0)
         return rc;
     uint64_t dir_len = size;
     p += size;
-    rc = judge_end64(p, (size_t)(end - p), dir_off, dir_len, &size, err);
+    rc = check_end64(p, (size_t)(end - p), dir_off, dir_len, &size, err);
     if (rc < 0)
         return rc;
     p += size;
-    return judge_end(p, (size_t)(end - p), dir_off, dir_len, size > 0, err);
+    return check_end(p, (size_t)(end - p), dir_off, dir_len, size > 0, err);
 }
 
 static void zip_free(void *state)

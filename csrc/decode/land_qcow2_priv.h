@@ -70,7 +70,7 @@ struct fdl_land {
  *   arg  a struct fdl_land_worker, BORROWED until the thread is joined. */
 void *fdl_land_work(void *arg);
 
-/* Gives the job's memory back and frees its place; with the lock held. */
+/* Gives the job's memory back and frees its location; with the lock held. */
 void fdl_land_recycle(struct fdl_land *l, struct fdl_land_job *job);
 
 /* Keeps the first failure; with the lock held. */

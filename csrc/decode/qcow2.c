@@ -110,7 +110,7 @@ static int by_offset(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int judge_l1_entry(const struct fdl_qcow2 *img, uint64_t slot, uint64_t entry,
+static int check_l1_entry(const struct fdl_qcow2 *img, uint64_t slot, uint64_t entry,
                           struct fdl_err *err)
 {
     uint64_t off = entry & TABLE_OFFSET_MASK, at = img->info.l1_offset + slot * 8;
@@ -149,7 +149,7 @@ static int take_l1(struct fdl_qcow2 *img, struct fdl_err *err)
     for (uint64_t i = 0; i < img->l1_needed; i++) {
         uint64_t entry = fdl_be64(img->l1 + i * 8);
         if (entry & TABLE_OFFSET_MASK) {
-            if ((rc = judge_l1_entry(img, i, entry, err)) < 0)
+            if ((rc = check_l1_entry(img, i, entry, err)) < 0)
                 return rc;
             img->l2[img->l2_count].off = entry & TABLE_OFFSET_MASK;
             img->l2[img->l2_count++].slot = i;

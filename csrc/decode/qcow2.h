@@ -2,7 +2,7 @@
 /* decode/qcow2.h - DECODE: which bytes of a qcow2 file belong where on the guest's
  * disk.
  *
- * Pure: no I/O, every byte judged comes in through open() and feed(). The rules live
+ * Pure: no I/O, every byte checked comes in through open() and feed(). The rules live
  * here and nowhere else: qemu's docs/interop/qcow2.txt, versions 2 and 3, and stricter
  * than it wherever readers could disagree or a table could lead outside the image.
  *
@@ -37,7 +37,7 @@ struct fdl_qcow2_info {
     uint32_t cluster_size; /* bytes, 512 … 2 MiB */
     uint32_t unit; /* granule of the map: cluster, or subcluster (extended L2) */
     uint64_t virtual_size; /* bytes of the guest's disk, a multiple of 512 */
-    uint64_t file_size;    /* FDL_QCOW2_SIZE_UNKNOWN until told */
+    uint64_t file_size;    /* FDL_QCOW2_SIZE_UNKNOWN until reported */
     bool zstd;             /* else zlib */
     bool extended_l2;
     bool dirty; /* refcounts may be stale: of no matter for reading */
@@ -59,7 +59,7 @@ struct fdl_qcow2_entry {
     uint64_t host, host_len, pad, guest, len;
 };
 
-/* Judges header and extensions in buf[0..len), the file's first bytes.
+/* Checks header and extensions in buf[0..len), the file's first bytes.
  *   buf    BORROWED during the call.
  *   *need  set to the bytes wanted when `len` is too short (*out stays NULL, result 0).
  *   *out   OWNED, free with fdl_qcow2_free().
@@ -79,7 +79,7 @@ const struct fdl_qcow2_info *fdl_qcow2_get_info(const struct fdl_qcow2 *img);
 bool fdl_qcow2_need(const struct fdl_qcow2 *img, uint64_t from, uint64_t *off,
                     uint64_t *len);
 
-/* Takes what is wanted out of buf[0..len) = file bytes at off, and judges it at once.
+/* Takes what is wanted out of buf[0..len) = file bytes at off, and checks it at once.
  * Anything else in it is ignored, so whole blocks may be fed, in any order, twice.
  * A table is taken in 64 parts: a part must lie wholly in buf. Errors as open(). */
 int fdl_qcow2_feed(struct fdl_qcow2 *img, uint64_t off, const void *buf, size_t len,
@@ -88,7 +88,7 @@ int fdl_qcow2_feed(struct fdl_qcow2 *img, uint64_t off, const void *buf, size_t 
 /* All tables are known and consistent: the map below may be used. */
 bool fdl_qcow2_ready(const struct fdl_qcow2 *img);
 
-/* Tells the size of a file whose size was unknown; once, after ready(). */
+/* Reports the size of a file whose size was unknown; once, after ready(). */
 int fdl_qcow2_set_file_size(struct fdl_qcow2 *img, uint64_t size, struct fdl_err *err);
 
 /* Plain runs and compressed clusters, each sorted by host offset. Plain runs never

@@ -30,7 +30,7 @@ static int unsafe(struct fdl_err *err, uint64_t off, const char *what)
     return fdl_fail(err, FDL_E_UNSAFE_IMAGE, off, what);
 }
 
-static int judge_features(struct fdl_qcow2 *img, const unsigned char *h,
+static int check_features(struct fdl_qcow2 *img, const unsigned char *h,
                           uint32_t header_length, struct fdl_err *err)
 {
     uint64_t incompat = fdl_be64(h + 72);
@@ -57,7 +57,7 @@ static int judge_features(struct fdl_qcow2 *img, const unsigned char *h,
 }
 
 /* Walks the header extensions. Sets *need where the walk leaves the buffer. */
-static int judge_extensions(const unsigned char *h, size_t len, uint64_t at,
+static int check_extensions(const unsigned char *h, size_t len, uint64_t at,
                             uint64_t end, size_t *need, struct fdl_err *err)
 {
     while (at < end) {
@@ -84,7 +84,7 @@ static int judge_extensions(const unsigned char *h, size_t len, uint64_t at,
 }
 
 /* Refcounts are not needed for reading; what qemu refuses at open we refuse too. */
-static int judge_refcounts(const struct fdl_qcow2 *img, const unsigned char *h,
+static int check_refcounts(const struct fdl_qcow2 *img, const unsigned char *h,
                            struct fdl_err *err)
 {
     uint64_t off = fdl_be64(h + 48);
@@ -100,7 +100,7 @@ static int judge_refcounts(const struct fdl_qcow2 *img, const unsigned char *h,
     return FDL_OK;
 }
 
-static int judge_l1(struct fdl_qcow2 *img, const unsigned char *h, struct fdl_err *err)
+static int check_l1(struct fdl_qcow2 *img, const unsigned char *h, struct fdl_err *err)
 {
     uint32_t entries = fdl_be32(h + 36);
     uint64_t off = fdl_be64(h + 40), bytes = (uint64_t)entries * 8;
@@ -122,7 +122,7 @@ static int judge_l1(struct fdl_qcow2 *img, const unsigned char *h, struct fdl_er
     return FDL_OK;
 }
 
-static int judge_snapshots(struct fdl_qcow2 *img, const unsigned char *h,
+static int check_snapshots(struct fdl_qcow2 *img, const unsigned char *h,
                            const struct fdl_qcow2_policy *policy, struct fdl_err *err)
 {
     uint32_t n = fdl_be32(h + 60);
@@ -142,7 +142,7 @@ static int judge_snapshots(struct fdl_qcow2 *img, const unsigned char *h,
     return FDL_OK;
 }
 
-static int judge_geometry(struct fdl_qcow2 *img, const unsigned char *h,
+static int check_geometry(struct fdl_qcow2 *img, const unsigned char *h,
                           const struct fdl_qcow2_policy *policy, struct fdl_err *err)
 {
     uint32_t bits = fdl_be32(h + 20);
@@ -194,7 +194,7 @@ static int prepare_l1(struct fdl_qcow2 *img, struct fdl_err *err)
     return FDL_OK;
 }
 
-static int judge_header(struct fdl_qcow2 *img, const unsigned char *h, size_t len,
+static int check_header(struct fdl_qcow2 *img, const unsigned char *h, size_t len,
                         const struct fdl_qcow2_policy *policy, size_t *need,
                         struct fdl_err *err)
 {
@@ -212,19 +212,19 @@ static int judge_header(struct fdl_qcow2 *img, const unsigned char *h, size_t le
             *need = header_length;
             return FDL_OK;
         }
-        if ((rc = judge_features(img, h, header_length, err)) < 0)
+        if ((rc = check_features(img, h, header_length, err)) < 0)
             return rc;
     }
-    if ((rc = judge_geometry(img, h, policy, err)) < 0)
+    if ((rc = check_geometry(img, h, policy, err)) < 0)
         return rc;
     if (header_length > img->info.cluster_size)
         return fdl_qcow2_bad(err, 100, "qcow2: header longer than a cluster");
     uint64_t end = img->info.cluster_size;
-    if ((rc = judge_extensions(h, len, header_length, end, need, err)) < 0 || *need)
+    if ((rc = check_extensions(h, len, header_length, end, need, err)) < 0 || *need)
         return rc;
-    if ((rc = judge_refcounts(img, h, err)) < 0 || (rc = judge_l1(img, h, err)) < 0)
+    if ((rc = check_refcounts(img, h, err)) < 0 || (rc = check_l1(img, h, err)) < 0)
         return rc;
-    if ((rc = judge_snapshots(img, h, policy, err)) < 0)
+    if ((rc = check_snapshots(img, h, policy, err)) < 0)
         return rc;
     return prepare_l1(img, err);
 }
@@ -267,7 +267,7 @@ int fdl_qcow2_open(struct fdl_qcow2 **out, const void *buf, size_t len,
     img->limit = file_size == FDL_QCOW2_SIZE_UNKNOWN ? FDL_QCOW2_MAX_FILE : file_size;
     img->max_map_bytes =
         policy->max_map_bytes ? policy->max_map_bytes : DEFAULT_MAP_BYTES;
-    int rc = judge_header(img, h, len, policy, need, err);
+    int rc = check_header(img, h, len, policy, need, err);
     if (rc == FDL_OK && *need > file_size)
         rc = fdl_qcow2_bad(err, 0, "qcow2: header cut off");
     if (rc < 0 || *need > 0) {

@@ -124,7 +124,7 @@ static int take_compressed(struct fdl_qcow2 *img, uint64_t guest, uint64_t entry
 }
 
 /* The rules that hold for every host offset of a plain cluster. */
-static int judge_host(const struct fdl_qcow2 *img, uint64_t host, uint64_t at,
+static int check_host(const struct fdl_qcow2 *img, uint64_t host, uint64_t at,
                       struct fdl_err *err)
 {
     if (host % img->info.cluster_size != 0)
@@ -147,7 +147,7 @@ static int take_subclusters(struct fdl_qcow2 *img, uint64_t guest, uint64_t host
         return fdl_qcow2_bad(err, at, "qcow2: subcluster both allocated and zero");
     if (allocated && host == 0)
         return fdl_qcow2_bad(err, at, "qcow2: subcluster allocated in no cluster");
-    if (allocated && (rc = judge_host(img, host, at, err)) < 0)
+    if (allocated && (rc = check_host(img, host, at, err)) < 0)
         return rc;
     for (unsigned i = 0; i < 32;) {
         unsigned j = i, data = allocated >> i & 1;
@@ -189,7 +189,7 @@ static int take_entry(struct fdl_qcow2 *img, uint64_t guest, uint64_t entry,
     }
     if (host == 0)
         return fdl_qcow2_add_zero(img, guest, 1, err);
-    if ((rc = judge_host(img, host, at, err)) < 0)
+    if ((rc = check_host(img, host, at, err)) < 0)
         return rc;
     return add_plain(img, guest, host, 1, err);
 }
@@ -258,7 +258,7 @@ static void join_zeros(struct fdl_qcow2 *img)
 }
 
 /* No plain run overlaps another or an L2 table; no compressed cluster starts in one. */
-static int judge_overlaps(const struct fdl_qcow2 *img, struct fdl_err *err)
+static int check_overlaps(const struct fdl_qcow2 *img, struct fdl_err *err)
 {
     const struct fdl_qcow2_packed *p = img->plain.items, *c = img->compressed.items;
     uint64_t size = img->info.cluster_size;
@@ -332,7 +332,7 @@ int fdl_qcow2_seal(struct fdl_qcow2 *img, struct fdl_err *err)
     sort(&img->compressed, sizeof(struct fdl_qcow2_packed), by_key);
     sort(&img->zeros, sizeof(struct fdl_qcow2_zero), by_guest);
     join_zeros(img);
-    int rc = judge_overlaps(img, err);
+    int rc = check_overlaps(img, err);
     if (rc < 0)
         return rc;
     find_short_runs(img);

@@ -41,7 +41,7 @@ struct fdl_qcow2 {
     uint64_t limit;           /* file size, or FDL_QCOW2_MAX_FILE while unknown */
     uint64_t max_map_bytes, map_bytes;
     uint64_t l1_needed; /* entries that cover the virtual size */
-    unsigned char *l1;  /* OWNED until judged */
+    unsigned char *l1;  /* OWNED until checked */
     struct fdl_qcow2_table l1_table;
     uint64_t l1_part, l2_part;  /* bytes per part */
     struct fdl_qcow2_table *l2; /* OWNED, sorted by off */
@@ -87,7 +87,7 @@ int fdl_qcow2_grow(struct fdl_qcow2 *img, struct fdl_qcow2_vec *vec, size_t item
 int fdl_qcow2_add_zero(struct fdl_qcow2 *img, uint64_t guest, uint64_t count,
                        struct fdl_err *err);
 
-/* Judges n L2 entries, the first of them entry `first` of the table for L1 slot `slot`.
+/* Checks n L2 entries, the first of them entry `first` of the table for L1 slot `slot`.
  *   p  BORROWED: n * 8 or n * 16 bytes. */
 int fdl_qcow2_take_entries(struct fdl_qcow2 *img, uint64_t slot, uint32_t first,
                            uint32_t n, const unsigned char *p, struct fdl_err *err);

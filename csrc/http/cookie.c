@@ -140,7 +140,7 @@ static char *pair(struct fdl_str name, struct fdl_str value)
     return text;
 }
 
-static struct fdl_cookie *make(const struct fdl_cookie_place *place,
+static struct fdl_cookie *make(const struct fdl_cookie_location *location,
                                struct fdl_str name, struct fdl_str value,
                                const struct attributes *a)
 {
@@ -152,13 +152,13 @@ static struct fdl_cookie *make(const struct fdl_cookie_place *place,
     c->n_name = name.len;
     c->host_only = a->domain.len == 0;
     c->domain =
-        c->host_only ? strdup(place->host) : strndup(a->domain.ptr, a->domain.len);
+        c->host_only ? strdup(location->host) : strndup(a->domain.ptr, a->domain.len);
     c->path = a->path.len > 0 && a->path.ptr[0] == '/'
                   ? strndup(a->path.ptr, a->path.len)
-                  : default_path(place->target);
-    c->tls = place->tls;
+                  : default_path(location->target);
+    c->tls = location->tls;
     if (!c->text || !c->domain || !c->path ||
-        (!c->host_only && !speaks_for(place->host, c->domain))) {
+        (!c->host_only && !speaks_for(location->host, c->domain))) {
         discard(c);
         return NULL;
     }
@@ -186,8 +186,9 @@ static bool is_plain(struct fdl_str s)
     return true;
 }
 
-void fdl_cookies_take(struct fdl_cookies *jar, const struct fdl_cookie_place *place,
-                      struct fdl_str field, int64_t now_s)
+void fdl_cookies_take(struct fdl_cookies *jar,
+                      const struct fdl_cookie_location *location, struct fdl_str field,
+                      int64_t now_s)
 {
     struct fdl_str rest = field, text = cut(&rest, ';'), value = text;
     struct fdl_str name = cut(&value, '=');
@@ -199,9 +200,9 @@ void fdl_cookies_take(struct fdl_cookies *jar, const struct fdl_cookie_place *pl
         return;
     while (rest.len > 0)
         take_attribute(&a, cut(&rest, ';'), now_s);
-    if (a.secure && !place->tls)
+    if (a.secure && !location->tls)
         return;
-    struct fdl_cookie *c = make(place, name, value, &a);
+    struct fdl_cookie *c = make(location, name, value, &a);
     if (!c)
         return;
     pthread_mutex_lock(&jar->lock);
@@ -231,16 +232,18 @@ static bool path_matches(const char *target, const char *path)
            (have == n || path[n - 1] == '/' || target[n] == '/');
 }
 
-static bool is_for(const struct fdl_cookie *c, const struct fdl_cookie_place *place)
+static bool is_for(const struct fdl_cookie *c,
+                   const struct fdl_cookie_location *location)
 {
-    bool same = strcasecmp(place->host, c->domain) == 0;
+    bool same = strcasecmp(location->host, c->domain) == 0;
 
-    return (same || (!c->host_only && speaks_for(place->host, c->domain))) &&
-           (!c->tls || place->tls) && path_matches(place->target, c->path);
+    return (same || (!c->host_only && speaks_for(location->host, c->domain))) &&
+           (!c->tls || location->tls) && path_matches(location->target, c->path);
 }
 
-size_t fdl_cookies_render(struct fdl_cookies *jar, const struct fdl_cookie_place *place,
-                          char *out, size_t cap)
+size_t fdl_cookies_render(struct fdl_cookies *jar,
+                          const struct fdl_cookie_location *location, char *out,
+                          size_t cap)
 {
     size_t at = 0;
 
@@ -249,7 +252,7 @@ size_t fdl_cookies_render(struct fdl_cookies *jar, const struct fdl_cookie_place
     for (size_t i = 0; i < jar->n; i++) {
         const struct fdl_cookie *c = jar->list[i];
         size_t n = strlen(c->text), gap = at ? 2 : 0;
-        if (!is_for(c, place) || at + gap + n >= cap)
+        if (!is_for(c, location) || at + gap + n >= cap)
             continue;
         if (gap)
             memcpy(out + at, "; ", 2);

@@ -27,8 +27,8 @@ struct fdl_cookies {
     size_t n;
 };
 
-/* Whose cookies: the URL that is asked, or that has answered. All BORROWED. */
-struct fdl_cookie_place {
+/* Whose cookies: the URL that is asked, or that has responded. All BORROWED. */
+struct fdl_cookie_location {
     const char *host;   /* without brackets */
     const char *target; /* path, and query */
     bool tls;
@@ -37,15 +37,17 @@ struct fdl_cookie_place {
 void fdl_cookies_init(struct fdl_cookies *jar);
 void fdl_cookies_destroy(struct fdl_cookies *jar);
 
-/* Takes the value of one Set-Cookie field that `place` has sent. What is malformed, too
- * long, or meant for others than `place` may speak for is left out; past
+/* Takes the value of one Set-Cookie field that `location` has sent. What is malformed,
+ * too long, or meant for others than `location` may speak for is left out; past
  * FDL_COOKIES_MAX the oldest one goes. now_s: seconds since 1970. */
-void fdl_cookies_take(struct fdl_cookies *jar, const struct fdl_cookie_place *place,
+void fdl_cookies_take(struct fdl_cookies *jar,
+                      const struct fdl_cookie_location *location,
                       struct fdl_str set_cookie, int64_t now_s);
 
-/* Writes the value of a Cookie field for `place`, with a NUL; "" where there is none.
- * At most cap - 1 bytes: what does not fit is left out. Returns its length. */
-size_t fdl_cookies_render(struct fdl_cookies *jar, const struct fdl_cookie_place *place,
-                          char *out, size_t cap);
+/* Writes the value of a Cookie field for `location`, with a NUL; "" where there is
+ * none. At most cap - 1 bytes: what does not fit is left out. Returns its length. */
+size_t fdl_cookies_render(struct fdl_cookies *jar,
+                          const struct fdl_cookie_location *location, char *out,
+                          size_t cap);
 
 #endif

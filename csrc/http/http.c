@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* http/http.c - what does this answer's head say, and is it fit to be believed? */
+/* http/http.c - what does this response's head say, and is it fit to be believed? */
 #include "http/http.h"
 #include "http/http_chars.h"
 #include "http/http_str.h"
@@ -52,7 +52,7 @@ static long measure_head(const char *buf, size_t len, struct fdl_err *err)
 
     if (memcmp(buf, VERSION_PREFIX,
                seen < VERSION_PREFIX_LEN ? seen : VERSION_PREFIX_LEN) != 0)
-        return refuse(err, "answer is not HTTP/1.x");
+        return refuse(err, "response is not HTTP/1.x");
 
     for (size_t at = 0; at < seen;) {
         const char *line = buf + at;
@@ -229,7 +229,7 @@ static bool has_connection_option(const struct fdl_http_head *head, const char *
 }
 
 /* RFC 9112, 6.3, without its leniences. */
-static int judge_framing(struct fdl_http_head *head, struct fdl_err *err)
+static int check_framing(struct fdl_http_head *head, struct fdl_err *err)
 {
     size_t at = 0;
     const struct fdl_http_field *length = next_field(head, "Content-Length", &at);
@@ -287,7 +287,7 @@ static bool parse_content_range(struct fdl_str value, struct fdl_http_range *out
            out->first <= out->last && out->last < out->total;
 }
 
-bool fdl_http_status_passes(int status)
+bool fdl_http_status_is_transient(int status)
 {
     switch (status) {
     case 408:
@@ -316,7 +316,7 @@ bool fdl_http_is_empty(const struct fdl_http_head *head)
 
 /* Content-Range has a meaning in 206 and 416 only; of a 200 that has one, it says that
  * this may not be the whole. */
-static int judge_range(struct fdl_http_head *head, struct fdl_err *err)
+static int check_range(struct fdl_http_head *head, struct fdl_err *err)
 {
     size_t at = 0;
     bool satisfied;
@@ -365,7 +365,7 @@ static bool is_entity_tag(struct fdl_str tag, bool *strong)
     return true;
 }
 
-/* Seconds to wait by Retry-After; a date is judged against the server's own clock. */
+/* Seconds to wait by Retry-After; a date is checked against the server's own clock. */
 static int64_t parse_retry_after(struct fdl_str value, int64_t now)
 {
     uint64_t seconds;
@@ -436,9 +436,9 @@ long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
     if (rc == FDL_OK)
         rc = refuse_conflicts(out, err);
     if (rc == FDL_OK)
-        rc = judge_framing(out, err);
+        rc = check_framing(out, err);
     if (rc == FDL_OK)
-        rc = judge_range(out, err);
+        rc = check_range(out, err);
     if (rc != FDL_OK)
         return rc;
     note_validators(out);

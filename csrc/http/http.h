@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* http/http.h - FETCH: HTTP/1.1 answers, read strictly: pure functions over buffers.
+/* http/http.h - FETCH: HTTP/1.1 responses, read strictly: pure functions over buffers.
  *
  * Rules: RFC 9112 (framing) and RFC 9110 (ranges, validators), with the limits of
  * FDL_HTTP_*. Whatever is doubtful is refused: a downloader that guesses where a body
@@ -84,7 +84,7 @@ struct fdl_http_head {
     bool last_modified_strong;    /* at least 60 s before Date (RFC 9110, 8.8.2.2) */
     struct fdl_str location;
     struct fdl_str content_type;
-    int64_t retry_after_s; /* -1 where absent or garbage; a date is judged by Date */
+    int64_t retry_after_s; /* -1 where absent or garbage; a date is checked by Date */
     size_t unfolded_len;   /* private */
     char unfolded[FDL_HTTP_FOLDED_MAX]; /* lines that were folded, as one line each */
 };
@@ -93,7 +93,7 @@ struct fdl_http_head {
  * Returns the bytes it took (> 0, the body starts there), 0 where more bytes are needed
  * (never for len >= FDL_HTTP_HEAD_MAX), or FDL_E_HTTP_PROTOCOL with the reason in err.
  * 1xx heads are returned like others: skipping (at most FDL_HTTP_1XX_MAX) is the
- * caller's. Content-Range is judged only for 206 and 416; a malformed one counts as
+ * caller's. Content-Range is checked only for 206 and 416; a malformed one counts as
  * absent where no byte comes under it. */
 long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,
                          struct fdl_err *err);
@@ -103,7 +103,7 @@ struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char
 
 /* Whether another try, some time later or over another connection, may not meet this
  * error status again. */
-bool fdl_http_status_passes(int status);
+bool fdl_http_status_is_transient(int status);
 
 /* Whether servers that cannot do ranges, and should ignore them, refuse them so. */
 bool fdl_http_status_refuses_range(int status);
@@ -142,7 +142,7 @@ void fdl_http_chunked_init(struct fdl_http_chunked *c);
 /* Looks at in[0..len). Consumes framing until body bytes come; then sets
  * *body_off and *body_len to the body bytes that lie in the input (possibly 0).
  * Returns the bytes consumed, body included (> 0 unless len is 0 or the body is done:
- * what is left then is no part of this answer); call again with the rest.
+ * what is left then is no part of this response); call again with the rest.
  * FDL_E_HTTP_PROTOCOL on anything that is not exactly the grammar, and ever after. */
 long fdl_http_chunked_feed(struct fdl_http_chunked *c, const char *in, size_t len,
                            size_t *body_off, size_t *body_len, struct fdl_err *err);

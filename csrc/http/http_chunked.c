@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* http/http_chunked.c - which bytes of a chunked answer are body? (RFC 9112, 7.1)
+/* http/http_chunked.c - which bytes of a chunked response are body? (RFC 9112, 7.1)
  *
  * A machine that takes one byte of framing at a time. Extensions, trailers and blanks
  * around a size are bounded, must be free of control bytes, and mean nothing: none may

@@ -7,7 +7,7 @@
 
 #include "base/addr.h"
 
-void fdl_place_clear(struct fdl_place *p)
+void fdl_location_clear(struct fdl_location *p)
 {
     free(p->base);
     free(p->host);
@@ -29,7 +29,7 @@ char *fdl_join(const char *a, const char *b, const char *c)
     return s;
 }
 
-int fdl_place_from(CURLU *u, struct fdl_place *p, struct fdl_err *err)
+int fdl_location_of(CURLU *u, struct fdl_location *p, struct fdl_err *err)
 {
     char *scheme = NULL, *host = NULL, *port = NULL, *path = NULL, *query = NULL;
     int rc = FDL_OK;
@@ -59,7 +59,7 @@ int fdl_place_from(CURLU *u, struct fdl_place *p, struct fdl_err *err)
     p->host = host[0] == '[' && n > 2 ? strndup(host + 1, n - 2) : strdup(host);
     p->target = query ? fdl_join(path, "?", query) : strdup(path);
     if (!p->base || !p->host || !p->field || !p->target) {
-        fdl_place_clear(p);
+        fdl_location_clear(p);
         rc = fdl_nomem(err, "a URL");
     }
 out:
@@ -71,21 +71,21 @@ out:
     return rc;
 }
 
-bool fdl_place_same_origin(const char *url, const struct fdl_place *p)
+bool fdl_location_same_origin(const char *url, const struct fdl_location *p)
 {
     CURLU *u = curl_url();
-    struct fdl_place own = {0};
+    struct fdl_location own = {0};
     bool same = false;
 
     if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        fdl_place_from(u, &own, NULL) == FDL_OK)
+        fdl_location_of(u, &own, NULL) == FDL_OK)
         same = strcasecmp(own.base, p->base) == 0;
-    fdl_place_clear(&own);
+    fdl_location_clear(&own);
     curl_url_cleanup(u);
     return same;
 }
 
-bool fdl_place_is(const struct fdl_place *p, const char *url)
+bool fdl_location_is(const struct fdl_location *p, const char *url)
 {
     size_t base = strlen(p->base), path = strcspn(p->target, "?");
 
@@ -93,7 +93,7 @@ bool fdl_place_is(const struct fdl_place *p, const char *url)
            strncmp(url + base, p->target, path) == 0;
 }
 
-char *fdl_place_url(const struct fdl_place *p)
+char *fdl_location_url(const struct fdl_location *p)
 {
     size_t base = strlen(p->base), path = strcspn(p->target, "?");
     char *url = malloc(base + path + 1);
@@ -106,14 +106,14 @@ char *fdl_place_url(const struct fdl_place *p)
     return url;
 }
 
-bool fdl_place_is_redirect(int status)
+bool fdl_location_is_redirect(int status)
 {
     return status == 301 || status == 302 || status == 303 || status == 307 ||
            status == 308;
 }
 
 /* The same host and port as before tell nobody anything new, whichever port that is. */
-static bool may_lead(CURLU *u, const struct fdl_place *at)
+static bool may_lead(CURLU *u, const struct fdl_location *at)
 {
     char *port = NULL, *host = NULL, *zone = NULL;
     bool good = false;
@@ -133,8 +133,8 @@ static bool may_lead(CURLU *u, const struct fdl_place *at)
     return good;
 }
 
-int fdl_place_follow(CURLU *u, struct fdl_str location, const struct fdl_place *at,
-                     struct fdl_err *err)
+int fdl_location_follow(CURLU *u, struct fdl_str location,
+                        const struct fdl_location *at, struct fdl_err *err)
 {
     char *scheme = NULL;
 

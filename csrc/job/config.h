@@ -60,7 +60,7 @@ struct fdl_job_config {
     int local_fd;         /* where they are read from */
     const uint64_t *skip; /* blocks that nobody needs, ascending */
     size_t n_skip;
-    struct fdl_stream *first; /* STOLEN, NULL: an open answer to go on with */
+    struct fdl_stream *first; /* STOLEN, NULL: an open response to continue with */
 };
 
 struct fdl_job_result {

@@ -142,7 +142,7 @@ static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop,
     return rc == FDL_OK ? check_identity(w, err) : rc;
 }
 
-/* With a long way to the mirror the next request goes out before this answer is over.
+/* With a long way to the mirror the next request goes out before this response is over.
  */
 static void maybe_prefetch(struct fdl_worker *w)
 {
@@ -206,7 +206,7 @@ static int end_of_source(struct fdl_worker *w, uint64_t total, struct fdl_err *e
 static bool goes_on(struct fdl_worker *w, uint64_t pos)
 {
     const struct fdl_stream *s = w->stream;
-    struct fdl_err ignored; /* what was wanted is there, however the answer ends */
+    struct fdl_err ignored; /* what was wanted is there, however the response ends */
     char more;
 
     return s->whole && s->end == UINT64_MAX && s->off == pos && pos == w->job->total &&
@@ -272,13 +272,13 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
             return (int)n;
         if (n == 0) {
             if (job->total == FDL_SIZE_UNKNOWN && w->stream->whole) {
-                uint64_t told = w->progress->mirror->total;
-                int rc = end_of_source(w, told < pos ? told : pos, err);
+                uint64_t reported = w->progress->mirror->total;
+                int rc = end_of_source(w, reported < pos ? reported : pos, err);
                 if (rc != FDL_OK || w->buf->len == 0)
                     return rc != FDL_OK ? rc : 1;
             }
             w->stream->end =
-                pos; /* an answer may be shorter than asked: ask for the rest */
+                pos; /* a response may be shorter than asked: ask for the rest */
             continue;
         }
         w->buf->len += (size_t)n;

@@ -60,7 +60,7 @@ void fdl_job_settle(struct fdl_job *job, size_t n);
 void fdl_job_cancel(struct fdl_job *job);
 
 /* Joins all threads. FDL_OK: all bytes landed, were flushed, pieces agree; the digests
- * are in *result for the caller to judge. Else the first error. */
+ * are in *result for the caller to check. Else the first error. */
 int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result,
                    struct fdl_err *err);
 

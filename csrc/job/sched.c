@@ -199,7 +199,7 @@ static bool retryable(const struct fdl_mirror *m, const struct fdl_err *err)
     case 410: /* of one that served before: one edge of many, or a limit */
         return m->vetted && m->bytes > 0;
     default:
-        return fdl_http_status_passes(err->http_status);
+        return fdl_http_status_is_transient(err->http_status);
     }
 }
 

@@ -66,7 +66,7 @@ int fdl_sched_pick_mirror(const struct fdl_sched *sched, uint64_t now_ns);
 int fdl_sched_usable(const struct fdl_sched *sched);
 int fdl_sched_room(const struct fdl_sched *sched);
 
-/* Whether every usable mirror that has answered yet is far away, in the sense of
+/* Whether every usable mirror that has responded yet is far away, in the sense of
  * fdl_ramp_is_far(); false before the first response. */
 bool fdl_sched_all_far(const struct fdl_sched *sched);
 

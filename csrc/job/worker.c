@@ -118,7 +118,7 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
 
 /* ---- what to do next ------------------------------------------------------- */
 
-/* A server without ranges goes on with the next block in file order; what the caller
+/* A server without ranges continues with the next block in file order; what the caller
  * had read before comes from memory, and first: nobody else would fetch it. Locked. */
 static bool next_of_whole(struct fdl_worker *w)
 {
@@ -341,7 +341,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* The connection goes on with the response that the caller brought. Locked. */
+/* The connection continues with the response that the caller brought. Locked. */
 static void take_first(struct fdl_worker *w)
 {
     struct fdl_job *job = w->job;

@@ -10,8 +10,8 @@
 int fdl_workers_init(struct fdl_job *job, struct fdl_err *err);
 
 /* Locked: one more connection, or the thread that reads the target (`local`). The first
- * connection goes on with the response that the caller brought. Fails the transfer, and
- * returns false, where no thread can be started. */
+ * connection continues with the response that the caller brought. Fails the transfer,
+ * and returns false, where no thread can be started. */
 bool fdl_workers_add(struct fdl_job *job, bool local);
 
 void fdl_workers_join(struct fdl_job *job);

@@ -39,7 +39,7 @@ struct fdl_conn {
     bool heard; /* bytes came over it */
 };
 
-/* CURLOPT_OPENSOCKETFUNCTION: the one place where an address is judged. libcurl
+/* CURLOPT_OPENSOCKETFUNCTION: the one point where an address is checked. libcurl
  * connects to exactly the address that it shows here. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose,
                                  struct curl_sockaddr *addr)
@@ -108,14 +108,14 @@ static bool set_options(struct fdl_conn *conn)
     bad |= curl_easy_setopt(e, CURLOPT_NOPROGRESS, 1L);
     bad |= curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, 1L);
 #if LIBCURL_VERSION_NUM >= 0x075700
-    /* A cancelled job does not wait for a name server that does not answer. */
+    /* A cancelled job does not wait for a name server that does not respond. */
     bad |= curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
 #endif
     bad |= curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, net->connect_timeout_ms);
     bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, conn);
     /* Empty ones also keep the environment's from being used: whether there is a proxy
-     * decides who judges the address. */
+     * decides who checks the address. */
     bad |= curl_easy_setopt(e, CURLOPT_PROXY, conn->proxy ? conn->proxy->url : "");
     bad |= curl_easy_setopt(e, CURLOPT_NOPROXY, "");
     if (speaks_tls(conn))
@@ -128,8 +128,8 @@ static int refuse_net(struct fdl_err *err, const char *why)
     return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, why);
 }
 
-/* What a proxy answered to CONNECT. FDL_OK: it did not refuse. */
-static int judge_tunnel(struct fdl_conn *conn, struct fdl_err *err)
+/* The proxy's response to CONNECT. FDL_OK: it did not refuse. */
+static int check_tunnel(struct fdl_conn *conn, struct fdl_err *err)
 {
     long status = 0;
 
@@ -138,7 +138,7 @@ static int judge_tunnel(struct fdl_conn *conn, struct fdl_err *err)
         return FDL_OK;
     fdl_fail(err, FDL_E_HTTP_STATUS, FDL_NO_OFFSET,
              status == 407 ? FDL_WHAT_PROXY_CREDENTIALS
-             : fdl_http_status_passes((int)status)
+             : fdl_http_status_is_transient((int)status)
                  ? "the proxy cannot connect to the host"
                  : "the proxy refuses to connect to the host");
     if (err)
@@ -148,13 +148,13 @@ static int judge_tunnel(struct fdl_conn *conn, struct fdl_err *err)
 
 /* libcurl's result becomes one of our classes. A handshake that the network cut short
  * is the network's fault, not the certificate's. */
-static int judge_connect(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err)
+static int explain_failure(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err)
 {
     const struct fdl_proxy *proxy = conn->proxy;
     long os_errno = 0;
 
     curl_easy_getinfo(conn->easy, CURLINFO_OS_ERRNO, &os_errno);
-    if (proxy && judge_tunnel(conn, err) != FDL_OK)
+    if (proxy && check_tunnel(conn, err) != FDL_OK)
         return FDL_E_HTTP_STATUS;
     switch (rc) {
     case CURLE_OUT_OF_MEMORY:
@@ -210,7 +210,7 @@ static int drive_connect(struct fdl_conn *conn, struct fdl_err *err)
                 continue;
             if (msg->data.result == CURLE_OK)
                 return FDL_OK;
-            return judge_connect(conn, msg->data.result, err);
+            return explain_failure(conn, msg->data.result, err);
         }
         if (!running)
             return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "connecting failed");
@@ -221,7 +221,7 @@ static int drive_connect(struct fdl_conn *conn, struct fdl_err *err)
 
 /* The stream ended in disorder: the network, or a server that refuses who we are. What
  * it says of that may lie there unread. */
-static int judge_cut(struct fdl_conn *conn, struct fdl_err *err)
+static int explain_cut(struct fdl_conn *conn, struct fdl_err *err)
 {
     char byte;
     size_t n;
@@ -236,7 +236,8 @@ static int judge_cut(struct fdl_conn *conn, struct fdl_err *err)
                                : "the connection was cut");
 }
 
-/* What connected is judged again: getpeername() cannot be talked out of its answer. */
+/* What connected is checked again: getpeername() cannot be deceived.
+ */
 static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
 {
     struct sockaddr_storage ss;
@@ -246,7 +247,7 @@ static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
         conn->sock == CURL_SOCKET_BAD)
         return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET, "the connection was lost");
     if (getpeername(conn->sock, (struct sockaddr *)&ss, &len) != 0)
-        return judge_cut(conn, err);
+        return explain_cut(conn, err);
     conn->peer = fdl_addr_classify((struct sockaddr *)&ss);
     if (!conn->proxy && !fdl_addr_allowed((struct sockaddr *)&ss, &conn->net->policy,
                                           conn->host.via, conn->host.from))
@@ -356,7 +357,7 @@ long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err 
             return (long)n;
         }
         if (rc != CURLE_AGAIN)
-            return judge_cut(conn, err);
+            return explain_cut(conn, err);
         int w = wait_ready(conn, POLLIN, err);
         if (w != FDL_OK)
             return w;
@@ -376,7 +377,8 @@ int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
 {
     const char *p = buf;
 
-    /* Time between two answers is ours, not the server's: the stall window starts anew.
+    /* Time between two responses is ours, not the server's: the stall window starts
+     * anew.
      */
     conn->stall_since_ns = fdl_now_ns();
     conn->stall_bytes = 0;
@@ -391,7 +393,7 @@ int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
             if (w != FDL_OK)
                 return w;
         } else {
-            return judge_cut(conn, err);
+            return explain_cut(conn, err);
         }
     }
     return FDL_OK;

@@ -43,7 +43,7 @@ struct fdl_conn;
 
 /* Connects. net, wakeup and times are BORROWED until fdl_conn_close(). *out is OWNED.
  * Errors: FDL_E_NET, FDL_E_TLS_TRUST, FDL_E_POLICY (every address of the name was
- * refused), FDL_E_HTTP_STATUS (a proxy's answer), FDL_E_CANCELLED (wakeup). */
+ * refused), FDL_E_HTTP_STATUS (a proxy's response), FDL_E_CANCELLED (wakeup). */
 int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
                   const struct fdl_target_host *host, struct fdl_wakeup *wakeup,
                   struct fdl_conn_times *times, struct fdl_err *err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* net/resolve.h - FETCH: the addresses of a host name, for libraries that connect by
- * themselves: they are given the address that was judged, never the name.
+ * themselves: they are given the address that was checked, never the name.
  *
- * (libcurl resolves on its own: there the address is judged in its socket callback.) */
+ * (libcurl resolves on its own: there the address is checked in its socket callback.)
+ */
 #ifndef FDL_RESOLVE_H
 #define FDL_RESOLVE_H
 

@@ -51,7 +51,7 @@ struct fdl_nbd {
 
 /* The server's word on whether it offers the export. */
 struct choice {
-    bool answered;
+    bool responded;
     int os_errno;
 };
 
@@ -59,7 +59,7 @@ static int on_choice(void *arg, int *error)
 {
     struct choice *choice = arg;
 
-    choice->answered = true;
+    choice->responded = true;
     choice->os_errno = *error;
     return 1; /* nothing is kept for a later look */
 }
@@ -70,7 +70,7 @@ static int nbd_errno_or(int otherwise)
 }
 
 /* Drives a new handle until it can serve. Returns 0 or a positive errno.
- * choice: outlives the handle, where the answer comes late. */
+ * choice: outlives the handle, where the response comes late. */
 static int wait_ready(struct nbd_handle *h, struct choice *choice)
 {
     const nbd_completion_callback callback = {.callback = on_choice,
@@ -81,7 +81,7 @@ static int wait_ready(struct nbd_handle *h, struct choice *choice)
     while (nbd_aio_is_ready(h) != 1) {
         if (nbd_aio_is_dead(h) == 1 || nbd_aio_is_closed(h) == 1)
             return nbd_errno_or(ENOTCONN);
-        if (choice->answered && choice->os_errno)
+        if (choice->responded && choice->os_errno)
             return choice->os_errno;
         if (!asked && nbd_aio_is_negotiating(h) == 1) {
             asked = true;
@@ -100,7 +100,7 @@ static int wait_ready(struct nbd_handle *h, struct choice *choice)
 static int connect_handle(struct nbd_handle **out, const char *uri, struct fdl_err *err)
 {
     struct nbd_handle *h = nbd_create();
-    struct choice choice = {.answered = false};
+    struct choice choice = {.responded = false};
     int os_errno;
 
     if (!h)
@@ -120,10 +120,10 @@ static int connect_handle(struct nbd_handle **out, const char *uri, struct fdl_e
         return FDL_OK;
     }
     nbd_close(h);
-    if (choice.answered && os_errno == ENOENT)
+    if (choice.responded && os_errno == ENOENT)
         return fdl_fail(err, FDL_E_SINK_REFUSED, FDL_NO_OFFSET,
                         "the NBD server has no such export");
-    if (choice.answered)
+    if (choice.responded)
         return fdl_fail_os(err, FDL_E_SINK_REFUSED, os_errno, FDL_NO_OFFSET,
                            "the NBD server refused the session");
     if (os_errno == EINVAL || os_errno == EPERM || os_errno == ENOTSUP)
@@ -296,8 +296,8 @@ static int64_t send_request(struct nbd_handle *h, enum verb verb, void *in,
 }
 
 /* Returns 0 or a positive errno. *lost: the connection is of no use any more. */
-static int wait_answer(const struct fdl_nbd *nbd, struct nbd_handle *h, enum verb verb,
-                       int64_t cookie, bool *lost)
+static int wait_response(const struct fdl_nbd *nbd, struct nbd_handle *h,
+                         enum verb verb, int64_t cookie, bool *lost)
 {
     uint64_t start = fdl_now_ns();
 
@@ -343,7 +343,7 @@ static int request(struct fdl_nbd *nbd, enum verb verb, void *in, const void *ou
         os_errno = nbd_errno_or(EIO);
         lost = nbd_aio_is_dead(c->handle) == 1 || nbd_aio_is_closed(c->handle) == 1;
     } else {
-        os_errno = wait_answer(nbd, c->handle, verb, cookie, &lost);
+        os_errno = wait_response(nbd, c->handle, verb, cookie, &lost);
     }
     if (lost) {
         nbd_close(c->handle); /* forgets the buffers of what is under way */
@@ -495,99 +495,6 @@ int fdl_nbd_flush(struct fdl_nbd *nbd, struct fdl_err *err)
     int os_errno = nbd->can_flush ? request(nbd, VERB_FLUSH, NULL, NULL, 0, 0) : 0;
 
     return os_errno ? fail_request(VERB_FLUSH, os_errno, FDL_NO_OFFSET, err) : FDL_OK;
-}
-
-#else /* without libnbd nothing can be opened, so nothing else is ever called */
-
-struct fdl_nbd {
-    int none;
-};
-
-static int absent(struct fdl_err *err)
-{
-    return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
-                    "this fastdl was built without NBD: install libnbd's headers and "
-                    "build it again");
-}
-
-int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit_ms,
-                 struct fdl_err *err)
-{
-    (void)out, (void)uri, (void)max_conns, (void)limit_ms;
-    return absent(err);
-}
-
-uint64_t fdl_nbd_size(const struct fdl_nbd *nbd)
-{
-    (void)nbd;
-    return 0;
-}
-
-bool fdl_nbd_read_only(const struct fdl_nbd *nbd)
-{
-    (void)nbd;
-    return true;
-}
-
-int fdl_nbd_conns(const struct fdl_nbd *nbd)
-{
-    (void)nbd;
-    return 0;
-}
-
-size_t fdl_nbd_min_block(const struct fdl_nbd *nbd)
-{
-    (void)nbd;
-    return 1;
-}
-
-int fdl_nbd_pread(struct fdl_nbd *nbd, void *buf, size_t len, uint64_t off,
-                  struct fdl_err *err)
-{
-    (void)nbd, (void)buf, (void)len, (void)off;
-    return absent(err);
-}
-
-int fdl_nbd_pwrite(struct fdl_nbd *nbd, const void *buf, size_t len, uint64_t off,
-                   struct fdl_err *err)
-{
-    (void)nbd, (void)buf, (void)len, (void)off;
-    return absent(err);
-}
-
-int fdl_nbd_zero(struct fdl_nbd *nbd, uint64_t off, uint64_t len, uint64_t *commanded,
-                 struct fdl_err *err)
-{
-    (void)nbd, (void)off, (void)len;
-    *commanded = 0;
-    return absent(err);
-}
-
-int fdl_nbd_flush(struct fdl_nbd *nbd, struct fdl_err *err)
-{
-    (void)nbd;
-    return absent(err);
-}
-
-void fdl_nbd_hurry(struct fdl_nbd *nbd)
-{
-    (void)nbd;
-}
-
-int fdl_nbd_fd(struct fdl_nbd *nbd, int i)
-{
-    (void)nbd, (void)i;
-    return -1;
-}
-
-void fdl_nbd_close(struct fdl_nbd *nbd)
-{
-    (void)nbd;
-}
-
-void fdl_nbd_drop(struct fdl_nbd *nbd)
-{
-    (void)nbd;
 }
 
 #endif

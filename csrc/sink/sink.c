@@ -73,7 +73,7 @@ static int check_bounds(const struct fdl_sink *sink, uint64_t off, uint64_t len,
     return FDL_OK;
 }
 
-/* How many of the len bytes at off lie in the same place, and which one that is:
+/* How many of the len bytes at off lie in the same location, and which one that is:
  * *hold is NULL for the body. */
 static uint64_t run_at(struct fdl_sink *sink, uint64_t off, uint64_t len,
                        struct fdl_hold **hold)

@@ -5,7 +5,7 @@
  * from several threads at once as long as the ranges are disjoint.
  *
  * Held back: with `hold` > 0, what is written to [0, hold) and [size - hold, size)
- * stays in memory until fdl_sink_release(); fdl_sink_begin() has zeroed both places
+ * stays in memory until fdl_sink_release(); fdl_sink_begin() has zeroed both ranges
  * before, so that a killed job leaves nothing that looks like an image. */
 #ifndef FDL_SINK_H
 #define FDL_SINK_H
@@ -47,7 +47,7 @@ struct fdl_nbd;
 int fdl_sink_open_nbd(struct fdl_sink **out, struct fdl_nbd *nbd, uint64_t size,
                       size_t hold, struct fdl_err *err);
 
-/* Zeroes and flushes the held-back places on the target. Call once before the first
+/* Zeroes and flushes the held-back ranges on the target. Call once before the first
  * write. */
 int fdl_sink_begin(struct fdl_sink *sink, struct fdl_err *err);
 

@@ -38,7 +38,7 @@ void fdl_mirror_free(struct fdl_mirror *m)
     free(m->url);
     free(m->headers);
     free(m->final_url);
-    free(m->place);
+    free(m->location);
     free(m);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* source/mirror.h - one place that has the bytes, and what was learned about it.
+/* source/mirror.h - one source of the bytes, and what was learned about it.
  *
  * The first part never changes after fdl_mirror_new(). The second is shared by the
  * streams of all threads under `lock`; what is atomic there is also read without it, by
@@ -41,7 +41,7 @@ struct fdl_mirror {
     int max_conns;
     enum fdl_addr_via via;
     enum fdl_addr_class from;
-    uint64_t expected; /* size that somebody else told, UINT64_MAX: nobody */
+    uint64_t expected; /* size that somebody else reported, UINT64_MAX: nobody */
     bool provable;     /* a digest or pieces decide whether its bytes are right */
     bool any_version;  /* then its validators, which contradicted each other, do not */
 
@@ -50,13 +50,14 @@ struct fdl_mirror {
     char *final_url; /* OWNED or NULL: where redirects led */
     enum fdl_addr_via final_via;
     enum fdl_addr_class final_from;
-    char *place; /* OWNED or NULL: of fdl_place_url(), where the validators are from */
-    atomic_bool pinned; /* validators and size below are from its first answer */
+    char *location; /* OWNED or NULL: of fdl_location_url(), where the validators are
+                       from */
+    atomic_bool pinned; /* validators and size below are from its first response */
     char etag[FDL_HTTP_ETAG_MAX + 1];      /* strong one, or "" */
     char weak_etag[FDL_HTTP_ETAG_MAX + 1]; /* weak one, or "" */
     char last_modified[64];                /* strong one, or "" */
     atomic_uint_fast64_t total;            /* UINT64_MAX: unknown */
-    enum fdl_http_coding coding;           /* of its first answer */
+    enum fdl_http_coding coding;           /* of its first response */
     atomic_int ranges;                     /* enum fdl_ranges */
     bool asked_without;   /* it refused a range, and was asked for the whole instead */
     bool no_if_range;     /* it answers If-Range with 200 although nothing changed */
@@ -88,10 +89,10 @@ struct fdl_mirror *fdl_mirror_new(enum fdl_mirror_kind kind, const char *url,
                                   const char *headers);
 void fdl_mirror_free(struct fdl_mirror *mirror);
 
-/* Whether parts from two of its responses may be put together: under a strong validator
+/* Whether parts from two of its responses may be joined: under a strong validator
  * (RFC 9110, 15.3.7.3), or where a digest will tell. If not, all bytes have to come in
  * one response. Takes the mirror's lock; nothing speaks against a mirror that has not
- * answered yet. */
+ * responded yet. */
 bool fdl_mirror_can_join(struct fdl_mirror *mirror);
 
 #endif

@@ -28,12 +28,12 @@
 struct fdl_nfs {
     struct nfs_context *ctx; /* OWNED */
     struct nfsfh *file;      /* OWNED; NULL before it is open */
-    bool broken;             /* an answer is missing: nothing can be asked any more */
+    bool broken;             /* a response is missing: nothing can be asked any more */
 
     /* The call under way, of which there is at most one. */
     bool done;
     int rc;    /* bytes, 0, or -errno */
-    void *buf; /* BORROWED: of a read; NULL once nobody waits for its answer */
+    void *buf; /* BORROWED: of a read; NULL once nobody waits for its response */
     size_t cap;
     struct nfs_stat_64 st;
 };
@@ -90,8 +90,8 @@ static int broken(struct fdl_nfs *nfs, int code, int os_errno, struct fdl_err *e
     return fdl_fail_os(err, code, os_errno, FDL_NO_OFFSET, what);
 }
 
-/* Drives the call that `queued` (libnfs' answer to queueing it) has begun.
- * FDL_OK: nfs->rc is the server's answer, which may be a refusal. */
+/* Drives the call that `queued` (libnfs' response to queueing it) has begun.
+ * FDL_OK: nfs->rc is the server's response, which may be a refusal. */
 static int drive(struct fdl_nfs *nfs, int queued, const struct fdl_nfs_wait *wait,
                  struct fdl_err *err)
 {
@@ -121,7 +121,7 @@ static int drive(struct fdl_nfs *nfs, int queued, const struct fdl_nfs_wait *wai
                                   memory_order_relaxed);
         if (!nfs->done && before - start >= (uint64_t)wait->limit_ms * FDL_NS_PER_MS)
             return broken(nfs, FDL_E_NET, ETIMEDOUT, err,
-                          "the NFS server does not answer");
+                          "the NFS server does not respond");
     }
     return FDL_OK;
 }
@@ -168,31 +168,31 @@ static int refusal(struct fdl_nfs *nfs, bool opened, struct fdl_err *err)
 /* ---- a session ----------------------------------------------------------------- */
 
 /* Ports and versions can be set only by way of a URL. */
-static int configure(struct fdl_nfs *nfs, const struct fdl_nfs_spot *spot)
+static int configure(struct fdl_nfs *nfs, const struct fdl_nfs_location *location)
 {
     unsigned char random[VERIFIER_BYTES * 2];
     char text[200], name[64];
     int n = snprintf(text, sizeof text,
                      "nfs://server/?version=%d&autoreconnect=0&auto-traverse-mounts=0"
                      "&dircache=0",
-                     spot->version);
+                     location->version);
     size_t at = (size_t)n;
 
-    if (spot->nfs_port > 0)
+    if (location->nfs_port > 0)
         at += (size_t)snprintf(text + at, sizeof text - at, "&nfsport=%d",
-                               spot->nfs_port);
-    if (spot->mount_port > 0)
-        snprintf(text + at, sizeof text - at, "&mountport=%d", spot->mount_port);
+                               location->nfs_port);
+    if (location->mount_port > 0)
+        snprintf(text + at, sizeof text - at, "&mountport=%d", location->mount_port);
     struct nfs_url *url = nfs_parse_url_incomplete(nfs->ctx, text);
     if (!url || RAND_bytes(random, sizeof random) != 1) {
         nfs_destroy_url(url);
         return -1;
     }
     nfs_destroy_url(url);
-    if (spot->uid >= 0)
-        nfs_set_uid(nfs->ctx, (int)spot->uid);
-    if (spot->gid >= 0)
-        nfs_set_gid(nfs->ctx, (int)spot->gid);
+    if (location->uid >= 0)
+        nfs_set_uid(nfs->ctx, (int)location->uid);
+    if (location->gid >= 0)
+        nfs_set_gid(nfs->ctx, (int)location->gid);
     /* libnfs names its clients by process and second: a second context of ours would
      * look like a restart of the first, and the server would take the first one's file
      * away. */
@@ -204,16 +204,17 @@ static int configure(struct fdl_nfs *nfs, const struct fdl_nfs_spot *spot)
     return 0;
 }
 
-static int mount_and_open(struct fdl_nfs *nfs, const struct fdl_nfs_spot *spot,
+static int mount_and_open(struct fdl_nfs *nfs, const struct fdl_nfs_location *location,
                           const struct fdl_nfs_wait *connect,
                           const struct fdl_nfs_wait *wait, enum fdl_nfs_step *step,
                           struct fdl_err *err)
 {
     *step = FDL_NFS_CONNECT;
     begin(nfs, NULL, 0);
-    int rc =
-        drive(nfs, nfs_mount_async(nfs->ctx, spot->address, spot->export, on_done, nfs),
-              connect, err);
+    int rc = drive(
+        nfs,
+        nfs_mount_async(nfs->ctx, location->address, location->export, on_done, nfs),
+        connect, err);
     if (rc != FDL_OK)
         return rc;
     if (nfs->rc < 0) {
@@ -224,14 +225,14 @@ static int mount_and_open(struct fdl_nfs *nfs, const struct fdl_nfs_spot *spot,
     }
     *step = FDL_NFS_OPEN;
     begin(nfs, NULL, 0);
-    rc = drive(nfs, nfs_open_async(nfs->ctx, spot->file, O_RDONLY, on_open, nfs), wait,
-               err);
+    rc = drive(nfs, nfs_open_async(nfs->ctx, location->file, O_RDONLY, on_open, nfs),
+               wait, err);
     if (rc == FDL_OK && nfs->rc < 0)
         rc = refusal(nfs, false, err);
     return rc;
 }
 
-int fdl_nfs_open(struct fdl_nfs **out, const struct fdl_nfs_spot *spot,
+int fdl_nfs_open(struct fdl_nfs **out, const struct fdl_nfs_location *location,
                  const struct fdl_nfs_wait *connect, const struct fdl_nfs_wait *wait,
                  enum fdl_nfs_step *step, struct fdl_err *err)
 {
@@ -242,11 +243,11 @@ int fdl_nfs_open(struct fdl_nfs **out, const struct fdl_nfs_spot *spot,
     if (!nfs)
         return fdl_nomem(err, "a connection");
     nfs->ctx = nfs_init_context();
-    if (!nfs->ctx || configure(nfs, spot) != 0) {
+    if (!nfs->ctx || configure(nfs, location) != 0) {
         fdl_nfs_close(nfs);
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET, "libnfs gave no context");
     }
-    rc = mount_and_open(nfs, spot, connect, wait, step, err);
+    rc = mount_and_open(nfs, location, connect, wait, step, err);
     if (rc != FDL_OK) {
         fdl_nfs_close(nfs);
         return rc;

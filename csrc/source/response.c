@@ -49,7 +49,7 @@ static bool same_version(const struct fdl_mirror *m, const struct fdl_http_head 
  * that starts at 0 follows nothing: without a strong validator it is a new first one.
  * Mirror locked. */
 static const char *check_join(struct fdl_mirror *m, const struct fdl_http_head *h,
-                              const struct fdl_question *q, uint64_t total)
+                              const struct fdl_request *q, uint64_t total)
 {
     if (!m->pinned)
         return NULL;
@@ -91,7 +91,7 @@ static void pin(struct fdl_mirror *m, const struct fdl_http_head *h, uint64_t to
  * or an earlier response of the same kind was taken. Where a digest decides, a body
  * that begins as a packed one does is taken as well: *check. Mirror locked. */
 static bool coding_fits(const struct fdl_mirror *m, const struct fdl_http_head *h,
-                        const struct fdl_question *q, enum fdl_http_coding *check)
+                        const struct fdl_request *q, enum fdl_http_coding *check)
 {
     *check = FDL_HTTP_PLAIN;
     if (h->coding == FDL_HTTP_PLAIN || (m->pinned && m->coding == h->coding) ||
@@ -112,7 +112,7 @@ static int refuse_coding(uint64_t off, struct fdl_err *err)
 
 /* A server that cannot do ranges should ignore them, and some refuse them instead: one
  * that never served one is asked once without. Mirror locked. */
-static bool try_without_range(struct fdl_mirror *m, const struct fdl_question *q)
+static bool try_without_range(struct fdl_mirror *m, const struct fdl_request *q)
 {
     if (!q->ranged || m->ranges != FDL_RANGES_UNKNOWN || m->asked_without)
         return false;
@@ -121,19 +121,19 @@ static bool try_without_range(struct fdl_mirror *m, const struct fdl_question *q
     return true;
 }
 
-static bool ask_without_range(struct fdl_mirror *m, const struct fdl_question *q,
-                              struct fdl_answer *out)
+static bool ask_without_range(struct fdl_mirror *m, const struct fdl_request *q,
+                              struct fdl_response *out)
 {
     pthread_mutex_lock(&m->lock);
     bool yes = try_without_range(m, q);
     pthread_mutex_unlock(&m->lock);
     if (yes)
-        *out = (struct fdl_answer){.again = true};
+        *out = (struct fdl_response){.again = true};
     return yes;
 }
 
-static int judge_206(struct fdl_mirror *m, const struct fdl_http_head *h,
-                     const struct fdl_question *q, struct fdl_answer *out,
+static int check_206(struct fdl_mirror *m, const struct fdl_http_head *h,
+                     const struct fdl_request *q, struct fdl_response *out,
                      struct fdl_err *err)
 {
     const struct fdl_http_range *r = &h->range;
@@ -144,8 +144,8 @@ static int judge_206(struct fdl_mirror *m, const struct fdl_http_head *h,
         return FDL_OK;
     if (h->multipart || !h->has_range)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off,
-                        h->multipart ? "a multipart answer to a single range"
-                                     : "a partial answer without Content-Range");
+                        h->multipart ? "a multipart response to a single range"
+                                     : "a partial response without Content-Range");
     /* What it covers beyond the wanted range is as good as the rest. */
     if (r->first > off || r->last < off)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, off, "another range than asked for");
@@ -169,17 +169,18 @@ static int judge_206(struct fdl_mirror *m, const struct fdl_http_head *h,
         return refuse_coding(off, err);
     if (why)
         return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off, why);
-    *out = (struct fdl_answer){.off = r->first,
-                               .end = r->first + n,
-                               .left = n,
-                               .whole = r->last + 1 == r->total && r->last >= asked_end,
-                               .packed = packed};
+    *out =
+        (struct fdl_response){.off = r->first,
+                              .end = r->first + n,
+                              .left = n,
+                              .whole = r->last + 1 == r->total && r->last >= asked_end,
+                              .packed = packed};
     return FDL_OK;
 }
 
 /* A 200 is the whole body from offset 0: never a segment (RFC 9110, 14.2). */
-static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
-                     const struct fdl_question *q, struct fdl_answer *out,
+static int check_200(struct fdl_mirror *m, const struct fdl_http_head *h,
+                     const struct fdl_request *q, struct fdl_response *out,
                      struct fdl_err *err)
 {
     uint64_t off = q->off;
@@ -215,7 +216,7 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
     if (why)
         return fdl_fail(err, FDL_E_ORIGIN_CHANGED, off, why);
     if (again) {
-        *out = (struct fdl_answer){.again = true};
+        *out = (struct fdl_response){.again = true};
         return FDL_OK;
     }
     if (h->framing == FDL_HTTP_UNTIL_CLOSE) {
@@ -228,16 +229,16 @@ static int judge_200(struct fdl_mirror *m, const struct fdl_http_head *h,
                 "no checksum is known");
         total = known;
     }
-    *out = (struct fdl_answer){.end = total == UINT64_MAX ? known : total,
-                               .left = total,
-                               .whole = true,
-                               .packed = packed};
+    *out = (struct fdl_response){.end = total == UINT64_MAX ? known : total,
+                                 .left = total,
+                                 .whole = true,
+                                 .packed = packed};
     return FDL_OK;
 }
 
-/* 416 tells the size, where it is behind what was asked. */
-static int judge_416(struct fdl_mirror *m, const struct fdl_http_head *h,
-                     const struct fdl_question *q, struct fdl_answer *out,
+/* 416 reports the size, where it is behind what was asked. */
+static int check_416(struct fdl_mirror *m, const struct fdl_http_head *h,
+                     const struct fdl_request *q, struct fdl_response *out,
                      struct fdl_err *err)
 {
     uint64_t off = q->off;
@@ -253,11 +254,11 @@ static int judge_416(struct fdl_mirror *m, const struct fdl_http_head *h,
     }
     bool again = !end && try_without_range(m, q);
     pthread_mutex_unlock(&m->lock);
-    /* Ranges of a source whose size no answer had told, or an empty one. */
+    /* Ranges of a source whose size no response had reported, or an empty one. */
     if (end)
-        *out = (struct fdl_answer){.off = off, .end = off, .whole = true};
+        *out = (struct fdl_response){.off = off, .end = off, .whole = true};
     else if (again)
-        *out = (struct fdl_answer){.again = true};
+        *out = (struct fdl_response){.again = true};
     if (end || again)
         return FDL_OK;
     return fdl_fail(err, same ? FDL_E_HTTP_PROTOCOL : FDL_E_ORIGIN_CHANGED, off,
@@ -289,8 +290,8 @@ static const char *what_of(int status, bool anonymous)
     }
 }
 
-static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
-                        const struct fdl_question *q, struct fdl_answer *out,
+static int check_status(struct fdl_mirror *m, const struct fdl_http_head *h,
+                        const struct fdl_request *q, struct fdl_response *out,
                         struct fdl_err *err)
 {
     if (fdl_http_status_refuses_range(h->status) && ask_without_range(m, q, out))
@@ -303,16 +304,16 @@ static int judge_status(struct fdl_mirror *m, const struct fdl_http_head *h,
     return FDL_E_HTTP_STATUS;
 }
 
-int fdl_answer_judge(struct fdl_mirror *m, const struct fdl_http_head *h,
-                     const struct fdl_question *q, struct fdl_answer *out,
-                     struct fdl_err *err)
+int fdl_response_check(struct fdl_mirror *m, const struct fdl_http_head *h,
+                       const struct fdl_request *q, struct fdl_response *out,
+                       struct fdl_err *err)
 {
     if (h->status == 206)
-        return judge_206(m, h, q, out, err);
+        return check_206(m, h, q, out, err);
     /* 203 is a 200 from somebody else (RFC 9110, 15.3.4). */
     if (h->status == 200 || (h->status == 203 && m->provable))
-        return judge_200(m, h, q, out, err);
+        return check_200(m, h, q, out, err);
     if (h->status == 416 && h->has_unsatisfied_range)
-        return judge_416(m, h, q, out, err);
-    return judge_status(m, h, q, out, err);
+        return check_416(m, h, q, out, err);
+    return check_status(m, h, q, out, err);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* source/response.h - FETCH: does this head answer what was asked, for the same source
- * as before? Compares it with what the mirror's first answer pinned; reads no body. */
+/* source/response.h - FETCH: does this head fit the request, for the same source
+ * as before? Compares it with what the mirror's first response pinned; reads no body.
+ */
 #ifndef FDL_RESPONSE_H
 #define FDL_RESPONSE_H
 
@@ -15,7 +16,7 @@
     "the server packed the bytes (Content-Encoding), and nothing says that the file "  \
     "itself is packed so"
 
-struct fdl_question {
+struct fdl_request {
     uint64_t off;
     uint64_t len;       /* UINT64_MAX: to the end */
     bool ranged;        /* it asked for a range */
@@ -25,21 +26,21 @@ struct fdl_question {
     const char *target; /* BORROWED: path and query that were asked */
 };
 
-struct fdl_answer {
+struct fdl_response {
     uint64_t
         off; /* of the body's first byte in the source; at or before the wanted one */
     uint64_t end;  /* behind its last one; UINT64_MAX: unknown */
     uint64_t left; /* bytes of the body; UINT64_MAX: chunks or the close tell its end */
     bool whole;    /* it goes on to the end of the source */
-    bool again;    /* no answer: ask once more, the mirror's facts have changed */
+    bool again;    /* no response: ask once more, the mirror's facts have changed */
     enum fdl_http_coding packed; /* the body must begin as one that is packed so */
 };
 
-/* Takes the mirror's lock. Pins what a first answer tells. *out is set with FDL_OK
+/* Takes the mirror's lock. Pins what a first response tells. *out is set with FDL_OK
  * only. Errors: FDL_E_HTTP_PROTOCOL, FDL_E_ORIGIN_CHANGED, FDL_E_HTTP_STATUS
  * (err->http_status). */
-int fdl_answer_judge(struct fdl_mirror *m, const struct fdl_http_head *h,
-                     const struct fdl_question *q, struct fdl_answer *out,
-                     struct fdl_err *err);
+int fdl_response_check(struct fdl_mirror *m, const struct fdl_http_head *h,
+                       const struct fdl_request *q, struct fdl_response *out,
+                       struct fdl_err *err);
 
 #endif

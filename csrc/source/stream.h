@@ -20,12 +20,12 @@
 struct fdl_stream;
 
 struct fdl_stream_ops {
-    /* Afterwards read() starts at `off`. The answer may end before off + len
-     * (self->end), or go on to the end of the source (self->whole: a server without
+    /* Afterwards read() starts at `off`. The response may end before off + len
+     * (self->end), or continue to the end of the source (self->whole: a server without
      * ranges). */
     int (*begin)(struct fdl_stream *self, uint64_t off, uint64_t len,
                  struct fdl_err *err);
-    /* 1..len bytes, 0 at the end of the answer, or an error. */
+    /* 1..len bytes, 0 at the end of the response, or an error. */
     long (*read)(struct fdl_stream *self, void *buf, size_t len, struct fdl_err *err);
     /* The next begin() will be for this range: it may be asked for already. */
     void (*prefetch)(struct fdl_stream *self, uint64_t off, uint64_t len);
@@ -40,10 +40,10 @@ struct fdl_stream {
     const struct fdl_stream_ops *ops;
     struct fdl_mirror *mirror; /* BORROWED */
     uint64_t off;              /* of the next byte that read() gives */
-    uint64_t end;              /* where the present answer ends; UINT64_MAX: unknown */
-    bool whole;                /* it goes on to the end of the source */
-    enum fdl_addr_class peer;  /* of the address that answered last; unknown at first:
-                                  RESERVED */
+    uint64_t end;             /* where the present response ends; UINT64_MAX: unknown */
+    bool whole;               /* it continues to the end of the source */
+    enum fdl_addr_class peer; /* of the address that responded last; unknown at first:
+                                 RESERVED */
 };
 
 /* All arguments BORROWED; returns OWNED or NULL without memory. */
@@ -62,7 +62,7 @@ struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net
                                   struct fdl_wakeup *wakeup,
                                   struct fdl_conn_times *times);
 
-/* The head of the last answer of an HTTP stream (BORROWED until the next begin()), or
+/* The head of the last response of an HTTP stream (BORROWED until the next begin()), or
  * NULL. */
 const struct fdl_http_head *fdl_stream_http_head(const struct fdl_stream *stream);
 

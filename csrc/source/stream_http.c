@@ -60,7 +60,7 @@ static int http_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
         (base->mirror->ranges == FDL_RANGES_NO || off - base->off <= READ_AWAY_MAX))
         return skip_to(s, off, err);
     if (s->pipelined && (s->asked_off != off || s->asked_len != len))
-        fdl_http_drop(s); /* its answer would be for somebody else */
+        fdl_http_drop(s); /* its response would be for somebody else */
     fdl_http_body_drain(s);
     rc = fdl_http_go(s, off, len, err);
     if (rc == FDL_OK && base->off < off) {
@@ -85,7 +85,7 @@ static void http_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
     struct http_stream *s = self_of(base);
     struct fdl_mirror *m = base->mirror;
     struct fdl_err ignored;
-    struct fdl_place p = {0};
+    struct fdl_location p = {0};
     CURLU *u;
 
     if (s->pipelined || !s->conn || !s->clean_end || base->whole)
@@ -98,15 +98,15 @@ static void http_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
         return;
     u = curl_url();
     if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        fdl_place_from(u, &p, NULL) == FDL_OK && strcmp(p.base, s->conn_base) == 0) {
-        s->pipelined = fdl_http_ask(s, &p, fdl_place_same_origin(m->url, &p), off, len,
-                                    &ignored) == FDL_OK;
+        fdl_location_of(u, &p, NULL) == FDL_OK && strcmp(p.base, s->conn_base) == 0) {
+        s->pipelined = fdl_http_ask(s, &p, fdl_location_same_origin(m->url, &p), off,
+                                    len, &ignored) == FDL_OK;
         s->asked_off = off;
         s->asked_len = len;
         if (!s->pipelined)
             s->clean_end = false; /* half a request may be on its way */
     }
-    fdl_place_clear(&p);
+    fdl_location_clear(&p);
     curl_url_cleanup(u);
     free(url);
 }

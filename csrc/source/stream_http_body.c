@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* source/stream_http_body.c - the bytes of an answer, however it is framed, to exactly
+/* source/stream_http_body.c - the bytes of a response, however it is framed, to exactly
  * its end. */
 #include "source/response.h"
 #include "source/stream_http_priv.h"
@@ -198,7 +198,7 @@ void fdl_http_body_drain(struct http_stream *s)
     s->served++;
 }
 
-/* Content-Digest covers exactly this answer's content (RFC 9530, 2). */
+/* Content-Digest covers exactly this response's content (RFC 9530, 2). */
 static void expect_content_digest(struct http_stream *s)
 {
     struct fdl_str v = fdl_http_field_value(&s->head, "content-digest");

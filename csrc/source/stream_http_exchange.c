@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* source/stream_http_exchange.c - a request goes out, the head of its answer comes in:
- * connections, kept alive, and who gets which headers. */
+/* source/stream_http_exchange.c - a request goes out, the head of its response comes
+ * in: connections, kept alive, and who gets which headers. */
 #include "base/clock.h"
 #include "source/stream_http_priv.h"
 
@@ -27,10 +27,10 @@ void fdl_http_drop(struct http_stream *s)
     s->served = 0;
 }
 
-/* A proxy resolves names where our policy cannot see it. What the text says is judged
+/* A proxy resolves names where our policy cannot see it. What the text says is checked
  * all the same; a name counts as public when it leads on: it may be anybody's. Without
  * a proxy the connection tells, but for spellings that resolvers read differently. */
-static int judge_text(struct http_stream *s, const struct fdl_place *p, bool proxied,
+static int check_text(struct http_stream *s, const struct fdl_location *p, bool proxied,
                       enum fdl_addr_via via, enum fdl_addr_class from,
                       enum fdl_addr_class *class, struct fdl_err *err)
 {
@@ -49,12 +49,12 @@ static int judge_text(struct http_stream *s, const struct fdl_place *p, bool pro
 }
 
 static const struct fdl_proxy *proxy_for(const struct http_stream *s,
-                                         const struct fdl_place *p)
+                                         const struct fdl_location *p)
 {
     return fdl_proxy_for(&s->net->proxies, p->tls, p->host);
 }
 
-static int connect_to(struct http_stream *s, const struct fdl_place *p,
+static int connect_to(struct http_stream *s, const struct fdl_location *p,
                       enum fdl_addr_via via, enum fdl_addr_class from,
                       struct fdl_err *err)
 {
@@ -66,7 +66,7 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
     fdl_http_drop(s);
     enum fdl_addr_class unseen = FDL_ADDR_PUBLIC;
     bool proxied = proxy_for(s, p) != NULL;
-    int rc = judge_text(s, p, proxied, via, from, &unseen, err);
+    int rc = check_text(s, p, proxied, via, from, &unseen, err);
     if (rc != FDL_OK)
         return rc;
     rc = fdl_conn_open(&s->conn, s->net, &host, s->wakeup, s->times, err);
@@ -84,16 +84,16 @@ static int connect_to(struct http_stream *s, const struct fdl_place *p,
 /* An http proxy wants the whole URL for plain http; SOCKS and tunnels do not see it.
  * The proxy that will read the request, or NULL. */
 static const struct fdl_proxy *plain_proxy(const struct http_stream *s,
-                                           const struct fdl_place *p)
+                                           const struct fdl_location *p)
 {
     const struct fdl_proxy *proxy = proxy_for(s, p);
 
     return proxy && !p->tls && !proxy->socks ? proxy : NULL;
 }
 
-static struct fdl_cookie_place cookie_place(const struct fdl_place *p)
+static struct fdl_cookie_location cookie_location(const struct fdl_location *p)
 {
-    return (struct fdl_cookie_place){
+    return (struct fdl_cookie_location){
         .host = p->host, .target = p->target, .tls = p->tls};
 }
 
@@ -114,32 +114,33 @@ static bool has_field(const char *lines, const char *name)
 /* The caller's lines, for the origin that they were given for and no other, the cookies
  * of the job, unless the caller gave his own, and the credentials for a proxy that
  * reads the request. OWNED, NULL without memory. */
-static char *extra_lines(struct http_stream *s, const struct fdl_place *p,
+static char *extra_lines(struct http_stream *s, const struct fdl_location *p,
                          bool own_origin)
 {
     const char *own =
         own_origin && s->base.mirror->headers ? s->base.mirror->headers : "";
     const struct fdl_proxy *proxy = plain_proxy(s, p);
     const char *credentials = proxy && proxy->field ? proxy->field : "";
-    struct fdl_cookie_place place = cookie_place(p);
+    struct fdl_cookie_location location = cookie_location(p);
     char cookies[FDL_COOKIE_FIELD_MAX] = "", *lines;
 
     if (!has_field(own, "cookie"))
-        fdl_cookies_render(&s->net->cookies, &place, cookies, sizeof cookies);
+        fdl_cookies_render(&s->net->cookies, &location, cookies, sizeof cookies);
     int n = asprintf(&lines, "%s%s%s%s%s", own, credentials, *cookies ? "Cookie: " : "",
                      cookies, *cookies ? "\r\n" : "");
     return n < 0 ? NULL : lines;
 }
 
-static void take_cookies(struct http_stream *s, const struct fdl_place *p)
+static void take_cookies(struct http_stream *s, const struct fdl_location *p)
 {
-    struct fdl_cookie_place place = cookie_place(p);
+    struct fdl_cookie_location location = cookie_location(p);
 
     for (size_t i = 0; i < s->head.n_fields; i++) {
         const struct fdl_http_field *f = &s->head.fields[i];
         if (f->name.len == strlen("set-cookie") &&
             strncasecmp(f->name.ptr, "set-cookie", f->name.len) == 0)
-            fdl_cookies_take(&s->net->cookies, &place, f->value, (int64_t)time(NULL));
+            fdl_cookies_take(&s->net->cookies, &location, f->value,
+                             (int64_t)time(NULL));
     }
 }
 
@@ -162,7 +163,7 @@ static int send_request(struct http_stream *s, const struct fdl_http_request *re
     return (int)n;
 }
 
-int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_origin,
+int fdl_http_ask(struct http_stream *s, const struct fdl_location *p, bool own_origin,
                  uint64_t off, uint64_t len, struct fdl_err *err)
 {
     struct fdl_mirror *m = s->base.mirror;
@@ -179,7 +180,7 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_orig
         req.last = len == UINT64_MAX ? UINT64_MAX : off + len - 1;
         /* Another copy may have other tags: its response is compared instead. */
         if (m->pinned && !m->no_if_range && !m->any_version &&
-            fdl_place_is(p, m->place)) {
+            fdl_location_is(p, m->location)) {
             const char *v = m->etag[0] ? m->etag : m->last_modified;
             memcpy(validator, v, strlen(v) + 1);
         }
@@ -201,7 +202,7 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_place *p, bool own_orig
     return rc;
 }
 
-/* Reads one head into s->head; 1xx answers are skipped. */
+/* Reads one head into s->head; 1xx responses are skipped. */
 static int read_head(struct http_stream *s, struct fdl_err *err)
 {
     int informational = 0;
@@ -224,7 +225,7 @@ static int read_head(struct http_stream *s, struct fdl_err *err)
             if (n > 0) {
                 if (++informational > FDL_HTTP_1XX_MAX)
                     return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET,
-                                    "too many interim answers");
+                                    "too many interim responses");
                 memmove(s->buf, s->buf + n, s->have - (size_t)n);
                 s->have -= (size_t)n;
                 continue;
@@ -239,19 +240,19 @@ static int read_head(struct http_stream *s, struct fdl_err *err)
             return fdl_fail(err, FDL_E_NET, FDL_NO_OFFSET,
                             s->have == 0 && fdl_conn_wants_identity(s->conn)
                                 ? FDL_WHAT_ANONYMOUS
-                                : "the connection was closed before an answer");
+                                : "the connection was closed before a response");
         s->have += (size_t)n;
     }
 }
 
 /* Sends the request and reads the head; a kept-alive connection that the server closed
  * meanwhile gets one fresh try, which is no error of the mirror. */
-int fdl_http_exchange(struct http_stream *s, const struct fdl_place *p,
+int fdl_http_exchange(struct http_stream *s, const struct fdl_location *p,
                       enum fdl_addr_via via, enum fdl_addr_class from, uint64_t off,
                       uint64_t len, struct fdl_err *err)
 {
     struct fdl_mirror *m = s->base.mirror;
-    bool own = fdl_place_same_origin(m->url, p);
+    bool own = fdl_location_same_origin(m->url, p);
 
     /* What was asked elsewhere is not answered here. */
     if (s->pipelined && (!s->conn || strcmp(s->conn_base, p->base) != 0))

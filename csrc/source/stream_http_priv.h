@@ -18,7 +18,7 @@ struct http_stream {
     struct fdl_conn_times *times;
     struct fdl_conn *conn;
     char *conn_base; /* OWNED: what conn is connected to */
-    int served;      /* answers completed on conn */
+    int served;      /* responses completed on conn */
 
     char buf[FDL_HTTP_HEAD_MAX + CHUNKED_READ];
     size_t body_at; /* what lies before in buf is the head, which `head` points into */
@@ -41,7 +41,7 @@ struct http_stream {
     struct fdl_redirect redirects[FDL_REDIRECTS_MAX]; /* OWNED strings */
     size_t n_redirects;
 
-    EVP_MD_CTX *md; /* OWNED or NULL: Content-Digest of this answer (RFC 9530) */
+    EVP_MD_CTX *md; /* OWNED or NULL: Content-Digest of this response (RFC 9530) */
     unsigned char md_want[EVP_MAX_MD_SIZE];
     unsigned md_len;
 };
@@ -56,18 +56,18 @@ int fdl_http_go(struct http_stream *s, uint64_t off, uint64_t len, struct fdl_er
 void fdl_http_give_up(struct http_stream *s, int rc);
 void fdl_http_drop_redirects(struct http_stream *s);
 
-/* source/stream_http_exchange.c: a request and the head of its answer */
+/* source/stream_http_exchange.c: a request and the head of its response */
 
-/* Asks `place` for the range and reads the head of the answer into s->head. */
-int fdl_http_exchange(struct http_stream *s, const struct fdl_place *place,
+/* Asks `location` for the range and reads the head of the response into s->head. */
+int fdl_http_exchange(struct http_stream *s, const struct fdl_location *location,
                       enum fdl_addr_via via, enum fdl_addr_class from, uint64_t off,
                       uint64_t len, struct fdl_err *err);
 /* Sends a request on the open connection. own_origin: with the mirror's headers. */
-int fdl_http_ask(struct http_stream *s, const struct fdl_place *place, bool own_origin,
-                 uint64_t off, uint64_t len, struct fdl_err *err);
+int fdl_http_ask(struct http_stream *s, const struct fdl_location *location,
+                 bool own_origin, uint64_t off, uint64_t len, struct fdl_err *err);
 void fdl_http_drop(struct http_stream *s);
 
-/* source/stream_http_body.c: the bytes of an answer */
+/* source/stream_http_body.c: the bytes of a response */
 
 /* The body of s->head is to be read: s->left bytes of it, or chunks. */
 int fdl_http_body_open(struct http_stream *s, struct fdl_err *err);

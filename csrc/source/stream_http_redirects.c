@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* source/stream_http_redirects.c - the way of a request: from the typed URL over
- * redirects, each judged, to a response that is checked before a byte of it is given
+ * redirects, each checked, to a response that is checked before a byte of it is given
  * away; and back to the typed URL where a redirect led to a bad copy. */
 #include "source/stream_http_priv.h"
 
@@ -65,16 +65,16 @@ void fdl_http_give_up(struct http_stream *s, int rc)
 
 /* Where a digest decides, the tags of one copy say nothing about the next one's. False:
  * the mirror's are still those of another copy. */
-static bool adopt(struct fdl_mirror *m, const struct fdl_place *p)
+static bool adopt(struct fdl_mirror *m, const struct fdl_location *p)
 {
     pthread_mutex_lock(&m->lock);
-    if (!fdl_place_is(p, m->place) && (m->provable || !m->place)) {
-        if (m->place)
+    if (!fdl_location_is(p, m->location) && (m->provable || !m->location)) {
+        if (m->location)
             m->etag[0] = m->weak_etag[0] = m->last_modified[0] = '\0';
-        free(m->place);
-        m->place = fdl_place_url(p);
+        free(m->location);
+        m->location = fdl_location_url(p);
     }
-    bool here = !m->place || fdl_place_is(p, m->place);
+    bool here = !m->location || fdl_location_is(p, m->location);
     pthread_mutex_unlock(&m->lock);
     return here;
 }
@@ -84,16 +84,16 @@ static bool adopt(struct fdl_mirror *m, const struct fdl_place *p)
 
 static bool is_told(struct fdl_str name)
 {
-    static const char *const told[] = {"link", "digest", "repr-digest"};
+    static const char *const reported[] = {"link", "digest", "repr-digest"};
 
-    for (size_t i = 0; i < sizeof told / sizeof *told; i++)
-        if (name.len == strlen(told[i]) &&
-            strncasecmp(name.ptr, told[i], name.len) == 0)
+    for (size_t i = 0; i < sizeof reported / sizeof *reported; i++)
+        if (name.len == strlen(reported[i]) &&
+            strncasecmp(name.ptr, reported[i], name.len) == 0)
             return true;
     return false;
 }
 
-static char *told_fields(const struct fdl_http_head *head)
+static char *reported_fields(const struct fdl_http_head *head)
 {
     size_t len = 0;
     char *text;
@@ -135,7 +135,7 @@ static void note_redirect(struct http_stream *s, const char *url)
     if (!s->keep_redirects || s->n_redirects == FDL_REDIRECTS_MAX)
         return;
     *r = (struct fdl_redirect){
-        .url = strdup(url), .fields = told_fields(&s->head), .peer = s->base.peer};
+        .url = strdup(url), .fields = reported_fields(&s->head), .peer = s->base.peer};
     if (r->url && r->fields) {
         s->n_redirects++;
     } else {
@@ -147,45 +147,45 @@ static void note_redirect(struct http_stream *s, const char *url)
 /* ---- one pass ----------------------------------------------------------------------
  */
 
-static int open_body(struct http_stream *s, const struct fdl_place *p, uint64_t off,
+static int open_body(struct http_stream *s, const struct fdl_location *p, uint64_t off,
                      uint64_t len, bool *again, struct fdl_err *err)
 {
-    struct fdl_question question = {.off = off,
-                                    .len = len,
-                                    .ranged = s->ranged,
-                                    .if_range = s->if_range,
-                                    .anonymous = fdl_conn_wants_identity(s->conn),
-                                    .target = p->target};
-    struct fdl_answer answer;
+    struct fdl_request request = {.off = off,
+                                  .len = len,
+                                  .ranged = s->ranged,
+                                  .if_range = s->if_range,
+                                  .anonymous = fdl_conn_wants_identity(s->conn),
+                                  .target = p->target};
+    struct fdl_response response;
     int status = s->head.status;
 
     s->clean_end = s->head.keep_alive && s->head.framing != FDL_HTTP_UNTIL_CLOSE;
     s->body_open = true;
     if (status < 300)
-        question.elsewhere = !adopt(s->base.mirror, p);
-    int rc = fdl_answer_judge(s->base.mirror, &s->head, &question, &answer, err);
-    *again = rc == FDL_OK && answer.again;
+        request.elsewhere = !adopt(s->base.mirror, p);
+    int rc = fdl_response_check(s->base.mirror, &s->head, &request, &response, err);
+    *again = rc == FDL_OK && response.again;
     if (rc != FDL_OK || *again) {
         fdl_http_drop(s);
         return rc;
     }
-    s->left = answer.left;
-    s->base.off = answer.off;
-    s->base.end = answer.end;
-    s->base.whole = answer.whole;
-    s->packed = answer.packed;
+    s->left = response.left;
+    s->base.off = response.off;
+    s->base.end = response.end;
+    s->base.whole = response.whole;
+    s->packed = response.packed;
     return fdl_http_body_open(s, err);
 }
 
 /* Moves u to where the response says; the response itself is read away. */
-static int follow(struct http_stream *s, CURLU *u, const struct fdl_place *at,
+static int follow(struct http_stream *s, CURLU *u, const struct fdl_location *at,
                   struct fdl_err *err)
 {
     if (!s->net->follow_redirects)
         return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
                         "a redirect, and none is to be followed "
                         "(--no-follow-redirects; store.download.follow.redirects)");
-    int rc = fdl_place_follow(u, s->head.location, at, err);
+    int rc = fdl_location_follow(u, s->head.location, at, err);
     if (rc != FDL_OK)
         return rc;
     s->left = s->head.framing == FDL_HTTP_LENGTH ? s->head.content_length : 0;
@@ -228,7 +228,7 @@ static int go_once(struct http_stream *s, uint64_t off, uint64_t len, struct way
                    struct fdl_err *err)
 {
     struct fdl_mirror *m = s->base.mirror;
-    struct fdl_place p = {0};
+    struct fdl_location p = {0};
     enum fdl_addr_via via;
     enum fdl_addr_class from;
     CURLU *u = start(m, &w->led, &via, &from);
@@ -238,7 +238,7 @@ static int go_once(struct http_stream *s, uint64_t off, uint64_t len, struct way
         return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "the URL cannot be used");
     fdl_http_drop_redirects(s);
     for (int hops = 0;; hops++) {
-        fdl_place_clear(&p);
+        fdl_location_clear(&p);
         free(w->end);
         w->end = text_of(u);
         if (!w->end) {
@@ -251,12 +251,12 @@ static int go_once(struct http_stream *s, uint64_t off, uint64_t len, struct way
             rc = err->code;
             break;
         }
-        rc = fdl_place_from(u, &p, err);
+        rc = fdl_location_of(u, &p, err);
         if (rc == FDL_OK)
             rc = fdl_http_exchange(s, &p, via, from, off, len, err);
         if (rc != FDL_OK)
             break;
-        if (!fdl_place_is_redirect(s->head.status)) {
+        if (!fdl_location_is_redirect(s->head.status)) {
             rc = open_body(s, &p, off, len, &w->again, err);
             if (rc == FDL_OK && hops > 0)
                 remember(m, w->end, via, from);
@@ -276,7 +276,7 @@ static int go_once(struct http_stream *s, uint64_t off, uint64_t len, struct way
     }
     if (rc != FDL_OK)
         fdl_http_drop(s);
-    fdl_place_clear(&p);
+    fdl_location_clear(&p);
     curl_url_cleanup(u);
     return rc;
 }

@@ -2,8 +2,6 @@
 /* source/stream_nfs.c - ranges of a file on an NFS server, read in user space: no
  * mount.
  *
- * nfs://server[:port]/export/path[?version=3|4&nfsport=N&mountport=N&uid=N&gid=N&export=DIR]
- *
  * A URL does not say where the export ends and the path in it begins. Version 4 has one
  * name space for all exports; with version 3 the file's folders are offered to the
  * server from the longest to the shortest. Version 4 is tried first, unless the URL
@@ -20,20 +18,10 @@
 #include <string.h>
 
 #include "source/nfs.h"
+#include "source/nfs_url.h"
 #include "net/resolve.h"
 
 #define MOUNT_TRIES 16
-
-/* What a URL says. */
-struct place {
-    char *host;   /* OWNED: without brackets */
-    char *path;   /* OWNED: decoded, absolute */
-    char *export; /* OWNED; NULL: not said */
-    int version;  /* 0: not said */
-    int nfs_port; /* 0: not said */
-    int mount_port;
-    long uid, gid; /* -1: not said */
-};
 
 struct nfs_stream {
     struct fdl_stream base;
@@ -46,109 +34,6 @@ struct nfs_stream {
 static struct nfs_stream *self_of(struct fdl_stream *base)
 {
     return (struct nfs_stream *)base;
-}
-
-/* ---- places --------------------------------------------------------------------- */
-
-static void place_clear(struct place *p)
-{
-    free(p->host);
-    free(p->path);
-    free(p->export);
-    memset(p, 0, sizeof *p);
-}
-
-static bool take_number(const char *text, long most, long *out)
-{
-    char *end;
-    long n = strtol(text, &end, 10);
-
-    if (end == text || *end || n < 0 || n > most)
-        return false;
-    *out = n;
-    return true;
-}
-
-static bool take_parameter(struct place *p, const char *name, const char *value)
-{
-    long n = 0;
-
-    if (strcmp(name, "export") == 0) {
-        free(p->export);
-        p->export = curl_easy_unescape(NULL, value, 0, NULL);
-        return p->export && p->export[0] == '/';
-    }
-    if (strcmp(name, "uid") == 0)
-        return take_number(value, INT32_MAX, &p->uid);
-    if (strcmp(name, "gid") == 0)
-        return take_number(value, INT32_MAX, &p->gid);
-    if (!take_number(value, 65535, &n))
-        return false;
-    if (strcmp(name, "version") == 0)
-        p->version = (int)n;
-    else if (strcmp(name, "nfsport") == 0)
-        p->nfs_port = (int)n;
-    else if (strcmp(name, "mountport") == 0)
-        p->mount_port = (int)n;
-    else
-        return false;
-    return p->version == 0 || p->version == 3 || p->version == 4;
-}
-
-/* Cuts query up. */
-static bool take_query(struct place *p, char *query)
-{
-    char *rest = query;
-
-    for (char *word = strsep(&rest, "&"); word; word = strsep(&rest, "&")) {
-        char *equals = strchr(word, '=');
-        if (!equals)
-            return false;
-        *equals = '\0';
-        if (!take_parameter(p, word, equals + 1))
-            return false;
-    }
-    return true;
-}
-
-static bool place_from(CURLU *u, const char *url, struct place *p)
-{
-    char *host = NULL, *port = NULL, *path = NULL, *query = NULL;
-    long n = 0;
-    bool good = false;
-
-    p->uid = p->gid = -1;
-    if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_PATH, &path, CURLU_URLDECODE) == CURLUE_OK) {
-        size_t len = strlen(host);
-        bool bracketed = host[0] == '[' && len > 2;
-        p->host = bracketed ? strndup(host + 1, len - 2) : strdup(host);
-        p->path = strdup(path);
-        good = p->host && p->path && path[0] == '/';
-        if (curl_url_get(u, CURLUPART_PORT, &port, 0) == CURLUE_OK)
-            good = good && take_number(port, 65535, &n);
-        p->nfs_port = (int)n;
-        if (curl_url_get(u, CURLUPART_QUERY, &query, 0) == CURLUE_OK)
-            good = good && take_query(p, query);
-    }
-    curl_free(host);
-    curl_free(port);
-    curl_free(path);
-    curl_free(query);
-    return good;
-}
-
-static int parse_place(const char *url, struct place *p, struct fdl_err *err)
-{
-    CURLU *u = curl_url();
-    bool good = u && place_from(u, url, p);
-
-    curl_url_cleanup(u);
-    if (good)
-        return FDL_OK;
-    place_clear(p);
-    return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, "the NFS URL cannot be used");
 }
 
 /* The next connection need not search again. */
@@ -177,21 +62,21 @@ static struct fdl_nfs_wait waiting(const struct nfs_stream *s, long limit_ms)
         .wakeup = s->wakeup, .times = s->times, .limit_ms = limit_ms};
 }
 
-static int open_spot(struct nfs_stream *s, const struct place *p, const char *address,
-                     int version, const char *export, const char *file,
-                     enum fdl_nfs_step *step, struct fdl_err *err)
+static int try_open(struct nfs_stream *s, const struct fdl_nfs_url *p,
+                    const char *address, int version, const char *export,
+                    const char *file, enum fdl_nfs_step *step, struct fdl_err *err)
 {
-    struct fdl_nfs_spot spot = {.address = address,
-                                .version = version,
-                                .nfs_port = p->nfs_port,
-                                .mount_port = p->mount_port,
-                                .uid = p->uid,
-                                .gid = p->gid,
-                                .export = export,
-                                .file = file};
+    struct fdl_nfs_location location = {.address = address,
+                                        .version = version,
+                                        .nfs_port = p->nfs_port,
+                                        .mount_port = p->mount_port,
+                                        .uid = p->uid,
+                                        .gid = p->gid,
+                                        .export = export,
+                                        .file = file};
     struct fdl_nfs_wait connect = waiting(s, s->net->connect_timeout_ms);
     struct fdl_nfs_wait wait = waiting(s, s->net->stall_timeout_ms);
-    int rc = fdl_nfs_open(&s->nfs, &spot, &connect, &wait, step, err);
+    int rc = fdl_nfs_open(&s->nfs, &location, &connect, &wait, step, err);
 
     if (rc == FDL_OK)
         remember(s->base.mirror, version, export);
@@ -209,7 +94,7 @@ static const char *below(const char *path, const char *export)
 }
 
 /* Version 3: the longest folder that the server lets us mount. */
-static int search_export(struct nfs_stream *s, const struct place *p,
+static int search_export(struct nfs_stream *s, const struct fdl_nfs_url *p,
                          const char *address, struct fdl_err *err)
 {
     char *export = strdup(p->path);
@@ -222,7 +107,7 @@ static int search_export(struct nfs_stream *s, const struct place *p,
         char *slash = strrchr(export, '/');
         const char *file = p->path + (slash - export);
         *(slash == export ? slash + 1 : slash) = '\0';
-        rc = open_spot(s, p, address, 3, export, file, &step, err);
+        rc = try_open(s, p, address, 3, export, file, &step, err);
         /* A refusal to mount may be meant for this folder alone. */
         if (rc == FDL_OK || step != FDL_NFS_MOUNT || slash == export)
             break;
@@ -231,7 +116,7 @@ static int search_export(struct nfs_stream *s, const struct place *p,
     return rc;
 }
 
-static int open_version(struct nfs_stream *s, const struct place *p,
+static int open_version(struct nfs_stream *s, const struct fdl_nfs_url *p,
                         const char *address, int version, struct fdl_err *err)
 {
     enum fdl_nfs_step step;
@@ -241,14 +126,14 @@ static int open_version(struct nfs_stream *s, const struct place *p,
         if (!file)
             return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
                             "the path of the NFS URL does not lie in its export");
-        return open_spot(s, p, address, version, p->export, file, &step, err);
+        return try_open(s, p, address, version, p->export, file, &step, err);
     }
     if (version == 4)
-        return open_spot(s, p, address, 4, "/", p->path, &step, err);
+        return try_open(s, p, address, 4, "/", p->path, &step, err);
     return search_export(s, p, address, err);
 }
 
-static int open_address(struct nfs_stream *s, const struct place *p,
+static int open_address(struct nfs_stream *s, const struct fdl_nfs_url *p,
                         const char *address, struct fdl_err *err)
 {
     struct fdl_err second;
@@ -300,8 +185,9 @@ static void drop(struct nfs_stream *s)
     s->nfs = NULL;
 }
 
-/* The name is looked up here and judged; libnfs gets the address that was judged. */
-static int open_place(struct nfs_stream *s, const struct place *p, struct fdl_err *err)
+/* The name is looked up here and checked; libnfs gets the address that was checked. */
+static int open_location(struct nfs_stream *s, const struct fdl_nfs_url *p,
+                         struct fdl_err *err)
 {
     const struct fdl_mirror *m = s->base.mirror;
     struct fdl_addrs addrs;
@@ -338,7 +224,7 @@ static int open_place(struct nfs_stream *s, const struct place *p, struct fdl_er
 static int open_file(struct nfs_stream *s, struct fdl_err *err)
 {
     struct fdl_mirror *m = s->base.mirror;
-    struct place p = {0};
+    struct fdl_nfs_url p = {0};
     struct fdl_err own;
     int rc = FDL_E_INTERNAL;
 
@@ -347,10 +233,10 @@ static int open_file(struct nfs_stream *s, struct fdl_err *err)
     pthread_mutex_unlock(&m->lock);
     fdl_nomem(&own, "a path");
     if (url)
-        rc = parse_place(url, &p, &own);
+        rc = fdl_nfs_url_parse(url, &p, &own);
     if (rc == FDL_OK)
-        rc = open_place(s, &p, &own);
-    place_clear(&p);
+        rc = open_location(s, &p, &own);
+    fdl_nfs_url_clear(&p);
     free(url);
     if (rc != FDL_OK && err)
         *err = own;
@@ -424,7 +310,7 @@ static int nfs_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     return FDL_OK;
 }
 
-/* Without entity tags in the answers, only a look afterwards tells that what was read
+/* Without entity tags in the responses, only a look afterwards tells that what was read
  * since begin() is of one file. (The server may answer from a cache of attributes of
  * its own.) */
 static int check_same(struct nfs_stream *s, const struct fdl_nfs_wait *wait,
@@ -454,7 +340,7 @@ static long nfs_read(struct fdl_stream *base, void *buf, size_t len,
     if (len > rest)
         len = (size_t)rest;
     n = fdl_nfs_read(s->nfs, &wait, buf, len, base->off, err);
-    if (n == 0) /* asking again would give the same answer, for ever */
+    if (n == 0) /* asking again would give the same response, for ever */
         n = fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off, "the source became shorter");
     if (n > 0 && (uint64_t)n == rest) {
         int rc = check_same(s, &wait, err);

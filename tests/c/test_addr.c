@@ -3,7 +3,7 @@
  * inside IPv6, and who may lead whom where. The agreement with fastdl.model.address
  * over thousands of addresses is tests/unit/core/test_address.py, and with the table
  * tests/vectors/addresses.json tests/unit/test_address_vectors.py, both through
- * judge_address.c. */
+ * check_address.c. */
 #undef NDEBUG
 #include "base/addr.h"
 

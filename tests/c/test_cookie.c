@@ -14,16 +14,16 @@ static struct fdl_cookies jar;
 
 static void set(const char *host, const char *target, bool tls, const char *text)
 {
-    struct fdl_cookie_place place = {.host = host, .target = target, .tls = tls};
+    struct fdl_cookie_location location = {.host = host, .target = target, .tls = tls};
 
-    fdl_cookies_take(&jar, &place, (struct fdl_str){text, strlen(text)}, NOW);
+    fdl_cookies_take(&jar, &location, (struct fdl_str){text, strlen(text)}, NOW);
 }
 
 static bool get(const char *host, const char *target, bool tls, const char *wanted)
 {
-    struct fdl_cookie_place place = {.host = host, .target = target, .tls = tls};
+    struct fdl_cookie_location location = {.host = host, .target = target, .tls = tls};
     char out[FDL_COOKIE_FIELD_MAX];
-    size_t n = fdl_cookies_render(&jar, &place, out, sizeof out);
+    size_t n = fdl_cookies_render(&jar, &location, out, sizeof out);
 
     if (n != strlen(out) || strcmp(out, wanted) != 0)
         fprintf(stderr, "%s%s: %s\n", host, target, out);
@@ -121,17 +121,17 @@ static void rubbish_is_left_out(void)
 static void the_jar_and_the_field_are_bounded(void)
 {
     char text[FDL_COOKIE_MAX + 1], out[FDL_COOKIE_FIELD_MAX];
-    struct fdl_cookie_place place = {.host = "a.example", .target = "/"};
+    struct fdl_cookie_location location = {.host = "a.example", .target = "/"};
 
     for (int i = 0; i < 3 * FDL_COOKIES_MAX; i++) {
         snprintf(text, sizeof text, "c%d=%0*d", i, 300, 0);
         set("a.example", "/", false, text);
     }
     assert(jar.n == FDL_COOKIES_MAX);
-    size_t n = fdl_cookies_render(&jar, &place, out, sizeof out);
+    size_t n = fdl_cookies_render(&jar, &location, out, sizeof out);
     assert(n < sizeof out && n > sizeof out - 400);
     assert(strncmp(out, "c128=", 5) == 0); /* the oldest ones went */
-    assert(fdl_cookies_render(&jar, &place, out, 4) == 0 && out[0] == '\0');
+    assert(fdl_cookies_render(&jar, &location, out, 4) == 0 && out[0] == '\0');
     fresh();
 }
 

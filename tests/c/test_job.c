@@ -44,7 +44,7 @@ struct origin {
     uint64_t stall_at;   /* this byte of the source and what follows is never sent */
     uint64_t lie_at;     /* this byte is sent inverted */
     uint64_t short_by;   /* a 206 holds at most so many bytes, 0: what was asked for */
-    atomic_int refusals; /* so many answers are 503 */
+    atomic_int refusals; /* so many responses are 503 */
     int slow_us;         /* sleeps before each 4 KiB */
     /* what it saw */
     atomic_int connections, requests;

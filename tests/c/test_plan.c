@@ -190,7 +190,7 @@ static void fill(struct fdl_plan *p, struct model *m, uint64_t *x)
         m->state[b] = FDL_SLOT_FILLED;
 }
 
-static void judge(struct fdl_plan *p, struct model *m, uint64_t *x)
+static void check(struct fdl_plan *p, struct model *m, uint64_t *x)
 {
     uint64_t b = m->base + draw(x, m->window);
 
@@ -262,7 +262,7 @@ static void any_order_of_events_agrees_with_the_model(void)
                 claim_at(&p, &m, &x);
                 break;
             case 5:
-                judge(&p, &m, &x);
+                check(&p, &m, &x);
                 release(&p, &m);
                 break;
             default:

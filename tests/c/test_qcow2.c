@@ -53,7 +53,7 @@ static void make_image(void)
 
 static struct fdl_err err;
 
-static int judge_sized(size_t size, const struct fdl_qcow2_policy *policy,
+static int check_sized(size_t size, const struct fdl_qcow2_policy *policy,
                        struct fdl_qcow2 **out)
 {
     struct fdl_qcow2 *img = NULL;
@@ -74,9 +74,9 @@ static int judge_sized(size_t size, const struct fdl_qcow2_policy *policy,
     return rc;
 }
 
-static int judge(void)
+static int check(void)
 {
-    return judge_sized(SIZE, NULL, NULL);
+    return check_sized(SIZE, NULL, NULL);
 }
 
 /* One change to the honest image, and the code it must have. */
@@ -84,7 +84,7 @@ static int judge(void)
     do {                                                                               \
         make_image();                                                                  \
         change;                                                                        \
-        int rc_ = judge();                                                             \
+        int rc_ = check();                                                             \
         if (rc_ != (want))                                                             \
             fprintf(stderr, "%s: %d %s\n", #change, rc_, err.what);                    \
         assert(rc_ == (want) && err.code == (want) && err.what[0]);                    \
@@ -97,7 +97,7 @@ static void an_honest_image_is_mapped(void)
     uint64_t off, len;
 
     make_image();
-    assert(judge_sized(SIZE, NULL, &img) == FDL_OK);
+    assert(check_sized(SIZE, NULL, &img) == FDL_OK);
     assert(fdl_qcow2_ready(img));
     assert(fdl_qcow2_plain_count(img) == 2 && fdl_qcow2_compressed_count(img) == 0);
     fdl_qcow2_plain(img, 0, &e);
@@ -160,7 +160,7 @@ static void i04_impossible_geometry_is_refused(void)
     REFUSED(FDL_E_LIMIT, put64(24, 1ull << 60));
     const struct fdl_qcow2_policy policy = {.max_virtual_size = 8 * CLUSTER - 1};
     make_image();
-    assert(judge_sized(SIZE, &policy, NULL) == FDL_E_LIMIT);
+    assert(check_sized(SIZE, &policy, NULL) == FDL_E_LIMIT);
 }
 
 static void i05_an_l1_table_that_lies_is_refused(void)
@@ -206,14 +206,14 @@ static void i07_a_short_last_cluster_ends_in_zeros(void)
     size_t i;
 
     make_image();
-    assert(judge_sized(7 * CLUSTER + 100, NULL, &img) == FDL_OK);
+    assert(check_sized(7 * CLUSTER + 100, NULL, &img) == FDL_OK);
     fdl_qcow2_plain(img, 1, &e);
     assert(e.len == 100);
     for (i = 0; fdl_qcow2_zero_run(img, i, &off, &len); i++)
         ;
     assert(i == 3 && off == 3 * CLUSTER + 100 && len == CLUSTER - 100);
     fdl_qcow2_free(img);
-    assert(judge_sized(7 * CLUSTER, NULL, &img) == FDL_E_FORMAT);
+    assert(check_sized(7 * CLUSTER, NULL, &img) == FDL_E_FORMAT);
 }
 
 static void i08_compressed_clusters_stay_in_the_file(void)
@@ -229,7 +229,7 @@ static void i08_compressed_clusters_stay_in_the_file(void)
     REFUSED(FDL_E_FORMAT, put64(L2, COMPRESSED | (L2 + 8)));
     make_image();
     put64(L2, COMPRESSED | 1ull << 61 | (SIZE - 600));
-    assert(judge_sized(SIZE, NULL, &img) == FDL_OK);
+    assert(check_sized(SIZE, NULL, &img) == FDL_OK);
     fdl_qcow2_compressed(img, 0, &e);
     assert(e.host == SIZE - 600 && e.host_len == 600 && e.guest == 0 &&
            e.len == CLUSTER);
@@ -252,9 +252,9 @@ static void i10_snapshots_need_permission(void)
     make_image();
     put32(60, 1);
     put64(64, 8 * CLUSTER);
-    assert(judge_sized(SIZE, &allow, NULL) == FDL_OK);
+    assert(check_sized(SIZE, &allow, NULL) == FDL_OK);
     put64(64, 100 * CLUSTER);
-    assert(judge_sized(SIZE, &allow, NULL) == FDL_E_FORMAT);
+    assert(check_sized(SIZE, &allow, NULL) == FDL_E_FORMAT);
 }
 
 static void i11_encryption_is_refused(void)
@@ -268,9 +268,9 @@ static void zero_clusters_need_version_3(void)
 {
     make_image();
     put64(L2, 4 * CLUSTER | COPIED | 1);
-    assert(judge() == FDL_OK);
+    assert(check() == FDL_OK);
     put32(4, 2);
-    assert(judge() == FDL_E_FORMAT);
+    assert(check() == FDL_E_FORMAT);
 }
 
 static void a_dirty_image_can_be_read(void)
@@ -279,7 +279,7 @@ static void a_dirty_image_can_be_read(void)
 
     make_image();
     put64(72, 1);
-    assert(judge_sized(SIZE, NULL, &img) == FDL_OK && fdl_qcow2_get_info(img)->dirty);
+    assert(check_sized(SIZE, NULL, &img) == FDL_OK && fdl_qcow2_get_info(img)->dirty);
     fdl_qcow2_free(img);
 }
 
@@ -288,7 +288,7 @@ static void the_map_has_a_memory_limit(void)
     const struct fdl_qcow2_policy policy = {.max_map_bytes = 16};
 
     make_image();
-    assert(judge_sized(SIZE, &policy, NULL) == FDL_E_LIMIT);
+    assert(check_sized(SIZE, &policy, NULL) == FDL_E_LIMIT);
 }
 
 static void a_short_head_says_how_much_it_wants(void)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_sink.c - bytes land where they belong on real files and loop devices, whatever
- * the kernel answers; held-back places appear last; a failed flush is never forgotten.
+ * the kernel answers; held-back ranges appear last; a failed flush is never forgotten.
  *
  * The system calls of the sink are interposed here: the test says which call fails. */
 #undef NDEBUG

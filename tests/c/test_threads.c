@@ -49,7 +49,7 @@ static int file_of(off_t size)
     return fd;
 }
 
-/* A transfer of three digests that goes on with an answer which is open already. */
+/* A transfer of three digests that goes on with a response which is open already. */
 static int transfer(void)
 {
     struct fdl_mirror *mirror = fdl_mirror_new(FDL_MIRROR_FILE, "file", NULL);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a test ask the C judge of addresses? tests/c/judge_address.c as a program."""
+"""How does a test ask the C judge of addresses? tests/c/check_address.c as a program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def compile_judge(folder: Path) -> Path:
     """The program, made in *folder*; skips the test where there is no compiler."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    program = folder / "judge_address"
+    program = folder / "check_address"
     parts = (
         "base/addr",
         "base/err",
@@ -27,7 +27,7 @@ def compile_judge(folder: Path) -> Path:
         "net/proxy",
         "net/tls",
     )
-    sources = ["tests/c/judge_address.c", *(f"csrc/{part}.c" for part in parts)]
+    sources = ["tests/c/check_address.c", *(f"csrc/{part}.c" for part in parts)]
     libraries = ["-lcurl", "-lssl", "-lcrypto", "-lpthread"]
     subprocess.run(
         ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-Icsrc", *sources, "-o", program, *libraries],

@@ -18,13 +18,13 @@
 static void check_render(struct fdl_cookies *jar, const char *host, const char *target,
                          bool tls, bool none)
 {
-    const struct fdl_cookie_place place = {host, target, tls};
+    const struct fdl_cookie_location location = {host, target, tls};
     static const size_t caps[] = {1, 20, FDL_COOKIE_FIELD_MAX};
 
     for (size_t i = 0; i < sizeof caps / sizeof *caps; i++) {
         char *out = malloc(caps[i]);
         assert(out);
-        size_t n = fdl_cookies_render(jar, &place, out, caps[i]);
+        size_t n = fdl_cookies_render(jar, &location, out, caps[i]);
         assert(n < caps[i] && strlen(out) == n);
         for (size_t k = 0; k < n; k++)
             assert((unsigned char)out[k] >= 0x20 && out[k] != 0x7f);
@@ -36,7 +36,7 @@ static void check_render(struct fdl_cookies *jar, const char *host, const char *
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const bool tls = size && data[0] & 1;
-    const struct fdl_cookie_place from = {"a.shop.example", "/images/disk?x", tls};
+    const struct fdl_cookie_location from = {"a.shop.example", "/images/disk?x", tls};
     struct fdl_cookies jar;
 
     fdl_cookies_init(&jar);

@@ -6,7 +6,7 @@ import os
 from fastdl.errors import BY_CODE, REASONS, InternalError
 
 from fastdl.core.c.err cimport FDL_NO_OFFSET, fdl_err
-from fastdl.core.c.http cimport fdl_http_status_passes
+from fastdl.core.c.http cimport fdl_http_status_is_transient
 
 cdef object exception_from(const fdl_err *err):
     text = (<bytes> err.what).decode("ascii", "replace")
@@ -18,7 +18,7 @@ cdef object exception_from(const fdl_err *err):
     return cls(
         text,
         offset=None if err.offset == FDL_NO_OFFSET else err.offset,
-        retryable=True if fdl_http_status_passes(err.http_status) else None,
+        retryable=True if fdl_http_status_is_transient(err.http_status) else None,
         reason=REASONS[err.reason],
         http_status=err.http_status or None,
         retry_after_s=None if err.retry_after_s < 0 else err.retry_after_s,

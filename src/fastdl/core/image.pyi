@@ -8,7 +8,7 @@ class NeedMore(Exception):
     def __init__(self, length: int) -> None: ...
 
 class Qcow2:
-    """One qcow2 image that is being judged: header first, then the tables it asks for.
+    """One qcow2 image that is being checked: header first, then the tables it asks for.
 
     Raises FormatError, UnsafeImageError or LimitError where the image is refused, NeedMore
     where *head* is too short. *file_size* may be None while it is not known.

@@ -141,16 +141,16 @@ class Stream:
     def __new__(cls, net: Net, mirror: Mirror, cancel: Cancel) -> Stream: ...
     def begin(self, offset: int, length: int | None = None) -> None: ...
     def head(self) -> tuple[int, list[tuple[str, str]]]:
-        """(status, [(lower-case name, value)]) of the last answer; (0, []) without HTTP."""
+        """(status, [(lower-case name, value)]) of the last response; (0, []) without HTTP."""
 
     def redirects(self) -> list[tuple[str, int, list[tuple[str, str]]]]:
-        """[(url, class of who said it, [(name, value)])] on the way to the last answer.
+        """[(url, class of who said it, [(name, value)])] on the way to the last response.
 
         Of the fields of each redirect: link, digest and repr-digest.
         """
 
     def read(self, size: int) -> bytes:
-        """1..size bytes, b"" at the end of the answer."""
+        """1..size bytes, b"" at the end of the response."""
 
     @property
     def offset(self) -> int: ...
@@ -160,5 +160,5 @@ class Stream:
     def whole(self) -> bool: ...
     @property
     def peer_class(self) -> int:
-        """Class (its place in AddressClass) of the address that answered; a file's: loopback."""
+        """Class (its place in AddressClass) of the address that responded; a file's: loopback."""
     def close(self) -> None: ...

@@ -284,7 +284,7 @@ cdef class Stream:
         check(rc, &err)
 
     def head(self):
-        """(status, [(lower-case name, value)]) of the last answer; (0, []) without HTTP."""
+        """(status, [(lower-case name, value)]) of the last response; (0, []) without HTTP."""
         cdef const fdl_http_head *h = fdl_stream_http_head(self.open_ptr())
         cdef size_t i
         if h is NULL:
@@ -296,7 +296,7 @@ cdef class Stream:
         return h.status, fields
 
     def redirects(self):
-        """[(url, class of who said it, [(name, value)])] on the way to the last answer."""
+        """[(url, class of who said it, [(name, value)])] on the way to the last response."""
         cdef const fdl_redirect *hops = NULL
         cdef size_t n = fdl_stream_http_redirects(self.open_ptr(), &hops)
         cdef size_t i
@@ -309,7 +309,7 @@ cdef class Stream:
         return out
 
     def read(self, size_t size):
-        """1..size bytes, b"" at the end of the answer."""
+        """1..size bytes, b"" at the end of the response."""
         cdef fdl_err err
         cdef fdl_stream *s = self.open_ptr()
         cdef bytes out = PyBytes_FromStringAndSize(NULL, size)

@@ -12,4 +12,4 @@ cdef extern from "http/http.h" nogil:
         int status
         size_t n_fields
         fdl_http_field *fields
-    bint fdl_http_status_passes(int status)
+    bint fdl_http_status_is_transient(int status)

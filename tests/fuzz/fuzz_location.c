@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_place.c - invariant: what a URL and the redirects behind it lead to is http or
- * https, never from https to http, and its request has exactly the lines that we wrote.
+/* fuzz_location.c - invariant: what a URL and the redirects behind it lead to is http
+ * or https, never from https to http, and its request has exactly the lines that we
+ * wrote.
  *
  * The input is a URL and the values of Location fields, one a line. */
 #undef NDEBUG
@@ -23,7 +24,7 @@ static bool is_plain(const char *s)
 /* A byte that ended a line early would be a header of somebody else's. False where
  * nothing is sent: what the parser of URLs lets through is refused here at the latest.
  */
-static bool check_request(const struct fdl_place *p)
+static bool check_request(const struct fdl_location *p)
 {
     const struct fdl_http_request req = {.target = p->target,
                                          .host = p->field,
@@ -49,7 +50,7 @@ static bool check_request(const struct fdl_place *p)
     return true;
 }
 
-static void check_place(const struct fdl_place *p)
+static void check_place(const struct fdl_location *p)
 {
     struct sockaddr_storage sa;
 
@@ -60,20 +61,20 @@ static void check_place(const struct fdl_place *p)
     assert(strncmp(p->base, p->tls ? "https://" : "http://", p->tls ? 8 : 7) == 0);
     /* Whoever decodes a host twice, or writes a number as an address, sees another one:
      * such a host is no origin of anybody's headers, and no name to be led to. */
-    if (!fdl_place_same_origin(p->base, p))
+    if (!fdl_location_same_origin(p->base, p))
         assert(strchr(p->host, '%') ||
                fdl_addr_from_text(p->host, &sa) != FDL_ADDR_IS_NAME);
 }
 
 /* Moves u by one line: the URL itself, or a redirect from `at`. */
-static int move(CURLU *u, const char *line, const struct fdl_place *at,
+static int move(CURLU *u, const char *line, const struct fdl_location *at,
                 struct fdl_err *err)
 {
     /* A field's value ends at its line's end and may hold anything else. */
     const struct fdl_str location = {line, strlen(line)};
 
     if (at->base)
-        return fdl_place_follow(u, location, at, err);
+        return fdl_location_follow(u, location, at, err);
     return curl_url_set(u, CURLUPART_URL, line, 0) == CURLUE_OK
                ? FDL_OK
                : fdl_fail(err, FDL_E_POLICY, 0, "no URL");
@@ -82,7 +83,7 @@ static int move(CURLU *u, const char *line, const struct fdl_place *at,
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *text = malloc(size + 1), *line = text, *next;
-    struct fdl_place at = {0}, to;
+    struct fdl_location at = {0}, to;
     CURLU *u = curl_url();
     struct fdl_err err;
 
@@ -96,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             *next++ = '\0';
         int rc = move(u, line, &at, &err);
         if (rc == FDL_OK)
-            rc = fdl_place_from(u, &to, &err);
+            rc = fdl_location_of(u, &to, &err);
         if (rc < 0) {
             assert(err.code == rc);
             assert(rc == FDL_E_POLICY || rc == FDL_E_HTTP_PROTOCOL);
@@ -108,10 +109,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             char *user = NULL;
             assert(curl_url_get(u, CURLUPART_USER, &user, 0) != CURLUE_OK);
         }
-        fdl_place_clear(&at);
+        fdl_location_clear(&at);
         at = to;
     }
-    fdl_place_clear(&at);
+    fdl_location_clear(&at);
     curl_url_cleanup(u);
     free(text);
     return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* judge_address.c - a driver for the twin test: the C judge's verdict for addresses on
+/* check_address.c - a driver for the twin test: the C check's verdict for addresses on
  * stdin.
  *
  *   ADDRESS STRICT FROM [CIDR…] [nfs CIDR…]    STRICT: 0 or 1;  FROM: class number of
@@ -28,7 +28,7 @@ static bool parse(const char *text, struct sockaddr_storage *ss)
     return ss->ss_family != 0;
 }
 
-static bool judge_text(const char *host)
+static bool check_text(const char *host)
 {
     struct sockaddr_storage ss;
     enum fdl_addr_text kind = host ? fdl_addr_from_text(host, &ss) : FDL_ADDR_IS_NAME;
@@ -40,7 +40,7 @@ static bool judge_text(const char *host)
     return host != NULL;
 }
 
-static bool judge_address(struct fdl_net *net, const char *address, char **rest)
+static bool check_address(struct fdl_net *net, const char *address, char **rest)
 {
     struct sockaddr_storage ss;
     struct sockaddr *sa = (struct sockaddr *)&ss;
@@ -69,12 +69,12 @@ static bool judge_address(struct fdl_net *net, const char *address, char **rest)
     return true;
 }
 
-static bool judge(char *line)
+static bool check(char *line)
 {
     char *rest = NULL, *first = strtok_r(line, " \n", &rest);
 
     if (first && strcmp(first, "text") == 0)
-        return judge_text(strtok_r(NULL, " \n", &rest));
+        return check_text(strtok_r(NULL, " \n", &rest));
     if (first && strcmp(first, "port") == 0) {
         char *port = strtok_r(NULL, " \n", &rest);
         if (port)
@@ -82,7 +82,7 @@ static bool judge(char *line)
         return port != NULL;
     }
     struct fdl_net *net = fdl_net_new();
-    bool good = first && judge_address(net, first, &rest);
+    bool good = first && check_address(net, first, &rest);
     fdl_net_free(net);
     return good;
 }
@@ -92,7 +92,7 @@ int main(void)
     char line[4096];
 
     while (fgets(line, sizeof line, stdin))
-        if (!judge(line))
+        if (!check(line))
             puts("bad");
     return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_answer.c - invariant: a response that is accepted gives bytes that were asked
+/* fuzz_response.c - invariant: a response that is accepted gives bytes that were asked
  * for, of the version that the first one was of; whatever a server sends one after the
  * other.
  *
@@ -20,8 +20,8 @@ static uint32_t be32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-static void check_accepted(const struct fdl_http_head *h, const struct fdl_question *q,
-                           const struct fdl_answer *a)
+static void check_accepted(const struct fdl_http_head *h, const struct fdl_request *q,
+                           const struct fdl_response *a)
 {
     const bool whole = h->status == 200 || h->status == 203;
 
@@ -53,15 +53,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     assert(m);
     m->provable = size && data[size - 1] & 1;
     while (size > PREFIX) {
-        struct fdl_question q = {.off = be32(data),
-                                 .len =
-                                     data[8] & 1 ? UINT64_MAX : be32(data + 4) + 1ull,
-                                 .if_range = data[8] & 2,
-                                 .ranged = data[8] & 4,
-                                 .elsewhere = data[8] & 16,
-                                 .anonymous = data[8] & 32,
-                                 .target = data[8] & 8 ? "/disk.gz" : "/disk"};
-        struct fdl_answer a = {0};
+        struct fdl_request q = {.off = be32(data),
+                                .len = data[8] & 1 ? UINT64_MAX : be32(data + 4) + 1ull,
+                                .if_range = data[8] & 2,
+                                .ranged = data[8] & 4,
+                                .elsewhere = data[8] & 16,
+                                .anonymous = data[8] & 32,
+                                .target = data[8] & 8 ? "/disk.gz" : "/disk"};
+        struct fdl_response a = {0};
         long n = fdl_http_parse_head((const char *)data + PREFIX, size - PREFIX, &head,
                                      &err);
         if (n <= 0)
@@ -69,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint64_t total = m->total;
         char etag[sizeof m->etag];
         memcpy(etag, m->etag, sizeof etag);
-        int rc = fdl_answer_judge(m, &head, &q, &a, &err);
+        int rc = fdl_response_check(m, &head, &q, &a, &err);
         if (rc == FDL_OK) {
             check_accepted(&head, &q, &a);
             /* What a strong tag stands for has one size, and one tag. */
