@@ -161,6 +161,17 @@ def unescaped(text: str) -> str:
     return text
 
 
+def mount_of(fd: int) -> str | None:
+    """The number of the mount that *fd* lies in, None where the kernel does not tell.
+
+    Device numbers do not: on an overlay (containers, live systems) a file has its layer's and
+    a folder the overlay's.
+    """
+    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{fd}") as lines:  # noqa: PTH123
+        return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), None)
+    return None
+
+
 def set_mode(fd: int, mode: int) -> bool:
     """Give the file of *fd* the permission bits *mode*; False where bits mean nothing.
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.env.tmpfs import tmpfs
+
 _SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -122,3 +124,25 @@ def bind_mount(folder: Path, *options: str) -> Iterator[Path]:
         yield mount
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+@contextlib.contextmanager
+def overlay(folder: Path) -> Iterator[Path]:
+    """An overlay whose upper layer is on another file system than the lower one."""
+    lower, upper, mount = folder / "lower", folder / "upper", folder / "merged"
+    lower.mkdir()
+    mount.mkdir()
+    with tmpfs(upper, "64m"):
+        (upper / "files").mkdir()
+        (upper / "work").mkdir()
+        layers = f"lowerdir={lower},upperdir={upper / 'files'},workdir={upper / 'work'}"
+        made = subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", layers, str(mount)],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        if made.returncode:
+            pytest.skip(f"no overlay: {made.stderr.strip()}")
+        try:
+            yield mount
+        finally:
+            subprocess.run(["umount", str(mount)], check=True, timeout=30)

@@ -15,7 +15,7 @@ import pytest
 from tests.env.command import Outcome, run_fastdl, running_fastdl
 from tests.env.faults import Rule
 from tests.env.landing import Bench
-from tests.env.odd_fs import bind_mount, build_refusals, refusing
+from tests.env.odd_fs import bind_mount, build_refusals, overlay, refusing
 from tests.env.origin import pseudo_random
 
 DATA = pseudo_random(77, 3 << 20)
@@ -138,6 +138,25 @@ def test_room_that_cannot_be_reserved_is_taken_as_it_comes(
     """fallocate is an optimisation and an early warning, not a need."""
     done = fetch(bench, bench.folder / "d", prefix=refusing(library, fallocate=number))
     assert done.code == 0, done
+
+
+def test_an_overlay_of_two_file_systems_takes_and_resumes_a_file(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A container's or live system's root: a file there has another device than its folder."""
+    with overlay(tmp_path) as mount:
+        url = bench.url(LARGE, Rule(rate=LARGE_RATE), name="x.iso")
+        words = ["get", url, "-o", str(mount / "x"), "--checksum", LARGE_CHECKSUM, "--json"]
+        before = bench.origin.sent
+        with running_fastdl(words, home=bench.home) as run:
+            bench.origin.wait_for(lambda: bench.origin.sent - before > len(LARGE) // 2)
+            run.send(signal.SIGTERM)
+            assert run.finish(timeout=30).code == 130
+        assert (mount / ".x.fastdl-part").stat().st_dev != mount.stat().st_dev
+        done = run_fastdl(words, home=bench.home)
+        assert done.code == 0, done
+        assert done.json["resumed_bytes"] > 0
+        assert (mount / "x").read_bytes() == LARGE
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ class FileSink(DescriptorSink):
         for _ in range(_LOCK_TRIES):
             fd, made = _open_or_create(self._part, self._folder)
             try:
-                self._check_part(os.fstat(fd), made=made)
+                self._check_part(fd, made=made)
                 if not fs.lock_exclusively(fd):
                     if made:
                         os.unlink(self._part, dir_fd=self._folder)
@@ -203,7 +203,8 @@ class FileSink(DescriptorSink):
         ):
             self.warnings.append(_MODELESS)
 
-    def _check_part(self, found: os.stat_result, *, made: bool) -> None:
+    def _check_part(self, fd: int, *, made: bool) -> None:
+        found = os.fstat(fd)
         where = f"the part file of {self.path}"
         if not stat.S_ISREG(found.st_mode):
             raise SinkRefusedError(f"{where} is not a regular file: remove it")
@@ -211,7 +212,7 @@ class FileSink(DescriptorSink):
             raise SinkRefusedError(f"{where} belongs to another user: remove it")
         if found.st_nlink > 1:
             raise SinkRefusedError(f"{where} has other hard links: remove it")
-        if found.st_dev != os.fstat(self._folder).st_dev:
+        if fs.mount_of(fd) != fs.mount_of(self._folder):
             raise SinkRefusedError(f"{where} lies on another file system")
 
     def _part_is(self, fd: int) -> bool:
