@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fastdl.agent import child, confined, worker
-from fastdl.errors import InternalError
+from fastdl.errors import FormatError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PROCESS = os.getpid()  # the worker's own: the parent of what is confined
@@ -306,7 +306,7 @@ def reach(target: Target) -> None:
 
 
 def _report(words: str) -> None:
-    raise InternalError(words)
+    raise FormatError(words)  # what a source sent is told in the process's own words
 
 
 def attack(kind: str, target: Target, fd: int) -> None:

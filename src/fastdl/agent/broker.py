@@ -86,7 +86,7 @@ class Broker:
         address = _read_memory(thread, where, length)
         # The thread may have died meanwhile, and its number have gone to another process.
         fcntl.ioctl(self.listener, _VALID, struct.pack("=Q", number))
-        with socket.socket(fileno=_descriptor(self._pidfd, fd & 0xFFFFFFFF)) as sock:
+        with _socket(self._pidfd, fd & 0xFFFFFFFF) as sock:
             self._check(sock, call, address)
             if call == _BIND:
                 _call("bind", sock.fileno(), address)
@@ -136,6 +136,16 @@ def _descriptor(pidfd: int, number: int) -> int:
     if found < 0:
         raise OSError(ctypes.get_errno(), "pidfd_getfd")
     return found
+
+
+def _socket(pidfd: int, number: int) -> socket.socket:
+    """``_descriptor``, which must be a socket."""
+    fd = _descriptor(pidfd, number)
+    try:
+        return socket.socket(fileno=fd)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 class _Range(ctypes.Structure):

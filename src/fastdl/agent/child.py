@@ -92,7 +92,8 @@ class Child:
                         return
                 if not more:
                     raise self._died()
-            elif end is None and any(fd in ready for fd in asking):
+            # Not only where it is silent: one that floods us could never be stopped.
+            if end is None and any(fd in ready for fd in asking):
                 os.close(self._answers)
                 self._answers = -1
                 end = time.monotonic() + _GRACE_S

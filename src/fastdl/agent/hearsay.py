@@ -18,7 +18,7 @@ from typing import Any
 
 from fastdl.errors import BY_CODE, BY_THE_SOURCE, FastdlError, InternalError, error_from
 
-_SENTENCE_MAX = 500
+_SENTENCE_MAX = 1000
 _SYSTEM = tuple(os.strerror(number) for number in sorted(errno.errorcode))
 
 

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +19,13 @@ import pytest
 
 from fastdl.agent import child as module
 from fastdl.agent import confine, said
+from fastdl.agent.broker import can_broker
 from fastdl.agent.child import Stop, confined
 from fastdl.agent.confine import Powers
 from fastdl.agent.confined import Channel
+from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
+from fastdl.engine.options import FetchOptions
 from fastdl.errors import Cancelled, ConfinementError, FormatError, InternalError
 
 POWERS = Powers(ids=(66_001, 66_001) if os.geteuid() == 0 else None)
@@ -108,6 +115,49 @@ def test_the_last_words_of_a_crash_are_for_the_log(
     with pytest.raises(InternalError, match=r"SIGABRT$"):
         _heard(work, stop)
     assert capfd.readouterr().err == "a confined download says: free(): invalid  pointer\n"
+
+
+def test_one_that_floods_is_stopped_like_any_other(
+    stop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it spoke without a pause, nobody looked whether the job was still wanted."""
+    monkeypatch.setattr(module, "_GRACE_S", 0.5)
+    line = json.dumps({"begun": 1}).encode() + b"\n"
+
+    def work(_: Channel) -> None:
+        while True:
+            os.write(1, line * 4096)
+
+    heard = 0
+    with confined(work, POWERS, required=False) as child:
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            for _ in child.hear(stop[0]):
+                heard += 1
+                if heard == 10_000:
+                    stop[1]()
+                assert time.monotonic() - began < 30
+    assert heard > 10_000
+
+
+@pytest.mark.skipif(not can_broker(), reason="nobody may look into processes here")
+def test_what_is_no_socket_costs_its_broker_nothing(stop: Any) -> None:
+    """A descriptor that stayed open each time would leave none to publish or clean up with."""
+
+    def work(channel: Channel) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        address = struct.pack("=H2s4s8x", socket.AF_INET, b"\0\x50", bytes((8, 8, 8, 8)))
+        for _ in range(300):
+            assert libc.connect(0, address, 16) == -1
+            assert ctypes.get_errno() == errno.ENOTSOCK
+        channel.tell(JUDGED)
+
+    reach = Reach(["http://8.8.8.8/x"], FetchOptions.build(policy="strict"))
+    with confined(work, POWERS, required=False, reach=reach) as child:
+        messages = child.hear(stop[0])
+        before = len(os.listdir("/proc/self/fd"))
+        assert next(messages) == said.Judged("raw", None)
+        assert len(os.listdir("/proc/self/fd")) <= before + 2  # the broker's own
 
 
 def test_one_that_will_not_stop_is_killed(stop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
