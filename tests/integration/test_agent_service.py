@@ -721,3 +721,20 @@ def test_a_token_of_another_manager_is_refused(tmp_path: Path, manager: WireMana
         assert lost.process is not None
         assert lost.process.wait(30) == 71
     assert manager.all(m.Hello) == []
+
+
+@pytest.mark.parametrize("length", [1500, 5000])
+def test_what_an_origin_says_keeps_no_result_from_the_manager(
+    agent: Process, manager: WireManager, length: int
+) -> None:
+    """A result that the wire refuses would be tried again for ever, and hold up all others."""
+    host = manager.host()
+    resource = Resource.of(SMALL, etag='"' + "x" * length + '"')
+    with FaultOrigin({"/long.raw": resource, "/x.raw": Resource.of(SMALL)}) as origin:
+        for job, path in (("long", "/long.raw"), ("next", "/x.raw")):
+            transfer = m.Transfer(sources=(origin.url(path),), allowed_cidrs=LOOPBACK)
+            args = m.ProbeArgs(transfer=transfer)
+            manager.want(host, m.Command(job=job, kind=m.Kind.PROBE, fence=1, args=args))
+            done = manager.result(job, timeout=20).done
+            assert isinstance(done, m.ProbeDone)
+            assert done.size == len(SMALL)

@@ -21,7 +21,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from fastdl.errors import Cancelled, JournalError, SinkBusyError
+from fastdl.errors import (
+    AgentRefusedError,
+    Cancelled,
+    InternalError,
+    JournalError,
+    SinkBusyError,
+)
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -82,17 +88,23 @@ class Row:
         return m.Command(job=self.job, kind=self.kind, fence=self.fence, args=args)
 
     def result(self) -> m.JobResult:
-        """The result of an ended job, under its present fence."""
+        """The result of an ended job, under its present fence.
+
+        One that says what the wire has no room for (the words of an origin, or of who took its
+        download over) is a failure: sent as it is, it would be refused, repeated, and in the way
+        of all others.
+        """
+        done = failure = None
+        try:
+            if self.done:
+                done = codec.done_from_json(self.kind, self.done)
+            if self.failure:
+                plain = codec.parse_json(self.failure, limit=m.TO_MANAGER_MAX)
+                failure = codec.from_plain(m.Failure, plain)
+        except AgentRefusedError as exc:
+            failure = codec.failure_of(InternalError(f"the result cannot be reported: {exc}"))
         return m.JobResult(
-            job=self.job,
-            fence=self.fence,
-            kind=self.kind,
-            done=codec.done_from_json(self.kind, self.done) if self.done else None,
-            failure=(
-                codec.from_plain(m.Failure, codec.parse_json(self.failure, limit=m.TO_MANAGER_MAX))
-                if self.failure
-                else None
-            ),
+            job=self.job, fence=self.fence, kind=self.kind, done=done, failure=failure
         )
 
 

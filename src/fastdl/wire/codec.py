@@ -106,15 +106,20 @@ def failure_of(exc: BaseException) -> m.Failure:
     error = as_error(exc)
     return m.Failure(
         code=error.exit_code,
-        message=error.message.replace("\x00", "?")[:4096],
+        message=_cleaned(error.message),
         phase=error.phase[:32] if error.phase else None,
-        origin=error.origin[:4096] if error.origin else None,
+        origin=_cleaned(error.origin) if error.origin else None,
         retryable=error.retryable,
         elsewhere=error.retry_elsewhere,
         http_status=error.http_status,
         retry_after_s=error.retry_after_s,
         public_source=error.public_source,
     )
+
+
+def _cleaned(text: str) -> str:
+    """*text* as a line that may be sent: names of files and origins may have any bytes in them."""
+    return text.replace("\x00", "?").encode(errors="replace").decode()[:4096]
 
 
 def error_of(failure: m.Failure) -> FastdlError:

@@ -12,6 +12,7 @@ import pytest
 from fastdl.agent.jobs import unfinished
 from fastdl.agent.journal import Journal, State
 from fastdl.errors import JournalError, SinkBusyError
+from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 SECRET = "canary-7f"
@@ -139,3 +140,38 @@ def test_a_row_that_cannot_be_read_ends_instead_of_the_agent(path: Path) -> None
     failure = journal.rows()["j1"].result().failure
     assert failure is not None
     assert failure.code == 71
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        m.DownloadDone(install_path="v", virtual_size=7, format="x" * 64),
+        m.DownloadDone(install_path="v", virtual_size=1 << 64),
+        m.DownloadDone(install_path="v", virtual_size=7, validators=m.Validators(etag="x" * 4096)),
+        m.DownloadDone(install_path="v\udcff", virtual_size=7),
+        m.DownloadDone(install_path="v", virtual_size=7, digests={str(n): "" for n in range(32)}),
+    ],
+)
+def test_a_result_that_cannot_be_sent_is_a_failure(path: Path, done: m.DownloadDone) -> None:
+    """The manager would refuse it, the host with it, and it would come again after each connect."""
+    journal = Journal(path)
+    journal.begin(COMMAND)
+    journal.end("j1", done=done, failure=None)
+    (row,) = journal.rows().values()
+    result = row.result()
+    assert codec.decode(codec.encode(result), limit=m.TO_MANAGER_MAX) == result
+    assert result.failure is not None
+    assert "cannot be reported" in result.failure.message
+
+
+def test_a_failure_with_any_bytes_in_it_can_be_sent(path: Path) -> None:
+    """File names are bytes, and messages name files."""
+    error = SinkBusyError("caf\udce9\0" + "x" * 5000, origin="\udcff", phase="y" * 64)
+    journal = Journal(path)
+    journal.begin(COMMAND)
+    journal.end("j1", done=None, failure=codec.failure_of(error))
+    (row,) = journal.rows().values()
+    result = row.result()
+    assert codec.decode(codec.encode(result), limit=m.TO_MANAGER_MAX) == result
+    assert result.failure is not None
+    assert result.failure.message.startswith("caf??xxx")

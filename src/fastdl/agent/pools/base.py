@@ -7,7 +7,6 @@ it, gives it its name when it is proven, and tells later whether it is still wha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,13 +14,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.agent.pools.marker import VOLUME_NAME, Marker, MarkerFolder
 from fastdl.agent.pools.usage import Target
 from fastdl.errors import SinkSpaceError, UsageError
 from fastdl.model.image import COMPRESSED
 from fastdl.wire.messages import PoolInfo
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Volume:
     iso: bool = False
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not VOLUME_NAME.fullmatch(self.name):
             raise UsageError(f"{self.name[:64]!a} cannot be the name of a volume")
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from fastdl.errors import AgentRefusedError, SinkBusyError, SinkRefusedError
 from fastdl.sinks.base import sink_error
 
 VERSION = 1
+VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @contextlib.contextmanager
@@ -36,6 +38,8 @@ def storage(what: str) -> Iterator[None]:
 
 
 _MAX_SIZE = 1 << 20
+_NUMBER_MAX = (1 << 63) - 1
+_TEXT_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +130,11 @@ class MarkerFolder:
         return True
 
     def volumes(self) -> list[str]:
-        """The volumes of which something is known."""
+        """The volumes of which something is known: not what a stranger called otherwise."""
         with contextlib.suppress(FileNotFoundError), self._opened(make=False) as folder:
             names = os.listdir(folder)  # noqa: PTH208 - by descriptor
-            return sorted(name[:-5] for name in names if name.endswith(".json") and name[0] != ".")
+            found = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+            return sorted(filter(VOLUME_NAME.fullmatch, found))
         return []
 
     @contextlib.contextmanager
@@ -160,8 +165,7 @@ class MarkerFolder:
     def fence(self, volume: str) -> int:
         """The highest fence that ever held the lock of *volume*, 0 where none did."""
         with contextlib.suppress(OSError), self._opened(make=False) as folder:
-            seen = _bytes(f".{volume}.lock", folder).strip()
-            return int(seen) if seen.isdigit() else 0
+            return _fence(_bytes(f".{volume}.lock", folder))
         return 0
 
     @contextlib.contextmanager
@@ -201,13 +205,42 @@ def _parse(data: bytes, volume: str) -> Marker:
     except (TypeError, AttributeError, RecursionError) as exc:
         raise ValueError(volume) from exc
     whole = all(type(getattr(found, name)) is int for name in _NUMBERS)
-    text = all(isinstance(getattr(found, name), str) for name in _TEXTS)
-    if found.volume != volume or not whole or not text or type(found.complete) is not bool:
+    sizes = all(0 <= size <= _NUMBER_MAX for size in (found.size, found.virtual_size) if whole)
+    text = all(_is_text(getattr(found, name)) for name in _TEXTS)
+    if (
+        found.volume != volume
+        or not whole
+        or not sizes
+        or not text
+        or type(found.complete) is not bool
+    ):
         raise ValueError(volume)
     digests, validators = found.digests, found.validators
     if not isinstance(digests, dict) or not isinstance(validators, dict):
         raise ValueError(volume)
+    if not all(map(_is_text, [*digests.values(), *_listed(found.sources)])):
+        raise ValueError(volume)
+    if not all(isinstance(mirror, dict) for mirror in _listed(found.mirrors)):
+        raise ValueError(volume)
     return found
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    return list(value)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether *value* can be reported: who else writes to a pool must not break what we say."""
+    return isinstance(value, str) and len(value) <= _TEXT_MAX and value.isprintable()
+
+
+def _fence(data: bytes) -> int:
+    """The fence in a lock file, 0 for what can be none."""
+    seen = data.strip()
+    number = int(seen) if seen.isdigit() and len(seen) < 20 else 0
+    return number if number <= _NUMBER_MAX else 0
 
 
 def _claim(fd: int, volume: str, fence: int) -> None:
@@ -215,8 +248,7 @@ def _claim(fd: int, volume: str, fence: int) -> None:
         fs.lock_exclusively(fd)
     except BlockingIOError:
         raise SinkBusyError(f"another job is writing {volume} to this pool") from None
-    seen = os.pread(fd, 32, 0).strip()
-    highest = int(seen) if seen.isdigit() else 0
+    highest = _fence(os.pread(fd, 32, 0))
     if fence and fence < highest:
         raise AgentRefusedError(
             f"this job's claim on {volume} was overtaken (fence {fence} after {highest})"
