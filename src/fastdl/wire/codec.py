@@ -106,20 +106,15 @@ def failure_of(exc: BaseException) -> m.Failure:
     error = as_error(exc)
     return m.Failure(
         code=error.exit_code,
-        message=_cleaned(error.message),
+        message=error.message[:4096],
         phase=error.phase[:32] if error.phase else None,
-        origin=_cleaned(error.origin) if error.origin else None,
+        origin=error.origin[:4096] if error.origin else None,
         retryable=error.retryable,
         elsewhere=error.retry_elsewhere,
         http_status=error.http_status,
         retry_after_s=error.retry_after_s,
         public_source=error.public_source,
     )
-
-
-def _cleaned(text: str) -> str:
-    """*text* as a line that may be sent: names of files and origins may have any bytes in them."""
-    return text.replace("\x00", "?").encode(errors="replace").decode()[:4096]
 
 
 def error_of(failure: m.Failure) -> FastdlError:
@@ -136,7 +131,13 @@ def error_of(failure: m.Failure) -> FastdlError:
 
 
 def to_plain(value: Any) -> Any:
-    """Return *value* (a message or a part of one) as JSON's own types."""
+    """Return *value* (a message or a part of one) as JSON's own types.
+
+    Characters that no text of the wire has become question marks: names of files, pools and
+    aliases may have any bytes in them, and a message that is refused takes its host along.
+    """
+    if isinstance(value, str) and not isinstance(value, StrEnum):
+        return value if value.isascii() and "\x00" not in value else _cleaned(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {
             f.name: to_plain(getattr(value, f.name))
@@ -148,8 +149,12 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
+        return {to_plain(key): to_plain(item) for key, item in value.items()}
     return value
+
+
+def _cleaned(text: str) -> str:
+    return text.replace("\x00", "?").encode(errors="replace").decode()
 
 
 def from_plain(cls: type, plain: Any) -> Any:

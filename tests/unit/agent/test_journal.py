@@ -148,7 +148,6 @@ def test_a_row_that_cannot_be_read_ends_instead_of_the_agent(path: Path) -> None
         m.DownloadDone(install_path="v", virtual_size=7, format="x" * 64),
         m.DownloadDone(install_path="v", virtual_size=1 << 64),
         m.DownloadDone(install_path="v", virtual_size=7, validators=m.Validators(etag="x" * 4096)),
-        m.DownloadDone(install_path="v\udcff", virtual_size=7),
         m.DownloadDone(install_path="v", virtual_size=7, digests={str(n): "" for n in range(32)}),
     ],
 )
@@ -175,3 +174,17 @@ def test_a_failure_with_any_bytes_in_it_can_be_sent(path: Path) -> None:
     assert codec.decode(codec.encode(result), limit=m.TO_MANAGER_MAX) == result
     assert result.failure is not None
     assert result.failure.message.startswith("caf??xxx")
+
+
+def test_an_alias_with_any_bytes_in_it_keeps_no_host_away() -> None:
+    """Keystores are the operator's, and Java allows every character in an alias."""
+    info = m.CertificateInfo(
+        alias="a\0b\ud800", sha256="ab", subject="é", issuer="", not_before="", not_after=""
+    )
+    message = m.JobResult(
+        job="j", fence=1, kind=m.Kind.CERTIFICATES, done=m.CertificatesDone(certificates=(info,))
+    )
+    read = codec.decode(codec.encode(message), limit=m.TO_MANAGER_MAX)
+    assert isinstance(read, m.JobResult)
+    assert isinstance(read.done, m.CertificatesDone)
+    assert (read.done.certificates[0].alias, read.done.certificates[0].subject) == ("a?b?", "é")
