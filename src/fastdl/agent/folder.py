@@ -38,8 +38,13 @@ def of_child(parent: Path, target: str, ids: Sequence[int] | None) -> Iterator[s
     shutil.rmtree(made, ignore_errors=True)
     try:
         made.mkdir(mode=0o700)
-        if ids is not None:
-            os.chown(made, *ids)
+        # Whoever else writes to the pool may have put a link in its place meanwhile.
+        fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if ids is not None:
+                os.fchown(fd, *ids)
+        finally:
+            os.close(fd)
     except OSError as exc:
         raise sink_error(exc, f"making {made} for the download's user") from None
     try:
