@@ -161,7 +161,7 @@ def test_what_is_no_socket_costs_its_broker_nothing(stop: Any) -> None:
     with confined(work, POWERS, required=False, reach=reach) as child:
         messages = child.hear(stop[0])
         before = len(os.listdir("/proc/self/fd"))
-        assert next(messages) == said.Judged("raw", None)
+        assert next(messages) == said.Inspected("raw", None)
         assert len(os.listdir("/proc/self/fd")) <= before + 2  # the broker's own
 
 
