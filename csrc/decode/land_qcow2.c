@@ -190,7 +190,7 @@ static int push_rest(struct fdl_land *l, struct fdl_err *err)
     }
     for (n = fdl_qcow2_plain_count(l->img); l->plain < n; l->plain++) {
         fdl_qcow2_plain(l->img, l->plain, &e);
-        /* A run that begins behind the end of the file, in its last cluster, is zeros. */
+        /* A run behind the end of the file, but in its last cluster, is zeros. */
         if (e.len && e.host + e.len > l->end)
             return fdl_fail(err, FDL_E_FORMAT, l->end,
                             "qcow2: the stream ends too early");
