@@ -32,7 +32,8 @@ VECTORS = Path(__file__).parents[1] / "vectors" / "ansible"
 async def zone(tmp_path: Path) -> AsyncIterator[Zone]:
     """A manager with one zone and one host."""
     async with running_zone(tmp_path / "manager") as made:
-        await made.agent("kvm1", pools=(local_pool("p1"),))
+        # Ansible takes its time: the host has to beat meanwhile.
+        await made.agent("kvm1", pools=(local_pool("p1"),), beats=True)
         yield made
 
 
@@ -62,6 +63,8 @@ async def test_what_ansible_asked_is_answered(zone: Zone) -> None:
             answer = getattr(cs, request["command"])(**params)
             while request["command"] == "queryAsyncJobResult" and answer["jobstatus"] == 0:
                 answer = cs.queryAsyncJobResult(**params)
+            listed = answer.get("count", 0)
+            assert listed == request.get("count", listed), (request, answer)
             answers.append(answer)
 
     await asyncio.to_thread(play)

@@ -102,8 +102,9 @@ _LIST: Final = (
     dataclasses.replace(ARCH, narrows=By()),
     Param("ispublic", Kind.BOOLEAN, "by whether everybody sees it", narrows=By()),
     Param("isfeatured", Kind.BOOLEAN, "by whether it is offered first", narrows=By()),
-    Param("isready", Kind.BOOLEAN, "all are ready as soon as they are registered",
-          narrows=Is(value=True)),
+    # True asks for ready ones alone, which all are; false for all, as Ansible always does.
+    Param("isready", Kind.BOOLEAN, "accepted: all are ready as soon as they are registered",
+          narrows=SHOWS),
     Param("storageid", text="by a pool that has a copy of it", narrows=By()),
     Param("oscategoryid", Kind.UUID, "by family of guest operating systems", narrows=By()),
     Param("imagestoreid", text="there is no secondary storage", narrows=NONE),
