@@ -27,7 +27,7 @@ import pytest
 from fastdl.errors import FastdlError, NetError
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
-from tests.env.manager import certificate
+from tests.env.manager import Client, certificate
 from tests.env.mortal_manager import MortalManager, SteadyAgent
 
 STEP = 1 if os.environ.get("FASTDL_FULL_SWEEP", "") not in ("", "0") else 8
@@ -206,9 +206,10 @@ async def register_keys(world: World, name: str) -> tuple[str, dict[str, str], J
 
     async def judge(world: World) -> None:
         keys = (await world.call("registerUserKeys", {"id": user}))["userkeys"]
-        assert world.rows("SELECT api_key, secret_key FROM account WHERE id = ?", user) == [
-            (keys["apikey"], keys["secretkey"])
-        ]
+        mine = Client({**world.manager.api.credentials, **keys})
+        await mine.send("listZones", {})
+        ((stored,),) = world.rows("SELECT secret_key FROM account WHERE id = ?", user)
+        assert keys["secretkey"] not in stored, "it lies in the ledger in clear"
 
     return "registerUserKeys", {"id": user}, judge
 
