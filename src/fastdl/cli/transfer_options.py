@@ -145,7 +145,7 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
 
 def _other_certificates(path: str) -> tuple[str, ...]:
     """Return what a file of certificates holds in DER or PKCS#7, as PEM; nothing where it has
-    certificates in PEM, or cannot be read, of which the engine judges."""
+    certificates in PEM, or cannot be read, which the engine checks."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             data = file.read(CACERT_MAX)
