@@ -117,6 +117,37 @@ def test_mirrors_without_a_digest_are_used_under_the_commands_checksum(
     assert fetch(tmp_path, front, checksum=CHECKSUM).integrity == "strong"
 
 
+@pytest.mark.parametrize("status", [None, 404])
+def test_a_redirect_to_a_dead_copy_names_others(
+    origins: contextlib.ExitStack, tmp_path: Path, status: int | None
+) -> None:
+    """A mirror's database is behind: the copy that was chosen is down, or lost the file."""
+    good = server(origins)
+    if status is None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            dead = f"http://127.0.0.1:{unused.getsockname()[1]}/x.iso"
+    else:
+        dead = server(origins, CONTENT, Rule(status=status)).url("/x.iso")
+    link = ("Link", f"<{good.url('/x.iso')}>; rel=duplicate; pri=2")
+    result = fetch(tmp_path, hub(origins, dead, fields=[link, DIGEST]), retry=5)
+    assert result.integrity == "strong"
+    assert sum(m.bytes for m in result.mirrors if m.url == good.url("/x.iso")) >= len(CONTENT)
+
+
+def test_a_dead_copy_with_no_other_is_asked_for_again(
+    origins: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    """What a redirect names besides may be no more than the dead copy itself."""
+    good = server(origins)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{unused.getsockname()[1]}/x.iso"
+    link = ("Link", f"<{dead}>; rel=duplicate; pri=1")
+    redirector = hub(origins, dead, dead, good.url("/x.iso"), fields=[link, DIGEST])
+    assert fetch(tmp_path, redirector, retry=5).integrity == "strong"
+
+
 def test_a_metalink_of_a_redirect_is_read(origins: contextlib.ExitStack, tmp_path: Path) -> None:
     """``describedby``: size, digest and mirrors from one document."""
     good = server(origins)

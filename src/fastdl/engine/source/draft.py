@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_MIRRORS = 64
 
+Redirects = Sequence[tuple[str, int, Sequence[tuple[str, str]]]]
+"""As ``Stream.redirects`` gives them: (URL, class of address, header fields)."""
+
 
 class Draft:
     """``typed``: the sources as URLs; ``response``: the one that is open now. Else the fields of
@@ -38,6 +41,8 @@ class Draft:
         self.metalink = False
         self.warnings: list[str] = []
         self.response: FirstResponse | None = None
+        self.dead_ends: dict[int, Redirects] = {}
+        """Mirror → redirects that led nowhere but name others; empty once those are added."""
         self._origins = frozenset(url.origin for url in self.typed)
 
     @property

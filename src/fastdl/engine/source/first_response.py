@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from fastdl.core.net import Mirror, Stream
@@ -127,9 +128,17 @@ class FirstResponse:
 
 
 def open_stream(
-    ctx: TransferContext, mirror: Mirror, url: Url, cancel: Cancel
+    ctx: TransferContext,
+    mirror: Mirror,
+    url: Url,
+    cancel: Cancel,
+    *,
+    give_up: Callable[[Stream], bool] = lambda _: False,
 ) -> tuple[Stream, bytes]:
-    """A stream at offset 0 with its first bytes; temporary failures are retried."""
+    """A stream at offset 0 with its first bytes; temporary failures are retried.
+
+    *give_up*: asked after each failure, whether the caller knows better than to retry.
+    """
     stream = Stream(ctx.net, mirror, cancel.wake)
     for attempt in range(ctx.options.retry + 1):
         try:
@@ -143,7 +152,7 @@ def open_stream(
             mirror.note_error()
             cancel.check()
             too_long = (exc.retry_after_s or 0) > RETRY_AFTER_MAX_S
-            if attempt == ctx.options.retry or not passes or too_long:
+            if give_up(stream) or attempt == ctx.options.retry or not passes or too_long:
                 stream.close()
                 raise
             pause(backoff(attempt, exc.retry_after_s), cancel)

@@ -95,19 +95,47 @@ def learn_from_fields(draft: Draft) -> None:
             _learn(draft, base, final, fields, peer)
 
 
-def _learn(draft: Draft, base_text: str, final_text: str, fields: Fields, peer: int) -> None:
-    """Take in what the response of a URL offers, which a class of address *peer* sent."""
+def note_dead_end(draft: Draft, index: int, stream: Stream) -> bool:
+    """Whether redirects of mirror *index* led to nothing and name other mirrors, for the first
+    time: ``learn_from_dead_ends`` adds them."""
+    redirects = stream.redirects()
+    if index in draft.dead_ends or not any(_OFFERS & {n for n, _ in r[2]} for r in redirects):
+        return False
+    draft.dead_ends[index] = redirects
+    return True
+
+
+def learn_from_dead_ends(draft: Draft) -> bool:
+    """Take in what redirects offer whose target failed; False where there is nothing to take in.
+
+    IntegrityError: a digest is another file's than is known.
+    """
+    found = {index: redirects for index, redirects in draft.dead_ends.items() if redirects}
+    for index, redirects in found.items():
+        draft.dead_ends[index] = ()
+        for base, peer, fields in redirects:
+            if _OFFERS & {name for name, _ in fields}:
+                _learn(draft, base, None, fields, peer)
+    return bool(found)
+
+
+def _learn(draft: Draft, base_text: str, final_text: str | None, fields: Fields, peer: int) -> None:
+    """Take in what the response of a URL offers, which a class of address *peer* sent.
+
+    *final_text*: where the bytes come from; None where that failed.
+    """
     from fastdl.sources.discovery import discover  # noqa: PLC0415 - rare
 
     try:
-        base, final = Url.parse_sent(base_text), Url.parse_sent(final_text)
+        base = Url.parse_sent(base_text)
+        final = None if final_text is None else Url.parse_sent(final_text)
     except FastdlError as exc:  # the core followed it, so it is no more than odd
         draft.warnings.append(f"what a redirect offers is not used: {exc.message}")
         return
     found = discover(fields, base_url=base, provable=draft.provable)
     draft.warnings.extend(found.warnings)
     # Who only leads to the bytes vouches for what others send.
-    leads = base.origin != final.origin
+    leads = final is None or base.origin != final.origin
     draft.take_digests(
         [(d, DigestSource.REDIRECT if leads else source) for d, source in found.digests]
     )
@@ -117,7 +145,7 @@ def _learn(draft: Draft, base_text: str, final_text: str, fields: Fields, peer: 
                 _merge_described(draft, base, Url.parse_sent(url), peer)
     for entry in found.mirrors:
         mirror = Url.parse_sent(entry.url)
-        if (mirror.origin, mirror.target) == (final.origin, final.target):
+        if final and (mirror.origin, mirror.target) == (final.origin, final.target):
             continue
         downgrade = base.scheme == "https" and mirror.scheme == "http"
         if downgrade and draft.digests.integrity() != "strong":

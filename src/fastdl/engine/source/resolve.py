@@ -15,11 +15,14 @@ from fastdl.engine.source.facts import Earlier, SourceFacts
 from fastdl.engine.source.first_response import FirstResponse, open_stream
 from fastdl.engine.source.offers import (
     is_metalink,
+    learn_from_dead_ends,
     learn_from_fields,
+    note_dead_end,
     read_metalink,
     take_metalink,
 )
 from fastdl.errors import (
+    Cancelled,
     FastdlError,
     IntegrityError,
     MetalinkError,
@@ -120,7 +123,14 @@ def _open_best(draft: Draft) -> None:
     What has another file than the one that is known is disqualified, and the next one asked.
     """
     while True:
-        _open_one(draft)
+        try:
+            _open_one(draft)
+        except Cancelled:
+            raise
+        except FastdlError:
+            if not learn_from_dead_ends(draft):
+                raise
+            continue
         if (wrong := _misfit(draft)) is None:
             break
         _disqualify(draft, *wrong)
@@ -144,7 +154,10 @@ def _open_one(draft: Draft) -> None:
         raise NetError("no usable mirror is left", phase="resolve")
 
     def attempt(index: int, cancel: Cancel) -> tuple[Stream, bytes]:
-        return open_stream(ctx, draft.mirrors[index], draft.urls[index], cancel)
+        return open_stream(
+            ctx, draft.mirrors[index], draft.urls[index], cancel,
+            give_up=lambda stream: note_dead_end(draft, index, stream),
+        )  # fmt: skip
 
     index = order[0]
     if len(order) == 1:
