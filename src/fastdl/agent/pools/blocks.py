@@ -26,6 +26,8 @@ from fastdl.errors import FastdlError, SinkRefusedError, SinkSpaceError
 from fastdl.wire.messages import PoolInfo, PoolType
 
 _MIB = 1 << 20
+_ROUNDED = 16 * _MIB
+"""By how much a partition's size may differ from what was asked for: its ends are aligned."""
 BLOCKS = {
     "disk": PoolType.BLOCK,
     "logical": PoolType.LOGICAL,
@@ -235,7 +237,10 @@ class BlockPool:
             made = set(pool.listVolumes()) - before
             if len(made) != 1:
                 raise
-            return pool.storageVolLookupByName(made.pop())
+            found = pool.storageVolLookupByName(made.pop())
+            if abs(int(found.info()[1]) - size) > _ROUNDED:
+                raise  # not what was asked for: somebody else's
+            return found
 
     def _lookup(self, name: str) -> Any:
         libvirt = library()
