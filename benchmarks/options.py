@@ -83,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=default_work(),
         metavar="DIR",
-        help="folder for payloads and targets (default: %(default)s)",
+        help="folder for payloads and targets (default: $FASTDL_BENCH_DIR, or fastdl-bench-UID "
+        "in the temporary folder)",
     )
     parser.add_argument(
         "--timeout",

@@ -124,14 +124,19 @@ async def test_a_file_in_a_pool_that_only_root_may_enter(origin: FaultOrigin, po
     assert not result["already_present"]
 
 
-async def test_a_file_that_is_there_already_is_compared(origin: FaultOrigin, pool: Path) -> None:
-    """Through a descriptor for reading; another content is refused as ever."""
+async def test_a_file_that_is_there_already_is_compared(
+    origin: FaultOrigin, pool: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Through a descriptor for reading; another content is refused as ever. Which file it is
+    stands in the agent's log: what a confined process says of the host goes nowhere else."""
     (pool / "x").write_bytes(CONTENT)
     result = await _done(_work(origin, CONTENT, pool / "x", beneath=pool))
     assert result["already_present"]
     assert origin.requests_of("/x") == []
-    with pytest.raises(SinkRefusedError, match="with other content"):
+    with pytest.raises(SinkRefusedError) as refused:
         await _done(_work(origin, b"other", pool / "x", beneath=pool))
+    assert str(pool) not in refused.value.message
+    assert f"{pool}/x exists already with other content" in capfd.readouterr().err
     assert (pool / "x").read_bytes() == CONTENT
 
 

@@ -107,6 +107,10 @@ async def test_hosts_are_not_locked_out_by_another_ca(
     assert "Traceback" not in second.log()
     shutil.rmtree(second.state / "ca")
     shutil.copytree(first.state / "ca", second.state / "ca")
+    await second.launch()
+    assert await second.ended() == 2
+    assert "restore that file" in second.log(), "keys that somebody uses were replaced"
+    shutil.copy(first.state / "secret.key", second.state / "secret.key")
     await second.start()
     assert json.loads((second.state / "admin.json").read_text())["apikey"] == keys["apikey"]
     assert await second.end(signal.SIGTERM) == 0
@@ -139,6 +143,7 @@ async def test_the_claim_outlives_the_server(
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
     shutil.rmtree(second.state / "ca", ignore_errors=True)
+    shutil.copy(first.state / "secret.key", second.state / "secret.key")
     await second.start()
     first._running.send_signal(signal.SIGCONT)
     assert await first.ended() == 2

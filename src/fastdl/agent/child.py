@@ -253,7 +253,7 @@ def _become(
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
         supplies = supplies_for_confined()
-        os.environ.update(supplies.environment)
+        supplies.take_up()
         close_all_but({0, 1, 2, *kept, *supplies.descriptors})
         lacks, listener = confine(powers)
         if os.getppid() != parent:  # it died before that could be noticed

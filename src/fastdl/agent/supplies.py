@@ -36,10 +36,25 @@ _AUTHORITIES_MAX = 16 << 20
 
 
 class Supplies(NamedTuple):
-    """What a confined fork has to keep and to set; this process's own environment stays."""
+    """What a confined fork has to keep, and to take up. The process that made them stays as it is:
+    what it starts besides does not have the descriptors."""
 
     descriptors: tuple[int, ...]
     environment: dict[str, str]
+    ways: tuple[tuple[str, str], ...]
+    """(entry of ``sys.path``, by which way it is reached)."""
+
+    def take_up(self) -> None:
+        """In the fork: set the environment, and look modules up by the ways that are held open."""
+        os.environ.update(self.environment)
+        for old, new in self.ways:
+            for module in list(sys.modules.values()):
+                places = getattr(module, "__path__", None)
+                if isinstance(places, list):
+                    places[:] = [_moved(place, old, new) for place in places]
+            sys.path[:] = [_moved(place, old, new) for place in sys.path]
+        if self.ways:
+            sys.path_importer_cache.clear()
 
 
 @functools.cache
@@ -50,9 +65,11 @@ def supplies_for_confined() -> Supplies:
     kept, environment = _copy_authorities()
     if not all(map(_is_readable, (os.__file__, __file__))):
         load_all()
-        return Supplies(kept, environment)
-    held = (_hold(entry) for entry in list(sys.path) if _is_shut(entry))
-    return Supplies((*kept, *held), environment)
+        return Supplies(kept, environment, ())
+    shut = [entry for entry in sys.path if _is_shut(entry)]
+    held = tuple(os.open(entry, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for entry in shut)
+    ways = tuple((entry, f"/proc/self/fd/{fd}") for entry, fd in zip(shut, held, strict=True))
+    return Supplies((*kept, *held), environment, ways)
 
 
 def load_all() -> None:
@@ -92,19 +109,6 @@ def _is_shut(entry: str) -> bool:
             return False
         path = os.path.dirname(path)  # noqa: PTH120
     return True
-
-
-def _hold(entry: str) -> int:
-    """Hold the folder *entry* of ``sys.path`` open, and look modules up by way of that."""
-    fd = os.open(entry, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    held = f"/proc/self/fd/{fd}"
-    for module in list(sys.modules.values()):
-        places = getattr(module, "__path__", None)
-        if isinstance(places, list):
-            places[:] = [_moved(place, entry, held) for place in places]
-    sys.path[:] = [_moved(place, entry, held) for place in sys.path]
-    sys.path_importer_cache.clear()
-    return fd
 
 
 def _moved(place: str, old: str, new: str) -> str:

@@ -62,7 +62,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--fabric", metavar="KIND", help="how hosts are reached (default: local)")
     parser.add_argument(
         "--accept-new-ca", action="store_true",
-        help="start although the ledger's hosts were enrolled by another CA, which is lost",
+        help="start although the ledger's hosts were enrolled by another CA, which is lost; where "
+        "secret.key is lost too, the administrator gets new keys",
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file with these keys")
     parser.add_argument("--log-format", choices=("json", "text"), help="default: json")

@@ -242,7 +242,7 @@ async def running(
                 config, state, ledger, clock or SystemClock(), accept_new_ca=accept_new_ca
             )
             await manager.start(add_routes)
-            await _write_admin(state, manager)
+            await _write_admin(state, manager, anew=accept_new_ca)
             manager.lost = claim.lost
             manager.context.ready = True
         except BaseException:
@@ -399,11 +399,13 @@ def _keep_admin_right(state: Path, manager: Manager) -> None:
         write_private(path, json.dumps(how | kept, indent=2) + "\n")
 
 
-async def _write_admin(state: Path, manager: Manager) -> None:
+async def _write_admin(state: Path, manager: Manager, *, anew: bool) -> None:
     """Make the first user and DIR/admin.json; later starts only keep right how to connect.
 
     Where the file is missing and there is an administrator, it is written again with the keys that
-    are in force: somebody may be using them. Nobody knows the password then.
+    are in force: somebody may be using them. Nobody knows the password then. Keys that were sealed
+    with a lost secret.key are replaced where the operator says that the folder is new (*anew*);
+    else UsageError.
     """
     path = state / "admin.json"
     if (tls := manager.context.api_tls) is not None:
@@ -422,6 +424,12 @@ async def _write_admin(state: Path, manager: Manager) -> None:
         secret = sealed.secret_key(vault, row) if row is not None else None
         if row is not None and row.api_key and secret:
             return {"apikey": row.api_key, "secretkey": secret}
+        if row is not None and row.api_key and not anew:
+            raise UsageError(
+                f"the keys of {row.username} in the ledger were encrypted with another secret.key "
+                f"than {state / 'secret.key'}: restore that file. If it is lost, start once with "
+                "--accept-new-ca, which makes new keys"
+            )
         known = {}
         if row is None:
             id_ = await accounts.create(
