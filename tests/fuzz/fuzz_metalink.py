@@ -25,7 +25,7 @@ def one_input(data: bytes) -> None:
         assert not set(found.name) & {"\\", "\0"}
         assert found.size is None or found.size >= 0
         for mirror in found.mirrors:
-            assert Url.parse(mirror.url).scheme in {"http", "https", "nfs", "file"}
+            assert Url.parse_sent(mirror.url).scheme in {"http", "https", "nfs", "file"}
             assert base is None or not mirror.url.startswith("file:")
         if found.pieces is not None and found.size is not None:
             length, count = found.pieces.length, found.pieces.count

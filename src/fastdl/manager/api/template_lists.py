@@ -102,9 +102,6 @@ _LIST: Final = (
     dataclasses.replace(ARCH, narrows=By()),
     Param("ispublic", Kind.BOOLEAN, "by whether everybody sees it", narrows=By()),
     Param("isfeatured", Kind.BOOLEAN, "by whether it is offered first", narrows=By()),
-    # True asks for ready ones alone, which all are; false for all, as Ansible always does.
-    Param("isready", Kind.BOOLEAN, "accepted: all are ready as soon as they are registered",
-          narrows=SHOWS),
     Param("storageid", text="by a pool that has a copy of it", narrows=By()),
     Param("oscategoryid", Kind.UUID, "by family of guest operating systems", narrows=By()),
     Param("imagestoreid", text="there is no secondary storage", narrows=NONE),
@@ -123,6 +120,8 @@ COMMANDS: Final = (
         params=(
             Param("templatefilter", text=", ".join(FILTERS), required=True, choices=FILTERS,
                   narrows=READ),
+            Param("isready", Kind.BOOLEAN, "all are as soon as they are registered",
+                  narrows=Is(value=True)),
             Param("templatetype", text="all are USER", narrows=Is("USER")),
             Param("isvnf", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
             Param("forcks", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
@@ -140,6 +139,10 @@ COMMANDS: Final = (
             Param("isofilter", text=", ".join(FILTERS), choices=FILTERS, default="selfexecutable",
                   narrows=READ),
             Param("bootable", Kind.BOOLEAN, "by whether VMs boot from it", narrows=By()),
+            # CloudStack's ListIsosCmd.listInReadyState: true asks for ready ones alone, which
+            # all are, false for all. Ansible's module always sends false.
+            Param("isready", Kind.BOOLEAN, "false lists all, as true does: all are ready",
+                  narrows=SHOWS),
             *_LIST,
         ),
         response=SHOWN,
