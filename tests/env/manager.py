@@ -84,11 +84,12 @@ class Zone:
 
 
 @contextlib.asynccontextmanager
-async def zone(state: Path, **config: Any) -> AsyncIterator[Zone]:
+async def zone(state: Path, *, accept_new_ca: bool = False, **config: Any) -> AsyncIterator[Zone]:
     """A manager with a zone ``z1`` (made at its first start)."""
     values: dict[str, Any] = {"listen": "127.0.0.1:0", "agent_listen": "127.0.0.1:0"}
     settings = ManagerConfig(state=state, **{**values, **config})
-    async with running(settings, add_routes=add_routes) as manager:
+    started = running(settings, add_routes=add_routes, accept_new_ca=accept_new_ca)
+    async with started as manager:
         client = Client(json.loads((state / "admin.json").read_text()))
         zones = (await client("listZones")).get("zone")
         row = zones[0] if zones else (await client("createZone", name="z1"))["zone"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from fastdl.errors import ApiAuthError
+from fastdl.errors import ApiAuthError, UsageError
 from fastdl.manager import sealed
 from fastdl.manager.ledger import tables
 from fastdl.manager.ledger.text import dumps
@@ -153,7 +153,8 @@ async def test_what_an_older_manager_left_in_clear_is_sealed_at_the_start(
 async def test_another_key_opens_nothing_and_stops_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A state folder without its key: new keys for users, and templates without their token."""
+    """A state folder without its key, which the operator has to confirm: new keys for users, and
+    templates without their token."""
     state, host = tmp_path / "manager", Host()
     async with running_zone(state) as zone:
         other = await user(zone)
@@ -163,7 +164,10 @@ async def test_another_key_opens_nothing_and_stops_nothing_else(
     (state / "secret.key").write_text("00" * 32)
     (state / "admin.json").unlink()
     host.seen.clear()
-    async with running_zone(state) as zone:
+    with pytest.raises(UsageError, match="restore that file"):
+        async with running_zone(state):
+            pass
+    async with running_zone(state, accept_new_ca=True) as zone:
         other.credentials["url"] = zone.api.credentials["url"]
         with pytest.raises(ApiAuthError):
             await other("listZones")
