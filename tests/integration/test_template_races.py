@@ -7,6 +7,7 @@ A list is made from several queries; on PostgreSQL only a snapshot makes them ag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
+from fastdl.manager.downloads import dispatch
 from fastdl.manager.downloads.dispatch import CANCEL_S
 from fastdl.manager.ledger import copies, jobs, tables
 from fastdl.wire import messages as m
@@ -66,6 +68,31 @@ async def test_a_download_that_ends_after_its_templates_deletion_is_removed(zone
     await zone.api("deleteTemplate", id=template)
     await nothing_left(zone, [template])
     assert sum(what == "done" for what, _ in agent.log) == 3, "probe, download and removal"
+
+
+async def test_a_download_whose_host_never_says_that_it_stopped_leaves_no_copy(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been cancelled before its host heard of it: the manager ends it by itself."""
+    monkeypatch.setattr(dispatch, "CANCEL_S", 0.5)
+    started, over = asyncio.Event(), asyncio.Event()
+
+    async def deaf(_agent: FakeAgent, _command: m.Command) -> m.Done | m.Failure:
+        started.set()
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+        return m.Failure(code=130, message="cancelled")
+
+    await zone.agent("kvm1", pools=(local_pool("p1"),), work={"download": deaf})
+    template = (await zone.template())["id"]
+    await zone.api("prepareTemplate", templateid=template, zoneid=zone.id)
+    await started.wait()
+    await zone.api("deleteTemplate", id=template)
+    try:
+        await nothing_left(zone, [template])
+    finally:
+        over.set()
 
 
 async def test_deletion_against_preparation_leaves_no_copy(zone: Zone) -> None:

@@ -321,6 +321,8 @@ class Dispatcher:
                     tx, row.id, fence=row.fence, host_id=row.host, state=state, failure=lost,
                     now=now,
                 )  # fmt: skip
+                if row.kind == m.Kind.DOWNLOAD:
+                    await ends.remove_late(tx, row, now=now)
             for api_job in await records.finished_api_jobs(tx):
                 await ends.complete(tx, api_job, now=now)
 
@@ -406,6 +408,8 @@ async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: 
             tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
             failure=failure,
         )  # fmt: skip
+        if row.kind == m.Kind.DOWNLOAD:
+            await ends.remove_late(tx, row, now=now)
         await ends.complete_api_jobs(tx, row.id, now=now)
         over.append(row.id)
     return over

@@ -64,7 +64,7 @@ async def take_in(
     if state is None:
         return None
     if row.kind == m.Kind.DOWNLOAD and state != State.RETRY_WAIT:
-        await _remove_late(terms, tx, row)
+        await remove_late(tx, row, now=terms.now)
     events = await _events(tx, state, row, copy, result)
     return Ended(state, row, events)
 
@@ -105,12 +105,13 @@ async def _downloaded(
     )  # fmt: skip
 
 
-async def _remove_late(terms: Terms, tx: AsyncConnection, row: Row[Any]) -> None:
-    """Have removed what a download of a deleted template left: nobody else ever would."""
+async def remove_late(tx: AsyncConnection, row: Row[Any], *, now: float) -> None:
+    """Have removed what a download of a deleted template left, however it ended: nobody else
+    ever would."""
     here = [c for c in await copies.of_template(tx, row.template) if c.volume == row.volume]
     doomed = any(copy.state == copies.REMOVING for copy in here)
     if here and (doomed or row.zone not in await templates.zones_of(tx, row.template)):
-        await remove_copies(tx, here, now=terms.now)
+        await remove_copies(tx, here, now=now)
 
 
 async def _removed(terms: Terms, tx: AsyncConnection, copy: Row[Any], done: m.RemoveDone) -> None:
