@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError, Reason
 from fastdl.manager.clock import Clock
-from fastdl.manager.downloads.leaving import Unreached
+from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.hosts import handler
 from fastdl.manager.ledger import certs
 from fastdl.wire import messages as m

@@ -15,7 +15,7 @@ from sqlalchemy import Row, func, insert, select
 from fastdl.manager.api.context import ApiContext
 from fastdl.manager.app import compose
 from fastdl.manager.certificates.sync import CertificateSync
-from fastdl.manager.downloads import ends
+from fastdl.manager.downloads import results
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.hosts.ca import open_authority
@@ -58,7 +58,7 @@ class Simulation:
     async def cancel(self, job: str) -> None:
         """Cancel a live job, as the API does."""
         now = self.context.clock.time()
-        row = await self.context.ledger.write(lambda tx: ends.cancel(tx, job, now=now))
+        row = await self.context.ledger.write(lambda tx: results.cancel(tx, job, now=now))
         self.dispatcher.cancelled([row] if row is not None else [])
 
     async def prepare(self, new: Sequence[NewJob], *, now: float = START) -> list[str]:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from fastdl.agent import said
+from fastdl.agent import child_messages
 from fastdl.agent.broker import Broker, can_broker
+from fastdl.agent.child_errors import log
 from fastdl.agent.confine import Powers, close_all_but, confine
 from fastdl.agent.confined import Channel, answer
 from fastdl.agent.death import error_of_death
-from fastdl.agent.hearsay import log
 from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, InternalError
@@ -31,7 +31,7 @@ _WORDS_MAX = 500
 
 Task = Callable[[Channel], None]
 
-Last = said.Found | said.Inspected | said.Failed
+Last = child_messages.Found | child_messages.Inspected | child_messages.Failed
 
 
 class Stop:
@@ -64,7 +64,7 @@ class Child:
         self._said = bytearray()
         self._tail = b""
 
-    def hear(self, stop: Stop) -> Iterator[said.Message]:
+    def hear(self, stop: Stop) -> Iterator[child_messages.Message]:
         """Its messages, up to the last one of its work, after which it is gone.
 
         Once *stop* is, it is asked to end, and killed where it does not. Raises InternalError
@@ -135,28 +135,28 @@ class Child:
         self._said += data
         return bool(data)
 
-    def _messages(self) -> Iterator[said.Message]:
+    def _messages(self) -> Iterator[child_messages.Message]:
         while (at := self._said.find(b"\n")) >= 0:
             line = bytes(self._said[:at])
             del self._said[: at + 1]
             try:
-                message = said.parse(line)
+                message = child_messages.parse(line)
             except ValueError as exc:
                 raise self._liar(str(exc)) from None
-            if isinstance(message, said.Confined) != (self.lacks is None):
+            if isinstance(message, child_messages.Confined) != (self.lacks is None):
                 raise self._liar("a message out of order")
-            if isinstance(message, said.Confined):
+            if isinstance(message, child_messages.Confined):
                 self._confined(message)
             else:
                 yield message
-        if len(self._said) > said.LINE_MAX:
+        if len(self._said) > child_messages.LINE_MAX:
             raise self._liar("its line has no end")
 
     @property
     def _listener(self) -> int:
         return self._broker.listener if self._broker is not None else -1
 
-    def _confined(self, message: said.Confined) -> None:
+    def _confined(self, message: child_messages.Confined) -> None:
         self.lacks = message.lacks
         if message.listener is None:
             return
@@ -211,11 +211,11 @@ def confined(
     keep: Callable[[], bool] = lambda: False,
     reach: Reach | None = None,
 ) -> Iterator[Child]:
-    """A fork of this process that does *work* with *powers* and the descriptors *kept* alone.
+    """Fork this process; the child runs *work* with only *powers* and the descriptors *kept*.
 
-    *required*: it refuses to where the machine lacks a part of the confinement. *keep*: see
-    ``said.Failed``. *reach*: where it may connect; None for nowhere. This process must have one
-    thread. The other one is gone when the block ends.
+    *required*: the child refuses to run if this machine cannot confine it fully. *keep*: see
+    ``child_messages.Failed``. *reach*: where it may connect; None for nowhere. This process must
+    have a single thread. The child is gone when the block ends.
     """
     powers = powers._replace(network=reach is not None, brokered=reach is not None and can_broker())
     lines, out = os.pipe()

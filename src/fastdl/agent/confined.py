@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does the confined process do? The work that reads an origin's bytes, and says what came.
+"""What does the confined process do? It reads an origin's bytes and reports the outcome.
 
-It runs in a fork of ``worker``, whose code is loaded already; nothing here is called before
-``confine``. Standard output carries the messages of ``said``, standard input the answers to
-those that want one; its end cancels.
+It runs in a fork of ``worker``, whose code is already loaded; nothing here is called before
+``confine``. Standard output carries the messages of ``child_messages``, standard input the
+replies to those that expect one; end of file on it cancels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastdl.model.image_magic import detect
 from fastdl.model.url import Url
 
 if TYPE_CHECKING:
-    from fastdl.agent.lent import LentWorkspace
+    from fastdl.agent.child_workspace import ChildWorkspace
     from fastdl.engine.context import TransferContext
     from fastdl.engine.result import Result
 
@@ -70,7 +70,10 @@ class Channel:
 
 
 def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[[], bool]) -> None:
-    """Do *work*, which says its result; say why where it fails. *keep*: see ``said.Failed``."""
+    """Run *work*, which sends its result; on failure send the error.
+
+    *keep*: see ``child_messages.Failed``.
+    """
     try:
         work(channel)
     except BaseException as exc:  # noqa: BLE001 - the last frame of the process
@@ -99,7 +102,7 @@ def vouch(job: Job, channel: Channel) -> None:
     channel.tell({"vouched": found})
 
 
-def land(job: Job, workspace: LentWorkspace, channel: Channel) -> None:
+def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
     """Bring the job's sources into *workspace*, and say with what result."""
     from fastdl.engine.context import Events, TransferContext  # noqa: PLC0415
     from fastdl.engine.fetch import fetch_into  # noqa: PLC0415
@@ -142,7 +145,7 @@ def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
     channel.tell({"inspected": {"format": str(info.format), "virtual_size": virtual_size}})
 
 
-def _unpacked(job: Job, workspace: LentWorkspace, ctx: TransferContext) -> Result:
+def _unpacked(job: Job, workspace: ChildWorkspace, ctx: TransferContext) -> Result:
     """Fetch and decompress to a file of our own folder, then land that, checked, as the target."""
     from fastdl.engine.fetch import fetch_into, publish_job  # noqa: PLC0415
 

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastdl.agent.child_messages import Convert
 from fastdl.agent.confine import Powers, confine
 from fastdl.agent.pools.marker import staging_path
-from fastdl.agent.said import Convert
 from fastdl.engine.cancel import Checked
 from fastdl.engine.convert import convert
 from fastdl.errors import FastdlError, InternalError

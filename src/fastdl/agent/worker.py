@@ -24,11 +24,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from fastdl.agent import confined, hearsay, said
+from fastdl.agent import child_errors, child_messages, confined
 from fastdl.agent.child import Child, Stop
 from fastdl.agent.child import confined as confined_child
+from fastdl.agent.child_workspace import ChildWorkspace
 from fastdl.agent.confine import Powers, die_with_parent
-from fastdl.agent.lent import LentWorkspace
 from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, LentFile, Location
@@ -103,7 +103,7 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
 def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
     """The result of the process that fetches into *workspace*; it is gone on return."""
     with _lent(workspace.journal) as (journal, warnings), _folder(job, workspace) as folder:
-        lent = LentWorkspace(workspace, journal)
+        lent = ChildWorkspace(workspace, journal)
         kept = [*workspace.descriptors(), *([journal.fd] if journal else [])]
         with confined_child(
             partial(confined.land, job, lent),
@@ -134,7 +134,7 @@ def _inspected(
             inspected = _last(child, stop)
     finally:
         os.close(fd)
-    if not isinstance(inspected, said.Inspected):
+    if not isinstance(inspected, child_messages.Inspected):
         raise InternalError("the process that inspects the image said something else")
     if result["virtual_size"] is None or inspected.virtual_size is None:
         return {"virtual_size": None}
@@ -144,9 +144,9 @@ def _inspected(
 # ---- hearing a child --------------------------------------------------------------
 
 
-def _found(child: Child, stop: Stop, **lent: Any) -> said.Found:
+def _found(child: Child, stop: Stop, **lent: Any) -> child_messages.Found:
     last = _last(child, stop, **lent)
-    if not isinstance(last, said.Found):
+    if not isinstance(last, child_messages.Found):
         raise InternalError("the download's process said something else than a result")
     return last
 
@@ -158,28 +158,30 @@ def _last(
     workspace: Workspace | None = None,
     folder: str | None = None,
     job: Job | None = None,
-) -> said.Found | said.Inspected:
+) -> child_messages.Found | child_messages.Inspected:
     """Do what *child* asks for until it says its last message; raises the failure that it says."""
     shown = 0.0
     for message in child.hear(stop):
         match message:
-            case said.Progressed() if time.monotonic() - shown > _PROGRESS_S:
+            case child_messages.Progressed() if time.monotonic() - shown > _PROGRESS_S:
                 shown = time.monotonic()
                 _say({"progress": message.progress})
-            case said.Begun() if workspace is not None:
+            case child_messages.Begun() if workspace is not None:
                 workspace.sink.taken(message.size)
-            case said.Convert() if job is not None and folder is not None:
+            case child_messages.Convert() if job is not None and folder is not None:
                 from fastdl.agent.folder import converted  # noqa: PLC0415 - it is there
 
                 child.answer(converted(message, _powers(job, folder=folder, program=True), stop))
-            case said.Failed():
+            case child_messages.Failed():
                 _say_lacks(child)
                 if workspace is not None:
                     workspace.keep = message.keep
-                raise hearsay.error_of(message.error, public=child.public_only)
-            case said.Found() | said.Inspected():
+                raise child_errors.error_of(message.error, public=child.public_only)
+            case child_messages.Found() | child_messages.Inspected():
                 _say_lacks(child)
-                if isinstance(message, said.Found) and message.result.get("public_source"):
+                if isinstance(message, child_messages.Found) and message.result.get(
+                    "public_source"
+                ):
                     message.result["public_source"] = child.public_only
                 return message
     raise AssertionError("unreachable")

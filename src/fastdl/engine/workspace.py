@@ -3,7 +3,7 @@
 
 Everything that needs a name is here: opening before the job, publishing and tidying up after
 it. In between descriptors suffice, so that a process without any right to the target's folder
-can do the job (see ``fastdl.agent.lent``).
+can do the job (see ``fastdl.agent.child_workspace``).
 """
 
 from __future__ import annotations

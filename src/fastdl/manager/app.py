@@ -36,9 +36,9 @@ from fastdl.manager.config import ManagerConfig, address, speaks_tls
 from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.drift_watch import DriftWatch
-from fastdl.manager.downloads.leaving import Unreached
 from fastdl.manager.downloads.probing import Probing
 from fastdl.manager.downloads.transfers import with_secrets
+from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.events import Events
 from fastdl.manager.files import write_private
 from fastdl.manager.hosts import known_ca

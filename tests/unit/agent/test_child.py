@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fastdl.agent import child as module
-from fastdl.agent import confine, said
+from fastdl.agent import child_messages, confine
 from fastdl.agent.broker import can_broker
 from fastdl.agent.child import Stop, confined
 from fastdl.agent.confine import Powers
@@ -45,7 +45,7 @@ def stop() -> Iterator[tuple[Stop, Callable[[], None]]]:
         os.close(fd)
 
 
-def _heard(work: Callable[[Channel], None], stop: Any, **more: Any) -> list[said.Message]:
+def _heard(work: Callable[[Channel], None], stop: Any, **more: Any) -> list[child_messages.Message]:
     with confined(work, POWERS, required=False, **more) as child:
         pid = child._pid
         try:
@@ -64,7 +64,7 @@ def test_it_is_heard_up_to_its_last_message_and_no_further(stop: Any) -> None:
         channel.tell(JUDGED)
         channel.tell({"inspected": {"format": "qcow2", "virtual_size": 1}})
 
-    assert _heard(work, stop) == [said.Begun(7), said.Inspected("raw", None)]
+    assert _heard(work, stop) == [child_messages.Begun(7), child_messages.Inspected("raw", None)]
 
 
 def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
@@ -74,7 +74,7 @@ def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
         raise FormatError("no image", phase="decode")
 
     (message,) = _heard(work, stop, keep=lambda: True)
-    assert isinstance(message, said.Failed)
+    assert isinstance(message, child_messages.Failed)
     assert (message.error["code"], message.error["phase"], message.keep) == (23, "decode", True)
 
 
@@ -83,7 +83,7 @@ def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
     [
         b"rubbish\n",
         b'{"confined":{"lacks":[],"listener":null}}\n',
-        b"x" * (said.LINE_MAX + 2),
+        b"x" * (child_messages.LINE_MAX + 2),
         b'{"begun":"1"}\n',
     ],
     ids=["rubbish", "out of order", "no end of line", "another type"],
@@ -161,7 +161,7 @@ def test_what_is_no_socket_costs_its_broker_nothing(stop: Any) -> None:
     with confined(work, POWERS, required=False, reach=reach) as child:
         messages = child.hear(stop[0])
         before = len(os.listdir("/proc/self/fd"))
-        assert next(messages) == said.Inspected("raw", None)
+        assert next(messages) == child_messages.Inspected("raw", None)
         assert len(os.listdir("/proc/self/fd")) <= before + 2  # the broker's own
 
 
@@ -177,7 +177,7 @@ def test_one_that_will_not_stop_is_killed(stop: Any, monkeypatch: pytest.MonkeyP
 
     with confined(work, POWERS, required=False) as child:
         heard = child.hear(stop[0])
-        assert next(heard) == said.Begun(1)
+        assert next(heard) == child_messages.Begun(1)
         stop[1]()
         with pytest.raises(Cancelled):
             list(heard)
@@ -194,10 +194,10 @@ def test_one_that_stops_says_how_far_it_came(stop: Any) -> None:
 
     with confined(work, POWERS, required=False, keep=lambda: True) as child:
         heard = child.hear(stop[0])
-        assert next(heard) == said.Begun(1)
+        assert next(heard) == child_messages.Begun(1)
         stop[1]()
         (last,) = heard
-    assert isinstance(last, said.Failed)
+    assert isinstance(last, child_messages.Failed)
     assert (last.error["code"], last.keep) == (Cancelled.exit_code, True)
 
 
@@ -213,7 +213,7 @@ def test_it_has_the_descriptors_that_it_was_given(stop: Any) -> None:
     finally:
         os.close(kept)
         os.close(other)
-    assert isinstance(message, said.Failed)
+    assert isinstance(message, child_messages.Failed)
     found = set(json.loads(message.error["message"]))
     assert {0, 1, 2, kept} <= found
     assert other not in found
@@ -240,12 +240,12 @@ def test_a_host_that_must_confine_and_cannot_refuses(
 
     with confined(work, POWERS, required=True) as child:
         (message,) = child.hear(stop[0])
-    assert isinstance(message, said.Failed)
+    assert isinstance(message, child_messages.Failed)
     assert message.error["code"] == ConfinementError.exit_code
     assert "Landlock" in message.error["message"]
     assert child.lacks is not None
     assert "Landlock" in child.lacks
     assert ConfinementError("x").retry_elsewhere
     with confined(work, POWERS, required=False) as child:
-        assert list(child.hear(stop[0])) == [said.Inspected("raw", None)]
+        assert list(child.hear(stop[0])) == [child_messages.Inspected("raw", None)]
     assert sys.exc_info() == (None, None, None)

@@ -22,7 +22,7 @@ from fastdl.manager.api.spec import (
     Reply,
     listed,
 )
-from fastdl.manager.downloads import ends
+from fastdl.manager.downloads import results
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import copies, jobs, pools, records, zones
 from fastdl.manager.ledger.text import loads
@@ -94,7 +94,7 @@ async def delete_copy(call: Call) -> Reply:
         if not rows:
             raise call.no_entity("volume" if volume is not None else "templateid")
         live = [job for row in rows if (job := await jobs.live_download(tx, copies.key_of(row)))]
-        ended = [await ends.cancel(tx, job, now=call.now) for job in live]
+        ended = [await results.cancel(tx, job, now=call.now) for job in live]
         what = rows[0].template_name or rows[0].volume
         await call.note(
             tx, "TEMPLATE.COPY.DELETE", f"the copy of {what} on pool {rows[0].pool} is removed",

@@ -25,7 +25,7 @@ from fastdl.manager.api.spec import (
     listed,
 )
 from fastdl.manager.api.templates import owned, require_enabled
-from fastdl.manager.downloads import disclosure, ends, room, transfers
+from fastdl.manager.downloads import disclosure, quota, results, transfers
 from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
@@ -106,18 +106,18 @@ async def prepare(call: Call) -> Reply:
 
 async def _bounds(
     call: Call, tx: AsyncConnection, row: Row[Any], found: Sequence[Row[Any]]
-) -> dict[str, room.Limits]:
+) -> dict[str, quota.Limits]:
     """Pool → what the template may become there, without pools that are too small for it.
 
     The caller's account is charged for what is fetched now, an administrator's is not.
     ApiParamError where it fits nowhere, or not in the pool that was named.
     """
-    settings, size, left = call.context.settings, room.disk_of(row) or 0, None
+    settings, size, left = call.context.settings, quota.disk_of(row) or 0, None
     fitting, refusal = [], None
     for copy in found:
         pool = await pools.get(tx, copy.pool)
         try:
-            room.limits(settings, pool).check(row)
+            quota.limits(settings, pool).check(row)
             fitting.append((copy, pool))
         except ApiParamError as exc:
             refusal = refusal or exc
@@ -129,11 +129,11 @@ async def _bounds(
         if not copy.complete and not await jobs.live_download(tx, copies.key_of(copy))
     ]
     if fetched and not call.user.admin:
-        left = await room.charge(tx, settings, call.user.account, count=len(fetched), size=size)
+        left = await quota.charge(tx, settings, call.user.account, count=len(fetched), size=size)
     account = "" if call.user.admin else call.user.account
     for copy in fetched:
         await copies.change(tx, copies.key_of(copy), now=call.now, account=account, size=size)
-    return {copy.pool: room.limits(settings, pool, room=left) for copy, pool in fitting}
+    return {copy.pool: quota.limits(settings, pool, room=left) for copy, pool in fitting}
 
 
 async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
@@ -157,7 +157,7 @@ def _rank(call: Call) -> int:
 
 
 def _download(
-    call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int, bounds: room.Limits
+    call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int, bounds: quota.Limits
 ) -> NewJob:
     s = call.context
     sources, headers, origins = transfers.sources_of(row)
@@ -315,7 +315,7 @@ async def cancel(call: Call) -> Reply:
             job
             for job in await jobs.of_template(tx, row.id, live_only=True)
             if call.get("storageid") in {None, job.pool}
-            and await ends.cancel(tx, job.id, now=call.now)
+            and await results.cancel(tx, job.id, now=call.now)
         ]
         if not cancelled:
             raise ApiParamError(f"Template {row.name} is not being downloaded there")

@@ -24,7 +24,7 @@ from fastdl.manager.api.spec import (
     listed,
 )
 from fastdl.manager.downloads.dispatch import take_back
-from fastdl.manager.downloads.leaving import forget_pool
+from fastdl.manager.downloads.unreachable import forget_pool
 from fastdl.manager.ledger import hosts, pools, records, zones
 
 ALLOCATION: Final = {"enable": hosts.ENABLED, "disable": hosts.DISABLED}

@@ -25,7 +25,7 @@ from fastdl.manager.api.spec import (
     Single,
     listed,
 )
-from fastdl.manager.downloads.leaving import forget_pool, why_unreached
+from fastdl.manager.downloads.unreachable import forget_pool, why_unreached
 from fastdl.manager.ledger import copies, hosts, pools, zones
 from fastdl.wire import messages as m
 

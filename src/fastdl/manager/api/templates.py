@@ -28,7 +28,7 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
 )
-from fastdl.manager.downloads import disclosure, ends, registration, transfers
+from fastdl.manager.downloads import disclosure, registration, results, transfers
 from fastdl.manager.downloads.probing import HostRefusal
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zones
@@ -272,7 +272,7 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
         live = await jobs.of_template(tx, row.id, live_only=True)
         cancelled = [
             job for job in live
-            if zone_id in {None, job.zone} and await ends.cancel(tx, job.id, now=call.now)
+            if zone_id in {None, job.zone} and await results.cancel(tx, job.id, now=call.now)
         ]  # fmt: skip
         found = await copies.of_template(tx, row.id, zone_id=zone_id)
         doomed = [c for c in found if c.state != copies.READY or not call.get("keepcopies")]

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
 from fastdl.manager.clock import Clock
-from fastdl.manager.downloads import reported
+from fastdl.manager.downloads import reconcile
 from fastdl.manager.events import Event, Events
 from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
 from fastdl.manager.hosts.requests import HostRequests
@@ -99,7 +99,7 @@ class CopyWatch:
             if row is None:
                 return []
             whole = row.type not in _OWN_MARKERS and not more
-            events = await reported.take_in(
+            events = await reconcile.record(
                 tx, row, found, asked=asked, now=self._clock.time(), whole=whole
             )
             await self._events.store(tx, *events)

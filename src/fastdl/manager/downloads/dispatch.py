@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
 from fastdl.manager.clock import Clock
-from fastdl.manager.downloads import ends, scheduler
+from fastdl.manager.downloads import results, scheduler
 from fastdl.manager.downloads.registration import origin_of
 from fastdl.manager.downloads.removal import remove_due
 from fastdl.manager.downloads.scheduler import HostView, Limits
@@ -206,8 +206,8 @@ class Dispatcher:
         """Take in the result of a download or a removal; False = stale."""
         able = self._fleet.able()
 
-        async def work(tx: AsyncConnection) -> ends.Ended | None:
-            ended = await ends.take_in(tx, host, result, able=able, terms=self._terms())
+        async def work(tx: AsyncConnection) -> results.Ended | None:
+            ended = await results.record(tx, host, result, able=able, terms=self._terms())
             if ended is not None:
                 await self._events.store(tx, *ended.events)
             return ended
@@ -223,8 +223,8 @@ class Dispatcher:
         self.wake()
         return True
 
-    def _terms(self) -> ends.Terms:
-        return ends.Terms(
+    def _terms(self) -> results.Terms:
+        return results.Terms(
             now=self._clock.time(),
             steady=self._clock.steady(),
             origin_most=self._settings.whole(ORIGIN_MOST),
@@ -260,7 +260,7 @@ class Dispatcher:
         """Compare what was *seen* now with the registration; report a change once."""
 
         async def work(tx: AsyncConnection) -> list[Event]:
-            events = await ends.note_drift(tx, template, seen, digests=digests)
+            events = await results.note_drift(tx, template, seen, digests=digests)
             await self._events.store(tx, *events)
             return events
 
@@ -296,7 +296,7 @@ class Dispatcher:
         self.wake()
 
     def cancelled(self, rows: Iterable[Row[Any]]) -> None:
-        """Tell those concerned of jobs that ``ends.cancel`` cancelled; *rows*: as they were."""
+        """Tell those concerned of jobs that ``results.cancel`` cancelled; *rows*: as they were."""
         for row in rows:
             if row.host is not None:
                 self._delivery.post(row.host)
@@ -322,9 +322,9 @@ class Dispatcher:
                     now=now,
                 )  # fmt: skip
                 if row.kind == m.Kind.DOWNLOAD:
-                    await ends.remove_late(tx, row, now=now)
+                    await results.remove_late(tx, row, now=now)
             for api_job in await records.finished_api_jobs(tx):
-                await ends.complete(tx, api_job, now=now)
+                await results.complete(tx, api_job, now=now)
 
         await self._ledger.write(work)
         for row in late:
@@ -409,7 +409,7 @@ async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: 
             failure=failure,
         )  # fmt: skip
         if row.kind == m.Kind.DOWNLOAD:
-            await ends.remove_late(tx, row, now=now)
-        await ends.complete_api_jobs(tx, row.id, now=now)
+            await results.remove_late(tx, row, now=now)
+        await results.complete_api_jobs(tx, row.id, now=now)
         over.append(row.id)
     return over

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastdl.agent.hearsay import error_of
+from fastdl.agent.child_errors import error_of
 from fastdl.errors import BY_CODE, BY_THE_SOURCE, FormatError, NetError, SinkSpaceError
 from fastdl.manager.downloads.disclosure import HIDDEN, reason
 from fastdl.wire import codec

@@ -23,7 +23,7 @@ FENCE_MAX: Final = 1 << 53
 _LOST: Final = frozenset({"absent", "foreign"})
 
 
-async def take_in(
+async def record(
     tx: AsyncConnection,
     pool: Row[Any],
     found: Sequence[m.CopyInfo],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.agent import said
+from fastdl.agent import child_messages
 from fastdl.engine.options import Progress
 from fastdl.engine.result import MirrorReport, Probe, Result
 
@@ -51,29 +51,32 @@ def _line(message: Any) -> bytes:
 @pytest.mark.parametrize(
     ("plain", "message"),
     [
-        ({"result": RESULT}, said.Found(RESULT)),
-        ({"probe": PROBE}, said.Found(PROBE)),
-        ({"progress": Progress()._asdict()}, said.Progressed(Progress()._asdict())),
+        ({"result": RESULT}, child_messages.Found(RESULT)),
+        ({"probe": PROBE}, child_messages.Found(PROBE)),
+        ({"progress": Progress()._asdict()}, child_messages.Progressed(Progress()._asdict())),
         (
             {"vouched": {"by": None, "subject": "CN=x", "not_after": "2030"}},
-            said.Found({"by": None, "subject": "CN=x", "not_after": "2030"}),
+            child_messages.Found({"by": None, "subject": "CN=x", "not_after": "2030"}),
         ),
-        ({"begun": None}, said.Begun(None)),
-        ({"begun": 7}, said.Begun(7)),
+        ({"begun": None}, child_messages.Begun(None)),
+        ({"begun": 7}, child_messages.Begun(7)),
         (
             {"confined": {"lacks": ["Landlock"], "listener": None}},
-            said.Confined(("Landlock",), None),
+            child_messages.Confined(("Landlock",), None),
         ),
-        ({"inspected": {"format": "qcow2", "virtual_size": 1}}, said.Inspected("qcow2", 1)),
+        (
+            {"inspected": {"format": "qcow2", "virtual_size": 1}},
+            child_messages.Inspected("qcow2", 1),
+        ),
         (
             {"convert": {"source": "a", "target": "b", "format": "vmdk"}},
-            said.Convert("a", "b", "vmdk"),
+            child_messages.Convert("a", "b", "vmdk"),
         ),
     ],
 )
-def test_what_the_engine_reports_is_understood(plain: Any, message: said.Message) -> None:
+def test_what_the_engine_reports_is_understood(plain: Any, message: child_messages.Message) -> None:
     """A field that the engine gains has to be added here as well."""
-    assert said.parse(_line(plain)) == message
+    assert child_messages.parse(_line(plain)) == message
 
 
 @pytest.mark.parametrize(
@@ -95,28 +98,28 @@ def test_what_the_engine_reports_is_understood(plain: Any, message: said.Message
         b"[" * 100_000,
         b'{"begun":' + b"9" * 5000 + b"}",
         b'{"confined":{"lacks":"Landlock","listener":1}}',
-        b'{"begun":' + b" " * said.LINE_MAX + b"1}",
+        b'{"begun":' + b" " * child_messages.LINE_MAX + b"1}",
         b"\xff\xfe",
     ],
 )
 def test_everything_else_is_no_message(line: bytes) -> None:
     """The privileged process neither believes nor dies."""
     with pytest.raises(ValueError, match=r"."):
-        said.parse(line)
+        child_messages.parse(line)
 
 
 @pytest.mark.parametrize("change", [{"target_bytes": "1"}, {"mirrors": [1]}, {"more": 1}])
 def test_a_result_of_other_types_is_no_result(change: dict[str, Any]) -> None:
     """The agent writes it into markers and sends it to its manager."""
     with pytest.raises(ValueError, match="not"):
-        said.parse(_line({"result": RESULT | change}))
+        child_messages.parse(_line({"result": RESULT | change}))
 
 
 def test_texts_are_cut_and_freed_of_control_characters() -> None:
     """They end in logs and in the manager's database."""
     long = "w\n\x1b[31m\udc80" + "x" * 5_000
-    found = said.parse(_line({"result": RESULT | {"warnings": [long] * 300}}))
-    assert isinstance(found, said.Found)
+    found = child_messages.parse(_line({"result": RESULT | {"warnings": [long] * 300}}))
+    assert isinstance(found, child_messages.Found)
     assert len(found.result["warnings"]) == 256
     assert found.result["warnings"][0].startswith("w??[31m?xxx")
     assert len(found.result["warnings"][0]) == 4096
@@ -126,7 +129,7 @@ def test_texts_are_cut_and_freed_of_control_characters() -> None:
 def test_any_bytes_are_a_message_or_a_value_error(line: bytes) -> None:
     """There is no third way."""
     try:
-        said.parse(line)
+        child_messages.parse(line)
     except ValueError:
         return
 
@@ -142,9 +145,9 @@ JSON = st.recursive(
 def test_any_value_in_a_field_keeps_the_types_or_is_refused(name: str, value: Any) -> None:
     """What comes out can be used without another look."""
     try:
-        found = said.parse(json.dumps({"result": RESULT | {name: value}}).encode())
+        found = child_messages.parse(json.dumps({"result": RESULT | {name: value}}).encode())
     except ValueError:
         return
-    assert isinstance(found, said.Found)
+    assert isinstance(found, child_messages.Found)
     assert type(found.result["target_bytes"]) is int
     assert all(isinstance(text, str) for text in found.result["warnings"])

@@ -44,7 +44,7 @@ class Ended:
     events: list[Event]
 
 
-async def take_in(
+async def record(
     tx: AsyncConnection, host: str, result: m.JobResult, *, able: set[str], terms: Terms
 ) -> Ended | None:
     """Take in *host*'s result of a download or a removal; None = stale, nothing done.

@@ -23,7 +23,7 @@ _SYSTEM = tuple(os.strerror(number) for number in sorted(errno.errorcode))
 
 
 def error_of(plain: Mapping[str, Any], *, public: bool) -> FastdlError:
-    """The error in *plain*, a checked ``said.Failed``; *public*: all that was tried is.
+    """The error in *plain*, a checked ``child_messages.Failed``; *public*: all that was tried is.
 
     What is left out is said on standard error, for the agent's log.
     """

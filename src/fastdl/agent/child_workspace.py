@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from fastdl.model.image import Format
 
 Tell = Callable[[dict[str, Any]], None]
-"""Says one message of ``said``."""
+"""Says one message of ``child_messages``."""
 
 
-class LentWorkspace(Workspace):
+class ChildWorkspace(Workspace):
     """What *opened* is to the process that may only work in it.
 
     *journal*: lent by the same process; None where there is none.

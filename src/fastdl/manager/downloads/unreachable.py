@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import AgentLostError, FastdlError
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.dispatch import Dispatcher
-from fastdl.manager.downloads.ends import complete_api_jobs
+from fastdl.manager.downloads.results import complete_api_jobs
 from fastdl.manager.events import Event, Events
 from fastdl.manager.ledger import hosts, jobs, pools, templates
 from fastdl.manager.ledger.engine import Ledger
