@@ -124,8 +124,10 @@ def _profile(bench: runner.Bench, job: Job) -> dict[str, float]:
         return {}
     script = subprocess.run(
         ["perf", "script", "-i", record, "-F", "tid,ip,sym,dso"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     return {kind: count / _HERTZ for kind, count in sort_samples(stacks(script)).most_common()}
 
 

@@ -94,10 +94,16 @@ def recorded(ledger: Path = LEDGER) -> list[Run]:
         return []
     with ledger.open(newline="", encoding="utf-8") as file:
         return [
-            Run(row["date"], row["commit"], row["target"], int(row["executions"]),
-                int(row["seconds"]), int(row["crashes"]))
+            Run(
+                row["date"],
+                row["commit"],
+                row["target"],
+                int(row["executions"]),
+                int(row["seconds"]),
+                int(row["crashes"]),
+            )
             for row in csv.DictReader(file)
-        ]  # fmt: skip
+        ]
 
 
 def record(runs: Sequence[Run], ledger: Path = LEDGER) -> None:
@@ -177,8 +183,14 @@ def fuzz(limit: str, commit: str, target: str) -> Run:
     took = round(time.monotonic() - began)
     text = log.read_text(encoding="utf-8", errors="replace")
     counted = re.findall(r"^stat::number_of_executed_units: (\d+)$", text, re.MULTILINE)
-    run = Run(time.strftime("%Y-%m-%d", time.gmtime()), commit, target,
-              int(counted[-1]) if counted else 0, took, int(done.returncode != 0))  # fmt: skip
+    run = Run(
+        time.strftime("%Y-%m-%d", time.gmtime()),
+        commit,
+        target,
+        int(counted[-1]) if counted else 0,
+        took,
+        int(done.returncode != 0),
+    )
     print(f"{target:16} {run.executions:12,} executions {took:6} s", flush=True)
     if run.crashes:
         print(*text.splitlines()[-60:], sep="\n", file=sys.stderr)

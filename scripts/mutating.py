@@ -130,9 +130,11 @@ def main(arguments: Sequence[str]) -> int:
     corpus: list[bytes] = []
     runs, end = 0, time.monotonic() + args.max_total_time
     failed = False
-    while waiting or (args.runs and runs < args.runs) or (
-        args.max_total_time and time.monotonic() < end
-    ):  # fmt: skip
+    while (
+        waiting
+        or (args.runs and runs < args.runs)
+        or (args.max_total_time and time.monotonic() < end)
+    ):
         seed = bool(waiting)
         data = waiting.pop() if waiting else mutated(corpus or [b""], rng)
         runs += 1

@@ -58,8 +58,21 @@ def _build_core(csrc: Path, folder: Path) -> Path:
 
 def _count_one(name: str, csrc: Path, library: Path, folder: Path) -> float:
     program = folder / name
-    _run("cc", "-std=gnu11", "-O2", "-g", "-I", csrc, "-I", _HERE, "-o", program,
-         _HERE / f"{name}.c", library, "-lpthread")  # fmt: skip
+    _run(
+        "cc",
+        "-std=gnu11",
+        "-O2",
+        "-g",
+        "-I",
+        csrc,
+        "-I",
+        _HERE,
+        "-o",
+        program,
+        _HERE / f"{name}.c",
+        library,
+        "-lpthread",
+    )
     counted, said = _callgrind("--toggle-collect=measured", program)
     return round(counted / int(said), 1)
 

@@ -98,10 +98,20 @@ def count(
     """All metrics of the transfer over *schemes*, of the built sources in *tree* if given."""
     counter = folder / "calls.so"
     subprocess.run(
-        ["cc", "-O2", "-fPIC", "-shared", "-fno-builtin", "-fno-tree-loop-distribute-patterns",
-         "-o", counter, _HERE / "calls.c", "-ldl"],
+        [
+            "cc",
+            "-O2",
+            "-fPIC",
+            "-shared",
+            "-fno-builtin",
+            "-fno-tree-loop-distribute-patterns",
+            "-o",
+            counter,
+            _HERE / "calls.c",
+            "-ldl",
+        ],
         check=True,
-    )  # fmt: skip
+    )
     metrics: dict[str, float] = {}
     with _using(tree):
         for scheme in schemes:

@@ -63,15 +63,21 @@ def certificate_pushed(args: argparse.Namespace) -> dict[str, Any]:
     """One certificate to many connected hosts over mutual TLS, every outcome durable."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        fleet(Path(folder), args.hosts, processes=args.processes, database=args.database)
-        as (served, played, zone_id),
-    ):  # fmt: skip
+        fleet(Path(folder), args.hosts, processes=args.processes, database=args.database) as (
+            served,
+            played,
+            zone_id,
+        ),
+    ):
         played.ask("connect")
         before, began = served.cpu_s(), time.time()
         answer = served.api(
-            "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="m1",
-            hypervisor="KVM", zoneid=zone_id,
-        )  # fmt: skip
+            "uploadTemplateDirectDownloadCertificate",
+            certificate=certificate(),
+            name="m1",
+            hypervisor="KVM",
+            zoneid=zone_id,
+        )
         answered = time.time() - began
         outcomes = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
         states = [host["status"] for host in outcomes]
@@ -96,9 +102,12 @@ def agents_connected(args: argparse.Namespace) -> dict[str, Any]:
     """Many hosts connected to one manager process, beating, for a while."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        fleet(Path(folder), args.hosts, processes=args.processes, database=args.database)
-        as (served, played, _),
-    ):  # fmt: skip
+        fleet(Path(folder), args.hosts, processes=args.processes, database=args.database) as (
+            served,
+            played,
+            _,
+        ),
+    ):
         rss, cpu = served.rss_bytes(), served.cpu_s()
         done = played.ask("connect")
         seconds = max(one["ended"] for one in done) - min(one["started"] for one in done)

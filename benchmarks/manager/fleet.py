@@ -101,10 +101,18 @@ def _write_hosts(
         for n, id_ in enumerate(ids)
     ]
     rows = [
-        {"id": host["id"], "zone": zone, "cluster": "c", "name": host["name"],
-         "state": "Connecting", "key_hash": key_hash, "changed": 0.0, "created": 0.0}
+        {
+            "id": host["id"],
+            "zone": zone,
+            "cluster": "c",
+            "name": host["name"],
+            "state": "Connecting",
+            "key_hash": key_hash,
+            "changed": 0.0,
+            "created": 0.0,
+        }
         for host in hosts
-    ]  # fmt: skip
+    ]
 
     async def store(tx: Any) -> None:
         values = {"id": zone, "name": "z1", "enabled": True, "created": 0.0}

@@ -92,18 +92,26 @@ def _register(
     served.api("updateConfiguration", name="secstorage.allowed.internal.sites", value="127.0.0.0/8")
     if scenario.scheme == "https":
         served.api(
-            "uploadTemplateDirectDownloadCertificate", name="origin", hypervisor="KVM",
-            zoneid=zone, certificate=bench.origin.cacert.read_text(),
-        )  # fmt: skip
+            "uploadTemplateDirectDownloadCertificate",
+            name="origin",
+            hypervisor="KVM",
+            zoneid=zone,
+            certificate=bench.origin.cacert.read_text(),
+        )
     image = bench.payload(scenario)
     ids = []
     for name in names:
         with bench.origin.urls(scenario, name) as urls:
             answer = served.api(
-                "registerTemplate", name=name, url=urls[0], hypervisor="KVM", zoneid=zone,
-                format="RAW" if scenario.image == "raw" else "QCOW2", directdownload="true",
+                "registerTemplate",
+                name=name,
+                url=urls[0],
+                hypervisor="KVM",
+                zoneid=zone,
+                format="RAW" if scenario.image == "raw" else "QCOW2",
+                directdownload="true",
                 checksum=f"{{SHA-256}}{image.sha256}",
-            )  # fmt: skip
+            )
         ids.append(answer["template"][0]["id"])
     return ids
 

@@ -75,25 +75,45 @@ async def made_fleet(ledger: Ledger, hosts: int) -> tuple[ApiContext, Dispatcher
     for name in ("origin", "host", "pool"):
         settings.set(f"direct.download.{name}.max.active", "100000")
     parts = compose(
-        ledger=ledger, settings=settings, vault=Vault(bytes(32)), clock=_Clock(),
+        ledger=ledger,
+        settings=settings,
+        vault=Vault(bytes(32)),
+        clock=_Clock(),
         delivery=Connections(),
-        notices=Notices(), name="bench", authority=None,  # type: ignore[arg-type]
-    )  # fmt: skip
+        notices=Notices(),
+        name="bench",
+        authority=None,  # type: ignore[arg-type]
+    )
 
     async def make(tx: Any) -> None:
         await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=0.0))
         await tx.execute(
             insert(tables.host),
-            [{"id": f"h{i}", "zone": "z", "cluster": "c", "name": f"h{i}", "state": "Up",
-              "key_hash": "k", "changed": 0.0, "created": 0.0} for i in range(hosts)],
-        )  # fmt: skip
+            [
+                {
+                    "id": f"h{i}",
+                    "zone": "z",
+                    "cluster": "c",
+                    "name": f"h{i}",
+                    "state": "Up",
+                    "key_hash": "k",
+                    "changed": 0.0,
+                    "created": 0.0,
+                }
+                for i in range(hosts)
+            ],
+        )
 
     await ledger.write(make)
     for i in range(hosts):
         parts.fleet.hosts[f"h{i}"] = ConnectedHost(
-            id=f"h{i}", zone="z", name=f"h{i}", kinds=frozenset(["download"]),
-            pools=frozenset([f"p{i}"]), most=100_000,
-        )  # fmt: skip
+            id=f"h{i}",
+            zone="z",
+            name=f"h{i}",
+            kinds=frozenset(["download"]),
+            pools=frozenset([f"p{i}"]),
+            most=100_000,
+        )
     return parts, parts.dispatcher
 
 
@@ -132,12 +152,14 @@ async def queue(args: argparse.Namespace) -> dict[str, Any]:
         for number in range(args.jobs // 10_000):
             new = list(seeds(100, [f"p{i}" for i in range(100)]))  # fmt: skip
             renamed = [
-                type(job)(**{
-                    **{f: getattr(job, f) for f in job.__dataclass_fields__},
-                    "single": f"{number}:{job.single}",
-                })
+                type(job)(
+                    **{
+                        **{f: getattr(job, f) for f in job.__dataclass_fields__},
+                        "single": f"{number}:{job.single}",
+                    }
+                )
                 for job in new
-            ]  # fmt: skip
+            ]
             await ledger.write(lambda tx, part=renamed: jobs.submit(tx, part, now=NOW))
         after_rss = rss_mib()
         size = (Path(folder) / "manager.db").stat().st_size

@@ -90,9 +90,13 @@ FAIL_NAMES = [what.replace(":when={n}", "") for what, _ in FAILS]
 @pytest.mark.parametrize(("what", "code"), FAILS, ids=FAIL_NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failing_call_on_a_device_is_never_success(
-    bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str, what: str, code: int,
+    bench: Bench,
+    sources: dict[str, tuple[bytes, bytes]],
+    kind: str,
+    what: str,
+    code: int,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """S02: the first, second and fourth write or flush fails, once or from then on."""
     record_property(CASE, "S02")
     file, _ = source(sources, kind)
@@ -119,9 +123,13 @@ def test_a_failing_call_on_a_device_is_never_success(
 @pytest.mark.parametrize(("what", "code"), FAILS, ids=FAIL_NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failing_call_on_a_file_publishes_nothing(
-    bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str, what: str, code: int,
+    bench: Bench,
+    sources: dict[str, tuple[bytes, bytes]],
+    kind: str,
+    what: str,
+    code: int,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """S01, S02, S12 for files: the name stays free, nothing is left beside it."""
     record_property(CASE, "S02")
     file, disk = source(sources, kind)
@@ -153,9 +161,12 @@ def test_a_failing_call_on_a_file_publishes_nothing(
 @pytest.mark.parametrize("error", ["EINTR", "EAGAIN"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_interrupted_writes_are_gone_on_with(
-    bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str, error: str,
+    bench: Bench,
+    sources: dict[str, tuple[bytes, bytes]],
+    kind: str,
+    error: str,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """S03: every other write is interrupted, or told to come again."""
     record_property(CASE, "S03")
     file, disk = source(sources, kind)
@@ -169,9 +180,11 @@ def test_interrupted_writes_are_gone_on_with(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_short_writes_at_a_size_limit_are_errors_not_ends(
-    bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str,
+    bench: Bench,
+    sources: dict[str, tuple[bytes, bytes]],
+    kind: str,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """S03, S12: at RLIMIT_FSIZE the kernel writes less than asked, then says EFBIG."""
     record_property(CASE, "S12")
     if shutil.which("prlimit") is None:
@@ -191,9 +204,11 @@ def test_short_writes_at_a_size_limit_are_errors_not_ends(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_ends_with_30(
-    bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str,
+    bench: Bench,
+    sources: dict[str, tuple[bytes, bytes]],
+    kind: str,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """S01: at the start where the size is known, at byte k where it is not."""
     record_property(CASE, "S01")
     file, _ = source(sources, kind)
@@ -206,9 +221,11 @@ def test_a_full_disk_ends_with_30(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_thin_device_without_space_below_fails(
-    bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str,
+    bench: Bench,
+    sources: dict[str, tuple[bytes, bytes]],
+    kind: str,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """S02: the device says 8 MiB, the file system below it has 3: errors come late."""
     record_property(CASE, "S02")
     file, _ = source(sources, kind)
@@ -246,9 +263,12 @@ def faulty_disk(folder: Path) -> Iterator[FaultyDisk]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", ["errors", "vanishes"])
 def test_a_device_that_dies_midway_ends_with_31(
-    bench: Bench, sources: dict[str, tuple[bytes, bytes]], kind: str, fault: str,
+    bench: Bench,
+    sources: dict[str, tuple[bytes, bytes]],
+    kind: str,
+    fault: str,
     record_property: Callable[[str, object], None],
-) -> None:  # fmt: skip
+) -> None:
     """S02, S06: from some byte on each write fails with EIO, or the whole device is gone."""
     record_property(CASE, "S06" if fault == "vanishes" else "S02")
     file, _ = source(sources, kind)

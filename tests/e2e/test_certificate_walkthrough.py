@@ -65,8 +65,16 @@ class Site:
 
     def manager(self) -> str:
         """Start the manager; return the agents' address."""
-        self.start("manager", "manager", "--state", "manager", "--listen", "127.0.0.1:0",
-                   "--agent-listen", "127.0.0.1:0")  # fmt: skip
+        self.start(
+            "manager",
+            "manager",
+            "--state",
+            "manager",
+            "--listen",
+            "127.0.0.1:0",
+            "--agent-listen",
+            "127.0.0.1:0",
+        )
 
         def address() -> str | None:
             for line in (self.folder / "manager.log").read_text().splitlines():
@@ -82,10 +90,21 @@ class Site:
         """Start an agent."""
         (self.folder / f"pool-{name}").mkdir(exist_ok=True)
         self.start(
-            name, "agent", "--manager", f"https://{address}", "--token", token, "--state",
-            f"state-{name}", "--config-dir", f"etc-{name}", "--name", name, "--pool",
+            name,
+            "agent",
+            "--manager",
+            f"https://{address}",
+            "--token",
+            token,
+            "--state",
+            f"state-{name}",
+            "--config-dir",
+            f"etc-{name}",
+            "--name",
+            name,
+            "--pool",
             f"p={self.folder / f'pool-{name}'}",
-        )  # fmt: skip
+        )
 
     def aliases(self, host: str) -> set[str]:
         """The trusted entries of a host's cloud.jks, as keytool sees them."""
@@ -154,8 +173,14 @@ def test_the_documented_commands_on_real_agents(site: Site) -> None:
     assert site.aliases("kvm1") == {"mirror1"}
 
     # A second certificate, then a new host that lacks both: another host has the first one again.
-    site.api("upload", noun, "hypervisor=KVM", "name=mirror2", f"zoneid={zone_id}",
-             f"certificate={certificate('second')}")  # fmt: skip
+    site.api(
+        "upload",
+        noun,
+        "hypervisor=KVM",
+        "name=mirror2",
+        f"zoneid={zone_id}",
+        f"certificate={certificate('second')}",
+    )
     site.agent("kvm3", address, tokens["kvm3"])
     site.until(lambda: site.aliases("kvm3") == {"mirror1", "mirror2"})
 
@@ -170,8 +195,16 @@ def test_the_documented_commands_on_real_agents(site: Site) -> None:
     site.end("kvm1", signal.SIGKILL)
     site.end("manager", signal.SIGKILL)
     host, port = address.rsplit(":", 1)
-    site.start("manager", "manager", "--state", "manager", "--listen", "127.0.0.1:0",
-               "--agent-listen", f"{host}:{port}")  # fmt: skip
+    site.start(
+        "manager",
+        "manager",
+        "--state",
+        "manager",
+        "--listen",
+        "127.0.0.1:0",
+        "--agent-listen",
+        f"{host}:{port}",
+    )
     site.agent("kvm1", address, tokens["kvm1"])
     site.until(lambda: up(3), within=90)
     listed = site.api("list", "templatedirectdownloadcertificates", "listhosts=true")

@@ -89,9 +89,11 @@ class FakeAgent:
             assert token.endswith(self.authorities()), "no CA is the token's"
             request = m.EnrolRequest(token=token, csr=make_csr(key), name=self.name)
             async with session.post(
-                f"{base}/enrol", data=codec.encode(request), ssl=self._context(None),
+                f"{base}/enrol",
+                data=codec.encode(request),
+                ssl=self._context(None),
                 server_hostname=m.MANAGER_NAME,
-            ) as answer:  # fmt: skip
+            ) as answer:
                 reply = codec.decode(await answer.read(), limit=m.ENROL_MAX)
         if isinstance(reply, m.Refused):
             raise codec.error_of(m.Failure(code=reply.code, message=reply.message))
@@ -150,10 +152,12 @@ class FakeAgent:
         context = self._tls if certificate else self._context(None)
         self._session = aiohttp.ClientSession()
         self._socket = await self._session.ws_connect(
-            "https://{}:{}/agent".format(*self.address), ssl=context,
-            server_hostname=m.MANAGER_NAME, max_msg_size=m.TO_AGENT_MAX,
+            "https://{}:{}/agent".format(*self.address),
+            ssl=context,
+            server_hostname=m.MANAGER_NAME,
+            max_msg_size=m.TO_AGENT_MAX,
             heartbeat=20.0 if self.beats else None,
-        )  # fmt: skip
+        )
         values: dict[str, object] = {
             "host_id": self.host_id, "name": self.name, "wire_oldest": OLDEST,
             "wire_newest": CURRENT, "version": "0", "kinds": self.kinds,
@@ -252,8 +256,13 @@ class FakeAgent:
                 self._running[job] = asyncio.create_task(self._carry_out(command))
             elif self._running[job].done() and job in self._results:
                 again = self._results[job]
-                fresh = m.JobResult(job=job, fence=command.fence, kind=again.kind,
-                                    done=again.done, failure=again.failure)  # fmt: skip
+                fresh = m.JobResult(
+                    job=job,
+                    fence=command.fence,
+                    kind=again.kind,
+                    done=again.done,
+                    failure=again.failure,
+                )
                 self._tasks.add(asyncio.create_task(self.say(fresh)))
 
     async def _carry_out(self, command: m.Command) -> None:
@@ -269,9 +278,12 @@ class FakeAgent:
         failed = isinstance(outcome, m.Failure)
         self.log.append(("failed" if failed else "done", command.job))
         result = m.JobResult(
-            job=command.job, fence=self._fences[command.job], kind=command.kind,
-            done=None if failed else outcome, failure=outcome if failed else None,
-        )  # type: ignore[arg-type]  # fmt: skip
+            job=command.job,
+            fence=self._fences[command.job],
+            kind=command.kind,
+            done=None if failed else outcome,
+            failure=outcome if failed else None,
+        )  # type: ignore[arg-type]
         self._results[command.job] = result
         await self.say(result)
 
@@ -284,10 +296,14 @@ async def _download(_agent: FakeAgent, command: m.Command) -> m.Done:
     assert isinstance(args, m.DownloadArgs)
     digest = hashlib.sha256(args.transfer.sources[0].encode()).hexdigest()
     return m.DownloadDone(
-        install_path=args.volume, virtual_size=1 << 30, source_bytes=1 << 20,
-        digests={"sha-256": digest}, integrity="strong", validators=m.Validators(size=1 << 20),
+        install_path=args.volume,
+        virtual_size=1 << 30,
+        source_bytes=1 << 20,
+        digests={"sha-256": digest},
+        integrity="strong",
+        validators=m.Validators(size=1 << 20),
         mirrors=(m.MirrorReport(url=args.transfer.sources[0], bytes=1 << 20, requests=1),),
-    )  # fmt: skip
+    )
 
 
 async def _remove(_agent: FakeAgent, _command: m.Command) -> m.Done:
@@ -313,9 +329,12 @@ async def _certificates(agent: FakeAgent, command: m.Command) -> m.Done:
 
 async def _probe(_agent: FakeAgent, command: m.Command) -> m.Done:
     return m.ProbeDone(
-        size=1 << 20, virtual_size=1 << 30, format="qcow2", ranges=True,
+        size=1 << 20,
+        virtual_size=1 << 30,
+        format="qcow2",
+        ranges=True,
         validators=m.Validators(size=1 << 20, etag='"v1"'),
-    )  # fmt: skip
+    )
 
 
 async def _check(_agent: FakeAgent, _command: m.Command) -> m.Done:
@@ -333,13 +352,19 @@ DEFAULTS: dict[str, Work] = {
 
 def local_pool(name: str) -> m.PoolInfo:
     """A pool of one host."""
-    return m.PoolInfo(id=f"{name}-id", name=name, type=m.PoolType.FILESYSTEM, capacity=1 << 40,
-                      available=1 << 39)  # fmt: skip
+    return m.PoolInfo(
+        id=f"{name}-id", name=name, type=m.PoolType.FILESYSTEM, capacity=1 << 40, available=1 << 39
+    )
 
 
 def shared_pool(name: str, *, proof: str | None = None) -> m.PoolInfo:
     """A pool that several hosts reach."""
     return m.PoolInfo(
-        id=f"{name}-id", name=name, type=m.PoolType.NETWORK_FILESYSTEM, shared=True,
-        capacity=1 << 40, available=1 << 39, proof=proof,
-    )  # fmt: skip
+        id=f"{name}-id",
+        name=name,
+        type=m.PoolType.NETWORK_FILESYSTEM,
+        shared=True,
+        capacity=1 << 40,
+        available=1 << 39,
+        proof=proof,
+    )

@@ -110,12 +110,33 @@ def build(path: Path, recipe: Recipe) -> Path:
     if recipe.compressed:
         raw = path.with_suffix(".plain")
         fill_raw(raw, recipe.size, rng)
-        run("qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2",
-            "-o", recipe.options(), raw, path)  # fmt: skip
+        run(
+            "qemu-img",
+            "convert",
+            "-q",
+            "-c",
+            "-f",
+            "raw",
+            "-O",
+            "qcow2",
+            "-o",
+            recipe.options(),
+            raw,
+            path,
+        )
         raw.unlink()
     else:
-        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", recipe.options(), path,
-            str(recipe.size))  # fmt: skip
+        run(
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            recipe.options(),
+            path,
+            str(recipe.size),
+        )
     args: list[str | Path] = []
     for command in _guest_writes(recipe, rng):
         args += ["-c", command]

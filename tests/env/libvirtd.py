@@ -87,10 +87,14 @@ def running(folder: Path) -> Iterator[str]:
         if not _answers(libvirt):
             for name in ("virtlogd", "libvirtd"):
                 with (folder / f"{name}.log").open("wb") as log:
-                    started.append(subprocess.Popen(
-                        ["setpriv", "--pdeathsig", "TERM", name, "-p", folder / f"{name}.pid"],
-                        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    ))  # fmt: skip
+                    started.append(
+                        subprocess.Popen(
+                            ["setpriv", "--pdeathsig", "TERM", name, "-p", folder / f"{name}.pid"],
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=log,
+                        )
+                    )
             _wait(libvirt, started)
         yield URI
     finally:

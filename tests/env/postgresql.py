@@ -84,8 +84,17 @@ def fresh_database(url: str, name: str) -> str:
     base, _ = url.rsplit("/", 1)
     psql = _binaries() / "psql"
     subprocess.run(
-        [str(psql), url, "-q", "-c", f'DROP DATABASE IF EXISTS "{name}"', "-c",
-         f'CREATE DATABASE "{name}"'],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
+        [
+            str(psql),
+            url,
+            "-q",
+            "-c",
+            f'DROP DATABASE IF EXISTS "{name}"',
+            "-c",
+            f'CREATE DATABASE "{name}"',
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     return f"{base}/{name}"

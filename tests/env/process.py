@@ -77,9 +77,16 @@ class ManagerProcess(_Process):
     async def launch(self, *more: str) -> Path:
         """Start it without waiting; return the log."""
         return await self._start(
-            "manager", "--state", str(self.state), *self._database, "--listen", "127.0.0.1:0",
-            "--agent-listen", self.agents, *more,
-        )  # fmt: skip
+            "manager",
+            "--state",
+            str(self.state),
+            *self._database,
+            "--listen",
+            "127.0.0.1:0",
+            "--agent-listen",
+            self.agents,
+            *more,
+        )
 
     async def start(self, *more: str) -> Client:
         """Start it; return a client once it serves."""

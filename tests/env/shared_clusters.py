@@ -109,10 +109,25 @@ class Layout:
         assert self.tables_at is not None
         self.grow(self.tables().stop)
         incompatible = 8 * (self.compression == "zstd") | 16 * self.extended_l2
-        self.put(0, struct.pack(
-            ">IIQIIQIIQQIIQ", _MAGIC, self.version, 0, 0, self.bits, self.guests * self.cluster,
-            0, self.l2_tables, self._l1, self.cluster, 1, 0, 0,
-        ))  # fmt: skip
+        self.put(
+            0,
+            struct.pack(
+                ">IIQIIQIIQQIIQ",
+                _MAGIC,
+                self.version,
+                0,
+                0,
+                self.bits,
+                self.guests * self.cluster,
+                0,
+                self.l2_tables,
+                self._l1,
+                self.cluster,
+                1,
+                0,
+                0,
+            ),
+        )
         if self.version == 3:
             compression = bytes([self.compression == "zstd"]) + bytes(7)
             self.put(72, struct.pack(">QQQII", incompatible, 0, 0, 4, 112) + compression)

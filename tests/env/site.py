@@ -55,10 +55,15 @@ class Site:
     async def template(self, name: str = "t1") -> str:
         """Register a template; its id."""
         answer = await self.api(
-            "registerTemplate", name=name, url=self.origin.url("/x.raw"), format="RAW",
-            hypervisor="KVM", zoneid=self.zone, directdownload="true",
+            "registerTemplate",
+            name=name,
+            url=self.origin.url("/x.raw"),
+            format="RAW",
+            hypervisor="KVM",
+            zoneid=self.zone,
+            directdownload="true",
             checksum="{SHA-256}" + self.sha256,
-        )  # fmt: skip
+        )
         id_: str = answer["template"][0]["id"]
         return id_
 

@@ -30,9 +30,22 @@ def footer(size: int, creator: bytes, *, fixed: bool) -> bytes:
     kind, offset = (2, 2**64 - 1) if fixed else (3, SECTOR)
     out = bytearray(SECTOR)
     struct.pack_into(
-        ">8sIIQI4sI4sQQHBBI", out, 0, b"conectix", 2, 0x10000, offset, 0x2A000000, creator,
-        0x50000, b"Wi2k", size, size, *geometry(size // SECTOR), kind,
-    )  # fmt: skip
+        ">8sIIQI4sI4sQQHBBI",
+        out,
+        0,
+        b"conectix",
+        2,
+        0x10000,
+        offset,
+        0x2A000000,
+        creator,
+        0x50000,
+        b"Wi2k",
+        size,
+        size,
+        *geometry(size // SECTOR),
+        kind,
+    )
     out[68:84] = uuid.UUID(int=size).bytes
     return _sealed(out, 64)
 

@@ -148,9 +148,13 @@ def image() -> Path:
 def run_tool(words: list[str], *, timeout: float = 120) -> str:
     """What *words* print. RuntimeError where they fail."""
     done = subprocess.run(
-        words, check=False, capture_output=True, text=True, timeout=timeout,
+        words,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
         env={**os.environ, "PATH": _PATH, "DEBIAN_FRONTEND": "noninteractive"},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
@@ -171,9 +175,13 @@ def program(disk: Path) -> None:
     shutil.copytree(ours, packages / "fastdl", ignore=shutil.ignore_patterns("__pycache__", "*.c"))
     # The machine mounts it read-only, and would compile each module at each start.
     compileall.compile_dir(
-        packages, stripdir=str(into), prependdir=PLACE, quiet=2, workers=2,
+        packages,
+        stripdir=str(into),
+        prependdir=PLACE,
+        quiet=2,
+        workers=2,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )  # fmt: skip
+    )
     (into / "bin").mkdir()
     (into / "bin" / "python").symlink_to("/usr/bin/python3")
     (into / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")

@@ -101,9 +101,12 @@ async def send(
     own = session or aiohttp.ClientSession(connector=connector)
     try:
         async with own.request(
-            method or ("GET" if form is None else "POST"), target, data=data,
-            headers={**kind, **(headers or {})}, allow_redirects=False,
-        ) as answer:  # fmt: skip
+            method or ("GET" if form is None else "POST"),
+            target,
+            data=data,
+            headers={**kind, **(headers or {})},
+            allow_redirects=False,
+        ) as answer:
             return Answer(answer.status, answer.headers, await answer.text())
     finally:
         if session is None:

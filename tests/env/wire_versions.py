@@ -96,12 +96,15 @@ def without_later_fields(version: int, value: Any) -> Any:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     known = shapes()[version][type(value).__name__]
-    return dataclasses.replace(value, **{
-        f.name: without_later_fields(version, getattr(value, f.name))
-        if f.name in known
-        else _default(f)
-        for f in dataclasses.fields(value)
-    })  # fmt: skip
+    return dataclasses.replace(
+        value,
+        **{
+            f.name: without_later_fields(version, getattr(value, f.name))
+            if f.name in known
+            else _default(f)
+            for f in dataclasses.fields(value)
+        },
+    )
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -290,8 +290,14 @@ async def race_for_three_places(zone: Zone) -> None:
         "Maximum amount of resources of Type = 'template' for Account Name = shared is exceeded: "
         "Account Resource Limit = 3, Current Account Resource Amount = 3"
     ) in refused[0].message
-    body = form(one, "registerIso", name="x", url="https://m.example/x.iso", zoneid=zone.id,
-                directdownload="true")  # fmt: skip
+    body = form(
+        one,
+        "registerIso",
+        name="x",
+        url="https://m.example/x.iso",
+        zoneid=zone.id,
+        directdownload="true",
+    )
     status, answer = await post(one, body)
     assert (status, answer["errorcode"], answer["cserrorcode"]) == (535, 535, 4370)
     item = next(item for end in made for item in (end.get("template") or end["iso"]))
@@ -315,15 +321,26 @@ class Prober:
         self.most = max(self.most, self.now)
         await self.go.wait()
         self.now -= 1
-        return m.ProbeDone(size=1 << 20, virtual_size=1 << 30, format="qcow2", ranges=True,
-                           validators=m.Validators(size=1 << 20))  # fmt: skip
+        return m.ProbeDone(
+            size=1 << 20,
+            virtual_size=1 << 30,
+            format="qcow2",
+            ranges=True,
+            validators=m.Validators(size=1 << 20),
+        )
 
 
 async def register(client: Client, zone: Zone, name: str) -> dict[str, Any]:
     """A registration by *client*."""
-    return await client("registerTemplate", name=name, url=f"https://m.example/{name}.qcow2",
-                        format="QCOW2", hypervisor="KVM", zoneid=zone.id,
-                        directdownload="true")  # fmt: skip
+    return await client(
+        "registerTemplate",
+        name=name,
+        url=f"https://m.example/{name}.qcow2",
+        format="QCOW2",
+        hypervisor="KVM",
+        zoneid=zone.id,
+        directdownload="true",
+    )
 
 
 async def test_an_account_without_room_sets_no_host_to_work(zone: Zone) -> None:
@@ -478,9 +495,18 @@ async def test_a_session_changes_nothing_without_its_key(zone: Zone) -> None:
 async def test_a_request_refused_for_a_passing_reason_may_be_sent_again(zone: Zone) -> None:
     """Only what took effect is refused as a copy; the same bytes again are not punished (A08)."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(time.time() + 300))
-    body = form(zone.api, "registerTemplate", name="t", url="https://m.example/t.qcow2",
-                format="QCOW2", hypervisor="KVM", directdownload="true", zoneid=zone.id,
-                signatureVersion="3", expires=stamp)  # fmt: skip
+    body = form(
+        zone.api,
+        "registerTemplate",
+        name="t",
+        url="https://m.example/t.qcow2",
+        format="QCOW2",
+        hypervisor="KVM",
+        directdownload="true",
+        zoneid=zone.id,
+        signatureVersion="3",
+        expires=stamp,
+    )
     await zone.agents[0].close()
     status, answer = await post(zone.api, body)
     assert (status, "Couldn't find a host" in answer["errortext"]) == (530, True)

@@ -101,10 +101,16 @@ async def test_ansible_itself_plays_a_day(zone: Zone, tmp_path: Path, method: st
         "CLOUDSTACK_METHOD": method,
     }
     process = await asyncio.create_subprocess_exec(
-        program, "-i", "localhost,", "-e", f"ansible_python_interpreter={python}",
+        program,
+        "-i",
+        "localhost,",
+        "-e",
+        f"ansible_python_interpreter={python}",
         str(VECTORS / "day.yml"),
-        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     said, _ = await asyncio.wait_for(process.communicate(), 300)
     assert process.returncode == 0, said.decode()[-4000:]
     assert b"failed=0" in said

@@ -55,11 +55,16 @@ async def test_cs_drives_certificates_and_templates(zone: Zone) -> None:
         listed = cs.listTemplateDirectDownloadCertificates(listhosts=True)
         assert listed["directdownloadcertificate"][0]["id"] == cert["id"]
         template = cs.registerTemplate(
-            name="t ~*ü&=+", displaytext="x", url="https://mirror.example/t.qcow2", format="QCOW2",
-            hypervisor="KVM", zoneid=zone.id, directdownload=True,
+            name="t ~*ü&=+",
+            displaytext="x",
+            url="https://mirror.example/t.qcow2",
+            format="QCOW2",
+            hypervisor="KVM",
+            zoneid=zone.id,
+            directdownload=True,
             checksum="{SHA-256}" + "AB" * 32,
             **{"details[0].HTTP_HEADER:X-Token": "secret"},
-        )["template"][0]  # fmt: skip
+        )["template"][0]
         assert template["name"] == "t ~*ü&=+"
         assert template["checksum"] == "ab" * 32
         assert template["details"] == {"HTTP_HEADER:X-Token": "********"}
@@ -80,9 +85,12 @@ async def test_cs_by_post(zone: Zone) -> None:
     """The same signature, in a form."""
     cs = cs_client(zone, method="post")
     answer = await asyncio.to_thread(
-        cs.uploadTemplateDirectDownloadCertificate, hypervisor="KVM", name="m1", zoneid=zone.id,
+        cs.uploadTemplateDirectDownloadCertificate,
+        hypervisor="KVM",
+        name="m1",
+        zoneid=zone.id,
         certificate=certificate(),
-    )  # fmt: skip
+    )
     assert answer["uploadtemplatedirectdownloadcertificate"]["alias"] == "m1"
 
 
@@ -93,9 +101,13 @@ async def test_libcloud_finds_images_and_locations(zone: Zone) -> None:
 
     def driver(secret: str) -> Any:
         return get_driver(Provider.CLOUDSTACK)(
-            zone.api.credentials["apikey"], secret, secure=False, host=url.hostname,
-            port=url.port, path="/client/api",
-        )  # fmt: skip
+            zone.api.credentials["apikey"],
+            secret,
+            secure=False,
+            host=url.hostname,
+            port=url.port,
+            path="/client/api",
+        )
 
     good = driver(zone.api.credentials["secretkey"])
     (image,) = await asyncio.to_thread(good.list_images)

@@ -111,12 +111,23 @@ def day(cmk: Cmk, zone: str) -> None:
     other = cmk("createZone", name="z 2*~ü")["zone"]
     cmk("updateZone", id=other["id"], allocationstate="Disabled")
     cmk("deleteZone", id=other["id"])
-    cmk("uploadTemplateDirectDownloadCertificate", hypervisor="KVM", name="m1", zoneid=zone,
-        certificate=certificate())  # fmt: skip
+    cmk(
+        "uploadTemplateDirectDownloadCertificate",
+        hypervisor="KVM",
+        name="m1",
+        zoneid=zone,
+        certificate=certificate(),
+    )
     (template,) = cmk(
-        "registerTemplate", name="t", displaytext="t", url="https://mirror.example/t.qcow2",
-        format="QCOW2", hypervisor="KVM", zoneid=zone, directdownload="true",
-    )["template"]  # fmt: skip
+        "registerTemplate",
+        name="t",
+        displaytext="t",
+        url="https://mirror.example/t.qcow2",
+        format="QCOW2",
+        hypervisor="KVM",
+        zoneid=zone,
+        directdownload="true",
+    )["template"]
     cmk("prepareTemplate", templateid=template["id"], zoneid=zone)
     user = cmk("createUser", username="u", password="password1", account="u")["user"]
     assert cmk.wait(cmk("disableUser", id=user["id"]))["user"]["state"] == "disabled"

@@ -41,10 +41,17 @@ def templates(go: GoClient, zone: str) -> None:
     Not listTemplatePermissions: the client wants a list there and CloudStack answers an object.
     """
     template = first(
-        go("registerTemplate", name="t ~*ü&=+", displaytext="x", format="QCOW2", zoneid=zone,
-           url="https://mirror.example/t.qcow2", hypervisor="KVM"),
+        go(
+            "registerTemplate",
+            name="t ~*ü&=+",
+            displaytext="x",
+            format="QCOW2",
+            zoneid=zone,
+            url="https://mirror.example/t.qcow2",
+            hypervisor="KVM",
+        ),
         "template",
-    )  # fmt: skip
+    )
     assert template["directdownload"] is True
     go("prepareTemplate", templateid=template["id"], zoneid=zone)
     for _ in range(200):
@@ -64,8 +71,13 @@ def templates(go: GoClient, zone: str) -> None:
 
 def certificates(go: GoClient, zone: str, host: str) -> None:
     """Upload, list, provision, revoke: fields where a client finds them that knows no name."""
-    made = go("uploadTemplateDirectDownloadCertificate", hypervisor="KVM", name="m1",
-              zoneid=zone, certificate=certificate())  # fmt: skip
+    made = go(
+        "uploadTemplateDirectDownloadCertificate",
+        hypervisor="KVM",
+        name="m1",
+        zoneid=zone,
+        certificate=certificate(),
+    )
     assert (made["alias"], made["hostsmap"]) == ("m1", ["kvm1: UPLOADED"])
     listed = go("listTemplateDirectDownloadCertificates", listhosts=True)
     assert listed["templatedirectdownloadcertificate"][0]["id"] == made["id"]
@@ -76,13 +88,27 @@ def certificates(go: GoClient, zone: str, host: str) -> None:
 
 def people(go: GoClient) -> None:
     """Accounts and users come, are locked, disabled and enabled, and go."""
-    whole = go("createAccount", username="ann", password="password1", firstname="A", lastname="N",
-               email="a@example", accounttype=0)  # fmt: skip
+    whole = go(
+        "createAccount",
+        username="ann",
+        password="password1",
+        firstname="A",
+        lastname="N",
+        email="a@example",
+        accounttype=0,
+    )
     go("updateUser", id=whole["user"][0]["id"], email="b@example")
     keys = go("registerUserKeys", id=whole["user"][0]["id"])
     assert keys["secretkey"]
-    user = go("createUser", username="bob", password="password1", account="ann", firstname="B",
-              lastname="B", email="b@example")  # fmt: skip
+    user = go(
+        "createUser",
+        username="bob",
+        password="password1",
+        account="ann",
+        firstname="B",
+        lastname="B",
+        email="b@example",
+    )
     assert go("lockUser", id=user["id"])["state"] == "locked"
     assert go("enableUser", id=user["id"])["state"] == "enabled"
     assert go("disableUser", id=user["id"])["state"] == "disabled"
@@ -110,9 +136,19 @@ def infrastructure(go: GoClient, host: str) -> None:
     go("updateStoragePool", id=pool["id"], name="fast")
     setting = go("updateConfiguration", name="max.account.templates", value="7")
     assert setting["value"] == "7"
-    for command in ("listConfigurations", "listEvents", "listAsyncJobs", "listOsTypes", "listApis",
-                    "listHypervisors", "listCapabilities", "listClusters", "listPods",
-                    "listDomains", "listCapacity"):  # fmt: skip
+    for command in (
+        "listConfigurations",
+        "listEvents",
+        "listAsyncJobs",
+        "listOsTypes",
+        "listApis",
+        "listHypervisors",
+        "listCapabilities",
+        "listClusters",
+        "listPods",
+        "listDomains",
+        "listCapacity",
+    ):
         if command in COMMANDS:
             go(command)
 

@@ -126,8 +126,10 @@ async def test_a_flood_of_failures_leaves_few_rows_that_say_who_and_where(
     found = [e for e in events if e.get("address") == "127.0.0.66"]
     assert len(found) == 1
     assert (found[0]["level"], found[0]["account"], found[0]["username"]) == (
-        "WARN", "admin", "admin",
-    )  # fmt: skip
+        "WARN",
+        "admin",
+        "admin",
+    )
     assert "admin from 127.0.0.66" in found[0]["description"]
     (odd,) = [e for e in events if e.get("address") == "127.0.0.68"]
     assert odd["description"].isprintable()
@@ -174,8 +176,9 @@ async def test_sessions_end_with_what_they_rest_on(zone: Zone) -> None:
         assert answer.status == 200, answer.body
         return made, answer.content["sessionkey"]
 
-    async def status(made: aiohttp.ClientSession, key: str, command: str = "listZones",
-                     **params: str) -> int:  # fmt: skip
+    async def status(
+        made: aiohttp.ClientSession, key: str, command: str = "listZones", **params: str
+    ) -> int:
         text = {"command": command, "response": "json", "sessionkey": key, **params}
         return (await send(url, form=encoded(text.items()), session=made)).status
 
@@ -215,9 +218,17 @@ async def test_every_answer_tells_browsers_to_trust_nothing(zone: Zone) -> None:
     base = zone.api.credentials["url"].removesuffix("/client/api")
     answers = [
         await send(f"{base}{path}")
-        for path in ("/client/api", "/metrics", "/healthz", "/readyz", "/livez", "/events",
-                     "/nothing", "/client/api/..%2f")
-    ]  # fmt: skip
+        for path in (
+            "/client/api",
+            "/metrics",
+            "/healthz",
+            "/readyz",
+            "/livez",
+            "/events",
+            "/nothing",
+            "/client/api/..%2f",
+        )
+    ]
     answers.append(await send(f"{base}/client/api", method="DELETE"))
     answers.append(await login(zone, password_of(zone)))
     for answer in answers:
@@ -229,8 +240,11 @@ async def test_every_answer_tells_browsers_to_trust_nothing(zone: Zone) -> None:
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert headers["Referrer-Policy"] == "no-referrer"
     place = urllib.parse.urlsplit(base)
-    for junk in (b"junk\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n",
-                 b"GET /" + b"a" * (200 << 10) + b" HTTP/1.1\r\n\r\n"):  # fmt: skip
+    for junk in (
+        b"junk\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n",
+        b"GET /" + b"a" * (200 << 10) + b" HTTP/1.1\r\n\r\n",
+    ):
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
         writer.write(junk)
         head = (await reader.read(4096)).lower()

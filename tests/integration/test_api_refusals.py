@@ -60,13 +60,16 @@ async def test_a_refusal_has_its_class_and_the_managers_words(
     for words, code, text in (
         ((*upload, "name=m1"), 62, "Certificate alias m1 has been already created"),
         ((*upload, "name=cloud"), 62, "Please provide a different alias name"),
-        (("revoke", upload[1], "hypervisor=KVM", "name=m9", f"zoneid={zone}"), 62,
-         "Could not find certificate with alias m9"),
+        (
+            ("revoke", upload[1], "hypervisor=KVM", "name=m9", f"zoneid={zone}"),
+            62,
+            "Could not find certificate with alias m9",
+        ),
         (template, 62, "Couldn't find a host to validate URL"),
         (("create", "zone", "name=z1"), 62, "A zone with the name z1 already exists"),
         (("delete", upload[1], f"id={absent}"), 61, "does not exist"),
         (("dance", "zone"), 60, "unable to verify user credentials"),
-    ):  # fmt: skip
+    ):
         refused = await call(*words)
         assert refused.stderr.startswith(f"fastdl: {BY_CODE[code].code_name}: "), refused.stderr
         assert refused.returncode == code

@@ -59,17 +59,23 @@ class Objects:
         number = next(NUMBERS)
         if iso:
             answer = await self.api(
-                "registerIso", name=f"i{number}", zoneid=self.zone.id, directdownload="true",
+                "registerIso",
+                name=f"i{number}",
+                zoneid=self.zone.id,
+                directdownload="true",
                 url=f"https://mirror.example/i{number}.iso",
-            )  # fmt: skip
+            )
             return str(answer["iso"][0]["id"])
         return str((await self.zone.template(f"t{number}"))["id"])
 
     async def certificate(self) -> str:
         answer = await self.api(
-            "uploadTemplateDirectDownloadCertificate", hypervisor="KVM", zoneid=self.zone.id,
-            name=f"m{next(NUMBERS)}", certificate=certificate(),
-        )  # fmt: skip
+            "uploadTemplateDirectDownloadCertificate",
+            hypervisor="KVM",
+            zoneid=self.zone.id,
+            name=f"m{next(NUMBERS)}",
+            certificate=certificate(),
+        )
         return str(answer["uploadtemplatedirectdownloadcertificate"]["id"])
 
     async def user(self) -> str:

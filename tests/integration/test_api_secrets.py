@@ -116,10 +116,11 @@ async def test_a_secret_is_in_no_place_but_the_hosts_command(
 async def test_nothing_in_a_setting_starts_another_header(zone: Zone) -> None:
     """What becomes a header, here or on a host, has no end of line in it."""
     for name, value in (
-        ("json.content.type", "application/json\r\nX-Evil: 1"), ("json.content.type", "text/html"),
+        ("json.content.type", "application/json\r\nX-Evil: 1"),
+        ("json.content.type", "text/html"),
         ("direct.download.proxy", "http://p.example:1\r\nX-Evil: 1"),
         ("proxy.header.names", "X-Forwarded-For\nX"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ApiParamError):
             await setting(zone, name, value)
     await setting(zone, "json.content.type", "text/javascript; charset=UTF-8")
@@ -133,9 +134,10 @@ async def test_a_stored_setting_that_cannot_be_used_counts_as_its_default(tmp_pa
 
         async def work(tx: Any) -> None:
             for name, value in (
-                ("json.content.type", "a/b\r\nX: y"), ("proxy.cidr", "nonsense"),
+                ("json.content.type", "a/b\r\nX: y"),
+                ("proxy.cidr", "nonsense"),
                 ("metrics.token", TOKEN),
-            ):  # fmt: skip
+            ):
                 await tx.execute(tables.setting.insert().values(name=name, value=value))
 
         await zone.manager.context.ledger.write(work)
@@ -174,8 +176,11 @@ async def test_metrics_are_bounded_whatever_a_host_says(zone: Zone) -> None:
     assert len(answer.body) < 200_000
     assert max(map(len, answer.body.splitlines())) < 500
     assert "nan" not in answer.body.lower()
-    assert not any(line.rpartition(" ")[2].startswith("-") for line in answer.body.splitlines()
-                   if line.startswith("fastdl_download_seconds"))  # fmt: skip
+    assert not any(
+        line.rpartition(" ")[2].startswith("-")
+        for line in answer.body.splitlines()
+        if line.startswith("fastdl_download_seconds")
+    )
 
 
 async def test_metrics_ask_for_credentials_where_there_are_some(zone: Zone) -> None:
@@ -188,8 +193,18 @@ async def test_metrics_ask_for_credentials_where_there_are_some(zone: Zone) -> N
 
     for good in (f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(f"any:{TOKEN}"), basic(f":{TOKEN}")):
         assert (await get(zone, "/metrics", Authorization=good)).status == 200
-    for bad in ("", "Bearer", "Bearer x", f"Bearer {TOKEN}x", TOKEN, "Basic !!!", basic("x"),
-                basic(f"{TOKEN}:"), "Basic /w==", f"Digest {TOKEN}"):  # fmt: skip
+    for bad in (
+        "",
+        "Bearer",
+        "Bearer x",
+        f"Bearer {TOKEN}x",
+        TOKEN,
+        "Basic !!!",
+        basic("x"),
+        basic(f"{TOKEN}:"),
+        "Basic /w==",
+        f"Digest {TOKEN}",
+    ):
         answer = await get(zone, "/metrics", **({"Authorization": bad} if bad else {}))
         assert answer.status == 401, bad
         assert "fastdl_" not in answer.body

@@ -45,10 +45,17 @@ def spellings(params: dict[str, str]) -> list[str]:
     found = [
         encoded({**rest, "signature": text}.items())
         for text in (
-            signature, f" {signature}", f"{signature} ", f"{signature}\n", f"\t{signature}\r\n",
-            f"\u00a0{signature}", f"{signature}\u2028", f"{signature}\x0b", f"{signature}\x1f",
+            signature,
+            f" {signature}",
+            f"{signature} ",
+            f"{signature}\n",
+            f"\t{signature}\r\n",
+            f"\u00a0{signature}",
+            f"{signature}\u2028",
+            f"{signature}\x0b",
+            f"{signature}\x1f",
         )
-    ]  # fmt: skip
+    ]
     found.append(encoded(reversed(params.items())))
     found.append(encoded({**rest, "SIGNATURE": signature}.items()))
     found.append(encoded({name.upper(): value for name, value in rest.items()}.items()))
@@ -85,10 +92,17 @@ async def test_a_names_encoding_hides_no_parameter(zone: Zone) -> None:
     rest = {name: params[name] for name in ("apiKey", "command", "expires")}
     hidden = {**rest, "response": "json&signatureversion=3"}
     for name, value in (
-        ("response=json&signatureversion", "3"), ("response%3djson&signatureversion", "3"),
-        ("response=json", "3"), ("expires ", "x"), ("na\u0131ve", "x"), ("", "x"), ("a+b", "x"),
-        ("K\u212a", "x"), ("a\x00", "x"), ("details[0]/x", "x"),
-    ):  # fmt: skip
+        ("response=json&signatureversion", "3"),
+        ("response%3djson&signatureversion", "3"),
+        ("response=json", "3"),
+        ("expires ", "x"),
+        ("na\u0131ve", "x"),
+        ("", "x"),
+        ("a+b", "x"),
+        ("K\u212a", "x"),
+        ("a\x00", "x"),
+        ("details[0]/x", "x"),
+    ):
         trick = {**rest, name: value}
         if name == "response=json&signatureversion":
             assert canonical(trick) == canonical(params)
@@ -162,9 +176,12 @@ async def test_every_whole_number_is_refused_where_it_makes_no_sense(zone: Zone)
             for number in NUMBERS:
                 answer = await post(
                     zone,
-                    encoded(signed(zone.api.credentials, command.name, **base,
-                                   **{param.name: number}).items()),
-                )  # fmt: skip
+                    encoded(
+                        signed(
+                            zone.api.credentials, command.name, **base, **{param.name: number}
+                        ).items()
+                    ),
+                )
                 assert answer.status == 431, (command.name, param.name, number, answer.body)
     assert found > 20
     last = await zone.api("listZones", page=2**31 - 1, pagesize=500)
@@ -208,9 +225,11 @@ async def test_whatever_is_sent_is_answered_in_an_envelope(zone: Zone) -> None:
     ]
     for body, kind in cases:
         answer = await send(
-            zone.api.credentials["url"], query="response=json&command=listZones", form=body,
+            zone.api.credentials["url"],
+            query="response=json&command=listZones",
+            form=body,
             headers={"Content-Type": kind},
-        )  # fmt: skip
+        )
         assert answer.status == 431, (kind, body[:80], answer.body)
         assert answer.envelope == "listzonesresponse"
     raw = urllib.parse.urlsplit(zone.api.credentials["url"])
@@ -251,7 +270,9 @@ async def test_invented_keys_are_limited_and_real_ones_are_not(zone: Zone) -> No
         answer = await post(zone, encoded(signed(keys, "listZones").items()))
         assert answer.status == 200, answer.body
     answers = await asyncio.gather(
-        *(send(keys["url"], form=encoded(signed(keys, "listZones").items()), source="127.0.0.9")
-          for _ in range(20))
-    )  # fmt: skip
+        *(
+            send(keys["url"], form=encoded(signed(keys, "listZones").items()), source="127.0.0.9")
+            for _ in range(20)
+        )
+    )
     assert {answer.status for answer in answers} == {200}

@@ -50,9 +50,18 @@ async def manager(state: Path, *words: str, listen: str = "0.0.0.0") -> AsyncIte
     state.mkdir(exist_ok=True, mode=0o700)
     with (state / "stderr").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *FASTDL, "manager", "--state", str(state), "--listen", f"{listen}:{port}",
-            "--agent-listen", "127.0.0.1:0", *words, stdout=subprocess.PIPE, stderr=log,
-        )  # fmt: skip
+            *FASTDL,
+            "manager",
+            "--state",
+            str(state),
+            "--listen",
+            f"{listen}:{port}",
+            "--agent-listen",
+            "127.0.0.1:0",
+            *words,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
     made = Served(process, state, port)
     try:
         assert process.stdout is not None
@@ -87,10 +96,23 @@ async def pair(folder: Path, name: str, kind: str = "ec", days: int = 2) -> tupl
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     new = ("rsa:2048",) if kind == "rsa" else ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     done = await run(
-        "openssl", "req", "-x509", "-newkey", *new, "-nodes", "-keyout", key, "-out", cert,
-        "-days", str(days), "-subj", f"/CN={name}", "-addext",
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        *new,
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        cert,
+        "-days",
+        str(days),
+        "-subj",
+        f"/CN={name}",
+        "-addext",
         "subjectAltName=IP:127.0.0.1,DNS:localhost",
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return cert, key
 
@@ -295,14 +317,32 @@ async def test_a_certificate_that_cannot_be_used_ends_the_start(
     await pair(tmp_path, "first")
     await pair(tmp_path, "other")
     (tmp_path / "empty").touch()
-    locked = await run("openssl", "pkey", "-in", tmp_path / "first.key", "-aes256", "-passout",
-                       "pass:x", "-out", tmp_path / "locked.key")  # fmt: skip
+    locked = await run(
+        "openssl",
+        "pkey",
+        "-in",
+        tmp_path / "first.key",
+        "-aes256",
+        "-passout",
+        "pass:x",
+        "-out",
+        tmp_path / "locked.key",
+    )
     assert locked.returncode == 0
     files = [str(tmp_path / w) if (tmp_path / w).exists() else w for w in words]
     done = await run(
-        *FASTDL, "manager", "--state", tmp_path / "m", "--listen", f"0.0.0.0:{free_port()}",
-        "--agent-listen", "127.0.0.1:0", "--log-level", "error", *files,
-    )  # fmt: skip
+        *FASTDL,
+        "manager",
+        "--state",
+        tmp_path / "m",
+        "--listen",
+        f"0.0.0.0:{free_port()}",
+        "--agent-listen",
+        "127.0.0.1:0",
+        "--log-level",
+        "error",
+        *files,
+    )
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -312,9 +352,17 @@ async def test_a_taken_port_is_said_in_a_sentence(tmp_path: Path) -> None:
     """Which option, which address, why."""
     async with manager(tmp_path / "one", listen="127.0.0.1") as served:
         done = await run(
-            *FASTDL, "manager", "--state", tmp_path / "two", "--listen",
-            f"127.0.0.1:{served.port}", "--agent-listen", "127.0.0.1:0", "--log-level", "error",
-        )  # fmt: skip
+            *FASTDL,
+            "manager",
+            "--state",
+            tmp_path / "two",
+            "--listen",
+            f"127.0.0.1:{served.port}",
+            "--agent-listen",
+            "127.0.0.1:0",
+            "--log-level",
+            "error",
+        )
     assert done.returncode == 2
     assert "address already in use" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

@@ -230,9 +230,14 @@ async def test_a_device_is_zeroed_where_the_bytes_are_wrong(
 ) -> None:
     """By the process that opened it, after the other one is gone."""
     work = _work(
-        origin, CONTENT, device.path, target_format="raw", state=tmp_path / "state",
-        source_format="raw", checksum="sha-256:" + "0" * 64,
-    )  # fmt: skip
+        origin,
+        CONTENT,
+        device.path,
+        target_format="raw",
+        state=tmp_path / "state",
+        source_format="raw",
+        checksum="sha-256:" + "0" * 64,
+    )
     with pytest.raises(IntegrityError):
         await _done(work)
     assert device.read(MIB) == bytes(MIB)
@@ -243,8 +248,14 @@ async def test_a_device_is_as_it_was_where_nothing_was_begun(
     origin: FaultOrigin, device: LoopDevice, tmp_path: Path
 ) -> None:
     """Whoever died before the first write has no part in it."""
-    work = _work(origin, b"Rar!\x1a\x07\x00" + CONTENT, device.path, target_format="raw",
-                 state=tmp_path / "state", checksum=None)  # fmt: skip
+    work = _work(
+        origin,
+        b"Rar!\x1a\x07\x00" + CONTENT,
+        device.path,
+        target_format="raw",
+        state=tmp_path / "state",
+        checksum=None,
+    )
     with pytest.raises(FormatError):
         await _done(work)
     assert device.read(4096) == bytes([PATTERN]) * 4096
@@ -268,8 +279,14 @@ async def test_an_export_is_written_through_its_connections(
         result = await _done(work)
         assert result["target_bytes"] == len(CONTENT)
         assert image.read_bytes()[: len(CONTENT)] == CONTENT
-        wrong = _work(origin, CONTENT, export.uri, target_format="raw", source_format="raw",
-                      checksum="sha-256:" + "0" * 64)  # fmt: skip
+        wrong = _work(
+            origin,
+            CONTENT,
+            export.uri,
+            target_format="raw",
+            source_format="raw",
+            checksum="sha-256:" + "0" * 64,
+        )
         with pytest.raises(IntegrityError):
             await _done(wrong)
         assert image.read_bytes()[:MIB] == bytes(MIB)
@@ -372,8 +389,15 @@ async def test_read_back_compares_through_the_descriptor(
     origin: FaultOrigin, device: LoopDevice, tmp_path: Path
 ) -> None:
     """``verify_readback`` inside of the confinement."""
-    work = _work(origin, CONTENT, device.path, target_format="raw", source_format="raw",
-                 state=tmp_path / "state", verify_readback=True)  # fmt: skip
+    work = _work(
+        origin,
+        CONTENT,
+        device.path,
+        target_format="raw",
+        source_format="raw",
+        state=tmp_path / "state",
+        verify_readback=True,
+    )
     await _done(work)
     assert device.read(len(CONTENT)) == CONTENT
 

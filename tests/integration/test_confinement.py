@@ -49,8 +49,12 @@ def target(tmp_path: Path, device: LoopDevice) -> Iterator[attacker.Target]:
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o755)
     (pool / ".fastdl").mkdir(mode=0o755)
-    for path, mode in ((state / "host.key", 0o600), (state / "cloud.jks", 0o600),
-                       (folder / "readable", 0o644), (pool / "other", 0o644)):  # fmt: skip
+    for path, mode in (
+        (state / "host.key", 0o600),
+        (state / "cloud.jks", 0o600),
+        (folder / "readable", 0o644),
+        (pool / "other", 0o644),
+    ):
         path.write_bytes(b"content")
         path.chmod(mode)
     with (

@@ -80,11 +80,11 @@ def test_a_linked_clone_keeps_its_template(pool: DirectoryPool, kind: str, name:
     spelled = {
         "relative": VOLUME.name,
         "absolute": str(path),
-        "json": "json:" + json.dumps({"driver": "raw", "file": {"driver": "file",
-                                                               "filename": str(path)}}),
+        "json": "json:"
+        + json.dumps({"driver": "raw", "file": {"driver": "file", "filename": str(path)}}),
         "file:": f"file:{path}",
         "elsewhere": f"/mnt/of-another-host/{VOLUME.name}",
-    }[name]  # fmt: skip
+    }[name]
     clone = guests.overlay(pool.path / "vm-disk", spelled, kind=kind)
     done = removal(pool)
     assert done.kept
@@ -243,12 +243,14 @@ def domain(connection: Any) -> Iterator[Any]:
     def one(source: str, *, kind: str = "file", device: str = "disk") -> Any:
         name = libvirtd.new_name()
         target = "hda" if device == "disk" else "hdc"
-        made.append(connection.defineXML(
-            f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>"
-            f"<os><type arch='x86_64'>hvm</type></os><devices><disk type='{kind}' "
-            f"device='{device}'><driver name='qemu' type='qcow2'/><source {source}/>"
-            f"<target dev='{target}' bus='ide'/></disk></devices></domain>"
-        ))  # fmt: skip
+        made.append(
+            connection.defineXML(
+                f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>"
+                f"<os><type arch='x86_64'>hvm</type></os><devices><disk type='{kind}' "
+                f"device='{device}'><driver name='qemu' type='qcow2'/><source {source}/>"
+                f"<target dev='{target}' bus='ide'/></disk></devices></domain>"
+            )
+        )
         return made[-1]
 
     yield one

@@ -71,10 +71,12 @@ async def test_an_administrator_may_force_it(site: Site) -> None:
     for forced, left in (("false", True), ("true", False)):
         job = await site.api.job(
             await site.api(
-                "deleteTemplateCopy", storageid=row["storageid"], volume=row["volume"],
+                "deleteTemplateCopy",
+                storageid=row["storageid"],
+                volume=row["volume"],
                 forced=forced,
             )
-        )  # fmt: skip
+        )
         assert job["jobstatus"] == 1, job
         assert path.exists() == left
     assert not await site.copies()
@@ -94,8 +96,9 @@ async def test_what_no_template_needs_is_listed_and_can_be_removed(site: Site) -
     shutil.copy2(path, site.host.pool / "of-another")
     rows = await site.copies(storageid=pool, refresh="true", orphaned="true")
     assert {row["volume"]: row["state"] for row in rows} == {
-        path.name: "Ready", "of-another": "Orphan",
-    }  # fmt: skip
+        path.name: "Ready",
+        "of-another": "Orphan",
+    }
     assert {row.get("templatename") for row in rows} == {"t1", None}
     for row in rows:
         done = await site.api.job(

@@ -113,10 +113,25 @@ def test_a_partition_is_a_target_and_its_neighbour_is_not(bench: Bench, tmp_path
     backing = tmp_path / "disk.img"
     backing.write_bytes(bytes([PATTERN]) * (32 * MIB))
     subprocess.run(
-        ["parted", "-s", str(backing), "mklabel", "gpt", "mkpart", "a", "1MiB", "12MiB",
-         "mkpart", "b", "12MiB", "24MiB"],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
+        [
+            "parted",
+            "-s",
+            str(backing),
+            "mklabel",
+            "gpt",
+            "mkpart",
+            "a",
+            "1MiB",
+            "12MiB",
+            "mkpart",
+            "b",
+            "12MiB",
+            "24MiB",
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     with attached(backing, "--partscan") as disk, partition(disk) as part:
         before = backing.read_bytes()
         done = bench.get(part, bench.url(IMAGE, name="i.raw"), "--checksum", CHECKSUM)

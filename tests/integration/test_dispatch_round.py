@@ -19,9 +19,15 @@ def _download(number: int, origin: str) -> NewJob:
         template=template, pool="p0", volume="v", transfer=m.Transfer(sources=(f"{origin}/x",))
     )
     return NewJob(
-        kind=m.Kind.DOWNLOAD, zone="z", template=template, pool="p0", lane=origin,
-        origins=(origin,), single=f"{template}:p0", args=args,
-    )  # fmt: skip
+        kind=m.Kind.DOWNLOAD,
+        zone="z",
+        template=template,
+        pool="p0",
+        lane=origin,
+        origins=(origin,),
+        single=f"{template}:p0",
+        args=args,
+    )
 
 
 async def test_a_round_decides_about_each_job_once(tmp_path: Path, database: str | None) -> None:

@@ -60,17 +60,33 @@ async def ledger(database: str | None, tmp_path: Path) -> AsyncIterator[Ledger]:
         await tx.execute(insert(t.zone).values(id="z", name="z", enabled=True, created=0.0))
         await tx.execute(
             insert(t.host).values(
-                id="h", zone="z", cluster="c", name="h", state="Disconnected", key_hash="k",
-                changed=0.0, created=0.0,
+                id="h",
+                zone="z",
+                cluster="c",
+                name="h",
+                state="Disconnected",
+                key_hash="k",
+                changed=0.0,
+                created=0.0,
             )
-        )  # fmt: skip
+        )
         await tx.execute(
             insert(t.template).values(
-                id="t", owner="u", account="a", name="ubuntu", display_text="", url="https://o/x",
-                iso=False, format="QCOW2", hypervisor="KVM", public=False, featured=False,
-                validators=dumps({"size": 1, "etag": '"v1"'}), created=0.0,
+                id="t",
+                owner="u",
+                account="a",
+                name="ubuntu",
+                display_text="",
+                url="https://o/x",
+                iso=False,
+                format="QCOW2",
+                hypervisor="KVM",
+                public=False,
+                featured=False,
+                validators=dumps({"size": 1, "etag": '"v1"'}),
+                created=0.0,
             )
-        )  # fmt: skip
+        )
         transfer = m.Transfer(sources=("https://o/x",))
         args = m.DownloadArgs(template="t", pool="p", volume="v", transfer=transfer)
         new = NewJob(
@@ -89,10 +105,15 @@ async def ledger(database: str | None, tmp_path: Path) -> AsyncIterator[Ledger]:
 def parts(ledger: Ledger) -> ApiContext:
     """The parts over a ledger that takes one transaction; no host is connected."""
     return compose(
-        ledger=Mortal(ledger), authority=None,  # type: ignore[arg-type]
-        settings=Settings(), vault=Vault(bytes(32)), clock=SystemClock(),
-        delivery=Connections(), notices=Notices(), name="m",
-    )  # fmt: skip
+        ledger=Mortal(ledger),
+        authority=None,  # type: ignore[arg-type]
+        settings=Settings(),
+        vault=Vault(bytes(32)),
+        clock=SystemClock(),
+        delivery=Connections(),
+        notices=Notices(),
+        name="m",
+    )
 
 
 async def rows(ledger: Ledger, table: Any) -> list[Row[Any]]:

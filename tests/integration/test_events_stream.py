@@ -141,9 +141,14 @@ async def test_a_stream_shows_what_list_events_shows(zone: Zone) -> None:
 async def register(zone: Zone, client: Client, name: str) -> dict[str, Any]:
     """A template of *client*'s."""
     answer = await client(
-        "registerTemplate", name=name, url=f"https://mirror.example/{name}.qcow2", format="QCOW2",
-        hypervisor="KVM", zoneid=zone.id, directdownload="true",
-    )  # fmt: skip
+        "registerTemplate",
+        name=name,
+        url=f"https://mirror.example/{name}.qcow2",
+        format="QCOW2",
+        hypervisor="KVM",
+        zoneid=zone.id,
+        directdownload="true",
+    )
     found: dict[str, Any] = answer["template"][0]
     return found
 

@@ -66,8 +66,11 @@ class Host:
         """A command under way; its text is still to be written to it."""
         return subprocess.Popen(
             [sys.executable, "-m", "fastdl", "exec", "--config-dir", self.config],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
     def files(self) -> list[str]:
         """The visible files of the pool."""
@@ -182,10 +185,22 @@ def test_an_image_that_names_a_file_of_the_host_is_refused_everywhere(
     """CVE-2024-50386: no other host would find it safer, and nothing is left in the pool."""
     image = tmp_path / "x.qcow2"
     subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-F", "raw",
-         "-b", "/etc/passwd", image, "4M"],
+        [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-u",
+            "-F",
+            "raw",
+            "-b",
+            "/etc/passwd",
+            image,
+            "4M",
+        ],
         check=True,
-    )  # fmt: skip
+    )
     with FaultOrigin({"/x.qcow2": Resource.of(image.read_bytes())}) as origin:
         _, fields, code = host.exec(host.download(origin.url("/x.qcow2"), format="QCOW2"))
     assert (fields["result"], fields["retryOnOtherHosts"], code) == (False, False, 24)

@@ -78,9 +78,14 @@ class RealZone:
         content = pseudo_random(hash(name) & 0xFFFF, SIZE)
         self.origin.resources[f"/{name}.raw"] = Resource.of(content, rules=rules)
         answer = await self.api(
-            "registerTemplate", name=name, url=self.origin.url(f"/{name}.raw"), format="RAW",
-            hypervisor="KVM", zoneid=self.zone, directdownload="true",
-        )  # fmt: skip
+            "registerTemplate",
+            name=name,
+            url=self.origin.url(f"/{name}.raw"),
+            format="RAW",
+            hypervisor="KVM",
+            zoneid=self.zone,
+            directdownload="true",
+        )
         return str(answer["template"][0]["id"])
 
     async def prepare(self, template: str) -> dict[str, Any]:

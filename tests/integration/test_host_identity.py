@@ -237,9 +237,13 @@ async def test_a_missing_library_uses_no_token(site: Site) -> None:
     words += ["--state", str(agent.state), "--config-dir", str(agent.folder / "conf")]
     main = "import sys; sys.modules['libvirt'] = None; from fastdl.cli.main import main; "
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", f"{main}raise SystemExit(main())", "agent", *words,
+        sys.executable,
+        "-c",
+        f"{main}raise SystemExit(main())",
+        "agent",
+        *words,
         stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    )
     _, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     assert b"libvirt pools need" in err

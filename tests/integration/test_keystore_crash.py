@@ -77,8 +77,10 @@ def _count(path: Path, pem: Path, call: str, folder: Path) -> int:
             *("strace", "-f", "-qq", "-o", trace, "-e", f"trace={call},newfstatat,stat"),
             *(sys.executable, "-c", PROGRAM, path, pem, PASSPHRASE),
         ],
-        capture_output=True, timeout=60, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
     before = trace.read_text().partition("/begin-of-the-update")[0]
     return sum(before.count(f" {name}(") for name in call.split(",")) + 1
 

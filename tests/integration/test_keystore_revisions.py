@@ -31,9 +31,12 @@ async def zone(tmp_path: Path, database: str | None) -> AsyncIterator[Zone]:
 async def upload(zone: Zone, name: str) -> dict[str, str]:
     """Upload a certificate; host name → status."""
     answer = await zone.api(
-        "uploadTemplateDirectDownloadCertificate", certificate=certificate(name), name=name,
-        hypervisor="KVM", zoneid=zone.id,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate=certificate(name),
+        name=name,
+        hypervisor="KVM",
+        zoneid=zone.id,
+    )
     item = answer["uploadtemplatedirectdownloadcertificate"]
     return {h["hostname"]: h["status"] for h in item["hostsmap"]}
 

@@ -63,9 +63,13 @@ def same(got: bytes, want: bytes) -> None:
     ("ranges", "sector"), [(True, 512), (False, 4096)], ids=["ranges, 512", "one stream, 4096"]
 )
 def test_a_qcow2_lands_on_a_device_as_qemu_img_reads_it(
-    bench: Bench, images: dict[str, tuple[bytes, bytes]], name: str, ranges: bool, sector: int,
+    bench: Bench,
+    images: dict[str, tuple[bytes, bytes]],
+    name: str,
+    ranges: bool,
+    sector: int,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """Every kind of cluster, over the former tenant's bytes; what lies behind stays."""
     file, disk = images[name]
     url = bench.url(file, *([] if ranges else [NO_RANGES]))
@@ -103,18 +107,25 @@ def test_a_qcow2_becomes_a_raw_file(
 
 
 def test_a_qcow2_from_a_real_nginx_over_https(
-    bench: Bench, device: LoopDevice, images: dict[str, tuple[bytes, bytes]], certs: CertLab,
+    bench: Bench,
+    device: LoopDevice,
+    images: dict[str, tuple[bytes, bytes]],
+    certs: CertLab,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """Not only our own test server: TLS, and a server block without ranges."""
     file, disk = images["zstd"]
     with start_nginx(tmp_path / "nginx", certs, {"a.qcow2": file}) as nginx:
         for manner in ("tls", "no-ranges"):
             device.fill(PATTERN)
             done = bench.get(
-                device.path, nginx.url(manner, "a.qcow2"), "--cacert", str(certs.ca.cert_file),
-                "--checksum", f"sha-256:{sha256(file)}",
-            )  # fmt: skip
+                device.path,
+                nginx.url(manner, "a.qcow2"),
+                "--cacert",
+                str(certs.ca.cert_file),
+                "--checksum",
+                f"sha-256:{sha256(file)}",
+            )
             assert done.code == 0, done
             same(device.read(len(disk)), disk)
 
@@ -188,9 +199,13 @@ def test_tables_behind_the_data_are_fetched_first_and_once(
 @pytest.mark.parametrize("kind", PACK)
 @pytest.mark.parametrize("inner", ["raw", "plain", "zlib"])
 def test_a_compressed_image_lands_decoded(
-    bench: Bench, device: LoopDevice, images: dict[str, tuple[bytes, bytes]], kind: str,
-    inner: str, tmp_path: Path,
-) -> None:  # fmt: skip
+    bench: Bench,
+    device: LoopDevice,
+    images: dict[str, tuple[bytes, bytes]],
+    kind: str,
+    inner: str,
+    tmp_path: Path,
+) -> None:
     """One layer around a raw disk or a qcow2; the digest is of the bytes as downloaded."""
     if inner == "raw":
         fill_raw(tmp_path / "disk", 5 * MIB + 512, random.Random(3))
@@ -357,9 +372,12 @@ HOSTILE = (
 @pytest.mark.parametrize("what", HOSTILE)
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "one stream"])
 def test_a_hostile_qcow2_leaves_no_trace(
-    bench: Bench, images: dict[str, tuple[bytes, bytes]], what: str, ranges: bool,
+    bench: Bench,
+    images: dict[str, tuple[bytes, bytes]],
+    what: str,
+    ranges: bool,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     """I01-I10 as a file, as a raw file and on a device: refused, and nothing is left."""
     file, code = hostile(images["plain"][0])[what]
     url = bench.url(file, *([] if ranges else [NO_RANGES]))
@@ -378,9 +396,12 @@ def test_a_hostile_qcow2_leaves_no_trace(
 @pytest.mark.parametrize("kind", PACK)
 @pytest.mark.parametrize("what", ["backing file", "cluster outside", "encrypted"])
 def test_compression_hides_no_hostile_qcow2(
-    bench: Bench, images: dict[str, tuple[bytes, bytes]], device: LoopDevice, kind: str,
+    bench: Bench,
+    images: dict[str, tuple[bytes, bytes]],
+    device: LoopDevice,
+    kind: str,
     what: str,
-) -> None:  # fmt: skip
+) -> None:
     """The same verdicts under a layer; nothing that was refused is on the device."""
     file, code = hostile(images["plain"][0])[what]
     done = bench.get(device.path, bench.url(PACK[kind](file), name=f"i.{kind}"))
@@ -483,8 +504,18 @@ def test_a_sparse_image_stays_sparse_in_a_file(bench: Bench, tmp_path: Path) -> 
     """Zeros of the guest are holes of the file, however they were said."""
     path = tmp_path / "sparse.qcow2"
     run("qemu-img", "create", "-q", "-f", "qcow2", path, "512M")
-    run("qemu-io", "-f", "qcow2", "-c", "write -P 3 1M 1M", "-c", "write -z 8M 64M",
-        "-c", "write -P 0 128M 8M", path)  # fmt: skip
+    run(
+        "qemu-io",
+        "-f",
+        "qcow2",
+        "-c",
+        "write -P 3 1M 1M",
+        "-c",
+        "write -z 8M 64M",
+        "-c",
+        "write -P 0 128M 8M",
+        path,
+    )
     target = bench.pool / "disk.raw"
     done = bench.get(target, bench.url(path.read_bytes()), "--target-format", "raw")
     assert done.code == 0, done

@@ -88,9 +88,16 @@ def download(template: str, pool: str, origin: str = ORIGINS[0], rank: int = 10)
         template=template, pool=pool, volume="v", transfer=m.Transfer(sources=(f"{origin}/x",))
     )
     return NewJob(
-        kind=m.Kind.DOWNLOAD, zone="z", template=template, pool=pool, lane=origin,
-        origins=(origin,), single=f"{template}:{pool}", rank=rank, args=args,
-    )  # fmt: skip
+        kind=m.Kind.DOWNLOAD,
+        zone="z",
+        template=template,
+        pool=pool,
+        lane=origin,
+        origins=(origin,),
+        single=f"{template}:{pool}",
+        rank=rank,
+        args=args,
+    )
 
 
 async def grant_round(ledger: Ledger, *, now: float = 1.0) -> int:
@@ -427,9 +434,11 @@ class LedgerMachine(RuleBasedStateMachine):
         return found[index % len(found)] if found else None
 
     @rule(
-        t=st.integers(0, 5), p=st.sampled_from(POOLS), o=st.sampled_from(ORIGINS),
+        t=st.integers(0, 5),
+        p=st.sampled_from(POOLS),
+        o=st.sampled_from(ORIGINS),
         rank=st.sampled_from([0, 10]),
-    )  # fmt: skip
+    )
     def submit(self, t: int, p: str, o: str, rank: int) -> None:
         """Ask for a download."""
         new = [download(f"t{t}", p, o, rank)]
@@ -532,9 +541,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 SMALL = settings(
-    max_examples=12, stateful_step_count=25, deadline=None,
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
     suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+)
 
 
 def test_any_history_on_sqlite() -> None:

@@ -77,17 +77,25 @@ async def fill(zone: Zone) -> None:
     await zone.template("two", zoneid="-1", arch="aarch64")
     for name, flag in (("i1", "true"), ("i2", "false")):
         await api(
-            "registerIso", name=name, url=f"https://mirror.example/{name}.iso", bootable=flag,
-            zoneid="-1" if flag == "true" else zone.id, directdownload="true", ispublic=flag,
-        )  # fmt: skip
+            "registerIso",
+            name=name,
+            url=f"https://mirror.example/{name}.iso",
+            bootable=flag,
+            zoneid="-1" if flag == "true" else zone.id,
+            directdownload="true",
+            ispublic=flag,
+        )
     pool = (await api("listStoragePools", hostid=first.host_id))["storagepool"][0]["id"]
     for where in ({"storageid": pool}, {}):
         await api.job(await api("prepareTemplate", templateid=one["id"], zoneid=zone.id, **where))
     for name, where in (("m1", zone.id), ("m2", second)):
         await api(
-            "uploadTemplateDirectDownloadCertificate", hypervisor="KVM", name=name, zoneid=where,
+            "uploadTemplateDirectDownloadCertificate",
+            hypervisor="KVM",
+            name=name,
+            zoneid=where,
             certificate=certificate(name),
-        )  # fmt: skip
+        )
     await api("createHostToken", zoneid=second, clustername="spare")
 
 

@@ -88,11 +88,18 @@ async def _store_hosts(tx: AsyncConnection) -> None:
     await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=0.0))
     rows = [
         {
-            "id": f"h{n}", "zone": "z", "cluster": "c", "name": f"h{n}", "state": "Up",
-            "resource_state": "Enabled", "key_hash": "0", "changed": 0.0, "created": 0.0,
+            "id": f"h{n}",
+            "zone": "z",
+            "cluster": "c",
+            "name": f"h{n}",
+            "state": "Up",
+            "resource_state": "Enabled",
+            "key_hash": "0",
+            "changed": 0.0,
+            "created": 0.0,
         }
         for n in range(100)
-    ]  # fmt: skip
+    ]
     await tx.execute(insert(tables.host), rows)
 
 
@@ -101,9 +108,15 @@ async def dispatcher(tmp_path: Path) -> AsyncIterator[Dispatcher]:
     """A dispatcher with a hundred hosts, each of which reaches ten pools."""
     ledger = await asyncio.to_thread(open_ledger, default_url(tmp_path))
     parts = compose(
-        ledger=ledger, settings=Settings(), vault=Vault(bytes(32)), clock=SystemClock(),
-        delivery=Connections(), notices=Notices(), name="m", authority=None,  # type: ignore[arg-type]
-    )  # fmt: skip
+        ledger=ledger,
+        settings=Settings(),
+        vault=Vault(bytes(32)),
+        clock=SystemClock(),
+        delivery=Connections(),
+        notices=Notices(),
+        name="m",
+        authority=None,  # type: ignore[arg-type]
+    )
     for n in range(100):
         pools = frozenset(f"p{n * 10 + k}" for k in range(10))
         parts.fleet.hosts[f"h{n}"] = ConnectedHost(

@@ -66,8 +66,9 @@ async def test_documented_certificate_walk_through(zone: Zone) -> None:
     answer = await zone.api("uploadTemplateDirectDownloadCertificate", certificate=bare, **name)
     uploaded = answer["uploadtemplatedirectdownloadcertificate"]
     assert {(h["hostname"], h["status"], h["details"]) for h in uploaded["hostsmap"]} == {
-        ("kvm1", "UPLOADED", ""), ("kvm2", "UPLOADED", ""),
-    }  # fmt: skip
+        ("kvm1", "UPLOADED", ""),
+        ("kvm2", "UPLOADED", ""),
+    }
     assert uploaded["subject"] == "CN=mirror.example, O=Org"
     assert uploaded["serialnum"] == "SerialNumber: 0e:f7:0d:fd"
     assert uploaded["version"] == "3"
@@ -114,9 +115,12 @@ async def held(agent: FakeAgent, alias: str) -> bool:
 async def upload(zone: Zone, name: str, pem: str | None = None) -> dict[str, Any]:
     """Upload a certificate to the zone."""
     answer = await zone.api(
-        "uploadTemplateDirectDownloadCertificate", certificate=pem or certificate(), name=name,
-        hypervisor="KVM", zoneid=zone.id,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate=pem or certificate(),
+        name=name,
+        hypervisor="KVM",
+        zoneid=zone.id,
+    )
     item: dict[str, Any] = answer["uploadtemplatedirectdownloadcertificate"]
     return item
 
@@ -126,9 +130,11 @@ async def test_revocation_on_one_host_outlives_sync_and_reconnect(zone: Zone) ->
     one, two = await zone.agent("kvm1"), await zone.agent("kvm2")
     item = await upload(zone, "MIRROR1")
     await zone.api(
-        "revokeTemplateDirectDownloadCertificate", id=item["id"], zoneid=zone.id,
+        "revokeTemplateDirectDownloadCertificate",
+        id=item["id"],
+        zoneid=zone.id,
         hostid=one.host_id,
-    )  # fmt: skip
+    )
     await zone.manager.context.background.round()
     await one.close()
     await one.connect()
@@ -149,9 +155,13 @@ async def test_a_host_that_joins_gets_what_was_uploaded_again_host_by_host(zone:
     await upload(zone, "OTHER")  # its push proves that the host was planned since
     assert "mirror1" not in early.keystore
     await zone.api(
-        "uploadTemplateDirectDownloadCertificate", certificate="again", name="MIRROR1",
-        hypervisor="KVM", zoneid=zone.id, hostid=one.host_id,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate="again",
+        name="MIRROR1",
+        hypervisor="KVM",
+        zoneid=zone.id,
+        hostid=one.host_id,
+    )
     late = await zone.agent("kvm3")
     await eventually(lambda: held(late, "mirror1"))
     await zone.manager.context.background.round()
@@ -176,9 +186,12 @@ async def test_clients_find_a_certificate_where_they_look(zone: Zone) -> None:
     """cloudstack-go decodes flat fields, and a list under a name made of the command's."""
     await zone.agent("kvm1")
     answer = await zone.api(
-        "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="m",
-        hypervisor="KVM", zoneid=zone.id,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate=certificate(),
+        name="m",
+        hypervisor="KVM",
+        zoneid=zone.id,
+    )
     nested = answer.pop("uploadtemplatedirectdownloadcertificate")
     held = [f"{host['hostname']}: {host['status']}" for host in nested["hostsmap"]]
     assert answer == {**nested, "hostsmap": held}
@@ -341,8 +354,9 @@ async def test_template_from_registration_to_pool_and_away(zone: Zone) -> None:
     assert state["jobresult"]["template"]["id"] == item["id"]
     downloads = await zone.api("listTemplateDownloads", templateid=item["id"])
     assert {d["storagename"]: d["state"] for d in downloads["templatedownload"]} == {
-        "p1": "DONE", "p2": "DONE",
-    }  # fmt: skip
+        "p1": "DONE",
+        "p2": "DONE",
+    }
     listed = await zone.api("listTemplates", templatefilter="self", id=item["id"])
     assert len(listed["template"][0]["downloaddetails"]) == 2
     state = await zone.api.job(await zone.api("deleteTemplate", id=item["id"]))
@@ -473,9 +487,10 @@ async def test_content_drift_is_reported(zone: Zone) -> None:
         done = await DEFAULTS["download"](agent, command)
         assert isinstance(done, m.DownloadDone)
         return m.DownloadDone(
-            install_path=done.install_path, virtual_size=1,
+            install_path=done.install_path,
+            virtual_size=1,
             validators=m.Validators(size=1 << 20, etag='"v2"'),
-        )  # fmt: skip
+        )
 
     await zone.agent("kvm1", pools=(local_pool("p1"),), work={"download": other})
     item = await zone.template()

@@ -38,10 +38,16 @@ async def ledger(database: str | None, tmp_path: Path) -> AsyncIterator[Ledger]:
         for name, zone in (("h1", "z1"), ("h2", "z1"), ("h3", "z1"), ("far", "z2")):
             await tx.execute(
                 insert(tables.host).values(
-                    id=name, zone=zone, cluster="c", name=name, state="Connecting",
-                    key_hash=f"key-{name}", changed=0.0, created=0.0,
+                    id=name,
+                    zone=zone,
+                    cluster="c",
+                    name=name,
+                    state="Connecting",
+                    key_hash=f"key-{name}",
+                    changed=0.0,
+                    created=0.0,
                 )
-            )  # fmt: skip
+            )
 
     await opened.write(fill)
     yield opened
@@ -51,9 +57,15 @@ async def ledger(database: str | None, tmp_path: Path) -> AsyncIterator[Ledger]:
 def arrival(host: str, *pools: m.PoolInfo, **inventory: Any) -> Arrival:
     """*host* says hello with its own key."""
     hello = m.Hello(
-        host_id=host, name=host, wire_oldest=OLDEST, wire_newest=CURRENT, version="1",
-        kinds=("download",), inventory=m.Inventory(pools=pools, **inventory), max_downloads=4,
-    )  # fmt: skip
+        host_id=host,
+        name=host,
+        wire_oldest=OLDEST,
+        wire_newest=CURRENT,
+        version="1",
+        kinds=("download",),
+        inventory=m.Inventory(pools=pools, **inventory),
+        max_downloads=4,
+    )
     return Arrival(host=host, key_hash=f"key-{host}", hello=hello, skew=0.0)
 
 
@@ -83,9 +95,7 @@ async def test_of_many_arrivals_only_the_unknown_are_refused(ledger: Ledger) -> 
 
 async def test_a_host_that_comes_twice_in_a_round_is_as_it_said_last(ledger: Ledger) -> None:
     """Two connections of one host within a moment: both were proved, the later one counts."""
-    found = await arrive(
-        ledger, arrival("h1", local_pool("a")), arrival("h1", local_pool("b"))
-    )  # fmt: skip
+    found = await arrive(ledger, arrival("h1", local_pool("a")), arrival("h1", local_pool("b")))
     assert [admitted.pools.usable for admitted in found if admitted] == [frozenset({"b-id"})] * 2
     async with ledger.read() as tx:
         assert await pools.usable(tx, "h1") == {"b-id"}
@@ -102,15 +112,19 @@ async def test_pools_are_claimed_within_a_round_as_one_after_the_other(ledger: L
         arrival("far", shared),
     )
     assert [admitted.pools.usable for admitted in found if admitted] == [
-        {"s-id", "l-id"}, {"s-id"}, frozenset()
-    ]  # fmt: skip
+        {"s-id", "l-id"},
+        {"s-id"},
+        frozenset(),
+    ]
     # The same again changes nothing, in another order either.
     found = await arrive(
         ledger, arrival("far", shared), arrival("h2", shared, local), arrival("h1", shared, local)
     )
     assert [admitted.pools.usable for admitted in found if admitted] == [
-        frozenset(), {"s-id"}, {"s-id", "l-id"}
-    ]  # fmt: skip
+        frozenset(),
+        {"s-id"},
+        {"s-id", "l-id"},
+    ]
     async with ledger.read() as tx:
         assert (await pools.usable(tx, "h1")) == {"s-id", "l-id"}
         assert sorted(await pools.hosts_of(tx, "s-id")) == ["h1", "h2"]
@@ -200,9 +214,13 @@ def keystore_job(host: str) -> NewJob:
     """A push of one certificate."""
     wanted = m.WantedCertificate(alias="m1", sha256="a" * 64, pem="PEM")
     return NewJob(
-        kind=m.Kind.CERTIFICATES, zone="z1", host=host, single=f"keystore:{host}",
-        args=m.CertificatesArgs(install=(wanted,)), context={"cert": [1, "m1", "a" * 64]},
-    )  # fmt: skip
+        kind=m.Kind.CERTIFICATES,
+        zone="z1",
+        host=host,
+        single=f"keystore:{host}",
+        args=m.CertificatesArgs(install=(wanted,)),
+        context={"cert": [1, "m1", "a" * 64]},
+    )
 
 
 async def test_one_hosts_result_never_settles_anothers(ledger: Ledger) -> None:
@@ -305,9 +323,12 @@ async def test_a_crowd_of_hosts_converges_from_one_upload(
         await asyncio.gather(*(agent.connect() for agent in made))
         assert (await zone.api("listHosts", state="Up"))["count"] == 20
         answer = await zone.api(
-            "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="m1",
-            hypervisor="KVM", zoneid=zone.id,
-        )  # fmt: skip
+            "uploadTemplateDirectDownloadCertificate",
+            certificate=certificate(),
+            name="m1",
+            hypervisor="KVM",
+            zoneid=zone.id,
+        )
         found = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
         states = {host["hostname"]: host["status"] for host in found}
         assert states.pop("kvm7") == "FAILED"

@@ -84,8 +84,9 @@ class World:
         found = self.rows(
             "SELECT sha256 FROM cert JOIN cert_host ON cert.id = cert_host.cert "
             "WHERE live_alias = ? AND want = 'present' AND host = ?",
-            alias, self.host.host_id,
-        )  # fmt: skip
+            alias,
+            self.host.host_id,
+        )
         return str(found[0][0]) if found else None
 
     async def keystore_agrees(self, alias: str) -> None:
@@ -141,9 +142,13 @@ HALVES = {
 def template_params(world: World, name: str) -> dict[str, str]:
     """A registration."""
     return {
-        "name": name, "url": f"https://mirror.example/{name}.qcow2", "format": "QCOW2",
-        "hypervisor": "KVM", "zoneid": world.zone, "directdownload": "true",
-    }  # fmt: skip
+        "name": name,
+        "url": f"https://mirror.example/{name}.qcow2",
+        "format": "QCOW2",
+        "hypervisor": "KVM",
+        "zoneid": world.zone,
+        "directdownload": "true",
+    }
 
 
 def upload_params(world: World, alias: str) -> dict[str, str]:

@@ -190,8 +190,9 @@ async def test_a_job_ends_with_the_pool_that_it_waits_for(zone: Zone) -> None:
     await zone.api("deleteStoragePool", id="p1-id")
     state = await zone.api.job(answer)
     assert (state["jobstatus"], state["jobresult"]["errortext"]) == (
-        2, "the storage pool was deleted"
-    )  # fmt: skip
+        2,
+        "the storage pool was deleted",
+    )
 
 
 async def test_a_pool_with_copies_is_forgotten_only_by_force(zone: Zone) -> None:
@@ -217,9 +218,12 @@ async def test_jobs_on_a_pool_that_nobody_reaches_end_after_the_setting(zone: Zo
     await context.dispatcher.host_lost(agent.host_id)
     clock = Ahead(context.clock)
     unreached = Unreached(
-        context.dispatcher, ledger=context.ledger, clock=clock, settings=context.settings,
+        context.dispatcher,
+        ledger=context.ledger,
+        clock=clock,
+        settings=context.settings,
         events=context.events,
-    )  # fmt: skip
+    )
     assert await unreached.round() == 0
     clock.seconds = 86_399
     assert await unreached.round() == 0
@@ -258,9 +262,12 @@ async def test_certificates_of_dead_hosts_keep_nobody_waiting(zone: Zone) -> Non
     """Skipped while a host is away, gone with it when it is deleted, pending for none."""
     here, away = await zone.agent("kvm1"), await zone.agent("kvm2")
     answer = await zone.api(
-        "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="M1",
-        hypervisor="KVM", zoneid=zone.id,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate=certificate(),
+        name="M1",
+        hypervisor="KVM",
+        zoneid=zone.id,
+    )
     id_ = answer["uploadtemplatedirectdownloadcertificate"]["id"]
     await away.close()
     await eventually(lambda: state_is(zone, away, "Disconnected"))
@@ -303,9 +310,12 @@ async def test_a_disabled_host_gets_nothing_new(zone: Zone) -> None:
     assert (await zone.api.job(gone))["jobstatus"] == 1
     assert len(downloads(agent)) == before
     answer = await zone.api(
-        "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="M1",
-        hypervisor="KVM", zoneid=zone.id,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate=certificate(),
+        name="M1",
+        hypervisor="KVM",
+        zoneid=zone.id,
+    )
     found = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
     assert [h["status"] for h in found] == ["UPLOADED"] * 2
     await zone.api("updateHost", id=agent.host_id, allocationstate="Enable")
@@ -611,9 +621,12 @@ async def test_a_zone_goes_when_it_is_empty(zone: Zone) -> None:
     agent = await zone.agent("kvm1", pools=(local_pool("p1"),))
     item = await zone.template()
     await zone.api(
-        "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="M1",
-        hypervisor="KVM", zoneid=zone.id,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate=certificate(),
+        name="M1",
+        hypervisor="KVM",
+        zoneid=zone.id,
+    )
     await zone.token()
 
     async def kept_by(what: str) -> None:

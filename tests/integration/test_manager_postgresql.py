@@ -73,15 +73,25 @@ async def test_no_job_is_lost_when_the_manager_and_its_database_die(
     await agent.enrol(token)
     await agent.connect()
     uploaded = await api(
-        "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="MIRROR1",
-        hypervisor="KVM", zoneid=zone,
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        certificate=certificate(),
+        name="MIRROR1",
+        hypervisor="KVM",
+        zoneid=zone,
+    )
     hosts = uploaded["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
     assert [h["status"] for h in hosts] == ["UPLOADED"]
-    template = (await api(
-        "registerTemplate", name="t", url="https://mirror.example/t.qcow2", format="QCOW2",
-        hypervisor="KVM", zoneid=zone, directdownload="true",
-    ))["template"][0]["id"]  # fmt: skip
+    template = (
+        await api(
+            "registerTemplate",
+            name="t",
+            url="https://mirror.example/t.qcow2",
+            format="QCOW2",
+            hypervisor="KVM",
+            zoneid=zone,
+            directdownload="true",
+        )
+    )["template"][0]["id"]
     answer = await api("prepareTemplate", zoneid=zone, templateid=template)
 
     async def states() -> dict[str, str]:

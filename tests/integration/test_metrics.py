@@ -29,9 +29,12 @@ async def zone(tmp_path: Path) -> AsyncIterator[Zone]:
     async with running_zone(tmp_path) as made:
         await made.agent("kvm1", pools=(local_pool("p1"),))
         await made.api(
-            "uploadTemplateDirectDownloadCertificate", hypervisor="KVM", name="m1",
-            zoneid=made.id, certificate=certificate(days=40),
-        )  # fmt: skip
+            "uploadTemplateDirectDownloadCertificate",
+            hypervisor="KVM",
+            name="m1",
+            zoneid=made.id,
+            certificate=certificate(days=40),
+        )
         yield made
 
 

@@ -194,9 +194,16 @@ async def test_a_missing_library_is_one_sentence(tmp_path: Path) -> None:
     """PostgreSQL needs an extra."""
     main = FASTDL[-1].replace("from ", "import sys; sys.modules['asyncpg'] = None; from ", 1)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", main, "manager", "--state", str(tmp_path / "state"), "--database",
-        "postgresql://u@127.0.0.1/d", stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-c",
+        main,
+        "manager",
+        "--state",
+        str(tmp_path / "state"),
+        "--database",
+        "postgresql://u@127.0.0.1/d",
+        stderr=asyncio.subprocess.PIPE,
+    )
     _, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     assert b"needs the Python package asyncpg" in err

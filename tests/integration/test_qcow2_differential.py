@@ -99,18 +99,45 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(path.relative_to(csrc)) for part in PARTS for path in sorted(csrc.glob(f"{part}.c"))
     ]
     subprocess.run(
-        ["make", "-s", "-C", csrc, f"BUILD={folder}", "VARIANT=asan",
-         f"SOURCES={' '.join(sources)}"],
-        check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+        [
+            "make",
+            "-s",
+            "-C",
+            csrc,
+            f"BUILD={folder}",
+            "VARIANT=asan",
+            f"SOURCES={' '.join(sources)}",
+        ],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
     out = folder / "land_file"
     subprocess.run(
-        ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fsanitize=address,undefined",
-         "-fno-sanitize-recover=all", f"-I{csrc}", ROOT / "tests/c/land_file.c",
-         folder / "asan/libfdl.a", "-lz", "-ldeflate", "-lzstd", "-llzma", "-lbz2", "-lpthread",
-         "-o", out],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
+        [
+            "cc",
+            "-std=gnu11",
+            "-D_GNU_SOURCE",
+            "-g",
+            "-O1",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+            f"-I{csrc}",
+            ROOT / "tests/c/land_file.c",
+            folder / "asan/libfdl.a",
+            "-lz",
+            "-ldeflate",
+            "-lzstd",
+            "-llzma",
+            "-lbz2",
+            "-lpthread",
+            "-o",
+            out,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     return out
 
 
@@ -352,8 +379,11 @@ def test_images_that_refer_to_other_files_are_refused(
     """Whatever the name is, it is never looked at."""
     run("qemu-img", "create", "-q", "-f", "raw", tmp_path / "base", "1M")
     image = tmp_path / "image"
-    option = ("-b", tmp_path / "base", "-F", "raw") if create == "backing_file" else (
-        "-o", f"data_file={tmp_path / 'data'}")  # fmt: skip
+    option = (
+        ("-b", tmp_path / "base", "-F", "raw")
+        if create == "backing_file"
+        else ("-o", f"data_file={tmp_path / 'data'}")
+    )
     run("qemu-img", "create", "-q", "-f", "qcow2", *option, image, "1M")
     assert land(driver, image, None, "-", MIB).code == -24
 

@@ -61,10 +61,12 @@ async def test_a_worker_reports_status_and_wait_as_fields(
     with pytest.raises(HttpStatusError) as caught:
         await work.run(
             Work(
-                action=where, sources=(origin.url("/x.raw"),), options={"target_format": "same"},
+                action=where,
+                sources=(origin.url("/x.raw"),),
+                options={"target_format": "same"},
                 **target,
             )
-        )  # fmt: skip
+        )
     assert (caught.value.http_status, caught.value.retry_after_s) == (status, WAIT_S)
     assert caught.value.retryable
 
@@ -79,10 +81,12 @@ async def test_a_wait_that_is_asked_for_in_the_middle_of_a_transfer_is_a_field_t
     with pytest.raises(HttpStatusError) as caught:
         await work.run(
             Work(
-                action="fetch", sources=(origin.url("/big.raw"),), target=str(tmp_path / "t"),
+                action="fetch",
+                sources=(origin.url("/big.raw"),),
+                target=str(tmp_path / "t"),
                 options={"target_format": "same", "retry": 1},
             )
-        )  # fmt: skip
+        )
     assert (caught.value.http_status, caught.value.retry_after_s) == (503, WAIT_S)
 
 

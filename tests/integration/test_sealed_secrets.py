@@ -91,9 +91,11 @@ async def test_the_ledger_holds_no_key_and_no_token_in_clear(
         secrets = [other.credentials["secretkey"], zone.api.credentials["secretkey"]]
     clear = (("Authorization", TOKEN),)
     assert host.seen == [
-        ("probe", clear), ("download", clear), ("probe", ()),
+        ("probe", clear),
+        ("download", clear),
+        ("probe", ()),
         ("download", (("Authorization", TOKEN + "2"),)),
-    ]  # fmt: skip
+    ]
     files = {p: p.read_bytes() for p in state.rglob("*") if p.is_file() and p.name != "admin.json"}
     for secret in ("t0ken-of-a-template", *secrets):
         assert secret not in rows
@@ -192,5 +194,6 @@ async def test_what_looks_sealed_is_sealed_once_more(tmp_path: Path) -> None:
         assert stolen.startswith("aes-256-gcm:")
         await prepare(zone, await template(zone, "b", **{HEADER: stolen}))
     assert host.seen[1:] == [
-        ("probe", (("Authorization", stolen),)), ("download", (("Authorization", stolen),)),
-    ]  # fmt: skip
+        ("probe", (("Authorization", stolen),)),
+        ("download", (("Authorization", stolen),)),
+    ]

@@ -165,8 +165,10 @@ def test_a_vhd_that_is_none_never_becomes_valid(
     torn = bytearray(vhd.fixed(DISK))
     torn[-512 + 50] ^= 1
     for file, declared, codes in (
-        (DISK, "vhd", {24}), (vhd.fixed(DISK), "raw", {24}), (bytes(torn), "auto", {23}),
-    ):  # fmt: skip
+        (DISK, "vhd", {24}),
+        (vhd.fixed(DISK), "raw", {24}),
+        (bytes(torn), "auto", {23}),
+    ):
         device.fill(PATTERN)
         url = bench.url(PACK["gz"](file) if packed else file, name="i.vhd")
         for target in (device.path, bench.pool / "disk.raw"):
@@ -312,9 +314,13 @@ def test_a_foreign_disk_larger_than_the_device_is_refused(
         assert done.code == 30, done
         assert small.read().count(PATTERN) == 4 * MIB
     done = bench.get(
-        bench.pool / "d", bench.url(made["vdi"][0], name="i.vdi"), "--target-format", "raw",
-        "--max-virtual-size", "4M",
-    )  # fmt: skip
+        bench.pool / "d",
+        bench.url(made["vdi"][0], name="i.vdi"),
+        "--target-format",
+        "raw",
+        "--max-virtual-size",
+        "4M",
+    )
     assert done.code == 25, done
     assert bench.left_behind() == []
 
@@ -353,9 +359,13 @@ def test_late_tables_under_compression_are_unpacked_first(
     file = PACK[kind](late[0])
     target = bench.pool / "disk.raw"
     done = bench.get(
-        target, bench.url(file, name=f"i.{kind}"), "--checksum", f"sha-256:{sha256(file)}",
-        "--target-format", "raw",
-    )  # fmt: skip
+        target,
+        bench.url(file, name=f"i.{kind}"),
+        "--checksum",
+        f"sha-256:{sha256(file)}",
+        "--target-format",
+        "raw",
+    )
     assert done.code == 0, done
     assert target.read_bytes() == late[1]
     assert done.json["digests"]["sha-256"] == sha256(file)

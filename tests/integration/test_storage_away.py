@@ -90,10 +90,12 @@ async def test_a_pool_that_libvirt_stops_is_down_at_once(site: Site, tmp_path: P
         try:
             (tmp_path / "dir").mkdir()
             name = libvirtd.new_name()
-            made.append(connection.storagePoolDefineXML(
-                f"<pool type='dir'><name>{name}</name><target><path>{tmp_path}/dir</path>"
-                "</target></pool>"
-            ))  # fmt: skip
+            made.append(
+                connection.storagePoolDefineXML(
+                    f"<pool type='dir'><name>{name}</name><target><path>{tmp_path}/dir</path>"
+                    "</target></pool>"
+                )
+            )
             made[0].create()
             await site.start("--libvirt", uri, pools=False)
 

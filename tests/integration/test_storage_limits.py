@@ -63,9 +63,15 @@ async def user(zone: Zone, name: str) -> Client:
 async def register(zone: Zone, client: Client, name: str, **more: Any) -> str:
     """A template of that caller's."""
     answer = await client(
-        "registerTemplate", name=name, url=f"https://mirror.example/{name}.qcow2", format="QCOW2",
-        hypervisor="KVM", zoneid=zone.id, directdownload="true", **more,
-    )  # fmt: skip
+        "registerTemplate",
+        name=name,
+        url=f"https://mirror.example/{name}.qcow2",
+        format="QCOW2",
+        hypervisor="KVM",
+        zoneid=zone.id,
+        directdownload="true",
+        **more,
+    )
     id_: str = answer["template"][0]["id"]
     return id_
 

@@ -39,9 +39,14 @@ async def seen(client: Client, filter_: str = "executable") -> list[str]:
 async def theirs(client: Client, zone: Zone, name: str) -> dict[str, Any]:
     """A template that the user registered."""
     answer = await client(
-        "registerTemplate", name=name, url=f"https://mirror.example/{name}.qcow2", format="QCOW2",
-        hypervisor="KVM", zoneid=zone.id, directdownload="true",
-    )  # fmt: skip
+        "registerTemplate",
+        name=name,
+        url=f"https://mirror.example/{name}.qcow2",
+        format="QCOW2",
+        hypervisor="KVM",
+        zoneid=zone.id,
+        directdownload="true",
+    )
     item: dict[str, Any] = answer["template"][0]
     return item
 
@@ -51,9 +56,13 @@ async def test_attributes_change_and_stay(zone: Zone) -> None:
     item = await zone.template("old", displaytext="text", passwordenabled="true")
     os_type = (await zone.api("listOsTypes"))["ostype"][3]["id"]
     changed = await zone.api(
-        "updateTemplate", id=item["id"], name="new", ostypeid=os_type, sshkeyenabled="true",
+        "updateTemplate",
+        id=item["id"],
+        name="new",
+        ostypeid=os_type,
+        sshkeyenabled="true",
         requireshvm="false",
-    )  # fmt: skip
+    )
     assert changed["template"]["name"] == "new"
     (found,) = (await zone.api("listTemplates", templatefilter="all", id=item["id"]))["template"]
     assert found == changed["template"] | {"downloaddetails": []}
@@ -120,9 +129,12 @@ async def test_a_template_is_listed_where_it_is(zone: Zone) -> None:
 async def test_an_iso_is_no_template(zone: Zone) -> None:
     """Each has commands of its own."""
     answer = await zone.api(
-        "registerIso", name="i", url="https://mirror.example/i.iso", zoneid=zone.id,
+        "registerIso",
+        name="i",
+        url="https://mirror.example/i.iso",
+        zoneid=zone.id,
         directdownload="true",
-    )  # fmt: skip
+    )
     iso = answer["iso"][0]["id"]
     with pytest.raises(ApiParamError):
         await zone.api("updateTemplate", id=iso, name="x")
@@ -227,9 +239,21 @@ async def test_accounts_are_made_and_listed_as_clients_expect(zone: Zone) -> Non
     keys = (await zone.api("registerUserKeys", id=made["user"][0]["id"]))["userkeys"]
     bob = Client({**zone.api.credentials, **keys})
     assert [a["name"] for a in (await bob("listAccounts"))["account"]] == ["team"]
-    for name in ("createAccount", "updateHost", "deleteHost", "deleteZone", "createHostToken",
-                 "listHostTokens", "deleteHostToken", "prepareHostForMaintenance",
-                 "cancelHostMaintenance", "updateStoragePool", "deleteStoragePool",
-                 "listHostCas", "startHostCaRotation", "finishHostCaRotation"):  # fmt: skip
+    for name in (
+        "createAccount",
+        "updateHost",
+        "deleteHost",
+        "deleteZone",
+        "createHostToken",
+        "listHostTokens",
+        "deleteHostToken",
+        "prepareHostForMaintenance",
+        "cancelHostMaintenance",
+        "updateStoragePool",
+        "deleteStoragePool",
+        "listHostCas",
+        "startHostCaRotation",
+        "finishHostCaRotation",
+    ):
         with pytest.raises((ApiAuthError, FastdlError), match="unable to verify"):
             await bob(name, id=found["id"])

@@ -50,9 +50,12 @@ async def test_an_agent_of_another_age_works_for_this_manager(tmp_path: Path, ve
         await agent.connect(wire_oldest=min(version, CURRENT), wire_newest=version)
         assert not agent.refusals
         answer = await zone.api(
-            "uploadTemplateDirectDownloadCertificate", certificate=certificate(), name="M1",
-            hypervisor="KVM", zoneid=zone.id,
-        )  # fmt: skip
+            "uploadTemplateDirectDownloadCertificate",
+            certificate=certificate(),
+            name="M1",
+            hypervisor="KVM",
+            zoneid=zone.id,
+        )
         hosts = answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]
         assert [h["status"] for h in hosts] == ["UPLOADED"]
         item = await zone.template()

@@ -168,8 +168,14 @@ class Story:
         for row in rows:
             status = {h["hostid"]: h["status"] for h in row["hostsmap"]}
             for host in everyone:
-                self.note([host], "list", sent, cert=row["id"], fingerprint=row["fingerprint"],
-                          status=status[host])  # fmt: skip
+                self.note(
+                    [host],
+                    "list",
+                    sent,
+                    cert=row["id"],
+                    fingerprint=row["fingerprint"],
+                    status=status[host],
+                )
         return [events[-1] for events in self.seen.values()]
 
     async def upload(self) -> None:
@@ -178,8 +184,13 @@ class Story:
         everyone = list(self.sim.fleet.hosts)
         self.asked.append(sent)
         try:
-            body = await self.call("uploadTemplateDirectDownloadCertificate", name=self.alias,
-                                   certificate=pem, hypervisor="KVM", zoneid=ZONE)  # fmt: skip
+            body = await self.call(
+                "uploadTemplateDirectDownloadCertificate",
+                name=self.alias,
+                certificate=pem,
+                hypervisor="KVM",
+                zoneid=ZONE,
+            )
         except AliasConflictError:
             self.note(everyone, "upload", sent, refused=True)
             return
@@ -311,8 +322,9 @@ async def test_what_callers_see_has_an_order_that_explains_it(
         for story in stories:
             await story.live()
             for host in sim.fleet.hosts.values():
-                story.note([host.id], "keystore", next(moments),
-                           fingerprint=host.keystore.get(story.alias))  # fmt: skip
+                story.note(
+                    [host.id], "keystore", next(moments), fingerprint=host.keystore.get(story.alias)
+                )
         for story in stories:
             assert not story.lies, f"seed {seed}: {story.lies}\n{story}"
             for host_id, events in story.seen.items():

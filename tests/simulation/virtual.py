@@ -139,9 +139,15 @@ class SimHost:
         """Come up, and repeat what was not acknowledged."""
         self.up = True
         hello = m.Hello(
-            host_id=self.id, name=self.name, wire_oldest=OLDEST, wire_newest=CURRENT, version="sim",
-            kinds=tuple(k.value for k in m.Kind), inventory=self.inventory(), max_downloads=4,
-        )  # fmt: skip
+            host_id=self.id,
+            name=self.name,
+            wire_oldest=OLDEST,
+            wire_newest=CURRENT,
+            version="sim",
+            kinds=tuple(k.value for k in m.Kind),
+            inventory=self.inventory(),
+            max_downloads=4,
+        )
         await self.fleet.handler.admit(Peer(self.id, "k", ""), hello)
         for result in list(self.results.values()):
             await self.tell(result)
@@ -166,8 +172,13 @@ class SimHost:
             self.fences[command.job] = command.fence
             if command.job in self.results:
                 old = self.results[command.job]
-                again = m.JobResult(job=old.job, fence=command.fence, kind=old.kind,
-                                    done=old.done, failure=old.failure)  # fmt: skip
+                again = m.JobResult(
+                    job=old.job,
+                    fence=command.fence,
+                    kind=old.kind,
+                    done=old.done,
+                    failure=old.failure,
+                )
                 self.fleet.spawn(self.tell(again))
             elif command.job not in self.running:
                 self.running[command.job] = self.fleet.spawn(self.work(command))
@@ -195,13 +206,17 @@ class SimHost:
             found = self.inventory()
             outcome = m.CertificatesDone(
                 outcomes=tuple(m.AliasOutcome(alias=name) for name in names),
-                certificates=found.certificates, keystore_revision=found.keystore_revision,
-            )  # fmt: skip
+                certificates=found.certificates,
+                keystore_revision=found.keystore_revision,
+            )
         failed = isinstance(outcome, m.Failure)
         result = m.JobResult(
-            job=command.job, fence=self.fences[command.job], kind=command.kind,
-            done=None if failed else outcome, failure=outcome if failed else None,
-        )  # type: ignore[arg-type]  # fmt: skip
+            job=command.job,
+            fence=self.fences[command.job],
+            kind=command.kind,
+            done=None if failed else outcome,
+            failure=outcome if failed else None,
+        )  # type: ignore[arg-type]
         self.results[command.job] = result
         self.running.pop(command.job, None)
         await self.tell(result)

@@ -126,11 +126,15 @@ async def simulation(
     clock = VirtualClock(ledger)
     fleet = SimFleet(ledger, clock, seed, folder / "pools")
     context = compose(
-        ledger=ledger, settings=Settings(), vault=Vault(bytes(32)), clock=clock,
-        delivery=fleet, name="m1",
+        ledger=ledger,
+        settings=Settings(),
+        vault=Vault(bytes(32)),
+        clock=clock,
+        delivery=fleet,
+        name="m1",
         authority=open_authority(folder / "ca"),
         notices=Notices() if notices is None else notices(clock),
-    )  # fmt: skip
+    )
     fleet.handler, fleet.progress = context.handler, context.progress
     dispatcher, sync = context.dispatcher, context.sync
 
@@ -207,9 +211,11 @@ def seeds(count: int, pools: list[str], *, rank: int = BULK) -> list[NewJob]:
         origin = ORIGINS[t % len(ORIGINS)]
         for pool in pools:
             args = m.DownloadArgs(
-                template=f"t{t}", pool=pool, volume=f"v{t}",
+                template=f"t{t}",
+                pool=pool,
+                volume=f"v{t}",
                 transfer=m.Transfer(sources=(f"https://{origin}/t{t}",)),
-            )  # fmt: skip
+            )
             found.append(
                 NewJob(
                     kind=m.Kind.DOWNLOAD,

@@ -67,9 +67,16 @@ def test_an_error_says_where_and_keeps_its_fields(cls: type[FastdlError]) -> Non
 def test_an_error_survives_the_way_to_another_process(cls: type[FastdlError]) -> None:
     """What an agent decides by was raised in a process that it started."""
     exc = cls(
-        "it failed", phase="fetch", origin="http://a/b", offset=7, retryable=True,
-        reason=Reason.NEEDS_STAGING, http_status=429, retry_after_s=3.5, public_source=True,
-    )  # fmt: skip
+        "it failed",
+        phase="fetch",
+        origin="http://a/b",
+        offset=7,
+        retryable=True,
+        reason=Reason.NEEDS_STAGING,
+        http_status=429,
+        retry_after_s=3.5,
+        public_source=True,
+    )
     again = error_from(json.loads(json.dumps(exc.to_dict())))
     assert type(again) is cls
     assert again.to_dict() == exc.to_dict()

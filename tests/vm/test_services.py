@@ -102,10 +102,17 @@ class Site:
         path = "/var/www/html/" + url.rpartition("/")[2]
         digest = self.machine.run(f"sha256sum {path}").split()[0]
         made = self.api(
-            "register", "template", f"name={name}", f"displaytext={name}", "hypervisor=KVM",
-            f"zoneid={self.zone}", f"url={url}", "directdownload=true",
-            f"checksum={{SHA-256}}{digest}", *more,
-        )  # fmt: skip
+            "register",
+            "template",
+            f"name={name}",
+            f"displaytext={name}",
+            "hypervisor=KVM",
+            f"zoneid={self.zone}",
+            f"url={url}",
+            "directdownload=true",
+            f"checksum={{SHA-256}}{digest}",
+            *more,
+        )
         found: str = made["template"][0]["id"]
         return found
 
@@ -140,8 +147,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         machine.run(PREPARE.replace("SLOW", str(SLOW)).replace("ORIGIN", ORIGIN), timeout=300)
         for name, text in POOLS.items():
             machine.write(f"/root/{name}.xml", text)
-            machine.run(f"virsh pool-define /root/{name}.xml && virsh pool-start {name} && "
-                        f"virsh pool-autostart {name}")  # fmt: skip
+            machine.run(
+                f"virsh pool-define /root/{name}.xml && virsh pool-start {name} && "
+                f"virsh pool-autostart {name}"
+            )
         machine.write("/etc/fastdl/manager.env", "FASTDL_MANAGER_LISTEN=127.0.0.1:8088\n")
         machine.run("systemctl enable -q --now fastdl-manager", timeout=120)
         machine.wait_for("test -s /var/lib/fastdl/manager/admin.json")
@@ -215,9 +224,13 @@ def test_a_template_arrives_in_a_folder_for_everybody_to_read(site: Site) -> Non
 def test_a_certificate_reaches_the_host_and_counts(site: Site) -> None:
     """It lands in the keystore that the unit made a place for; downloads ask for it."""
     site.api(
-        "upload", "templatedirectdownloadcertificate", "hypervisor=KVM", "name=origin",
-        f"zoneid={site.zone}", "certificate=" + site.machine.run("cat /etc/nginx/origin.pem"),
-    )  # fmt: skip
+        "upload",
+        "templatedirectdownloadcertificate",
+        "hypervisor=KVM",
+        "name=origin",
+        f"zoneid={site.zone}",
+        "certificate=" + site.machine.run("cat /etc/nginx/origin.pem"),
+    )
     site.machine.run(
         "cd /etc/cloudstack/agent; umask 077;"
         "sed -n s/^keystore.passphrase=//p agent.properties > /root/pass"
@@ -267,8 +280,9 @@ def test_what_reads_the_origin_is_confined_in_full_under_the_unit(site: Site) ->
     shown = site.machine.wait_for(
         "pid=$(pgrep -u fastdl-worker) && cat /proc/$pid/status && ls -l /proc/$pid/fd"
     )
-    fields = {key: value.split() for key, _, value in (
-        line.partition(":") for line in shown.splitlines())}  # fmt: skip
+    fields = {
+        key: value.split() for key, _, value in (line.partition(":") for line in shown.splitlines())
+    }
     worker = site.machine.run("id -u fastdl-worker; id -g fastdl-worker").split()
     assert (fields["Uid"], fields["Gid"]) == ([worker[0]] * 4, [worker[1]] * 4)
     assert fields["Groups"] == []

@@ -158,9 +158,13 @@ def _read_memory(thread: int, where: int, length: int) -> bytes:
     here = _Range(ctypes.addressof(out), length)
     there = _Range(where, length)
     got = _libc().process_vm_readv(
-        thread, ctypes.byref(here), ctypes.c_ulong(1), ctypes.byref(there), ctypes.c_ulong(1),
+        thread,
+        ctypes.byref(here),
+        ctypes.c_ulong(1),
+        ctypes.byref(there),
+        ctypes.c_ulong(1),
         ctypes.c_ulong(0),
-    )  # fmt: skip
+    )
     if got != length:
         raise OSError(errno.EFAULT, "the address cannot be read")
     return out.raw

@@ -64,9 +64,13 @@ def converted(asked: Convert, powers: Powers, stop: Checked) -> dict[str, Any] |
             raise InternalError("the download's process asked for an odd conversion")
         source, target = map(Path, names)
         convert(
-            source, target, Format(asked.format), stop,
-            confine=partial(confine, powers), folder=Path(powers.folder or "."),
-        )  # fmt: skip
+            source,
+            target,
+            Format(asked.format),
+            stop,
+            confine=partial(confine, powers),
+            folder=Path(powers.folder or "."),
+        )
     except FastdlError as exc:
         return exc.to_dict()
     return None

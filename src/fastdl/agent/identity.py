@@ -153,9 +153,11 @@ def _request(
         (folder / _NEXT_KEY).unlink()  # left by a crash after it had taken its place
         key = _key(folder / _NEXT_KEY)
     request = m.EnrolRequest(
-        token=str(token), csr=_csr(key, name), name=name,
+        token=str(token),
+        csr=_csr(key, name),
+        name=name,
         former=_csr(former, name) if former is not None else "",
-    )  # fmt: skip
+    )
     return key, request
 
 

@@ -354,9 +354,14 @@ async def prepared(settings: Settings, *, refused: bool = False) -> AsyncIterato
         with journal.alone():
             who, spare = await _identity(settings, journal, name, refused=refused)
             host = Host(
-                who.host_id, settings.config_dir, settings.state, settings.pools, settings.libvirt,
-                starts=await asyncio.to_thread(journal.start), zone_id=who.zone_id,
-            )  # fmt: skip
+                who.host_id,
+                settings.config_dir,
+                settings.state,
+                settings.pools,
+                settings.libvirt,
+                starts=await asyncio.to_thread(journal.start),
+                zone_id=who.zone_id,
+            )
             yield Agent(replace(settings, name=name, token=spare), who, host, journal)
     finally:
         await asyncio.to_thread(journal.close)

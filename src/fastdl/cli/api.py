@@ -80,14 +80,18 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--credentials", metavar="FILE", default=os.environ.get("FASTDL_CREDENTIALS"),
+        "--credentials",
+        metavar="FILE",
+        default=os.environ.get("FASTDL_CREDENTIALS"),
         help="JSON with url, apikey and secretkey (default: $FASTDL_CREDENTIALS)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--cacert", metavar="FILE", type=Path,
+        "--cacert",
+        metavar="FILE",
+        type=Path,
         help="PEM: what the manager's certificate must lead to or be (default: cacert of the "
         "credentials, else what the system trusts)",
-    )  # fmt: skip
+    )
     parser.add_argument("--wait", action="store_true", help="wait for the job of an async command")
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=60.0, help="per request (default 60)"

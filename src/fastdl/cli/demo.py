@@ -156,14 +156,24 @@ def _play(stage: _Stage, size: int) -> None:
     stage.say("A zone, and two hosts that enrol in it with one-time tokens")
     zone = _hosts(stage, agents_at)
     stage.say("Downloads from loopback are refused unless the operator allows them")
-    stage.api("update", "configuration", "name=secstorage.allowed.internal.sites",
-              "value=127.0.0.0/8", show="{name} = {value}")  # fmt: skip
+    stage.api(
+        "update",
+        "configuration",
+        "name=secstorage.allowed.internal.sites",
+        "value=127.0.0.0/8",
+        show="{name} = {value}",
+    )
     with _refused("no certificate of the hosts' keystores matches yet"):
         _register(stage, zone, metalink, quiet=True)
     stage.say("The CA's certificate to every host of the zone")
     name = f"name=demo zoneid={zone}".split()
-    answer = stage.api("upload", "templatedirectdownloadcertificate", "hypervisor=KVM", *name,
-                       f"certificate=@{stage.folder / 'ca.pem'}")  # fmt: skip
+    answer = stage.api(
+        "upload",
+        "templatedirectdownloadcertificate",
+        "hypervisor=KVM",
+        *name,
+        f"certificate=@{stage.folder / 'ca.pem'}",
+    )
     for host in answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]:
         print(f"     {host['hostname']}: {host['status']} {host['details']}")
         if host["status"] != "UPLOADED":
@@ -202,8 +212,15 @@ def _mirrors(stage: _Stage, size: int) -> tuple[str, str]:
     urls = []
     for number in (1, 2):
         port_file = stage.folder / f"mirror{number}.port"
-        stage.start(f"mirror{number}", "-m", "fastdl.lab.origin", str(www),
-                    str(leaf.chain), str(leaf.key), str(port_file))  # fmt: skip
+        stage.start(
+            f"mirror{number}",
+            "-m",
+            "fastdl.lab.origin",
+            str(www),
+            str(leaf.chain),
+            str(leaf.key),
+            str(port_file),
+        )
         port = int(stage.until("the mirror's start", lambda f=port_file: f.read_text().strip()))
         urls.append(f"https://127.0.0.1:{port}/demo.qcow2")
         print(f"     mirror {number}: {urls[-1]}")
@@ -237,8 +254,16 @@ def _image(path: Path, size: int) -> str:
 
 def _manager(stage: _Stage) -> str:
     """Start the manager; return the agents' address."""
-    stage.start("manager", "manager", "--state", "manager", "--listen", "127.0.0.1:0",
-                "--agent-listen", "127.0.0.1:0")  # fmt: skip
+    stage.start(
+        "manager",
+        "manager",
+        "--state",
+        "manager",
+        "--listen",
+        "127.0.0.1:0",
+        "--agent-listen",
+        "127.0.0.1:0",
+    )
 
     def serves() -> str | None:
         if not stage.credentials.exists():
@@ -260,10 +285,21 @@ def _hosts(stage: _Stage, agents_at: str) -> str:
         token = stage.api("create", "hosttoken", f"zoneid={zone}", quiet=number > 1)["token"]
         (stage.folder / f"pool{number}").mkdir()
         stage.start(
-            f"agent{number}", "agent", "--manager", f"https://{agents_at}", "--token", token,
-            "--state", f"agent{number}", "--config-dir", f"etc{number}", "--name", f"kvm{number}",
-            "--pool", f"pool{number}={stage.folder / f'pool{number}'}",
-        )  # fmt: skip
+            f"agent{number}",
+            "agent",
+            "--manager",
+            f"https://{agents_at}",
+            "--token",
+            token,
+            "--state",
+            f"agent{number}",
+            "--config-dir",
+            f"etc{number}",
+            "--name",
+            f"kvm{number}",
+            "--pool",
+            f"pool{number}={stage.folder / f'pool{number}'}",
+        )
 
     def both_up() -> bool:
         hosts = stage.api("list", "hosts", "state=Up", quiet=True)
@@ -276,10 +312,17 @@ def _hosts(stage: _Stage, agents_at: str) -> str:
 
 def _register(stage: _Stage, zone: str, url: str, *, quiet: bool = False) -> str:
     answer = stage.api(
-        "register", "template", "name=demo", "format=QCOW2", "hypervisor=KVM", f"zoneid={zone}",
-        "directdownload=true", f"url={url}", quiet=quiet,
+        "register",
+        "template",
+        "name=demo",
+        "format=QCOW2",
+        "hypervisor=KVM",
+        f"zoneid={zone}",
+        "directdownload=true",
+        f"url={url}",
+        quiet=quiet,
         show=None if quiet else "{name}: {status}, {size} bytes",
-    )  # fmt: skip
+    )
     return str(answer["template"][0]["id"])
 
 

@@ -42,17 +42,19 @@ def add_parser(subparsers: Any) -> None:
         "--listen", metavar="HOST:PORT", help="API and page (default 127.0.0.1:8080)"
     )
     parser.add_argument(
-        "--tls", choices=("auto", "on", "off"),
+        "--tls",
+        choices=("auto", "on", "off"),
         help="whether the API speaks TLS; auto (default): unless it listens on loopback",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--tls-cert", metavar="FILE", help="certificate chain of the API, PEM (default: own CA)"
     )
     parser.add_argument("--tls-key", metavar="FILE", help="its key, PEM (default: in --tls-cert)")
     parser.add_argument(
-        "--tls-names", metavar="NAME,…",
+        "--tls-names",
+        metavar="NAME,…",
         help="further names and addresses for the certificate of the own CA",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--agent-listen", metavar="HOST:PORT", help="agents (default 127.0.0.1:8250)"
     )
@@ -61,10 +63,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--fabric", metavar="KIND", help="how hosts are reached (default: local)")
     parser.add_argument(
-        "--accept-new-ca", action="store_true",
+        "--accept-new-ca",
+        action="store_true",
         help="start although the ledger's hosts were enrolled by another CA, which is lost; where "
         "secret.key is lost too, the administrator gets new keys",
-    )  # fmt: skip
+    )
     parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file with these keys")
     parser.add_argument("--log-format", choices=("json", "text"), help="default: json")
     parser.add_argument(

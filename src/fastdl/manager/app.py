@@ -104,10 +104,15 @@ class Manager:
         if add_routes is not None:
             add_routes(app, self.context)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=20.0,
-            keepalive_timeout=30.0, max_line_size=LINE_MAX, max_field_size=16 << 10,
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=20.0,
+            keepalive_timeout=30.0,
+            max_line_size=LINE_MAX,
+            max_field_size=16 << 10,
             auto_decompress=False,
-        )  # fmt: skip
+        )
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
@@ -138,16 +143,21 @@ class Manager:
         c = self.context
         ledger, clock, settings, events = c.ledger, c.clock, c.settings, c.events
         for loop in (
-            c.dispatcher.run, c.sync.run, c.sync.run_retries, c.background.run,
+            c.dispatcher.run,
+            c.sync.run,
+            c.sync.run_retries,
+            c.background.run,
             ExpiryWatch(ledger=ledger, clock=clock, events=events).run,
-            c.handler.run, c.copy_watch.run, self._snapshots, self._prune, self._renew,
-            DriftWatch(
-                c.dispatcher, c.probing, ledger=ledger, clock=clock, settings=settings
-            ).run,
+            c.handler.run,
+            c.copy_watch.run,
+            self._snapshots,
+            self._prune,
+            self._renew,
+            DriftWatch(c.dispatcher, c.probing, ledger=ledger, clock=clock, settings=settings).run,
             Unreached(
                 c.dispatcher, ledger=ledger, clock=clock, settings=settings, events=events
             ).run,
-        ):  # fmt: skip
+        ):
             self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
 
     async def stop(self) -> None:
@@ -264,13 +274,23 @@ async def _assemble(
     await known_ca.check(ledger, authority, accept_new=accept_new_ca)
     connections, name = Connections(), _instance(state)
     context = compose(
-        ledger=ledger, settings=settings, vault=vault, clock=clock, authority=authority,
-        delivery=connections, notices=Notices(), name=name,
-    )  # fmt: skip
+        ledger=ledger,
+        settings=settings,
+        vault=vault,
+        clock=clock,
+        authority=authority,
+        delivery=connections,
+        notices=Notices(),
+        name=name,
+    )
     server = HostServer(
-        context.handler, connections, ledger=ledger, progress=context.progress,
-        authority=authority, complete=functools.partial(with_secrets, settings, vault),
-    )  # fmt: skip
+        context.handler,
+        connections,
+        ledger=ledger,
+        progress=context.progress,
+        authority=authority,
+        complete=functools.partial(with_secrets, settings, vault),
+    )
     return Manager(config, context, server)
 
 
@@ -293,30 +313,60 @@ def compose(
     events = Events(ledger, clock, notices)
     requests = HostRequests(ledger=ledger, clock=clock, delivery=delivery, notices=notices)
     dispatcher = Dispatcher(
-        ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery,
-        events=events, notices=notices, progress=progress, metrics=metrics, name=name,
-    )  # fmt: skip
+        ledger=ledger,
+        clock=clock,
+        settings=settings,
+        fleet=fleet,
+        delivery=delivery,
+        events=events,
+        notices=notices,
+        progress=progress,
+        metrics=metrics,
+        name=name,
+    )
     sync = CertificateSync(
         ledger=ledger, clock=clock, fleet=fleet, delivery=delivery, notices=notices
     )
     return ApiContext(
-        ledger=ledger, settings=settings, vault=vault, clock=clock, events=events, notices=notices,
-        metrics=metrics, fleet=fleet, delivery=delivery, progress=progress, requests=requests,
-        authority=authority, dispatcher=dispatcher, sync=sync, logins=Logins(clock),
+        ledger=ledger,
+        settings=settings,
+        vault=vault,
+        clock=clock,
+        events=events,
+        notices=notices,
+        metrics=metrics,
+        fleet=fleet,
+        delivery=delivery,
+        progress=progress,
+        requests=requests,
+        authority=authority,
+        dispatcher=dispatcher,
+        sync=sync,
+        logins=Logins(clock),
         background=BackgroundTask(
             sync, ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery
         ),
         handler=HostHandler(
-            Enrolment(authority, ledger=ledger, clock=clock, events=events), dispatcher, sync,
-            authority=authority, ledger=ledger, clock=clock, settings=settings, fleet=fleet,
-            delivery=delivery, events=events, notices=notices, progress=progress,
-            metrics=metrics, name=name,
+            Enrolment(authority, ledger=ledger, clock=clock, events=events),
+            dispatcher,
+            sync,
+            authority=authority,
+            ledger=ledger,
+            clock=clock,
+            settings=settings,
+            fleet=fleet,
+            delivery=delivery,
+            events=events,
+            notices=notices,
+            progress=progress,
+            metrics=metrics,
+            name=name,
         ),
         probing=Probing(requests, settings=settings, clock=clock, fleet=fleet),
         copy_watch=CopyWatch(
             requests, ledger=ledger, clock=clock, settings=settings, fleet=fleet, events=events
         ),
-    )  # fmt: skip
+    )
 
 
 @contextlib.contextmanager

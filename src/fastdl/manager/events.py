@@ -51,9 +51,14 @@ class Events:
     ) -> None:
         """Store an event that goes with no other change, log and publish it."""
         event = Event(
-            type=type_, description=description, level=level, account=account, resource=resource,
-            username=username, address=address,
-        )  # fmt: skip
+            type=type_,
+            description=description,
+            level=level,
+            account=account,
+            resource=resource,
+            username=username,
+            address=address,
+        )
         await self._ledger.write(lambda tx: self.store(tx, event))
         self.publish(event)
 
@@ -62,10 +67,16 @@ class Events:
         now = self._clock.time()
         for event in events:
             await records.add_event(
-                tx, event.type, event.description, now=now, level=event.level,
-                account=event.account, resource=event.resource, username=event.username,
+                tx,
+                event.type,
+                event.description,
+                now=now,
+                level=event.level,
+                account=event.account,
+                resource=event.resource,
+                username=event.username,
                 address=event.address,
-            )  # fmt: skip
+            )
 
     def publish(self, *events: Event) -> None:
         """Log *events*, which are stored, and show them to the pages."""
@@ -74,11 +85,17 @@ class Events:
                 {"WARN": logging.WARNING, "ERROR": logging.ERROR}.get(event.level, logging.INFO),
                 "event",
                 extra={
-                    "event": event.type, "description": event.description, "account": event.account,
-                    "username": event.username, "address": event.address,
+                    "event": event.type,
+                    "description": event.description,
+                    "account": event.account,
+                    "username": event.username,
+                    "address": event.address,
                 },
-            )  # fmt: skip
+            )
             self._notices.publish(
-                "event", type=event.type, level=event.level, description=event.description,
+                "event",
+                type=event.type,
+                level=event.level,
+                description=event.description,
                 account=event.account,
-            )  # fmt: skip
+            )

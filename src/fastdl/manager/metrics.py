@@ -48,9 +48,11 @@ class Metrics:
             "fastdl_origin_bytes", "Bytes that origins sent to hosts", ["origin"], registry=r
         )
         self.download_seconds = Histogram(
-            "fastdl_download_seconds", "Seconds from start to a published copy", registry=r,
+            "fastdl_download_seconds",
+            "Seconds from start to a published copy",
+            registry=r,
             buckets=(1, 3, 10, 30, 100, 300, 1000, 3000, 10000),
-        )  # fmt: skip
+        )
         self.stale_results = Counter(
             "fastdl_stale_results", "Results that came too late and were dropped", registry=r
         )
@@ -58,31 +60,39 @@ class Metrics:
         self.queue = Gauge("fastdl_queue_jobs", "Jobs by state", ["state"], registry=r)
         self.hosts = Gauge("fastdl_hosts", "Hosts by state", ["state"], registry=r)
         self.certificates = Gauge(
-            "fastdl_certificate_pushes", "(certificate, host) pairs by status", ["status"],
+            "fastdl_certificate_pushes",
+            "(certificate, host) pairs by status",
+            ["status"],
             registry=r,
-        )  # fmt: skip
+        )
         self.expiry = Gauge(
-            "fastdl_certificate_expiry_seconds", "Seconds until a certificate expires",
-            ["zone", "alias"], registry=r,
-        )  # fmt: skip
+            "fastdl_certificate_expiry_seconds",
+            "Seconds until a certificate expires",
+            ["zone", "alias"],
+            registry=r,
+        )
         self.server_expiry = Gauge(
             "fastdl_server_certificate_expiry_seconds",
-            "Seconds until a certificate of the manager's own expires (api, ca)", ["name"],
+            "Seconds until a certificate of the manager's own expires (api, ca)",
+            ["name"],
             registry=r,
-        )  # fmt: skip
+        )
         self.host_expiry = Gauge(
             "fastdl_host_certificate_expiry_seconds",
             "Seconds until the certificate expires that a host proves itself with",
-            ["zone", "host"], registry=r,
-        )  # fmt: skip
+            ["zone", "host"],
+            registry=r,
+        )
         self.logins = Counter("fastdl_logins", "Logins, by outcome", ["outcome"], registry=r)
         self.origin_active = Gauge(
             "fastdl_origin_active", "Downloads running per origin", ["origin"], registry=r
         )
         self.requests = Counter(
-            "fastdl_api_requests", "API requests, by command and status", ["command", "status"],
+            "fastdl_api_requests",
+            "API requests, by command and status",
+            ["command", "status"],
             registry=r,
-        )  # fmt: skip
+        )
         self.request_seconds = Histogram(
             "fastdl_api_request_seconds", "Seconds per API request", registry=r
         )

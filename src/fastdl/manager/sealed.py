@@ -102,8 +102,10 @@ async def seal_all(ledger: Ledger, vault: Vault) -> None:
 
     async def work(tx: AsyncConnection) -> None:
         for table, column, values in (
-            (account, "secret_key", keys), (template, "details", details), (job, "args", args),
-        ):  # fmt: skip
+            (account, "secret_key", keys),
+            (template, "details", details),
+            (job, "args", args),
+        ):
             for id_, value in values.items():
                 await tx.execute(update(table).where(table.c.id == id_).values({column: value}))
 

@@ -97,8 +97,10 @@ async def refresh(context: ApiContext) -> None:
     metrics, now = s.metrics, s.clock.time()
     states = Counter(row.state for row in known)
     for gauge, values in (
-        (metrics.queue, live), (metrics.hosts, states), (metrics.certificates, pushes),
-    ):  # fmt: skip
+        (metrics.queue, live),
+        (metrics.hosts, states),
+        (metrics.certificates, pushes),
+    ):
         gauge.clear()
         for state, count in values.items():
             gauge.labels(state).set(count)

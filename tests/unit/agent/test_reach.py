@@ -83,8 +83,10 @@ def test_nfs_is_a_matter_of_listed_servers_and_of_all_their_ports() -> None:
     """Portmapper and mountd listen where they like; ports of root's are asked for."""
     found = _reach("nfs://10.77.0.1/export/x", nfs_servers=("10.77.0.1/32",))
     assert _allowed(found, (PRIVATE, 111), (PRIVATE, 892), (PRIVATE, 2049), ("10.77.0.2", 111)) == [
-        (PRIVATE, 111), (PRIVATE, 892), (PRIVATE, 2049),
-    ]  # fmt: skip
+        (PRIVATE, 111),
+        (PRIVATE, 892),
+        (PRIVATE, 2049),
+    ]
     assert found.may_bind(_sockaddr("0.0.0.0", 1000))
     assert found.may_bind(_sockaddr("::", 512))
     assert not found.may_bind(_sockaddr("0.0.0.0", 80))
@@ -119,8 +121,9 @@ def test_each_scheme_may_have_its_own_way() -> None:
     for ways in (Proxies(http="10.0.0.9:3128"), Proxies("10.0.0.9:3128", "10.0.0.9:3128", "*")):
         found = _reach(f"http://{PUBLIC}/x", proxy=ways)
         assert _allowed(found, ("10.0.0.9", 3128), (PUBLIC, 80)) == [
-            ("10.0.0.9", 3128), (PUBLIC, 80),
-        ]  # fmt: skip
+            ("10.0.0.9", 3128),
+            (PUBLIC, 80),
+        ]
 
 
 def test_name_servers_are_those_of_this_host(

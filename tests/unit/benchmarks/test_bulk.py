@@ -31,9 +31,14 @@ def test_templates_reach_hosts_through_the_manager(
 ) -> None:
     """A pool a host: each gets its copy; one pool for all: the origin serves each once."""
     summary = _bulk(
-        capsys, tmp_path, "--bulk", "2x2", "https-8MiB-raw-file-sha256", "--rivals",
+        capsys,
+        tmp_path,
+        "--bulk",
+        "2x2",
+        "https-8MiB-raw-file-sha256",
+        "--rivals",
         "manager,manager-shared",
-    )  # fmt: skip
+    )
     runs = {entry["contestant"]: entry for entry in summary["runs"]}
     own, shared, alone = runs["manager"], runs["manager-shared"], runs["fastdl"]
     assert [own["copies"], shared["copies"], alone["copies"]] == [4, 2, 4]

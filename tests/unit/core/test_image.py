@@ -51,9 +51,13 @@ def pack(kind: str, data: bytes) -> bytes:
 
 
 def archive(
-    entries: dict[str, bytes], *, mode: int = 0o100644, method: int = zipfile.ZIP_DEFLATED,
-    stream: bool = False, wide: bool = False,
-) -> bytes:  # fmt: skip
+    entries: dict[str, bytes],
+    *,
+    mode: int = 0o100644,
+    method: int = zipfile.ZIP_DEFLATED,
+    stream: bool = False,
+    wide: bool = False,
+) -> bytes:
     out = io.BytesIO()
 
     class OneWay(io.RawIOBase):

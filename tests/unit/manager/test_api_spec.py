@@ -96,8 +96,9 @@ def test_envelopes_have_cloudstacks_shapes() -> None:
     """An empty list is an empty object, nulls are left out at every depth."""
     assert envelope.plain(Listing("zone", [])) == {}
     assert envelope.plain(Listing("zone", [{"a": None, "b": 1}], 9)) == {
-        "count": 9, "zone": [{"b": 1}],
-    }  # fmt: skip
+        "count": 9,
+        "zone": [{"b": 1}],
+    }
     assert envelope.plain(Single("x", {"y": {"z": None}})) == {"x": {"y": {}}}
     assert envelope.plain(Bare({"success": True, "displaytext": None})) == {"success": True}
     body = envelope.error_body(431, "text", 4350)
@@ -106,10 +107,12 @@ def test_envelopes_have_cloudstacks_shapes() -> None:
     }
 
 
-@given(st.recursive(
-    st.text(st.characters(exclude_categories=["Cs"])) | st.integers() | st.booleans(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-).map(lambda value: {"x": value}))  # fmt: skip
+@given(
+    st.recursive(
+        st.text(st.characters(exclude_categories=["Cs"])) | st.integers() | st.booleans(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    ).map(lambda value: {"x": value})
+)
 def test_xml_is_always_well_formed(body: dict[str, object]) -> None:
     """A name in an answer must not be able to write markup."""
     text = envelope.render("response", body, as_json=False)
@@ -158,8 +161,10 @@ def test_configuration_precedence(tmp_path) -> None:  # type: ignore[no-untyped-
     env = {"FASTDL_MANAGER_LISTEN": "127.0.0.1:3", "FASTDL_MANAGER_AGENT_LISTEN": "127.0.0.1:4"}
     config = load({"listen": "127.0.0.1:5", "state": None}, env, file)
     assert (str(config.state), config.listen, config.agent_listen) == (
-        "/f", "127.0.0.1:5", "127.0.0.1:4",
-    )  # fmt: skip
+        "/f",
+        "127.0.0.1:5",
+        "127.0.0.1:4",
+    )
 
 
 def test_the_api_page_is_current() -> None:

@@ -155,9 +155,12 @@ def _open_one(draft: Draft) -> None:
 
     def attempt(index: int, cancel: Cancel) -> tuple[Stream, bytes]:
         return open_stream(
-            ctx, draft.mirrors[index], draft.urls[index], cancel,
+            ctx,
+            draft.mirrors[index],
+            draft.urls[index],
+            cancel,
             give_up=lambda stream: note_dead_end(draft, index, stream),
-        )  # fmt: skip
+        )
 
     index = order[0]
     if len(order) == 1:

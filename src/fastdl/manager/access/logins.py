@@ -62,8 +62,9 @@ class Logins:
         pair = f"{where} {hashlib.sha256(name.encode()).hexdigest()}"
         now, taken = self._clock.steady(), []
         for key, depth, per_second in (
-            (pair, PAIR_DEPTH, PAIR_PER_S), (where, ADDRESS_DEPTH, ADDRESS_PER_S),
-        ):  # fmt: skip
+            (pair, PAIR_DEPTH, PAIR_PER_S),
+            (where, ADDRESS_DEPTH, ADDRESS_PER_S),
+        ):
             if self._failures.take(key, depth=depth, per_second=per_second, now=now):
                 taken.append(key)
         used_up = next((key for key in (pair, where) if key not in taken), None)

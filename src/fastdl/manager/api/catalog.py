@@ -122,9 +122,14 @@ def list_apis(commands: Mapping[str, Command]) -> Command:
         text="List the commands this user may call",
         handler=handler,
         params=(Param("name", text="one command", narrows=By()), *listed()),
-        response=(Field("name"), Field("description"), Field("isasync", "boolean"),
-                  Field("params", "set"), Field("response", "set")),
-    )  # fmt: skip
+        response=(
+            Field("name"),
+            Field("description"),
+            Field("isasync", "boolean"),
+            Field("params", "set"),
+            Field("response", "set"),
+        ),
+    )
 
 
 def describe(command: Command) -> dict[str, Any]:

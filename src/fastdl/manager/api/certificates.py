@@ -98,9 +98,14 @@ async def upload(call: Call) -> Reply:
         if known >= PER_ZONE_MAX:
             raise ApiParamError(f"The zone has {known} certificates already: delete some first")
         id_ = await certs.create(
-            tx, zone=zone_id, alias=alias, pem=read.pem, sha256=read.sha256,
-            not_after=read.not_after, now=call.now,
-        )  # fmt: skip
+            tx,
+            zone=zone_id,
+            alias=alias,
+            pem=read.pem,
+            sha256=read.sha256,
+            not_after=read.not_after,
+            now=call.now,
+        )
         targets = [h for h in await hosts.of_zone(tx, zone_id) if h.state != hosts.CONNECTING]
         revs = await certs.want(tx, id_, [h.id for h in targets], present=True)
         text = f"certificate {alias} uploaded to zone {zone.name}"

@@ -97,15 +97,22 @@ async def delete_copy(call: Call) -> Reply:
         ended = [await results.cancel(tx, job, now=call.now) for job in live]
         what = rows[0].template_name or rows[0].volume
         await call.note(
-            tx, "TEMPLATE.COPY.DELETE", f"the copy of {what} on pool {rows[0].pool} is removed",
+            tx,
+            "TEMPLATE.COPY.DELETE",
+            f"the copy of {what} on pool {rows[0].pool} is removed",
             rows[0].template,
-        )  # fmt: skip
+        )
         removals = await remove_copies(tx, rows, now=call.now, forced=bool(call.get("forced")))
         parts = [job for _, job in removals]
         api_job = await records.add_api_job(
-            tx, owner=call.user.id, command=call.command.name, now=call.now,
-            instance_type="Template", instance=rows[0].template, parts=parts,
-        )  # fmt: skip
+            tx,
+            owner=call.user.id,
+            command=call.command.name,
+            now=call.now,
+            instance_type="Template",
+            instance=rows[0].template,
+            parts=parts,
+        )
         if not parts:
             await records.complete_api_job(
                 tx, api_job, status=records.SUCCEEDED, result={"success": True}, now=call.now

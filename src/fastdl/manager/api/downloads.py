@@ -95,9 +95,14 @@ async def prepare(call: Call) -> Reply:
         text = f"{row.name} is brought to {len(new)} pool(s)"
         await call.note(tx, "TEMPLATE.PREPARE", text, row.id)
         return await records.add_api_job(
-            tx, owner=call.user.id, command=call.command.name, now=call.now,
-            instance_type="Template", instance=row.id, parts=parts,
-        )  # fmt: skip
+            tx,
+            owner=call.user.id,
+            command=call.command.name,
+            now=call.now,
+            instance_type="Template",
+            instance=row.id,
+            parts=parts,
+        )
 
     api_job = await call.write(work)
     call.context.dispatcher.wake()
@@ -262,9 +267,11 @@ def _view(call: Call, template: str, pool_id: str, facts: _Facts) -> dict[str, A
         item |= _progress(call, job, facts)
     if copy is not None and copy.complete:
         item |= {
-            "installpath": copy.install_path, "size": copy.size, "physicalsize": copy.bytes,
+            "installpath": copy.install_path,
+            "size": copy.size,
+            "physicalsize": copy.bytes,
             "users": loads(copy.users),
-        }  # fmt: skip
+        }
     return item
 
 

@@ -27,15 +27,17 @@ async def list_(call: Call) -> Reply:
     items: list[dict[str, Any]] = []
     for ca in authority.cas:
         certificate = ca.certificate
-        items.append({
-            "id": ca.sha256,
-            "state": "Current" if ca is authority.current else "Next",
-            "subject": certificate.subject.rfc4514_string(),
-            "created": views.date(certificate.not_valid_before_utc.timestamp()),
-            "expires": views.date(certificate.not_valid_after_utc.timestamp()),
-            "hosts": sum(row.ca_sha256 == ca.sha256 for row in rows),
-            "certificate": ca.pem,
-        })  # fmt: skip
+        items.append(
+            {
+                "id": ca.sha256,
+                "state": "Current" if ca is authority.current else "Next",
+                "subject": certificate.subject.rfc4514_string(),
+                "created": views.date(certificate.not_valid_before_utc.timestamp()),
+                "expires": views.date(certificate.not_valid_after_utc.timestamp()),
+                "hosts": sum(row.ca_sha256 == ca.sha256 for row in rows),
+                "certificate": ca.pem,
+            }
+        )
     return page_of(call, "hostca", items)
 
 

@@ -127,9 +127,14 @@ async def cancel_maintenance(call: Call) -> Reply:
 async def _done(call: Call, tx: AsyncConnection, id_: str) -> str:
     """An API job that is over, with the host as it is now: what is left goes on without it."""
     return await records.add_done_job(
-        tx, owner=call.user.id, command=call.command.name, now=call.now, instance_type="Host",
-        instance=id_, result={"host": await _shown(tx, id_)},
-    )  # fmt: skip
+        tx,
+        owner=call.user.id,
+        command=call.command.name,
+        now=call.now,
+        instance_type="Host",
+        instance=id_,
+        result={"host": await _shown(tx, id_)},
+    )
 
 
 async def delete_host(call: Call) -> Reply:
@@ -165,11 +170,26 @@ async def delete_host(call: Call) -> Reply:
 _HOST: Final = tuple(
     Field(name)
     for name in (
-        "id", "name", "state", "type", "ipaddress", "zoneid", "zonename", "clusterid",
-        "clustername", "hypervisor", "version", "resourcestate", "arch", "hosttags",
-        "managementserverid", "created", "disconnected", "keystoreerror",
+        "id",
+        "name",
+        "state",
+        "type",
+        "ipaddress",
+        "zoneid",
+        "zonename",
+        "clusterid",
+        "clustername",
+        "hypervisor",
+        "version",
+        "resourcestate",
+        "arch",
+        "hosttags",
+        "managementserverid",
+        "created",
+        "disconnected",
+        "keystoreerror",
     )
-)  # fmt: skip
+)
 _ID: Final = Param("id", Kind.UUID, "the host", required=True)
 
 COMMANDS: Final = (

@@ -78,9 +78,12 @@ async def list_events(call: Call) -> Reply:
     own = not call.user.admin or call.get("listall") is False
     async with call.context.ledger.read() as tx:
         count, rows = await records.events(
-            tx, where=call.wanted, seen_by=call.user.account if own else None, first=first,
+            tx,
+            where=call.wanted,
+            seen_by=call.user.account if own else None,
+            first=first,
             limit=size,
-        )  # fmt: skip
+        )
     return Listing("event", [views.event(row) for row in rows], count)
 
 

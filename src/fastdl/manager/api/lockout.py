@@ -53,9 +53,13 @@ async def _job(
 ) -> str:
     """Store an API job that has succeeded: what is done is done at once."""
     job = await records.add_api_job(
-        tx, owner=call.user.id, command=call.command.name, now=call.now,
-        instance_type=kind, instance=instance,
-    )  # fmt: skip
+        tx,
+        owner=call.user.id,
+        command=call.command.name,
+        now=call.now,
+        instance_type=kind,
+        instance=instance,
+    )
     await records.complete_api_job(tx, job, status=records.SUCCEEDED, result=result, now=call.now)
     return job
 

@@ -84,9 +84,13 @@ async def _tell(
     if left_out:
         text += f" ({left_out} more since the last report)"
     await s.events.record(
-        "USER.LOGIN", text, level="INFO" if good else "WARN", username=name[:NAME_MAX],
-        account=row.account if row is not None else "system", address=read.address,
-    )  # fmt: skip
+        "USER.LOGIN",
+        text,
+        level="INFO" if good else "WARN",
+        username=name[:NAME_MAX],
+        account=row.account if row is not None else "system",
+        address=read.address,
+    )
 
 
 def printable(name: str) -> str:

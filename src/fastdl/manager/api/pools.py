@@ -110,10 +110,22 @@ async def delete_pool(call: Call) -> Reply:
 _POOL: Final = tuple(
     Field(name)
     for name in (
-        "id", "name", "type", "path", "scope", "state", "zoneid", "zonename", "clusterid",
-        "clustername", "disksizetotal", "disksizeused", "open", "error",
+        "id",
+        "name",
+        "type",
+        "path",
+        "scope",
+        "state",
+        "zoneid",
+        "zonename",
+        "clusterid",
+        "clustername",
+        "disksizetotal",
+        "disksizeused",
+        "open",
+        "error",
     )
-)  # fmt: skip
+)
 _ID: Final = Param("id", text="the pool", required=True)
 
 COMMANDS: Final = (

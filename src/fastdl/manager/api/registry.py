@@ -29,9 +29,24 @@ from fastdl.manager.api.spec import Command
 COMMANDS: Final[dict[str, Command]] = {
     command.name.lower(): command
     for family in (
-        certificates, templates, template_lists, template_changes, downloads, copies, zones,
-        hosts, tokens, hostca, pools, configuration, jobs, accounts, lockout, domains, catalog,
+        certificates,
+        templates,
+        template_lists,
+        template_changes,
+        downloads,
+        copies,
+        zones,
+        hosts,
+        tokens,
+        hostca,
+        pools,
+        configuration,
+        jobs,
+        accounts,
+        lockout,
+        domains,
+        catalog,
     )
     for command in family.COMMANDS
-}  # fmt: skip
+}
 COMMANDS["listapis"] = catalog.list_apis(COMMANDS)

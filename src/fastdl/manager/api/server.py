@@ -95,9 +95,10 @@ class ApiServer:
             level = logging.DEBUG if code == 429 else logging.INFO
             address, _ = client_of(request, self._context.settings)
             log.log(
-                level, "request refused",
+                level,
+                "request refused",
                 extra={"command": known, "code": code, "why": exc.message, "address": address},
-            )  # fmt: skip
+            )
         except Exception:
             log.exception("request failed", extra={"command": known})
             code = 530
@@ -168,9 +169,13 @@ class ApiServer:
         if command.changes and read.method not in {"GET", "POST"}:
             raise _RefusedError(405, "What changes state is sent by POST or GET")
         user = User(
-            id=row.id, username=row.username, account=row.account, admin=row.admin,
-            address=read.address, cookie=None if signed else read.cookie,
-        )  # fmt: skip
+            id=row.id,
+            username=row.username,
+            account=row.account,
+            admin=row.admin,
+            address=read.address,
+            cookie=None if signed else read.cookie,
+        )
         self._throttle(user)
         return command, user, once
 
@@ -272,6 +277,4 @@ def _set_cookies(response: web.Response, cookies: Mapping[str, str], *, secure: 
                 name, value, httponly=True, secure=secure, samesite="Strict", path="/"
             )
         else:
-            response.del_cookie(
-                name, httponly=True, secure=secure, samesite="Strict", path="/"
-            )  # fmt: skip
+            response.del_cookie(name, httponly=True, secure=secure, samesite="Strict", path="/")

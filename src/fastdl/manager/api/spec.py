@@ -138,9 +138,14 @@ class Call:
     ) -> None:
         """Store an event of this caller's with the change that it tells of."""
         event = Event(
-            type=type_, description=text, level=level, account=self.user.account,
-            resource=resource, username=self.user.username, address=self.user.address,
-        )  # fmt: skip
+            type=type_,
+            description=text,
+            level=level,
+            account=self.user.account,
+            resource=resource,
+            username=self.user.username,
+            address=self.user.address,
+        )
         await self.context.events.store(tx, event)
         self._noted[event] = None
 
@@ -220,16 +225,26 @@ NAMED: Final = Contains(("name",))
 def listed(keyword: Narrowing = NAMED, *, listall: Narrowing = SHOWS) -> tuple[Param, ...]:
     """Return what every list command takes; *keyword*: what it looks into."""
     return (
-        Param("keyword", text="by a part of the name, or of what else describes it",
-              narrows=keyword),
+        Param(
+            "keyword", text="by a part of the name, or of what else describes it", narrows=keyword
+        ),
         Param("page", Kind.INTEGER, "the page, from 1; with pagesize", least=1, narrows=SHOWS),
-        Param("pagesize", Kind.INTEGER, "rows per page, with page; -1 = as many as may be",
-              least=-1, narrows=SHOWS),
-        Param("listall", Kind.BOOLEAN, "false: the caller's own, where rows have owners",
-              narrows=listall),
+        Param(
+            "pagesize",
+            Kind.INTEGER,
+            "rows per page, with page; -1 = as many as may be",
+            least=-1,
+            narrows=SHOWS,
+        ),
+        Param(
+            "listall",
+            Kind.BOOLEAN,
+            "false: the caller's own, where rows have owners",
+            narrows=listall,
+        ),
         Param("isrecursive", Kind.BOOLEAN, "accepted: there is one domain", narrows=SHOWS),
         Param("showicon", Kind.BOOLEAN, "accepted: nothing has an icon", narrows=SHOWS),
-    )  # fmt: skip
+    )
 
 
 IN_DOMAIN: Final = Param(

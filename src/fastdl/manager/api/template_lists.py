@@ -51,9 +51,14 @@ async def _list(call: Call, *, iso: bool) -> Reply:
     first, size = call.page()
     async with call.context.ledger.read() as tx:
         count, rows = await templates.find(
-            tx, iso=iso, where=where, unique=bool(call.get("showunique")), first=first,
-            limit=size, **narrow[filter_],
-        )  # fmt: skip
+            tx,
+            iso=iso,
+            where=where,
+            unique=bool(call.get("showunique")),
+            first=first,
+            limit=size,
+            **narrow[filter_],
+        )
         items = []
         for row in rows:
             own = row.owner == call.user.id

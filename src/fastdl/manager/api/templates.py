@@ -271,9 +271,10 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
             raise call.no_entity("zoneid")
         live = await jobs.of_template(tx, row.id, live_only=True)
         cancelled = [
-            job for job in live
+            job
+            for job in live
             if zone_id in {None, job.zone} and await results.cancel(tx, job.id, now=call.now)
-        ]  # fmt: skip
+        ]
         found = await copies.of_template(tx, row.id, zone_id=zone_id)
         doomed = [c for c in found if c.state != copies.READY or not call.get("keepcopies")]
         await templates.remove(tx, row.id, zone_id=zone_id, now=call.now)
@@ -284,9 +285,14 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
         reaching = call.context.fleet.reaching
         parts = [job for pool, job in removals if reaching(pool)]
         api_job = await records.add_api_job(
-            tx, owner=call.user.id, command=call.command.name, now=call.now,
-            instance_type="Iso" if iso else "Template", instance=row.id, parts=parts,
-        )  # fmt: skip
+            tx,
+            owner=call.user.id,
+            command=call.command.name,
+            now=call.now,
+            instance_type="Iso" if iso else "Template",
+            instance=row.id,
+            parts=parts,
+        )
         if not parts:
             await records.complete_api_job(
                 tx, api_job, status=records.SUCCEEDED, result={"success": True}, now=call.now
@@ -317,14 +323,45 @@ def require_enabled(names: Mapping[str, bool], zone_id: str) -> None:
 SHOWN: Final = tuple(
     Field(name)
     for name in (
-        "id", "name", "displaytext", "ispublic", "created", "isready", "passwordenabled",
-        "format", "isfeatured", "crossZones", "ostypeid", "ostypename", "account", "zoneid",
-        "zonename", "status", "size", "physicalsize", "templatetype", "hypervisor", "domain",
-        "domainid", "isextractable", "checksum", "templatetag", "details", "downloaddetails",
-        "bits", "arch", "sshkeyenabled", "isdynamicallyscalable", "directdownload", "deployasis",
-        "requireshvm", "url", "drift", "warnings",
+        "id",
+        "name",
+        "displaytext",
+        "ispublic",
+        "created",
+        "isready",
+        "passwordenabled",
+        "format",
+        "isfeatured",
+        "crossZones",
+        "ostypeid",
+        "ostypename",
+        "account",
+        "zoneid",
+        "zonename",
+        "status",
+        "size",
+        "physicalsize",
+        "templatetype",
+        "hypervisor",
+        "domain",
+        "domainid",
+        "isextractable",
+        "checksum",
+        "templatetag",
+        "details",
+        "downloaddetails",
+        "bits",
+        "arch",
+        "sshkeyenabled",
+        "isdynamicallyscalable",
+        "directdownload",
+        "deployasis",
+        "requireshvm",
+        "url",
+        "drift",
+        "warnings",
     )
-)  # fmt: skip
+)
 
 ARCH: Final = Param("arch", text="of its processors", choices=ARCHITECTURES)
 

@@ -50,18 +50,28 @@ async def create(call: Call) -> Reply:
         if zone is None or (host is not None and host.zone != zone_id):
             raise call.no_entity("zoneid")
         await tokens.add(
-            tx, token, zone_id=zone_id, cluster=host.cluster if host is not None else cluster,
-            replaces=host_id, now=call.now, expires=expires,
-        )  # fmt: skip
+            tx,
+            token,
+            zone_id=zone_id,
+            cluster=host.cluster if host is not None else cluster,
+            replaces=host_id,
+            now=call.now,
+            expires=expires,
+        )
         what = f"host {host.name}" if host is not None else f"zone {zone.name}"
         await call.note(tx, "HOST.TOKEN", f"enrolment token created for {what}", zone_id)
         return zone_id
 
     zone_id = await call.write(work)
-    return Bare({
-        "id": token.id, "token": str(token), "zoneid": zone_id, "hostid": host_id,
-        "expires": views.date(expires),
-    })  # fmt: skip
+    return Bare(
+        {
+            "id": token.id,
+            "token": str(token),
+            "zoneid": zone_id,
+            "hostid": host_id,
+            "expires": views.date(expires),
+        }
+    )
 
 
 def _view(row: Row[Any], now: float) -> dict[str, Any]:
@@ -101,10 +111,17 @@ async def delete(call: Call) -> Reply:
 _TOKEN: Final = tuple(
     Field(name)
     for name in (
-        "id", "zoneid", "zonename", "clustername", "state", "created", "expires", "hostid",
+        "id",
+        "zoneid",
+        "zonename",
+        "clustername",
+        "state",
+        "created",
+        "expires",
+        "hostid",
         "hostname",
     )
-)  # fmt: skip
+)
 
 COMMANDS: Final = (
     Command(

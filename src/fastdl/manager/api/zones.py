@@ -100,10 +100,18 @@ async def delete_zone(call: Call) -> Reply:
 _NETWORK: Final = tuple(
     Param(name, text="kept and shown: fastdl manages no networks")
     for name in (
-        "networktype", "dns1", "dns2", "internaldns1", "internaldns2", "ip6dns1", "ip6dns2",
-        "domain", "guestcidraddress", "dhcpprovider",
+        "networktype",
+        "dns1",
+        "dns2",
+        "internaldns1",
+        "internaldns2",
+        "ip6dns1",
+        "ip6dns2",
+        "domain",
+        "guestcidraddress",
+        "dhcpprovider",
     )
-)  # fmt: skip
+)
 _ZONE: Final = (
     Field("id"), Field("name"), Field("allocationstate"),
     *(Field(param.name) for param in _NETWORK),

@@ -246,11 +246,15 @@ class Dispatcher:
         log.info(
             "job ended",
             extra={
-                "job": row.id, "kind": row.kind, "state": state, "host": row.host,
-                "template": row.template, "pool": row.pool,
+                "job": row.id,
+                "kind": row.kind,
+                "state": state,
+                "host": row.host,
+                "template": row.template,
+                "pool": row.pool,
                 "error": result.failure.message if result.failure else None,
             },
-        )  # fmt: skip
+        )
         self._notices.notify(f"job:{row.id}")
         self._notices.publish("download", job=row.id, template=row.template, state=state)
 
@@ -318,9 +322,14 @@ class Dispatcher:
             for row in late:
                 state = State.CANCELLED if row.state == State.CANCELLING else State.FAILED
                 await jobs.finish(
-                    tx, row.id, fence=row.fence, host_id=row.host, state=state, failure=lost,
+                    tx,
+                    row.id,
+                    fence=row.fence,
+                    host_id=row.host,
+                    state=state,
+                    failure=lost,
                     now=now,
-                )  # fmt: skip
+                )
                 if row.kind == m.Kind.DOWNLOAD:
                     await results.remove_late(tx, row, now=now)
             for api_job in await records.finished_api_jobs(tx):
@@ -405,9 +414,14 @@ async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: 
             await jobs.requeue(tx, row, now=now, count=False, failure=failure)
             continue
         await jobs.finish(
-            tx, row.id, fence=row.fence, host_id=host, state=State.FAILED, now=now,
+            tx,
+            row.id,
+            fence=row.fence,
+            host_id=host,
+            state=State.FAILED,
+            now=now,
             failure=failure,
-        )  # fmt: skip
+        )
         if row.kind == m.Kind.DOWNLOAD:
             await results.remove_late(tx, row, now=now)
         await results.complete_api_jobs(tx, row.id, now=now)

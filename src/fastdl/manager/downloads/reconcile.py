@@ -76,11 +76,22 @@ async def _found(tx: AsyncConnection, pool: Row[Any], info: m.CopyInfo, *, now: 
         if offered and not await copies.of_live(tx, info.template, pool.id):
             live = info.template
     await copies.add(
-        tx, pool=pool.id, volume=info.volume, template=info.template or None, live=live,
-        zone=info.zone, state=copies.READY if live else copies.ORPHAN, complete=info.complete,
-        fence=min(info.fence, FENCE_MAX), install_path=info.install_path,
-        size=info.virtual_size, bytes=info.bytes, users=info.users, note=info.why, now=now,
-    )  # fmt: skip
+        tx,
+        pool=pool.id,
+        volume=info.volume,
+        template=info.template or None,
+        live=live,
+        zone=info.zone,
+        state=copies.READY if live else copies.ORPHAN,
+        complete=info.complete,
+        fence=min(info.fence, FENCE_MAX),
+        install_path=info.install_path,
+        size=info.virtual_size,
+        bytes=info.bytes,
+        users=info.users,
+        note=info.why,
+        now=now,
+    )
 
 
 async def _compared(
@@ -93,9 +104,13 @@ async def _compared(
     values: dict[str, Any] = {"users": info.users}
     if row.state == copies.ABSENT and info.complete and info.state == "intact":
         values |= {
-            "state": copies.READY, "complete": True, "install_path": info.install_path,
-            "size": info.virtual_size, "bytes": info.bytes, "note": "",
-        }  # fmt: skip
+            "state": copies.READY,
+            "complete": True,
+            "install_path": info.install_path,
+            "size": info.virtual_size,
+            "bytes": info.bytes,
+            "note": "",
+        }
     elif row.state in {copies.READY, copies.ORPHAN}:
         values["note"] = info.why
     await copies.change(tx, key, now=now, **values)
@@ -106,9 +121,15 @@ async def _compared(
 
 async def _gone(tx: AsyncConnection, row: Row[Any], why: str, *, now: float) -> list[Event]:
     await copies.change(
-        tx, copies.key_of(row), now=now, state=copies.ABSENT, complete=False, install_path="",
-        note=why, users=(),
-    )  # fmt: skip
+        tx,
+        copies.key_of(row),
+        now=now,
+        state=copies.ABSENT,
+        complete=False,
+        install_path="",
+        note=why,
+        users=(),
+    )
     return [await _event(tx, row, "TEMPLATE.COPY.GONE", f"was lost: {why}")]
 
 

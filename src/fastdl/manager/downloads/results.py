@@ -74,9 +74,14 @@ async def _done(
 ) -> State | None:
     now = terms.now
     ended = await jobs.finish(
-        tx, row.id, fence=row.fence, host_id=row.host, state=State.DONE,
-        result=codec.done_to_json(done), now=now,
-    )  # fmt: skip
+        tx,
+        row.id,
+        fence=row.fence,
+        host_id=row.host,
+        state=State.DONE,
+        result=codec.done_to_json(done),
+        now=now,
+    )
     if ended is None:
         return None
     if isinstance(done, m.DownloadDone):
@@ -98,11 +103,19 @@ async def _downloaded(
         return
     now = terms.now
     await copies.change(
-        tx, copies.key_of(copy), now=now, complete=True, install_path=done.install_path,
-        size=done.virtual_size, bytes=done.target_bytes, result=codec.done_to_json(done),
-        note="", failures=0, retry_at=0.0,
+        tx,
+        copies.key_of(copy),
+        now=now,
+        complete=True,
+        install_path=done.install_path,
+        size=done.virtual_size,
+        bytes=done.target_bytes,
+        result=codec.done_to_json(done),
+        note="",
+        failures=0,
+        retry_at=0.0,
         state=copies.REMOVING if copy.state == copies.REMOVING else copies.READY,
-    )  # fmt: skip
+    )
 
 
 async def remove_late(tx: AsyncConnection, row: Row[Any], *, now: float) -> None:
@@ -119,14 +132,27 @@ async def _removed(terms: Terms, tx: AsyncConnection, copy: Row[Any], done: m.Re
     if done.kept:
         failures = copy.failures + 1
         await copies.change(
-            tx, key, now=now, users=done.users, note=done.reason, failures=failures,
+            tx,
+            key,
+            now=now,
+            users=done.users,
+            note=done.reason,
+            failures=failures,
             retry_at=terms.steady + pause(failures),
-        )  # fmt: skip
+        )
     elif await jobs.live_download(tx, key):
         await copies.change(
-            tx, key, now=now, state=copies.ABSENT, complete=False, install_path="", users=[],
-            note="", failures=0, retry_at=0.0,
-        )  # fmt: skip
+            tx,
+            key,
+            now=now,
+            state=copies.ABSENT,
+            complete=False,
+            install_path="",
+            users=[],
+            note="",
+            failures=0,
+            retry_at=0.0,
+        )
     else:
         await copies.forget(tx, key)
 
@@ -166,9 +192,13 @@ async def _failed(
     if row.kind == m.Kind.REMOVE and copy is not None:
         failures = copy.failures + 1
         await copies.change(
-            tx, copies.key_of(copy), now=now, note=failure.message, failures=failures,
+            tx,
+            copies.key_of(copy),
+            now=now,
+            note=failure.message,
+            failures=failures,
             retry_at=terms.steady + pause(failures),
-        )  # fmt: skip
+        )
     await complete_api_jobs(tx, row.id, now=now)
     return ended
 

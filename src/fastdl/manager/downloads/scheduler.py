@@ -83,10 +83,14 @@ def decide(
             use[slot] += 1
         grants.append(
             Grant(
-                job=job.id, fence=job.fence, host=chosen.id, slots=slots, template=job.template,
+                job=job.id,
+                fence=job.fence,
+                host=chosen.id,
+                slots=slots,
+                template=job.template,
                 copy=(job.pool, job.volume) if job.volume else None,
             )
-        )  # fmt: skip
+        )
     return grants
 
 

@@ -130,8 +130,9 @@ class Unreached:
                 type=f"{kind}.DIRECT.DOWNLOAD.FAILURE",
                 description=f"{template.name} could not be downloaded to pool {row.pool}: "
                 f"{error.message}",
-                level="ERROR", resource=row.template,
-            )  # fmt: skip
+                level="ERROR",
+                resource=row.template,
+            )
             await self._events.store(tx, event)
             return [event]
 

@@ -121,9 +121,13 @@ class Authority:
         """
         key, key_hash = csr_key(csr_pem)
         certificate = _sign(
-            self.newest, host_id, key,
-            days=HOST_DAYS, names=[host_id], usage=ExtendedKeyUsageOID.CLIENT_AUTH,
-        )  # fmt: skip
+            self.newest,
+            host_id,
+            key,
+            days=HOST_DAYS,
+            names=[host_id],
+            usage=ExtendedKeyUsageOID.CLIENT_AUTH,
+        )
         return _pem(certificate), key_hash
 
     def peer(self, der: bytes) -> Peer:
@@ -162,18 +166,26 @@ class Authority:
         addresses). None of them is ``MANAGER_NAME``: it cannot play the manager to agents."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
-            self.current, "fastdl manager API", key.public_key(),
-            days=SERVER_DAYS, names=names, usage=ExtendedKeyUsageOID.SERVER_AUTH,
-        )  # fmt: skip
+            self.current,
+            "fastdl manager API",
+            key.public_key(),
+            days=SERVER_DAYS,
+            names=names,
+            usage=ExtendedKeyUsageOID.SERVER_AUTH,
+        )
         return _key_pem(key), certificate
 
     def renew_server(self) -> None:
         """Give the port a fresh server certificate; connections that stand are not touched."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
-            self.current, "fastdl manager", key.public_key(),
-            days=SERVER_DAYS, names=[MANAGER_NAME], usage=ExtendedKeyUsageOID.SERVER_AUTH,
-        )  # fmt: skip
+            self.current,
+            "fastdl manager",
+            key.public_key(),
+            days=SERVER_DAYS,
+            names=[MANAGER_NAME],
+            usage=ExtendedKeyUsageOID.SERVER_AUTH,
+        )
         chain = self.folder / "server.pem"
         write_private(chain, _key_pem(key) + _pem(certificate).encode())
         if self._context is not None:
@@ -274,10 +286,16 @@ def _builder(
 
 def _sign_ca(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     usage = x509.KeyUsage(
-        digital_signature=False, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
-        encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
     return (
         _builder(name, name, key.public_key(), days=CA_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -135,8 +135,10 @@ class HostHandler:
         if hello.host_id != host:
             await self._events.record(
                 "HOST.IMPERSONATION",
-                f"host {host} said that it is {hello.host_id}", level="ERROR", resource=host,
-            )  # fmt: skip
+                f"host {host} said that it is {hello.host_id}",
+                level="ERROR",
+                resource=host,
+            )
             raise AgentRefusedError("the client certificate belongs to another host")
         await self._refuse_second_agent(host, hello)
         now = self._clock.time()
@@ -144,9 +146,13 @@ class HostHandler:
         ready = peer.ca == self._authority.newest.sha256 and peer.ca in hello.authorities
 
         arrival = hosts.Arrival(
-            host=host, key_hash=peer.key_hash, hello=hello, skew=skew,
-            ca=peer.ca if ready else None, until=peer.until,
-        )  # fmt: skip
+            host=host,
+            key_hash=peer.key_hash,
+            hello=hello,
+            skew=skew,
+            ca=peer.ca if ready else None,
+            until=peer.until,
+        )
         self._arriving[host] += 1
         try:
             admitted = await self._transitions(arrival)
@@ -162,23 +168,32 @@ class HostHandler:
         )
         name = row.name if row.renamed else hello.name or row.name
         self._fleet.hosts[host] = ConnectedHost(
-            id=host, zone=row.zone, name=name, kinds=frozenset(hello.kinds),
-            pools=admitted.pools.usable, most=hello.max_downloads,
+            id=host,
+            zone=row.zone,
+            name=name,
+            kinds=frozenset(hello.kinds),
+            pools=admitted.pools.usable,
+            most=hello.max_downloads,
             resource_state=row.resource_state,
-        )  # fmt: skip
+        )
         log.info("host is up", extra={"host": host, "host_name": name, "wire": version})
         if abs(skew) > SKEW_WARN_S:
             await self._events.record(
                 "HOST.CLOCK",
                 f"the clock of host {hello.name} is {skew:+.0f} s off: certificates may be "
                 f"refused as expired or not yet valid there",
-                level="WARN", resource=host,
-            )  # fmt: skip
+                level="WARN",
+                resource=host,
+            )
         self._changed(host, hosts.UP)
         return m.Welcome(
-            wire=version, host_id=host, zone_id=row.zone, zone_name=row.zone_name, clock=now,
+            wire=version,
+            host_id=host,
+            zone_id=row.zone,
+            zone_name=row.zone_name,
+            clock=now,
             beat_s=BEAT_S,
-        )  # fmt: skip
+        )
 
     async def _refuse_second_agent(self, host: str, hello: m.Hello) -> None:
         """TwoAgentsError (and an event) where another agent that is this host is connected."""
@@ -256,10 +271,14 @@ class HostHandler:
             case m.Progress():
                 if self._progress.note(host, message):
                     self._notices.publish(
-                        "progress", job=message.job, done=message.done, total=message.total,
-                        rate=message.rate, stage=message.stage,
+                        "progress",
+                        job=message.job,
+                        done=message.done,
+                        total=message.total,
+                        rate=message.rate,
+                        stage=message.stage,
                         percent=self._progress.percent_of(message.job),
-                    )  # fmt: skip
+                    )
                 return None
             case m.JobStarted():
                 if not self._progress.holds(message.job, host):
@@ -442,10 +461,13 @@ class HostHandler:
 
         async def work(tx: AsyncConnection) -> list[Event]:
             events = [
-                Event(type="MAINT.PREPARE", description=f"host {row.name} is in maintenance",
-                      resource=row.id)
+                Event(
+                    type="MAINT.PREPARE",
+                    description=f"host {row.name} is in maintenance",
+                    resource=row.id,
+                )
                 for row in await hosts.end_drains(tx)
-            ]  # fmt: skip
+            ]
             await self._events.store(tx, *events)
             return events
 
@@ -475,7 +497,8 @@ def _refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
             type="HOST.POOL.REFUSED",
             description=f"host {row.name} says that it reaches the storage pool {id_}, which is "
             f"not believed: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
-            level="WARN", resource=row.id,
+            level="WARN",
+            resource=row.id,
         )
         for id_, why in sorted(outcome.refused.items())
-    ]  # fmt: skip
+    ]

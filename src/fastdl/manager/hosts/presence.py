@@ -46,9 +46,13 @@ class Presence:
     def of(cls, peer: Peer, hello: m.Hello, old: Presence | None, *, now: float) -> Presence:
         """A host that has just been let in; *old*: what it was until now."""
         made = cls(
-            last_beat=now, connected=True, key_hash=peer.key_hash, instance=hello.instance,
-            ca=peer.ca, trusts=frozenset(hello.authorities),
-        )  # fmt: skip
+            last_beat=now,
+            connected=True,
+            key_hash=peer.key_hash,
+            instance=hello.instance,
+            ca=peer.ca,
+            trusts=frozenset(hello.authorities),
+        )
         if old is not None:
             made.replaced.extend(old.replaced)
             if old.instance not in {"", hello.instance}:

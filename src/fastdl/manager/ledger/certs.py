@@ -119,9 +119,15 @@ async def want(
         else:
             revs[host_id] = 1
             new.append(
-                {"cert": id_, "host": host_id, "want": state, "want_rev": 1, "status": SKIPPED,
-                 "detail": "not pushed yet"}
-            )  # fmt: skip
+                {
+                    "cert": id_,
+                    "host": host_id,
+                    "want": state,
+                    "want_rev": 1,
+                    "status": SKIPPED,
+                    "detail": "not pushed yet",
+                }
+            )
     old = [host_id for host_id in revs if host_id in known]
     for start in range(0, len(old), 500):
         await tx.execute(

@@ -117,7 +117,7 @@ async def add(
         insert(t).values(
             pool=pool, volume=volume, created=now, updated=now, users=dumps(users), **values
         )
-    )  # fmt: skip
+    )
 
 
 async def on_pool(tx: AsyncConnection, pool_id: str) -> list[Row[Any]]:

@@ -266,20 +266,23 @@ async def store_keystores(tx: AsyncConnection, found: Mapping[str, m.Certificate
     """Replace what is known of hosts' keystores, where nothing later is known."""
     values = [
         {
-            "host_id": host_id, "keystore_error": None, "keystore": _keystore(done.certificates),
-            "keystore_revision": done.keystore_revision, "seen": done.keystore_revision,
+            "host_id": host_id,
+            "keystore_error": None,
+            "keystore": _keystore(done.certificates),
+            "keystore_revision": done.keystore_revision,
+            "seen": done.keystore_revision,
         }
         for host_id, done in sorted(found.items())
-    ]  # fmt: skip
+    ]
     later = (host.c.id == bindparam("host_id")) & (host.c.keystore_revision <= bindparam("seen"))
     if values:
         await tx.execute(update(host).where(later), values)
 
 
 def _keystore(certificates: Iterable[m.CertificateInfo]) -> str:
-    return dumps({
-        c.alias.casefold(): {"sha256": c.sha256, "until": c.not_after} for c in certificates
-    })  # fmt: skip
+    return dumps(
+        {c.alias.casefold(): {"sha256": c.sha256, "until": c.not_after} for c in certificates}
+    )
 
 
 def keystore_of(row: Row[Any]) -> dict[str, str] | None:

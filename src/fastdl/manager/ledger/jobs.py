@@ -197,9 +197,10 @@ async def document(tx: AsyncConnection, host_id: str) -> m.Document:
 
 async def documents(tx: AsyncConnection, host_ids: Sequence[str]) -> list[m.Document]:
     """Return, for each of *host_ids*, everything that it should be doing now."""
-    revs = {r.id: r.rev for r in await tx.execute(
-        select(host.c.id, host.c.rev).where(host.c.id.in_(host_ids))
-    )}  # fmt: skip
+    revs = {
+        r.id: r.rev
+        for r in await tx.execute(select(host.c.id, host.c.rev).where(host.c.id.in_(host_ids)))
+    }
     rows = await tx.execute(
         select(t.c.host, t.c.id, t.c.kind, t.c.fence, t.c.args)
         .where(t.c.host.in_(host_ids), t.c.state.in_(HELD))
@@ -296,8 +297,10 @@ async def finish_keystores(
         row = rows.get(end.job)
         live = row is not None and row.state in (*HELD, State.CANCELLING)
         own = row is not None and (row.kind, row.fence, row.host) == (
-            m.Kind.CERTIFICATES, end.fence, end.host
-        )  # fmt: skip
+            m.Kind.CERTIFICATES,
+            end.fence,
+            end.host,
+        )
         answers.append(row if live and own and end.job not in taken else None)
         if answers[-1] is not None:
             taken[end.job] = end
@@ -314,9 +317,16 @@ def _ended(row: Row[Any], end: End, *, now: float) -> dict[str, Any]:
         state = State.CANCELLED
     percent = 100 if state is State.DONE else row.percent
     return {
-        "job_id": row.id, "state": state, "waiting": False, "single": None, "percent": percent,
-        "failure": end.failure, "result": None, "updated": now, "ended": now,
-    }  # fmt: skip
+        "job_id": row.id,
+        "state": state,
+        "waiting": False,
+        "single": None,
+        "percent": percent,
+        "failure": end.failure,
+        "result": None,
+        "updated": now,
+        "ended": now,
+    }
 
 
 async def requeue(

@@ -134,9 +134,14 @@ async def _news(
 
 def _values(p: m.PoolInfo) -> dict[str, Any]:
     return {
-        "name": p.name, "type": p.type.value, "shared": p.shared, "path": p.path,
-        "capacity": p.capacity, "available": p.available, "proof": p.proof,
-    }  # fmt: skip
+        "name": p.name,
+        "type": p.type.value,
+        "shared": p.shared,
+        "path": p.path,
+        "capacity": p.capacity,
+        "available": p.available,
+        "proof": p.proof,
+    }
 
 
 def _stored(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,9 +218,13 @@ async def hosts_of(tx: AsyncConnection, pool_id: str) -> list[str]:
 async def claims(tx: AsyncConnection, ids: Iterable[str] | None = None) -> list[Row[Any]]:
     """Return the links (host, name, state, pool, error, accepted) of the pools *ids*, or of all."""
     query = select(
-        host_pool.c.pool, host_pool.c.error, host_pool.c.accepted,
-        host.c.id.label("host"), host.c.name, host.c.state,
-    ).join(host, host.c.id == host_pool.c.host)  # fmt: skip
+        host_pool.c.pool,
+        host_pool.c.error,
+        host_pool.c.accepted,
+        host.c.id.label("host"),
+        host.c.name,
+        host.c.state,
+    ).join(host, host.c.id == host_pool.c.host)
     if ids is not None:
         query = query.where(host_pool.c.pool.in_(list(ids)))
     return list(await tx.execute(query.order_by(host.c.name, host.c.id)))

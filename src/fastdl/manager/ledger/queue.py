@@ -93,9 +93,18 @@ def _heads(count: int, urgent: int, *, resumed: bool) -> CompoundSelect[Any]:
     heads = []
     for n in range(count):
         query = select(
-            t.c.id, t.c.kind, t.c.pool, t.c.volume, t.c.template, t.c.rank, t.c.fence, t.c.slots,
-            t.c.tried, t.c.created, t.c.lane,
-        ).where(t.c.waiting.is_(True), t.c.lane == bindparam(f"lane{n}"), due)  # fmt: skip
+            t.c.id,
+            t.c.kind,
+            t.c.pool,
+            t.c.volume,
+            t.c.template,
+            t.c.rank,
+            t.c.fence,
+            t.c.slots,
+            t.c.tried,
+            t.c.created,
+            t.c.lane,
+        ).where(t.c.waiting.is_(True), t.c.lane == bindparam(f"lane{n}"), due)
         if n < urgent:
             query = query.where(t.c.rank < BULK)
         if resumed:

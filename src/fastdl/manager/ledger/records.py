@@ -75,9 +75,7 @@ def resource_type(type_: str) -> str | None:
 
 def _about(wanted: str) -> ColumnElement[bool]:
     """The condition that an event is about a resource of that type."""
-    is_ = case(
-        *((event.c.type.startswith(start), what.lower()) for start, what in RESOURCE_TYPES)
-    )  # fmt: skip
+    is_ = case(*((event.c.type.startswith(start), what.lower()) for start, what in RESOURCE_TYPES))
     return event.c.resource.is_not(None) & (is_ == wanted.lower())
 
 

@@ -112,9 +112,7 @@ async def find(
         matching.append(t.c.featured.is_(featured))
     if visible_to is not None:
         user, account = visible_to
-        matching.append(
-            t.c.public.is_(True) | (t.c.owner == user) | grants.shared_with(account)
-        )  # fmt: skip
+        matching.append(t.c.public.is_(True) | (t.c.owner == user) | grants.shared_with(account))
     if shared_with is not None:
         matching.append(grants.shared_with(shared_with))
     if unique and "zoneid" not in where:

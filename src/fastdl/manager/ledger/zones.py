@@ -68,11 +68,14 @@ async def remove(tx: AsyncConnection, id_: str) -> str | None:
     for what, found in (
         ("hosts", select(host.c.id).where(host.c.zone == id_)),
         ("storage pools", select(pool.c.id).where(pool.c.zone == id_)),
-        ("templates or ISOs", select(template_zone.c.template).where(
-            template_zone.c.zone == id_, template_zone.c.removed.is_(None)
-        )),
+        (
+            "templates or ISOs",
+            select(template_zone.c.template).where(
+                template_zone.c.zone == id_, template_zone.c.removed.is_(None)
+            ),
+        ),
         ("jobs", select(job.c.id).where(job.c.zone == id_, job.c.ended.is_(None))),
-    ):  # fmt: skip
+    ):
         if (await tx.execute(found.limit(1))).first() is not None:
             return what
     for table in (token, cert, template_zone):

@@ -16,8 +16,11 @@ def test_a_session_needs_cookie_and_key_and_ends() -> None:
     session = made.open("u", now=0.0)
     assert made.check(session.cookie, session.key, now=1.0).user == "u"
     for wrong in (
-        (session.cookie, None), (session.cookie, "x"), (None, session.key), ("x", session.key),
-    ):  # fmt: skip
+        (session.cookie, None),
+        (session.cookie, "x"),
+        (None, session.key),
+        ("x", session.key),
+    ):
         with pytest.raises(ApiAuthError):
             made.check(*wrong, now=1.0)
     assert not session.ended.is_set()

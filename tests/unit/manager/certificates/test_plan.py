@@ -84,9 +84,11 @@ def test_who_wants_what(revoked: bool, deleted: bool, override: str | None, want
 
 
 @given(
-    revoked=st.booleans(), deleted=st.booleans(), others=st.booleans(),
+    revoked=st.booleans(),
+    deleted=st.booleans(),
+    others=st.booleans(),
     override=st.sampled_from([None, "present", "absent"]),
-)  # fmt: skip
+)
 def test_a_host_goes_without_only_for_a_reason(
     revoked: bool, deleted: bool, others: bool, override: str | None
 ) -> None:

@@ -190,8 +190,10 @@ def test_a_store_in_ber_is_read_and_edited(certs: CertLab, tmp_path: Path) -> No
         parse(data, "wrong")
     edited = _filled(document, certs).encode("changeit")
     assert [e.alias for e in parse(edited, "changeit").entries()] == [
-        "cloud", "good", "self-signed",
-    ]  # fmt: skip
+        "cloud",
+        "good",
+        "self-signed",
+    ]
     path = tmp_path / "edited.p12"
     path.write_bytes(edited)
     key, leaf, others = pkcs12.load_key_and_certificates(edited, b"changeit")

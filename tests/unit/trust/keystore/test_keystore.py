@@ -127,8 +127,14 @@ def test_the_inventory_row_has_the_documented_fields(keystore: Keystore, mirror_
     keystore.import_certificate("mirror", mirror_pem)
     row = keystore.items()[0].to_dict()
     assert list(row) == [
-        "alias", "sha256", "subject", "issuer", "not_before", "not_after", "kind",
-    ]  # fmt: skip
+        "alias",
+        "sha256",
+        "subject",
+        "issuer",
+        "not_before",
+        "not_after",
+        "kind",
+    ]
     assert len(row["sha256"]) == 64
     assert row["not_before"].endswith("+00:00")
 
@@ -159,8 +165,10 @@ def test_mode_owner_and_attributes_survive_an_update(keystore: Keystore, mirror_
     keystore.import_certificate("mirror", mirror_pem)
     after = path.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (
-        before.st_mode, before.st_uid, before.st_gid,
-    )  # fmt: skip
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
     if attributes:
         assert os.getxattr(path, "user.label") == b"kept"
 
