@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 
-from fastdl.agent.pools import DevicePool, DirectoryPool, Image, Marker, Pool, Usage, Volume, virt
+from fastdl.agent.pools import (
+    DevicePool,
+    DirectoryPool,
+    Image,
+    Marker,
+    Pool,
+    Usage,
+    Volume,
+    domains,
+    virt,
+)
 from fastdl.agent.removal import remove
 from fastdl.agent.templates import Wanted, bring
 from fastdl.errors import SinkBusyError
@@ -322,8 +332,6 @@ def test_a_libvirt_that_does_not_answer_keeps_everything(
     pool: DirectoryPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has domains, as its folder shows, and nobody can ask it which."""
-    from fastdl.agent.pools import domains  # noqa: PLC0415
-
     (tmp_path / "vm1.xml").write_text("<domain/>")
     monkeypatch.setattr(domains, "_DEFINED", (tmp_path,))
     with pytest.raises(SinkBusyError, match="cannot be told"):

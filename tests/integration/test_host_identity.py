@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fastdl.agent import identity
 from fastdl.errors import ApiConflictError
 from fastdl.manager.hosts import ca
 from tests.env.manager import Client
@@ -89,8 +90,6 @@ def age(site: Site, agent: AgentProcess, monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr(ca, "HOST_DAYS", -0.5)
         authority = ca.open_authority(site.manager.state / "ca")
         who = json.loads((agent.state / "host.json").read_text())
-        from fastdl.agent import identity  # noqa: PLC0415
-
         held = identity.load(agent.state)
         assert held is not None
         certificate, _ = authority.sign_host(held.csr(), who["host_id"])

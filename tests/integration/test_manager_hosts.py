@@ -16,7 +16,7 @@ from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError, Re
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.hosts import handler
-from fastdl.manager.ledger import certs
+from fastdl.manager.ledger import certs, hosts
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
 from tests.env.manager import Zone, certificate
@@ -148,8 +148,6 @@ async def test_a_host_that_another_manager_deleted_is_dropped(
     context = zone.manager.context
 
     async def delete(tx: Any) -> None:
-        from fastdl.manager.ledger import hosts  # noqa: PLC0415
-
         await hosts.remove(tx, agent.host_id)
 
     await context.ledger.write(delete)

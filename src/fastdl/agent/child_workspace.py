@@ -57,8 +57,8 @@ class ChildWorkspace(Workspace):
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder in the one that this process works in."""
-        import shutil  # noqa: PLC0415 - rare
-        from pathlib import Path  # noqa: PLC0415
+        import shutil
+        from pathlib import Path
 
         # Relative: this user may have no way there through the folders above.
         made = Path(f"staging-{next(self._numbers)}")

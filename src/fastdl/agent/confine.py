@@ -85,7 +85,7 @@ BEST_EFFORT = Confinement()
 
 @functools.cache
 def _ids_of(user: str) -> tuple[int, int] | None:
-    import pwd  # noqa: PLC0415 - for the agent alone
+    import pwd  # for the agent alone
 
     try:
         found = pwd.getpwnam(user)
@@ -177,7 +177,7 @@ def _drop_capabilities() -> None:
 
 def _filter_calls(powers: Powers) -> tuple[int, list[str]]:
     """The listener, -1 for none, and what is lacking."""
-    from fastdl.core.confine import confine_calls  # noqa: PLC0415 - after the fork
+    from fastdl.core.confine import confine_calls  # after the fork
 
     for brokered in (True, False) if powers.brokered else (False,):
         with contextlib.suppress(OSError):

@@ -82,7 +82,7 @@ def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[
 
 def probe(job: Job, channel: Channel) -> None:
     """Say what is known of the job's sources without fetching them."""
-    from fastdl.engine.probe import probe_job  # noqa: PLC0415
+    from fastdl.engine.probe import probe_job
 
     found = probe_job(job["sources"], options_of(job), channel.cancel)
     channel.tell({"probe": found.to_dict()})
@@ -90,7 +90,7 @@ def probe(job: Job, channel: Channel) -> None:
 
 def vouch(job: Job, channel: Channel) -> None:
     """Say who vouches for the job's origin."""
-    from fastdl.agent import handshake  # noqa: PLC0415 - loaded before, where it is wanted
+    from fastdl.agent import handshake  # loaded before, where it is wanted
 
     options = options_of(job)
     found = handshake.vouch(
@@ -104,8 +104,8 @@ def vouch(job: Job, channel: Channel) -> None:
 
 def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
     """Bring the job's sources into *workspace*, and say with what result."""
-    from fastdl.engine.context import Events, TransferContext  # noqa: PLC0415
-    from fastdl.engine.fetch import fetch_into  # noqa: PLC0415
+    from fastdl.engine.context import Events, TransferContext
+    from fastdl.engine.fetch import fetch_into
 
     workspace.connect(tell=channel.tell, ask=channel.ask)
 
@@ -126,8 +126,8 @@ def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
     The process that landed it may have been taken over by what it read, and a host must not
     open another file because an image says so.
     """
-    from fastdl.engine import inspection  # noqa: PLC0415
-    from fastdl.engine.landing.plan import is_an_image  # noqa: PLC0415
+    from fastdl.engine import inspection
+    from fastdl.engine.landing.plan import is_an_image
 
     options, reader = options_of(job), inspection.FdReader(fd, size)
     if options.target_format == "raw" and job["action"] != "unpack":
@@ -147,7 +147,7 @@ def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
 
 def _unpacked(job: Job, workspace: ChildWorkspace, ctx: TransferContext) -> Result:
     """Fetch and decompress to a file of our own folder, then land that, checked, as the target."""
-    from fastdl.engine.fetch import fetch_into, publish_job  # noqa: PLC0415
+    from fastdl.engine.fetch import fetch_into, publish_job
 
     packed = ctx.within(
         ctx.options._replace(source_format="auto", target_format="raw", resume=False),

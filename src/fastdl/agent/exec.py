@@ -215,7 +215,7 @@ def _volume(command: cs.Download) -> Volume:
 def _pool(wanted: cs.Pool, libvirt: str, state: Path) -> Pool:
     kind = _FILE_POOLS.get(wanted.type)
     if kind is None:
-        from fastdl.agent.pools import virt  # noqa: PLC0415 - an optional library
+        from fastdl.agent.pools import virt  # an optional library
 
         return virt.find(wanted.uuid, uri=libvirt, state=state)
     path = Path(wanted.path)

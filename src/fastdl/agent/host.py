@@ -101,7 +101,7 @@ class Host:
         return self.config.named_anchors()
 
     def _discovered(self) -> list[Pool]:
-        from fastdl.agent.pools import virt  # noqa: PLC0415 - an optional library
+        from fastdl.agent.pools import virt  # an optional library
 
         try:
             return virt.discover(self.libvirt, state=self.state)

@@ -116,7 +116,7 @@ def _name_servers() -> set[str]:
 
 def _canonical(text: str) -> str:
     """An address in the spelling of ``_host``; UsageError for a name."""
-    from fastdl.model.address import parse_address  # noqa: PLC0415 - few jobs meet one
+    from fastdl.model.address import parse_address  # few jobs meet one
 
     address = parse_address(text)
     return _shown(socket.AF_INET6 if address.version == 6 else socket.AF_INET, address.packed)

@@ -73,7 +73,7 @@ def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
 def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
     if job["action"] in _SINGLE_STEPS:
         if job["action"] == "vouch":
-            import fastdl.agent.handshake  # noqa: F401, PLC0415 - rare, and slow to load
+            import fastdl.agent.handshake  # noqa: F401 - rare, and slow to load
 
         work = partial(_SINGLE_STEPS[job["action"]], job)
         with confined_child(
@@ -169,7 +169,7 @@ def _last(
             case child_messages.Begun() if workspace is not None:
                 workspace.sink.taken(message.size)
             case child_messages.Convert() if job is not None and folder is not None:
-                from fastdl.agent.folder import converted  # noqa: PLC0415 - it is there
+                from fastdl.agent.folder import converted  # it is there
 
                 child.answer(converted(message, _powers(job, folder=folder, program=True), stop))
             case child_messages.Failed():
@@ -227,7 +227,7 @@ def _folder(job: Job, workspace: Workspace) -> Iterator[str | None]:
     if job["action"] != "unpack" and job["options"].get("target_format") == "same":
         yield None
         return
-    from fastdl.agent import folder  # noqa: PLC0415 - rare, and slow to load
+    from fastdl.agent import folder  # rare, and slow to load
 
     parent = workspace.staging_parent()
     with folder.of_child(parent, job["target"], job["confinement"]["ids"]) as made:

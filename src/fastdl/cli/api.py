@@ -173,13 +173,13 @@ def call(
     use_get: bool = False,
 ) -> dict[str, Any]:
     """Return the content of the answer's envelope; the error's class where it is one."""
-    import http.client  # noqa: PLC0415
-    import ssl  # noqa: PLC0415
-    from urllib.error import HTTPError, URLError  # noqa: PLC0415
-    from urllib.parse import urlencode  # noqa: PLC0415
-    from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener  # noqa: PLC0415
+    import http.client
+    import ssl
+    from urllib.error import HTTPError, URLError
+    from urllib.parse import urlencode
+    from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
-    from fastdl.manager.access.auth import sign  # noqa: PLC0415
+    from fastdl.manager.access.auth import sign
 
     # Microseconds, because a signature works once: two equal commands within a second must
     # not have the same one.
@@ -216,7 +216,7 @@ def call(
 
 def _context(credentials: dict[str, str]) -> Any:
     """Return how servers are verified: by the credentials' cacert alone, where there is one."""
-    import ssl  # noqa: PLC0415
+    import ssl
 
     try:
         context = ssl.create_default_context(cadata=credentials.get("cacert"))

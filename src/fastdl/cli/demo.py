@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play the demo; the exit code tells whether every step did what it should."""
-    from fastdl.model.units import parse_size  # noqa: PLC0415
+    from fastdl.model.units import parse_size
 
     size = parse_size(args.size)
     folder = Path(tempfile.mkdtemp(prefix="fastdl-demo-"))
@@ -105,7 +105,7 @@ class _Stage:
 
     def api(self, *words: str, show: str | None = None, quiet: bool = False) -> dict[str, Any]:
         """Call the API, showing the command line and, on request, a part of the answer."""
-        from fastdl.cli import api  # noqa: PLC0415
+        from fastdl.cli import api
 
         if not quiet:
             print(f"   $ fastdl api {_shown(words)}", flush=True)
@@ -200,8 +200,8 @@ def _play(stage: _Stage, size: int) -> None:
 
 def _mirrors(stage: _Stage, size: int) -> tuple[str, str]:
     """Start the mirrors; return (the metalink's URL, the image's SHA-256)."""
-    from fastdl.lab.certs import Authority  # noqa: PLC0415
-    from fastdl.lab.metalink import metalink  # noqa: PLC0415
+    from fastdl.lab.certs import Authority
+    from fastdl.lab.metalink import metalink
 
     www = stage.folder / "www"
     www.mkdir()
@@ -234,7 +234,7 @@ def _mirrors(stage: _Stage, size: int) -> tuple[str, str]:
 
 def _image(path: Path, size: int) -> str:
     """Make a template that fills *size* bytes; return its SHA-256."""
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     raw = path.with_suffix(".raw")
     with raw.open("wb") as file:

@@ -58,9 +58,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch; the result goes to stdout, progress and warnings to stderr."""
-    from fastdl.cli.cancellable import run_cancellable  # noqa: PLC0415
-    from fastdl.cli.progress import make_progress  # noqa: PLC0415
-    from fastdl.engine.api import fetch_sync  # noqa: PLC0415
+    from fastdl.cli.cancellable import run_cancellable
+    from fastdl.cli.progress import make_progress
+    from fastdl.engine.api import fetch_sync
 
     options = options_from(args)
     with make_progress(args.progress, quiet=args.json) as progress:
@@ -73,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
     for warning in result.warnings:
         streams.warn(warning)
     if args.json:
-        import json  # noqa: PLC0415 - start-up
+        import json
 
         streams.report_done(json.dumps(result.to_dict()))
     else:
-        from fastdl.cli.report import summary  # noqa: PLC0415
+        from fastdl.cli.report import summary
 
         streams.report_done(summary(result))
     return 0

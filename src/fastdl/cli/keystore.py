@@ -66,7 +66,7 @@ def _action(
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the action; 0, or an error of the keystore's classes."""
-    from fastdl.trust.keystore import Keystore, read_passphrase  # noqa: PLC0415 - start-up time
+    from fastdl.trust.keystore import Keystore, read_passphrase
 
     keystore = Keystore(args.keystore, read_passphrase(args.pass_file))
     if args.action == "list":

@@ -39,8 +39,8 @@ Each verb has its own --help. Exit codes: docs/errors.md."""
 
 def version_text() -> str:
     """``fastdl --version``: the version and what was built in."""
-    from fastdl import __version__  # noqa: PLC0415
-    from fastdl.core.build import features  # noqa: PLC0415
+    from fastdl import __version__
+    from fastdl.core.build import features
 
     return f"fastdl {__version__} ({', '.join(features())})"
 
@@ -66,7 +66,7 @@ def report(exc: FastdlError, *, as_json: bool) -> int:
     """One line for people, or one object for programs; returns the class's exit code."""
     with contextlib.suppress(OSError):  # the exit code tells as well
         if as_json:
-            import json  # noqa: PLC0415 - start-up
+            import json
 
             print(json.dumps({"error": exc.to_dict()}), flush=True)
     with contextlib.suppress(OSError):

@@ -77,25 +77,25 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal asks to stop."""
-    from fastdl.manager import config, logs  # noqa: PLC0415 - heavy, and other verbs start here
+    from fastdl.manager import config, logs  # heavy, and other verbs start here
 
     flags = {name: getattr(args, name) for name in config.ENVIRONMENT}
     settings = config.load(flags, os.environ, args.config)
     logs.set_up(style=settings.log_format, level=settings.log_level)
 
-    import uvloop  # noqa: PLC0415 - chosen here and nowhere else
+    import uvloop  # chosen here and nowhere else
 
     uvloop.run(_serve(settings, accept_new_ca=args.accept_new_ca))
     return 0
 
 
 async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
-    import asyncio  # noqa: PLC0415
-    import gc  # noqa: PLC0415
-    import signal  # noqa: PLC0415
+    import asyncio
+    import gc
+    import signal
 
-    from fastdl.manager.app import running  # noqa: PLC0415
-    from fastdl.web.routes import add_routes  # noqa: PLC0415
+    from fastdl.manager.app import running
+    from fastdl.web.routes import add_routes
 
     # What serves thousands of connections lives long: looking through all of it after every
     # few hundred new objects was a tenth of the work of connecting them.
@@ -130,7 +130,7 @@ async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
 
 def notify(state: str) -> None:
     """Tell systemd (Type=notify); nothing happens elsewhere."""
-    import socket  # noqa: PLC0415
+    import socket
 
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:

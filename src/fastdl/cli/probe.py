@@ -38,8 +38,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Probe and print."""
-    from fastdl.cli.cancellable import run_cancellable  # noqa: PLC0415
-    from fastdl.engine.api import probe_sync  # noqa: PLC0415
+    from fastdl.cli.cancellable import run_cancellable
+    from fastdl.engine.api import probe_sync
 
     options = {**network_options_from(args), "source_format": args.source_format}
     found = run_cancellable(lambda cancel: probe_sync(args.sources, cancel=cancel, **options))
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         streams.say(json.dumps(found.to_dict()))
     else:
-        from fastdl.cli.report import describe  # noqa: PLC0415
+        from fastdl.cli.report import describe
 
         streams.say(describe(found))
     return 0

@@ -40,7 +40,7 @@ def make_progress(kind: str, *, quiet: bool) -> Iterator[ProgressCallback | None
 
 
 def _json_line(state: Progress) -> None:
-    import json  # noqa: PLC0415 - start-up
+    import json
 
     line = {
         "event": "progress",
@@ -83,8 +83,8 @@ class _Bar:
 
 
 def _open_bar() -> tuple[RichProgress, TaskID]:
-    from rich import progress as rich_progress  # noqa: PLC0415 - start-up
-    from rich.console import Console  # noqa: PLC0415 - start-up
+    from rich import progress as rich_progress
+    from rich.console import Console
 
     bar = rich_progress.Progress(
         rich_progress.TextColumn("{task.description:>8}"),

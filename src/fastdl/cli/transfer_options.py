@@ -134,7 +134,7 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
     if args.keystore_pass_file and not args.keystore:
         raise UsageError("--keystore-pass-file needs --keystore")
     if args.keystore:
-        from fastdl.trust.keystore import load_anchors  # noqa: PLC0415 - cryptography is heavy
+        from fastdl.trust.keystore import load_anchors  # cryptography is heavy
 
         out["anchors"] = load_anchors(args.keystore, args.keystore_pass_file)
     if args.cacert and (certificates := _other_certificates(args.cacert)):
@@ -153,7 +153,7 @@ def _other_certificates(path: str) -> tuple[str, ...]:
         return ()
     if b"CERTIFICATE-----" in data:
         return ()
-    from fastdl.trust import certificate  # noqa: PLC0415 - cryptography is heavy
+    from fastdl.trust import certificate  # cryptography is heavy
 
     try:
         return tuple(one.pem() for one in certificate.read(data))

@@ -46,7 +46,7 @@ def fetch_sync(
 
     Raises a ``fastdl.errors.FastdlError``; the target is then what it was, or unusable.
     """
-    from fastdl.engine.fetch import fetch_job  # noqa: PLC0415
+    from fastdl.engine.fetch import fetch_job
 
     made = FetchOptions.build(checksum=checksum, **options)
     return fetch_job(_texts(sources), os.fspath(target), made, progress=progress, cancel=cancel)
@@ -64,7 +64,7 @@ async def fetch(
 
     *progress* is called in the event loop's thread.
     """
-    import asyncio  # noqa: PLC0415 - the command line does without it
+    import asyncio  # the command line does without it
 
     loop = asyncio.get_running_loop()
     cancel = Cancel()
@@ -91,7 +91,7 @@ def probe_sync(
     **options: Any,
 ) -> Probe:
     """Size, ranges, validators, format, virtual size and digests of *sources*; writes nothing."""
-    from fastdl.engine.probe import probe_job  # noqa: PLC0415
+    from fastdl.engine.probe import probe_job
 
     made = FetchOptions.build(checksum=checksum, **options)
     return probe_job(_texts(sources), made, cancel or Cancel())
@@ -112,7 +112,7 @@ async def probe(
 
 async def _in_thread(work: Callable[[], T], cancel: Cancel) -> T:
     """The result of *work* from a thread, which *cancel* stops when the task is cancelled."""
-    import asyncio  # noqa: PLC0415
+    import asyncio
 
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:

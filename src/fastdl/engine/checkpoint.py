@@ -38,7 +38,7 @@ class Checkpoint:
         records = job.drain()
         if self.writer is None or not records:
             return
-        from fastdl.engine.journal import Record  # noqa: PLC0415 - loaded with the writer
+        from fastdl.engine.journal import Record  # loaded with the writer
 
         sink.flush()
         self.writer.append([Record(*record) for record in records])
@@ -65,8 +65,8 @@ def job_key(facts: SourceFacts, options: FetchOptions, landing: str) -> str:
 
     A strong digest names the bytes wherever they come from; without one the URLs do.
     """
-    import hashlib  # noqa: PLC0415 - start-up: not for what cannot be resumed
-    import json  # noqa: PLC0415
+    import hashlib  # start-up: not for what cannot be resumed
+    import json
 
     strong = facts.digests.strongest()
     what: dict[str, Any] = {"landing": landing, "size": facts.size}
@@ -138,7 +138,7 @@ def open_checkpoint(
     if not wanted or facts.size is None or facts.size <= 2 * block:
         where.remove()
         return out
-    from fastdl.engine import journal as jr  # noqa: PLC0415 - start-up
+    from fastdl.engine import journal as jr
 
     key = job_key(facts, options, landing)
     found = None

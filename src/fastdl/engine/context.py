@@ -74,7 +74,7 @@ class TransferContext:
     def net(self) -> Net:
         """Trust, proxies and address policy of all connections; TrustError on first use."""
         if self._net is None:
-            from fastdl.engine.net import make_net  # noqa: PLC0415 - not where nothing is asked
+            from fastdl.engine.net import make_net  # not where nothing is asked
 
             self._net = make_net(self.options)
         return self._net

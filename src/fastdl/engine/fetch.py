@@ -60,7 +60,7 @@ def fetch_into(workspace: Workspace, sources: Sequence[str], ctx: TransferContex
     """
     try:
         if workspace.existing is not None:
-            from fastdl.engine.compare import compare  # noqa: PLC0415 - rare
+            from fastdl.engine.compare import compare
 
             return compare(workspace.existing, sources, ctx)
         with ctx.cancel.stops(workspace.sink.hurry):
@@ -105,7 +105,7 @@ def _attempt(
     attempts: Attempts,
 ) -> Result:
     """Plan and land what was resolved."""
-    from fastdl.engine.landing.plan import plan  # noqa: PLC0415 - see above
+    from fastdl.engine.landing.plan import plan  # see above
 
     def inner(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:
         attempts.delegated = True

@@ -80,7 +80,7 @@ def inspect_qcow2(reader: Reader, *, max_virtual_size: int | None = None) -> Ima
 
     Where the tables are not at hand the verdict is that on the header.
     """
-    from fastdl.core.image import NeedMore, Qcow2  # noqa: PLC0415 - most images are raw or packed
+    from fastdl.core.image import NeedMore, Qcow2  # most images are raw or packed
 
     head = reader.read_at(0, HEAD_BYTES)
     try:
@@ -114,7 +114,7 @@ def peek(fmt: Format, reader: Reader, length: int = HEAD_BYTES) -> bytes:
 
     Fewer where it is shorter or where not more can be told; raises FormatError, LimitError.
     """
-    from fastdl.core.image import Inflate  # noqa: PLC0415 - only for what is packed
+    from fastdl.core.image import Inflate  # only for what is packed
 
     decoder = Inflate(str(fmt))
     out, offset, step = b"", 0, HEAD_BYTES

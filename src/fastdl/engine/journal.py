@@ -91,7 +91,7 @@ class Journal(NamedTuple):
 
 def digest_of(data: bytes | bytearray | memoryview) -> int:
     """The digest that a record carries for *data*."""
-    import xxhash  # noqa: PLC0415 - loads hashlib: only where there is something to digest
+    import xxhash  # loads hashlib: only where there is something to digest
 
     return int(xxhash.xxh3_64_intdigest(data))
 

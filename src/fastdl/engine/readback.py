@@ -82,7 +82,7 @@ class Readback:
         return len(records)
 
     def _compare(self, offset: int, length: int, xxh3: int | None) -> None:
-        import xxhash  # noqa: PLC0415 - loads hashlib
+        import xxhash  # loads hashlib
 
         digest = xxhash.xxh3_64()
         at, end = offset, offset + length

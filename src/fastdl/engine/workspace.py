@@ -55,7 +55,7 @@ class Workspace:
     @property
     def journal(self) -> JournalFile | None:
         """Where the journal lies; None for what cannot be resumed."""
-        from fastdl.engine.journal import journal_path  # noqa: PLC0415 - after the first request
+        from fastdl.engine.journal import journal_path  # after the first request
 
         return journal_path(self.sink, self._state_dir)
 
@@ -65,9 +65,9 @@ class Workspace:
 
     def staging_parent(self) -> Path:
         """Where there is room to stage: beside a file, else in the state folder."""
-        from pathlib import Path  # noqa: PLC0415 - rare
+        from pathlib import Path
 
-        from fastdl.engine.journal_file import default_state_dir  # noqa: PLC0415
+        from fastdl.engine.journal_file import default_state_dir
 
         if self.sink.kind == "file":
             return Path(self.sink.path).parent
@@ -78,9 +78,9 @@ class Workspace:
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A private folder that goes with the job."""
-        import shutil  # noqa: PLC0415 - rare
-        import tempfile  # noqa: PLC0415
-        from pathlib import Path  # noqa: PLC0415
+        import shutil
+        import tempfile
+        from pathlib import Path
 
         made = Path(tempfile.mkdtemp(prefix=".fastdl-staging-", dir=self.staging_parent()))
         try:
@@ -90,7 +90,7 @@ class Workspace:
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Have qemu-img make the raw *target* of an inspected *source*; see ``engine.convert``."""
-        from fastdl.engine.convert import convert  # noqa: PLC0415 - rare
+        from fastdl.engine.convert import convert
 
         convert(source, target, fmt, cancel)
 

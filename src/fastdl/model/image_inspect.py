@@ -98,18 +98,18 @@ def inspect(
 def _rules(fmt: Format) -> tuple[Inspector, Stated | None]:
     """How images in *fmt* are checked. Loaded when one comes: most are raw or qcow2."""
     if fmt is Format.ISO:
-        from fastdl.model.image_iso import inspect_iso  # noqa: PLC0415
+        from fastdl.model.image_iso import inspect_iso
 
         return inspect_iso, None
     if fmt is Format.VMDK:
-        from fastdl.model import image_vmdk  # noqa: PLC0415
+        from fastdl.model import image_vmdk
 
         return image_vmdk.inspect_vmdk, image_vmdk.stated_size
     if fmt is Format.VDI:
-        from fastdl.model import image_vdi  # noqa: PLC0415
+        from fastdl.model import image_vdi
 
         return image_vdi.inspect_vdi, image_vdi.stated_size
-    from fastdl.model import image_vhd  # noqa: PLC0415
+    from fastdl.model import image_vhd
 
     if fmt is Format.VHD:
         return image_vhd.inspect_vhd, image_vhd.stated_size
@@ -157,7 +157,7 @@ def _under(outer: Format, head: bytes, qcow2: Inspector, declared: str) -> Image
 
 def _unpacked_size(reader: Reader) -> int | None:
     """What an .xz file says of itself at its end. Loaded when one comes."""
-    from fastdl.model.image_xz import unpacked_size  # noqa: PLC0415
+    from fastdl.model.image_xz import unpacked_size
 
     return unpacked_size(reader)
 

@@ -136,7 +136,7 @@ class DescriptorSink:
 
     def core_sink(self, size: int | None, *, hold: int | None = None) -> CoreSink:
         """The C half writes through the descriptors, which stay this object's."""
-        from fastdl.core.sink import Sink as CoreSink  # noqa: PLC0415 - after the first request
+        from fastdl.core.sink import Sink as CoreSink  # after the first request
 
         return CoreSink(
             self.fd,
@@ -197,7 +197,7 @@ class DeviceEnds:
         *read*: (length, offset) → bytes. *overwrite*: the signatures that may be destroyed, as
         blkid spells them, joined by commas. SinkRefusedError.
         """
-        from fastdl.sinks import signature  # noqa: PLC0415 - devices only
+        from fastdl.sinks import signature  # devices only
 
         tail_bytes = min(self.size, signature.TAIL_BYTES)
         head = read(min(self.size, signature.HEAD_BYTES), 0)

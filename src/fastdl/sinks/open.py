@@ -45,7 +45,7 @@ def open_sink(
     if not target or "\0" in target:
         raise UsageError("the target needs a name")
     if beneath is None and is_device(target):
-        from fastdl.sinks.block import BlockSink  # noqa: PLC0415 - not for a file's start-up
+        from fastdl.sinks.block import BlockSink  # not for a file's start-up
 
         return BlockSink(target, overwrite=overwrite, resume=resume)
     folder_fd, name, path = locate(target, name_hint=name_hint, policy=policy, beneath=beneath)

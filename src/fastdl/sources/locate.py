@@ -19,7 +19,7 @@ def header_lines(url: Url, headers: Iterable[tuple[str, str]]) -> str | None:
     lines = [f"{name}: {value}\r\n" for name, value in headers]
     given = {name.lower() for name, _ in headers}
     if url.username is not None and "authorization" not in given:
-        from base64 import b64encode  # noqa: PLC0415 - start-up
+        from base64 import b64encode
 
         pair = f"{url.username}:{url.password or ''}".encode()
         lines.append(f"Authorization: Basic {b64encode(pair).decode('ascii')}\r\n")

@@ -198,7 +198,7 @@ def _selected(
 
 def _check_name(name: str) -> None:
     """Refuse what RFC 5854 (4.1.2.1) forbids and what any file system reads as special."""
-    from urllib.parse import unquote  # noqa: PLC0415 - slow to import; only metalinks need it
+    from urllib.parse import unquote  # slow to import; only metalinks need it
 
     if not name:
         raise _fail("the metalink describes a file without a name")

@@ -90,7 +90,7 @@ def read_document(data: bytes) -> DocumentRecord:
     MetalinkError: not XML, not UTF-8 or UTF-16, has a document type, or is no metalink.
     LimitError: larger, deeper or slower to read than the limits above.
     """
-    from xml.parsers import expat  # noqa: PLC0415 - own limits; only metalinks need it
+    from xml.parsers import expat  # own limits; only metalinks need it
 
     text = _decode(data).encode()
     reader = _Reader(_declared(text[:400]))

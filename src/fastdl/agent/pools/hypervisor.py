@@ -59,7 +59,7 @@ def require_library() -> None:
 def library() -> Any:
     """libvirt's Python module; UsageError where it is not installed."""
     try:
-        import libvirt  # noqa: PLC0415 - the extra [libvirt]
+        import libvirt  # the extra [libvirt]
     except ImportError:
         raise UsageError(
             "libvirt pools need the Python package libvirt-python: "

@@ -244,7 +244,7 @@ def _read_back(sink: Sink, core_sink: CoreSink, options: FetchOptions) -> Iterat
     if not options.verify_readback:
         yield
         return
-    from fastdl.engine.readback import Readback  # noqa: PLC0415 - on demand
+    from fastdl.engine.readback import Readback
 
     readback = Readback(sink, core_sink)
     try:

@@ -151,7 +151,7 @@ def detect_fd(fd: int) -> str:
 
 def qcow2_header(facts: SourceFacts, response: FirstResponse, options: FetchOptions) -> Any:
     """The C core's map of a qcow2 source, its header checked. Raises the refusal."""
-    from fastdl.core.image import NeedMore, Qcow2  # noqa: PLC0415
+    from fastdl.core.image import NeedMore, Qcow2
 
     try:
         return Qcow2(response.head, facts.size, max_virtual_size=options.max_virtual_size)

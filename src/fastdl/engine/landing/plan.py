@@ -97,17 +97,17 @@ class _Plan:
             return self._as_disk(info, warnings)
         self.ctx.events.warn(*warnings)
         if fmt is Format.QCOW2:
-            from fastdl.engine.landing.qcow2 import plan_qcow2  # noqa: PLC0415
+            from fastdl.engine.landing.qcow2 import plan_qcow2
 
             return plan_qcow2(self.facts, self.response, self.ctx, self._staged)
         if fmt in COMPRESSED:
-            from fastdl.engine.landing.stream import plan_stream  # noqa: PLC0415
+            from fastdl.engine.landing.stream import plan_stream
 
             return plan_stream(self.facts, self.response, self.sink, self.ctx, info, self._unpacked)
         return self._staged(f"{fmt} is converted by qemu-img from a verified file")
 
     def _staged(self, why: str, *, unpacking: bool = False) -> Landing:
-        from fastdl.engine.landing.staged import StagedLanding  # noqa: PLC0415 - rare
+        from fastdl.engine.landing.staged import StagedLanding
 
         return StagedLanding(self.inner, why=why, unpacking=unpacking)
 

@@ -31,7 +31,7 @@ def is_metalink(content_type: str | None) -> bool:
     """Whether a Content-Type says so."""
     if "metalink" not in (content_type or "").lower():
         return False
-    from fastdl.sources.metalink import is_metalink_media_type  # noqa: PLC0415
+    from fastdl.sources.metalink import is_metalink_media_type
 
     return is_metalink_media_type(content_type)
 
@@ -50,8 +50,8 @@ def take_metalink(draft: Draft, url: Url) -> None:
 
 def read_metalink(stream: Stream, head: bytes, url: Url, file_name: str | None = None) -> Metalink:
     """The metalink whose beginning is *head* and whose rest *stream* gives."""
-    from fastdl.sources.metalink import parse_metalink  # noqa: PLC0415
-    from fastdl.sources.metalink_xml import MAX_DOCUMENT  # noqa: PLC0415
+    from fastdl.sources.metalink import parse_metalink
+    from fastdl.sources.metalink_xml import MAX_DOCUMENT
 
     return parse_metalink(_read_all(stream, head, MAX_DOCUMENT), base_url=url, file_name=file_name)
 
@@ -124,7 +124,7 @@ def _learn(draft: Draft, base_text: str, final_text: str | None, fields: Fields,
 
     *final_text*: where the bytes come from; None where that failed.
     """
-    from fastdl.sources.discovery import discover  # noqa: PLC0415 - rare
+    from fastdl.sources.discovery import discover
 
     try:
         base = Url.parse_sent(base_text)

@@ -166,7 +166,7 @@ def _open_one(draft: Draft) -> None:
     if len(order) == 1:
         stream, head = attempt(index, ctx.cancel)
     else:
-        from fastdl.engine.source.race import first_of  # noqa: PLC0415 - threads where needed
+        from fastdl.engine.source.race import first_of  # threads where needed
 
         index, (stream, head), failed = first_of(order, attempt, ctx.cancel, HEDGE_PROBE_S)
         for other, exc in failed.items():
