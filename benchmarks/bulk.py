@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, meter, payload, runner, targets
-from benchmarks.compare import RESULTS, chosen
 from benchmarks.manager import provision as zone_ways
 from benchmarks.options import say
 from benchmarks.provisioning import Provisioning
+from benchmarks.rivals import chosen
 from benchmarks.rivals.base import Job, Rival
 from benchmarks.scenarios import Scenario, parse_scenario
+from benchmarks.stored import save
 
 _DEFAULT = "http-64MiB-raw-file-sha256"
 _DEFAULT_RIVALS = ("fastdl", "cloudstack")
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         "runs": [result.as_dict() for result in done],
     }
     if args.save:
-        say(f"stored {_save(summary)}")
+        say(f"stored {save(summary, 'bulk', summary['bulk'], str(summary['of']))}")
     print(json.dumps(summary) if args.json else table(summary))
     return 0
 
@@ -86,15 +87,6 @@ def _contestants(names: str | None) -> tuple[list[str], list[Rival]]:
     wanted = names.split(",") if names else [*zone_ways.NAMES, *_DEFAULT_RIVALS]
     rivals = [name for name in wanted if name not in zone_ways.NAMES]
     return [n for n in wanted if n in zone_ways.NAMES], chosen(",".join(rivals))
-
-
-def _save(summary: dict[str, Any]) -> Path:
-    day = re.sub(r"\D", "", summary["when"][:19])
-    name = f"{day}-bulk-{summary['bulk']}-{summary['of']}-{summary['commit']}.json"
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / name
-    path.write_text(json.dumps(summary, indent=1) + "\n")
-    return path
 
 
 @contextlib.contextmanager

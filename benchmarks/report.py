@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.machine import CHECKOUT
+from benchmarks.manager.page import section
 from benchmarks.options import say
 from benchmarks.scenarios import SETS
+from benchmarks.stored import RESULTS, latest
 
 PAGE: Final = CHECKOUT / "docs" / "performance.md"
 SCALING: Final = CHECKOUT / "docs" / "scaling.md"
@@ -106,22 +107,9 @@ def losses(result: dict[str, Any]) -> list[str]:
     return found
 
 
-def latest(folder: Path) -> dict[str, dict[str, Any]]:
-    """The newest stored result of each scenario."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text())
-        if "scenario" in result:
-            found[result["scenario"]] = result
-    return found
-
-
 def run(args: argparse.Namespace) -> int:
     """Write plots and the generated part of the page."""
-    from benchmarks.compare import RESULTS  # noqa: PLC0415 - compare imports this module
-    from benchmarks.manager.page import section  # noqa: PLC0415 - as above
-
-    results = latest(RESULTS)
+    results = latest()
     sweeps = {
         path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("sweep-*.json"))
     }

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks import runner
-from benchmarks.compare import RESULTS
 from benchmarks.machine import commit, describe
 from benchmarks.options import say
 from benchmarks.rivals import Rival, all_rivals
 from benchmarks.rivals.fastdl import Fastdl
 from benchmarks.scenarios import Scenario, parse_scenario
+from benchmarks.stored import save_sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +162,7 @@ def run(args: argparse.Namespace) -> int:
             result = measure(bench, SWEEPS[name], rounds=args.rounds, say=say)
             result |= {"commit": commit(), "machine": describe(args.work)}
             if args.save:
-                RESULTS.mkdir(exist_ok=True)
-                (RESULTS / f"sweep-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+                save_sweep(name, result)
             print(json.dumps(result) if args.json else _text(result), flush=True)
     return 0
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,6 @@ from typing import Any, Final
 from benchmarks import machine
 from benchmarks.options import say
 
-RESULTS: Final = Path(__file__).parent.parent / "results"
 _TIMEOUT_S: Final = 300.0
 
 
@@ -97,7 +95,7 @@ def run(*, save: bool) -> int:
             "machine": machine.describe(Path(folder)),
         }  # fmt: skip
     if save:
-        say(f"stored {_save(summary)}")
+        say(f"stored {save(summary, 'manager')}")
     print(table(summary))
     return int(not all(entry["kept"] for entry in summary["manager"]))
 
@@ -134,14 +132,6 @@ def _postgresql() -> Iterator[str | None]:
             yield None
             return
         yield url
-
-
-def _save(summary: dict[str, Any]) -> Path:
-    day = re.sub(r"\D", "", summary["when"][:19])
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{day}-manager-{summary['commit']}.json"
-    path.write_text(json.dumps(summary, indent=1) + "\n")
-    return path
 
 
 def table(summary: dict[str, Any]) -> str:

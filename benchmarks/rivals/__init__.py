@@ -29,4 +29,15 @@ def all_rivals() -> list[Rival]:
     return [import_module(f"benchmarks.rivals.{name}").RIVAL for name in _MODULES]
 
 
-__all__ = ["Job", "Rival", "all_rivals"]
+def chosen(names: str | None) -> list[Rival]:
+    """fastdl and the rivals that *names* lists (all without a list)."""
+    rivals = all_rivals()
+    if names is None:
+        return rivals
+    wanted = {name for name in names.split(",") if name}
+    if unknown := wanted - {rival.name for rival in rivals}:
+        raise ValueError(f"no rival is called {', '.join(sorted(unknown))}: see --list")
+    return [rival for rival in rivals if rival.name in wanted or rival.name == "fastdl"]
+
+
+__all__ = ["Job", "Rival", "all_rivals", "chosen"]
