@@ -345,9 +345,9 @@ def lie(kind: str, fd: int, channel: confined.Channel) -> None:
         "bottleneck": "network", "mirrors": [], "warnings": [], "virtual_size": 1 << 40,
         "already_present": kind == "already there", "landing": "same",
     }  # fmt: skip
-    channel.tell({"begun": len(image)})
-    channel.tell({"result": result})
-    channel.tell({"result": result | {"target_bytes": 1}})
+    channel.send({"begun": len(image)})
+    channel.send({"result": result})
+    channel.send({"result": result | {"target_bytes": 1}})
 
 
 LIES = ("backing file", "called raw", "already there", "nothing wrong")

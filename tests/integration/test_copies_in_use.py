@@ -334,7 +334,7 @@ def test_a_libvirt_that_does_not_answer_keeps_everything(
     """It has domains, as its folder shows, and nobody can ask it which."""
     (tmp_path / "vm1.xml").write_text("<domain/>")
     monkeypatch.setattr(domains, "_DEFINED", (tmp_path,))
-    with pytest.raises(SinkBusyError, match="cannot be told"):
+    with pytest.raises(SinkBusyError, match="cannot determine"):
         removal(pool, libvirt="qemu+unix:///system?socket=/nonexistent")
     monkeypatch.setattr(domains, "_DEFINED", (tmp_path / "none",))
     assert removal(pool, libvirt="qemu+unix:///system?socket=/nonexistent") == RemoveDone()

@@ -132,10 +132,10 @@ def test_a_file_pool_lists_the_file_that_was_published(dir_pool: Any, tmp_path: 
     assert _publish(pool, VOLUME, b"x" * MIB) == VOLUME.name
     assert VOLUME.name in dir_pool.listVolumes()
     marker = _marker(pool, VOLUME)
-    assert pool.look(VOLUME, marker).state is State.INTACT
+    assert pool.inspect(VOLUME, marker).state is State.INTACT
     assert pool.remove(VOLUME, marker, used=None) == ()
     assert VOLUME.name not in dir_pool.listVolumes()
-    assert pool.look(VOLUME, marker).state is State.ABSENT
+    assert pool.inspect(VOLUME, marker).state is State.ABSENT
 
 
 def test_an_iso_keeps_its_suffix(dir_pool: Any, tmp_path: Path) -> None:
@@ -179,14 +179,14 @@ def test_a_disk_pool_makes_a_partition_of_the_disks_size(disk_pool: Any, tmp_pat
         assert placement.target == first
     known = Marker(volume=VOLUME.name, handle=handle, size=need, complete=True)
     sealed = pool.seal(VOLUME, known)
-    assert pool.look(VOLUME, sealed).state is State.INTACT
+    assert pool.inspect(VOLUME, sealed).state is State.INTACT
     other = Volume("another")
     with pool.place(other, Image(virtual_size=MIB)):
         pass
     assert len(disk_pool.listVolumes()) == 2
     assert _marker(pool, other).handle != handle
     subprocess.run(["mkfs.ext4", "-q", first], check=True, capture_output=True)
-    found = pool.look(VOLUME, sealed)
+    found = pool.inspect(VOLUME, sealed)
     assert (found.state, found.ours) == (State.CHANGED, False)
     assert pool.remove(VOLUME, sealed, used=None) == ()
     pool.markers.delete(VOLUME.name)

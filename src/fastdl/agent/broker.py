@@ -67,7 +67,7 @@ class Broker:
             return
         number, thread, _, call, _, _, *arguments = _REQUEST.unpack(buffer)
         try:
-            self._carry_out(number, thread, call, arguments)
+            self._execute(number, thread, call, arguments)
             answer = _ANSWER.pack(number, 0, 0, 0)
         except OSError as exc:
             answer = _ANSWER.pack(number, 0, -(exc.errno or errno.EPERM), 0)
@@ -79,7 +79,7 @@ class Broker:
         os.close(self.listener)
         os.close(self._pidfd)
 
-    def _carry_out(self, number: int, thread: int, call: int, arguments: list[int]) -> None:
+    def _execute(self, number: int, thread: int, call: int, arguments: list[int]) -> None:
         fd, where, length = arguments[:3]
         if not 2 <= length <= _LONGEST:
             raise OSError(errno.EINVAL, "an address of an odd length")

@@ -18,7 +18,7 @@ from fastdl.agent import child_messages
 from fastdl.agent.broker import Broker, can_broker
 from fastdl.agent.child_errors import log
 from fastdl.agent.confine import Powers, close_all_but, confine
-from fastdl.agent.confined import Channel, answer
+from fastdl.agent.confined import Channel, run
 from fastdl.agent.death import error_of_death
 from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
@@ -51,20 +51,20 @@ class Stop:
 
 
 class Child:
-    """One confined process. *lacks*: what this machine has not for its confinement, once told."""
+    """One confined process. *missing*: what this machine has not for its confinement, once told."""
 
-    def __init__(self, pid: int, lines: int, words: int, answers: int, reach: Reach | None) -> None:
-        self.lacks: tuple[str, ...] | None = None
+    def __init__(self, pid: int, lines: int, words: int, replies: int, reach: Reach | None) -> None:
+        self.missing: tuple[str, ...] | None = None
         self._reach = reach
         self._broker: Broker | None = None
         self._pid = pid
         self._lines = lines
         self._words = words
-        self._answers = answers
-        self._said = bytearray()
+        self._replies = replies
+        self._received = bytearray()
         self._tail = b""
 
-    def hear(self, stop: Stop) -> Iterator[child_messages.Message]:
+    def receive(self, stop: Stop) -> Iterator[child_messages.Message]:
         """Its messages, up to the last one of its work, after which it is gone.
 
         Once *stop* is, it is asked to end, and killed where it does not. Raises InternalError
@@ -94,8 +94,8 @@ class Child:
                     raise self._died()
             # Not only where it is silent: one that floods us could never be stopped.
             if end is None and any(fd in ready for fd in asking):
-                os.close(self._answers)
-                self._answers = -1
+                os.close(self._replies)
+                self._replies = -1
                 end = time.monotonic() + _GRACE_S
 
     @property
@@ -103,12 +103,12 @@ class Child:
         """Whether it connected, and only to public addresses; False where nobody looked."""
         return self._reach is not None and self._reach.public_only
 
-    def answer(self, error: dict[str, Any] | None) -> None:
+    def reply(self, error: dict[str, Any] | None) -> None:
         """What it asked for was done, or ended with *error*; nothing once it is to stop."""
-        if self._answers < 0:
+        if self._replies < 0:
             return
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._answers, json.dumps(error).encode() + b"\n")
+            os.write(self._replies, json.dumps(error).encode() + b"\n")
 
     def end(self) -> int:
         """Kill it; on return it and what it had open is gone. Its exit status."""
@@ -122,53 +122,53 @@ class Child:
         return os.waitstatus_to_exitcode(status)
 
     def _close(self) -> None:
-        for fd in (self._lines, self._words, self._answers):
+        for fd in (self._lines, self._words, self._replies):
             if fd >= 0:
                 os.close(fd)
-        self._lines = self._words = self._answers = -1
+        self._lines = self._words = self._replies = -1
         if self._broker is not None:
             self._broker.close()
             self._broker = None
 
     def _take_lines(self) -> bool:
         data = os.read(self._lines, 1 << 16)
-        self._said += data
+        self._received += data
         return bool(data)
 
     def _messages(self) -> Iterator[child_messages.Message]:
-        while (at := self._said.find(b"\n")) >= 0:
-            line = bytes(self._said[:at])
-            del self._said[: at + 1]
+        while (at := self._received.find(b"\n")) >= 0:
+            line = bytes(self._received[:at])
+            del self._received[: at + 1]
             try:
                 message = child_messages.parse(line)
             except ValueError as exc:
-                raise self._liar(str(exc)) from None
-            if isinstance(message, child_messages.Confined) != (self.lacks is None):
-                raise self._liar("a message out of order")
+                raise self._protocol_error(str(exc)) from None
+            if isinstance(message, child_messages.Confined) != (self.missing is None):
+                raise self._protocol_error("a message out of order")
             if isinstance(message, child_messages.Confined):
                 self._confined(message)
             else:
                 yield message
-        if len(self._said) > child_messages.LINE_MAX:
-            raise self._liar("its line has no end")
+        if len(self._received) > child_messages.LINE_MAX:
+            raise self._protocol_error("its line has no end")
 
     @property
     def _listener(self) -> int:
         return self._broker.listener if self._broker is not None else -1
 
     def _confined(self, message: child_messages.Confined) -> None:
-        self.lacks = message.lacks
+        self.missing = message.missing
         if message.listener is None:
             return
         if self._reach is None:
-            raise self._liar("it asks for a network")
+            raise self._protocol_error("it asks for a network")
         try:
             self._broker = Broker(self._pid, message.listener, self._reach)
         except OSError as exc:
             if exc.errno == errno.ESRCH:
                 raise self._died() from None
             raise InternalError(f"the download's connections cannot be had: {exc}") from exc
-        self.answer(None)
+        self.reply(None)
 
     def _keep_words(self) -> None:
         data = os.read(self._words, 1 << 12)
@@ -178,9 +178,9 @@ class Child:
             os.close(self._words)
             self._words = -1
 
-    def _liar(self, why: str) -> InternalError:
+    def _protocol_error(self, why: str) -> InternalError:
         self.end()
-        return InternalError(f"the download's process said what it may not: {why}")
+        return InternalError(f"the download's process sent an invalid message: {why}")
 
     def _died(self) -> InternalError:
         while self._words >= 0 and select.select([self._words], [], [], 0)[0]:
@@ -220,7 +220,7 @@ def confined(
     powers = powers._replace(network=reach is not None, brokered=reach is not None and can_broker())
     lines, out = os.pipe()
     words, err = os.pipe()
-    source, answers = os.pipe()
+    source, replies = os.pipe()
     supplies_for_confined()
     parent = os.getpid()
     pid = os.fork()
@@ -228,7 +228,7 @@ def confined(
         _become(work, powers, (source, out, err), kept, parent, keep, required=required)
     for fd in (out, err, source):
         os.close(fd)
-    child = Child(pid, lines, words, answers, reach)
+    child = Child(pid, lines, words, replies, reach)
     try:
         yield child
     finally:
@@ -253,14 +253,14 @@ def _become(
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
         supplies = supplies_for_confined()
-        supplies.take_up()
+        supplies.apply()
         close_all_but({0, 1, 2, *kept, *supplies.descriptors})
-        lacks, listener = confine(powers)
+        missing, listener = confine(powers)
         if os.getppid() != parent:  # it died before that could be noticed
             return
         channel = Channel()
         channel.listen()
-        answer(channel, partial(_start, work, lacks, listener, required=required), keep=keep)
+        run(channel, partial(_start, work, missing, listener, required=required), keep=keep)
         code = 0
     except BaseException as exc:  # noqa: BLE001 - the last frame of the process
         os.write(2, f"{type(exc).__name__}: {exc}".encode())
@@ -269,17 +269,17 @@ def _become(
 
 
 def _start(
-    work: Task, lacks: Sequence[str], listener: int, channel: Channel, *, required: bool
+    work: Task, missing: Sequence[str], listener: int, channel: Channel, *, required: bool
 ) -> None:
     """Say how this process is confined, have its connections be taken over, and do *work*."""
     if listener < 0:
-        channel.tell({"confined": {"lacks": lacks, "listener": None}})
+        channel.send({"confined": {"missing": missing, "listener": None}})
     else:
-        channel.ask({"confined": {"lacks": lacks, "listener": listener}})
+        channel.request({"confined": {"missing": missing, "listener": listener}})
         os.close(listener)
-    if lacks and required:
+    if missing and required:
         raise ConfinementError(
-            f"this host lacks {' and '.join(lacks)} to confine a download, which "
+            f"this host lacks {' and '.join(missing)} to confine a download, which "
             "fastdl.confinement=required asks for"
         )
     work(channel)

@@ -29,13 +29,13 @@ def error_of(plain: Mapping[str, Any], *, public: bool) -> FastdlError:
     """
     message = plain["message"]
     if plain["code"] in BY_THE_SOURCE:
-        told = message[:_SENTENCE_MAX]
+        text = message[:_SENTENCE_MAX]
     else:
-        told = _words_of(BY_CODE.get(plain["code"], InternalError), message)
+        text = _words_of(BY_CODE.get(plain["code"], InternalError), message)
         plain = {**plain, "origin": None}
         log(message)
     claimed = plain["public_source"]
-    return error_from({**plain, "message": told, "public_source": claimed and public})
+    return error_from({**plain, "message": text, "public_source": claimed and public})
 
 
 def log(words: str) -> None:

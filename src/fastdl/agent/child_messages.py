@@ -24,13 +24,13 @@ Check = Callable[[Any], Any]
 
 
 class Confined(NamedTuple):
-    """Said first, before a byte of an origin has come: what this machine *lacks*.
+    """Said first, before a byte of an origin has come: what is *missing* of the confinement here.
 
     *listener*: the descriptor on which its connections wait; it waits for an answer. None
     where they are its own.
     """
 
-    lacks: tuple[str, ...]
+    missing: tuple[str, ...]
     listener: int | None
 
 
@@ -93,9 +93,9 @@ def parse(line: bytes) -> Message:
     ((kind, value),) = plain.items()
     match kind:
         case "confined":
-            fields = {"lacks": _listed(_text(64)), "listener": _optional(_size)}
+            fields = {"missing": _listed(_text(64)), "listener": _optional(_size)}
             found = _record(fields)(value)
-            return Confined(tuple(found["lacks"]), found["listener"])
+            return Confined(tuple(found["missing"]), found["listener"])
         case "begun":
             return Begun(_optional(_size)(value))
         case "convert":

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Checked
-from fastdl.engine.journal_file import JournalFile, LentFile
+from fastdl.engine.journal_file import JournalFile, SharedFile
 from fastdl.engine.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fastdl.model.image import Format
 
-Tell = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]
 """Says one message of ``child_messages``."""
 
 
@@ -31,27 +31,27 @@ class ChildWorkspace(Workspace):
     *journal*: lent by the same process; None where there is none.
     """
 
-    def __init__(self, opened: Workspace, journal: LentFile | None) -> None:
+    def __init__(self, opened: Workspace, journal: SharedFile | None) -> None:
         super().__init__(opened.sink, existing=opened.existing)
-        self._lent = journal
+        self._shared = journal
         self._numbers = itertools.count()
-        self._tell: Tell | None = None
-        self._ask: Tell | None = None
+        self._send: Send | None = None
+        self._request: Send | None = None
 
-    def connect(self, *, tell: Tell, ask: Tell) -> None:
-        """How the other process hears of us; *ask* waits until what it says was done."""
-        self._tell = tell
-        self._ask = ask
+    def connect(self, *, send: Send, request: Send) -> None:
+        """How the other process hears of us; *request* waits until what it says was done."""
+        self._send = send
+        self._request = request
 
     @property
     def journal(self) -> JournalFile | None:
         """The one that was lent."""
-        return self._lent
+        return self._shared
 
     def begin(self, size: int | None, *, sparse: bool) -> None:
         """Take possession of the target; the other process has to know before."""
-        assert self._tell is not None
-        self._tell({"begun": size})
+        assert self._send is not None
+        self._send({"begun": size})
         super().begin(size, sparse=sparse)
 
     @contextmanager
@@ -71,8 +71,10 @@ class ChildWorkspace(Workspace):
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Have a third process do it, without network and without the target."""
         del cancel  # the other process hears of it as well
-        assert self._ask is not None
-        self._ask({"convert": {"source": str(source), "target": str(target), "format": str(fmt)}})
+        assert self._request is not None
+        self._request(
+            {"convert": {"source": str(source), "target": str(target), "format": str(fmt)}}
+        )
 
     def publish(self, size: int) -> None:
         """Not here."""

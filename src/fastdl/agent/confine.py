@@ -119,22 +119,22 @@ def confine(powers: Powers) -> tuple[tuple[str, ...], int]:
     It must have one thread, and is killed when the one dies that made it. Raises OSError when
     a protection that the kernel has cannot be put in force.
     """
-    lacks: list[str] = []
+    missing: list[str] = []
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     os.chdir(powers.folder or "/")
     version = landlock_version()
     if version:
         _landlock(version, powers)
     else:
-        lacks.append("Landlock")
+        missing.append("Landlock")
     if powers.ids is None or not _become(*powers.ids):
-        lacks.append("a user of its own")
+        missing.append("a user of its own")
     _drop_capabilities()
     _prctl(_PR_SET_DUMPABLE, 0)
     die_with_parent(signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     listener, lacking = _filter_calls(powers)
-    return (*lacks, *lacking), listener
+    return (*missing, *lacking), listener
 
 
 def close_all_but(kept: Iterable[int]) -> None:

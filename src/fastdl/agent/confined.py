@@ -38,7 +38,7 @@ class Channel:
 
     def __init__(self) -> None:
         self.cancel = Cancel()
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def listen(self) -> None:
         """Take answers, and cancel at the end of them, in a thread from now on."""
@@ -49,27 +49,27 @@ class Channel:
         while data := os.read(0, 1 << 16):
             *lines, held = (held + data).split(b"\n")
             for line in lines:
-                self._answers.put(line)
-        self._answers.put(b"")
+                self._replies.put(line)
+        self._replies.put(b"")
         self.cancel.cancel()
 
-    def tell(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any]) -> None:
         """Say one message."""
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         while line:
             line = line[os.write(1, line) :]
 
-    def ask(self, message: Mapping[str, Any]) -> None:
+    def request(self, message: Mapping[str, Any]) -> None:
         """Say *message* and wait until it was done; raises the error that it ended with."""
-        self.tell(message)
-        answer = self._answers.get()
+        self.send(message)
+        reply = self._replies.get()
         self.cancel.check()
-        plain = json.loads(answer)
+        plain = json.loads(reply)
         if plain is not None:
             raise error_from(plain)
 
 
-def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[[], bool]) -> None:
+def run(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[[], bool]) -> None:
     """Run *work*, which sends its result; on failure send the error.
 
     *keep*: see ``child_messages.Failed``.
@@ -77,7 +77,7 @@ def answer(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[
     try:
         work(channel)
     except BaseException as exc:  # noqa: BLE001 - the last frame of the process
-        channel.tell({"failed": {"error": as_error(exc).to_dict(), "keep": keep()}})
+        channel.send({"failed": {"error": as_error(exc).to_dict(), "keep": keep()}})
 
 
 def probe(job: Job, channel: Channel) -> None:
@@ -85,7 +85,7 @@ def probe(job: Job, channel: Channel) -> None:
     from fastdl.engine.probe import probe_job
 
     found = probe_job(job["sources"], options_of(job), channel.cancel)
-    channel.tell({"probe": found.to_dict()})
+    channel.send({"probe": found.to_dict()})
 
 
 def vouch(job: Job, channel: Channel) -> None:
@@ -99,7 +99,7 @@ def vouch(job: Job, channel: Channel) -> None:
         allowed_cidrs=options.allowed_cidrs,
         seconds=options.connect_timeout,
     )
-    channel.tell({"vouched": found})
+    channel.send({"vouched": found})
 
 
 def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
@@ -107,17 +107,17 @@ def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
     from fastdl.engine.context import Events, TransferContext
     from fastdl.engine.fetch import fetch_into
 
-    workspace.connect(tell=channel.tell, ask=channel.ask)
+    workspace.connect(send=channel.send, request=channel.request)
 
     def report(progress: Progress) -> None:
-        channel.tell({"progress": progress._asdict()})
+        channel.send({"progress": progress._asdict()})
 
     ctx = TransferContext(options_of(job), channel.cancel, Events(report), placement_of(job))
     if job["action"] == "unpack":
         result = _unpacked(job, workspace, ctx)
     else:
         result = fetch_into(workspace, job["sources"], ctx)
-    channel.tell({"result": result.to_dict()})
+    channel.send({"result": result.to_dict()})
 
 
 def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
@@ -134,7 +134,7 @@ def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
         found = detect(reader.read_at(0, HEAD_BYTES), None, size)
         if found in (Format.QCOW2, *CONVERTIBLE):
             raise UnsafeImageError(f"what landed as a raw disk is a {found}", phase="verify")
-        channel.tell({"inspected": {"format": "raw", "virtual_size": size}})
+        channel.send({"inspected": {"format": "raw", "virtual_size": size}})
         return
     info = inspection.inspect_image(
         reader, declared=options.source_format, max_virtual_size=options.max_virtual_size
@@ -142,7 +142,7 @@ def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
     if is_an_image(info, options, raw=False):
         info.require_safe()
     virtual_size = None if info.format in COMPRESSED else info.virtual_size
-    channel.tell({"inspected": {"format": str(info.format), "virtual_size": virtual_size}})
+    channel.send({"inspected": {"format": str(info.format), "virtual_size": virtual_size}})
 
 
 def _unpacked(job: Job, workspace: ChildWorkspace, ctx: TransferContext) -> Result:

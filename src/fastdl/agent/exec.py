@@ -81,7 +81,7 @@ async def answer(
     parsed: cs.Command | None = None
     try:
         parsed = cs.parse_command(command)
-        text = await _carry_out(parsed, config(), libvirt, progress)
+        text = await _execute(parsed, config(), libvirt, progress)
     except FastdlError as exc:
         return Reply(_failure(parsed, exc), exc.exit_code)
     except asyncio.CancelledError:
@@ -95,7 +95,7 @@ async def answer(
     return Reply(text, code)
 
 
-async def _carry_out(
+async def _execute(
     command: cs.Command,
     config: HostConfig,
     libvirt: str,

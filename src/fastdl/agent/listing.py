@@ -28,7 +28,7 @@ def listing(pool: Pool, usage: Usage, *, after: str = "") -> CopiesDone:
 def _info(pool: Pool, marker: Marker, users: tuple[str, ...]) -> CopyInfo:
     volume = Volume(marker.volume)
     try:
-        found = pool.look(volume, marker)
+        found = pool.inspect(volume, marker)
     except FastdlError as exc:
         found = Found(State.CHANGED, str(exc))
     return CopyInfo(

@@ -36,7 +36,7 @@ def before(pool: Pool, volume: Volume, digest: Digest | None, usage: Usage) -> B
     a copy that ought to be replaced and is in use.
     """
     marker = pool.markers.read(volume.name)
-    found = pool.look(volume, marker)
+    found = pool.inspect(volume, marker)
     if found.state is State.FOREIGN:
         raise SinkRefusedError(f"{found.why}: remove it, or give it another name")
     if marker is None:
@@ -63,11 +63,11 @@ def require_unused(pool: Pool, volume: Volume, marker: Marker, usage: Usage, why
     """SinkBusyError where somebody uses the copy, which is to be replaced for *why*."""
     if users := usage.of(pool.target(volume, marker)):
         raise SinkBusyError(
-            f"{volume.name} cannot be replaced ({why}) while it is in use by {told(users)}"
+            f"{volume.name} cannot be replaced ({why}) while it is in use by {list_users(users)}"
         )
 
 
-def told(users: tuple[str, ...]) -> str:
+def list_users(users: tuple[str, ...]) -> str:
     """*users* in one phrase."""
     more = f" and {len(users) - 3} more" if len(users) > 3 else ""
     return ", ".join(users[:3]) + more

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection
 
 from fastdl.agent.pools import Found, Pool, State, Usage, Volume
-from fastdl.agent.present import told
+from fastdl.agent.present import list_users
 from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError
 from fastdl.wire.messages import RemoveDone
 
@@ -35,7 +35,7 @@ async def remove(
 
 def _remove(pool: Pool, volume: Volume, usage: Usage, *, forced: bool) -> RemoveDone:
     marker = pool.markers.read(volume.name)
-    found = pool.look(volume, marker)
+    found = pool.inspect(volume, marker)
     if marker is None or not marker.complete or found.state in {State.ABSENT, State.LANDED}:
         pool.discard(volume)
         known = pool.markers.delete(volume.name)
@@ -47,7 +47,7 @@ def _remove(pool: Pool, volume: Volume, usage: Usage, *, forced: bool) -> Remove
     if not found.ours and not forced:
         return RemoveDone(kept=True, reason=found.why)
     if users := pool.remove(volume, marker, used=None if forced else usage.of):
-        return RemoveDone(kept=True, users=users, reason=f"it is in use by {told(users)}")
+        return RemoveDone(kept=True, users=users, reason=f"it is in use by {list_users(users)}")
     pool.discard(volume)
     pool.markers.delete(volume.name)
     return RemoveDone()

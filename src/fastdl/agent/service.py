@@ -88,7 +88,7 @@ class Agent:
         self._revision = 0
         self._document: m.Document | None = None
         self._following = asyncio.Lock()
-        self._patient_until = 0.0
+        self._grace_until = 0.0
         self._brought_along: frozenset[str] = frozenset()
         self._stops_wait = asyncio.Event()
         self._jobs = Jobs(
@@ -162,7 +162,7 @@ class Agent:
 
     async def _welcomed(self, welcome: m.Welcome) -> None:
         self._revision = 0
-        self._patient_until = time.monotonic() + _PATIENCE_SECONDS
+        self._grace_until = time.monotonic() + _PATIENCE_SECONDS
         self._brought_along = self._jobs.running()
         skew = time.time() - welcome.clock
         if welcome.clock and abs(skew) > 300:
@@ -199,17 +199,17 @@ class Agent:
         """Stop what is still missing from the document some seconds after a connection."""
         while True:
             await self._stops_wait.wait()
-            await asyncio.sleep(max(0.0, self._patient_until - time.monotonic()))
+            await asyncio.sleep(max(0.0, self._grace_until - time.monotonic()))
             self._stops_wait.clear()
             if self._document is not None and self._link.connected:
                 await self._follow(self._document)
 
-    def _patient_with(self, job: str) -> bool:
-        return job in self._brought_along and time.monotonic() < self._patient_until
+    def _in_grace(self, job: str) -> bool:
+        return job in self._brought_along and time.monotonic() < self._grace_until
 
     async def _act(self, action: desired.Action) -> None:
         match action:
-            case desired.Stop() if self._patient_with(action.job):
+            case desired.Stop() if self._in_grace(action.job):
                 self._stops_wait.set()
             case desired.Stop():
                 await self._jobs.stop(action.job)
@@ -266,12 +266,12 @@ class Agent:
         """Report a pool that goes away or comes back, when it does."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
-        def tell() -> None:
+        def notify() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(changed.set)
 
         libvirt = None if self._settings.pools else self._settings.libvirt
-        watch = StorageWatch(tell, libvirt=libvirt)
+        watch = StorageWatch(notify, libvirt=libvirt)
         watch.start()
         try:
             seen = await asyncio.to_thread(self._host.availability)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastdl import fs
-from fastdl.agent.pools.hypervisor import connect, library, told
+from fastdl.agent.pools.hypervisor import connect, library, libvirt_errors
 from fastdl.errors import FastdlError
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class StorageWatch:
         while not self._stop.is_set():
             try:
                 _run_libvirts_loop()
-                with told(f"libvirt at {self._libvirt}"):
+                with libvirt_errors(f"libvirt at {self._libvirt}"):
                     self._follow(connect(self._libvirt))
             except FastdlError as exc:
                 log.debug("libvirt's events are not to be had: %s", exc)

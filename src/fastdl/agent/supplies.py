@@ -44,7 +44,7 @@ class Supplies(NamedTuple):
     ways: tuple[tuple[str, str], ...]
     """(entry of ``sys.path``, by which way it is reached)."""
 
-    def take_up(self) -> None:
+    def apply(self) -> None:
         """In the fork: set the environment, and look modules up by the ways that are held open."""
         os.environ.update(self.environment)
         for old, new in self.ways:

@@ -230,9 +230,9 @@ def _fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping
 def _at_most(wanted: Wanted, probe: Mapping[str, Any]) -> int | None:
     """Bytes that may come out: where an .xz file said so itself, no more than that, so that one
     whose index lies is found to be broken and not the pool to be full."""
-    told: int | None = probe.get("virtual_size")
-    if told is not None and probe.get("format") in {"raw.xz", "iso.xz"}:
-        return told
+    stated: int | None = probe.get("virtual_size")
+    if stated is not None and probe.get("format") in {"raw.xz", "iso.xz"}:
+        return stated
     return wanted.max_virtual_size
 
 

@@ -131,8 +131,8 @@ async def _converse(
         await worker.stdin.drain()
     async for line in worker.stdout:
         message = json.loads(line)
-        if "lacks" in message:
-            _warn_of(tuple(message["lacks"]))
+        if "missing" in message:
+            _warn_of(tuple(message["missing"]))
         elif "progress" in message and progress is not None:
             progress(message["progress"])
         elif "result" in message:
@@ -144,12 +144,12 @@ async def _converse(
 
 
 @functools.cache
-def _warn_of(lacks: tuple[str, ...]) -> None:
+def _warn_of(missing: tuple[str, ...]) -> None:
     """Once for what is the same each time."""
     log.warning(
         "downloads are not fully confined: this host lacks %s (fastdl.confinement=required "
         "refuses them instead)",
-        " and ".join(lacks),
+        " and ".join(missing),
     )
 
 

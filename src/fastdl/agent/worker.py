@@ -31,7 +31,7 @@ from fastdl.agent.child_workspace import ChildWorkspace
 from fastdl.agent.confine import Powers, die_with_parent
 from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
-from fastdl.engine.journal_file import JournalFile, LentFile, Location
+from fastdl.engine.journal_file import JournalFile, Location, SharedFile
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, InternalError, as_error
 
@@ -62,10 +62,10 @@ def main() -> int:
 def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
     """Do *work* and say its result, or why it failed."""
     try:
-        _say({"result": work()})
+        _send({"result": work()})
     except Exception as exc:  # noqa: BLE001 - the last frame of the process
         error = as_error(exc)
-        _say({"error": error.to_dict()})
+        _send({"error": error.to_dict()})
         return error.exit_code
     return 0
 
@@ -102,18 +102,21 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
 
 def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
     """The result of the process that fetches into *workspace*; it is gone on return."""
-    with _lent(workspace.journal) as (journal, warnings), _folder(job, workspace) as folder:
-        lent = ChildWorkspace(workspace, journal)
+    with (
+        _shared_journal(workspace.journal) as (journal, warnings),
+        _folder(job, workspace) as folder,
+    ):
+        inner = ChildWorkspace(workspace, journal)
         kept = [*workspace.descriptors(), *([journal.fd] if journal else [])]
         with confined_child(
-            partial(confined.land, job, lent),
+            partial(confined.land, job, inner),
             _powers(job, folder=folder),
             required=_required(job),
             reach=_reach(job),
             kept=kept,
-            keep=lambda: lent.keep,
+            keep=lambda: inner.keep,
         ) as child:
-            workspace.sink.let_go()
+            workspace.sink.hand_over()
             try:
                 result = _found(child, stop, workspace=workspace, folder=folder, job=job).result
             except InternalError as exc:
@@ -144,8 +147,8 @@ def _inspected(
 # ---- hearing a child --------------------------------------------------------------
 
 
-def _found(child: Child, stop: Stop, **lent: Any) -> child_messages.Found:
-    last = _last(child, stop, **lent)
+def _found(child: Child, stop: Stop, **given: Any) -> child_messages.Found:
+    last = _last(child, stop, **given)
     if not isinstance(last, child_messages.Found):
         raise InternalError("the download's process said something else than a result")
     return last
@@ -161,24 +164,24 @@ def _last(
 ) -> child_messages.Found | child_messages.Inspected:
     """Do what *child* asks for until it says its last message; raises the failure that it says."""
     shown = 0.0
-    for message in child.hear(stop):
+    for message in child.receive(stop):
         match message:
             case child_messages.Progressed() if time.monotonic() - shown > _PROGRESS_S:
                 shown = time.monotonic()
-                _say({"progress": message.progress})
+                _send({"progress": message.progress})
             case child_messages.Begun() if workspace is not None:
                 workspace.sink.taken(message.size)
             case child_messages.Convert() if job is not None and folder is not None:
                 from fastdl.agent.folder import converted  # it is there
 
-                child.answer(converted(message, _powers(job, folder=folder, program=True), stop))
+                child.reply(converted(message, _powers(job, folder=folder, program=True), stop))
             case child_messages.Failed():
-                _say_lacks(child)
+                _report_missing(child)
                 if workspace is not None:
                     workspace.keep = message.keep
                 raise child_errors.error_of(message.error, public=child.public_only)
             case child_messages.Found() | child_messages.Inspected():
-                _say_lacks(child)
+                _report_missing(child)
                 if isinstance(message, child_messages.Found) and message.result.get(
                     "public_source"
                 ):
@@ -205,20 +208,20 @@ def _required(job: Job) -> bool:
 
 
 @contextlib.contextmanager
-def _lent(journal: JournalFile | None) -> Iterator[tuple[LentFile | None, list[str]]]:
+def _shared_journal(journal: JournalFile | None) -> Iterator[tuple[SharedFile | None, list[str]]]:
     """The journal, opened for the child; and what is to be said where it cannot be."""
     if not isinstance(journal, Location):
         yield None, []
         return
     try:
-        lent = journal.lend()
+        shared = journal.share()
     except OSError as exc:
         yield None, [f"this download cannot be resumed: {journal.path}: {exc.strerror}"]
         return
     try:
-        yield lent, []
+        yield shared, []
     finally:
-        journal.take_back(lent)
+        journal.unshare(shared)
 
 
 @contextlib.contextmanager
@@ -234,12 +237,12 @@ def _folder(job: Job, workspace: Workspace) -> Iterator[str | None]:
         yield made
 
 
-def _say_lacks(child: Child) -> None:
-    if child.lacks:
-        _say({"lacks": child.lacks})
+def _report_missing(child: Child) -> None:
+    if child.missing:
+        _send({"missing": child.missing})
 
 
-def _say(message: Mapping[str, Any]) -> None:
+def _send(message: Mapping[str, Any]) -> None:
     """One line to the agent; a failed write means that nobody is there any more."""
     line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
     try:

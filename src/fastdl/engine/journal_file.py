@@ -99,7 +99,7 @@ class Location(NamedTuple):
             os.unlink(self.path, dir_fd=self.folder_fd)
             self.sync()
 
-    def lend(self) -> LentFile:
+    def share(self) -> SharedFile:
         """The journal, opened for another process to read and write; made where there is none.
 
         Raises SinkBusyError; OSError where it cannot be made, and the job goes on without.
@@ -108,14 +108,14 @@ class Location(NamedTuple):
             fd = self.open()
         except JournalError:
             fd = None
-        return LentFile(self.path, self.create() if fd is None else fd)
+        return SharedFile(self.path, self.create() if fd is None else fd)
 
-    def take_back(self, lent: LentFile) -> None:
-        """Close *lent*; an empty file is no journal, so it goes."""
-        if os.fstat(lent.fd).st_size == 0:
+    def unshare(self, shared: SharedFile) -> None:
+        """Close *shared*; an empty file is no journal, so it goes."""
+        if os.fstat(shared.fd).st_size == 0:
             with contextlib.suppress(OSError):
                 os.unlink(self.path, dir_fd=self.folder_fd)
-        os.close(lent.fd)
+        os.close(shared.fd)
 
     def _open(self, flags: int) -> int:
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -141,7 +141,7 @@ class Location(NamedTuple):
         return os.path.dirname(self.path) or "."  # noqa: PTH120
 
 
-class LentFile(NamedTuple):
+class SharedFile(NamedTuple):
     """A journal that another process opened, locked and will remove: *fd* is all there is.
 
     An empty file is no journal.

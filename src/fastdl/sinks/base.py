@@ -112,7 +112,7 @@ class Sink(Protocol):
     def descriptors(self) -> tuple[int, ...]:
         """Those that bytes are moved through: what another process needs to fill the target."""
 
-    def let_go(self) -> None:
+    def hand_over(self) -> None:
         """A fork of this process fills the target; this one may still publish or abort."""
 
     def taken(self, size: int | None) -> None:
@@ -151,7 +151,7 @@ class DescriptorSink:
         """Both ways to the target, the one through the page cache first."""
         return tuple(fd for fd in dict.fromkeys((self.buffered_fd, self.fd)) if fd >= 0)
 
-    def let_go(self) -> None:
+    def hand_over(self) -> None:
         """Without effect: both processes hold the same open file."""
 
     def taken(self, size: int | None) -> None:

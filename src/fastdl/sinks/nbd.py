@@ -90,7 +90,7 @@ class NbdSink(DeviceEnds):
         """The sockets of the connections."""
         return self._opened().descriptors()
 
-    def let_go(self) -> None:
+    def hand_over(self) -> None:
         """Both processes would speak on the same connections: this one closes its ends."""
         self._opened().drop()
         self._export = None

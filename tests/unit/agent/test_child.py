@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is a confined process heard as far as it may speak, and gone when nobody needs it?"""
+"""Is a confined process received as far as it may speak, and gone when nobody needs it?"""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ def stop() -> Iterator[tuple[Stop, Callable[[], None]]]:
         os.close(fd)
 
 
-def _heard(work: Callable[[Channel], None], stop: Any, **more: Any) -> list[child_messages.Message]:
+def _messages_of(
+    work: Callable[[Channel], None], stop: Any, **more: Any
+) -> list[child_messages.Message]:
     with confined(work, POWERS, required=False, **more) as child:
         pid = child._pid
         try:
-            return list(child.hear(stop[0]))
+            return list(child.receive(stop[0]))
         finally:
             child.end()
             with pytest.raises(ProcessLookupError):
@@ -60,11 +62,14 @@ def test_it_is_heard_up_to_its_last_message_and_no_further(stop: Any) -> None:
     """A second result could pass for another one's."""
 
     def work(channel: Channel) -> None:
-        channel.tell({"begun": 7})
-        channel.tell(JUDGED)
-        channel.tell({"inspected": {"format": "qcow2", "virtual_size": 1}})
+        channel.send({"begun": 7})
+        channel.send(JUDGED)
+        channel.send({"inspected": {"format": "qcow2", "virtual_size": 1}})
 
-    assert _heard(work, stop) == [child_messages.Begun(7), child_messages.Inspected("raw", None)]
+    assert _messages_of(work, stop) == [
+        child_messages.Begun(7),
+        child_messages.Inspected("raw", None),
+    ]
 
 
 def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
@@ -73,7 +78,7 @@ def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
     def work(_: Channel) -> None:
         raise FormatError("no image", phase="decode")
 
-    (message,) = _heard(work, stop, keep=lambda: True)
+    (message,) = _messages_of(work, stop, keep=lambda: True)
     assert isinstance(message, child_messages.Failed)
     assert (message.error["code"], message.error["phase"], message.keep) == (23, "decode", True)
 
@@ -82,7 +87,7 @@ def test_an_error_of_its_work_is_said_with_its_class(stop: Any) -> None:
     "words",
     [
         b"rubbish\n",
-        b'{"confined":{"lacks":[],"listener":null}}\n',
+        b'{"confined":{"missing":[],"listener":null}}\n',
         b"x" * (child_messages.LINE_MAX + 2),
         b'{"begun":"1"}\n',
     ],
@@ -97,8 +102,8 @@ def test_one_that_says_what_it_may_not_is_ended(stop: Any, words: bytes) -> None
             left = left[os.write(1, left) :]
         time.sleep(60)
 
-    with pytest.raises(InternalError, match="said what it may not") as caught:
-        _heard(work, stop)
+    with pytest.raises(InternalError, match="sent an invalid message") as caught:
+        _messages_of(work, stop)
     assert not caught.value.retryable
 
 
@@ -113,7 +118,7 @@ def test_the_last_words_of_a_crash_are_for_the_log(
         os.abort()
 
     with pytest.raises(InternalError, match=r"SIGABRT$"):
-        _heard(work, stop)
+        _messages_of(work, stop)
     assert capfd.readouterr().err == "a confined download says: free(): invalid  pointer\n"
 
 
@@ -128,13 +133,13 @@ def test_one_that_floods_is_stopped_like_any_other(
         while True:
             os.write(1, line * 4096)
 
-    heard = 0
+    received = 0
 
     def hear_out(child: module.Child) -> None:
-        nonlocal heard
-        for _ in child.hear(stop[0]):
-            heard += 1
-            if heard == 10_000:
+        nonlocal received
+        for _ in child.receive(stop[0]):
+            received += 1
+            if received == 10_000:
                 stop[1]()
 
     with confined(work, POWERS, required=False) as child:
@@ -142,7 +147,7 @@ def test_one_that_floods_is_stopped_like_any_other(
         with pytest.raises(Cancelled):
             hear_out(child)
         assert time.monotonic() - began < 30
-    assert heard > 10_000
+    assert received > 10_000
 
 
 @pytest.mark.skipif(not can_broker(), reason="nobody may look into processes here")
@@ -155,11 +160,11 @@ def test_what_is_no_socket_costs_its_broker_nothing(stop: Any) -> None:
         for _ in range(300):
             assert libc.connect(0, address, 16) == -1
             assert ctypes.get_errno() == errno.ENOTSOCK
-        channel.tell(JUDGED)
+        channel.send(JUDGED)
 
     reach = Reach(["http://8.8.8.8/x"], FetchOptions.build(policy="strict"))
     with confined(work, POWERS, required=False, reach=reach) as child:
-        messages = child.hear(stop[0])
+        messages = child.receive(stop[0])
         before = len(os.listdir("/proc/self/fd"))
         assert next(messages) == child_messages.Inspected("raw", None)
         assert len(os.listdir("/proc/self/fd")) <= before + 2  # the broker's own
@@ -170,33 +175,33 @@ def test_one_that_will_not_stop_is_killed(stop: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "_GRACE_S", 0.3)
 
     def work(channel: Channel) -> None:
-        channel.tell({"begun": 1})
+        channel.send({"begun": 1})
         while True:
             time.sleep(0.01)
-            channel.tell({"begun": 1})
+            channel.send({"begun": 1})
 
     with confined(work, POWERS, required=False) as child:
-        heard = child.hear(stop[0])
-        assert next(heard) == child_messages.Begun(1)
+        received = child.receive(stop[0])
+        assert next(received) == child_messages.Begun(1)
         stop[1]()
         with pytest.raises(Cancelled):
-            list(heard)
+            list(received)
 
 
 def test_one_that_stops_says_how_far_it_came(stop: Any) -> None:
     """Its journal is flushed; then it is worth a resume."""
 
     def work(channel: Channel) -> None:
-        channel.tell({"begun": 1})
+        channel.send({"begun": 1})
         while not channel.cancel.cancelled:
             time.sleep(0.01)
         channel.cancel.check()
 
     with confined(work, POWERS, required=False, keep=lambda: True) as child:
-        heard = child.hear(stop[0])
-        assert next(heard) == child_messages.Begun(1)
+        received = child.receive(stop[0])
+        assert next(received) == child_messages.Begun(1)
         stop[1]()
-        (last,) = heard
+        (last,) = received
     assert isinstance(last, child_messages.Failed)
     assert (last.error["code"], last.keep) == (Cancelled.exit_code, True)
 
@@ -209,7 +214,7 @@ def test_it_has_the_descriptors_that_it_was_given(stop: Any) -> None:
         raise FormatError(json.dumps([fd for fd in range(256) if _is_open(fd)]))
 
     try:
-        (message,) = _heard(work, stop, kept=[kept])
+        (message,) = _messages_of(work, stop, kept=[kept])
     finally:
         os.close(kept)
         os.close(other)
@@ -236,16 +241,16 @@ def test_a_host_that_must_confine_and_cannot_refuses(
     monkeypatch.setattr(confine, "landlock_version", lambda: 0)
 
     def work(channel: Channel) -> None:
-        channel.tell(JUDGED)
+        channel.send(JUDGED)
 
     with confined(work, POWERS, required=True) as child:
-        (message,) = child.hear(stop[0])
+        (message,) = child.receive(stop[0])
     assert isinstance(message, child_messages.Failed)
     assert message.error["code"] == ConfinementError.exit_code
     assert "Landlock" in message.error["message"]
-    assert child.lacks is not None
-    assert "Landlock" in child.lacks
+    assert child.missing is not None
+    assert "Landlock" in child.missing
     assert ConfinementError("x").retry_elsewhere
     with confined(work, POWERS, required=False) as child:
-        assert list(child.hear(stop[0])) == [child_messages.Inspected("raw", None)]
+        assert list(child.receive(stop[0])) == [child_messages.Inspected("raw", None)]
     assert sys.exc_info() == (None, None, None)

@@ -61,7 +61,7 @@ def _line(message: Any) -> bytes:
         ({"begun": None}, child_messages.Begun(None)),
         ({"begun": 7}, child_messages.Begun(7)),
         (
-            {"confined": {"lacks": ["Landlock"], "listener": None}},
+            {"confined": {"missing": ["Landlock"], "listener": None}},
             child_messages.Confined(("Landlock",), None),
         ),
         (
@@ -97,7 +97,7 @@ def test_what_the_engine_reports_is_understood(plain: Any, message: child_messag
         b'{"inspected":{"format":"raw","virtual_size":"1"}}',
         b"[" * 100_000,
         b'{"begun":' + b"9" * 5000 + b"}",
-        b'{"confined":{"lacks":"Landlock","listener":1}}',
+        b'{"confined":{"missing":"Landlock","listener":1}}',
         b'{"begun":' + b" " * child_messages.LINE_MAX + b"1}",
         b"\xff\xfe",
     ],

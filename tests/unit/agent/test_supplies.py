@@ -34,7 +34,7 @@ if sys.argv[1] == "all":
     print("\\n".join(sys.modules))
 else:
     kept = supplies_for_confined()
-    kept.take_up()
+    kept.apply()
     os.setresgid(66_001, 66_001, 66_001)
     os.setresuid(66_001, 66_001, 66_001)
     import fastdl.sources.metalink, fastdl.engine.landing.qcow2, fastdl.core.image, hashlib

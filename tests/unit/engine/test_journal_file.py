@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a journal that is lent as a descriptor do all that one with a name does?"""
+"""Does a journal that is shared as a descriptor do all that one with a name does?"""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ HEADER = Header(
 RECORDS = tuple(Record(n << 20, 1 << 20, n) for n in range(4))
 
 
-def test_what_is_written_through_a_lent_descriptor_is_found_by_name(tmp_path: Path) -> None:
+def test_what_is_written_through_a_shared_descriptor_is_found_by_name(tmp_path: Path) -> None:
     """The process that downloads has no right to the folder; the next run finds its journal."""
     place = Location(str(tmp_path / "state" / "j"))
-    lent = place.lend()
-    assert Writer.resume(lent) is None
-    writer = Writer.create(lent, HEADER)
+    shared = place.share()
+    assert Writer.resume(shared) is None
+    writer = Writer.create(shared, HEADER)
     writer.append(RECORDS[:2])
     writer.close()
-    place.take_back(lent)
-    again = place.lend()
+    place.unshare(shared)
+    again = place.share()
     found = Writer.resume(again)
     assert found is not None
     known, writer = found
     assert known.records == RECORDS[:2]
     writer.append(RECORDS[2:])
     writer.close()
-    place.take_back(again)
+    place.unshare(again)
     assert journal.parse(Path(place.path).read_bytes()).records == RECORDS
 
 
-def test_a_lent_journal_that_is_over_leaves_no_file(tmp_path: Path) -> None:
+def test_a_shared_journal_that_is_over_leaves_no_file(tmp_path: Path) -> None:
     """Whether nothing was written to it or what was is worth nothing any more."""
     place = Location(str(tmp_path / "j"))
     for ended in (False, True):
-        lent = place.lend()
+        shared = place.share()
         if ended:
-            writer = Writer.create(lent, HEADER)
+            writer = Writer.create(shared, HEADER)
             writer.append(RECORDS)
             writer.remove()
-        place.take_back(lent)
+        place.unshare(shared)
         assert os.listdir(tmp_path) == []
 
 
-def test_a_stale_or_damaged_journal_is_lent_and_started_anew(tmp_path: Path) -> None:
+def test_a_stale_or_damaged_journal_is_shared_and_started_anew(tmp_path: Path) -> None:
     """Its bytes are parsed by whoever has no power, not by whoever opens it."""
     place = Location(str(tmp_path / "j"))
     (tmp_path / "j").write_bytes(b"no journal at all")
-    lent = place.lend()
-    writer = Writer.create(lent, HEADER)
+    shared = place.share()
+    writer = Writer.create(shared, HEADER)
     writer.append(RECORDS)
     writer.close()
-    place.take_back(lent)
+    place.unshare(shared)
     assert journal.parse((tmp_path / "j").read_bytes()).records == RECORDS
 
 
@@ -71,17 +71,17 @@ def test_what_lies_at_the_name_is_not_followed_nor_shared(tmp_path: Path) -> Non
     place = Location(str(tmp_path / "j"))
     for plant in (lambda: os.symlink(victim, place.path), lambda: os.link(victim, place.path)):
         plant()
-        lent = place.lend()
-        Writer.create(lent, HEADER).close()
+        shared = place.share()
+        Writer.create(shared, HEADER).close()
         with pytest.raises(SinkBusyError):
-            place.lend()
-        place.take_back(lent)
+            place.share()
+        place.unshare(shared)
         assert victim.read_text() == "precious"
         os.unlink(place.path)
 
 
-def test_where_no_journal_can_be_made_none_is_lent(tmp_path: Path) -> None:
+def test_where_no_journal_can_be_made_none_is_shared(tmp_path: Path) -> None:
     """The download goes on without."""
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="exists"):
-        Location(str(tmp_path / "file" / "j")).lend()
+        Location(str(tmp_path / "file" / "j")).share()

@@ -113,7 +113,7 @@ class Pool(Protocol):
     def target(self, volume: Volume, marker: Marker | None) -> Target:
         """What users of *volume* would use."""
 
-    def look(self, volume: Volume, marker: Marker | None) -> Found:
+    def inspect(self, volume: Volume, marker: Marker | None) -> Found:
         """What lies under the volume's name now, compared with its *marker*."""
 
     def place(self, volume: Volume, image: Image) -> AbstractContextManager[Placement]:

@@ -18,7 +18,7 @@ from defusedxml.ElementTree import fromstring
 
 from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
 from fastdl.agent.pools.device import blank_edges, compare_device, device_size, edges
-from fastdl.agent.pools.hypervisor import Libvirt, library, told
+from fastdl.agent.pools.hypervisor import Libvirt, library, libvirt_errors
 from fastdl.agent.pools.marker import Marker, MarkerFolder
 from fastdl.agent.pools.nbd import RbdImage, exported
 from fastdl.agent.pools.usage import Target
@@ -52,7 +52,7 @@ class BlockPool:
         kind = BLOCKS[self.kind]
         shared = self.kind in _SHARED
         try:
-            with told(f"the pool {self.name}"):
+            with libvirt_errors(f"the pool {self.name}"):
                 pool = self._libvirt.pool(self.id)
                 _, capacity, _, available = pool.info()
                 path = fromstring(pool.XMLDesc()).findtext("target/path") or ""
@@ -74,7 +74,7 @@ class BlockPool:
         """The devices of all volumes; images of Ceph have none here."""
         if self.kind == "rbd":
             return []
-        with told(f"the pool {self.name}"):
+        with libvirt_errors(f"the pool {self.name}"):
             pool = self._libvirt.pool(self.id)
             return [Path(volume.path()) for volume in pool.listAllVolumes()]
 
@@ -84,12 +84,12 @@ class BlockPool:
         names = {f"volume:{self.name}/{handle}"}
         found = self._lookup(handle)
         if self.kind == "rbd":
-            with told(f"the pool {self.name}"):
+            with libvirt_errors(f"the pool {self.name}"):
                 names.add(f"rbd:{_rbd_image(self._libvirt, self.id, handle).pool}/{handle}")
             return Target(None, frozenset(names))
         return Target(Path(found.path()) if found is not None else None, frozenset(names))
 
-    def look(self, volume: Volume, marker: Marker | None) -> Found:
+    def inspect(self, volume: Volume, marker: Marker | None) -> Found:
         """Compare the volume's size, and its first and last MiB, with the marker."""
         found = self._lookup((marker.handle if marker else "") or volume.name)
         if found is None:
@@ -105,7 +105,7 @@ class BlockPool:
         if self.kind != "rbd":
             # Partitions and units are numbers that others may have by now; names are ours.
             return compare_device(Path(found.path()), marker, ours=self.kind == "logical")
-        with told(f"the volume {volume.name}"):
+        with libvirt_errors(f"the volume {volume.name}"):
             enough = int(found.info()[1]) >= marker.size
         why = f"{volume.name} has less than the {marker.size} bytes that were published"
         return Found(State.INTACT) if enough else Found(State.CHANGED, why)
@@ -184,7 +184,7 @@ class BlockPool:
             raise SinkRefusedError(
                 f"the pool {self.name} has a volume {volume.name} that this agent did not make"
             )
-        with told(f"the volume {volume.name}"):
+        with libvirt_errors(f"the volume {volume.name}"):
             capacity = int(found.info()[1])
         if capacity < need:
             raise SinkSpaceError(
@@ -199,7 +199,7 @@ class BlockPool:
                 "iscsi volumes are made on the storage system"
             )
         size = -(-need // _MIB) * _MIB
-        with told(f"the pool {self.name}"):
+        with libvirt_errors(f"the pool {self.name}"):
             pool = self._libvirt.pool(self.id)
             pool.refresh()
             require_space(f"the pool {self.name}", need=size, available=int(pool.info()[3]))
@@ -244,7 +244,7 @@ class BlockPool:
 
     def _lookup(self, name: str) -> Any:
         libvirt = library()
-        with told(f"the pool {self.name}"):
+        with libvirt_errors(f"the pool {self.name}"):
             pool = self._libvirt.pool(self.id)
             try:
                 return pool.storageVolLookupByName(name)
@@ -258,13 +258,13 @@ class BlockPool:
         if self.kind != "rbd":
             yield Placement(target=str(found.path()), target_format="raw")
             return
-        with told(f"the pool {self.name}"):
+        with libvirt_errors(f"the pool {self.name}"):
             image = _rbd_image(self._libvirt, self.id, found.name())
         with exported(image) as uri:
             yield Placement(target=uri, target_format="raw")
 
     def _delete(self, found: Any) -> None:
-        with told(f"the pool {self.name}"):
+        with libvirt_errors(f"the pool {self.name}"):
             pool = self._libvirt.pool(self.id)
             try:
                 found.delete()

@@ -59,7 +59,7 @@ class DevicePool:
         del volume, marker
         return Target(self.path)
 
-    def look(self, volume: Volume, marker: Marker | None) -> Found:
+    def inspect(self, volume: Volume, marker: Marker | None) -> Found:
         """Compare the device's first and last MiB with the marker."""
         del volume
         if marker is None or not marker.complete:

@@ -110,7 +110,7 @@ class DirectoryPool:
         names = frozenset({f"volume:{self.name}/{volume.file_name}"})
         return Target(self.path / volume.file_name, names)
 
-    def look(self, volume: Volume, marker: Marker | None) -> Found:
+    def inspect(self, volume: Volume, marker: Marker | None) -> Found:
         """Compare the file with the marker: the inode, the size, the time of the last change."""
         with storage(str(self.path / volume.file_name)), self._folder.opened() as root:
             self._put_back(root, volume)

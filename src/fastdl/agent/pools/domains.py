@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 
 from defusedxml.ElementTree import fromstring
 
-from fastdl.agent.pools.hypervisor import connect, library, told
+from fastdl.agent.pools.hypervisor import connect, library, libvirt_errors
 from fastdl.errors import FastdlError, SinkBusyError
 
 _DEFINED: Final = (Path("/etc/libvirt/qemu"), Path("/run/libvirt/qemu"))
@@ -28,7 +28,7 @@ def disks(uri: str) -> list[tuple[str, str]]:
     no libvirt; SinkBusyError where there is one that has domains and does not answer.
     """
     try:
-        with told(f"libvirt at {uri}"):
+        with libvirt_errors(f"libvirt at {uri}"):
             connection = connect(uri)
             try:
                 return [pair for domain in connection.listAllDomains() for pair in _of(domain)]
@@ -36,7 +36,7 @@ def disks(uri: str) -> list[tuple[str, str]]:
                 connection.close()
     except FastdlError as exc:
         if any(known for folder in _DEFINED for known in _files(folder)):
-            raise SinkBusyError(f"whether a domain uses the copy cannot be told: {exc}") from exc
+            raise SinkBusyError(f"cannot determine whether a domain uses the copy: {exc}") from exc
         return []
 
 

@@ -19,12 +19,12 @@ class Libvirt:
 
     def pool(self, pool_id: str) -> Any:
         """libvirt's pool of that uuid; SinkRefusedError where there is none."""
-        with told(f"the pool {pool_id}"):
+        with libvirt_errors(f"the pool {pool_id}"):
             return self._open().storagePoolLookupByUUIDString(pool_id)
 
     def pools(self) -> Sequence[Any]:
         """The pools, those that are not started too."""
-        with told(f"libvirt at {self.uri}"):
+        with libvirt_errors(f"libvirt at {self.uri}"):
             return list(self._open().listAllStoragePools())
 
     def _open(self) -> Any:
@@ -34,7 +34,7 @@ class Libvirt:
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def libvirt_errors(what: str) -> Iterator[None]:
     """Turn libvirt's error into one of ours, in one sentence."""
     found = library()
     try:

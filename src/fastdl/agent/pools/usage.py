@@ -172,8 +172,8 @@ def _is_locked(fd: int) -> bool:
     """Whether somebody holds a lock, as qemu does on each image that it has open."""
     with contextlib.suppress(OSError):  # a file system without locks tells nothing
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        told = fcntl.fcntl(fd, _F_OFD_GETLK, asked)
-        return bool(_FLOCK.unpack(told)[0] != fcntl.F_UNLCK)
+        reply = fcntl.fcntl(fd, _F_OFD_GETLK, asked)
+        return bool(_FLOCK.unpack(reply)[0] != fcntl.F_UNLCK)
     return False
 
 

@@ -18,7 +18,7 @@ from fastdl.agent.pools.base import Pool, Used, Volume
 from fastdl.agent.pools.blocks import BLOCKS, BlockPool
 from fastdl.agent.pools.directory import DirectoryPool
 from fastdl.agent.pools.folder import Memory
-from fastdl.agent.pools.hypervisor import Libvirt, told
+from fastdl.agent.pools.hypervisor import Libvirt, libvirt_errors
 from fastdl.agent.pools.marker import Marker
 from fastdl.errors import FastdlError, SinkRefusedError, UsageError
 from fastdl.wire.messages import PoolInfo, PoolType
@@ -98,7 +98,7 @@ class FilePool(DirectoryPool):
         return users
 
     def _refresh(self) -> None:
-        with contextlib.suppress(FastdlError), told(f"the pool {self.name}"):
+        with contextlib.suppress(FastdlError), libvirt_errors(f"the pool {self.name}"):
             self._libvirt.pool(self.id).refresh()
 
 

@@ -151,7 +151,7 @@ class Lander:
             yield checkpoint
             workspace.keep = False  # nothing is left to go on with
         except BaseException as exc:
-            over = not can_go_on(exc)
+            over = not can_continue(exc)
             workspace.keep = checkpoint.writer is not None and not over
             raise
         finally:
@@ -266,7 +266,7 @@ def _zero_rest(sink: Sink, image_size: int) -> None:
         rest.close()
 
 
-def can_go_on(exc: BaseException) -> bool:
+def can_continue(exc: BaseException) -> bool:
     """Whether what was fetched before *exc* is worth something to a later run.
 
     It is after a cancellation or a lost network, and where all is proven and only the name

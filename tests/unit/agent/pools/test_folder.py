@@ -56,7 +56,7 @@ def test_an_empty_folder_in_the_place_of_a_known_one_is_no_pool(
         lambda: away.markers.lock("v").__enter__(),
         lambda: away.markers.read("v"),
         lambda: away.place(VOLUME, Image()).__enter__(),
-        lambda: away.look(VOLUME, None),
+        lambda: away.inspect(VOLUME, None),
         lambda: away.discard(VOLUME),
     ):
         with pytest.raises(SinkIOError) as caught:
@@ -159,7 +159,7 @@ def test_nothing_waits_for_a_fifo(place: Path) -> None:
     assert here.markers.read("v") is None
     with pytest.raises(FastdlError):
         here.markers.lock("v").__enter__()
-    assert here.look(VOLUME, None).state is State.FOREIGN
+    assert here.inspect(VOLUME, None).state is State.FOREIGN
 
 
 def test_a_name_that_somebody_took_meanwhile_is_not_taken_from_them(place: Path) -> None:
@@ -183,25 +183,25 @@ def test_a_changed_copy_says_how_it_changed(place: Path) -> None:
     marker = here.seal(VOLUME, Marker(volume="v", complete=True))
     here.markers.write(marker)
     here.publish(VOLUME, marker, replace=False)
-    assert here.look(VOLUME, marker).state is State.INTACT
+    assert here.inspect(VOLUME, marker).state is State.INTACT
     path = place / "v"
     with path.open("r+b") as file:
         file.write(b"else")
     os.utime(path, ns=(1, marker.mtime_ns + 1))
-    found = here.look(VOLUME, marker)
+    found = here.inspect(VOLUME, marker)
     assert (found.state, found.ours) == (State.CHANGED, True)
     assert "written to" in found.why
     os.truncate(path, 1)
-    assert "it has 1 bytes, 4 were published" in here.look(VOLUME, marker).why
+    assert "it has 1 bytes, 4 were published" in here.inspect(VOLUME, marker).why
     path.rename(place / "aside")
     path.write_bytes(b"x" * 9)
-    found = here.look(VOLUME, marker)
+    found = here.inspect(VOLUME, marker)
     assert (found.state, found.ours) == (State.CHANGED, False)
     path.unlink()
     path.mkdir()
-    assert here.look(VOLUME, marker).state is State.FOREIGN
+    assert here.inspect(VOLUME, marker).state is State.FOREIGN
     path.rmdir()
-    assert here.look(VOLUME, marker).state is State.ABSENT
+    assert here.inspect(VOLUME, marker).state is State.ABSENT
 
 
 @pytest.mark.parametrize(
