@@ -51,7 +51,14 @@ class Outcome:
 class Running:
     """A run under way; ``finish`` waits for it, ``send`` signals it."""
 
-    def __init__(self, words: Sequence[str], *, home: Path, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        home: Path,
+        prefix: Sequence[str] = (),
+        cwd: Path | None = None,
+    ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=home.parent))
         self._out, self._err = folder / "stdout", folder / "stderr"
@@ -64,6 +71,7 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                cwd=cwd,
                 env={**environ, **dict.fromkeys(("HOME", "TMPDIR", "XDG_STATE_HOME"), str(home))},
             )
 
@@ -108,13 +116,18 @@ class Running:
 
 
 def run_fastdl(
-    words: Sequence[str], *, home: Path, timeout: float = 30, prefix: Sequence[str] = ()
+    words: Sequence[str],
+    *,
+    home: Path,
+    timeout: float = 30,
+    prefix: Sequence[str] = (),
+    cwd: Path | None = None,
 ) -> Outcome:
-    """Run ``fastdl WORDS...`` to its end with *home* as home and temporary folder.
+    """Run ``fastdl WORDS...`` to its end in *cwd* with *home* as home and temporary folder.
 
     *prefix* are the words of a command that executes another one in other surroundings.
     """
-    return Running(words, home=home, prefix=prefix).finish(timeout=timeout)
+    return Running(words, home=home, prefix=prefix, cwd=cwd).finish(timeout=timeout)
 
 
 @contextlib.contextmanager

@@ -200,7 +200,8 @@ def test_the_commands_of_the_guides_exist(tmp_path: Path) -> None:
             verb = words[1]
             assert verb in VERBS, command
             if verb not in helps:
-                helps[verb] = run_fastdl([verb, "--help"], home=tmp_path / "home").stdout
+                words = ["--help", "all"] if verb == "get" else ["--help"]
+                helps[verb] = run_fastdl([verb, *words], home=tmp_path / "home").stdout
             for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", part):
                 assert option in helps[verb], f"{command}: {verb} has no {option}"
 

@@ -7,7 +7,9 @@ import argparse
 from typing import Any
 
 from fastdl.cli import streams
-from fastdl.cli.formatter import Formatter
+from fastdl.cli.parser import Help
+from fastdl.cli.spellings import plain as plain  # noqa: PLC0414 - for cli.main
+from fastdl.cli.target_options import add_target_options, target_of, target_options_from
 from fastdl.cli.transfer_options import add_transfer_options, options_from
 
 EPILOG = """examples:
@@ -24,29 +26,39 @@ changed, 14 trust, 15 policy, 20 metalink, 21 digest, 22 size, 23 format, 24 uns
 25 limit, 30 space, 31 target I/O, 32 busy, 33 refused, 130 cancelled; all in docs/errors.md"""
 
 
+COMMON = (
+    "help",
+    "output",
+    "dir",
+    "checksum",
+    "limit_rate",
+    "header",
+    "proxy",
+    "cacert",
+    "overwrite",
+    "json",
+)
+
+
 def add_parser(subparsers: Any) -> None:
     """Declare the verb's options."""
     parser = subparsers.add_parser(
         "get",
         help="bring a source to a target",
-        usage="fastdl get SOURCE... -o TARGET [options]",
+        usage="fastdl get SOURCE... [-o TARGET] [options]",
+        add_help=False,
         description="Bring SOURCE (several are mirrors of the same bytes; a metalink at any) to\n"
         "TARGET: fetched in parallel, verified in the same pass, durable, published at the end.",
         epilog=EPILOG,
-        formatter_class=Formatter,
     )
+    parser.common = COMMON
+    parser.add_argument("-h", "--help", action=Help)
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="http, https, nfs, file URL, or a path"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="TARGET",
-        help="file, existing folder, block device, nbd:// or nbd+unix:// URI, or null:",
-    )
+    add_target_options(parser)
     add_transfer_options(parser)
-    out = parser.add_argument_group("output")
+    out = parser.add_argument_group("output: what is said meanwhile, and at the end")
     out.add_argument("--json", action="store_true", help="one result object on stdout")
     out.add_argument(
         "--progress",
@@ -62,11 +74,12 @@ def run(args: argparse.Namespace) -> int:
     from fastdl.cli.progress import make_progress
     from fastdl.engine.api import fetch_sync
 
-    options = options_from(args)
+    options = {**options_from(args), **target_options_from(args)}
+    target = target_of(args.output, args.dir)
     with make_progress(args.progress, quiet=args.json) as progress:
         result = run_cancellable(
             lambda cancel: fetch_sync(
-                args.sources, args.output, progress=progress, cancel=cancel, **options
+                args.sources, target, progress=progress, cancel=cancel, **options
             )
         )
     # Published: from here on nothing makes a failure of it.

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import importlib
@@ -13,7 +12,7 @@ import threading
 from typing import NoReturn
 
 from fastdl.cli import streams
-from fastdl.cli.formatter import Formatter
+from fastdl.cli.parser import Parser
 from fastdl.errors import FastdlError, InternalError, UsageError, shortage
 
 VERBS = {
@@ -57,9 +56,10 @@ def _help() -> str:
 def run_verb(name: str, arguments: list[str]) -> int:
     """Load ``cli/<name>.py`` and run it. The verb's own parser handles ``--help``."""
     module = importlib.import_module(f"fastdl.cli.{name}")
-    parser = argparse.ArgumentParser(prog="fastdl", formatter_class=Formatter)
+    parser = Parser(prog="fastdl")
     module.add_parser(parser.add_subparsers(dest="verb", required=True))
-    return int(module.run(parser.parse_args([name, *arguments])))
+    plain = getattr(module, "plain", list)
+    return int(module.run(parser.parse_args([name, *plain(arguments)])))
 
 
 def report(exc: FastdlError, *, as_json: bool) -> int:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
+from fastdl.cli.parser import Once
 from fastdl.cli.proxy import proxies_from
 from fastdl.errors import CertRejectedError, FastdlError, TrustError, UsageError
 from fastdl.model.digest import parse_checksum
@@ -37,7 +38,7 @@ _CHECKSUM = _typed(parse_checksum, "CHECKSUM")
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Trust, credentials, time limits and address policy."""
-    net = parser.add_argument_group("network and trust")
+    net = parser.add_argument_group("network: trust, proxies, time limits, addresses")
     net.add_argument(
         "--cacert",
         metavar="FILE",
@@ -170,10 +171,11 @@ def _header(text: str) -> tuple[str, str]:
 
 def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     """Everything that ``get`` adds to the network options."""
-    what = parser.add_argument_group("what, and how it lands")
+    what = parser.add_argument_group("landing: what is fetched, and how it lands")
     what.add_argument(
         "--checksum",
         type=_CHECKSUM,
+        action=Once,
         metavar="CHECKSUM",
         help="'{SHA-256}HEX' or sha-256:HEX, of the bytes as downloaded",
     )
@@ -219,7 +221,7 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         help="write data that is all zeros instead of zeroing (devices, sparse files)",
     )
     what.add_argument("--no-resume", action="store_true", help="start from the beginning")
-    speed = parser.add_argument_group("speed")
+    speed = parser.add_argument_group("speed: connections, rate, memory")
     speed.add_argument("--max-connections", type=int, metavar="N", help="in all; default 8")
     speed.add_argument("--max-connections-per-origin", type=int, metavar="N", help="default 4")
     speed.add_argument("--limit-rate", type=_RATE, metavar="RATE", help="bytes/s; K, M, G suffixes")

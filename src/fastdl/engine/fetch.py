@@ -7,6 +7,7 @@ counts.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,16 @@ from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.source.resolve import resolve
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, IntegrityError
-from fastdl.model.url import Url
+from fastdl.sinks.open import existing_file
+from fastdl.sources.naming import url_name
 
 if TYPE_CHECKING:
     from fastdl.engine.result import Result
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
 
-METALINK_SUFFIXES = (".meta4", ".metalink")
+    Resolved = tuple[SourceFacts, FirstResponse]
+
 UNVERIFIED = "no checksum is known: the bytes are not verified (integrity none)"
 
 
@@ -48,12 +51,26 @@ def fetch_job(
 def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Result:
     """``fetch_job`` in a context that is there already."""
     ctx.events.report(Progress(stage="resolve"))
-    workspace = open_workspace(target, ctx.options, ctx.placement, name_hint=name_hint(sources))
-    return workspace.publishing(lambda: fetch_into(workspace, sources, ctx), ctx)
+    name = url_name(sources)
+    first: Resolved | None = None
+    if os.path.isdir(target) and existing_file(target, name_hint=name) is None:  # noqa: PTH112
+        from fastdl.engine.folder import open_named
+
+        workspace, first = open_named(target, sources, ctx)
+    else:
+        workspace = open_workspace(target, ctx.options, ctx.placement, name_hint=name)
+    return workspace.publishing(lambda: fetch_into(workspace, sources, ctx, first), ctx)
 
 
-def fetch_into(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:
+def fetch_into(
+    workspace: Workspace,
+    sources: Sequence[str],
+    ctx: TransferContext,
+    first: Resolved | None = None,
+) -> Result:
     """Bring *sources* into *workspace*: proven and durable on return, and not published.
+
+    *first*: what they were resolved to already, closed in any case.
 
     No name is looked up but those of sources and of what trust is made of. Raises a
     FastdlError; ``workspace.keep`` says then whether a later run can go on from here.
@@ -64,28 +81,24 @@ def fetch_into(workspace: Workspace, sources: Sequence[str], ctx: TransferContex
 
             return compare(workspace.existing, sources, ctx)
         with ctx.cancel.stops(workspace.sink.hurry):
-            return _until_proven(workspace, sources, ctx)
+            return _until_proven(workspace, sources, ctx, first)
     except FastdlError as exc:
         exc.add_context(public_source=ctx.public_only)
         raise
     finally:
         workspace.keep = workspace.keep and ctx.options.resume
+        if first is not None:
+            first[1].close()
 
 
-def name_hint(sources: Sequence[str]) -> str | None:
-    """The file name that the first source proposes for a folder: its URL's last segment."""
-    name = Url.parse(sources[0]).last_segment() if sources else None
-    for suffix in METALINK_SUFFIXES:
-        if name and name.lower().endswith(suffix):
-            return name[: -len(suffix)] or None
-    return name
-
-
-def _until_proven(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:
+def _until_proven(
+    workspace: Workspace, sources: Sequence[str], ctx: TransferContext, first: Resolved | None
+) -> Result:
     attempts = Attempts(ctx.options.retry)
     for _ in range(MAX_ATTEMPTS):
         ctx.cancel.check()
-        facts, response = resolve(sources, ctx, earlier=attempts.earlier)
+        facts, response = first or resolve(sources, ctx, earlier=attempts.earlier)
+        first = None
         with response:
             try:
                 return _attempt(facts, response, workspace, ctx, attempts)

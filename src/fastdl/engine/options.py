@@ -109,6 +109,8 @@ class FetchOptions(NamedTuple):
     zero_rest: bool = False
     detect_zeros: bool | None = None
     metalink_file: str | None = None
+    # In a folder the file has the name that the response proposes, where it does.
+    content_disposition: bool = False
     # False where a name decides what is a metalink: an image must not become one later.
     metalink_by_type: bool = True
 

@@ -390,6 +390,6 @@ def _punycode(name: str) -> str:
 
 def looks_like_host(path: str) -> bool:
     """Whether a relative path that leads to no file may be a URL without its scheme."""
-    first = path.removeprefix("//").partition("/")[0]
+    first = re.sub(r":[0-9]{1,5}$", "", path.removeprefix("//").partition("/")[0])
     labels = first.lower().split(".")
     return len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels)

@@ -108,7 +108,7 @@ def _in_folder(
         raise UsageError(f"{folder} is a folder and the source proposes no file name: add one")
     name = safe_name(name_hint)
     folder_fd = open_folder(folder, policy=policy, beneath=beneath)
-    return folder_fd, name, f"{folder.rstrip('/')}/{name}"
+    return folder_fd, name, name if folder == "." else f"{folder.rstrip('/')}/{name}"
 
 
 def _open_nbd(target: str, *, overwrite: str | None, resume: bool) -> Sink:

@@ -70,7 +70,6 @@ def test_an_unknown_verb_is_a_usage_error(home: Path) -> None:
     "words",
     [
         ["get"],
-        ["get", "x"],
         ["get", "x", "-o", "y", "--no-such-option"],
         ["get", "x", "-o", "y", "--checksum", "sha-256:short"],
         ["get", "x", "-o", "y", "--window", "many"],

@@ -39,6 +39,7 @@ class Draft:
         self.pieces: Pieces | None = None
         self.offers: list[Offer] = []
         self.metalink = False
+        self.name: str | None = None
         self.warnings: list[str] = []
         self.response: FirstResponse | None = None
         self.dead_ends: dict[int, Redirects] = {}
@@ -63,6 +64,7 @@ class Draft:
             metalink=self.metalink,
             one_response=one_response,
             warnings=tuple(self.warnings),
+            name=self.name,
         )
 
     def add(self, url: Url, mirror: Mirror) -> None:

@@ -27,7 +27,8 @@ class SourceFacts(NamedTuple):
 
     *sources* as they were typed; *urls* and *mirrors* run in parallel. *size* in bytes, None where
     nobody says it. *offers*: the mirrors that were not typed. *metalink*: a metalink described the
-    source. *one_response*: parts of several responses cannot be joined.
+    source. *one_response*: parts of several responses cannot be joined. *name*: what the metalink
+    calls the file, None without one.
     """
 
     sources: tuple[str, ...]
@@ -40,6 +41,7 @@ class SourceFacts(NamedTuple):
     metalink: bool
     one_response: bool
     warnings: tuple[str, ...]
+    name: str | None = None
 
     @property
     def provable(self) -> bool:

@@ -41,6 +41,7 @@ class FirstResponse:
         self.stream: Stream | None = None
         self.head = b""
         self.content_type: str | None = None
+        self.disposition: str | None = None
         self.only = False
 
     @classmethod
@@ -50,7 +51,9 @@ class FirstResponse:
         """The response that *stream* has brought, of which *head* was read."""
         made = cls(ctx, mirror, index)
         made.stream, made.head = stream, head
-        made.content_type = dict(stream.head()[1]).get("content-type")
+        fields = dict(stream.head()[1])
+        made.content_type = fields.get("content-type")
+        made.disposition = fields.get("content-disposition")
         return made
 
     def extend(self, upto: int) -> bool:

@@ -45,6 +45,7 @@ def take_metalink(draft: Draft, url: Url) -> None:
         peer = stream.peer_class
     finally:
         stream.close()
+    draft.name = document.name
     draft.merge(document, url, peer)
 
 

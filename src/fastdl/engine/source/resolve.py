@@ -234,6 +234,7 @@ def _follow_metalink_response(draft: Draft) -> None:
     draft.urls.clear()
     draft.mirrors.clear()
     draft.size = None
+    draft.name = document.name
     draft.merge(document, url, peer)
     _open_best(draft)
     _learn(draft)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where does a file go, and under which name? In the words of curl, wget and aria2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from fastdl.cli.parser import Accepted, Once
+from fastdl.errors import UsageError, shortage
+from fastdl.sinks.base import sink_error
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """``-o``, ``-d`` and what decides about names."""
+    to = parser.add_argument_group("target: where the file goes, and under which name")
+    to.add_argument(
+        "-o",
+        "--output",
+        "--out",
+        action=Once,
+        metavar="TARGET",
+        help="file, existing folder, block device, nbd:// or nbd+unix:// URI, or null:; without it "
+        "the current folder",
+    )
+    to.add_argument(
+        "-d",
+        "-P",
+        "--dir",
+        "--directory-prefix",
+        action=Once,
+        metavar="DIR",
+        help="the folder for files, made where it does not exist",
+    )
+    to.add_argument(
+        "-J",
+        "--content-disposition",
+        "--remote-header-name",
+        action="store_true",
+        help="in a folder: the name that the server proposes, where it does",
+    )
+    to.add_argument("-O", "--remote-name", "--remote-name-all", action=Accepted)
+
+
+def target_options_from(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``fetch_sync`` that these options mean."""
+    return {"content_disposition": True} if args.content_disposition else {}
+
+
+def target_of(output: str | None, folder: str | None) -> str:
+    """The target of a job with ``-o`` *output* and ``-d`` *folder*, which is made."""
+    if folder is None:
+        return "." if output is None else output
+    if output == "-" or (output is not None and ":" in output):
+        raise UsageError(f"--dir is for files: {output} is none")
+    try:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    except OSError as error:
+        raise shortage(error) or sink_error(error, f"making the folder {folder}") from None
+    return folder if output is None else os.path.join(folder, output)  # noqa: PTH118
