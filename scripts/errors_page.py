@@ -40,6 +40,7 @@ WHAT_TO_DO = {
     23: "Name the format with `--source-format` if it was guessed wrong; else make the image anew.",
     24: "Convert the image into one that stands alone, on a machine that you can lose.",
     25: "Raise the limit that the sentence names if you trust the source.",
+    26: "Compare the name in the list with the URL's: `#NAME` behind the list's names another.",
     30: "Free space, or take a larger device.",
     31: "Look at the kernel's log: the disk or the storage behind it fails.",
     32: "Unmount or stop what uses the target, or wait for the other job.",

@@ -226,6 +226,13 @@ class LimitError(FastdlError):
     code_name = "LIMIT"
 
 
+class ChecksumListError(FastdlError):
+    """The checksum list is malformed, does not name the file, or contradicts itself."""
+
+    exit_code = 26
+    code_name = "CHECKSUM_LIST"
+
+
 class SinkSpaceError(FastdlError):
     """No space, over quota, or a device smaller than the image."""
 

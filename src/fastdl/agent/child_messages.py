@@ -264,6 +264,7 @@ _RESULT: Mapping[str, Check] = {
     "virtual_size": _optional(_size),
     "already_present": _flag,
     "landing": _word,
+    "signed_by": _optional(_words),
 }
 _PROBE: Mapping[str, Check] = {
     "url": _words,
@@ -281,6 +282,7 @@ _PROBE: Mapping[str, Check] = {
     "reasons": _listed(_words),
     "public_source": _flag,
     "warnings": _listed(_words),
+    "signed_by": _optional(_words),
 }
 _VOUCHED: Mapping[str, Check] = {
     "by": _optional(_size),

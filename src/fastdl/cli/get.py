@@ -23,7 +23,8 @@ EPILOG = """examples:
 
 exit codes: 0 verified, durable, published; 10 network, 11 status, 12 protocol, 13 source
 changed, 14 trust, 15 policy, 20 metalink, 21 digest, 22 size, 23 format, 24 unsafe image,
-25 limit, 30 space, 31 target I/O, 32 busy, 33 refused, 130 cancelled; all in docs/errors.md"""
+25 limit, 26 checksum list, 30 space, 31 target I/O, 32 busy, 33 refused, 130 cancelled; all in
+docs/errors.md"""
 
 
 COMMON = (

@@ -12,11 +12,12 @@ def summary(result: Result) -> str:
     if result.already_present:
         return f"{result.target}: there already, {format_size(result.target_bytes)}, verified"
     rate = result.source_bytes / result.seconds if result.seconds > 0 else 0
+    signed = f", signed by {result.signed_by}" if result.signed_by else ""
     lines = [
         (
             f"{result.target}: {format_size(result.source_bytes)} in "
             f"{format_duration(result.seconds)} ({format_rate(rate)}), "
-            f"integrity {result.integrity}, limited by {result.bottleneck}"
+            f"integrity {result.integrity}{signed}, limited by {result.bottleneck}"
         )
     ]
     if result.resumed_bytes:

@@ -10,8 +10,12 @@ from typing import Any, Final
 
 from fastdl.cli.parser import Once
 from fastdl.cli.proxy import proxies_from
+from fastdl.cli.publisher_options import (
+    add_publisher_options,
+    checksum_or_list,
+    publisher_options_from,
+)
 from fastdl.errors import CertRejectedError, FastdlError, TrustError, UsageError
-from fastdl.model.digest import parse_checksum
 from fastdl.model.units import parse_rate, parse_seconds, parse_size
 
 CACERT_MAX: Final = 4 << 20
@@ -33,7 +37,7 @@ def _typed(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
 _SIZE = _typed(parse_size, "SIZE")
 _RATE = _typed(parse_rate, "RATE")
 _SECONDS = _typed(parse_seconds, "SECONDS")
-_CHECKSUM = _typed(parse_checksum, "CHECKSUM")
+_CHECKSUM = _typed(checksum_or_list, "CHECKSUM")
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -177,8 +181,10 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         type=_CHECKSUM,
         action=Once,
         metavar="CHECKSUM",
-        help="'{SHA-256}HEX' or sha-256:HEX, of the bytes as downloaded",
+        help="'{SHA-256}HEX' or sha-256:HEX, of the bytes as downloaded; or the URL or path of a "
+        "list that gives it (SHA256SUMS, CHECKSUM, NAME.sha256), URL#NAME for another entry",
     )
+    add_publisher_options(what)
     what.add_argument(
         "--require-checksum", action="store_true", help="refuse (15) where no checksum is known"
     )
@@ -257,6 +263,7 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
             if (value := getattr(args, name)) is not None
         }
     )
+    out.update(publisher_options_from(args))
     out["source_format"] = args.source_format
     for name in ("require_checksum", "verify_readback", "zero_rest"):
         if getattr(args, name):

@@ -25,10 +25,13 @@ def compare(existing: Existing, sources: Sequence[str], ctx: TransferContext) ->
     """The result where *existing* has the wanted digest already; SinkRefusedError otherwise."""
     wanted = ctx.options.checksum
     size: int | None = None
-    if wanted is None and any(Url.parse(text).is_metalink_name() for text in sources):
+    integrity, signed_by = "none" if wanted is None else wanted.strength, None
+    described = any(Url.parse(text).is_metalink_name() for text in sources)
+    if wanted is None and (described or ctx.options.wants_a_list):
         facts, response = resolve(sources, ctx, probe=True)
         response.close()
         wanted, size = facts.digests.strongest(), facts.size
+        integrity, signed_by = facts.digests.integrity(), facts.signed_by
     if wanted is not None and size in (None, os.fstat(existing.fd).st_size):
         got, length = _digest_of(existing.fd, wanted, ctx.cancel)
         if got == wanted:
@@ -40,7 +43,7 @@ def compare(existing: Existing, sources: Sequence[str], ctx: TransferContext) ->
                 fetched_bytes=0,
                 resumed_bytes=length,
                 digests={got.algorithm: got.hex},
-                integrity=wanted.strength,
+                integrity=integrity,
                 consistency="digest",
                 format=detect_fd(existing.fd),
                 seconds=ctx.seconds,
@@ -49,6 +52,7 @@ def compare(existing: Existing, sources: Sequence[str], ctx: TransferContext) ->
                 mirrors=(),
                 warnings=ctx.events.warnings,
                 already_present=True,
+                signed_by=signed_by,
             )
     raise SinkRefusedError(
         f"{existing.path} exists already"

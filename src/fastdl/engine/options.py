@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from fastdl.errors import UsageError
-from fastdl.model.digest import Digest, parse_checksum
+from fastdl.model.digest import Digest, names_a_list, parse_checksum
 from fastdl.model.units import format_size
 
 MiB = 1 << 20
@@ -113,6 +113,17 @@ class FetchOptions(NamedTuple):
     content_disposition: bool = False
     # False where a name decides what is a metalink: an image must not become one later.
     metalink_by_type: bool = True
+    # URL or path of a list that gives the checksum, with #NAME where the source is called
+    # otherwise there; to look for one beside the source; OpenPGP keys of which one must have
+    # signed it (or the metalink).
+    checksum_list: str | None = None
+    discover: bool = False
+    keyring: str | None = None
+
+    @property
+    def wants_a_list(self) -> bool:
+        """Whether a checksum list is named, or looked for because no checksum is given."""
+        return self.checksum_list is not None or (self.discover and self.checksum is None)
 
     @classmethod
     def build(cls, **options: Any) -> FetchOptions:
@@ -120,14 +131,17 @@ class FetchOptions(NamedTuple):
         for name in options:
             if name not in cls._fields:
                 raise UsageError(f"there is no option {name!r}")
-        if isinstance(options.get("checksum"), str):
-            options["checksum"] = parse_checksum(options["checksum"])
+        if isinstance(text := options.get("checksum"), str):
+            if names_a_list(text):
+                options["checksum"], options["checksum_list"] = None, text.strip()
+            else:
+                options["checksum"] = parse_checksum(text)
         if isinstance(options.get("proxy"), str):
             options["proxy"] = Proxies(options["proxy"], options["proxy"])
         for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers"):
             if name in options:
                 options[name] = tuple(options[name])
-        for name in ("cacert", "cert", "key", "key_pass_file"):
+        for name in ("cacert", "cert", "key", "key_pass_file", "keyring"):
             if isinstance(options.get(name), os.PathLike):
                 options[name] = os.fspath(options[name])
         made = cls(**options)
@@ -164,6 +178,12 @@ class FetchOptions(NamedTuple):
             raise UsageError("a key needs its certificate (cert)")
         if self.key_pass_file is not None and self.cert is None:
             raise UsageError("a key's passphrase needs the certificate (cert)")
+        if (
+            self.policy == "strict"
+            and self.checksum_list is not None
+            and not self.checksum_list.lower().startswith(("http://", "https://"))
+        ):
+            raise UsageError("a checksum list is named by an http or https URL here")
         for header, text in self.headers:
             check_header(header, text, strict=self.policy == "strict")
 

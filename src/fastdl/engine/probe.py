@@ -61,4 +61,5 @@ def _probe(
         reasons=info.reasons,
         public_source=ctx.public_only,
         warnings=(*facts.warnings, *info.warnings),
+        signed_by=facts.signed_by,
     )

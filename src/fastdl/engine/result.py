@@ -29,6 +29,7 @@ class Result(NamedTuple):
                  SHA-1, or one that the origin itself sent; none: nothing to compare with
     *consistency* why all bytes are of one version: digest (it decided), validator (all parts
                  came under one strong validator) or response (they came in a single response)
+    *signed_by*  who signed the list or metalink that gave the digest, where a keyring was given
     *bottleneck* what the transfer waited for most: network, hash, decode, write or flush
     """
 
@@ -49,6 +50,7 @@ class Result(NamedTuple):
     virtual_size: int | None = None
     already_present: bool = False
     landing: str = "same"
+    signed_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``fastdl get --json``."""
@@ -81,6 +83,7 @@ class Probe(NamedTuple):
     reasons: tuple[str, ...] = ()
     public_source: bool = False
     warnings: tuple[str, ...] = ()
+    signed_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``fastdl probe --json``."""

@@ -24,6 +24,7 @@ _WEAK = frozenset({"md5", "sha-1"})
 _NAMES = {spelling: name for name in HEX_LENGTHS for spelling in (name, name.replace("-", ""))}
 _BY_LENGTH = {length: name for name, length in HEX_LENGTHS.items()}
 _HEX = re.compile(r"[0-9a-f]*")
+_LIST_NAME = re.compile(r".*[/.].*|[A-Za-z0-9-]*SUMS?|CHECKSUM", re.DOTALL)
 _BRACED = re.compile(r"\{([^{}]*)\}(.*)", re.DOTALL)
 
 
@@ -32,6 +33,8 @@ class DigestSource(StrEnum):
 
     USER = "the command's checksum"
     METALINK = "the metalink"
+    LIST = "the checksum list"
+    LIST_BESIDE = "the checksum list beside the image"
     REDIRECT = "the redirector's digest"
     REPR_DIGEST = "the origin's Repr-Digest"
     DIGEST_HEADER = "the origin's Digest header"
@@ -42,7 +45,12 @@ class DigestSource(StrEnum):
 
         Such a digest finds corruption; whoever can change the bytes can change it too.
         """
-        return self in (DigestSource.USER, DigestSource.METALINK, DigestSource.REDIRECT)
+        return self in (
+            DigestSource.USER,
+            DigestSource.METALINK,
+            DigestSource.LIST,
+            DigestSource.REDIRECT,
+        )
 
 
 def algorithm_named(text: str) -> str | None:
@@ -130,6 +138,15 @@ def parse_checksum(text: str) -> Digest:
             f"{', '.join(ALGORITHMS)}"
         )
     return Digest(algorithm, stripped)
+
+
+def names_a_list(text: str) -> bool:
+    """Whether *text*, given as a checksum, is the URL or path of a list of checksums instead."""
+    stripped = text.strip(" \t\r\n")
+    prefix, colon, _ = stripped.partition(":")
+    if stripped.startswith("{") or (colon and algorithm_named(prefix) is not None):
+        return False
+    return _LIST_NAME.fullmatch(stripped) is not None
 
 
 class DigestSet:

@@ -135,6 +135,7 @@ class Lander:
             warnings=ctx.events.warnings,
             virtual_size=self.virtual_size,
             landing=self.kind,
+            signed_by=facts.signed_by,
         )
 
     @contextmanager

@@ -58,6 +58,7 @@ class StagedLanding:
             stages={k: round(v + first.stages.get(k, 0.0), 6) for k, v in landed.stages.items()},
             bottleneck=first.bottleneck,
             mirrors=first.mirrors,
+            signed_by=first.signed_by,
             landing=f"{came}-staged-to-raw",
         )
 
@@ -80,6 +81,9 @@ def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
     """The options that land a staged file: what it is was proven when it was staged."""
     return options._replace(
         checksum=None,
+        checksum_list=None,
+        discover=False,
+        keyring=None,
         require_checksum=False,
         source_format=fmt,
         target_format="raw",

@@ -40,6 +40,7 @@ class Draft:
         self.offers: list[Offer] = []
         self.metalink = False
         self.name: str | None = None
+        self.signed_by: str | None = None
         self.warnings: list[str] = []
         self.response: FirstResponse | None = None
         self.dead_ends: dict[int, Redirects] = {}
@@ -65,6 +66,7 @@ class Draft:
             one_response=one_response,
             warnings=tuple(self.warnings),
             name=self.name,
+            signed_by=self.signed_by,
         )
 
     def add(self, url: Url, mirror: Mirror) -> None:
@@ -105,6 +107,7 @@ class Draft:
         self.take_digests([(d, s) for d, s in facts.digests.items() if s.independent])
         if facts.metalink:
             self.pieces, self.size = self.pieces or facts.pieces, self.size or facts.size
+        self.signed_by = self.signed_by or facts.signed_by
         for offer in facts.offers:
             self.take_offer(offer)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastdl.model.digest import DigestSet
+from fastdl.model.digest import DigestSet, DigestSource
 from fastdl.model.url import Url
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class SourceFacts(NamedTuple):
     nobody says it. *offers*: the mirrors that were not typed. *metalink*: a metalink described the
     source. *one_response*: parts of several responses cannot be joined. *name*: what the metalink
     calls the file, None without one.
+    *signed_by*: who signed the list or metalink that said what the bytes must be.
     """
 
     sources: tuple[str, ...]
@@ -42,6 +43,7 @@ class SourceFacts(NamedTuple):
     one_response: bool
     warnings: tuple[str, ...]
     name: str | None = None
+    signed_by: str | None = None
 
     @property
     def provable(self) -> bool:
@@ -77,3 +79,9 @@ class Earlier(NamedTuple):
     facts: SourceFacts | None = None
     left_out: frozenset[str] = frozenset()
     any_version: bool = False
+
+    @property
+    def has_proof(self) -> bool:
+        """Whether no checksum list has to be asked again."""
+        known = () if self.facts is None else self.facts.digests.items()
+        return any(source is DigestSource.LIST for _, source in known)

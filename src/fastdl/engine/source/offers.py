@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.engine.source.facts import Offer
-from fastdl.engine.source.first_response import open_stream
-from fastdl.errors import FastdlError, MetalinkError
+from fastdl.errors import FastdlError
 from fastdl.model.digest import DigestSource
 from fastdl.model.url import Url
-from fastdl.sources.locate import make_mirror
 
 if TYPE_CHECKING:
     from fastdl.core.net import Stream
     from fastdl.engine.source.draft import Draft
     from fastdl.sources.metalink import Metalink
 
+_A_METALINK = "the metalink"
 _OFFERS = frozenset({"link", "digest", "repr-digest"})
 
 Fields = Sequence[tuple[str, str]]
@@ -38,46 +37,35 @@ def is_metalink(content_type: str | None) -> bool:
 
 def take_metalink(draft: Draft, url: Url) -> None:
     """Fetch the metalink at *url*, which somebody typed, and take in what it says."""
-    mirror = make_mirror(url, headers=draft.ctx.options.headers)
-    stream, head = open_stream(draft.ctx, mirror, url, draft.ctx.cancel)
-    try:
-        document = read_metalink(stream, head, url, draft.ctx.options.metalink_file)
-        peer = stream.peer_class
-    finally:
-        stream.close()
-    draft.name = document.name
-    draft.merge(document, url, peer)
-
-
-def read_metalink(stream: Stream, head: bytes, url: Url, file_name: str | None = None) -> Metalink:
-    """The metalink whose beginning is *head* and whose rest *stream* gives."""
-    from fastdl.sources.metalink import parse_metalink
+    from fastdl.engine.source.documents import fetch_document
     from fastdl.sources.metalink_xml import MAX_DOCUMENT
 
-    return parse_metalink(_read_all(stream, head, MAX_DOCUMENT), base_url=url, file_name=file_name)
+    found = fetch_document(draft, url, MAX_DOCUMENT, what=_A_METALINK)
+    document = _parsed(draft, found.data, url, draft.ctx.options.metalink_file)
+    draft.name = document.name
+    draft.merge(document, url, found.peer)
 
 
-def _read_all(stream: Stream, head: bytes, limit: int) -> bytes:
-    """The rest of a small document, requested on until its end.
+def read_metalink(draft: Draft, stream: Stream, head: bytes, url: Url) -> Metalink:
+    """The metalink whose beginning is *head* and whose rest *stream* gives: *url* was typed, and
+    responded with it."""
+    from fastdl.engine.source.documents import read_all
+    from fastdl.sources.metalink_xml import MAX_DOCUMENT
 
-    Where two responses cannot be joined, one more is requested, with all of it.
-    """
-    parts, have = [head], len(head)
-    anew = not stream.mirror.can_join
-    while True:
-        data = stream.read(1 << 16)
-        if not data:
-            total = stream.mirror.total
-            if total is None or have >= total:
-                return b"".join(parts)
-            if anew:
-                anew, parts, have = False, [], 0
-            stream.begin(have, min(total, limit + 1) - have)
-            continue
-        parts.append(data)
-        have += len(data)
-        if have > limit:
-            raise MetalinkError(f"the metalink is larger than {limit >> 20} MiB", phase="resolve")
+    data = read_all(stream, head, MAX_DOCUMENT, _A_METALINK)
+    return _parsed(draft, data, url, draft.ctx.options.metalink_file)
+
+
+def _parsed(draft: Draft, data: bytes, url: Url, file_name: str | None) -> Metalink:
+    """What *data* says, where its signature is right or none is asked for."""
+    from fastdl.sources.metalink import parse_metalink
+
+    document = parse_metalink(data, base_url=url, file_name=file_name)
+    if draft.ctx.options.keyring is not None:
+        from fastdl.engine.source.vouched import vouch_for_metalink
+
+        vouch_for_metalink(draft, url, data)
+    return document
 
 
 def learn_from_fields(draft: Draft) -> None:
@@ -160,15 +148,14 @@ def _merge_described(draft: Draft, referrer: Url, url: Url, peer: int) -> None:
     if referrer.scheme == "https" and url.scheme == "http":
         draft.warnings.append(f"{url.display()} is not used: an https source leads to http")
         return
-    mirror = make_mirror(url, linked_from=peer)
-    stream, head = open_stream(draft.ctx, mirror, url, draft.ctx.cancel)
-    try:
-        document = read_metalink(stream, head, url)
-        # A document from outside does not lead inside because somebody inside named it.
-        from_class = stream.peer_class
-    finally:
-        stream.close()
+    from fastdl.engine.source.documents import fetch_document
+    from fastdl.sources.metalink import parse_metalink
+    from fastdl.sources.metalink_xml import MAX_DOCUMENT
+
+    found = fetch_document(draft, url, MAX_DOCUMENT, what=_A_METALINK, linked_from=peer)
+    document = parse_metalink(found.data, base_url=url)
     if document.size is None or document.size == draft.size:
-        draft.merge(document, url, from_class)
+        # A document from outside does not lead inside because somebody inside named it.
+        draft.merge(document, url, found.peer)
     else:
         draft.warnings.append(f"{url.display()} describes another size: it is not used")

@@ -72,6 +72,10 @@ def resolve(
             _follow_metalink_response(draft)
         else:
             _learn(draft)
+        if ctx.options.keyring is not None:
+            from fastdl.engine.source.vouched import require_signature
+
+            require_signature(draft)
         if ctx.options.require_checksum and draft.digests.integrity() == "none":
             raise PolicyError(
                 "no checksum is known and --require-checksum asks for one", phase="resolve"
@@ -95,6 +99,10 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
     if options.checksum is not None:
         draft.digests.add(options.checksum, DigestSource.USER)
     _ = draft.ctx.net  # a broken certificate shows before anything is asked
+    if options.wants_a_list and not earlier.has_proof:
+        from fastdl.engine.source.vouched import learn_from_lists
+
+        learn_from_lists(draft)
     for url in draft.typed:
         if url.is_metalink_name():
             take_metalink(draft, url)
@@ -227,8 +235,7 @@ def _follow_metalink_response(draft: Draft) -> None:
             "URL ends in .metalink or .meta4",
             phase="resolve",
         )
-    file_name = draft.ctx.options.metalink_file
-    document = read_metalink(response.stream, response.head, url, file_name)
+    document = read_metalink(draft, response.stream, response.head, url)
     peer = response.stream.peer_class
     draft.close()
     draft.urls.clear()

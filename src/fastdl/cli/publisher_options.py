@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options about what publishers put beside an image."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fastdl.model.digest import Digest, names_a_list, parse_checksum
+
+
+def checksum_or_list(text: str) -> Digest | str:
+    """The checksum, or where the list is that gives it; UsageError for neither."""
+    return text if names_a_list(text) else parse_checksum(text)
+
+
+def add_publisher_options(group: argparse._ArgumentGroup) -> None:
+    """Where checksums are from, and who must have signed them."""
+    group.add_argument(
+        "--discover",
+        action="store_true",
+        help="look for a checksum list beside the source (SHA256SUMS, NAME.sha256, CHECKSUM…)",
+    )
+    group.add_argument(
+        "--keyring",
+        metavar="FILE",
+        help="OpenPGP keys, of which one must have signed the checksum list or the metalink",
+    )
+
+
+def publisher_options_from(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of ``fetch_sync`` that these options mean."""
+    out: dict[str, Any] = {}
+    if args.discover:
+        out["discover"] = True
+    if args.keyring is not None:
+        out["keyring"] = args.keyring
+    return out

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small documents beside a source: fetched whole, under the rules of the source itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastdl.engine.source.first_response import open_stream
+from fastdl.errors import FastdlError, LimitError
+from fastdl.sources.locate import make_mirror
+
+if TYPE_CHECKING:
+    from fastdl.core.net import Stream
+    from fastdl.engine.source.draft import Draft
+    from fastdl.model.url import Url
+
+
+class Document(NamedTuple):
+    """*data*, from an address of class *peer*."""
+
+    data: bytes
+    peer: int
+
+
+def fetch_document(
+    draft: Draft,
+    url: Url,
+    limit: int,
+    *,
+    what: str,
+    linked_from: int | None = None,
+    optional: bool = False,
+) -> Document:
+    """The document at *url*, of at most *limit* bytes, called *what* in errors.
+
+    *linked_from*: class of the address that named it, None where the operator did. *optional*:
+    nothing is tried twice. LimitError where it is larger, else as any source.
+    """
+    typed = {one.origin for one in draft.typed}
+    # The operator's headers are for the origins that the operator typed.
+    headers = draft.ctx.options.headers if url.origin in typed and linked_from is None else ()
+    mirror = make_mirror(url, headers=headers, linked_from=linked_from)
+    stream, head = open_stream(draft.ctx, mirror, url, draft.ctx.cancel, give_up=lambda _: optional)
+    try:
+        return Document(read_all(stream, head, limit, what), stream.peer_class)
+    except FastdlError as exc:
+        exc.add_context(phase="resolve", origin=url.display())
+        raise
+    finally:
+        stream.close()
+
+
+def read_all(stream: Stream, head: bytes, limit: int, what: str) -> bytes:
+    """The rest of a small document, requested on until its end. LimitError behind *limit* bytes.
+
+    Where two responses cannot be joined, one more is requested, with all of it.
+    """
+    parts, have = [head], len(head)
+    anew = not stream.mirror.can_join
+    while True:
+        if have > limit:
+            raise LimitError(f"{what} is larger than {limit >> 20} MiB", phase="resolve")
+        data = stream.read(1 << 16)
+        if not data:
+            total = stream.mirror.total
+            if total is None or have >= total:
+                return b"".join(parts)
+            if anew:
+                anew, parts, have = False, [], 0
+            stream.begin(have, min(total, limit + 1) - have)
+            continue
+        parts.append(data)
+        have += len(data)
