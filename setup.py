@@ -11,6 +11,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_clib import build_clib
 
 # Debian 12's are the oldest that are built and tested; their security fixes come with Debian's.
 REQUIRED = [
@@ -107,7 +108,19 @@ extensions = [
     for path in sorted(Path("src/fastdl/core").glob("*.pyx"))
 ]
 
+
+class BuildLibrary(build_clib):
+    """Archive the objects of this tree alone: ``ar`` adds to an archive that is there, which
+    would keep those of files that were renamed or removed since the last build."""
+
+    def build_libraries(self, libraries: list[tuple[str, dict[str, object]]]) -> None:
+        for name, _ in libraries:
+            Path(self.build_clib, f"lib{name}.a").unlink(missing_ok=True)
+        super().build_libraries(libraries)
+
+
 setup(
+    cmdclass={"build_clib": BuildLibrary},
     libraries=[library],
     ext_modules=cythonize(
         extensions,
