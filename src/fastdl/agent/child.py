@@ -166,7 +166,7 @@ class Child:
             self._broker = Broker(self._pid, message.listener, self._reach)
         except OSError as exc:
             if exc.errno == errno.ESRCH:
-                raise self._died() from None
+                return  # it has ended, and may have said why behind this message
             raise InternalError(f"the download's connections cannot be had: {exc}") from exc
         self.reply(None)
 

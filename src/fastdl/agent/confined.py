@@ -50,8 +50,8 @@ class Channel:
             *lines, held = (held + data).split(b"\n")
             for line in lines:
                 self._replies.put(line)
+        self.cancel.cancel()  # before the reply that ends a wait: who waited looks at it then
         self._replies.put(b"")
-        self.cancel.cancel()
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Say one message."""

@@ -122,6 +122,19 @@ def test_the_last_words_of_a_crash_are_for_the_log(
     assert capfd.readouterr().err == "a confined download says: free(): invalid  pointer\n"
 
 
+@pytest.mark.skipif(not can_broker(), reason="this kernel hands no system calls over")
+def test_one_that_ended_before_it_was_read_is_read_to_its_end(stop: Any) -> None:
+    """A stop can come before its first message is read; why it ended is in the next one."""
+    reach = Reach(("http://127.0.0.1/",), FetchOptions())
+    with confined(lambda _: None, POWERS, required=False, reach=reach) as child:
+        os.close(child._replies)
+        child._replies = -1
+        os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)
+        (message,) = child.receive(stop[0])
+    assert isinstance(message, child_messages.Failed)
+    assert message.error["class"] == "CANCELLED"
+
+
 def test_one_that_floods_is_stopped_like_any_other(
     stop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
