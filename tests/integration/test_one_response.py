@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where nothing joins two responses, does every landing take all of its bytes from one?
 
-The origin sends no strong validator and is replaced behind its second response: images whose
-map lies behind their data, or that need several passes, must not show two versions.
+The origin sends no strong validator and is replaced once the response that is landed has begun:
+images whose map lies behind their data, or that need several passes, must not show two versions.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.env.images import run
 from tests.env.origin import FaultOrigin, Resource, Version, pseudo_random
 
 MIB = 1 << 20
+CONVERTED = ("vmdk", "vhdx")
 WEAK: list[dict[str, str | None]] = [
     {"etag": 'W/"1"', "last_modified": None},
     {"etag": None, "last_modified": None},
@@ -62,7 +63,9 @@ def test_an_image_is_of_one_version(
     content = packed(disk, kind, tmp_path)
     other = bytes(len(content))
     versions = [Version(content=c, **validators) for c in (content, other)]
-    rules = [Rule(when=When(first_nth=5), version=1)]
+    # A head, then the whole; once more for what a converter can read from a file alone.
+    expected = 4 if kind in CONVERTED else 2
+    rules = [Rule(when=When(first_nth=expected + 1), version=2)]
     target = tmp_path / "target.raw"
     with FaultOrigin({"/x": Resource(versions=versions, rules=rules)}) as origin:
         result = fastdl.fetch_sync(origin.url("/x"), target, target_format="raw")
