@@ -64,6 +64,7 @@ def done(
         warnings=tuple(str(warning)[:4096] for warning in run.get("warnings", ())[:64]),
         already_present=already,
         replaced=replaced[:4096],
+        bottleneck=str(run.get("bottleneck") or "")[:16],
     )
 
 

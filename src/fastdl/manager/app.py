@@ -87,6 +87,7 @@ class Manager:
         host, port = address(self.config.agent_listen)
         with _listening("--agent-listen", self.config.agent_listen):
             await self.server.start(host, port)
+        self.context.agent_port = self.server.address[1]
         self._start_loops()
         await self._serve_api(add_routes)
         log.info(

@@ -87,8 +87,8 @@ class Streams:
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
         )
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             async for batch in self._batches(queue, session):
                 shown = [event for event in batch if await self._may_see(user, event)]
                 async with asyncio.timeout(SEND_S):

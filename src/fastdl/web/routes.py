@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API port serves besides the API: metrics, health, and events for the page."""
+"""What the API port serves besides the API: the page and its events, metrics, health."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fastdl.manager.api.request import client_of
 from fastdl.manager.ledger import certs, hosts, jobs, slots, zones
 from fastdl.manager.ledger.engine import database_alive
 from fastdl.web.events import Streams
+from fastdl.web.page import add_page
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="fastdl", Basic realm="fastdl"'}
 
@@ -59,6 +60,7 @@ def add_routes(app: web.Application, context: ApiContext) -> None:
     app.router.add_get("/readyz", healthz)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/events", Streams(context).serve)
+    add_page(app)
 
 
 def _check_token(context: ApiContext, request: web.Request) -> None:

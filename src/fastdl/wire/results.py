@@ -68,6 +68,8 @@ class DownloadDone:
     already_present: bool = False
     replaced: Line = ""
     """Why another copy, which was in its place, was replaced."""
+    bottleneck: Annotated[str, Text(16)] = ""
+    """What it waited for most (``engine.result``); empty where nothing was fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -332,6 +332,7 @@ _CERTIFICATE: Final = (
     Field("zoneid"), Field("zonename"), Field("version"), Field("subject"), Field("issuer"),
     Field("validity"), Field("serialnum"), Field("hypervisor"),
     Field("fingerprint", text="SHA-256 of the (first) certificate"),
+    Field("expires", "date", "when it expires; of a bundle, when the first of them does"),
     Field("hostsmap", "list", "what each host holds of it"),
 )  # fmt: skip
 _HYPERVISOR: Final = "must be KVM"

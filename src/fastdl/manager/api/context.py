@@ -66,6 +66,8 @@ class ApiContext:
     )
     api_tls: ApiTls | None = None
     """The API port's certificate; None where it speaks plain HTTP."""
+    agent_port: int = 0
+    """Where agents connect; 0 until it is listened on."""
     ready: bool = False
     """Serving, with the credentials of the first user written."""
 

@@ -33,15 +33,22 @@ from fastdl.manager.ledger.values import BULK, URGENT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
+LATELY_S: Final = 24 * 3600.0
+TEMPLATES_MAX: Final = 200
+"""Templates whose downloads are listed at once; who asks for one gets it whatever the others do."""
+
 
 async def _visible(call: Call, tx: AsyncConnection, name: str) -> Row[Any]:
     row = await templates.get(tx, call.args[name])
-    if row is None:
-        raise call.no_entity(name)
-    known = row.public or row.owner == call.user.id or call.user.admin
-    if not known and not await grants.has(tx, row.id, call.user.account):
+    if row is None or not await _may_see(call, tx, row):
         raise call.no_entity(name)
     return row
+
+
+async def _may_see(call: Call, tx: AsyncConnection, row: Row[Any]) -> bool:
+    if row.public or row.owner == call.user.id or call.user.admin:
+        return True
+    return await grants.has(tx, row.id, call.user.account)
 
 
 async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
@@ -215,12 +222,13 @@ class _Facts:
         return failed and self.pools[pool].zone in self.offered
 
 
-async def _facts(tx: AsyncConnection, template: str) -> _Facts:
+async def _facts(tx: AsyncConnection, template: str, known: Mapping[str, Row[Any]]) -> _Facts:
+    """Return what is known of *template*; *known*: every pool, by its id."""
     latest: dict[str, Row[Any]] = {}
     for job in await jobs.of_template(tx, template):
         latest.setdefault(job.pool, job)
     return _Facts(
-        pools={pool.id: pool for pool in await pools.of_zone(tx)},
+        pools=known,
         copies={copy.pool: copy for copy in await copies.of_template(tx, template)},
         latest=latest,
         hosts=await hosts.by_id(tx, (job.host for job in latest.values() if job.host)),
@@ -231,31 +239,56 @@ async def _facts(tx: AsyncConnection, template: str) -> _Facts:
 
 async def list_(call: Call) -> Reply:
     """Where a template is, or how far its downloads are: the latest of each pool. A download that
-    ended is history where its copy is gone, or the template is offered no more."""
+    ended is history where its copy is gone, or the template is offered no more.
+
+    Without a template: those of all that the caller may see, if they run or ended lately."""
     async with call.context.ledger.read() as tx:
-        row = await _visible(call, tx, "templateid")
-        facts = await _facts(tx, row.id)
-    items = [
-        _shown(call, row, _view(call, row.id, pool_id, facts))
-        for pool_id in dict.fromkeys((*facts.latest, *facts.copies))
-        if pool_id in facts.pools and facts.shows(pool_id)
-    ]
+        known = {pool.id: pool for pool in await pools.of_zone(tx)}
+        if call.get("templateid") is not None:
+            rows, since = [await _visible(call, tx, "templateid")], None
+        else:
+            since = call.now - LATELY_S
+            found = await jobs.templates_of_late(tx, since=since, limit=TEMPLATES_MAX)
+            every = [await templates.get(tx, id_) for id_ in found]
+            rows = [row for row in every if row is not None and await _may_see(call, tx, row)]
+        items = [
+            _shown(call, row, item)
+            for row in rows
+            for item in _items(call, row, await _facts(tx, row.id, known), since)
+        ]
     return page_of(call, "templatedownload", items)
+
+
+def _items(call: Call, row: Row[Any], facts: _Facts, since: float | None) -> list[dict[str, Any]]:
+    """The pools of one template; with *since* only downloads that run or ended later."""
+
+    def counts(pool: str) -> bool:
+        job = facts.latest.get(pool)
+        if since is None:
+            return True
+        return job is not None and (job.state in LIVE or (job.ended or 0) >= since)
+
+    return [
+        _view(call, row, pool, facts)
+        for pool in dict.fromkeys((*facts.latest, *facts.copies))
+        if pool in facts.pools and facts.shows(pool) and counts(pool)
+    ]
 
 
 def _shown(call: Call, row: Row[Any], item: dict[str, Any]) -> dict[str, Any]:
     """Return what of *item* this caller may know: hosts, paths and users are for administrators,
     and an error, which may tell where a template comes from, is for its owner too."""
-    hidden = set() if call.user.admin else {"hostid", "hostname", "installpath", "users"}
+    hidden = set() if call.user.admin else {"hostid", "hostname", "installpath", "users", "mirrors"}
     if not call.user.admin and row.owner != call.user.id:
         hidden.add("error")
     return {key: value for key, value in item.items() if key not in hidden}
 
 
-def _view(call: Call, template: str, pool_id: str, facts: _Facts) -> dict[str, Any]:
+def _view(call: Call, template: Row[Any], pool_id: str, facts: _Facts) -> dict[str, Any]:
     pool, copy = facts.pools[pool_id], facts.copies.get(pool_id)
     item: dict[str, Any] = {
-        "templateid": template,
+        "templateid": template.id,
+        "templatename": template.name,
         "storageid": pool.id,
         "storagename": pool.name,
         "zoneid": pool.zone,
@@ -306,6 +339,8 @@ def _progress(call: Call, job: Row[Any], facts: _Facts) -> dict[str, Any]:
         "priority": "urgent" if job.rank < BULK else "bulk",
         "integrity": done.get("integrity"),
         "digests": done.get("digests"),
+        "mirrors": done.get("mirrors"),
+        "bottleneck": done.get("bottleneck") or None,
         "created": views.date(job.created),
         "started": views.date(facts.starts.get(job.id)),
         "updated": views.date(job.updated),
@@ -358,7 +393,12 @@ COMMANDS: Final = (
         text="List where a template is and how far its downloads are",
         handler=list_,
         params=(
-            Param("templateid", Kind.UUID, "the template or ISO", required=True, narrows=READ),
+            Param(
+                "templateid",
+                Kind.UUID,
+                "the template or ISO; without one: what runs or ended within a day, of all",
+                narrows=READ,
+            ),
             Param("zoneid", Kind.UUID, "by zone", narrows=By()),
             Param("storageid", text="by pool", narrows=By()),
             Param("state", text="QUEUED, RUNNING, DONE, FAILED…", narrows=By()),
@@ -368,6 +408,7 @@ COMMANDS: Final = (
             Field(n)
             for n in (
                 "templateid",
+                "templatename",
                 "storageid",
                 "storagename",
                 "zoneid",
@@ -395,6 +436,8 @@ COMMANDS: Final = (
                 "users",
                 "integrity",
                 "digests",
+                "mirrors",
+                "bottleneck",
             )
         ),
     ),

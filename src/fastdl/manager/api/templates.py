@@ -45,7 +45,8 @@ ARCHITECTURES: Final = ("x86_64", "aarch64", "i686", "s390x")
 ORIGINS_MAX: Final = 16
 
 
-async def _zones_of_request(call: Call) -> list[str]:
+async def zones_of_request(call: Call) -> list[str]:
+    """Return the zones that *zoneid* or *zoneids* name; ApiParamError where there are none."""
     one, many = call.get("zoneid"), call.get("zoneids")
     if one == "-1":
         one, many = None, ["-1"]
@@ -112,9 +113,10 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
     return format_, checksum, details
 
 
-async def _probe(
+async def probe_source(
     call: Call, zone_ids: list[str], format_: str, headers: tuple[tuple[str, str], ...]
 ) -> m.ProbeDone:
+    """Return what a host of *zone_ids* sees at the *url* of *call*; its refusal where it cannot."""
     s, url = call.context, call.args["url"]
     args = m.ProbeArgs(
         transfer=transfers.for_sources(s.settings, [url], headers=headers), format=format_
@@ -148,12 +150,12 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     format_, checksum, details = _check_request(call, iso=iso)
     vault = call.context.vault
     headers = sealed.seal_headers(vault, registration.headers_of(details))
-    zone_ids = await _zones_of_request(call)
+    zone_ids = await zones_of_request(call)
     if not admin and most >= 0:
         # Before a host is put to work; counted again when the template is stored.
         async with call.context.ledger.read() as tx:
             await accounts.check_templates(tx, call.user.account, most=most)
-    probe = await _probe(call, zone_ids, format_, headers)
+    probe = await probe_source(call, zone_ids, format_, headers)
     _check_probe(call, probe, checksum)
     flags: dict[str, Any] = {name: args[name] for name in _FLAGS if args.get(name) is not None} | {
         "crosszones": len(zone_ids) > 1,
@@ -360,6 +362,9 @@ SHOWN: Final = tuple(
         "url",
         "drift",
         "warnings",
+        "origins",
+        "validators",
+        "digests",
     )
 )
 

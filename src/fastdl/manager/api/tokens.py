@@ -70,6 +70,7 @@ async def create(call: Call) -> Reply:
             "zoneid": zone_id,
             "hostid": host_id,
             "expires": views.date(expires),
+            "agentport": call.context.agent_port,
         }
     )
 
@@ -133,7 +134,14 @@ COMMANDS: Final = (
             Param("clustername", text="the cluster the host joins (default: default)"),
             Param("hostid", Kind.UUID, "the host that was set up again, or whose key was stolen"),
         ),
-        response=(Field("id"), Field("token"), Field("zoneid"), Field("hostid"), Field("expires")),
+        response=(
+            Field("id"),
+            Field("token"),
+            Field("zoneid"),
+            Field("hostid"),
+            Field("expires"),
+            Field("agentport", "integer", "where the manager listens for agents"),
+        ),
         admin=True,
         changes=True,
     ),

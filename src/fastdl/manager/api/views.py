@@ -141,6 +141,9 @@ def template(
         "url": row.url if see_all else None,
         "drift": row.drift,
         "warnings": (flags.get("warnings") or None) if see_all else None,
+        "origins": loads(row.origins) if admin else None,
+        "validators": loads(row.validators) if see_all else None,
+        "digests": loads(row.digests) if see_all else None,
     }
     if row.iso:
         item["bootable"] = row.bootable
@@ -166,6 +169,7 @@ def certificate(
         **x509text.describe(row.pem),
         "hypervisor": "KVM",
         "fingerprint": row.sha256,
+        "expires": date(row.not_after),
         "hostsmap": hosts,
     }
 

@@ -479,6 +479,19 @@ async def of_template(
     return list(await tx.execute(query.order_by(t.c.created.desc()).limit(20_000)))
 
 
+async def templates_of_late(tx: AsyncConnection, *, since: float, limit: int) -> list[str]:
+    """Return the templates with a download that is live or ended after *since*, the one whose
+    download was asked for last first."""
+    rows = await tx.execute(
+        select(t.c.template)
+        .where(t.c.kind == m.Kind.DOWNLOAD, t.c.state.in_(LIVE) | (t.c.ended >= since))
+        .group_by(t.c.template)
+        .order_by(func.max(t.c.created).desc())
+        .limit(limit)
+    )
+    return [row.template for row in rows]
+
+
 async def starts(tx: AsyncConnection, found: Sequence[Row[Any]]) -> dict[str, float]:
     """Return job → when its latest attempt was given to a host, for those of *found* with one."""
     pairs = [(row.id, row.fence) for row in found]

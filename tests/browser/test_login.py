@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does the page let in who may come in, and notice when the manager is gone?"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import Opened
+from tests.env.site import Site
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_wrong_password_is_said_and_the_right_one_opens(opened: Opened) -> None:
+    """The API's sentence, at the form; the name stays, the password does not."""
+    async with opened(user=None) as tab:
+        page = tab.page
+        await page.get_by_label("User").fill("admin")
+        await page.get_by_label("Password").fill("not the password")
+        await page.get_by_role("button", name="Log in").click()
+        alert = page.get_by_role("alert")
+        await alert.wait_for()
+        assert "Failed to authenticate user" in await alert.inner_text()
+        assert await page.get_by_label("Password").input_value() == ""
+        assert await page.get_by_label("User").input_value() == "admin"
+
+
+async def test_a_session_outlives_a_reload_and_ends_with_log_out(opened: Opened) -> None:
+    """The address stays, too."""
+    async with opened("zones") as tab:
+        await tab.heading("Zones")
+        await tab.page.reload()
+        await tab.heading("Zones")
+        await tab.page.get_by_role("button", name="Log out").click()
+        await tab.page.get_by_role("button", name="Log in").wait_for()
+        await tab.page.reload()
+        await tab.page.get_by_role("button", name="Log in").wait_for()
+
+
+async def test_every_section_opens(opened: Opened, site: Site) -> None:
+    """Each by its link, with a title of its own."""
+    await site.template("t-sections")
+    async with opened() as tab:
+        for name in (
+            "Downloads",
+            "Certificates",
+            "Hosts",
+            "Zones",
+            "Settings",
+            "Events",
+            "Users",
+            "Templates",
+        ):
+            await (
+                tab.page.get_by_role("navigation")
+                .get_by_role("link", name=name, exact=True)
+                .click()
+            )
+            await tab.heading(name)
+            assert await tab.page.title() == f"{name} · fastdl"
+        await tab.page.get_by_role("link", name="t-sections").click()
+        await tab.heading("t-sections")
