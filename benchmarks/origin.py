@@ -8,12 +8,8 @@ Mirror *i* listens on 127.0.0.(2+i), plain and with TLS. ``/rate/8m/…`` thrott
 from __future__ import annotations
 
 import contextlib
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,28 +20,18 @@ from cryptography import x509
 
 from benchmarks import machine
 from benchmarks.scenarios import MiB, Scenario
+from fastdl.lab import nginx
 from fastdl.lab.certs import Authority
 from fastdl.model.address import parse_address
 
 MIRRORS_MAX: Final = 8
 LOOPBACK: Final = tuple(f"127.0.0.{2 + index}" for index in range(MIRRORS_MAX))
 _PROXY: Final = machine.CHECKOUT / "tests" / "env" / "delay_proxy.py"
-_CONFIG: Final = """\
-daemon off;
-worker_processes 2;
-pid {run}/nginx.pid;
-error_log {run}/error.log warn;
-{user}
-events {{ worker_connections 1024; }}
-http {{
+_HTTP: Final = """\
     log_format requests '$status $body_bytes_sent $http_range';
     access_log {run}/access.log requests;
-    client_body_temp_path {run}/t1; proxy_temp_path {run}/t2; fastcgi_temp_path {run}/t3;
-    uwsgi_temp_path {run}/t4; scgi_temp_path {run}/t5;
-    sendfile on;
     tcp_nopush on;
     keepalive_requests 1000000;
-    default_type application/octet-stream;
     ssl_certificate {run}/server.chain.pem;
     ssl_certificate_key {run}/server.key;
     ssl_protocols TLSv1.3;
@@ -55,7 +41,6 @@ http {{
         root {files};
         location ~ ^/rate/([0-9]+[km]?)/(.+)$ {{ limit_rate $1; alias {files}/$2; }}
     }}
-}}
 """
 
 
@@ -149,11 +134,7 @@ class Origin:
 
 def missing() -> str | None:
     """Why no origin can be started here, or None."""
-    return None if _nginx() else "nginx is not installed"
-
-
-def _nginx() -> str | None:
-    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    return None if nginx.find() else "nginx is not installed"
 
 
 @contextlib.contextmanager
@@ -162,24 +143,18 @@ def running(folder: Path, files: Path, *, hosts: Sequence[str] = LOOPBACK) -> It
 
     Its own state lies in *folder*; it is stopped at the end.
     """
-    nginx = _nginx()
-    if nginx is None:
-        raise RuntimeError("nginx is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     authority = Authority(folder)
     san = [x509.IPAddress(parse_address(host)) for host in hosts]
     authority.make("server", issuer=authority.ca, san=san)
-    plain, tls = _free_ports(hosts, 2)
+    plain, tls = nginx.free_ports(2, hosts)
     listen = "\n".join(
         f"        listen {host}:{plain} backlog=1024; listen {host}:{tls} ssl backlog=1024;"
         for host in hosts
     )
-    user = "user root;" if _is_root() else ""
-    config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(run=folder, files=files, listen=listen, user=user))
-    process = subprocess.Popen([nginx, "-p", folder, "-e", folder / "error.log", "-c", config])
-    try:
-        _wait_for_port(process, hosts[0], plain)
+    http = _HTTP.format(run=folder, files=files, listen=listen)
+    listens = [(host, plain) for host in hosts]
+    with nginx.running(folder, http, listens=listens, main="worker_processes 2;") as process:
         yield Origin(
             folder=folder,
             http=[f"http://{host}:{plain}" for host in hosts],
@@ -187,37 +162,3 @@ def running(folder: Path, files: Path, *, hosts: Sequence[str] = LOOPBACK) -> It
             process=process,
             cacert=folder / "ca.pem",
         )
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-
-
-def _is_root() -> bool:
-    return Path("/proc/self").stat().st_uid == 0
-
-
-def _free_ports(hosts: Sequence[str], count: int) -> list[int]:
-    """Ports that are free on all *hosts* at this moment."""
-    found: list[int] = []
-    for _ in range(100):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            first = stack.enter_context(socket.create_server((hosts[0], 0)))
-            port = first.getsockname()[1]
-            for host in hosts[1:]:
-                stack.enter_context(socket.create_server((host, port)))
-            if port not in found:
-                found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError("no free ports on loopback")
-
-
-def _wait_for_port(process: subprocess.Popen[bytes], host: str, port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
-            return
-        time.sleep(0.02)
-    raise RuntimeError("nginx did not start")

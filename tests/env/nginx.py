@@ -11,16 +11,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fastdl.lab import nginx as lab
 from tests.env.certs import CertLab
 
 LIMITS = (403, 404, 421, 429, 503)
@@ -33,26 +30,12 @@ TLS = ("tls", "mutual", "obsolete")
 THROTTLE = 1024 * 1024
 """Bytes a second of one connection to the throttled server."""
 
-_CONFIG = """
-daemon off;
-master_process off;
-error_log {logs}/error.log;
-pid {logs}/nginx.pid;
-events {{ worker_connections 256; }}
-http {{
-    access_log {logs}/access.log;
-    client_body_temp_path {logs}/body;
-    proxy_temp_path {logs}/proxy;
-    fastcgi_temp_path {logs}/fastcgi;
-    uwsgi_temp_path {logs}/uwsgi;
-    scgi_temp_path {logs}/scgi;
-    default_type application/octet-stream;
+_HTTP = """
+    access_log {folder}/access.log;
     types {{ application/metalink4+xml meta4; application/metalink+xml metalink; }}
-    sendfile on;
     limit_conn_zone $server_port zone=servers:1m;
     root {root};
 {servers}
-}}
 """
 
 
@@ -77,32 +60,20 @@ class Nginx:
 @contextlib.contextmanager
 def start_nginx(folder: Path, certs: CertLab, files: dict[str, bytes]) -> Iterator[Nginx]:
     """Serve *files* until the block ends; skips the test where nginx is not installed."""
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if binary is None:
+    if lab.find() is None:
         pytest.skip("nginx is not installed")
-    root, logs = folder / "root", folder / "logs"
+    root = folder / "root"
     root.mkdir(parents=True)
-    logs.mkdir()
     for name, content in files.items():
         (root / name).write_bytes(content)
     folder.chmod(0o755)
-    ports = _free_ports(len(MANNERS))
-    nginx = Nginx(
-        ports=dict(zip(MANNERS, ports, strict=True)), root=root, access_log=logs / "access.log"
-    )
+    ports = dict(zip(MANNERS, lab.free_ports(len(MANNERS)), strict=True))
+    nginx = Nginx(ports=ports, root=root, access_log=folder / "access.log")
     servers = "\n".join(_server(nginx, manner, certs, files) for manner in MANNERS)
-    config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(logs=logs, root=root, servers=servers))
-    command = [binary, "-p", str(folder), "-c", str(config), "-g", "user root;"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        _await_ports(process, ports)
+    http = _HTTP.format(folder=folder, root=root, servers=servers)
+    listens = [("127.0.0.1", port) for port in ports.values()]
+    with lab.running(folder, http, listens=listens, main="master_process off;"):
         yield nginx
-    finally:
-        process.terminate()
-        process.wait(10)
-        assert process.stderr is not None
-        process.stderr.close()
 
 
 def _server(nginx: Nginx, manner: str, certs: CertLab, files: dict[str, bytes]) -> str:
@@ -145,28 +116,3 @@ def _described(nginx: Nginx, name: str, content: bytes) -> str:
             "}",
         ]
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: nginx cannot bind port 0 and say which it got."""
-    with contextlib.ExitStack() as held:
-        listeners = [
-            held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
-def _await_ports(process: subprocess.Popen[bytes], ports: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    for port in ports:
-        while True:
-            if process.poll() is not None:
-                assert process.stderr is not None
-                pytest.fail(f"nginx ended: {process.stderr.read().decode()}")
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    pytest.fail(f"nginx does not listen on {port}")
-                time.sleep(0.02)
