@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.manager.fleet import fleet
 from benchmarks.manager.process import ManagerProcess, manager
+from fastdl.lab.certs import self_signed
 from fastdl.manager.ledger import templates, zones
 from fastdl.manager.ledger.engine import default_url, open_ledger
-from tests.env.manager import certificate
 
 
 def templates_listed(args: argparse.Namespace) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def certificate_pushed(args: argparse.Namespace) -> dict[str, Any]:
         before, began = served.cpu_s(), time.time()
         answer = served.api(
             "uploadTemplateDirectDownloadCertificate",
-            certificate=certificate(),
+            certificate=self_signed(),
             name="m1",
             hypervisor="KVM",
             zoneid=zone_id,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.env.manager import certificate
+from fastdl.lab.certs import self_signed
 
 FASTDL = [sys.executable, "-c", "from fastdl.cli.main import main; raise SystemExit(main())"]
 
@@ -153,7 +153,7 @@ def test_the_documented_commands_on_real_agents(site: Site) -> None:
         site.agent(name, address, tokens[name])
     host_id = site.until(lambda: up(2))["kvm1"]
 
-    pem = certificate("mirror.example")
+    pem = self_signed("mirror.example")
     formatted = "".join(line for line in pem.splitlines() if "-----" not in line)
     noun = "templatedirectdownloadcertificate"
     common = ["hypervisor=KVM", "name=mirror1", f"zoneid={zone_id}"]
@@ -179,7 +179,7 @@ def test_the_documented_commands_on_real_agents(site: Site) -> None:
         "hypervisor=KVM",
         "name=mirror2",
         f"zoneid={zone_id}",
-        f"certificate={certificate('second')}",
+        f"certificate={self_signed('second')}",
     )
     site.agent("kvm3", address, tokens["kvm3"])
     site.until(lambda: site.aliases("kvm3") == {"mirror1", "mirror2"})

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real manager in this process, a client for its API, and certificates to upload."""
+"""A real manager in this process, and a client for its API."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from fastdl.cli import api
 from fastdl.manager.app import Manager, running
@@ -99,24 +93,3 @@ async def zone(state: Path, *, accept_new_ca: bool = False, **config: Any) -> As
         finally:
             for agent in made.agents:
                 await agent.close()
-
-
-def certificate(name: str = "mirror.example", *, days: float = 30, start: float = -1) -> str:
-    """A self-signed certificate (PEM), valid from *start* days for *days*."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([
-        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Org"),
-        x509.NameAttribute(NameOID.COMMON_NAME, name),
-    ])  # fmt: skip
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(0x0EF70DFD)
-        .not_valid_before(now + dt.timedelta(days=start))
-        .not_valid_after(now + dt.timedelta(days=start + days))
-        .sign(key, hashes.SHA256())
-    )
-    return made.public_bytes(serialization.Encoding.PEM).decode()

@@ -22,13 +22,14 @@ import aiohttp
 import pytest
 
 from fastdl.errors import ApiAuthError, ApiConflictError, ApiLimitError, FastdlError
+from fastdl.lab.certs import self_signed
 from fastdl.manager.access.auth import sign
 from fastdl.manager.api import request
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Kind
 from fastdl.wire import messages as m
 from tests.env.fake_agent import FakeAgent, local_pool
-from tests.env.manager import Client, Zone, certificate
+from tests.env.manager import Client, Zone
 from tests.env.manager import zone as running_zone
 from tests.env.mortal_manager import MortalManager
 
@@ -114,7 +115,7 @@ async def raw(api: Client, *chunks: bytes) -> tuple[asyncio.StreamReader, asynci
 
 async def test_huge_requests_are_refused_at_little_cost(manager: MortalManager) -> None:
     """Ten megabytes, ten thousand certificates, a bomb: one class, no memory (A04, T12)."""
-    before, pem = reset_peak(manager), certificate()
+    before, pem = reset_peak(manager), self_signed()
     ten = upload(pem * 10)
     bodies = {
         "ten megabytes": form(manager.api, UPLOAD, **upload("A" * (10 << 20))),

@@ -21,9 +21,10 @@ from libcloud.compute.providers import get_driver
 from libcloud.compute.types import Provider
 
 from fastdl.errors import ApiAuthError, ApiConflictError, ApiLimitError, ApiParamError
+from fastdl.lab.certs import self_signed
 from fastdl.manager.access.auth import sign
 from tests.env.fake_agent import local_pool
-from tests.env.manager import Client, Zone, certificate
+from tests.env.manager import Client, Zone
 from tests.env.manager import zone as running_zone
 
 
@@ -49,7 +50,7 @@ async def test_cs_drives_certificates_and_templates(zone: Zone) -> None:
 
     def drive() -> None:
         cert = cs.uploadTemplateDirectDownloadCertificate(
-            hypervisor="KVM", name="m1", zoneid=zone.id, certificate=certificate()
+            hypervisor="KVM", name="m1", zoneid=zone.id, certificate=self_signed()
         )["uploadtemplatedirectdownloadcertificate"]
         assert cert["hostsmap"][0]["status"] == "UPLOADED"
         listed = cs.listTemplateDirectDownloadCertificates(listhosts=True)
@@ -89,7 +90,7 @@ async def test_cs_by_post(zone: Zone) -> None:
         hypervisor="KVM",
         name="m1",
         zoneid=zone.id,
-        certificate=certificate(),
+        certificate=self_signed(),
     )
     assert answer["uploadtemplatedirectdownloadcertificate"]["alias"] == "m1"
 

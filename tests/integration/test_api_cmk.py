@@ -23,8 +23,9 @@ from typing import Any
 
 import pytest
 
+from fastdl.lab.certs import self_signed
 from tests.env.fake_agent import local_pool
-from tests.env.manager import Zone, certificate
+from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 
 
@@ -116,7 +117,7 @@ def day(cmk: Cmk, zone: str) -> None:
         hypervisor="KVM",
         name="m1",
         zoneid=zone,
-        certificate=certificate(),
+        certificate=self_signed(),
     )
     (template,) = cmk(
         "registerTemplate",

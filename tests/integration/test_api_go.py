@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from fastdl.lab.certs import self_signed
 from tests.env.fake_agent import local_pool
 from tests.env.go_client import COMMANDS, GoClient, GoError
-from tests.env.manager import Client, Zone, certificate
+from tests.env.manager import Client, Zone
 from tests.env.manager import zone as running_zone
 
 
@@ -76,7 +77,7 @@ def certificates(go: GoClient, zone: str, host: str) -> None:
         hypervisor="KVM",
         name="m1",
         zoneid=zone,
-        certificate=certificate(),
+        certificate=self_signed(),
     )
     assert (made["alias"], made["hostsmap"]) == ("m1", ["kvm1: UPLOADED"])
     listed = go("listTemplateDirectDownloadCertificates", listhosts=True)

@@ -18,7 +18,7 @@ import pytest
 
 from fastdl.cli.api import refusal
 from fastdl.errors import BY_CODE
-from tests.env.manager import certificate
+from fastdl.lab.certs import self_signed
 from tests.env.process import FASTDL, ManagerProcess
 
 
@@ -46,7 +46,7 @@ async def test_a_refusal_has_its_class_and_the_managers_words(
         )
 
     zone = json.loads((await call("create", "zone", "name=z1")).stdout)["zone"]["id"]
-    (tmp_path / "m.pem").write_text(certificate())
+    (tmp_path / "m.pem").write_text(self_signed())
     upload = (
         "upload", "templatedirectdownloadcertificate", "hypervisor=KVM", f"zoneid={zone}",
         f"certificate=@{tmp_path / 'm.pem'}",

@@ -17,12 +17,13 @@ import aiohttp
 import pytest
 from sqlalchemy import select
 
+from fastdl.lab.certs import self_signed
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Command, Kind
 from fastdl.manager.ledger import tables
 from fastdl.wire import messages as m
 from tests.env.fake_agent import FakeAgent, local_pool
-from tests.env.manager import Zone, certificate
+from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 from tests.env.web import encoded, send, signed
 
@@ -68,13 +69,13 @@ class Objects:
             return str(answer["iso"][0]["id"])
         return str((await self.zone.template(f"t{number}"))["id"])
 
-    async def certificate(self) -> str:
+    async def self_signed(self) -> str:
         answer = await self.api(
             "uploadTemplateDirectDownloadCertificate",
             hypervisor="KVM",
             zoneid=self.zone.id,
             name=f"m{next(NUMBERS)}",
-            certificate=certificate(),
+            certificate=self_signed(),
         )
         return str(answer["uploadtemplatedirectdownloadcertificate"]["id"])
 
@@ -131,7 +132,7 @@ class Objects:
         values = {
             "zoneid": self.zone.id, "name": f"n{number}", "username": f"n{number}",
             "password": "password1", "hypervisor": "KVM", "hostid": self.host,
-            "certificate": certificate(), "format": "QCOW2", "directdownload": "true",
+            "certificate": self_signed(), "format": "QCOW2", "directdownload": "true",
             "url": "https://mirror.example/x." + ("iso" if "Iso" in command.name else "qcow2"),
             "firstname": "F", "lastname": "L", "email": "e@x", "displaytext": f"d{number}",
             "lock": "true",

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from fastdl.lab.certs import self_signed
 from fastdl.manager.ledger import hosts
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent
-from tests.env.manager import Zone, certificate
+from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 
 
@@ -32,7 +33,7 @@ async def upload(zone: Zone, name: str) -> dict[str, str]:
     """Upload a certificate; host name → status."""
     answer = await zone.api(
         "uploadTemplateDirectDownloadCertificate",
-        certificate=certificate(name),
+        certificate=self_signed(name),
         name=name,
         hypervisor="KVM",
         zoneid=zone.id,

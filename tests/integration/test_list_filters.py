@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from fastdl.errors import ApiParamError
+from fastdl.lab.certs import self_signed
 from fastdl.manager.api.filters import SHOWS, By, Contains, Is, Refused
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Command, Kind, Param
 from tests.env.fake_agent import ALL_KINDS, local_pool
-from tests.env.manager import Zone, certificate
+from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 
 LISTS = [c for c in COMMANDS.values() if c.is_list and not c.empty]
@@ -94,7 +95,7 @@ async def fill(zone: Zone) -> None:
             hypervisor="KVM",
             name=name,
             zoneid=where,
-            certificate=certificate(name),
+            certificate=self_signed(name),
         )
     await api("createHostToken", zoneid=second, clustername="spare")
 

@@ -20,11 +20,12 @@ from fastdl.errors import (
     ApiConflictError,
     ApiParamError,
 )
+from fastdl.lab.certs import self_signed
 from fastdl.manager.hosts import handler
 from fastdl.manager.ledger import slots
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
-from tests.env.manager import Client, Zone, certificate
+from tests.env.manager import Client, Zone
 from tests.env.manager import zone as running_zone
 
 
@@ -60,7 +61,7 @@ async def statuses(zone: Zone) -> dict[str, str]:
 async def test_documented_certificate_walk_through(zone: Zone) -> None:
     """The four command lines of the documentation, in their order, as written."""
     one, two = await zone.agent("kvm1"), await zone.agent("kvm2")
-    pem = certificate()
+    pem = self_signed()
     bare = "".join(line for line in pem.splitlines() if "-----" not in line)
     name = {"hypervisor": "KVM", "name": "MIRROR1", "zoneid": zone.id}
     answer = await zone.api("uploadTemplateDirectDownloadCertificate", certificate=bare, **name)
@@ -116,7 +117,7 @@ async def upload(zone: Zone, name: str, pem: str | None = None) -> dict[str, Any
     """Upload a certificate to the zone."""
     answer = await zone.api(
         "uploadTemplateDirectDownloadCertificate",
-        certificate=pem or certificate(),
+        certificate=pem or self_signed(),
         name=name,
         hypervisor="KVM",
         zoneid=zone.id,
@@ -174,12 +175,12 @@ async def test_a_host_that_joins_gets_what_was_uploaded_again_host_by_host(zone:
 
 async def test_another_certificate_under_a_taken_alias_is_named(zone: Zone) -> None:
     """The operator has to know that the hosts still hold the old one, and what replaces it."""
-    pem = certificate()
+    pem = self_signed()
     await upload(zone, "MIRROR1", pem)
     with pytest.raises(ApiConflictError, match=r"already created$"):
         await upload(zone, "mirror1", pem)
     with pytest.raises(ApiConflictError, match=r"another certificate.*updateTemplateDirect"):
-        await upload(zone, "MIRROR1", certificate("new"))
+        await upload(zone, "MIRROR1", self_signed("new"))
 
 
 async def test_clients_find_a_certificate_where_they_look(zone: Zone) -> None:
@@ -187,7 +188,7 @@ async def test_clients_find_a_certificate_where_they_look(zone: Zone) -> None:
     await zone.agent("kvm1")
     answer = await zone.api(
         "uploadTemplateDirectDownloadCertificate",
-        certificate=certificate(),
+        certificate=self_signed(),
         name="m",
         hypervisor="KVM",
         zoneid=zone.id,
@@ -273,7 +274,7 @@ async def test_rotation_and_deletion_reach_every_host(zone: Zone) -> None:
     before = one.keystore["mirror1"]
     await away.close()
     await zone.api(
-        "updateTemplateDirectDownloadCertificate", id=item["id"], certificate=certificate("new")
+        "updateTemplateDirectDownloadCertificate", id=item["id"], certificate=self_signed("new")
     )
     assert one.keystore["mirror1"] != before
     await zone.api("deleteTemplateDirectDownloadCertificate", id=item["id"])
@@ -298,11 +299,11 @@ async def gone(agent: FakeAgent, alias: str) -> bool:
         ({"name": "a#2"}, ApiParamError, "printable characters"),
         ({"certificate": "not a certificate!"}, ApiConflictError, "Cannot parse the certificate"),
         (
-            {"certificate": certificate(days=1, start=-2)},
+            {"certificate": self_signed(days=1, start=-2)},
             ApiConflictError,
             "Certificate is invalid",
         ),
-        ({"certificate": certificate(start=2)}, ApiConflictError, "Certificate is invalid"),
+        ({"certificate": self_signed(start=2)}, ApiConflictError, "Certificate is invalid"),
         ({"zoneid": "00000000-0000-0000-0000-000000000000"}, ApiParamError, "does not exist"),
         ({"certificate": ""}, ApiParamError, "missing parameter certificate"),
     ],
@@ -311,7 +312,7 @@ async def test_uploads_that_cannot_stand_are_refused_in_cloudstacks_words(
     zone: Zone, params: dict[str, str], error: type[Exception], text: str
 ) -> None:
     """Scripts match on these texts."""
-    values = {"certificate": certificate(), "name": "m1", "hypervisor": "KVM", "zoneid": zone.id}
+    values = {"certificate": self_signed(), "name": "m1", "hypervisor": "KVM", "zoneid": zone.id}
     with pytest.raises(error, match=text):
         await zone.api("uploadTemplateDirectDownloadCertificate", **{**values, **params})
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
+from fastdl.lab.certs import self_signed
 from fastdl.manager.certificates.plan import retry_delay
 from fastdl.manager.hosts.ca import Peer
 from fastdl.manager.ledger import certs, hosts, jobs, pools, tables
@@ -22,7 +23,6 @@ from fastdl.manager.ledger.jobs import End, NewJob, State
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST
 from tests.env.fake_agent import local_pool, shared_pool
-from tests.env.manager import certificate
 from tests.env.manager import zone as running_zone
 
 
@@ -324,7 +324,7 @@ async def test_a_crowd_of_hosts_converges_from_one_upload(
         assert (await zone.api("listHosts", state="Up"))["count"] == 20
         answer = await zone.api(
             "uploadTemplateDirectDownloadCertificate",
-            certificate=certificate(),
+            certificate=self_signed(),
             name="m1",
             hypervisor="KVM",
             zoneid=zone.id,

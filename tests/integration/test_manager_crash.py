@@ -25,15 +25,16 @@ from typing import Any
 import pytest
 
 from fastdl.errors import FastdlError, NetError
+from fastdl.lab.certs import self_signed
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
-from tests.env.manager import Client, certificate
+from tests.env.manager import Client
 from tests.env.mortal_manager import MortalManager, SteadyAgent
 
 STEP = 1 if os.environ.get("FASTDL_FULL_SWEEP", "") not in ("", "0") else 8
 FIRST = 4
 STATEMENTS_MAX = 400
-PEM, OTHER_PEM = certificate(), certificate("next.example")
+PEM, OTHER_PEM = self_signed(), self_signed("next.example")
 
 
 @dataclass
@@ -73,7 +74,7 @@ class World:
         answer = await self.call("registerTemplate", template_params(self, name))
         return str(answer["template"][0]["id"])
 
-    async def certificate(self, alias: str) -> str:
+    async def self_signed(self, alias: str) -> str:
         """An uploaded certificate's id."""
         params = upload_params(self, alias)
         answer = await self.call("uploadTemplateDirectDownloadCertificate", params)

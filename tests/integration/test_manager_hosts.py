@@ -13,13 +13,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError, Reason
+from fastdl.lab.certs import self_signed
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.hosts import handler
 from fastdl.manager.ledger import certs, hosts
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
-from tests.env.manager import Zone, certificate
+from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 
 
@@ -261,7 +262,7 @@ async def test_certificates_of_dead_hosts_keep_nobody_waiting(zone: Zone) -> Non
     here, away = await zone.agent("kvm1"), await zone.agent("kvm2")
     answer = await zone.api(
         "uploadTemplateDirectDownloadCertificate",
-        certificate=certificate(),
+        certificate=self_signed(),
         name="M1",
         hypervisor="KVM",
         zoneid=zone.id,
@@ -270,7 +271,7 @@ async def test_certificates_of_dead_hosts_keep_nobody_waiting(zone: Zone) -> Non
     await away.close()
     await eventually(lambda: state_is(zone, away, "Disconnected"))
     await zone.api(
-        "updateTemplateDirectDownloadCertificate", id=id_, certificate=certificate("new")
+        "updateTemplateDirectDownloadCertificate", id=id_, certificate=self_signed("new")
     )
     assert here.keystore
 
@@ -309,7 +310,7 @@ async def test_a_disabled_host_gets_nothing_new(zone: Zone) -> None:
     assert len(downloads(agent)) == before
     answer = await zone.api(
         "uploadTemplateDirectDownloadCertificate",
-        certificate=certificate(),
+        certificate=self_signed(),
         name="M1",
         hypervisor="KVM",
         zoneid=zone.id,
@@ -620,7 +621,7 @@ async def test_a_zone_goes_when_it_is_empty(zone: Zone) -> None:
     item = await zone.template()
     await zone.api(
         "uploadTemplateDirectDownloadCertificate",
-        certificate=certificate(),
+        certificate=self_signed(),
         name="M1",
         hypervisor="KVM",
         zoneid=zone.id,

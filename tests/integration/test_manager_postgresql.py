@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from fastdl.errors import FastdlError
+from fastdl.lab.certs import self_signed
 from fastdl.wire import messages as m
 from tests.env import postgresql
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
-from tests.env.manager import Client, certificate
+from tests.env.manager import Client
 from tests.env.mortal_manager import SteadyAgent
 from tests.env.process import ManagerProcess, eventually
 
@@ -74,7 +75,7 @@ async def test_no_job_is_lost_when_the_manager_and_its_database_die(
     await agent.connect()
     uploaded = await api(
         "uploadTemplateDirectDownloadCertificate",
-        certificate=certificate(),
+        certificate=self_signed(),
         name="MIRROR1",
         hypervisor="KVM",
         zoneid=zone,

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from fastdl.lab.certs import self_signed
 from tests.env.fake_agent import local_pool
-from tests.env.manager import Zone, certificate
+from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ async def zone(tmp_path: Path) -> AsyncIterator[Zone]:
             hypervisor="KVM",
             name="m1",
             zoneid=made.id,
-            certificate=certificate(days=40),
+            certificate=self_signed(days=40),
         )
         yield made
 

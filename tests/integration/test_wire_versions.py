@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from fastdl.lab.certs import self_signed
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST, VERSIONS
 from tests.env.fake_agent import FakeAgent, local_pool
-from tests.env.manager import certificate
 from tests.env.manager import zone as running_zone
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 from tests.env.wire_manager import WireManager
@@ -51,7 +51,7 @@ async def test_an_agent_of_another_age_works_for_this_manager(tmp_path: Path, ve
         assert not agent.refusals
         answer = await zone.api(
             "uploadTemplateDirectDownloadCertificate",
-            certificate=certificate(),
+            certificate=self_signed(),
             name="M1",
             hypervisor="KVM",
             zoneid=zone.id,

@@ -24,6 +24,7 @@ import pytest
 from sqlalchemy import func, select
 
 from fastdl.errors import AliasConflictError, ApiParamError, CertRejectedError
+from fastdl.lab.certs import self_signed
 from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.envelope import plain
 from fastdl.manager.api.registry import COMMANDS
@@ -32,7 +33,6 @@ from fastdl.manager.certificates import x509text
 from fastdl.manager.ledger import tables
 from fastdl.manager.notices import Notices
 from tests.env.history import Event, explain
-from tests.env.manager import certificate
 from tests.simulation.virtual import START, VirtualClock
 from tests.simulation.zone import Simulation, simulation
 
@@ -41,7 +41,7 @@ ALIASES, HOSTS = 20, 3
 SEEDS = [("sqlite", seed) for seed in range(50 if FULL else 8)]
 SEEDS += [("postgresql", seed) for seed in range(20 if FULL else 1)]
 SPAN_S = 12.0
-PEMS = [certificate(f"m{n}.example", start=-3650, days=36500) for n in range(3)]
+PEMS = [self_signed(f"m{n}.example", start=-3650, days=36500) for n in range(3)]
 FINGERPRINTS = {pem: x509text.read_upload(pem, now=START).sha256 for pem in PEMS}
 ZONE = "z"
 ADMIN = User(id="u", username="admin", account="admin", admin=True)

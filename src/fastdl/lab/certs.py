@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 DAY = dt.timedelta(days=1)
+SERIAL = 0x0EF70DFD
+"""Of every self-signed certificate; begins with a zero, which some ways of writing it lose."""
 LOCAL: tuple[x509.GeneralName, ...] = (
     x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
     x509.DNSName("localhost"),
@@ -83,31 +85,19 @@ class Authority:
             if rsa_bits
             else ec.generate_private_key(ec.SECP256R1())
         )
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or name)])
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer.certificate.subject if issuer else subject)
-            .public_key(private.public_key())
-            .serial_number(serial or x509.random_serial_number())
-            .not_valid_before(now + begins)
-            .not_valid_after(now + ends)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
-            .add_extension(_key_usage(ca=ca), critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False
-            )
+        certificate = _signed(
+            private,
+            _name(common_name or name),
+            issuer=issuer,
+            begins=begins,
+            ends=ends,
+            serial=serial,
+            extensions=[
+                *_usual(private, san, ca=ca, path_length=path_length, client=client),
+                *extensions,
+            ],
         )
-        if san:
-            builder = builder.add_extension(x509.SubjectAlternativeName(san), critical=False)
-        if not ca:
-            usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        for extension, critical in extensions:
-            builder = builder.add_extension(extension, critical=critical)
-        signer = issuer.private if issuer else private
-        return self.keep(name, builder.sign(signer, hashes.SHA256()), private, sends)
+        return self.keep(name, certificate, private, sends)
 
     def keep(
         self,
@@ -134,6 +124,74 @@ class Authority:
         )
         self.made[name] = identity
         return identity
+
+
+def self_signed(
+    name: str = "mirror.example", *, days: float = 30, start: float = -1, organization: str = "Org"
+) -> str:
+    """Return a certificate (PEM) whose key nobody keeps, valid from *start* days on for *days*."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    certificate = _signed(
+        private,
+        _name(name, organization),
+        issuer=None,
+        begins=start * DAY,
+        ends=(start + days) * DAY,
+        serial=SERIAL,
+    )
+    return _pem(certificate).decode()
+
+
+def _name(common_name: str, organization: str | None = None) -> x509.Name:
+    parts = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    if organization is not None:
+        parts.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    return x509.Name(parts)
+
+
+def _signed(
+    private: PrivateKey,
+    subject: x509.Name,
+    *,
+    issuer: Identity | None,
+    begins: dt.timedelta,
+    ends: dt.timedelta,
+    serial: int | None = None,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+) -> x509.Certificate:
+    """The certificate of the key *private*, signed by *issuer* (None: by itself)."""
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(private.public_key())
+        .serial_number(serial or x509.random_serial_number())
+        .not_valid_before(now + begins)
+        .not_valid_after(now + ends)
+    )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(issuer.private if issuer else private, hashes.SHA256())
+
+
+def _usual(
+    private: PrivateKey,
+    san: Sequence[x509.GeneralName],
+    *,
+    ca: bool,
+    path_length: int | None,
+    client: bool,
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    """(extension, whether it is critical) of every certificate of an authority."""
+    yield x509.BasicConstraints(ca=ca, path_length=path_length), True
+    yield _key_usage(ca=ca), True
+    yield x509.SubjectKeyIdentifier.from_public_key(private.public_key()), False
+    if san:
+        yield x509.SubjectAlternativeName(san), False
+    if not ca:
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+        yield x509.ExtendedKeyUsage([usage]), False
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdl.errors import CertRejectedError
+from fastdl.lab.certs import self_signed
 from fastdl.manager.certificates.x509text import describe, java_name, read_upload
-from tests.env.manager import certificate
 
-PEM = certificate()
+PEM = self_signed()
 BODY = "".join(line for line in PEM.splitlines() if "-----" not in line)
-OTHER = certificate("second")
+OTHER = self_signed("second")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ KEY = ec.generate_private_key(ec.SECP256R1()).private_bytes(
 @pytest.mark.parametrize(
     "text",
     ["", "garbage!", "AAAA", PEM + KEY.decode(), KEY.decode(),
-     certificate(days=1, start=-3), certificate(start=3), "A" * 70_000],
+     self_signed(days=1, start=-3), self_signed(start=3), "A" * 70_000],
     ids=["empty", "noise", "base64", "key", "only key", "old", "new", "huge"],
 )  # fmt: skip
 def test_what_cannot_be_pushed_is_refused(text: str) -> None:
