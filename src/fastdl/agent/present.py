@@ -15,7 +15,7 @@ from fastdl import __version__
 from fastdl.agent import provenance
 from fastdl.agent.pools import Found, Marker, Pool, State, Usage, Volume
 from fastdl.errors import SinkBusyError, SinkRefusedError
-from fastdl.model.digest import Digest
+from fastdl.model.digest import Digest, hasher
 from fastdl.sinks.base import sink_error
 
 
@@ -141,7 +141,7 @@ def _adopted(pool: Pool, volume: Volume, known: Marker, digest: Digest | None) -
 def _hash(path: Path, algorithm: str) -> str:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, algorithm.replace("-", "")).hexdigest()
+            return hashlib.file_digest(file, lambda: hasher(algorithm)).hexdigest()
     except OSError as exc:
         raise sink_error(exc, f"reading {path}") from exc
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from fastdl.engine.landing.head import detect_fd
 from fastdl.engine.result import Result
 from fastdl.engine.source.resolve import resolve
 from fastdl.errors import SinkRefusedError
-from fastdl.model.digest import Digest
+from fastdl.model.digest import Digest, hasher
 from fastdl.model.url import Url
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def compare(existing: Existing, sources: Sequence[str], ctx: TransferContext) ->
 
 
 def _digest_of(fd: int, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
-    md = hashlib.new(wanted.algorithm.replace("sha-", "sha"))
+    md = hasher(wanted.algorithm)
     length = 0
     while data := os.pread(fd, 1 << 20, length):
         cancel.check()

@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastdl.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 HEX_LENGTHS = {"md5": 32, "sha-1": 40, "sha-224": 56, "sha-256": 64, "sha-384": 96, "sha-512": 128}
 """Algorithm → hex digits, the weakest first. The names are metalink's (RFC 5854)."""
@@ -51,6 +54,13 @@ class DigestSource(StrEnum):
             DigestSource.LIST,
             DigestSource.REDIRECT,
         )
+
+
+def hasher(algorithm: str) -> HASH:
+    """Return a digest of nothing yet; *algorithm* is one of ``ALGORITHMS``."""
+    import hashlib  # most digests are the core's
+
+    return hashlib.new(algorithm.replace("sha-", "sha"), usedforsecurity=False)
 
 
 def algorithm_named(text: str) -> str | None:

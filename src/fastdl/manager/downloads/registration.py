@@ -16,6 +16,7 @@ from fastdl.errors import ApiParamError, FastdlError, PolicyError, UsageError
 from fastdl.manager.details import header_items
 from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS
 from fastdl.model.address import AddressClass, classify, literal_address, refused, refused_nfs
+from fastdl.model.digest import HEX_LENGTHS, algorithm_named
 from fastdl.model.referral import refused_source
 from fastdl.model.url import Url
 
@@ -34,9 +35,6 @@ _EXTENSIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "vmdk": ("vmdk", "metalink", "meta4"),
     "vdi": ("vdi", "metalink", "meta4"),
 }
-_DIGEST_LENGTHS: Final = {
-    "MD5": 32, "SHA-1": 40, "SHA-224": 56, "SHA-256": 64, "SHA-384": 96, "SHA-512": 128,
-}  # fmt: skip
 _CHECKSUM: Final = re.compile(r"(?:\{([^{}]*)\})?([^{}]*)")
 _ILLEGAL_HOST: Final = "Illegal host specified in url"
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -117,8 +115,8 @@ def check_format(url: Url, format_: str) -> str:
 def check_checksum(text: str | None) -> str | None:
     """Return the checksum with its ``{ALG}``; ApiParamError for what cannot be a digest.
 
-    CloudStack's rules (no prefix = MD5, exact names) and two it lacks: the digits must be
-    hexadecimal, and a name in another spelling (``sha256``) is understood.
+    CloudStack's rules (no prefix = MD5; it looks at the length, not at the digits) and one that
+    it lacks: a name in another spelling (``sha256``) is understood.
     """
     if text is None or not text.strip():
         return None
@@ -126,17 +124,16 @@ def check_checksum(text: str | None) -> str | None:
     if match is None:
         raise ApiParamError("The checksum is not of the form {ALGORITHM}hexadecimal")
     given, digest = match[1] if match[1] is not None else "MD5", match[2].strip().lower()
-    plain = given.upper().replace("-", "").replace("_", "")
-    name = {known.replace("-", ""): known for known in _DIGEST_LENGTHS}.get(plain)
+    name = algorithm_named(given.replace("_", "-"))
     if name is None:
         raise ApiParamError(
             f"Algorithm {given} was provided but it is not one of the supported algorithms"
         )
-    if len(digest) != _DIGEST_LENGTHS[name]:
+    if len(digest) != HEX_LENGTHS[name]:
         raise ApiParamError(
-            f"Checksum digest length should be {_DIGEST_LENGTHS[name]} instead of {len(digest)}"
+            f"Checksum digest length should be {HEX_LENGTHS[name]} instead of {len(digest)}"
         )
-    return f"{{{name}}}{digest}"
+    return f"{{{name.upper()}}}{digest}"
 
 
 def headers_of(details: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
