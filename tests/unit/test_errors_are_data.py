@@ -20,12 +20,6 @@ SEARCHES = {
     *("search", "match", "fullmatch", "findall", "finditer"),
 }
 
-NOT_YET = {
-    "manager/downloads/results.py:_removal_events: a decision by a sentence": 1,
-    "manager/ledger/engine.py:_first_line: an attribute of an error that it may not have": 1,
-}
-"""What is still to be mended, and how often it is there: only ever fewer."""
-
 
 class Lint(ast.NodeVisitor):
     """Finds decisions by an error's text, and fields that are put into an error from outside."""
@@ -133,23 +127,17 @@ def findings(text: str) -> list[tuple[int, str, str]]:
     return lint.found
 
 
-def everywhere() -> Iterator[tuple[str, str]]:
-    """(where, key of NOT_YET) of each finding in the sources."""
+def everywhere() -> Iterator[str]:
+    """Each finding in the sources, with where it is."""
     for path in sorted(SOURCES.rglob("*.py")):
         name = path.relative_to(SOURCES).as_posix()
         for line, function, what in findings(path.read_text(encoding="utf-8")):
-            yield f"{name}:{line}", f"{name}:{function}: {what}"
+            yield f"{name}:{line}: {function}: {what}"
 
 
 def test_no_decision_is_made_by_what_an_error_says() -> None:
     """Declare a ``Reason`` or a field of ``FastdlError`` instead."""
-    counts: dict[str, list[str]] = {}
-    for where, key in everywhere():
-        counts.setdefault(key, []).append(where)
-    new = {k: v for k, v in counts.items() if len(v) > NOT_YET.get(k, 0)}
-    assert not new, new
-    mended = {k: n for k, n in NOT_YET.items() if len(counts.get(k, ())) < n}
-    assert not mended, f"mended: take it out of NOT_YET: {mended}"
+    assert list(everywhere()) == []
 
 
 @pytest.mark.parametrize(

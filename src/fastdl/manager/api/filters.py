@@ -12,12 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastdl.errors import ApiParamError
-
-if TYPE_CHECKING:
-    from fastdl.manager.api.spec import Command
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +60,20 @@ class Rule(Enum):
 NONE, SHOWS, READ = Rule.NONE, Rule.SHOWS, Rule.READ
 
 Narrowing = By | Contains | Is | Refused | Rule
+Rules = Mapping[str, Narrowing | None]
+"""How each parameter of a command narrows."""
 
 
-def leave_some(command: Command, args: Mapping[str, Any]) -> bool:
+def leave_some(rules: Rules, args: Mapping[str, Any], *, command: str) -> bool:
     """Whether any row can match *args*, by what all rows of *command* have in common.
 
     ApiParamError where a parameter is one that cannot be answered.
     """
     some = True
     for name, value in args.items():
-        match command.by_name[name].narrows:
+        match rules[name]:
             case Refused(why, but) if but is None or not _same(but, value):
-                raise ApiParamError(f"{command.name} cannot list by {name}: {why}")
+                raise ApiParamError(f"{command} cannot list by {name}: {why}")
             case Is(constant) if not _same(constant, value):
                 some = False
             case Rule.NONE:
@@ -84,18 +83,18 @@ def leave_some(command: Command, args: Mapping[str, Any]) -> bool:
     return some
 
 
-def stored(command: Command, args: Mapping[str, Any]) -> dict[str, Any]:
+def stored(rules: Rules, args: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of *args* by which the ledger narrows, for its ``find`` functions."""
-    return {n: value for n, value in args.items() if isinstance(command.by_name[n].narrows, By)}
+    return {n: value for n, value in args.items() if isinstance(rules[n], By)}
 
 
 def narrow(
-    command: Command, args: Mapping[str, Any], items: Iterable[dict[str, Any]]
+    rules: Rules, args: Mapping[str, Any], items: Iterable[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return those of *items*, rows as they are shown, that match *args*."""
     kept = list(items)
     for name, value in args.items():
-        match command.by_name[name].narrows:
+        match rules[name]:
             case By(field):
                 kept = [item for item in kept if _same(item.get(field or name), value)]
             case Contains(fields):

@@ -20,7 +20,7 @@ def page_of(
     """Return the page that was asked for of those *items*, rows as they are shown, that match the
     request's filters. *also*: a second name of the list, and how its rows look there."""
     first, size = call.page()
-    kept = filters.narrow(call.command, call.args, items)
+    kept = filters.narrow(call.command.narrows, call.args, items)
     page = kept[first : first + size]
     second = None if also is None else (also[0], [also[1](item) for item in page])
     return Listing(name, page, len(kept), second)

@@ -247,7 +247,9 @@ class ApiServer:
     async def _call(self, command: Command, user: User, read: ApiRequest, once: Once) -> Reply:
         args = read_args(command, read.given)
         call = Call(context=self._context, user=user, command=command, args=args)
-        some = not command.is_list or filters.leave_some(command, args)
+        some = not command.is_list or filters.leave_some(
+            command.narrows, args, command=command.name
+        )
         if not command.changes:
             found = await command.handler(call)  # what else is wrong with it is said all the same
             return found if some else Listing("", [])

@@ -152,7 +152,7 @@ class Call:
     @property
     def wanted(self) -> dict[str, Any]:
         """The filters that the ledger applies, by their parameters' names."""
-        return filters.stored(self.command, self.args)
+        return filters.stored(self.command.narrows, self.args)
 
     def page(self) -> tuple[int, int]:
         """Return (first row, how many) from page and pagesize."""
@@ -277,6 +277,11 @@ class Command:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {param.name: param for param in self.params})
+
+    @property
+    def narrows(self) -> filters.Rules:
+        """How each parameter narrows what is listed."""
+        return {param.name: param.narrows for param in self.params}
 
     @property
     def is_list(self) -> bool:

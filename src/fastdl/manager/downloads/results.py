@@ -242,8 +242,9 @@ async def _removal_events(
     names = await copies.template_names(tx, [row.template] if row.template else [])
     what = f"the copy of {names.get(row.template, row.volume)} on pool {row.pool}"
     if result.failure is not None:
-        if copy is not None and copy.note == result.failure.message:
-            return []
+        after = await copies.get(tx, copies.key_of(row))
+        if copy is not None and after is not None and copy.note == after.note:
+            return []  # as the last time
         text = f"{what} could not be removed: {result.failure.message}"
         return [_event("TEMPLATE.COPY.REMOVE.FAILURE", text, "ERROR", row)]
     done = result.done

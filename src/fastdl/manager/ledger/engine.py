@@ -27,7 +27,13 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidatePoolError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InvalidatePoolError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -187,7 +193,7 @@ def _raise_ledger_error(exc: Exception) -> NoReturn:
 
 def _first_line(exc: BaseException) -> str:
     """What the database said, without the names of the classes that carried it here."""
-    said: BaseException = getattr(exc, "orig", None) or exc
+    said = (exc.orig if isinstance(exc, StatementError) else None) or exc
     said = said.__cause__ or said
     return (str(said).splitlines() or [""])[0][:200] or type(said).__name__
 
