@@ -10,7 +10,7 @@ cdef class Net:
     cdef fdl_net *_ptr
 
 
-cdef class Cancel:
+cdef class Wakeup:
     cdef fdl_wakeup _wakeup
 
 
@@ -23,6 +23,6 @@ cdef class Stream:
     cdef fdl_conn_times _times
     cdef readonly Net net
     cdef readonly Mirror mirror
-    cdef readonly Cancel cancel
+    cdef readonly Wakeup wakeup
     cdef fdl_stream *open_ptr(self) except NULL
     cdef fdl_stream *take(self) except NULL

@@ -121,7 +121,7 @@ cdef class Net:
         return self._ptr.tried == 1 << <int> FDL_ADDR_PUBLIC
 
 
-cdef class Cancel:
+cdef class Wakeup:
     def __cinit__(self):
         cdef fdl_err err
         self._wakeup.fd = -1
@@ -248,13 +248,13 @@ cdef class Mirror:
 # Not cleared by the collector: the C stream uses what the attributes own until it is freed.
 @cython.no_gc_clear
 cdef class Stream:
-    """One thread at a time; ``cancel`` may be rung from another."""
+    """One thread at a time; ``wakeup`` may be used from another."""
 
-    def __cinit__(self, Net net not None, Mirror mirror not None, Cancel cancel not None):
+    def __cinit__(self, Net net not None, Mirror mirror not None, Wakeup wakeup not None):
         self.net = net
         self.mirror = mirror
-        self.cancel = cancel
-        self._ptr = fdl_stream_new(mirror._ptr, net._ptr, &cancel._wakeup, &self._times)
+        self.wakeup = wakeup
+        self._ptr = fdl_stream_new(mirror._ptr, net._ptr, &wakeup._wakeup, &self._times)
         if self._ptr is NULL:
             from fastdl.errors import UsageError
             raise UsageError("this build of fastdl has no NFS support (libnfs)")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from fastdl.core.net import Cancel as _Wake
+from fastdl.core.net import Wakeup
 from fastdl.errors import Cancelled
 
 
@@ -27,7 +27,7 @@ class Cancel:
         self._flag = False
         self._reason: str | None = None
         self._running: list[Callable[[], None]] = []
-        self.wake = _Wake()
+        self.wakeup = Wakeup()
 
     @property
     def cancelled(self) -> bool:
@@ -40,7 +40,7 @@ class Cancel:
             self._flag = True
             self._reason = self._reason or reason
             running = list(self._running)
-        self.wake.cancel()
+        self.wakeup.cancel()
         for stop in running:
             stop()
 

@@ -92,7 +92,7 @@ def _difference(
         return facts.mirrors[index].reason
     # Of its own: what it learns here would keep the transfer from joining its responses.
     mirror = make_mirror(facts.urls[index], headers=ctx.options.headers)
-    stream = Stream(ctx.net, mirror, ctx.cancel.wake)
+    stream = Stream(ctx.net, mirror, ctx.cancel.wakeup)
     try:
         stream.begin(0, HEAD_BYTES)
         if mirror.total is None or facts.size is None:

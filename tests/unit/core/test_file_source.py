@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.core.net import Cancel, Net, Stream
+from fastdl.core.net import Net, Stream, Wakeup
 from fastdl.errors import OriginChangedError
 from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror
@@ -17,7 +17,7 @@ NET = Net(connect_timeout=1, stall_timeout=1, follow_redirects=False, strict=Fal
 
 
 def open_file(path: Path) -> Stream:
-    return Stream(NET, make_mirror(Url.parse(str(path))), Cancel())
+    return Stream(NET, make_mirror(Url.parse(str(path))), Wakeup())
 
 
 def overwrite(path: Path, content: bytes) -> None:

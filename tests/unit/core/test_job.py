@@ -14,7 +14,7 @@ import pytest
 from fastdl.core.config import JobConfig
 from fastdl.core.job import Job, block_for
 from fastdl.core.lander import StreamLander
-from fastdl.core.net import Cancel, Mirror, Net, Stream
+from fastdl.core.net import Mirror, Net, Stream, Wakeup
 from fastdl.core.sink import Sink
 from fastdl.errors import (
     Cancelled,
@@ -191,7 +191,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path, target: int) -> None:
     (tmp_path / "source").write_bytes(CONTENT)
     fd = os.open(tmp_path / "source", os.O_RDONLY)
     mirror = Mirror("file", "/source", fd=fd)
-    stream = Stream(net(), mirror, Cancel())
+    stream = Stream(net(), mirror, Wakeup())
     stream.begin(0, 10)
     os.truncate(tmp_path / "source", 100)
     with pytest.raises(OriginChangedError):
@@ -200,7 +200,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path, target: int) -> None:
 
 def test_the_head_of_a_chunked_answer_outlives_its_body(origin: FaultOrigin) -> None:
     """Media type and links are looked at after the first bytes have been read."""
-    stream = Stream(net(), Mirror("http", origin.url("/dynamic")), Cancel())
+    stream = Stream(net(), Mirror("http", origin.url("/dynamic")), Wakeup())
     stream.begin(0, BLOCK)
     have = b""
     while len(have) < 3 * BLOCK:
@@ -214,7 +214,7 @@ def test_the_head_of_a_chunked_answer_outlives_its_body(origin: FaultOrigin) -> 
 def test_a_stream_tells_where_it_is(origin: FaultOrigin) -> None:
     """The transfer goes on with the answer that resolving opened."""
     mirror = Mirror("http", origin.url("/good"))
-    stream = Stream(net(), mirror, Cancel())
+    stream = Stream(net(), mirror, Wakeup())
     stream.begin(100, 50)
     assert (stream.offset, stream.end, stream.whole) == (100, 150, False)
     assert stream.read(1000) == CONTENT[100:150]
@@ -226,11 +226,11 @@ def test_a_stream_tells_where_it_is(origin: FaultOrigin) -> None:
         stream.read(1)
 
 
-def test_a_cancelled_wake_stops_every_stream_of_it(origin: FaultOrigin) -> None:
-    """Cancel is sticky: what starts later is stopped as well."""
-    cancel = Cancel()
-    cancel.cancel()
-    stream = Stream(net(), Mirror("http", origin.url("/good")), cancel)
+def test_a_cancelled_wakeup_stops_every_stream_of_it(origin: FaultOrigin) -> None:
+    """Cancelling is sticky: what starts later is stopped as well."""
+    wakeup = Wakeup()
+    wakeup.cancel()
+    stream = Stream(net(), Mirror("http", origin.url("/good")), wakeup)
     with pytest.raises(Cancelled):
         stream.begin(0, 1)
 
@@ -238,7 +238,7 @@ def test_a_cancelled_wake_stops_every_stream_of_it(origin: FaultOrigin) -> None:
 def test_nobody_listens_is_a_network_error(origin: FaultOrigin) -> None:
     """The class decides whether another host may try."""
     with pytest.raises(NetError, match="connected"):
-        Stream(net(), Mirror("http", "http://127.0.0.1:1/"), Cancel()).begin(0, 1)
+        Stream(net(), Mirror("http", "http://127.0.0.1:1/"), Wakeup()).begin(0, 1)
 
 
 def test_trust_and_ranges_are_checked_where_they_are_given() -> None:

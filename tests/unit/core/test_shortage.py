@@ -11,12 +11,12 @@ from pathlib import Path
 CSRC = Path(__file__).resolve().parents[3] / "csrc"
 NO_DESCRIPTOR_LEFT = """
 import os, resource
-from fastdl.core.net import Cancel
+from fastdl.core.net import Wakeup
 from fastdl.errors import LimitError
 highest = max(int(name) for name in os.listdir("/proc/self/fd"))
 resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
 try:
-    held = [Cancel() for _ in range(highest + 1)]
+    held = [Wakeup() for _ in range(highest + 1)]
 except LimitError as exc:
     print(exc)
 """

@@ -93,7 +93,7 @@ class HeadReader:
             raise NotAtHand
         self._requests -= 1
         self._bytes -= length
-        stream = Stream(self._reach.net, self._response.mirror, self._reach.cancel.wake)
+        stream = Stream(self._reach.net, self._response.mirror, self._reach.cancel.wakeup)
         parts: list[bytes] = []
         try:
             stream.begin(offset, length)

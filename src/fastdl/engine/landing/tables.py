@@ -192,7 +192,7 @@ def _read_one(
         ctx.cancel.check()
         try:
             if index not in streams:
-                streams[index] = Stream(ctx.net, facts.mirrors[index], ctx.cancel.wake)
+                streams[index] = Stream(ctx.net, facts.mirrors[index], ctx.cancel.wakeup)
             return _read_exactly(streams[index], *wanted), index
         except FastdlError as exc:
             exc.add_context(origin=facts.urls[index].display())

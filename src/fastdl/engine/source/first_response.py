@@ -81,7 +81,7 @@ class FirstResponse:
     def reopen(self, size: int | None) -> None:
         """Ask the same mirror for what is behind the head; a failure shows when it is read."""
         self.close()
-        self.stream = Stream(self._ctx.net, self.mirror, self._ctx.cancel.wake)
+        self.stream = Stream(self._ctx.net, self.mirror, self._ctx.cancel.wakeup)
         with contextlib.suppress(FastdlError):
             rest = None if size is None else size - len(self.head)
             self.stream.begin(len(self.head), rest)
@@ -99,7 +99,7 @@ class FirstResponse:
             if mirror.state != "ok" or index == self.index:
                 continue
             self._ctx.cancel.check()
-            stream = Stream(self._ctx.net, mirror, self._ctx.cancel.wake)
+            stream = Stream(self._ctx.net, mirror, self._ctx.cancel.wakeup)
             try:
                 wanted = min(READ_ON_BYTES, facts.size or READ_ON_BYTES)
                 stream.begin(0, max(HEAD_BYTES, wanted))
@@ -142,7 +142,7 @@ def open_stream(
 
     *give_up*: asked after each failure, whether the caller knows better than to retry.
     """
-    stream = Stream(ctx.net, mirror, cancel.wake)
+    stream = Stream(ctx.net, mirror, cancel.wakeup)
     for attempt in range(ctx.options.retry + 1):
         try:
             stream.begin(0, FIRST_RANGE)

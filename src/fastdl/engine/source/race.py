@@ -26,27 +26,27 @@ def first_of(
     responses: queue.SimpleQueue[tuple[int, tuple[Stream, bytes] | BaseException]] = (
         queue.SimpleQueue()
     )
-    wakes: dict[int, Cancel] = {}
+    cancels: dict[int, Cancel] = {}
     threads: list[threading.Thread] = []
     failed: dict[int, FastdlError] = {}
     left = list(order)
 
-    def work(index: int, wake: Cancel) -> None:
+    def work(index: int, own: Cancel) -> None:
         try:
-            responses.put((index, attempt(index, wake)))
+            responses.put((index, attempt(index, own)))
         except BaseException as exc:  # noqa: BLE001 - handed to the caller's thread
             responses.put((index, exc))
 
     def start() -> None:
         index = left.pop(0)
-        wakes[index] = Cancel()
-        thread = threading.Thread(target=work, args=(index, wakes[index]), daemon=True)
+        cancels[index] = Cancel()
+        thread = threading.Thread(target=work, args=(index, cancels[index]), daemon=True)
         threads.append(thread)
         thread.start()
 
     def stop_all() -> None:
-        for wake in wakes.values():
-            wake.cancel()
+        for each in cancels.values():
+            each.cancel()
 
     with cancel.stops(stop_all):
         start()
@@ -70,9 +70,9 @@ def first_of(
                     raise failed[order[0]]
             else:
                 raise InternalError("a probe failed unexpectedly") from response
-    for index, wake in wakes.items():
+    for index, each in cancels.items():
         if index != won[0]:
-            wake.cancel()
+            each.cancel()
     for thread in threads:
         thread.join()
     while not responses.empty():  # a second mirror responded in the same moment
