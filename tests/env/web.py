@@ -4,6 +4,7 @@ address, in any order and spelling."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import random
@@ -76,10 +77,14 @@ def signed_params(keys: dict[str, str], params: dict[str, str]) -> dict[str, str
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses at this moment, outside the range that the kernel hands out: tests
+    that run at the same time would get it before the one that asked here binds it."""
+    for _ in range(100):
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise RuntimeError("no free port found")
 
 
 async def send(
