@@ -122,7 +122,7 @@ def _set(*names: str) -> tuple[Scenario, ...]:
     return tuple(parse_scenario(name) for name in names)
 
 
-# What the promises of the project are judged by: one minute each, and the README's figures.
+# What the promises of the project are checked by: one minute each, and the README's figures.
 HEADLINE: Final = _set(
     "http-1GiB-raw-file-sha256",
     "https-1GiB-raw-file-sha256",

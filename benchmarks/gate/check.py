@@ -86,7 +86,7 @@ def limit_of(metric: str) -> Limit:
     raise KeyError(metric)
 
 
-def judge(baseline: dict[str, float], now: dict[str, float], parts: list[str]) -> list[Verdict]:
+def evaluate(baseline: dict[str, float], now: dict[str, float], parts: list[str]) -> list[Verdict]:
     """A verdict for every metric of *parts* that is in either."""
     wanted = {
         metric
@@ -116,12 +116,12 @@ def run(args: argparse.Namespace) -> int:
     keys = validity.here(args.work)
     baseline = validity.select(stored, keys)
     now = _count(args, parts)
-    if args.update_baseline or _regressed(judge(baseline, now, parts)):
+    if args.update_baseline or _regressed(evaluate(baseline, now, parts)):
         say("counting once more: what else the machine does only ever adds")
         now = lower(now, _count(args, parts))
     left_out = validity.left_out(stored, keys, now)
     aside = {metric for metrics in left_out.values() for metric in metrics}
-    verdicts = [v for v in judge(baseline, now, parts) if v.metric not in aside]
+    verdicts = [v for v in evaluate(baseline, now, parts) if v.metric not in aside]
     if args.json:
         print(json.dumps([{"verdict": v.word, **_fields(v)} for v in verdicts]))
     else:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* http_head.c - instructions to judge one answer to a ranged GET, Content-Range
+/* http_head.c - instructions to check one answer to a ranged GET, Content-Range
  * included. */
 #include <string.h>
 

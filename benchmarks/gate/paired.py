@@ -103,7 +103,7 @@ def against_best(runs: list[runner.Run], rivals: tuple[str, ...], key: str) -> l
     return []
 
 
-def judge(promise: Promise, outcome: runner.Outcome) -> list[Kept]:
+def evaluate(promise: Promise, outcome: runner.Outcome) -> list[Kept]:
     """What *promise* says, measured. ``RuntimeError`` where fastdl or all rivals failed."""
     name = promise.scenario
     if "fastdl" in outcome.failed:
@@ -158,7 +158,7 @@ def _kept(
 def run(args: argparse.Namespace) -> int:
     """Measure every promise; 1 where one is missed, which is named."""
     every = all_rivals()
-    judged: list[Kept] = []
+    kept: list[Kept] = []
     only = set(args.scenarios)
     with runner.bench(args.work, timeout_s=args.timeout) as bench:
         for promise in PROMISES:
@@ -172,12 +172,12 @@ def run(args: argparse.Namespace) -> int:
             outcome = runner.measure(
                 bench, scenario, rivals, rounds=args.rounds, say=say, with_floors=False
             )
-            judged += judge(promise, outcome)
+            kept += evaluate(promise, outcome)
     if args.json:
-        print(json.dumps([{"kept": k.kept, "what": _sentence(k)} for k in judged]))
+        print(json.dumps([{"kept": k.kept, "what": _sentence(k)} for k in kept]))
     else:
-        print("\n".join(f"{k.word:<8} {_sentence(k)}" for k in judged))
-    return int(not all(k.kept for k in judged))
+        print("\n".join(f"{k.word:<8} {_sentence(k)}" for k in kept))
+    return int(not all(k.kept for k in kept))
 
 
 def _sentence(kept: Kept) -> str:

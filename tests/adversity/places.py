@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where does a case write, and what may be there afterwards? (invariants I1, I2 and I4)
 
-A place prepares its target as the case asks, remembers everything around it, and judges
+A place prepares its target as the case asks, remembers everything around it, and checks
 what the command left: the complete new content, or the old state without a trace.
 """
 

@@ -54,7 +54,7 @@ POLICIES = ([], ["--policy", "strict"])
 def test_a_redirect_from_a_public_address_stays_outside(
     net: Net, where: str, policy: list[str]
 ) -> None:
-    """However the address is spelled: judged is where the connection would go."""
+    """However the address is spelled: what counts is where the connection would go."""
     to = net.url(FORBIDDEN_FROM_PUBLIC[where])
     net.typed.resources["/image.raw"].rules = [Rule(redirect=to)]
     net.check_refused(net.get(net.typed.url("/image.raw"), *policy))
@@ -121,6 +121,6 @@ def test_nobody_is_led_to_a_metadata_service(net: Net, host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", METADATA, LINK_LOCAL, "[::1]", "0.0.0.0", "mirror.test", "localhost"]
 )
-def test_the_strict_policy_also_judges_what_was_typed(net: Net, host: str) -> None:
+def test_the_strict_policy_also_checks_what_was_typed(net: Net, host: str) -> None:
     """What the agent is told comes from tenants."""
     net.check_refused(net.get(net.url(host), "--policy", "strict"))

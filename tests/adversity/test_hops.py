@@ -71,7 +71,7 @@ def test_the_operator_excepts_networks_and_never_metadata(net: Net) -> None:
     assert (refused.code, refused.classes) == (15, ["POLICY"]), refused
 
 
-def test_a_described_metalink_is_judged_by_where_it_came_from(net: Net) -> None:
+def test_a_described_metalink_is_checked_by_where_it_came_from(net: Net) -> None:
     """A private server names a metalink outside; what stands in it is the outside's word."""
     net.typed.resources["/x.meta4"] = metalink(net.url(PRIVATE))
     where = net.typed.url("/x.meta4")
@@ -162,7 +162,7 @@ def test_an_allowed_address_that_is_dead_leads_to_no_other(net: Net) -> None:
         assert in_.connections == 0
 
 
-def test_a_name_that_changes_its_mind_is_judged_each_time(net: Net) -> None:
+def test_a_name_that_changes_its_mind_is_checked_each_time(net: Net) -> None:
     """DNS rebinding: outside when it was typed, inside when the redirect comes to it again."""
     with (
         name_server(net.space.names(NAMESERVER), {"rebind.test": [PUBLIC_TOO, PRIVATE]}) as names,
@@ -270,7 +270,7 @@ def test_a_listed_server_is_listed_for_links_too(net: Net, exported: NfsServer) 
      "2130706433", "0x7f.1", "0177.1", "127.1", "127.0.0.1.", "LocalHost", "a.localhost.",
      "2130706433.", "0x7f000001."],
 )  # fmt: skip
-def test_behind_a_proxy_what_a_redirect_names_is_judged(net: Net, where: str) -> None:
+def test_behind_a_proxy_what_a_redirect_names_is_checked(net: Net, where: str) -> None:
     """The proxy would connect, from a place further inside than the origin's."""
     typed = f"http://{PUBLIC}/image.raw"
     rule = Rule(redirect=f"http://{where}:8080/image.raw")
@@ -281,8 +281,8 @@ def test_behind_a_proxy_what_a_redirect_names_is_judged(net: Net, where: str) ->
         assert {r.path for r in proxy.requests} == {typed}
 
 
-def test_behind_a_proxy_the_strict_policy_judges_what_is_typed(net: Net) -> None:
-    """Addresses and localhost; names are the proxy's to judge."""
+def test_behind_a_proxy_the_strict_policy_checks_what_is_typed(net: Net) -> None:
+    """Addresses and localhost; the proxy checks names."""
     with FaultOrigin({}, listener=net.space.listen(PRIVATE), name=PRIVATE) as proxy:
         for host in ("127.0.0.1", METADATA, "localhost", "x.localhost", "[::1]"):
             url = f"http://{host}:8080/image.raw"

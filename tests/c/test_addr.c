@@ -116,7 +116,7 @@ static void ranges_begin_and_end_where_the_registry_says(void)
         }
 }
 
-static void what_carries_an_ipv4_address_is_judged_as_that(void)
+static void what_carries_an_ipv4_address_is_checked_as_that(void)
 {
     assert(class_of("::ffff:169.254.169.254") == FDL_ADDR_METADATA);
     assert(class_of("::ffff:8.8.8.8") == FDL_ADDR_PUBLIC);
@@ -214,7 +214,7 @@ int main(void)
 {
     nfs_needs_a_listed_server();
     ranges_begin_and_end_where_the_registry_says();
-    what_carries_an_ipv4_address_is_judged_as_that();
+    what_carries_an_ipv4_address_is_checked_as_that();
     a_link_never_leads_inwards();
     the_strict_policy_knows_public_and_private_only();
     exceptions_count_but_never_for_metadata();

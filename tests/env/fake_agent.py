@@ -2,7 +2,7 @@
 """A host that speaks the wire and does what the test says: no pools, no keystore, no bytes.
 
 It keeps the rules of ``fastdl.wire.messages`` (journal, fences, acknowledgements) in memory,
-and writes down what it was asked, so that a test judges by the host's own account.
+and writes down what it was asked, so that a test checks by the host's own account.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """apache/cloudstack-go as far as a server notices: how it asks, and what it can decode.
 
-No Go runs here. Requests are written, and responses are judged, as that client's public source
+No Go runs here. Requests are written, and responses are checked, as that client's public source
 does it; its commands and types are in ``tests/vectors/cloudstack_go.json``.
 """
 

@@ -4,7 +4,7 @@
 A history is what was asked of one (alias, host), each call with the moments at which it was
 sent and answered. It is linearizable (Herlihy and Wing, 1990) if every call can be given one
 moment between the two at which it took effect, such that the answers are those of a register
-that does one thing at a time. Objects may be judged one by one: that is what makes it local.
+that does one thing at a time. Objects may be checked one by one: that is what makes it local.
 """
 
 from __future__ import annotations

@@ -412,7 +412,7 @@ async def test_anothers_object_is_as_no_object(zone: Zone) -> None:
     theirs = {"jobid": job["jobid"], "userapikey": zone.api.credentials["apikey"],
               "templateid": template, "resourceid": template}  # fmt: skip
     filler = {"zoneid": zone.id, "templatefilter": "executable", "isofilter": "executable"}
-    judged = []
+    checked = []
     for command in COMMANDS.values():
         ids = me if "User" in command.name else template
         hidden = {
@@ -427,8 +427,8 @@ async def test_anothers_object_is_as_no_object(zone: Zone) -> None:
             nothing = dict.fromkeys(hidden, NOWHERE)
             seen = await outcome(client, command.name, base | hidden)
             assert seen == await outcome(client, command.name, base | nothing), command.name
-            judged.append(command.name)
-    assert {"deleteTemplate", "cancelTemplateDownload", "queryAsyncJobResult"} <= set(judged)
+            checked.append(command.name)
+    assert {"deleteTemplate", "cancelTemplateDownload", "queryAsyncJobResult"} <= set(checked)
 
 
 async def test_users_see_no_hosts_and_paths_of_a_public_templates_downloads(zone: Zone) -> None:

@@ -2,7 +2,7 @@
 """Does a copy of a signed request change anything, whatever command it is?
 
 Every command of the table that changes state is called on objects made for it; new ones are
-walked too. What changed is judged by the whole ledger, row by row.
+walked too. What changed is checked by the whole ledger, row by row.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def test_the_attacks_work_where_nothing_is_confined(
     ("lie", "code"),
     [("backing file", 24), ("called raw", 24), ("already there", 0), ("nothing wrong", 0)],
 )
-def test_what_landed_is_judged_by_another_process(
+def test_what_landed_is_checked_by_another_process(
     lie: str, code: int, target: attacker.Target
 ) -> None:
     """The one that wrote it may call anything a safe image: a host would open its backing file."""

@@ -166,7 +166,7 @@ def test_a_loop_device_keeps_it(pool: DirectoryPool) -> None:
         subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
 
 
-def test_a_file_that_cannot_be_judged_may_be_a_clone(
+def test_a_file_that_cannot_be_checked_may_be_a_clone(
     pool: DirectoryPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who cannot read an image cannot say that it needs no other."""

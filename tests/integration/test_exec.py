@@ -497,7 +497,7 @@ def test_a_compressed_template_is_unpacked_into_the_pool(
 
 
 @pytest.mark.skipif(not images.HAVE_QEMU, reason=images.NEED_QEMU)
-def test_a_compressed_image_is_judged_like_any_other(host: Host, tmp_path: Path) -> None:
+def test_a_compressed_image_is_checked_like_any_other(host: Host, tmp_path: Path) -> None:
     """A layer of gzip hides neither a backing file nor another format than was declared."""
     image = tmp_path / "x.qcow2"
     images.run(

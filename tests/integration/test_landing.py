@@ -389,7 +389,7 @@ def test_a_hostile_qcow2_leaves_no_trace(
         device.fill(PATTERN)
         done = bench.get(device.path, url)
         assert done.code == code, done
-        # Its tables are judged before the first write: the device is as it was.
+        # Its tables are checked before the first write: the device is as it was.
         assert device.read().count(PATTERN) == 16 * MIB
 
 

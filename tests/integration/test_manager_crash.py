@@ -164,45 +164,45 @@ Case = Callable[[World, str], Awaitable[tuple[str, dict[str, str], Judge]]]
 async def create_zone(_world: World, name: str) -> tuple[str, dict[str, str], Judge]:
     """A zone is there once."""
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.count("SELECT count(*) FROM zone WHERE name = ?", name) == 1
 
-    return "createZone", {"name": name}, judge
+    return "createZone", {"name": name}, check
 
 
 async def create_host_token(world: World, _name: str) -> tuple[str, dict[str, str], Judge]:
     """A host can enrol with the token of the answer."""
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         answer = await world.call("createHostToken", {"zoneid": world.zone})
         agent = FakeAgent(address=world.host.address, name="newcomer")
         await agent.enrol(answer["token"])
         assert world.count("SELECT count(*) FROM host WHERE id = ?", agent.host_id) == 1
 
-    return "createHostToken", {"zoneid": world.zone}, judge
+    return "createHostToken", {"zoneid": world.zone}, check
 
 
 async def update_configuration(_world: World, name: str) -> tuple[str, dict[str, str], Judge]:
     """The setting is what was asked for, in the ledger and in force."""
     value = str(1000 + int(name.rpartition("-")[2]))
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         listed = await world.call("listConfigurations", {"name": "event.purge.delay"})
         assert listed["configuration"][0]["value"] == value
         assert world.rows("SELECT value FROM setting WHERE name = 'event.purge.delay'") == [
             (value,)
         ]
 
-    return "updateConfiguration", {"name": "event.purge.delay", "value": value}, judge
+    return "updateConfiguration", {"name": "event.purge.delay", "value": value}, check
 
 
 async def create_user(_world: World, name: str) -> tuple[str, dict[str, str], Judge]:
     """A user is there once."""
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.count("SELECT count(*) FROM account WHERE username = ?", name) == 1
 
-    return "createUser", {"username": name, "password": "password1"}, judge
+    return "createUser", {"username": name, "password": "password1"}, check
 
 
 async def register_keys(world: World, name: str) -> tuple[str, dict[str, str], Judge]:
@@ -210,39 +210,39 @@ async def register_keys(world: World, name: str) -> tuple[str, dict[str, str], J
     params = {"username": name, "password": "password1"}
     user = (await world.call("createUser", params))["user"]["id"]
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         keys = (await world.call("registerUserKeys", {"id": user}))["userkeys"]
         mine = Client({**world.manager.api.credentials, **keys})
         await mine.send("listZones", {})
         ((stored,),) = world.rows("SELECT secret_key FROM account WHERE id = ?", user)
         assert keys["secretkey"] not in stored, "it lies in the ledger in clear"
 
-    return "registerUserKeys", {"id": user}, judge
+    return "registerUserKeys", {"id": user}, check
 
 
 async def register_template(world: World, name: str) -> tuple[str, dict[str, str], Judge]:
     """Each registration that counts is whole; names may repeat, as in CloudStack."""
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         listed = await world.call("listTemplates", {"templatefilter": "self", "name": name})
         assert listed["count"] in {1, 2}
         assert all(item["isready"] for item in listed["template"])
 
-    return "registerTemplate", template_params(world, name), judge
+    return "registerTemplate", template_params(world, name), check
 
 
 async def prepare_template(world: World, name: str) -> tuple[str, dict[str, str], Judge]:
     """The copy is there, and no job was carried out twice."""
     id_ = await world.template(name)
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == [("ready",)]
         ends = world.rows("SELECT id, state FROM job WHERE template = ?", id_)
         assert {state for _, state in ends} == {"DONE"}
         runs = Counter(job for what, job in world.host.log if what == "started")
         assert all(runs[job] == 1 for job, _ in ends)
 
-    return "prepareTemplate", {"templateid": id_, "zoneid": world.zone}, judge
+    return "prepareTemplate", {"templateid": id_, "zoneid": world.zone}, check
 
 
 async def cancel_download(world: World, name: str) -> tuple[str, dict[str, str], Judge]:
@@ -253,13 +253,13 @@ async def cancel_download(world: World, name: str) -> tuple[str, dict[str, str],
     running = "SELECT count(*) FROM job WHERE template = ? AND state = 'RUNNING'"
     await world.until(lambda: world.count(running, id_), "the download runs")
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         ((job, state),) = world.rows("SELECT id, state FROM job WHERE template = ?", id_)
         assert state in {"CANCELLED", "FAILED"}
         assert ("cancelled", job) in world.host.log
         world.may_download.set()
 
-    return "cancelTemplateDownload", {"templateid": id_}, judge
+    return "cancelTemplateDownload", {"templateid": id_}, check
 
 
 async def delete_template(world: World, name: str) -> tuple[str, dict[str, str], Judge]:
@@ -268,13 +268,13 @@ async def delete_template(world: World, name: str) -> tuple[str, dict[str, str],
     await world.call("prepareTemplate", {"templateid": id_, "zoneid": world.zone})
     await world.quiet()
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.count("SELECT removed IS NOT NULL FROM template WHERE id = ?", id_)
         assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == []
         removals = "SELECT count(*) FROM job WHERE template = ? AND kind = 'remove'"
         assert world.count(removals, id_) == 1
 
-    return "deleteTemplate", {"id": id_}, judge
+    return "deleteTemplate", {"id": id_}, check
 
 
 async def delete_while_downloading(world: World, name: str) -> tuple[str, dict[str, str], Judge]:
@@ -286,21 +286,21 @@ async def delete_while_downloading(world: World, name: str) -> tuple[str, dict[s
     await world.until(lambda: world.count(running, id_), "the download runs")
     asyncio.get_running_loop().call_later(1.5, world.may_download.set)
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.count("SELECT removed IS NOT NULL FROM template WHERE id = ?", id_)
         assert world.rows("SELECT state FROM copy WHERE template = ?", id_) == []
 
-    return "deleteTemplate", {"id": id_}, judge
+    return "deleteTemplate", {"id": id_}, check
 
 
 async def upload(world: World, alias: str) -> tuple[str, dict[str, str], Judge]:
     """The certificate is there once, and on the host."""
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.count("SELECT count(*) FROM cert WHERE live_alias = ?", alias) == 1
         assert world.fingerprint(alias) is not None
 
-    return "uploadTemplateDirectDownloadCertificate", upload_params(world, alias), judge
+    return "uploadTemplateDirectDownloadCertificate", upload_params(world, alias), check
 
 
 async def update(world: World, alias: str) -> tuple[str, dict[str, str], Judge]:
@@ -308,23 +308,23 @@ async def update(world: World, alias: str) -> tuple[str, dict[str, str], Judge]:
     id_ = await world.certificate(alias)
     before = world.fingerprint(alias)
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.fingerprint(alias) not in {None, before}
 
     params = {"id": id_, "certificate": OTHER_PEM}
-    return "updateTemplateDirectDownloadCertificate", params, judge
+    return "updateTemplateDirectDownloadCertificate", params, check
 
 
 async def revoke(world: World, alias: str) -> tuple[str, dict[str, str], Judge]:
     """The host does not hold it, now and after every later round."""
     id_ = await world.certificate(alias)
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.count("SELECT revoked FROM cert WHERE id = ?", id_)
         assert world.fingerprint(alias) is None
 
     params = {"id": id_, "zoneid": world.zone}
-    return "revokeTemplateDirectDownloadCertificate", params, judge
+    return "revokeTemplateDirectDownloadCertificate", params, check
 
 
 async def provision(world: World, alias: str) -> tuple[str, dict[str, str], Judge]:
@@ -333,21 +333,21 @@ async def provision(world: World, alias: str) -> tuple[str, dict[str, str], Judg
     where = {"id": id_, "zoneid": world.zone, "hostid": world.host.host_id}
     await world.call("revokeTemplateDirectDownloadCertificate", where)
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.fingerprint(alias) is not None
 
     params = {"id": id_, "hostid": world.host.host_id}
-    return "provisionTemplateDirectDownloadCertificate", params, judge
+    return "provisionTemplateDirectDownloadCertificate", params, check
 
 
 async def delete(world: World, alias: str) -> tuple[str, dict[str, str], Judge]:
     """It is wanted nowhere, and its alias is free."""
     id_ = await world.certificate(alias)
 
-    async def judge(world: World) -> None:
+    async def check(world: World) -> None:
         assert world.count("SELECT count(*) FROM cert WHERE live_alias = ?", alias) == 0
 
-    return "deleteTemplateDirectDownloadCertificate", {"id": id_}, judge
+    return "deleteTemplateDirectDownloadCertificate", {"id": id_}, check
 
 
 AGAIN = {
@@ -398,7 +398,7 @@ async def test_killed_at_any_statement_a_command_took_effect_whole_or_not_at_all
     while statement < STATEMENTS_MAX:
         statement += 1 if statement < FIRST else STEP
         name = f"{case.__name__.replace('_', '-')}-{statement}"
-        command, params, judge = await case(world, name)
+        command, params, check = await case(world, name)
         world.manager.die_at(statement)
         survived = await survives(world, command, params)
         if not survived:
@@ -411,7 +411,7 @@ async def test_killed_at_any_statement_a_command_took_effect_whole_or_not_at_all
         if "Certificate" in command:
             await world.keystore_agrees(name)
         world.check_whole()
-        await judge(world)
+        await check(world)
         if survived:
             break
     assert survived, f"{command} did not survive {statement} statements"

@@ -153,7 +153,7 @@ def test_what_is_no_proxy_is_a_usage_error(tmp_path: Path, proxy: str) -> None:
 def test_an_https_proxy(
     plain: FaultOrigin, secure: FaultOrigin, tmp_path: Path, certs: CertLab, inner: str
 ) -> None:
-    """Its certificate is judged by its own name with the job's anchors."""
+    """Its certificate is checked by its own name with the job's anchors."""
     origin = plain if inner == "http" else secure
     with start_proxy(tls=certs.leaf("good").server_context(), credentials="u:p") as proxy:
         words = ("--proxy", f"https://u:p@{proxy.address}", "--cacert", str(certs.ca.cert_file))
@@ -204,7 +204,7 @@ def test_an_https_proxy_that_is_not_trusted(
 
 
 def test_a_host_is_not_trusted_because_its_proxy_is(tmp_path: Path, certs: CertLab) -> None:
-    """The second handshake is judged like any other."""
+    """The second handshake is checked like any other."""
     tls = certs.leaf("wrong-host").server_context()
     with (
         FaultOrigin({"/x.raw": Resource.of(IMAGE)}, tls=tls) as origin,

@@ -72,7 +72,7 @@ def test_a_foreign_image_lands_by_way_of_a_file(
 def test_a_foreign_image_keeps_its_format_in_a_folder(
     bench: Bench, made: dict[str, tuple[bytes, bytes]], kind: str
 ) -> None:
-    """The default of file pools: nothing is converted, the image is judged all the same."""
+    """The default of file pools: nothing is converted, the image is checked all the same."""
     file, _ = made[kind]
     done = bench.get(bench.pool, bench.url(file, name=f"i.{kind}"))
     assert done.code == 0, done

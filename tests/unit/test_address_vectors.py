@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do model, core and manager judge every address alike? One table, three judges.
+"""Do model, core and manager classify every address alike? One table, three checks.
 
 What one of them lets through the next one connects to: a difference is a hole.
 """
@@ -24,7 +24,7 @@ from fastdl.model.address import (
 )
 from fastdl.model.referral import refused_port
 from fastdl.model.url import Url
-from tests.env.judge import ask, compile_judge
+from tests.env.address_checker import ask, compile_checker
 
 VECTORS: Final[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "addresses.json").read_text(encoding="utf-8")
@@ -37,9 +37,9 @@ EVERYTHING: Final = ("0.0.0.0/0", "::/0")
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C core's judge as a program."""
-    return compile_judge(tmp_path_factory.mktemp("judge"))
+def checker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C core's address check as a program."""
+    return compile_checker(tmp_path_factory.mktemp("checker"))
 
 
 def test_the_model_knows_each_class() -> None:
@@ -51,16 +51,16 @@ def test_the_model_knows_each_class() -> None:
         assert refused_nfs(address, "strict"), address
 
 
-def test_the_core_knows_each_class(judge: Path) -> None:
+def test_the_core_knows_each_class(checker: Path) -> None:
     """Typed under the strict policy: allowed as its class says, NFS never."""
-    answers = ask(judge, [f"{address} 1 -1" for address in ADDRESSES])
+    answers = ask(checker, [f"{address} 1 -1" for address in ADDRESSES])
     for (address, cls), answer in zip(ADDRESSES.items(), answers, strict=True):
         assert answer == f"{ORDER.index(cls)} {int(cls in STRICT)} 0", address
 
 
-def test_registration_takes_what_the_engine_would(judge: Path) -> None:
+def test_registration_takes_what_the_engine_would(checker: Path) -> None:
     """A template that every host refuses must not be registered."""
-    assert judge
+    assert checker
     for address, cls in ADDRESSES.items():
         host = f"[{address}]" if ":" in address else address
         for scheme, fine in (("http", cls in STRICT), ("https", cls in STRICT), ("nfs", False)):
@@ -113,31 +113,31 @@ def test_a_typed_host_is_one_thing_or_refused(vector: dict[str, str]) -> None:
         assert _registers(url)
 
 
-def test_the_core_reads_hosts_that_a_proxy_would_resolve(judge: Path) -> None:
+def test_the_core_reads_hosts_that_a_proxy_would_resolve(checker: Path) -> None:
     """A redirect names them; nobody here sees what the proxy makes of them."""
     vectors = [v for v in HOSTS if "text" in v]
     for vector, answer in zip(
-        vectors, ask(judge, [f"text {v['host']}" for v in vectors]), strict=True
+        vectors, ask(checker, [f"text {v['host']}" for v in vectors]), strict=True
     ):
         read = ORDER[int(answer)] if answer.isdigit() else answer
         assert read == vector["text"], vector
 
 
-def test_nobody_leads_further_inside(judge: Path) -> None:
-    """Both policies, both judges, every pair of classes."""
+def test_nobody_leads_further_inside(checker: Path) -> None:
+    """Both policies, both checks, every pair of classes."""
     for policy, strict in (("user", 0), ("strict", 1)):
         for from_class, leads in VECTORS["leads"].items():
             leader = AddressClass(from_class)
             lines = [f"{address} {strict} {ORDER.index(from_class)}" for address in ADDRESSES]
-            for (address, cls), answer in zip(ADDRESSES.items(), ask(judge, lines), strict=True):
+            for (address, cls), answer in zip(ADDRESSES.items(), ask(checker, lines), strict=True):
                 fine = cls in leads and (policy == "user" or cls in STRICT)
                 assert (refused(address, policy, (), leader) is None) is fine, (leader, address)
                 assert answer.split()[1] == str(int(fine)), (leader, address)
 
 
-def test_the_ports_that_are_followed(judge: Path) -> None:
+def test_the_ports_that_are_followed(checker: Path) -> None:
     """Well-known services are nobody's to be led to."""
     for name, fine in (("followed", True), ("refused", False)):
         ports = VECTORS["ports"][name]
         assert [refused_port(port) is None for port in ports] == [fine] * len(ports)
-        assert ask(judge, [f"port {port}" for port in ports]) == [str(int(fine))] * len(ports)
+        assert ask(checker, [f"port {port}" for port in ports]) == [str(int(fine))] * len(ports)

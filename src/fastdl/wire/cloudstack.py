@@ -176,7 +176,7 @@ def _download(protocol: str, body: dict[str, Any]) -> Download:
 
 
 def _follow(body: Mapping[str, Any]) -> bool:
-    """Releases without the field follow redirects; each hop is judged here in any case."""
+    """Releases without the field follow redirects; each hop is checked here in any case."""
     follow = _get(body, "followRedirects", bool)
     return True if follow is None else follow
 

@@ -74,7 +74,7 @@ def test_mirrors_at_several_hosts_may_be_in_several_places() -> None:
     ],
 )
 def test_the_address_policy_is_the_engines(address: str, port: int, *, allowed: bool) -> None:
-    """The same judge, in a process that nobody has talked to."""
+    """The same check, in a process that nobody has talked to."""
     found = _reach(f"http://{PUBLIC}:81/x", allowed_cidrs=("192.0.2.0/24", "169.254.0.0/16"))
     assert found.may_connect(_sockaddr(address, port)) is allowed
 
@@ -144,7 +144,7 @@ def test_name_servers_are_those_of_this_host(
 
 
 def test_a_local_source_reaches_nothing_of_the_operators_network() -> None:
-    """It leads nowhere; what a local metalink names is judged as typed by the engine."""
+    """It leads nowhere; what a local metalink names is checked as typed by the engine."""
     found = _reach("/srv/x.raw")
     assert _allowed(found, ("127.0.0.1", 80), ("169.254.169.254", 80)) == []
 

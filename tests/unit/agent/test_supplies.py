@@ -19,7 +19,7 @@ from fastdl.agent import supplies
 NOT_FOR_CONFINED = {
     "fastdl.agent.handshake",  # the worker loads it for the work that wants it
     "fastdl.engine.convert",  # the worker converts
-    "fastdl.model.address",  # the worker judges addresses
+    "fastdl.model.address",  # the worker checks addresses
     "fastdl.sinks.block",  # the worker opens the target
     "pwd",  # the agent looks users up
 }

@@ -15,7 +15,7 @@ _BASE = {"instructions.http_head": 1000.0, "http.requests": 8.0, "http.cached_pe
 
 
 def _regressed(now: dict[str, float], parts: list[str] | None = None) -> list[str]:
-    verdicts = check.judge(_BASE, now, parts or list(check.PARTS))
+    verdicts = check.evaluate(_BASE, now, parts or list(check.PARTS))
     return [verdict.metric for verdict in verdicts if verdict.regressed]
 
 
@@ -84,7 +84,7 @@ def test_this_machine_has_a_key_for_every_kind(tmp_path: Path) -> None:
 
 
 def test_every_stored_metric_has_a_limit() -> None:
-    """A metric without a limit would stop the gate instead of being judged."""
+    """A metric without a limit would stop the gate instead of being checked."""
     for name in (
         *(f"instructions.{d}" for d in instructions.DRIVERS),
         "start.modules",
@@ -152,5 +152,5 @@ def test_a_slower_parser_fails_the_instruction_gate(tmp_path: Path) -> None:
     after_folder = tmp_path / "build-slow"
     after_folder.mkdir()
     after = instructions.count(tree, after_folder)
-    verdicts = check.judge(before, after, ["instructions"])
+    verdicts = check.evaluate(before, after, ["instructions"])
     assert [v.metric for v in verdicts if v.regressed] == ["instructions.http_head"]

@@ -115,5 +115,5 @@ def test_a_worse_build_is_named(
 ) -> None:
     """An added memcpy, a lost O_DIRECT and doubled requests are what the gate is there for."""
     monkeypatch.setenv(_HOOK, mutation)
-    verdicts = check.judge(honest, _count(bench, tree), ["transfer"])
+    verdicts = check.evaluate(honest, _count(bench, tree), ["transfer"])
     assert metric in [verdict.metric for verdict in verdicts if verdict.regressed]

@@ -43,7 +43,7 @@ def test_every_mirror_serves_the_same_bytes(server: Origin, scheme: str) -> None
 
 
 def test_requests_and_their_bytes_are_counted(server: Origin) -> None:
-    """The gate judges how often and how much was asked for."""
+    """The gate checks how often and how much was asked for."""
     server.forget_requests()
     _get(server, f"{server.http[0]}/image")
     [request] = server.requests()

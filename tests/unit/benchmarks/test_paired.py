@@ -18,14 +18,14 @@ from benchmarks.gate import paired
         ([1.1, 1.2, 1.3, 1.4, 1.5], "MISSED"),
     ],
 )
-def test_a_ratio_is_judged_by_median_and_quartiles(ratios: list[float], word: str) -> None:
+def test_a_ratio_is_checked_by_median_and_quartiles(ratios: list[float], word: str) -> None:
     """A lucky median over rounds that disagree is not a promise kept."""
     kept = paired._kept("s", "times as fast", 1.8, stats.summary(ratios), no_loss=1)
     assert kept.word == word
     assert kept.kept == (word == "kept")
 
 
-def test_what_must_be_small_is_judged_from_the_other_side() -> None:
+def test_what_must_be_small_is_checked_from_the_other_side() -> None:
     """For processor time the high quartile is the worse one."""
     fine = paired._kept(
         "s", "of its time", 0.6, stats.summary([0.5, 0.5, 0.6]), no_loss=1, at_most=True

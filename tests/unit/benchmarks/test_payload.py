@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images that are served, and the digest that judges what arrives."""
+"""The images that are served, and the digest that checks what arrives."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_an_unsafe_image_exits_with_24_and_the_reason(
     assert "fastdl: UNSAFE_IMAGE: qcow2: a backing file" in capsys.readouterr().err
 
 
-def test_limits_and_declarations_are_judged(
+def test_limits_and_declarations_are_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A disk above the limit is 25, a qcow2 declared raw is 24 (I12, I15)."""

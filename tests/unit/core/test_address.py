@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the C judge of addresses and its Python twin agree, on everything?"""
+"""Do the C address check and its Python twin agree on everything?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastdl.model.address import (
     refused,
     refused_nfs,
 )
-from tests.env.judge import ask, compile_judge
+from tests.env.address_checker import ask, compile_checker
 
 CLASSES = list(AddressClass)
 """In the order of enum fdl_addr_class."""
@@ -33,9 +33,9 @@ CIDRS = [
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C judge as a program."""
-    return compile_judge(tmp_path_factory.mktemp("judge"))
+def checker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C check as a program."""
+    return compile_checker(tmp_path_factory.mktemp("checker"))
 
 
 def addresses() -> Iterator[IPv4Address | IPv6Address]:
@@ -59,7 +59,7 @@ def addresses() -> Iterator[IPv4Address | IPv6Address]:
             yield IPv6Address(first | rng.getrandbits(128) & (last - first))
 
 
-def test_the_c_judge_and_its_twin_agree(judge: Path) -> None:
+def test_the_c_check_and_its_twin_agree(checker: Path) -> None:
     """What is refused early and what is refused at connect time must be the same."""
     rng = random.Random(8)
     cases = []
@@ -69,7 +69,7 @@ def test_the_c_judge_and_its_twin_agree(judge: Path) -> None:
         cases.append((address, rng.choice([True, False]), origin, cidrs, servers))
     assert len(cases) > 5000
     answers = ask(
-        judge,
+        checker,
         [
             f"{address} {int(strict)} {-1 if origin is None else CLASSES.index(origin)} "
             + " ".join([*cidrs, "nfs", *servers])
@@ -85,10 +85,10 @@ def test_the_c_judge_and_its_twin_agree(judge: Path) -> None:
         assert answer == wanted, case
 
 
-def test_malformed_ranges_are_refused_by_both(judge: Path) -> None:
+def test_malformed_ranges_are_refused_by_both(checker: Path) -> None:
     """An operator's typing error must not silently allow or forbid."""
     bad = ["10.0.0.0/33", "10.0.0/8", "fe80::/129", "10.0.0.0/", "10.0.0.0/-1", "x", "1.2.3.4/8x"]
-    assert ask(judge, [f"127.0.0.1 1 -1 {cidr}" for cidr in bad]) == ["bad"] * len(bad)
+    assert ask(checker, [f"127.0.0.1 1 -1 {cidr}" for cidr in bad]) == ["bad"] * len(bad)
     for cidr in bad:
         with pytest.raises(Exception, match="CIDR"):
             refused(ip_address("127.0.0.1"), "strict", [cidr])

@@ -48,7 +48,7 @@ def no_peek(fmt: Format, reader: object) -> bytes:
     raise AssertionError("not compressed")
 
 
-def judge(data: bytes, declared: str = "auto") -> ImageInfo:
+def checked(data: bytes, declared: str = "auto") -> ImageInfo:
     return inspect(Bytes(data), qcow2=no_qcow2, peek=no_peek, declared=declared)
 
 
@@ -99,7 +99,7 @@ def test_an_empty_image_is_refused() -> None:
     """No bytes are no image (I19)."""
     with pytest.raises(FormatError):
         detect(b"", b"", 0)
-    assert judge(b"").refusal is FormatError
+    assert checked(b"").refusal is FormatError
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_empty_image_is_refused() -> None:
 )
 def test_a_polyglot_is_refused(data: bytes) -> None:
     """Two readers would see two different disks (I12)."""
-    assert judge(data).refusal is UnsafeImageError
+    assert checked(data).refusal is UnsafeImageError
 
 
 def test_a_qcow2_header_behind_a_boot_sector_is_seen() -> None:
@@ -123,7 +123,7 @@ def test_a_qcow2_header_behind_a_boot_sector_is_seen() -> None:
 
 def test_a_vmdk_descriptor_is_no_raw_image() -> None:
     """A text file that names the host's files must not pass as a disk (I12)."""
-    info = judge(b'\n # Disk DescriptorFile\nRW 1 FLAT "/etc/shadow" 0\n'.ljust(512))
+    info = checked(b'\n # Disk DescriptorFile\nRW 1 FLAT "/etc/shadow" 0\n'.ljust(512))
     assert (info.format, info.refusal) == (Format.VMDK, UnsafeImageError)
 
 
@@ -166,14 +166,14 @@ def test_unsupported_formats_are_refused_with_their_class(
     fmt: Format, refusal: type[Exception]
 ) -> None:
     """Encrypted is unsafe, the rest is not supported (I11)."""
-    assert judge(MAGICS[fmt].ljust(40000, b"\0")).refusal is refusal
+    assert checked(MAGICS[fmt].ljust(40000, b"\0")).refusal is refusal
 
 
 def test_a_verdict_raises_its_refusal() -> None:
     """Callers that want an exception get the class of the verdict."""
     with pytest.raises(LimitError, match="too large"):
         refused(Format.RAW, LimitError("too large")).require_safe()
-    judge(b"raw").require_safe()
+    checked(b"raw").require_safe()
 
 
 def iso(blocks: int = 20, *, size: int = 20 * 2048) -> bytes:
@@ -188,11 +188,11 @@ def iso(blocks: int = 20, *, size: int = 20 * 2048) -> bytes:
 
 def test_an_iso_must_fit_its_file() -> None:
     """A volume larger than the file was cut off; numbers that differ are a lie."""
-    assert judge(iso()).safe
-    assert judge(iso(21)).refusal is FormatError
+    assert checked(iso()).safe
+    assert checked(iso(21)).refusal is FormatError
     torn = bytearray(iso())
     torn[32768 + 87] ^= 1
-    assert judge(bytes(torn)).refusal is FormatError
+    assert checked(bytes(torn)).refusal is FormatError
 
 
 def udf(*names: bytes, size: int = 1 << 20) -> bytes:
@@ -205,10 +205,10 @@ def udf(*names: bytes, size: int = 1 << 20) -> bytes:
 @pytest.mark.parametrize("names", [(b"BEA01", b"NSR02", b"TEA01"), (b"BEA01", b"NSR03", b"TEA01")])
 def test_a_disc_with_udf_alone_is_an_iso(names: tuple[bytes, ...]) -> None:
     """Windows media and data discs: no ISO 9660 volume, but what every system mounts."""
-    info = judge(udf(*names), "iso")
+    info = checked(udf(*names), "iso")
     assert (info.format, info.safe, info.details["udf"]) == (Format.ISO, True, True)
-    assert judge(udf(*names), "raw").safe
-    assert judge(udf(*names), "qcow2").refusal is UnsafeImageError
+    assert checked(udf(*names), "raw").safe
+    assert checked(udf(*names), "qcow2").refusal is UnsafeImageError
 
 
 def test_half_a_recognition_sequence_is_no_disc() -> None:
@@ -222,8 +222,8 @@ def test_a_bridge_disc_is_held_to_both() -> None:
     data = bytearray(iso(200, size=200 * 2048))
     data[34816:34823] = b"\0BEA01\1"
     data[36864:36871] = b"\0NSR02\1"
-    assert judge(bytes(data)).details["udf"]
-    assert judge(bytes(data[:-2048])).refusal is FormatError
+    assert checked(bytes(data)).details["udf"]
+    assert checked(bytes(data[:-2048])).refusal is FormatError
 
 
 def test_a_tar_without_a_magic_is_known_by_its_sum() -> None:
@@ -268,7 +268,7 @@ def test_disks_are_declared_in_either_case() -> None:
 def test_a_message_in_place_of_an_image_is_warned_of(data: bytes, text: bool) -> None:
     """No disk begins with half a KiB of text; a small one might: it is said, not refused."""
     assert looks_like_text(data[:HEAD_BYTES]) is text
-    info = judge(data)
+    info = checked(data)
     assert (info.safe, bool(info.warnings)) == (True, text)
 
 
@@ -330,7 +330,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_real_image_is_safe(real: Callable[[str], bytes], kind: str) -> None:
     """What qemu-img writes is what people have."""
-    info = judge(real(kind))
+    info = checked(real(kind))
     assert (info.safe, info.virtual_size) == (True, SIZE), info.reasons
     assert str(info.format) == kind.partition("-")[0]
 
@@ -352,17 +352,17 @@ def vhd(data: bytes, at: int, fmt: str, value: int) -> bytes:
 def test_a_vhd_that_lies_is_refused(real: Callable[[str], bytes]) -> None:
     """Differencing disks name a parent; checksums, copies and tables must hold (I14)."""
     data = real("vhd-dynamic")
-    assert judge(vhd(data, 60, ">I", 3)).safe
-    assert judge(vhd(data, 60, ">I", 4)).refusal is UnsafeImageError
-    assert judge(vhd(data, 60, ">I", 9)).refusal is FormatError
-    assert judge(vhd(data, 48, ">Q", 2**62)).refusal is FormatError
-    assert judge(bent(data, len(data) - 512 + 20, ">I", 7)).refusal is FormatError
-    assert judge(bent(data, 20, ">I", 7)).refusal is FormatError
+    assert checked(vhd(data, 60, ">I", 3)).safe
+    assert checked(vhd(data, 60, ">I", 4)).refusal is UnsafeImageError
+    assert checked(vhd(data, 60, ">I", 9)).refusal is FormatError
+    assert checked(vhd(data, 48, ">Q", 2**62)).refusal is FormatError
+    assert checked(bent(data, len(data) - 512 + 20, ">I", 7)).refusal is FormatError
+    assert checked(bent(data, 20, ">I", 7)).refusal is FormatError
     (table,) = struct.unpack_from(">Q", data, 512 + 16)
     for entry in (0, 1, 2**31):
-        assert judge(bent(data, table, ">I", entry)).refusal is FormatError
+        assert checked(bent(data, table, ">I", entry)).refusal is FormatError
     (second,) = struct.unpack_from(">I", data, table)
-    assert judge(bent(data, table + 4, ">I", second)).refusal is FormatError
+    assert checked(bent(data, table + 4, ">I", second)).refusal is FormatError
 
 
 def vhdx(data: bytes, at: int, value: bytes, seal_at: int, seal_len: int) -> bytes:
@@ -381,16 +381,16 @@ def test_a_vhdx_that_lies_is_refused(real: Callable[[str], bytes]) -> None:
     data = real("vhdx")
     at = max(65536, 131072, key=lambda o: struct.unpack_from("<Q", data, o + 8))
     dirty = vhdx(data, at + 48, uuid.uuid4().bytes, at, 4096)
-    assert judge(dirty).refusal is FormatError
-    assert judge(bent(bent(data, 65536 + 4, "<I", 1), 131072 + 4, "<I", 1)).refusal is FormatError
+    assert checked(dirty).refusal is FormatError
+    assert checked(bent(bent(data, 65536 + 4, "<I", 1), 131072 + 4, "<I", 1)).refusal is FormatError
     regions = vhdx(data, 196608 + 8, struct.pack("<I", 3000), 196608, 65536)
-    assert judge(regions).refusal is FormatError
+    assert checked(regions).refusal is FormatError
     meta = data.index(b"metadata", 1024 * 1024)
-    assert judge(bent(data, meta + 10, "<H", 3000)).refusal is FormatError
+    assert checked(bent(data, meta + 10, "<H", 3000)).refusal is FormatError
     parent = uuid.UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
     out = bytearray(data)
     out[meta + 32 : meta + 48] = parent
-    assert judge(bytes(out)).refusal is UnsafeImageError
+    assert checked(bytes(out)).refusal is UnsafeImageError
 
 
 def with_descriptor(data: bytes, old: bytes, new: bytes) -> bytes:
@@ -422,7 +422,7 @@ def test_a_vmdk_descriptor_line_that_is_not_harmless_is_refused(
     real: Callable[[str], bytes], old: bytes, new: bytes
 ) -> None:
     """An extent is a path on the host: CVE-2022-47951 (I13)."""
-    assert judge(with_descriptor(real("vmdk"), old, new)).refusal is UnsafeImageError
+    assert checked(with_descriptor(real("vmdk"), old, new)).refusal is UnsafeImageError
 
 
 @needs_qemu
@@ -448,7 +448,7 @@ def test_a_vmdk_descriptor_may_be_in_any_code_page(
     quoted = text[text.index('SPARSE "') + 8 :].partition('"')[0]
     text = f'encoding="{encoding}"\n# {name}\n' + text.replace(quoted, f"{name}.vmdk")
     block = text.encode(encoding).ljust(length, b"\0")
-    info = judge(data[:at] + block + data[at + length :])
+    info = checked(data[:at] + block + data[at + length :])
     assert (info.safe, info.reasons) == (True, ())
 
 
@@ -460,14 +460,14 @@ def test_a_code_page_hides_no_path(real: Callable[[str], bytes], name: bytes) ->
     block = data[at : at + length].rstrip(b"\0")
     quoted = block[block.index(b'SPARSE "') + 8 :].partition(b'"')[0]
     bad = block.replace(quoted, name).ljust(length, b"\0")
-    assert judge(data[:at] + bad + data[at + length :]).refusal is UnsafeImageError
+    assert checked(data[:at] + bad + data[at + length :]).refusal is UnsafeImageError
 
 
 def test_a_vmdk_extent_may_not_be_a_path(real: Callable[[str], bytes]) -> None:
     """Even of the right kind, it must be this very file (I13)."""
     data = real("vmdk")
-    assert judge(with_descriptor(data, b'SPARSE "', b'SPARSE "/etc/')).refusal is UnsafeImageError
-    assert judge(with_descriptor(data, b'SPARSE "', b'SPARSE "..\\')).refusal is UnsafeImageError
+    assert checked(with_descriptor(data, b'SPARSE "', b'SPARSE "/etc/')).refusal is UnsafeImageError
+    assert checked(with_descriptor(data, b'SPARSE "', b'SPARSE "..\\')).refusal is UnsafeImageError
 
 
 @needs_qemu
@@ -478,12 +478,12 @@ def test_a_stream_optimized_footer_must_repeat_the_header(
     data = real("vmdk-stream")
     header = bent(data[:512], 56, "<Q", 2**64 - 1)
     at_end = header + data[512:] + bytes(512) + data[:512] + bytes(512)
-    assert judge(at_end).safe
+    assert checked(at_end).safe
     footer = len(at_end) - 1024
-    assert judge(bent(at_end, footer + 12, "<Q", 1)).refusal is UnsafeImageError
-    assert judge(bent(at_end, footer + 28, "<Q", 9)).refusal is UnsafeImageError
-    assert judge(bent(at_end, footer + 56, "<Q", 2**64 - 1)).refusal is FormatError
-    assert judge(bent(at_end, footer + 56, "<Q", 2**40)).refusal is FormatError
+    assert checked(bent(at_end, footer + 12, "<Q", 1)).refusal is UnsafeImageError
+    assert checked(bent(at_end, footer + 28, "<Q", 9)).refusal is UnsafeImageError
+    assert checked(bent(at_end, footer + 56, "<Q", 2**64 - 1)).refusal is FormatError
+    assert checked(bent(at_end, footer + 56, "<Q", 2**40)).refusal is FormatError
 
 
 @needs_qemu
@@ -492,7 +492,7 @@ def test_a_cut_vmdk_is_noticed(real: Callable[[str], bytes], kind: str) -> None:
     """Kept as it is, without a digest, nobody else would notice."""
     data = real(kind)
     for lost in (70_000, 200_000, len(data) // 2):
-        info = judge(data[: len(data) - lost])
+        info = checked(data[: len(data) - lost])
         assert info.refusal is FormatError, (lost, info)
         assert "cut off" in info.reasons[0] or "outside the file" in info.reasons[0]
 
@@ -504,8 +504,8 @@ def test_grains_of_a_vmdk_that_lie_nowhere_are_refused(real: Callable[[str], byt
     directory = struct.unpack_from("<Q", data, 56)[0] * 512
     table = struct.unpack_from("<I", data, directory)[0] * 512
     last = max(struct.unpack_from("<512I", data, table)) * 512
-    assert judge(bent(data, last + 8, "<I", 0xFFFFFFFF)).refusal is FormatError
-    assert judge(bent(data, table, "<I", 0xFFFFFFFF)).refusal is FormatError
+    assert checked(bent(data, last + 8, "<I", 0xFFFFFFFF)).refusal is FormatError
+    assert checked(bent(data, table, "<I", 0xFFFFFFFF)).refusal is FormatError
 
 
 @needs_qemu
@@ -513,12 +513,12 @@ def test_a_vdi_that_lies_is_refused(real: Callable[[str], bytes]) -> None:
     """Parents, foreign kinds, shared and missing blocks."""
     data = real("vdi")
     (table,) = struct.unpack_from("<I", data, 340)
-    assert judge(bent(data, 76, "<I", 4)).refusal is UnsafeImageError
-    assert judge(bent(data, 440, "<Q", 1)).refusal is UnsafeImageError
-    assert judge(bent(data, 368, "<Q", 2**50)).refusal is FormatError
+    assert checked(bent(data, 76, "<I", 4)).refusal is UnsafeImageError
+    assert checked(bent(data, 440, "<Q", 1)).refusal is UnsafeImageError
+    assert checked(bent(data, 368, "<Q", 2**50)).refusal is FormatError
     (first,) = struct.unpack_from("<I", data, table)
-    assert judge(bent(data, table + 4, "<I", first)).refusal is FormatError
-    assert judge(bent(data, table, "<I", 1000)).refusal is FormatError
+    assert checked(bent(data, table + 4, "<I", first)).refusal is FormatError
+    assert checked(bent(data, table, "<I", 1000)).refusal is FormatError
 
 
 @needs_qemu

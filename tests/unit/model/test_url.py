@@ -56,7 +56,7 @@ def test_the_port_is_the_effective_one(text: str, port: int, netloc: str) -> Non
     ],
 )
 def test_a_host_has_one_spelling(text: str, host: str) -> None:
-    """What is compared, judged and connected is the same text."""
+    """What is compared, checked and connected is the same text."""
     assert Url.parse(text).host == host
 
 

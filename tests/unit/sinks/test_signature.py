@@ -102,7 +102,7 @@ def test_several_signatures_are_all_named() -> None:
 
 @given(st.binary(max_size=4096), st.integers(0, 1 << 24))
 @settings(max_examples=200, deadline=None)
-def test_any_device_is_judged_without_an_error(data: bytes, size: int) -> None:
+def test_any_device_is_checked_without_an_error(data: bytes, size: int) -> None:
     """Tiny, odd and lying sizes included."""
     signature.probe(data, data, max(size, len(data)))
 

@@ -123,7 +123,7 @@ def test_bytes_after_a_certificate_are_refused(certs: CertLab) -> None:
         read_bundle(der + b"\0")
 
 
-def test_the_dates_are_judged_at_the_moment_given(certs: CertLab) -> None:
+def test_the_dates_are_checked_at_the_moment_given(certs: CertLab) -> None:
     """G04: the host's clock decides, and the message shows it."""
     identity = certs.leaf("good")
     found = parse(identity.certificate.public_bytes(Encoding.DER))

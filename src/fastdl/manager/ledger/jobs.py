@@ -149,7 +149,7 @@ async def grant(
     limit_of: dict[Slot, int] = {}
     for g in grants:
         for slot, most in g.slots:
-            # The roomiest judgement counts: bulk and urgent grants may share a batch, and
+            # The largest result counts: bulk and urgent grants may share a batch, and
             # ``decide`` counted each against its own limit already.
             limit_of[slot] = max(most, limit_of.get(slot, 0))
     await slots.ensure(tx, counts)

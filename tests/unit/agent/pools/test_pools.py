@@ -104,7 +104,7 @@ def test_a_missing_folder_is_reported_not_raised(tmp_path: Path) -> None:
         (Image(), True),
     ],
 )
-def test_the_room_is_judged_by_what_will_lie_on_disk(
+def test_the_room_is_checked_by_what_will_lie_on_disk(
     tmp_path: Path, image: Image, fits: bool
 ) -> None:
     """A sparse qcow2 may promise more than the pool has; a raw image needs all of it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The judge of certificate histories: does it accept what can happen, and nothing else?"""
+"""The checker of certificate histories: does it accept what can happen, and nothing else?"""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ IMPOSSIBLE = {
 
 @pytest.mark.parametrize("name", POSSIBLE)
 def test_a_possible_history_is_explained(name: str) -> None:
-    """A judge that rejects what is right would be switched off."""
+    """A checker that rejects what is right would be switched off."""
     order = explain(POSSIBLE[name])
     assert order is not None
     assert sorted(order, key=lambda e: e.sent) == sorted(POSSIBLE[name], key=lambda e: e.sent)
@@ -89,7 +89,7 @@ def test_a_possible_history_is_explained(name: str) -> None:
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_an_impossible_history_is_rejected(name: str) -> None:
-    """A judge that accepts everything proves nothing."""
+    """A checker that accepts everything proves nothing."""
     assert explain(IMPOSSIBLE[name]) is None
 
 

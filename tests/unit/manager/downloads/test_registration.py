@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which templates may be registered, judged from the text alone."""
+"""Which templates may be registered, checked from the text alone."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_extension_table(path: str, format_: str, fine: bool) -> None:
     ],
 )
 def test_checksums_as_cloudstack_takes_them(text: str | None, stored: str | None) -> None:
-    """Digits are not judged at registration: its own tests register 32 times X."""
+    """Digits are not checked at registration: its own tests register 32 times X."""
     assert check_checksum(text) == stored
 
 

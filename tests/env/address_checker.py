@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a test ask the C judge of addresses? tests/c/check_address.c as a program."""
+"""How does a test run the C core's address check? tests/c/check_address.c as a program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def compile_judge(folder: Path) -> Path:
+def compile_checker(folder: Path) -> Path:
     """The program, made in *folder*; skips the test where there is no compiler."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
@@ -38,10 +38,10 @@ def compile_judge(folder: Path) -> Path:
     return program
 
 
-def ask(judge: Path, lines: Sequence[str]) -> list[str]:
+def ask(checker: Path, lines: Sequence[str]) -> list[str]:
     """Its answers to *lines*, one each."""
     done = subprocess.run(
-        [judge],
+        [checker],
         input="\n".join(lines) + "\n",
         capture_output=True,
         text=True,
