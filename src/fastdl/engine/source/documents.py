@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastdl.engine.source.first_response import open_stream
-from fastdl.errors import FastdlError, LimitError
+from fastdl.errors import FastdlError, HttpStatusError, LimitError, PolicyError
+from fastdl.model.referral import refused_source
+from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror
 
 if TYPE_CHECKING:
     from fastdl.core.net import Stream
-    from fastdl.engine.source.draft import Draft
-    from fastdl.model.url import Url
+    from fastdl.engine.cancel import Cancel
+    from fastdl.engine.context import TransferContext
+    from fastdl.engine.options import FetchOptions
 
 
 class Document(NamedTuple):
@@ -23,11 +27,12 @@ class Document(NamedTuple):
 
 
 def fetch_document(
-    draft: Draft,
+    ctx: TransferContext,
     url: Url,
     limit: int,
     *,
     what: str,
+    headers: Sequence[tuple[str, str]] = (),
     linked_from: int | None = None,
     optional: bool = False,
 ) -> Document:
@@ -36,11 +41,8 @@ def fetch_document(
     *linked_from*: class of the address that named it, None where the operator did. *optional*:
     nothing is tried twice. LimitError where it is larger, else as any source.
     """
-    typed = {one.origin for one in draft.typed}
-    # The operator's headers are for the origins that the operator typed.
-    headers = draft.ctx.options.headers if url.origin in typed and linked_from is None else ()
     mirror = make_mirror(url, headers=headers, linked_from=linked_from)
-    stream, head = open_stream(draft.ctx, mirror, url, draft.ctx.cancel, give_up=lambda _: optional)
+    stream, head = open_stream(ctx, mirror, url, ctx.cancel, give_up=lambda _: optional)
     try:
         return Document(read_all(stream, head, limit, what), stream.peer_class)
     except FastdlError as exc:
@@ -48,6 +50,37 @@ def fetch_document(
         raise
     finally:
         stream.close()
+
+
+def documents_job(
+    sources: Sequence[str], options: FetchOptions, cancel: Cancel, *, limit: int
+) -> list[bytes | None]:
+    """The documents at *sources*, of at most *limit* bytes each; None for those behind the first
+    that do not exist. Raises what ``fetch_sync`` would."""
+    from fastdl.engine.context import TransferContext
+
+    ctx = TransferContext(options, cancel)
+    found: list[bytes | None] = []
+    try:
+        for source in sources:
+            url = Url.parse(source)
+            if reason := refused_source(url, options.policy):
+                raise PolicyError(f"{url.display()}: {reason}", phase="resolve")
+            try:
+                document = fetch_document(
+                    ctx, url, limit, what="the document", headers=options.headers,
+                    optional=bool(found),
+                )  # fmt: skip
+            except HttpStatusError:
+                if not found:
+                    raise
+                found.append(None)
+            else:
+                found.append(document.data)
+    except FastdlError as exc:
+        exc.add_context(public_source=ctx.public_only)
+        raise
+    return found
 
 
 def read_all(stream: Stream, head: bytes, limit: int, what: str) -> bytes:

@@ -69,6 +69,10 @@ class Draft:
             signed_by=self.signed_by,
         )
 
+    def headers_for(self, url: Url) -> tuple[tuple[str, str], ...]:
+        """The operator's headers are for what the operator typed, whoever leads there."""
+        return self.ctx.options.headers if url.origin in self._origins else ()
+
     def add(self, url: Url, mirror: Mirror) -> None:
         """Add a mirror, where it is new and there is room."""
         known = {u.request_text() for u in self.urls}
@@ -81,8 +85,7 @@ class Draft:
         try:
             mirror = make_mirror(
                 offer.url,
-                # The operator's headers are for what the operator typed, whoever leads there.
-                headers=self.ctx.options.headers if offer.url.origin in self._origins else (),
+                headers=self.headers_for(offer.url),
                 priority=offer.priority,
                 max_connections=offer.max_connections,
                 linked_from=offer.from_class,

@@ -40,7 +40,9 @@ def take_metalink(draft: Draft, url: Url) -> None:
     from fastdl.engine.source.documents import fetch_document
     from fastdl.sources.metalink_xml import MAX_DOCUMENT
 
-    found = fetch_document(draft, url, MAX_DOCUMENT, what=_A_METALINK)
+    found = fetch_document(
+        draft.ctx, url, MAX_DOCUMENT, what=_A_METALINK, headers=draft.headers_for(url)
+    )
     document = _parsed(draft, found.data, url, draft.ctx.options.metalink_file)
     draft.name = document.name
     draft.merge(document, url, found.peer)
@@ -152,7 +154,7 @@ def _merge_described(draft: Draft, referrer: Url, url: Url, peer: int) -> None:
     from fastdl.sources.metalink import parse_metalink
     from fastdl.sources.metalink_xml import MAX_DOCUMENT
 
-    found = fetch_document(draft, url, MAX_DOCUMENT, what=_A_METALINK, linked_from=peer)
+    found = fetch_document(draft.ctx, url, MAX_DOCUMENT, what=_A_METALINK, linked_from=peer)
     document = parse_metalink(found.data, base_url=url)
     if document.size is None or document.size == draft.size:
         # A document from outside does not lead inside because somebody inside named it.
