@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from fastdl.agent.properties import load
+from fastdl.errors import LimitError, PolicyError
 from fastdl.trust.keystore import Keystore, Passphrase
 from fastdl.wire import messages as m
+from fastdl.wire.packed import unpack
 from tests.env.certs import CertLab
 from tests.env.faults import Rule, When
 from tests.env.loopdev import loop_device
@@ -551,6 +553,32 @@ def test_a_probe_writes_nothing(agent: Process, manager: WireManager, origin: Fa
     assert isinstance(done, m.ProbeDone)
     assert (done.size, done.ranges) == (len(CONTENT), True)
     assert agent.visible() == []
+
+
+def test_documents_are_fetched_under_the_rules_of_downloads(
+    agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """A checksum list is asked for as the template is: where that may not be, neither may this."""
+    host = manager.host()
+    origin.resources["/SUMS"] = Resource.of(b"x" * 3000)
+    for job, cidrs, most, code in (
+        ("d1", LOOPBACK, 1 << 20, 0),
+        ("d2", (), 1 << 20, PolicyError.exit_code),
+        ("d3", LOOPBACK, 2000, LimitError.exit_code),
+    ):
+        sources = (origin.url("/SUMS"), origin.url("/SUMS.asc"))
+        transfer = m.Transfer(sources=sources, allowed_cidrs=cidrs)
+        args = m.DocumentsArgs(transfer=transfer, most=most)
+        manager.want(host, m.Command(job=job, kind=m.Kind.DOCUMENTS, fence=1, args=args))
+        result = manager.result(job)
+        if code:
+            assert result.failure is not None
+            assert result.failure.code == code
+            continue
+        assert isinstance(result.done, m.DocumentsDone)
+        found = [unpack(text, most=1 << 20) for text in result.done.documents]
+        assert found == [b"x" * 3000, None]
+        assert not result.done.public_source
 
 
 def test_a_probe_tells_what_a_download_would_refuse(agent: Process, manager: WireManager) -> None:

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from fastdl.wire.packed import TOTAL_MAX
 
 LINE_MAX = 4 << 20
 """Bytes of a line. The agent reads no longer ones either."""
 
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
 _NUMBER_MAX = (1 << 63) - 1
 _TEXT_MAX = 4096
 _LIST_MAX = 256
@@ -106,6 +110,8 @@ def parse(line: bytes) -> Message:
             return Found(_record(_RESULT)(value))
         case "probe":
             return Found(_record(_PROBE)(value))
+        case "documents":
+            return Found(_record(_DOCUMENTS)(value))
         case "vouched":
             return Found(_record(_VOUCHED)(value))
         case "inspected":
@@ -161,6 +167,13 @@ def _text(limit: int) -> Check:
         return "".join(c if c.isprintable() else "?" for c in value[:limit])
 
     return check
+
+
+def _packed(value: Any) -> str:
+    """As ``wire.packed`` writes it; who unpacks it checks the rest."""
+    if not isinstance(value, str) or len(value) > TOTAL_MAX or not _BASE64.fullmatch(value):
+        raise ValueError("not a packed document")
+    return value
 
 
 def _optional(check: Check) -> Check:
@@ -283,6 +296,10 @@ _PROBE: Mapping[str, Check] = {
     "public_source": _flag,
     "warnings": _listed(_words),
     "signed_by": _optional(_words),
+}
+_DOCUMENTS: Mapping[str, Check] = {
+    "documents": _listed(_packed, 16),
+    "public_source": _flag,
 }
 _VOUCHED: Mapping[str, Check] = {
     "by": _optional(_size),

@@ -55,6 +55,8 @@ class Commands:
                 return await asyncio.to_thread(self._certificates, args)
             case m.ProbeArgs() as args:
                 return await self._probe(args)
+            case m.DocumentsArgs() as args:
+                return await self._documents(args)
             case m.CheckArgs() as args:
                 return await self._check(args)
             case m.CopiesArgs() as args:
@@ -167,6 +169,23 @@ class Commands:
                 for text in plain.get("reasons", ())[:64]
                 if plain.get("safe") is False
             ),
+        )
+
+    async def _documents(self, args: m.DocumentsArgs) -> m.DocumentsDone:
+        transfer = args.transfer
+        plain = await work.run(
+            Work(
+                action="documents",
+                sources=transfer.sources[:16],
+                options=await self._options(transfer, ""),
+                most=args.most,
+            ),
+            confinement=self.host.config.confinement,
+            deadline=60.0,
+        )
+        return m.DocumentsDone(
+            documents=tuple(plain["documents"]),
+            public_source=plain.get("public_source") is True,
         )
 
     async def _check(self, args: m.CheckArgs) -> m.CheckDone:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, Placement, Progress
-from fastdl.errors import UnsafeImageError, as_error, error_from
+from fastdl.errors import LimitError, UnsafeImageError, as_error, error_from
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, HEAD_BYTES, Format
 from fastdl.model.image_magic import detect
 from fastdl.model.url import Url
+from fastdl.wire.packed import TOTAL_MAX, pack
 
 if TYPE_CHECKING:
     from fastdl.agent.child_workspace import ChildWorkspace
@@ -86,6 +87,19 @@ def probe(job: Job, channel: Channel) -> None:
 
     found = probe_job(job["sources"], options_of(job), channel.cancel)
     channel.send({"probe": found.to_dict()})
+
+
+def documents(job: Job, channel: Channel) -> None:
+    """Say what the job's sources hold, each a small document."""
+    from fastdl.engine.source.documents import documents_job
+
+    options = options_of(job)
+    found = documents_job(job["sources"], options, channel.cancel, limit=job["most"])
+    packed = [pack(data) for data in found]
+    if sum(map(len, packed)) > TOTAL_MAX:
+        raise LimitError("the documents are too large for one message", phase="resolve")
+    # Who started this process knows where it connected, and corrects the second.
+    channel.send({"documents": {"documents": packed, "public_source": True}})
 
 
 def vouch(job: Job, channel: Channel) -> None:

@@ -42,7 +42,8 @@ class Work:
     *placement*: of ``engine.options.Placement``.
 
     *action*: ``fetch``; ``unpack``, which takes one layer of compression off and keeps the
-    image's own format; ``probe``; or ``vouch``, a TLS handshake alone.
+    image's own format; ``probe``; ``documents``, of at most *most* bytes each; or ``vouch``, a
+    TLS handshake alone.
     """
 
     action: str
@@ -51,6 +52,7 @@ class Work:
     checksum: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     placement: Mapping[str, str | None] = field(default_factory=dict)
+    most: int = 0
 
 
 class Runner(Protocol):
@@ -124,6 +126,7 @@ async def _converse(
         "checksum": work.checksum,
         "options": dict(work.options),
         "placement": dict(work.placement),
+        "most": work.most,
         **common,
     }
     with contextlib.suppress(ConnectionError):

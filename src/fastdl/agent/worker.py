@@ -38,7 +38,11 @@ from fastdl.errors import FastdlError, InternalError, as_error
 Job = Mapping[str, Any]
 
 _PROGRESS_S = 0.05
-_SINGLE_STEPS = {"probe": confined.probe, "vouch": confined.vouch}
+_SINGLE_STEPS = {
+    "probe": confined.probe,
+    "documents": confined.documents,
+    "vouch": confined.vouch,
+}
 """The works that touch no target, of which there may be several."""
 
 

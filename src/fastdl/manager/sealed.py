@@ -144,7 +144,7 @@ def _sealed_args(vault: Vault, kind: str, text: str) -> str | None:
         args = codec.args_from_json(kind, text)
     except FastdlError:
         return None
-    if not isinstance(args, m.DownloadArgs | m.ProbeArgs):
+    if not isinstance(args, m.DownloadArgs | m.ProbeArgs | m.DocumentsArgs):
         return None
     if all(vault.is_sealed(value) for _, value in args.transfer.headers):
         return None

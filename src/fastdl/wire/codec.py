@@ -33,6 +33,7 @@ _ARGS: Final[dict[str, type]] = {
     m.Kind.PROBE: m.ProbeArgs,
     m.Kind.CHECK: m.CheckArgs,
     m.Kind.COPIES: m.CopiesArgs,
+    m.Kind.DOCUMENTS: m.DocumentsArgs,
 }
 _DONE: Final[dict[str, type]] = {
     m.Kind.DOWNLOAD: m.DownloadDone,
@@ -41,6 +42,7 @@ _DONE: Final[dict[str, type]] = {
     m.Kind.PROBE: m.ProbeDone,
     m.Kind.CHECK: m.CheckDone,
     m.Kind.COPIES: m.CopiesDone,
+    m.Kind.DOCUMENTS: m.DocumentsDone,
 }
 
 

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     PROBE = "probe"
     CHECK = "check"
     COPIES = "copies"
+    DOCUMENTS = "documents"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,12 +122,28 @@ class CopiesArgs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsArgs:
+    """Fetch *transfer*'s sources, each a document of its own and of at most *most* bytes: a
+    checksum list, say, and its signatures. All but the first may be absent."""
+
+    transfer: Transfer
+    most: Annotated[int, Whole(1, 8 << 20)] = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownArgs:
     """A command of a kind this version does not know: answer AgentRefusedError, code 71."""
 
 
 Args = (
-    DownloadArgs | RemoveArgs | CertificatesArgs | ProbeArgs | CheckArgs | CopiesArgs | UnknownArgs
+    DownloadArgs
+    | RemoveArgs
+    | CertificatesArgs
+    | ProbeArgs
+    | CheckArgs
+    | CopiesArgs
+    | DocumentsArgs
+    | UnknownArgs
 )
 
 

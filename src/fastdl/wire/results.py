@@ -160,7 +160,25 @@ class CopiesDone:
     more: bool = False
 
 
-Done = DownloadDone | RemoveDone | CertificatesDone | ProbeDone | CheckDone | CopiesDone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentsDone:
+    """The documents in the order of the sources, packed as ``wire.packed`` says; empty = absent.
+
+    *public_source*: every address that was tried is public."""
+
+    documents: Annotated[tuple[Annotated[str, Text(1 << 21)], ...], Items(16)] = ()
+    public_source: bool = False
+
+
+Done = (
+    DownloadDone
+    | RemoveDone
+    | CertificatesDone
+    | ProbeDone
+    | CheckDone
+    | CopiesDone
+    | DocumentsDone
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

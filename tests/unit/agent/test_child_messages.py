@@ -42,6 +42,7 @@ PROBE = Probe(
     mirrors=({"url": "http://a/", "priority": 1, "state": "ok"},),
     metalink=False,
 ).to_dict()
+DOCUMENTS = {"documents": ["eJwDAAAAAAE=", ""], "public_source": False}
 
 
 def _line(message: Any) -> bytes:
@@ -53,6 +54,7 @@ def _line(message: Any) -> bytes:
     [
         ({"result": RESULT}, child_messages.Found(RESULT)),
         ({"probe": PROBE}, child_messages.Found(PROBE)),
+        ({"documents": DOCUMENTS}, child_messages.Found(DOCUMENTS)),
         ({"progress": Progress()._asdict()}, child_messages.Progressed(Progress()._asdict())),
         (
             {"vouched": {"by": None, "subject": "CN=x", "not_after": "2030"}},

@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastdl.manager import sealed
+from fastdl.manager.api.probes import probe_source
 from fastdl.manager.api.spec import Call, Command, Field, Kind, Param, Reply, Single
-from fastdl.manager.api.templates import check_details, probe_source, zones_of_request
+from fastdl.manager.api.templates import check_details, zones_of_request
 from fastdl.manager.downloads import registration, transfers
 from fastdl.wire import messages as m
 

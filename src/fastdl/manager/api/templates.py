@@ -13,11 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import (
     ApiConflictError,
     ApiParamError,
-    InternalError,
-    NetError,
 )
 from fastdl.manager import sealed
-from fastdl.manager.api import catalog, views
+from fastdl.manager.api import catalog, probes, views
 from fastdl.manager.api.spec import (
     Bare,
     Call,
@@ -28,8 +26,8 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
 )
-from fastdl.manager.downloads import disclosure, registration, results, transfers
-from fastdl.manager.downloads.probing import HostRefusal
+from fastdl.manager.downloads import checksums, registration, results, transfers
+from fastdl.manager.downloads.checksums import Fixed
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zones
 from fastdl.manager.settings import DIRECT_DEFAULT
@@ -107,33 +105,14 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
         raise call.no_entity("ostypeid")
     url = transfers.check_origin(settings, call.args["url"])
     format_ = registration.check_format(url, "ISO" if iso else call.args["format"])
-    checksum = registration.check_checksum(call.get("checksum"))
+    checksum = call.get("checksum")
+    if checksums.is_reference(checksum):
+        checksums.check_reference(settings, checksum)
+    else:
+        checksum = registration.check_checksum(checksum)
     details = dict(call.get("details") or {})
     check_details(details)
     return format_, checksum, details
-
-
-async def probe_source(
-    call: Call, zone_ids: list[str], format_: str, headers: tuple[tuple[str, str], ...]
-) -> m.ProbeDone:
-    """Return what a host of *zone_ids* sees at the *url* of *call*; its refusal where it cannot."""
-    s, url = call.context, call.args["url"]
-    args = m.ProbeArgs(
-        transfer=transfers.for_sources(s.settings, [url], headers=headers), format=format_
-    )
-    try:
-        done = await call.context.probing.probe(zone_ids, args, account=call.user.account)
-    except HostRefusal as refusal:
-        exc = refusal.error
-        why = disclosure.reason(codec.failure_of(exc), admin=call.user.admin)
-        cls = NetError if why == disclosure.HIDDEN else type(exc)
-        where = f"host {refusal.host.name}"
-        if refusal.asked > 1:
-            where += f", the last of {refusal.asked} that were asked"
-        raise cls(f"URL: {url} validation failed on {where}: {why}") from exc
-    if done is None:
-        raise InternalError(f"Couldn't find a host to validate URL {url}")
-    return done
 
 
 def _origins(url: str, probe: m.ProbeDone) -> list[str]:
@@ -155,12 +134,20 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         # Before a host is put to work; counted again when the template is stored.
         async with call.context.ledger.read() as tx:
             await accounts.check_templates(tx, call.user.account, most=most)
-    probe = await probe_source(call, zone_ids, format_, headers)
+    listed: Fixed | None = None
+    if checksum is not None and checksums.is_reference(checksum):
+        listed = await probes.listed_checksum(call, zone_ids, checksum, headers)
+        checksum = listed.checksum
+    probe = await probes.probe_source(call, zone_ids, format_, headers)
+    if listed is not None:
+        checksums.check_agreement(listed, probe)
     _check_probe(call, probe, checksum)
     flags: dict[str, Any] = {name: args[name] for name in _FLAGS if args.get(name) is not None} | {
         "crosszones": len(zone_ids) > 1,
-        "warnings": _warnings(probe, admin=admin),
+        "warnings": [*(listed.warnings if listed else ()), *_warnings(probe, admin=admin)],
     }
+    if listed is not None:
+        flags |= {"checksumsource": listed.source, "signedby": listed.signed_by}
     os_type = call.get("ostypeid")
     flags["ostypename"] = catalog.OS_NAMES.get(os_type or "", catalog.DEFAULT_OS)
     values = {
@@ -378,7 +365,9 @@ _REGISTER: Final = (
     Param("ostypeid", Kind.UUID, "the guest operating system (listOsTypes)"),
     Param("zoneid", text="the zone; -1 = all"),
     Param("directdownload", Kind.BOOLEAN, "true, which is the default: there is nothing else"),
-    Param("checksum", text="{ALGORITHM}hexadecimal; without prefix MD5"),
+    Param("checksum", text="{ALGORITHM}hexadecimal; without prefix MD5; or the URL of a list that "
+          "names the file (SHA256SUMS, CHECKSUM, URL#NAME): it is fetched and fixed now",
+          length=2048),
     Param("ispublic", Kind.BOOLEAN, "whether other users see it", default=False),
     Param("isfeatured", Kind.BOOLEAN, "whether it is offered first (administrators)"),
     Param("isextractable", Kind.BOOLEAN, "kept as a flag"),

@@ -140,6 +140,8 @@ def template(
         "requireshvm": bool(flags.get("requireshvm", True)),
         "url": row.url if see_all else None,
         "drift": row.drift,
+        "checksumsource": flags.get("checksumsource") if see_all else None,
+        "signedby": flags.get("signedby"),
         "warnings": (flags.get("warnings") or None) if see_all else None,
         "origins": loads(row.origins) if admin else None,
         "validators": loads(row.validators) if see_all else None,

@@ -128,7 +128,29 @@ class Probing:
     async def probe(
         self, zones: Sequence[str], args: m.ProbeArgs, *, account: str
     ) -> m.ProbeDone | None:
-        """Return what the first host of *zones* that reaches the source tells of it.
+        """Return what the first host of *zones* that reaches the source reports about it.
+
+        As ``_first``.
+        """
+        done = await self._first(zones, m.Kind.PROBE, args, account)
+        assert done is None or isinstance(done, m.ProbeDone)
+        return done
+
+    async def documents(
+        self, zones: Sequence[str], args: m.DocumentsArgs, *, account: str
+    ) -> m.DocumentsDone | None:
+        """Return the documents as the first host of *zones* fetched them that could.
+
+        As ``_first``; hosts whose agent is too old to be asked are none.
+        """
+        done = await self._first(zones, m.Kind.DOCUMENTS, args, account)
+        assert done is None or isinstance(done, m.DocumentsDone)
+        return done
+
+    async def _first(
+        self, zones: Sequence[str], kind: m.Kind, args: m.ProbeArgs | m.DocumentsArgs, account: str
+    ) -> m.Done | None:
+        """Return the response of the first host of *zones* that reaches the source.
 
         None where no host is connected. An error that another host may not have sends the
         question to the next one; a later call begins with who reached the origin last, or with
@@ -140,9 +162,9 @@ class Probing:
             known = self._known(args.transfer.sources[0])
             refusal: HostRefusal | None = None
             until = self._clock.steady() + ASKING_S
-            for n, host in enumerate(self._candidates(zones, known), 1):
+            for n, host in enumerate(self._candidates(zones, kind, known), 1):
                 try:
-                    done = await self._ask(host, args)
+                    done = await self._ask(host, kind, args)
                 except ApiLimitError:
                     raise
                 except FastdlError as exc:
@@ -168,18 +190,20 @@ class Probing:
             self._reached.popitem(last=False)
         return known
 
-    def _candidates(self, zones: Sequence[str], known: Mapping[str, bool]) -> list[ConnectedHost]:
+    def _candidates(
+        self, zones: Sequence[str], kind: m.Kind, known: Mapping[str, bool]
+    ) -> list[ConnectedHost]:
         """The hosts to ask, the least busy first, equal ones in any order. Where some did not
         reach the origin: who did, whom nobody asked, the others."""
-        found = [host for zone in zones for host in self._fleet.of_zone(zone, m.Kind.PROBE)]
+        found = [host for zone in zones for host in self._fleet.of_zone(zone, kind)]
         random.shuffle(found)
         rank = {True: 0, None: 1, False: 2} if False in known.values() else {}
         found.sort(key=lambda h: (rank.get(known.get(h.id), 0), self._hosts.busy(h.id)))
         return found[:HOSTS_MAX]
 
-    async def _ask(self, host: ConnectedHost, args: m.ProbeArgs) -> m.ProbeDone:
+    async def _ask(
+        self, host: ConnectedHost, kind: m.Kind, args: m.ProbeArgs | m.DocumentsArgs
+    ) -> m.Done:
         most = self._settings.whole("direct.download.host.max.probes")
         async with self._hosts.take(host.id, most=most):
-            done = await self._requests.send(host, m.Kind.PROBE, args)
-        assert isinstance(done, m.ProbeDone)
-        return done
+            return await self._requests.send(host, kind, args)

@@ -55,7 +55,7 @@ def with_secrets(settings: Settings, vault: Vault, document: m.Document) -> m.Do
     commands = []
     for command in document.commands:
         args = command.args
-        if isinstance(args, m.DownloadArgs | m.ProbeArgs | m.CheckArgs):
+        if isinstance(args, m.DownloadArgs | m.ProbeArgs | m.CheckArgs | m.DocumentsArgs):
             headers = sealed.open_headers(vault, args.transfer.headers)
             transfer = replace(args.transfer, proxy=proxy or None, headers=headers)
             args = replace(args, transfer=transfer)

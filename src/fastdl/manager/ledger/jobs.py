@@ -436,12 +436,13 @@ async def held_by(tx: AsyncConnection, host_id: str) -> list[Row[Any]]:
 
 
 async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
-    """Return the jobs whose host is to answer soon: CANCELLING ones, probes and checks."""
+    """Return the jobs whose host is to answer soon: CANCELLING ones, and requests."""
     rows = await tx.execute(
         select(t).where(
             t.c.host.is_not(None),  # as the index has it
             t.c.state.in_((*HELD, State.CANCELLING)),
-            (t.c.state == State.CANCELLING) | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK)),
+            (t.c.state == State.CANCELLING)
+            | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK, m.Kind.DOCUMENTS)),
         )
     )
     return list(rows.all())

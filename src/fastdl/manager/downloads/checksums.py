@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which checksum does a publisher's list give a template? Asked once, at registration, and fixed.
+
+A host fetches the list, as it fetches the template: under the address policy, with its trust,
+in a confined process. What it brought is read here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fastdl.errors import AgentRefusedError, ApiParamError, IntegrityError
+from fastdl.manager.downloads.transfers import check_origin, for_sources
+from fastdl.manager.settings import Settings
+from fastdl.model.digest import Digest
+from fastdl.model.url import Url
+from fastdl.publishers.beside import signatures_beside
+from fastdl.publishers.vouching import (
+    Reference,
+    check_strength,
+    digest_for,
+    parse_reference,
+    signed_part,
+)
+from fastdl.wire import messages as m
+from fastdl.wire.limits import Headers
+from fastdl.wire.packed import unpack
+
+LIST_MAX: Final = 1 << 20
+"""Bytes of a list, and of a signature."""
+
+
+class Fixed(NamedTuple):
+    """What a list gave: *checksum* as CloudStack writes it; *signed_by* where a keyring asked."""
+
+    checksum: str
+    source: str
+    signed_by: str | None
+    warnings: tuple[str, ...]
+
+
+def is_reference(text: str | None) -> bool:
+    """Whether a checksum is given as the URL of a list."""
+    return text is not None and "://" in text
+
+
+def check_reference(settings: Settings, text: str) -> Reference:
+    """The list that *text* names; ApiParamError where it cannot be an origin now."""
+    place, hash_, name = text.strip().partition("#")
+    url = check_origin(settings, place)
+    if not url.is_http:
+        raise ApiParamError("A checksum list is named by an http or https URL")
+    return parse_reference(f"{place}{hash_}{name}")
+
+
+def documents_args(
+    settings: Settings, reference: Reference, source: Url, *, headers: Headers, signed: bool
+) -> m.DocumentsArgs:
+    """What a host has to fetch. *headers*, sealed, are for the origin of the template alone."""
+    url = reference.url
+    wanted = [url, *(signatures_beside(url) if signed else ())]
+    own = headers if url.origin == source.origin else ()
+    sources = [one.request_text() for one in wanted]
+    return m.DocumentsArgs(transfer=for_sources(settings, sources, headers=own), most=LIST_MAX)
+
+
+def fixed(reference: Reference, source: Url, done: m.DocumentsDone, keyring: bytes | None) -> Fixed:
+    """The checksum of *source* in what a host brought; the errors of ``publishers``."""
+    documents = [unpack(text, most=LIST_MAX) for text in done.documents]
+    if not documents or documents[0] is None:
+        raise AgentRefusedError("the host brought no list")
+    signatures = [one for one in documents[1:] if one is not None]
+    text, signer = signed_part(reference.url, documents[0], keyring, signatures)
+    digest = digest_for(reference.url, text, [source], reference.name)
+    warnings = [check_strength(reference.url, digest, signer)]
+    if signer is None and reference.url.scheme == "http":
+        warnings.append("the checksum list came over http and is not signed")
+    return Fixed(
+        checksum=digest.cloudstack(),
+        source=reference.url.display(),
+        signed_by=None if signer is None else str(signer),
+        warnings=tuple(one for one in warnings if one),
+    )
+
+
+def check_agreement(found: Fixed, probe: m.ProbeDone) -> None:
+    """IntegrityError where a metalink or the origin says something else than the list."""
+    algorithm, digits = found.checksum[1:].split("}")
+    said = probe.digests.get(algorithm.lower())
+    if said is not None and Digest(algorithm, said).hex != digits:
+        raise IntegrityError(f"the checksum list and the source give different {algorithm} values")

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does a checksum list say of a source, and who signed that? For whoever fetched the list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from fastdl.errors import ChecksumListError, IntegrityError, PolicyError
+from fastdl.model.digest import Digest
+from fastdl.model.url import METALINK_SUFFIXES, Url
+from fastdl.publishers.beside import path_seen_from
+from fastdl.publishers.checksum_list import digest_of, read_list
+from fastdl.publishers.clearsigned import is_clearsigned, signed_text
+from fastdl.publishers.openpgp import Signer, verify_clearsigned, verify_detached
+
+
+class Reference(NamedTuple):
+    """A list: where it is, and under which name it has the file (None: the source's own)."""
+
+    url: Url
+    name: str | None
+
+
+def parse_reference(text: str) -> Reference:
+    """What ``URL``, ``URL#NAME`` or a path means. Errors as ``Url.parse``."""
+    place, _, name = text.strip().partition("#")
+    if "://" not in place:
+        return Reference(Url.parse(text.strip()), None)
+    return Reference(Url.parse(place), name or None)
+
+
+def signed_part(
+    url: Url, data: bytes, keyring: bytes | None, signatures: Iterable[bytes]
+) -> tuple[bytes, Signer | None]:
+    """The text of the list *data* from *url* that counts, and who signed it.
+
+    *keyring*: whose signature is demanded, None for nobody's. *signatures*: the detached ones
+    that lie beside it; looked at only where the list is not signed inside.
+
+    ChecksumListError: there is text beside the signed part. PolicyError: no signature.
+    IntegrityError: none that is right.
+    """
+    if is_clearsigned(data):
+        text = signed_text(data)
+        if keyring is None:
+            return text, None
+        signer, text = verify_clearsigned(data, keyring, url.display())
+        return text, signer
+    if keyring is None:
+        return data, None
+    return data, signer_beside(url, data, keyring, signatures)
+
+
+def signer_beside(url: Url, data: bytes, keyring: bytes, signatures: Iterable[bytes]) -> Signer:
+    """Who made the first of *signatures* that is right for *data*; errors as ``signed_part``."""
+    wrong: IntegrityError | None = None
+    for signature in signatures:
+        try:
+            return verify_detached(data, signature, keyring, url.display())
+        except IntegrityError as exc:
+            wrong = wrong or exc
+    raise wrong or PolicyError(
+        f"{url.display()} has no signature beside it, and a keyring is given", phase="resolve"
+    )
+
+
+def digest_for(listed_in: Url, text: bytes, sources: Sequence[Url], name: str | None) -> Digest:
+    """What the list *text* says of the file *name*; of the *sources*' own names for None.
+
+    ChecksumListError: nothing, or something else for each source.
+    """
+    entries = read_list(text, called=listed_in.last_segment() or "")
+    if name is not None:
+        return digest_of(entries, name)
+    names = {
+        called: path_seen_from(listed_in, url)
+        for url in reversed(sources)
+        if (called := file_name(url))
+    }
+    if not names:
+        raise ChecksumListError(
+            "the source's URL ends in no file name: name the list's entry with #NAME",
+            phase="resolve",
+        )
+    failed: ChecksumListError | None = None
+    found: list[Digest] = []
+    for called, path in names.items():
+        try:
+            found.append(digest_of(entries, called, path=path))
+        except ChecksumListError as exc:
+            failed = exc.add_context(origin=listed_in.display())
+    if not found:
+        assert failed is not None
+        raise failed
+    if any(digest != found[0] for digest in found):
+        raise ChecksumListError(
+            "the checksum list gives the sources different digests: they are not mirrors of one "
+            "file",
+            phase="resolve",
+        )
+    return found[0]
+
+
+def check_strength(url: Url, digest: Digest, signer: Signer | None) -> str | None:
+    """What there is to warn of, None for nothing; PolicyError for a signed weak digest."""
+    if digest.strength == "strong":
+        return None
+    if signer is not None:
+        raise PolicyError(
+            f"{url.display()} is signed, but gives a {digest.algorithm} only, whose collisions "
+            "can be made",
+            phase="resolve",
+        )
+    return (
+        f"{url.display()} gives a {digest.algorithm} only, which finds accidents and no attackers "
+        "(integrity weak)"
+    )
+
+
+def file_name(url: Url) -> str | None:
+    """What a list calls the file at *url*: a metalink's suffix is not the file's."""
+    called = url.last_segment()
+    for suffix in METALINK_SUFFIXES:
+        if called and called.lower().endswith(suffix):
+            return called[: -len(suffix)] or None
+    return called
