@@ -26,11 +26,11 @@ def bullets(text: str) -> list[str]:
 
 
 def promises() -> list[str]:
-    """The rows of the tables that say what shows them, and the items of the lists that do."""
+    """The rows of the tables that name their tests, and the items of the lists that do."""
     found = []
     for title, text in sections():
         rows = [line for line in text.splitlines() if line.startswith("| ")]
-        if rows and rows[0].endswith("| shown by |"):
+        if rows and rows[0].endswith("| tested by |"):
             found += rows[1:]
         if title.endswith("which tests attack"):
             found += bullets(text)
@@ -44,13 +44,13 @@ def evidence(promise: str) -> list[str]:
 
 
 def test_every_promise_names_an_attack() -> None:
-    """What no test attacks is a hope: it belongs under "What is not answered"."""
+    """What no test attacks belongs under "What is not defended against"."""
     assert len(promises()) > 50
     assert [promise for promise in promises() if not evidence(promise)] == []
 
 
 def test_every_attack_that_is_named_is_there() -> None:
-    """A test that was renamed or removed must not go on proving something."""
+    """A test that was renamed or removed proves nothing."""
     sources = [path for kind in ("*.py", "*.c") for path in TESTS.rglob(kind)]
     texts = {path: path.read_text(encoding="utf-8") for path in sources}
     names = set(re.findall(r"\b(?:def|void|int) (test_\w+)\(", "\n".join(texts.values())))
