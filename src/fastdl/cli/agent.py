@@ -10,9 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
+from fastdl import logs
 from fastdl.agent.config import DEFAULT_FOLDER
 from fastdl.agent.host import LIBVIRT
-from fastdl.agent.logs import to_stderr
 from fastdl.agent.service import Agent, Settings, serve
 from fastdl.errors import UsageError
 
@@ -86,7 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or an interrupt; 0 after a clean stop."""
-    to_stderr(logging.DEBUG if args.verbose else logging.INFO)
+    logs.set_up(level=logging.DEBUG if args.verbose else logging.INFO)
     asyncio.run(_serve(_settings(args)))
     return 0
 

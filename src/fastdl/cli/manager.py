@@ -77,7 +77,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal asks to stop."""
-    from fastdl.manager import config, logs  # heavy, and other verbs start here
+    from fastdl import logs
+    from fastdl.manager import config  # heavy, and other verbs start here
 
     flags = {name: getattr(args, name) for name in config.ENVIRONMENT}
     settings = config.load(flags, os.environ, args.config)
