@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastdl.engine import staging
 from tests.env.command import Outcome, run_fastdl
 from tests.env.faults import Rule
 from tests.env.images import MIB, run
@@ -66,7 +67,7 @@ class Bench:
     def left_behind(self) -> list[str]:
         """What lies in the pool, and staging folders in the state folder."""
         left = sorted(str(path.relative_to(self.pool)) for path in self.pool.rglob("*"))
-        return left + sorted(str(p) for p in self.home.rglob(".fastdl-staging-*"))
+        return left + sorted(str(p) for p in self.home.rglob(f"*{staging.SUFFIX}"))
 
 
 def sha256(data: bytes) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from fastdl.agent.confine import Confinement, landlock_version
-from fastdl.agent.pools.marker import staging_path
 from fastdl.agent.work import Work, run
+from fastdl.engine.staging import path_beside
 from fastdl.errors import (
     FormatError,
     IntegrityError,
@@ -376,7 +376,7 @@ async def test_what_was_left_by_a_killed_worker_is_swept_up(
     origin: FaultOrigin, pool: Path
 ) -> None:
     """Its folder has the name that the next run of the same download looks at."""
-    left = staging_path(pool / "x")
+    left = path_beside(pool / "x")
     (left / "staging-0").mkdir(parents=True)
     (left / "staging-0" / "image").write_bytes(b"half")
     raw = pseudo_random(4, MIB)

@@ -8,7 +8,7 @@ a right that it does not have is asked of the other process, which publishes in 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,9 @@ class ChildWorkspace(Workspace):
         super().begin(size, sparse=sparse)
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
         """A folder in the one that this process works in."""
+        assert ids is None
         import shutil
         from pathlib import Path
 

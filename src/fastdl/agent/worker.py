@@ -176,7 +176,7 @@ def _last(
             case child_messages.Begun() if workspace is not None:
                 workspace.sink.taken(message.size)
             case child_messages.Convert() if job is not None and folder is not None:
-                from fastdl.agent.folder import converted  # it is there
+                from fastdl.agent.conversion import converted  # rare
 
                 child.reply(converted(message, _powers(job, folder=folder, program=True), stop))
             case child_messages.Failed():
@@ -234,11 +234,8 @@ def _folder(job: Job, workspace: Workspace) -> Iterator[str | None]:
     if job["action"] != "unpack" and job["options"].get("target_format") == "same":
         yield None
         return
-    from fastdl.agent import folder  # rare, and slow to load
-
-    parent = workspace.staging_parent()
-    with folder.of_child(parent, job["target"], job["confinement"]["ids"]) as made:
-        yield made
+    with workspace.staging(ids=job["confinement"]["ids"]) as made:
+        yield str(made)
 
 
 def _report_missing(child: Child) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,30 +63,23 @@ class Workspace:
         """Take possession of the target: see ``Sink.preallocate``."""
         self.sink.preallocate(size, sparse=sparse)
 
-    def staging_parent(self) -> Path:
-        """Where there is room to stage: beside a file, else in the state folder."""
+    @contextmanager
+    def staging(self, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
+        """A folder of the job's own, for the user *ids* alone: beside a file, else in the state
+        folder."""
         from pathlib import Path
 
-        from fastdl.engine.journal_file import default_state_dir
+        from fastdl.engine import staging
 
         if self.sink.kind == "file":
-            return Path(self.sink.path).parent
-        parent = Path(self._state_dir or default_state_dir()) / "staging"
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return parent
+            made = staging.beside(Path(self.sink.path), ids=ids)
+        else:
+            from fastdl.engine.journal_file import default_state_dir
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A private folder that goes with the job."""
-        import shutil
-        import tempfile
-        from pathlib import Path
-
-        made = Path(tempfile.mkdtemp(prefix=".fastdl-staging-", dir=self.staging_parent()))
-        try:
-            yield made
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+            state = Path(self._state_dir or default_state_dir())
+            made = staging.within(state / "staging", ids=ids)
+        with made as folder:
+            yield folder
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Have qemu-img make the raw *target* of an inspected *source*; see ``engine.convert``."""

@@ -80,11 +80,6 @@ class Marker:
 _FIELDS = frozenset(f.name for f in fields(Marker))
 
 
-def staging_path(target: Path) -> Path:
-    """The hidden folder beside the file *target* in which a compressed image is unpacked."""
-    return target.with_name(f".{target.name}.fastdl-unpacked")
-
-
 _NUMBERS = ("size", "virtual_size", "inode", "mtime_ns")
 _TEXTS = ("handle", "format", "integrity", "template", "zone", "edges", "finished", "fastdl")
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job's folder goes with it, with the next job at the latest, and never to somebody else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fastdl.engine import staging
+from fastdl.errors import FastdlError
+
+IDS = (66_001, 66_001)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+@pytest.mark.parametrize("victim", ["file", "folder"])
+def test_a_folder_that_was_swapped_is_not_given_away(
+    victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making it and giving it to the download's user, another host puts a link there."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x") if victim == "file" else secret.mkdir()
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    make = Path.mkdir
+
+    def swapped(self: Path, mode: int = 0o777) -> None:
+        make(self, mode)
+        self.rmdir()
+        self.symlink_to(secret)
+
+    monkeypatch.setattr(Path, "mkdir", swapped)
+    with pytest.raises(FastdlError), staging.beside(pool / "image", ids=IDS):
+        pass
+    assert secret.stat().st_uid == 0
+    assert secret.exists()
+
+
+def test_what_a_killed_job_left_beside_its_file_goes_with_the_next(tmp_path: Path) -> None:
+    """The target is locked: nobody else can have that folder now."""
+    left = staging.path_beside(tmp_path / "image")
+    left.mkdir()
+    (left / "half").write_bytes(b"x")
+    with staging.beside(tmp_path / "image") as made:
+        assert made == left
+        assert list(made.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_of_one_state_folder_have_a_folder_each(tmp_path: Path) -> None:
+    """Two downloads to devices of the same name must not remove each other's."""
+    with staging.within(tmp_path / "staging") as first:
+        (first / "image").write_bytes(b"x")
+        with staging.within(tmp_path / "staging") as second:
+            assert second != first
+        assert (first / "image").exists()
+        assert not second.exists()
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_what_a_killed_job_left_in_the_state_folder_goes_with_the_next(tmp_path: Path) -> None:
+    """Nothing holds its lock any more. Other files there are not touched."""
+    left = tmp_path / f".00ff{staging.SUFFIX}"
+    left.mkdir()
+    (left / "half").write_bytes(b"x")
+    (tmp_path / "note").write_bytes(b"x")
+    with staging.within(tmp_path):
+        assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
