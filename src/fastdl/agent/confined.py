@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, Placement, Progress
+from fastdl.engine.rules import under_rules
 from fastdl.errors import LimitError, UnsafeImageError, as_error, error_from
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, HEAD_BYTES, Format
 from fastdl.model.image_magic import detect
@@ -186,7 +187,7 @@ def _unpacked(job: Job, workspace: ChildWorkspace, ctx: TransferContext) -> Resu
 def options_of(job: Job) -> FetchOptions:
     """The engine's options of *job*; UsageError."""
     plain = {name: _frozen(value) for name, value in job["options"].items()}
-    return FetchOptions.build(checksum=job["checksum"], **plain)
+    return under_rules(FetchOptions.build(checksum=job["checksum"], **plain), job["sources"])
 
 
 def placement_of(job: Job) -> Placement:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
+from fastdl.cli.origin_options import add_origin_options, origin_options_from
 from fastdl.cli.parser import Once
 from fastdl.cli.proxy import proxies_from
 from fastdl.cli.publisher_options import (
@@ -70,6 +71,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="http://, https:// or socks5h:// proxy, '' for none; without it the environment's "
         "http_proxy, https_proxy and all_proxy count, as for curl",
     )
+    add_origin_options(net)
     net.add_argument(
         "--noproxy",
         metavar="LIST",
@@ -128,6 +130,7 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
     proxies = proxies_from(os.environ, proxy=args.proxy, exempt=args.noproxy)
     if proxies is not None:
         out["proxy"] = proxies
+    out.update(origin_options_from(args))
     if args.allow:
         out["allowed_cidrs"] = tuple(args.allow)
     if args.allow_nfs:

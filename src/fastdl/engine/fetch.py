@@ -15,6 +15,7 @@ from fastdl.engine.attempts import MAX_ATTEMPTS, Attempts
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.context import Events, TransferContext
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
+from fastdl.engine.rules import under_rules
 from fastdl.engine.source.resolve import resolve
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, IntegrityError
@@ -44,7 +45,7 @@ def fetch_job(
     Blocks until the target is published. Raises a FastdlError; then the target is what it was
     before, or unusable (a device's head and tail are zero), never half valid.
     """
-    ctx = TransferContext(options, cancel or Cancel(), Events(progress))
+    ctx = TransferContext(under_rules(options, sources), cancel or Cancel(), Events(progress))
     return publish_job(sources, target, ctx)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from fastdl.errors import UsageError
 from fastdl.model.digest import Digest, names_a_list, parse_checksum
 from fastdl.model.units import format_size
+from fastdl.sources.origin_rules import OriginRule
 
 MiB = 1 << 20
 MIN_WINDOW = 8 * MiB
@@ -119,6 +120,8 @@ class FetchOptions(NamedTuple):
     checksum_list: str | None = None
     discover: bool = False
     keyring: str | None = None
+    # What the operator says of origins, by the beginnings of URLs.
+    origin_rules: tuple[OriginRule, ...] = ()
 
     @property
     def wants_a_list(self) -> bool:
@@ -141,6 +144,9 @@ class FetchOptions(NamedTuple):
         for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers"):
             if name in options:
                 options[name] = tuple(options[name])
+        if rules := options.get("origin_rules"):
+            # A worker's options come as JSON has them.
+            options["origin_rules"] = tuple(OriginRule(*rule) for rule in rules)
         for name in ("cacert", "cert", "key", "key_pass_file", "keyring"):
             if isinstance(options.get(name), os.PathLike):
                 options[name] = os.fspath(options[name])
@@ -184,7 +190,8 @@ class FetchOptions(NamedTuple):
             and not self.checksum_list.lower().startswith(("http://", "https://"))
         ):
             raise UsageError("a checksum list is named by an http or https URL here")
-        for header, text in self.headers:
+        ruled = (pair for rule in self.origin_rules for pair in rule.headers)
+        for header, text in (*self.headers, *ruled):
             check_header(header, text, strict=self.policy == "strict")
 
 

@@ -10,6 +10,7 @@ from fastdl.engine.context import TransferContext
 from fastdl.engine.landing.head import inspect_head
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.result import Probe
+from fastdl.engine.rules import under_rules
 from fastdl.engine.source.resolve import resolve
 from fastdl.errors import FastdlError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> Probe:
     """Resolve *sources* and check the image's head. Raises what ``fetch_sync`` would."""
-    ctx = TransferContext(options, cancel)
+    ctx = TransferContext(under_rules(options, sources), cancel)
     try:
         facts, response = resolve(sources, ctx, probe=True)
         with response:

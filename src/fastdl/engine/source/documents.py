@@ -11,6 +11,7 @@ from fastdl.errors import FastdlError, HttpStatusError, LimitError, PolicyError
 from fastdl.model.referral import refused_source
 from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror
+from fastdl.sources.origin_rules import refused_by
 
 if TYPE_CHECKING:
     from fastdl.core.net import Stream
@@ -41,6 +42,8 @@ def fetch_document(
     *linked_from*: class of the address that named it, None where the operator did. *optional*:
     nothing is tried twice. LimitError where it is larger, else as any source.
     """
+    if reason := refused_by(ctx.options.origin_rules, url):
+        raise PolicyError(reason, phase="resolve")
     mirror = make_mirror(url, headers=headers, linked_from=linked_from)
     stream, head = open_stream(ctx, mirror, url, ctx.cancel, give_up=lambda _: optional)
     try:
@@ -58,8 +61,9 @@ def documents_job(
     """The documents at *sources*, of at most *limit* bytes each; None for those behind the first
     that do not exist. Raises what ``fetch_sync`` would."""
     from fastdl.engine.context import TransferContext
+    from fastdl.engine.rules import under_rules
 
-    ctx = TransferContext(options, cancel)
+    ctx = TransferContext(under_rules(options, sources), cancel)
     found: list[bytes | None] = []
     try:
         for source in sources:

@@ -11,6 +11,7 @@ from fastdl.errors import FastdlError, PolicyError, SizeError
 from fastdl.model.digest import Digest, DigestSet, DigestSource
 from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror
+from fastdl.sources.origin_rules import mirrors_of, refused_by, rule_for
 
 if TYPE_CHECKING:
     from fastdl.core.net import Mirror
@@ -70,8 +71,36 @@ class Draft:
         )
 
     def headers_for(self, url: Url) -> tuple[tuple[str, str], ...]:
-        """The operator's headers are for what the operator typed, whoever leads there."""
-        return self.ctx.options.headers if url.origin in self._origins else ()
+        """The operator's headers are for what the operator typed or made a rule for, whoever leads
+        there."""
+        given = self.ctx.options.headers if url.origin in self._origins else ()
+        rule = rule_for(self.ctx.options.origin_rules, url)
+        if rule is None or not rule.headers:
+            return given
+        names = {name.lower() for name, _ in given}
+        return (*given, *(pair for pair in rule.headers if pair[0].lower() not in names))
+
+    def connections_to(self, url: Url, most: int) -> int:
+        """*most* connections, or fewer where a rule says so."""
+        rule = rule_for(self.ctx.options.origin_rules, url)
+        return min(most, rule.max_connections or most) if rule is not None else most
+
+    def add_from_rules(self) -> None:
+        """Add the mirrors that rules know of those that are there."""
+        rules = self.ctx.options.origin_rules
+        per_origin = self.ctx.options.max_connections_per_origin
+        for url in tuple(self.urls) if rules else ():
+            for other in mirrors_of(rules, url):
+                if reason := refused_by(rules, other):
+                    self.warnings.append(reason)
+                    continue
+                mirror = make_mirror(
+                    other,
+                    headers=self.headers_for(other),
+                    priority=1,
+                    max_connections=self.connections_to(other, per_origin),
+                )
+                self.add(other, mirror)
 
     def add(self, url: Url, mirror: Mirror) -> None:
         """Add a mirror, where it is new and there is room."""
@@ -82,12 +111,15 @@ class Draft:
 
     def take_offer(self, offer: Offer) -> None:
         """Add the mirror; a warning where it cannot be one."""
+        if reason := refused_by(self.ctx.options.origin_rules, offer.url):
+            self.warnings.append(reason)
+            return
         try:
             mirror = make_mirror(
                 offer.url,
                 headers=self.headers_for(offer.url),
                 priority=offer.priority,
-                max_connections=offer.max_connections,
+                max_connections=self.connections_to(offer.url, offer.max_connections),
                 linked_from=offer.from_class,
             )
         except FastdlError as exc:

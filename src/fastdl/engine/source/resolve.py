@@ -33,7 +33,9 @@ from fastdl.errors import (
 )
 from fastdl.model.digest import DigestSource
 from fastdl.model.referral import refused_source
+from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror
+from fastdl.sources.origin_rules import refused_by
 
 if TYPE_CHECKING:
     from fastdl.core.net import Stream
@@ -64,6 +66,8 @@ def resolve(
     for url in draft.typed:
         if reason := refused_source(url, ctx.options.policy):
             raise PolicyError(f"{url.display()}: {reason}", phase="resolve")
+        if reason := refused_by(ctx.options.origin_rules, url):
+            raise PolicyError(reason, phase="resolve")
     try:
         _collect(draft, earlier)
         _open_best(draft)
@@ -110,11 +114,12 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
         if not url.is_metalink_name():
             mirror = make_mirror(
                 url,
-                headers=options.headers,
+                headers=draft.headers_for(url),
                 priority=1,
-                max_connections=options.max_connections_per_origin,
+                max_connections=draft.connections_to(url, options.max_connections_per_origin),
             )
             draft.add(url, mirror)
+    draft.add_from_rules()
     if earlier.facts is not None:
         draft.take_earlier(earlier.facts)
     for url, mirror in zip(draft.urls, draft.mirrors, strict=True):
@@ -189,6 +194,8 @@ def _misfit(draft: Draft) -> tuple[FastdlError, str] | None:
     response = draft.response
     assert response is not None
     total, url = response.mirror.total, draft.urls[response.index]
+    if reason := _blocked_hop(draft, response):
+        return PolicyError(reason, phase="resolve"), "it leads to where nothing may come from"
     if draft.size is not None and (
         _is_longer(response, draft.size) if total is None else total != draft.size
     ):
@@ -199,6 +206,16 @@ def _misfit(draft: Draft) -> tuple[FastdlError, str] | None:
         text = f"{url.display()}: a metalink leads to another metalink"
         return MetalinkError(text, phase="resolve"), "it responds with another metalink"
     return None
+
+
+def _blocked_hop(draft: Draft, response: FirstResponse) -> str | None:
+    """Why the response may not be used, where redirects led through a blocked place."""
+    rules = draft.ctx.options.origin_rules
+    if not rules or response.stream is None or response.mirror.final_url is None:
+        return None
+    hops = [hop[0] for hop in response.stream.redirects()] + [response.mirror.final_url]
+    reasons = (refused_by(rules, Url.parse_sent(hop)) for hop in hops)
+    return next(filter(None, reasons), None)
 
 
 def _is_longer(response: FirstResponse, size: int) -> bool:
