@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import signal
@@ -553,6 +554,35 @@ def test_a_probe_writes_nothing(agent: Process, manager: WireManager, origin: Fa
     assert isinstance(done, m.ProbeDone)
     assert (done.size, done.ranges) == (len(CONTENT), True)
     assert agent.visible() == []
+
+
+def test_a_confined_download_follows_the_operators_rules(
+    agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """The mirror that a rule names is asked where the origin fails; a block is a block."""
+    host = manager.host()
+    with FaultOrigin({"/m/x.raw": Resource.of(CONTENT)}) as near:
+        origin.resources["/x.raw"].rules.append(Rule(status=404))
+        mirrored = m.OriginRule(
+            url=origin.url("/"), mirrors=(near.url("/m/"),), headers=(("X-Key", "origin"),)
+        )
+        blocked = m.OriginRule(url=origin.url("/"), blocked="taken over")
+        for rule, code in ((mirrored, 0), (blocked, PolicyError.exit_code)):
+            command = _download(agent, origin.url("/x.raw"))
+            assert isinstance(command.args, m.DownloadArgs)
+            transfer = dataclasses.replace(command.args.transfer, rules=(rule,))
+            args = dataclasses.replace(command.args, transfer=transfer)
+            manager.want(host, dataclasses.replace(command, args=args))
+            result = manager.result(command.job)
+            if code:
+                assert result.failure is not None
+                assert result.failure.code == code
+                assert "taken over" in result.failure.message
+            else:
+                assert isinstance(result.done, m.DownloadDone)
+                assert near.url("/m/x.raw") in {one.url for one in result.done.mirrors}
+        assert all("x-key" not in request.fields for request in near.requests)
+        assert {request.fields.get("x-key") for request in origin.requests} == {"origin"}
 
 
 def test_documents_are_fetched_under_the_rules_of_downloads(

@@ -34,9 +34,7 @@ def mirror() -> Iterator[FaultOrigin]:
         yield server
 
 
-def test_our_mirror_is_asked_too(
-    origin: FaultOrigin, mirror: FaultOrigin, tmp_path: Path
-) -> None:
+def test_our_mirror_is_asked_too(origin: FaultOrigin, mirror: FaultOrigin, tmp_path: Path) -> None:
     """Without touching a URL; whether the origin was typed or is a mirror of a metalink."""
     rules = (OriginRule(origin.url("/pub/"), mirrors=(mirror.url("/m/"),)),)
     origin.resources["/pub/i.img"].rules.append(Rule(status=503))
@@ -111,9 +109,7 @@ def test_nothing_comes_from_a_blocked_place(
     result = fetch_sync(str(tmp_path / "i.meta4"), tmp_path / "b", origin_rules=rules)
     assert any("taken over" in warning for warning in result.warnings)
     assert not origin.requests
-    mirror.resources["/r/i.img"] = Resource.of(
-        b"", rules=[Rule(redirect=origin.url("/pub/i.img"))]
-    )
+    mirror.resources["/r/i.img"] = Resource.of(b"", rules=[Rule(redirect=origin.url("/pub/i.img"))])
     with pytest.raises(PolicyError, match="taken over"):
         fetch_sync(mirror.url("/r/i.img"), tmp_path / "c", origin_rules=rules, retry=0)
     assert not (tmp_path / "c").exists()
@@ -123,9 +119,7 @@ def test_redirects_connections_and_rate_are_the_rules(
     origin: FaultOrigin, mirror: FaultOrigin, tmp_path: Path
 ) -> None:
     """A rule can only narrow what the command asked for."""
-    mirror.resources["/r/i.img"] = Resource.of(
-        b"", rules=[Rule(redirect=origin.url("/pub/i.img"))]
-    )
+    mirror.resources["/r/i.img"] = Resource.of(b"", rules=[Rule(redirect=origin.url("/pub/i.img"))])
     rules = (OriginRule(mirror.url("/r/"), follow_redirects=False),)
     with pytest.raises(PolicyError):
         fetch_sync(mirror.url("/r/i.img"), tmp_path / "a", origin_rules=rules, retry=0)
@@ -135,9 +129,7 @@ def test_redirects_connections_and_rate_are_the_rules(
     assert result.seconds > 1
 
 
-def test_a_rules_keyring_is_demanded(
-    origin: FaultOrigin, tmp_path: Path
-) -> None:
+def test_a_rules_keyring_is_demanded(origin: FaultOrigin, tmp_path: Path) -> None:
     """Policy by origin: what comes from there has to be signed."""
     with publisher() as gpg:
         (tmp_path / "keys").write_bytes(gpg.keyring("one"))
@@ -152,9 +144,7 @@ def test_a_rules_keyring_is_demanded(
         assert result.signed_by is not None
 
 
-def test_a_proxy_is_taken_for_the_origins_that_need_it(
-    origin: FaultOrigin, tmp_path: Path
-) -> None:
+def test_a_proxy_is_taken_for_the_origins_that_need_it(origin: FaultOrigin, tmp_path: Path) -> None:
     """And none where the rule says so, whatever the environment has."""
     dead = "http://127.0.0.1:9"
     rules = (OriginRule(origin.url("/pub/"), proxy=dead),)
@@ -180,7 +170,9 @@ def test_the_command_line_reads_the_file(
         done = run_fastdl(words, home=tmp_path, prefix=("env", env))
         assert done.code == PolicyError.exit_code, done.stderr
         assert "blocked by the operator: no" in done.stderr
-    done = run_fastdl([*get, "--origins", ""], home=tmp_path, prefix=("env", f"FASTDL_ORIGINS={rules}"))
+    done = run_fastdl(
+        [*get, "--origins", ""], home=tmp_path, prefix=("env", f"FASTDL_ORIGINS={rules}")
+    )
     assert done.code == 0, done.stderr
     rules.write_text("[[origin]]\n")
     done = run_fastdl([*get, "--origins", str(rules)], home=tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from fastdl.errors import (
 )
 from fastdl.model.image import declared_format
 from fastdl.model.url import Url
+from fastdl.sources.origin_rules import OriginRule
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -234,6 +235,10 @@ class Commands:
             "limit_rate": transfer.limit_rate,
             "require_checksum": transfer.require_checksum,
             "proxy": transfer.proxy,
+            "origin_rules": tuple(
+                OriginRule(**{f.name: getattr(rule, f.name) for f in fields(rule)})
+                for rule in transfer.rules
+            ),
         }
 
     def _cidrs(self, transfer: m.Transfer) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from fastdl.core.net import Net, address_class, is_hop_port
 from fastdl.engine.options import FetchOptions, Proxies
 from fastdl.errors import UsageError
 from fastdl.model.url import Url
+from fastdl.sources.origin_rules import mirrors_of
 
 _DNS_PORT = 53
 _RESOLV_CONF = "/etc/resolv.conf"
@@ -27,6 +28,7 @@ class Reach:
 
     def __init__(self, sources: Sequence[str], options: FetchOptions) -> None:
         typed = [url for url in map(Url.parse, sources) if url.host]
+        typed += [other for url in typed for other in mirrors_of(options.origin_rules, url)]
         self._ports = {url.port for url in typed}
         self._nfs = any(url.scheme == "nfs" for url in typed)
         # Where several hosts are named, nobody here can tell which one led where.

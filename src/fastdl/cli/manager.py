@@ -61,6 +61,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--database", metavar="URL", help="postgresql://…; default: SQLite in the state folder"
     )
+    parser.add_argument(
+        "--origins",
+        metavar="FILE",
+        help="rules for origins (mirrors, proxy, credentials, limits, keyring, blocks), TOML; read "
+        "again when it changes",
+    )
     parser.add_argument("--fabric", metavar="KIND", help="how hosts are reached (default: local)")
     parser.add_argument(
         "--accept-new-ca",

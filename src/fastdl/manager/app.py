@@ -55,6 +55,7 @@ from fastdl.manager.ledger.claim import claimed
 from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
 from fastdl.manager.metrics import Metrics
 from fastdl.manager.notices import Notices
+from fastdl.manager.origins import Origins
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault, read_key
 
@@ -269,7 +270,7 @@ async def _assemble(
     config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock, *, accept_new_ca: bool
 ) -> Manager:
     vault = _vault(state)
-    settings = await _open_settings(ledger, vault)
+    settings = await _open_settings(ledger, vault, Origins(config.origins))
     await sealed.seal_all(ledger, vault)
     authority = open_authority(state / "ca")
     await known_ca.check(ledger, authority, accept_new=accept_new_ca)
@@ -388,11 +389,11 @@ def _state_folder(state: Path) -> Any:
         os.close(lock)
 
 
-async def _open_settings(ledger: Ledger, vault: Vault) -> Settings:
+async def _open_settings(ledger: Ledger, vault: Vault, origins: Origins) -> Settings:
     """Return the settings in force; a secret that was stored in clear is so no longer."""
     async with ledger.read() as tx:
         stored = await records.settings(tx)
-    settings = Settings(stored, vault)
+    settings = Settings(stored, vault, origins)
 
     async def seal(tx: AsyncConnection) -> None:
         for name in settings.in_clear(stored):

@@ -33,6 +33,8 @@ class ManagerConfig:
     tls_names: str = ""
     """Comma-separated names and addresses for the certificate of the manager's own CA, besides
     the machine's."""
+    origins: str | None = None
+    """TOML: the rules for origins. None = no rules."""
     fabric: str = "local"
     log_format: str = "json"
     log_level: str = "info"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastdl.errors import ApiParamError, InternalError, UsageError
+from fastdl.manager.origins import Origins
 from fastdl.manager.vault import Vault
 from fastdl.model.address import is_metadata, parse_cidrs
 
@@ -253,9 +254,16 @@ SETTINGS: Final = _all(
 
 class Settings:
     """The values in force. *stored*: what the ledger holds, written by ``to_store``; what is
-    there and cannot be used (any more) counts as its default, with a line in the log."""
+    there and cannot be used (any more) counts as its default, with a line in the log. *origins*:
+    the rules for origins, which stand in a file."""
 
-    def __init__(self, stored: Mapping[str, str] | None = None, vault: Vault | None = None) -> None:
+    def __init__(
+        self,
+        stored: Mapping[str, str] | None = None,
+        vault: Vault | None = None,
+        origins: Origins | None = None,
+    ) -> None:
+        self.origins = origins or Origins()
         self._vault = vault
         self._values = {name: setting.default for name, setting in SETTINGS.items()}
         for name, text in (stored or {}).items():

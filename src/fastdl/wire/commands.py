@@ -23,6 +23,20 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OriginRule:
+    """What the operator says of the URLs that begin with *url*: see ``sources.origin_rules``."""
+
+    url: Line
+    mirrors: Annotated[tuple[Line, ...], Items(16)] = ()
+    proxy: Line | None = field(default=None, repr=False)
+    headers: Headers = field(default=(), repr=False)
+    limit_rate: Count | None = None
+    max_connections: Annotated[int, Whole(1, 64)] | None = None
+    follow_redirects: bool | None = None
+    blocked: Line | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
     """How bytes may be fetched: the part that downloads, probes and checks share."""
 
@@ -43,6 +57,8 @@ class Transfer:
     limit_rate: Count | None = None
     require_checksum: bool = False
     proxy: Line | None = None
+    rules: Annotated[tuple[OriginRule, ...], Items(64)] = ()
+    """Those in force when the command is sent; ledgers do not keep them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,10 @@ async def listed_checksum(
     s = call.context
     reference = checksums.check_reference(s.settings, text)
     source, what = Url.parse(call.args["url"]), f"checksum: {reference.url.display()} failed"
-    args = checksums.documents_args(s.settings, reference, source, headers=headers, signed=False)
+    keyring = checksums.keyring_for(s.settings, source, reference.url)
+    args = checksums.documents_args(
+        s.settings, reference, source, headers=headers, signed=keyring is not None
+    )
     try:
         done = await s.probing.documents(zone_ids, args, account=call.user.account)
     except HostRefusal as refusal:
@@ -61,7 +64,7 @@ async def listed_checksum(
             "are older than this manager"
         )
     try:
-        return await asyncio.to_thread(checksums.fixed, reference, source, done, None)
+        return await asyncio.to_thread(checksums.fixed, reference, source, done, keyring)
     except FastdlError as exc:
         failure = codec.failure_of(exc.add_context(public_source=done.public_source))
         raise type(exc)(f"{what}: {disclosure.reason(failure, admin=call.user.admin)}") from exc

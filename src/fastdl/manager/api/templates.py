@@ -106,6 +106,7 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
     url = transfers.check_origin(settings, call.args["url"])
     format_ = registration.check_format(url, "ISO" if iso else call.args["format"])
     checksum = call.get("checksum")
+    checksums.check_signed(settings, url, checksum)
     if checksums.is_reference(checksum):
         checksums.check_reference(settings, checksum)
     else:

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from fastdl.errors import AgentRefusedError, ApiParamError, IntegrityError
+from fastdl.errors import (
+    AgentRefusedError,
+    ApiConflictError,
+    ApiParamError,
+    IntegrityError,
+    UsageError,
+)
 from fastdl.manager.downloads.transfers import check_origin, for_sources
 from fastdl.manager.settings import Settings
 from fastdl.model.digest import Digest
 from fastdl.model.url import Url
 from fastdl.publishers.beside import signatures_beside
+from fastdl.publishers.openpgp import read_keyring
 from fastdl.publishers.vouching import (
     Reference,
     check_strength,
@@ -22,6 +29,7 @@ from fastdl.publishers.vouching import (
     parse_reference,
     signed_part,
 )
+from fastdl.sources.origin_rules import rule_for
 from fastdl.wire import messages as m
 from fastdl.wire.limits import Headers
 from fastdl.wire.packed import unpack
@@ -62,6 +70,30 @@ def documents_args(
     own = headers if url.origin == source.origin else ()
     sources = [one.request_text() for one in wanted]
     return m.DocumentsArgs(transfer=for_sources(settings, sources, headers=own), most=LIST_MAX)
+
+
+def keyring_for(settings: Settings, *urls: Url) -> bytes | None:
+    """The keys of which one must have signed what comes from *urls*, None where no rule says so.
+
+    ApiConflictError where they cannot be read: nothing is registered unsigned for that.
+    """
+    rules = settings.origins.rules
+    for url in urls:
+        rule = rule_for(rules, url)
+        if rule is not None and rule.keyring is not None:
+            try:
+                return read_keyring(rule.keyring)
+            except UsageError as exc:
+                raise ApiConflictError(f"A rule for this origin names a keyring: {exc}") from None
+    return None
+
+
+def check_signed(settings: Settings, url: Url, checksum: str | None) -> None:
+    """ApiParamError where a rule demands a signature of what *url* is, and nothing can have one."""
+    if not is_reference(checksum) and keyring_for(settings, url) is not None:
+        raise ApiParamError(
+            "What comes from this origin has to be signed: checksum= the URL of a signed list"
+        )
 
 
 def fixed(reference: Reference, source: Url, done: m.DocumentsDone, keyring: bytes | None) -> Fixed:

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row
 
+from fastdl.errors import ApiParamError
 from fastdl.manager import sealed
 from fastdl.manager.downloads.registration import check_url
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS, Settings
 from fastdl.manager.vault import Vault
 from fastdl.model.url import Url
+from fastdl.sources.origin_rules import refused_by
 from fastdl.wire import messages as m
 
 
@@ -57,10 +60,24 @@ def with_secrets(settings: Settings, vault: Vault, document: m.Document) -> m.Do
         args = command.args
         if isinstance(args, m.DownloadArgs | m.ProbeArgs | m.CheckArgs | m.DocumentsArgs):
             headers = sealed.open_headers(vault, args.transfer.headers)
-            transfer = replace(args.transfer, proxy=proxy or None, headers=headers)
+            transfer = replace(
+                args.transfer,
+                proxy=proxy or None,
+                headers=headers,
+                rules=_rules(settings, args.transfer.sources),
+            )
             args = replace(args, transfer=transfer)
         commands.append(replace(command, args=args))
     return replace(document, commands=tuple(commands))
+
+
+def _rules(settings: Settings, sources: tuple[str, ...]) -> tuple[m.OriginRule, ...]:
+    """What the operator says of the origins of *sources*; a keyring is the manager's own."""
+    fields = [field.name for field in fields_of(m.OriginRule)]
+    return tuple(
+        m.OriginRule(**{name: getattr(rule, name) for name in fields})
+        for rule in settings.origins.about(sources)
+    )
 
 
 def for_url(settings: Settings, url: str) -> m.Transfer:
@@ -71,8 +88,11 @@ def for_url(settings: Settings, url: str) -> m.Transfer:
 
 def check_origin(settings: Settings, url: str) -> Url:
     """Return *url*, taken apart; ApiParamError where it cannot be an origin now."""
-    return check_url(
+    found = check_url(
         url,
         allowed_cidrs=settings.cidrs(INTERNAL_SITES),
         nfs_servers=settings.cidrs(NFS_SERVERS),
     )
+    if reason := refused_by(settings.origins.rules, found):
+        raise ApiParamError(f"Please specify a valid URL: {reason}")
+    return found
