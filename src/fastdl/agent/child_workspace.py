@@ -28,12 +28,16 @@ Send = Callable[[dict[str, Any]], None]
 class ChildWorkspace(Workspace):
     """What *opened* is to the process that may only work in it.
 
-    *journal*: lent by the same process; None where there is none.
+    *journal* and *note*: lent by the same process; None where there is none.
     """
 
-    def __init__(self, opened: Workspace, journal: SharedFile | None) -> None:
+    def __init__(
+        self, opened: Workspace, journal: SharedFile | None, note: SharedFile | None
+    ) -> None:
         super().__init__(opened.sink, existing=opened.existing)
+        self.earlier, self.whole = opened.earlier, opened.whole
         self._shared = journal
+        self._shared_note = note
         self._numbers = itertools.count()
         self._send: Send | None = None
         self._request: Send | None = None
@@ -47,6 +51,11 @@ class ChildWorkspace(Workspace):
     def journal(self) -> JournalFile | None:
         """The one that was lent."""
         return self._shared
+
+    @property
+    def note_file(self) -> JournalFile | None:
+        """The one that was lent."""
+        return self._shared_note
 
     def begin(self, size: int | None, *, sparse: bool) -> None:
         """Take possession of the target; the other process has to know before."""

@@ -99,19 +99,22 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
         workspace.close()
     return {
         **result,
-        "already_present": there,
+        "already_present": there or result["already_present"],
         "warnings": [*result["warnings"], *workspace.sink.warnings],
     }
 
 
 def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
     """The result of the process that fetches into *workspace*; it is gone on return."""
+    # A file's note is written by who publishes it.
+    of_device = workspace.note_file if workspace.sink.hold else None
     with (
-        _shared_journal(workspace.journal) as (journal, warnings),
+        _shared_file(workspace.journal) as (journal, warnings),
+        _shared_file(of_device) as (note, _),
         _folder(job, workspace) as folder,
     ):
-        inner = ChildWorkspace(workspace, journal)
-        kept = [*workspace.descriptors(), *([journal.fd] if journal else [])]
+        inner = ChildWorkspace(workspace, journal, note)
+        kept = [*workspace.descriptors(), *(file.fd for file in (journal, note) if file)]
         with confined_child(
             partial(confined.land, job, inner),
             _powers(job, folder=folder),
@@ -212,7 +215,7 @@ def _required(job: Job) -> bool:
 
 
 @contextlib.contextmanager
-def _shared_journal(journal: JournalFile | None) -> Iterator[tuple[SharedFile | None, list[str]]]:
+def _shared_file(journal: JournalFile | None) -> Iterator[tuple[SharedFile | None, list[str]]]:
     """The journal, opened for the child; and what is to be said where it cannot be."""
     if not isinstance(journal, Location):
         yield None, []

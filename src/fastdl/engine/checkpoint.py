@@ -60,25 +60,30 @@ class Checkpoint:
                 self.writer.close()
 
 
-def job_key(facts: SourceFacts, options: FetchOptions, landing: str) -> str:
-    """What makes two commands the same job: the bytes they ask for, and how they land.
+def bytes_asked_for(facts: SourceFacts) -> dict[str, Any]:
+    """What names the bytes: a strong digest, wherever they come from; without one the URLs."""
+    strong = facts.digests.strongest()
+    if strong is not None and strong.strength == "strong":
+        return {"digest": str(strong)}
+    import hashlib  # start-up: not for what cannot be resumed
 
-    A strong digest names the bytes wherever they come from; without one the URLs do.
-    """
+    return {
+        "urls": sorted(url.display() for url in facts.urls),
+        "pieces": hashlib.sha256(facts.pieces.hashes).hexdigest() if facts.pieces else None,
+    }
+
+
+def job_key(facts: SourceFacts, landing: str) -> str:
+    """What makes two commands the same job: the bytes they ask for, and how they land."""
     import hashlib  # start-up: not for what cannot be resumed
     import json
 
-    strong = facts.digests.strongest()
-    what: dict[str, Any] = {"landing": landing, "size": facts.size}
-    if strong is not None and strong.strength == "strong":
-        what["digest"] = str(strong)
-    else:
-        what["urls"] = sorted(url.display() for url in facts.urls)
-        what["pieces"] = hashlib.sha256(facts.pieces.hashes).hexdigest() if facts.pieces else None
+    what = {"landing": landing, "size": facts.size, **bytes_asked_for(facts)}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def _validators(facts: SourceFacts) -> dict[str, dict[str, str]]:
+def validators_of(facts: SourceFacts) -> dict[str, dict[str, str]]:
+    """Origin → what its first response was pinned to."""
     out: dict[str, dict[str, str]] = {}
     for url, mirror in zip(facts.urls, facts.mirrors, strict=True):
         if mirror.pinned:
@@ -97,7 +102,7 @@ def _same_source(header: jr.Header, facts: SourceFacts) -> bool:
     if facts.digests.integrity() != "none":
         return header.digests == facts.digests.to_dict()
     # Without a digest only an equal strong validator of the same origin vouches for it.
-    now = _validators(facts)
+    now = validators_of(facts)
     for origin, then in header.validators.items():
         if origin in now and (then["etag"] or then["last_modified"]):
             return now[origin] == then
@@ -140,7 +145,7 @@ def open_checkpoint(
         return out
     from fastdl.engine import journal as jr
 
-    key = job_key(facts, options, landing)
+    key = job_key(facts, landing)
     found = None
     try:
         found = jr.Writer.resume(where)
@@ -179,7 +184,7 @@ def open_checkpoint(
             jr.Header(
                 job=key,
                 target=sink.identity,
-                validators=_validators(facts),
+                validators=validators_of(facts),
                 size=facts.size,
                 digests=facts.digests.to_dict(),
                 block_size=block,

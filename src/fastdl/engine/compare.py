@@ -7,7 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fastdl.engine.again import again
 from fastdl.engine.landing.head import detect_fd
+from fastdl.engine.release import of_source
 from fastdl.engine.result import Result
 from fastdl.engine.source.resolve import resolve
 from fastdl.errors import SinkRefusedError
@@ -17,11 +19,24 @@ from fastdl.model.url import Url
 if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.context import TransferContext
-    from fastdl.engine.workspace import Existing
+    from fastdl.engine.workspace import Workspace
 
 
-def compare(existing: Existing, sources: Sequence[str], ctx: TransferContext) -> Result:
-    """The result where *existing* has the wanted digest already; SinkRefusedError otherwise."""
+def compare(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:
+    """The result where what exists has the wanted digest already; SinkRefusedError otherwise.
+
+    What an earlier run of this job published, and was killed before it could say so, is right
+    without a digest too.
+    """
+    if workspace.earlier is not None:
+        facts, response = resolve(sources, ctx, probe=True)
+        response.close()
+        if workspace.earlier.is_for(of_source(facts, ctx.options)):
+            done = again(workspace, workspace.earlier, facts, ctx)
+            if done is not None:
+                return done
+    existing = workspace.existing
+    assert existing is not None
     wanted = ctx.options.checksum
     size: int | None = None
     integrity, signed_by = "none" if wanted is None else wanted.strength, None

@@ -17,6 +17,7 @@ from fastdl.engine.options import (
 if TYPE_CHECKING:
     from fastdl.core.net import Net
     from fastdl.engine.cancel import Cancel
+    from fastdl.engine.release import Release
 
 
 class Events:
@@ -45,6 +46,7 @@ class TransferContext:
     """One job's. *placement*: what whoever runs the engine decides, and no caller.
 
     *proven*: the bytes of the source were verified before, by a job around this one.
+    ``asked``: what that job is about, as the beginning of a note; see ``release``.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TransferContext:
         self.events = events or Events()
         self.placement = placement
         self.proven = proven
+        self.asked: Release | None = None
         self._started = time.monotonic()
         self._net: Net | None = None
 

@@ -80,7 +80,7 @@ def fetch_into(
         if workspace.existing is not None:
             from fastdl.engine.compare import compare
 
-            return compare(workspace.existing, sources, ctx)
+            return compare(workspace, sources, ctx)
         with ctx.cancel.stops(workspace.sink.hurry):
             return _until_proven(workspace, sources, ctx, first)
     except FastdlError as exc:
@@ -130,6 +130,12 @@ def _attempt(
     if facts.digests.integrity() == "none" and not ctx.proven:
         ctx.events.warn(UNVERIFIED)
     try:
+        if workspace.earlier is not None and not ctx.proven:
+            from fastdl.engine.again import again  # rare
+
+            done = again(workspace, workspace.earlier, facts, ctx)
+            if done is not None:
+                return done
         landing = plan(facts, response, workspace.sink, ctx, inner)
         return landing.land(facts, response, workspace, ctx)
     except FastdlError as exc:

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from fastdl.engine.journal_file import JournalFile, Location, default_state_dir
-from fastdl.errors import JournalError
+from fastdl.errors import JournalError, SinkBusyError
 from fastdl.sinks.base import Identity, Sink
 from fastdl.sinks.paths import journal_name
 
@@ -295,8 +295,27 @@ def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
         return Location(journal_name(sink.name), sink.folder_fd)
     if sink.fd < 0:  # nothing that could be read back
         return None
-    key = digest_of(json.dumps(sink.identity, sort_keys=True).encode())
-    return Location(f"{state_dir or default_state_dir()}/journals/{key:016x}.journal")
+    return state_path(sink.identity, state_dir, "journal")
+
+
+def state_path(identity: Identity, state_dir: str | None, suffix: str) -> Location:
+    """Where what is kept of a target without a folder lies; *state_dir* as for `journal_path`."""
+    key = digest_of(json.dumps(identity, sort_keys=True).encode())
+    return Location(f"{state_dir or default_state_dir()}/journals/{key:016x}.{suffix}")
+
+
+def read_target(file: JournalFile) -> Identity | None:
+    """What the journal in *file* is about; None where there is none, or somebody holds it."""
+    try:
+        fd = file.open()
+        if fd is None:
+            return None
+        try:
+            return parse(_read_all(fd)).header.target
+        finally:
+            os.close(fd)
+    except (JournalError, SinkBusyError, OSError):
+        return None
 
 
 def _write_all(fd: int, data: bytes) -> None:

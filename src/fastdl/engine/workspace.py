@@ -20,6 +20,7 @@ from fastdl.errors import FastdlError
 from fastdl.sinks.base import Sink, sink_error
 from fastdl.sinks.null import NullSink
 from fastdl.sinks.open import existing_file, open_sink
+from fastdl.sinks.paths import journal_name, release_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from fastdl.engine.cancel import Checked
     from fastdl.engine.context import TransferContext
     from fastdl.engine.journal_file import JournalFile
+    from fastdl.engine.release import Read, Release
     from fastdl.engine.result import Result
     from fastdl.model.image import Format
+    from fastdl.sinks.base import Identity
 
 
 class Existing(NamedTuple):
@@ -41,7 +44,9 @@ class Existing(NamedTuple):
 class Workspace:
     """One job's. Either ``existing`` is set, for the job to compare, or ``sink`` is to be filled.
 
-    ``keep``  what is on the target is worth something to a later run of the job
+    ``keep``     what is on the target is worth something to a later run of the job
+    ``earlier``  the note of the run that left what the target shows, where it is one's
+    ``whole``    it shows all of it
     """
 
     def __init__(
@@ -50,7 +55,10 @@ class Workspace:
         self.sink = sink
         self.existing = existing
         self.keep = sink.resumable
+        self.earlier: Release | None = None
+        self.whole = False
         self._state_dir = state_dir
+        self._note: Release | None = None
 
     @property
     def journal(self) -> JournalFile | None:
@@ -58,6 +66,34 @@ class Workspace:
         from fastdl.engine.journal import journal_path  # after the first request
 
         return journal_path(self.sink, self._state_dir)
+
+    @property
+    def note_file(self) -> JournalFile | None:
+        """Where the note of what is released lies; None where nothing is."""
+        return _note_file(self.sink, self.sink.identity, self._state_dir)
+
+    def note(self, note: Release) -> str | None:
+        """Note what is about to show: now on a device, with the publication of a file.
+
+        Returns a warning where it cannot be written: the job goes on without.
+        """
+        if self.sink.kind == "file":
+            self._note = note
+            return None
+        file = self.note_file
+        if file is None:
+            return None
+        from fastdl.engine.release import write_note  # loaded with the note
+
+        try:
+            write_note(file, note, durable=True)
+        except (OSError, FastdlError) as error:
+            why = getattr(error, "strerror", None) or error
+            return (
+                "if this download is killed at its very end, the device has to be named to be "
+                f"overwritten: {file.path} cannot be written: {why}"
+            )
+        return None
 
     def begin(self, size: int | None, *, sparse: bool) -> None:
         """Take possession of the target: see ``Sink.preallocate``."""
@@ -95,9 +131,22 @@ class Workspace:
         if self.existing is not None:
             _make_durable(self.existing)
             return
+        note = self._note_beside(self.sink.seal(size))
         self.sink.publish(size)
-        if self.journal is not None:
-            self.journal.remove()
+        for file in (self.journal, note):
+            if file is not None:
+                file.remove()
+
+    def _note_beside(self, stamp: int) -> JournalFile | None:
+        """A file's note, until its name is there: a kill in between has to find it, no more."""
+        file = self.note_file
+        if self._note is None or file is None:
+            return None
+        from fastdl.engine.release import write_note  # loaded with the note
+
+        with contextlib.suppress(OSError, FastdlError):  # what it is for may never happen
+            write_note(file, self._note._replace(stamp=stamp), durable=False)
+        return file
 
     def abort(self) -> None:
         """Leave nothing that looks like an image; with ``keep`` what a later run can go on with."""
@@ -151,7 +200,21 @@ def open_workspace(
     if options.overwrite != "file":
         existing = _open_existing(target, name_hint)
         if existing is not None:
-            return Workspace(NullSink(), existing=existing)
+            return _of_existing(existing)
+    found: list[tuple[Release, bool]] = []
+
+    def permit(identity: Identity, read: Read) -> bool:
+        """Whether a run that was killed while it released the device's ends left this there."""
+        from fastdl.engine.release import read_note  # rare
+
+        note = read_note(_device_note(identity, placement.state_dir))
+        if note is None or note.target != dict(identity):
+            return False
+        shows = note.shows(read)
+        if shows is not False:
+            found.append((note, shows is True))
+        return bool(found)
+
     sink = open_sink(
         target,
         name_hint=name_hint,
@@ -159,8 +222,48 @@ def open_workspace(
         resume=options.resume,
         policy=options.policy,
         beneath=placement.beneath,
+        permit=permit,
     )
-    return Workspace(sink, state_dir=placement.state_dir)
+    workspace = Workspace(sink, state_dir=placement.state_dir)
+    if found:
+        workspace.earlier, workspace.whole = found[0]
+    return workspace
+
+
+def _note_file(sink: Sink, identity: Identity, state_dir: str | None) -> JournalFile | None:
+    if sink.name is None:
+        return _device_note(identity, state_dir) if sink.capacity is not None else None
+    from fastdl.engine.journal_file import Location  # after the first request
+
+    return Location(release_name(sink.name), sink.folder_fd)
+
+
+def _device_note(identity: Identity, state_dir: str | None) -> JournalFile:
+    from fastdl.engine.journal import state_path  # after the first request
+
+    return state_path(identity, state_dir, "release")
+
+
+def _of_existing(existing: Existing) -> Workspace:
+    """The note of a run that was killed when the file had its name already goes along."""
+    workspace = Workspace(NullSink(), existing=existing)
+    folder, name = os.path.split(existing.path)
+    # Most files have none, and no start-up is spent on them.
+    if os.path.lexists(beside := os.path.join(folder, release_name(name))):  # noqa: PTH118
+        from fastdl.engine.journal_file import Location  # rare
+        from fastdl.engine.release import read_note
+
+        found = os.fstat(existing.fd)
+        note = read_note(Location(beside))
+        if (
+            note is not None
+            and note.showing is not None
+            and note.target == {"kind": "file", "ino": found.st_ino}
+            and note.showing.target_bytes == found.st_size
+            and note.stamp == found.st_mtime_ns
+        ):
+            workspace.earlier, workspace.whole = note, True
+    return workspace
 
 
 def _open_existing(target: str, name_hint: str | None) -> Existing | None:
@@ -177,13 +280,33 @@ def _open_existing(target: str, name_hint: str | None) -> Existing | None:
 
 
 def _make_durable(existing: Existing) -> None:
-    """Flush the file and its name."""
+    """Flush the file and its name; what its publication left beside it goes."""
     try:
         os.fsync(existing.fd)
         folder = fs.open_folder(os.path.dirname(existing.path) or ".")  # noqa: PTH120
         try:
+            _tidy(existing, folder)
             fs.sync_folder(folder)
         finally:
             os.close(folder)
     except OSError as error:
         raise sink_error(error, f"{existing.path} is complete, but cannot be flushed") from None
+
+
+def _tidy(existing: Existing, folder: int) -> None:
+    """Remove the journal and the note of a publication that was killed before it did so."""
+    name = os.path.basename(existing.path)  # noqa: PTH119
+    ours = {"kind": "file", "ino": os.fstat(existing.fd).st_ino}
+    for beside in (journal_name(name), release_name(name)):
+        try:
+            os.stat(beside, dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            continue
+        from fastdl.engine.journal import read_target  # rare
+        from fastdl.engine.journal_file import Location
+        from fastdl.engine.release import read_note
+
+        file = Location(beside, folder)
+        note = read_note(file)
+        if (note.target if note is not None else read_target(file)) == ours:
+            file.remove()

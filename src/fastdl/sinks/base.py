@@ -41,6 +41,10 @@ def stale_tail(capacity: int, image_size: int | None) -> tuple[int, int]:
 Identity = dict[str, str | int]
 """What tells one target from another across processes and restarts; goes into the journal."""
 
+Permit = Callable[[Identity, Callable[[int, int], bytes]], bool]
+"""Whether an earlier run of a job left what a device of this identity holds; it reads (length,
+offset) → bytes."""
+
 
 class Sink(Protocol):
     """One opened target. The calls come in this order, each at most once but ``close``:
@@ -62,6 +66,7 @@ class Sink(Protocol):
     ``folder_fd``    the folder a file lies in, opened once under the path policy; None elsewhere
     ``name``         the file's name in that folder; None elsewhere
     ``warnings``     what the target could not do as it should, for the result
+    ``refusal``      why it may be written only by the job whose work it holds; None: by any
     """
 
     kind: str
@@ -77,6 +82,7 @@ class Sink(Protocol):
     identity: Identity
     folder_fd: int | None
     name: str | None
+    refusal: FastdlError | None
 
     @property
     def warnings(self) -> Sequence[str]: ...
@@ -92,6 +98,12 @@ class Sink(Protocol):
 
         *sparse*: set the length alone, where most of the image is known to be holes.
         Raises SinkSpaceError, SinkIOError.
+        """
+
+    def seal(self, size: int) -> int:
+        """Make *size* bytes durable; all but the name. Returns the time of change in ns, or 0.
+
+        ``publish`` does it where it was not done. Raises as that does.
         """
 
     def publish(self, size: int) -> None:
@@ -133,6 +145,12 @@ class DescriptorSink:
     align: int = 1
     hold: int = 0
     blank: bool = False
+    refusal: FastdlError | None = None
+
+    def seal(self, size: int) -> int:
+        """Without effect: the C sink has flushed what it wrote."""
+        del size
+        return 0
 
     def core_sink(self, size: int | None, *, hold: int | None = None) -> CoreSink:
         """The C half writes through the descriptors, which stay this object's."""
@@ -170,6 +188,8 @@ class DeviceEnds:
 
     path: str
     size: int
+    identity: Identity
+    refusal: FastdlError | None = None
     _ours = False
     _image: int | None = None
 
@@ -191,11 +211,17 @@ class DeviceEnds:
         end = self.size if self._image is None else self._image
         return (0, min(HOLD_BYTES, self.size)), (max(0, end - HOLD_BYTES), end)
 
-    def check_signature(self, read: Callable[[int, int], bytes], overwrite: str | None) -> None:
+    def check_signature(
+        self,
+        read: Callable[[int, int], bytes],
+        overwrite: str | None,
+        permit: Permit | None = None,
+    ) -> None:
         """Refuse a target whose content the caller did not name.
 
         *read*: (length, offset) → bytes. *overwrite*: the signatures that may be destroyed, as
-        blkid spells them, joined by commas. SinkRefusedError.
+        blkid spells them, joined by commas. *permit*: asked where something else was found; where
+        it says yes, ``refusal`` is for everybody but the job that left it. SinkRefusedError.
         """
         from fastdl.sinks import signature  # devices only
 
@@ -205,11 +231,14 @@ class DeviceEnds:
         found = signature.probe(head, tail, self.size)
         allowed = set(overwrite.split(",")) if overwrite else set()
         if not set(found) <= allowed:
-            raise SinkRefusedError(
+            refusal = SinkRefusedError(
                 f"{self.path} carries a signature: to destroy what it holds, say overwrite "
                 f"'{','.join(found)}'",
                 phase="land",
             )
+            if permit is None or not permit(self.identity, read):
+                raise refusal
+            self.refusal = refusal
 
 
 _SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -20,6 +20,7 @@ from fastdl.sinks.base import (
     DescriptorSink,
     DeviceEnds,
     Identity,
+    Permit,
     sink_error,
     stale_tail,
 )
@@ -30,6 +31,7 @@ class BlockSink(DeviceEnds, DescriptorSink):
     """A :class:`fastdl.sinks.base.Sink` over the block device *path*.
 
     overwrite  the signatures that may be destroyed, as blkid spells them, joined by commas
+    permit     see ``DeviceEnds.check_signature``
     resume     an earlier job's body may be on the device
     """
 
@@ -40,7 +42,9 @@ class BlockSink(DeviceEnds, DescriptorSink):
     name: str | None = None
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, path: str, *, overwrite: str | None, resume: bool) -> None:
+    def __init__(
+        self, path: str, *, overwrite: str | None, resume: bool, permit: Permit | None = None
+    ) -> None:
         self.path = path
         self.resumable = resume
         try:
@@ -52,7 +56,7 @@ class BlockSink(DeviceEnds, DescriptorSink):
             self.identity: Identity = device.identity(self.fd)
             self._generation = device.generation(self.fd)
             fd = self.fd
-            self.check_signature(lambda length, at: os.pread(fd, length, at), overwrite)
+            self.check_signature(lambda length, at: os.pread(fd, length, at), overwrite, permit)
             self.fd, self.align = open_direct(self.fd, blank=False)
             if self.align > 1:
                 self.align = max(self.align, self.sector_size)

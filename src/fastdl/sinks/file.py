@@ -100,8 +100,8 @@ class FileSink(DescriptorSink):
             what = "emptying it" if size is None else f"making room for {size} bytes"
             raise sink_error(error, f"{self.path}: {what}") from None
 
-    def publish(self, size: int) -> None:
-        """Cut to *size*, flush, give the name, flush the folder."""
+    def seal(self, size: int) -> int:
+        """Cut to *size* and flush: what is left is the name."""
         try:
             self._check_ours()
             os.ftruncate(self.buffered_fd, size)
@@ -110,6 +110,15 @@ class FileSink(DescriptorSink):
             if self.fd != self.buffered_fd:
                 os.fsync(self.fd)
             self._complete = True
+            return os.fstat(self.buffered_fd).st_mtime_ns
+        except OSError as error:
+            raise sink_error(error, f"publishing {self.path}", phase="publish") from None
+
+    def publish(self, size: int) -> None:
+        """Give the sealed file its name, flush the folder."""
+        try:
+            if not self._complete:
+                self.seal(size)
             if self._replace:
                 check_target(self._folder, self._name, path=self.path, replace=True)
                 os.rename(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)

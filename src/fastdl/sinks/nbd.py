@@ -14,7 +14,7 @@ import re
 from fastdl.core.nbd import Export
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.errors import FastdlError, SinkRefusedError
-from fastdl.sinks.base import HOLD_BYTES, DeviceEnds, Identity, stale_tail
+from fastdl.sinks.base import HOLD_BYTES, DeviceEnds, Identity, Permit, stale_tail
 
 CONNECTIONS = 4
 REQUEST_LIMIT_S = 60.0
@@ -27,6 +27,7 @@ class NbdSink(DeviceEnds):
     """A :class:`fastdl.sinks.base.Sink` over the export that *uri* names.
 
     overwrite  the signatures that may be destroyed, as blkid spells them, joined by commas
+    permit     see ``DeviceEnds.check_signature``
     limit      seconds that one request may take
     """
 
@@ -43,7 +44,12 @@ class NbdSink(DeviceEnds):
     warnings: tuple[str, ...] = ()
 
     def __init__(
-        self, uri: str, *, overwrite: str | None = None, limit: float = REQUEST_LIMIT_S
+        self,
+        uri: str,
+        *,
+        overwrite: str | None = None,
+        limit: float = REQUEST_LIMIT_S,
+        permit: Permit | None = None,
     ) -> None:
         self.path = shown(uri)
         self._uri = uri
@@ -54,7 +60,9 @@ class NbdSink(DeviceEnds):
             self.capacity: int | None = self.size
             self.sector_size = max(512, self._export.min_block)
             self.identity: Identity = {"kind": "nbd", "uri": self.path, "size": self.size}
-            self._check(self._export, overwrite)
+            if self._export.read_only:
+                raise SinkRefusedError(f"{self.path} is read-only", phase="land")
+            self.check_signature(self._export.pread, overwrite, permit)
         except BaseException:
             self.close()
             raise
@@ -68,6 +76,11 @@ class NbdSink(DeviceEnds):
     def core_sink(self, size: int | None, *, hold: int | None = None) -> CoreSink:
         """The C half writes over the connections of this one."""
         return self._opened().sink(size=size, hold=self.hold if hold is None else hold)
+
+    def seal(self, size: int) -> int:
+        """Without effect: the C sink has flushed what it wrote."""
+        del size
+        return 0
 
     def publish(self, size: int) -> None:
         """The C sink wrote and flushed the held-back places; nothing else makes it valid."""
@@ -120,11 +133,6 @@ class NbdSink(DeviceEnds):
                 f"{self.path}: {error.message}", phase="land", retryable=error.retryable
             ) from None
 
-    def _check(self, export: Export, overwrite: str | None) -> None:
-        if export.read_only:
-            raise SinkRefusedError(f"{self.path} is read-only", phase="land")
-        self.check_signature(export.pread, overwrite)
-
     def _zero_ends(self, export: Export) -> None:
         for start, end in self.ends():
             self._zero(export, start, end)
@@ -135,13 +143,15 @@ class NbdSink(DeviceEnds):
             export.flush()
 
 
-def open_nbd(uri: str, *, overwrite: str | None, resume: bool) -> NbdSink:
+def open_nbd(
+    uri: str, *, overwrite: str | None, resume: bool, permit: Permit | None = None
+) -> NbdSink:
     """Open the export of *uri*; nothing that it holds has been changed on return.
 
     Every job starts anew: *resume* changes nothing here.
     Raises UsageError, SinkRefusedError, SinkIOError.
     """
-    return NbdSink(uri, overwrite=overwrite)
+    return NbdSink(uri, overwrite=overwrite, permit=permit)
 
 
 def shown(uri: str) -> str:

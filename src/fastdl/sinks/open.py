@@ -9,7 +9,7 @@ import stat
 from typing import cast
 
 from fastdl.errors import SinkRefusedError, UsageError
-from fastdl.sinks.base import Sink, sink_error
+from fastdl.sinks.base import Permit, Sink, sink_error
 from fastdl.sinks.file import FileSink
 from fastdl.sinks.null import NullSink
 from fastdl.sinks.paths import Policy, check_name, open_folder, safe_name
@@ -25,6 +25,7 @@ def open_sink(
     resume: bool = True,
     policy: Policy = "user",
     beneath: str | None = None,
+    permit: Permit | None = None,
 ) -> Sink:
     """Open *target* for a job, or refuse; nothing that it holds has been changed on return.
 
@@ -35,19 +36,20 @@ def open_sink(
     resume     keep what an earlier job left
     policy     ``strict``: no symbolic link on the way to a file
     beneath    the pool's folder: a file must lie inside, whatever the policy
+    permit     whether what a device holds is an earlier run's, see ``Sink.refusal``
 
     Raises UsageError, SinkRefusedError, SinkBusyError, SinkSpaceError, SinkIOError.
     """
     if target == "null:":
         return NullSink()
     if target.startswith(_NBD_SCHEMES):
-        return _open_nbd(target, overwrite=overwrite, resume=resume)
+        return _open_nbd(target, overwrite=overwrite, resume=resume, permit=permit)
     if not target or "\0" in target:
         raise UsageError("the target needs a name")
     if beneath is None and is_device(target):
         from fastdl.sinks.block import BlockSink  # not for a file's start-up
 
-        return BlockSink(target, overwrite=overwrite, resume=resume)
+        return BlockSink(target, overwrite=overwrite, resume=resume, permit=permit)
     folder_fd, name, path = locate(target, name_hint=name_hint, policy=policy, beneath=beneath)
     return FileSink(folder_fd, name, path=path, replace=overwrite == "file", resume=resume)
 
@@ -111,12 +113,14 @@ def _in_folder(
     return folder_fd, name, name if folder == "." else f"{folder.rstrip('/')}/{name}"
 
 
-def _open_nbd(target: str, *, overwrite: str | None, resume: bool) -> Sink:
-    """`fastdl.sinks.nbd.open_nbd(target, overwrite=…, resume=…)`, where it was built."""
+def _open_nbd(
+    target: str, *, overwrite: str | None, resume: bool, permit: Permit | None
+) -> Sink:
+    """`fastdl.sinks.nbd.open_nbd(target, …)`, where it was built."""
     try:
         module = importlib.import_module("fastdl.sinks.nbd")
     except ImportError:
         raise UsageError(
             "this fastdl was built without NBD: install libnbd's headers and build it again"
         ) from None
-    return cast("Sink", module.open_nbd(target, overwrite=overwrite, resume=resume))
+    return cast("Sink", module.open_nbd(target, overwrite=overwrite, resume=resume, permit=permit))

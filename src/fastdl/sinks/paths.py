@@ -18,6 +18,7 @@ Policy = Literal["user", "strict"]
 
 PART_SUFFIX = ".fastdl-part"
 JOURNAL_SUFFIX = ".fastdl-journal"
+RELEASE_SUFFIX = ".fastdl-release"
 
 _NAME_MAX = 255
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -34,6 +35,11 @@ def part_name(name: str) -> str:
 def journal_name(name: str) -> str:
     """The hidden name of the journal beside the file *name*."""
     return f".{name}{JOURNAL_SUFFIX}"
+
+
+def release_name(name: str) -> str:
+    """The hidden name of the note that stands beside *name* while it is published."""
+    return f".{name}{RELEASE_SUFFIX}"
 
 
 def check_name(name: str) -> str:

@@ -14,6 +14,7 @@ from fastdl.engine.inspection import EndsReader, inspect_image
 from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.proof import bottleneck, mirror_reports, stages, verify
+from fastdl.engine.release import Showing, begun, of_source, released
 from fastdl.engine.result import Result
 from fastdl.engine.transfer import Outcome, run_job, start_job
 from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
@@ -22,6 +23,7 @@ from fastdl.sinks.base import Sink
 
 if TYPE_CHECKING:
     from fastdl.engine.checkpoint import Checkpoint
+    from fastdl.engine.release import Release
     from fastdl.engine.context import TransferContext
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
@@ -99,6 +101,10 @@ class Lander:
         sink = workspace.sink
         self.check_room(sink)
         with self._checkpoint(facts, workspace, ctx) as checkpoint:
+            asked = ctx.asked or of_source(facts, ctx.options)
+            if sink.hold and self.target_size is None:  # its end is not held back
+                begins = begun(asked, sink.identity, sink.capacity or 0)
+                self._note(workspace, begins)
             workspace.begin(self.target_size, sparse=self.sparse)
             core_sink = sink.core_sink(self.target_size)
             try:
@@ -113,6 +119,7 @@ class Lander:
                     size = self.final_size(outcome)
                     if ctx.options.zero_rest:
                         _zero_rest(sink, size)
+                    self._note_release(workspace, asked, core_sink, outcome.total, size)
                     core_sink.release()
                     core_sink.flush()
             finally:
@@ -137,6 +144,31 @@ class Lander:
             landing=self.kind,
             signed_by=facts.signed_by,
         )
+
+    def _note_release(
+        self,
+        workspace: Workspace,
+        asked: Release,
+        core_sink: CoreSink,
+        source_bytes: int,
+        size: int,
+    ) -> None:
+        """Note what is about to show; where a job around this one asked, as what that calls it."""
+        sink, outer = workspace.sink, asked.showing
+        showing = Showing(
+            source_bytes=outer.source_bytes if outer else source_bytes,
+            target_bytes=size,
+            format=outer.format if outer else self.format,
+            virtual_size=self.virtual_size,
+            landing=outer.landing if outer else self.kind,
+        )
+        self._note(
+            workspace, released(asked, sink.identity, showing, core_sink, max(512, sink.sector_size))
+        )
+
+    def _note(self, workspace: Workspace, note: Release) -> None:
+        if warning := workspace.note(note):
+            self.warnings.append(warning)
 
     @contextmanager
     def _checkpoint(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastdl.engine.landing.base import Job
 from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
+from fastdl.engine.release import Showing, of_source
 from fastdl.engine.result import Result
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FormatError
@@ -47,6 +48,9 @@ class StagedLanding:
             first = self._staged(path, facts, ctx)
             image, now, came = _raw_or_qcow2(path, workspace, ctx)
             local = ctx.within(_from_file(ctx.options, now), ctx.placement, proven=True)
+            local.asked = of_source(facts, ctx.options)._replace(
+                showing=Showing(first.source_bytes, 0, str(came), None, f"{came}-staged-to-raw")
+            )
             landed = self._inner(workspace, [str(image)], local)
         return landed._replace(
             source_bytes=first.source_bytes,
