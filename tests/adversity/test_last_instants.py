@@ -78,7 +78,7 @@ def check_sweep(
     attempt: Callable[[list[str]], Outcome], reset: Callable[[], None],
     check: Callable[[], None], *, after: str, seed: int, over: Callable[[], bool] = bool,
 ) -> int:  # fmt: skip
-    """Kill at each point until the command ends before it, or all is *over*; how many there were."""
+    """Kill at each point until the command ends before it, or all is *over*; how many."""
     swept = 0
     for nth in points(seed):
         reset()
@@ -171,9 +171,7 @@ def test_another_job_is_refused_what_a_killed_one_left(bench: Bench, device: Loo
     """S07: the permission is this job's alone."""
     killed_when_released(bench, device, bench.url(signed("gpt", SIZE), name="a.raw"))
     before = device.read()
-    other = command(
-        bench, device.path, bench.url(signed("dos", SIZE), name="b.raw"), prefix=[]
-    )
+    other = command(bench, device.path, bench.url(signed("dos", SIZE), name="b.raw"), prefix=[])
     assert (other.code, other.classes) == (33, ["SINK_REFUSED"]), other
     assert device.read() == before
 
@@ -203,7 +201,8 @@ def test_a_body_that_was_written_to_since_is_refused_where_a_digest_tells(
     prefix = seam.loaded(nth=1, call="exit")
     assert command(bench, device.path, url, *more, prefix=prefix).code == -signal.SIGKILL
     done = command(bench, device.path, url, *more, prefix=[])
-    assert done.code == 0 and done.json["already_present"], done
+    assert done.code == 0, done
+    assert done.json["already_present"]
     device.fill(0xAB, 512, 3 * MIB)
     again = command(bench, device.path, url, *more, prefix=[])
     assert (again.code, again.classes) == (33, ["SINK_REFUSED"]), again

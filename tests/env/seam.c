@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A seam between a program and the kernel, loaded with LD_PRELOAD: each call below is numbered,
- * logged, and the n-th one fails, comes short, or kills the process. tests/env/seam.py builds it
- * and says how it is asked.
+/* A seam between a program and the kernel, loaded with LD_PRELOAD: each call below is
+ * numbered, logged, and the n-th one fails, comes short, or kills the process.
+ * tests/env/seam.py builds it and says how it is asked.
  *
- *   SEAM_LOG=FILE         one line a call: number, name, result of readlink on its descriptor
- *   SEAM_NTH=N            the call meant: the N-th of SEAM_CALL (a name, or * for any), from 1
- *   SEAM_DO=kill|tear|ERRNO   before it; in the middle of a write; or fail with that number
- *   SEAM_FOR=once|ever    that call alone, or it and all later ones
+ *   SEAM_LOG=FILE         one line a call: number, name, result of readlink on its
+ * descriptor SEAM_NTH=N            the call meant: the N-th of SEAM_CALL (a name, or *
+ * for any), from 1 SEAM_DO=kill|tear|ERRNO   before it; in the middle of a write; or
+ * fail with that number SEAM_FOR=once|ever    that call alone, or it and all later ones
  *   SEAM_ONLY=TEXT        count only calls on descriptors or paths that contain TEXT
  *   SEAM_AFTER=TEXT      count only from the first call on that contains TEXT
  *   SEAM_CLOCK=SECONDS    the wall clock is that far off
@@ -101,7 +101,8 @@ static enum verdict meet(const char *call, int fd, const char *path)
     errno = saved;
     if (!atomic_load(&begun) && strstr(name, after))
         atomic_store(&begun, true);
-    if (nth <= 0 || !atomic_load(&begun) || (strcmp(call_name, "*") != 0 && strcmp(call_name, call) != 0) ||
+    if (nth <= 0 || !atomic_load(&begun) ||
+        (strcmp(call_name, "*") != 0 && strcmp(call_name, call) != 0) ||
         (only && !strstr(name, only)))
         return PASS;
     number = atomic_fetch_add(&met, 1) + 1;
@@ -117,41 +118,42 @@ static enum verdict meet(const char *call, int fd, const char *path)
     return FAIL;
 }
 
-#define REAL(name) \
-    static __typeof__(&name) real; \
-    if (!real) \
-        *(void **)&real = dlsym(RTLD_NEXT, #name)
+#define REAL(name)                                                                     \
+    static __typeof__(&name) real;                                                     \
+    if (!real)                                                                         \
+    *(void **)&real = dlsym(RTLD_NEXT, #name)
 
-#define WRITES(name, at, params, args, half)                                  \
-    ssize_t name params                                                       \
-    {                                                                         \
-        REAL(name);                                                           \
-        switch (meet(#at, fd, NULL)) {                                        \
-        case FAIL:                                                            \
-            return -1;                                                        \
-        case TEAR:                                                            \
-            real half;                                                        \
-            die();                                                            \
-        default:                                                              \
-            return real args;                                                 \
-        }                                                                     \
+#define WRITES(name, at, params, args, half)                                           \
+    ssize_t name params                                                                \
+    {                                                                                  \
+        REAL(name);                                                                    \
+        switch (meet(#at, fd, NULL)) {                                                 \
+        case FAIL:                                                                     \
+            return -1;                                                                 \
+        case TEAR:                                                                     \
+            real half;                                                                 \
+            die();                                                                     \
+        default:                                                                       \
+            return real args;                                                          \
+        }                                                                              \
     }
 
-WRITES(write, write, (int fd, const void *buf, size_t n), (fd, buf, n), (fd, buf, n / 2))
+WRITES(write, write, (int fd, const void *buf, size_t n), (fd, buf, n),
+       (fd, buf, n / 2))
 WRITES(pwrite, pwrite, (int fd, const void *buf, size_t n, off_t at), (fd, buf, n, at),
        (fd, buf, n / 2 / 512 * 512, at))
-WRITES(pwrite64, pwrite, (int fd, const void *buf, size_t n, off64_t at), (fd, buf, n, at),
-       (fd, buf, n / 2 / 512 * 512, at))
+WRITES(pwrite64, pwrite, (int fd, const void *buf, size_t n, off64_t at),
+       (fd, buf, n, at), (fd, buf, n / 2 / 512 * 512, at))
 WRITES(send, send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags),
        (fd, buf, n / 2, flags))
 
-#define CALL(type, name, as, fd, path, params, args) \
-    type name params                                 \
-    {                                                \
-        REAL(name);                                  \
-        if (meet(#as, fd, path) != PASS)             \
-            return -1;                               \
-        return real args;                            \
+#define CALL(type, name, as, fd, path, params, args)                                   \
+    type name params                                                                   \
+    {                                                                                  \
+        REAL(name);                                                                    \
+        if (meet(#as, fd, path) != PASS)                                               \
+            return -1;                                                                 \
+        return real args;                                                              \
     }
 
 CALL(int, fsync, fsync, fd, NULL, (int fd), (fd))
@@ -175,9 +177,11 @@ CALL(int, rename, rename, -1, to, (const char *from, const char *to), (from, to)
 CALL(int, renameat, rename, -1, to, (int a, const char *from, int b, const char *to),
      (a, from, b, to))
 CALL(int, renameat2, rename, -1, to,
-     (int a, const char *from, int b, const char *to, unsigned flags), (a, from, b, to, flags))
+     (int a, const char *from, int b, const char *to, unsigned flags),
+     (a, from, b, to, flags))
 CALL(int, link, link, -1, to, (const char *from, const char *to), (from, to))
-CALL(int, linkat, link, -1, to, (int a, const char *from, int b, const char *to, int flags),
+CALL(int, linkat, link, -1, to,
+     (int a, const char *from, int b, const char *to, int flags),
      (a, from, b, to, flags))
 CALL(int, unlink, unlink, -1, path, (const char *path), (path))
 CALL(int, unlinkat, unlink, -1, path, (int at, const char *path, int flags),
@@ -203,15 +207,15 @@ int ioctl(int fd, unsigned long request, ...)
     return meet("ioctl", fd, NULL) != PASS ? -1 : real(fd, request, arg);
 }
 
-#define OPENS(name, params, args)                             \
-    int name params                                           \
-    {                                                         \
-        REAL(name);                                           \
-        va_list more;                                         \
-        va_start(more, flags);                                \
-        mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0; \
-        va_end(more);                                         \
-        return meet("open", -1, path) != PASS ? -1 : real args; \
+#define OPENS(name, params, args)                                                      \
+    int name params                                                                    \
+    {                                                                                  \
+        REAL(name);                                                                    \
+        va_list more;                                                                  \
+        va_start(more, flags);                                                         \
+        mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0;        \
+        va_end(more);                                                                  \
+        return meet("open", -1, path) != PASS ? -1 : real args;                        \
     }
 
 OPENS(open, (const char *path, int flags, ...), (path, flags, mode))

@@ -30,7 +30,7 @@ from fastdl.agent.removal import remove
 from fastdl.agent.templates import Wanted, bring
 from fastdl.errors import SinkBusyError
 from fastdl.wire.messages import DownloadDone, RemoveDone
-from tests.env import guests, images, libvirtd
+from tests.env import guests, images, libvirtd, signed
 from tests.env.loopdev import loop_device
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
@@ -431,3 +431,45 @@ def test_a_device_whose_copy_was_damaged_is_written_anew(tmp_path: Path) -> None
         assert "written to" in fetch(pool, origin.url("/x.raw")).replaced
         assert found.read(MIB) == CONTENT
         assert fetch(pool, origin.url("/x.raw")).already_present
+
+
+@pytest.mark.parametrize("kind", sorted(signed.MAKERS))
+def test_a_device_pool_takes_what_an_agent_left_that_died_before_its_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The image is on the device, its own signature too, and nothing says that it is ours but the
+    note of the download."""
+    content = signed.signed(kind, 4 * MIB)
+
+    def dies(*_: object) -> Marker:
+        raise KeyboardInterrupt
+
+    with (
+        loop_device(tmp_path, size=8 * MIB) as found,
+        FaultOrigin({"/x.raw": Resource.of(content)}) as origin,
+    ):
+        pool = DevicePool(Path(found.path), name="d", host_id="h", state=tmp_path / "state")
+        options = {"policy": "strict", "allowed_cidrs": ["127.0.0.0/8"]}
+        wanted = Wanted(
+            volume=VOLUME,
+            sources=(origin.url("/x.raw"),),
+            options=options,
+            state=tmp_path / "state",
+        )
+        usage = Usage(lambda: [pool], libvirt=NOWHERE)
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, "seal", dies)
+            with pytest.raises(KeyboardInterrupt):
+                asyncio.run(bring(pool, wanted, usage))
+        assert found.read(len(content)) == content
+        done = asyncio.run(bring(pool, wanted, usage))
+        assert done.fetched_bytes == 0
+        assert found.read(len(content)) == content
+        other = Wanted(
+            volume=Volume(str(uuid.UUID(int=32))),
+            sources=(origin.url("/x.raw"),),
+            options=options,
+            state=tmp_path / "state",
+        )
+        with pytest.raises(SinkBusyError):  # the marker says whose the device is
+            asyncio.run(bring(pool, other, usage))

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
+import signal
 import struct
 from pathlib import Path
 
 import pytest
 
-from tests.env import vhd
+from fastdl.engine.staging import SUFFIX
+from tests.env import seam, vhd
+from tests.env.command import run_fastdl
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, fill_raw, run
 from tests.env.landing import DEVICE, PACK, PATTERN, Bench, raw_of, sha256, tables_last
@@ -385,3 +389,70 @@ def test_a_compressed_foreign_image_is_unpacked_and_converted(
     assert done.code == 0, done
     assert device.read(len(disk)) == disk
     assert bench.left_behind() == []
+
+
+def killed(bench: Bench, target: str, url: str, *, when: str) -> None:
+    """Run until a call about *when* is made, and no further."""
+    words = ["get", url, "-o", target, "--target-format", "raw", "--json"]
+    done = run_fastdl(
+        words, home=bench.home, prefix=seam.loaded(nth=1, after=when, do="kill"), timeout=60
+    )
+    assert done.code == -signal.SIGKILL, done
+
+
+@pytest.mark.parametrize("sort", ["file", "device"])
+@pytest.mark.parametrize("checked", [False, True], ids=["unchecked", "checked"])
+def test_what_a_killed_run_staged_is_found_again(
+    bench: Bench, device: LoopDevice, made: dict[str, tuple[bytes, bytes]], sort: str, checked: bool
+) -> None:
+    """It is whole and noted: the next run converts it and fetches nothing but its first bytes."""
+    file, disk = made["vmdk"]
+    url = bench.url(file, name="i.vmdk")
+    target = device.path if sort == "device" else str(bench.pool / "disk.raw")
+    words = ["--target-format", "raw"]
+    words += ["--checksum", f"sha-256:{sha256(file)}"] if checked else []
+    killed(bench, target, url, when="/source.raw")
+    assert any(SUFFIX in name for name in bench.left_behind())
+    done = bench.get(target, url, *words)
+    assert done.code == 0, done
+    assert done.json["fetched_bytes"] == 0
+    assert done.json["resumed_bytes"] == len(file)
+    with Path(target).open("rb") as landed:
+        assert landed.read(len(disk)) == disk
+    assert bench.left_behind() in ([], ["disk.raw"])
+
+
+def test_another_source_does_not_take_what_was_staged(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]]
+) -> None:
+    """The folder is the target's; what lies in it is one source's."""
+    target = bench.pool / "disk.raw"
+    killed(bench, str(target), bench.url(made["vmdk"][0], name="i.vmdk"), when="/source.raw")
+    file, disk = made["vhdx"]
+    done = bench.get(target, bench.url(file, name="i.vhdx"), "--target-format", "raw")
+    assert done.code == 0, done
+    assert target.read_bytes() == disk
+    assert bench.left_behind() == ["disk.raw"]
+
+
+def test_old_folders_of_killed_jobs_are_swept_and_those_in_use_are_not(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]]
+) -> None:
+    """Whoever stages beside them cleans up; a lock, or a day, keeps a folder."""
+    folders = {}
+    for name in ("old", "locked", "young"):
+        folders[name] = bench.pool / f".{name}{SUFFIX}"
+        folders[name].mkdir(mode=0o700)
+        (folders[name] / "source").write_bytes(b"x")
+        if name != "young":
+            os.utime(folders[name], (1, 1))
+    held = os.open(folders["locked"], os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        url = bench.url(made["vmdk"][0], name="i.vmdk")
+        done = bench.get(bench.pool / "disk.raw", url, "--target-format", "raw")
+    finally:
+        os.close(held)
+    assert done.code == 0, done
+    left = {name for name, folder in folders.items() if folder.exists()}
+    assert left == {"locked", "young"}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.cancel import Checked
 from fastdl.engine.journal_file import JournalFile, SharedFile
+from fastdl.engine.staging import Staging
 from fastdl.engine.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -77,6 +78,15 @@ class ChildWorkspace(Workspace):
             yield made
         finally:
             shutil.rmtree(made, ignore_errors=True)
+
+    @contextmanager
+    def staging_again(self) -> Iterator[Staging]:
+        """As ``staging``: what a killed process left went with its folder."""
+        with self.staging() as made:
+            yield Staging(made)
+
+    def drop_staging(self) -> None:
+        """Nothing is left: the folder that this process works in goes with it."""
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Have a third process do it, without network and without the target."""

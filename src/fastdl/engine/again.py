@@ -44,6 +44,7 @@ def again(
             core_sink.close()
         if not _holds_it(workspace, earlier.showing, facts, ctx):
             raise refusal
+        workspace.drop_staging()
     ctx.events.warn("the target was there already, published by an earlier run of this download")
     return _result(workspace, earlier.showing, facts, ctx)
 

@@ -127,7 +127,8 @@ def of_source(facts: SourceFacts, options: FetchOptions) -> Release:
 def begun(source: Release, target: Identity, capacity: int) -> Release:
     """The note of a job that takes possession of a device of *capacity* bytes."""
     length = min(HOLD_BYTES, capacity)
-    return source._replace(target=target, block=length, ends=(End(0, length, _sum(bytes(length))),))
+    zeros = End(0, length, _sum(bytes(length)))
+    return source._replace(target=target, showing=None, block=length, ends=(zeros,))
 
 
 def released(
@@ -256,4 +257,3 @@ def write_note(file: JournalFile, note: Release, *, durable: bool) -> None:
             file.sync()
     finally:
         os.close(fd)
-

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where does a job keep what it unpacks or converts? In a hidden folder that goes with the job.
 
-A killed job leaves its folder; the next job in the same place removes it.
+A killed job leaves its folder; the next job in the same place removes it, or goes on with what
+lies there (``resumable``). What nobody came back to for a day goes with any job beside it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,26 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastdl import fs
 from fastdl.sinks.base import sink_error
 
 SUFFIX = ".fastdl-staging"
+OLD_S = 86400.0
+_TRIES = 3
+
+
+@dataclass(slots=True)
+class Staging:
+    """A private folder. *keep*: what lies in it is worth something to the job's next run."""
+
+    path: Path
+    keep: bool = False
 
 
 def path_beside(target: Path) -> Path:
@@ -33,7 +47,9 @@ def beside(target: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
     """
     made = path_beside(target)
     shutil.rmtree(made, ignore_errors=True)
-    with _made(made, ids):
+    with _made(made, ids) as fd:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield made
 
 
@@ -53,6 +69,86 @@ def within(folder: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
         except OSError as exc:
             raise sink_error(exc, f"making a folder in {folder}") from None
         yield made
+
+
+@contextlib.contextmanager
+def resumable(made: Path) -> Iterator[Staging]:
+    """The folder *made* of the caller's own target, with what an earlier run left in it.
+
+    Where another job works in it, one that is not found again. SinkError where none can be made.
+    """
+    try:
+        made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sweep(made.parent)
+        claimed = _claimed(made)
+    except OSError as exc:
+        raise sink_error(exc, f"making {made}") from None
+    if claimed is None:
+        with within(made.parent) as fresh:
+            yield Staging(fresh)
+        return
+    staging = Staging(made)
+    try:
+        yield staging
+    finally:
+        if not staging.keep:
+            shutil.rmtree(made, ignore_errors=True)
+        os.close(claimed)
+
+
+def forget(made: Path) -> None:
+    """Remove the folder *made* where there is one and nobody works in it."""
+    with contextlib.suppress(OSError):
+        fd = _opened(made)
+        try:
+            if fs.lock_exclusively(fd):
+                shutil.rmtree(made, ignore_errors=True)
+        finally:
+            os.close(fd)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what nobody works with in *folder* and nobody has come back to."""
+    with contextlib.suppress(OSError):
+        for left in folder.glob(f".*{SUFFIX}"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.lstat().st_mtime > OLD_S:
+                    forget(left)
+
+
+def _opened(made: Path) -> int:
+    """A descriptor of the folder *made*; OSError where it is none, or not ours alone."""
+    fd = fs.open_folder(str(made), flags=os.O_NOFOLLOW)
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        os.close(fd)
+        raise PermissionError(f"{made} is not ours")
+    return fd
+
+
+def _claimed(made: Path) -> int | None:
+    """The lock of the folder *made*, which is made where it is not there; None: not to be had."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileExistsError):
+            made.mkdir(mode=0o700)
+        try:
+            fd = _opened(made)
+        except FileNotFoundError:  # the job in it has just ended
+            continue
+        except OSError:
+            return None
+        try:
+            locked = fs.lock_exclusively(fd)
+            still = os.path.samestat(made.lstat(), os.fstat(fd))
+        except OSError:
+            locked = still = False
+        if locked and still:
+            os.utime(made)
+            return fd
+        os.close(fd)
+        if not locked:
+            return None
+    return None
 
 
 @contextlib.contextmanager

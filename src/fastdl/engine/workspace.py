@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastdl.engine.journal_file import JournalFile
     from fastdl.engine.release import Read, Release
     from fastdl.engine.result import Result
+    from fastdl.engine.staging import Staging
     from fastdl.model.image import Format
     from fastdl.sinks.base import Identity
 
@@ -47,6 +48,7 @@ class Workspace:
     ``keep``     what is on the target is worth something to a later run of the job
     ``earlier``  the note of the run that left what the target shows, where it is one's
     ``whole``    it shows all of it
+    ``staged``   the file is another job's source: the note stays, so that it is found again
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Workspace:
         self.keep = sink.resumable
         self.earlier: Release | None = None
         self.whole = False
+        self.staged = False
         self._state_dir = state_dir
         self._note: Release | None = None
 
@@ -116,6 +119,32 @@ class Workspace:
             made = staging.within(state / "staging", ids=ids)
         with made as folder:
             yield folder
+    @contextmanager
+    def staging_again(self) -> Iterator[Staging]:
+        """A folder as ``staging`` gives, with what an earlier run of this target kept in it."""
+        from fastdl.engine import staging
+
+        with staging.resumable(self._staged_at()) as made:
+            yield made
+
+    def drop_staging(self) -> None:
+        """The target is what it should be: what an earlier run staged has served."""
+        from fastdl.engine import staging
+
+        staging.forget(self._staged_at())
+
+    def _staged_at(self) -> Path:
+        from pathlib import Path
+
+        from fastdl.engine import staging
+        from fastdl.engine.journal import state_path
+
+        if self.sink.kind == "file":
+            return staging.path_beside(Path(self.sink.path))
+        # Not where jobs have folders that nobody finds again: those are swept at once.
+        journal = Path(state_path(self.sink.identity, self._state_dir, "journal").path)
+        return staging.path_beside(journal.parent.with_name("staged") / journal.stem)
+
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Have qemu-img make the raw *target* of an inspected *source*; see ``engine.convert``."""
@@ -129,11 +158,12 @@ class Workspace:
         What was there already is made durable: whoever published it may have failed to.
         """
         if self.existing is not None:
-            _make_durable(self.existing)
+            if not self.staged:
+                _make_durable(self.existing)
             return
         note = self._note_beside(self.sink.seal(size))
         self.sink.publish(size)
-        for file in (self.journal, note):
+        for file in (self.journal, None if self.staged else note):
             if file is not None:
                 file.remove()
 
@@ -295,7 +325,14 @@ def _make_durable(existing: Existing) -> None:
 
 def _tidy(existing: Existing, folder: int) -> None:
     """Remove the journal and the note of a publication that was killed before it did so."""
+    from fastdl.engine.staging import SUFFIX, forget
+
     name = os.path.basename(existing.path)  # noqa: PTH119
+    with contextlib.suppress(OSError):
+        os.stat(f".{name}{SUFFIX}", dir_fd=folder, follow_symlinks=False)
+        from pathlib import Path
+
+        forget(Path(existing.path).with_name(f".{name}{SUFFIX}"))
     ours = {"kind": "file", "ino": os.fstat(existing.fd).st_ino}
     for beside in (journal_name(name), release_name(name)):
         try:

@@ -113,9 +113,7 @@ def _in_folder(
     return folder_fd, name, name if folder == "." else f"{folder.rstrip('/')}/{name}"
 
 
-def _open_nbd(
-    target: str, *, overwrite: str | None, resume: bool, permit: Permit | None
-) -> Sink:
+def _open_nbd(target: str, *, overwrite: str | None, resume: bool, permit: Permit | None) -> Sink:
     """`fastdl.sinks.nbd.open_nbd(target, …)`, where it was built."""
     try:
         module = importlib.import_module("fastdl.sinks.nbd")

@@ -23,8 +23,8 @@ from fastdl.sinks.base import Sink
 
 if TYPE_CHECKING:
     from fastdl.engine.checkpoint import Checkpoint
-    from fastdl.engine.release import Release
     from fastdl.engine.context import TransferContext
+    from fastdl.engine.release import Release
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
     from fastdl.engine.workspace import Workspace
@@ -163,7 +163,8 @@ class Lander:
             landing=outer.landing if outer else self.kind,
         )
         self._note(
-            workspace, released(asked, sink.identity, showing, core_sink, max(512, sink.sector_size))
+            workspace,
+            released(asked, sink.identity, showing, core_sink, max(512, sink.sector_size)),
         )
 
     def _note(self, workspace: Workspace, note: Release) -> None:

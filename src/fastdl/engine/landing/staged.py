@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastdl.engine.landing.base import Job
+from fastdl.engine.landing.base import Job, can_continue
 from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.release import Showing, of_source
 from fastdl.engine.result import Result
 from fastdl.engine.workspace import Workspace, open_workspace
-from fastdl.errors import FormatError
+from fastdl.errors import FormatError, SinkRefusedError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
 
 if TYPE_CHECKING:
@@ -43,18 +43,16 @@ class StagedLanding:
         """Fetch to a file, verified; inspect it; land it from there."""
         response.close()
         ctx.events.warn(f"staged to a file first: {self._why}")
-        with workspace.staging() as folder:
-            path = folder / "source"
-            first = self._staged(path, facts, ctx)
-            image, now, came = _raw_or_qcow2(path, workspace, ctx)
-            local = ctx.within(_from_file(ctx.options, now), ctx.placement, proven=True)
-            local.asked = of_source(facts, ctx.options)._replace(
-                showing=Showing(first.source_bytes, 0, str(came), None, f"{came}-staged-to-raw")
-            )
-            landed = self._inner(workspace, [str(image)], local)
+        with workspace.staging_again() as staging:
+            try:
+                first, came, landed = self._land_staged(staging.path, facts, workspace, ctx)
+            except BaseException as exc:
+                staging.keep = ctx.options.resume and can_continue(exc)
+                raise
         return landed._replace(
             source_bytes=first.source_bytes,
             fetched_bytes=first.fetched_bytes,
+            resumed_bytes=first.resumed_bytes,
             digests=first.digests,
             integrity=first.integrity,
             consistency=first.consistency,
@@ -66,19 +64,45 @@ class StagedLanding:
             landing=f"{came}-staged-to-raw",
         )
 
+    def _land_staged(
+        self, folder: Path, facts: SourceFacts, workspace: Workspace, ctx: TransferContext
+    ) -> tuple[Result, Format, Result]:
+        """What came of staging, the format it came in, and what came of landing it."""
+        path = folder / "source"
+        first = self._staged(path, facts, ctx)
+        image, now, came = _raw_or_qcow2(path, workspace, ctx)
+        local = ctx.within(_from_file(ctx.options, now), ctx.placement, proven=True)
+        local.asked = of_source(facts, ctx.options)._replace(
+            showing=Showing(first.source_bytes, 0, str(came), None, f"{came}-staged-to-raw")
+        )
+        return first, came, self._inner(workspace, [str(image)], local)
+
     def _staged(self, path: Path, facts: SourceFacts, ctx: TransferContext) -> Result:
-        """The source, verified, in a plain file at *path*."""
+        """The source, verified, in a plain file at *path*: as an earlier run left it, or anew."""
         options = ctx.options._replace(
             target_format="raw" if self._unpacking else "same",
             source_format="auto",
             overwrite=None,
-            resume=False,
             verify_readback=False,
         )
         placement = ctx.placement._replace(beneath=None, unpacking=self._unpacking)
         within = ctx.within(options, placement)
         file = open_workspace(str(path), options, placement)
-        return file.publishing(lambda: self._inner(file, facts.sources, within), within)
+        if file.existing is not None:
+            known = options.resume and file.earlier is not None
+            try:
+                if known:
+                    return self._published(file, facts, within)
+            except SinkRefusedError:
+                pass  # of another source, or changed since
+            file.close()
+            path.unlink()
+            file = open_workspace(str(path), options, placement)
+        return self._published(file, facts, within)
+
+    def _published(self, file: Workspace, facts: SourceFacts, ctx: TransferContext) -> Result:
+        file.staged = True
+        return file.publishing(lambda: self._inner(file, facts.sources, ctx), ctx)
 
 
 def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
@@ -121,6 +145,8 @@ def _raw_or_qcow2(
         os.truncate(path, info.virtual_size or 0)
         return path, "raw", fmt
     raw = path.with_suffix(".raw")
+    # The converter of a killed run may still be at it: it goes on with what has no name.
+    raw.unlink(missing_ok=True)
     workspace.convert(path, raw, fmt, ctx.cancel)
     size = raw.stat().st_size
     if size != info.virtual_size:
