@@ -119,6 +119,7 @@ class Workspace:
             made = staging.within(state / "staging", ids=ids)
         with made as folder:
             yield folder
+
     @contextmanager
     def staging_again(self) -> Iterator[Staging]:
         """A folder as ``staging`` gives, with what an earlier run of this target kept in it."""
@@ -144,7 +145,6 @@ class Workspace:
         # Not where jobs have folders that nobody finds again: those are swept at once.
         journal = Path(state_path(self.sink.identity, self._state_dir, "journal").path)
         return staging.path_beside(journal.parent.with_name("staged") / journal.stem)
-
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Have qemu-img make the raw *target* of an inspected *source*; see ``engine.convert``."""

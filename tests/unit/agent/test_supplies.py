@@ -20,7 +20,6 @@ NOT_FOR_CONFINED = {
     "fastdl.agent.handshake",  # the worker loads it for the work that wants it
     "fastdl.engine.convert",  # the worker converts
     "fastdl.engine.folder",  # the agent names its targets
-    "fastdl.engine.staging",  # the worker makes the folder
     "fastdl.model.address",  # the worker checks addresses
     "fastdl.sinks.block",  # the worker opens the target
     "pwd",  # the agent looks users up
