@@ -303,10 +303,10 @@ async def test_clients_follow_a_rotation_of_the_managers_ca(tmp_path: Path) -> N
         (["--tls-key", "first.key"], "--tls-key needs --tls-cert"),
         (["--tls-cert", "first.pem", "--tls", "off"], "exclude each other"),
         (["--tls-cert", "missing.pem"], "cannot be read: No such file"),
-        (["--tls-cert", "first.pem"], "no pair of PEM files"),
-        (["--tls-cert", "first.pem", "--tls-key", "other.key"], "no pair of PEM files"),
+        (["--tls-cert", "first.pem"], "not a matching pair of PEM files"),
+        (["--tls-cert", "first.pem", "--tls-key", "other.key"], "not a matching pair of PEM files"),
         (["--tls-cert", "first.pem", "--tls-key", "locked.key"], "protected by a passphrase"),
-        (["--tls-cert", "empty", "--tls-key", "first.key"], "no pair of PEM files"),
+        (["--tls-cert", "empty", "--tls-key", "first.key"], "not a matching pair of PEM files"),
         (["--tls-names", "a b"], "neither a name nor an address"),
     ],
 )

@@ -598,7 +598,7 @@ def test_an_images_url_does_not_become_a_metalink(
     command = host.download(origin.url("/y.raw"), followRedirects=follow)
     _, fields, code = host.exec(command)
     assert (fields["result"], code) == (False, 15), fields
-    assert "answers with a metalink" in fields["details"]
+    assert "responds with a metalink" in fields["details"]
     assert origin.requests_of("/x.raw") == []
     assert host.files() == []
     ((_, body),) = command[0].items()

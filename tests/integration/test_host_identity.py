@@ -298,7 +298,7 @@ async def test_the_ca_is_replaced_under_running_hosts(site: Site) -> None:
     assert not (site.manager.state / "ca/ca-next.pem").exists()
 
     await away.start()
-    await eventually(said(away, "of another CA than this host trusts"))
+    await eventually(said(away, "of a CA that this host does not trust"))
     assert await away.end(signal.SIGTERM) == 0
     await away.start(await site.token())
     assert (await site.up("kvm2"))["id"] == second["id"]

@@ -133,7 +133,7 @@ async def test_the_claim_outlives_the_server(
     with pytest.raises(FastdlError):
         await api("listZones")
     await asyncio.to_thread(server.start)
-    await eventually(lambda: said(first, "was made again"))
+    await eventually(lambda: said(first, "was renewed"))
     await second.launch()
     assert await second.ended() == 2
 

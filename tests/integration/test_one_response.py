@@ -71,7 +71,7 @@ def test_an_image_is_of_one_version(
         result = fastdl.fetch_sync(origin.url("/x"), target, target_format="raw")
     run("qemu-img", "compare", "-f", "raw", "-F", "raw", target, disk)
     assert (result.consistency, result.integrity) == ("response", "none")
-    assert any("in one response" in warning for warning in result.warnings)
+    assert any("from one response" in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize("validators", WEAK, ids=["weak-tag", "nothing"])

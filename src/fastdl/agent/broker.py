@@ -82,7 +82,7 @@ class Broker:
     def _execute(self, number: int, thread: int, call: int, arguments: list[int]) -> None:
         fd, where, length = arguments[:3]
         if not 2 <= length <= _LONGEST:
-            raise OSError(errno.EINVAL, "an address of an odd length")
+            raise OSError(errno.EINVAL, "the address has an invalid length")
         address = _read_memory(thread, where, length)
         # The thread may have died meanwhile, and its number have gone to another process.
         fcntl.ioctl(self.listener, _VALID, struct.pack("=Q", number))
@@ -99,18 +99,18 @@ class Broker:
         if family == socket.AF_UNSPEC and sock.type == socket.SOCK_DGRAM and call == _CONNECT:
             return  # let go of a peer
         if sock.family not in _ADDRESS_SIZES or family != sock.family:
-            raise OSError(errno.EACCES, "no address of the Internet's")
+            raise OSError(errno.EACCES, "not an Internet address")
         if len(address) < _ADDRESS_SIZES[sock.family]:
-            raise OSError(errno.EINVAL, "the address is cut off")
+            raise OSError(errno.EINVAL, "the address is truncated")
         if call == _BIND:
             if not self._reach.may_bind(address):
-                raise OSError(errno.EACCES, "no address of its own")
+                raise OSError(errno.EACCES, "it may not bind an address")
         elif sock.type == socket.SOCK_DGRAM:
             # What the resolver asks for every address, to sort them by how near they are.
             if not self._reach.may_ask(address):
-                raise OSError(errno.ENETUNREACH, "datagrams are for name servers")
+                raise OSError(errno.ENETUNREACH, "datagrams may only go to name servers")
         elif not self._reach.may_connect(address):
-            raise OSError(errno.EACCES, "nothing of this job lies there")
+            raise OSError(errno.EACCES, "this job may not connect there")
 
 
 def _connect(sock: socket.socket, address: bytes) -> None:

@@ -167,7 +167,7 @@ class Child:
         except OSError as exc:
             if exc.errno == errno.ESRCH:
                 return  # it has ended, and may have said why behind this message
-            raise InternalError(f"the download's connections cannot be had: {exc}") from exc
+            raise InternalError(f"cannot take over the download's connections: {exc}") from exc
         self.reply(None)
 
     def _keep_words(self) -> None:

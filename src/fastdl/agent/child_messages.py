@@ -93,7 +93,7 @@ def parse(line: bytes) -> Message:
     except RecursionError:
         raise ValueError("the line is nested too deeply") from None
     if not isinstance(plain, dict) or len(plain) != 1:
-        raise ValueError("not one message")
+        raise ValueError("not a single message")
     ((kind, value),) = plain.items()
     match kind:
         case "confined":
@@ -205,7 +205,7 @@ def _record(fields: Mapping[str, Check]) -> Check:
 
     def checked(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or value.keys() != fields.keys():
-            raise ValueError("not the fields of this message")
+            raise ValueError("unexpected fields for this message")
         return {name: check(value[name]) for name, check in fields.items()}
 
     return checked
@@ -214,7 +214,7 @@ def _record(fields: Mapping[str, Check]) -> Check:
 def _one_of(*words: str) -> Check:
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in words:
-            raise ValueError("not one of the words")
+            raise ValueError("not one of the allowed values")
         return value
 
     return check

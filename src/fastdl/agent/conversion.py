@@ -27,7 +27,7 @@ def converted(asked: Convert, powers: Powers, stop: Checked) -> dict[str, Any] |
     names = (asked.source, asked.target)
     try:
         if asked.format not in CONVERTIBLE or not all(map(_INSIDE.fullmatch, names)):
-            raise InternalError("the download's process asked for an odd conversion")
+            raise InternalError("the download's process requested an invalid conversion")
         source, target = map(Path, names)
         convert(
             source,

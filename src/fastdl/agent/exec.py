@@ -85,7 +85,7 @@ async def answer(
     except FastdlError as exc:
         return Reply(_failure(parsed, exc), exc.exit_code)
     except asyncio.CancelledError:
-        stopped = Cancelled("the command was stopped; the next attempt goes on from here")
+        stopped = Cancelled("the command was stopped; the next attempt resumes from here")
         return Reply(_failure(parsed, stopped), stopped.exit_code)
     except Exception as exc:  # CloudStack waits for an answer, whatever the bug is
         log.exception("a command failed unexpectedly")
@@ -173,7 +173,7 @@ async def _check(command: cs.CheckUrl, config: HostConfig) -> str:
     )
     size = found.get("virtual_size") or found.get("size")
     if size is None:
-        raise UsageError(f"{command.url}: the origin does not tell the size")
+        raise UsageError(f"{command.url}: the origin does not report the size")
     return cs.checked(template_size=int(size))
 
 
@@ -198,7 +198,9 @@ def _anchors(config: HostConfig, url: str) -> tuple[str, ...]:
     except TrustError:
         if url.lower().startswith("https://"):
             raise
-        log.warning("the keystore cannot be read: https mirrors are trusted by system CAs only")
+        log.warning(
+            "the keystore cannot be read: https mirrors are verified against the system's CAs only"
+        )
         return ()
 
 

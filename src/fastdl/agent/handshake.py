@@ -33,7 +33,7 @@ def vouch(
         address = _address(url.host, url.port, allowed_cidrs)
         return _vouch_at(address, url, anchors, seconds)
     except TimeoutError:
-        raise NetError("the origin did not answer in time", origin=url.display()) from None
+        raise NetError("the origin did not respond in time", origin=url.display()) from None
     except OSError as exc:
         raise NetError(f"the origin cannot be reached: {exc}", origin=url.display()) from exc
 
@@ -53,7 +53,7 @@ def _vouch_at(
         else:
             return {"by": _which(address, url, anchors, seconds), **found}
     raise TrustError(
-        f"no certificate of the host's keystore, nor of the system, vouches for it: {reason}",
+        f"no certificate in the host's keystore or the system's store verifies it: {reason}",
         origin=url.display(),
     )
 

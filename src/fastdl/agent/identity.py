@@ -118,7 +118,7 @@ def load(folder: Path) -> Identity | None:
         raise UsageError(f"{exc.filename} is missing: restore it, or enrol again") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise UsageError(
-            f"{note} or what it stands for cannot be read ({exc}): restore it, or enrol again"
+            f"{note} or its contents cannot be read ({exc}): restore it, or enrol again"
         ) from None
 
 
@@ -188,9 +188,9 @@ async def _ask(manager: str, token: EnrolToken, request: m.EnrolRequest) -> m.En
     if isinstance(reply, m.Refused):
         raise AgentRefusedError(f"the manager refused the enrolment: {reply.message}")
     if not isinstance(reply, m.EnrolReply):
-        raise AgentRefusedError("the manager answered the enrolment with something else")
+        raise AgentRefusedError("the manager's reply to the enrolment is not an enrolment")
     if token.ca_sha256 not in map(_fingerprint, _bundle(reply.ca)):
-        raise AgentRefusedError("the manager's answer names another CA than the token")
+        raise AgentRefusedError("the manager's reply names a different CA than the token")
     return reply
 
 
@@ -202,7 +202,7 @@ async def _authority(session: aiohttp.ClientSession, manager: str, token: EnrolT
         if _fingerprint(ca) == token.ca_sha256:
             return ca.public_bytes(serialization.Encoding.PEM).decode()
     raise AgentRefusedError(
-        f"{manager} is not the manager that made this token (another CA answers there)"
+        f"{manager} is not the manager that issued this token (its CA is different)"
     )
 
 
@@ -243,7 +243,7 @@ def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     with contextlib.suppress(FileNotFoundError):
         found = serialization.load_pem_private_key(path.read_bytes(), password=None)
         if not isinstance(found, ec.EllipticCurvePrivateKey):
-            raise UsageError(f"{path} holds another kind of key than fastdl made")
+            raise UsageError(f"{path} holds a kind of key that fastdl does not create")
         return found
     made = ec.generate_private_key(ec.SECP256R1())
     pem = made.private_bytes(

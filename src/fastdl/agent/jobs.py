@@ -188,7 +188,7 @@ class Jobs:
                     job.attempt.cancel()
                     await asyncio.wait([job.attempt])
                     raise
-        raise Cancelled("the manager took this job back; what was fetched is kept for a while")
+        raise Cancelled("the manager took this job back; the fetched data is kept for a while")
 
     async def _attempt(self, job: _Job) -> m.Done:
         args = job.command.args
@@ -236,7 +236,7 @@ class Jobs:
             await asyncio.to_thread(self._journal.end, job_id, done=done, failure=failure)
         except FastdlError as exc:
             # The journal still says "running": the job is found finished at the next start.
-            log.error("result not kept: %s", exc, extra={"job": job_id})
+            log.error("result could not be stored: %s", exc, extra={"job": job_id})
         self._running.pop(job_id, None)
         log.info(
             "job ended",

@@ -167,7 +167,7 @@ class Link:
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for frame in socket:
             if frame.type is not aiohttp.WSMsgType.TEXT:
-                raise AgentRefusedError("the manager sent something else than text")
+                raise AgentRefusedError("the manager sent a frame that is not text")
             message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
             if isinstance(message, m.Refused):
                 raise _error(message)
@@ -194,8 +194,8 @@ class Link:
 
 def _other_authority(manager: str) -> HostUnknownError:
     return HostUnknownError(
-        f"{manager} shows a certificate of another CA than this host trusts: it is another "
-        f"manager, or its CA was replaced meanwhile; a new token (--token) enrols this host there"
+        f"{manager} presents a certificate of a CA that this host does not trust: it is another "
+        f"manager, or its CA was replaced; a new token (--token) enrols this host there"
     )
 
 

@@ -84,7 +84,7 @@ def _of_content(
         return Before(ready=marker)
     if held:
         raise SinkRefusedError(
-            f"{volume.name} is in the pool with another content ({digest.algorithm} {held}); "
+            f"{volume.name} is in the pool with different content ({digest.algorithm} {held}); "
             "remove it first"
         )
     path = pool.target(volume, marker).path

@@ -31,7 +31,7 @@ def load(path: Path) -> dict[str, str]:
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from None
     if len(data) > _MAX_SIZE:
-        raise UsageError(f"{path} is larger than any agent.properties")
+        raise UsageError(f"{path} is too large for agent.properties")
     try:
         return parse(data.decode())
     except UnicodeDecodeError:

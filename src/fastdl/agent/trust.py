@@ -63,6 +63,6 @@ async def vouch(
     )
     by = found["by"]
     if by is not None and by >= len(aliases):
-        raise InternalError("the process that shakes hands named nobody")
+        raise InternalError("the handshake's process reported no certificate")
     name = SYSTEM if by is None else aliases[by]
     return Vouched(name, found["subject"], found["not_after"])

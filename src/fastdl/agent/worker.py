@@ -145,7 +145,7 @@ def _inspected(
     finally:
         os.close(fd)
     if not isinstance(inspected, child_messages.Inspected):
-        raise InternalError("the process that inspects the image said something else")
+        raise InternalError("the process that inspects the image sent an unexpected message")
     if result["virtual_size"] is None or inspected.virtual_size is None:
         return {"virtual_size": None}
     return {"virtual_size": inspected.virtual_size}
@@ -157,7 +157,7 @@ def _inspected(
 def _found(child: Child, stop: Stop, **given: Any) -> child_messages.Found:
     last = _last(child, stop, **given)
     if not isinstance(last, child_messages.Found):
-        raise InternalError("the download's process said something else than a result")
+        raise InternalError("the download's process sent an unexpected message instead of a result")
     return last
 
 

@@ -134,4 +134,4 @@ async def _serve(settings: Settings) -> None:
     try:
         await serving
     except asyncio.CancelledError:
-        logging.getLogger(__name__).info("stopped; running jobs go on at the next start")
+        logging.getLogger(__name__).info("stopped; running jobs resume at the next start")

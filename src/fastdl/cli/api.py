@@ -231,9 +231,9 @@ def _content(body: bytes) -> dict[str, Any]:
     try:
         (content,) = json.loads(body).values()
     except (ValueError, AttributeError) as exc:
-        raise HttpProtocolError("the answer is not one of CloudStack's: is the url right?") from exc
+        raise HttpProtocolError("the response is not CloudStack's: is the url right?") from exc
     if not isinstance(content, dict):
-        raise HttpProtocolError("the answer is not one of CloudStack's: is the url right?")
+        raise HttpProtocolError("the response is not CloudStack's: is the url right?")
     return content
 
 

@@ -44,7 +44,7 @@ def run_cancellable(work: Callable[[Cancel], T]) -> T:
     try:
         thread.start()
     except RuntimeError:  # "can't start new thread": all that it ever says
-        raise LimitError("the system gives no more threads (ulimit -u)") from None
+        raise LimitError("the system allows no more threads (ulimit -u)") from None
     try:
         while thread.is_alive():
             thread.join(0.2)  # a wait without limit would not let handlers run

@@ -49,7 +49,7 @@ def compare(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) 
     if wanted is not None and size in (None, os.fstat(existing.fd).st_size):
         got, length = _digest_of(existing.fd, wanted, ctx.cancel)
         if got == wanted:
-            ctx.events.warn("the target was there already, with the wanted digest")
+            ctx.events.warn("the target already exists and matches the digest")
             return Result(
                 target=existing.path,
                 source_bytes=length,

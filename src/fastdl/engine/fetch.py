@@ -108,7 +108,7 @@ def _until_proven(
                 if then is None:
                     raise
                 ctx.events.warn(then.why)
-    raise IntegrityError("no mirror gave bytes with the wanted digest", phase="verify")
+    raise IntegrityError("no mirror served data that matches the digest", phase="verify")
 
 
 def _attempt(

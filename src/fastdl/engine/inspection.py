@@ -90,7 +90,7 @@ def inspect_qcow2(reader: Reader, *, max_virtual_size: int | None = None) -> Ima
             head = reader.read_at(0, more.length)
             image = Qcow2(head, reader.size, max_virtual_size=max_virtual_size)
     except NeedMore:
-        raise FormatError("qcow2: the header is cut off", phase="decode") from None
+        raise FormatError("qcow2: the header is truncated", phase="decode") from None
     try:
         while (wanted := image.need()) is not None:
             offset, length = wanted

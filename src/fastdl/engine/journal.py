@@ -182,7 +182,7 @@ def _parse_record(data: bytes, sequence: int, seed: int) -> Record | None:
     number, *fields = _BODY.unpack_from(data)
     record = Record(*fields)
     if number != sequence:
-        raise JournalError(f"record {sequence} of the journal has the number {number}")
+        raise JournalError(f"record {sequence} of the journal has the sequence number {number}")
     if record.length == 0 or record.offset + record.length > _OFFSET_MAX:
         raise JournalError(f"record {sequence} of the journal names an impossible range")
     return record
@@ -251,7 +251,7 @@ class Writer:
                 return
             try:
                 if self._count + len(batch) > MAX_RECORDS:
-                    raise OSError(errno.EFBIG, "it has reached its largest size")
+                    raise OSError(errno.EFBIG, "it has reached its maximum size")
                 _write_all(
                     self._fd,
                     b"".join(

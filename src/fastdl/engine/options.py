@@ -166,7 +166,7 @@ class FetchOptions(NamedTuple):
         ]
         for name, value, low, high in ranges:
             if not low <= value <= high:
-                raise UsageError(f"{name} must lie between {_shown(low)} and {_shown(high)}")
+                raise UsageError(f"{name} must be between {_shown(low)} and {_shown(high)}")
         if not MIN_BLOCK <= self.block_size <= MAX_BLOCK or self.block_size & (self.block_size - 1):
             raise UsageError("block_size must be a power of two between 64 KiB and 16 MiB")
         if self.block_size * BLOCKS_IN_WINDOW > self.window:
@@ -211,7 +211,7 @@ def check_header(name: str, value: str, *, strict: bool) -> None:
         raise UsageError(f"the value of the header {name} is not allowed")
     field = name.lower()
     if field in _OURS or (field == "accept-encoding" and value.lower() != "identity"):
-        raise UsageError(f"the header {name} belongs to the transfer itself")
+        raise UsageError(f"the header {name} is set by the transfer itself")
     if field == "host" and (strict or not value or not value.isascii() or " " in value):
         raise UsageError(
             "the header Host is decided by the URL here"

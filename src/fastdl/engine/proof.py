@@ -19,12 +19,12 @@ def verify(facts: SourceFacts, index: int, outcome: Outcome) -> dict[str, str]:
     *index*: the number of the mirror that is named where a digest differs.
     """
     if facts.size is not None and outcome.total != facts.size:
-        raise SizeError(f"{outcome.total} bytes came, {facts.size} were expected", phase="verify")
+        raise SizeError(f"{outcome.total} bytes received, {facts.size} expected", phase="verify")
     for wanted in facts.digests:
         got = outcome.digests[wanted.algorithm].hex()
         if got != wanted.hex:
             raise IntegrityError(
-                f"the {wanted.algorithm} of what came is {got}, "
+                f"the {wanted.algorithm} of the received data is {got}, "
                 f"{facts.digests.source_of(wanted.algorithm)} says {wanted.hex}",
                 phase="verify",
                 origin=facts.urls[index].display(),

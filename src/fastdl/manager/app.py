@@ -480,7 +480,7 @@ async def _write_admin(state: Path, manager: Manager, *, anew: bool) -> None:
             raise UsageError(
                 f"the keys of {row.username} in the ledger were encrypted with another secret.key "
                 f"than {state / 'secret.key'}: restore that file. If it is lost, start once with "
-                "--accept-new-ca, which makes new keys"
+                "--accept-new-ca, which creates new keys"
             )
         known = {}
         if row is None:

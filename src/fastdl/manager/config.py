@@ -55,11 +55,11 @@ def load(
             values[name] = environment[variable]
     values |= {name: value for name, value in flags.items() if value is not None}
     if not values.get("state"):
-        raise UsageError("--state DIR is needed: the folder where the manager keeps everything")
+        raise UsageError("--state DIR is needed: the folder for all of the manager's files")
     values["state"] = Path(values["state"])
     config = ManagerConfig(**values)
     if config.fabric != "local":
-        raise UsageError(f"--fabric {config.fabric}: this version has the fabric 'local' only")
+        raise UsageError(f"--fabric {config.fabric}: this version supports only the fabric 'local'")
     if config.log_format not in {"json", "text"}:
         raise UsageError("the log format is either json or text")
     if config.log_level not in {"debug", "info", "warning", "error"}:

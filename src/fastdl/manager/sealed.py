@@ -55,7 +55,7 @@ def open_headers(vault: Vault, headers: Headers) -> Headers:
         try:
             opened.append((name, vault.open(_header_name(name), value)))
         except ApiParamError as exc:
-            log.error("a template's request header is lost", extra={"why": str(exc)})
+            log.error("a template's request header cannot be decrypted", extra={"why": str(exc)})
     return tuple(opened)
 
 
@@ -112,7 +112,7 @@ async def seal_all(ledger: Ledger, vault: Vault) -> None:
     if keys or details or args:
         await ledger.write(work)
         log.info(
-            "secrets that lay in clear are sealed",
+            "unencrypted secrets have been encrypted",
             extra={"users": len(keys), "templates": len(details), "jobs": len(args)},
         )
 

@@ -281,7 +281,7 @@ class Settings:
         if not SETTINGS[name].secret or not value:
             return value
         if self._vault is None:
-            raise InternalError("there is no key to keep a secret with")
+            raise InternalError("there is no key to encrypt a secret with")
         return self._vault.seal(name, value)
 
     def in_clear(self, stored: Mapping[str, str]) -> list[str]:

@@ -63,5 +63,5 @@ def read_key(path: Path) -> bytes:
     except (OSError, ValueError) as exc:
         raise UsageError(f"the key file {path} cannot be read: restore it from the backup") from exc
     if len(key) != 32:
-        raise UsageError(f"the key file {path} holds no key of 32 bytes: restore it")
+        raise UsageError(f"the key file {path} does not hold a 32-byte key: restore it")
     return key

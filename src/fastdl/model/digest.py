@@ -88,7 +88,7 @@ class Digest:
         digits = hex.lower()
         expected = HEX_LENGTHS[name]
         if not hex.isascii() or _HEX.fullmatch(digits) is None:
-            raise UsageError(f"the {name} checksum holds something else than hex digits")
+            raise UsageError(f"the {name} checksum contains characters other than hex digits")
         if len(digits) != expected:
             raise UsageError(
                 f"a {name} checksum has {expected} hex digits, this one has {len(digits)}"

@@ -147,7 +147,7 @@ def declared_format(name: str | None) -> str:
     """
     lower = (name or "auto").lower()
     if lower != "auto" and lower not in DISKS:
-        raise FormatError(f"the format {name} cannot be brought to a host: {_DISK_NAMES} can")
+        raise FormatError(f"the format {name} cannot be used by a host: {_DISK_NAMES} can")
     return lower
 
 

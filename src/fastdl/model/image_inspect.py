@@ -90,7 +90,9 @@ def inspect(
         info = info._replace(whole=tail is not None, warnings=warnings)
     size, limit = info.virtual_size, max_virtual_size
     if limit is not None and size is not None and size > limit:
-        error = LimitError(f"the image has {size} bytes, {limit} are allowed", phase="decode")
+        error = LimitError(
+            f"the image has {size} bytes, at most {limit} are allowed", phase="decode"
+        )
         return info._replace(reasons=(str(error),), refusal=LimitError)
     return info
 

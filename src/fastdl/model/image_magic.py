@@ -158,7 +158,7 @@ def detect(head: bytes, tail: bytes | None, size: int | None) -> Format:
     if len(found) > 1:
         names = " and ".join(sorted(str(f) for f in found))
         raise UnsafeImageError(
-            f"the image is {names} at the same time: readers would disagree about it",
+            f"the image is {names} at the same time: readers would disagree",
             phase="decode",
         )
     return found.pop() if found else Format.RAW

@@ -45,7 +45,7 @@ def parse_size(text: str) -> int:
             f"{_shown(text)} is not a whole number of bytes: write it in a smaller unit"
         )
     if size > MAX_SIZE:
-        raise UsageError(f"{_shown(text)} is larger than any file can be ({MAX_SIZE} bytes)")
+        raise UsageError(f"{_shown(text)} is larger than any file ({MAX_SIZE} bytes)")
     return size
 
 
@@ -53,7 +53,7 @@ def parse_rate(text: str) -> int:
     """Return bytes per second, at least 1, for ``10M`` or ``10M/s``; UsageError otherwise."""
     rate = parse_size(re.sub(r" ?(?:/s|ps)$", "", text.strip(" "), flags=re.IGNORECASE))
     if rate == 0:
-        raise UsageError("a rate of 0 moves nothing: leave the option out for no limit")
+        raise UsageError("a rate of 0 transfers nothing: omit the option for no limit")
     return rate
 
 

@@ -246,11 +246,11 @@ def _mended(text: str) -> str:
 def _refuse_ambiguous(text: str) -> None:
     """Refuse characters that programs treat differently, or that could end a request line."""
     if _CONTROL.search(text):
-        raise UsageError("a URL may not hold control characters")
+        raise UsageError("a URL may not contain control characters")
     if " " in text or "\\" in text:
-        raise UsageError("a URL may not hold spaces or backslashes: write %20 or %5C")
+        raise UsageError("a URL may not contain spaces or backslashes: write %20 or %5C")
     if _BAD_PERCENT.search(text):
-        raise UsageError("a URL holds a % without two hex digits: write %25 for a percent sign")
+        raise UsageError("a URL contains a % without two hex digits: write %25 for a percent sign")
 
 
 def _encoded(text: str) -> str:
@@ -287,7 +287,7 @@ def _masked(query: str) -> str:
 
 def _checked_path(path: str) -> str:
     if "\0" in path:
-        raise UsageError("a path may not hold a NUL character")
+        raise UsageError("a path may not contain a NUL character")
     return path
 
 
@@ -320,11 +320,13 @@ def _nfs_query(query: str | None) -> str | None:
 
 def _credentials(userinfo: str) -> tuple[str, str | None]:
     if not userinfo or "@" in userinfo:
-        raise UsageError("a URL holds an @ before its host that is not user:password@ (write %40)")
+        raise UsageError(
+            "a URL contains an @ before its host that is not user:password@ (write %40)"
+        )
     name, colon, password = userinfo.partition(":")
     decoded = _decoded(name), _decoded(password) if colon else None
     if any(part and _CONTROL.search(part) for part in decoded):
-        raise UsageError("a URL's user name or password holds control characters")
+        raise UsageError("a URL's user name or password contains control characters")
     return decoded
 
 

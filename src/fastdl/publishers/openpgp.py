@@ -162,7 +162,7 @@ def _gpgv(
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
             )
         except subprocess.TimeoutExpired:
-            raise IntegrityError(f"{what}: gpgv does not end", phase="resolve") from None
+            raise IntegrityError(f"{what}: gpgv did not finish in time", phase="resolve") from None
         signer = signer_of(done.stdout.decode("utf-8", "replace"), what)
         text = folder / "text"
         return signer, text.read_bytes() if signature is None and text.exists() else b""

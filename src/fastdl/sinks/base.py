@@ -232,7 +232,7 @@ class DeviceEnds:
         allowed = set(overwrite.split(",")) if overwrite else set()
         if not set(found) <= allowed:
             refusal = SinkRefusedError(
-                f"{self.path} carries a signature: to destroy what it holds, say overwrite "
+                f"{self.path} carries a signature: to destroy its content, use overwrite "
                 f"'{','.join(found)}'",
                 phase="land",
             )

@@ -85,7 +85,7 @@ class BlockSink(DeviceEnds, DescriptorSink):
             raise sink_error(error, f"publishing {self.path}") from None
         if not same:
             raise SinkRefusedError(
-                f"{self.path} changed its size or its identity while the job ran", phase="publish"
+                f"{self.path} changed its size or its identity during the job", phase="publish"
             )
         self._ours = False
 
@@ -130,7 +130,7 @@ def _claim(path: str) -> int:
         raise
     if not stat.S_ISBLK(os.fstat(fd).st_mode):
         os.close(fd)
-        raise SinkRefusedError(f"{path} is not a block device any more", phase="land")
+        raise SinkRefusedError(f"{path} is no longer a block device", phase="land")
     return fd
 
 

@@ -124,13 +124,13 @@ class FileSink(DescriptorSink):
                 os.rename(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             elif not syscalls.rename_new(self._folder, self._part, self._name):
                 self.warnings.append(
-                    "this file system cannot refuse to replace a file: that the name was free was "
-                    "looked up just before it was taken"
+                    "this file system cannot rename without replacing: the name was checked to be "
+                    "free just before the rename"
                 )
             self._published = True
         except FileExistsError:
             raise SinkRefusedError(
-                f"{self.path} appeared while the job ran: it was not replaced; the verified bytes "
+                f"{self.path} appeared during the job: it was not replaced; the verified bytes "
                 f"are in {self._part} beside it",
                 phase="publish",
             ) from None
@@ -140,7 +140,7 @@ class FileSink(DescriptorSink):
         try:
             if not fs.sync_folder(self._folder):
                 self.warnings.append(
-                    "this folder cannot be flushed: the file system decides when the name is safe"
+                    "this folder cannot be flushed: the file system decides when it is durable"
                 )
         except OSError as error:
             # The name is there, and so is what a second run needs to make it last.
@@ -222,7 +222,7 @@ class FileSink(DescriptorSink):
         if found.st_nlink > 1:
             raise SinkRefusedError(f"{where} has other hard links: remove it")
         if fs.mount_of(fd) != fs.mount_of(self._folder):
-            raise SinkRefusedError(f"{where} lies on another file system")
+            raise SinkRefusedError(f"{where} is on another file system")
 
     def _part_is(self, fd: int) -> bool:
         """Whether the part file's name still stands for *fd*."""
@@ -236,7 +236,7 @@ class FileSink(DescriptorSink):
         # Some FUSE file systems count no links at all.
         if not self._part_is(self.buffered_fd) or os.fstat(self.buffered_fd).st_nlink > 1:
             raise SinkRefusedError(
-                f"the part file of {self.path} was replaced or linked while the job ran",
+                f"the part file of {self.path} was replaced or linked during the job",
                 phase="publish",
             )
 
@@ -255,7 +255,7 @@ def check_target(folder_fd: int, name: str, *, path: str, replace: bool) -> None
         raise SinkRefusedError(f"{path} has other hard links")
     if not replace:
         raise SinkRefusedError(
-            f"{path} exists already: remove it, or replace it (overwrite 'file')"
+            f"{path} already exists: remove it, or replace it (overwrite 'file')"
         )
 
 

@@ -96,7 +96,7 @@ def open_folder(path: str, *, policy: Policy, beneath: str | None) -> int:
         return fs.open_folder(path)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EXDEV}:
-            raise SinkRefusedError(f"{path}: a symbolic link lies on the way") from None
+            raise SinkRefusedError(f"{path}: it contains a symbolic link") from None
         if error.errno == errno.ENOENT:
             raise SinkRefusedError(f"{path}: the folder does not exist") from None
         raise sink_error(error, f"opening the folder {path}") from None
@@ -112,7 +112,7 @@ def _relative(path: str, beneath: str) -> str:
         raise SinkRefusedError(f"{path}: '..' is not allowed in a target")
     if path.startswith("/"):
         if not beneath.startswith("/") or parts[: len(base)] != base:
-            raise SinkRefusedError(f"{path} is outside of {beneath}")
+            raise SinkRefusedError(f"{path} is outside {beneath}")
         parts = parts[len(base) :]
     return "/".join(parts) or "."
 

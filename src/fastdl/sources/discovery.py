@@ -95,7 +95,7 @@ def discover(headers: Headers, *, base_url: Url | str, provable: bool = False) -
     mirrors, metalinks = _links_by_use(parse_links(fields, warnings), base, warnings)
     if mirrors and not (digests or provable):
         # RFC 6249, 5: without a digest nothing tells whether a mirror has the same file.
-        warnings.append(f"{len(mirrors)} mirrors in Link fields are ignored: there is no digest")
+        warnings.append(f"{len(mirrors)} mirrors in Link fields are ignored without a digest")
         mirrors = ()
     return Discovery(
         mirrors=mirrors,
@@ -132,7 +132,7 @@ def parse_links(headers: Headers, warnings: list[str]) -> list[Link]:
                 return links
             found = _read_link(value, at)
             if found is None:
-                warnings.append("a malformed Link field is ignored from its first error on")
+                warnings.append("a malformed Link field is ignored after its first error")
                 break
             link, at = found
             links.append(link)

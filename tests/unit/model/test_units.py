@@ -85,7 +85,7 @@ def test_a_rate_may_say_per_second(text: str) -> None:
 
 def test_a_rate_of_zero_is_refused() -> None:
     """Other tools mean "no limit" by it; here it would stop the transfer."""
-    with pytest.raises(UsageError, match="leave the option out"):
+    with pytest.raises(UsageError, match="omit the option"):
         parse_rate("0")
 
 

@@ -320,7 +320,7 @@ def test_a_strict_target_stays_in_its_pool(tmp_path: Path) -> None:
     pool.mkdir()
     (pool / "out").symlink_to(tmp_path)
     for bad in (tmp_path / "a", pool / ".." / "a", pool / "out" / "a", pool / "out", "/dev/null"):
-        with pytest.raises(SinkRefusedError, match=r"outside of|'\.\.' is not|symbolic link"):
+        with pytest.raises(SinkRefusedError, match=r"is outside|'\.\.' is not|symbolic link"):
             open_sink(str(bad), policy="strict", beneath=str(pool))
     assert sorted(os.listdir(tmp_path)) == ["pool"]
     assert os.listdir(pool) == ["out"]

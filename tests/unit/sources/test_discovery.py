@@ -64,7 +64,7 @@ def test_mirrors_without_a_digest_are_ignored() -> None:
     link = ("link", "<http://a.example/t>; rel=duplicate")
     offer = found(link, ("digest", "unixsum=30637"))
     assert offer.mirrors == ()
-    assert "no digest" in offer.warnings[0]
+    assert "without a digest" in offer.warnings[0]
     assert found(link, ("repr-digest", f"sha-256=:{B64}:")).mirrors
 
 

@@ -54,7 +54,7 @@ def configured(specs: Sequence[str], *, host_id: str, state: Path) -> list[Pool]
                 f"--pool {spec}: write NAME=/absolute/path or NAME=shared:/absolute/path"
             )
         if name in names:
-            raise UsageError(f"--pool {spec}: there is a pool of this name already")
+            raise UsageError(f"--pool {spec}: a pool of this name already exists")
         names.add(name)
         if shared:
             kind = PoolType.SHARED_MOUNT_POINT

@@ -116,8 +116,8 @@ class BlockPool:
         need = image.disk_size
         if need is None:
             raise SinkRefusedError(
-                f"a volume for {volume.name} cannot be made: the origin does not tell how large "
-                "the disk in its compressed file is"
+                f"a volume for {volume.name} cannot be created: the origin does not report "
+                "the size of the disk in its compressed file"
             )
         found, made = self._claim(volume, need)
         try:
@@ -182,7 +182,7 @@ class BlockPool:
             return self._create(volume, need), True
         if (marker is None or not marker.handle) and self.kind != "iscsi":
             raise SinkRefusedError(
-                f"the pool {self.name} has a volume {volume.name} that this agent did not make"
+                f"the pool {self.name} has a volume {volume.name} that this agent did not create"
             )
         with libvirt_errors(f"the volume {volume.name}"):
             capacity = int(found.info()[1])
@@ -196,7 +196,7 @@ class BlockPool:
         if self.kind == "iscsi":
             raise SinkRefusedError(
                 f"the target of the pool {self.name} has no unit {volume.name}: "
-                "iscsi volumes are made on the storage system"
+                "create iSCSI volumes on the storage system"
             )
         size = -(-need // _MIB) * _MIB
         with libvirt_errors(f"the pool {self.name}"):
@@ -209,7 +209,7 @@ class BlockPool:
                 path = Path(found.path())
                 if device_size(path) < need:
                     self._delete(found)
-                    raise SinkSpaceError(f"{path} came out smaller than {need} bytes")
+                    raise SinkSpaceError(f"{path} was created smaller than {need} bytes")
                 blank_edges(path)  # what a former owner left must not look like a signature
         return found
 

@@ -164,7 +164,7 @@ class DirectoryPool:
         with storage(f"{volume.file_name}"), self._folder.opened() as root:
             found = self._landed(root, volume)
         if found is None:
-            raise SinkRefusedError(f"what was fetched for {volume.name} is gone: start again")
+            raise SinkRefusedError(f"the data fetched for {volume.name} is gone: start again")
         return replace(marker, size=found.st_size, inode=found.st_ino, mtime_ns=found.st_mtime_ns)
 
     def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
@@ -313,7 +313,7 @@ def _rename_new(source: int, old: str, target: int, new: str, *, what: str) -> N
     try:
         syscalls.rename_new(source, old, new, target)
     except FileExistsError:
-        raise SinkRefusedError(f"{what} appeared meanwhile: it was not replaced") from None
+        raise SinkRefusedError(f"{what} appeared in the meantime: it was not replaced") from None
 
 
 def _need(image: Image) -> int | None:

@@ -52,7 +52,7 @@ class Memory:
                 known = self._read() | {str(folder): id_}
                 fs.replace_file(self.path, json.dumps(known, indent=1, sort_keys=True).encode())
         except OSError as exc:
-            log.warning("which storage %s is cannot be remembered: %s", folder, exc)
+            log.warning("cannot record which storage %s is: %s", folder, exc)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -63,7 +63,7 @@ def library() -> Any:
     except ImportError:
         raise UsageError(
             "libvirt pools need the Python package libvirt-python: "
-            "pip install '.[libvirt]' where fastdl's source is"
+            "pip install '.[libvirt]' in fastdl's source folder"
         ) from None
     # Errors are raised as well; without this they are also printed.
     libvirt.registerErrorHandler(lambda *_: None, None)

@@ -246,7 +246,7 @@ def _claim(fd: int, volume: str, fence: int) -> None:
     highest = _fence(os.pread(fd, 32, 0))
     if fence and fence < highest:
         raise AgentRefusedError(
-            f"this job's claim on {volume} was overtaken (fence {fence} after {highest})"
+            f"this job's claim on {volume} is stale (fence {fence} after {highest})"
         )
     if fence > highest:
         os.pwrite(fd, f"{fence:<31}\n".encode(), 0)

@@ -87,7 +87,7 @@ def exported_node(options: Mapping[str, Any], *, secret: bytes | None = None) ->
         finally:
             status = _stop(process)
         if status != 0:
-            raise SinkIOError(f"qemu-nbd ended with status {status} after the last write")
+            raise SinkIOError(f"qemu-nbd exited with status {status} after the last write")
 
 
 def _image_opts(options: Mapping[str, Any]) -> str:

@@ -88,7 +88,7 @@ class StreamLander(Lander):
         assert self.lander is not None
         if self.lander.trailing:
             self.warnings.append(
-                f"{self.lander.trailing} bytes behind the {self.format} data were ignored"
+                f"{self.lander.trailing} bytes after the {self.format} data were ignored"
             )
         self.decoded = self.virtual_size = self.lander.virtual_size or self.lander.decoded
         self.tail = self.lander.tail

@@ -213,7 +213,9 @@ def _read_exactly(stream: Stream, offset: int, length: int) -> bytes:
         data = stream.read(end - at)
         if not data:
             if not parts:
-                raise NetError("the tables' range came back empty", phase="decode", offset=at)
+                raise NetError(
+                    "the response for the tables' range is empty", phase="decode", offset=at
+                )
             stream.begin(at, end - at)
             continue
         parts.append(data)
@@ -249,7 +251,7 @@ def _read_in_order(
             end = min(end, facts.size)
         if end > IN_ORDER_MAX:
             raise FormatError(
-                "the server gives no ranges and the image's tables come after its data",
+                "the server does not support ranges and the image's tables come after its data",
                 phase="decode",
                 reason=Reason.NEEDS_STAGING,
             )
@@ -260,7 +262,7 @@ def _read_in_order(
         if response.stream is not None and facts.size is None:
             raise FormatError("the source ends inside its tables", phase="decode")
         if retries == 0:
-            raise NetError("the response breaks off inside the image's tables", phase="decode")
+            raise NetError("the response ends inside the image's tables", phase="decode")
         retries -= 1
         response.reopen(facts.size)
     known[:] = [(0, response.head, response.index)]

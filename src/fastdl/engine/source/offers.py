@@ -121,7 +121,7 @@ def _learn(draft: Draft, base_text: str, final_text: str | None, fields: Fields,
         base = Url.parse_sent(base_text)
         final = None if final_text is None else Url.parse_sent(final_text)
     except FastdlError as exc:  # the core followed it, so it is no more than odd
-        draft.warnings.append(f"what a redirect offers is not used: {exc.message}")
+        draft.warnings.append(f"a redirect's offers are not used: {exc.message}")
         return
     found = discover(fields, base_url=base, provable=draft.provable)
     draft.warnings.extend(found.warnings)
@@ -160,4 +160,4 @@ def _merge_described(draft: Draft, referrer: Url, url: Url, peer: int) -> None:
         # A document from outside does not lead inside because somebody inside named it.
         draft.merge(document, url, found.peer)
     else:
-        draft.warnings.append(f"{url.display()} describes another size: it is not used")
+        draft.warnings.append(f"{url.display()} states a different size: it is not used")

@@ -248,7 +248,7 @@ def _follow_metalink_response(draft: Draft) -> None:
     url = draft.urls[response.index]
     if not draft.ctx.options.metalink_by_type:
         raise PolicyError(
-            f"{url.display()} answers with a metalink where an image was named: a metalink's "
+            f"{url.display()} responds with a metalink instead of an image: a metalink's "
             "URL ends in .metalink or .meta4",
             phase="resolve",
         )
@@ -286,8 +286,8 @@ def _keep_to_one_response(draft: Draft) -> bool:
     if stream is None or response.mirror.can_join:
         return False
     draft.warnings.append(
-        "the server sends no strong validator and no checksum is known: everything has to come "
-        "in one response"
+        "the server sends no strong validator and no checksum is known: all data must come "
+        "from one response"
     )
     if stream.whole or (stream.end is not None and stream.end == draft.size):
         return True

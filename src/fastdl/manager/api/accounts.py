@@ -131,7 +131,7 @@ async def update_user(call: Call) -> Reply:
             await _check_current(call, row)
         values["password_hash"] = await _hashed(password)
     if not values:
-        raise ApiParamError("Say what to change: a name, the email or the password")
+        raise ApiParamError("Specify what to change: a name, the email or the password")
 
     async def work(tx: AsyncConnection) -> Row[Any]:
         await named(call, tx)
@@ -187,7 +187,7 @@ async def logout(_call: Call) -> Reply:
     return Bare({"description": "success"})
 
 
-NO_KEY_ACCESS: Final = Refused("the keys of an enabled user work, there is no switch for them")
+NO_KEY_ACCESS: Final = Refused("an enabled user's keys cannot be disabled")
 _OWN: Final = ("firstname", "lastname", "email")
 USER: Final = tuple(
     Field(n) for n in ("id", "username", "account", "accounttype", "state", "created", "apikey")

@@ -119,7 +119,7 @@ async def upload(call: Call) -> Reply:
     async with call.context.ledger.read() as tx:
         row = await certs.get(tx, asked[0].id)
     if row is None:
-        raise CertRejectedError(f"Certificate {alias} was deleted while it was uploaded")
+        raise CertRejectedError(f"Certificate {alias} was deleted during the upload")
     item = views.certificate(row, zone.name, statuses)
     return Single(call.command.name.lower(), item, flat=views.flat_certificate(item))
 
@@ -298,7 +298,9 @@ async def check(call: Call) -> Reply:
         row = await _host(call, tx)
     host = s.fleet.hosts.get(row.id)
     if host is None or m.Kind.CHECK not in host.kinds:
-        raise CertRejectedError(f"Host {row.name} is in state {row.state} and cannot be asked now")
+        raise CertRejectedError(
+            f"Host {row.name} is in state {row.state} and cannot be reached now"
+        )
     args = m.CheckArgs(transfer=transfers.for_url(s.settings, call.args["url"]))
     try:
         done = await s.requests.send(host, m.Kind.CHECK, args, timeout_s=30.0)

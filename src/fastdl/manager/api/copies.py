@@ -50,7 +50,7 @@ async def list_copies(call: Call) -> Reply:
 async def _refresh(call: Call) -> None:
     """Ask hosts first, for one pool: an answer about all would take too long."""
     if call.get("storageid") is None:
-        raise ApiParamError("refresh needs storageid: one pool is asked about at a time")
+        raise ApiParamError("refresh needs storageid: only one pool at a time can be refreshed")
     async with call.context.ledger.read() as tx:
         if await pools.get(tx, call.args["storageid"]) is None:
             raise call.no_entity("storageid")

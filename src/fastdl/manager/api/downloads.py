@@ -154,7 +154,7 @@ async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
         return
     key = copies.key_of(copy)
     if await jobs.live_removal(tx, key):
-        raise ApiConflictError("Its copy is being removed at this moment: try again shortly")
+        raise ApiConflictError("Its copy is being removed: try again shortly")
     await copies.change(tx, key, now=now, state=copies.ABSENT, forced=False, users=[], note="")
 
 

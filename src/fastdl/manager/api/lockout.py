@@ -127,7 +127,7 @@ async def _users_of(call: Call, tx: AsyncConnection) -> list[Row[Any]]:
     """Return the users of the account that ``id`` or ``account`` names."""
     id_, name = call.get("id"), call.get("account")
     if id_ is None and name is None:
-        raise ApiParamError("Say which account: by id, or by account and domainid")
+        raise ApiParamError("Specify the account: by id, or by account and domainid")
     if call.get("domainid") not in {None, ROOT_DOMAIN}:
         raise call.no_entity("domainid")
     found: dict[str, list[Row[Any]]] = {}

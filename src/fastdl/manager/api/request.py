@@ -64,7 +64,7 @@ class ApiRequest:
                     "brackets only"
                 )
         if len(self.lower) != len(self.given):
-            raise ApiParamError("A parameter came in two spellings that differ in case only")
+            raise ApiParamError("A parameter appears in two spellings that differ only in case")
 
 
 async def read_request(request: web.Request, settings: Settings) -> ApiRequest:
@@ -77,7 +77,7 @@ async def read_request(request: web.Request, settings: Settings) -> ApiRequest:
         raise ApiParamError(f"More than {PARAMS_MAX} parameters")
     given = dict(pairs)
     if len(given) != len(pairs):
-        log.warning("a parameter came more than once; the last one counts")
+        log.warning("a parameter appears more than once; the last one is used")
     address, secure = client_of(request, settings)
     return ApiRequest(
         given=given,

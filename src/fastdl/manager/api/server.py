@@ -137,7 +137,7 @@ class ApiServer:
         if command == "logout":
             return login.logout(self._context, read)
         if read.method != "POST":
-            raise _RefusedError(405, "login is sent by POST")
+            raise _RefusedError(405, "login requires POST")
         return await login.login(self._context, read)
 
     async def _authenticate(self, read: ApiRequest) -> tuple[Command, User, Once]:
@@ -167,7 +167,7 @@ class ApiServer:
                 raise _RefusedError(401, auth.UNVERIFIED)
             raise _RefusedError(432, f"Unknown API command: {read.command[:100]}")
         if command.changes and read.method not in {"GET", "POST"}:
-            raise _RefusedError(405, "What changes state is sent by POST or GET")
+            raise _RefusedError(405, "Commands that change state require POST or GET")
         user = User(
             id=row.id,
             username=row.username,

@@ -65,8 +65,8 @@ def _changes(call: Call, row: Row[Any]) -> dict[str, Any]:
     given = call.get("format")
     if given is not None and given.upper() != row.format.upper():
         raise ApiParamError(
-            f"The format belongs to what is downloaded ({row.format}): register a template anew "
-            f"for another"
+            f"The format belongs to what is downloaded ({row.format}): register a new "
+            f"template for another"
         )
     flags |= {name: call.args[name] for name in _FLAGS if call.get(name) is not None}
     if flags != loads(row.flags):

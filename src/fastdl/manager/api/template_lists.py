@@ -111,7 +111,7 @@ _LIST: Final = (
     Param("oscategoryid", Kind.UUID, "by family of guest operating systems", narrows=By()),
     Param("imagestoreid", text="there is no secondary storage", narrows=NONE),
     Param("showremoved", Kind.BOOLEAN, "true is refused",
-          narrows=Refused("what was deleted is not listed", but=False)),
+          narrows=Refused("deleted entries are not listed", but=False)),
     Param("showunique", Kind.BOOLEAN, "one row for all zones", narrows=READ),
     Param("details", text="accepted: all are shown", narrows=SHOWS),
     *listed(By()),

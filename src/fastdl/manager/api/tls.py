@@ -128,7 +128,7 @@ class ApiTls:
             return  # it changes while it is read: the next look tells
         self.chain, self._seen, self._renewed = chain, stamp, time.monotonic()
         log.info(
-            "the API port has another certificate",
+            "the API port uses a new certificate",
             extra={"sha256": self.fingerprint, "until": chain.leaf.not_valid_after_utc},
         )
         self.changed()
@@ -174,15 +174,17 @@ def _fresh_context() -> ssl.SSLContext:
 
 def _load(cert: Path, key: Path | None) -> ssl.SSLContext:
     def no_passphrase() -> NoReturn:
-        raise UsageError(f"the key {key or cert} is protected by a passphrase: give one without")
+        raise UsageError(
+            f"the key {key or cert} is protected by a passphrase: use a key without one"
+        )
 
     context = _fresh_context()
     try:
         context.load_cert_chain(cert, key, password=no_passphrase)
     except ssl.SSLError as exc:
         raise UsageError(
-            f"the certificate {cert} and the key {key or cert} cannot be used: they are no pair of "
-            f"PEM files ({exc.reason or exc})"
+            f"the certificate {cert} and the key {key or cert} cannot be used: they are not a "
+            f"matching pair of PEM files ({exc.reason or exc})"
         ) from exc
     except OSError as exc:
         raise UsageError(

@@ -196,7 +196,7 @@ class CertificateSync:
 
         if revs:
             await self._notices.until("certs", check, timeout_s=timeout_s)
-        late = f"the host did not answer within {timeout_s:g} s; it is tried again until it does"
+        late = f"the host did not respond within {timeout_s:g} s; it is tried again until it does"
         return {host: found.get(host, (FAILED, late)) for host in revs}
 
 

@@ -91,7 +91,7 @@ class Unreached:
             try:
                 await self.round()
             except FastdlError as exc:
-                log.error("a look at jobs that wait failed", extra={"error": str(exc)})
+                log.error("checking waiting jobs failed", extra={"error": str(exc)})
             await self._clock.sleep(ROUND_S)
 
     async def round(self) -> int:

@@ -139,7 +139,9 @@ class Authority:
         certificate = x509.load_der_x509_certificate(der)
         issuer = next((ca for ca in self.cas if ca.issued(certificate)), None)
         if issuer is None:
-            raise AgentRefusedError("the client certificate comes from a CA that was replaced")
+            raise AgentRefusedError(
+                "the client certificate was issued by a CA that has been replaced"
+            )
         try:
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
             (host_id,) = names.value.get_values_for_type(x509.DNSName)
@@ -241,7 +243,7 @@ def _load(path: Path) -> Ca:
             f"without it every host must enrol again"
         ) from exc
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-        raise UsageError(f"the manager's CA {path} holds another kind of key than fastdl made")
+        raise UsageError(f"the manager's CA {path} holds a kind of key that fastdl does not create")
     return Ca(certificate, loaded)
 
 

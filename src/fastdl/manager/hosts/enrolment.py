@@ -77,7 +77,7 @@ class Enrolment:
                 f"refused: only a token (createHostToken hostid=…) gives a host a new key"
             )
             await self._events.record("HOST.RENEWAL", text, level="ERROR", resource=host)
-            raise AgentRefusedError("a renewal is for the key that the host was enrolled with")
+            raise AgentRefusedError("a renewal requires the key that the host was enrolled with")
         found = x509.load_pem_x509_certificate(certificate.encode())
         until = found.not_valid_after_utc.timestamp()
         await self._ledger.write(lambda tx: hosts.certified(tx, host, until=until))

@@ -298,7 +298,7 @@ class HostHandler:
             case m.RenewRequest():
                 return await self._enrolment.renew(host, message)
             case _:
-                raise AgentRefusedError(f"{type(message).__name__} is not for a manager")
+                raise AgentRefusedError(f"{type(message).__name__} is not a message for a manager")
 
     async def _inventory(self, host: str, inventory: m.Inventory) -> None:
         now = self._clock.time()
@@ -317,7 +317,7 @@ class HostHandler:
         found, events = await self._ledger.write(work)
         self._events.publish(*events)
         if found is None:
-            log.info("an inventory from before what is known", extra={"host": host})
+            log.info("an inventory older than the known one", extra={"host": host})
             return
         if host in self._fleet.hosts:
             self._fleet.hosts[host].pools = found.usable
@@ -349,7 +349,7 @@ class HostHandler:
             level="ERROR",
             resource=host,
         )
-        raise AgentRefusedError("the result is for a job that this host was never given")
+        raise AgentRefusedError("the result is for a job that was never assigned to this host")
 
     async def _answer(self, host: str, result: m.JobResult) -> bool:
         """A probe or a check ended: keep the answer for whoever asked."""
@@ -435,7 +435,7 @@ class HostHandler:
             steps = [step() for step in due[start : start + TOGETHER]]
             for outcome in await asyncio.gather(*steps, return_exceptions=True):
                 if isinstance(outcome, FastdlError):
-                    log.error("presence not noted", extra={"error": str(outcome)})
+                    log.error("cannot store presence", extra={"error": str(outcome)})
                 elif isinstance(outcome, BaseException):
                     raise outcome
 
@@ -495,8 +495,8 @@ def _refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
     return [
         Event(
             type="HOST.POOL.REFUSED",
-            description=f"host {row.name} says that it reaches the storage pool {id_}, which is "
-            f"not believed: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
+            description=f"host {row.name} claims to reach the storage pool {id_}, which is not "
+            f"accepted: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
             level="WARN",
             resource=row.id,
         )

@@ -30,8 +30,8 @@ async def check(ledger: Ledger, authority: Authority, *, accept_new: bool) -> No
         if foreign and not accept_new and await hosts.of_zone(tx):
             raise UsageError(
                 "the hosts in this ledger were enrolled by a manager with another CA: restore the "
-                "folder ca/ of its state folder here. Where that is lost, --accept-new-ca starts "
-                "with this one, and every host needs a new token"
+                "folder ca/ of its state folder here. If that is lost, --accept-new-ca starts "
+                "with the new CA, and every host needs a new token"
             )
         await note(tx, authority)
 

@@ -54,7 +54,7 @@ class HostRequests:
             ended = self._clock.time()
             await self._ledger.write(lambda tx: jobs.cancel(tx, job, now=ended))
             self._delivery.post(host.id)
-            raise AgentLostError(f"host {host.name} did not answer within {timeout_s:g} s")
+            raise AgentLostError(f"host {host.name} did not respond within {timeout_s:g} s")
         result, failure = response
         if result is not None:
             return codec.done_from_json(kind, result)

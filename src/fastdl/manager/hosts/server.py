@@ -130,7 +130,7 @@ class HostServer:
             async with asyncio.timeout(HELLO_S):
                 frame = await socket.receive()
         except TimeoutError:
-            raise AgentRefusedError("no Hello came in time") from None
+            raise AgentRefusedError("no Hello arrived in time") from None
         if frame.type is not WSMsgType.TEXT:
             raise AgentRefusedError("the first frame is not a Hello")
         message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
@@ -185,7 +185,7 @@ class HostServer:
                 raise
             except FastdlError as exc:
                 # The ledger is in trouble, not the host: no answer, so the host repeats it.
-                log.error("message not taken in", extra={"host": host, "error": str(exc)})
+                log.error("message not processed", extra={"host": host, "error": str(exc)})
                 continue
             if reply is not None:
                 self._connections.send(host, reply)
@@ -204,7 +204,7 @@ class HostServer:
         except (ConnectionError, TimeoutError, RuntimeError) as exc:
             log.info("host unreachable", extra={"host": host, "reason": type(exc).__name__})
         except FastdlError as exc:
-            log.error("document not built", extra={"host": host, "error": str(exc)})
+            log.error("cannot build a document", extra={"host": host, "error": str(exc)})
         reason = (connection.closing or "try again").encode()[:100]
         with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
             async with asyncio.timeout(5):

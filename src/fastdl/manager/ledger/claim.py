@@ -165,7 +165,7 @@ class _Postgresql:
                         await self._connection.execute(text("SELECT 1"))
                         continue
                     if await self._take():
-                        log.warning("the claim on the ledger was made again")
+                        log.warning("the claim on the ledger was renewed")
                         continue
                     log.error("another manager has the ledger now%s", await self._holder())
                     self._claim.lost.set()

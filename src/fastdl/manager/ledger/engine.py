@@ -129,7 +129,7 @@ class Ledger:
         try:
             return await self._commit_group(works)
         except Exception as exc:  # noqa: BLE001 - every waiting caller must hear of it
-            log.warning("a commit failed and is tried again", extra={"error": _first_line(exc)})
+            log.warning("a commit failed and is retried", extra={"error": _first_line(exc)})
         outcomes: list[Any] = []
         for work in works:
             try:
@@ -235,7 +235,7 @@ def check_url(url: str) -> None:
     if backend == "postgresql" and importlib.util.find_spec("asyncpg") is None:
         raise UsageError(
             "--database postgresql://… needs the Python package asyncpg: "
-            "pip install '.[scale]' where fastdl's source is"
+            "pip install '.[scale]' in fastdl's source folder"
         )
 
 
@@ -343,7 +343,7 @@ def _migrate(connection: Connection) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
     if current is not None and current not in known:
         raise UsageError(
-            f"the ledger was made by a newer fastdl (schema {current}): start that version, "
+            f"the ledger was created by a newer fastdl (schema {current}): start that version, "
             f"or restore the backup made before the upgrade"
         )
     command.upgrade(config, "head")

@@ -84,7 +84,7 @@ async def submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> l
         )
         for single, id_, rank, state in found:
             if state == State.CANCELLING:
-                raise ApiConflictError("It is being cancelled at this moment: try again shortly")
+                raise ApiConflictError("It is being cancelled: try again shortly")
             live[single] = (id_, rank)
     ids, rows = [], []
     for job in new:
@@ -103,7 +103,7 @@ async def submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> l
         await tx.execute(insert(t), rows)
         hosts = {row["host"] for row in rows if row["host"]}
         if hosts and await _bump(tx, hosts) != len(hosts):
-            raise AgentLostError("the host was deleted at this moment")
+            raise AgentLostError("the host has just been deleted")
     return ids
 
 

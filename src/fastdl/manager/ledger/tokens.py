@@ -94,17 +94,17 @@ async def use(
     """
     row = (await tx.execute(select(token).where(token.c.id == shown.id).with_for_update())).first()
     if row is None or not hmac.compare_digest(row.secret_hash, _hash(shown.secret)):
-        raise AgentRefusedError("the enrolment token is not known here: create a new one")
+        raise AgentRefusedError("the enrolment token is unknown: create a new one")
     if row.expires < now:
         raise AgentRefusedError("the enrolment token has expired: create a new one")
     if row.key_hash is not None:
         known = await _of_key(tx, key_hash)
         if row.key_hash != key_hash or known is None or known.id != row.host:
-            raise AgentRefusedError("the enrolment token was used before: create a new one")
+            raise AgentRefusedError("the enrolment token has already been used: create a new one")
         return Enrolled(row=known, again=True)
     old = await _former(tx, row, former)
     if old is not None and old.key_hash == key_hash and row.replaces is not None:
-        raise AgentRefusedError("a token that was made for a host gives it a new key: make one")
+        raise AgentRefusedError("a token created for a host requires a new key")
     namesake = None
     if old is None:
         namesake = await _namesake(tx, row.zone, name)
@@ -129,7 +129,7 @@ async def use(
     used = update(token).where(token.c.id == row.id, token.c.key_hash.is_(None))
     done = await tx.execute(used.values(key_hash=key_hash, host=host_id))
     if done.rowcount != 1:
-        raise AgentRefusedError("the enrolment token was used at this moment by another host")
+        raise AgentRefusedError("the enrolment token has just been used by another host")
     enrolled = await hosts.get(tx, host_id)
     assert enrolled is not None
     changed = old is not None and old.key_hash != key_hash

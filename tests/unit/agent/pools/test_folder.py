@@ -170,7 +170,7 @@ def test_a_name_that_somebody_took_meanwhile_is_not_taken_from_them(place: Path)
     marker = here.seal(VOLUME, Marker(volume="v", complete=True))
     here.markers.write(marker)
     (place / "v").write_text("theirs")
-    with pytest.raises(SinkRefusedError, match="appeared meanwhile"):
+    with pytest.raises(SinkRefusedError, match="appeared in the meantime"):
         here.publish(VOLUME, marker, replace=False)
     assert (place / "v").read_text() == "theirs"
 
