@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a confined process connect, where it may not? The one that started it does, for it.
+"""How does a confined process connect? The process that started it makes its connections.
 
-Its connect(2) and bind(2) wait (seccomp_unotify(2)) until this process has looked at the
-address, in a copy of its own that cannot change any more, and has carried them out on the
-same socket. The confined process notices nothing of it.
+Its connect(2) and bind(2) wait (seccomp_unotify(2)) until this process has copied and checked the
+address and executed the call on the same socket. The confined process does not notice.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _LONGEST = 128
 _CAP_SYS_PTRACE = 1 << 19
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 _WAIT = struct.pack("=qq", 5, 0)
-"""Seconds that a connection of the resolver's may hold everything else up."""
+"""Seconds that one connection of the resolver may block everything else."""
 
 
 def can_broker() -> bool:
-    """Whether this process may look into confined ones: it needs CAP_SYS_PTRACE for that."""
+    """Whether this process may inspect confined ones, which requires CAP_SYS_PTRACE."""
     with contextlib.suppress(OSError), open(_YAMA, "rb") as file:  # noqa: PTH123
         if file.read(1) == b"3":
             return False
@@ -44,9 +43,9 @@ def can_broker() -> bool:
 
 
 class Broker:
-    """What connects for the process *pid*, as far as *reach* goes.
+    """Connects on behalf of the process *pid*, as far as *reach* allows.
 
-    *number* is the listener's descriptor in that process. OSError where it cannot be had.
+    *number* is the listener's descriptor in that process. Raises OSError if it cannot be obtained.
     """
 
     def __init__(self, pid: int, number: int, reach: Reach) -> None:
@@ -59,7 +58,7 @@ class Broker:
             raise
 
     def serve(self) -> None:
-        """Answer the call that waits; without effect where its caller is gone."""
+        """Handle the waiting call; does nothing if its caller is gone."""
         buffer = bytearray(_REQUEST.size)
         try:
             fcntl.ioctl(self.listener, _RECV, buffer)
@@ -75,7 +74,7 @@ class Broker:
             fcntl.ioctl(self.listener, _SEND, answer)
 
     def close(self) -> None:
-        """End it; calls that wait fail."""
+        """Stop; waiting calls fail."""
         os.close(self.listener)
         os.close(self._pidfd)
 
@@ -84,7 +83,7 @@ class Broker:
         if not 2 <= length <= _LONGEST:
             raise OSError(errno.EINVAL, "the address has an invalid length")
         address = _read_memory(thread, where, length)
-        # The thread may have died meanwhile, and its number have gone to another process.
+        # The thread may have died, and its id been reused by another process.
         fcntl.ioctl(self.listener, _VALID, struct.pack("=Q", number))
         with _socket(self._pidfd, fd & 0xFFFFFFFF) as sock:
             self._check(sock, call, address)
@@ -97,7 +96,7 @@ class Broker:
         """Raise the refusal."""
         (family,) = struct.unpack_from("=H", address)
         if family == socket.AF_UNSPEC and sock.type == socket.SOCK_DGRAM and call == _CONNECT:
-            return  # let go of a peer
+            return  # disconnect from a peer
         if sock.family not in _ADDRESS_SIZES or family != sock.family:
             raise OSError(errno.EACCES, "not an Internet address")
         if len(address) < _ADDRESS_SIZES[sock.family]:
@@ -106,7 +105,7 @@ class Broker:
             if not self._reach.may_bind(address):
                 raise OSError(errno.EACCES, "it may not bind an address")
         elif sock.type == socket.SOCK_DGRAM:
-            # What the resolver asks for every address, to sort them by how near they are.
+            # The resolver does this for every address, to sort them by proximity.
             if not self._reach.may_ask(address):
                 raise OSError(errno.ENETUNREACH, "datagrams may only go to name servers")
         elif not self._reach.may_connect(address):
@@ -131,7 +130,7 @@ def _call(name: str, fd: int, address: bytes) -> None:
 
 
 def _descriptor(pidfd: int, number: int) -> int:
-    """The descriptor *number* of that process, as one of our own."""
+    """Duplicate descriptor *number* of that process into ours."""
     found = int(_libc().syscall(_PIDFD_GETFD, pidfd, number, 0))
     if found < 0:
         raise OSError(ctypes.get_errno(), "pidfd_getfd")

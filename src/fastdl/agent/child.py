@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A confined process as the one sees it that started it: made, heard, answered, ended."""
+"""A confined process, as seen by the process that starts it, reads its messages and ends it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from fastdl.agent.supplies import supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, InternalError
 
 _GRACE_S = 8.0
-"""How long a cancelled process may take to flush what it has. The agent waits 10 s."""
+"""How long a cancelled process may take to flush its data. The agent waits 10 s."""
 _WORDS_MAX = 500
-"""Bytes of what it says on standard error that are kept, for a crash."""
+"""Bytes of its standard error that are kept for a crash report."""
 
 Task = Callable[[Channel], None]
 
@@ -35,7 +35,7 @@ Last = child_messages.Found | child_messages.Inspected | child_messages.Failed
 
 
 class Stop:
-    """Whether the agent wants this job no more: its pipe has ended, or SIGTERM came."""
+    """Whether the agent has cancelled this job: its pipe was closed, or SIGTERM arrived."""
 
     def __init__(self, pipe: int) -> None:
         self._ring, write = os.pipe()
@@ -45,13 +45,14 @@ class Stop:
         self.fds = (pipe, self._ring)
 
     def check(self) -> None:
-        """Raise Cancelled where it is so."""
+        """Raise Cancelled if it has."""
         if select.select(self.fds, [], [], 0)[0]:
             raise Cancelled("the job was cancelled")
 
 
 class Child:
-    """One confined process. *missing*: what this machine has not for its confinement, once told."""
+    """One confined process. *missing*: the parts of its confinement that this machine lacks; None
+    until reported."""
 
     def __init__(self, pid: int, lines: int, words: int, replies: int, reach: Reach | None) -> None:
         self.missing: tuple[str, ...] | None = None
@@ -65,10 +66,10 @@ class Child:
         self._tail = b""
 
     def receive(self, stop: Stop) -> Iterator[child_messages.Message]:
-        """Its messages, up to the last one of its work, after which it is gone.
+        """Yield its messages, up to the last one of its work; then it is gone.
 
-        Once *stop* is, it is asked to end, and killed where it does not. Raises InternalError
-        when it dies before its last message or says what it may not.
+        Once *stop* is set it is asked to end, and killed if it does not. Raises InternalError when
+        it dies before its last message or sends an invalid one.
         """
         end: float | None = None
         while True:
@@ -92,7 +93,7 @@ class Child:
                         return
                 if not more:
                     raise self._died()
-            # Not only where it is silent: one that floods us could never be stopped.
+            # Also while it sends: a process that floods us could never be stopped otherwise.
             if end is None and any(fd in ready for fd in asking):
                 os.close(self._replies)
                 self._replies = -1
@@ -100,18 +101,19 @@ class Child:
 
     @property
     def public_only(self) -> bool:
-        """Whether it connected, and only to public addresses; False where nobody looked."""
+        """Whether it connected, and only to public addresses; False if that is unknown."""
         return self._reach is not None and self._reach.public_only
 
     def reply(self, error: dict[str, Any] | None) -> None:
-        """What it asked for was done, or ended with *error*; nothing once it is to stop."""
+        """Report that its request was done or failed with *error*; no effect once it is
+        stopping."""
         if self._replies < 0:
             return
         with contextlib.suppress(BrokenPipeError):
             os.write(self._replies, json.dumps(error).encode() + b"\n")
 
     def end(self) -> int:
-        """Kill it; on return it and what it had open is gone. Its exit status."""
+        """Kill it; on return it and everything it had open is gone. Returns its exit status."""
         if self._pid < 0:
             return 0
         with contextlib.suppress(PermissionError):  # without CAP_KILL: it ends with its pipes
@@ -166,7 +168,7 @@ class Child:
             self._broker = Broker(self._pid, message.listener, self._reach)
         except OSError as exc:
             if exc.errno == errno.ESRCH:
-                return  # it has ended, and may have said why behind this message
+                return  # it has ended, and may have sent the reason after this message
             raise InternalError(f"cannot take over the download's connections: {exc}") from exc
         self.reply(None)
 
@@ -185,7 +187,7 @@ class Child:
     def _died(self) -> InternalError:
         while self._words >= 0 and select.select([self._words], [], [], 0)[0]:
             self._keep_words()
-        # It may have closed its end alone: then it lives, and is of no use any more.
+        # It may only have closed its end: then it is still alive, but useless.
         status = self._wait_or_end()
         log(self._tail.decode(errors="replace"))
         return error_of_death("the download's process", status)
@@ -256,7 +258,7 @@ def _become(
         supplies.apply()
         close_all_but({0, 1, 2, *kept, *supplies.descriptors})
         missing, listener = confine(powers)
-        if os.getppid() != parent:  # it died before that could be noticed
+        if os.getppid() != parent:  # it died before this could be noticed
             return
         channel = Channel()
         channel.listen()
@@ -271,7 +273,7 @@ def _become(
 def _start(
     work: Task, missing: Sequence[str], listener: int, channel: Channel, *, required: bool
 ) -> None:
-    """Say how this process is confined, have its connections be taken over, and do *work*."""
+    """Report how this process is confined, hand over its connections, and run *work*."""
     if listener < 0:
         channel.send({"confined": {"missing": missing, "listener": None}})
     else:

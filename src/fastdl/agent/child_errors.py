@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far does the word of a confined process go, when it says why it failed?
+"""How much of a confined process's error report is passed on?
 
-It may have been taken over by what it read. Its sentence reaches whoever named the source, unless
-the source is hidden from tenants: so neither that, nor what a host may say of itself, is its own
-to decide. Whether every address was public is what the broker saw. An error of the host (its
-storage, a bug) is told in the words of its class, with the system's reason where it names one;
-an error by the source in its own words, cut, which only administrators see unless all was public.
+The process may have been compromised by what it read. Its message reaches the user who named the
+source, unless the source is hidden from tenants; so it may decide neither that, nor what is
+reported about the host. Whether every address was public is decided by the broker. An error of the
+host (its storage, a bug) is reported with the text of its class, and the system's reason if it
+contains one; an error of the source with its own text, truncated, which only administrators see
+unless every address was public.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _SYSTEM = tuple(os.strerror(number) for number in sorted(errno.errorcode))
 
 
 def error_of(plain: Mapping[str, Any], *, public: bool) -> FastdlError:
-    """The error in *plain*, a checked ``child_messages.Failed``; *public*: all that was tried is.
+    """The error in *plain*, a checked ``child_messages.Failed``; *public*: every address tried is.
 
-    What is left out is said on standard error, for the agent's log.
+    Omitted text goes to standard error, for the agent's log.
     """
     message = plain["message"]
     if plain["code"] in BY_THE_SOURCE:
@@ -39,8 +40,7 @@ def error_of(plain: Mapping[str, Any], *, public: bool) -> FastdlError:
 
 
 def log(words: str) -> None:
-    """Put *words* of a confined process into the agent's log, which is where it may say anything:
-    one line, marked as its own."""
+    """Write *words* of a confined process to the agent's log, as one line marked as its own."""
     line = "".join(c if c.isprintable() else " " for c in words).strip()
     if line:
         sys.stderr.write(f"a confined download says: {line[:_SENTENCE_MAX]}\n")
@@ -48,7 +48,7 @@ def log(words: str) -> None:
 
 
 def _words_of(cls: type[FastdlError], message: str) -> str:
-    """The sentence of *cls*, with the reason of the system's in *message*."""
+    """The text of *cls*, with the system's reason found in *message*."""
     sentence = " ".join((cls.__doc__ or cls.code_name).split()).rstrip(".")
     reasons = [reason for reason in _SYSTEM if reason in message]
     return f"{sentence}: {max(reasons, key=len)}" if reasons else sentence

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may a confined process say to the one that started it?
+"""Which messages may a confined process send to the one that started it?
 
-It may have been taken over by the bytes that it reads, so its lines are hostile input: a
-line is one of the messages below, with the types and within the limits that they state, or
-ValueError. Texts are cut and freed of control characters, lists are cut; nothing else is mended.
+It may have been compromised by the bytes that it reads, so its lines are hostile input: a line is
+one of the messages below, with the stated types and limits, or ValueError. Texts are truncated and
+stripped of control characters, lists are truncated; nothing else is repaired.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from fastdl.wire.packed import TOTAL_MAX
 
 LINE_MAX = 4 << 20
-"""Bytes of a line. The agent reads no longer ones either."""
+"""Maximum bytes of a line; the agent has the same limit."""
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
 _NUMBER_MAX = (1 << 63) - 1
@@ -28,10 +28,11 @@ Check = Callable[[Any], Any]
 
 
 class Confined(NamedTuple):
-    """Said first, before a byte of an origin has come: what is *missing* of the confinement here.
+    """Sent first, before any data from an origin: what is *missing* of the confinement here.
 
-    *listener*: the descriptor on which its connections wait; it waits for an answer. None
-    where they are its own.
+    *listener*: the descriptor on which its connections wait, None if it makes them itself. The
+    sender waits for a reply.
+
     """
 
     missing: tuple[str, ...]
@@ -39,13 +40,13 @@ class Confined(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """From now on the target holds bytes of this job; *size* in bytes, None where unknown."""
+    """From now on the target holds data of this job; *size* in bytes, None if unknown."""
 
     size: int | None
 
 
 class Convert(NamedTuple):
-    """Asks for qemu-img, on files of the process's own folder; waits for an answer."""
+    """Requests qemu-img on files in the process's own folder; the sender waits for a reply."""
 
     source: str
     target: str
@@ -53,13 +54,13 @@ class Convert(NamedTuple):
 
 
 class Progressed(NamedTuple):
-    """How far the transfer is: the fields of ``engine.options.Progress``."""
+    """The transfer's progress: the fields of ``engine.options.Progress``."""
 
     progress: dict[str, Any]
 
 
 class Found(NamedTuple):
-    """The last message of a work that succeeded.
+    """The last message of work that succeeded.
 
     A ``Result`` or a ``Probe`` as a dict, or what ``handshake.vouch`` returns.
     """
@@ -68,14 +69,14 @@ class Found(NamedTuple):
 
 
 class Inspected(NamedTuple):
-    """The last message of a check: what the image that landed is."""
+    """The last message of a check: the format and size of the downloaded image."""
 
     format: str
     virtual_size: int | None
 
 
 class Failed(NamedTuple):
-    """The last message of a work that failed. *keep*: what landed is worth a resume."""
+    """The last message of work that failed. *keep*: the data is worth a resume."""
 
     error: dict[str, Any]
     keep: bool
@@ -170,7 +171,7 @@ def _text(limit: int) -> Check:
 
 
 def _packed(value: Any) -> str:
-    """As ``wire.packed`` writes it; who unpacks it checks the rest."""
+    """As ``wire.packed`` writes it; the code that unpacks it checks the rest."""
     if not isinstance(value, str) or len(value) > TOTAL_MAX or not _BASE64.fullmatch(value):
         raise ValueError("not a packed document")
     return value

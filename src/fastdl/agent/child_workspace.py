@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a process work in a workspace whose names belong to the one that opened it?
+"""How does a confined process work in a workspace that another process opened?
 
-With the opened descriptors, a journal that is lent, and a folder of its own; whatever needs
-a right that it does not have is asked of the other process, which publishes in the end.
+It has the opened descriptors, a shared journal, and its own folder. Whatever it has no right to do
+is requested from the other process, which finally publishes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastdl.model.image import Format
 
 Send = Callable[[dict[str, Any]], None]
-"""Says one message of ``child_messages``."""
+"""Sends one message of ``child_messages``."""
 
 
 class ChildWorkspace(Workspace):
@@ -44,7 +44,7 @@ class ChildWorkspace(Workspace):
         self._request: Send | None = None
 
     def connect(self, *, send: Send, request: Send) -> None:
-        """How the other process hears of us; *request* waits until what it says was done."""
+        """Set the channel to the other process; *request* waits until its message was processed."""
         self._send = send
         self._request = request
 
@@ -59,19 +59,19 @@ class ChildWorkspace(Workspace):
         return self._shared_note
 
     def begin(self, size: int | None, *, sparse: bool) -> None:
-        """Take possession of the target; the other process has to know before."""
+        """Take possession of the target, after telling the other process."""
         assert self._send is not None
         self._send({"begun": size})
         super().begin(size, sparse=sparse)
 
     @contextmanager
     def staging(self, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
-        """A folder in the one that this process works in."""
+        """A folder inside the one that this process works in."""
         assert ids is None
         import shutil
         from pathlib import Path
 
-        # Relative: this user may have no way there through the folders above.
+        # Relative: this user may have no access through the parent folders.
         made = Path(f"staging-{next(self._numbers)}")
         made.mkdir(mode=0o700)
         try:
@@ -89,13 +89,13 @@ class ChildWorkspace(Workspace):
         """Nothing is left: the folder that this process works in goes with it."""
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
-        """Have a third process do it, without network and without the target."""
-        del cancel  # the other process hears of it as well
+        """Have a third process convert it, without network and without the target."""
+        del cancel  # the other process learns of it as well
         assert self._request is not None
         self._request(
             {"convert": {"source": str(source), "target": str(target), "format": str(fmt)}}
         )
 
     def publish(self, size: int) -> None:
-        """Not here."""
+        """Never called in this process."""
         raise AssertionError("the process that opened the target publishes it")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How is one command of the manager carried out? One function for each kind."""
+"""How is one command of the manager executed? One function per kind."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ _SCHEMES = frozenset({"http", "https", "nfs"})
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """The commands, carried out on *host*."""
+    """Executes commands on *host*."""
 
     host: Host
 
     async def perform(
         self, command: m.Command, progress: ProgressCallback, relies: Relies
     ) -> m.Done:
-        """Carry out *command*; safe to repeat. Raises the errors of its kind.
+        """Execute *command*; safe to repeat. Raises the errors of its kind.
 
-        *relies* is told the anchors that a download uses, before it uses them.
+        *relies* is called with the anchors that a download uses, before it uses them.
+
         """
         match command.args:
             case m.DownloadArgs() as args:
@@ -67,10 +68,11 @@ class Commands:
                 raise AgentRefusedError(f"this agent does not know commands of kind {command.kind}")
 
     async def still_trusted(self, command: m.Command) -> bool:
-        """Whether a running download's sources are trusted without asking the engine.
+        """Whether a running download's sources are known to be trusted.
 
-        False where that cannot be told from outside (mirrors of a metalink, a proxy, an
-        origin that does not answer): the download is then checked again by starting it anew.
+        False if that cannot be determined here (mirrors of a metalink, a proxy, an origin that does
+        not respond): then the download is restarted, which checks it again.
+
         """
         if not isinstance(command.args, m.DownloadArgs):
             return True
@@ -128,7 +130,7 @@ class Commands:
         return await removal.remove(pool, volume, self.host.usage, fence=fence, forced=args.forced)
 
     def _certificates(self, args: m.CertificatesArgs) -> m.CertificatesDone:
-        """Each alias on its own: one that cannot be set does not keep the others from it."""
+        """Each alias separately: a failure for one does not affect the others."""
         keystore = HostConfig.ensure(self.host.config_dir).keystore()
         changes: list[tuple[str, Callable[[], bool]]] = [
             *((alias, partial(keystore.delete, alias)) for alias in args.remove),
@@ -209,7 +211,7 @@ class Commands:
         )
 
     async def _options(self, transfer: m.Transfer, format_name: str) -> Mapping[str, Any]:
-        """The engine's options for *transfer*, with the anchors of this moment."""
+        """The engine's options for *transfer*, with the current anchors."""
         schemes = {Url.parse(source).scheme for source in transfer.sources}
         if schemes - _SCHEMES:
             raise PolicyError("an agent fetches from http, https and nfs only")

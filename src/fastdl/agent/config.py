@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is this host configured to be? ``agent.properties`` and ``cloud.jks`` of one folder."""
+"""How is this host configured? ``agent.properties`` and ``cloud.jks`` of one folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORKER = "fastdl.worker.user"
 class HostConfig:
     """One host's configuration; the keys of ``values`` are CloudStack's own.
 
-    ``known`` is what a process that reads the keystore again and again remembers of it.
+    ``known`` caches the keystore for a process that reads it repeatedly.
     """
 
     folder: Path
@@ -39,12 +39,12 @@ class HostConfig:
 
     @classmethod
     def load(cls, folder: Path, *, known: Known | None = None) -> HostConfig:
-        """Read the folder's agent.properties; UsageError when it is there but unreadable."""
+        """Read the folder's agent.properties; UsageError when it exists but is unreadable."""
         return cls(folder, properties.load(folder / PROPERTIES), known)
 
     @classmethod
     def ensure(cls, folder: Path) -> HostConfig:
-        """As ``load``, but make what is missing: a passphrase, and an empty keystore.
+        """As ``load``, but create what is missing: a passphrase and an empty keystore.
 
         An existing keystore without a passphrase is left alone: KeystoreAuthError.
         """
@@ -68,7 +68,7 @@ class HostConfig:
         return self.folder / KEYSTORE
 
     def keystore(self) -> Keystore:
-        """The host's keystore; KeystoreAuthError where no passphrase is configured."""
+        """The host's keystore; KeystoreAuthError if no passphrase is configured."""
         passphrase = self.values.get(PASSPHRASE)
         if not passphrase:
             raise KeystoreAuthError(f"No password found for keystore: {KEYSTORE}")
@@ -77,13 +77,14 @@ class HostConfig:
     def anchors(self) -> tuple[str, ...]:
         """What https downloads trust besides the system's CAs.
 
-        Nothing where there is no keystore at all; TrustError where there is one that
-        cannot be read, because its anchors, or their revocation, would be ignored.
+        Nothing if there is no keystore; TrustError if there is one that cannot be read, because its
+        anchors, or their revocation, would be ignored.
         """
         return tuple(self.named_anchors().values())
 
     def named_anchors(self) -> dict[str, str]:
-        """As ``anchors``, by alias. The agent's own CA vouches for its manager, for no origin."""
+        """As ``anchors``, by alias. The agent's own CA is trusted for its manager, but for no
+        origin."""
         return {
             item.alias: item.certificate.pem()
             for item in self.items()
@@ -91,7 +92,7 @@ class HostConfig:
         }
 
     def items(self) -> list[Item]:
-        """The keystore's entries, none where there is no keystore; TrustError when unreadable."""
+        """The keystore's entries, none without a keystore; TrustError when unreadable."""
         try:
             self.keystore_path.lstat()
             return self.keystore().items()
@@ -117,7 +118,7 @@ class HostConfig:
 
     @property
     def confinement(self) -> Confinement:
-        """How downloads are to be confined; UsageError for a word that is neither."""
+        """How downloads are to be confined; UsageError for an unknown value."""
         word = self.values.get(CONFINEMENT, "").strip() or "best-effort"
         if word not in {"required", "best-effort"}:
             raise UsageError(f"{CONFINEMENT} is required or best-effort, not {word[:40]!a}")
@@ -126,6 +127,6 @@ class HostConfig:
 
     @property
     def temporary(self) -> Path | None:
-        """CloudStack's temporary location where it is configured; None where it is not."""
+        """CloudStack's temporary location, None if it is not configured."""
         text = self.values.get(TEMPORARY, "").strip()
         return Path(text) if text else None

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may the process that reads hostile bytes still do to this host?
 
-It works with the descriptors that it was given. Beyond them it gives up, for good: gaining
-privileges (no_new_privs), being root (a user of its own, no groups, no capabilities), every
-name but those of code, certificates and name resolution (Landlock), every system call that no
-download needs (seccomp), a core file, being traced. What the kernel does not have is
-reported, not pretended.
+It works with the descriptors that it was given and permanently gives up everything else: gaining
+privileges (no_new_privs), being root (its own user, no groups, no capabilities), every path except
+those of code, certificates and name resolution (Landlock), every system call that no download needs
+(seccomp), a core file, being traced. Protections that the kernel lacks are reported.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import NamedTuple
 
 WORKER_USER = "fastdl-worker"
 _DYNAMIC_USERS = range(65_600, 99_000)
-"""Ids that nothing hands out: above 16 bits, below the first of /etc/subuid."""
+"""Ids that nothing assigns: above 16 bits, below the first of /etc/subuid."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -61,16 +60,15 @@ _READABLE = (
 class Confinement(NamedTuple):
     """How the operator wants downloads confined.
 
-    ``required``  a host that lacks a part of it refuses to download, instead of warning once
-    ``user``      the user that they run as; where there is none of that name, an id that
-                  nobody has
+    ``required``  a host that lacks a part refuses to download, instead of warning once
+    ``user``      the user that they run as; if it does not exist, an unused id
     """
 
     required: bool = False
     user: str = WORKER_USER
 
     def ids(self) -> tuple[int, int] | None:
-        """(uid, gid) for one process; None where this one may not change its own."""
+        """(uid, gid) for one process; None if this process may not change its own."""
         if os.geteuid() != 0:
             return None
         known = _ids_of(self.user)
@@ -85,7 +83,7 @@ BEST_EFFORT = Confinement()
 
 @functools.cache
 def _ids_of(user: str) -> tuple[int, int] | None:
-    import pwd  # for the agent alone
+    import pwd  # only for the agent
 
     try:
         found = pwd.getpwnam(user)
@@ -97,11 +95,11 @@ def _ids_of(user: str) -> tuple[int, int] | None:
 class Powers(NamedTuple):
     """What a process keeps besides its descriptors.
 
-    ``ids``       the user and group that it becomes; None: it stays who it is
-    ``folder``    where it may read and write files; it works there
+    ``ids``       the user and group that it becomes; None: unchanged
+    ``folder``    where it may read and write files; its working directory
     ``network``   it may connect by TCP and UDP
-    ``brokered``  what connects for it is told each time, and decides: see ``broker``
-    ``program``   it may become one program of the system's
+    ``brokered``  each connection is decided and made by ``broker``
+    ``program``   it may execute one system program
     """
 
     ids: tuple[int, int] | None
@@ -112,12 +110,12 @@ class Powers(NamedTuple):
 
 
 def confine(powers: Powers) -> tuple[tuple[str, ...], int]:
-    """Leave this process *powers* and nothing else; returns what the kernel lacks for it.
+    """Reduce this process to *powers*.
 
-    With the descriptor on which its connections are told, for whom they wait; -1 for none.
+    Returns what the kernel lacks for it, and the descriptor on which its connections wait (-1 for
+    none). The process must have a single thread, and is killed when its parent dies. Raises OSError
+    when a protection that the kernel supports cannot be enabled.
 
-    It must have one thread, and is killed when the one dies that made it. Raises OSError when
-    a protection that the kernel has cannot be put in force.
     """
     missing: list[str] = []
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -154,12 +152,12 @@ def die_with_parent(number: int) -> None:
 
 
 def landlock_version() -> int:
-    """The kernel's Landlock version, 0 where it has none or it is switched off."""
+    """The kernel's Landlock version, 0 if it is missing or disabled."""
     return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
 
 
 def _become(uid: int, gid: int) -> bool:
-    """Become that user, without groups; False without the right to."""
+    """Become that user, without groups; False if that is not permitted."""
     try:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
@@ -176,7 +174,7 @@ def _drop_capabilities() -> None:
 
 
 def _filter_calls(powers: Powers) -> tuple[int, list[str]]:
-    """The listener, -1 for none, and what is lacking."""
+    """The listener, -1 for none, and what is missing."""
     from fastdl.core.confine import confine_calls  # after the fork
 
     for brokered in (True, False) if powers.brokered else (False,):
@@ -214,7 +212,7 @@ def _landlock(version: int, powers: Powers) -> None:
 
 
 def _code_and_settings() -> Sequence[str]:
-    """What is read on the way: this program, the system's libraries, certificates, names."""
+    """The files that it may read: this program, the system's libraries, certificates, names."""
     here = (path for path in (sys.prefix, sys.base_prefix, *sys.path) if path.startswith("/"))
     return tuple(dict.fromkeys((*_READABLE, *here)))
 
@@ -222,7 +220,7 @@ def _code_and_settings() -> Sequence[str]:
 def _allow(rules: int, path: str, allowed: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # it is not there, or it cannot be reached anyway
+    except OSError:  # it does not exist, or cannot be reached anyway
         return
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):

@@ -36,14 +36,14 @@ _LANDING = ("source_format", "target_format", "max_virtual_size", "overwrite")
 
 
 class Channel:
-    """Both directions to the process that started this one, and what its end means."""
+    """Messages to and from the process that started this one; its end cancels."""
 
     def __init__(self) -> None:
         self.cancel = Cancel()
         self._replies: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def listen(self) -> None:
-        """Take answers, and cancel at the end of them, in a thread from now on."""
+        """Start a thread that receives replies and cancels at end of file."""
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -52,17 +52,17 @@ class Channel:
             *lines, held = (held + data).split(b"\n")
             for line in lines:
                 self._replies.put(line)
-        self.cancel.cancel()  # before the reply that ends a wait: who waited looks at it then
+        self.cancel.cancel()  # before the reply that ends a wait: the waiting thread checks it then
         self._replies.put(b"")
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Say one message."""
+        """Send one message."""
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         while line:
             line = line[os.write(1, line) :]
 
     def request(self, message: Mapping[str, Any]) -> None:
-        """Say *message* and wait until it was done; raises the error that it ended with."""
+        """Send *message* and wait until it was processed; raises the error that it ended with."""
         self.send(message)
         reply = self._replies.get()
         self.cancel.check()
@@ -83,7 +83,7 @@ def run(channel: Channel, work: Callable[[Channel], None], *, keep: Callable[[],
 
 
 def probe(job: Job, channel: Channel) -> None:
-    """Say what is known of the job's sources without fetching them."""
+    """Report what is known about the job's sources without fetching them."""
     from fastdl.engine.probe import probe_job
 
     found = probe_job(job["sources"], options_of(job), channel.cancel)
@@ -91,7 +91,7 @@ def probe(job: Job, channel: Channel) -> None:
 
 
 def documents(job: Job, channel: Channel) -> None:
-    """Say what the job's sources hold, each a small document."""
+    """Send the content of the job's sources, each a small document."""
     from fastdl.engine.source.documents import documents_job
 
     options = options_of(job)
@@ -99,13 +99,13 @@ def documents(job: Job, channel: Channel) -> None:
     packed = [pack(data) for data in found]
     if sum(map(len, packed)) > TOTAL_MAX:
         raise LimitError("the documents are too large for one message", phase="resolve")
-    # Who started this process knows where it connected, and corrects the second.
+    # The process that started this one knows where it connected, and corrects the second.
     channel.send({"documents": {"documents": packed, "public_source": True}})
 
 
 def vouch(job: Job, channel: Channel) -> None:
-    """Say who vouches for the job's origin."""
-    from fastdl.agent import handshake  # loaded before, where it is wanted
+    """Report which anchor verifies the job's origin."""
+    from fastdl.agent import handshake  # already loaded if it is needed
 
     options = options_of(job)
     found = handshake.vouch(
@@ -118,7 +118,7 @@ def vouch(job: Job, channel: Channel) -> None:
 
 
 def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
-    """Bring the job's sources into *workspace*, and say with what result."""
+    """Fetch the job's sources into *workspace* and send the result."""
     from fastdl.engine.context import Events, TransferContext
     from fastdl.engine.fetch import fetch_into
 
@@ -136,10 +136,11 @@ def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
 
 
 def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
-    """Say what the file of *size* bytes in *fd* is, or refuse it, as if nobody had yet.
+    """Report the format of the file of *size* bytes in *fd*, or refuse it, independently.
 
-    The process that landed it may have been taken over by what it read, and a host must not
-    open another file because an image says so.
+    The process that wrote it may have been compromised by what it read, and a host must not open
+    another file because an image refers to it.
+
     """
     from fastdl.engine import inspection
     from fastdl.engine.landing.plan import is_an_image
@@ -161,7 +162,7 @@ def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
 
 
 def _unpacked(job: Job, workspace: ChildWorkspace, ctx: TransferContext) -> Result:
-    """Fetch and decompress to a file of our own folder, then land that, checked, as the target."""
+    """Fetch and decompress to a file in our own folder, then write that, checked, to the target."""
     from fastdl.engine.fetch import fetch_into, publish_job
 
     packed = ctx.within(
@@ -196,5 +197,5 @@ def placement_of(job: Job) -> Placement:
 
 
 def _frozen(value: Any) -> Any:
-    """JSON's lists as the tuples that the engine's options are."""
+    """JSON lists as the tuples that the engine's options use."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

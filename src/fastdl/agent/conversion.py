@@ -16,13 +16,13 @@ from fastdl.errors import FastdlError, InternalError
 from fastdl.model.image import CONVERTIBLE, Format
 
 _INSIDE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
-"""The files that a process may have converted."""
+"""The files whose conversion a process may request."""
 
 
 def converted(asked: Convert, powers: Powers, stop: Checked) -> dict[str, Any] | None:
-    """Have qemu-img convert between two files of a process's folder; the error it ends with.
+    """Run qemu-img on two files in a process's folder; returns its error or None.
 
-    It runs with *powers*: in that folder, and without the network and the target.
+    It runs with *powers*: in that folder, without network or target.
     """
     names = (asked.source, asked.target)
     try:

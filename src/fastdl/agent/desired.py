@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from a document, given what the journal knows? A pure decision.
+"""Which actions does a document require, given the journal? A pure decision.
 
-Commands may come twice, late, in any order, from a manager that was replaced meanwhile;
-the fence tells which of two claims is the later one.
+Commands may arrive twice, late, in any order, or from a manager that has been replaced; the fence
+shows which of two claims is newer.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from fastdl.wire import messages as m
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A job nobody has heard of, or one that was taken back and is given again."""
+    """A new job, or one that was taken back and is assigned again."""
 
     command: m.Command
 
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """A running job goes on, under a higher fence."""
+    """A running job continues, under a higher fence."""
 
     job: str
     fence: int
@@ -31,7 +31,7 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of an ended job is asked for again."""
+    """The result of an ended job is requested again."""
 
     job: str
     fence: int
@@ -39,14 +39,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A running job is no longer wanted."""
+    """A running job is no longer desired."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """The manager has the result and does not ask any more."""
+    """The manager has the result and no longer asks for it."""
 
     job: str
 
@@ -57,7 +57,7 @@ Action = Start | Adopt | Report | Stop | Forget
 def plan(document: m.Document, journal: Mapping[str, Row]) -> list[Action]:
     """The actions that make *journal* follow *document*, in a stable order.
 
-    Stops come first: what is stopped may hold a volume or a slot that a new job needs.
+    Stops come first: a stopped job may hold a volume or a slot that a new one needs.
     """
     wanted = {command.job: command for command in document.commands}
     actions: list[Action] = []
@@ -73,7 +73,7 @@ def plan(document: m.Document, journal: Mapping[str, Row]) -> list[Action]:
         if known is None:
             actions.append(Start(command))
         elif command.fence < known.fence:
-            continue  # a claim that was overtaken
+            continue  # a stale claim
         elif known.taken_back and command.fence > known.fence:
             actions.append(Start(command))
         elif known.state is State.ENDED:

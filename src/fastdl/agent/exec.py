@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How is one command of CloudStack's agent carried out and answered?
+"""How is one command of CloudStack's agent executed and answered?
 
-There is always an answer: whatever goes wrong becomes one that CloudStack understands,
-with ``retryOnOtherHosts`` true only where another host could do better.
+There is always an answer: every failure becomes one that CloudStack understands, with
+``retryOnOtherHosts`` true only if another host might succeed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fastdl.wire.messages import PoolType
 log = logging.getLogger(__name__)
 
 _NAMESPACE = uuid.UUID("5b0c7a4e-94c0-5c1d-9d0f-6f2a3a1f7c55")
-"""Of the names that copies get: the same command always means the same volume."""
+"""Namespace of the copies' names: the same command always means the same volume."""
 
 _PATIENCE = 10_800.0
 """Seconds to wait for the same template in another command: CloudStack's own default."""
@@ -49,7 +49,7 @@ _FILE_POOLS = {
     "SharedMountPoint": PoolType.SHARED_MOUNT_POINT,
 }
 _SAID_AS_IT_IS = {Reason.NO_TEMPORARY_LOCATION, Reason.UNSUPPORTED_PROTOCOL}
-"""Their sentences are CloudStack's own, so that nothing is put in front of them."""
+"""Their messages are CloudStack's own, so they get no prefix."""
 _SCHEMES = {
     "Http": ("http://",),
     "Https": ("https://",),
@@ -60,7 +60,7 @@ _SCHEMES = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer's JSON, and the exit code that says the same to a shell."""
+    """The answer's JSON, and the corresponding exit code."""
 
     text: str
     exit_code: int
@@ -73,10 +73,11 @@ async def answer(
     libvirt: str = "qemu:///system",
     progress: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Reply:
-    """Carry out *command*, CloudStack's JSON array of one; never raises.
+    """Execute *command*, CloudStack's JSON array of one; never raises.
 
-    Cancelling the task is answered too: what was fetched is kept, and the next attempt
-    goes on from there.
+    Cancelling the task also produces an answer: the fetched data is kept, and the next attempt
+    resumes from it.
+
     """
     parsed: cs.Command | None = None
     try:
@@ -87,7 +88,7 @@ async def answer(
     except asyncio.CancelledError:
         stopped = Cancelled("the command was stopped; the next attempt resumes from here")
         return Reply(_failure(parsed, stopped), stopped.exit_code)
-    except Exception as exc:  # CloudStack waits for an answer, whatever the bug is
+    except Exception as exc:  # CloudStack waits for an answer, even after a bug
         log.exception("a command failed unexpectedly")
         error = as_error(exc)
         return Reply(_failure(parsed, error), error.exit_code)
@@ -178,7 +179,7 @@ async def _check(command: cs.CheckUrl, config: HostConfig) -> str:
 
 
 def _common(config: HostConfig, command: cs.Download | cs.CheckUrl) -> dict[str, Any]:
-    """The engine's options that every command shares."""
+    """The engine's options common to all commands."""
     options: dict[str, Any] = {
         "policy": "strict",
         "anchors": _anchors(config, command.url),
@@ -192,7 +193,7 @@ def _common(config: HostConfig, command: cs.Download | cs.CheckUrl) -> dict[str,
 
 
 def _anchors(config: HostConfig, url: str) -> tuple[str, ...]:
-    """The keystore's certificates; a broken keystore stops https, and nothing else."""
+    """The keystore's certificates; a broken keystore stops only https."""
     try:
         return config.anchors()
     except TrustError:
@@ -205,7 +206,7 @@ def _anchors(config: HostConfig, url: str) -> tuple[str, ...]:
 
 
 def _volume(command: cs.Download) -> Volume:
-    """A name that is the same for the same template from the same place, and for no other."""
+    """A name unique to this template and its source."""
     if command.destination and command.pool.type not in _FILE_POOLS:
         return Volume(command.destination.rpartition("/")[2])
     content = "\n".join(
@@ -238,7 +239,7 @@ def _pool(wanted: cs.Pool, libvirt: str, state: Path) -> Pool:
 
 
 def _state(config: HostConfig) -> Path:
-    """Where journals are kept; CloudStack's temporary location where one is configured."""
+    """Where journals are kept: CloudStack's temporary location if one is configured."""
     temporary = config.temporary
     if temporary is None:
         return Path("/var/lib/fastdl/exec")
@@ -252,7 +253,7 @@ def _state(config: HostConfig) -> Path:
 
 
 def _failure(command: cs.Command | None, exc: FastdlError) -> str:
-    """The answer's class belongs to the command's; the words begin as CloudStack's do."""
+    """The answer's class follows from the command's; its text begins like CloudStack's."""
     match command:
         case cs.Download():
             details = _download_details(command, exc)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TLS handshake and nothing more: does the origin show a certificate that somebody vouches for?
+"""A TLS handshake only: does the origin present a certificate that an anchor verifies?
 
-It reads what a stranger sends, so it is done in a confined process. Who asks is ``trust``.
+It reads hostile bytes, so it runs in a confined process. Called through ``trust``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _VERIFY_PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: a pinned leaf is a
 def vouch(
     url: Url, anchors: Sequence[str], *, allowed_cidrs: Sequence[str], seconds: float
 ) -> dict[str, Any]:
-    """Who vouches for the origin, and what its certificate says.
+    """Which anchor verifies the origin, and what its certificate says.
 
     ``by`` (an index into the PEM texts *anchors*, None for the system), ``subject``,
-    ``not_after``. Raises TrustError when nobody vouches for it, PolicyError for an address that
+    ``not_after``. Raises TrustError when none does, PolicyError for an address that
     is not allowed, NetError when the origin cannot be reached within *seconds*.
     """
     try:
@@ -59,7 +59,7 @@ def _vouch_at(
 
 
 def _which(address: tuple[str, int], url: Url, anchors: Sequence[str], seconds: float) -> int:
-    """The one that suffices alone; the first one where only several do."""
+    """The anchor that suffices alone; the first one if several are needed."""
     for index, pem in enumerate(anchors):
         with contextlib.suppress(ssl.SSLCertVerificationError):
             _shown(address, url, (pem,), seconds)
@@ -70,7 +70,7 @@ def _which(address: tuple[str, int], url: Url, anchors: Sequence[str], seconds: 
 def _shown(
     address: tuple[str, int], url: Url, anchors: Iterable[str], seconds: float
 ) -> dict[str, str]:
-    """What the origin's certificate says, once it is vouched for."""
+    """The content of the origin's verified certificate."""
     context = _context(anchors)
     with (
         socket.create_connection(address, timeout=seconds) as plain,
@@ -81,7 +81,7 @@ def _shown(
 
 
 def _address(host: str, port: int, allowed_cidrs: Sequence[str]) -> tuple[str, int]:
-    """The first address of *host* that the policy allows; that very address is connected to."""
+    """The first address of *host* that the policy allows; exactly that address is connected to."""
     reason = None
     for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         reason = refused(str(address[0]), "strict", allowed_cidrs)

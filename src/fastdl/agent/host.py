@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does this host have: which pools, which certificates? The inventory, and look-ups in it."""
+"""Which pools and certificates does this host have? The inventory, and lookups in it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Host:
-    """One host's resources. Methods block; they are called in threads.
+    """One host's resources. Methods block; call them in threads.
 
     ``specs`` are the ``--pool`` options; without any, libvirt's active pools are offered.
-    ``starts``: how often the agent has started, so that revisions of the keystore go on rising.
+    ``starts``: how often the agent has started, so that the keystore's revisions keep increasing.
     """
 
     host_id: str
@@ -46,11 +46,11 @@ class Host:
 
     @property
     def config(self) -> HostConfig:
-        """The configuration as it is now: CloudStack's own scripts rewrite it at times."""
+        """The current configuration: CloudStack's own scripts may rewrite it."""
         return HostConfig.load(self.config_dir, known=self._known)
 
     def pools(self) -> list[Pool]:
-        """The pools there are now. A libvirt that does not answer has none, for now."""
+        """The current pools. A libvirt that does not respond has none for now."""
         if self.specs:
             found = configured(self.specs, host_id=self.host_id, state=self.state)
         else:
@@ -76,7 +76,7 @@ class Host:
         return Usage(lambda: tuple(self._pools.values()) or self.pools(), libvirt=self.libvirt)
 
     def inventory(self) -> m.Inventory:
-        """Pools and certificates as they are found now."""
+        """The current pools and certificates."""
         (items, problem), revision = self.read_keystore(self._found)
         return m.Inventory(
             pools=tuple(pool.info() for pool in self.pools())[:256],
@@ -86,7 +86,7 @@ class Host:
         )
 
     def read_keystore(self, read: Callable[[], T]) -> tuple[T, int]:
-        """Return what *read* finds in the keystore, and its revision; one reader at a time."""
+        """Return the result of *read* and the keystore's revision; one reader at a time."""
         with self._reading:
             return read(), (self.starts << 32) + next(self._revisions)
 

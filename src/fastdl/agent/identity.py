@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is this host to its manager, and how did it become that?
+"""What is this host's identity at its manager, and how is it obtained?
 
 The state folder holds the key, the certificate for it, the manager's CA (two of them while it is
 rotated) and the ids. A token is exchanged for the certificate once; the CA is trusted because its
-fingerprint is in the token. The key for it is made before anyone is asked, and takes the place of
-a former one only when the answer is there.
+fingerprint is in the token. The key is generated before the request, and replaces a former one only
+when the reply has arrived.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NEXT_KEY: Final = "host.key.next"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An enrolled host. *token*: the id of the one that made it so."""
+    """An enrolled host. *token*: the id of the token that enrolled it."""
 
     folder: Path
     host_id: str
@@ -49,28 +49,28 @@ class Identity:
     token: str = ""
 
     def context(self) -> ssl.SSLContext:
-        """TLS towards the manager: our certificate, its CA, nothing else trusted."""
+        """TLS to the manager: our certificate, and only its CA trusted."""
         context = _trusting((self.folder / "ca.pem").read_text())
         context.load_cert_chain(self.folder / "host.pem", self.folder / _KEY)
         return context
 
     def authorities(self) -> tuple[str, ...]:
-        """SHA-256 of the CAs that are taken for the manager's, lower-case hex."""
+        """SHA-256 of the CAs accepted as the manager's, lower-case hex."""
         found = x509.load_pem_x509_certificates((self.folder / "ca.pem").read_bytes())
         return tuple(_fingerprint(ca) for ca in found)
 
     def csr(self) -> str:
-        """A request for a new certificate of the same key."""
+        """A request for a new certificate for the same key."""
         return _csr(_key(self.folder / _KEY), self.host_id)
 
     def renew(self, certificate: str, ca: str = "") -> bool:
-        """Keep *certificate* as the new one, and *ca* as what is trusted from now on (empty = as
-        before); AgentRefusedError when it is not for our key. Return whether the trust changed."""
+        """Store *certificate* as the new one, and *ca* as the trusted CAs (empty = unchanged);
+        AgentRefusedError when it is not for our key. Return whether the trust changed."""
         _check_certificate(certificate, _key(self.folder / _KEY), self.host_id)
         changed = bool(ca) and frozenset(map(_fingerprint, _bundle(ca))) != frozenset(
             self.authorities()
         )
-        if changed:  # first: until the certificate is there, the old one is good as well
+        if changed:  # first: until the certificate is stored, the old one is valid too
             _write(self.folder / "ca.pem", ca)
         _write(self.folder / "host.pem", certificate)
         return changed
@@ -89,7 +89,7 @@ class Identity:
         return self.until() >= datetime.now(UTC)
 
     def require_valid(self) -> None:
-        """HostUnknownError, with the way out, when the certificate has expired."""
+        """HostUnknownError, with instructions, when the certificate has expired."""
         if not self.valid():
             until = self.until()
             raise HostUnknownError(
@@ -99,17 +99,17 @@ class Identity:
 
 
 class HostUnknownError(AgentRefusedError):
-    """The manager does not know, or would not know, this host any more: a token heals that."""
+    """The manager no longer knows, or would no longer know, this host: it needs a token."""
 
 
 def load(folder: Path) -> Identity | None:
-    """The identity kept in *folder*, None before enrolment; UsageError when it is damaged."""
+    """The identity stored in *folder*, None before enrolment; UsageError when it is damaged."""
     note = folder / "host.json"
     try:
         plain = json.loads(note.read_bytes())
         token = str(plain.get("token", ""))
         found = Identity(folder, str(plain["host_id"]), str(plain["zone_id"]), token)
-        if found.until() and found.authorities():  # readable: whether it is good is asked later
+        if found.until() and found.authorities():  # readable: validity is checked later
             return found
         raise ValueError("no CA")
     except FileNotFoundError as exc:
@@ -123,11 +123,11 @@ def load(folder: Path) -> Identity | None:
 
 
 async def enrol(managers: Sequence[str], token_text: str, folder: Path, *, name: str) -> Identity:
-    """Exchange the token for an identity in *folder*, with the first manager that answers.
+    """Exchange the token for an identity in *folder*, with the first manager that responds.
 
     UsageError for a malformed token, AgentRefusedError when the manager refuses it or is
-    not the one that the token names, AgentLostError when none can be reached. What was there
-    before stays until the answer has come.
+    not the one that the token names, AgentLostError when none can be reached. The former identity
+    stays until the reply has arrived.
     """
     token = parse_token(token_text)
     key, request = await asyncio.to_thread(_request, folder, token, name)
@@ -146,11 +146,11 @@ async def enrol(managers: Sequence[str], token_text: str, folder: Path, *, name:
 def _request(
     folder: Path, token: EnrolToken, name: str
 ) -> tuple[ec.EllipticCurvePrivateKey, m.EnrolRequest]:
-    """A request for a key of its own, shown with the former one where there is one."""
+    """A request for a new key, signed by the former one too if there is one."""
     former = _key(folder / _KEY) if (folder / _KEY).exists() else None
     key = _key(folder / _NEXT_KEY)
     if former is not None and former.private_numbers() == key.private_numbers():
-        (folder / _NEXT_KEY).unlink()  # left by a crash after it had taken its place
+        (folder / _NEXT_KEY).unlink()  # left by a crash after it was put in place
         key = _key(folder / _NEXT_KEY)
     request = m.EnrolRequest(
         token=str(token),
@@ -162,8 +162,8 @@ def _request(
 
 
 def _take(folder: Path, reply: m.EnrolReply, token: str) -> Identity:
-    """Keep the identity of *reply*. Without host.json there is none: a crash on the way costs
-    another exchange of the same token, which the same key may ask for."""
+    """Store the identity in *reply*. Without host.json there is none: after a crash in between, the
+    same key may exchange the same token again."""
     (folder / "host.json").unlink(missing_ok=True)
     _write(folder / "ca.pem", reply.ca)
     _write(folder / "host.pem", reply.certificate)
@@ -195,7 +195,7 @@ async def _ask(manager: str, token: EnrolToken, request: m.EnrolRequest) -> m.En
 
 
 async def _authority(session: aiohttp.ClientSession, manager: str, token: EnrolToken) -> str:
-    """The manager's CA, believed only for its fingerprint: this connection proves nothing."""
+    """The manager's CA, accepted only by its fingerprint: this connection proves nothing."""
     async with session.get(f"{manager.rstrip('/')}/ca", ssl=False) as answer:
         text = (await answer.content.read(m.ENROL_MAX)).decode("ascii", "replace")
     for ca in _bundle(text):
@@ -238,7 +238,7 @@ def _check_certificate(pem: str, key: ec.EllipticCurvePrivateKey, host_id: str) 
 
 
 def _key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The private key in *path*, made at first use."""
+    """The private key in *path*, generated at first use."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         found = serialization.load_pem_private_key(path.read_bytes(), password=None)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which jobs run on this host right now, and how do they start, stop and end?
+"""Which jobs are running on this host, and how do they start, stop and end?
 
-The journal is written first and last; in between a job is a task. At most so many
-downloads at once, one at a time for each volume of a pool, each checked again when the
-host's trust shrinks.
+The journal is written first and last; in between a job is a task. The number of concurrent
+downloads is limited, each volume has one at a time, and each is checked again when an anchor is
+removed.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class _Job:
     settling: bool = False
     rechecked: bool = False
     relies_on: frozenset[str] = frozenset()
-    """The anchors (PEM) that the attempt was given, less those that it was found not to need."""
+    """The anchors (PEM) given to the attempt, except those found not to be needed."""
     last_progress: float = field(default=0.0)
 
 
 @dataclass(slots=True)
 class _Turn:
-    """Whose turn it is to work on one volume, and how many hold or want it."""
+    """The lock of one volume, and how many hold or await it."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     jobs: int = 0
@@ -55,8 +55,8 @@ class _Turn:
 class Jobs:
     """The running jobs. Used from one event loop.
 
-    *send* takes messages for the manager and may lose them; *ended* is called after each
-    job, when its result is in the journal.
+    *send* takes messages for the manager and may lose them; *ended* is called after each job, once
+    its result is in the journal.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Jobs:
 
     @property
     def active(self) -> int:
-        """How many jobs run."""
+        """The number of running jobs."""
         return len(self._running)
 
     async def start(self, command: m.Command) -> None:
-        """Journal *command* and run it; one that runs already is left alone."""
+        """Journal *command* and run it, unless it is already running."""
         if known := self._running.get(command.job):
             if not known.settling or known.task is None:
                 return
-            await asyncio.wait([known.task])  # its end is being written down at this moment
+            await asyncio.wait([known.task])  # its end is being recorded right now
         job = self._running[command.job] = _Job(command, command.fence)
         try:
             await asyncio.to_thread(self._journal.begin, command)
@@ -97,12 +97,12 @@ class Jobs:
         self._send(m.JobStarted(job=command.job, fence=command.fence))
 
     def resume(self, command: m.Command, *, stopping: bool) -> None:
-        """Go on with a job of the journal, or finish stopping it."""
+        """Resume a job of the journal, or finish stopping it."""
         job = self._running[command.job] = _Job(command, command.fence, stopped=stopping)
         job.task = asyncio.create_task(self._run(job), name=f"job-{command.job}")
 
     async def adopt(self, job_id: str, fence: int) -> None:
-        """Take over a higher fence for a running job; one that is being stopped goes on."""
+        """Take over a higher fence for a running job; one that is being stopped continues."""
         await asyncio.to_thread(self._journal.adopt, job_id, fence)
         if job := self._running.get(job_id):
             if job.stopped and fence > job.fence:
@@ -110,9 +110,10 @@ class Jobs:
             job.fence = max(job.fence, fence)
 
     async def stop(self, job_id: str) -> None:
-        """Stop a job that the manager gives to nobody, or to another host, and report its end.
+        """Stop a job that the manager cancelled or assigned to another host, and report its end.
 
-        What was fetched stays for whoever goes on with it, for a while (``removal.prune``).
+        The fetched data is kept for a while for a resume (``removal.prune``).
+
         """
         await asyncio.to_thread(self._journal.stop, job_id)
         if (job := self._running.get(job_id)) and not job.stopped:
@@ -121,7 +122,7 @@ class Jobs:
                 job.attempt.cancel()
 
     def running(self) -> frozenset[str]:
-        """The jobs that run."""
+        """The running jobs."""
         return frozenset(self._running)
 
     def volumes(self) -> set[tuple[str, str]]:
@@ -133,10 +134,11 @@ class Jobs:
         }
 
     async def recheck(self, trusted: frozenset[str]) -> None:
-        """End each download that relies on an anchor that is not *trusted* any more.
+        """Restart or end each download that relies on an anchor no longer in *trusted*.
 
-        What an attempt was given is compared with what is trusted now, so that nothing slips
-        through that was trusted only between two looks at the keystore.
+        The anchors given to an attempt are compared with the current ones, so that one that was
+        trusted only between two checks of the keystore is noticed.
+
         """
 
         async def one(job: _Job) -> None:
@@ -169,15 +171,15 @@ class Jobs:
             done = await self._until_settled(job)
         except asyncio.CancelledError:
             self._running.pop(job.command.job, None)
-            raise  # the agent stops: the journal still says that the job runs
-        except Exception as exc:  # a bug ends its job, never the agent
+            raise  # the agent stops: the journal still lists the job as running
+        except Exception as exc:  # a bug fails its job, never the agent
             failure = codec.failure_of(exc)
             if not isinstance(exc, FastdlError):
                 log.exception("a job failed unexpectedly", extra={"job": job.command.job})
         await self._settle(job, done, failure)
 
     async def _until_settled(self, job: _Job) -> m.Done:
-        """The job's result, over as many attempts as changes of trust ask for."""
+        """The job's result, after as many attempts as changes of trust require."""
         while not job.stopped:
             job.rechecked, job.relies_on = False, frozenset()
             job.attempt = asyncio.ensure_future(self._attempt(job))
@@ -208,7 +210,7 @@ class Jobs:
 
     @contextlib.asynccontextmanager
     async def _volume(self, pool: str, volume: str) -> AsyncIterator[None]:
-        """One job at a time for each volume; the second finds what the first one made."""
+        """One job at a time for each volume; the second finds what the first one created."""
         key = (pool, volume)
         turn = self._volumes.setdefault(key, _Turn())
         turn.jobs += 1
@@ -235,7 +237,7 @@ class Jobs:
         try:
             await asyncio.to_thread(self._journal.end, job_id, done=done, failure=failure)
         except FastdlError as exc:
-            # The journal still says "running": the job is found finished at the next start.
+            # The journal still says "running": the next start finds the job finished.
             log.error("result could not be stored: %s", exc, extra={"job": job_id})
         self._running.pop(job_id, None)
         log.info(
@@ -246,9 +248,10 @@ class Jobs:
 
 
 def unfinished(journal: Journal) -> list[tuple[m.Command, bool]]:
-    """(command, whether it was being stopped) of what the last run left.
+    """(command, whether it was being stopped) of the jobs left by the last run.
 
-    A row that this version cannot read, after a downgrade, is ended with the reason.
+    A row that this version cannot read, after a downgrade, fails with the reason.
+
     """
     found: list[tuple[m.Command, bool]] = []
     for row in journal.rows().values():

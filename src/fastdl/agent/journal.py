@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was this host asked to do, and what became of it? The memory that survives a crash.
+"""Which jobs was this host given, and what are their results? Survives a crash.
 
 One SQLite file in the state folder, mode 0600. A row is written before its job starts and
 carries its result until the manager has acknowledged it. Arguments, which may hold an
@@ -58,7 +58,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One job. *args* is empty once it ended."""
+    """One job. *args* is empty once it has ended."""
 
     job: str
     kind: str
@@ -88,11 +88,11 @@ class Row:
         return m.Command(job=self.job, kind=self.kind, fence=self.fence, args=args)
 
     def result(self) -> m.JobResult:
-        """The result of an ended job, under its present fence.
+        """The result of an ended job, under its current fence.
 
-        One that says what the wire has no room for (the words of an origin, or of who took its
-        download over) is a failure: sent as it is, it would be refused, repeated, and in the way
-        of all others.
+        A result that the wire does not allow (text from an origin or a compromised download)
+        becomes a failure: otherwise it would be refused, repeated, and block all others.
+
         """
         done = failure = None
         try:
@@ -127,7 +127,7 @@ class Journal:
             raise JournalError(f"the agent's journal {path} cannot be used: {exc}") from exc
 
     def start(self) -> int:
-        """Count one more start of the agent; return how many there were."""
+        """Count another start of the agent; return the number of starts."""
         self._run("INSERT INTO starts SELECT 0 WHERE NOT EXISTS (SELECT * FROM starts)")
         self._run("UPDATE starts SET number = number + 1")
         ((number,),) = self._run("SELECT number FROM starts")
@@ -144,8 +144,8 @@ class Journal:
         }
 
     def begin(self, command: m.Command) -> None:
-        """Note *command* before it starts. A known one is left as it is, unless it ended and is
-        given again under a higher fence."""
+        """Record *command* before it starts. A known one stays unchanged, unless it has ended and
+        is assigned again under a higher fence."""
         self._run(
             "INSERT INTO job (job, kind, fence, state, args, updated)"
             " VALUES (?, ?, ?, 'running', ?, ?) ON CONFLICT (job) DO UPDATE SET"
@@ -156,8 +156,8 @@ class Journal:
         )
 
     def adopt(self, job: str, fence: int) -> None:
-        """Take over a higher fence; the result has to be acknowledged under it again. One that
-        was being stopped is wanted again."""
+        """Adopt a higher fence; the result must be acknowledged again under it. A job that was
+        being stopped is desired again."""
         self._run(
             "UPDATE job SET fence = ?, acked = 0,"
             " state = CASE state WHEN 'stopping' THEN 'running' ELSE state END"
@@ -166,11 +166,11 @@ class Journal:
         )
 
     def stop(self, job: str) -> None:
-        """Note that the manager no longer wants a running job."""
+        """Record that a running job is no longer desired."""
         self._run("UPDATE job SET state = 'stopping' WHERE job = ? AND state = 'running'", (job,))
 
     def end(self, job: str, *, done: m.Done | None, failure: m.Failure | None) -> None:
-        """Keep how *job* ended; exactly one of *done* and *failure*."""
+        """Record how *job* ended; exactly one of *done* and *failure*."""
         self._run(
             "UPDATE job SET state = 'ended', args = '', done = ?, failure = ?, updated = ?"
             " WHERE job = ? AND state != 'ended'",
@@ -181,34 +181,34 @@ class Journal:
                 job,
             ),
         )
-        # The arguments are gone from the file; of the log beside it, what was written before.
+        # The arguments are erased from the file; this also erases older copies in its log.
         self._run("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def acknowledged(self, job: str, fence: int) -> None:
-        """The manager has the result; a later fence asks for it again."""
+        """The manager has the result; a higher fence requests it again."""
         self._run("UPDATE job SET acked = 1 WHERE job = ? AND fence = ?", (job, fence))
 
     def ask_again(self, job: str, fence: int) -> None:
-        """The manager asks for the result of an ended job, perhaps under a higher fence."""
+        """The manager requests the result of an ended job, perhaps under a higher fence."""
         self._run(
             "UPDATE job SET fence = max(fence, ?), acked = 0 WHERE job = ? AND state = 'ended'",
             (fence, job),
         )
 
     def forget(self, job: str) -> None:
-        """Drop an acknowledged job, and whatever nobody has asked for in a week."""
+        """Delete an acknowledged job, and jobs not requested for a week."""
         self._run("DELETE FROM job WHERE job = ? AND acked = 1", (job,))
         self._run(
             "DELETE FROM job WHERE state = 'ended' AND updated < ?", (_now() - _KEEP_SECONDS,)
         )
 
     def clear(self) -> None:
-        """Forget every job: this host became another one."""
+        """Delete every job: this host has become another one."""
         self._run("DELETE FROM job")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Be the only agent on this journal; SinkBusyError while another one runs."""
+        """Become the only agent on this journal; SinkBusyError while another one runs."""
         fd = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             try:
