@@ -56,7 +56,7 @@ class Tab:
         await self.page.get_by_label("User").fill(name)
         await self.page.get_by_label("Password").fill(password)
         await self.page.get_by_role("button", name="Log in").click()
-        await self.page.get_by_role("navigation").wait_for(state="attached")
+        await self.page.get_by_role("banner").wait_for()
 
     async def heading(self, text: str) -> None:
         """Wait for the view with this title."""

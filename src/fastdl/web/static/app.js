@@ -62,8 +62,8 @@ function end(why) {
 
 function showLogin() {
   document.title = 'Log in · fastdl';
-  const name = field('User', input({ autocomplete: 'username', autocapitalize: 'none' }), { required: true });
-  const password = field('Password', input({ type: 'password', autocomplete: 'current-password' }), { required: true });
+  const name = field('User', input({ autocomplete: 'username', autocapitalize: 'none', required: true }));
+  const password = field('Password', input({ type: 'password', autocomplete: 'current-password', required: true }));
   const fields = form([name.box, password.box], 'Log in', async () => {
     try {
       await login(name.control.value, password.control.value, refused, live.suspect);

@@ -69,7 +69,7 @@ const PATHS = {
   user: 'M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8ZM4.5 20c1-3.5 4-5 7.5-5s6.5 1.5 7.5 5',
   menu: 'M4 7h16M4 12h16M4 17h16',
   close: 'M6 6l12 12M18 6 6 18',
-  theme: 'M12 3a9 9 0 1 0 0 18V3Z',
+  theme: 'M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18Zm0 0v18m4-17v16',
   logout: 'M14 4h5v16h-5M10 8l-4 4 4 4M6 12h9',
   copy: 'M9 9h11v11H9zM15 9V4H4v11h5',
   plus: 'M12 5v14M5 12h14',

@@ -41,8 +41,8 @@ export async function downloads({ box, signal }) {
   }
 
   const columns = () => [
-    { title: 'Template', cell: (row) => h('a', { href: `#/templates/${row.templateid}` }, row.templatename) },
-    { title: 'Pool', cell: (row) => [row.storagename, row.hostname ? h('span', { class: 'sub' }, `by ${row.hostname}`) : null] },
+    { title: 'Template', kind: 'nowrap', cell: (row) => h('a', { href: `#/templates/${row.templateid}` }, row.templatename) },
+    { title: 'Pool', kind: 'nowrap', cell: (row) => [row.storagename, row.hostname ? h('span', { class: 'sub' }, `by ${row.hostname}`) : null] },
     { title: 'State', cell: (row) => [badge(row.state), row.error ? h('span', { class: 'sub' }, row.error) : null] },
     { title: 'Bytes', number: true, cell: (row) => bytes(row.fetchedbytes ?? row.physicalsize) },
     { title: 'Took', number: true, cell: (row) => (row.started && row.completed ? duration((time(row.completed) - time(row.started)) / 1000) : '–') },

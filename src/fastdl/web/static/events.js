@@ -42,7 +42,7 @@ export async function events({ box, signal }) {
     { title: 'When', kind: 'nowrap', cell: (one) => moment(one.created) },
     { title: 'Level', cell: (one) => badge(one.level) },
     { title: 'What', cell: (one) => [one.description, h('span', { class: 'sub' }, one.type)] },
-    { title: 'Who', cell: (one) => [one.username, one.address ? h('span', { class: 'sub' }, one.address) : null] },
+    { title: 'Who', kind: 'nowrap', cell: (one) => [one.username, one.address ? h('span', { class: 'sub' }, one.address) : null] },
   ];
 
   const { first, now } = keep(['event'], load, signal);

@@ -82,7 +82,7 @@ function common(zones, types) {
 // The API says what is wrong with any value, so values are sent as they stand.
 function templateFields(zones, hypervisors, types) {
   const c = common(zones, types);
-  const zone = ticks('Zone', [...c.all, ...c.options], { checked: zones.length === 1 ? [zones[0].id] : [] });
+  const zone = ticks('Zone', [...c.all, ...c.options], { required: true, checked: zones.length === 1 ? [zones[0].id] : [] });
   const hypervisor = field('Hypervisor', select(hypervisors.map((one) => [one.name])), { required: true });
   const format = field('Format', select([]), { required: true });
   const direct = tick('Direct Download', { role: 'switch', hint: 'KVM hosts fetch the template from its origin onto primary storage.' });

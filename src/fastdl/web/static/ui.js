@@ -116,9 +116,9 @@ export function tick(label, { checked = false, hint = '', role = null, onchange 
 }
 
 // A group of ticks under one legend: {box, chosen() → values}.
-export function ticks(legend, options, { checked = [], hint = '' } = {}) {
+export function ticks(legend, options, { checked = [], hint = '', required = false } = {}) {
   const made = options.map(([value, text]) => [value, tick(text, { checked: checked.includes(value) })]);
-  const box = h('fieldset', { class: 'field' }, h('legend', {}, legend),
+  const box = h('fieldset', { class: 'field' }, h('legend', {}, legend, required ? h('span', { class: 'must' }, ' (required)') : null),
     h('div', { class: 'tickbox' }, made.map(([, one]) => one.box)), hint ? h('p', { class: 'hint' }, hint) : null);
   return { box, controls: made.map(([, one]) => one.control),
     chosen: () => made.filter(([, one]) => one.control.checked).map(([value]) => value) };
