@@ -3,20 +3,25 @@
 
 python -m scripts.screenshots            writes docs/page/*.png
 python -m scripts.screenshots --all DIR  writes every view there, in both themes and three widths
+
+Needs the extras dev and bench (Pillow), and chromium.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import itertools
 import json
-import shutil
-import subprocess
+import secrets
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from fastdl.wire import messages as m
 from tests.env.browser import Tab, browser, tab
@@ -31,6 +36,7 @@ VIEWS = {
     "zones": "Zones", "settings": "Settings", "events": "Events", "users": "Users",
 }  # fmt: skip
 GIB = 1 << 30
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
 async def _slow(agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
@@ -47,7 +53,7 @@ async def _slow(agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
         return m.DownloadDone(
             install_path=args.volume, virtual_size=20 * GIB, source_bytes=2 * GIB,
             target_bytes=2 * GIB, fetched_bytes=2 * GIB, integrity="strong", bottleneck="network",
-            digests={"sha-256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
+            digests={"sha-256": DIGEST},
             mirrors=(
                 m.MirrorReport(url="https://mirror.example/ready.qcow2", bytes=GIB, requests=40),
                 m.MirrorReport(url="https://eu.example/ready.qcow2", bytes=GIB, requests=41,
@@ -59,12 +65,32 @@ async def _slow(agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
         done = min(total - 1, done + int(rate / 10))
         await agent.say(
             m.Progress(
-                job=command.job, fence=command.fence, done=done, total=total, fetched=done,
-                rate=rate, eta=(total - done) / rate, stage="fetch",
-            )  # fmt: skip
+                job=command.job,
+                fence=command.fence,
+                done=done,
+                total=total,
+                fetched=done,
+                rate=rate,
+                eta=(total - done) / rate,
+                stage="fetch",
+            )
         )
         await asyncio.sleep(0.1)
     return m.Failure(code=130, message="cancelled")
+
+
+async def _probe(_agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
+    args = command.args
+    assert isinstance(args, m.ProbeArgs)
+    (source, *_), many = args.transfer.sources, ("https://mirror.example", "https://eu.example")
+    name = source.rpartition("/")[2].removesuffix(".meta4")
+    metalink = source.endswith(".meta4")
+    return m.ProbeDone(
+        size=2 * GIB, virtual_size=20 * GIB, format="qcow2", ranges=True, metalink=metalink,
+        validators=m.Validators(size=2 * GIB, etag='"6571-2c8a"'),
+        digests={"sha-256": DIGEST} if metalink else {},
+        mirrors=tuple(f"{origin}/{name}" for origin in many) if metalink else (),
+    )  # fmt: skip
 
 
 async def _refuse(_agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
@@ -85,7 +111,7 @@ async def in_use(folder: Path) -> AsyncIterator[Zone]:
         await api("updateZone", id=east.id, name="east")
         west = (await api("createZone", name="west"))["zone"]["id"]
         shared = shared_pool("nfs-images")
-        work: dict[str, Any] = {"download": _slow}
+        work: dict[str, Any] = {"download": _slow, "probe": _probe}
         for n in range(1, 4):
             await east.agent(
                 f"kvm-0{n}", pools=(shared, local_pool(f"kvm-0{n}-ssd")), work=work, beats=True
@@ -104,7 +130,9 @@ async def in_use(folder: Path) -> AsyncIterator[Zone]:
             )  # fmt: skip
         await gone.close()
         await _templates(east, west)
-        await api("createUser", username="ines", password="correct horse", email="ines@example")
+        await api(
+            "createUser", username="ines", password=secrets.token_hex(8), email="ines@example"
+        )
         yield east
 
 
@@ -118,7 +146,7 @@ async def _templates(east: Zone, west: str) -> None:
     ):
         row = await east.template(
             name, displaytext=text, url=f"https://mirror.example/{file}.qcow2",
-            checksum="{SHA-256}" + "9f" * 32,
+            checksum="{SHA-256}" + DIGEST,
             **({"zoneids": f"{east.id},{west}", "zoneid": ""} if file == "ready" else {}),
         )  # fmt: skip
         if file == "rocky-9":
@@ -130,54 +158,86 @@ async def _templates(east: Zone, west: str) -> None:
     )  # fmt: skip
 
 
-async def _ready(shown: Tab, name: str) -> None:
-    await shown.heading(VIEWS[name])
-    await shown.page.wait_for_load_state("networkidle", timeout=2000) if False else None
-    await asyncio.sleep(0.4)
+async def _at(shown: Tab, view: str, title: str) -> None:
+    """Open a view and wait until it stands still."""
+    await shown.go(view)
+    await shown.heading(title)
+    if view == "downloads":  # a line of rates needs some rates
+        await shown.page.wait_for_function(
+            "() => document.querySelector('.spark path:last-child')?.getAttribute('d').length > 120"
+        )
+    await shown.page.wait_for_function("() => !document.querySelector('.waiting')")
 
 
-async def _shoot(shown: Tab, path: Path, *, whole: bool = False) -> None:
-    await shown.page.screenshot(path=path, full_page=whole)
+@contextlib.asynccontextmanager
+async def _logged_in(running: Any, folder: Path, theme: str, width: str) -> AsyncIterator[Tab]:
+    secret = json.loads((folder / "admin.json").read_text())
+    wide, high = WIDTHS[width]
+    options = {"viewport": {"width": wide, "height": high}, "color_scheme": theme}
+    async with tab(running, secret["url"].removesuffix("client/api"), **options) as shown:
+        await shown.open()
+        await shown.log_in("admin", secret["password"])
+        yield shown
+        if shown.trouble:
+            raise SystemExit("\n".join(shown.trouble))
 
 
 async def take_all(folder: Path) -> None:
     """Every view, theme and width, for whoever changes the page."""
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as state:
-        async with in_use(Path(state) / "m") as east, browser() as running:
-            secret = json.loads((Path(state) / "m" / "admin.json").read_text())
-            url = secret["url"].removesuffix("client/api")
-            for theme in ("light", "dark"):
-                for width, (wide, high) in WIDTHS.items():
-                    options = {"viewport": {"width": wide, "height": high}, "color_scheme": theme}
-                    async with tab(running, url, **options) as shown:
-                        await shown.open()
-                        await _shoot(shown, folder / f"login-{width}-{theme}.png")
-                        await shown.log_in("admin", secret["password"])
-                        for name in VIEWS:
-                            await shown.go(name)
-                            await _ready(shown, name)
-                            if name == "downloads":
-                                await asyncio.sleep(3)
-                            await _shoot(shown, folder / f"{name}-{width}-{theme}.png", whole=True)
-                        listed = await east.api("listTemplates", templatefilter="all")
-                        await shown.go(f"templates/{listed['template'][0]['id']}")
-                        await asyncio.sleep(0.6)
-                        await _shoot(shown, folder / f"template-{width}-{theme}.png", whole=True)
-                        print(width, theme, shown.trouble)
+        manager = Path(state) / "manager"
+        async with in_use(manager) as east, browser() as running:
+            (first, *_) = (await east.api("listTemplates", templatefilter="all"))["template"]
+            views = {**VIEWS, f"templates/{first['id']}": first["name"]}
+            for theme, width in itertools.product(("light", "dark"), WIDTHS):
+                async with _logged_in(running, manager, theme, width) as shown:
+                    for view, title in views.items():
+                        await _at(shown, view, title)
+                        path = folder / f"{view.partition('/')[0]}-{width}-{theme}.png"
+                        if "/" in view:
+                            path = folder / f"details-{width}-{theme}.png"
+                        await shown.page.screenshot(path=path, full_page=True)
 
 
 async def take_for_docs(folder: Path) -> None:
-    """The pictures of docs/page.md, with few colours: they are part of the repository."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The pictures of docs/page.md."""
+    with tempfile.TemporaryDirectory() as state:
+        manager = Path(state) / "manager"
+        async with in_use(manager), browser() as running:
+            async with _logged_in(running, manager, "light", "laptop") as shown:
+                page = shown.page
+                await _at(shown, "register", VIEWS["register"])
+                await page.get_by_label("URL").fill("https://mirror.example/fedora-42.qcow2.meta4")
+                await page.get_by_label("Name").fill("fedora-42")
+                await page.get_by_label("east").check()
+                await page.get_by_label("Direct Download").check()
+                await page.get_by_role("button", name="Check the source").click()
+                await page.get_by_text("is accepted by").first.wait_for()
+                await page.set_viewport_size({"width": 1280, "height": 900})
+                _save(await page.screenshot(), folder / "register.png")
+                await page.set_viewport_size({"width": 1280, "height": 800})
+                await _at(shown, "downloads", VIEWS["downloads"])
+                _save(await page.screenshot(), folder / "downloads.png")
+            async with _logged_in(running, manager, "dark", "laptop") as shown:
+                await _at(shown, "certificates", VIEWS["certificates"])
+                _save(await shown.page.screenshot(full_page=True), folder / "certificates.png")
+            async with _logged_in(running, manager, "light", "phone") as shown:
+                await _at(shown, "templates", VIEWS["templates"])
+                _save(await shown.page.screenshot(), folder / "phone.png")
+
+
+def _save(png: bytes, path: Path) -> None:
+    """Write a picture with 128 colours: they are part of the repository."""
+    colours = Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    colours.save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size >> 10} KiB")
 
 
 def main() -> None:
     """Take the pictures."""
-    if sys.argv[1:2] == ["--all"]:
-        asyncio.run(take_all(Path(sys.argv[2])))
-    else:
-        asyncio.run(take_for_docs(PICTURES))
+    folder = Path(sys.argv[2]) if sys.argv[1:2] == ["--all"] else PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    asyncio.run(take_all(folder) if folder != PICTURES else take_for_docs(folder))
 
 
 if __name__ == "__main__":

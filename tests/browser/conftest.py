@@ -20,25 +20,23 @@ from tests.env.site import CONTENT, Site
 Opened = Callable[..., AbstractAsyncContextManager[Tab]]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def chromium() -> AsyncIterator[Any]:
-    """One browser for the module."""
+    """One browser for all tests."""
     async with browser() as running:
         yield running
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def site(
-    chromium: Any, tmp_path_factory: pytest.TempPathFactory, origin: FaultOrigin
-) -> AsyncIterator[Site]:
-    """A manager with a zone, a host and an origin, for the module."""
-    origin.resources["/x.raw"] = Resource.of(CONTENT)
-    made = Site(Path(tmp_path_factory.mktemp("site")), origin)
-    try:
-        await made.start()
-        yield made
-    finally:
-        await made.end()
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A manager with a zone, a host and an origin, for all tests: each uses names of its own."""
+    with FaultOrigin({"/x.raw": Resource.of(CONTENT)}) as origin:
+        made = Site(Path(tmp_path_factory.mktemp("site")), origin)
+        try:
+            await made.start()
+            yield made
+        finally:
+            await made.end()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from tests.browser.conftest import Opened
 from tests.env.site import Site
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_wrong_password_is_said_and_the_right_one_opens(opened: Opened) -> None:

@@ -50,7 +50,7 @@ export function card(title, body, { more = null, note = '' } = {}) {
 export function table(caption, columns, rows, { empty = null, key = null } = {}) {
   if (!rows.length && empty) return empty;
   const id = freshId('table');
-  return h('div', { class: 'scroll', role: 'region', 'aria-labelledby': id, tabindex: '0' },
+  return h('div', { class: 'scroll', role: 'group', 'aria-labelledby': id, tabindex: '0' },
     h('table', { role: 'table' },
       h('caption', { id, class: 'unseen' }, caption),
       h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, columns.map((column) => (
