@@ -23,10 +23,11 @@ from typing import Any
 
 from PIL import Image
 
+from fastdl.lab.certs import self_signed
 from fastdl.wire import messages as m
 from tests.env.browser import Tab, browser, tab
 from tests.env.fake_agent import FakeAgent, local_pool, shared_pool
-from tests.env.manager import Zone, certificate, zone
+from tests.env.manager import Zone, zone
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "page"
 WIDTHS = {"phone": (390, 844), "laptop": (1280, 800), "wide": (1920, 1080)}
@@ -126,7 +127,7 @@ async def in_use(folder: Path) -> AsyncIterator[Zone]:
         ):  # fmt: skip
             await api(
                 "uploadTemplateDirectDownloadCertificate", name=name.split(".", maxsplit=1)[0],
-                zoneid=where, hypervisor="KVM", certificate=certificate(name, days=days),
+                zoneid=where, hypervisor="KVM", certificate=self_signed(name, days=days),
             )  # fmt: skip
         await gone.close()
         await _templates(east, west)

@@ -11,10 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs7
 
+from fastdl.lab.certs import self_signed
 from tests.browser.conftest import Opened
 from tests.env.browser import Tab
 from tests.env.certs import CertLab
-from tests.env.manager import certificate
 from tests.env.process import eventually
 from tests.env.site import Site
 
@@ -48,7 +48,7 @@ async def press(shown: Tab, name: str, confirm: str = "") -> None:
 
 async def test_a_certificate_from_upload_to_delete(opened: Opened, site: Site) -> None:
     """Upload, revoke, push again, replace, delete: the matrix says what the keystore holds."""
-    first, second = certificate("one.example", days=300), certificate("two.example", days=10)
+    first, second = self_signed("one.example", days=300), self_signed("two.example", days=10)
     async with opened("upload") as shown:
         page = shown.page
         await shown.heading("Upload a certificate")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fastdl.lab.certs import self_signed
 from tests.browser.conftest import Opened
-from tests.env.manager import certificate
 from tests.env.site import Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -50,7 +50,7 @@ async def test_axe_finds_nothing(opened: Opened, site: Site, theme: str) -> None
     name = f"axe-{theme}"
     await site.api(
         "uploadTemplateDirectDownloadCertificate", name=name, zoneid=site.zone,
-        hypervisor="KVM", certificate=certificate(f"{name}.example"),
+        hypervisor="KVM", certificate=self_signed(f"{name}.example"),
     )  # fmt: skip
     async with opened(user=None, color_scheme=theme) as shown:
         assert await violations(shown.page, theme) == []

@@ -13,6 +13,7 @@ const FORMATS = {
   BareMetal: ['BAREMETAL'], Custom: ['RAW'],
 };
 const ENDINGS = { qcow2: 'QCOW2', raw: 'RAW', vhd: 'VHD', vmdk: 'VMDK' };
+const CHECKSUM_HINT = '{ALGORITHM}digits (MD5 without an algorithm), or the URL of a list that names the file.';
 const ARCHITECTURES = ['x86_64', 'aarch64', 'i686', 's390x'];
 
 export async function register({ box, signal }) {
@@ -86,7 +87,7 @@ function templateFields(zones, hypervisors, types) {
   const hypervisor = field('Hypervisor', select(hypervisors.map((one) => [one.name])), { required: true });
   const format = field('Format', select([]), { required: true });
   const direct = tick('Direct Download', { role: 'switch', hint: 'KVM hosts fetch the template from its origin onto primary storage.' });
-  const checksum = field('Checksum', input({ placeholder: '{SHA-256}…' }), { hint: '{ALGORITHM}digits; without an algorithm it is MD5.' });
+  const checksum = field('Checksum', input({ placeholder: '{SHA-256}…' }), { hint: CHECKSUM_HINT });
   const controller = field('Root disk controller', select([['', 'None'], ['osdefault', 'As the OS type says'], ['ide'], ['scsi'], ['virtio']], { value: 'osdefault' }));
   const kind = field('Template type', select([['USER']]));
   const tag = session.user.admin ? field('Template tag', input()) : null;
@@ -151,7 +152,7 @@ function isoFields(zones, types) {
   const zone = field('Zone', select([...c.all, ...c.options]), { required: true });
   zone.control.value = zones[0].id;
   const direct = tick('Direct Download', { role: 'switch', hint: 'KVM hosts fetch the ISO from its origin onto primary storage.' });
-  const checksum = field('Checksum', input({ placeholder: '{SHA-256}…' }), { hint: '{ALGORITHM}digits; without an algorithm it is MD5.' });
+  const checksum = field('Checksum', input({ placeholder: '{SHA-256}…' }), { hint: CHECKSUM_HINT });
   const slot = h('div', {});
   const bootable = tick('Bootable', { checked: true });
   const arrange = () => fill(slot, direct.control.checked ? checksum.box : null);
