@@ -22,6 +22,10 @@ int fdl_pieces_init(struct fdl_pieces *out, const struct fdl_piece_digests *dige
     if (len == 0 || total == UINT64_MAX || digests->count != count_of(total, len))
         return fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
                         "the pieces do not cover the source exactly");
+    out->like = fdl_hash_new(digests->alg);
+    if (!out->like)
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                        "a digest algorithm is not available");
     bool fit = len / block <= window / 4 || count_of(total, block) <= window;
     if (block % len == 0) {
         out->mode = FDL_PIECES_IN_BLOCK;
@@ -46,7 +50,9 @@ void fdl_pieces_destroy(struct fdl_pieces *pieces)
 {
     for (size_t i = 0; i < pieces->n_cache; i++)
         fdl_hash_free(pieces->cache[i].hash);
+    fdl_hash_free(pieces->like);
     free(pieces->cache);
+    pieces->like = NULL;
     pieces->cache = NULL;
     pieces->n_cache = 0;
 }
@@ -62,16 +68,21 @@ bool fdl_pieces_match(const struct fdl_pieces *pieces, uint64_t index,
 
 bool fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf)
 {
-    unsigned char got[FDL_HASH_MAX];
-    struct fdl_hash *hash = fdl_hash_new(pieces->digests.alg);
+    unsigned char got[FDL_SHA256_LANES_MAX * FDL_HASH_MAX];
+    struct fdl_hash *hash = fdl_hash_like(pieces->like);
     uint64_t len = pieces->digests.length, index = buf->off / len;
+    size_t each = fdl_hash_len(pieces->digests.alg);
     bool ok = hash != NULL;
 
-    for (size_t at = 0; ok && at < buf->len; at += len, index++) {
-        size_t n = buf->len - at < len ? buf->len - at : (size_t)len;
-        fdl_hash_update(hash, buf->data + at, n);
-        fdl_hash_final(hash, got);
-        ok = fdl_pieces_match(pieces, index, got);
+    for (size_t at = 0; ok && at < buf->len;) {
+        size_t piece = buf->len - at < len ? buf->len - at : (size_t)len;
+        size_t n = (buf->len - at) / piece;
+        if (n > FDL_SHA256_LANES_MAX)
+            n = FDL_SHA256_LANES_MAX;
+        fdl_hash_many(hash, buf->data + at, piece, n, got);
+        for (size_t i = 0; ok && i < n; i++)
+            ok = fdl_pieces_match(pieces, index++, got + i * each);
+        at += n * piece;
     }
     fdl_hash_free(hash);
     return ok;
@@ -85,7 +96,7 @@ struct fdl_piece *fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block)
     if (p->index != index) {
         unsigned char rest[FDL_HASH_MAX];
         if (!p->hash)
-            p->hash = fdl_hash_new(pieces->digests.alg);
+            p->hash = fdl_hash_like(pieces->like);
         else
             fdl_hash_final(p->hash, rest); /* starts anew */
         p->index = index;

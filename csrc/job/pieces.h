@@ -38,6 +38,7 @@ struct fdl_piece {
 struct fdl_pieces {
     struct fdl_piece_digests digests;
     enum fdl_piece_mode mode;
+    struct fdl_hash *like;   /* OWNED: what the pieces' digests are made with */
     uint64_t total;          /* bytes of the source */
     uint64_t blocks;         /* of a piece, with OF_BLOCKS */
     struct fdl_piece *cache; /* OWNED: piece i lies in [i % n_cache] */
@@ -47,7 +48,8 @@ struct fdl_pieces {
 /* Chooses the mode: *out is OWNED (fdl_pieces_destroy). total may be unknown only where
  * no pieces are known.
  *   window  blocks that are in work at a time
- * Errors: FDL_E_SIZE (the pieces do not cover the source exactly), FDL_E_LIMIT. */
+ * Errors: FDL_E_SIZE (the pieces do not cover the source exactly), FDL_E_INTERNAL
+ * (there is no such digest), FDL_E_LIMIT. *out is to be destroyed in any case. */
 int fdl_pieces_init(struct fdl_pieces *out, const struct fdl_piece_digests *digests,
                     uint64_t total, size_t block, uint32_t window, struct fdl_err *err);
 void fdl_pieces_destroy(struct fdl_pieces *pieces);

@@ -5,8 +5,11 @@
 #include "base/hash.h"
 
 #include <assert.h>
+#include <openssl/evp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define LONG                                                                           \
     "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopq" \
@@ -99,10 +102,125 @@ static void other_names_are_not_guessed(void)
     fdl_hash_free(NULL);
 }
 
+/* As many random lengths, cuts and pairs as fit in a few seconds, against EVP. */
+static void openssl_says_the_same(enum fdl_hash_alg alg, const EVP_MD *md)
+{
+    static unsigned char data[40000];
+    unsigned char got[20 * FDL_HASH_MAX], want[FDL_HASH_MAX];
+    size_t size = fdl_hash_len(alg);
+    struct fdl_hash *a = fdl_hash_new(alg), *b = fdl_hash_like(a);
+    time_t until = time(NULL) + 2;
+
+    assert(a && b);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (unsigned char)random();
+    for (int round = 0; round < 1000000 && time(NULL) < until; round++) {
+        size_t len = (size_t)random() % (round % 8 ? 300 : 2000);
+        size_t n = 1 + (size_t)random() % 20;
+        size_t from_a = (size_t)random() % 9000, from_b = (size_t)random() % 9000;
+        size_t head_a = (size_t)random() % 200, head_b = (size_t)random() % 200;
+        fdl_hash_update(a, data + from_a, head_a);
+        fdl_hash_update(b, data + from_b, head_b);
+        fdl_hash_update_two(a, data + from_a + head_a, b, data + from_b + head_b, len);
+        fdl_hash_final(a, got);
+        assert(EVP_Digest(data + from_a, head_a + len, want, NULL, md, NULL) == 1);
+        assert(memcmp(got, want, size) == 0);
+        fdl_hash_final(b, got);
+        assert(EVP_Digest(data + from_b, head_b + len, want, NULL, md, NULL) == 1);
+        assert(memcmp(got, want, size) == 0);
+        fdl_hash_many(a, data, len, n, got);
+        for (size_t i = 0; i < n; i++) {
+            assert(EVP_Digest(data + i * len, len, want, NULL, md, NULL) == 1);
+            assert(memcmp(got + i * size, want, size) == 0);
+        }
+    }
+    fdl_hash_free(b);
+    fdl_hash_free(a);
+}
+
+static void each_kernel_can_be_asked_for(void)
+{
+    enum fdl_sha256_why why;
+    struct fdl_hash *h;
+
+    assert(fdl_hash_kernel("openssl", &why) == NULL && why == FDL_SHA256_ASKED);
+    assert(fdl_hash_kernel("abacus", &why) == NULL && why == FDL_SHA256_UNKNOWN);
+    setenv("FASTDL_SHA256", "abacus", 1);
+    assert(fdl_hash_new(FDL_HASH_SHA256) == NULL);
+    h = fdl_hash_new(FDL_HASH_SHA512); /* it is none of its business */
+    assert(h);
+    fdl_hash_free(h);
+    setenv("FASTDL_SHA256", "openssl", 1);
+    openssl_says_the_same(FDL_HASH_SHA256, EVP_sha256());
+    for (size_t i = 0; fdl_sha256_kernels[i]; i++) {
+        const struct fdl_sha256_kernel *k = fdl_sha256_kernels[i];
+        setenv("FASTDL_SHA256", k->name, 1);
+        if (k->usable()) {
+            assert(fdl_hash_kernel(k->name, &why) == k && why == FDL_SHA256_OURS);
+            the_standards_examples_come_out_however_they_are_cut();
+            a_million_letters_come_out();
+            openssl_says_the_same(FDL_HASH_SHA256, EVP_sha256());
+        } else {
+            assert(fdl_hash_kernel(k->name, &why) == NULL && why == FDL_SHA256_UNKNOWN);
+        }
+    }
+    unsetenv("FASTDL_SHA256");
+}
+
+static const struct fdl_sha256_kernel *broken_from;
+
+static void wrong_beside(uint32_t *const state[], const unsigned char *const data[],
+                         size_t n)
+{
+    broken_from->run(state, data, n);
+    state[broken_from->lanes - 1][7] ^= 1;
+}
+
+static void wrong_alone(uint32_t state[8], const unsigned char *data, size_t n)
+{
+    broken_from->one(state, data, n);
+    state[0] ^= 0x80000000;
+}
+
+static void a_kernel_that_is_wrong_is_not_used(void)
+{
+    for (size_t i = 0; fdl_sha256_kernels[i]; i++) {
+        struct fdl_sha256_kernel broken = *fdl_sha256_kernels[i];
+        if (!broken.usable())
+            continue;
+        broken_from = fdl_sha256_kernels[i];
+        assert(fdl_hash_kernel_agrees(&broken));
+        broken.run = wrong_beside;
+        assert(!fdl_hash_kernel_agrees(&broken));
+        broken.run = broken_from->run;
+        if (!broken.one)
+            continue;
+        broken.one = wrong_alone;
+        assert(!fdl_hash_kernel_agrees(&broken));
+    }
+}
+
+static void in_fips_mode_only_openssl_is_used(void)
+{
+    enum fdl_sha256_why why;
+
+    if (!fdl_hash_kernel(NULL, &why))
+        return; /* nothing to be given up */
+    assert(EVP_default_properties_enable_fips(NULL, 1) == 1);
+    assert(fdl_hash_kernel(NULL, &why) == NULL && why == FDL_SHA256_FIPS);
+    assert(EVP_default_properties_enable_fips(NULL, 0) == 1);
+    assert(fdl_hash_kernel(NULL, &why) != NULL && why == FDL_SHA256_OURS);
+}
+
 int main(void)
 {
     the_standards_examples_come_out_however_they_are_cut();
     a_million_letters_come_out();
     other_names_are_not_guessed();
+    openssl_says_the_same(FDL_HASH_SHA256, EVP_sha256());
+    openssl_says_the_same(FDL_HASH_SHA512, EVP_sha512());
+    each_kernel_can_be_asked_for();
+    a_kernel_that_is_wrong_is_not_used();
+    in_fips_mode_only_openssl_is_used();
     return 0;
 }

@@ -6,6 +6,14 @@ from fastdl.core.config import JobConfig
 def block_for(piece_length: int | None, wanted: int) -> int:
     """The largest block size up to *wanted* that fits a piece length."""
 
+def sha256_by(wanted: str = "") -> tuple[str, str]:
+    """(what makes SHA-256 on this machine: a kernel's name or ``openssl``; why).
+
+    *wanted*: a kernel's name or ``openssl``; empty for the best. Why: ours; or, with openssl:
+    ``no kernel`` (for this processor), ``fips`` (OpenSSL is in FIPS mode), ``asked``, ``differs``
+    (the kernel does not say what OpenSSL says), ``unknown`` (*wanted* is not usable here).
+    """
+
 @final
 class Job:
     """A running transfer; it starts at once. ValueError for a digest that nobody knows."""

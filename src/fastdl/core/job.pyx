@@ -7,7 +7,10 @@ from libc.stdlib cimport calloc, free
 from fastdl.core.c.config cimport fdl_job_config, fdl_job_result, fdl_known, fdl_local
 from fastdl.core.c.err cimport fdl_err
 from fastdl.core.c.hash cimport (
-    FDL_HASH_COUNT, fdl_hash_alg, fdl_hash_alg_from_name, fdl_hash_len, fdl_hash_name,
+    FDL_HASH_COUNT, FDL_SHA256_ASKED, FDL_SHA256_DIFFERS, FDL_SHA256_FIPS,
+    FDL_SHA256_NO_KERNEL, FDL_SHA256_OURS, FDL_SHA256_UNKNOWN, fdl_hash_alg,
+    fdl_hash_alg_from_name, fdl_hash_kernel, fdl_hash_len, fdl_hash_name,
+    fdl_sha256_kernel, fdl_sha256_why,
 )
 from fastdl.core.c.job cimport (
     fdl_job, fdl_job_block_for, fdl_job_cancel, fdl_job_drain, fdl_job_finish,
@@ -28,6 +31,24 @@ from _weakref import ref
 def block_for(piece_length, size_t wanted):
     """The largest block size up to *wanted* that fits a piece length."""
     return fdl_job_block_for(0 if piece_length is None else piece_length, wanted)
+
+
+_WHY = {
+    FDL_SHA256_OURS: "ours",
+    FDL_SHA256_NO_KERNEL: "no kernel",
+    FDL_SHA256_FIPS: "fips",
+    FDL_SHA256_ASKED: "asked",
+    FDL_SHA256_DIFFERS: "differs",
+    FDL_SHA256_UNKNOWN: "unknown",
+}
+
+
+def sha256_by(str wanted=""):
+    """(name of what makes SHA-256 on this machine, why)."""
+    cdef fdl_sha256_why why
+    cdef bytes text = wanted.encode("utf-8", "surrogateescape")
+    cdef const fdl_sha256_kernel *kernel = fdl_hash_kernel(text, &why)
+    return "openssl" if kernel is NULL else kernel.name.decode("ascii"), _WHY[why]
 
 
 cdef int algorithm(str name, fdl_hash_alg *out) except -1:

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastdl.core.config import JobConfig
-from fastdl.core.job import Job
+from fastdl.core.job import Job, sha256_by
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.meter import Meter
-from fastdl.errors import Cancelled, FastdlError
+from fastdl.errors import Cancelled, FastdlError, UsageError
 from fastdl.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def start_job(
 
     *landing*: what the way to land adds, as fields of ``core.config.JobConfig``.
     """
+    check_sha256(ctx)
     options, pieces, block = ctx.options, facts.pieces, checkpoint.block
     known = [(0, response.head, response.index)] if response.head else []
     config = JobConfig(
@@ -104,3 +106,18 @@ def start_job(
         **{"known": known, **landing},
     )
     return Job(config)
+
+
+def check_sha256(ctx: TransferContext) -> None:
+    """Warn where the core's own SHA-256 does not say what OpenSSL says: OpenSSL's is used then.
+
+    UsageError where ``FASTDL_SHA256`` wants one that this processor cannot run.
+    """
+    wanted = os.environ.get("FASTDL_SHA256", "")
+    name, why = sha256_by(wanted)
+    if why == "unknown":
+        raise UsageError(f"FASTDL_SHA256={wanted!a}: this processor has no such SHA-256")
+    if why == "differs":
+        ctx.events.warn(
+            f"this processor's SHA-256 instructions do not say what {name} says: they are not used"
+        )

@@ -55,7 +55,7 @@ def test_version_tells_what_was_built_in(home: Path) -> None:
     done = run_fastdl(["--version"], home=home)
     assert done.code == 0
     assert done.stdout.startswith(f"fastdl {fastdl.__version__} (libcurl ")
-    for part in ("OpenSSL", "nfs", "nbd"):
+    for part in ("OpenSSL", "nfs", "nbd", "sha-256 by "):
         assert part in done.stdout
 
 

@@ -96,3 +96,23 @@ def test_fuzz_target_holds_over_its_corpus(build: Path, target: str) -> None:
     """What broke a parser once must never break it again, without a fuzzer at hand."""
     need_sanitizer(build, "-fsanitize=address,undefined")
     assert f"ok   replay {target}" in make(build, "fuzz-replay", f"FUZZ={target}")
+
+
+def test_sha256_holds_on_armv8_under_emulation(tmp_path: Path) -> None:
+    """The kernel for processors that the machines of these tests do not have."""
+    compiler, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+    if missing := [name for name in (compiler, emulator) if shutil.which(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed (gcc-aarch64-linux-gnu, qemu-user)")
+    program = tmp_path / "test_sha256"
+    test = ROOT / "tests" / "c" / "test_sha256.c"
+    sources = sorted((ROOT / "csrc" / "base").glob("sha256*.c"))
+    flags = "-static -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Wshadow -Wconversion -Werror"
+    subprocess.run(
+        [compiler, *flags.split(), "-I", ROOT / "csrc", "-o", program, test, *sources],
+        check=True,
+        timeout=TIMEOUT_S,
+    )
+    done = subprocess.run(
+        [emulator, program], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "armv8 holds\n"), done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastdl.core.config import JobConfig
-from fastdl.core.job import Job, block_for
+from fastdl.core.job import Job, block_for, sha256_by
 from fastdl.core.lander import StreamLander
 from fastdl.core.net import Mirror, Net, Stream, Wakeup
 from fastdl.core.sink import Sink
@@ -305,3 +305,13 @@ def test_an_unknown_digest_starts_no_job(origin: FaultOrigin) -> None:
     mirror = Mirror("http", origin.url("/slow"), max_connections=1)
     with pytest.raises(ValueError, match="crc32"):
         job([mirror], sink, len(CONTENT), algorithms=["crc32"])
+
+
+def test_who_makes_sha256_can_be_asked_for() -> None:
+    """An operator who trusts OpenSSL alone turns ours off; what is not there is said."""
+    name, why = sha256_by()
+    assert (name == "openssl") == (why != "ours")
+    assert sha256_by("openssl") == ("openssl", "asked")
+    assert sha256_by("abacus") == ("openssl", "unknown")
+    if why == "ours":
+        assert sha256_by(name) == (name, "ours")

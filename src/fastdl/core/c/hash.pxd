@@ -9,3 +9,13 @@ cdef extern from "base/hash.h" nogil:
     const char *fdl_hash_name(fdl_hash_alg alg)
     int fdl_hash_alg_from_name(const char *name)
     size_t fdl_hash_len(fdl_hash_alg alg)
+    enum fdl_sha256_why:
+        FDL_SHA256_OURS
+        FDL_SHA256_NO_KERNEL
+        FDL_SHA256_FIPS
+        FDL_SHA256_ASKED
+        FDL_SHA256_DIFFERS
+        FDL_SHA256_UNKNOWN
+    struct fdl_sha256_kernel:
+        const char *name
+    const fdl_sha256_kernel *fdl_hash_kernel(const char *wanted, fdl_sha256_why *why)
