@@ -55,7 +55,10 @@ def add_parser(subparsers: Any) -> None:
     parser.common = COMMON
     parser.add_argument("-h", "--help", action=Help)
     parser.add_argument(
-        "sources", nargs="+", metavar="SOURCE", help="http, https, nfs, file URL, or a path"
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="http, https, nfs, file URL, a path, or simplestreams:URL#PRODUCT",
     )
     add_target_options(parser)
     add_transfer_options(parser)

@@ -37,9 +37,10 @@ def compare(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) 
                 return done
     existing = workspace.existing
     assert existing is not None
-    wanted = ctx.options.checksum
+    wanted = ctx.options.checksum or ctx.options.product_digest
     size: int | None = None
-    integrity, signed_by = "none" if wanted is None else wanted.strength, None
+    integrity = "none" if wanted is None else wanted.strength
+    signed_by = ctx.options.signed_by
     described = any(Url.parse(text).is_metalink_name() for text in sources)
     if wanted is None and (described or ctx.options.wants_a_list):
         facts, response = resolve(sources, ctx, probe=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fastdl.engine.attempts import MAX_ATTEMPTS, Attempts
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.context import Events, TransferContext
+from fastdl.engine.expand import expanded
 from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
 from fastdl.engine.rules import under_rules
 from fastdl.engine.source.resolve import resolve
@@ -45,8 +46,10 @@ def fetch_job(
     Blocks until the target is published. Raises a FastdlError; then the target is what it was
     before, or unusable (a device's head and tail are zero), never half valid.
     """
-    ctx = TransferContext(under_rules(options, sources), cancel or Cancel(), Events(progress))
-    return publish_job(sources, target, ctx)
+    cancel = cancel or Cancel()
+    found, options = expanded(sources, options, cancel)
+    ctx = TransferContext(under_rules(options, found), cancel, Events(progress))
+    return publish_job(found, target, ctx)
 
 
 def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Result:

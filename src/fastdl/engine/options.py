@@ -120,13 +120,18 @@ class FetchOptions(NamedTuple):
     checksum_list: str | None = None
     discover: bool = False
     keyring: str | None = None
+    # Known before the source was asked: what its product says, and who signed that.
+    product_digest: Digest | None = None
+    size: int | None = None
+    signed_by: str | None = None
     # What the operator says of origins, by the beginnings of URLs.
     origin_rules: tuple[OriginRule, ...] = ()
 
     @property
     def wants_a_list(self) -> bool:
         """Whether a checksum list is named, or looked for because no checksum is given."""
-        return self.checksum_list is not None or (self.discover and self.checksum is None)
+        known = self.checksum is not None or self.product_digest is not None
+        return self.checksum_list is not None or (self.discover and not known)
 
     @classmethod
     def build(cls, **options: Any) -> FetchOptions:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.engine.context import TransferContext
+from fastdl.engine.expand import expanded
 from fastdl.engine.landing.head import inspect_head
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.result import Probe
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> Probe:
     """Resolve *sources* and check the image's head. Raises what ``fetch_sync`` would."""
+    sources, options = expanded(sources, options, cancel)
     ctx = TransferContext(under_rules(options, sources), cancel)
     try:
         facts, response = resolve(sources, ctx, probe=True)

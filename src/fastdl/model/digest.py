@@ -36,6 +36,7 @@ class DigestSource(StrEnum):
 
     USER = "the command's checksum"
     METALINK = "the metalink"
+    PRODUCT = "the product"
     LIST = "the checksum list"
     LIST_BESIDE = "the checksum list beside the image"
     REDIRECT = "the redirector's digest"
@@ -51,6 +52,7 @@ class DigestSource(StrEnum):
         return self in (
             DigestSource.USER,
             DigestSource.METALINK,
+            DigestSource.PRODUCT,
             DigestSource.LIST,
             DigestSource.REDIRECT,
         )

@@ -35,13 +35,13 @@ class Draft:
         self.typed = [Url.parse(text) for text in sources]
         self.urls: list[Url] = []
         self.mirrors: list[Mirror] = []
-        self.size: int | None = None
+        self.size: int | None = ctx.options.size
         self.digests = DigestSet()
         self.pieces: Pieces | None = None
         self.offers: list[Offer] = []
         self.metalink = False
         self.name: str | None = None
-        self.signed_by: str | None = None
+        self.signed_by: str | None = ctx.options.signed_by
         self.warnings: list[str] = []
         self.response: FirstResponse | None = None
         self.dead_ends: dict[int, Redirects] = {}

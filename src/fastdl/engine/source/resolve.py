@@ -102,6 +102,8 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
     options = draft.ctx.options
     if options.checksum is not None:
         draft.digests.add(options.checksum, DigestSource.USER)
+    if options.product_digest is not None:
+        draft.digests.add(options.product_digest, DigestSource.PRODUCT)
     _ = draft.ctx.net  # a broken certificate shows before anything is asked
     if options.wants_a_list and not earlier.has_proof:
         from fastdl.engine.source.vouched import learn_from_lists
@@ -200,7 +202,8 @@ def _misfit(draft: Draft) -> tuple[FastdlError, str] | None:
         _is_longer(response, draft.size) if total is None else total != draft.size
     ):
         has = "more" if total is None else total
-        text = f"{url.display()} has {has} bytes, the metalink says {draft.size}"
+        said = "the metalink says" if draft.metalink else "expected are"
+        text = f"{url.display()} has {has} bytes, {said} {draft.size}"
         return SizeError(text, phase="resolve"), "its file has another size"
     if draft.metalink and is_metalink(response.content_type) and not url.is_metalink_name():
         text = f"{url.display()}: a metalink leads to another metalink"
