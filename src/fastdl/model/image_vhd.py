@@ -60,6 +60,9 @@ def inspect_vhd(reader: Reader) -> ImageInfo:
     if kind == 2:
         if size != file_size - _SECTOR:
             raise _bad("vhd: the size of the fixed disk does not match the file")
+        if reader.read_at(0, 8) == b"conectix":
+            # qemu looks there first, and takes what it finds for a dynamic disk of any size.
+            raise UnsafeImageError("vhd: a fixed disk that begins as a dynamic one", phase="decode")
         return ImageInfo(format=Format.VHD, virtual_size=size, details={"subformat": "fixed"})
     if reader.read_at(0, _SECTOR) != footer:
         raise _bad("vhd: the copy of the footer at the beginning differs")

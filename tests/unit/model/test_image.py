@@ -365,6 +365,18 @@ def test_a_vhd_that_lies_is_refused(real: Callable[[str], bytes]) -> None:
     assert checked(bent(data, table + 4, ">I", second)).refusal is FormatError
 
 
+@needs_qemu
+def test_a_fixed_vhd_that_begins_as_a_dynamic_one_is_refused(real: Callable[[str], bytes]) -> None:
+    """qemu reads the beginning first: a disk of any size, where the end tells of a small one."""
+    data = real("vhd-dynamic")
+    footer = bytearray(data[-512:])
+    struct.pack_into(">QQQ", footer, 40, len(data) - 512, len(data) - 512, 0)
+    struct.pack_into(">II", footer, 60, 2, 0)
+    struct.pack_into(">I", footer, 64, ~sum(footer) & 0xFFFFFFFF)
+    assert checked(bytes(512) + data[512:-512] + bytes(footer)).safe
+    assert checked(data[:-512] + bytes(footer)).refusal is UnsafeImageError
+
+
 def vhdx(data: bytes, at: int, value: bytes, seal_at: int, seal_len: int) -> bytes:
     """A VHDX with bytes changed and the structure at *seal_at* sealed again."""
     out = bytearray(data)
