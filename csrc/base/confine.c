@@ -24,9 +24,11 @@
 #include <linux/fs.h>
 #include <linux/prctl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -199,6 +201,44 @@ static void if_harmless_fcntl(struct program *p)
               F_SETLK, F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW);
 }
 
+/* What libcurl, libnfs and the resolver set, and nothing of the rest, which is a large
+ * part of the kernel (ULPs, filters, routing headers, multicast). Not SO_SNDTIMEO: the
+ * broker of connections relies on its own (agent/broker.py). */
+static void if_harmless_option(struct program *p)
+{
+    static const struct {
+        uint32_t level, name;
+    } options[] = {
+        {SOL_SOCKET, SO_KEEPALIVE},  {SOL_SOCKET, SO_LINGER},
+        {SOL_SOCKET, SO_REUSEADDR},  {IPPROTO_TCP, TCP_KEEPCNT},
+        {IPPROTO_TCP, TCP_KEEPIDLE}, {IPPROTO_TCP, TCP_KEEPINTVL},
+        {IPPROTO_TCP, TCP_NODELAY},  {IPPROTO_TCP, TCP_SYNCNT},
+        {IPPROTO_IP, IP_RECVERR},    {IPPROTO_IPV6, IPV6_RECVERR},
+    };
+
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        load_low(p, 1);
+        put(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 3, options[i].level);
+        load_low(p, 2);
+        put(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, options[i].name);
+        end(p, ALLOWED);
+    }
+    end(p, FORBIDDEN);
+}
+
+/* Memory that RLIMIT_DATA counts: not what is shared without a file, nor what grows as
+ * a stack does. */
+static void if_counted(struct program *p)
+{
+    load_low(p, 3);
+    put(p, BPF_JMP | BPF_JSET | BPF_K, 4, 0, MAP_GROWSDOWN);
+    put(p, BPF_JMP | BPF_JSET | BPF_K, 0, 2, MAP_ANONYMOUS);
+    put(p, BPF_ALU | BPF_AND | BPF_K, 0, 0, MAP_TYPE);
+    put(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, MAP_PRIVATE);
+    end(p, ALLOWED);
+    end(p, FORBIDDEN);
+}
+
 static void if_naming(struct program *p)
 {
     load_low(p, 0);
@@ -212,7 +252,6 @@ static const unsigned free_calls[] = {
     __NR_brk,
     __NR_madvise,
     __NR_mincore,
-    __NR_mmap,
     __NR_mprotect,
     __NR_mremap,
     __NR_munmap,
@@ -322,7 +361,6 @@ static const unsigned free_calls[] = {
     __NR_getsockopt,
     __NR_recvfrom,
     __NR_recvmsg,
-    __NR_setsockopt,
     __NR_shutdown,
     __NR_getrandom,
 #ifdef __x86_64__
@@ -378,7 +416,8 @@ static const struct rule bounded_calls[] = {
     {__NR_fchmod, mode_in_1},          {__NR_fchmodat, mode_in_2},
     {__NR_ioctl, if_harmless_ioctl},   {__NR_mkdirat, mode_in_2},
     {__NR_openat, mode_in_3},          {__NR_prctl, if_naming},
-    {__NR_prlimit64, if_self},         {__NR_sendto, to_the_peer},
+    {__NR_mmap, if_counted},           {__NR_prlimit64, if_self},
+    {__NR_sendto, to_the_peer},        {__NR_setsockopt, if_harmless_option},
     {__NR_socketpair, if_stream_pair}, {__NR_tgkill, if_self},
 #ifdef __x86_64__
     {__NR_chmod, mode_in_1},           {__NR_creat, mode_in_1},

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -63,6 +65,19 @@ static int tried(unsigned allow, long (*attempt)(void))
     {                                                                                  \
         return __VA_ARGS__;                                                            \
     }
+
+static long option(int level, int name)
+{
+    int fd = socket(AF_INET6, SOCK_STREAM, 0), one = 1;
+
+    return setsockopt(fd, level, name, &one, sizeof one);
+}
+
+static long map(int flags)
+{
+    return mmap(NULL, 4096, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -1
+                                                                                : 0;
+}
 
 /* ---- refused -----------------------------------------------------------------------
  */
@@ -122,6 +137,19 @@ LINE(listen_anywhere, listen(0, 1))
 LINE(bind_anywhere, bind(0, NULL, 0))
 LINE(to_any_address, sendto(1, "x", 1, 0, (struct sockaddr *)&parent_pid, 4))
 LINE(to_any_message, sendmsg(1, NULL, 0))
+LINE(wait_for_sending, option(SOL_SOCKET, SO_SNDTIMEO))
+LINE(socket_filter, option(SOL_SOCKET, SO_ATTACH_FILTER))
+LINE(by_device, option(SOL_SOCKET, SO_BINDTODEVICE))
+LINE(other_layer, option(IPPROTO_TCP, 31 /* TCP_ULP */))
+LINE(repaired, option(IPPROTO_TCP, 19 /* TCP_REPAIR */))
+LINE(multicast, option(IPPROTO_IP, IP_ADD_MEMBERSHIP))
+LINE(source_route, option(IPPROTO_IP, IP_OPTIONS))
+LINE(net_filter, option(IPPROTO_IP, 64 /* IPT_SO_SET_REPLACE */))
+LINE(routing_header, option(IPPROTO_IPV6, IPV6_RTHDR))
+LINE(name_of_another_level, option(IPPROTO_IP, TCP_SYNCNT))
+LINE(tls_records, option(282 /* SOL_TLS */, 1))
+LINE(shared_memory, map(MAP_SHARED | MAP_ANONYMOUS))
+LINE(growing_memory, map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN))
 LINE(old_numbers, syscall(0x40000000 | 39))
 
 /* ---- allowed -----------------------------------------------------------------------
@@ -147,6 +175,10 @@ LINE(read_a_file, openat(AT_FDCWD, "/dev/null", O_RDONLY))
 LINE(duplicate, fcntl(2, F_DUPFD_CLOEXEC, 3))
 LINE(wake_up, (long)syscall(SYS_eventfd2, 0, 0))
 LINE(own_limits, getrlimit(RLIMIT_NOFILE, &(struct rlimit){0}))
+LINE(no_delay, option(IPPROTO_TCP, TCP_NODELAY))
+LINE(keep_alive, option(SOL_SOCKET, SO_KEEPALIVE))
+LINE(errors_of_datagrams, option(IPPROTO_IPV6, IPV6_RECVERR))
+LINE(memory, map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK))
 LINE(own_thread, syscall(SYS_tgkill, getpid(), getpid(), 0))
 
 static void what_no_download_needs_is_refused(void)
@@ -210,6 +242,19 @@ static void what_no_download_needs_is_refused(void)
         L(bind_anywhere, EACCES),
         L(to_any_address, EPERM),
         L(to_any_message, ENOSYS),
+        L(wait_for_sending, EPERM),
+        L(socket_filter, EPERM),
+        L(by_device, EPERM),
+        L(other_layer, EPERM),
+        L(repaired, EPERM),
+        L(multicast, EPERM),
+        L(source_route, EPERM),
+        L(net_filter, EPERM),
+        L(routing_header, EPERM),
+        L(name_of_another_level, EPERM),
+        L(tls_records, EPERM),
+        L(shared_memory, EPERM),
+        L(growing_memory, EPERM),
         L(old_numbers, ENOSYS),
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
@@ -222,9 +267,10 @@ static void what_no_download_needs_is_refused(void)
 
 static void what_a_download_needs_is_allowed(void)
 {
-    long (*const lines[])(void) = {thread,      tcp,         udp6,
-                                   stream_pair, read_a_file, duplicate,
-                                   wake_up,     own_limits,  own_thread};
+    long (*const lines[])(void) = {
+        thread,  tcp,        udp6,       stream_pair, read_a_file, duplicate,
+        wake_up, own_limits, own_thread, no_delay,    keep_alive,  errors_of_datagrams,
+        memory};
 
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         assert(tried(NETWORK, lines[i]) == 0);

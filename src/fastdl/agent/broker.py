@@ -2,7 +2,8 @@
 """How does a confined process connect? The process that started it makes its connections.
 
 Its connect(2) and bind(2) wait (seccomp_unotify(2)) until this process has copied and checked the
-address and executed the call on the same socket. The confined process does not notice.
+address and executed the call on the same socket. The confined process does not notice. The broker
+never blocks: neither on a connection nor if the confined process clears O_NONBLOCK meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import os
 import platform
 import socket
 import struct
+from collections.abc import Container
+from typing import NamedTuple
 
 from fastdl.agent.reach import Reach
 
@@ -27,8 +30,20 @@ _ADDRESS_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}
 _LONGEST = 128
 _CAP_SYS_PTRACE = 1 << 19
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
-_WAIT = struct.pack("=qq", 5, 0)
-"""Seconds that one connection of the resolver may block everything else."""
+_AT_ONCE, _FOR_EVER = struct.pack("=qq", 0, 1), struct.pack("=qq", 0, 0)
+"""The shortest SO_SNDTIMEO, one microsecond, and none. It bounds connect(2) whether or not
+O_NONBLOCK is set, and a confined process cannot set it (``csrc/base/confine.c``)."""
+_CONNECTING_MAX = 64
+"""Calls that may wait for their connections at the same time."""
+
+
+class _Call(NamedTuple):
+    """A bind or connect whose caller waits for the result."""
+
+    number: int
+    name: str
+    sock: socket.socket
+    address: bytes
 
 
 def can_broker() -> bool:
@@ -50,6 +65,7 @@ class Broker:
 
     def __init__(self, pid: int, number: int, reach: Reach) -> None:
         self._reach = reach
+        self._connecting: dict[int, _Call] = {}
         self._pidfd = os.pidfd_open(pid)
         try:
             self.listener = _descriptor(self._pidfd, number)
@@ -57,51 +73,88 @@ class Broker:
             os.close(self._pidfd)
             raise
 
-    def serve(self) -> None:
-        """Handle the waiting call; does nothing if its caller is gone."""
+    @property
+    def connecting(self) -> tuple[int, ...]:
+        """Sockets of waiting calls: writable once connected or failed."""
+        return tuple(self._connecting)
+
+    def serve(self, ready: Container[int]) -> None:
+        """Handle the calls that are *ready*: the listener, and sockets of ``connecting``.
+
+        Does nothing if the caller is gone.
+        """
+        for fd in self.connecting:
+            if fd in ready:
+                self._execute(self._connecting.pop(fd))
+        if self.listener in ready:
+            self._take_call()
+
+    def close(self) -> None:
+        """Stop; waiting calls fail."""
+        for call in self._connecting.values():
+            call.sock.close()
+        os.close(self.listener)
+        os.close(self._pidfd)
+
+    def _take_call(self) -> None:
         buffer = bytearray(_REQUEST.size)
         try:
             fcntl.ioctl(self.listener, _RECV, buffer)
         except OSError:
             return
-        number, thread, _, call, _, _, *arguments = _REQUEST.unpack(buffer)
+        number, thread, _, system_call, _, _, *arguments = _REQUEST.unpack(buffer)
+        name = "bind" if system_call == _BIND else "connect"
         try:
-            self._execute(number, thread, call, arguments)
-            answer = _ANSWER.pack(number, 0, 0, 0)
+            address = self._address(number, thread, *arguments[1:3])
+            sock = _socket(self._pidfd, arguments[0] & 0xFFFFFFFF)
         except OSError as exc:
-            answer = _ANSWER.pack(number, 0, -(exc.errno or errno.EPERM), 0)
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(self.listener, _SEND, answer)
+            self._answer(number, exc.errno or errno.EPERM)
+            return
+        call = _Call(number, name, sock, address)
+        try:
+            self._check(sock, name, address)
+        except OSError as exc:
+            self._end(call, exc.errno or errno.EPERM)
+        else:
+            self._execute(call)
 
-    def close(self) -> None:
-        """Stop; waiting calls fail."""
-        os.close(self.listener)
-        os.close(self._pidfd)
-
-    def _execute(self, number: int, thread: int, call: int, arguments: list[int]) -> None:
-        fd, where, length = arguments[:3]
+    def _address(self, number: int, thread: int, where: int, length: int) -> bytes:
         if not 2 <= length <= _LONGEST:
             raise OSError(errno.EINVAL, "the address has an invalid length")
         address = _read_memory(thread, where, length)
         # The thread may have died, and its id been reused by another process.
         fcntl.ioctl(self.listener, _VALID, struct.pack("=Q", number))
-        with _socket(self._pidfd, fd & 0xFFFFFFFF) as sock:
-            self._check(sock, call, address)
-            if call == _BIND:
-                _call("bind", sock.fileno(), address)
-            else:
-                _connect(sock, address)
+        return address
 
-    def _check(self, sock: socket.socket, call: int, address: bytes) -> None:
+    def _execute(self, call: _Call) -> None:
+        """Try *call*; return its result to the caller, or keep it until its socket is ready."""
+        fd = call.sock.fileno()
+        code = _attempt(call)
+        if code in {errno.EINPROGRESS, errno.EALREADY} and os.get_blocking(fd):
+            if len(self._connecting) < _CONNECTING_MAX:
+                self._connecting[fd] = call
+                return
+            code = errno.EAGAIN
+        self._end(call, code)
+
+    def _end(self, call: _Call, code: int) -> None:
+        call.sock.close()
+        self._answer(call.number, code)
+
+    def _answer(self, number: int, code: int) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.listener, _SEND, _ANSWER.pack(number, 0, -code, 0))
+
+    def _check(self, sock: socket.socket, name: str, address: bytes) -> None:
         """Raise the refusal."""
         (family,) = struct.unpack_from("=H", address)
-        if family == socket.AF_UNSPEC and sock.type == socket.SOCK_DGRAM and call == _CONNECT:
+        if family == socket.AF_UNSPEC and sock.type == socket.SOCK_DGRAM and name == "connect":
             return  # disconnect from a peer
         if sock.family not in _ADDRESS_SIZES or family != sock.family:
             raise OSError(errno.EACCES, "not an Internet address")
         if len(address) < _ADDRESS_SIZES[sock.family]:
             raise OSError(errno.EINVAL, "the address is truncated")
-        if call == _BIND:
+        if name == "bind":
             if not self._reach.may_bind(address):
                 raise OSError(errno.EACCES, "it may not bind an address")
         elif sock.type == socket.SOCK_DGRAM:
@@ -112,21 +165,14 @@ class Broker:
             raise OSError(errno.EACCES, "this job may not connect there")
 
 
-def _connect(sock: socket.socket, address: bytes) -> None:
-    blocking = os.get_blocking(sock.fileno()) and sock.type == socket.SOCK_STREAM
-    if blocking:
-        before = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, len(_WAIT))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _WAIT)
+def _attempt(call: _Call) -> int:
+    """The errno of *call* after one attempt, 0 for none. Never blocks."""
+    call.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _AT_ONCE)
     try:
-        _call("connect", sock.fileno(), address)
+        failed = getattr(_libc(), call.name)(call.sock.fileno(), call.address, len(call.address))
+        return ctypes.get_errno() if failed else 0
     finally:
-        if blocking:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, before)
-
-
-def _call(name: str, fd: int, address: bytes) -> None:
-    if getattr(_libc(), name)(fd, address, len(address)):
-        raise OSError(ctypes.get_errno(), name)
+        call.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _FOR_EVER)
 
 
 def _descriptor(pidfd: int, number: int) -> int:

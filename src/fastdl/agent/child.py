@@ -79,9 +79,11 @@ class Child:
                 raise Cancelled("the job was cancelled")
             watched = [fd for fd in (self._lines, self._words, self._listener) if fd >= 0]
             asking = stop.fds if end is None else ()
-            ready, _, _ = select.select([*watched, *asking], [], [], left)
-            if self._broker is not None and self._broker.listener in ready:
-                self._broker.serve()
+            broker = self._broker
+            connecting = broker.connecting if broker is not None else ()
+            ready, connected, _ = select.select([*watched, *asking], connecting, [], left)
+            if broker is not None:
+                broker.serve({*ready, *connected})
             if self._words in ready:
                 self._keep_words()
             if self._lines in ready:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_FILE_MARGIN = 64 << 20
+"""Bytes by which a file may exceed what it holds: footers, blocks that are written as a whole."""
 _LOCK_PAUSE = 0.5  # seconds between looks at a lock that another process holds
 
 
@@ -224,7 +226,17 @@ def _fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping
             "beneath": str(placement.beneath) if placement.beneath else None,
             "state_dir": str(wanted.state) if wanted.state else None,
         },
+        file_size=_file_size(wanted, as_it_is=action == "fetch" and target_format == "same"),
     )
+
+
+def _file_size(wanted: Wanted, *, as_it_is: bool) -> int | None:
+    """Bytes that a file of the download may have: the limits are checked before, for this is what
+    a process that was taken over can fill a pool with."""
+    source, disk = wanted.max_source_size, wanted.max_virtual_size
+    if source is None or (disk is None and not as_it_is):
+        return None
+    return (source if as_it_is or disk is None else max(source, disk)) + _FILE_MARGIN
 
 
 def _at_most(wanted: Wanted, probe: Mapping[str, Any]) -> int | None:

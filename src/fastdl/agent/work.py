@@ -43,7 +43,8 @@ class Work:
 
     *action*: ``fetch``; ``unpack``, which takes one layer of compression off and keeps the
     image's own format; ``probe``; ``documents``, of at most *most* bytes each; or ``vouch``, a
-    TLS handshake alone.
+    TLS handshake alone. *file_size*: the most bytes that a file written by it may have; None: no
+    limit.
     """
 
     action: str
@@ -53,6 +54,7 @@ class Work:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     placement: Mapping[str, str | None] = field(default_factory=dict)
     most: int = 0
+    file_size: int | None = None
 
 
 class Runner(Protocol):
@@ -91,7 +93,7 @@ async def series(confinement: Confinement = BEST_EFFORT) -> AsyncIterator[Runner
     """``run`` for the works of one job, which share a process: its start costs as much as a
     small download. Probes first, each confined by itself, then at most one other work."""
     ids = await asyncio.to_thread(confinement.ids)
-    common = {"confinement": {"required": confinement.required, "ids": ids}}
+    common = {"required": confinement.required, "ids": ids}
     async with _worker() as worker:
 
         async def next_of_job(
@@ -127,7 +129,7 @@ async def _converse(
         "options": dict(work.options),
         "placement": dict(work.placement),
         "most": work.most,
-        **common,
+        "confinement": {**common, "file_size": work.file_size},
     }
     with contextlib.suppress(ConnectionError):
         worker.stdin.write(json.dumps(job).encode() + b"\n")

@@ -28,7 +28,7 @@ from fastdl.agent import child_errors, child_messages, confined
 from fastdl.agent.child import Child, Stop
 from fastdl.agent.child import confined as confined_child
 from fastdl.agent.child_workspace import ChildWorkspace
-from fastdl.agent.confine import Powers, die_with_parent
+from fastdl.agent.confine import MEMORY, Powers, die_with_parent
 from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, Location, SharedFile
@@ -202,7 +202,12 @@ def _last(
 
 def _powers(job: Job, **powers: Any) -> Powers:
     ids = job["confinement"]["ids"]
-    return Powers(ids=tuple(ids) if ids else None, **powers)
+    return Powers(
+        ids=tuple(ids) if ids else None,
+        memory=MEMORY + 2 * confined.options_of(job).window,
+        file_size=job["confinement"].get("file_size"),
+        **powers,
+    )
 
 
 def _reach(job: Job) -> Reach:

@@ -33,7 +33,7 @@ class Readback:
         self._error: BaseException | None = None
         self.compared = 0
         # Page-aligned for direct reads. Never closed: the views of a failed read may outlive it.
-        self._memory = memoryview(mmap.mmap(-1, PIECE + 8192))
+        self._memory = memoryview(mmap.mmap(-1, PIECE + 8192, mmap.MAP_PRIVATE))
         core_sink.keep_log()
         self._thread = threading.Thread(target=self._run, name="readback")
         self._thread.start()

@@ -32,7 +32,7 @@ def open_direct(fd: int, *, blank: bool) -> tuple[int, int]:
 
 
 def _works(direct: int, *, blank: bool) -> bool:
-    with mmap.mmap(-1, _PROBE_BYTES) as page:
+    with mmap.mmap(-1, _PROBE_BYTES, mmap.MAP_PRIVATE) as page:
         try:
             if blank:
                 os.pwritev(direct, [page], 0)

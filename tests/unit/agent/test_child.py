@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
+import mmap
 import os
+import resource
 import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +186,136 @@ def test_what_is_no_socket_costs_its_broker_nothing(stop: Any) -> None:
         before = len(os.listdir("/proc/self/fd"))
         assert next(messages) == child_messages.Inspected("raw", None)
         assert len(os.listdir("/proc/self/fd")) <= before + 2  # the broker's own
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A listener whose queue is full: connecting to it takes until it accepts somebody."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        clients = [socket.socket() for _ in range(4)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener
+        for client in clients:
+            client.close()
+
+
+def _reach_of(listener: socket.socket) -> Reach:
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+    return Reach([url], FetchOptions.build(policy="user"))
+
+
+@pytest.mark.skipif(not can_broker(), reason="nobody may look into processes here")
+def test_no_connection_keeps_its_broker_waiting(stop: Any, silent: socket.socket) -> None:
+    """Whatever becomes of the socket's mode meanwhile: a job that nobody wants ends at once."""
+
+    address = silent.getsockname()
+
+    def work(channel: Channel) -> None:
+        stopped = channel.cancel
+
+        def connect(sock: socket.socket) -> None:
+            while not stopped.cancelled:
+                sock.connect_ex(address)
+
+        def flip(sock: socket.socket) -> None:
+            while not stopped.cancelled:
+                for blocking in (False, True):
+                    os.set_blocking(sock.fileno(), blocking)
+
+        for _ in range(2):
+            sock = socket.socket()
+            for attack in (connect, flip):
+                threading.Thread(target=attack, args=(sock,), daemon=True).start()
+        time.sleep(0.3)
+        channel.send({"begun": 1})
+        while not stopped.cancelled:
+            time.sleep(0.01)
+        stopped.check()
+
+    with confined(work, POWERS, required=False, reach=_reach_of(silent)) as child:
+        heard = child.receive(stop[0])
+        assert next(heard) == child_messages.Begun(1)
+        stop[1]()
+        began = time.monotonic()
+        (last,) = heard
+    assert isinstance(last, child_messages.Failed)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.skipif(not can_broker(), reason="nobody may look into processes here")
+def test_a_call_that_may_wait_waits_for_its_connection(stop: Any, silent: socket.socket) -> None:
+    """As the resolver's do; and a refusal is what the call ends with."""
+
+    address = silent.getsockname()
+
+    def work(channel: Channel) -> None:
+        with socket.socket() as sock:
+            found = [sock.connect_ex(address), bool(sock.getpeername())]
+            found.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO))
+        with socket.socket() as sock:
+            found.append(sock.connect_ex(("127.0.0.1", 8)))
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            found.append(sock.connect_ex(address))
+        raise FormatError(json.dumps(found))
+
+    def accept() -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                accepted.append(silent.accept()[0])
+
+    silent.settimeout(1.5)
+    accepted: list[socket.socket] = []
+    reach = Reach(
+        [f"http://127.0.0.1:{port}/x" for port in (address[1], 8)],
+        FetchOptions.build(policy="user"),
+    )
+    with confined(work, POWERS, required=False, reach=reach) as child:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        (last,) = child.receive(stop[0])
+        thread.join()
+    for sock in accepted:
+        sock.close()
+    assert isinstance(last, child_messages.Failed)
+    assert json.loads(last.error["message"]) == [
+        0, True, 0, errno.ECONNREFUSED, errno.EINPROGRESS
+    ]  # fmt: skip
+
+
+def test_it_has_no_more_than_one_download_needs(stop: Any, tmp_path: Path) -> None:
+    """Memory, room on the disk and threads are the host's."""
+    (tmp_path / "x").touch()
+    fd = os.open(tmp_path / "x", os.O_RDWR)
+
+    def work(_: Channel) -> None:
+        failed = []
+        for take in (
+            lambda: mmap.mmap(-1, 5 << 30, mmap.MAP_PRIVATE),
+            lambda: mmap.mmap(-1, 4096, mmap.MAP_SHARED),
+            lambda: [mmap.mmap(-1, 256 << 20, mmap.MAP_PRIVATE) for _ in range(20)],
+            lambda: os.pwrite(fd, b"x", 1 << 20),
+            lambda: os.ftruncate(fd, (1 << 20) + 1),
+        ):
+            try:
+                take()
+            except (OSError, MemoryError) as exc:
+                failed.append(getattr(exc, "errno", errno.ENOMEM))
+        os.pwrite(fd, b"x", (1 << 20) - 1)
+        threads = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        raise FormatError(json.dumps([*failed, threads == 4096]))
+
+    try:
+        with confined(work, POWERS._replace(file_size=1 << 20), required=False, kept=[fd]) as child:
+            (last,) = child.receive(stop[0])
+    finally:
+        os.close(fd)
+    assert isinstance(last, child_messages.Failed)
+    assert json.loads(last.error["message"]) == [
+        errno.ENOMEM, errno.EPERM, errno.ENOMEM, errno.EFBIG, errno.EFBIG, POWERS.ids is not None
+    ]  # fmt: skip
 
 
 def test_one_that_will_not_stop_is_killed(stop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
