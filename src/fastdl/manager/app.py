@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
-import json
 import logging
-import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError, UsageError
-from fastdl.manager import sealed
-from fastdl.manager.access import auth
+from fastdl.manager import admin, sealed
+from fastdl.manager import state as state_folder
 from fastdl.manager.access.logins import Logins
 from fastdl.manager.api.connections import Connections as ApiConnections
 from fastdl.manager.api.context import ApiContext
@@ -40,13 +36,13 @@ from fastdl.manager.downloads.probing import Probing
 from fastdl.manager.downloads.transfers import with_secrets
 from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.events import Events
-from fastdl.manager.files import write_private
 from fastdl.manager.hosts import known_ca
 from fastdl.manager.hosts.ca import Authority, open_authority
 from fastdl.manager.hosts.delivery import Connections, Delivery
 from fastdl.manager.hosts.enrolment import Enrolment
 from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.hosts.handler import HostHandler
+from fastdl.manager.hosts.inbox import Inbox
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.hosts.server import HostServer
@@ -57,7 +53,7 @@ from fastdl.manager.metrics import Metrics
 from fastdl.manager.notices import Notices
 from fastdl.manager.origins import Origins
 from fastdl.manager.settings import Settings
-from fastdl.manager.vault import Vault, read_key
+from fastdl.manager.vault import Vault
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +239,7 @@ async def running(
 ) -> AsyncIterator[Manager]:
     """A serving manager; it stops gracefully when the context ends."""
     async with contextlib.AsyncExitStack() as held:
-        state = held.enter_context(_state_folder(config.state))
+        state = held.enter_context(state_folder.held(config.state))
         url = config.database or default_url(state)
         check_url(url)
         claim = await held.enter_async_context(claimed(url))
@@ -254,7 +250,7 @@ async def running(
                 config, state, ledger, clock or SystemClock(), accept_new_ca=accept_new_ca
             )
             await manager.start(add_routes)
-            await _write_admin(state, manager, anew=accept_new_ca)
+            await admin.write(state, manager.url, manager.context, anew=accept_new_ca)
             manager.lost = claim.lost
             manager.context.ready = True
         except BaseException:
@@ -269,12 +265,12 @@ async def running(
 async def _assemble(
     config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock, *, accept_new_ca: bool
 ) -> Manager:
-    vault = _vault(state)
+    vault = state_folder.open_vault(state)
     settings = await _open_settings(ledger, vault, Origins(config.origins))
     await sealed.seal_all(ledger, vault)
     authority = open_authority(state / "ca")
     await known_ca.check(ledger, authority, accept_new=accept_new_ca)
-    connections, name = Connections(), _instance(state)
+    connections, name = Connections(), state_folder.instance(state)
     context = compose(
         ledger=ledger,
         settings=settings,
@@ -329,6 +325,21 @@ def compose(
     sync = CertificateSync(
         ledger=ledger, clock=clock, fleet=fleet, delivery=delivery, notices=notices
     )
+    enrolment = Enrolment(authority, ledger=ledger, clock=clock, events=events)
+    inbox = Inbox(
+        enrolment,
+        dispatcher,
+        sync,
+        ledger=ledger,
+        clock=clock,
+        settings=settings,
+        fleet=fleet,
+        delivery=delivery,
+        events=events,
+        notices=notices,
+        progress=progress,
+        metrics=metrics,
+    )
     return ApiContext(
         ledger=ledger,
         settings=settings,
@@ -349,9 +360,10 @@ def compose(
             sync, ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery
         ),
         handler=HostHandler(
-            Enrolment(authority, ledger=ledger, clock=clock, events=events),
+            enrolment,
             dispatcher,
             sync,
+            inbox,
             authority=authority,
             ledger=ledger,
             clock=clock,
@@ -360,8 +372,6 @@ def compose(
             delivery=delivery,
             events=events,
             notices=notices,
-            progress=progress,
-            metrics=metrics,
             name=name,
         ),
         probing=Probing(requests, settings=settings, clock=clock, fleet=fleet),
@@ -369,24 +379,6 @@ def compose(
             requests, ledger=ledger, clock=clock, settings=settings, fleet=fleet, events=events
         ),
     )
-
-
-@contextlib.contextmanager
-def _state_folder(state: Path) -> Any:
-    """The state folder, private and ours alone; UsageError where another manager has it."""
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise UsageError(f"the state folder {state} cannot be used: {exc.strerror}") from exc
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another manager uses the state folder {state}") from None
-        yield state
-    finally:
-        os.close(lock)
 
 
 async def _open_settings(ledger: Ledger, vault: Vault, origins: Origins) -> Settings:
@@ -404,14 +396,6 @@ async def _open_settings(ledger: Ledger, vault: Vault, origins: Origins) -> Sett
     return settings
 
 
-def _vault(state: Path) -> Vault:
-    """The key that secrets in the ledger are encrypted with, made at the first start."""
-    path = state / "secret.key"
-    if not path.exists():
-        write_private(path, secrets.token_hex(32) + "\n")
-    return Vault(read_key(path))
-
-
 def _url(host: str, port: int, tls: ApiTls | None) -> str:
     """Return where clients on this machine find the API, by a name that its certificate has."""
     if tls is None:
@@ -419,89 +403,3 @@ def _url(host: str, port: int, tls: ApiTls | None) -> str:
         return f"http://{name}:{port}/client/api"
     name = tls.name_for({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104
     return f"https://{f'[{name}]' if ':' in name else name}:{port}/client/api"
-
-
-def _instance(state: Path) -> str:
-    path = state / "instance"
-    if not path.exists():
-        write_private(path, secrets.token_hex(16))
-    return path.read_text().strip()
-
-
-def _how_to_connect(state: Path, manager: Manager) -> dict[str, str]:
-    """Return what of admin.json may change; keep cacert.pem right."""
-    tls = manager.context.api_tls
-    if tls is None or tls.chain.cacert is None:
-        return {"url": manager.url}
-    write_private(state / "cacert.pem", tls.chain.cacert)
-    return {"url": manager.url, "cacert": tls.chain.cacert}
-
-
-def _keep_admin_right(state: Path, manager: Manager) -> None:
-    """Let DIR/admin.json say how to connect now; UsageError where it cannot be read."""
-    path, how = state / "admin.json", _how_to_connect(state, manager)
-    try:
-        known = json.loads(path.read_text())
-        kept = {name: known[name] for name in known if name not in {"url", "cacert"}}
-    except (OSError, ValueError, TypeError) as exc:
-        raise UsageError(
-            f"{path} cannot be read: delete it, and the next start writes new credentials"
-        ) from exc
-    if known != kept | how:
-        write_private(path, json.dumps(how | kept, indent=2) + "\n")
-
-
-async def _write_admin(state: Path, manager: Manager, *, anew: bool) -> None:
-    """Make the first user and DIR/admin.json; later starts only keep right how to connect.
-
-    Where the file is missing and there is an administrator, it is written again with the keys that
-    are in force: somebody may be using them. Nobody knows the password then. Keys that were sealed
-    with a lost secret.key are replaced where the operator says that the folder is new (*anew*);
-    else UsageError.
-    """
-    path = state / "admin.json"
-    if (tls := manager.context.api_tls) is not None:
-        tls.changed = functools.partial(_follow_certificate, state, manager)
-    if path.exists():
-        _keep_admin_right(state, manager)
-        c = manager.context
-        await sealed.heal(c.ledger, c.vault, json.loads(path.read_text()))
-        return
-    password = secrets.token_urlsafe(18)
-    hashed = await asyncio.to_thread(auth.hash_password, password)
-    now, vault = manager.context.clock.time(), manager.context.vault
-
-    async def work(tx: AsyncConnection) -> dict[str, str]:
-        row = await accounts.administrator(tx)
-        secret = sealed.secret_key(vault, row) if row is not None else None
-        if row is not None and row.api_key and secret:
-            return {"apikey": row.api_key, "secretkey": secret}
-        if row is not None and row.api_key and not anew:
-            raise UsageError(
-                f"the keys of {row.username} in the ledger were encrypted with another secret.key "
-                f"than {state / 'secret.key'}: restore that file. If it is lost, start once with "
-                "--accept-new-ca, which creates new keys"
-            )
-        known = {}
-        if row is None:
-            id_ = await accounts.create(
-                tx, username="admin", account="admin", password_hash=hashed, admin=True, now=now
-            )
-            known = {"password": password}
-        else:
-            id_ = row.id
-        api_key, secret_key = await accounts.new_keys(
-            tx, id_, seal=functools.partial(sealed.seal_secret_key, vault)
-        )
-        return {"apikey": api_key, "secretkey": secret_key, **known}
-
-    admin = _how_to_connect(state, manager) | await manager.context.ledger.write(work)
-    write_private(path, json.dumps(admin, indent=2) + "\n")
-    log.info("admin credentials written", extra={"path": str(path)})
-
-
-def _follow_certificate(state: Path, manager: Manager) -> None:
-    try:
-        _keep_admin_right(state, manager)
-    except (UsageError, OSError) as exc:
-        log.warning("admin.json not brought up to date", extra={"why": str(exc)})

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the manager does when hosts enrol, connect, speak, fall silent and go.
+"""What the manager does when hosts enrol, connect, fall silent and go.
 
-``server`` calls this; everything a host says is a claim about itself and about jobs it was
-given, and nothing else.
+``server`` calls this; what a host says goes to ``inbox``.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentRefusedError, FastdlError
@@ -25,17 +23,19 @@ from fastdl.manager.hosts.ca import Authority, Peer
 from fastdl.manager.hosts.delivery import Delivery
 from fastdl.manager.hosts.enrolment import Enrolment
 from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
+from fastdl.manager.hosts.inbox import (
+    Certificates,
+    Downloads,
+    Inbox,
+    pool_refusals,
+    unproven_may_join,
+)
 from fastdl.manager.hosts.presence import Presence
-from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.refusal import TwoAgentsError, UnknownHostError, refused
-from fastdl.manager.ledger import hosts, jobs, pools
+from fastdl.manager.ledger import hosts
 from fastdl.manager.ledger.engine import Ledger
-from fastdl.manager.ledger.jobs import State
-from fastdl.manager.ledger.text import dumps
-from fastdl.manager.metrics import Metrics
 from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
-from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.version import negotiate
 
@@ -52,21 +52,6 @@ _Answer = hosts.Admitted | bool | None
 """What a coming (admitted or not) or a going (news or not) gets."""
 
 
-class Downloads(Protocol):
-    """What becomes of downloads and removals (``downloads.dispatch``)."""
-
-    def wake(self) -> None: ...
-    async def ended(self, host: str, result: m.JobResult) -> bool: ...
-    async def host_lost(self, host: str) -> None: ...
-
-
-class Certificates(Protocol):
-    """What becomes of keystores (``certificates.sync``)."""
-
-    def mark(self, *hosts: str) -> None: ...
-    async def ended(self, host: str, result: m.JobResult) -> bool: ...
-
-
 class HostHandler:
     """Handles enrolment, connections and results of agents."""
 
@@ -75,6 +60,7 @@ class HostHandler:
         enrolment: Enrolment,
         downloads: Downloads,
         certificates: Certificates,
+        inbox: Inbox,
         *,
         authority: Authority,
         ledger: Ledger,
@@ -84,14 +70,13 @@ class HostHandler:
         delivery: Delivery,
         events: Events,
         notices: Notices,
-        progress: ProgressBoard,
-        metrics: Metrics,
         name: str,
     ) -> None:
         """*name*: this manager's own, unique among those of one ledger."""
         self._enrolment = enrolment
         self._downloads = downloads
         self._certificates = certificates
+        self._inbox = inbox
         self._authority = authority
         self._ledger = ledger
         self._clock = clock
@@ -100,8 +85,6 @@ class HostHandler:
         self._delivery = delivery
         self._events = events
         self._notices = notices
-        self._progress = progress
-        self._metrics = metrics
         self._name = name
         self._presence: dict[str, Presence] = {}
         self._transitions = Batch(self._store_transitions)
@@ -218,12 +201,10 @@ class HostHandler:
         self, steps: list[hosts.Arrival | hosts.Departure]
     ) -> list[_Answer]:
         """Comings and goings in one transaction; what a host did last is what it has done."""
-        now = self._clock.time()
+        now, unproven = self._clock.time(), unproven_may_join(self._settings)
         last = {step.host: step for step in steps}
         coming = [step for step in steps if isinstance(step, hosts.Arrival)]
         going = [step for step in last.values() if isinstance(step, hosts.Departure)]
-
-        unproven = self._unproven
 
         async def work(tx: AsyncConnection) -> tuple[list[_Answer], list[Event]]:
             came: Sequence[hosts.Admitted | None] = ()
@@ -235,7 +216,7 @@ class HostHandler:
             answers: dict[int, _Answer] = {}
             answers.update((id(step), answer) for step, answer in zip(coming, came, strict=True))
             answers.update((id(step), answer) for step, answer in zip(going, went, strict=True))
-            events = [e for a in came if a is not None for e in _refusals(a.row, a.pools)]
+            events = [e for a in came if a is not None for e in pool_refusals(a.row, a.pools)]
             await self._events.store(tx, *events)
             return [answers.get(id(step), False) for step in steps], events
 
@@ -243,21 +224,14 @@ class HostHandler:
         self._events.publish(*events)
         return found
 
-    @property
-    def _unproven(self) -> bool:
-        """Whether hosts of a cluster may join a shared pool that proves nothing."""
-        return not self._settings.flag("storage.pool.join.approved.only")
-
     def _changed(self, host: str, state: str) -> None:
         self._notices.publish("host", host=host, state=state)
         if state == hosts.UP:
             self._certificates.mark(host)
         self._downloads.wake()
 
-    # --- what hosts say ------------------------------------------------------------------
-
     async def receive(self, host: str, message: m.Message) -> m.Message | None:
-        """Take in one message; return the answer, if it has one.
+        """Take in one message; return the reply, if it has one.
 
         AgentRefusedError ends the connection: the host claimed what is not its own.
         """
@@ -265,117 +239,7 @@ class HostHandler:
         if presence is None:
             raise UnknownHostError  # evicted, or taken for lost: what it says does not count
         presence.last_beat = self._clock.steady()
-        match message:
-            case m.Beat():
-                return None
-            case m.Progress():
-                if self._progress.note(host, message):
-                    self._notices.publish(
-                        "progress",
-                        job=message.job,
-                        done=message.done,
-                        total=message.total,
-                        rate=message.rate,
-                        stage=message.stage,
-                        percent=self._progress.percent_of(message.job),
-                    )
-                return None
-            case m.JobStarted():
-                if not self._progress.holds(message.job, host):
-                    return None  # short work: its result follows at once
-                now = self._clock.time()
-                await self._ledger.write(
-                    lambda tx: jobs.started(
-                        tx, message.job, fence=message.fence, host_id=host, now=now
-                    )
-                )
-                return None
-            case m.JobResult():
-                return await self._result(host, message)
-            case m.InventoryReport():
-                await self._inventory(host, message.inventory)
-                return None
-            case m.RenewRequest():
-                return await self._enrolment.renew(host, message)
-            case _:
-                raise AgentRefusedError(f"{type(message).__name__} is not a message for a manager")
-
-    async def _inventory(self, host: str, inventory: m.Inventory) -> None:
-        now = self._clock.time()
-
-        unproven = self._unproven
-
-        async def work(tx: AsyncConnection) -> tuple[pools.Outcome | None, list[Event]]:
-            row = await hosts.get(tx, host)
-            if row is None:
-                raise UnknownHostError
-            found = await hosts.store_inventory(tx, row, inventory, now=now, unproven=unproven)
-            events = _refusals(row, found) if found is not None else []
-            await self._events.store(tx, *events)
-            return found, events
-
-        found, events = await self._ledger.write(work)
-        self._events.publish(*events)
-        if found is None:
-            log.info("an inventory older than the known one", extra={"host": host})
-            return
-        if host in self._fleet.hosts:
-            self._fleet.hosts[host].pools = found.usable
-        self._certificates.mark(host)
-        self._downloads.wake()
-
-    async def _result(self, host: str, result: m.JobResult) -> m.ResultAck:
-        """Take in a result, or find it stale: either way the host need not repeat it."""
-        if result.kind == m.Kind.CERTIFICATES:
-            taken = await self._certificates.ended(host, result)
-        elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
-            taken = await self._downloads.ended(host, result)
-        else:
-            taken = await self._answer(host, result)
-        if not taken:
-            self._metrics.stale_results.inc()
-            await self._refuse_foreign(host, result)
-        return m.ResultAck(job=result.job, fence=result.fence)
-
-    async def _refuse_foreign(self, host: str, result: m.JobResult) -> None:
-        """AgentRefusedError (and an event) where *host* never had the job."""
-        async with self._ledger.read() as tx:
-            row = await jobs.get(tx, result.job)
-            if row is None or row.host == host or await jobs.was_given(tx, result.job, host):
-                return
-        await self._events.record(
-            "HOST.FOREIGN.JOB",
-            f"host {host} sent a result for job {result.job}, which it was never given",
-            level="ERROR",
-            resource=host,
-        )
-        raise AgentRefusedError("the result is for a job that was never assigned to this host")
-
-    async def _answer(self, host: str, result: m.JobResult) -> bool:
-        """A probe or a check ended: keep the answer for whoever asked."""
-        now = self._clock.time()
-
-        async def work(tx: AsyncConnection) -> State | None:
-            row = await jobs.get(tx, result.job)
-            if row is None or row.kind != result.kind:
-                return None
-            return await jobs.finish(
-                tx,
-                result.job,
-                fence=result.fence,
-                host_id=host,
-                now=now,
-                state=State.DONE if result.done else State.FAILED,
-                result=codec.done_to_json(result.done) if result.done else None,
-                failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
-                row=row,
-            )
-
-        if await self._ledger.write(work) is None:
-            return False
-        self._notices.notify(f"job:{result.job}")
-        self._delivery.post(host)
-        return True
+        return await self._inbox.receive(host, message)
 
     # --- presence ------------------------------------------------------------------------
 
@@ -488,17 +352,3 @@ class HostHandler:
             del self._presence[host]
         else:  # it came in at this moment
             self._delivery.drop(host, "taken for lost, please connect again")
-
-
-def _refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
-    """Return the events of claims that were not accepted."""
-    return [
-        Event(
-            type="HOST.POOL.REFUSED",
-            description=f"host {row.name} claims to reach the storage pool {id_}, which is not "
-            f"accepted: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
-            level="WARN",
-            resource=row.id,
-        )
-        for id_, why in sorted(outcome.refused.items())
-    ]

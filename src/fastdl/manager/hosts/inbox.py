@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What follows from what a connected host says? Progress, results, inventories.
+
+Everything is a claim about the host itself and about jobs that it was given, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastdl.errors import AgentRefusedError
+from fastdl.manager.clock import Clock
+from fastdl.manager.events import Event, Events
+from fastdl.manager.hosts.delivery import Delivery
+from fastdl.manager.hosts.enrolment import Enrolment
+from fastdl.manager.hosts.fleet import Fleet
+from fastdl.manager.hosts.progress import ProgressBoard
+from fastdl.manager.hosts.refusal import UnknownHostError
+from fastdl.manager.ledger import hosts, jobs, pools
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.ledger.jobs import State
+from fastdl.manager.ledger.text import dumps
+from fastdl.manager.metrics import Metrics
+from fastdl.manager.notices import Notices
+from fastdl.manager.settings import Settings
+from fastdl.wire import codec
+from fastdl.wire import messages as m
+
+log = logging.getLogger(__name__)
+
+
+class Downloads(Protocol):
+    """What becomes of downloads and removals (``downloads.dispatch``)."""
+
+    def wake(self) -> None: ...
+    async def ended(self, host: str, result: m.JobResult) -> bool: ...
+    async def host_lost(self, host: str) -> None: ...
+
+
+class Certificates(Protocol):
+    """What becomes of keystores (``certificates.sync``)."""
+
+    def mark(self, *hosts: str) -> None: ...
+    async def ended(self, host: str, result: m.JobResult) -> bool: ...
+
+
+class Inbox:
+    """Takes in what connected hosts say."""
+
+    def __init__(
+        self,
+        enrolment: Enrolment,
+        downloads: Downloads,
+        certificates: Certificates,
+        *,
+        ledger: Ledger,
+        clock: Clock,
+        settings: Settings,
+        fleet: Fleet,
+        delivery: Delivery,
+        events: Events,
+        notices: Notices,
+        progress: ProgressBoard,
+        metrics: Metrics,
+    ) -> None:
+        self._enrolment = enrolment
+        self._downloads = downloads
+        self._certificates = certificates
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings
+        self._fleet = fleet
+        self._delivery = delivery
+        self._events = events
+        self._notices = notices
+        self._progress = progress
+        self._metrics = metrics
+
+    async def receive(self, host: str, message: m.Message) -> m.Message | None:
+        """Take in one message; return the answer, if it has one.
+
+        AgentRefusedError ends the connection: the host claimed what is not its own.
+        """
+        match message:
+            case m.Beat():
+                return None
+            case m.Progress():
+                if self._progress.note(host, message):
+                    self._notices.publish(
+                        "progress",
+                        job=message.job,
+                        done=message.done,
+                        total=message.total,
+                        rate=message.rate,
+                        stage=message.stage,
+                        percent=self._progress.percent_of(message.job),
+                    )
+                return None
+            case m.JobStarted():
+                if not self._progress.holds(message.job, host):
+                    return None  # short work: its result follows at once
+                now = self._clock.time()
+                await self._ledger.write(
+                    lambda tx: jobs.started(
+                        tx, message.job, fence=message.fence, host_id=host, now=now
+                    )
+                )
+                return None
+            case m.JobResult():
+                return await self._result(host, message)
+            case m.InventoryReport():
+                await self._inventory(host, message.inventory)
+                return None
+            case m.RenewRequest():
+                return await self._enrolment.renew(host, message)
+            case _:
+                raise AgentRefusedError(f"{type(message).__name__} is not a message for a manager")
+
+    async def _inventory(self, host: str, inventory: m.Inventory) -> None:
+        now, unproven = self._clock.time(), unproven_may_join(self._settings)
+
+        async def work(tx: AsyncConnection) -> tuple[pools.Outcome | None, list[Event]]:
+            row = await hosts.get(tx, host)
+            if row is None:
+                raise UnknownHostError
+            found = await hosts.store_inventory(tx, row, inventory, now=now, unproven=unproven)
+            events = pool_refusals(row, found) if found is not None else []
+            await self._events.store(tx, *events)
+            return found, events
+
+        found, events = await self._ledger.write(work)
+        self._events.publish(*events)
+        if found is None:
+            log.info("an inventory older than the known one", extra={"host": host})
+            return
+        if host in self._fleet.hosts:
+            self._fleet.hosts[host].pools = found.usable
+        self._certificates.mark(host)
+        self._downloads.wake()
+
+    async def _result(self, host: str, result: m.JobResult) -> m.ResultAck:
+        """Take in a result, or find it stale: either way the host need not repeat it."""
+        if result.kind == m.Kind.CERTIFICATES:
+            taken = await self._certificates.ended(host, result)
+        elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
+            taken = await self._downloads.ended(host, result)
+        else:
+            taken = await self._answer(host, result)
+        if not taken:
+            self._metrics.stale_results.inc()
+            await self._refuse_foreign(host, result)
+        return m.ResultAck(job=result.job, fence=result.fence)
+
+    async def _refuse_foreign(self, host: str, result: m.JobResult) -> None:
+        """AgentRefusedError (and an event) where *host* never had the job."""
+        async with self._ledger.read() as tx:
+            row = await jobs.get(tx, result.job)
+            if row is None or row.host == host or await jobs.was_given(tx, result.job, host):
+                return
+        await self._events.record(
+            "HOST.FOREIGN.JOB",
+            f"host {host} sent a result for job {result.job}, which it was never given",
+            level="ERROR",
+            resource=host,
+        )
+        raise AgentRefusedError("the result is for a job that was never assigned to this host")
+
+    async def _answer(self, host: str, result: m.JobResult) -> bool:
+        """A probe or a check ended: keep the answer for whoever asked."""
+        now = self._clock.time()
+
+        async def work(tx: AsyncConnection) -> State | None:
+            row = await jobs.get(tx, result.job)
+            if row is None or row.kind != result.kind:
+                return None
+            return await jobs.finish(
+                tx,
+                result.job,
+                fence=result.fence,
+                host_id=host,
+                now=now,
+                state=State.DONE if result.done else State.FAILED,
+                result=codec.done_to_json(result.done) if result.done else None,
+                failure=dumps(codec.to_plain(result.failure)) if result.failure else None,
+                row=row,
+            )
+
+        if await self._ledger.write(work) is None:
+            return False
+        self._notices.notify(f"job:{result.job}")
+        self._delivery.post(host)
+        return True
+
+
+def unproven_may_join(settings: Settings) -> bool:
+    """Whether hosts of a cluster may join a shared pool that proves nothing."""
+    return not settings.flag("storage.pool.join.approved.only")
+
+
+def pool_refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
+    """Return the events of claims that were not accepted."""
+    return [
+        Event(
+            type="HOST.POOL.REFUSED",
+            description=f"host {row.name} claims to reach the storage pool {id_}, which is not "
+            f"accepted: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
+            level="WARN",
+            resource=row.id,
+        )
+        for id_, why in sorted(outcome.refused.items())
+    ]
