@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/hash.h"
 
+#include <openssl/err.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,20 +51,39 @@ static bool ours(const struct fdl_hash *h)
     return h->kernel && h->kernel->one;
 }
 
-struct fdl_hash *fdl_hash_new(enum fdl_hash_alg alg)
+/* Why OpenSSL gave nothing. */
+static int unavailable(enum fdl_hash_alg alg, struct fdl_err *err)
+{
+    char what[FDL_ERR_WHAT_MAX];
+    bool memory = ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE;
+
+    ERR_clear_error();
+    if (memory)
+        return fdl_nomem(err, "a digest");
+    snprintf(what, sizeof what,
+             "OpenSSL does not offer the digest %s here (see openssl.cnf)",
+             algs[alg].name);
+    return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET, what);
+}
+
+int fdl_hash_new(struct fdl_hash **out, enum fdl_hash_alg alg, struct fdl_err *err)
 {
     struct fdl_hash h = {.alg = alg};
     enum fdl_sha256_why why;
 
+    *out = NULL;
     if (alg == FDL_HASH_SHA256) {
         h.kernel = fdl_hash_kernel(getenv("FASTDL_SHA256"), &why);
         if (why == FDL_SHA256_UNKNOWN)
-            return NULL;
+            return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
+                            "FASTDL_SHA256 names a kernel that is not usable here");
     }
     h.md = EVP_MD_fetch(NULL, algs[alg].evp, NULL);
-    struct fdl_hash *made = h.md ? fdl_hash_like(&h) : NULL;
+    if (!h.md)
+        return unavailable(alg, err);
+    *out = fdl_hash_like(&h);
     EVP_MD_free(h.md);
-    return made;
+    return *out ? FDL_OK : fdl_nomem(err, "a digest");
 }
 
 struct fdl_hash *fdl_hash_like(const struct fdl_hash *like)

@@ -50,9 +50,10 @@ int fdl_hash_alg_from_name(const char *name);
 const char *fdl_hash_name(enum fdl_hash_alg alg);
 size_t fdl_hash_len(enum fdl_hash_alg alg);
 
-/* Returns OWNED, or NULL where OpenSSL does not offer the algorithm, or where the
- * environment's FASTDL_SHA256 wants a kernel that is not usable here. */
-struct fdl_hash *fdl_hash_new(enum fdl_hash_alg alg);
+/* *out is OWNED, NULL on failure. Errors: FDL_E_USAGE where OpenSSL, as it is
+ * configured here, does not offer the algorithm, or the environment's FASTDL_SHA256
+ * wants a kernel that is not usable here; FDL_E_LIMIT without memory. */
+int fdl_hash_new(struct fdl_hash **out, enum fdl_hash_alg alg, struct fdl_err *err);
 
 /* Another one like h, at its start: cheaper than a new one. OWNED, NULL without memory.
  * h may be in use by another thread. */

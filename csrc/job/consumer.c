@@ -109,10 +109,7 @@ static int add(struct fdl_job *job, enum kind kind, int alg, struct fdl_err *err
     if (kind == LAND)
         return FDL_OK;
     c->alg = (enum fdl_hash_alg)alg;
-    c->hash = fdl_hash_new(c->alg);
-    return c->hash ? FDL_OK
-                   : fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
-                              "a digest algorithm is not available");
+    return fdl_hash_new(&c->hash, c->alg, err);
 }
 
 int fdl_consumers_init(struct fdl_job *job, struct fdl_err *err)

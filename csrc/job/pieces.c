@@ -22,10 +22,9 @@ int fdl_pieces_init(struct fdl_pieces *out, const struct fdl_piece_digests *dige
     if (len == 0 || total == UINT64_MAX || digests->count != count_of(total, len))
         return fdl_fail(err, FDL_E_SIZE, FDL_NO_OFFSET,
                         "the pieces do not cover the source exactly");
-    out->like = fdl_hash_new(digests->alg);
-    if (!out->like)
-        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
-                        "a digest algorithm is not available");
+    int rc = fdl_hash_new(&out->like, digests->alg, err);
+    if (rc < 0)
+        return rc;
     bool fit = len / block <= window / 4 || count_of(total, block) <= window;
     if (block % len == 0) {
         out->mode = FDL_PIECES_IN_BLOCK;
@@ -66,45 +65,56 @@ bool fdl_pieces_match(const struct fdl_pieces *pieces, uint64_t index,
            memcmp(digest, pieces->digests.digests + index * n, n) == 0;
 }
 
-bool fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf)
+static int mismatch(const struct fdl_pieces *pieces, uint64_t index,
+                    struct fdl_err *err)
+{
+    return fdl_fail(err, FDL_E_INTEGRITY, index * pieces->digests.length,
+                    "a piece does not match its digest");
+}
+
+int fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
+                           struct fdl_err *err)
 {
     unsigned char got[FDL_SHA256_LANES_MAX * FDL_HASH_MAX];
     struct fdl_hash *hash = fdl_hash_like(pieces->like);
     uint64_t len = pieces->digests.length, index = buf->off / len;
     size_t each = fdl_hash_len(pieces->digests.alg);
-    bool ok = hash != NULL;
+    int rc = hash ? FDL_OK : fdl_nomem(err, "a digest");
 
-    for (size_t at = 0; ok && at < buf->len;) {
+    for (size_t at = 0; rc == FDL_OK && at < buf->len;) {
         size_t piece = buf->len - at < len ? buf->len - at : (size_t)len;
         size_t n = (buf->len - at) / piece;
         if (n > FDL_SHA256_LANES_MAX)
             n = FDL_SHA256_LANES_MAX;
         fdl_hash_many(hash, buf->data + at, piece, n, got);
-        for (size_t i = 0; ok && i < n; i++)
-            ok = fdl_pieces_match(pieces, index++, got + i * each);
+        for (size_t i = 0; rc == FDL_OK && i < n; i++, index++)
+            if (!fdl_pieces_match(pieces, index, got + i * each))
+                rc = mismatch(pieces, index, err);
         at += n * piece;
     }
     fdl_hash_free(hash);
-    return ok;
+    return rc;
 }
 
-struct fdl_piece *fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block)
+int fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block, struct fdl_piece **out,
+                  struct fdl_err *err)
 {
     uint64_t index = block / pieces->blocks;
     struct fdl_piece *p = &pieces->cache[index % pieces->n_cache];
 
     if (p->index != index) {
         unsigned char rest[FDL_HASH_MAX];
-        if (!p->hash)
-            p->hash = fdl_hash_like(pieces->like);
-        else
+        if (p->hash)
             fdl_hash_final(p->hash, rest); /* starts anew */
+        else if (!(p->hash = fdl_hash_like(pieces->like)))
+            return fdl_nomem(err, "a digest");
         p->index = index;
         p->next = index * pieces->blocks;
         p->busy = false;
         p->failures = 0;
     }
-    return p->hash ? p : NULL;
+    *out = p;
+    return FDL_OK;
 }
 
 int fdl_pieces_feed(const struct fdl_pieces *pieces, struct fdl_hash *hash,
@@ -124,8 +134,7 @@ int fdl_pieces_feed(const struct fdl_pieces *pieces, struct fdl_hash *hash,
             continue;
         fdl_hash_final(hash, got);
         if (!fdl_pieces_match(pieces, index, got))
-            return fdl_fail(err, FDL_E_INTEGRITY, index * len,
-                            "a piece does not match its digest");
+            return mismatch(pieces, index, err);
     }
     return FDL_OK;
 }

@@ -58,12 +58,15 @@ void fdl_pieces_destroy(struct fdl_pieces *pieces);
 bool fdl_pieces_match(const struct fdl_pieces *pieces, uint64_t index,
                       const unsigned char *digest);
 
-/* IN_BLOCK: whether all pieces in this block match. */
-bool fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf);
+/* IN_BLOCK: FDL_E_INTEGRITY where a piece in this block does not match; FDL_E_LIMIT, no
+ * memory, says nothing about the pieces. */
+int fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
+                           struct fdl_err *err);
 
-/* OF_BLOCKS: the piece that `block` is part of, reset where it was another before.
- * BORROWED; NULL without memory. */
-struct fdl_piece *fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block);
+/* OF_BLOCKS: *out is the piece that `block` is part of, reset where it was another
+ * before; BORROWED. FDL_E_LIMIT without memory. */
+int fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block, struct fdl_piece **out,
+                  struct fdl_err *err);
 
 /* IN_ORDER: hashes the next block of the source. FDL_E_INTEGRITY where a piece that
  * ends in it does not match. */

@@ -154,7 +154,7 @@ bool fdl_sched_exhausted(const struct fdl_sched *sched, struct fdl_err *err)
         const struct fdl_mirror *m = sched->mirrors[i];
         if (m->state == FDL_MIRROR_READY)
             return false;
-        if (m->last_err.code != FDL_OK &&
+        if (m->state != FDL_MIRROR_IDLE && m->last_err.code != FDL_OK &&
             (!worst || severity(m->last_err.code) < severity(worst->code)))
             worst = &m->last_err;
     }

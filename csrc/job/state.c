@@ -40,13 +40,15 @@ void fdl_job_check_mirrors(struct fdl_job *job)
         fdl_job_fail(job, &err);
 }
 
-void fdl_job_disqualify(struct fdl_job *job, int index, const struct fdl_err *err)
+/* Nobody uses the mirror any more. */
+static void leave(struct fdl_job *job, int index, enum fdl_mirror_state state,
+                  const struct fdl_err *err)
 {
     struct fdl_mirror *m = job->cfg.mirrors[index];
 
     if (m->state == FDL_MIRROR_DISQUALIFIED)
         return;
-    m->state = err->code == FDL_OK ? FDL_MIRROR_IDLE : FDL_MIRROR_DISQUALIFIED;
+    m->state = state;
     m->last_err = *err;
     m->last_err.mirror = index;
     for (int i = 0; i < job->sched.n_workers; i++)
@@ -55,4 +57,14 @@ void fdl_job_disqualify(struct fdl_job *job, int index, const struct fdl_err *er
     fdl_sched_step_in(&job->sched);
     fdl_job_check_mirrors(job);
     pthread_cond_broadcast(&job->space);
+}
+
+void fdl_job_disqualify(struct fdl_job *job, int index, const struct fdl_err *err)
+{
+    leave(job, index, FDL_MIRROR_DISQUALIFIED, err);
+}
+
+void fdl_job_set_aside(struct fdl_job *job, int index, const struct fdl_err *why)
+{
+    leave(job, index, FDL_MIRROR_IDLE, why);
 }

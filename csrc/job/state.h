@@ -72,10 +72,13 @@ void fdl_job_fail(struct fdl_job *job, const struct fdl_err *err);
 /* Locked: no worker waits for the network any more. */
 void fdl_job_wake_workers(struct fdl_job *job);
 
-/* Locked: mirror `index` is not used any more, and those that use it are woken. Where
- * err->code is FDL_OK it is only set aside. Fails the transfer where it was the last.
- */
+/* Locked: mirror `index` is not used any more, and those that use it are woken. Fails
+ * the transfer where it was the last. */
 void fdl_job_disqualify(struct fdl_job *job, int index, const struct fdl_err *err);
+
+/* The same for a mirror that did nothing wrong: it may not join this transfer. `why` is
+ * reported with the mirror, and is never what the transfer fails with. */
+void fdl_job_set_aside(struct fdl_job *job, int index, const struct fdl_err *why);
 
 /* Locked: fails the transfer where no mirror is usable. */
 void fdl_job_check_mirrors(struct fdl_job *job);

@@ -144,13 +144,11 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
  * that completes it decides. Locked on entry and exit. */
 static void advance_piece(struct fdl_job *job, uint64_t block)
 {
-    struct fdl_piece *p = fdl_pieces_of(&job->pieces, block);
+    struct fdl_piece *p;
+    struct fdl_err err;
     unsigned char got[FDL_HASH_MAX];
 
-    if (!p) {
-        struct fdl_err err;
-        fdl_fail(&err, FDL_E_INTERNAL, FDL_NO_OFFSET,
-                 "the piece digest is not available");
+    if (fdl_pieces_of(&job->pieces, block, &p, &err) < 0) {
         fdl_job_fail(job, &err);
         return;
     }
@@ -208,17 +206,21 @@ static void call_off(struct fdl_job *job, const struct fdl_slot *slot, int winne
 void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
                         struct fdl_buf *buf, uint64_t mirrors)
 {
-    bool by_block = job->pieces.mode == FDL_PIECES_IN_BLOCK, ok = true;
+    struct fdl_err err;
+    int rc = FDL_OK;
 
-    if (by_block) {
+    if (job->pieces.mode == FDL_PIECES_IN_BLOCK) {
         uint64_t before = fdl_now_ns();
-        ok = fdl_pieces_check_block(&job->pieces, buf);
+        rc = fdl_pieces_check_block(&job->pieces, buf, &err);
         atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
                                   memory_order_relaxed);
     }
     pthread_mutex_lock(&job->lock);
-    if (!fdl_plan_fill(&job->plan, worker, block)) {
-        fdl_buf_unref(buf); /* somebody else was first */
+    bool unchecked = rc < 0 && rc != FDL_E_INTEGRITY;
+    if (unchecked)
+        fdl_job_fail(job, &err);
+    if (unchecked || !fdl_plan_fill(&job->plan, worker, block)) {
+        fdl_buf_unref(buf); /* or somebody else was first */
         pthread_mutex_unlock(&job->lock);
         return;
     }
@@ -227,7 +229,7 @@ void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
     slot->mirrors = mirrors;
     slot->local = job->sched.progress[worker].local;
     call_off(job, slot, worker, block);
-    if (!ok)
+    if (rc == FDL_E_INTEGRITY)
         piece_failed(job, block, block + 1, 0);
     else if (job->pieces.mode == FDL_PIECES_OF_BLOCKS)
         advance_piece(job, block);

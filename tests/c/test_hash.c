@@ -58,6 +58,14 @@ static void expect(struct fdl_hash *h, size_t len, const char *want)
     assert(strcmp(hex, want) == 0);
 }
 
+static struct fdl_hash *new_hash(enum fdl_hash_alg alg)
+{
+    struct fdl_hash *hash;
+
+    assert(fdl_hash_new(&hash, alg, NULL) == FDL_OK);
+    return hash;
+}
+
 static void the_standards_examples_come_out_however_they_are_cut(void)
 {
     for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++) {
@@ -66,7 +74,7 @@ static void the_standards_examples_come_out_however_they_are_cut(void)
         size_t n = strlen(text);
         assert(alg >= 0);
         size_t len = fdl_hash_len((enum fdl_hash_alg)alg);
-        struct fdl_hash *h = fdl_hash_new((enum fdl_hash_alg)alg);
+        struct fdl_hash *h = new_hash((enum fdl_hash_alg)alg);
         assert(h && strlen(vectors[v].hex) == 2 * len && len <= FDL_HASH_MAX);
         for (size_t cut = 0; cut <= n; cut++) { /* final() starts anew each time */
             fdl_hash_update(h, text, cut);
@@ -79,7 +87,7 @@ static void the_standards_examples_come_out_however_they_are_cut(void)
 
 static void a_million_letters_come_out(void)
 {
-    struct fdl_hash *h = fdl_hash_new(FDL_HASH_SHA256);
+    struct fdl_hash *h = new_hash(FDL_HASH_SHA256);
     char part[1009];
 
     memset(part, 'a', sizeof part);
@@ -108,7 +116,7 @@ static void openssl_says_the_same(enum fdl_hash_alg alg, const EVP_MD *md)
     static unsigned char data[40000];
     unsigned char got[20 * FDL_HASH_MAX], want[FDL_HASH_MAX];
     size_t size = fdl_hash_len(alg);
-    struct fdl_hash *a = fdl_hash_new(alg), *b = fdl_hash_like(a);
+    struct fdl_hash *a = new_hash(alg), *b = fdl_hash_like(a);
     time_t until = time(NULL) + 2;
 
     assert(a && b);
@@ -142,13 +150,13 @@ static void each_kernel_can_be_asked_for(void)
 {
     enum fdl_sha256_why why;
     struct fdl_hash *h;
+    struct fdl_err err;
 
     assert(fdl_hash_kernel("openssl", &why) == NULL && why == FDL_SHA256_ASKED);
     assert(fdl_hash_kernel("abacus", &why) == NULL && why == FDL_SHA256_UNKNOWN);
     setenv("FASTDL_SHA256", "abacus", 1);
-    assert(fdl_hash_new(FDL_HASH_SHA256) == NULL);
-    h = fdl_hash_new(FDL_HASH_SHA512); /* it is none of its business */
-    assert(h);
+    assert(fdl_hash_new(&h, FDL_HASH_SHA256, &err) == FDL_E_USAGE && !h);
+    h = new_hash(FDL_HASH_SHA512); /* it is none of its business */
     fdl_hash_free(h);
     setenv("FASTDL_SHA256", "openssl", 1);
     openssl_says_the_same(FDL_HASH_SHA256, EVP_sha256());
@@ -212,6 +220,19 @@ static void in_fips_mode_only_openssl_is_used(void)
     assert(fdl_hash_kernel(NULL, &why) != NULL && why == FDL_SHA256_OURS);
 }
 
+/* A system may forbid digests in its openssl.cnf; that is no fault of ours. */
+static void a_digest_that_openssl_does_not_offer_is_the_systems_doing(void)
+{
+    struct fdl_hash *hash;
+    struct fdl_err err;
+
+    assert(EVP_set_default_properties(NULL, "fips=yes") == 1);
+    assert(fdl_hash_new(&hash, FDL_HASH_MD5, &err) == FDL_E_USAGE);
+    assert(!hash && strstr(err.what, "md5"));
+    assert(EVP_set_default_properties(NULL, "") == 1);
+    fdl_hash_free(new_hash(FDL_HASH_MD5));
+}
+
 int main(void)
 {
     the_standards_examples_come_out_however_they_are_cut();
@@ -222,5 +243,6 @@ int main(void)
     each_kernel_can_be_asked_for();
     a_kernel_that_is_wrong_is_not_used();
     in_fips_mode_only_openssl_is_used();
+    a_digest_that_openssl_does_not_offer_is_the_systems_doing();
     return 0;
 }

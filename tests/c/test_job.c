@@ -366,8 +366,9 @@ static void expect_sent(const struct run *r, uint64_t bytes)
 
 static void sha256(const unsigned char *data, size_t len, unsigned char *out)
 {
-    struct fdl_hash *h = fdl_hash_new(FDL_HASH_SHA256);
+    struct fdl_hash *h;
 
+    assert(fdl_hash_new(&h, FDL_HASH_SHA256, NULL) == FDL_OK);
     fdl_hash_update(h, data, len);
     fdl_hash_final(h, out);
     fdl_hash_free(h);

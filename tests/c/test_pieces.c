@@ -5,6 +5,7 @@
 #include "job/pieces.h"
 
 #include <assert.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,11 +16,19 @@
 static unsigned char source[TOTAL];
 static unsigned char digests[TOTAL / 512 + 1][FDL_HASH_MAX];
 
+static struct fdl_hash *new_hash(enum fdl_hash_alg alg)
+{
+    struct fdl_hash *hash;
+
+    assert(fdl_hash_new(&hash, alg, NULL) == FDL_OK);
+    return hash;
+}
+
 /* The digests of the source's pieces, packed. */
 static struct fdl_piece_digests digests_of(uint64_t length)
 {
     size_t n = fdl_hash_len(FDL_HASH_SHA256), count = 0;
-    struct fdl_hash *hash = fdl_hash_new(FDL_HASH_SHA256);
+    struct fdl_hash *hash = new_hash(FDL_HASH_SHA256);
     unsigned char *out = digests[0], one[FDL_HASH_MAX];
 
     assert(hash);
@@ -84,21 +93,37 @@ static void one_wrong_byte_in_any_piece_of_a_block_is_found(void)
     struct fdl_piece_digests wanted = digests_of(512);
     struct fdl_pool *pool = fdl_pool_new(1, BLOCK);
     struct fdl_pieces pieces;
+    struct fdl_err err;
 
     assert(pool);
     assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, NULL) == FDL_OK);
     for (uint64_t off = 0; off < TOTAL; off += BLOCK) {
         struct fdl_buf *buf = block_at(pool, off);
-        assert(fdl_pieces_check_block(&pieces, buf));
+        assert(fdl_pieces_check_block(&pieces, buf, NULL) == FDL_OK);
         for (size_t at = 0; at < buf->len; at += 511) {
             buf->data[at] ^= 1;
-            assert(!fdl_pieces_check_block(&pieces, buf));
+            assert(fdl_pieces_check_block(&pieces, buf, &err) == FDL_E_INTEGRITY);
+            assert(err.offset == off + at / 512 * 512);
             buf->data[at] ^= 1;
         }
         fdl_buf_unref(buf);
     }
     fdl_pieces_destroy(&pieces);
     fdl_pool_free(pool);
+}
+
+/* Nothing can be compared: no mirror may be blamed for it. */
+static void without_the_digest_nothing_starts(void)
+{
+    struct fdl_piece_digests wanted = digests_of(512);
+    struct fdl_pieces pieces;
+    struct fdl_err err;
+
+    assert(EVP_set_default_properties(NULL, "fips=yes") == 1);
+    assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, &err) ==
+           FDL_E_USAGE);
+    fdl_pieces_destroy(&pieces);
+    assert(EVP_set_default_properties(NULL, "") == 1);
 }
 
 static void pieces_across_blocks_are_checked_in_order(void)
@@ -108,7 +133,7 @@ static void pieces_across_blocks_are_checked_in_order(void)
 
     assert(pool);
     for (size_t wrong = 0; wrong <= TOTAL; wrong += 1000) {
-        struct fdl_hash *hash = fdl_hash_new(FDL_HASH_SHA256);
+        struct fdl_hash *hash = new_hash(FDL_HASH_SHA256);
         struct fdl_pieces pieces;
         struct fdl_err err;
         int rc = FDL_OK;
@@ -136,13 +161,15 @@ static void a_place_in_the_cache_starts_anew_with_another_piece(void)
     struct fdl_pieces pieces;
 
     assert(fdl_pieces_init(&pieces, &wanted, TOTAL, BLOCK, WINDOW, NULL) == FDL_OK);
-    struct fdl_piece *piece = fdl_pieces_of(&pieces, 1);
-    assert(piece && piece->index == 0 && piece->next == 0);
+    struct fdl_piece *piece, *same;
+    assert(fdl_pieces_of(&pieces, 1, &piece, NULL) == FDL_OK);
+    assert(piece->index == 0 && piece->next == 0);
     piece->next = 1;
     piece->failures = 2;
-    assert(fdl_pieces_of(&pieces, 0) == piece && piece->next == 1);
+    assert(fdl_pieces_of(&pieces, 0, &same, NULL) == FDL_OK);
+    assert(same == piece && piece->next == 1);
     uint64_t later = pieces.n_cache * pieces.blocks;
-    assert(fdl_pieces_of(&pieces, later) == piece);
+    assert(fdl_pieces_of(&pieces, later, &same, NULL) == FDL_OK && same == piece);
     assert(piece->index == pieces.n_cache && piece->next == later);
     assert(piece->failures == 0);
     fdl_pieces_destroy(&pieces);
@@ -157,5 +184,6 @@ int main(void)
     one_wrong_byte_in_any_piece_of_a_block_is_found();
     pieces_across_blocks_are_checked_in_order();
     a_place_in_the_cache_starts_anew_with_another_piece();
+    without_the_digest_nothing_starts();
     return 0;
 }
