@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* decode/qcow2_priv.h - what decode/qcow2_header.c, decode/qcow2.c (tables: need and
- * feed) and decode/qcow2_map.c (L2 entries and the map) share. Nobody else includes it.
- */
+/* decode/qcow2_priv.h - what the parts of decode/qcow2.h share: _header, qcow2.c itself
+ * (tables: need and feed), _entries (of L2) and _map. Nobody else includes it. */
 #ifndef FDL_QCOW2_PRIV_H
 #define FDL_QCOW2_PRIV_H
 
@@ -16,7 +15,8 @@ struct fdl_qcow2_table {
 
 /* One plain run or one compressed cluster: 16 bytes each is the memory promise. */
 struct fdl_qcow2_packed {
-    uint64_t key;   /* host << 13 | (sectors - 1); the low part is 0 for plain runs */
+    uint64_t key;   /* host << FDL_QCOW2_SECTOR_BITS | (sectors - 1); the low part is 0
+                       for   plain runs */
     uint32_t guest; /* in units */
     uint32_t count; /* units of a plain run; 1 for a compressed cluster's first unit */
 };
@@ -31,6 +31,7 @@ struct fdl_qcow2_vec {
 };
 
 #define FDL_QCOW2_PARTS 64
+#define FDL_QCOW2_SECTOR_BITS 13 /* a compressed cluster has up to 8192 sectors */
 
 struct fdl_qcow2 {
     struct fdl_qcow2_info info;

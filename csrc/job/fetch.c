@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job/fetch.c - FETCH: the bytes of one block, from a mirror, from what the caller has
  * already, or from the target itself. */
-#include "job/worker_priv.h"
+#include "job/fetch.h"
 
 #include <errno.h>
 #include <string.h>

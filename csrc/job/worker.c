@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/worker.h"
 #include "job/verify.h"
-#include "job/worker_priv.h"
+#include "job/fetch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -237,9 +237,7 @@ static bool mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
     /* It may not join: that is no fault of its own. */
     if (err->code == FDL_E_POLICY && m->pinned && !job->cfg.provable &&
         atomic_load(&job->fetched) > 0) {
-        struct fdl_err idle = *err;
-        idle.code = FDL_OK;
-        fdl_job_disqualify(job, w->index, &idle);
+        fdl_job_set_aside(job, w->index, err);
         return false;
     }
     /* Ours, or bytes of that response have landed and nothing proves them. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job/worker_priv.h - what a worker's life (worker.c) and its work on one block
- * (fetch.c) share. */
-#ifndef FDL_WORKER_PRIV_H
-#define FDL_WORKER_PRIV_H
+/* job/fetch.h - FETCH: one block into memory, whatever a cut connection left of it, and
+ * the state of a connection that this takes. */
+#ifndef FDL_FETCH_H
+#define FDL_FETCH_H
 
 #include "base/clock.h"
 #include "base/sum.h"
