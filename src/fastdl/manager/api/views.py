@@ -144,8 +144,8 @@ def template(
         "signedby": flags.get("signedby"),
         "warnings": (flags.get("warnings") or None) if see_all else None,
         "origins": loads(row.origins) if admin else None,
-        "validators": loads(row.validators) if see_all else None,
-        "digests": loads(row.digests) if see_all else None,
+        "validators": loads(row.validators) if admin else None,
+        "digests": loads(row.digests) if admin else None,
     }
     if row.iso:
         item["bootable"] = row.bootable

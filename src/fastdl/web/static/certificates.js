@@ -48,7 +48,7 @@ export async function certificates({ box, signal }) {
   if (signal.aborted) return;
   const choose = zones.length > 1 ? h('div', { class: 'filters' }, field('Zone', zone).box) : null;
   fill(box, heading('Certificates', linkButton('Upload a certificate', '#/upload', { kind: 'primary', symbol: 'plus' })),
-    choose, forecast, card('Certificates', listed), matrix);
+    choose, forecast, card('All certificates', listed), matrix);
 }
 
 // What will expire, and when: said before it happens.

@@ -57,7 +57,7 @@ export function show() {
   leave?.abort();
   leave = new AbortController();
   outlet.replaceChildren();
-  outlet.scrollTop = 0;
+  scrollTo(0, 0);
   wrap(found, { box: outlet, params: found.params, signal: leave.signal });
 }
 

@@ -7,7 +7,7 @@ import { bytes, duration, rate } from './format.js';
 import { may } from './session.js';
 import { action, badge } from './ui.js';
 
-const POINTS = 60;
+const POINTS = 40;
 const ENDED = new Set(['DONE', 'FAILED', 'CANCELLED']);
 const STAGES = { fetch: 'the network', tls: 'TLS', hash: 'hashing', decode: 'unpacking', write: 'storage', flush: 'storage' };
 
