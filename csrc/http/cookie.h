@@ -3,8 +3,8 @@
  * (RFC 6265).
  *
  * What a server sets goes back to it, since some redirect in circles until it does.
- * Nothing outlives the job, and nothing here is the user's: those cookies are header
- * lines. Safe from many threads. */
+ * Nothing outlives the job. The user's own come from a file, as if they had been set,
+ * or are header lines. Safe from many threads. */
 #ifndef FDL_COOKIE_H
 #define FDL_COOKIE_H
 

@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "decode/land.h"
+#include "job/pace.h"
 #include "job/pieces.h"
 #include "net/net.h"
 #include "sink/sink.h"
@@ -44,12 +45,12 @@ struct fdl_job_config {
     size_t block;              /* multiple of FDL_BUF_ALIGN; fdl_job_block_for() */
     size_t window;             /* bytes of all blocks together */
     int max_conns;
-    uint64_t limit_rate; /* bytes/s, 0 = none */
-    int retry;           /* failures in a row after which a mirror is given up */
-    bool provable;       /* a digest or pieces prove the bytes: mirrors may be mixed */
-    bool record;         /* keep what was written for fdl_job_drain() */
-    bool detect_zeros;   /* blocks of zeros become fdl_sink_zero() */
-    size_t hold;         /* the sink's: such bytes are not recorded */
+    struct fdl_pace *pace; /* NULL: no limit */
+    int retry;             /* failures in a row after which a mirror is given up */
+    bool provable;     /* a digest or pieces prove the bytes: mirrors may be mixed */
+    bool record;       /* keep what was written for fdl_job_drain() */
+    bool detect_zeros; /* blocks of zeros become fdl_sink_zero() */
+    size_t hold;       /* the sink's: such bytes are not recorded */
     enum fdl_hash_alg algs[FDL_HASH_COUNT];
     size_t n_algs;
     struct fdl_piece_digests pieces;

@@ -52,29 +52,6 @@ static void sum_block(struct fdl_worker *w)
     w->summed = w->buf->len;
 }
 
-/* ---- pace ------------------------------------------------------------------ */
-
-/* With a rate limit every byte has its time; all connections share one clock. */
-static void pace(struct fdl_worker *w, uint64_t n)
-{
-    struct fdl_job *job = w->job;
-
-    if (job->cfg.limit_rate == 0)
-        return;
-    uint64_t cost = n * FDL_NS_PER_S / job->cfg.limit_rate, now = fdl_now_ns(), due;
-    uint64_t at = atomic_load(&job->pace_ns);
-    do
-        due = (at > now ? at : now) + cost;
-    while (!atomic_compare_exchange_weak(&job->pace_ns, &at, due));
-    while (due > now && !atomic_load(&w->wakeup->cancel)) {
-        uint64_t slice =
-            due - now < 50 * FDL_NS_PER_MS ? due - now : 50 * FDL_NS_PER_MS;
-        struct timespec ts = fdl_timespec(slice);
-        nanosleep(&ts, NULL);
-        now = fdl_now_ns();
-    }
-}
-
 /* ---- one block ------------------------------------------------------------- */
 
 /* The caller's extent at or after pos; NULL where there is none. */
@@ -265,7 +242,7 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
             asked_ns += fdl_now_ns() - asked;
         }
         size_t room = (size_t)(stop - pos);
-        if (job->cfg.limit_rate > 0 && room > PACED_READ)
+        if (job->cfg.pace && room > PACED_READ)
             room = PACED_READ;
         long n = w->stream->ops->read(w->stream, w->buf->data + w->buf->len, room, err);
         if (n < 0)
@@ -288,7 +265,7 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
         atomic_store_explicit(&w->progress->served, true, memory_order_relaxed);
         atomic_store_explicit(&w->progress->filled, w->buf->len, memory_order_relaxed);
         atomic_fetch_add_explicit(&job->fetched, (uint64_t)n, memory_order_relaxed);
-        pace(w, (uint64_t)n);
+        fdl_pace_wait(job->cfg.pace, (uint64_t)n, w->wakeup);
         maybe_prefetch(w);
     }
     if (goes_on(w, start + w->buf->len))

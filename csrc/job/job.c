@@ -246,6 +246,24 @@ bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records)
     return done;
 }
 
+/* How many mirrors are in use, and how long all that are usable rest still. Locked. */
+static int mirrors_in_use(const struct fdl_job *job, uint64_t *rest_ns)
+{
+    uint64_t now = fdl_now_ns(), soonest = UINT64_MAX;
+    int used = 0;
+
+    for (size_t i = 0; i < job->cfg.n_mirrors; i++) {
+        const struct fdl_mirror *m = job->cfg.mirrors[i];
+        used += m->active > 0;
+        if (m->state != FDL_MIRROR_READY)
+            continue;
+        uint64_t rest = m->not_before_ns > now ? m->not_before_ns - now : 0;
+        soonest = rest < soonest ? rest : soonest;
+    }
+    *rest_ns = soonest == UINT64_MAX ? 0 : soonest;
+    return used;
+}
+
 void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
 {
     struct fdl_sink_stats sink;
@@ -255,6 +273,8 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
     if (job->cfg.lander)
         job->cfg.lander->ops->stats(job->cfg.lander, &landed, &decode_ns);
     pthread_mutex_lock(&job->lock);
+    uint64_t rest_ns;
+    int used = mirrors_in_use(job, &rest_ns);
     *out = (struct fdl_job_status){
         .total = job->total,
         .done_bytes = atomic_load(&job->done),
@@ -262,6 +282,8 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
         .resumed_bytes = atomic_load(&job->resumed),
         .hedged_bytes = job->sched.hedged_bytes,
         .conns = job->sched.n_conns,
+        .mirrors = used,
+        .rest_ns = rest_ns,
         .running = !job->finished,
         .fetch_ns = atomic_load(&job->times.recv_ns),
         .tls_ns = atomic_load(&job->times.tls_ns),

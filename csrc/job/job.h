@@ -25,6 +25,8 @@ struct fdl_job_status {
     uint64_t resumed_bytes; /* from the target */
     uint64_t hedged_bytes;
     int conns;
+    int mirrors;      /* that these use */
+    uint64_t rest_ns; /* until a mirror may be asked again; 0: one may be */
     bool running;
     /* busy nanoseconds, summed over threads */
     uint64_t fetch_ns, tls_ns, hash_ns, decode_ns, write_ns, flush_ns;

@@ -60,7 +60,6 @@ struct fdl_job {
     struct fdl_conn_times times;
     atomic_uint_fast64_t fetched, resumed, done; /* bytes */
     atomic_uint_fast64_t hash_ns, flush_ns, window_wait_ns;
-    atomic_uint_fast64_t pace_ns; /* when the next byte may come, with a rate limit */
 };
 
 /* Bytes of that block. Takes no lock. */

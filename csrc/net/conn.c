@@ -118,6 +118,14 @@ static bool set_options(struct fdl_conn *conn)
      * decides who checks the address. */
     bad |= curl_easy_setopt(e, CURLOPT_PROXY, conn->proxy ? conn->proxy->url : "");
     bad |= curl_easy_setopt(e, CURLOPT_NOPROXY, "");
+    if (net->route.interface)
+        bad |= curl_easy_setopt(e, CURLOPT_INTERFACE, net->route.interface);
+    if (net->route.family)
+        bad |= curl_easy_setopt(e, CURLOPT_IPRESOLVE,
+                                net->route.family == 4 ? CURL_IPRESOLVE_V4
+                                                       : CURL_IPRESOLVE_V6);
+    if (net->route.pins)
+        bad |= curl_easy_setopt(e, CURLOPT_RESOLVE, net->route.pins);
     if (speaks_tls(conn))
         bad |= set_tls_options(conn);
     return bad == 0;
@@ -164,6 +172,9 @@ static int explain_failure(struct fdl_conn *conn, CURLcode rc, struct fdl_err *e
     case CURLE_COULDNT_RESOLVE_PROXY:
         return refuse_net(err, "the proxy's name cannot be resolved");
     case CURLE_OPERATION_TIMEDOUT:
+        if (fdl_tls_began_with_host(&conn->tls))
+            return refuse_net(err, "the server did not respond to the TLS handshake "
+                                   "(does it speak TLS on this port? http://?)");
         return refuse_net(err, proxy ? "connecting through the proxy took too long"
                                      : "connecting took too long");
     case CURLE_COULDNT_CONNECT:
@@ -172,6 +183,9 @@ static int explain_failure(struct fdl_conn *conn, CURLcode rc, struct fdl_err *e
         return fdl_fail_os(err, FDL_E_NET, (int)os_errno, FDL_NO_OFFSET,
                            proxy ? "the proxy cannot be connected to"
                                  : "the host cannot be connected to");
+    case CURLE_INTERFACE_FAILED:
+        return fdl_fail_os(err, FDL_E_USAGE, (int)os_errno, FDL_NO_OFFSET,
+                           "the interface or address to connect from cannot be used");
     case CURLE_PROXY:
         return refuse_net(err, "the proxy did not connect to the host");
     case CURLE_PEER_FAILED_VERIFICATION:

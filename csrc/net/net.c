@@ -40,6 +40,7 @@ void fdl_net_free(struct fdl_net *net)
     fdl_cookies_destroy(&net->cookies);
     fdl_identity_free(net->identity);
     fdl_proxies_clear(&net->proxies);
+    fdl_route_clear(&net->route);
     free(net->cidrs);
     free(net->nfs_cidrs);
     free(net);

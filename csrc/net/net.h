@@ -17,6 +17,7 @@
 #include "http/cookie.h"
 #include "base/err.h"
 #include "net/proxy.h"
+#include "net/route.h"
 #include "net/tls.h"
 
 #define FDL_REDIRECTS_MAX 8
@@ -29,6 +30,7 @@ struct fdl_net {
     bool loaded, load_failed;      /* under load_lock */
     struct fdl_identity *identity; /* OWNED, NULL for none: client certificate */
     struct fdl_proxies proxies;    /* OWNED */
+    struct fdl_route route;        /* OWNED */
     long connect_timeout_ms;
     long stall_timeout_ms;
     bool follow_redirects;

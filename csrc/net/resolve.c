@@ -18,6 +18,7 @@
 struct query {
     atomic_int refs; /* the one who asks, and the thread */
     char *host;      /* OWNED */
+    int family;      /* as getaddrinfo() takes it */
     int done_fd;     /* OWNED eventfd: rung when `rc` and `found` are set */
     int rc;
     struct addrinfo *found; /* OWNED */
@@ -37,9 +38,9 @@ static void drop(struct query *q)
 
 static void *lookup(void *arg)
 {
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                                   .ai_flags = AI_ADDRCONFIG};
     struct query *q = arg;
+    const struct addrinfo hints = {
+        .ai_family = q->family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     uint64_t one = 1;
 
     q->rc = getaddrinfo(q->host, NULL, &hints, &q->found);
@@ -69,7 +70,7 @@ static int literal(const char *host, struct fdl_addrs *out)
     return 1;
 }
 
-static int start(struct query **out, const char *host)
+static int start(struct query **out, const char *host, int family)
 {
     struct query *q = calloc(1, sizeof *q);
     pthread_attr_t attr;
@@ -79,6 +80,7 @@ static int start(struct query **out, const char *host)
         return -1;
     q->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     q->host = strdup(host);
+    q->family = family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC;
     atomic_init(&q->refs, 2);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -94,8 +96,9 @@ static int start(struct query **out, const char *host)
     return 0;
 }
 
-int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wakeup *wakeup,
-                struct fdl_addrs *out, struct fdl_err *err)
+int fdl_resolve(const char *host, int family, long timeout_ms,
+                const struct fdl_wakeup *wakeup, struct fdl_addrs *out,
+                struct fdl_err *err)
 {
     uint64_t began = fdl_now_ns();
     struct query *q;
@@ -104,7 +107,7 @@ int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wakeup *wake
     out->n = 0;
     if (literal(host, out))
         return FDL_OK;
-    if (start(&q, host) != 0)
+    if (start(&q, host, family) != 0)
         return fdl_fail(err, FDL_E_LIMIT, FDL_NO_OFFSET,
                         "no thread can be started to resolve a name");
     for (;;) {

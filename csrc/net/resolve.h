@@ -22,9 +22,11 @@ struct fdl_addrs {
 };
 
 /* Looks host up, in the resolver's order (RFC 6724); at most FDL_ADDRS_MAX of them.
- *   host  BORROWED for the call; an address literal without brackets is not looked up
+ *   host    BORROWED for the call; an address literal without brackets is not looked up
+ *   family  4 or 6, 0: either
  * Errors: FDL_E_NET, FDL_E_CANCELLED (wakeup). */
-int fdl_resolve(const char *host, long timeout_ms, const struct fdl_wakeup *wakeup,
-                struct fdl_addrs *out, struct fdl_err *err);
+int fdl_resolve(const char *host, int family, long timeout_ms,
+                const struct fdl_wakeup *wakeup, struct fdl_addrs *out,
+                struct fdl_err *err);
 
 #endif

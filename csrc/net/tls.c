@@ -170,6 +170,11 @@ static bool expect_name(SSL_CTX *ctx, const char *host)
     return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1;
 }
 
+bool fdl_tls_began_with_host(const struct fdl_tls *tls)
+{
+    return tls->done_with_proxy && !tls->with_proxy;
+}
+
 CURLcode fdl_tls_setup(CURL *easy, void *ssl_ctx, void *arg)
 {
     struct fdl_tls *tls = arg;

@@ -51,6 +51,9 @@ struct fdl_tls {
  */
 CURLcode fdl_tls_setup(CURL *easy, void *ssl_ctx, void *arg);
 
+/* The handshake with the host has begun: a connection is there. */
+bool fdl_tls_began_with_host(const struct fdl_tls *tls);
+
 /* Why the handshake failed. FDL_E_TLS_TRUST, or FDL_E_NET where it was cut. */
 int fdl_tls_explain(const struct fdl_tls *tls, struct fdl_err *err);
 

@@ -192,7 +192,8 @@ static int open_location(struct nfs_stream *s, const struct fdl_nfs_url *p,
     const struct fdl_mirror *m = s->base.mirror;
     struct fdl_addrs addrs;
     char text[NI_MAXHOST];
-    int rc = fdl_resolve(p->host, s->net->connect_timeout_ms, s->wakeup, &addrs, err);
+    int rc = fdl_resolve(p->host, s->net->route.family, s->net->connect_timeout_ms,
+                         s->wakeup, &addrs, err);
     bool tried = false;
 
     if (rc != FDL_OK) {

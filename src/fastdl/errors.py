@@ -25,6 +25,8 @@ class Reason(StrEnum):
     """The folder that the host's configuration names does not exist."""
     UNKNOWN_HOST = "unknown-host"
     """No host of this id and key is enrolled: an unused token makes it one again."""
+    SEVERAL_FILES = "several-files"
+    """The metalink describes several files, and one is wanted."""
     TWO_AGENTS = "two-agents"
     """Another agent that is this host is connected."""
 

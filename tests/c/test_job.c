@@ -249,6 +249,7 @@ struct run {
     struct origin origins[ORIGINS_MAX];
     int n;
     struct fdl_job_config cfg; /* what a test wants to be different */
+    struct fdl_pace pace;
     int per_mirror;
     long stall_ms;
     uint64_t cancel_after_us; /* 0: never */
@@ -826,7 +827,8 @@ static void a_cancelled_job_ends_within_a_second(void)
             r->cfg.retry = 1000;
             break;
         case 3:
-            r->cfg.limit_rate = 100000;
+            r->pace.rate = 100000;
+            r->cfg.pace = &r->pace;
             break;
         case 4:
             r->origins[0].no_ranges = r->origins[1].no_ranges = true;

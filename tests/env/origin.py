@@ -93,7 +93,8 @@ class FaultOrigin:
     """The server; a context manager. Everything below is safe to call from the test's thread.
 
     ``requests`` is the log, ``sent`` the body bytes handed to the kernel, ``connections``
-    the number of accepted ones. ``on_sent`` is called in the server's thread after each
+    the number of accepted ones and ``most_at_once`` that of the most at one time.
+    ``on_sent`` is called in the server's thread after each
     piece with the total sent so far: the place from which a test kills its client.
     """
 
@@ -110,6 +111,7 @@ class FaultOrigin:
         self.requests: list[Request] = []
         self.sent = 0
         self.connections = 0
+        self.most_at_once = 0
         self.on_sent: Callable[[int], None] | None = None
         self.release = threading.Event()
         self._tls = tls
@@ -185,6 +187,7 @@ class FaultOrigin:
         self._tasks.add(task)
         self.connections += 1
         number = self.connections
+        self.most_at_once = max(self.most_at_once, len(self._tasks))
         try:
             while await self._exchange(reader, writer, number):
                 pass

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.env.command import Outcome, run_fastdl
 from tests.env.faults import Rule, When
+from tests.env.here import metalink
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
 CONTENT = pseudo_random(1, 300_000)
@@ -30,17 +30,6 @@ def here(tmp_path: Path) -> Path:
 def get(here: Path, tmp_path: Path) -> Get:
     """``fastdl get`` in that folder."""
     return lambda *words: run_fastdl(["get", *words], home=tmp_path / "home", cwd=here)
-
-
-def metalink(*files: tuple[str, str, bytes]) -> Resource:
-    """A version 4 document of (name, URL, content)."""
-    inner = "".join(
-        f'<file name="{name}"><size>{len(data)}</size>'
-        f'<hash type="sha-256">{hashlib.sha256(data).hexdigest()}</hash><url>{url}</url></file>'
-        for name, url, data in files
-    )
-    text = f'<metalink xmlns="urn:ietf:params:xml:ns:metalink">{inner}</metalink>'
-    return Resource.of(text.encode(), content_type="application/metalink4+xml")
 
 
 def test_the_urls_name_in_the_current_folder(get: Get, here: Path) -> None:

@@ -235,6 +235,10 @@ _PROGRESS: Mapping[str, Check] = {
     "eta": _optional(_number),
     "stage": _word,
     "connections": _size,
+    "received": _size,
+    "average": _number,
+    "mirrors": _size,
+    "waiting": _words,
 }
 _ERROR: Mapping[str, Check] = {
     "code": _code,

@@ -20,7 +20,14 @@ from typing import NamedTuple
 _COMMON = ("engine.probe", "engine.fetch", "engine.net", "engine.landing.plan")
 _RARE = (
     *("core.confine", "core.image", "core.lander"),
-    *("engine.compare", "engine.journal", "engine.readback", "engine.source.documents"),
+    *(
+        "engine.compare",
+        "engine.folder",
+        "engine.takeover",
+        "engine.journal",
+        "engine.readback",
+        "engine.source.documents",
+    ),
     *("engine.source.race", "engine.source.vouched"),
     *("engine.landing.qcow2", "engine.landing.staged", "engine.landing.stream"),
     *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),

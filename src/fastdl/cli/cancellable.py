@@ -14,8 +14,8 @@ from fastdl.errors import LimitError
 T = TypeVar("T")
 
 
-def run_cancellable(work: Callable[[Cancel], T]) -> T:
-    """Run *work* in a thread while this one takes signals.
+def run_cancellable(work: Callable[[Cancel], T], tick: Callable[[], None] | None = None) -> T:
+    """Run *work* in a thread while this one takes signals, and calls *tick* some times a second.
 
     Python runs signal handlers in the main thread only, and not while it is inside the core:
     so the core's calls are made by another one. A second signal does what it does by default.
@@ -48,6 +48,8 @@ def run_cancellable(work: Callable[[Cancel], T]) -> T:
     try:
         while thread.is_alive():
             thread.join(0.2)  # a wait without limit would not let handlers run
+            if tick is not None:
+                tick()
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

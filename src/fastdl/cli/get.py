@@ -1,43 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``fastdl get``: bring a source to a target."""
+"""``fastdl get``: bring sources to targets."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from fastdl.cli import streams
+from fastdl.cli.job_options import add_job_options, jobs_from
+from fastdl.cli.login_options import add_login_options
+from fastdl.cli.output_options import add_output_options, call_hook
 from fastdl.cli.parser import Help
+from fastdl.cli.route_options import add_route_options
 from fastdl.cli.spellings import plain as plain  # noqa: PLC0414 - for cli.main
-from fastdl.cli.target_options import add_target_options, target_of, target_options_from
-from fastdl.cli.transfer_options import add_transfer_options, options_from
+from fastdl.cli.target_options import add_target_options
+from fastdl.cli.transfer_options import add_transfer_options
+from fastdl.errors import FastdlError
+
+if TYPE_CHECKING:
+    from fastdl.cli.job_options import Job
+    from fastdl.cli.jobs import Ended
+    from fastdl.cli.progress import Display
+    from fastdl.engine.cancel import Cancel
+    from fastdl.engine.result import Result
 
 EPILOG = """examples:
   # a file, verified, from two mirrors
   fastdl get https://a.example/i.iso https://b.example/i.iso -o i.iso --checksum sha-256:HEX
   # a metalink brings mirrors, size and digests along
-  fastdl get https://a.example/i.iso.meta4 -o /var/lib/libvirt/images
+  fastdl get https://a.example/i.iso.meta4 -d /var/lib/libvirt/images
   # a qcow2 image onto a logical volume, converted while it arrives
   fastdl get https://a.example/cloud.qcow2 -o /dev/vg0/vm1 --checksum '{SHA-512}HEX'
+  # many files, four at once
+  fastdl get -j 4 -i list.txt -d images
   # interrupted? the same command resumes
 
 exit codes: 0 verified, durable, published; 10 network, 11 status, 12 protocol, 13 source
 changed, 14 trust, 15 policy, 20 metalink, 21 digest, 22 size, 23 format, 24 unsafe image,
 25 limit, 26 checksum list, 30 space, 31 target I/O, 32 busy, 33 refused, 130 cancelled; all in
-docs/errors.md"""
-
+docs/errors.md. Of several files the highest one."""
 
 COMMON = (
     "help",
     "output",
     "dir",
     "checksum",
+    "input_file",
+    "max_concurrent_downloads",
     "limit_rate",
     "header",
+    "netrc",
     "proxy",
     "cacert",
     "overwrite",
+    "take_up",
     "json",
+    "quiet",
+    "verbose",
 )
 
 
@@ -53,48 +73,128 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
     )
     parser.common = COMMON
+    parser.set_defaults(parser=parser)
     parser.add_argument("-h", "--help", action=Help)
     parser.add_argument(
         "sources",
-        nargs="+",
+        nargs="*",
         metavar="SOURCE",
         help="http, https, nfs, file URL, a path, or simplestreams:URL#PRODUCT",
     )
     add_target_options(parser)
+    add_job_options(parser)
     add_transfer_options(parser)
-    out = parser.add_argument_group("output: what is said meanwhile, and at the end")
-    out.add_argument("--json", action="store_true", help="one result object on stdout")
-    out.add_argument(
-        "--progress",
-        choices=("auto", "bar", "json", "none"),
-        default="auto",
-        help="auto: a bar on a terminal; json: one object a line on stderr",
-    )
+    add_login_options(parser)
+    add_route_options(parser)
+    add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch; the result goes to stdout, progress and warnings to stderr."""
-    from fastdl.cli.cancellable import run_cancellable
-    from fastdl.cli.progress import make_progress
-    from fastdl.engine.api import fetch_sync
+    """Fetch; results go to stdout, progress and warnings to stderr."""
+    from fastdl.cli.progress import make_display
 
-    options = {**options_from(args), **target_options_from(args)}
-    target = target_of(args.output, args.dir)
-    with make_progress(args.progress, quiet=args.json) as progress:
-        result = run_cancellable(
-            lambda cancel: fetch_sync(
-                args.sources, target, progress=progress, cancel=cancel, **options
-            )
-        )
+    jobs, several = jobs_from(args)
+    quiet = args.quiet or args.json
+    display = make_display(args.progress, quiet=quiet, interval=args.summary_interval)
+    log = display.note if args.verbose else None
+    if several:
+        return _run_several(args, jobs, display, log)
+    return _run_one(args, jobs[0], display, log)
+
+
+def _run_one(
+    args: argparse.Namespace, job: Job, display: Display, log: Callable[[str], None] | None
+) -> int:
+    from fastdl.cli.cancellable import run_cancellable
+    from fastdl.cli.jobs import expanded, run_job
+
+    def work(cancel: Cancel) -> Result | list[Job]:
+        try:
+            return run_job(job, display, cancel, log)
+        except FastdlError as exc:
+            if others := expanded(job, exc, cancel):
+                return others
+            raise
+
+    try:
+        found = run_cancellable(work, display.tick)
+    finally:
+        display.close()
+    if isinstance(found, list):
+        return _run_several(args, found, display, log)
     # Published: from here on nothing makes a failure of it.
-    for warning in result.warnings:
-        streams.warn(warning)
+    _report(args, job, found, streams.report_done)
+    return 0
+
+
+def _report(args: argparse.Namespace, job: Job, result: Result, say: Callable[[str], None]) -> None:
+    if not args.quiet:
+        for warning in result.warnings:
+            streams.warn(warning)
     if args.json:
         import json
 
-        streams.report_done(json.dumps(result.to_dict()))
-    else:
+        say(json.dumps(result.to_dict()))
+    elif not args.quiet and result.target != "-":
         from fastdl.cli.report import summary
 
-        streams.report_done(summary(result))
-    return 0
+        say(summary(result))
+    if args.on_complete:
+        call_hook(args.on_complete, job, result)
+
+
+def _run_several(
+    args: argparse.Namespace,
+    jobs: list[Job],
+    display: Display,
+    log: Callable[[str], None] | None,
+) -> int:
+    """One line a file as it ends, a summary, and the worst exit code."""
+    import gc
+
+    from fastdl.cli.cancellable import run_cancellable
+    from fastdl.cli.jobs import Batch, worst
+    from fastdl.cli.report import failure_line, line, total
+    from fastdl.errors import Cancelled
+
+    gc.enable()  # see main.entry: what many jobs leave would add up
+    ends: list[Ended] = []
+
+    def ended(end: Ended) -> None:
+        ends.append(end)
+        if args.json:
+            import json
+
+            display.say(json.dumps(_object(end)))
+        elif end.error is not None:
+            display.note(failure_line(end.job.sources[0], end.error))
+        elif not args.quiet and end.result is not None:
+            for warning in end.result.warnings:
+                display.note(f"fastdl: warning: {end.result.target}: {warning}")
+            display.say(line(end.result))
+        if args.on_complete and end.result is not None:
+            call_hook(args.on_complete, end.job, end.result)
+
+    batch = Batch(jobs, args.max_concurrent_downloads, args.limit_rate, display, log, ended)
+    stopped: Cancelled | None = None
+    try:
+        run_cancellable(batch.run, display.tick)
+    except Cancelled as exc:
+        stopped = exc
+    finally:
+        display.close()
+    if not args.quiet and not args.json:
+        streams.report_done(total([e.result for e in ends], batch.expected, batch.seconds))
+    if stopped is not None:
+        raise stopped
+    return worst(ends)
+
+
+def _object(end: Ended) -> dict[str, Any]:
+    from fastdl.cli.report import shown_source
+
+    shown = [shown_source(source) for source in end.job.sources]
+    if end.error is not None:
+        return {"sources": shown, "error": end.error.to_dict()}
+    assert end.result is not None
+    return {"sources": shown, **end.result.to_dict()}

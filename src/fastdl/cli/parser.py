@@ -16,6 +16,8 @@ N = TypeVar("N")
 class Parser(argparse.ArgumentParser):
     """Groups are topics: the title is ``topic: what it is about``."""
 
+    where: str = ""
+    """What the words are of, where it is not the command line."""
     common: tuple[str, ...] = ()
     """What ``--help`` alone shows, by destination; empty: everything."""
 
@@ -49,7 +51,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence, and where to read on; exit code 2."""
-        self.exit(2, f"fastdl: USAGE: {message}\n(all options: {self.prog} --help all)\n")
+        self.exit(
+            2, f"fastdl: USAGE: {self.where}{message}\n(all options: {self.prog} --help all)\n"
+        )
 
     def topics(self) -> dict[str, Any]:
         """Topic → its group, in order."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from fastdl.cli import streams
 from fastdl.cli.formatter import Formatter
+from fastdl.cli.login_options import add_login_options, login_options_from
+from fastdl.cli.route_options import add_route_options, route_options_from
 from fastdl.cli.transfer_options import add_network_options, network_options_from
 
 EPILOG = """examples:
@@ -34,6 +36,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     add_network_options(parser)
+    add_login_options(parser)
+    add_route_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from fastdl.engine.api import probe_sync
 
     options = {**network_options_from(args), "source_format": args.source_format}
+    login = login_options_from(args, args.sources)
+    if "headers" in login:
+        login["headers"] = options.get("headers", ()) + login["headers"]
+    options |= {**login, **route_options_from(args)}
     found = run_cancellable(lambda cancel: probe_sync(args.sources, cancel=cancel, **options))
     for warning in found.warnings:
         print(f"fastdl: warning: {warning}", file=sys.stderr)

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastdl.engine.result import Probe, Result
+from fastdl.errors import FastdlError
 from fastdl.model.units import format_duration, format_rate, format_size
+from fastdl.model.url import Url
 
 
 def summary(result: Result) -> str:
     """What ``fastdl get`` prints when it is done."""
     if result.already_present:
-        return f"{result.target}: there already, {format_size(result.target_bytes)}, verified"
-    rate = result.source_bytes / result.seconds if result.seconds > 0 else 0
+        proof = "not compared" if result.integrity == "none" else "verified"
+        return f"{result.target}: there already, {format_size(result.target_bytes)}, {proof}"
+    rate = result.fetched_bytes / result.seconds if result.seconds > 0 else 0
     signed = f", signed by {result.signed_by}" if result.signed_by else ""
     lines = [
         (
@@ -33,6 +38,45 @@ def summary(result: Result) -> str:
         why = f": {mirror.reason}" if mirror.reason else ""
         lines.append(f"  mirror     {format_size(mirror.bytes):>10}  {mirror.url}{note}{why}")
     return "\n".join(lines)
+
+
+def line(result: Result) -> str:
+    """What ``fastdl get`` prints about one file of several."""
+    if result.already_present:
+        return f"{result.target}: there already, {format_size(result.target_bytes)}"
+    rate = result.fetched_bytes / result.seconds if result.seconds > 0 else 0
+    return (
+        f"{result.target}: {format_size(result.source_bytes)} in "
+        f"{format_duration(result.seconds)} ({format_rate(rate)}), integrity {result.integrity}"
+    )
+
+
+def failure_line(source: str, error: FastdlError) -> str:
+    """What is said of one file of several that failed."""
+    return f"fastdl: {error.code_name}: {shown_source(source)}: {error.message}"
+
+
+def shown_source(source: str) -> str:
+    """A source as it may be shown; what is no URL has no secrets, or is a mistake."""
+    try:
+        return Url.parse(source).display()
+    except FastdlError:
+        return source if source.startswith("simplestreams:") and "@" not in source else "a source"
+
+
+def total(results: Sequence[Result | None], expected: int, seconds: float) -> str:
+    """The last line of several files."""
+    done = [result for result in results if result is not None]
+    fetched = sum(result.fetched_bytes for result in done)
+    rate = format_rate(fetched / seconds if seconds > 0 else 0)
+    failed = len(results) - len(done)
+    parts = [f"{len(done)} of {expected} files", f"{format_size(fetched)} fetched in "]
+    parts[1] += f"{format_duration(seconds)} ({rate})"
+    if failed:
+        parts.append(f"{failed} failed")
+    if len(results) < expected:
+        parts.append(f"{expected - len(results)} not done")
+    return ", ".join(parts)
 
 
 def describe(found: Probe) -> str:

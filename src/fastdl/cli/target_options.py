@@ -40,12 +40,40 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="in a folder: the name that the server proposes, where it does",
     )
+    to.add_argument(
+        "-c",
+        "--continue",
+        dest="take_up",
+        action="store_true",
+        help="go on from what curl, wget or aria2 left there, where a checksum or pieces prove it "
+        "in the end (what fastdl left is resumed anyway)",
+    )
+    to.add_argument(
+        "--skip-existing",
+        "--no-clobber",
+        action="store_true",
+        help="a file that is there already is left alone, and compared only with a --checksum",
+    )
+    to.add_argument(
+        "-R",
+        "--remote-time",
+        action="store_true",
+        help="the file gets the time of its last change at the server",
+    )
+    to.add_argument("--allow-overwrite", action="store_true", help="the same as --overwrite file")
     to.add_argument("-O", "--remote-name", "--remote-name-all", action=Accepted)
 
 
 def target_options_from(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of ``fetch_sync`` that these options mean."""
-    return {"content_disposition": True} if args.content_disposition else {}
+    out: dict[str, Any] = {
+        name: True
+        for name in ("content_disposition", "skip_existing", "take_up", "remote_time")
+        if getattr(args, name)
+    }
+    if args.allow_overwrite:
+        out["overwrite"] = "file"
+    return out
 
 
 def target_of(output: str | None, folder: str | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fastdl.cli.origin_options import add_origin_options, origin_options_from
-from fastdl.cli.parser import Once
+from fastdl.cli.parser import Once, Refused
 from fastdl.cli.proxy import proxies_from
 from fastdl.cli.publisher_options import (
     add_publisher_options,
@@ -46,6 +46,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     net = parser.add_argument_group("network: trust, proxies, time limits, addresses")
     net.add_argument(
         "--cacert",
+        "--ca-certificate",
         metavar="FILE",
         help="certificates to trust besides the system's (PEM, DER, PKCS#7)",
     )
@@ -53,20 +54,33 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--keystore", metavar="FILE", help="a keystore whose certificates to trust too"
     )
     net.add_argument("--keystore-pass-file", metavar="FILE", help="its passphrase, on one line")
-    net.add_argument("--cert", metavar="FILE", help="client certificate (PEM)")
-    net.add_argument("--key", metavar="FILE", help="its private key (PEM)")
+    net.add_argument(
+        "-E", "--cert", "--certificate", metavar="FILE", help="client certificate (PEM)"
+    )
+    net.add_argument("--key", "--private-key", metavar="FILE", help="its private key (PEM)")
     net.add_argument(
         "--key-pass-file", metavar="FILE", help="the key's passphrase, on one line; never asked for"
     )
     net.add_argument(
+        "-H",
         "--header",
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
         help="sent to the origins of the typed sources only; may be repeated",
     )
+    net.add_argument("-A", "-U", "--user-agent", metavar="TEXT", help="the header User-Agent")
+    net.add_argument("-e", "--referer", metavar="URL", help="the header Referer")
     net.add_argument(
+        "-k",
+        "--insecure",
+        action=Refused,
+        const="no option turns the check of certificates off: name the authority with --cacert",
+    )
+    net.add_argument(
+        "-x",
         "--proxy",
+        "--all-proxy",
         metavar="URL",
         help="http://, https:// or socks5h:// proxy, '' for none; without it the environment's "
         "http_proxy, https_proxy and all_proxy count, as for curl",
@@ -74,18 +88,25 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add_origin_options(net)
     net.add_argument(
         "--noproxy",
+        "--no-proxy",
         metavar="LIST",
         help="hosts, domains and networks reached without a proxy; without it no_proxy counts",
     )
     net.add_argument("--connect-timeout", type=_SECONDS, metavar="SECONDS", help="default 10")
     net.add_argument(
         "--stall-timeout",
+        "--timeout",
         type=_SECONDS,
         metavar="SECONDS",
         help="give up a connection below 1 KiB/s for this long; default 30",
     )
     net.add_argument(
-        "--retry", type=int, metavar="N", help="failures in a row that end a mirror; default 5"
+        "--retry",
+        "-m",
+        "--max-tries",
+        type=int,
+        metavar="N",
+        help="failures in a row that end a mirror; default 5",
     )
     net.add_argument(
         "--policy",
@@ -137,8 +158,13 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
         out["nfs_servers"] = tuple(args.allow_nfs)
     if args.no_follow_redirects:
         out["follow_redirects"] = False
-    if args.header:
-        out["headers"] = tuple(_header(text) for text in args.header)
+    headers = [_header(text) for text in args.header]
+    if args.user_agent is not None:
+        headers.append(("User-Agent", args.user_agent))
+    if args.referer is not None:
+        headers.append(("Referer", args.referer))
+    if headers:
+        out["headers"] = tuple(headers)
     if args.keystore_pass_file and not args.keystore:
         raise UsageError("--keystore-pass-file needs --keystore")
     if args.keystore:
@@ -231,9 +257,26 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--no-resume", action="store_true", help="start from the beginning")
     speed = parser.add_argument_group("speed: connections, rate, memory")
-    speed.add_argument("--max-connections", type=int, metavar="N", help="in all; default 8")
-    speed.add_argument("--max-connections-per-origin", type=int, metavar="N", help="default 4")
-    speed.add_argument("--limit-rate", type=_RATE, metavar="RATE", help="bytes/s; K, M, G suffixes")
+    speed.add_argument(
+        "--max-connections", "--split", type=int, metavar="N", help="in all; default 8"
+    )
+    speed.add_argument(
+        "--max-connections-per-origin",
+        "--max-connection-per-server",
+        type=int,
+        metavar="N",
+        help="default 4",
+    )
+    speed.add_argument(
+        "--limit-rate",
+        "--max-overall-download-limit",
+        type=_RATE,
+        metavar="RATE",
+        help="bytes/s, of all files together; K, M, G suffixes",
+    )
+    speed.add_argument(
+        "--max-download-limit", type=_RATE, metavar="RATE", help="bytes/s, of each file"
+    )
     speed.add_argument("--window", type=_SIZE, metavar="SIZE", help="memory; default 64M")
     speed.add_argument(
         "--block-size",

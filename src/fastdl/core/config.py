@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from fastdl.core.job import Pace
     from fastdl.core.land import Lander
     from fastdl.core.net import Mirror, Net, Stream
     from fastdl.core.sink import Sink
@@ -31,8 +32,8 @@ class JobConfig(NamedTuple):
     """Failures in a row after which a mirror is given up."""
     provable: bool
     """A digest or pieces prove the bytes: mirrors may be mixed."""
-    limit_rate: int = 0
-    """Bytes a second; 0: no limit."""
+    pace: Pace | None = None
+    """The limit of bytes a second, which other transfers may share."""
     record: bool = False
     """Keep what was written for ``Job.drain``."""
     detect_zeros: bool = False

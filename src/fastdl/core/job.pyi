@@ -15,6 +15,15 @@ def sha256_by(wanted: str = "") -> tuple[str, str]:
     """
 
 @final
+class Pace:
+    """A limit of *rate* bytes/s for all transfers that share it; *parent*'s counts as well.
+
+    ValueError: the rate is 0.
+    """
+
+    def __new__(cls, rate: int, parent: Pace | None = None) -> Pace: ...
+
+@final
 class Job:
     """A running transfer; it starts at once. ValueError for a digest that nobody knows."""
 

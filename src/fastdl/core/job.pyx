@@ -19,6 +19,7 @@ from fastdl.core.c.job cimport (
 )
 from fastdl.core.c.landed cimport fdl_range
 from fastdl.core.c.mirror cimport fdl_mirror
+from fastdl.core.c.pace cimport fdl_pace
 from fastdl.core.c.sink cimport FDL_SIZE_UNKNOWN
 from fastdl.core.error cimport check
 from fastdl.core.land cimport Lander
@@ -67,6 +68,19 @@ cdef void *room_for(size_t n, size_t size) except NULL:
     return room
 
 
+@cython.no_gc_clear
+cdef class Pace:
+    cdef fdl_pace _pace
+    cdef Pace _parent
+
+    def __cinit__(self, uint64_t rate, Pace parent=None):
+        if rate == 0:
+            raise ValueError("a rate of 0 moves nothing")
+        self._parent = parent
+        self._pace.rate = rate
+        self._pace.parent = NULL if parent is None else &parent._pace
+
+
 # Not cleared by the collector: its threads use what it keeps until they have been joined.
 @cython.no_gc_clear
 cdef class Job:
@@ -85,6 +99,7 @@ cdef class Job:
         cdef Net net = config.net
         cdef Sink sink = config.sink
         cdef Stream first = config.first
+        cdef Pace pace = config.pace
         cdef size_t i
         cdef int rc
         self._config = config
@@ -96,7 +111,7 @@ cdef class Job:
         c.block = config.block
         c.window = config.window
         c.max_conns = config.max_connections
-        c.limit_rate = config.limit_rate
+        c.pace = NULL if pace is None else &pace._pace
         c.retry = config.retry
         c.provable = config.provable
         c.record = config.record

@@ -21,6 +21,9 @@ class Net:
 
     *identity*  (certificate and chain, key, passphrase or None) for servers that ask; PEM
     *proxies*   (for http, for https, what needs none), as curl reads each of them
+    *interface* name or own address to connect from; *family* 4 or 6, 0: either
+    *pins*      HOST:PORT:ADDRESS[,ADDRESS…]: what a name resolves to, as curl reads it
+    *cookies*   (host, path, whether over TLS, value of a Set-Cookie field), as if it had been sent
     """
 
     def __new__(
@@ -36,6 +39,10 @@ class Net:
         anchors: Sequence[str] = (),
         identity: tuple[bytes, bytes, bytes | None] | None = None,
         proxies: tuple[str | None, str | None, str | None] | None = None,
+        interface: str | None = None,
+        family: int = 0,
+        pins: Sequence[str] = (),
+        cookies: Sequence[tuple[str, str, bool, str]] = (),
     ) -> Net: ...
     def allows(self, address: Buffer, *, from_class: int | None = None, nfs: bool = False) -> bool:
         """Whether the policy allows a connection to a socket address (``struct sockaddr``).

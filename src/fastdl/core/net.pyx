@@ -2,14 +2,16 @@
 """Connections for the resolve phase, and what a job shares with it: trust, mirrors, streams."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
+from libc.time cimport time
 
 from fastdl.core.c.addr cimport (
     FDL_ADDR_LOOPBACK, FDL_ADDR_PUBLIC, FDL_VIA_LINKED, FDL_VIA_TYPED, fdl_addr_allowed,
     fdl_addr_allowed_nfs, fdl_addr_class, fdl_addr_classify, fdl_addr_hop_port, fdl_addr_via,
     sockaddr, sockaddr_storage,
 )
+from fastdl.core.c.cookie cimport fdl_cookie_location, fdl_cookies_take
 from fastdl.core.c.err cimport FDL_ERR_WHAT_MAX, fdl_err
 from fastdl.core.c.http cimport fdl_http_head, fdl_str
 from fastdl.core.c.mirror cimport (
@@ -19,7 +21,7 @@ from fastdl.core.c.mirror cimport (
 )
 from fastdl.core.c.net cimport (
     fdl_net_allow_cidr, fdl_net_allow_nfs, fdl_net_free, fdl_net_new, fdl_net_trust_pem,
-    fdl_net_use_proxies,
+    fdl_net_use_proxies, fdl_route_pin, fdl_route_use_interface,
 )
 from fastdl.core.c.sink cimport FDL_SIZE_UNKNOWN
 from fastdl.core.c.stream cimport (
@@ -53,6 +55,15 @@ cdef int copy_address(const unsigned char[::1] address, sockaddr_storage *out) e
     return 0
 
 
+cdef int take_cookie(fdl_net *net, bytes host, bytes path, bint tls, bytes field) except -1:
+    cdef fdl_cookie_location location
+    cdef fdl_str text
+    location.host, location.target, location.tls = host, path, tls
+    text.ptr, text.len = field, len(field)
+    fdl_cookies_take(&net.cookies, &location, text, <int64_t> time(NULL))
+    return 0
+
+
 def address_class(const unsigned char[::1] address not None):
     cdef sockaddr_storage sa
     copy_address(address, &sa)
@@ -66,7 +77,8 @@ def is_hop_port(int port):
 cdef class Net:
     def __cinit__(self, *, double connect_timeout, double stall_timeout, bint follow_redirects,
                   bint strict, allowed_cidrs=(), nfs_servers=(), bint system_trust=True,
-                  anchors=(), identity=None, proxies=None):
+                  anchors=(), identity=None, proxies=None, interface=None, int family=0,
+                  pins=(), cookies=()):
         cdef fdl_err err
         cdef bytes text, cert, key, password
         cdef const char *p
@@ -98,6 +110,15 @@ cdef class Net:
             http, https, exempt = (None if p is None else p.encode("utf-8") for p in proxies)
             check(fdl_net_use_proxies(self._ptr, or_null(http), or_null(https),
                                       or_null(exempt), &err), &err)
+        self._ptr.route.family = family
+        if interface is not None:
+            text = interface.encode("utf-8")
+            check(fdl_route_use_interface(&self._ptr.route, text, &err), &err)
+        for pin in pins:
+            text = pin.encode("utf-8")
+            check(fdl_route_pin(&self._ptr.route, text, &err), &err)
+        for host, path, tls, field in cookies:
+            take_cookie(self._ptr, host.encode(), path.encode(), tls, field.encode("latin-1"))
 
     def __dealloc__(self):
         fdl_net_free(self._ptr)

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastdl.engine.cancel import Cancel
+from fastdl.engine.context import Events
 from fastdl.engine.options import FetchOptions, ProgressCallback
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fastdl.core.job import Pace
     from fastdl.engine.result import Probe, Result
     from fastdl.model.digest import Digest
 
@@ -33,6 +35,8 @@ def fetch_sync(
     checksum: str | Digest | None = None,
     progress: ProgressCallback | None = None,
     cancel: Cancel | None = None,
+    log: Callable[[str], None] | None = None,
+    pace: Pace | None = None,
     **options: Any,
 ) -> Result:
     """Bring *sources* to *target*, verified, durable, published; blocks until then.
@@ -42,6 +46,8 @@ def fetch_sync(
     checksum  ``{SHA-256}HEX`` or ``sha-256:HEX``, of the bytes as downloaded
     progress  called about ten times a second, from the calling thread
     cancel    a ``Cancel`` whose ``cancel()`` another thread may call
+    log       called with one line about each request and each mirror that is left, no secrets
+    pace      a ``fastdl.core.job.Pace``: the limit of bytes/s that several transfers share
     options   fields of ``fastdl.engine.options.FetchOptions``
 
     Raises a ``fastdl.errors.FastdlError``; the target is then what it was, or unusable.
@@ -49,7 +55,14 @@ def fetch_sync(
     from fastdl.engine.fetch import fetch_job
 
     made = FetchOptions.build(checksum=checksum, **options)
-    return fetch_job(_texts(sources), os.fspath(target), made, progress=progress, cancel=cancel)
+    return fetch_job(
+        _texts(sources),
+        os.fspath(target),
+        made,
+        events=Events(progress, log),
+        cancel=cancel,
+        pace=pace,
+    )
 
 
 async def fetch(

@@ -44,6 +44,14 @@ class Checkpoint:
         self.writer.append([Record(*record) for record in records])
         job.settle(len(records))
 
+    def adopt(self, records: list[tuple[int, int, int]]) -> None:
+        """Begin with (offset, length, XXH3) of bytes that lie durable on the target already."""
+        self.local = [(offset, xxh3) for offset, _, xxh3 in records]
+        if self.writer is not None and records:
+            from fastdl.engine.journal import Record
+
+            self.writer.append([Record(*record) for record in records])
+
     def due(self, connections: int) -> int:
         """How many blocks written since the last checkpoint call for one; 0: never."""
         if self.writer is None:

@@ -19,18 +19,25 @@ from fastdl.model.url import Url
 if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.context import TransferContext
-    from fastdl.engine.workspace import Workspace
+    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.workspace import Existing, Workspace
 
 
-def compare(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:
+def compare(
+    workspace: Workspace,
+    sources: Sequence[str],
+    ctx: TransferContext,
+    facts: SourceFacts | None = None,
+) -> Result:
     """The result where what exists has the wanted digest already; SinkRefusedError otherwise.
 
     What an earlier run of this job published, and was killed before it could say so, is right
-    without a digest too.
+    without a digest too. *facts*: of *sources*, where they are known.
     """
     if workspace.earlier is not None:
-        facts, response = resolve(sources, ctx, probe=True)
-        response.close()
+        if facts is None:
+            facts, response = resolve(sources, ctx, probe=True)
+            response.close()
         if workspace.earlier.is_for(of_source(facts, ctx.options)):
             done = again(workspace, workspace.earlier, facts, ctx)
             if done is not None:
@@ -38,13 +45,16 @@ def compare(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) 
     existing = workspace.existing
     assert existing is not None
     wanted = ctx.options.checksum or ctx.options.product_digest
+    if ctx.options.skip_existing and wanted is None:
+        return _left_alone(existing, ctx)
     size: int | None = None
     integrity = "none" if wanted is None else wanted.strength
     signed_by = ctx.options.signed_by
-    described = any(Url.parse(text).is_metalink_name() for text in sources)
-    if wanted is None and (described or ctx.options.wants_a_list):
+    described = ctx.options.wants_a_list or any(map(_is_metalink, sources))
+    if facts is None and wanted is None and described:
         facts, response = resolve(sources, ctx, probe=True)
         response.close()
+    if facts is not None and wanted is None and (described or facts.metalink):
         wanted, size = facts.digests.strongest(), facts.size
         integrity, signed_by = facts.digests.integrity(), facts.signed_by
     if wanted is not None and size in (None, os.fstat(existing.fd).st_size):
@@ -72,8 +82,34 @@ def compare(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) 
     raise SinkRefusedError(
         f"{existing.path} exists already"
         + (" with other content" if wanted is not None else "")
-        + ": remove it, or replace it with --overwrite file",
+        + ": remove it, replace it (--overwrite file), or go on from it (-c)",
         phase="land",
+    )
+
+
+def _is_metalink(source: str) -> bool:
+    return Url.parse(source).is_metalink_name()
+
+
+def _left_alone(existing: Existing, ctx: TransferContext) -> Result:
+    size = os.fstat(existing.fd).st_size
+    ctx.events.warn("the file is there already and was not compared with anything")
+    return Result(
+        target=existing.path,
+        source_bytes=size,
+        target_bytes=size,
+        fetched_bytes=0,
+        resumed_bytes=0,
+        digests={},
+        integrity="none",
+        consistency="response",
+        format=detect_fd(existing.fd),
+        seconds=ctx.seconds,
+        stages={},
+        bottleneck="none",
+        mirrors=(),
+        warnings=ctx.events.warnings,
+        already_present=True,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastdl.engine.options import (
@@ -15,22 +16,38 @@ from fastdl.engine.options import (
 )
 
 if TYPE_CHECKING:
+    from fastdl.core.job import Pace
     from fastdl.core.net import Net
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.release import Release
 
 
 class Events:
-    """What a job reports: progress as it comes, warnings with its result."""
+    """What a job reports: progress as it comes, warnings with its result.
 
-    def __init__(self, progress: ProgressCallback | None = None) -> None:
+    *log*: called with a line about each request and each mirror that is left, without secrets.
+    """
+
+    def __init__(
+        self, progress: ProgressCallback | None = None, log: Callable[[str], None] | None = None
+    ) -> None:
         self.progress = progress
+        self.log = log
         self._warnings: dict[str, None] = {}
 
     def report(self, progress: Progress) -> None:
         """Call back, where somebody wants to know."""
         if self.progress is not None:
             self.progress(progress)
+
+    def wait(self, host: str, why: str) -> None:
+        """Report that the job waits for *host* before anything is transferred."""
+        self.report(Progress(stage="resolve", waiting=f"{host}: {why}" if host else why))
+
+    def note(self, text: str) -> None:
+        """Log *text*, where somebody wants to know."""
+        if self.log is not None:
+            self.log(text)
 
     def warn(self, *texts: str) -> None:
         """Keep *texts* for the result, each once."""
@@ -47,6 +64,7 @@ class TransferContext:
 
     *proven*: the bytes of the source were verified before, by a job around this one.
     ``asked``: what that job is about, as the beginning of a note; see ``release``.
+    *pace*: a limit that other jobs share.
     """
 
     def __init__(
@@ -57,6 +75,7 @@ class TransferContext:
         placement: Placement = HERE,
         *,
         proven: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         self.options = options
         self.cancel = cancel
@@ -66,12 +85,28 @@ class TransferContext:
         self.asked: Release | None = None
         self._started = time.monotonic()
         self._net: Net | None = None
+        self._pace = pace
+        self._paced = False
 
     def within(
         self, options: FetchOptions, placement: Placement, *, proven: bool = False
     ) -> TransferContext:
         """The context of a job within this one, which reports to the same."""
-        return TransferContext(options, self.cancel, self.events, placement, proven=proven)
+        options = options._replace(limit_rate=None)  # it is in the pace
+        pace = self.pace
+        return TransferContext(
+            options, self.cancel, self.events, placement, proven=proven, pace=pace
+        )
+
+    @property
+    def pace(self) -> Pace | None:
+        """What limits the rate of all its transfers, and perhaps of other jobs'."""
+        if not self._paced and self.options.limit_rate is not None:
+            from fastdl.core.job import Pace
+
+            self._pace = Pace(self.options.limit_rate, self._pace)
+        self._paced = True
+        return self._pace
 
     @property
     def net(self) -> Net:

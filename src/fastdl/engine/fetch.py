@@ -15,15 +15,17 @@ from fastdl.engine.attempts import MAX_ATTEMPTS, Attempts
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.context import Events, TransferContext
 from fastdl.engine.expand import expanded
-from fastdl.engine.options import FetchOptions, Progress, ProgressCallback
+from fastdl.engine.options import FetchOptions, Progress
 from fastdl.engine.rules import under_rules
 from fastdl.engine.source.resolve import resolve
 from fastdl.engine.workspace import Workspace, open_workspace
-from fastdl.errors import FastdlError, IntegrityError
+from fastdl.errors import FastdlError, IntegrityError, SinkRefusedError
+from fastdl.model.http_date import parse_http_date
 from fastdl.sinks.open import existing_file
 from fastdl.sources.naming import url_name
 
 if TYPE_CHECKING:
+    from fastdl.core.job import Pace
     from fastdl.engine.result import Result
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
@@ -38,8 +40,9 @@ def fetch_job(
     target: str,
     options: FetchOptions,
     *,
-    progress: ProgressCallback | None = None,
+    events: Events | None = None,
     cancel: Cancel | None = None,
+    pace: Pace | None = None,
 ) -> Result:
     """Bring *sources* (mirrors of the same bytes, or metalinks) to *target*, verified.
 
@@ -48,7 +51,7 @@ def fetch_job(
     """
     cancel = cancel or Cancel()
     found, options = expanded(sources, options, cancel)
-    ctx = TransferContext(under_rules(options, found), cancel, Events(progress))
+    ctx = TransferContext(under_rules(options, found), cancel, events, pace=pace)
     return publish_job(found, target, ctx)
 
 
@@ -83,7 +86,7 @@ def fetch_into(
         if workspace.existing is not None:
             from fastdl.engine.compare import compare
 
-            return compare(workspace, sources, ctx)
+            return compare(workspace, sources, ctx, first[0] if first else None)
         with ctx.cancel.stops(workspace.sink.hurry):
             return _until_proven(workspace, sources, ctx, first)
     except FastdlError as exc:
@@ -107,6 +110,10 @@ def _until_proven(
             try:
                 return _attempt(facts, response, workspace, ctx, attempts)
             except FastdlError as exc:
+                if isinstance(exc, IntegrityError) and workspace.taken_up:
+                    workspace.taken_up = False
+                    ctx.events.warn("what lay there is no part of this file: all was fetched")
+                    continue
                 then = attempts.after(exc, facts)
                 if then is None:
                     raise
@@ -129,6 +136,14 @@ def _attempt(
         return fetch_into(workspace, sources, ctx)
 
     attempts.check(response)
+    if workspace.found is not None and not facts.provable:
+        raise SinkRefusedError(
+            f"{workspace.found.path} exists already, and no checksum or pieces would prove it in "
+            "the end: give --checksum, remove it, or replace it (--overwrite file)",
+            phase="land",
+        )
+    if ctx.options.remote_time and response.last_modified is not None:
+        workspace.mtime = parse_http_date(response.last_modified)
     ctx.events.warn(*facts.warnings)
     if facts.digests.integrity() == "none" and not ctx.proven:
         ctx.events.warn(UNVERIFIED)

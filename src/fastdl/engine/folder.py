@@ -15,7 +15,7 @@ from fastdl.engine.source.resolve import resolve
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import Cancelled, FastdlError, UsageError
 from fastdl.model.url import Url
-from fastdl.sources.locate import make_mirror
+from fastdl.sources.locate import make_mirror, with_login
 from fastdl.sources.naming import disposition_name, named, url_name
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def _difference(
     if facts.mirrors[index].state == "disqualified":
         return facts.mirrors[index].reason
     # Of its own: what it learns here would keep the transfer from joining its responses.
-    mirror = make_mirror(facts.urls[index], headers=ctx.options.headers)
+    url = facts.urls[index]
+    headers = with_login(url, ctx.options.headers, ctx.options.credentials)
+    mirror = make_mirror(url, headers=headers)
     stream = Stream(ctx.net, mirror, ctx.cancel.wakeup)
     try:
         stream.begin(0, HEAD_BYTES)

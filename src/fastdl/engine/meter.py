@@ -4,43 +4,95 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastdl.engine.context import Events
 from fastdl.engine.options import Progress
 
+if TYPE_CHECKING:
+    from fastdl.engine.context import Events
+    from fastdl.engine.source.facts import SourceFacts
+
 PROGRESS_S = 0.1
+RATE_S = 5.0
+"""The rate is that of the last seconds: short enough to be the present one, and steady enough."""
+QUIET_S = 2.0
+"""Without a byte for so long, a transfer waits for something."""
 
 
 class Meter:
-    """Smooths the rate over the reports of one attempt."""
+    """The reports of one attempt, from its start on."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
+        self._started = self._moved = time.monotonic()
         self._at = 0.0
-        self._rate = 0.0
-        self._last: tuple[float, int] | None = None
+        self._received = 0
+        self._samples = [(self._started, 0, 0)]  # (time, bytes from mirrors, waited for room)
 
     def show(self, status: dict[str, Any], stage: str = "fetch", *, force: bool = False) -> None:
         """Report *status*, where it is time to, or by *force*."""
         now = time.monotonic()
         if self._events.progress is None or (not force and now - self._at < PROGRESS_S):
             return
-        done = status["done_bytes"]
-        if self._last is not None and now > self._last[0]:
-            rate = (done - self._last[1]) / (now - self._last[0])
-            self._rate = rate if self._rate == 0 else 0.8 * self._rate + 0.2 * rate
-        self._at, self._last = now, (now, done)
-        total = status["total"]
-        eta = (total - done) / self._rate if total is not None and self._rate > 1 else None
+        self._at = now
+        fetched, total = status["fetched_bytes"], status["total"]
+        if fetched != self._samples[-1][1]:
+            self._moved = now
+        self._samples.append((now, fetched, status["window_wait_ns"]))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_S:
+            del self._samples[0]
+        then, before, _ = self._samples[0]
+        rate = (fetched - before) / (now - then) if now > then else 0.0
+        here = status["resumed_bytes"] + fetched - status["hedged_bytes"]
+        self._received = max(self._received, status["done_bytes"], min(here, total or here))
+        left = None if total is None else max(0, total - self._received)
         self._events.report(
             Progress(
-                done=done,
+                done=status["done_bytes"],
                 total=total,
-                fetched=status["fetched_bytes"],
-                rate=self._rate,
-                eta=eta,
+                fetched=fetched,
+                rate=rate,
+                eta=left / rate if left is not None and rate > 1 else None,
                 stage=stage,
                 connections=status["conns"],
+                received=self._received,
+                average=fetched / (now - self._started) if now > self._started else 0.0,
+                mirrors=status["mirrors"],
+                waiting=self._waiting(status, stage, now),
             )
         )
+
+    def _waiting(self, status: dict[str, Any], stage: str, now: float) -> str:
+        """What keeps the job, where something does."""
+        if stage == "flush":
+            return "storage, which writes what is left"
+        if status["rest_ns"]:
+            return f"mirrors, which ask for a pause, for {status['rest_ns'] / 1e9:.0f}s more"
+        if now - self._moved < QUIET_S:
+            return ""
+        # Connections that wait for room in the window wait for whoever empties it.
+        blocked = status["window_wait_ns"] > self._samples[0][2]
+        return "storage" if blocked else "data"
+
+
+class RequestLog:
+    """Logs the requests of a running job, and why mirrors are left."""
+
+    def __init__(self, facts: SourceFacts, events: Events) -> None:
+        self._facts = facts
+        self._events = events
+        self._seen = [(m.requests, m.errors, m.state) for m in facts.mirrors]
+
+    def look(self) -> None:
+        """Log what has changed since the last look."""
+        if self._events.log is None:
+            return
+        for i, (url, mirror) in enumerate(zip(self._facts.urls, self._facts.mirrors, strict=True)):
+            requests, errors, state = self._seen[i]
+            self._seen[i] = (mirror.requests, mirror.errors, mirror.state)
+            if mirror.requests > requests:
+                self._events.note(f"> {mirror.requests - requests} x GET {url.display()}")
+            if mirror.errors > errors:
+                self._events.note(f"! {url.display()}: {mirror.errors} errors")
+            if mirror.state != state and mirror.state == "disqualified":
+                self._events.note(f"! left {url.display()}: {mirror.reason}")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from fastdl.core.net import Net
-from fastdl.engine.options import FetchOptions
+from fastdl.engine.options import Cookie, FetchOptions
 from fastdl.errors import TrustError
 
 MAX_PEM = 4 << 20
@@ -26,7 +26,18 @@ def make_net(options: FetchOptions) -> Net:
         anchors=anchors,
         identity=_identity(options),
         proxies=options.proxy,
+        interface=options.interface,
+        family=options.ip_version or 0,
+        pins=options.resolve,
+        cookies=[(c.host, c.path, c.secure, _set_cookie(c)) for c in options.cookies],
     )
+
+
+def _set_cookie(cookie: Cookie) -> str:
+    """The field by which a server would have set it."""
+    domain = f"; Domain={cookie.host}" if cookie.domain else ""
+    secure = "; Secure" if cookie.secure else ""
+    return f"{cookie.name}={cookie.value}; Path={cookie.path}{domain}{secure}"
 
 
 def _identity(options: FetchOptions) -> tuple[bytes, bytes, bytes | None] | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -26,8 +27,13 @@ class Progress(NamedTuple):
 
     done     verified as far as can be, and landed
     fetched  come from mirrors in this run (resumed bytes are not among them)
-    rate     bytes/s of the last second, smoothed; eta in seconds, None where it cannot be told
+    rate     bytes/s from mirrors over the last five seconds; eta in seconds, None where it cannot
+             be told
     stage    resolve, fetch, flush, publish
+    received what is here already, resumed or fetched, verified or not: what a bar shows
+    average  bytes/s from mirrors since the transfer began
+    mirrors  how many are in use
+    waiting  what the job waits for, "" where it goes on
     """
 
     done: int = 0
@@ -37,6 +43,10 @@ class Progress(NamedTuple):
     eta: float | None = None
     stage: str = "resolve"
     connections: int = 0
+    received: int = 0
+    average: float = 0.0
+    mirrors: int = 0
+    waiting: str = ""
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -52,6 +62,17 @@ class Proxies(NamedTuple):
     http: str | None = None
     https: str | None = None
     exempt: str | None = None
+
+
+class Cookie(NamedTuple):
+    """A user's cookie for *host*, below *path*; *domain*: for the names below *host* too."""
+
+    host: str
+    path: str
+    name: str
+    value: str
+    domain: bool = False
+    secure: bool = False
 
 
 class Placement(NamedTuple):
@@ -88,6 +109,14 @@ class FetchOptions(NamedTuple):
     key_pass_file: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     proxy: Proxies | None = None
+    # (host, user, password), for typed sources of that host.
+    credentials: tuple[tuple[str, str, str], ...] = ()
+    cookies: tuple[Cookie, ...] = ()
+    # A network interface, or an own address, to connect from.
+    interface: str | None = None
+    ip_version: Literal[4, 6] | None = None
+    # HOST:PORT:ADDRESS[,ADDRESS]: what a name resolves to.
+    resolve: tuple[str, ...] = ()
     connect_timeout: float = 10.0
     stall_timeout: float = 30.0
     retry: int = 5
@@ -112,6 +141,12 @@ class FetchOptions(NamedTuple):
     metalink_file: str | None = None
     # In a folder the file has the name that the response proposes, where it does.
     content_disposition: bool = False
+    # A file that is there is left alone, whatever it holds.
+    skip_existing: bool = False
+    # What another program left at the target is used, where a digest proves it in the end.
+    take_up: bool = False
+    # The file gets the source's Last-Modified.
+    remote_time: bool = False
     # False where a name decides what is a metalink: an image must not become one later.
     metalink_by_type: bool = True
     # URL or path of a list that gives the checksum, with #NAME where the source is called
@@ -146,7 +181,7 @@ class FetchOptions(NamedTuple):
                 options["checksum"] = parse_checksum(text)
         if isinstance(options.get("proxy"), str):
             options["proxy"] = Proxies(options["proxy"], options["proxy"])
-        for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers"):
+        for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers", "cookies", "resolve"):
             if name in options:
                 options[name] = tuple(options[name])
         if rules := options.get("origin_rules"):
@@ -185,6 +220,10 @@ class FetchOptions(NamedTuple):
             raise UsageError("policy is user or strict")
         if self.target_format not in ("auto", "same", "raw"):
             raise UsageError("target_format is same or raw")
+        if self.ip_version not in (None, 4, 6):
+            raise UsageError("ip_version is 4 or 6")
+        for pin in self.resolve:
+            check_pin(pin)
         if self.key is not None and self.cert is None:
             raise UsageError("a key needs its certificate (cert)")
         if self.key_pass_file is not None and self.cert is None:
@@ -224,6 +263,20 @@ def check_header(name: str, value: str, *, strict: bool) -> None:
             else "the header Host needs a host, or a host and a port"
         )
 
+
+def check_pin(text: str) -> None:
+    """Refuse what is not HOST:PORT:ADDRESS[,ADDRESS], as curl writes it. UsageError."""
+    found = _PIN.fullmatch(text)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise UsageError(
+            "resolve is written HOST:PORT:ADDRESS[,ADDRESS], an IPv6 address in brackets"
+        )
+
+
+_PIN = re.compile(
+    r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|\*):([0-9]{1,5}):"
+    r"(?:[0-9.]+|\[[0-9A-Fa-f:.]+\])(?:,(?:[0-9.]+|\[[0-9A-Fa-f:.]+\]))*"
+)
 
 _OURS = {
     "range",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastdl.core.config import JobConfig
 from fastdl.core.job import Job, sha256_by
 from fastdl.core.sink import Sink as CoreSink
-from fastdl.engine.meter import Meter
+from fastdl.engine.meter import Meter, RequestLog
 from fastdl.errors import Cancelled, FastdlError, UsageError
 from fastdl.sinks.base import Sink
 
@@ -33,20 +33,24 @@ class Outcome(NamedTuple):
 
 def run_job(
     job: Job,
+    facts: SourceFacts,
     core_sink: CoreSink,
     checkpoint: Checkpoint,
     ctx: TransferContext,
 ) -> Outcome:
     """Watch *job* to its end. What was written before a failure is recorded for a resume."""
     meter = Meter(ctx.events)
+    requests = RequestLog(facts, ctx.events)
     try:
         with ctx.cancel.stops(job.cancel):
             status = job.status()
             while not job.wait(100, checkpoint.due(status["conns"])):
                 status = job.status()
                 meter.show(status)
+                requests.look()
                 checkpoint.take(job, core_sink)
             meter.show(job.status(), "flush", force=True)
+            requests.look()
             total, digests = job.finish()
     except KeyboardInterrupt:
         job.halt()
@@ -93,7 +97,7 @@ def start_job(
         window=options.window,
         # A small window cannot feed many connections: each holds a block of its own.
         max_connections=max(1, min(options.max_connections, options.window // block - 6)),
-        limit_rate=options.limit_rate or 0,
+        pace=ctx.pace,
         retry=options.retry,
         provable=facts.provable,
         record=checkpoint.writer is not None,

@@ -18,6 +18,7 @@ from fastdl import fs
 from fastdl.engine.options import HERE, FetchOptions, Placement
 from fastdl.errors import FastdlError
 from fastdl.sinks.base import Sink, sink_error
+from fastdl.sinks.file import FileSink
 from fastdl.sinks.null import NullSink
 from fastdl.sinks.open import existing_file, open_sink
 from fastdl.sinks.paths import journal_name, release_name
@@ -60,6 +61,11 @@ class Workspace:
         self.earlier: Release | None = None
         self.whole = False
         self.staged = False
+        self.found: Existing | None = None
+        """What another program left, to be taken up once."""
+        self.taken_up = False
+        """It was, and is not proven."""
+        self.mtime: float | None = None
         self._state_dir = state_dir
         self._note: Release | None = None
 
@@ -161,6 +167,8 @@ class Workspace:
             if not self.staged:
                 _make_durable(self.existing)
             return
+        if isinstance(self.sink, FileSink):
+            self.sink.mtime = self.mtime
         note = self._note_beside(self.sink.seal(size))
         self.sink.publish(size)
         for file in (self.journal, None if self.staged else note):
@@ -204,15 +212,22 @@ class Workspace:
         ctx.events.warn(*self.sink.warnings)
         return result._replace(seconds=ctx.seconds, warnings=ctx.events.warnings)
 
+    def drop_found(self) -> None:
+        """What another program left has been taken up, or cannot be."""
+        if self.found is not None:
+            os.close(self.found.fd)
+            self.found = None
+
     def descriptors(self) -> tuple[int, ...]:
         """Those that a job works with, and no other."""
         return self.sink.descriptors() if self.existing is None else (self.existing.fd,)
 
     def close(self) -> None:
         """Release descriptors and locks."""
-        if self.existing is not None:
-            os.close(self.existing.fd)
-            self.existing = None
+        for one in (self.existing, self.found):
+            if one is not None:
+                os.close(one.fd)
+        self.existing = self.found = None
         self.sink.close()
 
 
@@ -227,10 +242,9 @@ def open_workspace(
 
     Raises UsageError, SinkRefusedError, SinkBusyError, SinkSpaceError, SinkIOError.
     """
-    if options.overwrite != "file":
-        existing = _open_existing(target, name_hint)
-        if existing is not None:
-            return _of_existing(existing)
+    existing = None if options.overwrite == "file" else _open_existing(target, name_hint)
+    if existing is not None and (options.skip_existing or not options.take_up):
+        return _of_existing(existing)
     found: list[tuple[Release, bool]] = []
 
     def permit(identity: Identity, read: Read) -> bool:
@@ -248,13 +262,14 @@ def open_workspace(
     sink = open_sink(
         target,
         name_hint=name_hint,
-        overwrite=options.overwrite,
+        overwrite=options.overwrite if existing is None else "file",
         resume=options.resume,
         policy=options.policy,
         beneath=placement.beneath,
         permit=permit,
     )
     workspace = Workspace(sink, state_dir=placement.state_dir)
+    workspace.found = existing
     if found:
         workspace.earlier, workspace.whole = found[0]
     return workspace

@@ -133,15 +133,16 @@ class Digest:
 
 
 def parse_checksum(text: str) -> Digest:
-    """Return the digest written as ``{SHA-256}HEX``, ``sha-256:HEX``, ``sha256:HEX`` or bare hex.
+    """Return the digest written as ``{SHA-256}HEX``, ``sha-256:HEX``, ``sha256=HEX`` or bare hex.
 
-    Hex may be in either case; bare hex is known by its length. UsageError otherwise.
+    Hex may be in either case; bare hex is known by its length, and ``=`` is aria2's. UsageError
+    otherwise.
     """
     stripped = text.strip(" \t\r\n")
     if braced := _BRACED.fullmatch(stripped):
         return Digest(braced[1], braced[2])
-    name, colon, digits = stripped.partition(":")
-    if colon:
+    name, between, digits = stripped.partition(":" if ":" in stripped else "=")
+    if between:
         return Digest(name, digits)
     algorithm = _BY_LENGTH.get(len(stripped))
     if algorithm is None:

@@ -54,6 +54,7 @@ class FileSink(DescriptorSink):
         self._published = False
         self._complete = False
         self._lockless = False
+        self.mtime: float | None = None
         self.warnings: list[str] = []
         try:
             check_target(folder_fd, name, path=path, replace=replace)
@@ -106,6 +107,8 @@ class FileSink(DescriptorSink):
             self._check_ours()
             os.ftruncate(self.buffered_fd, size)
             self._set_mode(0o666 & ~_umask())
+            if self.mtime is not None:
+                os.utime(self.buffered_fd, (self.mtime, self.mtime))
             os.fsync(self.buffered_fd)
             if self.fd != self.buffered_fd:
                 os.fsync(self.fd)

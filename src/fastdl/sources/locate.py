@@ -14,16 +14,37 @@ from fastdl.model.url import Url, looks_like_host
 def header_lines(url: Url, headers: Iterable[tuple[str, str]]) -> str | None:
     """The header lines that go to the origin of *url* and to no other; None for none.
 
-    Userinfo becomes Basic credentials (RFC 7617) unless the caller gave an Authorization.
+    Userinfo becomes Basic credentials unless the caller gave an Authorization.
     """
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    given = {name.lower() for name, _ in headers}
-    if url.username is not None and "authorization" not in given:
-        from base64 import b64encode
+    fields = tuple(headers)
+    if url.username is not None and not _authorizes(fields):
+        fields = (*fields, basic(url.username, url.password or ""))
+    return "".join(f"{name}: {value}\r\n" for name, value in fields) or None
 
-        pair = f"{url.username}:{url.password or ''}".encode()
-        lines.append(f"Authorization: Basic {b64encode(pair).decode('ascii')}\r\n")
-    return "".join(lines) or None
+
+def with_login(
+    url: Url,
+    headers: tuple[tuple[str, str], ...],
+    credentials: Iterable[tuple[str, str, str]],
+) -> tuple[tuple[str, str], ...]:
+    """*headers*, and what *credentials* (host, user, password) have for the host of *url*, unless
+    these or the URL have some already."""
+    if url.username is not None or _authorizes(headers):
+        return headers
+    logins = [basic(user, password) for host, user, password in credentials if host == url.host]
+    return (*headers, *logins[:1])
+
+
+def basic(user: str, password: str) -> tuple[str, str]:
+    """Basic credentials (RFC 7617) as a header field."""
+    from base64 import b64encode
+
+    pair = f"{user}:{password}".encode()
+    return "Authorization", f"Basic {b64encode(pair).decode('ascii')}"
+
+
+def _authorizes(headers: Iterable[tuple[str, str]]) -> bool:
+    return any(name.lower() == "authorization" for name, _ in headers)
 
 
 def make_mirror(

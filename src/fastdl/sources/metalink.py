@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from fastdl.errors import FastdlError, MetalinkError, PolicyError, UsageError
+from fastdl.errors import FastdlError, MetalinkError, PolicyError, Reason, UsageError
 from fastdl.model.digest import ALGORITHMS, HEX_LENGTHS, Digest, algorithm_named
 from fastdl.model.referral import refused_referral
 from fastdl.model.units import MAX_SIZE
@@ -162,10 +162,34 @@ def _number(text: str | None) -> int | None:
 # ---- which file ----------------------------------------------------------------------
 
 
+def file_names(data: bytes) -> tuple[str, ...]:
+    """The names of the files that the metalink *data* describes. Errors as ``parse_metalink``."""
+    return tuple(_files(read_document(data), _Warnings()))
+
+
 def _selected(
     document: DocumentRecord, wanted: str | None, warnings: _Warnings
 ) -> tuple[FileRecord, str]:
-    """The one file that is meant, with its name. Every name must be safe and unique.
+    """The one file that is meant, with its name."""
+    files = _files(document, warnings)
+    listed = ", ".join(_shown(name) for name in list(files)[:5])
+    if wanted is not None:
+        wanted = wanted.lstrip("/") if document.version == 3 else wanted
+        if wanted not in files:
+            raise _fail(f"the metalink describes no file named {_shown(wanted)}, only {listed}")
+        return files[wanted], wanted
+    if len(files) > 1:
+        raise MetalinkError(
+            f"the metalink describes {len(files)} files, name one of them: {listed}",
+            phase="resolve",
+            reason=Reason.SEVERAL_FILES,
+        )
+    name, record = next(iter(files.items()))
+    return record, name
+
+
+def _files(document: DocumentRecord, warnings: _Warnings) -> dict[str, FileRecord]:
+    """Every file by its name, which must be safe and unique.
 
     Version 3 does not say what a name may be, and some servers write their own path there:
     that loses its slash. RFC 5854 (4.1.2.1) forbids absolute names.
@@ -184,16 +208,7 @@ def _selected(
         files[name] = record
     if not files:
         raise _fail("the metalink describes no file")
-    listed = ", ".join(_shown(name) for name in list(files)[:5])
-    if wanted is not None:
-        wanted = wanted.lstrip("/") if document.version == 3 else wanted
-        if wanted not in files:
-            raise _fail(f"the metalink describes no file named {_shown(wanted)}, only {listed}")
-        return files[wanted], wanted
-    if len(files) > 1:
-        raise _fail(f"the metalink describes {len(files)} files, name one of them: {listed}")
-    name, record = next(iter(files.items()))
-    return record, name
+    return files
 
 
 def _check_name(name: str) -> None:

@@ -52,7 +52,7 @@ def job(mirrors: list[Mirror], sink: Sink, total: int | None, **more: object) ->
         "block": BLOCK,
         "window": 16 << 20,
         "max_connections": 4,
-        "limit_rate": 0,
+        "pace": None,
         "retry": 1,
         "provable": True,
         "record": False,

@@ -5,6 +5,7 @@ from fastdl.core.c.hash cimport FDL_HASH_COUNT, FDL_HASH_MAX, fdl_hash_alg
 from fastdl.core.c.land cimport fdl_lander
 from fastdl.core.c.mirror cimport fdl_mirror
 from fastdl.core.c.net cimport fdl_net
+from fastdl.core.c.pace cimport fdl_pace
 from fastdl.core.c.pieces cimport fdl_piece_digests
 from fastdl.core.c.sink cimport fdl_sink
 from fastdl.core.c.stream cimport fdl_stream
@@ -29,7 +30,7 @@ cdef extern from "job/config.h" nogil:
         size_t block
         size_t window
         int max_conns
-        uint64_t limit_rate
+        fdl_pace *pace
         int retry
         bint provable
         bint any_version

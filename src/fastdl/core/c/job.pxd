@@ -16,6 +16,8 @@ cdef extern from "job/job.h" nogil:
         uint64_t resumed_bytes
         uint64_t hedged_bytes
         int conns
+        int mirrors
+        uint64_t rest_ns
         bint running
         uint64_t fetch_ns
         uint64_t tls_ns

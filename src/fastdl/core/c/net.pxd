@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from fastdl.core.c.addr cimport fdl_addr_policy
+from fastdl.core.c.cookie cimport fdl_cookies
 from fastdl.core.c.err cimport fdl_err
 from fastdl.core.c.tls cimport fdl_identity
 
 
+cdef extern from "net/route.h" nogil:
+    struct fdl_route:
+        int family
+    int fdl_route_use_interface(fdl_route *route, const char *name, fdl_err *err)
+    int fdl_route_pin(fdl_route *route, const char *pin, fdl_err *err)
+
+
 cdef extern from "net/net.h" nogil:
     struct fdl_net:
+        fdl_route route
+        fdl_cookies cookies
         fdl_identity *identity
         long connect_timeout_ms
         long stall_timeout_ms

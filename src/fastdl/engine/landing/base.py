@@ -106,13 +106,15 @@ class Lander:
                 begins = begun(asked, sink.identity, sink.capacity or 0)
                 self._note(workspace, begins)
             workspace.begin(self.target_size, sparse=self.sparse)
+            if workspace.found is not None:
+                self._take_up(workspace, facts, checkpoint, ctx)
             core_sink = sink.core_sink(self.target_size)
             try:
                 core_sink.begin()
                 with _read_back(sink, core_sink, ctx.options):
                     decoding = self.decoding(facts, sink, core_sink)
                     job = start_job(facts, response, sink, core_sink, checkpoint, ctx, decoding)
-                    outcome = run_job(job, core_sink, checkpoint, ctx)
+                    outcome = run_job(job, facts, core_sink, checkpoint, ctx)
                     self.landed()
                     digests = verify(facts, response.index, outcome)
                     self.finish(sink, core_sink, outcome)
@@ -192,6 +194,19 @@ class Lander:
             checkpoint.close(remove=over)
             if checkpoint.warning:
                 ctx.events.warn(checkpoint.warning)
+
+    def _take_up(
+        self, workspace: Workspace, facts: SourceFacts, checkpoint: Checkpoint, ctx: TransferContext
+    ) -> None:
+        """Begin with what another program left, where this way to land can."""
+        if workspace.found and facts.size and self.kind == "same" and not checkpoint.local:
+            from fastdl.engine.takeover import take_up
+
+            block = checkpoint.block
+            records = take_up(workspace.found, workspace.sink, facts.size, block, ctx.cancel)
+            checkpoint.adopt(records)
+            workspace.taken_up = bool(records)
+        workspace.drop_found()
 
     def check_room(self, sink: Sink) -> None:
         """Refuse what cannot fit before the first write."""

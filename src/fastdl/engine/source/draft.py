@@ -10,7 +10,7 @@ from fastdl.engine.source.facts import Offer, SourceFacts
 from fastdl.errors import FastdlError, PolicyError, SizeError
 from fastdl.model.digest import Digest, DigestSet, DigestSource
 from fastdl.model.url import Url
-from fastdl.sources.locate import make_mirror
+from fastdl.sources.locate import make_mirror, with_login
 from fastdl.sources.origin_rules import mirrors_of, refused_by, rule_for
 
 if TYPE_CHECKING:
@@ -73,7 +73,10 @@ class Draft:
     def headers_for(self, url: Url) -> tuple[tuple[str, str], ...]:
         """The operator's headers are for what the operator typed or made a rule for, whoever leads
         there."""
-        given = self.ctx.options.headers if url.origin in self._origins else ()
+        options = self.ctx.options
+        given: tuple[tuple[str, str], ...] = ()
+        if url.origin in self._origins:
+            given = with_login(url, options.headers, options.credentials)
         rule = rule_for(self.ctx.options.origin_rules, url)
         if rule is None or not rule.headers:
             return given

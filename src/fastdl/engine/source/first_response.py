@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from fastdl.core.net import Mirror, Stream
 from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
+from fastdl.model.url import Url
 
 if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.context import TransferContext
     from fastdl.engine.source.facts import SourceFacts
-    from fastdl.model.url import Url
 
 HEAD_BYTES = 64 << 10
 """Read before the transfer starts: enough for every format's magic but an ISO's."""
@@ -42,6 +42,7 @@ class FirstResponse:
         self.head = b""
         self.content_type: str | None = None
         self.disposition: str | None = None
+        self.last_modified: str | None = None
         self.only = False
 
     @classmethod
@@ -54,6 +55,7 @@ class FirstResponse:
         fields = dict(stream.head()[1])
         made.content_type = fields.get("content-type")
         made.disposition = fields.get("content-disposition")
+        made.last_modified = fields.get("last-modified")
         return made
 
     def extend(self, upto: int) -> bool:
@@ -143,11 +145,18 @@ def open_stream(
     *give_up*: asked after each failure, whether the caller knows better than to retry.
     """
     stream = Stream(ctx.net, mirror, cancel.wakeup)
+    host = url.netloc if url.host else ""
     for attempt in range(ctx.options.retry + 1):
         try:
+            ctx.events.wait(host, "a response")
+            ctx.events.note(f"> GET {url.display()}")
             stream.begin(0, FIRST_RANGE)
-            return stream, _read_head(stream)
+            head = _read_head(stream)
+            if ctx.events.log is not None:
+                _log_response(stream, ctx)
+            return stream, head
         except FastdlError as exc:
+            ctx.events.note(f"! {exc.code_name}: {exc}")
             exc.add_context(phase="resolve", origin=url.display())
             passes = isinstance(exc, NetError) or (
                 isinstance(exc, HttpStatusError) and exc.retryable
@@ -158,8 +167,30 @@ def open_stream(
             if give_up(stream) or attempt == ctx.options.retry or not passes or too_long:
                 stream.close()
                 raise
-            pause(backoff(attempt, exc.retry_after_s), cancel)
+            seconds = backoff(attempt, exc.retry_after_s)
+            ctx.events.wait(host, f"the next try, in {seconds:.1f}s ({exc.message})")
+            pause(seconds, cancel)
     raise AssertionError("unreachable")
+
+
+def _log_response(stream: Stream, ctx: TransferContext) -> None:
+    """Where redirects led, and what came."""
+    for to, _, _ in stream.redirects():
+        ctx.events.note(f"< redirected by {_displayed(to)}")
+    mirror = stream.mirror
+    if mirror.final_url:
+        ctx.events.note(f"< from {_displayed(mirror.final_url)}")
+    status, _ = stream.head()
+    size = "unknown size" if mirror.total is None else f"{mirror.total} bytes"
+    validator = f", etag {mirror.etag}" if mirror.etag else ""
+    ctx.events.note(f"< {status or 'open'}, {size}{validator}")
+
+
+def _displayed(text: str) -> str:
+    try:
+        return Url.parse_sent(text).display()
+    except FastdlError:
+        return "an odd URL"
 
 
 def _read_head(stream: Stream) -> bytes:

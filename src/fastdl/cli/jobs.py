@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the jobs of a command: some at once, under limits that they share."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastdl.cli.job_options import Job
+from fastdl.engine.api import fetch_sync
+from fastdl.engine.cancel import Cancel
+from fastdl.engine.options import FetchOptions
+from fastdl.errors import FastdlError, InternalError, Reason, shortage
+from fastdl.model.url import Url
+from fastdl.sources.naming import url_name
+
+if TYPE_CHECKING:
+    from fastdl.cli.progress import Display
+    from fastdl.core.job import Pace
+    from fastdl.engine.result import Result
+
+
+class Ended(NamedTuple):
+    """A job that is over: with a result or an error."""
+
+    job: Job
+    result: Result | None
+    error: FastdlError | None
+
+
+def label_of(job: Job) -> str:
+    """The file of a job, as it may be shown."""
+    if job.target not in ("-", "null:") and not os.path.isdir(job.target):  # noqa: PTH112
+        return os.path.basename(job.target) or job.target  # noqa: PTH119
+    try:
+        return url_name(job.sources) or Url.parse(job.sources[0]).display()
+    except FastdlError:
+        return "a source"
+
+
+def run_job(
+    job: Job,
+    display: Display,
+    cancel: Cancel,
+    log: Callable[[str], None] | None = None,
+    pace: Pace | None = None,
+) -> Result:
+    """Fetch one file. Raises as ``fetch_sync``."""
+    slot = display.add(label_of(job))
+    if job.rate is not None:
+        from fastdl.core.job import Pace
+
+        pace = Pace(job.rate, pace)
+    try:
+        return fetch_sync(
+            job.sources,
+            job.target,
+            progress=slot.show,
+            cancel=cancel,
+            log=log,
+            pace=pace,
+            **job.options,
+        )
+    finally:
+        display.end(slot)
+
+
+def expanded(job: Job, error: FastdlError | None, cancel: Cancel) -> list[Job]:
+    """A job for each file of the metalink that has several, where a folder takes them all."""
+    if error is None or error.reason is not Reason.SEVERAL_FILES:
+        return []
+    if not os.path.isdir(job.target) or "checksum" in job.options:  # noqa: PTH112
+        return []
+    from fastdl.engine.listing import metalink_names
+
+    options = FetchOptions.build(**job.options)
+    names = metalink_names(job.sources[0], options, cancel)
+    return [job._replace(options={**job.options, "metalink_file": name}) for name in names]
+
+
+class Batch:
+    """Several jobs. *ended*: called for each, from its thread, one at a time."""
+
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        at_once: int,
+        rate: int | None,
+        display: Display,
+        log: Callable[[str], None] | None,
+        ended: Callable[[Ended], None],
+    ) -> None:
+        self._queue = deque(jobs)
+        self._expected = len(self._queue)
+        self._at_once = at_once
+        self._display = display
+        self._log = log
+        self._ended = ended
+        self._pace: Pace | None = None
+        if rate is not None:
+            from fastdl.core.job import Pace
+
+            self._pace = Pace(rate)
+        self._lock = threading.Condition()
+        self._told = threading.Lock()
+        self._running = 0
+        self._began = time.monotonic()
+
+    @property
+    def expected(self) -> int:
+        """How many jobs there are, as far as is known."""
+        return self._expected
+
+    @property
+    def seconds(self) -> float:
+        """How long the batch has run."""
+        return time.monotonic() - self._began
+
+    def run(self, cancel: Cancel) -> None:
+        """Until all have ended. A job that fails ends no other; Cancelled ends all."""
+        self._display.expect(self._expected)
+        threads = [
+            threading.Thread(target=self._work, args=(cancel,), name=f"job-{i}")
+            for i in range(self._at_once)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        cancel.check()
+
+    def _work(self, parent: Cancel) -> None:
+        while (job := self._next()) is not None and not parent.cancelled:
+            cancel = Cancel()
+            try:
+                with parent.stops(cancel.cancel):
+                    end = self._one(job, cancel)
+            except FastdlError as exc:
+                end = Ended(job, None, exc)
+            with self._lock:
+                self._running -= 1
+                self._lock.notify_all()
+            if end is not None:
+                with self._told:
+                    self._ended(end)
+
+    def _next(self) -> Job | None:
+        with self._lock:
+            # One that runs may turn out to be a list of others.
+            self._lock.wait_for(lambda: self._queue or not self._running)
+            if not self._queue:
+                return None
+            job = self._queue.popleft()
+            self._running += 1
+            share = min(self._at_once, self._running + len(self._queue))
+        # The limit of all stands beside a job's own, which is its ``rate``.
+        options = {k: v for k, v in job.options.items() if k != "limit_rate"}
+        return job._replace(options=shared(options, share))
+
+    def _one(self, job: Job, cancel: Cancel) -> Ended | None:
+        """How a job ended; None where others took its place."""
+        error: FastdlError
+        try:
+            return Ended(job, run_job(job, self._display, cancel, self._log, self._pace), None)
+        except FastdlError as exc:
+            error = exc
+        except Exception as exc:
+            if os.environ.get("FASTDL_DEBUG"):
+                raise
+            error = shortage(exc) or InternalError(f"a bug in fastdl: {type(exc).__name__}: {exc}")
+        try:
+            others = expanded(job, error, cancel)
+        except FastdlError as exc:
+            return Ended(job, None, exc)
+        if not others:
+            return Ended(job, None, error)
+        with self._lock:
+            self._queue.extendleft(reversed(others))
+            self._expected += len(others) - 1
+            self._display.expect(self._expected)
+            self._lock.notify_all()
+        return None
+
+
+def shared(options: dict[str, object], jobs: int) -> dict[str, object]:
+    """The options of one of *jobs* that share the connections of a command."""
+    default = FetchOptions()
+    out = dict(options)
+    for name in ("max_connections", "max_connections_per_origin"):
+        most = out.get(name, getattr(default, name))
+        assert isinstance(most, int)
+        out[name] = max(1, most // max(1, jobs))
+    return out
+
+
+def worst(ended: Sequence[Ended]) -> int:
+    """The highest exit code of the jobs: 0 where all are done."""
+    return max((e.error.exit_code for e in ended if e.error is not None), default=0)
