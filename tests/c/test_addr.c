@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_addr.c - where a connection may go: the edges of every special range, IPv4
  * inside IPv6, and who may lead whom where. The agreement with fastdl.model.address
- * over thousands of addresses is tests/unit/core/test_address.py, and with the table
+ * over thousands of addresses is tests/unit/core/test_addr.py, and with the table
  * tests/vectors/addresses.json tests/unit/test_address_vectors.py, both through
  * check_address.c. */
 #undef NDEBUG

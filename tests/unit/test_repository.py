@@ -67,9 +67,29 @@ def test_migrations_are_one_chain() -> None:
 
 def test_every_header_of_the_core_states_its_purpose() -> None:
     """The core is read by its headers."""
-    for path in (ROOT / "csrc").glob("*.h"):
-        second = path.read_text().splitlines()[1]
-        assert second.startswith(f"/* {path.name} - "), path
+    headers = sorted((ROOT / "csrc").rglob("*.h"))
+    assert headers
+    for path in headers:
+        name = path.relative_to(ROOT / "csrc").as_posix()
+        assert path.read_text().splitlines()[1].startswith(f"/* {name} - "), path
+
+
+def test_unit_tests_lie_where_what_they_test_lies() -> None:
+    """``test_url.py`` is looked for in the folder of ``url.py``; other names are claims about the
+    folder that they lie in."""
+    source, unit = ROOT / "src/fastdl", ROOT / "tests/unit"
+    modules: dict[str, set[Path]] = {}
+    for path in (*source.rglob("*.py"), *source.rglob("*.pyx")):
+        name = path.parent.name if path.name == "__init__.py" else path.stem
+        folder = path.parent.relative_to(source)
+        modules.setdefault(name, set()).add(folder)
+    for path in unit.rglob("test_*.py"):
+        folder = path.parent.relative_to(unit)
+        if folder.parts[:1] == ("benchmarks",):
+            continue
+        assert (source / folder).is_dir(), path
+        homes = modules.get(path.stem.removeprefix("test_"))
+        assert homes is None or folder in homes, (path, homes)
 
 
 def test_imports_keep_to_the_rings() -> None:

@@ -169,5 +169,5 @@ def test_configuration_precedence(tmp_path) -> None:  # type: ignore[no-untyped-
 
 def test_the_api_page_is_current() -> None:
     """A command that is not in the documentation does not exist for its readers."""
-    written = Path(__file__).parents[3] / "docs" / "api.md"
+    written = Path(__file__).parents[4] / "docs" / "api.md"
     assert written.read_text() == page(), "run: python -m fastdl.manager.api.page > docs/api.md"
