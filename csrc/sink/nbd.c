@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sink/nbd.c - requests to an NBD server through libnbd, one at a time per connection.
  */
-#include "sink/nbd.h"
+#include "sink/nbd_priv.h"
 
 #ifdef FDL_WITH_NBD
 
 #include <errno.h>
 #include <libnbd.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,33 +17,8 @@
 #define FLUSH_FACTOR 10
 #define WAIT_SLICE_MS 200
 #define REQUEST_BYTES ((size_t)4 << 20)
-/* Some servers write the zeros themselves: one command must fit into the limit. */
-#define ZERO_COMMAND_BYTES ((uint64_t)128 << 20)
-#define ZEROS_BYTES ((size_t)1 << 20)
 #define MIN_BLOCK_MAX                                                                  \
     ((size_t)64 << 10) /* what the protocol allows a server to ask for */
-
-struct conn {
-    pthread_mutex_t lock;
-    struct nbd_handle *handle; /* OWNED; NULL once it is lost */
-};
-
-struct fdl_nbd {
-    struct conn conns[FDL_NBD_CONNS_MAX];
-    int n_conns;
-    atomic_uint next;
-    atomic_int limit_ms;
-    atomic_bool hurried;
-    uint64_t size;
-    size_t min_block;
-    size_t max_request;
-    bool read_only;
-    bool can_flush;
-    atomic_bool can_zero;
-    pthread_mutex_t edge_lock; /* one ragged end at a time: they may share a block */
-    unsigned char *edge;       /* OWNED: min_block bytes */
-    unsigned char *zeros;      /* OWNED: ZEROS_BYTES of zeros */
-};
 
 /* ---- connections ------------------------------------------------------------- */
 
@@ -176,7 +149,7 @@ int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit
     }
     nbd->n_conns = 1;
     nbd->edge = malloc(nbd->min_block);
-    nbd->zeros = calloc(1, ZEROS_BYTES);
+    nbd->zeros = calloc(1, FDL_NBD_ZEROS_BYTES);
     if (!nbd->edge || !nbd->zeros) {
         fdl_nbd_close(nbd);
         return fdl_nomem(err, "a connection");
@@ -257,22 +230,20 @@ void fdl_nbd_hurry(struct fdl_nbd *nbd)
 
 /* ---- one request --------------------------------------------------------------- */
 
-enum verb { VERB_READ, VERB_WRITE, VERB_ZERO, VERB_FLUSH };
-
 static const char *const failed_at[] = {
-    [VERB_READ] = "reading from the NBD export",
-    [VERB_WRITE] = "write to the NBD export",
-    [VERB_ZERO] = "zeroing the NBD export",
-    [VERB_FLUSH] = "flush of the NBD export",
+    [FDL_NBD_READ] = "reading from the NBD export",
+    [FDL_NBD_WRITE] = "write to the NBD export",
+    [FDL_NBD_ZERO] = "zeroing the NBD export",
+    [FDL_NBD_FLUSH] = "flush of the NBD export",
 };
 
 /* Returns a connection that is the caller's until it unlocks it. */
-static struct conn *take_conn(struct fdl_nbd *nbd)
+static struct fdl_nbd_conn *take_conn(struct fdl_nbd *nbd)
 {
     unsigned first = atomic_fetch_add(&nbd->next, 1u) % (unsigned)nbd->n_conns;
 
     for (unsigned i = 0; i < (unsigned)nbd->n_conns; i++) {
-        struct conn *c = &nbd->conns[(first + i) % (unsigned)nbd->n_conns];
+        struct fdl_nbd_conn *c = &nbd->conns[(first + i) % (unsigned)nbd->n_conns];
         if (pthread_mutex_trylock(&c->lock) == 0)
             return c;
     }
@@ -280,15 +251,15 @@ static struct conn *take_conn(struct fdl_nbd *nbd)
     return &nbd->conns[first];
 }
 
-static int64_t send_request(struct nbd_handle *h, enum verb verb, void *in,
+static int64_t send_request(struct nbd_handle *h, enum fdl_nbd_verb verb, void *in,
                             const void *out, uint64_t len, uint64_t off)
 {
     switch (verb) {
-    case VERB_READ:
+    case FDL_NBD_READ:
         return nbd_aio_pread(h, in, (size_t)len, off, NBD_NULL_COMPLETION, 0);
-    case VERB_WRITE:
+    case FDL_NBD_WRITE:
         return nbd_aio_pwrite(h, out, (size_t)len, off, NBD_NULL_COMPLETION, 0);
-    case VERB_ZERO:
+    case FDL_NBD_ZERO:
         return nbd_aio_zero(h, len, off, NBD_NULL_COMPLETION, 0);
     default:
         return nbd_aio_flush(h, NBD_NULL_COMPLETION, 0);
@@ -297,7 +268,7 @@ static int64_t send_request(struct nbd_handle *h, enum verb verb, void *in,
 
 /* Returns 0 or a positive errno. *lost: the connection is of no use any more. */
 static int wait_response(const struct fdl_nbd *nbd, struct nbd_handle *h,
-                         enum verb verb, int64_t cookie, bool *lost)
+                         enum fdl_nbd_verb verb, int64_t cookie, bool *lost)
 {
     uint64_t start = fdl_now_ns();
 
@@ -310,7 +281,7 @@ static int wait_response(const struct fdl_nbd *nbd, struct nbd_handle *h,
             return nbd_errno_or(EIO);
         }
         uint64_t limit_ms = (uint64_t)atomic_load(&nbd->limit_ms);
-        if (verb == VERB_FLUSH && !atomic_load(&nbd->hurried))
+        if (verb == FDL_NBD_FLUSH && !atomic_load(&nbd->hurried))
             limit_ms *= FLUSH_FACTOR;
         uint64_t spent_ms = (fdl_now_ns() - start) / FDL_NS_PER_MS;
         if (spent_ms >= limit_ms) {
@@ -326,11 +297,10 @@ static int wait_response(const struct fdl_nbd *nbd, struct nbd_handle *h,
     }
 }
 
-/* One request of a size that the server takes. Returns 0 or a positive errno. */
-static int request(struct fdl_nbd *nbd, enum verb verb, void *in, const void *out,
-                   uint64_t len, uint64_t off)
+int fdl_nbd_request(struct fdl_nbd *nbd, enum fdl_nbd_verb verb, void *in,
+                    const void *out, uint64_t len, uint64_t off)
 {
-    struct conn *c = take_conn(nbd);
+    struct fdl_nbd_conn *c = take_conn(nbd);
     bool lost = false;
     int os_errno;
 
@@ -353,148 +323,10 @@ static int request(struct fdl_nbd *nbd, enum verb verb, void *in, const void *ou
     return os_errno;
 }
 
-static int fail_request(enum verb verb, int os_errno, uint64_t off, struct fdl_err *err)
-{
-    return fdl_fail_os(err, FDL_E_SINK_IO, os_errno, off, failed_at[verb]);
-}
-
-/* ---- ranges -------------------------------------------------------------------- */
-
-static int check_end(const struct fdl_nbd *nbd, enum verb verb, uint64_t off,
-                     uint64_t len, struct fdl_err *err)
-{
-    if (off > nbd->size || len > nbd->size - off)
-        return fail_request(verb, ENOSPC, nbd->size, err);
-    return FDL_OK;
-}
-
-/* A part of one block, in or out (out NULL: zeros, in NULL as well). */
-static int ragged(struct fdl_nbd *nbd, void *in, const void *out, size_t len,
-                  uint64_t off, struct fdl_err *err)
-{
-    uint64_t start = off - off % nbd->min_block;
-    size_t at = (size_t)(off - start);
-    enum verb verb = VERB_READ;
-    int os_errno = ENOSPC; /* the last block is cut off: it cannot be reached */
-
-    pthread_mutex_lock(&nbd->edge_lock);
-    if (nbd->size - start >= nbd->min_block)
-        os_errno = request(nbd, VERB_READ, nbd->edge, NULL, nbd->min_block, start);
-    if (os_errno == 0 && in) {
-        memcpy(in, nbd->edge + at, len);
-    } else if (os_errno == 0) {
-        verb = VERB_WRITE;
-        if (out)
-            memcpy(nbd->edge + at, out, len);
-        else
-            memset(nbd->edge + at, 0, len);
-        os_errno = request(nbd, VERB_WRITE, NULL, nbd->edge, nbd->min_block, start);
-    }
-    pthread_mutex_unlock(&nbd->edge_lock);
-    return os_errno ? fail_request(verb, os_errno, off, err) : FDL_OK;
-}
-
-/* Bytes from off that one step may cover: the rest of a block, or whole blocks. */
-static uint64_t step(const struct fdl_nbd *nbd, uint64_t off, uint64_t len,
-                     uint64_t most, bool *whole)
-{
-    uint64_t block = nbd->min_block, into = off % block;
-
-    *whole = into == 0 && len >= block;
-    if (!*whole)
-        return len < block - into ? len : block - into;
-    if (len > most)
-        len = most;
-    return len - len % block;
-}
-
-static int transfer(struct fdl_nbd *nbd, enum verb verb, void *in, const void *out,
-                    size_t len, uint64_t off, struct fdl_err *err)
-{
-    unsigned char *to = in;
-    const unsigned char *from = out;
-    int rc = check_end(nbd, verb, off, len, err);
-
-    while (rc == FDL_OK && len > 0) {
-        bool whole;
-        size_t n = (size_t)step(nbd, off, len, nbd->max_request, &whole);
-        if (whole) {
-            int os_errno = request(nbd, verb, to, from, n, off);
-            if (os_errno)
-                rc = fail_request(verb, os_errno, off, err);
-        } else {
-            rc = ragged(nbd, to, from, n, off, err);
-        }
-        to = to ? to + n : NULL;
-        from = from ? from + n : NULL;
-        off += n;
-        len -= n;
-    }
-    return rc;
-}
-
-int fdl_nbd_pread(struct fdl_nbd *nbd, void *buf, size_t len, uint64_t off,
-                  struct fdl_err *err)
-{
-    return transfer(nbd, VERB_READ, buf, NULL, len, off, err);
-}
-
-int fdl_nbd_pwrite(struct fdl_nbd *nbd, const void *buf, size_t len, uint64_t off,
-                   struct fdl_err *err)
-{
-    return transfer(nbd, VERB_WRITE, NULL, buf, len, off, err);
-}
-
-static int write_zeros(struct fdl_nbd *nbd, uint64_t off, uint64_t len,
-                       struct fdl_err *err)
-{
-    int rc = FDL_OK;
-
-    while (rc == FDL_OK && len > 0) {
-        size_t n = len < ZEROS_BYTES ? (size_t)len : ZEROS_BYTES;
-        rc = fdl_nbd_pwrite(nbd, nbd->zeros, n, off, err);
-        off += n;
-        len -= n;
-    }
-    return rc;
-}
-
-int fdl_nbd_zero(struct fdl_nbd *nbd, uint64_t off, uint64_t len, uint64_t *commanded,
+int fdl_nbd_fail(enum fdl_nbd_verb verb, int os_errno, uint64_t off,
                  struct fdl_err *err)
 {
-    int rc = check_end(nbd, VERB_ZERO, off, len, err);
-
-    *commanded = 0;
-    while (rc == FDL_OK && len > 0) {
-        bool whole;
-        uint64_t n = step(nbd, off, len, ZERO_COMMAND_BYTES, &whole);
-        if (!whole) {
-            rc = ragged(nbd, NULL, NULL, (size_t)n, off, err);
-        } else if (!atomic_load(&nbd->can_zero)) {
-            rc = write_zeros(nbd, off, n, err);
-        } else {
-            int os_errno = request(nbd, VERB_ZERO, NULL, NULL, n, off);
-            if (os_errno == ENOTSUP || os_errno == EINVAL) {
-                atomic_store(&nbd->can_zero, false);
-                continue;
-            }
-            if (os_errno)
-                rc = fail_request(VERB_ZERO, os_errno, off, err);
-            else
-                *commanded += n;
-        }
-        off += n;
-        len -= n;
-    }
-    return rc;
-}
-
-int fdl_nbd_flush(struct fdl_nbd *nbd, struct fdl_err *err)
-{
-    /* A server without the command has no cache that could be lost. */
-    int os_errno = nbd->can_flush ? request(nbd, VERB_FLUSH, NULL, NULL, 0, 0) : 0;
-
-    return os_errno ? fail_request(VERB_FLUSH, os_errno, FDL_NO_OFFSET, err) : FDL_OK;
+    return fdl_fail_os(err, FDL_E_SINK_IO, os_errno, off, failed_at[verb]);
 }
 
 #endif
