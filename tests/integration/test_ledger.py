@@ -31,7 +31,7 @@ from sqlalchemy.exc import IntegrityError
 
 from fastdl.errors import InternalError, UsageError
 from fastdl.manager.downloads.scheduler import HostView, Limits, decide
-from fastdl.manager.ledger import jobs, queue, records, slots, tables, zones
+from fastdl.manager.ledger import job_list, jobs, queue, records, slots, tables, zones
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import dumps
@@ -293,7 +293,7 @@ async def test_slots_are_never_taken_beyond_their_limit(ledger: Ledger) -> None:
         await asyncio.gather(*(grant_round(ledger) for _ in range(3)))
         async with ledger.read() as tx:
             in_use, _ = await slots.usage(tx)
-            held = [row for host in HOSTS for row in await jobs.held_by(tx, host)]
+            held = [row for host in HOSTS for row in await job_list.held_by(tx, host)]
         assert all(n <= {"origin": 2, "host": 3, "pool": 1}[k] for (k, _), n in in_use.items())
         assert held, "nothing runs and something waits"
         for row in held:
@@ -579,7 +579,7 @@ def _hammer(path: str, seed: int) -> None:
             await ledger.write(both)
             await grant_round(ledger)
             async with ledger.read() as tx:
-                held = [row for host in HOSTS for row in await jobs.held_by(tx, host)]
+                held = [row for host in HOSTS for row in await job_list.held_by(tx, host)]
             for row in held:
                 await ledger.write(
                     lambda tx, row=row: jobs.finish(

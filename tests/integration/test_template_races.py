@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import FastdlError
 from fastdl.manager.downloads import dispatch
 from fastdl.manager.downloads.dispatch import CANCEL_S
-from fastdl.manager.ledger import copies, jobs, tables
+from fastdl.manager.ledger import copies, job_list, tables
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
 from tests.env.manager import Zone
@@ -42,7 +42,7 @@ async def nothing_left(zone: Zone, ids: list[str]) -> None:
     async with asyncio.timeout(CANCEL_S + 15):
         while True:
             async with ledger.read() as tx:
-                live = sum((await jobs.count_live(tx)).values())
+                live = sum((await job_list.count_live(tx)).values())
                 held = [copy for id_ in ids for copy in await copies.of_template(tx, id_)]
             if not live and not held:
                 return

@@ -15,7 +15,7 @@ from aiohttp import web
 from fastdl.errors import ApiAuthError, ApiLimitError, InternalError
 from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.request import client_of
-from fastdl.manager.ledger import certs, hosts, jobs, slots, zones
+from fastdl.manager.ledger import certs, hosts, job_list, slots, zones
 from fastdl.manager.ledger.engine import database_alive
 from fastdl.web.events import Streams
 from fastdl.web.page import add_page
@@ -90,7 +90,7 @@ async def refresh(context: ApiContext) -> None:
     """Bring the gauges up to date from the ledger."""
     s = context
     async with s.ledger.read() as tx:
-        live = await jobs.count_live(tx)
+        live = await job_list.count_live(tx)
         known = await hosts.of_zone(tx)
         pushes = await certs.counts(tx)
         in_use, _ = await slots.usage(tx)

@@ -24,7 +24,7 @@ from fastdl.manager.api.spec import (
 )
 from fastdl.manager.downloads import results
 from fastdl.manager.downloads.removal import remove_copies
-from fastdl.manager.ledger import copies, jobs, pools, records, zones
+from fastdl.manager.ledger import copies, job_list, pools, records, zones
 from fastdl.manager.ledger.text import loads
 
 _STATES: Final = {
@@ -93,7 +93,9 @@ async def delete_copy(call: Call) -> Reply:
         _, rows = await copies.find(tx, where=where, limit=100)
         if not rows:
             raise call.no_entity("volume" if volume is not None else "templateid")
-        live = [job for row in rows if (job := await jobs.live_download(tx, copies.key_of(row)))]
+        live = [
+            job for row in rows if (job := await job_list.live_download(tx, copies.key_of(row)))
+        ]
         ended = [await results.cancel(tx, job, now=call.now) for job in live]
         what = rows[0].template_name or rows[0].volume
         await call.note(

@@ -26,7 +26,17 @@ from fastdl.manager.api.spec import (
 )
 from fastdl.manager.api.templates import owned, require_enabled
 from fastdl.manager.downloads import disclosure, quota, results, transfers
-from fastdl.manager.ledger import copies, grants, hosts, jobs, pools, records, templates, zones
+from fastdl.manager.ledger import (
+    copies,
+    grants,
+    hosts,
+    job_list,
+    jobs,
+    pools,
+    records,
+    templates,
+    zones,
+)
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.ledger.values import BULK, URGENT
@@ -138,7 +148,7 @@ async def _bounds(
     fetched = [
         copy
         for copy, _ in fitting
-        if not copy.complete and not await jobs.live_download(tx, copies.key_of(copy))
+        if not copy.complete and not await job_list.live_download(tx, copies.key_of(copy))
     ]
     if fetched and not call.user.admin:
         left = await quota.charge(tx, settings, call.user.account, count=len(fetched), size=size)
@@ -153,7 +163,7 @@ async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
     if copy.state != copies.REMOVING:
         return
     key = copies.key_of(copy)
-    if await jobs.live_removal(tx, key):
+    if await job_list.live_removal(tx, key):
         raise ApiConflictError("Its copy is being removed: try again shortly")
     await copies.change(tx, key, now=now, state=copies.ABSENT, forced=False, users=[], note="")
 
@@ -225,14 +235,14 @@ class _Facts:
 async def _facts(tx: AsyncConnection, template: str, known: Mapping[str, Row[Any]]) -> _Facts:
     """Return what is known of *template*; *known*: every pool, by its id."""
     latest: dict[str, Row[Any]] = {}
-    for job in await jobs.of_template(tx, template):
+    for job in await job_list.of_template(tx, template):
         latest.setdefault(job.pool, job)
     return _Facts(
         pools=known,
         copies={copy.pool: copy for copy in await copies.of_template(tx, template)},
         latest=latest,
         hosts=await hosts.by_id(tx, (job.host for job in latest.values() if job.host)),
-        starts=await jobs.starts(tx, list(latest.values())),
+        starts=await job_list.starts(tx, list(latest.values())),
         offered=frozenset(await templates.zones_of(tx, template)),
     )
 
@@ -248,7 +258,7 @@ async def list_(call: Call) -> Reply:
             rows, since = [await _visible(call, tx, "templateid")], None
         else:
             since = call.now - LATELY_S
-            found = await jobs.templates_of_late(tx, since=since, limit=TEMPLATES_MAX)
+            found = await job_list.templates_of_late(tx, since=since, limit=TEMPLATES_MAX)
             every = [await templates.get(tx, id_) for id_ in found]
             rows = [row for row in every if row is not None and await _may_see(call, tx, row)]
         items = [
@@ -355,7 +365,7 @@ async def cancel(call: Call) -> Reply:
     async def work(tx: AsyncConnection) -> list[Row[Any]]:
         cancelled = [
             job
-            for job in await jobs.of_template(tx, row.id, live_only=True)
+            for job in await job_list.of_template(tx, row.id, live_only=True)
             if call.get("storageid") in {None, job.pool}
             and await results.cancel(tx, job.id, now=call.now)
         ]

@@ -29,7 +29,7 @@ from fastdl.manager.api.spec import (
 from fastdl.manager.downloads import checksums, registration, results, transfers
 from fastdl.manager.downloads.checksums import Fixed
 from fastdl.manager.downloads.removal import remove_copies
-from fastdl.manager.ledger import accounts, copies, jobs, records, templates, zones
+from fastdl.manager.ledger import accounts, copies, job_list, records, templates, zones
 from fastdl.manager.settings import DIRECT_DEFAULT
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -259,7 +259,7 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
             raise call.no_entity("id")
         if zone_id is not None and zone_id not in offered:
             raise call.no_entity("zoneid")
-        live = await jobs.of_template(tx, row.id, live_only=True)
+        live = await job_list.of_template(tx, row.id, live_only=True)
         cancelled = [
             job
             for job in live

@@ -26,7 +26,7 @@ from fastdl.manager.events import Event, Events
 from fastdl.manager.hosts.delivery import Delivery
 from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.hosts.progress import ProgressBoard
-from fastdl.manager.ledger import copies, jobs, queue, records, slots
+from fastdl.manager.ledger import copies, job_list, jobs, queue, records, slots
 from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.jobs import State
@@ -312,7 +312,7 @@ class Dispatcher:
         """End what nobody will end any more, and complete API jobs that a crash left open."""
         now = self._clock.time()
         async with self._ledger.read() as tx:
-            late = self._overdue(await jobs.unanswered(tx))
+            late = self._overdue(await job_list.unanswered(tx))
             open_jobs = await records.finished_api_jobs(tx)
         if not late and not open_jobs:
             return
@@ -409,7 +409,7 @@ async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: 
     """Put the jobs that *host* holds back into the queue, or end them; return those that ended."""
     failure = dumps(codec.to_plain(codec.failure_of(error)))
     over = []
-    for row in await jobs.held_by(tx, host):
+    for row in await job_list.held_by(tx, host):
         if row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE} and row.state != State.CANCELLING:
             await jobs.requeue(tx, row, now=now, count=False, failure=failure)
             continue

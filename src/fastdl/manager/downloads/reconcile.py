@@ -15,7 +15,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.events import Event
-from fastdl.manager.ledger import copies, jobs, templates
+from fastdl.manager.ledger import copies, job_list, templates
 from fastdl.wire import messages as m
 
 FENCE_MAX: Final = 1 << 53
@@ -59,7 +59,7 @@ async def record(
 
 async def _under_way(tx: AsyncConnection, row: Row[Any]) -> bool:
     key = copies.key_of(row)
-    return bool(await jobs.live_download(tx, key) or await jobs.live_removal(tx, key))
+    return bool(await job_list.live_download(tx, key) or await job_list.live_removal(tx, key))
 
 
 async def _fence(tx: AsyncConnection, row: Row[Any], info: m.CopyInfo, *, now: float) -> None:

@@ -18,7 +18,7 @@ from fastdl.manager.downloads import disclosure, scheduler
 from fastdl.manager.downloads.drift import drift
 from fastdl.manager.downloads.removal import pause, remove_copies
 from fastdl.manager.events import Event
-from fastdl.manager.ledger import accounts, copies, jobs, pools, records, slots, templates
+from fastdl.manager.ledger import accounts, copies, job_list, jobs, pools, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.wire import codec
@@ -140,7 +140,7 @@ async def _removed(terms: Terms, tx: AsyncConnection, copy: Row[Any], done: m.Re
             failures=failures,
             retry_at=terms.steady + pause(failures),
         )
-    elif await jobs.live_download(tx, key):
+    elif await job_list.live_download(tx, key):
         await copies.change(
             tx,
             key,

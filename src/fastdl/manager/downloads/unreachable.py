@@ -16,7 +16,7 @@ from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.results import complete_api_jobs
 from fastdl.manager.events import Event, Events
-from fastdl.manager.ledger import hosts, jobs, pools, templates
+from fastdl.manager.ledger import hosts, job_list, jobs, pools, templates
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.text import dumps
 from fastdl.manager.settings import Settings
@@ -48,7 +48,7 @@ def why_unreached(pool: Row[Any], links: Sequence[Row[Any]]) -> str | None:
 async def forget_pool(tx: AsyncConnection, id_: str, *, now: float) -> list[str]:
     """Delete a pool, and end the jobs that wait for it; return those."""
     error = AgentLostError("the storage pool was deleted")
-    ended = await _give_up(tx, await jobs.waiting_on(tx, [id_]), error, now=now)
+    ended = await _give_up(tx, await job_list.waiting_on(tx, [id_]), error, now=now)
     await pools.remove(tx, id_)
     return ended
 
@@ -100,7 +100,7 @@ class Unreached:
         now = self._clock.steady()
         async with self._ledger.read() as tx:
             unreached = await self._unreached(tx)
-            waiting = await jobs.waiting_on(tx, unreached) if unreached and most else []
+            waiting = await job_list.waiting_on(tx, unreached) if unreached and most else []
         self._since = {row.id: self._since.get(row.id, now) for row in waiting}
         late = [row for row in waiting if now - self._since[row.id] >= most]
         for row in late:

@@ -20,7 +20,7 @@ from fastdl.manager.hosts.enrolment import Enrolment
 from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.refusal import UnknownHostError
-from fastdl.manager.ledger import hosts, jobs, pools
+from fastdl.manager.ledger import hosts, job_list, jobs, pools
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps
@@ -159,7 +159,7 @@ class Inbox:
         """AgentRefusedError (and an event) where *host* never had the job."""
         async with self._ledger.read() as tx:
             row = await jobs.get(tx, result.job)
-            if row is None or row.host == host or await jobs.was_given(tx, result.job, host):
+            if row is None or row.host == host or await job_list.was_given(tx, result.job, host):
                 return
         await self._events.record(
             "HOST.FOREIGN.JOB",
