@@ -12,6 +12,7 @@ from fastdl.errors import ApiParamError
 from fastdl.manager.api import views
 from fastdl.manager.api.filters import SHOWS, By
 from fastdl.manager.api.spec import (
+    JOB,
     Bare,
     Call,
     Command,
@@ -165,7 +166,7 @@ COMMANDS: Final = (
             Param("templateid", Kind.UUID, "the template whose copy it is"),
             Param("forced", Kind.BOOLEAN, "also where it is in use"),
         ),
-        response=(Field("jobid"),),
+        response=JOB,
         admin=True,
         changes=True,
         is_async=True,

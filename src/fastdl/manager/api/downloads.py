@@ -15,6 +15,7 @@ from fastdl.manager.api import views
 from fastdl.manager.api.filters import READ, By, Contains
 from fastdl.manager.api.lists import page_of
 from fastdl.manager.api.spec import (
+    JOB,
     Bare,
     Call,
     Command,
@@ -392,7 +393,7 @@ COMMANDS: Final = (
             Param("hostids", Kind.LIST, "the pools of these hosts"),
             Param("priority", text="urgent (a VM waits; default with storageid) or bulk"),
         ),
-        response=(Field("jobid"),),
+        response=JOB,
         admin=True,
         opened_by="allow.user.prepare.template",
         changes=True,

@@ -17,6 +17,7 @@ from fastdl.manager.api import views
 from fastdl.manager.api.accounts import FIRST, USER, named
 from fastdl.manager.api.domains import ACCOUNT, account_view
 from fastdl.manager.api.spec import (
+    JOB,
     ROOT_DOMAIN,
     Bare,
     Call,
@@ -213,7 +214,6 @@ _WHICH: Final = (
     Param("account", text="the account, by name"),
     Param("domainid", Kind.UUID, "the domain: there is one"),
 )
-_JOB: Final = (Field("jobid"),)
 
 COMMANDS: Final = (
     Command(
@@ -221,7 +221,7 @@ COMMANDS: Final = (
         text="Lock a user out: keys, password and sessions stop working",
         handler=disable_user,
         params=_ID,
-        response=_JOB,
+        response=JOB,
         admin=True,
         changes=True,
         is_async=True,
@@ -261,7 +261,7 @@ COMMANDS: Final = (
             *_WHICH,
             Param("lock", Kind.BOOLEAN, "show them as locked, not as disabled", required=True),
         ),
-        response=_JOB,
+        response=JOB,
         admin=True,
         changes=True,
         is_async=True,
@@ -289,7 +289,7 @@ COMMANDS: Final = (
         text="Delete all users of an account; its templates stay, for administrators",
         handler=delete_account,
         params=(Param("id", Kind.UUID, "the account", required=True),),
-        response=_JOB,
+        response=JOB,
         admin=True,
         changes=True,
         is_async=True,

@@ -72,6 +72,10 @@ class Field:
     text: str = ""
 
 
+JOB: Final = (Field("jobid"),)
+"""The response of a command whose work goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """Who calls, and from where."""

@@ -17,6 +17,7 @@ from fastdl.errors import (
 from fastdl.manager import sealed
 from fastdl.manager.api import catalog, probes, views
 from fastdl.manager.api.spec import (
+    JOB,
     Bare,
     Call,
     Command,
@@ -383,7 +384,6 @@ _DELETE: Final = (
     Param("forced", Kind.BOOLEAN, "of an administrator: copies in use too"),
     Param("keepcopies", Kind.BOOLEAN, "leave the copies on primary storage"),
 )
-_JOB: Final = (Field("jobid"),)
 
 COMMANDS: Final = (
     Command(
@@ -417,7 +417,7 @@ COMMANDS: Final = (
         text="Delete a template, its downloads and its copies on primary storage",
         handler=delete_template,
         params=_DELETE,
-        response=_JOB,
+        response=JOB,
         changes=True,
         is_async=True,
     ),
@@ -426,7 +426,7 @@ COMMANDS: Final = (
         text="Delete an ISO, its downloads and its copies on primary storage",
         handler=delete_iso,
         params=_DELETE,
-        response=_JOB,
+        response=JOB,
         changes=True,
         is_async=True,
     ),
