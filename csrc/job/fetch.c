@@ -221,6 +221,8 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
                 n = stop - pos;
             memcpy(w->buf->data + w->buf->len, k->data + (pos - k->off), (size_t)n);
             w->buf->len += (size_t)n;
+            atomic_store_explicit(&w->progress->filled, w->buf->len,
+                                  memory_order_relaxed);
             if (k->mirror >= 0)
                 w->buf_mirrors |= UINT64_C(1) << k->mirror;
             sum_block(w);

@@ -47,6 +47,42 @@ static struct fdl_ramp_sample sample(const struct fdl_job *job)
     };
 }
 
+/* A hedge that turns out slower than what it is to overtake ends. Locked. */
+static void end_vain(struct fdl_job *job)
+{
+    uint64_t now = fdl_now_ns();
+    int worker = fdl_sched_find_vain(&job->sched, now);
+
+    if (worker == FDL_NOBODY)
+        return;
+    struct fdl_progress *p = &job->sched.progress[worker];
+    uint64_t block = atomic_load(&p->block);
+    fdl_sched_lost_hedge(&job->sched, worker, false, atomic_load(&p->filled),
+                         fdl_plan_slot(&job->plan, block)->hedged_ns, now);
+    fdl_plan_give_back(&job->plan, worker, block);
+    fdl_wakeup_nudge(&job->wakeups[worker]);
+}
+
+/* With no connection left to open, one that hardly moves is given to a better mirror.
+ * Locked. */
+static void free_stuck(struct fdl_job *job)
+{
+    struct fdl_sched *sched = &job->sched;
+
+    if (sched->n_mirrors < 2 || sched->n_conns < job->cfg.max_conns)
+        return;
+    uint64_t now = fdl_now_ns();
+    int worker = fdl_sched_find_stuck(sched, now);
+    if (worker == FDL_NOBODY)
+        return;
+    struct fdl_progress *p = &sched->progress[worker];
+    const struct fdl_slot *slot = fdl_plan_slot(&job->plan, atomic_load(&p->block));
+    fdl_sched_lost_hedge(sched, worker, true, atomic_load(&p->filled), slot->claimed_ns,
+                         now);
+    p->mirror->lost_hedges += p->mirror->lost_hedges == 0;
+    fdl_wakeup_nudge(&job->wakeups[worker]);
+}
+
 /* Adds connections while they pay, until nothing is left to do. Locked. */
 static void ramp_up(struct fdl_job *job)
 {
@@ -61,6 +97,8 @@ static void ramp_up(struct fdl_job *job)
                 break;
         tick_wait(job);
         if (!job->stop) {
+            end_vain(job);
+            free_stuck(job);
             struct fdl_ramp_sample now = sample(job);
             fdl_ramp_update(&job->ramp, &now);
         }

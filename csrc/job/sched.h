@@ -44,6 +44,8 @@ struct fdl_sched {
     int retry;             /* failures in a row after which a mirror is given up */
     size_t unsettled;      /* blocks written whose records are not durable yet */
     uint64_t hedged_bytes; /* asked for a second time */
+    uint64_t twice_bytes;  /* of them such as came twice, or still may */
+    int wasted;            /* hedges that cost more than half a block */
 };
 
 /* The blocks [first, end). */
@@ -83,8 +85,20 @@ bool fdl_sched_next_run(struct fdl_sched *sched, int worker, uint64_t now_ns,
 bool fdl_sched_find_hedge(const struct fdl_sched *sched, int worker, uint64_t now_ns,
                           uint64_t *block);
 
-/* `mirror` lost a hedge: it stands back for a while. */
-void fdl_sched_lost_hedge(struct fdl_mirror *mirror, uint64_t now_ns);
+/* Somebody else had the block first, of which `worker` has got so many bytes since
+ * since_ns. Where it was the owner its mirror stands back: for a moment, or for longer
+ * where it really is slow. */
+void fdl_sched_lost_hedge(struct fdl_sched *sched, int worker, bool owner,
+                          uint64_t filled, uint64_t since_ns, uint64_t now_ns);
+
+/* A hedger that the owner of its block will be done before. FDL_NOBODY where there is
+ * none. */
+int fdl_sched_find_vain(const struct fdl_sched *sched, uint64_t now_ns);
+
+/* A worker whose block would take it more than seconds, while a better mirror has
+ * nobody to serve: it is to leave its own. FDL_NOBODY where there is none. For when no
+ * other connection may be opened. */
+int fdl_sched_find_stuck(const struct fdl_sched *sched, uint64_t now_ns);
 
 /* The worker's mirror failed: counts the failure and decides. */
 enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,

@@ -196,10 +196,14 @@ static void call_off(struct fdl_job *job, const struct fdl_slot *slot, int winne
     if (loser == FDL_NOBODY)
         return;
     struct fdl_progress *p = &job->sched.progress[loser];
-    if (p->mirror && p->mirror != job->sched.progress[winner].mirror &&
-        loser == slot->owner)
-        fdl_sched_lost_hedge(p->mirror, fdl_now_ns());
-    if (atomic_load(&p->block) == block) /* else it will find out by itself */
+    bool owner = loser == slot->owner;
+    bool at_it = atomic_load(&p->block) == block;
+    if (p->mirror)
+        fdl_sched_lost_hedge(&job->sched, loser,
+                             owner && p->mirror != job->sched.progress[winner].mirror,
+                             at_it ? atomic_load(&p->filled) : 0,
+                             owner ? slot->claimed_ns : slot->hedged_ns, fdl_now_ns());
+    if (at_it) /* else it will find out by itself */
         fdl_wakeup_nudge(&job->wakeups[loser]);
 }
 

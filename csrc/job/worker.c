@@ -95,6 +95,10 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
         /* Published under the lock, so a hedging worker sees our block and can wake us.
          */
         atomic_store(&p->block, lost ? FDL_NO_BLOCK : block);
+        /* It is in work, also where the open response or memory gives it: what was
+         * stolen now would be filled to its end and thrown away. */
+        if (!over && !lost && fdl_plan_slot(&job->plan, block)->owner == w->id)
+            fdl_plan_slot(&job->plan, block)->requested = true;
         atomic_store(&p->filled, w->buf && w->buf_block == block ? w->buf->len : 0);
         pthread_mutex_unlock(&job->lock);
         if (over)
@@ -162,6 +166,7 @@ static bool start_hedge(struct fdl_worker *w, uint64_t now_ns)
     if (before != FDL_NOBODY)
         fdl_wakeup_nudge(&job->wakeups[before]);
     job->sched.hedged_bytes += job->cfg.block;
+    job->sched.twice_bytes += job->cfg.block;
     w->run = (struct fdl_run){block, block + 1};
     w->hedging = true;
     return true;

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does a bad mirror among good ones cost? Some time at most; never a byte.
 
-Counted in requests and bytes, at the origins; times belong to the benchmarks.
+Counted in requests and bytes, at the origins; times belong to the benchmarks, but for the bound on
+what a mirror costs that hardly gives anything.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 
 import fastdl
 from tests.adversity.casefile import words_for
+from tests.env.command import run_fastdl
 from tests.env.faults import Rule, When
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
@@ -140,3 +143,41 @@ def test_g08_a_wrong_piece_is_discarded_and_its_mirror_struck_off(tmp_path: Path
     assert result.integrity == "strong"
     assert (liar.state, liar.reason) == ("disqualified", "a piece does not match its digest")
     assert len(servers[0].requests) <= 8, "it was asked again and again"
+
+
+TRICKLE = 1200
+"""Bytes a second: above any stall limit, and an hour for what others give in a second."""
+
+
+@pytest.mark.parametrize("block", ["64K", "1M", "4M"])
+@pytest.mark.parametrize("first", ["good", "slow"])
+@pytest.mark.parametrize("more", [(), ("--max-connections", "1")], ids=["free", "one"])
+def test_c03_a_trickling_mirror_costs_a_bounded_time(
+    tmp_path: Path, block: str, first: str, more: tuple[str, ...]
+) -> None:
+    """C03: with one good mirror the end comes within twice the time without the slow one, and 5
+    seconds, whatever the block; and what comes twice is next to nothing."""
+    content = pseudo_random(19, 4 << 20)
+    words = ["--json", "--progress", "none", "--block-size", block, *more]
+    words += ["--checksum", f"sha-256:{hashlib.sha256(content).hexdigest()}"]
+    rate = [Rule(rate=5_000_000)]
+    with (
+        FaultOrigin({"/i": Resource.of(content, rules=rate)}) as good,
+        FaultOrigin({"/i": Resource.of(content, rules=[Rule(rate=TRICKLE)])}) as slow,
+    ):
+        urls = [good.url("/i"), slow.url("/i")]
+        if first == "slow":
+            urls.reverse()
+        for number in range(2):
+            took = []
+            for sources in ([good.url("/i")], urls):
+                target = tmp_path / f"{number}-{len(sources)}"
+                begun = time.monotonic()
+                done = run_fastdl(
+                    ["get", *sources, "-o", str(target), *words], home=tmp_path / "h", timeout=60
+                )
+                took.append(time.monotonic() - begun)
+                assert done.code == 0, done
+                assert target.read_bytes() == content
+                assert done.json["fetched_bytes"] <= 1.15 * len(content)
+            assert took[1] <= 2 * took[0] + 5, took

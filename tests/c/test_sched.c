@@ -332,12 +332,73 @@ static void hedges_end_with_their_budget(void)
     rig->progress[0].flow = 1;
     assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
     rig->progress[1].rate = 100 * MB;
-    rig->sched.hedged_bytes = (32 + BLOCKS / 16 + 1) * MIB;
-    assert(!fdl_sched_find_hedge(&rig->sched, 1, 1000 * MS, &block));
-    rig->sched.hedged_bytes = 0;
-    assert(fdl_sched_find_hedge(&rig->sched, 1, 1000 * MS, &block));
-    fdl_sched_lost_hedge(rig->mirrors[1], 1000 * MS);
-    assert(!fdl_sched_find_hedge(&rig->sched, 1, 1000 * MS, &block));
+    rig->sched.twice_bytes = BLOCKS / 8 * MIB;
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 900 * MS, &block));
+    rig->sched.twice_bytes = 0;
+    assert(fdl_sched_find_hedge(&rig->sched, 1, 900 * MS, &block));
+    rig_free(rig);
+}
+
+static void a_block_that_hardly_comes_is_hedged_whatever_was_spent(void)
+{
+    struct rig *rig = rig_new(2, 0, 64, MIB);
+    struct fdl_run run;
+    uint64_t block;
+
+    rig->progress[0].flow = 1;
+    assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
+    atomic_store(&rig->progress[0].block, 0);
+    atomic_store(&rig->progress[0].filled, 1200);
+    rig->progress[1].rate = 100 * MB;
+    rig->mirrors[0]->rate = 1000 * MB; /* what it gave once says nothing now */
+    rig->sched.twice_bytes = BLOCKS * MIB;
+    assert(fdl_sched_find_hedge(&rig->sched, 1, 1100 * MS, &block) && block == 0);
+    rig->sched.wasted = 1000;
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 3900 * MS, &block));
+    assert(fdl_sched_find_hedge(&rig->sched, 1, 4100 * MS, &block));
+    atomic_store(&rig->progress[0].filled, MIB / 8 * 7); /* done in a moment */
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 4100 * MS, &block));
+    rig_free(rig);
+}
+
+static void who_lost_a_hedge_hedges_again(void)
+{
+    struct rig *rig = rig_new(2, 0, 64, MIB);
+    struct fdl_run run;
+    uint64_t block;
+
+    rig->progress[0].flow = 1;
+    rig->mirrors[2]->rate = 100 * MB;
+    assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
+    rig->progress[1].rate = 100 * MB;
+    rig->sched.twice_bytes = MIB;
+    fdl_sched_lost_hedge(&rig->sched, 1, true, 10, 0, 100 * MS);
+    assert(rig->sched.twice_bytes == 10 && rig->mirrors[1]->rate < 1000);
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 500 * MS, &block));
+    assert(fdl_sched_find_hedge(&rig->sched, 1, 700 * MS, &block));
+    /* By a hair: it stands back for a moment alone. */
+    rig->mirrors[1]->lost_hedges = 0;
+    rig->mirrors[1]->rate = 90 * MB;
+    fdl_sched_lost_hedge(&rig->sched, 1, true, MIB, 1000 * MS, 1012 * MS);
+    assert(rig->mirrors[1]->lost_hedges == 0 && rig->sched.wasted == 1);
+    rig_free(rig);
+}
+
+static void a_stuck_connection_goes_to_the_better_mirror(void)
+{
+    struct rig *rig = rig_new(1, 0, 64, MIB);
+    struct fdl_run run;
+
+    rig->sched.n_workers = 1;
+    rig->mirrors[0]->active = 1;
+    rig->progress[0].flow = 1;
+    assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
+    atomic_store(&rig->progress[0].block, 0);
+    atomic_store(&rig->progress[0].filled, 2000);
+    assert(fdl_sched_find_stuck(&rig->sched, 1900 * MS) == FDL_NOBODY);
+    assert(fdl_sched_find_stuck(&rig->sched, 2100 * MS) == 0);
+    rig->mirrors[1]->state = rig->mirrors[2]->state = FDL_MIRROR_DISQUALIFIED;
+    assert(fdl_sched_find_stuck(&rig->sched, 2100 * MS) == FDL_NOBODY);
     rig_free(rig);
 }
 
@@ -360,5 +421,8 @@ int main(void)
     the_last_mirror_takes_its_most_telling_error_with_it();
     a_late_block_is_fetched_again_by_a_faster_mirror();
     hedges_end_with_their_budget();
+    a_block_that_hardly_comes_is_hedged_whatever_was_spent();
+    who_lost_a_hedge_hedges_again();
+    a_stuck_connection_goes_to_the_better_mirror();
     return 0;
 }
