@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/consumer.h"
 #include "base/clock.h"
+#include "job/chain.h"
 #include "job/verify.h"
 
 #include <stdlib.h>
@@ -17,7 +18,8 @@ struct fdl_consumer {
     enum kind kind;
     enum fdl_hash_alg alg;
     struct fdl_hash *hash; /* OWNED; NULL for the lander */
-    uint64_t next;         /* block */
+    bool along;            /* job->chain: the pieces' threads do most of it */
+    uint64_t next;         /* block; not where it goes along */
     unsigned char digest[FDL_HASH_MAX];
 };
 
@@ -74,6 +76,32 @@ static int consume_all(struct fdl_consumer *c, struct fdl_err *err)
     return rc;
 }
 
+/* What nobody takes along, until the chain is through with the source. */
+static int consume_left(struct fdl_consumer *c, struct fdl_err *err)
+{
+    struct fdl_job *job = c->job;
+    int rc = FDL_OK;
+
+    pthread_mutex_lock(&job->lock);
+    while (!job->stop && (job->chain.busy || job->chain.next < job->plan.n_blocks)) {
+        struct fdl_buf *buf = fdl_chain_take(job);
+        if (!buf) {
+            if (job->chain.next < job->plan.n_blocks || job->chain.busy)
+                pthread_cond_wait(&job->data, &job->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&job->lock);
+        consume(c, buf, err);
+        pthread_mutex_lock(&job->lock);
+        fdl_chain_put(job, buf);
+        fdl_verify_release(job);
+    }
+    if (job->stop)
+        rc = fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
+    pthread_mutex_unlock(&job->lock);
+    return rc;
+}
+
 static void *consumer_main(void *arg)
 {
     struct fdl_consumer *c = arg;
@@ -81,7 +109,7 @@ static void *consumer_main(void *arg)
     struct fdl_err err;
 
     fdl_err_clear(&err);
-    int rc = consume_all(c, &err);
+    int rc = c->along ? consume_left(c, &err) : consume_all(c, &err);
     if (rc == FDL_OK && c->kind == DIGEST)
         fdl_hash_final(c->hash, c->digest);
     if (rc == FDL_OK && c->kind == LAND)
@@ -109,7 +137,16 @@ static int add(struct fdl_job *job, enum kind kind, int alg, struct fdl_err *err
     if (kind == LAND)
         return FDL_OK;
     c->alg = (enum fdl_hash_alg)alg;
-    return fdl_hash_new(&c->hash, c->alg, err);
+    int rc = fdl_hash_new(&c->hash, c->alg, err);
+    if (rc != FDL_OK)
+        return rc;
+    bool as_they_come = job->pieces.mode == FDL_PIECES_IN_BLOCK ||
+                        job->pieces.mode == FDL_PIECES_OF_BLOCKS;
+    if (kind == DIGEST && as_they_come && fdl_hash_pairs(c->hash, job->pieces.like)) {
+        c->along = true;
+        job->chain.hash = c->hash;
+    }
+    return FDL_OK;
 }
 
 int fdl_consumers_init(struct fdl_job *job, struct fdl_err *err)

@@ -327,6 +327,7 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
         .tls_ns = atomic_load(&job->times.tls_ns),
         .net_wait_ns = atomic_load(&job->times.wait_ns),
         .window_wait_ns = atomic_load(&job->window_wait_ns),
+        .along_bytes = atomic_load(&job->along),
         .hash_ns = atomic_load(&job->hash_ns),
         .decode_ns = decode_ns,
         .write_ns = sink.busy_ns,

@@ -96,6 +96,33 @@ int fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf
     return rc;
 }
 
+int fdl_pieces_check_beside(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
+                            struct fdl_hash *chain, const struct fdl_buf *other,
+                            struct fdl_err *err)
+{
+    unsigned char got[FDL_HASH_MAX];
+    struct fdl_hash *hash = fdl_hash_like(pieces->like);
+    uint64_t len = pieces->digests.length, index = buf->off / len;
+    size_t at = 0, both;
+    int rc = hash ? FDL_OK : fdl_nomem(err, "a digest");
+
+    for (; rc == FDL_OK && at < buf->len; at += both, index++) {
+        both = buf->len - at < len ? buf->len - at : (size_t)len;
+        size_t n = at > other->len ? 0 : other->len - at;
+        if (n > both)
+            n = both;
+        fdl_hash_update_two(hash, buf->data + at, chain, other->data + at, n);
+        fdl_hash_update(hash, buf->data + at + n, both - n);
+        fdl_hash_final(hash, got);
+        if (!fdl_pieces_match(pieces, index, got))
+            rc = mismatch(pieces, index, err);
+    }
+    if (at < other->len)
+        fdl_hash_update(chain, other->data + at, other->len - at);
+    fdl_hash_free(hash);
+    return rc;
+}
+
 int fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block, struct fdl_piece **out,
                   struct fdl_err *err)
 {

@@ -63,6 +63,11 @@ bool fdl_pieces_match(const struct fdl_pieces *pieces, uint64_t index,
 int fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
                            struct fdl_err *err);
 
+/* The same, while `chain` takes in all of `other`: the two go side by side. */
+int fdl_pieces_check_beside(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
+                            struct fdl_hash *chain, const struct fdl_buf *other,
+                            struct fdl_err *err);
+
 /* OF_BLOCKS: *out is the piece that `block` is part of, reset where it was another
  * before; BORROWED. FDL_E_LIMIT without memory. */
 int fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block, struct fdl_piece **out,

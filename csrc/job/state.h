@@ -5,8 +5,8 @@
  * list of what has landed, and everything below that is not atomic. It is taken a few
  * times a block, never during I/O or hashing. A function that expects it says Locked.
  *
- * Who calls whom, one way: job → worker, consumer → verify → state → sched, ramp,
- * pieces, plan. */
+ * Who calls whom, one way: job → worker, consumer → verify → chain → state → sched,
+ * ramp, pieces, plan. */
 #ifndef FDL_STATE_H
 #define FDL_STATE_H
 
@@ -25,6 +25,15 @@
 struct fdl_worker;   /* job/worker.c */
 struct fdl_consumer; /* job/consumer.c */
 
+/* The digest of the whole file that goes along with the pieces' (job/chain.h). */
+struct fdl_chain {
+    struct fdl_hash *hash; /* BORROWED from its consumer; NULL: there is none */
+    uint64_t next;         /* block */
+    bool busy;             /* a thread has it */
+    int waiting;           /* threads with a piece that want to take it along */
+    int starved;           /* connections that wait for room in the window */
+};
+
 struct fdl_job {
     struct fdl_job_config cfg;
     pthread_mutex_t lock;
@@ -37,6 +46,7 @@ struct fdl_job {
     struct fdl_sched sched;
     struct fdl_ramp ramp;
     struct fdl_pieces pieces;
+    struct fdl_chain chain;
     struct fdl_landed landed; /* what was written, drained by the caller */
     size_t landed_wanted;     /* as many are worth waking fdl_job_wait() */
     struct fdl_pool *pool;    /* OWNED */
@@ -58,7 +68,7 @@ struct fdl_job {
     uint64_t started_ns, ended_ns;
 
     struct fdl_conn_times times;
-    atomic_uint_fast64_t fetched, resumed, done; /* bytes */
+    atomic_uint_fast64_t fetched, resumed, done, along; /* bytes */
     atomic_uint_fast64_t hash_ns, flush_ns, window_wait_ns;
 };
 

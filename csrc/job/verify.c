@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/verify.h"
 #include "base/clock.h"
+#include "job/chain.h"
 
 void fdl_verify_release(struct fdl_job *job)
 {
@@ -140,6 +141,50 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
     pthread_cond_broadcast(&job->space);
 }
 
+/* The file's chain has gone along over that block. NULL is allowed. Locked. */
+static void went_along(struct fdl_job *job, struct fdl_buf *other)
+{
+    if (!other)
+        return;
+    atomic_fetch_add_explicit(&job->along, other->len, memory_order_relaxed);
+    fdl_chain_put(job, other);
+    fdl_verify_release(job);
+}
+
+/* The next block of a piece, and of the file's chain where *other is not NULL. Not
+ * locked. */
+static void hash_on(struct fdl_job *job, struct fdl_hash *hash,
+                    const struct fdl_buf *buf, const struct fdl_buf *other)
+{
+    size_t both = !other ? 0 : other->len < buf->len ? other->len : buf->len;
+    uint64_t before = fdl_now_ns();
+
+    if (other) {
+        fdl_hash_update_two(hash, buf->data, job->chain.hash, other->data, both);
+        fdl_hash_update(job->chain.hash, other->data + both, other->len - both);
+    }
+    fdl_hash_update(hash, buf->data + both, buf->len - both);
+    atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
+                              memory_order_relaxed);
+}
+
+/* Whether the pieces in this block match, which nobody else sees yet. *other is what
+ * went along. Not locked. */
+static int check_block(struct fdl_job *job, const struct fdl_buf *buf,
+                       struct fdl_buf **other, struct fdl_err *err)
+{
+    pthread_mutex_lock(&job->lock);
+    *other = fdl_chain_take_along(job);
+    pthread_mutex_unlock(&job->lock);
+    uint64_t before = fdl_now_ns();
+    int rc = *other ? fdl_pieces_check_beside(&job->pieces, buf, job->chain.hash,
+                                              *other, err)
+                    : fdl_pieces_check_block(&job->pieces, buf, err);
+    atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
+                              memory_order_relaxed);
+    return rc;
+}
+
 /* Hashes on from where the piece stands, as far as its blocks are there. The thread
  * that completes it decides. Locked on entry and exit. */
 static void advance_piece(struct fdl_job *job, uint64_t block)
@@ -165,12 +210,11 @@ static void advance_piece(struct fdl_job *job, uint64_t block)
             break;
         struct fdl_buf *buf = slot->buf;
         fdl_buf_ref(buf);
+        struct fdl_buf *other = fdl_chain_take_along(job);
         pthread_mutex_unlock(&job->lock);
-        uint64_t before = fdl_now_ns();
-        fdl_hash_update(p->hash, buf->data, buf->len);
-        atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
-                                  memory_order_relaxed);
+        hash_on(job, p->hash, buf, other);
         pthread_mutex_lock(&job->lock);
+        went_along(job, other);
         fdl_buf_unref(buf);
         p->next++;
     }
@@ -210,16 +254,14 @@ static void call_off(struct fdl_job *job, const struct fdl_slot *slot, int winne
 void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
                         struct fdl_buf *buf, uint64_t mirrors)
 {
+    struct fdl_buf *other = NULL;
     struct fdl_err err;
     int rc = FDL_OK;
 
-    if (job->pieces.mode == FDL_PIECES_IN_BLOCK) {
-        uint64_t before = fdl_now_ns();
-        rc = fdl_pieces_check_block(&job->pieces, buf, &err);
-        atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
-                                  memory_order_relaxed);
-    }
+    if (job->pieces.mode == FDL_PIECES_IN_BLOCK)
+        rc = check_block(job, buf, &other, &err);
     pthread_mutex_lock(&job->lock);
+    went_along(job, other);
     bool unchecked = rc < 0 && rc != FDL_E_INTEGRITY;
     if (unchecked)
         fdl_job_fail(job, &err);

@@ -315,3 +315,24 @@ def test_who_makes_sha256_can_be_asked_for() -> None:
     assert sha256_by("abacus") == ("openssl", "unknown")
     if why == "ours":
         assert sha256_by(name) == (name, "ours")
+
+
+@pytest.mark.parametrize("piece", [BLOCK // 4, BLOCK, 2 * BLOCK])
+def test_the_files_digest_goes_along_with_the_pieces(
+    origin: FaultOrigin, target: int, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    """Two chains at a time are why both digests cost what one does; nothing else would tell."""
+    hashes = b"".join(
+        hashlib.sha256(CONTENT[at : at + piece]).digest() for at in range(0, len(CONTENT), piece)
+    )
+    along = {}
+    for maker in ("", "openssl"):
+        monkeypatch.setenv("FASTDL_SHA256", maker)
+        mirror = Mirror("http", origin.url("/good"), max_connections=1)
+        pieces = ("sha-256", piece, hashes)
+        sink = file_sink(target)
+        running = job([mirror], sink, len(CONTENT), pieces=pieces, max_connections=1)
+        assert finish(running)[1] == {"sha-256": hashlib.sha256(CONTENT).digest()}
+        along[maker] = running.status()["along_bytes"]
+    assert along["openssl"] == 0
+    assert along[""] > 0 or sha256_by()[0] not in ("sha-ni", "armv8")

@@ -15,6 +15,7 @@ cdef extern from "job/job.h" nogil:
         uint64_t fetched_bytes
         uint64_t resumed_bytes
         uint64_t hedged_bytes
+        uint64_t along_bytes
         int conns
         int mirrors
         uint64_t rest_ns
