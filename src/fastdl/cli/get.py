@@ -131,11 +131,13 @@ def _report(args: argparse.Namespace, job: Job, result: Result, say: Callable[[s
     if not args.quiet:
         for warning in result.warnings:
             streams.warn(warning)
+    if result.target == "-":
+        say = streams.note  # standard output is the file
     if args.json:
         import json
 
         say(json.dumps(result.to_dict()))
-    elif not args.quiet and result.target != "-":
+    elif not args.quiet:
         from fastdl.cli.report import summary
 
         say(summary(result))

@@ -152,7 +152,9 @@ class Terminal(Display):
     def _draw(self, *, last: bool = False) -> None:
         now = time.monotonic()
         width = _width() - 1
-        lines = [bar(slot, now, width, last=last) for slot in self.slots if last or not slot.ended]
+        alone = self.expected == 1  # its line stays when it has ended
+        shown = [slot for slot in self.slots if alone or not slot.ended]
+        lines = [bar(slot, now, width, last=last) for slot in shown]
         if self.expected > 1:
             lines.append(total_words(self.slots, self.expected)[:width])
         up = f"\x1b[{self._drawn}A" if self._drawn else ""

@@ -38,6 +38,12 @@ def warn(text: str) -> None:
         print(f"fastdl: warning: {text}", file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Print *text* on stderr; nobody may be there to read it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def say(text: str) -> None:
     """Print *text*, what a verb was asked for.
 

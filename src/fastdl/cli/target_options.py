@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from fastdl.cli.parser import Accepted, Once
@@ -21,8 +22,8 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         action=Once,
         metavar="TARGET",
-        help="file, existing folder, block device, nbd:// or nbd+unix:// URI, or null:; without it "
-        "the current folder",
+        help="file, existing folder, block device, nbd:// or nbd+unix:// URI, null: (keep "
+        "nothing), or - (standard output); without it the current folder",
     )
     to.add_argument(
         "-d",
@@ -78,6 +79,8 @@ def target_options_from(args: argparse.Namespace) -> dict[str, Any]:
 
 def target_of(output: str | None, folder: str | None) -> str:
     """The target of a job with ``-o`` *output* and ``-d`` *folder*, which is made."""
+    if output == "-" and sys.stdout.isatty():
+        raise UsageError("the bytes of a file are nothing for a terminal: put a pipe behind -o -")
     if folder is None:
         return "." if output is None else output
     if output == "-" or (output is not None and ":" in output):

@@ -42,7 +42,7 @@ def fetch_sync(
     """Bring *sources* to *target*, verified, durable, published; blocks until then.
 
     sources   one URL or path, or several that are mirrors of the same bytes; a metalink at any
-    target    file, existing folder, block device, NBD URI or ``null:``
+    target    file, existing folder, block device, NBD URI, ``null:`` or ``-`` (standard output)
     checksum  ``{SHA-256}HEX`` or ``sha-256:HEX``, of the bytes as downloaded
     progress  called about ten times a second, from the calling thread
     cancel    a ``Cancel`` whose ``cancel()`` another thread may call

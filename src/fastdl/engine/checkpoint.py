@@ -16,6 +16,7 @@ from fastdl.sinks.base import Sink
 if TYPE_CHECKING:
     from fastdl.engine import journal as jr
     from fastdl.engine.source.facts import SourceFacts
+    from fastdl.sinks.stream import StreamSink
 
 CHECKPOINT_BYTES = 3 << 20
 """For each connection. A checkpoint costs a flush; a kill costs what came since the last one."""
@@ -32,10 +33,20 @@ class Checkpoint:
         self.writer: jr.Writer | None = None
         self.local: list[tuple[int, int]] = []
         self.warning: str | None = None
+        self.follower: StreamSink | None = None
+        """Who hands on what is verified while more is fetched; then there is no journal."""
+
+    @property
+    def records(self) -> bool:
+        """Whether somebody wants to know what was written."""
+        return self.writer is not None or self.follower is not None
 
     def take(self, job: Job, sink: CoreSink) -> None:
         """Flush the target, then record what had been written before."""
         records = job.drain()
+        if self.follower is not None and records:
+            self.follower.written(records)
+            job.settle(len(records))
         if self.writer is None or not records:
             return
         from fastdl.engine.journal import Record  # loaded with the writer
@@ -55,7 +66,7 @@ class Checkpoint:
     def due(self, connections: int) -> int:
         """How many blocks written since the last checkpoint call for one; 0: never."""
         if self.writer is None:
-            return 0
+            return 0 if self.follower is None else 1
         return max(1, CHECKPOINT_BYTES * max(1, connections) // self.block)
 
     def close(self, *, remove: bool) -> None:
@@ -145,6 +156,11 @@ def open_checkpoint(
     """
     block = block_for(facts.piece_length, options.block_size)
     out = Checkpoint(block)
+    if sink.kind == "stream":
+        from fastdl.sinks.stream import StreamSink
+
+        assert isinstance(sink, StreamSink)
+        out.follower = sink
     if where is None:
         return out
     wanted = options.resume and not facts.one_response

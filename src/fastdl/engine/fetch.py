@@ -115,7 +115,7 @@ def _until_proven(
                     ctx.events.warn("what lay there is no part of this file: all was fetched")
                     continue
                 then = attempts.after(exc, facts)
-                if then is None:
+                if then is None or workspace.sink.sent:
                     raise
                 ctx.events.warn(then.why)
     raise IntegrityError("no mirror served data that matches the digest", phase="verify")

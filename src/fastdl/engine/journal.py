@@ -293,7 +293,7 @@ def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
     """
     if sink.name is not None:
         return Location(journal_name(sink.name), sink.folder_fd)
-    if sink.fd < 0:  # nothing that could be read back
+    if sink.fd < 0 or sink.kind == "stream":  # nothing that could be read back
         return None
     return state_path(sink.identity, state_dir, "journal")
 

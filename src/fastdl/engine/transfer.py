@@ -100,7 +100,7 @@ def start_job(
         pace=ctx.pace,
         retry=options.retry,
         provable=facts.provable,
-        record=checkpoint.writer is not None,
+        record=checkpoint.records,
         hold=sink.hold,
         algorithms=[d.algorithm for d in facts.digests],
         pieces=(pieces.algorithm, pieces.length, pieces.hashes) if pieces else None,

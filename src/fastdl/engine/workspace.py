@@ -242,6 +242,11 @@ def open_workspace(
 
     Raises UsageError, SinkRefusedError, SinkBusyError, SinkSpaceError, SinkIOError.
     """
+    if target == "-" and placement.beneath is None:
+        from fastdl.engine.journal_file import default_state_dir
+        from fastdl.sinks.stream import StreamSink
+
+        return Workspace(StreamSink(1, f"{placement.state_dir or default_state_dir()}/staging"))
     existing = None if options.overwrite == "file" else _open_existing(target, name_hint)
     if existing is not None and (options.skip_existing or not options.take_up):
         return _of_existing(existing)

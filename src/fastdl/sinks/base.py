@@ -62,6 +62,7 @@ class Sink(Protocol):
     ``hold``         bytes held back at head and tail
     ``blank``        the target is known to read as zeros
     ``resumable``    there may be bytes of an earlier job on it
+    ``sent``         bytes that have left for good, so that no attempt may begin anew
     ``identity``     what a journal must name to be about this target
     ``folder_fd``    the folder a file lies in, opened once under the path policy; None elsewhere
     ``name``         the file's name in that folder; None elsewhere
@@ -79,6 +80,7 @@ class Sink(Protocol):
     hold: int
     blank: bool
     resumable: bool
+    sent: int
     identity: Identity
     folder_fd: int | None
     name: str | None
@@ -145,6 +147,7 @@ class DescriptorSink:
     align: int = 1
     hold: int = 0
     blank: bool = False
+    sent: int = 0
     refusal: FastdlError | None = None
 
     def seal(self, size: int) -> int:

@@ -39,6 +39,7 @@ class NbdSink(DeviceEnds):
     align = 1
     # Without a descriptor the engine cannot read back what an earlier job left.
     resumable = False
+    sent = 0
     folder_fd: int | None = None
     name: str | None = None
     warnings: tuple[str, ...] = ()

@@ -20,6 +20,9 @@ _STATX_DIOALIGN = 0x2000
 _NO_SUCH_CALL = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 """How kernels, file systems and system call filters say that they do not know a call."""
 
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -94,6 +97,13 @@ def fallocate(fd: int, size: int) -> None:
                 )
             )
         )
+
+
+def punch_hole(fd: int, offset: int, length: int) -> bool:
+    """Give the room of a range back; False where the file system cannot."""
+    mode = ctypes.c_int(_FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE)
+    place = ctypes.c_int64(offset), ctypes.c_int64(length)
+    return int(_libc.fallocate64(ctypes.c_int(fd), mode, *place)) == 0
 
 
 def direct_align(fd: int) -> int | None:

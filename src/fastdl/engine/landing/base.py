@@ -228,7 +228,7 @@ class Lander:
 
     def finish(self, sink: Sink, core_sink: CoreSink, outcome: Outcome) -> None:
         """Check the whole image, tables included, before it is published."""
-        if self.check_whole and sink.buffered_fd >= 0:
+        if self.check_whole and sink.buffered_fd >= 0 and sink.kind != "stream":
             info = inspect_fd(sink.buffered_fd, outcome.total, self.options)
             info.require_safe()
             self.virtual_size = info.virtual_size

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does every line of docs/coming-from.md do what it says? The table itself is the list of tests."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.env import images
+from tests.env.here import Here, metalink
+from tests.env.loopdev import loop_device
+from tests.env.origin import FaultOrigin, Resource, pseudo_random
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/coming-from.md"
+DISK = pseudo_random(11, 5 << 20)
+OTHER = pseudo_random(12, 100_000)
+CODE = re.compile(r"`([^`]*)`")
+
+
+class Line(NamedTuple):
+    """One row: what is typed, and what holds the bytes then."""
+
+    command: str
+    result: str
+
+
+def lines() -> list[Line]:
+    """The rows of the page."""
+    found = []
+    for row in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+        if len(cells) == 3 and cells[1].startswith("`fastdl "):
+            found.append(Line(CODE.findall(cells[1])[0].replace("\\|", "|"), cells[2]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def qcow2(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The disk as a qcow2 image."""
+    folder = tmp_path_factory.mktemp("qcow2")
+    raw, made = folder / "raw", folder / "qcow2"
+    raw.write_bytes(DISK)
+    images.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, made)
+    return made.read_bytes()
+
+
+@pytest.fixture
+def servers(qcow2: bytes) -> Iterator[tuple[FaultOrigin, FaultOrigin]]:
+    named = [("Content-Disposition", 'attachment; filename="named.img"')]
+    with FaultOrigin() as a, FaultOrigin({"/disk.img": Resource.of(DISK)}) as b:
+        a.resources |= {
+            "/disk.img": Resource.of(DISK),
+            "/other.img": Resource.of(OTHER),
+            "/download": Resource.of(DISK, headers=named),
+            "/cloud.qcow2": Resource.of(qcow2),
+            "/both.meta4": metalink(
+                ("disk.img", a.url("/disk.img"), DISK), ("other.img", a.url("/other.img"), OTHER)
+            ),
+        }
+        yield a, b
+
+
+def test_the_table_is_read() -> None:
+    """A table that is not found would pass."""
+    assert len(lines()) >= 40
+
+
+@pytest.mark.parametrize("line", lines(), ids=lambda line: line.command[7:60])
+def test_a_line_does_what_it_says(
+    line: Line, tmp_path: Path, servers: tuple[FaultOrigin, FaultOrigin], qcow2: bytes
+) -> None:
+    """It ends well, and the bytes are where the third column says."""
+    a, b = servers
+    here = Here(tmp_path)
+    host = a.url("/").split("//")[1].split(":")[0]
+    here.write("token", "t0ken\n")
+    here.write("cookies.txt", f"{host}\tFALSE\t/\tFALSE\t0\tid\t1\n")
+    here.write("list.txt", f"{a.url('/disk.img')}\n{a.url('/other.img')}\n")
+    here.write("cloud.qcow2", qcow2)
+    (here.path / "images").mkdir()
+    here.home.mkdir()
+    (here.home / ".netrc").write_text(f"machine {host} login me password secret\n")
+    if re.search(r" (-c|-C -) ", line.command):
+        here.write("disk.img", DISK[: 3 << 20])
+    with loop_device(tmp_path, size=8 << 20) as device:
+        command = line.command.partition(" | ")[0]
+        for name, value in (
+            ("https://a.example/", a.url("/")),
+            ("https://b.example/", b.url("/")),
+            ("SHA256", hashlib.sha256(DISK).hexdigest()),
+            ("/dev/vg0/vm1", str(device.path)),
+        ):
+            command = command.replace(name, value)
+        words = shlex.split(command)[1:]
+        ended = subprocess.run(
+            [sys.executable, "-m", "fastdl", *words],
+            cwd=here.path,
+            env={"HOME": str(here.home), "XDG_STATE_HOME": str(here.home), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr.decode()
+        if line.result == "stdout":
+            assert ended.stdout == DISK
+        for name in CODE.findall(line.result):
+            path = Path(device.path) if name.startswith("/dev/") else here.path / name
+            content = OTHER if "other" in name else DISK
+            assert path.read_bytes()[: len(content)] == content
+            assert name.startswith("/dev/") or path.stat().st_size == len(content)
