@@ -38,6 +38,8 @@ async def test_a_download_is_watched_cancelled_and_tried_again(opened: Opened, s
         await transfer.get_by_text("RUNNING").wait_for()
         await transfer.get_by_text(re.compile(r"[1-9]\d* %")).wait_for()
         await transfer.get_by_text(re.compile(r"iB/s")).wait_for()
+        await transfer.get_by_text("limited by the network").wait_for()
+        await transfer.get_by_text(re.compile(r"127\.0\.0\.1:\d+ 100 %")).wait_for()
         before = int((await transfer.locator("b").first.inner_text()).split()[0])
         await page.wait_for_function(
             "before => document.querySelector('article progress')?.value > before", arg=before

@@ -17,7 +17,8 @@ import pytest
 from fastdl.errors import ApiParamError
 from fastdl.manager.access import sessions
 from fastdl.web import events
-from tests.env.fake_agent import local_pool
+from fastdl.wire import messages as m
+from tests.env.fake_agent import FakeAgent, local_pool
 from tests.env.manager import Client, Zone
 from tests.env.manager import zone as running_zone
 from tests.env.web import encoded, send
@@ -151,6 +152,46 @@ async def register(zone: Zone, client: Client, name: str) -> dict[str, Any]:
     )
     found: dict[str, Any] = answer["template"][0]
     return found
+
+
+async def test_what_mirrors_do_is_for_administrators(zone: Zone) -> None:
+    """As in the list of downloads: a mirror may stand on a network that tenants do not see."""
+    go_on = asyncio.Event()
+
+    async def reporting(agent: FakeAgent, command: m.Command) -> m.Done:
+        mirror = m.MirrorReport(url="https://inner.example/x", bytes=3, requests=1)
+        await agent.say(
+            m.Progress(
+                job=command.job,
+                fence=command.fence,
+                done=3,
+                total=9,
+                rate=1.0,
+                stage="fetch",
+                bottleneck="write",
+                mirrors=(mirror,),
+            )
+        )
+        await go_on.wait()
+        assert isinstance(command.args, m.DownloadArgs)
+        return m.DownloadDone(install_path=command.args.volume, virtual_size=9)
+
+    zone.agents[0].work["download"] = reporting
+    _, one = await user(zone, "one")
+    await user(zone, "root", role="Admin")
+    async with page(zone, "one") as mine, page(zone, "root") as all_:
+        own = (await register(zone, one, "own"))["id"]
+        job = await one("prepareTemplate", templateid=own, zoneid=zone.id)
+        told = await all_.until("progress", bottleneck="write")
+        assert told["mirrors"][0]["url"] == "https://inner.example/x"
+        assert "mirrors" not in await mine.until("progress", bottleneck="write")
+        (row,) = (await zone.api("listTemplateDownloads"))["templatedownload"]
+        assert (row["bottleneck"], row["mirrors"]) == ("write", told["mirrors"])
+        (row,) = (await one("listTemplateDownloads"))["templatedownload"]
+        assert "mirrors" not in row
+        go_on.set()
+        await one.job(job)
+        assert "inner.example" not in json.dumps(mine.seen)
 
 
 async def test_a_stream_ends_with_its_session(zone: Zone) -> None:

@@ -227,6 +227,18 @@ _words = _text(_TEXT_MAX)
 _word = _text(64)
 _integrity = _one_of("strong", "weak", "none")
 
+_MIRRORS: Check = _listed(
+    _record(
+        {
+            "url": _words,
+            "bytes": _size,
+            "requests": _size,
+            "errors": _size,
+            "state": _word,
+            "reason": _optional(_words),
+        }
+    )
+)
 _PROGRESS: Mapping[str, Check] = {
     "done": _size,
     "total": _optional(_size),
@@ -239,6 +251,8 @@ _PROGRESS: Mapping[str, Check] = {
     "average": _number,
     "mirrors": _size,
     "waiting": _words,
+    "bottleneck": _word,
+    "mirror_reports": _MIRRORS,
 }
 _ERROR: Mapping[str, Check] = {
     "code": _code,
@@ -266,18 +280,7 @@ _RESULT: Mapping[str, Check] = {
     "seconds": _number,
     "stages": _mapped(_number),
     "bottleneck": _word,
-    "mirrors": _listed(
-        _record(
-            {
-                "url": _words,
-                "bytes": _size,
-                "requests": _size,
-                "errors": _size,
-                "state": _word,
-                "reason": _optional(_words),
-            }
-        )
-    ),
+    "mirrors": _MIRRORS,
     "warnings": _listed(_words),
     "virtual_size": _optional(_size),
     "already_present": _flag,

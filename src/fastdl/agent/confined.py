@@ -125,7 +125,7 @@ def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
     workspace.connect(send=channel.send, request=channel.request)
 
     def report(progress: Progress) -> None:
-        channel.send({"progress": progress._asdict()})
+        channel.send({"progress": progress.to_dict()})
 
     ctx = TransferContext(options_of(job), channel.cancel, Events(report), placement_of(job))
     if job["action"] == "unpack":

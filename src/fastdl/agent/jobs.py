@@ -18,6 +18,7 @@ from typing import Any
 
 from fastdl.agent.commands import Commands
 from fastdl.agent.journal import Journal, State
+from fastdl.agent.provenance import mirror_report
 from fastdl.agent.work import ProgressCallback
 from fastdl.errors import Cancelled, FastdlError
 from fastdl.wire import codec
@@ -274,4 +275,6 @@ def _progress(job: _Job, plain: Mapping[str, Any]) -> m.Progress:
         rate=float(plain.get("rate") or 0.0),
         eta=plain.get("eta"),
         stage=str(plain.get("stage") or "")[:32],
+        bottleneck=str(plain.get("bottleneck") or "")[:16],
+        mirrors=tuple(mirror_report(mirror) for mirror in plain.get("mirror_reports", ())[:16]),
     )

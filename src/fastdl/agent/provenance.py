@@ -60,7 +60,7 @@ def done(
         format=marker.format,
         seconds=float(run.get("seconds") or 0.0),
         validators=validators_of({"validators": marker.validators, "size": marker.size}),
-        mirrors=tuple(_mirror(mirror) for mirror in marker.mirrors[:64]),
+        mirrors=tuple(mirror_report(mirror) for mirror in marker.mirrors[:64]),
         warnings=tuple(str(warning)[:4096] for warning in run.get("warnings", ())[:64]),
         already_present=already,
         replaced=replaced[:4096],
@@ -76,7 +76,8 @@ def validators_of(probe: Mapping[str, Any]) -> Validators:
     )
 
 
-def _mirror(plain: Mapping[str, Any]) -> MirrorReport:
+def mirror_report(plain: Mapping[str, Any]) -> MirrorReport:
+    """What one mirror did, as it crosses the wire."""
     return MirrorReport(
         url=str(plain.get("url", ""))[:4096],
         bytes=int(plain.get("bytes") or 0),

@@ -7,12 +7,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.options import Progress
+from fastdl.engine.proof import bottleneck, mirror_reports
+from fastdl.engine.result import MirrorReport
 
 if TYPE_CHECKING:
     from fastdl.engine.context import Events
     from fastdl.engine.source.facts import SourceFacts
 
 PROGRESS_S = 0.1
+REPORTS_MAX = 8
+"""A report is about what matters now; the result has all mirrors."""
 RATE_S = 5.0
 """The rate is that of the last seconds: short enough to be the present one, and steady enough."""
 QUIET_S = 2.0
@@ -22,8 +26,9 @@ QUIET_S = 2.0
 class Meter:
     """The reports of one attempt, from its start on."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, facts: SourceFacts) -> None:
         self._events = events
+        self._facts = facts
         self._started = self._moved = time.monotonic()
         self._at = 0.0
         self._received = 0
@@ -59,8 +64,16 @@ class Meter:
                 average=fetched / (now - self._started) if now > self._started else 0.0,
                 mirrors=status["mirrors"],
                 waiting=self._waiting(status, stage, now),
+                bottleneck=bottleneck(status, len(self._facts.digests)) if fetched else "",
+                mirror_reports=self._mirror_reports(),
             )
         )
+
+    def _mirror_reports(self) -> tuple[MirrorReport, ...]:
+        """The mirrors that gave most, and then those that failed."""
+        asked = [one for one in mirror_reports(self._facts) if one.requests or one.errors]
+        asked.sort(key=lambda one: (-one.bytes, -one.errors))
+        return tuple(asked[:REPORTS_MAX])
 
     def _waiting(self, status: dict[str, Any], stage: str, now: float) -> str:
         """What keeps the job, where something does."""

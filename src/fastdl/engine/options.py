@@ -6,12 +6,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fastdl.errors import UsageError
 from fastdl.model.digest import Digest, names_a_list, parse_checksum
 from fastdl.model.units import format_size
 from fastdl.sources.origin_rules import OriginRule
+
+if TYPE_CHECKING:
+    from fastdl.engine.result import MirrorReport
 
 MiB = 1 << 20
 MIN_WINDOW = 8 * MiB
@@ -34,6 +37,8 @@ class Progress(NamedTuple):
     average  bytes/s from mirrors since the transfer began
     mirrors  how many are in use
     waiting  what the job waits for, "" where it goes on
+    bottleneck      what it waited for most until now (as in ``Result``); "" while nothing came
+    mirror_reports  what the mirrors that gave most did until now
     """
 
     done: int = 0
@@ -47,6 +52,14 @@ class Progress(NamedTuple):
     average: float = 0.0
     mirrors: int = 0
     waiting: str = ""
+    bottleneck: str = ""
+    mirror_reports: tuple[MirrorReport, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types for JSON."""
+        out = self._asdict()
+        out["mirror_reports"] = [report._asdict() for report in self.mirror_reports]
+        return out
 
 
 ProgressCallback = Callable[[Progress], None]

@@ -39,7 +39,7 @@ def run_job(
     ctx: TransferContext,
 ) -> Outcome:
     """Watch *job* to its end. What was written before a failure is recorded for a resume."""
-    meter = Meter(ctx.events)
+    meter = Meter(ctx.events, facts)
     requests = RequestLog(facts, ctx.events)
     try:
         with ctx.cancel.stops(job.cancel):

@@ -90,7 +90,7 @@ class Streams:
         try:
             await response.prepare(request)
             async for batch in self._batches(queue, session):
-                shown = [event for event in batch if await self._may_see(user, event)]
+                shown = [_for(user, event) for event in batch if await self._may_see(user, event)]
                 async with asyncio.timeout(SEND_S):
                     await response.write(_encoded(shown) or b": still here\n\n")
         except (ConnectionError, TimeoutError):
@@ -138,6 +138,14 @@ class Streams:
                 self._accounts.popitem(last=False)
             self._accounts[job] = template.account
         return self._accounts[job]
+
+
+def _for(user: Row[Any], event: dict[str, Any]) -> dict[str, Any]:
+    """Return what of *event* this user may know: what mirrors do is for administrators, as in
+    ``listTemplateDownloads``."""
+    if user.admin:
+        return event
+    return {name: value for name, value in event.items() if name != "mirrors"}
 
 
 def _connected(request: web.Request) -> bool:

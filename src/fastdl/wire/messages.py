@@ -243,6 +243,10 @@ class Progress:
     rate: float = 0.0
     eta: float | None = None
     stage: Annotated[str, Text(32)] = ""
+    bottleneck: Annotated[str, Text(16)] = ""
+    """What it waited for most until now."""
+    mirrors: Annotated[tuple[MirrorReport, ...], Items(16)] = ()
+    """What those that gave most did until now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

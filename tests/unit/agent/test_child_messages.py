@@ -42,6 +42,9 @@ PROBE = Probe(
     mirrors=({"url": "http://a/", "priority": 1, "state": "ok"},),
     metalink=False,
 ).to_dict()
+RUNNING = Progress(
+    done=5, bottleneck="write", mirror_reports=(MirrorReport("http://a/", 5, 1, 0, "ok"),)
+).to_dict()
 DOCUMENTS = {"documents": ["eJwDAAAAAAE=", ""], "public_source": False}
 
 
@@ -55,7 +58,8 @@ def _line(message: Any) -> bytes:
         ({"result": RESULT}, child_messages.Found(RESULT)),
         ({"probe": PROBE}, child_messages.Found(PROBE)),
         ({"documents": DOCUMENTS}, child_messages.Found(DOCUMENTS)),
-        ({"progress": Progress()._asdict()}, child_messages.Progressed(Progress()._asdict())),
+        ({"progress": Progress().to_dict()}, child_messages.Progressed(Progress().to_dict())),
+        ({"progress": RUNNING}, child_messages.Progressed(RUNNING)),
         (
             {"vouched": {"by": None, "subject": "CN=x", "not_after": "2030"}},
             child_messages.Found({"by": None, "subject": "CN=x", "not_after": "2030"}),
@@ -113,7 +117,7 @@ def test_everything_else_is_no_message(line: bytes) -> None:
 @pytest.mark.parametrize("change", [{"target_bytes": "1"}, {"mirrors": [1]}, {"more": 1}])
 def test_a_result_of_other_types_is_no_result(change: dict[str, Any]) -> None:
     """The agent writes it into markers and sends it to its manager."""
-    with pytest.raises(ValueError, match="not"):
+    with pytest.raises(ValueError, match=r"not|unexpected fields"):
         child_messages.parse(_line({"result": RESULT | change}))
 
 

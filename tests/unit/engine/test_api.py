@@ -39,6 +39,21 @@ async def test_fetch_reports_in_the_loops_thread(origin: FaultOrigin, tmp_path: 
     assert threads == {threading.get_ident()}
 
 
+async def test_progress_tells_which_mirrors_give_and_what_holds_them_up(tmp_path: Path) -> None:
+    """While it runs, not only in the result: shares, errors, and the stage that is waited for."""
+    slow = Resource.of(CONTENT, rules=[Rule(rate=2e6)])
+    reports: list[fastdl.Progress] = []
+    with FaultOrigin({"/i": slow}) as one, FaultOrigin({"/i": slow}) as two:
+        urls = [one.url("/i"), two.url("/i")]
+        result = await fastdl.fetch(urls, tmp_path / "i", progress=reports.append)
+    running = [report for report in reports if 0 < report.done < len(CONTENT)]
+    assert {mirror.url for report in running for mirror in report.mirror_reports} == set(urls)
+    assert all(report.bottleneck == "network" for report in running)
+    last = reports[-1]
+    assert sum(mirror.bytes for mirror in last.mirror_reports) <= result.fetched_bytes
+    assert last.to_dict()["mirror_reports"][0].keys() == result.to_dict()["mirrors"][0].keys()
+
+
 async def test_probe_finds_what_probe_sync_finds(origin: FaultOrigin) -> None:
     """There is one probe, whichever way it is called."""
     found = await fastdl.probe(origin.url("/i"))

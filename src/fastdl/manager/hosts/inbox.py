@@ -98,6 +98,8 @@ class Inbox:
                         rate=message.rate,
                         stage=message.stage,
                         percent=self._progress.percent_of(message.job),
+                        bottleneck=message.bottleneck or None,
+                        mirrors=codec.to_plain(message.mirrors),
                     )
                 return None
             case m.JobStarted():

@@ -9,7 +9,7 @@ import { action, badge } from './ui.js';
 
 const POINTS = 40;
 const ENDED = new Set(['DONE', 'FAILED', 'CANCELLED']);
-const STAGES = { fetch: 'the network', tls: 'TLS', hash: 'hashing', decode: 'unpacking', write: 'storage', flush: 'storage' };
+const STAGES = { network: 'the network', hash: 'hashing', decode: 'unpacking', write: 'storage', flush: 'storage' };
 
 export function transfer({ title, href = null, refresh }) {
   const rates = [];
@@ -107,7 +107,7 @@ function share(one, all) {
   const whole = all.reduce((sum, mirror) => sum + mirror.bytes, 0) || 1;
   const host = one.url.replace(/^[a-z]+:\/\//, '').split('/')[0];
   const part = Math.round((one.bytes / whole) * 100);
-  const trouble = [one.errors ? `${one.errors} errors` : '', one.state && one.state !== 'active' ? one.state : ''].filter(Boolean).join(', ');
+  const trouble = [one.errors ? `${one.errors} errors` : '', one.state && one.state !== 'ok' ? one.state : ''].filter(Boolean).join(', ');
   return h('span', { title: one.url },
     h('span', { class: 'bar', 'aria-hidden': 'true' }, svg('svg', { viewBox: '0 0 100 10', preserveAspectRatio: 'none' }, svg('rect', { width: part, height: 10 }))),
     ` ${host} `, h('b', {}, `${part} %`), trouble ? h('span', { class: 'tone-bad' }, ` ${trouble}`) : null);
