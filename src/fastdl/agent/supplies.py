@@ -32,7 +32,7 @@ _RARE = (
     *("engine.landing.qcow2", "engine.landing.staged", "engine.landing.stream"),
     *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),
     "model.image_xz",
-    *("sinks.signature", "sources.discovery", "sources.metalink"),
+    *("sinks.signature", "sources.discovery", "sources.store_digests", "sources.metalink"),
 )
 _OF_OTHERS = (
     *("base64", "hashlib", "idna", "ipaddress", "pathlib", "shutil", "tempfile"),

@@ -79,7 +79,7 @@ def add_parser(subparsers: Any) -> None:
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="http, https, nfs, file URL, a path, or simplestreams:URL#PRODUCT",
+        help="http, https, nfs, file URL, a path, simplestreams:URL#PRODUCT, or s3://BUCKET/KEY",
     )
     add_target_options(parser)
     add_job_options(parser)

@@ -22,6 +22,18 @@ def add_publisher_options(group: argparse._ArgumentGroup) -> None:
         help="look for a checksum list beside the source (SHA256SUMS, NAME.sha256, CHECKSUM…)",
     )
     group.add_argument(
+        "--presign",
+        metavar="COMMAND",
+        help="for s3:// sources: prints a signed URL of the object that is its last argument; "
+        "without it botocore signs (extra 's3')",
+    )
+    group.add_argument(
+        "--s3-endpoint", metavar="URL", help="a store that is not AWS's; also AWS_ENDPOINT_URL"
+    )
+    group.add_argument(
+        "--s3-expires", type=int, metavar="SECONDS", help="how long a link lasts; default 3600"
+    )
+    group.add_argument(
         "--keyring",
         metavar="FILE",
         help="OpenPGP keys, of which one must have signed the checksum list or the metalink",
@@ -33,6 +45,11 @@ def publisher_options_from(args: argparse.Namespace) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if args.discover:
         out["discover"] = True
-    if args.keyring is not None:
-        out["keyring"] = args.keyring
+    for name in ("keyring", "s3_endpoint", "s3_expires"):
+        if (value := getattr(args, name)) is not None:
+            out[name] = value
+    if args.presign is not None:
+        import shlex
+
+        out["presign"] = tuple(shlex.split(args.presign))
     return out

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fastdl.engine.attempts import MAX_ATTEMPTS, Attempts
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.context import Events, TransferContext
-from fastdl.engine.expand import expanded
+from fastdl.engine.expand import Sources
 from fastdl.engine.options import FetchOptions, Progress
 from fastdl.engine.rules import under_rules
 from fastdl.engine.source.resolve import resolve
@@ -49,10 +49,16 @@ def fetch_job(
     Blocks until the target is published. Raises a FastdlError; then the target is what it was
     before, or unusable (a device's head and tail are zero), never half valid.
     """
-    cancel = cancel or Cancel()
-    found, options = expanded(sources, options, cancel)
-    ctx = TransferContext(under_rules(options, found), cancel, events, pace=pace)
-    return publish_job(found, target, ctx)
+    cancel, events = cancel or Cancel(), events or Events()
+    found = Sources(sources, options, cancel)
+    while True:
+        ctx = TransferContext(under_rules(found.options, found.urls), cancel, events, pace=pace)
+        try:
+            return publish_job(found.urls, target, ctx)
+        except FastdlError as exc:
+            if not found.renew(exc):
+                raise
+            events.warn("a signed link expired: went on with a new one")
 
 
 def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Result:

@@ -172,6 +172,11 @@ class FetchOptions(NamedTuple):
     product_digest: Digest | None = None
     size: int | None = None
     signed_by: str | None = None
+    # Objects of a store (s3://): what prints a signed link for its last argument, else botocore;
+    # a store that is not AWS's; how many seconds a link lasts.
+    presign: tuple[str, ...] = ()
+    s3_endpoint: str | None = None
+    s3_expires: int = 3600
     # What the operator says of origins, by the beginnings of URLs.
     origin_rules: tuple[OriginRule, ...] = ()
 
@@ -194,7 +199,15 @@ class FetchOptions(NamedTuple):
                 options["checksum"] = parse_checksum(text)
         if isinstance(options.get("proxy"), str):
             options["proxy"] = Proxies(options["proxy"], options["proxy"])
-        for name in ("anchors", "allowed_cidrs", "nfs_servers", "headers", "cookies", "resolve"):
+        for name in (
+            "anchors",
+            "allowed_cidrs",
+            "nfs_servers",
+            "headers",
+            "cookies",
+            "resolve",
+            "presign",
+        ):
             if name in options:
                 options[name] = tuple(options[name])
         if rules := options.get("origin_rules"):
@@ -214,6 +227,7 @@ class FetchOptions(NamedTuple):
             ("connect_timeout", self.connect_timeout, 0.001, 86400),
             ("stall_timeout", self.stall_timeout, 0.001, 86400),
             ("retry", self.retry, 0, 1000),
+            ("s3_expires", self.s3_expires, 1, 604800),
             ("max_ratio", self.max_ratio, 0, 1 << 31),
             ("window", self.window, MIN_WINDOW, 1 << 40),
         ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.engine.context import TransferContext
-from fastdl.engine.expand import expanded
+from fastdl.engine.expand import Sources
 from fastdl.engine.landing.head import inspect_head
 from fastdl.engine.options import FetchOptions
 from fastdl.engine.result import Probe
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> Probe:
     """Resolve *sources* and check the image's head. Raises what ``fetch_sync`` would."""
-    sources, options = expanded(sources, options, cancel)
-    ctx = TransferContext(under_rules(options, sources), cancel)
+    found = Sources(sources, options, cancel)
+    sources = found.urls
+    ctx = TransferContext(under_rules(found.options, sources), cancel)
     try:
         facts, response = resolve(sources, ctx, probe=True)
         with response:

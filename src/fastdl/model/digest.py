@@ -42,6 +42,7 @@ class DigestSource(StrEnum):
     REDIRECT = "the redirector's digest"
     REPR_DIGEST = "the origin's Repr-Digest"
     DIGEST_HEADER = "the origin's Digest header"
+    STORE = "the object store's own digest"
 
     @property
     def independent(self) -> bool:

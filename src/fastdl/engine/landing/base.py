@@ -324,4 +324,6 @@ def can_continue(exc: BaseException) -> bool:
     """
     if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled) or exc.phase == "publish":
         return True
+    if isinstance(exc, HttpStatusError) and exc.http_status in (401, 403):
+        return True  # a signed link that died says nothing of the bytes
     return exc.retryable and isinstance(exc, NetError | HttpStatusError)

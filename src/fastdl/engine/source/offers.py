@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from fastdl.sources.metalink import Metalink
 
 _A_METALINK = "the metalink"
+HTTP_OK = 200
+_STORE_FIELDS = frozenset({
+    "x-goog-hash", "x-ms-blob-content-md5", "content-md5", "x-amz-checksum-sha256",
+    "x-amz-checksum-sha1",
+})  # fmt: skip
 _OFFERS = frozenset({"link", "digest", "repr-digest"})
 
 Fields = Sequence[tuple[str, str]]
@@ -80,10 +85,23 @@ def learn_from_fields(draft: Draft) -> None:
         return
     stream = response.stream
     final = response.mirror.final_url or draft.urls[response.index].request_text()
-    _, headers = stream.head()
+    status, headers = stream.head()
+    if not draft.provable:
+        _learn_from_store(draft, headers, whole=status == HTTP_OK)
     for base, peer, fields in [*stream.redirects(), (final, stream.peer_class, headers)]:
         if _OFFERS & {name for name, _ in fields}:
             _learn(draft, base, final, fields, peer)
+
+
+def _learn_from_store(draft: Draft, headers: Fields, *, whole: bool) -> None:
+    """Take in what an object store says of the object, where nobody else says anything."""
+    names = {name for name, _ in headers}
+    if not names & _STORE_FIELDS or _OFFERS & names or "content-encoding" in names:
+        return
+    from fastdl.sources.store_digests import store_digests
+
+    digests = store_digests(headers, whole=whole)
+    draft.take_digests([(digest, DigestSource.STORE) for digest in digests])
 
 
 def note_dead_end(draft: Draft, index: int, stream: Stream) -> bool:

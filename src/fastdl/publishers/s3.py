@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From ``s3://bucket/key`` to a signed https URL: by botocore, or by a command of the user's.
+
+botocore (extra ``s3``) finds credentials where every AWS tool does: the environment, profiles,
+roles, the instance. Nothing of them is kept here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from fastdl.errors import TrustError, UsageError
+from fastdl.model.url import MAX_SENT_URL, Url
+
+SCHEME: Final = "s3://"
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_COMMAND_S: Final = 60.0
+
+
+class Signing(NamedTuple):
+    """*command*: what prints a signed URL for its last argument; without it botocore signs.
+
+    *endpoint*: the URL of a store that is not AWS's, None for what botocore knows. *seconds*: how
+    long a link is to last.
+    """
+
+    command: tuple[str, ...] = ()
+    endpoint: str | None = None
+    seconds: int = 3600
+
+
+def is_object(source: str) -> bool:
+    """Whether a source is an object of a store."""
+    return source[: len(SCHEME)].lower() == SCHEME
+
+
+def parse_object(source: str) -> tuple[str, str]:
+    """Bucket and key of *source*, the key as it stands there; UsageError."""
+    bucket, slash, key = source[len(SCHEME) :].partition("/")
+    if not slash or not key or len(key.encode(errors="replace")) > 1024:
+        raise UsageError("an object is s3://BUCKET/KEY, with a key of at most 1024 bytes")
+    if _BUCKET.fullmatch(bucket) is None or not key.isprintable() or key.endswith("/"):
+        raise UsageError("an object is s3://BUCKET/KEY, with a bucket in lower case")
+    return bucket, key
+
+
+def signed_url(source: str, how: Signing) -> str:
+    """A URL of the object *source* that is good for a while. It is a secret.
+
+    UsageError: no botocore, or no signed URL was printed. TrustError: no credentials.
+    """
+    bucket, key = parse_object(source)
+    text = _printed(source, how.command) if how.command else _by_botocore(bucket, key, how)
+    url = Url.parse(text, most=MAX_SENT_URL)
+    if not url.is_http:
+        raise UsageError("a signed link is an http or https URL")
+    return text
+
+
+def _printed(source: str, command: Sequence[str]) -> str:
+    """The first line that *command* prints; its errors go where ours do."""
+    try:
+        done = subprocess.run(
+            [*command, source],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        why = getattr(exc, "strerror", None) or "it does not end"
+        raise UsageError(f"the command that signs ({command[0]}) failed: {why}") from None
+    line = done.stdout[: MAX_SENT_URL + 1].partition(b"\n")[0].strip().decode("utf-8", "replace")
+    if done.returncode != 0 or not line:
+        raise UsageError(
+            f"the command that signs ({command[0]}) ended with {done.returncode} and "
+            + ("a URL" if line else "no URL")
+        )
+    return line
+
+
+def _by_botocore(bucket: str, key: str, how: Signing) -> str:
+    try:
+        import botocore.exceptions
+        import botocore.session
+        from botocore.config import Config
+    except ImportError:
+        raise UsageError(
+            "s3:// needs botocore (the extra 's3' of fastdl), or a command that signs (--presign)"
+        ) from None
+    try:
+        session = botocore.session.get_session()
+        if session.get_credentials() is None:
+            raise TrustError("no credentials were found where AWS tools look for them")
+        client = session.create_client(
+            "s3",
+            region_name=session.get_config_variable("region") or "us-east-1",
+            endpoint_url=how.endpoint,
+            config=Config(signature_version="s3v4"),
+        )
+        text: str = client.generate_presigned_url(
+            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=how.seconds
+        )
+    except (botocore.exceptions.BotoCoreError, ValueError) as exc:
+        raise TrustError(f"the object's link cannot be signed: {exc}") from None
+    return text
