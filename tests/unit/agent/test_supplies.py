@@ -19,7 +19,6 @@ from fastdl.agent import supplies
 NOT_FOR_CONFINED = {
     "fastdl.agent.handshake",  # the worker loads it for the work that wants it
     "fastdl.engine.convert",  # the worker converts
-    "fastdl.engine.folder",  # the agent names its targets
     "fastdl.engine.source.products",  # an agent is given the file of a product
     "fastdl.model.address",  # the worker checks addresses
     "fastdl.sinks.block",  # the worker opens the target
