@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import sys
 from typing import Any, NamedTuple
@@ -161,7 +160,7 @@ def _entry(args: argparse.Namespace, entry: Any, where: str) -> Job:
             words.append(f"--{name}")
         elif value != "false":
             raise UsageError(f"{where}: {name} is true or false")
-    own = copy.copy(args)
+    own = argparse.Namespace(**vars(args))
     own.header = list(args.header)
     parser.where = f"{where}: "
     parser.parse_args([*words, "--", *entry.uris], own)

@@ -84,12 +84,12 @@ def bytes_asked_for(facts: SourceFacts) -> dict[str, Any]:
     strong = facts.digests.strongest()
     if strong is not None and strong.strength == "strong":
         return {"digest": str(strong)}
-    import hashlib  # start-up: not for what cannot be resumed
+    pieces = None
+    if facts.pieces:
+        import hashlib  # few sources have them
 
-    return {
-        "urls": sorted(url.display() for url in facts.urls),
-        "pieces": hashlib.sha256(facts.pieces.hashes).hexdigest() if facts.pieces else None,
-    }
+        pieces = hashlib.sha256(facts.pieces.hashes).hexdigest()
+    return {"urls": sorted(url.display() for url in facts.urls), "pieces": pieces}
 
 
 def job_key(facts: SourceFacts, landing: str) -> str:

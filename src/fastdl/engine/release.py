@@ -12,7 +12,6 @@ is not whole is none: then nothing was released yet.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import struct
@@ -149,6 +148,8 @@ def released(
 
 def encode(note: Release) -> bytes:
     """*note* as it lies on disk."""
+    import base64  # start-up: not for what ends in one run
+
     plain = note._asdict()
     plain["showing"] = note.showing._asdict() if note.showing else None
     plain["ends"] = [[e.offset, e.length, base64.b64encode(e.sums).decode()] for e in note.ends]
@@ -173,6 +174,8 @@ def parse(data: bytes) -> Release | None:
 
 def _from(plain: Any) -> Release:
     """Values in, note out; one of ``parse``'s errors for what is none."""
+    import base64
+
     if plain["version"] != _VERSION or plain.keys() != {"version", *_FIELDS}:
         raise ValueError("version")
     ends = tuple(
