@@ -186,6 +186,10 @@ def test_the_users_own_netrc(here: Here, origin: FaultOrigin) -> None:
     with origin:
         assert here.get("-n", origin.url("/disk.img")).code == 0
         assert {r.fields["authorization"] for r in origin.requests} == {basic("me", "one")}
+        origin.requests.clear()
+        url = origin.url("/disk.img").replace("://", "://you@")
+        assert here.get("-n", url, "-o", "b").code == 0
+        assert {r.fields["authorization"] for r in origin.requests} == {basic("you", "two")}
 
 
 @pytest.mark.parametrize("words", [["-n"], ["-b", "none"], ["--bearer-file", "none"]])

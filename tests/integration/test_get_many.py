@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.env.command import running_fastdl
 from tests.env.faults import Rule, When
 from tests.env.here import Here, metalink, sha256
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
@@ -131,6 +133,31 @@ def test_a_metalink_of_several_files_and_one_name(here: Here, origin: FaultOrigi
         ended = here.get(origin.url("/all.meta4"), "-o", "one")
     assert ended.code == 20
     assert here.names() == []
+
+
+def test_a_list_is_stopped(here: Here) -> None:
+    """Ctrl-C ends what runs and what waits, at once; the same command resumes."""
+    silent = [Rule(when=When(), silent=True)]
+    resources = {f"/{i}": Resource.of(b"x", rules=silent) for i in range(9)}
+    with FaultOrigin(resources) as origin:
+        words = ["get", "-j", "2", "-Z", *(origin.url(path) for path in resources), "-d"]
+        with running_fastdl([*words, str(here.path)], home=here.home) as run:
+            origin.wait_for(lambda: len(origin.requests) >= 2)
+            run.send(signal.SIGINT)
+            ended = run.finish(timeout=20)
+        assert len(origin.requests) == 2
+    assert ended.code == 130, ended
+    assert "7 not done" in ended.stdout
+
+
+def test_a_file_of_a_list_has_its_own_folder(here: Here, origin: FaultOrigin) -> None:
+    """It counts instead of the command's."""
+    with origin:
+        here.write("list", f"{origin.url('/a.img')}\n  dir=own\n{origin.url('/b.img')}\n")
+        ended = here.get("-i", "list", "-d", "all")
+    assert ended.code == 0, ended
+    assert here.read("own/a.img") == FILES["/a.img"]
+    assert here.read("all/b.img") == FILES["/b.img"]
 
 
 def test_json_is_an_object_a_file(here: Here, origin: FaultOrigin) -> None:

@@ -9,7 +9,7 @@ import sys
 from typing import Any, NamedTuple
 
 from fastdl.cli.login_options import login_options_from
-from fastdl.cli.parser import Parser
+from fastdl.cli.parser import Once, Parser
 from fastdl.cli.route_options import route_options_from
 from fastdl.cli.target_options import target_of, target_options_from
 from fastdl.cli.transfer_options import options_from
@@ -162,6 +162,9 @@ def _entry(args: argparse.Namespace, entry: Any, where: str) -> Job:
             raise UsageError(f"{where}: {name} is true or false")
     own = argparse.Namespace(**vars(args))
     own.header = list(args.header)
+    for name, _ in entry.options:
+        if isinstance(action := known.get(f"--{name}"), Once):
+            setattr(own, action.dest, None)  # what a file has of its own counts instead
     parser.where = f"{where}: "
     parser.parse_args([*words, "--", *entry.uris], own)
     try:

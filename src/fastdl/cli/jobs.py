@@ -134,25 +134,27 @@ class Batch:
         cancel.check()
 
     def _work(self, parent: Cancel) -> None:
-        while (job := self._next()) is not None and not parent.cancelled:
+        while (job := self._next(parent)) is not None:
             cancel = Cancel()
+            end: Ended | None = None
             try:
                 with parent.stops(cancel.cancel):
                     end = self._one(job, cancel)
             except FastdlError as exc:
                 end = Ended(job, None, exc)
-            with self._lock:
-                self._running -= 1
-                self._lock.notify_all()
+            finally:  # whatever happened: the others wait for this
+                with self._lock:
+                    self._running -= 1
+                    self._lock.notify_all()
             if end is not None:
                 with self._told:
                     self._ended(end)
 
-    def _next(self) -> Job | None:
+    def _next(self, parent: Cancel) -> Job | None:
         with self._lock:
             # One that runs may turn out to be a list of others.
             self._lock.wait_for(lambda: self._queue or not self._running)
-            if not self._queue:
+            if not self._queue or parent.cancelled:
                 return None
             job = self._queue.popleft()
             self._running += 1
@@ -163,21 +165,19 @@ class Batch:
 
     def _one(self, job: Job, cancel: Cancel) -> Ended | None:
         """How a job ended; None where others took its place."""
-        error: FastdlError
         try:
-            return Ended(job, run_job(job, self._display, cancel, self._log, self._pace), None)
+            try:
+                return Ended(job, run_job(job, self._display, cancel, self._log, self._pace), None)
+            except FastdlError as exc:
+                if not (others := expanded(job, exc, cancel)):
+                    raise
         except FastdlError as exc:
-            error = exc
+            return Ended(job, None, exc)
         except Exception as exc:
             if os.environ.get("FASTDL_DEBUG"):
                 raise
-            error = shortage(exc) or InternalError(f"a bug in fastdl: {type(exc).__name__}: {exc}")
-        try:
-            others = expanded(job, error, cancel)
-        except FastdlError as exc:
-            return Ended(job, None, exc)
-        if not others:
-            return Ended(job, None, error)
+            bug = InternalError(f"a bug in fastdl: {type(exc).__name__}: {exc}")
+            return Ended(job, None, shortage(exc) or bug)
         with self._lock:
             self._queue.extendleft(reversed(others))
             self._expected += len(others) - 1

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from fastdl.cli import streams
 from fastdl.model.units import format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Display:
     def say(self, text: str) -> None:
         """Print *text* on stdout, above what is drawn."""
         with self._lock:
-            print(text, flush=True)
+            streams.report_done(text)
 
     def note(self, text: str) -> None:
         """Print *text* on stderr, above what is drawn; nobody may be there to read it."""
@@ -129,7 +130,7 @@ class Terminal(Display):
     def say(self, text: str) -> None:
         with self._lock:
             self._erase()
-            print(text, flush=True)
+            streams.report_done(text)
 
     def note(self, text: str) -> None:
         with self._lock, contextlib.suppress(OSError):
@@ -151,10 +152,11 @@ class Terminal(Display):
 
     def _draw(self, *, last: bool = False) -> None:
         now = time.monotonic()
-        width = _width() - 1
+        width, height = _size()
         alone = self.expected == 1  # its line stays when it has ended
         shown = [slot for slot in self.slots if alone or not slot.ended]
-        lines = [bar(slot, now, width, last=last) for slot in shown]
+        # More lines than the terminal has could not be gone back over.
+        lines = [bar(slot, now, width, last=last) for slot in shown[: max(1, height - 2)]]
         if self.expected > 1:
             lines.append(total_words(self.slots, self.expected)[:width])
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
@@ -264,11 +266,13 @@ def _is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _width() -> int:
+def _size() -> tuple[int, int]:
+    """Columns that may be written, and rows, of the terminal."""
     try:
-        return max(40, os.get_terminal_size(2).columns)
+        found = os.get_terminal_size(2)
     except (OSError, ValueError):
-        return 80
+        return 79, 24
+    return max(40, found.columns - 1), max(4, found.lines)
 
 
 def _json_line(state: Progress, label: str) -> None:

@@ -27,11 +27,15 @@ def with_login(
     headers: tuple[tuple[str, str], ...],
     credentials: Iterable[tuple[str, str, str]],
 ) -> tuple[tuple[str, str], ...]:
-    """*headers*, and what *credentials* (host, user, password) have for the host of *url*, unless
-    these or the URL have some already."""
-    if url.username is not None or _authorizes(headers):
+    """*headers*, and what *credentials* (host, user, password) have for the host of *url*, and for
+    its user where it names one, unless these or the URL have a password already."""
+    if url.password is not None or _authorizes(headers):
         return headers
-    logins = [basic(user, password) for host, user, password in credentials if host == url.host]
+    logins = [
+        basic(user, password)
+        for host, user, password in credentials
+        if host == url.host and url.username in (None, user)
+    ]
     return (*headers, *logins[:1])
 
 
