@@ -237,7 +237,7 @@ static bool listed(const struct sockaddr *sa, const struct fdl_cidr *list, size_
 
 /* ---- the policy ----------------------------------------------------------------- */
 
-/* Never to a place that the one who leads there could be too far outside to know. */
+/* Never to an address that its source might be too far outside to know. */
 static bool may_lead(enum fdl_addr_class from, enum fdl_addr_class to)
 {
     switch (from) {
@@ -249,7 +249,7 @@ static bool may_lead(enum fdl_addr_class from, enum fdl_addr_class to)
     case FDL_ADDR_LINK_LOCAL:
         return to == FDL_ADDR_PUBLIC || to == FDL_ADDR_PRIVATE ||
                to == FDL_ADDR_LINK_LOCAL;
-    case FDL_ADDR_RESERVED: /* whoever that is: perhaps the whole world */
+    case FDL_ADDR_RESERVED: /* unknown: perhaps the whole Internet */
         return to == FDL_ADDR_PUBLIC || to == FDL_ADDR_RESERVED;
     default:
         return to == FDL_ADDR_PUBLIC;

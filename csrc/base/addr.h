@@ -22,7 +22,7 @@ enum fdl_addr_class {
     FDL_ADDR_RESERVED,
 };
 
-/* What is said of an address that fdl_addr_allowed() refuses, and where exceptions are
+/* The message for an address that fdl_addr_allowed() refuses, and where exceptions are
  * listed. */
 #define FDL_ADDR_FORBIDDEN                                                             \
     "the address policy forbids the host's address "                                   \
@@ -47,7 +47,7 @@ enum fdl_addr_text {
                             fe80::1%eth0 */
 };
 
-/* What can be told of a host without asking a resolver (a proxy resolves names where
+/* What is known of a host without a resolver (a proxy resolves names where
  * nobody here sees it). *out is set with FDL_ADDR_IS_LITERAL, its port is 0. */
 enum fdl_addr_text fdl_addr_from_text(const char *host, struct sockaddr_storage *out);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/buf.h - aligned, pooled, reference-counted blocks: the memory a byte lies in
+/* base/buf.h - aligned, pooled, reference-counted blocks: the memory of the data
  * from the socket to the target.
  *
  * A block is filled by one thread, then read-only until its last reference is gone.
@@ -21,7 +21,7 @@ struct fdl_buf {
     size_t len;            /* bytes filled */
     uint64_t off;          /* offset of data[0] in the source */
     uint64_t xxh3;         /* fdl_sum of data[0..len), where its job keeps a record */
-    atomic_int refs;       /* 0 while it lies in the pool */
+    atomic_int refs;       /* 0 while it is in the pool */
     struct fdl_pool *pool; /* BORROWED: where it returns to */
     struct fdl_buf *next;  /* free list */
 };

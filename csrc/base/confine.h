@@ -16,7 +16,7 @@
 #define FDL_CONFINE_PROGRAM                                                            \
     2u /* execve, of one program that needs no other process                           \
         */
-/* connect and bind wait for whoever reads the listener to answer (seccomp_unotify(2))
+/* connect and bind wait for the process that reads the listener (seccomp_unotify(2))
  */
 #define FDL_CONFINE_BROKER 4u
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* base/err.h - the one error struct. Everyone may include it; it includes nobody.
+/* base/err.h - the one error struct. Any file may include it; it includes none.
  *
  * Codes are the negated exit codes of fastdl.errors, so that nothing has to be
  * translated on the way up. `what` is a static phrase of ours: never text that a
@@ -33,7 +33,7 @@ enum fdl_code {
     FDL_E_CANCELLED = -130,
 };
 
-/* Why, where a caller decides by more than the code: `what` is for people alone. The
+/* Why, for a caller that decides by more than the code: `what` is only for people. The
  * names are those of fastdl.errors.Reason, in its order. */
 enum fdl_reason {
     FDL_REASON_NONE = 0,
@@ -48,7 +48,7 @@ struct fdl_err {
     int os_errno;          /* 0 where the kernel had no part in it */
     int http_status;       /* 0 where no response was involved */
     int mirror;            /* index of the mirror concerned, -1 for none */
-    int64_t retry_after_s; /* the wait that the server asked for, -1 for none */
+    int64_t retry_after_s; /* the wait that the server requested, -1 for none */
     uint64_t offset;       /* byte offset concerned, UINT64_MAX for none */
     char what[FDL_ERR_WHAT_MAX];
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* decode/inflate.h - DECODE: compressed bytes in, plain bytes out, piece by piece.
  *
- * Pure: no I/O. One layer only; what comes out is never looked at here. A stream is
+ * Pure: no I/O. One layer only; the output is never inspected here. A stream is
  * good only after finish(): bytes handed out before may belong to a broken one. Not
  * thread-safe: one thread at a time per object. */
 #ifndef FDL_INFLATE_H
@@ -46,7 +46,7 @@ int fdl_inflate_open(struct fdl_inflate **out, enum fdl_inflate_kind kind,
 /* Decodes in[0..len) into out[0..cap). Call again with the rest of the input while
  * *consumed < len, and with len 0 while *produced == cap: more may be waiting inside.
  * Errors: FDL_E_FORMAT (malformed, encrypted, several entries…), FDL_E_LIMIT (a bomb,
- * a decoder that wants too much memory). err->offset is the offset in the input. */
+ * a decoder that needs too much memory). err->offset is the offset in the input. */
 int fdl_inflate_feed(struct fdl_inflate *self, const void *in, size_t len, void *out,
                      size_t cap, size_t *consumed, size_t *produced,
                      struct fdl_err *err);
@@ -55,7 +55,7 @@ int fdl_inflate_feed(struct fdl_inflate *self, const void *in, size_t len, void 
  */
 int fdl_inflate_finish(struct fdl_inflate *self, struct fdl_err *err);
 
-/* Bytes so far behind the last gz member or bz2 stream that begin no other one:
+/* Bytes so far after the last gz member or bz2 stream that do not begin another one:
  * padding, a signature, metadata. gzip and bzip2 ignore them, and so does feed(). */
 uint64_t fdl_inflate_trailing(const struct fdl_inflate *self);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* xz and zstd: the libraries' streaming decoders, one behind the other for concatenated
+/* xz and zstd: the libraries' streaming decoders, one after the other for concatenated
  * streams, and nothing but streams. */
 #include "decode/inflate_ops.h"
 
@@ -127,7 +127,8 @@ static bool skips(const struct zst *z)
     return (le32(z->head) & 0xfffffff0u) == ZST_SKIP_MAGIC;
 }
 
-/* Collects what tells a frame from a skippable one: the library would skip without end.
+/* Collects what distinguishes a frame from a skippable one: the library would skip
+ * endlessly.
  */
 static int zst_begin(struct zst *z, struct fdl_inflate_io *io, struct fdl_err *err)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gz and bz2: members and streams one behind the other, and what follows the last one
+/* gz and bz2: concatenated members and streams, and what follows the last one
  * is ignored, as their own tools do. */
 #include "decode/inflate_ops.h"
 

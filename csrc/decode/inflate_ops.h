@@ -19,7 +19,7 @@ struct fdl_inflate_ops {
     int (*feed)(void *state, struct fdl_inflate_io *io, struct fdl_err *err);
     /* FDL_OK where the stream may end here. */
     int (*finish)(void *state, struct fdl_err *err);
-    /* Bytes behind the end that were ignored; NULL where nothing may follow. */
+    /* Bytes after the end that were ignored; NULL if nothing may follow. */
     uint64_t (*trailing)(const void *state);
     void (*free)(void *state);
 };

@@ -2,8 +2,8 @@
 /* A zip file with exactly one regular entry, decoded as it comes (PKWARE
  * APPNOTE 6.3.9).
  *
- * Zip says everything twice: in the local header before the data and in the central
- * directory behind it, and readers differ in whom they believe. Here both, and the data
+ * Zip states everything twice: in the local header before the data and in the central
+ * directory after it, and readers differ in which they trust. Here both, and the data
  * descriptor, must agree with the bytes. What follows the data is collected (it is
  * small) and checked as a whole at the end. */
 #include "decode/inflate_ops.h"
@@ -281,7 +281,7 @@ static int zip_feed(void *state, struct fdl_inflate_io *io, struct fdl_err *err)
     }
 }
 
-/* --- behind the data -------------------------------------------------------------- */
+/* --- after the data -------------------------------------------------------------- */
 
 /* Length of the data descriptor at p that agrees with the bytes, 0 for none. Signature
  * and width are optional in the standard: a central header must follow. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* decode/land.h - DECODE: source blocks in file order become writes on a sink.
  *
- * One thread pushes; a lander may use threads of its own for decompression and writes.
+ * One thread pushes; a lander may use its own threads for decompression and writes.
  * A source that lands as it is needs no lander: the fetching threads write its blocks.
  */
 #ifndef FDL_LAND_H
@@ -16,7 +16,7 @@
 struct fdl_lander;
 
 /* push() and finish() return more than 0 where the tables of a decoded image do not
- * come first: nothing was written, and the source has to be staged
+ * come first: nothing was written, and the source must be staged
  * (FDL_REASON_NEEDS_STAGING). */
 struct fdl_lander_ops {
     /* The next block in file order; blocks until there is room for it.

@@ -38,7 +38,7 @@ bool fdl_carry_read(const struct fdl_carry *carry, const struct fdl_buf *buf,
 {
     size_t n = copy_common(out, off, len, carry->data, carry->off, carry->len);
 
-    /* The two never hold the same byte, so the sum tells whether all are there. */
+    /* The two never hold the same byte, so the sum shows whether all are present. */
     if (buf)
         n += copy_common(out, off, len, buf->data, buf->off, buf->len);
     return n == len;

@@ -2,7 +2,7 @@
 /* decode/land_carry.h - which bytes of a file are at hand while it passes in blocks:
  * the carry (kept from earlier blocks) and the block of now.
  *
- * A cluster may begin in one block and end in another, and others may lie anywhere
+ * A cluster may begin in one block and end in another, and others may be anywhere
  * around it: share its bytes, end before it, begin and end inside it. Nothing here
  * relies on their order. What is copied is what the wanted range and the memory have in
  * common, and what is not at hand is said so.
@@ -30,13 +30,13 @@ void fdl_carry_destroy(struct fdl_carry *carry);
 
 /* Copies file bytes [off, off + len) to out[0..len). False where some are not at hand;
  * out then holds anything.
- *   buf  BORROWED: lies behind the carry; NULL for none. */
+ *   buf  BORROWED: follows the carry; NULL for none. */
 bool fdl_carry_read(const struct fdl_carry *carry, const struct fdl_buf *buf,
                     uint64_t off, size_t len, unsigned char *out);
 
 /* The carry becomes the file bytes from `from` to the end of buf. False, and the carry
  * is as it was, where some are not at hand or there is no room.
- *   buf  BORROWED: lies behind the carry. */
+ *   buf  BORROWED: follows the carry. */
 bool fdl_carry_keep(struct fdl_carry *carry, const struct fdl_buf *buf, uint64_t from);
 
 #endif

@@ -87,14 +87,14 @@ static int push_plain(struct fdl_land *l, struct fdl_buf *buf, struct fdl_err *e
         l->plain = last + 1;
     }
     if (last < n && e.host < end)
-        last++; /* its first part lies here */
+        last++; /* its first part is here */
     if (first == last)
         return FDL_OK;
     return submit(l, false, first, last, buf->off, buf->data, buf->len, buf, NULL, err);
 }
 
-/* The next compressed cluster, which does not lie in one block: its bytes are joined.
- *   buf  the block of now, NULL behind the last one. */
+/* The next compressed cluster, which spans blocks: its bytes are joined.
+ *   buf  the current block, NULL after the last one. */
 static int submit_joined(struct fdl_land *l, const struct fdl_qcow2_entry *e,
                          const struct fdl_buf *buf, struct fdl_err *err)
 {
@@ -111,7 +111,7 @@ static int submit_joined(struct fdl_land *l, const struct fdl_qcow2_entry *e,
     return submit(l, true, i, i + 1, e->host, copy, len, NULL, copy, err);
 }
 
-/* How many of the next compressed clusters, one job at most, lie wholly in buf. */
+/* How many of the next compressed clusters, at most one job, are completely in buf. */
 static size_t count_inside(const struct fdl_land *l, const struct fdl_buf *buf)
 {
     size_t n = fdl_qcow2_compressed_count(l->img) - l->compressed, i;
@@ -127,9 +127,9 @@ static size_t count_inside(const struct fdl_land *l, const struct fdl_buf *buf)
     return i;
 }
 
-/* Clusters go on in the order of their first bytes, whatever they share. The first one
- * that is not complete keeps those behind it waiting, so the carry, which begins with
- * it, has all that any of them needs of the blocks until now. */
+/* Clusters are submitted in the order of their first bytes, whatever they share. The
+ * first one that is not complete makes those after it wait, so the carry, which begins
+ * with it, has all that any of them needs of the blocks until now. */
 static int push_compressed(struct fdl_land *l, struct fdl_buf *buf, struct fdl_err *err)
 {
     size_t n = fdl_qcow2_compressed_count(l->img);
@@ -190,7 +190,7 @@ static int push_rest(struct fdl_land *l, struct fdl_err *err)
     }
     for (n = fdl_qcow2_plain_count(l->img); l->plain < n; l->plain++) {
         fdl_qcow2_plain(l->img, l->plain, &e);
-        /* A run behind the end of the file, but in its last cluster, is zeros. */
+        /* A run after the end of the file, but in its last cluster, is zeros. */
         if (e.len && e.host + e.len > l->end)
             return fdl_fail(err, FDL_E_FORMAT, l->end,
                             "qcow2: the stream ends too early");
@@ -212,7 +212,7 @@ static int wait_all(struct fdl_land *l, struct fdl_err *err)
 static int finish(struct fdl_lander *self, struct fdl_err *err)
 {
     struct fdl_land *l = (struct fdl_land *)self;
-    int rc = check(l, err); /* after a failure, what was pushed says nothing */
+    int rc = check(l, err); /* after a failure, the pushed data means nothing */
 
     if (rc < 0)
         return rc;
@@ -338,7 +338,7 @@ int fdl_land_qcow2_new(struct fdl_lander **out, struct fdl_qcow2 *img,
     l->threads = options && options->threads ? options->threads : 2;
     if (l->threads > MAX_THREADS)
         l->threads = MAX_THREADS;
-    /* Clusters below a page share pages of the target: one thread alone keeps buffered
+    /* Clusters below a page share pages of the target: a single thread keeps buffered
      * and direct writes to one page in order. */
     if (info->unit < FDL_BUF_ALIGN)
         l->threads = 1;

@@ -16,7 +16,7 @@ struct fdl_land_qcow2_options {
     bool detect_zeros; /* data that is all zeros is zeroed, not written */
 };
 
-/* Starts zeroing at once, so fdl_sink_begin() has been called.
+/* Starts zeroing at once, so call fdl_sink_begin() before.
  *   img      STOLEN also on failure; ready().
  *   sink     BORROWED until the lander is freed; its size is >= the virtual size.
  *   options  BORROWED during the call, may be NULL.

@@ -49,7 +49,7 @@ struct fdl_land {
     struct fdl_land_job *jobs;       /* OWNED: all of them */
     atomic_uint_least64_t landed, busy_ns;
 
-    /* The pushing thread alone: */
+    /* Only for the pushing thread: */
     uint64_t end; /* of the last block pushed */
     size_t plain, compressed;
     struct fdl_carry carry;

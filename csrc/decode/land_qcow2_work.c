@@ -83,7 +83,7 @@ static int decode(struct fdl_land_worker *w, const unsigned char *in, size_t len
 }
 
 /* The same for a cluster that the end of the file cuts: zeros follow there, and the
- * last bytes of a stream may be zeros that nobody wrote. */
+ * last bytes of a stream may be zeros that were not written. */
 static int decode_padded(struct fdl_land_worker *w, const unsigned char *in,
                          const struct fdl_qcow2_entry *e, unsigned char *out,
                          struct fdl_err *err)
@@ -98,7 +98,7 @@ static int decode_padded(struct fdl_land_worker *w, const unsigned char *in,
     return rc;
 }
 
-/* Decodes clusters one behind the other and writes those together that are neighbours
+/* Decodes clusters one after the other and writes neighbours together
  * on the guest's disk. */
 static int write_compressed(struct fdl_land_worker *w, const struct fdl_land_job *job,
                             struct fdl_err *err)
@@ -157,7 +157,7 @@ static bool next_zeros(struct fdl_land *l, uint64_t *off, uint64_t *len)
 }
 
 /* What the next calls should be like after one of len bytes that took ns; with the lock
- * held. A short last one says nothing. */
+ * held. A short last one means nothing. */
 static void learn_zero_step(struct fdl_land *l, uint64_t len, uint64_t ns)
 {
     if (len < l->zero_step)

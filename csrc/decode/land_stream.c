@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pushing thread decodes into blocks of its own. A writer thread lands them as they
- * are, or they are kept until a qcow2's tables are complete and go on to its lander. */
+/* The pushing thread decodes into its own blocks. A writer thread writes them
+ * unchanged, or they are kept until a qcow2's tables are complete and passed to its
+ * lander. */
 #include "decode/land_stream.h"
 
 #include "base/clock.h"
@@ -26,7 +27,7 @@ struct stream {
     struct fdl_pool *pool;       /* OWNED */
     atomic_uint_least64_t landed, busy_ns, decoded, virtual_size;
 
-    /* The pushing thread alone: */
+    /* Only for the pushing thread: */
     enum phase phase;
     struct fdl_buf *cur; /* OWNED reference: decoded into */
     struct fdl_qcow2 *img;
@@ -125,7 +126,7 @@ static int begin_raw(struct stream *s, struct fdl_err *err)
     return FDL_OK;
 }
 
-/* Tables may lie far behind: a larger pool takes over, with the head in it. */
+/* Tables may come late: a larger pool takes over, with the head in it. */
 static int begin_qcow2(struct stream *s, struct fdl_err *err)
 {
     /* What the qcow2 lander may hold at once, and what is decoded into. */
@@ -163,7 +164,7 @@ static int needs_staging(struct stream *s)
     return FDL_LAND_NEEDS_STAGING;
 }
 
-/* The tables are complete: what was held goes on first. */
+/* The tables are complete: pass on the held blocks first. */
 static int begin_landing(struct stream *s, struct fdl_err *err)
 {
     const struct fdl_qcow2_info *info = fdl_qcow2_get_info(s->img);
@@ -316,7 +317,7 @@ static int finish(struct fdl_lander *self, struct fdl_err *err)
 
     if (s->staging)
         return FDL_LAND_NEEDS_STAGING;
-    rc = check(s, err); /* after a failure, where the stream ended says nothing */
+    rc = check(s, err); /* after a failure, the end of the stream means nothing */
     if (rc == FDL_OK)
         rc = fdl_inflate_finish(s->inflate, err);
     if (rc == FDL_OK)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* decode/land_stream.h - a lander for compressed sources: blocks are decoded in order
- * and land as a raw image, or go on to the qcow2 lander.
+ * and written as a raw image, or passed to the qcow2 lander.
  *
  * The pushing thread decodes; other threads write, so that both overlap. Memory: three
  * blocks for raw; for qcow2 `qcow2_blocks` of them. */
@@ -31,7 +31,7 @@ struct fdl_land_stream_options {
     struct fdl_qcow2_policy qcow2_policy;
     struct fdl_land_qcow2_options qcow2;
     size_t block; /* decoded bytes in one block, a multiple of 4 KiB; 0 = 1 MiB */
-    unsigned qcow2_blocks; /* how far tables may lie behind data; 0 = 32 */
+    unsigned qcow2_blocks; /* how far tables may come after data; 0 = 32 */
 };
 
 /* Decoded bytes that do not fit on the sink: FDL_E_SINK_SPACE.
@@ -51,7 +51,7 @@ uint64_t fdl_land_stream_decoded(const struct fdl_lander *self);
 size_t fdl_land_stream_tail(const struct fdl_lander *self,
                             unsigned char out[FDL_LAND_STREAM_TAIL]);
 
-/* Bytes behind the compressed streams that were ignored (decode/inflate.h). After
+/* Bytes after the compressed streams that were ignored (decode/inflate.h). After
  * finish().
  */
 uint64_t fdl_land_stream_trailing(const struct fdl_lander *self);

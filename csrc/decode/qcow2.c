@@ -42,7 +42,7 @@ static uint64_t parts_of(uint64_t bytes, uint64_t part)
     return fdl_ceil_div(bytes, part);
 }
 
-/* The first missing range of one table that ends behind `from`. */
+/* The first missing range of one table that ends after `from`. */
 static bool missing_in(const struct fdl_qcow2_table *t, uint64_t bytes, uint64_t size,
                        uint64_t from, uint64_t *off, uint64_t *len)
 {
@@ -60,7 +60,7 @@ static bool missing_in(const struct fdl_qcow2_table *t, uint64_t bytes, uint64_t
     return true;
 }
 
-/* The first L2 table whose end lies behind `off`. */
+/* The first L2 table that ends after `off`. */
 static size_t table_at(const struct fdl_qcow2 *img, uint64_t off)
 {
     size_t lo = 0, hi = img->l2_count;
@@ -179,7 +179,7 @@ static int take_l1(struct fdl_qcow2 *img, struct fdl_err *err)
     return FDL_OK;
 }
 
-/* The parts [*first, *last) of a table that lie wholly in [off, off + len). */
+/* The parts [*first, *last) of a table that are completely in [off, off + len). */
 static bool parts_inside(const struct fdl_qcow2_table *t, uint64_t bytes, uint64_t size,
                          uint64_t off, uint64_t len, uint64_t *first, uint64_t *last)
 {

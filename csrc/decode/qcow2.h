@@ -52,9 +52,9 @@ struct fdl_qcow2_info {
     uint64_t needed_end;       /* nothing beyond this offset is read */
 };
 
-/* Guest bytes [guest, guest + len) lie at `host` (plain), or come out of the
- * `host_len` bytes at `host` and `pad` zeros, which are what lies behind the end of the
- * file (compressed, len = one cluster cut at the virtual size). */
+/* Guest bytes [guest, guest + len) are at `host` (plain), or are decoded from the
+ * `host_len` bytes at `host` and `pad` zeros, which stand for what is after the end of
+ * the file (compressed, len = one cluster cut at the virtual size). */
 struct fdl_qcow2_entry {
     uint64_t host, host_len, pad, guest, len;
 };
@@ -74,14 +74,14 @@ void fdl_qcow2_free(struct fdl_qcow2 *img);
 
 const struct fdl_qcow2_info *fdl_qcow2_get_info(const struct fdl_qcow2 *img);
 
-/* The first range of metadata at or behind file offset `from` that is still wanted: L1,
+/* The first range of metadata at or after file offset `from` that is still needed: L1,
  * then every L2 table; ranges that touch are joined. False when there is none. */
 bool fdl_qcow2_need(const struct fdl_qcow2 *img, uint64_t from, uint64_t *off,
                     uint64_t *len);
 
-/* Takes what is wanted out of buf[0..len) = file bytes at off, and checks it at once.
+/* Takes what is needed out of buf[0..len) = file bytes at off, and checks it at once.
  * Anything else in it is ignored, so whole blocks may be fed, in any order, twice.
- * A table is taken in 64 parts: a part must lie wholly in buf. Errors as open(). */
+ * A table is taken in 64 parts: a part must be completely in buf. Errors as open(). */
 int fdl_qcow2_feed(struct fdl_qcow2 *img, uint64_t off, const void *buf, size_t len,
                    struct fdl_err *err);
 
@@ -93,7 +93,7 @@ int fdl_qcow2_set_file_size(struct fdl_qcow2 *img, uint64_t size, struct fdl_err
 
 /* Plain runs and compressed clusters, each sorted by host offset. Plain runs never
  * overlap anything; compressed ones may share host bytes. len may be 0 for a run that
- * lies wholly beyond the end of a short last cluster (see zero runs). */
+ * is entirely beyond the end of a short last cluster (see zero runs). */
 size_t fdl_qcow2_plain_count(const struct fdl_qcow2 *img);
 void fdl_qcow2_plain(const struct fdl_qcow2 *img, size_t i,
                      struct fdl_qcow2_entry *out);
@@ -106,7 +106,7 @@ void fdl_qcow2_compressed(const struct fdl_qcow2 *img, size_t i,
 bool fdl_qcow2_zero_run(const struct fdl_qcow2 *img, size_t i, uint64_t *off,
                         uint64_t *len);
 
-/* The first range of the file at or behind `from` that some guest byte needs; gaps
+/* The first range of the file at or after `from` that some guest byte needs; gaps
  * below 64 KiB are not worth a request and are joined. */
 bool fdl_qcow2_next_extent(const struct fdl_qcow2 *img, uint64_t from, uint64_t *off,
                            uint64_t *len);

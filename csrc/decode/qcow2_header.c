@@ -158,7 +158,7 @@ static int check_geometry(struct fdl_qcow2 *img, const unsigned char *h,
     if (size > INT64_MAX ||
         (policy->max_virtual_size && size > policy->max_virtual_size))
         return fdl_fail(err, FDL_E_LIMIT, 24, "qcow2: virtual size above the limit");
-    /* qemu rounds down, others up: nobody can say what the last bytes are. */
+    /* qemu rounds down, others up: the last bytes are ambiguous. */
     if (size % 512 != 0)
         return fdl_qcow2_bad(err, 24,
                              "qcow2: virtual size is no multiple of 512 bytes");

@@ -6,7 +6,7 @@
 
 #include "decode/qcow2.h"
 
-/* A table arrives in up to 64 parts, so that one bit each tells what is missing. */
+/* A table arrives in up to 64 parts, so one bit each marks what is missing. */
 struct fdl_qcow2_table {
     uint64_t off;  /* in the file */
     uint64_t mask; /* parts taken */
@@ -73,7 +73,7 @@ static inline uint64_t fdl_ceil_div(uint64_t a, uint64_t b)
     return a / b + (a % b != 0);
 }
 
-/* [off, off + len) lies in the file; subtracts, because off + len could wrap. */
+/* [off, off + len) is inside the file; subtracts, because off + len could wrap. */
 static inline bool fdl_qcow2_inside(const struct fdl_qcow2 *img, uint64_t off,
                                     uint64_t len)
 {

@@ -18,7 +18,7 @@ struct fdl_cookie {
     bool tls;       /* set over TLS, so it goes back over TLS only */
 };
 
-/* What a field says besides the cookie. */
+/* A field's attributes besides the cookie. */
 struct attributes {
     struct fdl_str domain, path;
     bool secure;

@@ -27,7 +27,7 @@ struct fdl_cookies {
     size_t n;
 };
 
-/* Whose cookies: the URL that is asked, or that has responded. All BORROWED. */
+/* The URL that is requested, or that has responded. All BORROWED. */
 struct fdl_cookie_location {
     const char *host;   /* without brackets */
     const char *target; /* path, and query */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* http/http.c - what does this response's head say, and is it fit to be believed? */
+/* http/http.c - what does this response's head say, and is it acceptable? */
 #include "http/http.h"
 #include "http/http_chars.h"
 #include "http/http_str.h"
@@ -137,10 +137,10 @@ static int parse_field(struct fdl_str line, struct fdl_http_field *out,
     return FDL_OK;
 }
 
-/* A line that begins with a blank goes on with the one before it (RFC 9112, 5.2): each
- * such break becomes a space. Not in fields that say where the body ends, and not where
- * the line holds nothing else: what one reader takes for the end of the head, another
- * may not. */
+/* A line that begins with a blank continues the one before it (RFC 9112, 5.2): each
+ * such break becomes a space. Not in fields that determine where the body ends, and not
+ * where the line holds nothing else: what one reader takes for the end of the head,
+ * another may not. */
 static int unfold(struct fdl_http_head *out, struct fdl_str *line, struct fdl_str *rest,
                   struct fdl_err *err)
 {
@@ -171,7 +171,7 @@ static int unfold(struct fdl_http_head *out, struct fdl_str *line, struct fdl_st
 
 /* ---- what the fields mean ---- */
 
-/* The first field of that name at or after *at, which moves behind it; NULL for none.
+/* The first field of that name at or after *at, which moves past it; NULL for none.
  */
 static const struct fdl_http_field *next_field(const struct fdl_http_head *head,
                                                const char *name, size_t *at)
@@ -191,7 +191,7 @@ struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char
     return field ? field->value : fdl_str_empty;
 }
 
-/* Fields that can only say one thing must not say two. Repeating oneself is tolerated
+/* Fields with a single value must not have two. Repeating oneself is tolerated
  * here, and nowhere in framing. */
 static int refuse_conflicts(const struct fdl_http_head *head, struct fdl_err *err)
 {
@@ -333,7 +333,7 @@ static int check_range(struct fdl_http_head *head, struct fdl_err *err)
         return FDL_OK;
     }
     if (!read || satisfied != (head->status == 206)) {
-        /* No bytes come under it: then it says no more than if it were absent. */
+        /* It describes no bytes: the same as if it were absent. */
         if (head->status == 416 || fdl_http_is_empty(head))
             return FDL_OK;
         return refuse(err, "Content-Range is malformed");

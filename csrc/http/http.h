@@ -42,7 +42,7 @@ enum fdl_http_framing {
     FDL_HTTP_UNTIL_CLOSE,
 };
 
-/* How a body is packed, as Content-Encoding says. */
+/* How a body is compressed, according to Content-Encoding. */
 enum fdl_http_coding {
     FDL_HTTP_PLAIN,
     FDL_HTTP_GZIP,
@@ -59,7 +59,7 @@ enum fdl_http_coding {
 struct fdl_http_range {
     uint64_t first;
     uint64_t last;  /* inclusive */
-    uint64_t total; /* UINT64_MAX where the server said `*` */
+    uint64_t total; /* UINT64_MAX if the server sent `*` */
 };
 
 struct fdl_http_head {
@@ -89,7 +89,7 @@ struct fdl_http_head {
     char unfolded[FDL_HTTP_FOLDED_MAX]; /* lines that were folded, as one line each */
 };
 
-/* Parses a head that lies at buf[0..len).
+/* Parses the head at buf[0..len).
  * Returns the bytes it took (> 0, the body starts there), 0 where more bytes are needed
  * (never for len >= FDL_HTTP_HEAD_MAX), or FDL_E_HTTP_PROTOCOL with the reason in err.
  * 1xx heads are returned like others: skipping (at most FDL_HTTP_1XX_MAX) is the
@@ -108,7 +108,7 @@ bool fdl_http_status_is_transient(int status);
 /* Whether servers that cannot do ranges, and should ignore them, refuse them so. */
 bool fdl_http_status_refuses_range(int status);
 
-/* Whether it says that its body has no bytes. */
+/* Whether it declares an empty body. */
 bool fdl_http_is_empty(const struct fdl_http_head *head);
 
 /* The coding that a Content-Encoding names. Words that servers send for bytes as they
@@ -121,7 +121,7 @@ enum fdl_http_coding fdl_http_coding_of(struct fdl_str value);
 bool fdl_http_file_is_packed(const struct fdl_http_head *head, const char *target);
 
 /* Whether a body that begins with these bytes can be packed that way; false for codings
- * that nothing tells apart. */
+ * that nothing distinguishes. */
 bool fdl_http_looks_packed(enum fdl_http_coding coding, const void *start, size_t len);
 
 /* Chunked transfer coding (RFC 9112, 7.1): the decoder copies nothing, it tells which

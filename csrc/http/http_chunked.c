@@ -128,7 +128,7 @@ static const char *step_trailer(struct fdl_http_chunked *c, unsigned char byte)
     }
 }
 
-/* The line ends, which say where to go next. */
+/* At the line ends, which decide the next state. */
 static const char *step_line_end(struct fdl_http_chunked *c, unsigned char byte)
 {
     if (byte != (c->state == DATA_CR ? '\r' : '\n'))

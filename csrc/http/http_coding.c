@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* http/http_coding.c - is a Content-Encoding the transfer's, or the file's own packing?
  *
- * We ask for `identity`. Servers that map suffixes to codings (Apache's AddEncoding)
+ * We request `identity`. Servers that map suffixes to codings (Apache's AddEncoding)
  * and object stores that keep what an uploader said send a coding all the same, for a
  * file that is packed and meant to stay so. A server that packs on the way sends bytes
- * that nobody asked for. */
+ * that was not requested. */
 #include "http/http.h"
 #include "http/http_str.h"
 

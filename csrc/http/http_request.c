@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* http/http_request.c - what do we ask? One GET, with nothing in it that could become a
- * second one. */
+/* http/http_request.c - what do we request? One GET, with nothing in it that could
+ * become a second one. */
 #include "http/http.h"
 #include "http/http_chars.h"
 #include "http/http_str.h"

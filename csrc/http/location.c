@@ -112,7 +112,7 @@ bool fdl_location_is_redirect(int status)
            status == 308;
 }
 
-/* The same host and port as before tell nobody anything new, whichever port that is. */
+/* The same host and port as before reveal nothing new, whichever port that is. */
 static bool may_lead(CURLU *u, const struct fdl_location *at)
 {
     char *port = NULL, *host = NULL, *zone = NULL;
@@ -126,7 +126,7 @@ static bool may_lead(CURLU *u, const struct fdl_location *at)
         free(authority);
     }
     if (curl_url_get(u, CURLUPART_ZONEID, &zone, 0) == CURLUE_OK)
-        good = false; /* an interface of this machine is nobody else's to name */
+        good = false; /* only this machine may name its interfaces */
     curl_free(port);
     curl_free(host);
     curl_free(zone);
@@ -144,7 +144,7 @@ int fdl_location_follow(CURLU *u, struct fdl_str location,
     if (location.len > FDL_LOCATION_MAX)
         return fdl_fail(err, FDL_E_HTTP_PROTOCOL, FDL_NO_OFFSET,
                         "a redirect to an address of more than 16 KiB");
-    /* A fragment is not asked for, whatever is in it. */
+    /* A fragment is never sent, whatever it contains. */
     const char *fragment = memchr(location.ptr, '#', location.len);
     char *to = strndup(location.ptr,
                        fragment ? (size_t)(fragment - location.ptr) : location.len);

@@ -59,7 +59,7 @@ struct fdl_job_config {
     const struct fdl_local *local; /* ascending, block-aligned */
     size_t n_local;
     int local_fd;         /* where they are read from */
-    const uint64_t *skip; /* blocks that nobody needs, ascending */
+    const uint64_t *skip; /* blocks that are not needed, ascending */
     size_t n_skip;
     struct fdl_stream *first; /* STOLEN, NULL: an open response to continue with */
 };

@@ -23,7 +23,7 @@ struct fdl_consumer {
     unsigned char digest[FDL_HASH_MAX];
 };
 
-/* More than 0 where the lander asks for staging. */
+/* More than 0 if the lander requires staging. */
 static int consume(struct fdl_consumer *c, struct fdl_buf *buf, struct fdl_err *err)
 {
     uint64_t before = fdl_now_ns();

@@ -6,7 +6,7 @@
 
 #include "job/state.h"
 
-/* Makes those that the configuration and job->pieces ask for. */
+/* Creates those that the configuration and job->pieces require. */
 int fdl_consumers_init(struct fdl_job *job, struct fdl_err *err);
 
 /* FDL_E_LIMIT where a thread cannot be started: those that were are joined then. */

@@ -71,8 +71,8 @@ static const struct fdl_known *known_from(const struct fdl_job *job, uint64_t po
     return lo < job->cfg.n_known ? &job->cfg.known[lo] : NULL;
 }
 
-/* The first response of a mirror in this job tells whether it has the same source. A
- * validator tells versions of one origin apart and says nothing about another's:
+/* The first response of a mirror in this job shows whether it has the same source. A
+ * validator distinguishes versions of one origin and says nothing about another's:
  * without a digest there is one mirror, and bytes of one that gave up since are still
  * in use. */
 static int check_identity(struct fdl_worker *w, struct fdl_err *err)
@@ -178,12 +178,13 @@ static int end_of_source(struct fdl_worker *w, uint64_t total, struct fdl_err *e
     return FDL_OK;
 }
 
-/* Whether a server that does not tell its length has more bytes than the source should.
+/* Whether a server that does not report a length has more bytes than the source should.
  */
 static bool goes_on(struct fdl_worker *w, uint64_t pos)
 {
     const struct fdl_stream *s = w->stream;
-    struct fdl_err ignored; /* what was wanted is there, however the response ends */
+    struct fdl_err
+        ignored; /* the requested data is complete, however the response ends */
     char more;
 
     return s->whole && s->end == UINT64_MAX && s->off == pos && pos == w->job->total &&
@@ -257,7 +258,7 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
                     return rc != FDL_OK ? rc : 1;
             }
             w->stream->end =
-                pos; /* a response may be shorter than asked: ask for the rest */
+                pos; /* a response may be shorter than requested: request the rest */
             continue;
         }
         w->buf->len += (size_t)n;

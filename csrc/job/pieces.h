@@ -21,7 +21,7 @@ struct fdl_piece_digests {
 
 enum fdl_piece_mode {
     FDL_PIECES_NONE,
-    FDL_PIECES_IN_BLOCK,  /* whole pieces lie in a block */
+    FDL_PIECES_IN_BLOCK,  /* whole pieces fit in a block */
     FDL_PIECES_OF_BLOCKS, /* whole blocks make a piece, and several fit the window */
     FDL_PIECES_IN_ORDER,  /* neither: checked in file order, after the write */
 };
@@ -41,7 +41,7 @@ struct fdl_pieces {
     struct fdl_hash *like;   /* OWNED: what the pieces' digests are made with */
     uint64_t total;          /* bytes of the source */
     uint64_t blocks;         /* of a piece, with OF_BLOCKS */
-    struct fdl_piece *cache; /* OWNED: piece i lies in [i % n_cache] */
+    struct fdl_piece *cache; /* OWNED: piece i is in [i % n_cache] */
     size_t n_cache;
 };
 

@@ -128,7 +128,7 @@ bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
     if (at >= end)
         return false;
     /* A piece that starts in this run is fetched to its end by the same worker, so that
-     * one thread can hash it as it comes and one mirror answers for it. */
+     * one thread can hash it as it arrives and one mirror is responsible for it. */
     uint64_t stop = at + max;
     if (plan->align > 1)
         stop = (stop + plan->align - 1) / plan->align * plan->align;

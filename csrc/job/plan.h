@@ -21,7 +21,7 @@
 enum fdl_slot_state {
     FDL_SLOT_EMPTY,    /* missing */
     FDL_SLOT_CLAIMED,  /* somebody fetches it or will */
-    FDL_SLOT_FILLED,   /* its bytes are there; its piece is not proven yet */
+    FDL_SLOT_FILLED,   /* its data is there; its piece is not verified yet */
     FDL_SLOT_VERIFIED, /* may be hashed in order and written */
 };
 
@@ -29,7 +29,7 @@ struct fdl_slot {
     enum fdl_slot_state state;
     int owner;           /* worker, FDL_NOBODY */
     int hedger;          /* a second worker that fetches the same block, FDL_NOBODY */
-    bool requested;      /* the owner has asked its mirror for it: not to be stolen */
+    bool requested;      /* the owner has requested it: not to be stolen */
     uint64_t claimed_ns; /* when the owner got it */
     uint64_t hedged_ns;  /* when the hedger did */
     /* The job's, no business of the plan: */
@@ -44,9 +44,9 @@ struct fdl_plan {
     uint64_t n_blocks; /* FDL_BLOCKS_UNKNOWN until the end has been seen */
     uint64_t base;
     uint32_t window;        /* slots */
-    struct fdl_slot *slots; /* OWNED: block i lies in slots[i % window] */
+    struct fdl_slot *slots; /* OWNED: block i is in slots[i % window] */
     uint32_t align;      /* claims and steals keep to multiples of this many blocks */
-    unsigned char *skip; /* OWNED bit set or NULL: blocks that nobody needs */
+    unsigned char *skip; /* OWNED bit set or NULL: blocks that are not needed */
     unsigned char
         *local;      /* OWNED bit set or NULL: blocks that the target has already */
     uint64_t n_bits; /* of both */
@@ -101,7 +101,7 @@ bool fdl_plan_fill(struct fdl_plan *plan, int worker, uint64_t block);
 /* The block's bytes are worthless: missing again. */
 void fdl_plan_reject(struct fdl_plan *plan, uint64_t block);
 
-/* The slot at base is finished: free it. Also moves over blocks that nobody needs. */
+/* The slot at base is finished: free it. Also skips blocks that are not needed. */
 void fdl_plan_release_base(struct fdl_plan *plan);
 void fdl_plan_skip_unneeded(struct fdl_plan *plan);
 

@@ -27,7 +27,7 @@ struct fdl_ramp_sample {
 };
 
 /* Chooses the initial connections: one for each of the first distinct mirrors, which
- * are worth a try at once; more where all that have responded are far away. */
+ * are worth trying at once; more if all that have responded are far away. */
 void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
                    uint64_t now_ns);
 

@@ -239,7 +239,7 @@ static bool mirror_failed(struct fdl_worker *w, const struct fdl_err *err)
     struct fdl_job *job = w->job;
     struct fdl_mirror *m = w->progress->mirror;
 
-    /* It may not join: that is no fault of its own. */
+    /* It may not join, which is not its fault. */
     if (err->code == FDL_E_POLICY && m->pinned && !job->cfg.provable &&
         atomic_load(&job->fetched) > 0) {
         fdl_job_set_aside(job, w->index, err);
@@ -344,7 +344,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* The connection continues with the response that the caller brought. Locked. */
+/* The connection continues with the caller's response. Locked. */
 static void take_first(struct fdl_worker *w)
 {
     struct fdl_job *job = w->job;

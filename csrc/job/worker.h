@@ -10,7 +10,7 @@
 int fdl_workers_init(struct fdl_job *job, struct fdl_err *err);
 
 /* Locked: one more connection, or the thread that reads the target (`local`). The first
- * connection continues with the response that the caller brought. Fails the transfer,
+ * connection continues with the caller's response. Fails the transfer,
  * and returns false, where no thread can be started. */
 bool fdl_workers_add(struct fdl_job *job, bool local);
 

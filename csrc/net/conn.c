@@ -36,7 +36,7 @@ struct fdl_conn {
     int refused;             /* addresses that the policy kept us from */
     uint64_t stall_since_ns; /* start of the present stall window */
     uint64_t stall_bytes;
-    bool heard; /* bytes came over it */
+    bool heard; /* bytes were received over it */
 };
 
 /* CURLOPT_OPENSOCKETFUNCTION: the one point where an address is checked. libcurl

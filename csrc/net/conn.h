@@ -57,11 +57,11 @@ long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err 
 int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
                   struct fdl_err *err);
 
-/* Between two exchanges: nothing has come that nobody asked for, and the end has not
+/* Between two exchanges: no unsolicited data has arrived, and the end has not
  * come. */
 bool fdl_conn_is_quiet(struct fdl_conn *conn);
 
-/* The server asked for a client certificate in the handshake, and there was none. */
+/* The server requested a client certificate in the handshake, and there was none. */
 bool fdl_conn_wants_identity(const struct fdl_conn *conn);
 
 /* Class of the address on the other end (of the proxy where there is one). */

@@ -86,7 +86,7 @@ int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err)
                   : FDL_OK;
 }
 
-/* pem_password_cb: OpenSSL's own would ask at the terminal, and wait. */
+/* pem_password_cb: OpenSSL's default prompts on the terminal, and waits. */
 static int never_ask(char *buf, int size, int writing, void *arg)
 {
     (void)buf, (void)size, (void)writing, (void)arg;

@@ -48,7 +48,7 @@ struct fdl_net *fdl_net_new(void);
 void fdl_net_free(struct fdl_net *net);
 
 /* Called before a TLS connection, from any thread: loads the system's authorities once,
- * where net->system_trust asks for them. FDL_E_TLS_TRUST where SSL_CERT_FILE names a
+ * if net->system_trust is set. FDL_E_TLS_TRUST if SSL_CERT_FILE names a
  * file that cannot be read. */
 int fdl_net_load_trust(struct fdl_net *net, struct fdl_err *err);
 
@@ -67,7 +67,7 @@ int fdl_net_allow_cidr(struct fdl_net *net, const char *text, struct fdl_err *er
 int fdl_net_allow_nfs(struct fdl_net *net, const char *text, struct fdl_err *err);
 
 /* Keeps in net->tried that this address of an origin was considered; NULL: one that
- * nobody here knows, since a name was not resolved or a proxy resolves it. */
+ * not known here, because a name was not resolved or a proxy resolves it. */
 void fdl_net_note(struct fdl_net *net, const struct sockaddr *sa);
 
 #endif

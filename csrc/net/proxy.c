@@ -143,7 +143,7 @@ static bool holds_address(char *item, int family, const unsigned char *addr, int
         bits = strtol(slash + 1, &end, 10);
         if (end == slash + 1 || *end || bits < 0 || bits > 8L * bytes)
             return false;
-        if (bits == 0) /* as curl: /0 says no more than the address */
+        if (bits == 0) /* as curl: /0 means just the address */
             bits = 8L * bytes;
     }
     size_t len = strlen(item);

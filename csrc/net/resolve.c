@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* net/resolve.c - getaddrinfo() cannot be interrupted: it runs in a thread of its own
- * that is left behind where nobody waits for it any more. */
+/* net/resolve.c - getaddrinfo() cannot be interrupted: it runs in its own thread, which
+ * is abandoned once nobody waits for it. */
 #include "net/resolve.h"
 #include "base/clock.h"
 
@@ -16,7 +16,7 @@
 #define WAIT_SLICE_MS 200
 
 struct query {
-    atomic_int refs; /* the one who asks, and the thread */
+    atomic_int refs; /* the caller and the thread */
     char *host;      /* OWNED */
     int family;      /* as getaddrinfo() takes it */
     int done_fd;     /* OWNED eventfd: rung when `rc` and `found` are set */

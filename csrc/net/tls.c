@@ -35,7 +35,7 @@ struct passphrase {
     bool wanted;
 };
 
-/* pem_password_cb. OpenSSL's own would ask at the terminal, and wait. */
+/* pem_password_cb. OpenSSL's default prompts on the terminal, and waits. */
 static int give_passphrase(char *buf, int size, int writing, void *arg)
 {
     struct passphrase *pass = arg;
@@ -108,7 +108,7 @@ int fdl_identity_from_pem(const char *cert, size_t cert_len, const char *key,
     return rc;
 }
 
-/* ---- what OpenSSL says ---- */
+/* ---- OpenSSL's results ---- */
 
 static struct fdl_tls *view_of(const SSL *ssl)
 {
@@ -139,7 +139,7 @@ static void on_info(const SSL *ssl, int where, int ret)
         tls->last_error = ERR_peek_last_error();
 }
 
-/* Called where a server asks for a certificate and there is none. */
+/* Called if a server requests a certificate and there is none. */
 static int on_identity_wanted(SSL *ssl, X509 **cert, EVP_PKEY **key)
 {
     (void)cert, (void)key;
@@ -147,7 +147,7 @@ static int on_identity_wanted(SSL *ssl, X509 **cert, EVP_PKEY **key)
     return 0;
 }
 
-/* ---- what it is told ---- */
+/* ---- configuration ---- */
 
 /* The name of an absolute name is the one without the dot at its end. */
 static bool expect_name(SSL_CTX *ctx, const char *host)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* net/tls.h - FETCH: whom do we believe over TLS, who are we, and why did it fail?
+/* net/tls.h - FETCH: trust anchors, our identity, and why a handshake failed.
  *
- * libcurl makes the handshakes; here is what it is told before each one, and what
- * OpenSSL says about it: numbers, never texts. */
+ * libcurl performs the handshakes; this configures each one and reads OpenSSL's
+ * results: numbers, never texts. */
 #ifndef FDL_TLS_H
 #define FDL_TLS_H
 
@@ -20,7 +20,7 @@ struct fdl_identity {
     EVP_PKEY *key;          /* OWNED */
 };
 
-/* From PEM texts, BORROWED; `key` may be the same text. Nobody is asked for anything:
+/* From PEM texts, BORROWED; `key` may be the same text. There are no prompts:
  * a protected key is opened by `pass` (NULL: none) or not at all. *out is OWNED.
  * FDL_E_TLS_TRUST. */
 int fdl_identity_from_pem(const char *cert, size_t cert_len, const char *key,
@@ -32,12 +32,12 @@ void fdl_identity_free(struct fdl_identity *identity); /* NULL is allowed */
  * host. Everything BORROWED. */
 struct fdl_tls {
     X509_STORE *store;
-    const struct fdl_identity *identity; /* NULL: none; for the host alone */
+    const struct fdl_identity *identity; /* NULL: none; only for the host */
     const char *proxy;                   /* NULL: no handshake with a proxy */
     const char *host;
     /* private: of the handshake that came last */
     bool with_proxy, done_with_proxy;
-    bool wants_identity; /* it was asked for one, and there was none */
+    bool wants_identity; /* a certificate was requested, and there was none */
     bool unusable_identity;
     int alert;                /* of the other side; 0: none */
     int verify_error;         /* X509_V_ERR_*; 0: none */

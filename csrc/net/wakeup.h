@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* net/wakeup.h - interrupts a thread that waits for the network: an eventfd beside the
+/* net/wakeup.h - interrupts a thread that waits for the network: an eventfd next to the
  * socket. Any thread may set it. */
 #ifndef FDL_WAKEUP_H
 #define FDL_WAKEUP_H

@@ -18,7 +18,7 @@
 #define WAIT_SLICE_MS 200
 #define REQUEST_BYTES ((size_t)4 << 20)
 #define MIN_BLOCK_MAX                                                                  \
-    ((size_t)64 << 10) /* what the protocol allows a server to ask for */
+    ((size_t)64 << 10) /* what the protocol allows a server to require */
 
 /* ---- connections ------------------------------------------------------------- */
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sink/nbd.h - LAND: one export of an NBD server, over one connection or several.
  *
- * Safe from several threads at once: each call takes a connection of its own while it
+ * Safe from several threads at once: each call uses its own connection while it
  * lasts. Every wait is bounded: a request that takes longer than the limit closes its
  * connection, so that nothing writes into the caller's memory later.
  *
- * Where fastdl was built without libnbd, fdl_nbd_open() says so with FDL_E_USAGE. */
+ * Built without libnbd, fdl_nbd_open() fails with FDL_E_USAGE. */
 #ifndef FDL_NBD_H
 #define FDL_NBD_H
 
@@ -19,12 +19,12 @@
 
 struct fdl_nbd;
 
-/* Connects. Several connections only where the server says that a flush on one of them
- * covers all (NBD_FLAG_CAN_MULTI_CONN).
- *   uri       BORROWED for the call: the NBD URI standard's nbd, nbds, nbd+unix,
- * nbds+unix limit_ms  how long one request may take; a flush may take ten times as long
- * *out is OWNED. Errors: FDL_E_USAGE (malformed URI, no libnbd), FDL_E_SINK_IO (no
- * server there), FDL_E_SINK_REFUSED (no such export, or the server wants no session).
+/* Connects. Several connections only if the server guarantees that a flush on one of
+ * them covers all (NBD_FLAG_CAN_MULTI_CONN). uri       BORROWED for the call: the NBD
+ * URI standard's nbd, nbds, nbd+unix, nbds+unix limit_ms  how long one request may
+ * take; a flush may take ten times as long *out is OWNED. Errors: FDL_E_USAGE
+ * (malformed URI, no libnbd), FDL_E_SINK_IO (no server there), FDL_E_SINK_REFUSED (no
+ * such export, or the server refuses a session).
  */
 int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit_ms,
                  struct fdl_err *err);
@@ -59,7 +59,7 @@ int fdl_nbd_fd(struct fdl_nbd *nbd, int i);
 /* NULL is allowed. No request may be under way. */
 void fdl_nbd_close(struct fdl_nbd *nbd);
 
-/* As fdl_nbd_close(), but nothing is said to the server: a fork of this process speaks
+/* As fdl_nbd_close(), but nothing is sent to the server: a fork of this process speaks
  * on the same connections. */
 void fdl_nbd_drop(struct fdl_nbd *nbd);
 

@@ -62,7 +62,7 @@ void fdl_sink_poison(struct fdl_sink *sink, int os_errno)
     atomic_compare_exchange_strong(&sink->flush_errno, &none, os_errno);
 }
 
-/* Nothing at all may lie past `size`; without a size, past what an offset can name. */
+/* Nothing may be past `size`; without a size, past the largest offset. */
 static int check_bounds(const struct fdl_sink *sink, uint64_t off, uint64_t len,
                         struct fdl_err *err)
 {
@@ -271,11 +271,11 @@ static bool is_zero(const unsigned char *p, uint64_t len)
 /* How many logical blocks from the first that is not zero are written one by one. */
 #define LEAD_BLOCKS 8
 
-/* What a device is, its first blocks that are not zero tell (partition tables, the
+/* A device is identified by its first blocks that are not zero (partition tables, the
  * superblocks and labels of file systems and volume managers). They go last, from the
  * highest down, each in one write of a logical block, which a power cut does not tear,
- * and each after a flush of all behind it: whatever looks like an image is one.
- * What is zero here is zero on the target since fdl_sink_begin(). */
+ * and each after a flush of everything after it: whatever looks like an image is
+ * complete. What is zero here is zero on the target since fdl_sink_begin(). */
 static int head_release(struct fdl_sink *sink, struct fdl_err *err)
 {
     struct fdl_hold *hold = &sink->head;

@@ -21,7 +21,7 @@
 
 #define PAGE_BYTES ((size_t)4096)
 #define ZEROS_BYTES ((size_t)1 << 20)
-/* Who zeroes much asks for as much at a time as he is ready to wait for. */
+/* Zeroing calls are as large as the caller is willing to wait for. */
 #define ZERO_COMMAND_BYTES ((uint64_t)16 << 30)
 #define AGAIN_TRIES 1000
 /* Below this a write is a ragged end, not a stream: write-back may take its time. */
@@ -142,7 +142,7 @@ static int write_buffered(struct fd_sink *s, const unsigned char *p, size_t len,
     size_t total = len;
 
     if (len == 0)
-        return FDL_OK; /* nothing that a flush would have to ask about */
+        return FDL_OK; /* nothing to flush */
     atomic_store(&s->buffered_dirty, true);
     while (len > 0) {
         ssize_t n = pwrite_some(s->buffered_fd, p, len, off);
@@ -292,7 +292,7 @@ static int check_device_end(const struct fd_sink *s, uint64_t end, struct fdl_er
 }
 
 /* A hole past the end of a file does not lengthen it. Writing the last byte does, and
- * unlike ftruncate can never cut what another thread wrote meanwhile. */
+ * unlike ftruncate can never cut off what another thread has written. */
 static int lengthen(struct fd_sink *s, uint64_t end, struct fdl_err *err)
 {
     struct stat st;

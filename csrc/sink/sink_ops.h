@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sink/sink_ops.h - what a kind of sink implements; seen by sink/sink_*.c alone.
+/* sink/sink_ops.h - what a kind of sink implements; included only by sink/sink_*.c.
  *
- * sink/sink.c answers for bounds, hold-back, the memory of failures and the clock;
- * a backend answers for the raw operations. A new kind is one file: a struct whose
- * first member is `struct fdl_sink base`, a table of operations, and an open function
- * that ends in fdl_sink_init(). */
+ * sink/sink.c handles bounds, hold-back, remembered failures and the clock; a backend
+ * handles the raw operations. A new kind is one file: a struct whose first member is
+ * `struct fdl_sink base`, a table of operations, and an open function that ends in
+ * fdl_sink_init(). */
 #ifndef FDL_SINK_OPS_H
 #define FDL_SINK_OPS_H
 
@@ -13,7 +13,7 @@
 
 #include "sink/sink.h"
 
-/* One place that stays in memory until release. len == 0: no such place. */
+/* One range that stays in memory until release. len == 0: none. */
 struct fdl_hold {
     uint64_t off;
     uint64_t len;
@@ -35,7 +35,7 @@ struct fdl_sink_ops {
     void (*free)(struct fdl_sink *sink);
 };
 
-/* What landed, for a read-back. Off unless the caller asked for it. */
+/* What was written, for a read-back. Off unless the caller enabled it. */
 struct fdl_sink_log {
     pthread_mutex_t lock;
     atomic_bool on;

@@ -41,7 +41,7 @@ struct fdl_mirror {
     int max_conns;
     enum fdl_addr_via via;
     enum fdl_addr_class from;
-    uint64_t expected; /* size that somebody else reported, UINT64_MAX: nobody */
+    uint64_t expected; /* size reported by another mirror, UINT64_MAX: unknown */
     bool provable;     /* a digest or pieces decide whether its bytes are right */
     bool any_version;  /* then its validators, which contradicted each other, do not */
 
@@ -59,9 +59,9 @@ struct fdl_mirror {
     atomic_uint_fast64_t total;            /* UINT64_MAX: unknown */
     enum fdl_http_coding coding;           /* of its first response */
     atomic_int ranges;                     /* enum fdl_ranges */
-    bool asked_without;   /* it refused a range, and was asked for the whole instead */
-    bool no_if_range;     /* it answers If-Range with 200 although nothing changed */
-    bool keep_alive_seen; /* a second request on one connection was answered */
+    bool asked_without;   /* it refused a range; the whole file was requested instead */
+    bool no_if_range;     /* it responds 200 to If-Range although nothing changed */
+    bool keep_alive_seen; /* a second request on one connection got a response */
     bool no_pipeline;
     atomic_uint_fast64_t rtt_ns; /* least time from request to first byte; 0: unknown */
 
@@ -73,14 +73,14 @@ struct fdl_mirror {
     /* the job's, under its lock */
     enum fdl_mirror_state state;
     struct fdl_err last_err;
-    bool vetted;     /* in this job: it has the same source as far as can be told */
-    int active;      /* threads using it */
-    int cap;         /* learned limit of connections, <= max_conns */
-    int failures;    /* in a row, without progress */
-    int lost_hedges; /* in a row */
-    uint64_t not_before_ns; /* nobody uses it before */
+    bool vetted;            /* in this job: it has the same source as far as known */
+    int active;             /* threads using it */
+    int cap;                /* learned limit of connections, <= max_conns */
+    int failures;           /* in a row, without progress */
+    int lost_hedges;        /* in a row */
+    uint64_t not_before_ns; /* not used before */
     int refusals;           /* connections that it refused while it served others */
-    uint64_t more_after_ns; /* no connection beside those that are served before */
+    uint64_t more_after_ns; /* no connections beyond the served ones before */
     double rate;            /* bytes/s of one connection, smoothed; 0: unknown */
 };
 

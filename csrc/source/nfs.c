@@ -28,12 +28,12 @@
 struct fdl_nfs {
     struct nfs_context *ctx; /* OWNED */
     struct nfsfh *file;      /* OWNED; NULL before it is open */
-    bool broken;             /* a response is missing: nothing can be asked any more */
+    bool broken;             /* a response is missing: no more requests are possible */
 
     /* The call under way, of which there is at most one. */
     bool done;
     int rc;    /* bytes, 0, or -errno */
-    void *buf; /* BORROWED: of a read; NULL once nobody waits for its response */
+    void *buf; /* BORROWED: of a read; NULL once its response is not awaited */
     size_t cap;
     struct nfs_stat_64 st;
 };
@@ -74,7 +74,7 @@ static void on_read(int rc, struct nfs_context *ctx, void *data, void *arg)
     struct fdl_nfs *nfs = arg;
 
     if (rc > 0 && (!nfs->buf || (size_t)rc > nfs->cap))
-        rc = -EPROTO; /* more than was asked for */
+        rc = -EPROTO; /* more than requested */
     if (rc > 0)
         memcpy(nfs->buf, data, (size_t)rc);
     on_done(rc, ctx, data, arg);
@@ -281,7 +281,7 @@ long fdl_nfs_read(struct fdl_nfs *nfs, const struct fdl_nfs_wait *wait, void *bu
 {
     uint64_t most = nfs_get_readmax(nfs->ctx);
 
-    /* With version 4 libnfs does not ask for the limit: the server answers less then.
+    /* With version 4 libnfs does not query the limit: the server then returns less.
      */
     if (most == 0 || most > READ_BYTES)
         most = READ_BYTES;
@@ -330,6 +330,6 @@ void fdl_nfs_close(struct fdl_nfs *nfs)
 
 #else
 
-typedef int fdl_nfs_is_not_built; /* ISO C wants something in every file */
+typedef int fdl_nfs_is_not_built; /* ISO C requires a declaration in every file */
 
 #endif

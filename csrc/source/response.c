@@ -26,9 +26,9 @@ static bool has_strong_validator(const struct fdl_mirror *m)
     return m->etag[0] || m->last_modified[0];
 }
 
-/* Whether what the response says of its version is what the first one said. A tag that
- * is missing now says nothing, a strong date then still does; where a digest decides,
- * nothing has to. Mirror locked. */
+/* Whether the response has the same version as the first one. A missing tag says
+ * nothing, a strong date then still does; where a digest decides, nothing has to.
+ * Mirror locked. */
 static bool same_version(const struct fdl_mirror *m, const struct fdl_http_head *h)
 {
     bool same_date = m->last_modified[0] && str_is(h->last_modified, m->last_modified);
@@ -61,7 +61,8 @@ static const char *check_join(struct fdl_mirror *m, const struct fdl_http_head *
         m->total = UINT64_MAX;
         return NULL;
     }
-    /* A validator tells versions of one copy apart, and says nothing of another one. */
+    /* A validator distinguishes versions of one copy, and says nothing about another
+     * one. */
     if (q->elsewhere && !m->provable)
         return "a redirect led to another copy, and no checksum is known";
     bool same_size = m->total == UINT64_MAX || total == UINT64_MAX || total == m->total;
@@ -111,7 +112,7 @@ static int refuse_coding(uint64_t off, struct fdl_err *err)
 /* ---- statuses ---- */
 
 /* A server that cannot do ranges should ignore them, and some refuse them instead: one
- * that never served one is asked once without. Mirror locked. */
+ * that never served one is tried once without. Mirror locked. */
 static bool try_without_range(struct fdl_mirror *m, const struct fdl_request *q)
 {
     if (!q->ranged || m->ranges != FDL_RANGES_UNKNOWN || m->asked_without)
@@ -201,7 +202,7 @@ static int check_200(struct fdl_mirror *m, const struct fdl_http_head *h,
     bool had_ranges = m->ranges == FDL_RANGES_YES;
     bool same_tag = m->etag[0] && str_is(h->etag, m->etag);
     if (fits && !why && had_ranges && q->if_range && same_tag) {
-        /* Nothing changed, but this server answers If-Range with 200 (seen on CDNs). */
+        /* Nothing changed, but this server responds 200 to If-Range (seen on CDNs). */
         m->no_if_range = true;
         again = true;
     } else if (fits && !why && (!had_ranges || !q->if_range || !m->etag[0])) {
@@ -236,7 +237,7 @@ static int check_200(struct fdl_mirror *m, const struct fdl_http_head *h,
     return FDL_OK;
 }
 
-/* 416 reports the size, where it is behind what was asked. */
+/* 416 reports the size, if the request was beyond it. */
 static int check_416(struct fdl_mirror *m, const struct fdl_http_head *h,
                      const struct fdl_request *q, struct fdl_response *out,
                      struct fdl_err *err)

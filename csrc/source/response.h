@@ -19,24 +19,24 @@
 struct fdl_request {
     uint64_t off;
     uint64_t len;       /* UINT64_MAX: to the end */
-    bool ranged;        /* it asked for a range */
+    bool ranged;        /* it requested a range */
     bool if_range;      /* it carried a validator */
     bool elsewhere;     /* a redirect led to another copy than the first one did */
-    bool anonymous;     /* it wants a client certificate, and was shown none */
-    const char *target; /* BORROWED: path and query that were asked */
+    bool anonymous;     /* it requires a client certificate, and got none */
+    const char *target; /* BORROWED: path and query that were requested */
 };
 
 struct fdl_response {
     uint64_t
         off; /* of the body's first byte in the source; at or before the wanted one */
-    uint64_t end;  /* behind its last one; UINT64_MAX: unknown */
-    uint64_t left; /* bytes of the body; UINT64_MAX: chunks or the close tell its end */
-    bool whole;    /* it goes on to the end of the source */
-    bool again;    /* no response: ask once more, the mirror's facts have changed */
+    uint64_t end;  /* after its last one; UINT64_MAX: unknown */
+    uint64_t left; /* bytes of the body; UINT64_MAX: chunks or the close mark its end */
+    bool whole;    /* it continues to the end of the source */
+    bool again;    /* no response: retry, the mirror's facts have changed */
     enum fdl_http_coding packed; /* the body must begin as one that is packed so */
 };
 
-/* Takes the mirror's lock. Pins what a first response tells. *out is set with FDL_OK
+/* Takes the mirror's lock. Pins what a first response reports. *out is set with FDL_OK
  * only. Errors: FDL_E_HTTP_PROTOCOL, FDL_E_ORIGIN_CHANGED, FDL_E_HTTP_STATUS
  * (err->http_status). */
 int fdl_response_check(struct fdl_mirror *m, const struct fdl_http_head *h,

@@ -2,7 +2,7 @@
 /* source/stream.h - FETCH: bytes of one mirror from an offset onwards, whatever the
  * protocol.
  *
- * A stream belongs to one thread. begin() asks for a range, read() gives its bytes;
+ * A stream belongs to one thread. begin() requests a range, read() returns its bytes;
  * what begin() accepted has been checked: status, Content-Range, length, validators. */
 #ifndef FDL_STREAM_H
 #define FDL_STREAM_H
@@ -27,7 +27,7 @@ struct fdl_stream_ops {
                  struct fdl_err *err);
     /* 1..len bytes, 0 at the end of the response, or an error. */
     long (*read)(struct fdl_stream *self, void *buf, size_t len, struct fdl_err *err);
-    /* The next begin() will be for this range: it may be asked for already. */
+    /* The next begin() will be for this range: it may be requested already. */
     void (*prefetch)(struct fdl_stream *self, uint64_t off, uint64_t len);
     /* For another thread: wakeup and times are BORROWED until the next rebind or free.
      */
@@ -66,11 +66,11 @@ struct fdl_stream *fdl_stream_new(struct fdl_mirror *mirror, struct fdl_net *net
  * NULL. */
 const struct fdl_http_head *fdl_stream_http_head(const struct fdl_stream *stream);
 
-/* A response that led on, and what it said besides where to. */
+/* A redirect response and its header fields. */
 struct fdl_redirect {
     char *url;    /* OWNED: which URL it was the response of */
     char *fields; /* OWNED: its Link, Digest and Repr-Digest, "name:value\n" each */
-    enum fdl_addr_class peer; /* who said it */
+    enum fdl_addr_class peer; /* who sent it */
 };
 
 /* From now on the redirects of each begin() are kept. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* source/stream_file.c - a source that lies on this machine. */
+/* source/stream_file.c - a source on this machine. */
 #include "base/clock.h"
 #include "source/stream.h"
 

@@ -13,7 +13,7 @@ static struct http_stream *self_of(struct fdl_stream *base)
     return (struct http_stream *)base;
 }
 
-/* The source ends before `off`, which nobody knew: an empty response there tells it. */
+/* The source ends before `off`, which was unknown: an empty response there shows it. */
 static int end_before(struct http_stream *s, uint64_t off, struct fdl_err *err)
 {
     struct fdl_mirror *m = s->base.mirror;
@@ -36,8 +36,7 @@ static int skip_to(struct http_stream *s, uint64_t off, struct fdl_err *err)
     char waste[64 * 1024];
 
     while (s->base.off < off) {
-        if (atomic_load(
-                &s->wakeup->cancel)) /* bytes that are there already wait for nobody */
+        if (atomic_load(&s->wakeup->cancel)) /* buffered bytes need no wait */
             return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
         uint64_t want = off - s->base.off;
         long n = fdl_http_body_read(

@@ -94,7 +94,7 @@ static long read_chunked(struct http_stream *s, unsigned char *buf, size_t len,
     }
 }
 
-/* Whether something follows a body that has no length of its own. */
+/* Whether data follows a body without a length. */
 static bool surplus(struct http_stream *s)
 {
     struct fdl_err ignored;

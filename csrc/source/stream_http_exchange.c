@@ -12,7 +12,8 @@
 
 /* Of a body, at most this much is copied once. */
 #define HEAD_READ (16 * 1024)
-/* What a request has besides its target, twice the host, and the caller's lines. */
+/* The size of a request besides its target, the host (twice), and the caller's lines.
+ */
 #define REQUEST_REST (2 * 1024 + FDL_HTTP_ETAG_MAX)
 
 void fdl_http_drop(struct http_stream *s)
@@ -81,7 +82,7 @@ static int connect_to(struct http_stream *s, const struct fdl_location *p,
     return FDL_OK;
 }
 
-/* An http proxy wants the whole URL for plain http; SOCKS and tunnels do not see it.
+/* An http proxy needs the whole URL for plain http; SOCKS and tunnels do not see it.
  * The proxy that will read the request, or NULL. */
 static const struct fdl_proxy *plain_proxy(const struct http_stream *s,
                                            const struct fdl_location *p)
@@ -254,14 +255,14 @@ int fdl_http_exchange(struct http_stream *s, const struct fdl_location *p,
     struct fdl_mirror *m = s->base.mirror;
     bool own = fdl_location_same_origin(m->url, p);
 
-    /* What was asked elsewhere is not answered here. */
+    /* Requests sent elsewhere get no response here. */
     if (s->pipelined && (!s->conn || strcmp(s->conn_base, p->base) != 0))
         fdl_http_drop(s);
     for (int attempt = 0;; attempt++) {
         bool asked = s->pipelined;
         s->pipelined = false;
         if (!asked && s->conn && (s->pos < s->have || !fdl_conn_is_quiet(s->conn)))
-            fdl_http_drop(s); /* closed, or it sent what nobody asked for */
+            fdl_http_drop(s); /* closed, or it sent unsolicited data */
         int rc = connect_to(s, p, via, from, err);
         bool reused = s->served > 0;
         uint64_t sent = fdl_now_ns();

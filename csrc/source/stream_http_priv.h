@@ -21,7 +21,8 @@ struct http_stream {
     int served;      /* responses completed on conn */
 
     char buf[FDL_HTTP_HEAD_MAX + CHUNKED_READ];
-    size_t body_at; /* what lies before in buf is the head, which `head` points into */
+    size_t
+        body_at; /* the bytes before it in buf are the head, which `head` points into */
     size_t have, pos; /* bytes in buf, bytes of them used */
     struct fdl_http_head head;
     bool head_valid;
@@ -30,10 +31,10 @@ struct http_stream {
     uint64_t left; /* body bytes to come (LENGTH, UNTIL_CLOSE); UINT64_MAX: unknown */
     struct fdl_http_chunked chunked;
     bool clean_end;        /* connection may serve another request after the body */
-    bool ranged, if_range; /* the last request asked for a range, with a validator */
+    bool ranged, if_range; /* the last request was for a range, with a validator */
     enum fdl_http_coding packed; /* the body must begin as one that is packed so */
 
-    uint64_t asked_off, asked_len; /* pipelined request that nobody has read yet */
+    uint64_t asked_off, asked_len; /* pipelined request not read yet */
     bool pipelined;
 
     char *led_to; /* OWNED or NULL: where redirects led the present response */
@@ -52,7 +53,7 @@ struct http_stream {
 /* Asks for the range, follows redirects, checks the response. What fails at a copy that
  * a redirect led to sends back to the typed URL for another one. */
 int fdl_http_go(struct http_stream *s, uint64_t off, uint64_t len, struct fdl_err *err);
-/* The response ended with rc: its copy is not asked again where that is its fault. */
+/* The response ended with rc: its copy is not used again if that is its fault. */
 void fdl_http_give_up(struct http_stream *s, int rc);
 void fdl_http_drop_redirects(struct http_stream *s);
 
@@ -73,7 +74,7 @@ void fdl_http_drop(struct http_stream *s);
 int fdl_http_body_open(struct http_stream *s, struct fdl_err *err);
 long fdl_http_body_read(struct http_stream *s, void *buf, size_t len,
                         struct fdl_err *err);
-/* Reads a body that nobody wants, where that is cheaper than a new connection. */
+/* Drains an unwanted body if that is cheaper than a new connection. */
 void fdl_http_body_drain(struct http_stream *s);
 void fdl_http_body_forget_digest(struct http_stream *s);
 

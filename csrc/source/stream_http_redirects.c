@@ -11,7 +11,7 @@
 
 #include "source/response.h"
 
-/* Copies that are asked for before one error counts. */
+/* Copies to try before an error counts. */
 #define COPIES_MAX 4
 /* Times that one request is made: without If-Range, without Range. */
 #define ASK_MAX 4
@@ -22,7 +22,7 @@ struct way {
     const struct fdl_err *why; /* BORROWED: what it ended with */
     char *end;                 /* OWNED: where this one ended */
     bool led;                  /* a redirect led there, now or earlier */
-    bool again; /* no response: ask once more, the mirror's facts have changed */
+    bool again;                /* no response: retry, the mirror's facts have changed */
 };
 
 /* ---- where redirects led -----------------------------------------------------------
@@ -50,7 +50,7 @@ static void forget(struct fdl_mirror *m, const char *url)
 }
 
 /* Whether the typed URL may know a better copy: everything that is the copy's fault.
- * What the policy refuses is nobody's to try again. */
+ * What the policy refuses is not retried. */
 static bool is_the_copys(int rc)
 {
     return rc == FDL_E_NET || rc == FDL_E_HTTP_STATUS || rc == FDL_E_HTTP_PROTOCOL ||
@@ -63,7 +63,7 @@ void fdl_http_give_up(struct http_stream *s, int rc)
         forget(s->base.mirror, s->led_to);
 }
 
-/* Where a digest decides, the tags of one copy say nothing about the next one's. False:
+/* If a digest decides, the tags of one copy say nothing about the next one's. False:
  * the mirror's are still those of another copy. */
 static bool adopt(struct fdl_mirror *m, const struct fdl_location *p)
 {
@@ -79,7 +79,7 @@ static bool adopt(struct fdl_mirror *m, const struct fdl_location *p)
     return here;
 }
 
-/* ---- what a redirect says besides its destination ----------------------------------
+/* ---- header fields of a redirect ----------------------------------
  */
 
 static bool is_told(struct fdl_str name)

@@ -83,7 +83,7 @@ static int try_open(struct nfs_stream *s, const struct fdl_nfs_url *p,
     return rc;
 }
 
-/* What is left of the path below the export; NULL where it lies elsewhere. */
+/* The rest of the path below the export; NULL if it is elsewhere. */
 static const char *below(const char *path, const char *export)
 {
     size_t n = strlen(export);
@@ -108,7 +108,7 @@ static int search_export(struct nfs_stream *s, const struct fdl_nfs_url *p,
         const char *file = p->path + (slash - export);
         *(slash == export ? slash + 1 : slash) = '\0';
         rc = try_open(s, p, address, 3, export, file, &step, err);
-        /* A refusal to mount may be meant for this folder alone. */
+        /* A refusal to mount may concern only this folder. */
         if (rc == FDL_OK || step != FDL_NFS_MOUNT || slash == export)
             break;
     }
@@ -341,7 +341,7 @@ static long nfs_read(struct fdl_stream *base, void *buf, size_t len,
     if (len > rest)
         len = (size_t)rest;
     n = fdl_nfs_read(s->nfs, &wait, buf, len, base->off, err);
-    if (n == 0) /* asking again would give the same response, for ever */
+    if (n == 0) /* a retry would give the same response, endlessly */
         n = fdl_fail(err, FDL_E_ORIGIN_CHANGED, base->off, "the source became shorter");
     if (n > 0 && (uint64_t)n == rest) {
         int rc = check_same(s, &wait, err);
