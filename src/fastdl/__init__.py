@@ -41,7 +41,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a part when it is first used: the command line pays only for what it needs."""
+    """Load a part on first use, so that the command line loads only what it needs."""
     if name in _LAZY:
         from importlib import import_module  # noqa: PLC0415
 

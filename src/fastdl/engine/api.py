@@ -39,7 +39,7 @@ def fetch_sync(
     pace: Pace | None = None,
     **options: Any,
 ) -> Result:
-    """Bring *sources* to *target*, verified, durable, published; blocks until then.
+    """Fetch *sources* to *target*, verified, durable and published; blocks until then.
 
     sources   one URL or path, or several that are mirrors of the same bytes; a metalink at any
     target    file, existing folder, block device, NBD URI, ``null:`` or ``-`` (standard output)
@@ -50,7 +50,7 @@ def fetch_sync(
     pace      a ``fastdl.core.job.Pace``: the limit of bytes/s that several transfers share
     options   fields of ``fastdl.engine.options.FetchOptions``
 
-    Raises a ``fastdl.errors.FastdlError``; the target is then what it was, or unusable.
+    Raises a ``fastdl.errors.FastdlError``; the target is then unchanged or unusable.
     """
     from fastdl.engine.fetch import fetch_job
 
@@ -77,7 +77,7 @@ async def fetch(
 
     *progress* is called in the event loop's thread.
     """
-    import asyncio  # the command line does without it
+    import asyncio  # the command line does not need it
 
     loop = asyncio.get_running_loop()
     cancel = Cancel()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows a failed attempt: another one without whoever may have lied, or the end.
+"""What follows a failed attempt: another one without the suspect mirrors, or failure.
 
-Decisions alone; ``fetch`` carries them out.
+Only decisions; ``fetch`` executes them.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ MAX_COPIES = 2
 
 
 class Next(NamedTuple):
-    """Try again, knowing what *earlier* says; *why* is for the result's warnings."""
+    """Try again with *earlier*; *why* goes to the result's warnings."""
 
     earlier: Earlier
     why: str
 
 
 class Attempts:
-    """The attempts of one job so far. *retry*: how often a lost network may be tried again.
+    """The attempts of one job so far. *retry*: how often to retry after losing the network.
 
     earlier    what the last one has learned
-    delegated  a job within the job has had attempts of its own: there are no more
+    delegated  a nested job has made its own attempts: no more follow
     """
 
     def __init__(self, retry: int) -> None:
         self.earlier = Earlier()
         self.delegated = False
         self._cuts_left = min(retry, MAX_ATTEMPTS - 2)
-        self._out: frozenset[str] = frozenset()  # mirrors that are not asked again
-        self._lied: set[str] = set()  # mirrors that a piece has proven wrong
-        self._copies: set[str] = set()  # where redirects led to wrong bytes
-        self._wrong: IntegrityError | None = None  # how the last wrong bytes were found
-        self._alone: list[str] | None = None  # mirrors still to be tried each by itself
+        self._out: frozenset[str] = frozenset()  # mirrors not to use again
+        self._lied: set[str] = set()  # mirrors proven wrong by a piece
+        self._copies: set[str] = set()  # redirect targets that served wrong bytes
+        self._wrong: IntegrityError | None = None  # how the last wrong bytes were detected
+        self._alone: list[str] | None = None  # mirrors still to be tried alone
 
     def check(self, response: FirstResponse) -> None:
-        """Raise the last IntegrityError where redirects lead to no other copy than then."""
+        """Raise the last IntegrityError if redirects lead only to the same copies again."""
         if self._wrong and _copy_of(response.mirror) in self._copies:
             raise self._wrong
 
@@ -62,7 +62,7 @@ class Attempts:
             return None
         match exc:
             case OriginChangedError() if not self.earlier.any_version:
-                # Servers behind one name may each have tags of their own for the same bytes.
+                # Several servers behind one name may use different tags for the same bytes.
                 then = self.earlier._replace(facts=None, any_version=True)
                 return self._next(then, f"the source changed: started anew once ({exc.message})")
             case TargetChangedError():
@@ -78,9 +78,9 @@ class Attempts:
         return Next(earlier, why)
 
     def _after_lost_mirror(self, exc: FastdlError, facts: SourceFacts) -> Next | None:
-        """Leave mirrors out where nothing allowed others to take over.
+        """Leave mirrors out if others could not take over.
 
-        Without a digest bytes of different origins are not joined: another one starts anew.
+        Without a digest, data of different origins is not combined: another one starts over.
         """
         self._out |= facts.disqualified()
         others = not facts.provable and not {u.display() for u in facts.urls} <= self._out
@@ -108,14 +108,14 @@ class Attempts:
     def _without_liars(self, facts: SourceFacts) -> set[str]:
         """The mirrors to leave out next time; none to give up.
 
-        Without pieces a wrong whole does not tell which of several mirrors lied: then each one
-        serves alone in turn.
+        Without pieces a wrong whole-file digest does not show which mirror served wrong data: then
+        each is tried alone in turn.
         """
         everyone = [url.display() for url in facts.urls]
         lied = facts.disqualified()
         reports = dict(zip(everyone, facts.mirrors, strict=True))
         gave = [name for name, mirror in reports.items() if mirror.bytes > 0 and name not in lied]
-        # A piece has told who lied, but the image's map was made of its bytes.
+        # A piece has identified the bad mirror, but the image's map was built from its data.
         if facts.pieces and self._lied < lied and len(lied) < len(everyone):
             self._lied = lied
             return lied
@@ -131,7 +131,7 @@ class Attempts:
         return {name for name in everyone if name != chosen}
 
     def _another_copy(self, facts: SourceFacts) -> bool:
-        """Whether wrong bytes came from where a redirect led, and there may be others."""
+        """Whether wrong bytes came from a redirect's target, and there may be other targets."""
         led = {copy for m in facts.mirrors if m.bytes > 0 and (copy := _copy_of(m))}
         fresh = bool(led - self._copies) and len(self._copies) < MAX_COPIES
         self._copies |= led
@@ -139,5 +139,6 @@ class Attempts:
 
 
 def _copy_of(mirror: Mirror) -> str | None:
-    """Where redirects led, without the query, which signs; None where none did."""
+    """The redirects' final URL without its query, which may be a signature; None without
+    redirects."""
     return mirror.final_url.partition("?")[0] if mirror.final_url else None

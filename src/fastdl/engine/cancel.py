@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stopping a transfer from another thread, whatever it waits for."""
+"""Stopping a transfer from another thread, whatever it is waiting for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fastdl.errors import Cancelled
 
 
 class Checked(Protocol):
-    """What a step that looks from time to time needs of a ``Cancel``."""
+    """The part of ``Cancel`` needed by a step that polls."""
 
     def check(self) -> None:
-        """Raise Cancelled where the job is to stop."""
+        """Raise Cancelled if the job is to stop."""
 
 
 class Cancel:
@@ -45,7 +45,7 @@ class Cancel:
             stop()
 
     def check(self) -> None:
-        """Raise Cancelled where ``cancel`` has been called."""
+        """Raise Cancelled if ``cancel`` has been called."""
         if self._flag:
             raise Cancelled(self._reason or "cancelled")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal of one attempt: what it can continue from, and what it leaves for the next run."""
+"""The journal of one attempt: what it resumes from, and what it records for the next run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fastdl.sinks.stream import StreamSink
 
 CHECKPOINT_BYTES = 3 << 20
-"""For each connection. A checkpoint costs a flush; a kill costs what came since the last one."""
+"""For each connection. A checkpoint costs a flush; a kill costs the data received since the last
+one."""
 
 
 class Checkpoint:
@@ -70,7 +71,7 @@ class Checkpoint:
         return max(1, CHECKPOINT_BYTES * max(1, connections) // self.block)
 
     def close(self, *, remove: bool) -> None:
-        """End of the attempt: *remove* where there is nothing to resume."""
+        """End of the attempt; *remove* if there is nothing to resume."""
         if self.writer is not None:
             self.warning = self.writer.warning
             if remove:
@@ -93,7 +94,7 @@ def bytes_asked_for(facts: SourceFacts) -> dict[str, Any]:
 
 
 def job_key(facts: SourceFacts, landing: str) -> str:
-    """What makes two commands the same job: the bytes they ask for, and how they land."""
+    """What makes two commands the same job: the requested bytes, and how they are written."""
     import hashlib  # start-up: not for what cannot be resumed
     import json
 
@@ -115,12 +116,12 @@ def validators_of(facts: SourceFacts) -> dict[str, dict[str, str]]:
 
 
 def _same_source(header: jr.Header, facts: SourceFacts) -> bool:
-    """Whether what the journal was written for can be continued with what is there now."""
+    """Whether the journal's job can be resumed from the current source."""
     if header.size != facts.size:
         return False
     if facts.digests.integrity() != "none":
         return header.digests == facts.digests.to_dict()
-    # Without a digest only an equal strong validator of the same origin vouches for it.
+    # Without a digest only an equal strong validator of the same origin proves it.
     now = validators_of(facts)
     for origin, then in header.validators.items():
         if origin in now and (then["etag"] or then["last_modified"]):
@@ -129,9 +130,9 @@ def _same_source(header: jr.Header, facts: SourceFacts) -> bool:
 
 
 def _suits(block: int, facts: SourceFacts, window: int) -> bool:
-    """Whether an earlier run's *block* is a size that this run can go on with.
+    """Whether this run can use an earlier run's *block* size.
 
-    Then it does, whatever size was asked for now: what is on the target is worth more.
+    Then it does, regardless of the size requested now: the data on the target is worth more.
     """
     wanted = MIN_BLOCK
     while wanted <= MAX_BLOCK and wanted * BLOCKS_IN_WINDOW <= window:
@@ -148,9 +149,9 @@ def open_checkpoint(
     options: FetchOptions,
     landing: str,
 ) -> Checkpoint:
-    """The journal of an earlier run of this job, or a new one, or none where none can help.
+    """The journal of an earlier run of this job, or a new one, or none if it cannot help.
 
-    *where*: its file; None where the landing or the target cannot be resumed.
+    *where*: its file; None if the landing or the target cannot be resumed.
 
     Any doubt means a full restart: JournalError is not raised to the caller.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A target that is a regular file already: it has the wanted digest, or is left alone."""
+"""A target that is an existing regular file: it matches the digest, or is left alone."""
 
 from __future__ import annotations
 

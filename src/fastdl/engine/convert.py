@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a VMDK, VHD, VHDX or VDI become a raw disk? By qemu-img, held on a short leash."""
+"""How does a VMDK, VHD, VHDX or VDI become a raw disk? By qemu-img, under tight limits."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fastdl.errors import FormatError, SinkSpaceError, UsageError
 from fastdl.model.image import Format
 
 _QEMU_DRIVERS = {
-    # The footer's current size. Left to itself, qemu takes the geometry's for some creators,
-    # which is smaller by up to a cylinder.
+    # The footer's current size. By default qemu uses the geometry's size for some creators, which
+    # is up to a cylinder smaller.
     Format.VHD: "vpc,force_size_calc=current_size",
     Format.VHDX: "vhdx",
     Format.VMDK: "vmdk",
     Format.VDI: "vdi",
 }
 _ROOM = 4 << 20
-"""qemu-img writes at most so much at a time."""
+"""qemu-img writes at most this much at a time."""
 CONVERT_CPU_S = 3600
 CONVERT_MEMORY = 2 << 30
 
@@ -43,7 +43,7 @@ def convert(
 
     *confine*: what the new process does to itself first; it then sees to the network as well.
     *folder*: where it enters by that, which *source* and *target* are relative to.
-    UsageError where qemu-img is absent, FormatError where it refuses the image.
+    UsageError if qemu-img is missing, FormatError if it refuses the image.
     """
     tool = shutil.which("qemu-img")
     if tool is None:
@@ -93,6 +93,6 @@ def convert(
 
 
 def _is_full(folder: Path) -> bool:
-    """Whether qemu-img may have stopped for want of space."""
+    """Whether qemu-img may have stopped for lack of space."""
     room = os.statvfs(folder)
     return room.f_blocks > 0 and room.f_bavail * room.f_frsize < _ROOM

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A download job: resolve → plan → land → publish, each stage entered from here.
 
-What the later stages need is loaded while the first response is under way: a command's start
-counts.
+The later stages' modules are loaded while the first response is pending, to keep start-up fast.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ def fetch_job(
     cancel: Cancel | None = None,
     pace: Pace | None = None,
 ) -> Result:
-    """Bring *sources* (mirrors of the same bytes, or metalinks) to *target*, verified.
+    """Fetch *sources* (mirrors of the same bytes, or metalinks) to *target*, verified.
 
-    Blocks until the target is published. Raises a FastdlError; then the target is what it was
-    before, or unusable (a device's head and tail are zero), never half valid.
+    Blocks until the target is published. Raises a FastdlError; the target is then unchanged or
+    unusable (a device's head and tail are zero), never partly valid.
     """
     cancel, events = cancel or Cancel(), events or Events()
     found = Sources(sources, options, cancel)
@@ -62,7 +61,7 @@ def fetch_job(
 
 
 def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Result:
-    """``fetch_job`` in a context that is there already."""
+    """``fetch_job`` in an existing context."""
     ctx.events.report(Progress(stage="resolve"))
     name = url_name(sources)
     first: Resolved | None = None
@@ -81,12 +80,11 @@ def fetch_into(
     ctx: TransferContext,
     first: Resolved | None = None,
 ) -> Result:
-    """Bring *sources* into *workspace*: proven and durable on return, and not published.
+    """Fetch *sources* into *workspace*: verified and durable on return, but not published.
 
-    *first*: what they were resolved to already, closed in any case.
-
-    No name is looked up but those of sources and of what trust is made of. Raises a
-    FastdlError; ``workspace.keep`` says then whether a later run can go on from here.
+    *first*: their resolved facts and response, if known; closed in any case. No file is opened by
+    name except sources and trust anchors. Raises a FastdlError; ``workspace.keep`` then tells
+    whether a later run can resume.
     """
     try:
         if workspace.existing is not None:
@@ -168,7 +166,7 @@ def _attempt(
 
 
 def _origin_of(exc: FastdlError, facts: SourceFacts) -> str | None:
-    """The mirror that *exc* is about, for whoever has to call somebody."""
+    """The mirror that *exc* is about, for the operator."""
     index = exc.mirror
     if index is None and len(facts.urls) == 1 and exc.exit_code < 20:
         index = 0

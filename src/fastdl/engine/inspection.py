@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one verdict on an image, wherever its bytes lie: ``inspect_image``.
+"""The one check of an image, wherever its bytes are: ``inspect_image``.
 
-``inspect``, ``probe``, ``get``, staging and what has landed ask it; they differ in the reader.
+``inspect``, ``probe``, ``get``, staging and the check after landing use it with different readers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ shows its first byte at its end."""
 def inspect_image(
     reader: Reader, *, declared: str = "auto", max_virtual_size: int | None = None
 ) -> ImageInfo:
-    """The verdict on the image behind *reader*, which is said to be *declared*."""
+    """Check the image behind *reader*, whose declared format is *declared*."""
     return inspect(
         reader,
         qcow2=partial(inspect_qcow2, max_virtual_size=max_virtual_size),
@@ -63,7 +63,7 @@ class EndsReader:
         self.size = size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Up to *length* bytes; fewer only at the end. NotAtHand for what lies between."""
+        """Up to *length* bytes; fewer only at the end. NotAtHand for anything in between."""
         end = min(offset + length, self.size)
         if end <= len(self._head):
             return self._head[offset:end]
@@ -78,7 +78,7 @@ class EndsReader:
 def inspect_qcow2(reader: Reader, *, max_virtual_size: int | None = None) -> ImageInfo:
     """Inspect header and tables of a qcow2 image; raises the refusal.
 
-    Where the tables are not at hand the verdict is that on the header.
+    If the tables are not at hand only the header is checked.
     """
     from fastdl.core.image import NeedMore, Qcow2  # most images are raw or packed
 
@@ -94,7 +94,7 @@ def inspect_qcow2(reader: Reader, *, max_virtual_size: int | None = None) -> Ima
     try:
         while (wanted := image.need()) is not None:
             offset, length = wanted
-            # A part of a table is at most 512 KiB, so that each step gets on.
+            # A part of a table is at most 512 KiB, so that each step makes progress.
             data = reader.read_at(offset, min(length, _READ_MAX))
             if len(data) < min(length, _READ_MAX):
                 raise FormatError("qcow2: the file ends inside its tables", phase="decode")
@@ -112,7 +112,7 @@ def inspect_qcow2(reader: Reader, *, max_virtual_size: int | None = None) -> Ima
 def peek(fmt: Format, reader: Reader, length: int = HEAD_BYTES) -> bytes:
     """The first *length* decoded bytes of a compressed image, from its first PEEK_MAX bytes.
 
-    Fewer where it is shorter or where not more can be told; raises FormatError, LimitError.
+    Fewer if it is shorter or no more can be decoded; raises FormatError, LimitError.
     """
     from fastdl.core.image import Inflate  # only for what is packed
 

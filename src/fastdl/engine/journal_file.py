@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which file is the journal? One with a name, or one that somebody else opened and lends.
+"""The journal's file: opened by name, or opened and shared by another process.
 
-The file is locked by whoever writes it, and checked on the opened descriptor.
+It is locked by its writer and checked on the opened descriptor.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ class JournalFile(Protocol):
         """The file's name, for messages."""
 
     def open(self) -> int | None:
-        """The journal that is there, locked and at its start; None where there is none.
+        """Open an existing journal, locked and at its start; None if there is none.
 
-        Raises SinkBusyError where another job holds it, JournalError where it cannot be ours.
+        Raises SinkBusyError if another job holds it, JournalError if it cannot be ours.
         """
 
     def create(self) -> int:
-        """An empty journal, locked; an old one that nobody holds goes. SinkBusyError, OSError."""
+        """Create an empty journal, locked; an old unlocked one is removed. SinkBusyError,
+        OSError."""
 
     def sync(self) -> None:
-        """Make its name last. OSError."""
+        """Make its name durable. OSError."""
 
     def remove(self) -> None:
-        """Remove the journal where there is one; best effort on a disk that takes no changes."""
+        """Remove the journal if there is one; best effort on a read-only disk."""
 
 
 class Location(NamedTuple):
-    """A journal at *path*, from the folder *folder_fd* (borrowed) where that is given."""
+    """A journal at *path*, relative to the folder *folder_fd* (borrowed) if given."""
 
     path: str
     folder_fd: int | None = None
@@ -100,9 +101,9 @@ class Location(NamedTuple):
             self.sync()
 
     def share(self) -> SharedFile:
-        """The journal, opened for another process to read and write; made where there is none.
+        """The journal, opened for another process to read and write; created if missing.
 
-        Raises SinkBusyError; OSError where it cannot be made, and the job goes on without.
+        Raises SinkBusyError; OSError if it cannot be created, and the job continues without.
         """
         try:
             fd = self.open()
@@ -111,7 +112,7 @@ class Location(NamedTuple):
         return SharedFile(self.path, self.create() if fd is None else fd)
 
     def unshare(self, shared: SharedFile) -> None:
-        """Close *shared*; an empty file is no journal, so it goes."""
+        """Close *shared*; an empty file is not a journal and is removed."""
         if os.fstat(shared.fd).st_size == 0:
             with contextlib.suppress(OSError):
                 os.unlink(self.path, dir_fd=self.folder_fd)
@@ -137,14 +138,14 @@ class Location(NamedTuple):
         os.unlink(self.path, dir_fd=self.folder_fd)
 
     def _folder(self) -> str:
-        # pathlib would be a tenth of what a whole download may cost at start-up.
+        # pathlib would take a tenth of a download's start-up time.
         return os.path.dirname(self.path) or "."  # noqa: PTH120
 
 
 class SharedFile(NamedTuple):
-    """A journal that another process opened, locked and will remove: *fd* is all there is.
+    """A journal that another process opened, locked and will remove; only *fd* is available.
 
-    An empty file is no journal.
+    An empty file is not a journal.
     """
 
     path: str
@@ -164,7 +165,7 @@ class SharedFile(NamedTuple):
         return os.dup(self.fd)
 
     def sync(self) -> None:
-        """Without effect: were the name lost in a power cut, the download would start anew."""
+        """Does nothing: if a power cut loses the name, the download starts over."""
 
     def remove(self) -> None:
         """See ``JournalFile``."""

@@ -35,7 +35,7 @@ class Meter:
         self._samples = [(self._started, 0, 0)]  # (time, bytes from mirrors, waited for room)
 
     def show(self, status: dict[str, Any], stage: str = "fetch", *, force: bool = False) -> None:
-        """Report *status*, where it is time to, or by *force*."""
+        """Report *status* if it is time to, or if *force*."""
         now = time.monotonic()
         if self._events.progress is None or (not force and now - self._at < PROGRESS_S):
             return

@@ -11,7 +11,7 @@ MAX_PEM = 4 << 20
 
 
 def make_net(options: FetchOptions) -> Net:
-    """What all connections of a job share. TrustError where a file of it cannot be used."""
+    """What all connections of a job share. TrustError if one of its files cannot be used."""
     anchors = list(options.anchors)
     if options.cacert is not None:
         data = _read(options.cacert, "the certificates in")
@@ -41,7 +41,7 @@ def _set_cookie(cookie: Cookie) -> str:
 
 
 def _identity(options: FetchOptions) -> tuple[bytes, bytes, bytes | None] | None:
-    """The client's certificate, key and passphrase; nobody is ever asked for the last."""
+    """The client's certificate, key and passphrase; fastdl never prompts for the last."""
     if options.cert is None:
         return None
     cert = _read(options.cert, "the client certificate")

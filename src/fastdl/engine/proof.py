@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What came of a transfer: is it what it should be, who gave it, and what held it up?"""
+"""The outcome of a transfer: is the data correct, which mirrors sent it, what was slow?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def verify(facts: SourceFacts, index: int, outcome: Outcome) -> dict[str, str]:
     """Compare size and every known digest; IntegrityError or SizeError.
 
-    *index*: the number of the mirror that is named where a digest differs.
+    *index*: the mirror to name if a digest differs.
     """
     if facts.size is not None and outcome.total != facts.size:
         raise SizeError(f"{outcome.total} bytes received, {facts.size} expected", phase="verify")
@@ -56,8 +56,8 @@ def stages(status: dict[str, Any]) -> dict[str, float]:
 def bottleneck(status: dict[str, Any], digests: int) -> str:
     """What the transfer waited for most, from its counters.
 
-    A stage behind the connections that was busy for most of the time held them up; where none
-    was, they waited for the mirrors (or took their time to receive).
+    A stage after the connections that was busy most of the time was the bottleneck; if none was,
+    the connections were waiting for the mirrors (or slow to receive).
     """
     elapsed = max(status["elapsed_ns"], 1)
     behind = {

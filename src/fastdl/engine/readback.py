@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading back what landed, past the page cache, while the transfer goes on."""
+"""Reading the written data back, around the page cache, during the transfer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Readback:
     """A thread that compares the target with the log of what was written to it.
 
     Start it after ``core_sink.begin()``; ``finish`` raises SinkIOError for the first
-    difference. What was written is flushed before it is read where the page cache could
-    answer instead of the device.
+    difference. Data is flushed before it is read if the page cache could serve it instead of the
+    device.
     """
 
     def __init__(self, sink: Sink, core_sink: CoreSink) -> None:
@@ -39,7 +39,7 @@ class Readback:
         self._thread.start()
 
     def finish(self) -> None:
-        """Compare what is left; SinkIOError where the target differs."""
+        """Compare the rest; SinkIOError if the target differs."""
         self._stop.set()
         self._thread.join()
         if self._error is None:
@@ -48,7 +48,7 @@ class Readback:
             raise self._error
 
     def cancel(self) -> None:
-        """Stop without a verdict."""
+        """Stop without a result."""
         self._error = self._error or SinkIOError("cancelled")
         self._stop.set()
         self._thread.join()
@@ -99,7 +99,7 @@ class Readback:
             self._differs(offset)
 
     def _read(self, offset: int, length: int) -> memoryview:
-        """[offset, offset + length) of the target; aligned as a direct read wants it."""
+        """[offset, offset + length) of the target; aligned as direct reads require."""
         align = self._sink.align
         fd = self._sink.fd
         if align == 1:

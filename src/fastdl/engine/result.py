@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a transfer and a probe report when they are done."""
+"""The results of a transfer and of a probe."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class MirrorReport(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A finished transfer: verified as far as could be, durable and published.
+    """A finished transfer: verified as far as possible, durable and published.
 
     Sizes in bytes; *stages* are busy seconds, summed over threads.
     *integrity*  strong: a strong digest from outside the origin matched; weak: only an MD5 or
                  SHA-1, or one that the origin itself sent; none: nothing to compare with
     *consistency* why all bytes are of one version: digest (it decided), validator (all parts
                  came under one strong validator) or response (they came in a single response)
-    *signed_by*  who signed the list or metalink that gave the digest, where a keyring was given
+    *signed_by*  who signed the list or metalink that gave the digest, if a keyring was given
     *bottleneck* what the transfer waited for most: network, hash, decode, write or flush
     """
 
@@ -63,9 +63,9 @@ class Result(NamedTuple):
 class Probe(NamedTuple):
     """What is known about a source without having fetched it.
 
-    *safe*: the verdict on the image, None where only the whole can tell; *error* and *reasons*
-    say why not, as ``fastdl inspect`` does. *public_source*: every address that was tried is
-    public.
+    *safe*: whether the image is safe, None if only the complete image can show it; *error* and
+    *reasons* say why not, as ``fastdl inspect`` does. *public_source*: every address that was tried
+    is public.
     """
 
     url: str

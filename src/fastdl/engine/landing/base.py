@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LAND: a source becomes bytes on the target: as it is, unless a kind of lander knows better."""
+"""LAND: write a source to the target, unchanged unless a subclass decodes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Landing(Protocol):
-    """A way to land, which the plan has chosen."""
+    """A way to land, chosen by the plan."""
 
     def land(
         self,
@@ -40,24 +40,24 @@ class Landing(Protocol):
         workspace: Workspace,
         ctx: TransferContext,
     ) -> Result:
-        """Bring the source into *workspace*, whose ``keep`` is right on return or failure.
+        """Write the source into *workspace*, whose ``keep`` is valid on return or failure.
 
-        On return digests, size and format are proven and everything is flushed: what is left is
-        the target's name. The journal stays after success too: it goes with the publication.
+        On return digests, size and format are verified and everything is flushed: only the target's
+        name is missing. The journal stays until publication.
         """
 
 
 class Job(Protocol):
-    """``fetch.fetch_into``, for a landing that needs a job within the job."""
+    """``fetch.fetch_into``, for a landing that needs a nested job."""
 
     def __call__(
         self, workspace: Workspace, sources: Sequence[str], ctx: TransferContext
     ) -> Result:
-        """Bring *sources* into *workspace*."""
+        """Fetch *sources* into *workspace*."""
 
 
 class Lander:
-    """The source lands as it is: every block at its own offset.
+    """The source is written unchanged: every block at its own offset.
 
     *format* is the source's; *target_size* and *virtual_size* in bytes, None where not known yet.
     *check_whole*: an image is kept as it is, and checked as a whole before it is published.
@@ -177,7 +177,7 @@ class Lander:
     def _checkpoint(
         self, facts: SourceFacts, workspace: Workspace, ctx: TransferContext
     ) -> Iterator[Checkpoint]:
-        """The journal while the block runs; ``workspace.keep`` says afterwards what it is worth."""
+        """The journal for the duration of the block; sets ``workspace.keep`` afterwards."""
         journal = workspace.journal if self.resumable else None
         checkpoint = open_checkpoint(journal, workspace.sink, facts, ctx.options, self.kind)
         over = False
@@ -185,7 +185,7 @@ class Lander:
             if checkpoint.warning:
                 ctx.events.warn(checkpoint.warning)
             yield checkpoint
-            workspace.keep = False  # nothing is left to go on with
+            workspace.keep = False  # nothing is left to resume from
         except BaseException as exc:
             over = not can_continue(exc)
             workspace.keep = checkpoint.writer is not None and not over
@@ -209,16 +209,16 @@ class Lander:
         workspace.drop_found()
 
     def check_room(self, sink: Sink) -> None:
-        """Refuse what cannot fit before the first write."""
+        """Refuse an image that cannot fit, before the first write."""
         if self.target_size is not None:
             sink.check_size(self.target_size)
 
     def decoding(self, _facts: SourceFacts, sink: Sink, _core_sink: CoreSink) -> dict[str, Any]:
-        """What the job has to know of this way to land, as fields of ``core.config.JobConfig``."""
+        """The job's settings for this way to land, as fields of ``core.config.JobConfig``."""
         return {"detect_zeros": self.detects_zeros(sink)}
 
     def landed(self) -> None:
-        """Note what only the decoder can tell: it ends with its job."""
+        """Store what only the decoder knows: it ends with its job."""
 
     def detects_zeros(self, sink: Sink) -> bool:
         """Zeroing beats writing zeros on devices and where holes are wanted."""
@@ -236,7 +236,7 @@ class Lander:
             self._finish_disk(sink, core_sink, self.disk_head, self.landed_size(outcome))
 
     def _finish_disk(self, sink: Sink, core_sink: CoreSink, head: bytes, size: int) -> None:
-        """Check what landed by both its ends: a fixed VHD shows itself at its end alone."""
+        """Check both ends of the written image: a fixed VHD is recognisable only at its end."""
         tail = self.last_bytes(sink, core_sink, size)
         if tail is None:
             return
@@ -254,23 +254,23 @@ class Lander:
             self.note_footer()
 
     def declared(self) -> str:
-        """What the disk that lands is said to be."""
+        """The declared format of the disk."""
         return self.options.source_format
 
     def note_footer(self) -> None:
-        """What landed was a fixed VHD."""
+        """The written image is a fixed VHD."""
         self.format = str(Format.VHD)
         self.kind = "vhd-to-raw"
 
     def last_bytes(self, sink: Sink, core_sink: CoreSink, size: int) -> bytes | None:
-        """The last bytes of what has landed; None where nobody can read them."""
+        """The last bytes of the written image; None if unreadable."""
         length = min(TAIL_BYTES, size)
         if sink.kind == "file":
             return os.pread(sink.buffered_fd, length, size - length)
         return core_sink.held(size - length, length)
 
     def landed_size(self, outcome: Outcome) -> int:
-        """Bytes that have come to lie on the target."""
+        """Bytes written to the target."""
         return outcome.total
 
     def final_size(self, outcome: Outcome) -> int:
@@ -289,7 +289,7 @@ def decode_threads() -> int:
 
 @contextmanager
 def _read_back(sink: Sink, core_sink: CoreSink, options: FetchOptions) -> Iterator[None]:
-    """Compare what lands with what was written, where that was asked for."""
+    """Read the target back and compare, if requested."""
     if not options.verify_readback:
         yield
         return
@@ -304,7 +304,7 @@ def _read_back(sink: Sink, core_sink: CoreSink, options: FetchOptions) -> Iterat
 
 
 def _zero_rest(sink: Sink, image_size: int) -> None:
-    """Zero a device behind the image, so that nothing of its former content is left."""
+    """Zero a device after the image, so that nothing of its former content is left."""
     if sink.capacity is None or sink.capacity <= image_size:
         return
     rest = sink.core_sink(sink.capacity, hold=0)
@@ -316,11 +316,11 @@ def _zero_rest(sink: Sink, image_size: int) -> None:
 
 
 def can_continue(exc: BaseException) -> bool:
-    """Whether what was fetched before *exc* is worth something to a later run.
+    """Whether the data fetched before *exc* is useful to a later run.
 
-    It is after a cancellation or a lost network, and where all is proven and only the name
-    could not be given; not after a wrong digest, another source, or a target that failed: what
-    that one holds is anybody's guess.
+    It is after a cancellation or a lost network, and if everything is verified and only the name
+    could not be given; not after a wrong digest, a changed source, or a failed target, whose
+    content is unknown.
     """
     if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled) or exc.phase == "publish":
         return True

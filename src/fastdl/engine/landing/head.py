@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is it? The verdict on a source's first bytes.
+"""Which format is the source, and is it safe? A check of its first bytes.
 
-Nothing is written before the first bytes have been inspected; an image that lands as it is gets
-inspected whole, tables included, before it is published.
+Nothing is written before the first bytes have been inspected; an image that is stored unchanged is
+inspected completely, tables included, before it is published.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 FORMATS = ("auto", *(str(f) for f in (*DISKS, *COMPRESSED)))
 REACH_REQUESTS = 16
 REACH_BYTES = 4 << 20
-"""What a probe spends at most on bytes that lie elsewhere: an end, tables, metadata."""
+"""The most that a probe fetches beyond the beginning: an end, tables, metadata."""
 
 
 class HeadReader:
     """The beginning of a source as an image reader. ``size``: bytes of the source.
 
-    *reach*: ranges elsewhere are asked for, within bounds. Everything else is NotAtHand.
+    *reach*: other ranges are requested, within limits. Everything else is NotAtHand.
     """
 
     distant = True
@@ -54,11 +54,11 @@ class HeadReader:
         fmt = Format.RAW
         with contextlib.suppress(FastdlError):
             fmt = detect(response.head, None, facts.size)
-        # A decoder may want a whole block of input before it gives any output.
+        # A decoder may need a whole block of input before it produces output.
         self._packed = fmt in COMPRESSED
         self._upto = PEEK_MAX if self._packed else HEAD_BYTES
-        # A qcow2's tables are large, and read by who lands it. Of what is packed, xz alone says
-        # at its end how large it becomes.
+        # A qcow2's tables are large, and read by who lands it. Of the compressed formats, only xz
+        # states its unpacked size at its end.
         far = fmt is Format.XZ or (not self._packed and fmt is not Format.QCOW2)
         self._reach = reach if far and response.mirror.ranges else None
         self._requests = REACH_REQUESTS
@@ -66,7 +66,7 @@ class HeadReader:
         self._elsewhere = (0, b"")
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Up to *length* bytes; fewer at the end, and where the beginning breaks off."""
+        """Up to *length* bytes; fewer at the end, or if the beginning is cut off."""
         end = offset + length
         if self.size is not None:
             end = min(end, self.size)
@@ -115,9 +115,9 @@ class HeadReader:
 def inspect_head(
     facts: SourceFacts, response: FirstResponse, ctx: TransferContext, *, reach: bool = False
 ) -> ImageInfo:
-    """The verdict on the source's first bytes. UsageError for a format that is none.
+    """Check the source's first bytes. UsageError for an unknown format.
 
-    *reach*: what lies elsewhere may be asked for (a probe).
+    *reach*: other ranges may be requested (a probe).
     """
     options = ctx.options
     if options.source_format not in FORMATS:
@@ -130,7 +130,7 @@ def inspect_head(
 
 
 def inspect_fd(fd: int, size: int, options: FetchOptions) -> ImageInfo:
-    """The verdict on an image of *size* bytes that lies in *fd*."""
+    """Check an image of *size* bytes in *fd*."""
     return inspect_image(
         FdReader(fd, size),
         declared=options.source_format,
@@ -139,7 +139,7 @@ def inspect_fd(fd: int, size: int, options: FetchOptions) -> ImageInfo:
 
 
 def detect_fd(fd: int) -> str:
-    """The format of a file that is there already; raw where nobody can tell."""
+    """The format of an existing file; raw if it cannot be determined."""
     try:
         size = os.fstat(fd).st_size
         reader = FdReader(fd, size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PLAN: which way does the source land? By its first bytes, the target, and the options."""
+"""PLAN: how is the source written? Depends on its first bytes, the target and the options."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def plan(
     ctx: TransferContext,
     inner: Job,
 ) -> Landing:
-    """Check the first bytes and decide how the source lands.
+    """Check the first bytes and decide how the source is written.
 
-    *inner* does a job within the job, where the source has to be staged. Raises the image's
-    refusal before anything is written. What one mirror says is not the last word where others
-    can be asked and the whole will be verified.
+    *inner* runs a nested job if the source must be staged. Raises the image's refusal before
+    anything is written. One mirror's bytes are not final if others are available and the whole
+    will be verified.
     """
     while True:
         try:
@@ -59,7 +59,7 @@ def is_an_image(info: ImageInfo, options: FetchOptions, *, raw: bool) -> bool:
 
 
 class _Plan:
-    """One look at the first bytes of one mirror."""
+    """Check the first bytes of one mirror."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Plan:
         self.ctx = ctx
         self.inner = inner
         target = ctx.options.target_format
-        # Whether the target is to hold the guest's disk instead of the file.
+        # Whether the target is to contain the guest's disk instead of the file.
         self.raw = sink.kind in ("block", "nbd") if target == "auto" else target == "raw"
 
     def choose(self) -> Landing:
@@ -129,7 +129,7 @@ class _Plan:
         )
 
     def _as_disk(self, info: ImageInfo, warnings: tuple[str, ...]) -> Landing:
-        """The file is the disk, or the disk with the footer of a fixed VHD behind it."""
+        """The file is the disk, or the disk followed by the footer of a fixed VHD."""
         options, size, room = self.ctx.options, self.facts.size, self.sink.capacity
         tight = size is not None and room is not None and 0 < size - room <= TAIL_BYTES
         if options.source_format == Format.VHD or tight:

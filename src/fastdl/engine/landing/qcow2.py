@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Qcow2Lander(Lander):
-    """The guest's disk lands; the source's bytes are hashed on the way."""
+    """The guest's disk is written; the source's bytes are hashed on the way."""
 
     kind = "qcow2-to-raw"
     sparse = True
@@ -40,14 +40,14 @@ class Qcow2Lander(Lander):
         self.data_bytes: int = info["data_bytes"] + info["compressed_bytes"]
 
     def check_room(self, sink: Sink) -> None:
-        """A device needs the virtual size, a sparse file the data alone."""
+        """A device needs the virtual size, a sparse file only the data."""
         assert self.virtual_size is not None
         sink.check_size(self.virtual_size if sink.capacity is not None else self.data_bytes)
 
     def decoding(self, facts: SourceFacts, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
-        """The image's map, what was read for it, and what nobody needs."""
+        """The image's map, the data read for it, and the blocks not needed."""
         block = block_for(facts.piece_length, self.options.block_size)
-        # Before the lander, which takes the map over.
+        # Before the lander, which takes ownership of the map.
         skip = [] if facts.provable else unneeded_blocks(self.image, facts.size, block)
         lander = CoreLander(
             self.image,
@@ -64,7 +64,7 @@ class Qcow2Lander(Lander):
 
 
 def unneeded_blocks(image: Qcow2, size: int | None, block: int) -> list[int]:
-    """Blocks of the source that no guest byte needs: without a digest nobody needs them."""
+    """Blocks of the source that no guest byte needs; not fetched without a digest."""
     if size is None:
         return []
     needed: set[int] = set()
@@ -79,7 +79,7 @@ def plan_qcow2(
     ctx: TransferContext,
     staged: Callable[[str], Landing],
 ) -> Landing:
-    """Check header and tables; on return it is known where every byte belongs.
+    """Check header and tables; on return the location of every byte is known.
 
     Raises the image's refusal, or what ``read_tables`` raised.
     """

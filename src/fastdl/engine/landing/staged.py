@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources that cannot land while they arrive: fetched to a file, verified, then converted."""
+"""Sources that cannot be converted while they arrive: fetched to a file, verified, converted."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class StagedLanding:
-    """Two jobs within the job: from the origin to a file, and from the file to the target.
+    """Two nested jobs: from the origin to a file, and from the file to the target.
 
-    *why*: for the result's warnings. *unpacking*: what is staged comes out of a decompressor.
+    *why*: for the result's warnings. *unpacking*: the staged file comes out of a decompressor.
     """
 
     def __init__(self, inner: Job, *, why: str, unpacking: bool) -> None:
@@ -40,7 +40,7 @@ class StagedLanding:
         workspace: Workspace,
         ctx: TransferContext,
     ) -> Result:
-        """Fetch to a file, verified; inspect it; land it from there."""
+        """Fetch to a file, verified; inspect it; write it to the target."""
         response.close()
         ctx.events.warn(f"staged to a file first: {self._why}")
         with workspace.staging_again() as staging:
@@ -106,7 +106,7 @@ class StagedLanding:
 
 
 def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
-    """The options that land a staged file: what it is was proven when it was staged."""
+    """The options for writing a staged file: its format was checked when it was staged."""
     return options._replace(
         checksum=None,
         checksum_list=None,
@@ -127,10 +127,10 @@ def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
 def _raw_or_qcow2(
     path: Path, workspace: Workspace, ctx: TransferContext
 ) -> tuple[Path, str, Format]:
-    """What to land of a staged file, its format now, and the format it came in.
+    """What to write of a staged file, its current format, and its original format.
 
-    What lands has the size of the disk that was inspected, or FormatError: a converter that
-    reads another disk out of the same bytes would cut it short without a word.
+    What lands has the size of the disk that was inspected, or FormatError: a converter that reads a
+    different disk size would silently truncate it.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -144,7 +144,7 @@ def _raw_or_qcow2(
     if fmt not in CONVERTIBLE:
         return path, str(fmt), fmt
     if info.details.get("subformat") == "fixed" and fmt is Format.VHD:
-        # The disk as it is with a footer behind it: nothing is left to convert.
+        # The unchanged disk followed by a footer: nothing to convert.
         os.truncate(path, info.virtual_size or 0)
         return path, "raw", fmt
     raw = path.with_suffix(".raw")

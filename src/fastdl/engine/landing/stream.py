@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class StreamLander(Lander):
     """A compressed source: decoded in order while it arrives.
 
-    *staged*: the way to land, given the reason, where the image's tables turn out to come late.
+    *staged*: how to land, given the reason, if the image's tables come too late.
     """
 
     sparse = True
@@ -59,7 +59,7 @@ class StreamLander(Lander):
         workspace: Workspace,
         ctx: TransferContext,
     ) -> Result:
-        """Transfer and decode; nothing was written where that cannot be done in one pass."""
+        """Transfer and decode; nothing has been written if that is impossible in one pass."""
         try:
             return super().land(facts, response, workspace, ctx)
         except FormatError as exc:
@@ -84,7 +84,7 @@ class StreamLander(Lander):
         return {"lander": self.lander}
 
     def landed(self) -> None:
-        """The size that came out, and what was left over."""
+        """The decoded size, and the bytes left over."""
         assert self.lander is not None
         if self.lander.trailing:
             self.warnings.append(
@@ -98,7 +98,7 @@ class StreamLander(Lander):
         return self.decoded
 
     def last_bytes(self, _sink: Sink, _core_sink: CoreSink, _size: int) -> bytes | None:
-        """Whatever the target is: the decoder has just made them."""
+        """For every target: the decoder has just produced them."""
         return self.tail
 
     def declared(self) -> str:
@@ -107,7 +107,7 @@ class StreamLander(Lander):
         return "auto" if named == self.format else named
 
     def note_footer(self) -> None:
-        """The format stays that of the packing."""
+        """The format stays that of the compression."""
         self.kind = f"vhd.{self.format}-to-raw"
 
 
@@ -119,15 +119,15 @@ def plan_stream(
     info: ImageInfo,
     staged: Callable[[str], Landing],
 ) -> Landing:
-    """Decide by what lies under the compression."""
+    """Decide by the format inside the compression."""
     options, unpacking = ctx.options, ctx.placement.unpacking
     outer, inner = info.format, info.inner or Format.RAW
     if unpacking:
-        inner = Format.RAW  # whatever it is, the decoded file is what is wanted
+        inner = Format.RAW  # any format: the decoded file is wanted
     elif inner in CONVERTIBLE:
         return staged(f"{inner} under {outer} is unpacked first")
     elif options.source_format == Format.VHD and sink.capacity is not None:
-        # The footer behind the disk may not fit a device that the disk fits.
+        # The footer after the disk may not fit on a device that the disk fits.
         return staged(f"a VHD under {outer} is unpacked first")
     target = info.virtual_size if inner is Format.QCOW2 else None
     raw = inner is not Format.QCOW2 and not unpacking

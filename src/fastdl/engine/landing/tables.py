@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 20
 IN_ORDER_MAX = 32 << 20
-"""How far tables may lie behind data where the server gives no ranges."""
+"""How far after data tables may come if the server does not support ranges."""
 TABLE_THREADS = 4
 
 Known = tuple[int, bytes, int]
@@ -32,9 +32,9 @@ Known = tuple[int, bytes, int]
 def read_tables(
     facts: SourceFacts, response: FirstResponse, image: Qcow2, ctx: TransferContext
 ) -> list[Known]:
-    """Feed *image* until its map is complete; return what was read for it.
+    """Feed *image* until its map is complete; return the data read for it.
 
-    Raises the image's refusal, FormatError with NEEDS_STAGING where the tables come too late on
+    Raises the image's refusal, FormatError with NEEDS_STAGING if the tables come too late on
     a server without ranges, or what fetching the tables raised.
     """
     known: list[Known] = []
@@ -69,7 +69,7 @@ def _missing(known: list[Known], offset: int, length: int) -> list[tuple[int, in
 
 
 def _wanted(image: Qcow2, known: list[Known]) -> list[tuple[int, int]]:
-    """Every range of tables that is known to be needed now, cut into reads."""
+    """Every range of tables currently known to be needed, split into reads."""
     out: list[tuple[int, int]] = []
     start = 0
     while (need := image.need(start)) is not None:
@@ -89,13 +89,13 @@ def _fetch(
     known: list[Known],
     ctx: TransferContext,
 ) -> None:
-    """L1 first, then all L2 tables at once, over a few streams of their own."""
+    """L1 first, then all L2 tables at once, over a few separate streams."""
     rounds = 0
     while not image.ready:
         wanted = _wanted(image, known)
         rounds += 1
         if not wanted or rounds > 8:
-            # The parts are all known: they lie across extents that were fed apart.
+            # All parts are known: they span extents that were fed separately.
             _feed_joined(image, known)
             if not image.ready and rounds > 8:
                 raise FormatError("the image's tables cannot be read", phase="decode")
@@ -107,7 +107,7 @@ def _fetch(
 
 
 def _feed_joined(image: Qcow2, known: list[Known]) -> None:
-    """Feed adjacent extents as one: a table may lie across them."""
+    """Feed adjacent extents as one: a table may span them."""
     joined: list[tuple[int, bytearray]] = []
     for offset, data, _ in sorted(known):
         if joined and joined[-1][0] + len(joined[-1][1]) == offset:
@@ -126,8 +126,8 @@ def _read_ranges(
 ) -> list[Known]:
     """All of *wanted*, from whichever usable mirror responds.
 
-    A mirror that serves fewer connections than are tried keeps those that it serves; where it
-    serves none, the open first response makes room.
+    If a mirror serves fewer connections than tried, those are used; if it serves none, the open
+    first response is closed to make room.
     """
     todo: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     for item in wanted:
@@ -186,7 +186,7 @@ def _read_one(
     retries: int,
     ctx: TransferContext,
 ) -> tuple[bytes, int]:
-    """The *wanted* bytes and the number of their mirror; each mirror is asked in turn."""
+    """The *wanted* bytes and the number of their mirror; each mirror is tried in turn."""
     for attempt in range(retries + 1):
         index = indices[attempt % len(indices)]
         ctx.cancel.check()
@@ -242,7 +242,7 @@ def _read_in_order(
     known: list[Known],
     ctx: TransferContext,
 ) -> None:
-    """A server without ranges: read on until the tables are complete, but not for ever."""
+    """A server without ranges: keep reading until the tables are complete, up to a limit."""
     retries = ctx.options.retry
     while not image.ready:
         need = image.need()
