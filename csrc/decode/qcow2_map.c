@@ -228,7 +228,7 @@ bool fdl_qcow2_zero_run(const struct fdl_qcow2 *img, size_t i, uint64_t *off,
     return true;
 }
 
-/* The first entry of `n` that may end behind `from`, none being longer than `span`. */
+/* The first entry of `n` that may end after `from`, none being longer than `span`. */
 static size_t first_near(const struct fdl_qcow2_packed *p, size_t n, uint64_t span,
                          uint64_t from)
 {
@@ -244,7 +244,7 @@ static size_t first_near(const struct fdl_qcow2_packed *p, size_t n, uint64_t sp
     return lo;
 }
 
-/* The first plain run that ends behind `from`: they never overlap, so ends are sorted.
+/* The first plain run that ends after `from`: they never overlap, so ends are sorted.
  */
 static size_t first_plain(const struct fdl_qcow2 *img, uint64_t from)
 {

@@ -79,7 +79,7 @@ class Manager:
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self, add_routes: AddRoutes | None) -> None:
-        """Serve agents first, then the API: who asks the API finds the hosts there."""
+        """Serve agents first, then the API, so that API clients see the hosts."""
         await self.handler.adopt()
         host, port = address(self.config.agent_listen)
         with _listening("--agent-listen", self.config.agent_listen):
@@ -159,7 +159,7 @@ class Manager:
             self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
 
     async def stop(self) -> None:
-        """Answer what is being asked, close connections, give the lease back, close the ledger."""
+        """Finish current requests, close connections, release the lease, close the ledger."""
         log.info("manager stops")
         self.context.ready = False
         self.context.sessions.close_all()  # pages' streams would be waited for
@@ -204,7 +204,7 @@ class Manager:
             await s.clock.sleep(PRUNE_S)
 
     async def _renew(self) -> None:
-        """A fresh server certificate every day: new connections get it, others go on."""
+        """A fresh server certificate every day, for new connections."""
         while True:
             await self.context.clock.sleep(RENEW_S)
             self.context.authority.renew_server()
@@ -220,7 +220,7 @@ def _listening(option: str, value: str) -> Iterator[None]:
 
 
 async def _supervise(loop: Callable[[], Awaitable[None]]) -> None:
-    """Keep a loop running: a bug in one round must not end all later rounds."""
+    """Keep a loop running: a bug in one round must not prevent later rounds."""
     while True:
         try:
             await loop()
@@ -303,7 +303,7 @@ def compose(
     notices: Notices,
     name: str,
 ) -> ApiContext:
-    """Make the parts of a manager, each with those that it uses; nothing runs yet.
+    """Construct the parts of a manager, each with its collaborators; nothing runs yet.
 
     *name*: this manager's own, unique among those of one ledger.
     """
@@ -382,7 +382,7 @@ def compose(
 
 
 async def _open_settings(ledger: Ledger, vault: Vault, origins: Origins) -> Settings:
-    """Return the settings in force; a secret that was stored in clear is so no longer."""
+    """Return the settings in force; encrypts secrets that were stored in plain text."""
     async with ledger.read() as tx:
         stored = await records.settings(tx)
     settings = Settings(stored, vault, origins)

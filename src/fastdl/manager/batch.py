@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Doing what many callers ask for in one go: those who come during a round share the next.
+"""Batching calls: callers that arrive during a round share the next one.
 
-A thousand hosts that connect at once then cost a few dozen transactions and queries, and one
-host alone waits for nobody.
+A thousand hosts connecting at once then cost a few dozen transactions and queries, and a single
+host does not wait.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ MOST: Final = 128
 class Batch(Generic[T, R]):
     """``await batch(item)`` returns what *work* gave for that item.
 
-    *work* takes a list and returns the results in its order. Where it raises for several, none
-    of them happened (it is one transaction), and each is tried alone: one item that cannot
-    be done does not take its neighbours along.
+    *work* takes a list and returns the results in its order. If it raises for several, none took
+    effect (it is one transaction), and each is tried alone: a bad item does not fail the others.
     """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[Sequence[R]]]) -> None:

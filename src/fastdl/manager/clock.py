@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the manager gets its time from: the system, or a test's virtual clock."""
+"""The manager's source of time: the system, or a test's virtual clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Clock(Protocol):
 
     def steady(self) -> float:
         """Seconds that never jump: for every duration (leases, silence, delays). It starts as
-        ``time`` does, so that what was stored before a restart still means something."""
+        ``time`` does, so that values stored before a restart stay meaningful."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after *seconds*."""

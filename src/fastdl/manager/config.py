@@ -19,7 +19,7 @@ class ManagerConfig:
 
     state: Path
     listen: str = "127.0.0.1:8080"
-    """API and page. Beyond loopback they speak TLS (*tls*)."""
+    """API and page. Beyond loopback they use TLS (*tls*)."""
     agent_listen: str = "127.0.0.1:8250"
     """Agents, mutual TLS; CloudStack's port."""
     database: str | None = None
@@ -27,9 +27,10 @@ class ManagerConfig:
     tls: str = "auto"
     """Of the API port: auto (TLS unless it listens on loopback), on, or off."""
     tls_cert: str | None = None
-    """PEM: the certificate and what leads from it to a root. None = by the manager's own CA."""
+    """PEM: the certificate and what leads from it to a root. None = issued by the manager's own
+    CA."""
     tls_key: str | None = None
-    """PEM; None = it stands in *tls_cert*."""
+    """PEM; None = included in *tls_cert*."""
     tls_names: str = ""
     """Comma-separated names and addresses for the certificate of the manager's own CA, besides
     the machine's."""
@@ -90,7 +91,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def speaks_tls(config: ManagerConfig) -> bool:
-    """Whether the API port speaks TLS: always beyond loopback, unless it was switched off."""
+    """Whether the API port uses TLS: always beyond loopback, unless switched off."""
     if config.tls != "auto" or config.tls_cert:
         return config.tls != "off"
     host, _ = address(config.listen)

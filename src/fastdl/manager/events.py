@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened, for people: stored with the change that it reports, then logged and published."""
+"""Events for people: stored with the change that they report, then logged and published."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What happened, for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR;
+    """An event for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR;
     *username* and *address*: who asked for it and from where, where somebody did."""
 
     type: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wake-ups inside this process: who waits for what to change, and who watches the page.
+"""Wake-ups inside this process: for tasks that wait for a change, and for the page.
 
 Lossy on purpose: whoever waits checks the ledger before and after, and again every second.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of users and templates is secret: sealed in the ledger, opened where it is used.
+"""Secrets of users and templates: encrypted in the ledger, decrypted where they are used.
 
 Users' secret keys, and the request headers of templates (and of their jobs), which may be tokens.
 """

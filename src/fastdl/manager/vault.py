@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets in the ledger: encrypted with a key that lies beside it, in the state folder.
+"""Secrets in the ledger: encrypted with a key in the state folder.
 
 Whoever gets a dump, a backup or a replica of the database gets no secret with it; whoever can
 read the state folder is the manager. AES-256-GCM; the setting's name is authenticated too, so

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may call: signatures, sessions, log-ins, rates."""
+"""Authentication and limits: signatures, sessions, logins, rates."""

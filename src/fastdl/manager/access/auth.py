@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who calls: signatures as CloudStack computes them, their dates, and passwords."""
+"""Authentication: CloudStack's signatures, their dates, and passwords."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fastdl.errors import ApiAuthError
 
 UNVERIFIED: Final = "unable to verify user credentials and/or request signature"
 NAME: Final = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,300}")
-"""A parameter's name. Names stand in the signed string as they are: one with ``=`` or ``&`` in it
-could take the place of other parameters without another signature."""
+"""A parameter's name. Names enter the signed string unencoded: one containing ``=`` or ``&`` could
+replace other parameters under the same signature."""
 _DATE: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(\.\d{1,9})?(Z|'Z'Z|[+-]\d{2}:?\d{2})", re.ASCII
 )
@@ -46,9 +46,9 @@ def _digest(text: str, secret_key: str) -> str:
 
 
 def signature_matches(params: Mapping[str, str], signature: str, secret_key: str) -> bool:
-    """Whether *signature* is right, in constant time.
+    """Whether *signature* is correct, in constant time.
 
-    Python clients leave ``~`` as it is, as RFC 3986 says, where Java encodes it: both are
+    Python clients do not encode ``~``, as RFC 3986 says, but Java does: both are
     accepted, because both cover every byte of the request.
     """
     given = signature.strip().encode()
@@ -59,8 +59,8 @@ def signature_matches(params: Mapping[str, str], signature: str, secret_key: str
 
 
 def claim_of(params: Mapping[str, str], api_key: str) -> str:
-    """Return what is the same in every copy of a signed request, however it is written: the
-    order and encoding of its parameters and the spelling of its signature do not matter."""
+    """Return a key that is the same for every copy of a signed request, regardless of the order and
+    encoding of its parameters and the spelling of its signature."""
     return hashlib.sha256(f"{api_key}\0{canonical(params)}".encode()).hexdigest()
 
 
@@ -84,7 +84,7 @@ def expiry_of(
 
 def parse_date(text: str) -> float | None:
     """Return *text* (the ISO 8601 forms that CloudStack accepts) as a time, None otherwise."""
-    # A plus that nobody encoded arrives as a space.
+    # An unencoded plus arrives as a space.
     match = _DATE.fullmatch(re.sub(r" (?=\d{2}:?\d{2}$)", "+", text.strip()))
     if match is None:
         return None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Password checks: how fast may passwords be tried, and what is reported of it?
 
-Failures are counted by address and name together, so that nobody keeps anybody else out by
-failing under that name, and by address, so that one address does not try one password on every
-name. Successes cost nothing. Whoever has used up the allowance is not refused but made to wait:
-attempts are then checked one at a time, ``SLOW_S`` apart, and a right password still gets in.
+Failures are counted by address and name together, so that failing under a name does not lock out
+its owner, and by address, so that one address cannot try one password on every name. Successes cost
+nothing. When the allowance is used up, attempts are not refused but delayed: they are then checked
+one at a time, ``SLOW_S`` apart, and a correct password is still accepted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ADDRESS_DEPTH: Final = 50
 ADDRESS_PER_S: Final = 1 / 3
 SLOW_S: Final = 1.0
 LANE_MAX: Final = 8
-"""Attempts that may wait in one slow lane; further ones are refused unseen."""
+"""Attempts that may wait in one slow lane; further ones are refused unchecked."""
 LANES_MAX: Final = 500
 THREADS: Final = 2
 """A check takes 50 ms and 16 MiB."""
@@ -55,8 +55,8 @@ class Logins:
     async def check(self, name: str, password: str, stored: str | None, *, address: str) -> None:
         """Check *password* against the hash *stored* (None: there is no such user).
 
-        ApiAuthError where it is wrong, ApiLimitError where it is and too many were before, or
-        where too many wait.
+        ApiAuthError if it is wrong, ApiLimitError if it is wrong after too many failures, or if too
+        many wait.
         """
         where = network_of(address)
         pair = f"{where} {hashlib.sha256(name.encode()).hexdigest()}"
@@ -97,7 +97,7 @@ class Logins:
                 del self._lanes[lane], self._locks[lane]
 
     async def _matches(self, pair: str, password: str, stored: str | None) -> bool:
-        # Who logged in from there before has places of their own, whoever else floods.
+        # Users who logged in from there before have their own slots, even during a flood.
         if self._checking >= WAITING_MAX * (2 if pair in self._known else 1):
             raise ApiLimitError(_BUSY)
         self._checking += 1
@@ -114,8 +114,8 @@ class Logins:
 
 
 class ReportLimit:
-    """Says which of many equal happenings are to be reported: the first, and then once in *every_s*
-    with how many were left out. Of all kinds together *most* at once and one in *refill_s*."""
+    """Decides which of many equal events to report: the first, then one per *every_s* with the
+    number left out. For all kinds together *most* at once, then one per *refill_s*."""
 
     def __init__(self, *, every_s: float, most: int, refill_s: float) -> None:
         self._every_s = every_s
@@ -125,7 +125,7 @@ class ReportLimit:
         self._all = Buckets()
 
     def due(self, key: str, *, now: float) -> int | None:
-        """Return how many of *key* were left out since the last report; None = not now."""
+        """Return how many of *key* were left out since the last report; None = do not report."""
         then, left_out = self._last.pop(key, (now - self._every_s, 0))
         due = None
         if now - then >= self._every_s and self._all.take(

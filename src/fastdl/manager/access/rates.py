@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a caller may ask: request rates, CloudStack's quotas, and what failures cost."""
+"""Limits for callers: request rates, CloudStack's throttling, and the cost of failures."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def network_of(address: str) -> str:
 
 
 class Buckets:
-    """Token buckets by key, *depth* deep, refilled with *per_second*; the least recently used
-    of too many is forgotten (and is full when it comes back)."""
+    """Token buckets by key, *depth* deep, refilled with *per_second*; beyond a limit the least
+    recently used one is dropped (and is full when it returns)."""
 
     def __init__(self) -> None:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, *, depth: float, per_second: float, now: float) -> bool:
-        """Take one token; False where there is none."""
+        """Take one token; False if there is none."""
         left, then = self._left.pop(key, (depth, now))
         left = min(depth, left + max(0.0, now - then) * per_second)
         if len(self._left) >= BUCKETS_MAX:
@@ -57,19 +57,19 @@ class Rates:
         self._buckets = Buckets()
 
     def take(self, caller: str, *, per_second: float, now: float) -> None:
-        """Count one request; ApiLimitError where *caller* sends too many."""
+        """Count one request; ApiLimitError if *caller* sends too many."""
         if not self._buckets.take(caller, depth=2 * per_second, per_second=per_second, now=now):
             raise ApiLimitError("Too many requests: wait a moment and send fewer")
 
 
 class Quotas:
-    """CloudStack's throttling: a count for each account, which starts again every interval."""
+    """CloudStack's throttling: a count for each account, which restarts every interval."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def take(self, account: str, *, most: int, interval: float, now: float) -> None:
-        """Count one request; ApiLimitError, in CloudStack's words, where it is one too many."""
+        """Count one request; ApiLimitError, with CloudStack's text, if it is one too many."""
         until, count = self._counts.pop(account, (now + interval, 0))
         if now >= until:
             until, count = now + interval, 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is logged in: sessions, kept in memory, so that a restart of the manager ends them."""
+"""Sessions, kept in memory: a restart of the manager ends them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fastdl.manager.access.auth import UNVERIFIED
 
 IDLE_S: Final = 1800.0
 LIFE_S: Final = 86_400.0
-"""A session ends so long after its login, however busy it is."""
+"""A session ends this long after its login, even if it is in use."""
 SESSIONS_MAX: Final = 10_000
 PER_USER_MAX: Final = 100
-"""Command-line clients log in anew for every command and never log out."""
+"""Command-line clients log in for every command and never log out."""
 
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """A login. *key* must come with every request: the cookie alone proves only which browser
-    asks, not that the page asked (CSRF). *ended* is set when nobody may use it any more."""
+    """A login. *key* must come with every request: the cookie alone proves only which browser sent
+    it, not that the page did (CSRF). *ended* is set when the session is no longer valid."""
 
     user: str
     cookie: str
@@ -40,8 +40,8 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
 
     def open(self, user: str, *, now: float) -> Session:
-        """Return a new session of *user*. Where there are many, the one of *user*'s that was used
-        least lately makes room, so that nobody ends the sessions of others by logging in."""
+        """Return a new session of *user*. If there are many, *user*'s least recently used one is
+        ended; logging in never ends others' sessions."""
         for session in [s for s in self._sessions.values() if s.until < now]:
             self._end(session)
         theirs = [s for s in self._sessions.values() if s.user == user]
@@ -56,7 +56,7 @@ class Sessions:
         return session
 
     def check(self, cookie: str | None, key: str | None, *, now: float) -> Session:
-        """Return the session of *cookie* and use it; ApiAuthError where it or its key is wrong."""
+        """Return the session of *cookie* and use it; ApiAuthError if it or its key is wrong."""
         session = self._sessions.get(cookie or "")
         if session is None:
             raise ApiAuthError(UNVERIFIED)
@@ -69,7 +69,7 @@ class Sessions:
         return session
 
     def close(self, cookie: str | None) -> None:
-        """Forget a login. The cookie is enough: other sites cannot send it (SameSite)."""
+        """Log out. The cookie is enough: other sites cannot send it (SameSite)."""
         if session := self._sessions.get(cookie or ""):
             self._end(session)
 

@@ -32,9 +32,9 @@ from fastdl.manager.ledger import accounts
 from fastdl.manager.ledger.engine import Work
 
 SYSTEM: Final = "system"
-"""Whose events are those that nobody asked for: of hosts, and of everybody's downloads."""
+"""Owner of events without a caller: of hosts, and of everybody's downloads."""
 FIRST: Final = "admin"
-"""The user that the first start makes."""
+"""The user created at the first start."""
 PASSWORD_MIN: Final = 8
 
 
@@ -45,7 +45,7 @@ async def _hashed(password: str) -> str:
 
 
 async def named(call: Call, tx: AsyncConnection) -> Row[Any]:
-    """Return the user that ``id`` names, if the caller may know of them."""
+    """Return the user that ``id`` names, if the caller may see them."""
     row = await accounts.get(tx, call.args["id"])
     if row is None or not (call.user.admin or row.id == call.user.id):
         raise call.no_entity("id")
@@ -92,14 +92,14 @@ async def create_in(
 
 
 async def create_user(call: Call) -> Reply:
-    """Create a user; without a role, one that may do everything but administer."""
+    """Create a user; without a role, one who is not an administrator."""
     row = await create_in(call, call.get("account") or call.args["username"])
     return Single("user", views.user(row))
 
 
 async def register_keys(call: Call) -> Reply:
-    """Give a user a new key pair; the old one stops working, and so do the user's sessions,
-    except the one that asks."""
+    """Give a user a new key pair; the old one stops working, and so do the user's sessions, except
+    the caller's."""
 
     vault = call.context.vault
 
@@ -147,7 +147,8 @@ async def update_user(call: Call) -> Reply:
 
 
 async def _check_current(call: Call, row: Row[Any]) -> None:
-    """Who changes their own password proves that they are not somebody at their screen."""
+    """Changing one's own password requires the current one, in case somebody else is at the
+    screen."""
     current = call.get("currentpassword")
     if current is None:
         raise ApiParamError("To change your own password, give currentpassword")
@@ -160,7 +161,7 @@ async def _check_current(call: Call, row: Row[Any]) -> None:
 
 
 async def list_users(call: Call) -> Reply:
-    """The users; who is no administrator sees only themselves."""
+    """List users; a caller who is not an administrator sees only themselves."""
     async with call.context.ledger.read() as tx:
         rows = await accounts.all_users(tx)
     own = call.get("listall") is False
@@ -174,7 +175,8 @@ async def list_users(call: Call) -> Reply:
 
 
 async def get_user(call: Call) -> Reply:
-    """The user an API key belongs to (command-line clients ask this to see who they are)."""
+    """Return the user an API key belongs to (command-line clients use this to identify
+    themselves)."""
     async with call.context.ledger.read() as tx:
         row = await accounts.by_key(tx, call.args["userapikey"])
     if row is None or not (call.user.admin or row.id == call.user.id):
@@ -183,7 +185,7 @@ async def get_user(call: Call) -> Reply:
 
 
 async def logout(_call: Call) -> Reply:
-    """Answered for completeness: a signed request has no session to end."""
+    """Supported for completeness: a signed request has no session to end."""
     return Bare({"description": "success"})
 
 

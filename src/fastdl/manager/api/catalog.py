@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What clients ask on the way: hypervisors, OS types, offerings, capabilities, listApis."""
+"""What clients query along the way: hypervisors, OS types, offerings, capabilities, listApis."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OS_NAMES: Final = {_uuid(name): name for names in _CATEGORIES.values() for name 
 
 
 async def list_hypervisors(call: Call) -> Reply:
-    """Several, of which KVM alone can download directly; the same in every zone."""
+    """List hypervisors; only KVM supports direct download. The same in every zone."""
     async with call.context.ledger.read() as tx:
         nowhere = (
             call.get("zoneid") is not None and await zones.get(tx, call.args["zoneid"]) is None
@@ -55,7 +55,7 @@ async def list_hypervisors(call: Call) -> Reply:
 
 
 async def list_os_types(call: Call) -> Reply:
-    """A usable choice of guest operating systems."""
+    """List guest operating systems."""
     items = [
         {
             "id": _uuid(n),
@@ -71,7 +71,7 @@ async def list_os_types(call: Call) -> Reply:
 
 
 async def list_os_categories(call: Call) -> Reply:
-    """The families of guest operating systems."""
+    """List the categories of guest operating systems."""
     items = [{"id": _uuid(name), "name": name, "isfeatured": False} for name in _CATEGORIES]
     return page_of(call, "oscategory", items)
 
@@ -86,12 +86,12 @@ def os_types(category: str) -> list[str | None]:
 
 
 async def nothing(call: Call) -> Reply:
-    """An empty list: fastdl has none of these, and clients that ask go on."""
+    """Return an empty list: fastdl has none of these, and clients can continue."""
     return page_of(call, "", [])
 
 
 async def list_capabilities(call: Call) -> Reply:
-    """What this server can do, as clients ask before they start."""
+    """Return the server's capabilities, which clients query first."""
     settings = call.context.settings
     return Single(
         "capability",

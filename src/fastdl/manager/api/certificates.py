@@ -67,7 +67,7 @@ Targets = tuple[Row[Any], list[Row[Any]], dict[str, int]]
 
 
 async def _outcomes(call: Call, asked: Targets) -> list[dict[str, Any]]:
-    """Wait for what becomes of it; return the outcome of each host."""
+    """Wait for the result; return the outcome of each host."""
     cert, targets, revs = asked
     up, away = split_by_state(targets)
     found = await call.context.sync.settle_hosts(cert.id, {host.id: revs[host.id] for host in up})
@@ -125,7 +125,7 @@ async def upload(call: Call) -> Reply:
 
 
 def _refuse_second(old: Row[Any], new: x509text.Upload) -> None:
-    """AliasConflictError for an alias that is taken, in CloudStack's words."""
+    """AliasConflictError for an alias that is taken, with CloudStack's text."""
     text = f"Certificate alias {old.alias} has been already created"
     if old.sha256 != new.sha256:
         text += (
@@ -146,7 +146,7 @@ async def _push_again(call: Call, tx: AsyncConnection, zone_id: str, alias: str)
 
 
 async def revoke(call: Call) -> Reply:
-    """Take a certificate from every host of the zone, or from one; the record stays."""
+    """Revoke a certificate on every host of the zone, or on one; its record stays."""
     _check_hypervisor(call)
     if call.get("id") is None and (call.get("name") is None or call.get("hypervisor") is None):
         raise ApiParamError(
@@ -192,7 +192,7 @@ async def _to_revoke(call: Call, tx: AsyncConnection, zone_id: str) -> Row[Any]:
 
 
 async def list_(call: Call) -> Reply:
-    """The certificates of a zone, on request with what each host holds of them."""
+    """List the certificates of a zone, optionally with their state on each host."""
     async with call.context.ledger.read() as tx:
         names = {zone.id: zone.name for zone in await zones.all_zones(tx)}
         rows = await certs.live(tx, call.get("zoneid"))
@@ -212,7 +212,7 @@ async def list_(call: Call) -> Reply:
 
 
 def _listed_status(host: Row[Any], link: Row[Any]) -> dict[str, Any]:
-    """What is known now: a wish that is not carried out yet is FAILED or SKIPPED, with why."""
+    """The current state: a change not made yet is FAILED or SKIPPED, with the reason."""
     status, detail = link.status, link.detail
     if link.done_rev < link.want_rev:
         if host.state == hosts.UP:
@@ -253,7 +253,7 @@ async def provision(call: Call) -> Reply:
 
 
 async def update(call: Call) -> Reply:
-    """Rotate: another certificate under the same alias, on every host that has the old one."""
+    """Replace a certificate under the same alias, on every host that has the old one."""
     read = x509text.read_upload(call.args["certificate"], now=call.now)
 
     async def work(tx: AsyncConnection) -> Targets:
@@ -279,7 +279,7 @@ async def update(call: Call) -> Reply:
 
 
 async def delete(call: Call) -> Reply:
-    """Delete a certificate: from every host, those that are away now included, then for good."""
+    """Delete a certificate from every host, including those offline now, and then permanently."""
 
     async def work(tx: AsyncConnection) -> list[str]:
         row = await _named(call, tx)
@@ -292,7 +292,7 @@ async def delete(call: Call) -> Reply:
 
 
 async def check(call: Call) -> Reply:
-    """A dry run: would this host accept that origin's certificate now?"""
+    """Check, without a download, whether this host would accept an origin's certificate now."""
     s = call.context
     async with s.ledger.read() as tx:
         row = await _host(call, tx)

@@ -48,7 +48,7 @@ def _view(setting: Setting, value: str) -> dict[str, Any]:
 
 
 async def list_(call: Call) -> Reply:
-    """The settings, their values and what they mean."""
+    """List the settings, their values and meanings."""
     settings = call.context.settings
     items = [_view(setting, settings.shown(setting.name)) for setting in SETTINGS.values()]
     return page_of(call, "configuration", items)

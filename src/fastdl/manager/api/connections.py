@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which connections to the API port are cut: those that keep it waiting.
+"""Which connections to the API port are closed: those that keep it waiting.
 
-A client that connects and says nothing, sends its header a byte a minute or does not read its
-answer costs a descriptor and some memory for as long as it likes; aiohttp ends only connections
+A client that connects and sends nothing, sends its header a byte a minute or does not read its
+response costs a descriptor and some memory for as long as it likes; aiohttp ends only connections
 that are idle after a request. Here, a connection on which no request is being handled has
-``IDLE_S`` to bring one, or to take the answer it was given.
+``IDLE_S`` to send one, or to read its response.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Connections:
             self._busy.discard(connection)
 
     def cut(self, server: web.Server, now: float) -> int:
-        """Close connections that have been waited for too long; return how many."""
+        """Close connections that have been idle for too long; return how many."""
         waiting = [c for c in server.connections if c not in self._busy]
         self._since = {c: self._since.get(c, now) for c in waiting}
         late = [c for c, since in self._since.items() if now - since > self._idle_s]
@@ -52,7 +52,7 @@ class Connections:
         return len(late)
 
     async def run(self, server: web.Server) -> None:
-        """Look at the connections of *server* now and then, until cancelled."""
+        """Check the connections of *server* periodically, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(ROUND_S)

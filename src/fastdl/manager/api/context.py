@@ -54,9 +54,9 @@ class ApiContext:
     probing: Probing
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
-    """Of who proved who they are, by key."""
+    """Of authenticated callers, by key."""
     refusals: Rates = field(default_factory=Rates)
-    """Of who did not, by address."""
+    """Of others, by address."""
     quotas: Quotas = field(default_factory=Quotas)
     login_reports: ReportLimit = field(
         default_factory=lambda: ReportLimit(every_s=60, most=600, refill_s=6)
@@ -65,14 +65,14 @@ class ApiContext:
         default_factory=lambda: ReportLimit(every_s=60, most=60, refill_s=60)
     )
     api_tls: ApiTls | None = None
-    """The API port's certificate; None where it speaks plain HTTP."""
+    """The API port's certificate; None for plain HTTP."""
     agent_port: int = 0
     """Where agents connect; 0 until it is listened on."""
     ready: bool = False
     """Serving, with the credentials of the first user written."""
 
     def count_refusal(self, address: str) -> None:
-        """Count a request that proved nothing; ApiLimitError where *address* sends many."""
+        """Count an unauthenticated request; ApiLimitError if *address* sends too many."""
         per_second = self.settings.whole("api.refused.per.second")
         caller, now = network_of(address), self.clock.steady()
         self.refusals.take(caller, per_second=per_second, now=now)

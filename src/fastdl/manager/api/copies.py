@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies on primary storage: all that is known of them, and their removal."""
+"""Copies on primary storage: their records and their removal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STATES: Final = {
 
 
 async def list_copies(call: Call) -> Reply:
-    """What lies in pools, or is to leave them, with who uses it."""
+    """List the copies in pools, or being removed, with their users."""
     first, size = call.page()
     where = call.wanted
     if "state" in where:
@@ -49,7 +49,7 @@ async def list_copies(call: Call) -> Reply:
 
 
 async def _refresh(call: Call) -> None:
-    """Ask hosts first, for one pool: an answer about all would take too long."""
+    """Ask hosts first, for one pool: asking about all would take too long."""
     if call.get("storageid") is None:
         raise ApiParamError("refresh needs storageid: only one pool at a time can be refreshed")
     async with call.context.ledger.read() as tx:
@@ -82,7 +82,7 @@ def _view(row: Row[Any], zone_names: dict[str, str]) -> dict[str, Any]:
 
 
 async def delete_copy(call: Call) -> Reply:
-    """Remove one copy, whoever's it is or was; in use only when forced."""
+    """Remove one copy, of any owner; a copy in use only if forced."""
     volume, template = call.get("volume"), call.get("templateid")
     if (volume is None) == (template is None):
         raise ApiParamError("Name the copy by storageid and either volume or templateid")

@@ -32,7 +32,7 @@ _STATES: Final = ("enabled", "locked", "disabled")
 """An account is in the first of them that one of its users is in."""
 _ACCOUNTS: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "accounts.fastdl.internal")
 USER, ADMIN = 0, 1
-"""Types of accounts that there are here; 2, an administrator of a domain, is none."""
+"""Supported account types; 2, a domain administrator, is not."""
 
 
 def account_view(name: str, users: list[Row[Any]]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ async def create_account(call: Call) -> Reply:
 
 
 async def list_accounts(call: Call) -> Reply:
-    """The accounts; who is no administrator sees their own alone."""
+    """List accounts; a caller who is not an administrator sees only their own."""
     async with call.context.ledger.read() as tx:
         rows = await accounts.all_users(tx)
     own = call.get("listall") is False
@@ -85,7 +85,7 @@ async def list_accounts(call: Call) -> Reply:
 
 
 async def list_domains(call: Call) -> Reply:
-    """There is one domain, ROOT."""
+    """List domains; there is one, ROOT."""
     item = {
         "id": ROOT_DOMAIN,
         "name": "ROOT",

@@ -63,7 +63,7 @@ async def _may_see(call: Call, tx: AsyncConnection, row: Row[Any]) -> bool:
 
 
 async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
-    """The pools asked for: one, those of some hosts, or every one an Up host can reach."""
+    """The requested pools: one, those of some hosts, or every one an Up host can reach."""
     fleet = call.context.fleet
     if call.get("storageid") is not None:
         pool = await pools.get(tx, call.args["storageid"])
@@ -85,7 +85,7 @@ async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
 
 
 async def prepare(call: Call) -> Reply:
-    """Bring a template to pools before (or because) a VM asks; one download for each pool."""
+    """Download a template to pools before (or when) a VM needs it; one download per pool."""
     s, zone_id = call.context, call.args["zoneid"]
     rank = _rank(call)
     async with s.ledger.read() as tx:
@@ -160,7 +160,7 @@ async def _bounds(
 
 
 async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
-    """Take back the removal of a *copy* that is wanted after all."""
+    """Cancel the removal of a *copy* that is needed after all."""
     if copy.state != copies.REMOVING:
         return
     key = copies.key_of(copy)
@@ -170,7 +170,7 @@ async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
 
 
 def _rank(call: Call) -> int:
-    """Who names one pool has a VM waiting for it; who names none seeds ahead of need."""
+    """A request that names one pool has a VM waiting; one that names none seeds in advance."""
     given = call.get("priority")
     if given is None:
         return URGENT if call.get("storageid") is not None else BULK
@@ -212,7 +212,7 @@ def _download(
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the ledger says of one template's downloads.
+    """The ledger's records of one template's downloads.
 
     *hosts* and *starts*: by host and job. *offered*: the zones that have the template.
     """
@@ -249,8 +249,8 @@ async def _facts(tx: AsyncConnection, template: str, known: Mapping[str, Row[Any
 
 
 async def list_(call: Call) -> Reply:
-    """Where a template is, or how far its downloads are: the latest of each pool. A download that
-    ended is history where its copy is gone, or the template is offered no more.
+    """List where a template is, or the progress of its downloads: the latest of each pool. A
+    download that ended is history where its copy is gone, or the template is offered no more.
 
     Without a template: those of all that the caller may see, if they run or ended lately."""
     async with call.context.ledger.read() as tx:
@@ -329,7 +329,7 @@ def _progress(call: Call, job: Row[Any], facts: _Facts) -> dict[str, Any]:
         error = disclosure.reason(failure, admin=call.user.admin)
     state, rate = job.state, int(now.rate) if now else None
     if job.state in HELD and (host is None or host.state != hosts.UP):
-        # Nobody knows what becomes of it until the host is back, or counts as Down.
+        # The outcome is unknown until the host is back, or counts as Down.
         state, rate = "WAITING", None
         error = "its host is not connected: it goes on when the host is back, or elsewhere"
     said = board.percent_of(job.id) if job.state in LIVE else None

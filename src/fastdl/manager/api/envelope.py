@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an answer or an error looks on the wire: CloudStack's JSON and XML envelopes."""
+"""How a response or an error is encoded: CloudStack's JSON and XML envelopes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HTTP_CODES: Final[Mapping[type[errors.FastdlError], tuple[int, int | None]]] = {
 
 
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 has no way to write."""
+"""Characters that XML 1.0 cannot represent."""
 
 
 def plain(reply: Reply) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def render(name: str, body: dict[str, Any], *, as_json: bool) -> str:
-    """Return the whole answer under the envelope *name*."""
+    """Return the complete response under the envelope *name*."""
     if as_json:
         return json.dumps({name: body}, separators=(",", ":"), ensure_ascii=False)
     return f'<?xml version="1.0" encoding="UTF-8"?><{name}>{_xml(body)}</{name}>'
@@ -89,5 +89,5 @@ def error_body(code: int, text: str, cserrorcode: int | None) -> dict[str, Any]:
 
 
 def codes_of(exc: errors.FastdlError) -> tuple[int, int | None]:
-    """Return (HTTP status, cserrorcode) of an error; 530 for what has no code of its own."""
+    """Return (HTTP status, cserrorcode) of an error; 530 for those without their own code."""
     return HTTP_CODES.get(type(exc), (530, 9999))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the parameters of a list command narrow what it lists.
 
-A filter that is ignored lists everything, and a script that lists what it deletes then deletes
-everything. So every parameter of a list command says what it does with the list, and one that
-says nothing is refused (``spec.read_args``): it narrows by what is stored, it is about something
-that all rows here have or none has, it is refused, or it is about how rows are shown.
+An ignored filter lists everything, and a script that deletes what it lists then deletes everything.
+So every parameter of a list command declares its effect on the list, and an undeclared one is
+refused (``spec.read_args``): it narrows by what is stored, it is about something that all rows here
+have or none has, it is refused, or it is about how rows are shown.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Contains:
 
 @dataclass(frozen=True, slots=True)
 class Is:
-    """All rows have *value*: any other leaves none."""
+    """All rows have *value*: any other matches none."""
 
     value: str | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing that can be answered: 431 with *why*, unless the value is *but*, which changes
+    """Cannot be answered: 431 with *why*, unless the value is *but*, which changes
     nothing."""
 
     why: str
@@ -50,7 +50,7 @@ class Refused:
 
 
 class Rule(Enum):
-    """What needs no value."""
+    """Takes no value."""
 
     NONE = "no row has one: any value leaves none"
     SHOWS = "how rows are shown, not which"

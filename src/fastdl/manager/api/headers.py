@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every answer of the API port tells a browser: run nothing, frame nothing, guess nothing."""
+"""Security headers of every response of the API port: run, frame and guess nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CSP: Final = (
 )
 """For pages: their own files, and nothing inline."""
 CSP_DATA: Final = "default-src 'none'; frame-ancestors 'none'"
-"""For answers that are no pages."""
+"""For responses that are not pages."""
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -27,8 +27,8 @@ _HEADERS: Final = {
 
 
 def secure(app: web.Application) -> None:
-    """Let every answer of *app* carry these headers."""
-    # aiohttp's own answers to what is no HTTP pass no signal; they name its version, and Python's.
+    """Add these headers to every response of *app*."""
+    # aiohttp's own responses to malformed HTTP bypass signals, and name its version and Python's.
     aiohttp.web_response.SERVER_SOFTWARE = SERVER  # type: ignore[attr-defined]
 
     async def add(_request: web.BaseRequest, response: web.StreamResponse) -> None:

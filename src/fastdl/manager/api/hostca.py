@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CA by which hosts and the manager know each other: look at it, and replace it."""
+"""The CA with which hosts and the manager authenticate each other: list it, and replace it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fastdl.manager.hosts import known_ca
 from fastdl.manager.ledger import hosts
 
 NAMED: Final = 10
-"""Hosts that a refusal names."""
+"""Number of hosts that a refusal lists."""
 
 
 async def list_(call: Call) -> Reply:
-    """The current CA, and during a rotation the one that follows it."""
+    """List the current CA, and during a rotation the next one."""
     authority = call.context.authority
     async with call.context.ledger.read() as tx:
         rows = await hosts.of_zone(tx)
@@ -42,7 +42,7 @@ async def list_(call: Call) -> Reply:
 
 
 async def start(call: Call) -> Reply:
-    """Make the next CA. Hosts that are connected, or connect, get its certificates."""
+    """Create the next CA. Hosts get its certificates when they are or become connected."""
     authority = call.context.authority
     if authority.following is not None:
         raise ApiConflictError("The CA is being rotated already: finish that first")
@@ -59,7 +59,7 @@ async def _remember(call: Call) -> None:
 
 
 async def finish(call: Call) -> Reply:
-    """Let the next CA be the only one, once every host has its certificate of it."""
+    """Make the next CA the only one, once every host has a certificate from it."""
     authority = call.context.authority
     if authority.following is None:
         raise ApiConflictError("No rotation of the CA is under way: start one first")

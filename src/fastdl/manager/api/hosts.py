@@ -32,7 +32,7 @@ TAGS_MAX: Final = 64
 
 
 async def list_hosts(call: Call) -> Reply:
-    """The hosts, with their states."""
+    """List the hosts, with their states."""
     async with call.context.ledger.read() as tx:
         names = await zones.names(tx)
         rows = await hosts.of_zone(tx)
@@ -83,7 +83,7 @@ async def update_host(call: Call) -> Reply:
 
 
 async def prepare_maintenance(call: Call) -> Reply:
-    """Let a host finish what it does and give it nothing new; then it is in maintenance."""
+    """Let a host finish its jobs and assign no new ones; then it is in maintenance."""
     id_ = call.args["id"]
 
     async def work(tx: AsyncConnection) -> str:
@@ -105,7 +105,7 @@ async def prepare_maintenance(call: Call) -> Reply:
 
 
 async def cancel_maintenance(call: Call) -> Reply:
-    """Give a host work again."""
+    """End a host's maintenance."""
     id_ = call.args["id"]
 
     async def work(tx: AsyncConnection) -> str:
@@ -138,10 +138,10 @@ async def _done(call: Call, tx: AsyncConnection, id_: str) -> str:
 
 
 async def delete_host(call: Call) -> Reply:
-    """Evict a host: its certificate and its tokens are worth nothing from now on.
+    """Evict a host: its certificate and tokens become invalid at once.
 
-    What it was doing goes to other hosts, or waits for one that reaches the pool. Its local pools
-    keep their rows, for the machine may come back with them, unless they are to be forgotten too.
+    Its jobs go to other hosts, or wait for one that reaches the pool. Its local pools keep their
+    rows, because the machine may return with them, unless they are to be deleted too.
     """
     id_, forced = call.args["id"], call.get("forced")
 

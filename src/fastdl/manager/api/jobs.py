@@ -52,7 +52,7 @@ async def _view(call: Call, tx: AsyncConnection, row: Row[Any]) -> dict[str, Any
 
 
 async def query(call: Call) -> Reply:
-    """The state of one async job."""
+    """Return the state of one async job."""
     async with call.context.ledger.read() as tx:
         row = await records.get_api_job(tx, call.args["jobid"])
         if row is None or (row.owner != call.user.id and not call.user.admin):
@@ -61,7 +61,7 @@ async def query(call: Call) -> Reply:
 
 
 async def list_jobs(call: Call) -> Reply:
-    """Async jobs, newest first."""
+    """List async jobs, newest first."""
     first, size = call.page()
     owner = None if call.user.admin and call.get("listall") else call.user.id
     async with call.context.ledger.read() as tx:
@@ -73,7 +73,7 @@ async def list_jobs(call: Call) -> Reply:
 
 
 async def list_events(call: Call) -> Reply:
-    """Events, newest first; who is no administrator sees their own account's."""
+    """List events, newest first; a caller who is not an administrator sees their own account's."""
     first, size = call.page()
     own = not call.user.admin or call.get("listall") is False
     async with call.context.ledger.read() as tx:

@@ -36,8 +36,8 @@ _ENABLED: Final = {"enabled": True, "locked": False}
 
 
 def _check_others(call: Call, users: Sequence[Row[Any]], what: str) -> None:
-    """ApiParamError where the caller or the first user is among *users*: somebody has to be left
-    who can undo it."""
+    """ApiParamError where the caller or the first user is among *users*: somebody must remain who
+    can undo it."""
     for row in users:
         if row.id == call.user.id or row.username == FIRST:
             raise ApiParamError(f"The user {row.username} cannot be {what}")
@@ -52,7 +52,7 @@ async def _other(call: Call, tx: AsyncConnection, what: str) -> Row[Any]:
 async def _job(
     call: Call, tx: AsyncConnection, kind: str, instance: str, result: dict[str, Any]
 ) -> str:
-    """Store an API job that has succeeded: what is done is done at once."""
+    """Store an API job that has already succeeded."""
     job = await records.add_api_job(
         tx,
         owner=call.user.id,
@@ -69,7 +69,7 @@ async def _job(
 
 
 async def disable_user(call: Call) -> Reply:
-    """Lock a user out: keys, password and sessions stop working."""
+    """Disable a user: keys, password and sessions stop working."""
 
     async def work(tx: AsyncConnection) -> str:
         row = await _other(call, tx, "disabled")
@@ -83,7 +83,7 @@ async def disable_user(call: Call) -> Reply:
 
 
 async def lock_user(call: Call) -> Reply:
-    """As disableUser, at once, and shown as locked."""
+    """As disableUser, synchronously, and shown as locked."""
 
     async def work(tx: AsyncConnection) -> Row[Any]:
         row = await _other(call, tx, "locked")
@@ -97,7 +97,7 @@ async def lock_user(call: Call) -> Reply:
 
 
 async def enable_user(call: Call) -> Reply:
-    """Let a disabled or locked user in again."""
+    """Enable a disabled or locked user again."""
 
     async def work(tx: AsyncConnection) -> Row[Any]:
         row = await named(call, tx)
@@ -164,7 +164,7 @@ def _close_sessions(call: Call, account: dict[str, Any]) -> None:
 
 
 async def disable_account(call: Call) -> Reply:
-    """Lock out all users of an account; with ``lock`` they are shown as locked."""
+    """Disable all users of an account; with ``lock`` they are shown as locked."""
     locked = bool(call.get("lock"))
 
     async def work(tx: AsyncConnection) -> tuple[str, dict[str, Any]]:
@@ -178,14 +178,14 @@ async def disable_account(call: Call) -> Reply:
 
 
 async def lock_account(call: Call) -> Reply:
-    """As disableAccount with ``lock``, answered at once."""
+    """As disableAccount with ``lock``, synchronously."""
     account = await call.write(lambda tx: _change_account(call, tx, _LOCKED, "locked"))
     _close_sessions(call, account)
     return Single("account", account)
 
 
 async def enable_account(call: Call) -> Reply:
-    """Let all users of an account in again."""
+    """Enable all users of an account again."""
     return Single(
         "account", await call.write(lambda tx: _change_account(call, tx, _ENABLED, "enabled"))
     )

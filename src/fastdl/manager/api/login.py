@@ -34,7 +34,7 @@ def logout(context: ApiContext, read: ApiRequest) -> Answer:
 
 
 async def login(context: ApiContext, read: ApiRequest) -> Answer:
-    """Open a session; ApiAuthError or ApiLimitError where there is none for this caller."""
+    """Open a session; ApiAuthError or ApiLimitError if this caller gets none."""
     if "password" in read.in_query:
         raise ApiParamError("A password is sent in the request's body, not in its URL")
     if read.cross_site:
@@ -72,7 +72,7 @@ async def login(context: ApiContext, read: ApiRequest) -> Answer:
 async def _tell(
     context: ApiContext, read: ApiRequest, name: str, row: Row[Any] | None, *, good: bool
 ) -> None:
-    """Store who logged in, or failed to, from where: so many rows as somebody can read."""
+    """Store an event for a login or a failed one, with its address, within limits."""
     s = context
     reports = context.login_reports if good else context.failure_reports
     left_out = reports.due(f"{network_of(read.address)} {name[:255]}", now=s.clock.steady())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Primary storage pools: list them, let hosts join them, forget them."""
+"""Primary storage pools: list them, let hosts join them, delete them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fastdl.wire import messages as m
 
 
 async def list_pools(call: Call) -> Reply:
-    """The primary storage pools that hosts have reported."""
+    """List the primary storage pools that hosts have reported."""
     async with call.context.ledger.read() as tx:
         names = await zones.names(tx)
         rows = await pools.of_zone(tx)
@@ -56,7 +56,7 @@ def _view(row: Row[Any], names: dict[str, str], links: Sequence[Row[Any]]) -> di
 
 
 async def update_pool(call: Call) -> Reply:
-    """Let hosts join a shared pool that they cannot prove to reach, or no longer."""
+    """Set whether hosts may join a shared pool without proof that they reach it."""
     id_, open_ = call.args["id"], call.get("open")
 
     async def work(tx: AsyncConnection) -> tuple[dict[str, Any], list[str]]:
@@ -74,13 +74,13 @@ async def update_pool(call: Call) -> Reply:
         return item, [link.host for link in links]
 
     item, claimants = await call.write(work)
-    for host in claimants:  # what they report next is checked anew
+    for host in claimants:  # their next report is checked again
         call.context.delivery.send(host, m.InventoryWanted())
     return Single("storagepool", item)
 
 
 async def delete_pool(call: Call) -> Reply:
-    """Forget a pool that no host reports any more, with what was known of copies there."""
+    """Delete a pool that no host reports any more, with the records of its copies."""
     id_ = call.args["id"]
 
     async def work(tx: AsyncConnection) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was asked, and by whom: the parameters of an HTTP request, and the address it came from."""
+"""The parameters of an HTTP request, and the client's address."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ApiRequest:
     cookie: str | None
     address: str
     secure: bool
-    """Whether it came over TLS, here or to a trusted proxy."""
+    """Whether it arrived over TLS, here or at a trusted proxy."""
     cross_site: bool
     method: str
 

@@ -38,7 +38,7 @@ from fastdl.manager.ledger import accounts
 log = logging.getLogger(__name__)
 
 COOL_S: Final = 0.2
-"""How long an answer of 429 is held back: a client that asks again at once is then slow."""
+"""How long a 429 response is delayed, to slow down clients that retry at once."""
 COOLING_MAX: Final = 1000
 KEY_MAX: Final = 128
 """Longest API key that is looked up."""
@@ -65,9 +65,9 @@ class ApiServer:
         self._cooling = 0
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer one request; whatever happens, it is an envelope of CloudStack's."""
+        """Answer one request, always with one of CloudStack's envelopes."""
         started = asyncio.get_running_loop().time()
-        # Of a request that cannot be read, what its URL says is all that is known.
+        # Of an unreadable request only its URL is known.
         name = _envelope_of(request.query.get("command", ""))
         as_json = request.query.get("response", "").lower() == "json"
         known, code = "unknown", 200
@@ -91,7 +91,7 @@ class ApiServer:
         except FastdlError as exc:
             code, cscode = envelope.codes_of(exc)
             body = envelope.error_body(code, exc.message, cscode)
-            # A flood must not become one of the log, too; the metrics count it.
+            # A flood must not flood the log, too; the metrics count it.
             level = logging.DEBUG if code == 429 else logging.INFO
             address, _ = client_of(request, self._context.settings)
             log.log(
@@ -141,7 +141,7 @@ class ApiServer:
         return await login.login(self._context, read)
 
     async def _authenticate(self, read: ApiRequest) -> tuple[Command, User, Once]:
-        """Return the command, who calls it, and what a signed request may be used for."""
+        """Return the command, its caller, and the claim of a signed request."""
         if not read.given:
             raise _RefusedError(432, "Invalid request, no command sent")
         command = COMMANDS.get(read.command.lower())
@@ -161,7 +161,7 @@ class ApiServer:
             self._count_request(row.api_key)
         if not read.command:
             raise _RefusedError(432, "Invalid request, no command sent")
-        # Who may not call a command cannot tell it from one that does not exist.
+        # A forbidden command looks the same as one that does not exist.
         if command is None or not (row.admin or self._open_to_users(command)):
             if signed:
                 raise _RefusedError(401, auth.UNVERIFIED)
@@ -186,7 +186,7 @@ class ApiServer:
         return bool(command.opened_by) and settings.flag(command.opened_by)
 
     def _count_request(self, key: str) -> None:
-        """Count a request that its key's owner sent: what others send uses nothing of it up."""
+        """Count a request of its key's owner: others' requests do not use up the owner's limit."""
         s = self._context
         per_second = s.settings.whole("api.requests.per.second")
         self._context.rates.take(key, per_second=per_second, now=s.clock.steady())
@@ -251,13 +251,13 @@ class ApiServer:
             command.narrows, args, command=command.name
         )
         if not command.changes:
-            found = await command.handler(call)  # what else is wrong with it is said all the same
+            found = await command.handler(call)  # other errors in it are still reported
             return found if some else Listing("", [])
         call.once = once
-        # A client that hangs up does not stop half-way what its request started.
+        # A client that disconnects does not interrupt its request's work.
         reply: Reply = await asyncio.shield(asyncio.ensure_future(command.handler(call)))
         if call.once is not None:
-            await call.write(_nothing)  # there was nothing to change: a copy is one all the same
+            await call.write(_nothing)  # there was nothing to change: a copy still counts as one
         if command.is_async:
             assert isinstance(reply, Bare)
         return reply

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look at a source before it is registered: what a host sees there. Nothing is stored."""
+"""Probing a source before it is registered, from a host. Nothing is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastdl.wire import messages as m
 
 
 async def check(call: Call) -> Reply:
-    """Ask a host of the zones about a source, as registerTemplate would."""
+    """Have a host of the zones probe a source, as registerTemplate would."""
     s = call.context
     url = transfers.check_origin(s.settings, call.args["url"])
     format_ = registration.check_format(url, call.args["format"])
@@ -27,7 +27,8 @@ async def check(call: Call) -> Reply:
 
 
 def _view(done: m.ProbeDone, *, admin: bool) -> dict[str, Any]:
-    """What the caller may know: a file on an inner network is read to administrators only."""
+    """What the caller may see: details of a file on an internal network are for administrators
+    only."""
     told = admin or done.public_source
     return {
         "size": done.size,

@@ -49,7 +49,7 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Param:
     """One parameter. *length*: of a string; *least*, *most*: of a whole number; *choices*: the
-    values of a string that there are; *narrows*: how it narrows a list."""
+    allowed values of a string; *narrows*: how it narrows a list."""
 
     name: str
     kind: Kind = Kind.STRING
@@ -78,7 +78,7 @@ JOB: Final = (Field("jobid"),)
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who calls, and from where."""
+    """The caller, and their address."""
 
     id: str
     username: str
@@ -91,7 +91,7 @@ class User:
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One request: who calls what with which arguments (by lower-case name)."""
+    """One request: caller, command and arguments (by lower-case name)."""
 
     context: ApiContext
     user: User
@@ -103,7 +103,7 @@ class Call:
     _noted: dict[Event, None] = field(default_factory=dict)
 
     def get(self, name: str) -> Any:
-        """Return an argument, None where it was not given."""
+        """Return an argument, None if it was not given."""
         return self.args.get(name)
 
     @property
@@ -191,7 +191,7 @@ def no_entity(command: str, name: str, value: str) -> ApiParamError:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list answer: object name, items, and how many there are on all pages.
+    """A list response: object name, items, and the number on all pages.
 
     *also*: the same under a second name, for clients that derive it from the command's.
     """
@@ -311,7 +311,7 @@ def read_args(command: Command, given: Mapping[str, str]) -> dict[str, Any]:
         param = command.by_name.get(raw.lower())
         if command.is_list and not command.empty:
             _check_filter(command, param, raw, value)
-        # Blanks alone are no value for what has to be given.
+        # Only blanks are not a value for a required parameter.
         if param is not None and (value.strip() if param.required else value):
             args[param.name] = _read(command, param, value)
     for param in command.params:

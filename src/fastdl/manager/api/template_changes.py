@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates and ISOs that are there already: their attributes, and who may use them."""
+"""Existing templates and ISOs: their attributes and permissions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ACCOUNTS_MAX: Final = 1000
 
 
 def _changes(call: Call, row: Row[Any]) -> dict[str, Any]:
-    """Return the columns that change; ApiParamError where they cannot be as asked for."""
+    """Return the changed columns; ApiParamError if the values are not allowed."""
     values: dict[str, Any] = {}
     if (name := call.get("name")) is not None:
         check_name(name)
@@ -100,17 +100,17 @@ async def _update(call: Call, *, iso: bool) -> Reply:
 
 
 async def update_template(call: Call) -> Reply:
-    """Change what a template is called and what VMs made from it get."""
+    """Change a template's name and the attributes that VMs get from it."""
     return await _update(call, iso=False)
 
 
 async def update_iso(call: Call) -> Reply:
-    """Change what an ISO is called and what VMs that boot from it get."""
+    """Change an ISO's name and the attributes that VMs get from it."""
     return await _update(call, iso=True)
 
 
 async def _permissions(call: Call, *, iso: bool) -> Reply:
-    """Who sees a template: everybody, the owner, or accounts by name."""
+    """Who may use a template: everybody, the owner, or named accounts."""
     row, op, names = await owned(call, "id", iso=iso), call.get("op"), call.get("accounts")
     if call.get("projectids") is not None:
         raise ApiParamError("fastdl has no projects: share with accounts")
@@ -163,12 +163,12 @@ async def _share(
 
 
 async def update_template_permissions(call: Call) -> Reply:
-    """Say who sees a template."""
+    """Set who may use a template."""
     return await _permissions(call, iso=False)
 
 
 async def update_iso_permissions(call: Call) -> Reply:
-    """Say who sees an ISO."""
+    """Set who may use an ISO."""
     return await _permissions(call, iso=True)
 
 
@@ -186,12 +186,12 @@ async def _list_permissions(call: Call, *, iso: bool) -> Reply:
 
 
 async def list_template_permissions(call: Call) -> Reply:
-    """Who sees a template."""
+    """List who may use a template."""
     return await _list_permissions(call, iso=False)
 
 
 async def list_iso_permissions(call: Call) -> Reply:
-    """Who sees an ISO."""
+    """List who may use an ISO."""
     return await _list_permissions(call, iso=True)
 
 

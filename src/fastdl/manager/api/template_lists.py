@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which templates and ISOs there are: the lists and their filters."""
+"""Lists of templates and ISOs, and their filters."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ async def _copies(tx: AsyncConnection, row: Row[Any]) -> list[dict[str, Any]]:
 
 
 async def list_templates(call: Call) -> Reply:
-    """The templates this user may see."""
+    """List the templates this user may see."""
     return await _list(call, iso=False)
 
 
 async def list_isos(call: Call) -> Reply:
-    """The ISOs this user may see."""
+    """List the ISOs this user may see."""
     return await _list(call, iso=True)
 
 

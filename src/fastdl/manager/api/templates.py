@@ -40,7 +40,7 @@ _FLAGS: Final = (
     "bits", "templatetag",
 )  # fmt: skip
 ARCHITECTURES: Final = ("x86_64", "aarch64", "i686", "s390x")
-"""As CloudStack calls them; the first is a template's that was registered without."""
+"""CloudStack's names; the first is the default."""
 ORIGINS_MAX: Final = 16
 
 
@@ -71,7 +71,7 @@ async def zones_of_request(call: Call) -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """ApiParamError where a template or ISO cannot be called *name*."""
+    """ApiParamError if *name* is not allowed for a template or ISO."""
     if not name.strip():
         raise ApiParamError("A template or ISO needs a name")
     if name.lower().startswith(("systemvm-", "xs-tools.iso", "vmware-tools.iso")):
@@ -79,7 +79,7 @@ def check_name(name: str) -> None:
 
 
 def check_details(details: Mapping[str, str]) -> None:
-    """ApiParamError where *details* cannot be kept."""
+    """ApiParamError if *details* cannot be stored."""
     if any(len(k) > 255 or len(v) > 4096 for k, v in details.items()):
         raise ApiParamError("A detail's name has at most 255 characters, its value 4096")
 
@@ -118,7 +118,7 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
 
 
 def _origins(url: str, probe: m.ProbeDone) -> list[str]:
-    """The origins a download will burden: the mirrors', or the URL's own."""
+    """The origins that a download will use: the mirrors', or the URL's own."""
     found = [registration.origin_of(mirror) for mirror in probe.mirrors] or [
         registration.origin_of(url)
     ]
@@ -133,7 +133,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     headers = sealed.seal_headers(vault, registration.headers_of(details))
     zone_ids = await zones_of_request(call)
     if not admin and most >= 0:
-        # Before a host is put to work; counted again when the template is stored.
+        # Before a host does any work; counted again when the template is stored.
         async with call.context.ledger.read() as tx:
             await accounts.check_templates(tx, call.user.account, most=most)
     listed: Fixed | None = None
@@ -194,13 +194,13 @@ async def _register(call: Call, *, iso: bool) -> Reply:
 
 
 def _warnings(probe: m.ProbeDone, *, admin: bool) -> list[str]:
-    """What whoever registers should know at once: what will be refused first.
+    """Warnings at registration: what downloads will refuse.
 
-    CloudStack registers what a host can reach; the image is checked when it is downloaded. So
-    this is said and not refused: the origin may serve another file until then.
+    CloudStack registers what a host can reach; the image is checked when it is downloaded. So this
+    is a warning, not a refusal: the origin may serve another file by then.
     """
     unsafe = [f"every download of it will be refused: {reason}" for reason in probe.unsafe]
-    # What a mirror on an inner network did is for administrators, as for any failure.
+    # Errors of a mirror on an internal network are for administrators, as for any failure.
     others = probe.warnings if admin or probe.public_source else ()
     return [*unsafe, *others][:16]
 
@@ -247,8 +247,8 @@ async def owned(call: Call, name: str, *, iso: bool | None = None) -> Row[Any]:
 async def _delete(call: Call, *, iso: bool) -> Reply:
     """Remove a template from a zone (or all): stop its downloads, remove its copies.
 
-    What is fetched in spite of that is removed when it arrives (``ends``), so that no
-    copy outlives its template unnoticed, whatever happens between the two.
+    Anything still downloaded is removed on arrival (``results``), so that no copy outlives its
+    template unnoticed.
     """
     row, zone_id = await owned(call, "id", iso=iso), call.get("zoneid")
 
@@ -272,7 +272,7 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
         kind = "ISO" if iso else "TEMPLATE"
         await call.note(tx, f"{kind}.DELETE", f"{row.name} deleted", row.id)
         removals = await remove_copies(tx, doomed, now=call.now, forced=forced)
-        # Hosts that are away remove theirs when they are back; nobody waits for that.
+        # Offline hosts remove theirs when they return; the command does not wait for that.
         reaching = call.context.fleet.reaching
         parts = [job for pool, job in removals if reaching(pool)]
         api_job = await records.add_api_job(
@@ -306,7 +306,7 @@ async def delete_iso(call: Call) -> Reply:
 
 
 def require_enabled(names: Mapping[str, bool], zone_id: str) -> None:
-    """ApiConflictError where the zone is disabled."""
+    """ApiConflictError if the zone is disabled."""
     if not names.get(zone_id, False):
         raise ApiConflictError("The zone is disabled: enable it first")
 

@@ -2,8 +2,8 @@
 """TLS of the API port: the operator's certificate, read again when its files change, or one of
 the manager's own CA, renewed while it runs.
 
-Handshakes get the context that is in force when they begin: a rotation disturbs no connection
-that stands, and never mixes an old certificate with a new key.
+A handshake uses the context in force when it begins: a rotation disturbs no open connection, and
+never mixes an old certificate with a new key.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ApiTls:
     def __init__(
         self, *, cert: Path | None, key: Path | None, authority: Authority, names: list[str]
     ) -> None:
-        """UsageError where the files cannot be used."""
+        """UsageError if the files cannot be used."""
         self._cert = cert
         self._key = key
         self._authority = authority
@@ -94,7 +94,7 @@ class ApiTls:
         return known.fingerprint(hashes.SHA256()).hex(":").upper()
 
     def name_for(self, host: str) -> str:
-        """Return *host* where the certificate names it, else the first name that it has."""
+        """Return *host* if the certificate names it, otherwise its first name."""
         try:
             found = self.chain.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except (x509.ExtensionNotFound, ValueError):
@@ -120,12 +120,12 @@ class ApiTls:
         try:
             chain = self._read()
         except UsageError as exc:
-            # Half of a pair may have been written: what completes it is a change, too.
+            # Half of a pair may have been written: completing it is a change, too.
             log.error("a changed certificate is not used", extra={"why": str(exc)})
             self._seen = stamp
             return
         if stamp != self._stamp():
-            return  # it changes while it is read: the next look tells
+            return  # it changed while being read: checked again next time
         self.chain, self._seen, self._renewed = chain, stamp, time.monotonic()
         log.info(
             "the API port uses a new certificate",
@@ -194,7 +194,7 @@ def _load(cert: Path, key: Path | None) -> ssl.SSLContext:
 
 
 def own_names(host: str, more: str) -> list[str]:
-    """Return what the own certificate names: this machine, its addresses, and the names in
+    """Return the names for the own certificate: this machine, its addresses, and the names in
     *more* (comma-separated). *host* is where the port listens."""
     names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), *_addresses(), host]
     names = [name for name in dict.fromkeys(names) if _is_name(name) and name not in _ANY]
@@ -213,7 +213,7 @@ def _is_name(text: str) -> bool:
 
 
 def _addresses() -> list[str]:
-    """Return this machine's addresses: what is missing can be named with --tls-names."""
+    """Return this machine's addresses; others can be added with --tls-names."""
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         buffer = array.array("B", bytes(_IFREQ * 256))
@@ -228,6 +228,6 @@ def _addresses() -> list[str]:
     found += [
         socket.inet_ntop(socket.AF_INET6, bytes.fromhex(words[0]))
         for words in map(str.split, lines)
-        if words[3] == "00"  # global: link-local addresses stand in no URL
+        if words[3] == "00"  # global: link-local addresses cannot be used in URLs
     ]
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokens by which hosts enter a zone: create, list and revoke them."""
+"""The tokens with which hosts join a zone: create, list and revoke them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ TOKEN_S: Final = 24 * 3600.0
 async def create(call: Call) -> Reply:
     """Create a one-time token by which one host may enrol within a day.
 
-    With *hostid* it is for that host alone, set up again or with a stolen key: whoever uses the
-    token becomes the host, and its former key ends.
+    With *hostid* it is for that host, reinstalled or with a stolen key: the agent that uses the
+    token becomes the host, and its former key becomes invalid.
     """
     host_id = call.get("hostid")
     token = new_token(call.context.authority.sha256, for_host=host_id is not None)
@@ -91,7 +91,7 @@ def _view(row: Row[Any], now: float) -> dict[str, Any]:
 
 
 async def list_(call: Call) -> Reply:
-    """The tokens that were created, without their secrets."""
+    """List the tokens that were created, without their secrets."""
     async with call.context.ledger.read() as tx:
         rows = await tokens.of_zone(tx)
     return page_of(call, "hosttoken", [_view(row, call.now) for row in rows])

@@ -177,14 +177,14 @@ def certificate(
 
 
 def flat_certificate(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A certificate as typed clients (cloudstack-go) read it: what hosts hold is words to them."""
+    """A certificate as typed clients (cloudstack-go) read it: the host states are strings."""
     hosts = item["hostsmap"]
     words = hosts and [f"{host['hostname']}: {host['status']}" for host in hosts]
     return {**item, "hostsmap": words}
 
 
 def host_status(host_id: str, name: str, status: str, details: str | None) -> dict[str, Any]:
-    """What became of a certificate on one host."""
+    """The state of a certificate on one host."""
     return {"hostid": host_id, "hostname": name, "status": status, "details": details}
 
 
@@ -208,14 +208,14 @@ def event(row: Row[Any]) -> dict[str, Any]:
 
 
 def state_of(row: Row[Any]) -> str:
-    """Whether a user may come in, in CloudStack's words; disabled and locked are out alike."""
+    """A user's state, with CloudStack's names; disabled and locked users have no access."""
     if row.enabled:
         return "enabled"
     return "locked" if row.locked else "disabled"
 
 
 def user(row: Row[Any], *, keys: tuple[str, str] | None = None) -> dict[str, Any]:
-    """A user; *keys* only in the answer that makes them."""
+    """A user; *keys* only in the response that creates them."""
     return {
         "id": row.id,
         "username": row.username,

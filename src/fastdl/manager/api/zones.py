@@ -30,7 +30,7 @@ from fastdl.manager.ledger.text import loads
 
 
 def _network(call: Call) -> dict[str, str]:
-    """What the request says of a network that is not managed here."""
+    """Network parameters that are accepted but not managed here."""
     return {param.name: call.args[param.name] for param in _NETWORK if call.get(param.name)}
 
 
@@ -73,7 +73,7 @@ async def update_zone(call: Call) -> Reply:
 
 
 async def list_zones(call: Call) -> Reply:
-    """The zones; who is no administrator sees the enabled ones."""
+    """List the zones; a caller who is not an administrator sees only enabled ones."""
     async with call.context.ledger.read() as tx:
         rows = await zones.all_zones(tx)
     disabled_too = call.user.admin and not call.get("available")
@@ -81,7 +81,7 @@ async def list_zones(call: Call) -> Reply:
 
 
 async def delete_zone(call: Call) -> Reply:
-    """Delete a zone that has nothing in it any more; its tokens and certificates go with it."""
+    """Delete an empty zone, with its tokens and certificates."""
     id_ = call.args["id"]
 
     async def work(tx: AsyncConnection) -> None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeping the certificates of hosts as operators want them."""
+"""Keeping the certificates of hosts in the desired state."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CloudStack's background task: are the keystores of all hosts still as they are wanted?"""
+"""CloudStack's background task: are the keystores of all hosts still in the desired state?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST_ROUND_MAX_H: Final = 1.0
 
 
 class BackgroundTask:
-    """Has every connected host report its keystore and planned anew, once an interval."""
+    """Makes every connected host report its keystore and plans it again, once per interval."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class BackgroundTask:
             now = self._clock.steady()
             if hours <= 0:
                 since = now
-            # The first round comes after an hour at the latest, as in CloudStack.
+            # The first round is within an hour, as in CloudStack.
             left = since + 3600 * (min(hours, FIRST_ROUND_MAX_H) if first else hours) - now
             if hours <= 0 or left > 0:
                 await self._clock.sleep(min(left, 1.0) if hours > 0 else 1.0)
@@ -62,7 +62,7 @@ class BackgroundTask:
                 log.error("certificate background task failed", extra={"error": str(exc)})
 
     async def round(self) -> int:
-        """Look at every connected host of every enabled zone; return how many."""
+        """Check every connected host of every enabled zone; return how many."""
         async with self._ledger.read() as tx:
             enabled = {zone.id for zone in await zones.all_zones(tx) if zone.enabled}
         hosts = [h.id for h in self._fleet.hosts.values() if h.zone in enabled]

@@ -51,7 +51,7 @@ def wanted_on_host(
     *override* is what was asked for this host alone (``present`` or ``absent``): a per-host
     revocation outlives the sync task, and a re-upload to one host outlives a revocation of
     the zone. Without one, a host gets what its zone has: also after a revocation of the zone,
-    where it was uploaded again to other hosts (*on_others*). A deleted certificate is wanted
+    where it was uploaded again to other hosts (*on_others*). A deleted certificate is desired
     nowhere.
     """
     if deleted:
@@ -64,8 +64,8 @@ def wanted_on_host(
 def plan(desired: Iterable[Desired], held: Mapping[str, str] | None, *, now: float) -> Plan:
     """Return what turns *held* (folded alias → fingerprint) into *desired*.
 
-    *held* None means that the keystore cannot be read: everything wanted is tried again (the
-    attempt tells the operator why it fails). Aliases that no certificate names are left alone.
+    *held* None means that the keystore cannot be read: every desired certificate is tried again
+    (the attempt shows the operator why it fails). Aliases that no certificate names are left alone.
     """
     desired = list(desired)
     taken = {d.alias.casefold() for d in desired if d.present}

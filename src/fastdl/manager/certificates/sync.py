@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeping the certificates of hosts as they are wanted: plan, push, note the outcome.
+"""Keeping the certificates of hosts in the desired state: plan, push, record the outcome.
 
-Level-triggered: whatever happened (an upload, a connection, a changed keystore, a failure
-whose time has come), the host is marked, planned from the ledger and its own inventory, and
-gets at most one keystore job at a time. When that ends it is planned again.
+Level-triggered: after any change (an upload, a connection, a changed keystore, a due retry) the
+host is marked, planned from the ledger and its own inventory, and gets at most one keystore job at
+a time. When that ends it is planned again.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ BATCH: Final = 256
 INSTALL_MAX: Final = 64
 REMOVE_MAX: Final = 200
 ANSWER_S: Final = 15.0
-"""How long an API call waits for hosts; the rest goes on in the background."""
+"""How long an API call waits for hosts; the rest continues in the background."""
 RETRY_ROUND_S: Final = 5.0
 
 
 class CertificateSync:
-    """Brings hosts to what operators asked for, and says how far it came."""
+    """Brings hosts to the desired state, and reports the progress."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class CertificateSync:
         return len(pushed)
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
-        """Take in the outcome of a keystore job; False = stale."""
+        """Store the outcome of a keystore job; False = stale."""
         failed = await self._ends((host, result))
         if failed is None:
             return False
@@ -211,7 +211,7 @@ class _HostPlan:
 
 
 def desired_of(want: HostWant) -> Desired:
-    """Return the wish as the plan sees it."""
+    """Return the desired state as the plan's input."""
     link = want.link
     return Desired(
         cert=want.cert.id,
@@ -234,7 +234,7 @@ def _plan_host(row: Row[Any], wants: Mapping[str, HostWant], *, now: float) -> _
     settled = {
         id_: (wants[id_].rev, UPLOADED if present[id_] else REVOKED, "")
         for id_ in todo.settled
-        # What was never wanted here and is not here leaves no trace.
+        # A certificate never desired and not present here leaves no record.
         if not wants[id_].settled and (present[id_] or wants[id_].link is not None)
     }
     new = [(row.id, id_) for id_ in (*settled, *todo.install) if wants[id_].link is None]
@@ -285,8 +285,8 @@ def _outcomes(
 ) -> dict[str, tuple[int, str, str]]:
     """Return certificate id → (revision, status, detail).
 
-    *context* maps the id to (revision, alias, fingerprint wanted or None). A success counts
-    only where the keystore that the host reports afterwards bears it out.
+    *context* maps the id to (revision, alias, fingerprint wanted or None). A success counts only if
+    the keystore that the host reports afterwards confirms it.
     """
     by_alias = {o.alias.casefold(): o.failure for o in done.outcomes} if done else {}
     held = {c.alias.casefold(): c.sha256 for c in done.certificates} if done else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An upload, in CloudStack's words, and certificates as CloudStack shows them. Pure functions.
+"""Uploads with CloudStack's messages, and certificates as CloudStack shows them. Pure functions.
 
 Which certificates a text holds, and whether they can be trusted, is ``trust.certificate``'s.
 """
@@ -42,7 +42,7 @@ class Upload:
 
 
 def read_upload(text: str, *, now: float) -> Upload:
-    """Return the certificates in *text*, in any spelling that hosts take as well.
+    """Return the certificates in *text*, in any encoding that hosts also accept.
 
     Raises CertRejectedError, in CloudStack's words, for what is not X.509, not valid at
     *now*, too weak to be trusted, or holds a private key.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking hosts, now and then, what lies in their pools."""
+"""Asking hosts periodically for the contents of their pools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OWN_MARKERS: Final = frozenset({m.PoolType.RBD, m.PoolType.ISCSI})
 
 
 class CopyWatch:
-    """Looks at each pool soon after a host has brought it, and again after an interval."""
+    """Checks each pool soon after a host has reported it, and again after an interval."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class CopyWatch:
         self._listed: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await self._clock.sleep(STEP_S)
             await self.round()
 
     async def round(self) -> int:
-        """Look at the pools whose turn it is; return how many answered."""
+        """Check the pools that are due; return how many responded."""
         hours, now = self._settings.number(INTERVAL), self._clock.steady()
         if hours <= 0:
             return 0
@@ -75,7 +75,7 @@ class CopyWatch:
         return listed
 
     async def list_copies(self, pool_id: str) -> None:
-        """Ask a host what lies in the pool, and take that in; AgentLostError where none answers."""
+        """Ask a host for the pool's contents, and record them; AgentLostError if none responds."""
         able = self._able(pool_id)
         if not able:
             raise AgentLostError("no host that is Up can tell what lies in the pool")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a failure may whoever named the source learn?
+"""How much of a failure may the user who named the source see?
 
-A host stands in networks that tenants do not see. If a tenant were told that a port refuses
-connections, that a service speaks no HTTP, or that a name does not resolve, each template URL
-would be a look behind the host. So details are for administrators, unless every address that
+A host stands in networks that tenants do not see. If a tenant learned that a port refuses
+connections, that a service does not speak HTTP, or that a name does not resolve, template URLs
+could be used to scan those networks. So details are for administrators, unless every address that
 the job tried is public.
 """
 

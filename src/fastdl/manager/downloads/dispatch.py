@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop that grants queued jobs to hosts, and what happens when a job ends.
 
-One manager at a time dispatches (the lease ``dispatch``); that saves work, it is not what
-makes it safe: a grant is a compare-and-set, and slots are taken in the same transaction.
+One manager at a time dispatches (the lease ``dispatch``); that saves work, but safety does not
+depend on it: a grant is a compare-and-set, and slots are taken in the same transaction.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ PAGES_MAX: Final = 4
 GRANTS_MAX: Final = 64
 """Grants in one transaction."""
 CANCEL_S: Final = 30.0
-"""A host that does not say that it stopped is not waited for longer."""
+"""How long to wait for a host to report that it stopped."""
 ORIGIN_MOST: Final = "direct.download.origin.max.active"
 DIRECT_S: Final = 120.0
-"""Probes and checks that nobody can be waiting for any more."""
+"""Age at which nobody can be waiting for a probe or check any more."""
 
 
 class Dispatcher:
@@ -92,7 +92,7 @@ class Dispatcher:
         self._unanswered: dict[tuple[str, str], float] = {}
 
     def wake(self) -> None:
-        """Something changed: look at the queue soon."""
+        """Something changed: check the queue soon."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -203,7 +203,7 @@ class Dispatcher:
     # --- ends ----------------------------------------------------------------------------
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
-        """Take in the result of a download or a removal; False = stale."""
+        """Record the result of a download or a removal; False = stale."""
         able = self._fleet.able()
 
         async def work(tx: AsyncConnection) -> results.Ended | None:
@@ -293,7 +293,7 @@ class Dispatcher:
         self._notices.publish("host", host=host, state=hosts_table.DOWN)
 
     def taken_back(self, ended: Sequence[str]) -> None:
-        """Tell whoever waits that jobs *ended* when they were taken from their host."""
+        """Notify waiters that jobs *ended* when they were taken from their host."""
         for job in ended:
             self._progress.drop(job)
             self._notices.notify(f"job:{job}")
@@ -309,7 +309,7 @@ class Dispatcher:
         self.wake()
 
     async def reconcile(self) -> None:
-        """End what nobody will end any more, and complete API jobs that a crash left open."""
+        """End abandoned jobs, and complete API jobs that a crash left open."""
         now = self._clock.time()
         async with self._ledger.read() as tx:
             late = self._overdue(await job_list.unanswered(tx))
@@ -341,7 +341,7 @@ class Dispatcher:
             self._notices.notify(f"job:{row.id}")
 
     async def _remove_due(self) -> None:
-        """Try again to remove copies that were in use, or whose host could not."""
+        """Retry removing copies that were in use, or whose host failed."""
         now, steady = self._clock.time(), self._clock.steady()
         far = steady + DELAY_MAX_S
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looking at origins now and then: has a template's file changed since registration?"""
+"""Probing origins periodically: has a template's file changed since registration?"""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DriftWatch:
                 await self.round()
 
     async def round(self) -> int:
-        """Probe every template once; return how many hosts answered for."""
+        """Probe every template once; return how many were probed."""
         async with self._ledger.read() as tx:
             rows = await templates.all_live(tx)
         probed = 0
@@ -61,7 +61,7 @@ class DriftWatch:
             try:
                 probed += await self._probe(row)
             except (FastdlError, HostRefusal) as exc:
-                # An origin that is away now says nothing about its content.
+                # An unreachable origin says nothing about its content.
                 log.info("drift not checked", extra={"template": row.id, "why": str(exc)})
         return probed
 

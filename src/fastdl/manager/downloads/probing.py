@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which host is asked about a source, and how many such questions are there at once?
+"""Which host probes a source, and how many probes run at once?
 
-A probe is a process on a host that connects to wherever somebody who may register says. So an
-account gets few at a time, and so does a host: the rest wait in their order, and those who
-wait are few as well.
+A probe is a process on a host that connects to an address chosen by a user. So accounts and hosts
+have a limit each: further probes wait in order, and the number waiting is limited too.
 """
 
 from __future__ import annotations
@@ -24,30 +23,30 @@ from fastdl.manager.settings import Settings
 from fastdl.wire import messages as m
 
 HOSTS_MAX: Final = 16
-"""Hosts that are asked in turn, where one after the other cannot reach the origin."""
+"""Hosts to try in turn if one after the other cannot reach the origin."""
 ASKING_S: Final = 60.0
-"""After this long nobody else is asked."""
+"""After this long no further host is tried."""
 ORIGINS_MAX: Final = 1024
-"""Origins of which is remembered who reached them and who did not."""
+"""Origins for which it is cached which hosts reached them."""
 WAITING_MAX: Final = 32
-"""Questions of one account, or for one host, that wait for a place."""
+"""Probes of one account, or for one host, that may wait for a slot."""
 WAIT_S: Final = 60.0
 
 
 class Slots:
-    """At most so many at once by key; the others wait in their order."""
+    """Limits the number in progress per key; others wait in order."""
 
     def __init__(self) -> None:
         self._busy: Counter[str] = Counter()
         self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
     def busy(self, key: str) -> int:
-        """How many of *key* are under way or wait."""
+        """How many of *key* are in progress or waiting."""
         return self._busy[key] + len(self._waiting.get(key, ()))
 
     @contextlib.asynccontextmanager
     async def take(self, key: str, *, most: int) -> AsyncIterator[None]:
-        """Hold one of *most* places of *key*.
+        """Hold one of *most* slots of *key*.
 
         ApiLimitError where too many wait already, or none became free within WAIT_S seconds.
         """
@@ -61,7 +60,7 @@ class Slots:
             self._leave(key, most)
 
     async def _wait(self, key: str, most: int) -> None:
-        """Return as the owner of a place that somebody left."""
+        """Return once a slot has been handed over."""
         if len(self._waiting[key]) >= WAITING_MAX:
             raise ApiLimitError("Too many sources are being looked at: wait a moment")
         place = asyncio.get_running_loop().create_future()
@@ -70,7 +69,7 @@ class Slots:
             async with asyncio.timeout(WAIT_S):
                 await place
         except (TimeoutError, asyncio.CancelledError) as exc:
-            if place.done() and not place.cancelled():  # given to us as we were going
+            if place.done() and not place.cancelled():  # handed over while we were leaving
                 self._leave(key, most)
             if isinstance(exc, asyncio.CancelledError):
                 raise
@@ -88,7 +87,7 @@ class Slots:
                 del self._busy[key]
 
     def _hand_on(self, key: str) -> bool:
-        """Give a place to who waits longest; False where nobody does."""
+        """Hand a slot to the longest waiter; False if there is none."""
         for place in self._waiting.get(key, ()):
             if not place.done():
                 place.set_result(None)
@@ -107,7 +106,7 @@ class HostRefusal(Exception):
 
 
 class Probing:
-    """Asks hosts about sources."""
+    """Has hosts probe sources."""
 
     def __init__(
         self,

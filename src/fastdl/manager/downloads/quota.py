@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How large may a template become, and how much of primary storage may an account fill?
 
-Sizes that registration learnt are checked when a copy is asked for; the host checks again what
-its own probe finds, before a byte moves. CloudStack's settings, in its units (GiB).
+Sizes known since registration are checked when a copy is requested; the host checks again with its
+own probe, before any data is transferred. CloudStack's settings, in its units (GiB).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Limits:
     why: str
 
     def check(self, template: Row[Any]) -> None:
-        """ApiParamError where what is known of *template* is beyond them."""
+        """ApiParamError if *template*'s known sizes exceed them."""
         if template.size is not None and template.size > self.source:
             raise ApiParamError(
                 f"{template.name} has {template.size} bytes at its origin, {SOURCE} allows "
@@ -52,7 +52,7 @@ class Limits:
 
 
 def disk_of(template: Row[Any]) -> int | None:
-    """Return the size of the template's disk as registration learnt it."""
+    """Return the size of the template's disk, known since registration."""
     size: int | None = template.virtual_size
     return size if size is not None else template.size
 
@@ -73,10 +73,11 @@ def limits(settings: Settings, pool: Row[Any] | None, *, room: int | None = None
 async def charge(
     tx: AsyncConnection, settings: Settings, account: str, *, count: int, size: int
 ) -> int | None:
-    """Return how many bytes are left to *account* beside *count* more copies of *size* each.
+    """Return how many bytes are left to *account* in addition to *count* more copies of *size*
+    each.
 
     ResourceLimitError where they do not fit; None = it may have any number. The account's row is
-    locked, so that two requests at once cannot both have the last place.
+    locked, so that two concurrent requests cannot both use the last of it.
     """
     most, quota = settings.whole(COPIES), settings.whole(BYTES) * GIB
     await accounts.lock(tx, account)

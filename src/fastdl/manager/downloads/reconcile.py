@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from what a host says lies in a pool?
+"""How is the ledger reconciled with the contents of a pool?
 
-The ledger is compared with the pool's own markers: fences are never behind them, copies that a
-restored ledger does not know are found again, those that nobody needs are listed, and one that
-was changed or taken away is reported once.
+The ledger is compared with the pool's own markers: fences never lag behind them, copies unknown to
+a restored ledger are found again, unneeded ones are listed, and a changed or missing one is
+reported once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastdl.manager.ledger import copies, job_list, templates
 from fastdl.wire import messages as m
 
 FENCE_MAX: Final = 1 << 53
-"""A higher fence is nobody's: it would leave no room for those that follow."""
+"""Higher fences are refused: they would leave no room for later ones."""
 _LOST: Final = frozenset({"absent", "foreign"})
 
 
@@ -32,7 +32,7 @@ async def record(
     now: float,
     whole: bool,
 ) -> list[Event]:
-    """Store what was *found* in *pool* that was asked for at *asked*; return the events.
+    """Store what was *found* in *pool*, requested at *asked*; return the events.
 
     *whole*: what is not in it is not in the pool.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""May this template be registered? CloudStack's rules and words, as pure functions.
+"""May this template be registered? CloudStack's rules and messages, as pure functions.
 
-The address policy proper is applied on the host, at every connection; what is checked here is
-what can be checked in the text: an early and clear answer, not the decision that counts.
+The address policy proper is applied on the host, at every connection; this checks what the text
+shows: an early and clear error, not the final decision.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 def check_url(
     url: str, *, allowed_cidrs: Iterable[str] = (), nfs_servers: Iterable[str] = ()
 ) -> Url:
-    """Return *url*, taken apart; ApiParamError where it cannot be an origin."""
+    """Return *url*, parsed; ApiParamError if it cannot be an origin."""
     scheme = url.partition(":")[0].lower()
     if scheme == "file":
         raise ApiParamError("File:// type urls are currently unsupported")

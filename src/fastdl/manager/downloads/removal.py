@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a copy leave its pool? Marked in the ledger first, then by a job, again and again
-until a host has said that it is gone."""
+"""How is a copy removed from its pool? It is marked in the ledger, then removed by a job, retried
+until a host reports that it is gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastdl.manager.ledger.values import URGENT
 from fastdl.wire import messages as m
 
 LOOK_S: Final = 60.0
-"""A copy on its way out is checked again after so long, whatever its job does."""
+"""A copy being removed is checked again after this long, whatever its job does."""
 AGAIN_MAX_S: Final = 600.0
 """Longest pause between two tries to remove a copy that is in use or cannot be removed."""
 TOGETHER: Final = 64
@@ -29,7 +29,7 @@ async def remove_copies(
 ) -> list[tuple[str, str]]:
     """Mark *rows* (as ``copies.of_template`` returns them) and have them removed.
 
-    Returns (pool, job) of each; what no host was ever asked to make is forgotten at once.
+    Returns (pool, job) of each; copies that no host was asked to create are deleted at once.
     """
     new = []
     for row in rows:
@@ -46,7 +46,7 @@ async def remove_copies(
 
 
 async def remove_due(tx: AsyncConnection, *, now: float, steady: float, far: float) -> int:
-    """Have copies removed whose turn it is (again); return how many."""
+    """Start (or retry) the removals that are due; return how many."""
     rows = await copies.due(tx, now=steady, far=far, limit=TOGETHER)
     await jobs.submit(tx, [_job(row, forced=row.forced) for row in rows], now=now)
     for row in rows:
@@ -55,7 +55,7 @@ async def remove_due(tx: AsyncConnection, *, now: float, steady: float, far: flo
 
 
 def pause(failures: int) -> float:
-    """Return how long to wait after so many tries that left a copy where it is."""
+    """Return how long to wait after so many failed attempts."""
     seconds: float = min(BACKOFF_FIRST_S * 2 ** min(failures, 16), AGAIN_MAX_S)
     return seconds
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows when a host says how a download or a removal ended: in the ledger, and for people.
+"""What happens when a host reports the result of a download or a removal?
 
-One transaction takes in the result, what it means for the copy, the API jobs that waited for
-it and the events that tell of it.
+One transaction stores the result, the state of the copy, the API jobs that waited for it and the
+events that report it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Ended:
 async def record(
     tx: AsyncConnection, host: str, result: m.JobResult, *, able: set[str], terms: Terms
 ) -> Ended | None:
-    """Take in *host*'s result of a download or a removal; None = stale, nothing done.
+    """Record *host*'s result of a download or a removal; None = stale, nothing done.
 
     *able*: the hosts that are connected, where a failed job might go next. The caller stores the
     events in the same transaction.
@@ -119,8 +119,7 @@ async def _downloaded(
 
 
 async def remove_late(tx: AsyncConnection, row: Row[Any], *, now: float) -> None:
-    """Have removed what a download of a deleted template left, however it ended: nobody else
-    ever would."""
+    """Start the removal of what a download of a deleted template left, however it ended."""
     here = [c for c in await copies.of_template(tx, row.template) if c.volume == row.volume]
     doomed = any(copy.state == copies.REMOVING for copy in here)
     if here and (doomed or row.zone not in await templates.zones_of(tx, row.template)):
@@ -238,13 +237,13 @@ async def _events(
 async def _removal_events(
     tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, result: m.JobResult
 ) -> list[Event]:
-    """Of a removal that is tried again and again, one event for each new outcome."""
+    """For a removal that is retried, one event per new outcome."""
     names = await copies.template_names(tx, [row.template] if row.template else [])
     what = f"the copy of {names.get(row.template, row.volume)} on pool {row.pool}"
     if result.failure is not None:
         after = await copies.get(tx, copies.key_of(row))
         if copy is not None and after is not None and copy.note == after.note:
-            return []  # as the last time
+            return []  # same as last time
         text = f"{what} could not be removed: {result.failure.message}"
         return [_event("TEMPLATE.COPY.REMOVE.FAILURE", text, "ERROR", row)]
     done = result.done

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who downloads what from where, next: decisions as pure functions.
 
-The dispatcher (``dispatch.py``) feeds them from the ledger and carries out what they return.
+The dispatcher (``dispatch.py``) feeds them from the ledger and executes the results.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Limits:
     def of(self, slot: Slot, *, rank: int, host_most: int | None = None) -> int:
         """Return how many jobs may hold *slot* when one of *rank* asks for it.
 
-        Bulk jobs leave a share of every limit free, so that a VM that waits now need not
-        wait for a bulk download to end.
+        Bulk jobs leave a share of every limit free, so that a waiting VM does not have to wait for
+        a bulk download to end.
         """
         kind, _ = slot
         most = {"origin": self.origin, "host": self.host, "pool": self.pool}[kind]
@@ -107,7 +107,7 @@ def _choose_host(
     hosts = list(hosts)
     untried = [host for host in hosts if host.id not in job.tried]
     free = [host for host in (untried or hosts) if has_room(host)]
-    # The checksum spreads equals: without it the first host of a cluster does all the work.
+    # The checksum spreads equal hosts: without it the first host of a cluster does all the work.
     return min(
         free,
         key=lambda h: (
@@ -123,7 +123,7 @@ def _slots(job: Waiting, host: HostView, limits: Limits) -> tuple[tuple[Slot, in
         return ()
     wanted: list[Slot] = [("host", host.id), ("pool", job.pool)]
     wanted += [("origin", origin) for origin in dict.fromkeys(job.origins)]
-    # One order for everybody: two transactions that take the same slots cannot deadlock.
+    # A fixed order: two transactions that take the same slots cannot deadlock.
     return tuple(
         (slot, limits.of(slot, rank=job.rank, host_most=host.most if slot[0] == "host" else None))
         for slot in sorted(wanted)

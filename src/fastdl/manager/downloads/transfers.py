@@ -47,7 +47,7 @@ def for_sources(
 
 
 def sources_of(row: Row[Any]) -> tuple[list[str], tuple[tuple[str, str], ...], list[str]]:
-    """Return (sources, sealed headers, origins) of a template's row."""
+    """Return (sources, encrypted headers, origins) of a template's row."""
     return loads(row.sources), sealed.headers_in(loads(row.details)), loads(row.origins)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of jobs whose pool is deleted, or is reached by nobody any more?"""
+"""What happens to jobs whose pool is deleted, or no longer reachable?"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROUND_S: Final = 30.0
 def why_unreached(pool: Row[Any], links: Sequence[Row[Any]]) -> str | None:
     """Return why no host that is Up can use *pool*, None where one can; *links*:
     ``ledger.pools.claims`` of it."""
-    # Of a pool that nobody could use yet, those who cannot say why.
+    # If no host could use the pool yet, the failing hosts give the reason.
     links = [link for link in links if link.accepted or (pool.owner is None and link.error)]
     if not links:
         return "no host reports it"
@@ -64,9 +64,9 @@ async def _give_up(
 
 
 class Unreached:
-    """Ends jobs whose pool nobody has reached for as long as the setting says.
+    """Ends jobs whose pool has been unreachable for as long as the setting says.
 
-    The seconds are counted here: what the wall clock said when a job began to wait proves nothing.
+    The seconds are counted here: the wall clock's time when a job began to wait proves nothing.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Unreached:
         self._since: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Look now and then, until cancelled."""
+        """Check periodically, until cancelled."""
         while True:
             try:
                 await self.round()
@@ -95,7 +95,7 @@ class Unreached:
             await self._clock.sleep(ROUND_S)
 
     async def round(self) -> int:
-        """End what has waited for long enough; return how many jobs."""
+        """End jobs that have waited long enough; return how many."""
         most = self._settings.whole(WAIT)
         now = self._clock.steady()
         async with self._ledger.read() as tx:

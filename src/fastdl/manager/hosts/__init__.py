@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hosts: who they are, their connections, and asking them."""
+"""The hosts: their identities, connections, and requests to them."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manager's own certificate authority: who is the manager, and who is which host.
+"""The manager's own certificate authority, which identifies the manager and its hosts.
 
 A host's certificate names the host (SAN DNS = its id) and may only be a client; the
-manager's names ``MANAGER_NAME`` and may only be a server. So no host can play the manager,
+manager's names ``MANAGER_NAME`` and may only be a server. So no host can impersonate the manager,
 and the address under which the manager is reached does not matter.
 """
 
@@ -66,7 +66,7 @@ class Ca:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a connection, as TLS proved it. *ca*: the issuer's fingerprint;
+    """The peer of a connection, authenticated by TLS. *ca*: the issuer's fingerprint;
     *until*: when the certificate expires."""
 
     host: str
@@ -78,8 +78,8 @@ class Peer:
 class Authority:
     """The manager's CA, and during a rotation the one that follows it.
 
-    While there are two, both are good: the current one signs the manager's certificate and is named
-    by tokens, because every host trusts it; the next one signs hosts' certificates.
+    While there are two, both are valid: the current one signs the manager's certificate and is
+    named by tokens, because every host trusts it; the next one signs hosts' certificates.
     """
 
     def __init__(self, folder: Path, current: Ca, following: Ca | None = None) -> None:
@@ -90,7 +90,7 @@ class Authority:
 
     @property
     def cas(self) -> tuple[Ca, ...]:
-        """Every CA that is good now, the current one first."""
+        """Every valid CA, the current one first."""
         return (self.current,) if self.following is None else (self.current, self.following)
 
     @property
@@ -157,7 +157,7 @@ class Authority:
         context.load_verify_locations(cadata=self.pem)
         # Optional, because a host that enrols has none yet; /agent insists on it.
         context.verify_mode = ssl.CERT_OPTIONAL
-        # Hosts keep their connection for days: a ticket to resume it costs more than it saves.
+        # Hosts stay connected for days: a session ticket costs more than it saves.
         context.num_tickets = 0
         self._context = context
         self.renew_server()
@@ -178,7 +178,7 @@ class Authority:
         return _key_pem(key), certificate
 
     def renew_server(self) -> None:
-        """Give the port a fresh server certificate; connections that stand are not touched."""
+        """Give the port a fresh server certificate; open connections are not affected."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
             self.current,
@@ -196,14 +196,14 @@ class Authority:
     # --- rotation ------------------------------------------------------------------------
 
     def begin_rotation(self) -> None:
-        """Make the CA that follows; from now on both are good. Nothing where there are two."""
+        """Create the next CA; from now on both are valid. Does nothing if there are two."""
         if self.following is None:
             self.following = _make(self.folder / _NEXT)
             if self._context is not None:
                 self._context.load_verify_locations(cadata=self.following.pem)
 
     def finish_rotation(self) -> None:
-        """Let the next CA be the only one; the key of the old one is gone for good."""
+        """Make the next CA the only one; the old one's key is deleted."""
         if self.following is not None:
             (self.folder / _NEXT).replace(self.folder / _CURRENT)
             _sync(self.folder)  # hosts will soon trust nothing else
@@ -350,7 +350,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _sync(folder: Path) -> None:
-    """Make what was renamed in *folder* durable."""
+    """Make renames in *folder* durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

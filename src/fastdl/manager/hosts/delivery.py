@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is still to be sent to each connected host.
+"""Messages waiting to be sent to each connected host.
 
 Everything here may be lost at any moment: hosts and loops ask again.
 """
@@ -15,7 +15,7 @@ from aiohttp import web
 from fastdl.wire import messages as m
 
 OUTBOX_MAX: Final = 1024
-"""Small messages that may wait for a slow host before its connection is given up."""
+"""Small messages that may wait for a slow host before its connection is closed."""
 
 
 class Delivery(Protocol):
@@ -40,7 +40,7 @@ class Connection:
         self.document_due = True
         self.wake = asyncio.Event()
         self.closing: str | None = None
-        """Set: nothing that the host says on this connection counts any more."""
+        """Set: further messages on this connection are ignored."""
         self.last_word: m.Refused | None = None
 
     def close(self, reason: str, last_word: m.Refused | None = None) -> None:

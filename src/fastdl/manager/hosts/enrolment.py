@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a machine becomes a host, and stays one: tokens are exchanged, certificates renewed.
+"""How a machine becomes a host and stays one: tokens are exchanged, certificates renewed.
 
-A host has one key, which only a token changes. A renewal is a new certificate for that key, so
-whoever renews, with whatever they stole, locks nobody out.
+A host has one key, which only a token changes. A renewal is a new certificate for that key, so a
+renewal, even with a stolen certificate, locks nobody out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Enrolment:
         """Exchange a token for a host's certificate; return the reply and the hash of the key
         that was the host's until now, None where there is none.
 
-        AgentRefusedError says why not.
+        AgentRefusedError gives the reason.
         """
         _, key_hash = csr_key(request.csr)
         former = csr_key(request.former)[1] if request.former else key_hash
