@@ -95,11 +95,11 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "json.content.type", "Advanced", "json", "application/json; charset=UTF-8",
-        "Content type of JSON answers: application/json or text/javascript, with a charset.",
+        "Content type of JSON responses: application/json or text/javascript, with a charset.",
     ),
     Setting(
         "default.page.size", "Advanced", "int", "500",
-        "Largest page of a list command.", least=1, most=10_000,
+        "Maximum page size of a list command.", least=1, most=10_000,
     ),
     Setting(
         DIRECT_DEFAULT, "Advanced", "bool", "true",
@@ -108,24 +108,24 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "direct.download.origin.max.active", "Advanced", "int", "16",
-        "Downloads at once from one origin, over all hosts.", least=1, most=100_000,
+        "Concurrent downloads from one origin, over all hosts.", least=1, most=100_000,
     ),
     Setting(
         "direct.download.host.max.active", "Advanced", "int", "4",
-        "Downloads at once on one host.", least=1, most=1000,
+        "Concurrent downloads on one host.", least=1, most=1000,
     ),
     Setting(
         "direct.download.host.max.probes", "Advanced", "int", "4",
-        "Sources that one host looks at at once, beside its downloads.", least=1, most=100,
+        "Sources that one host probes at once, in addition to its downloads.", least=1, most=100,
     ),
     Setting(
         "direct.download.account.max.probes", "Advanced", "int", "4",
-        "Sources of one account that are probed at once when it registers; more wait.",
+        "Concurrent probes of one account at registration; further ones wait.",
         least=1, most=1000,
     ),
     Setting(
         "direct.download.pool.max.active", "Advanced", "int", "4",
-        "Downloads at once into one primary storage pool.", least=1, most=1000,
+        "Concurrent downloads into one primary storage pool.", least=1, most=1000,
     ),
     Setting(
         "direct.download.connections.per.origin", "Advanced", "int", "4",
@@ -133,11 +133,11 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "direct.download.require.checksum", "Advanced", "bool", "false",
-        "Refuse templates whose bytes no checksum proves.",
+        "Refuse templates without a checksum.",
     ),
     Setting(
         "direct.download.drift.check.interval", "Advanced", "float", "24",
-        "Hours between two looks at each template's origin for a changed file (0 = off).",
+        "Hours between probes of each template's origin for a changed file (0 = off).",
         most=8760,
     ),
     Setting(
@@ -170,7 +170,7 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "proxy.header.verify", "Advanced", "bool", "false",
-        "Whether the client's address is taken from a header that a proxy of proxy.cidr sets.",
+        "Whether the client's address is taken from a header set by a proxy in proxy.cidr.",
     ),
     Setting(
         "proxy.header.names", "Advanced", "names", "X-Forwarded-For",
@@ -178,11 +178,11 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "proxy.cidr", "Advanced", "cidrs", "",
-        "Comma-separated networks of the proxies whose headers are believed.",
+        "Comma-separated networks of the proxies whose headers are trusted.",
     ),
     Setting(
         "metrics.token", "Advanced", "token", "",
-        "What /metrics asks for, as a bearer token or as the password of basic authentication "
+        "Token required for /metrics, as a bearer token or as the password of basic authentication "
         "(16 characters at least); empty = nothing.", secret=True,
     ),
     Setting(
@@ -224,7 +224,7 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "api.throttling.interval", "Advanced", "int", "1",
-        "Seconds after which an account's count starts again.", least=1, most=86400,
+        "Seconds after which an account's count is reset.", least=1, most=86400,
     ),
     Setting(
         "api.throttling.max", "Advanced", "int", "25",

@@ -167,13 +167,13 @@ _WHOLE: Final = "families are listed whether a template of theirs is registered 
 COMMANDS: Final = (
     Command(
         name="listCapabilities",
-        text="List what this server can do",
+        text="List the server's capabilities",
         handler=list_capabilities,
         response=(Field("cloudstackversion"),),
     ),
     Command(
         name="listHypervisors",
-        text="List hypervisors; only KVM can download directly",
+        text="List hypervisors; only KVM supports direct download",
         handler=list_hypervisors,
         params=(Param("zoneid", Kind.UUID, "by zone", narrows=READ), *listed()),
         response=(Field("name"),),
@@ -194,7 +194,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="listOsCategories",
-        text="List families of guest operating systems",
+        text="List categories of guest operating systems",
         handler=list_os_categories,
         params=(
             Param("id", Kind.UUID, "the family", narrows=By()),

@@ -326,7 +326,7 @@ _STATUS: Final = (
     Field("hostid", text="the ID of the host"),
     Field("hostname", text="the name of the host"),
     Field("status", text="UPLOADED, FAILED, SKIPPED or REVOKED"),
-    Field("details", text="why, where it is not as wanted"),
+    Field("details", text="the reason, if it is not in the desired state"),
 )
 _CERTIFICATE: Final = (
     Field("id", text="the ID of the certificate"),
@@ -416,7 +416,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="deleteTemplateDirectDownloadCertificate",
-        text="Delete a certificate and take it from every host",
+        text="Delete a certificate, also from every host",
         handler=delete,
         params=(Param("id", Kind.UUID, "the certificate", required=True),),
         response=(Field("success", "boolean"),),
@@ -425,7 +425,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="checkDirectDownloadOrigin",
-        text="Would this host accept that origin's certificate now? Nothing is downloaded",
+        text="Check whether a host accepts an origin's certificate now; nothing is downloaded",
         handler=check,
         params=(
             Param("hostid", Kind.UUID, "the host", required=True),

@@ -131,7 +131,7 @@ async def delete_copy(call: Call) -> Reply:
 COMMANDS: Final = (
     Command(
         name="listTemplateCopies",
-        text="List the copies on primary storage: of templates, of deleted ones, and of none",
+        text="List the copies on primary storage: of templates, deleted ones, and unknown ones",
         handler=list_copies,
         params=(
             Param("storageid", text="by pool", narrows=By()),
@@ -158,7 +158,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="deleteTemplateCopy",
-        text="Remove a copy from primary storage; one in use is kept until nobody uses it",
+        text="Remove a copy from primary storage; a copy in use is kept until it is unused",
         handler=delete_copy,
         params=(
             Param("storageid", text="the pool", required=True),

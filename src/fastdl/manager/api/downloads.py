@@ -331,7 +331,7 @@ def _progress(call: Call, job: Row[Any], facts: _Facts) -> dict[str, Any]:
     if job.state in HELD and (host is None or host.state != hosts.UP):
         # The outcome is unknown until the host is back, or counts as Down.
         state, rate = "WAITING", None
-        error = "its host is not connected: it goes on when the host is back, or elsewhere"
+        error = "its host is not connected: it resumes when the host is back, or on another host"
     said = board.percent_of(job.id) if job.state in LIVE else None
     return {
         "jobid": job.id,
@@ -384,14 +384,14 @@ async def cancel(call: Call) -> Reply:
 COMMANDS: Final = (
     Command(
         name="prepareTemplate",
-        text="Bring a template to primary storage now: one pool, hosts' pools, or all of a zone",
+        text="Download a template to primary storage now: to one pool, hosts' pools, or a zone's",
         handler=prepare,
         params=(
             Param("zoneid", Kind.UUID, "the zone", required=True),
             Param("templateid", Kind.UUID, "the template or ISO", required=True),
             Param("storageid", text="this pool only"),
             Param("hostids", Kind.LIST, "the pools of these hosts"),
-            Param("priority", text="urgent (a VM waits; default with storageid) or bulk"),
+            Param("priority", text="urgent (a VM is waiting; default with storageid) or bulk"),
         ),
         response=JOB,
         admin=True,
@@ -401,7 +401,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="listTemplateDownloads",
-        text="List where a template is and how far its downloads are",
+        text="List where a template is, and the progress of its downloads",
         handler=list_,
         params=(
             Param(
@@ -454,7 +454,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="cancelTemplateDownload",
-        text="Cancel a template's downloads; what was fetched is kept for a week, for a resume",
+        text="Cancel a template's downloads; the fetched data is kept for a week, for a resume",
         handler=cancel,
         params=(
             Param("templateid", Kind.UUID, "the template or ISO", required=True),

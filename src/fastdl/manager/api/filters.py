@@ -52,8 +52,8 @@ class Refused:
 class Rule(Enum):
     """Takes no value."""
 
-    NONE = "no row has one: any value leaves none"
-    SHOWS = "how rows are shown, not which"
+    NONE = "no row has one: any value matches none"
+    SHOWS = "affects how rows are shown, not which"
     READ = "the command's own code narrows by it"
 
 

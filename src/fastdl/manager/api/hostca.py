@@ -46,7 +46,7 @@ async def start(call: Call) -> Reply:
     authority = call.context.authority
     if authority.following is not None:
         raise ApiConflictError("The CA is being rotated already: finish that first")
-    text = "the rotation of the hosts' CA began: both are good now"
+    text = "the rotation of the hosts' CA began: both are valid now"
     await call.write(lambda tx: call.note(tx, "HOST.CA.ROTATE", text))
     authority.begin_rotation()
     await _remember(call)
@@ -93,7 +93,7 @@ _CA: Final = tuple(
 COMMANDS: Final = (
     Command(
         name="listHostCas",
-        text="List the CA of the hosts, and the one that follows it while it is rotated",
+        text="List the CA of the hosts, and during a rotation the next one",
         handler=list_,
         params=listed(Contains(("subject",))),
         response=_CA,
@@ -101,7 +101,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="startHostCaRotation",
-        text="Make the next CA of the hosts; both are good until the rotation is finished",
+        text="Create the next CA of the hosts; both are valid until the rotation is finished",
         handler=start,
         response=_CA,
         admin=True,
@@ -109,7 +109,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="finishHostCaRotation",
-        text="Let the next CA of the hosts be the only one",
+        text="Make the next CA of the hosts the only one",
         handler=finish,
         params=(
             Param(

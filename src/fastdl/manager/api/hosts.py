@@ -231,7 +231,7 @@ COMMANDS: Final = (
         params=(
             _ID,
             Param("allocationstate", text="Disable (no new downloads there) or Enable"),
-            Param("name", text="a name that outlives what the host calls itself"),
+            Param("name", text="a name that overrides the one the host reports"),
             Param("hosttags", Kind.LIST, "all its tags"),
         ),
         response=_HOST,
@@ -240,7 +240,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="prepareHostForMaintenance",
-        text="Drain a host: running downloads finish, new ones go elsewhere",
+        text="Drain a host: running downloads finish, new ones go to other hosts",
         handler=prepare_maintenance,
         params=(_ID,),
         response=_HOST,
@@ -250,7 +250,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="cancelHostMaintenance",
-        text="Give a host work again that is in maintenance or prepares for it",
+        text="End a host's maintenance, or its preparation",
         handler=cancel_maintenance,
         params=(_ID,),
         response=_HOST,

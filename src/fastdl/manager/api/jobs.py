@@ -97,7 +97,7 @@ _JOB: Final = tuple(
 COMMANDS: Final = (
     Command(
         name="queryAsyncJobResult",
-        text="The state of an async job: jobstatus 0 pending, 1 succeeded, 2 failed",
+        text="Return the state of an async job: jobstatus 0 pending, 1 succeeded, 2 failed",
         handler=query,
         params=(Param("jobid", Kind.UUID, "the job", required=True),),
         response=_JOB,
@@ -107,10 +107,10 @@ COMMANDS: Final = (
         text="List async jobs",
         handler=list_jobs,
         params=(
-            Param("account", text="by the account of who started it", narrows=By()),
+            Param("account", text="by the account that started it", narrows=By()),
             IN_DOMAIN,
             Param("startdate", Kind.DATE, "started since then", narrows=By()),
-            Param("resourceid", text="by what it is about", narrows=By()),
+            Param("resourceid", text="by its subject", narrows=By()),
             Param("resourcetype", text="Template, Iso, Host, User", narrows=By()),
             Param("managementserverid", text="none is bound to one", narrows=NONE),
             *listed(By(), listall=READ),
@@ -130,7 +130,7 @@ COMMANDS: Final = (
             Param("account", text="by account", narrows=By()),
             IN_DOMAIN,
             IN_PROJECT,
-            Param("resourceid", text="by what it is about", narrows=By()),
+            Param("resourceid", text="by its subject", narrows=By()),
             Param("resourcetype", text="by what that is: Template, Host…", narrows=By()),
             Param("startdate", Kind.DATE, _DATE.format("since"), narrows=By()),
             Param("enddate", Kind.DATE, _DATE.format("until"), narrows=By()),

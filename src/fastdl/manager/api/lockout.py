@@ -218,7 +218,7 @@ _WHICH: Final = (
 COMMANDS: Final = (
     Command(
         name="disableUser",
-        text="Lock a user out: keys, password and sessions stop working",
+        text="Disable a user: keys, password and sessions stop working",
         handler=disable_user,
         params=_ID,
         response=JOB,
@@ -228,7 +228,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="lockUser",
-        text="Lock a user out, at once, and show the user as locked",
+        text="Disable a user, synchronously, and show the user as locked",
         handler=lock_user,
         params=_ID,
         response=USER,
@@ -237,7 +237,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="enableUser",
-        text="Let a disabled or locked user in again",
+        text="Enable a disabled or locked user again",
         handler=enable_user,
         params=_ID,
         response=USER,
@@ -255,7 +255,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="disableAccount",
-        text="Lock out all users of an account",
+        text="Disable all users of an account",
         handler=disable_account,
         params=(
             *_WHICH,
@@ -268,7 +268,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="lockAccount",
-        text="Lock out all users of an account, at once, and show it as locked",
+        text="Disable all users of an account, synchronously, and show it as locked",
         handler=lock_account,
         params=_WHICH,
         response=ACCOUNT,
@@ -277,7 +277,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="enableAccount",
-        text="Let all users of an account in again",
+        text="Enable all users of an account again",
         handler=enable_account,
         params=_WHICH,
         response=ACCOUNT,

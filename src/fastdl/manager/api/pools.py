@@ -154,7 +154,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="updateStoragePool",
-        text="Let hosts join a shared storage pool that they cannot prove to reach",
+        text="Set whether hosts may join a shared storage pool without proof that they reach it",
         handler=update_pool,
         params=(
             _ID,
@@ -166,7 +166,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="deleteStoragePool",
-        text="Forget a storage pool that no host reports any more",
+        text="Delete a storage pool that no host reports any more",
         handler=delete_pool,
         params=(
             _ID,

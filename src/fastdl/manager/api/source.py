@@ -48,12 +48,12 @@ def _view(done: m.ProbeDone, *, admin: bool) -> dict[str, Any]:
 COMMANDS: Final = (
     Command(
         name="checkTemplateSource",
-        text="What a host sees at a source: size, format, mirrors, digests; nothing is stored",
+        text="Have a host probe a source: size, format, mirrors, digests; nothing is stored",
         handler=check,
         params=(
             Param(
                 "url",
-                text="where its bytes are: http, https, nfs, or a metalink",
+                text="the source: http, https, nfs, or a metalink",
                 required=True,
                 length=2048,
             ),
@@ -65,7 +65,7 @@ COMMANDS: Final = (
         response=(
             Field("size", "long", "of the file at the source"),
             Field("virtualsize", "long", "of the disk in it"),
-            Field("format", text="what its beginning looks like"),
+            Field("format", text="the format its first bytes show"),
             Field("ranges", "boolean", "whether it can be fetched in parallel and resumed"),
             Field("metalink", "boolean"),
             Field("mirrors", "list"),

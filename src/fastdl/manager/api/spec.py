@@ -229,9 +229,7 @@ NAMED: Final = Contains(("name",))
 def listed(keyword: Narrowing = NAMED, *, listall: Narrowing = SHOWS) -> tuple[Param, ...]:
     """Return what every list command takes; *keyword*: what it looks into."""
     return (
-        Param(
-            "keyword", text="by a part of the name, or of what else describes it", narrows=keyword
-        ),
+        Param("keyword", text="by a part of its name or description", narrows=keyword),
         Param("page", Kind.INTEGER, "the page, from 1; with pagesize", least=1, narrows=SHOWS),
         Param(
             "pagesize",

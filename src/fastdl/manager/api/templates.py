@@ -361,7 +361,7 @@ ARCH: Final = Param("arch", text="of its processors", choices=ARCHITECTURES)
 
 _REGISTER: Final = (
     Param("name", text="its name", required=True),
-    Param("url", text="where its bytes are: http, https, nfs, or a metalink", required=True,
+    Param("url", text="the source: http, https, nfs, or a metalink", required=True,
           length=2048),
     Param("displaytext", text="what users see (default: the name)", length=4096),
     Param("ostypeid", Kind.UUID, "the guest operating system (listOsTypes)"),
@@ -399,7 +399,7 @@ COMMANDS: Final = (
             Param("requireshvm", Kind.BOOLEAN, "kept as a flag", default=True),
             Param("sshkeyenabled", Kind.BOOLEAN, "kept as a flag"),
             Param("templatetag", text="kept as a flag"),
-            Param("templatetype", text="which there is one of", choices=("USER",)),
+            Param("templatetype", text="only one exists", choices=("USER",)),
         ),
         response=SHOWN,
         changes=True,

@@ -168,7 +168,7 @@ COMMANDS: Final = (
     ),
     Command(
         name="deleteZone",
-        text="Delete a zone that has no hosts, pools, templates and ISOs any more",
+        text="Delete a zone without hosts, pools, templates and ISOs",
         handler=delete_zone,
         params=(Param("id", Kind.UUID, "the zone", required=True),),
         response=(Field("success", "boolean"),),
