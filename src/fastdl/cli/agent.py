@@ -17,10 +17,10 @@ from fastdl.agent.service import Agent, Settings, serve
 from fastdl.errors import UsageError
 
 _DESCRIPTION = """\
-Connect out to the manager, offer this host's pools and keystore, and carry out downloads
-and certificate changes. Everything survives a kill: start it again with the same words
-(a used token is ignored; the identity is in the state folder). A host whose certificate
-expired, or that the manager does not know any more, is enrolled again by a new token."""
+Connect to the manager, offer this host's pools and keystore, and execute downloads and
+certificate changes. Everything survives a kill: start it again with the same command line
+(a used token is ignored; the identity is in the state folder). A new token enrols a host
+again whose certificate expired, or that the manager no longer knows."""
 
 _EPILOG = """\
 examples:
@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the verb."""
     parser = subparsers.add_parser(
         "agent",
-        help="run on a KVM host and serve a manager",
+        help="run on a KVM host and execute a manager's jobs",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -69,8 +69,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         metavar="NAME=PATH",
         help="a folder or block device to offer instead of libvirt's active pools; "
-        "NAME=shared:PATH for a folder that other hosts reach too, where its file system "
-        "does not tell (virtiofs, Lustre, …)",
+        "NAME=shared:PATH for a folder shared with other hosts on a file system that does"
+        " not show it (virtiofs, Lustre, …)",
     )
     parser.add_argument("--libvirt", default=LIBVIRT, metavar="URI", help="(default: %(default)s)")
     parser.add_argument("--name", default="", help="the host's name (default: its host name)")

@@ -41,8 +41,8 @@ EPILOG = """examples:
 
 VERB and NOUN together name the command (upload templatedirectdownloadcertificate =
 uploadTemplateDirectDownloadCertificate); the command's own name works too. A value @FILE is
-the file's content. The answer is printed as JSON; errors go to standard error with the exit
-code of their class. Async commands answer a jobid; --wait waits for the job's result."""
+the file's content. The response is printed as JSON; errors go to standard error with the exit
+code of their class. Async commands return a jobid; --wait waits for the job's result."""
 
 _BY_CODE: dict[int, type[FastdlError]] = {
     400: ApiParamError,
@@ -89,10 +89,12 @@ def add_parser(subparsers: Any) -> None:
         "--cacert",
         metavar="FILE",
         type=Path,
-        help="PEM: what the manager's certificate must lead to or be (default: cacert of the "
-        "credentials, else what the system trusts)",
+        help="PEM: the manager's certificate or its CA (default: cacert in the credentials, "
+        "otherwise the system's CAs)",
     )
-    parser.add_argument("--wait", action="store_true", help="wait for the job of an async command")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for an async command's job to end"
+    )
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=60.0, help="per request (default 60)"
     )

@@ -26,9 +26,9 @@ EPILOG = """examples:
 
 Starts two HTTPS mirrors with a private CA, a manager and two agents with file pools, all on
 loopback; uploads the CA's certificate, registers a direct-download template from a metalink,
-brings it to both pools, verifies the copies, revokes the certificate, and shows that the next
-download is refused. Every step is printed with the command line that does it. Nothing outside
-a temporary folder is touched; --keep leaves it."""
+downloads it to both pools, verifies the copies, revokes the certificate, and shows that the next
+download is refused. Every step is printed with its command line. Nothing outside a
+temporary folder is touched; --keep keeps it."""
 
 START_S = 30.0
 
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--size", default="64M", help="size of the template (default 64M)")
-    parser.add_argument("--keep", action="store_true", help="keep the folder when it ends")
+    parser.add_argument("--keep", action="store_true", help="keep the folder at the end")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DESCRIPTION = """\
-Read CloudStack's JSON array of one agent command from standard input, carry it out, and
-print its answer array. There is always an answer; the exit code repeats its outcome (0, or
-the error's class). Progress goes to standard error, one JSON object a line."""
+Read CloudStack's JSON array of one agent command from standard input, execute it, and
+print the answer array. There is always an answer; the exit code repeats its outcome (0, or
+the error's class). Progress goes to standard error, one JSON object per line."""
 
 _EPILOG = """\
 commands: Http-, Https-, Metalink- and NfsDirectDownloadCommand, CheckUrlCommand,

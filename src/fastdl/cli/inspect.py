@@ -19,8 +19,8 @@ from fastdl.errors import UsageError
 from fastdl.model.units import parse_size
 
 _DESCRIPTION = """\
-Say what a disk image is and whether it is safe: one format only, nothing referred to
-outside of it, tables inside the file and consistent. Reads header and tables, not the
+Show what a disk image is and whether it is safe: a single format, no references to
+other files, tables consistent and inside the file. Reads header and tables, not the
 data; changes nothing and needs no other program."""
 
 _EPILOG = """\
@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--source-format",
         default="auto",
         metavar="FORMAT",
-        help="what the image is said to be (default: auto)",
+        help="the format that you expect (default: auto)",
     )
     parser.add_argument(
         "--max-virtual-size", metavar="SIZE", help="refuse larger disks (K, M, G, T suffixes)"

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Edit a Java keystore (JKS or PKCS#12, recognised by its content) in place: locked, atomic,
-every other entry kept byte for byte. The passphrase is read from a file, never from the
-command line."""
+keeping every other entry byte for byte. The passphrase is read from a file, never from
+the command line."""
 
 _EPILOG = """\
 examples:
@@ -26,7 +26,7 @@ examples:
   fastdl keystore import --keystore cloud.jks --pass-file pass --alias mirror1 --cert mirror.pem
   fastdl keystore delete --keystore cloud.jks --pass-file pass --alias mirror1
 
-The aliases cloud and cloudca* belong to CloudStack and are never touched."""
+The aliases cloud and cloudca* belong to CloudStack and are never changed."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,15 +40,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _action(actions, "list", "show every entry")
-    adding = _action(actions, "import", "trust a certificate, or each one of a bundle")
+    adding = _action(actions, "import", "trust a certificate, or every certificate of a bundle")
     adding.add_argument("--alias", required=True, help="the name of the entry")
     adding.add_argument(
-        "--cert", required=True, metavar="PEM", help="the certificate's file; - for standard input"
+        "--cert", required=True, metavar="PEM", help="the certificate file; - for standard input"
     )
     adding.add_argument(
-        "--replace", action="store_true", help="let go of another certificate under the alias"
+        "--replace", action="store_true", help="replace another certificate under the alias"
     )
-    removing = _action(actions, "delete", "stop trusting an alias; success when it is not there")
+    removing = _action(actions, "delete", "stop trusting an alias; succeeds if it does not exist")
     removing.add_argument("--alias", required=True, help="the name of the entry")
 
 

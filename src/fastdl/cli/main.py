@@ -16,16 +16,16 @@ from fastdl.cli.parser import Parser
 from fastdl.errors import FastdlError, InternalError, UsageError, shortage
 
 VERBS = {
-    "get": "bring a source to a file, a folder or a block device, verified",
-    "probe": "tell size, format, digests and mirrors of a source; write nothing",
-    "inspect": "tell what an image file is, and whether it is safe",
-    "keystore": "list, import and delete certificates of a host's keystore",
-    "exec": "carry out one command of CloudStack's agent, from stdin to stdout",
-    "agent": "run on a KVM host and serve a manager",
+    "get": "download a source to a file, a folder or a block device, verified",
+    "probe": "show size, format, digests and mirrors of a source; write nothing",
+    "inspect": "show what an image file is, and whether it is safe",
+    "keystore": "list, import and delete certificates in a host's keystore",
+    "exec": "execute one command of CloudStack's agent, from stdin to stdout",
+    "agent": "run on a KVM host and execute a manager's jobs",
     "manager": "run the management server",
     "api": "call the manager's API in CloudStack's grammar",
     "demo": "run a whole zone on this machine",
-    "bench": "measure against peers, and guard against regressions",
+    "bench": "measure against other tools, and guard against regressions",
 }
 
 EPILOG = """examples:

@@ -16,13 +16,14 @@ EPILOG = """examples:
   fastdl manager --state DIR --database postgresql://fastdl@db.example/fastdl
 
 The first start writes DIR/admin.json (mode 0600): url, apikey, secretkey and password of the
-user admin, and cacert where clients need it.
+user admin, and cacert if clients need it.
 
-Beyond loopback the API and the page speak TLS: with --tls-cert, which is read again when the
-file changes, or with a certificate of the manager's own CA, whose fingerprint is printed.
- Every option can also stand in the file of --config (TOML, underscores for dashes)
-or in the environment as FASTDL_MANAGER_…; the command line wins, then the environment.
-Ctrl-C or SIGTERM stop it gracefully; hosts finish their work meanwhile and report it later."""
+Beyond loopback the API and the page use TLS: with --tls-cert, which is reloaded when the
+file changes, or with a certificate issued by the manager's own CA, whose fingerprint is printed.
+ Every option can also be set in the file given by --config (TOML, underscores for dashes)
+or in the environment as FASTDL_MANAGER_…; the command line wins over the environment, which
+wins over the file.
+Ctrl-C or SIGTERM stops it gracefully; hosts continue their work and report it later."""
 
 
 GC_THRESHOLD = (20_000, 20, 20)
@@ -37,23 +38,25 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--state", metavar="DIR", help="where everything is kept")
+    parser.add_argument("--state", metavar="DIR", help="folder for all of the manager's files")
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help="API and page (default 127.0.0.1:8080)"
     )
     parser.add_argument(
         "--tls",
         choices=("auto", "on", "off"),
-        help="whether the API speaks TLS; auto (default): unless it listens on loopback",
+        help="whether the API uses TLS; auto (default): unless it listens on loopback",
     )
     parser.add_argument(
-        "--tls-cert", metavar="FILE", help="certificate chain of the API, PEM (default: own CA)"
+        "--tls-cert",
+        metavar="FILE",
+        help="certificate chain of the API, PEM (default: issued by the manager's CA)",
     )
     parser.add_argument("--tls-key", metavar="FILE", help="its key, PEM (default: in --tls-cert)")
     parser.add_argument(
         "--tls-names",
         metavar="NAME,…",
-        help="further names and addresses for the certificate of the own CA",
+        help="more names and addresses for the certificate issued by the manager's CA",
     )
     parser.add_argument(
         "--agent-listen", metavar="HOST:PORT", help="agents (default 127.0.0.1:8250)"
@@ -71,8 +74,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--accept-new-ca",
         action="store_true",
-        help="start although the ledger's hosts were enrolled by another CA, which is lost; where "
-        "secret.key is lost too, the administrator gets new keys",
+        help="start even though the ledger's hosts were enrolled by another CA, which is lost;"
+        " if secret.key is lost too, the administrator gets new keys",
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="a TOML file with these keys")
     parser.add_argument("--log-format", choices=("json", "text"), help="default: json")

@@ -23,16 +23,16 @@ def add_parser(subparsers: Any) -> None:
     """Declare the verb's options."""
     parser = subparsers.add_parser(
         "probe",
-        help="tell what a source is",
+        help="show what a source is",
         usage="fastdl probe SOURCE... [options]",
-        description="Tell size, ranges, validators, format, virtual size, digests and mirrors\n"
+        description="Show size, ranges, validators, format, virtual size, digests and mirrors\n"
         "of SOURCE, from its first bytes. Writes nothing.",
         epilog=EPILOG,
         formatter_class=Formatter,
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     parser.add_argument(
-        "--source-format", default="auto", metavar="FORMAT", help="what the image is said to be"
+        "--source-format", default="auto", metavar="FORMAT", help="the format that you expect"
     )
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     add_network_options(parser)

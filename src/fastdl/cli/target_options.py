@@ -32,14 +32,14 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--directory-prefix",
         action=Once,
         metavar="DIR",
-        help="the folder for files, made where it does not exist",
+        help="the folder for files, created if missing",
     )
     to.add_argument(
         "-J",
         "--content-disposition",
         "--remote-header-name",
         action="store_true",
-        help="in a folder: the name that the server proposes, where it does",
+        help="in a folder: use the name that the server proposes, if any",
     )
     to.add_argument(
         "-c",
