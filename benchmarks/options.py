@@ -23,7 +23,7 @@ examples:
   fastdl bench headline --rounds 7 --save          the figures of the README
   fastdl bench https-2mirror-50ms-64MiB-raw-file-none --rivals curl,aria2c
   fastdl bench --gate                              counts against the stored baseline (CI)
-  fastdl bench --gate-paired                       paired ratios against one rival a scenario
+  fastdl bench --gate-paired                       paired ratios against one rival per scenario
   fastdl bench --explain http-1GiB-raw-block-sha256
   fastdl bench --bulk 4x3 http-256MiB-raw-file-sha256 --save
                                                    4 templates to 3 hosts: through a manager with a
@@ -63,10 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--gate-paired",
         action="store_true",
-        help="compare paired ratios with what the project promises",
+        help="compare paired ratios with the documented guarantees",
     )
     what.add_argument("--explain", metavar="SCENARIO", help="print where the time goes, per GB")
-    what.add_argument("--bulk", metavar="NxM", help="bring N templates to M hosts")
+    what.add_argument("--bulk", metavar="NxM", help="download N templates to M hosts")
     what.add_argument("--sweep", metavar="AXES", help="vary one axis after the other")
     what.add_argument("--report", action="store_true", help="write tables and plots")
     parser.add_argument("--rivals", metavar="NAMES", help="only these, besides fastdl")
@@ -91,10 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=60.0,
         metavar="S",
-        help="limit of one run (default: %(default)s)",
+        help="time limit of one run (default: %(default)s)",
     )
     parser.add_argument(
-        "--update-baseline", action="store_true", help="with --gate: store what was counted"
+        "--update-baseline", action="store_true", help="with --gate: store the counts"
     )
     parser.add_argument(
         "--only", metavar="PARTS", help="with --gate: parts to count (instructions, transfer)"

@@ -61,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         default=DEFAULT_FOLDER,
         metavar="DIR",
-        help="agent.properties and cloud.jks, made when missing (default: %(default)s)",
+        help="agent.properties and cloud.jks, created if missing (default: %(default)s)",
     )
     parser.add_argument(
         "--pool",

@@ -51,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--libvirt",
         default="qemu:///system",
         metavar="URI",
-        help="where pools of block volumes are looked up (default: %(default)s)",
+        help="libvirt, for pools of block volumes (default: %(default)s)",
     )
 
 

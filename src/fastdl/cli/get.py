@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   # a file, verified, from two mirrors
   fastdl get https://a.example/i.iso https://b.example/i.iso -o i.iso --checksum sha-256:HEX
-  # a metalink brings mirrors, size and digests along
+  # a metalink provides mirrors, size and digests
   fastdl get https://a.example/i.iso.meta4 -d /var/lib/libvirt/images
   # a qcow2 image onto a logical volume, converted while it arrives
   fastdl get https://a.example/cloud.qcow2 -o /dev/vg0/vm1 --checksum '{SHA-512}HEX'
   # many files, four at once
   fastdl get -j 4 -i list.txt -d images
-  # interrupted? the same command resumes
+  # interrupted? run the same command again to resume
 
 exit codes: 0 verified, durable, published; 10 network, 11 status, 12 protocol, 13 source
 changed, 14 trust, 15 policy, 20 metalink, 21 digest, 22 size, 23 format, 24 unsafe image,
@@ -65,11 +65,12 @@ def add_parser(subparsers: Any) -> None:
     """Declare the verb's options."""
     parser = subparsers.add_parser(
         "get",
-        help="bring a source to a target",
+        help="download a source to a target",
         usage="fastdl get SOURCE... [-o TARGET] [options]",
         add_help=False,
-        description="Bring SOURCE (several are mirrors of the same bytes; a metalink at any) to\n"
-        "TARGET: fetched in parallel, verified in the same pass, durable, published at the end.",
+        description="Download SOURCE (several: mirrors of the same bytes; any may be a metalink)\n"
+        "to TARGET: in parallel, verified in the same pass, made durable, published at "
+        "the end.",
         epilog=EPILOG,
     )
     parser.common = COMMON

@@ -53,7 +53,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "--separate",
         "--force-sequential",
         action="store_true",
-        help="each SOURCE is a file of its own, not a mirror of the first",
+        help="each SOURCE is a separate file, not a mirror of the first",
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``-q``, ``-v``, ``--json``, ``--progress`` and hooks."""
-    out = parser.add_argument_group("output: what is said meanwhile, and at the end")
+    out = parser.add_argument_group("output: progress and result")
     out.add_argument("--json", action="store_true", help="one result object on stdout, one a file")
     out.add_argument(
         "-q", "-s", "--quiet", "--silent", action="store_true", help="nothing but errors"
@@ -33,7 +33,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--progress",
         choices=("auto", "bar", "json", "none"),
         default="auto",
-        help="auto: a bar on a terminal; json: one object a line on stderr",
+        help="auto: a bar on a terminal; json: one object per line on stderr",
     )
     out.add_argument(
         "--summary-interval",

@@ -101,7 +101,7 @@ class Help(argparse.Action):
             nargs="?",
             default=argparse.SUPPRESS,
             metavar="TOPIC",
-            help="about one topic, or 'all'",
+            help="help about one topic, or 'all'",
         )
 
     def __call__(self, parser: Any, _namespace: Any, values: Any, _option: Any = None) -> None:

@@ -19,7 +19,7 @@ def add_publisher_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--discover",
         action="store_true",
-        help="look for a checksum list beside the source (SHA256SUMS, NAME.sha256, CHECKSUM…)",
+        help="look for a checksum list next to the source (SHA256SUMS, NAME.sha256, CHECKSUM…)",
     )
     group.add_argument(
         "--presign",
@@ -36,7 +36,7 @@ def add_publisher_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--keyring",
         metavar="FILE",
-        help="OpenPGP keys, of which one must have signed the checksum list or the metalink",
+        help="OpenPGP keys, one of which must have signed the checksum list or the metalink",
     )
 
 

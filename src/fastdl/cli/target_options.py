@@ -46,20 +46,20 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--continue",
         dest="take_up",
         action="store_true",
-        help="go on from what curl, wget or aria2 left there, where a checksum or pieces prove it "
-        "in the end (what fastdl left is resumed anyway)",
+        help="resume from what curl, wget or aria2 left there, if a checksum or pieces can "
+        "prove it in the end (fastdl's own partial data is always resumed)",
     )
     to.add_argument(
         "--skip-existing",
         "--no-clobber",
         action="store_true",
-        help="a file that is there already is left alone, and compared only with a --checksum",
+        help="keep an existing file, and compare it only if there is a --checksum",
     )
     to.add_argument(
         "-R",
         "--remote-time",
         action="store_true",
-        help="the file gets the time of its last change at the server",
+        help="set the file's modification time to the server's",
     )
     to.add_argument("--allow-overwrite", action="store_true", help="the same as --overwrite file")
     to.add_argument("-O", "--remote-name", "--remote-name-all", action=Accepted)

@@ -48,10 +48,10 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--cacert",
         "--ca-certificate",
         metavar="FILE",
-        help="certificates to trust besides the system's (PEM, DER, PKCS#7)",
+        help="certificates to trust in addition to the system's (PEM, DER, PKCS#7)",
     )
     net.add_argument(
-        "--keystore", metavar="FILE", help="a keystore whose certificates to trust too"
+        "--keystore", metavar="FILE", help="a keystore with more certificates to trust"
     )
     net.add_argument("--keystore-pass-file", metavar="FILE", help="its passphrase, on one line")
     net.add_argument(
@@ -59,7 +59,9 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     net.add_argument("--key", "--private-key", metavar="FILE", help="its private key (PEM)")
     net.add_argument(
-        "--key-pass-file", metavar="FILE", help="the key's passphrase, on one line; never asked for"
+        "--key-pass-file",
+        metavar="FILE",
+        help="the key's passphrase, on one line; fastdl never prompts",
     )
     net.add_argument(
         "-H",
@@ -67,7 +69,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
-        help="sent to the origins of the typed sources only; may be repeated",
+        help="sent only to the origins of the given sources; may be repeated",
     )
     net.add_argument("-A", "-U", "--user-agent", metavar="TEXT", help="the header User-Agent")
     net.add_argument("-e", "--referer", metavar="URL", help="the header Referer")
@@ -82,15 +84,16 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--proxy",
         "--all-proxy",
         metavar="URL",
-        help="http://, https:// or socks5h:// proxy, '' for none; without it the environment's "
-        "http_proxy, https_proxy and all_proxy count, as for curl",
+        help="http://, https:// or socks5h:// proxy, '' for none; default: http_proxy, "
+        "https_proxy and all_proxy from the environment, as in curl",
     )
     add_origin_options(net)
     net.add_argument(
         "--noproxy",
         "--no-proxy",
         metavar="LIST",
-        help="hosts, domains and networks reached without a proxy; without it no_proxy counts",
+        help="hosts, domains and networks reached without a proxy; default: no_proxy from the "
+        "environment",
     )
     net.add_argument("--connect-timeout", type=_SECONDS, metavar="SECONDS", help="default 10")
     net.add_argument(
@@ -98,7 +101,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=_SECONDS,
         metavar="SECONDS",
-        help="give up a connection below 1 KiB/s for this long; default 30",
+        help="drop a connection that stays below 1 KiB/s for this long; default 30",
     )
     net.add_argument(
         "--retry",
@@ -106,7 +109,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--max-tries",
         type=int,
         metavar="N",
-        help="failures in a row that end a mirror; default 5",
+        help="give up a mirror after N failures in a row; default 5",
     )
     net.add_argument(
         "--policy",
@@ -117,18 +120,20 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--allow",
         action="append",
         metavar="CIDR",
-        help="addresses that the policy allows all the same; may be repeated",
+        help="exceptions to the address policy; may be repeated",
     )
     net.add_argument(
         "--allow-nfs",
         action="append",
         metavar="CIDR",
-        help="with --policy strict: NFS servers that may be sources; may be repeated",
+        help="with --policy strict: allowed NFS servers; may be repeated",
     )
     net.add_argument(
-        "--no-follow-redirects", action="store_true", help="a redirect is an error (15)"
+        "--no-follow-redirects", action="store_true", help="treat a redirect as an error (15)"
     )
-    net.add_argument("--metalink-file", metavar="NAME", help="which file of a metalink is meant")
+    net.add_argument(
+        "--metalink-file", metavar="NAME", help="the file to use of a metalink with several"
+    )
 
 
 def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
@@ -204,7 +209,7 @@ def _header(text: str) -> tuple[str, str]:
 
 def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     """Everything that ``get`` adds to the network options."""
-    what = parser.add_argument_group("landing: what is fetched, and how it lands")
+    what = parser.add_argument_group("landing: what is fetched, and how it is written")
     what.add_argument(
         "--checksum",
         type=_CHECKSUM,
@@ -215,7 +220,9 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     )
     add_publisher_options(what)
     what.add_argument(
-        "--require-checksum", action="store_true", help="refuse (15) where no checksum is known"
+        "--require-checksum",
+        action="store_true",
+        help="refuse (15) to start if no checksum is known",
     )
     what.add_argument(
         "--source-format",
@@ -235,27 +242,27 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         "--max-ratio",
         type=int,
         metavar="N",
-        help="refuse compressed data (25) that writes more than N bytes for each of its own, "
-        "counted from 1 GiB on and without zeros; default 1000, 0: no limit",
+        help="refuse compressed data (25) that expands to more than N times its size, once the"
+        " output exceeds 1 GiB, not counting zeros; default 1000, 0: no limit",
     )
     what.add_argument(
         "--overwrite",
         metavar="SIGNATURE",
-        help="what may be destroyed: 'file', or a device's signatures as blkid spells them "
+        help="what may be overwritten: 'file', or a device's signatures as blkid spells them "
         "(ext4, gpt, LVM2_member…), comma-separated",
     )
     what.add_argument(
         "--verify-readback", action="store_true", help="read the target back and compare"
     )
     what.add_argument(
-        "--zero-rest", action="store_true", help="zero a device beyond the end of the image"
+        "--zero-rest", action="store_true", help="zero a device after the end of the image"
     )
     what.add_argument(
         "--no-detect-zeros",
         action="store_true",
         help="write data that is all zeros instead of zeroing (devices, sparse files)",
     )
-    what.add_argument("--no-resume", action="store_true", help="start from the beginning")
+    what.add_argument("--no-resume", action="store_true", help="start over instead of resuming")
     speed = parser.add_argument_group("speed: connections, rate, memory")
     speed.add_argument(
         "--max-connections", "--split", type=int, metavar="N", help="in all; default 8"
@@ -272,18 +279,18 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         "--max-overall-download-limit",
         type=_RATE,
         metavar="RATE",
-        help="bytes/s, of all files together; K, M, G suffixes",
+        help="bytes/s, for all files together; K, M, G suffixes",
     )
     speed.add_argument(
-        "--max-download-limit", type=_RATE, metavar="RATE", help="bytes/s, of each file"
+        "--max-download-limit", type=_RATE, metavar="RATE", help="bytes/s, for each file"
     )
     speed.add_argument("--window", type=_SIZE, metavar="SIZE", help="memory; default 64M")
     speed.add_argument(
         "--block-size",
         type=_SIZE,
         metavar="SIZE",
-        help="received, hashed and written at a time: a power of two from 64K to 16M, at most an "
-        "eighth of the window; smaller where a metalink's pieces say so; default 1M",
+        help="unit of receiving, hashing and writing: a power of two from 64K to 16M, at most "
+        "an eighth of the window; smaller if a metalink's pieces require it; default 1M",
     )
     add_network_options(parser)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all stages of one job share: options, trust, cancellation, clock, and what it reports."""
+"""What all stages of one job share: options, trust, cancellation, clock and reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Events:
-    """What a job reports: progress as it comes, warnings with its result.
+    """What a job reports: progress during the job, warnings with its result.
 
     *log*: called with a line about each request and each mirror that is left, without secrets.
     """
@@ -36,7 +36,7 @@ class Events:
         self._warnings: dict[str, None] = {}
 
     def report(self, progress: Progress) -> None:
-        """Call back, where somebody wants to know."""
+        """Call back, if there is a callback."""
         if self.progress is not None:
             self.progress(progress)
 
@@ -55,12 +55,12 @@ class Events:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Everything that was warned of, in order."""
+        """All warnings, in order."""
         return tuple(self._warnings)
 
 
 class TransferContext:
-    """One job's. *placement*: what whoever runs the engine decides, and no caller.
+    """One job's. *placement*: decided by the program that runs the engine, not by callers.
 
     *proven*: the bytes of the source were verified before, by a job around this one.
     ``asked``: what that job is about, as the beginning of a note; see ``release``.
@@ -112,7 +112,7 @@ class TransferContext:
     def net(self) -> Net:
         """Trust, proxies and address policy of all connections; TrustError on first use."""
         if self._net is None:
-            from fastdl.engine.net import make_net  # not where nothing is asked
+            from fastdl.engine.net import make_net  # not needed if there is no request
 
             self._net = make_net(self.options)
         return self._net
@@ -124,5 +124,5 @@ class TransferContext:
 
     @property
     def seconds(self) -> float:
-        """How long the job has run."""
+        """Seconds since the job started."""
         return round(time.monotonic() - self._started, 6)

@@ -21,12 +21,12 @@ MIN_WINDOW = 8 * MiB
 MIN_BLOCK = 64 << 10
 MAX_BLOCK = 16 * MiB
 BLOCKS_IN_WINDOW = 8
-"""At least: one to fill, one to write and some to wait for the ordered digest."""
+"""At least: one being filled, one being written and some waiting for the ordered digest."""
 MAX_CONNECTIONS = 64
 
 
 class Progress(NamedTuple):
-    """How far a transfer is. Bytes of the source; ``total`` is None while it is unknown.
+    """A transfer's progress, in bytes of the source; ``total`` is None while unknown.
 
     done     verified as far as can be, and landed
     fetched  come from mirrors in this run (resumed bytes are not among them)
@@ -66,10 +66,10 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Proxies(NamedTuple):
-    """The ways to a host that do not lead there straight, each None or as curl writes it.
+    """The proxies, each None or as curl writes it.
 
     http, https  for URLs of that scheme: ``[scheme://][user[:password]@]host[:port]``
-    exempt       what is reached straight all the same: names, domains, networks, or ``*``
+    exempt       what is reached directly: names, domains, networks, or ``*``
     """
 
     http: str | None = None
@@ -89,11 +89,11 @@ class Cookie(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where a job works: for whoever runs the engine to decide, and no caller of ``fetch``.
+    """Where a job works: decided by the program that runs the engine, not by callers of ``fetch``.
 
     beneath    the folder that a file may not leave; None: anywhere
-    state_dir  where journals and staged files of targets without a folder lie; None: the user's
-    unpacking  the source is brought to a file, decompressed but otherwise as it is
+    state_dir where journals and staged files of targets without a folder are kept; None: the user's
+    unpacking the source is brought to a file, decompressed but otherwise as it is
     """
 
     beneath: str | None = None
@@ -137,14 +137,14 @@ class FetchOptions(NamedTuple):
     resume: bool = True
     # The reorder window is the memory promise; less than 64 MiB starves 8 connections.
     window: int = 64 * MiB
-    # What is received, hashed and written at a time; pieces of a metalink can make it smaller.
+    # The unit of receiving, hashing and writing; a metalink's pieces can make it smaller.
     block_size: int = MiB
     verify_readback: bool = False
     overwrite: str | None = None
     require_checksum: bool = False
     policy: Literal["user", "strict"] = "user"
     allowed_cidrs: tuple[str, ...] = ()
-    # Under the strict policy NFS is spoken with these only: it trusts this host's address.
+    # Under the strict policy only these NFS servers are used: NFS trusts this host's address.
     nfs_servers: tuple[str, ...] = ()
     max_virtual_size: int | None = None
     # Bytes written for each compressed byte, from 1 GiB on; zeros are not written. 0: no limit.
@@ -152,7 +152,7 @@ class FetchOptions(NamedTuple):
     zero_rest: bool = False
     detect_zeros: bool | None = None
     metalink_file: str | None = None
-    # In a folder the file has the name that the response proposes, where it does.
+    # In a folder the file gets the name that the response proposes, if any.
     content_disposition: bool = False
     # A file that is there is left alone, whatever it holds.
     skip_existing: bool = False
@@ -160,7 +160,7 @@ class FetchOptions(NamedTuple):
     take_up: bool = False
     # The file gets the source's Last-Modified.
     remote_time: bool = False
-    # False where a name decides what is a metalink: an image must not become one later.
+    # False if only the name makes a metalink: an image must not become one later.
     metalink_by_type: bool = True
     # URL or path of a list that gives the checksum, with #NAME where the source is called
     # otherwise there; to look for one beside the source; OpenPGP keys of which one must have
@@ -271,9 +271,9 @@ def _shown(number: float) -> str:
 
 
 def check_header(name: str, value: str, *, strict: bool) -> None:
-    """Refuse what could smuggle a second field or request line, or decides about the transfer.
+    """Refuse headers that could smuggle another field or request line, or control the transfer.
 
-    (RFC 9110, 5.5.) *strict*: the caller is not who runs the command. UsageError.
+    (RFC 9110, 5.5.) *strict*: the caller is not the user who runs the command. UsageError.
     """
     allowed = "!#$%&'*+-.^_`|~"
     if not name or not all(c.isascii() and (c.isalnum() or c in allowed) for c in name):
@@ -315,4 +315,4 @@ _OURS = {
     "te",
     "expect",
 }
-"""What they say decides which bytes come, and where they end."""
+"""They control which bytes are sent, and where they end."""
