@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from fastdl.errors import AgentRefusedError, ApiConflictError, ApiParamError, Re
 from fastdl.lab.certs import self_signed
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.unreachable import Unreached
-from fastdl.manager.hosts import handler
+from fastdl.manager.hosts import handler, server
+from fastdl.manager.hosts.pace import EVENTS_BURST, PER_MESSAGE
 from fastdl.manager.ledger import certs, hosts
+from fastdl.manager.ledger.pools import OWNED_MAX
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
 from tests.env.manager import Zone
@@ -652,3 +656,71 @@ async def test_silent_hosts_pools_are_down(zone: Zone, monkeypatch: pytest.Monke
     await agent.close()
     await eventually(lambda: state_is(zone, agent, "Down"))
     assert (await pools(zone))["p1-id"]["error"] == "host kvm1 is Down"
+
+
+async def counted(zone: Zone, command: str, **params: str) -> int:
+    """How many rows a list has in all."""
+    answer = await zone.api(command, page="1", pagesize="1", **params)
+    return int(answer["count"])
+
+
+async def test_a_host_makes_no_pools_without_end(zone: Zone) -> None:
+    """Each report may name new ones; those that only ever had an error leave no trace."""
+    evil = await zone.agent("kvm1")
+    for turn in range(6):
+        evil.pools = tuple(local_pool(f"p{turn}-{n}") for n in range(256))
+        await reported(evil)
+    assert await counted(zone, "listStoragePools") == OWNED_MAX
+    assert await events_of(zone, "HOST.POOL.REFUSED")
+    other = await zone.agent("kvm2")
+    for turn in range(3):
+        named = (local_pool(f"q{turn}-{n}") for n in range(256))
+        other.pools = tuple(claim(pool, error="broken") for pool in named)
+        await reported(other)
+    assert await counted(zone, "listStoragePools") == OWNED_MAX + 256
+
+
+async def test_a_host_that_repeats_itself_fills_no_table_of_events(zone: Zone) -> None:
+    """Claims that come and go are told as often as somebody can read it."""
+    mine = tuple(local_pool(f"p{n}") for n in range(200))
+    await zone.agent("kvm1", pools=mine)
+    evil = await zone.agent("kvm2")
+    for _ in range(5):
+        for evil.pools in (mine, ()):
+            await reported(evil)
+    assert await counted(zone, "listEvents", type="HOST.POOL.REFUSED") == EVENTS_BURST
+
+
+async def test_a_host_that_floods_waits_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One host's beats, sent without a pause, kept the whole manager from answering."""
+    monkeypatch.setattr(server, "MESSAGES_BURST", 16 * PER_MESSAGE)
+    monkeypatch.setattr(server, "MESSAGES_PER_S", 100 * PER_MESSAGE)
+    async with running_zone(tmp_path / "manager") as zone:
+        evil = await zone.agent("kvm1")
+        for _ in range(2):  # a new connection brings no new allowance
+            began = time.monotonic()
+            for _ in range(100):
+                await evil.say(m.Beat())
+            waiting = asyncio.create_task(reported(evil))
+            await zone.api("listHosts")
+            assert not waiting.done()
+            await waiting
+            assert time.monotonic() - began > 0.8
+            await evil.close_connection_only()
+            await evil.connect()
+
+
+async def test_an_enrolment_that_does_not_arrive_is_not_waited_for(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can send half of one, without a token, and keep a descriptor with each."""
+    monkeypatch.setattr(server, "HELLO_S", 0.2)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(*zone.manager.server.address, ssl=context)
+    writer.write(b"POST /enrol HTTP/1.1\r\nHost: m\r\nContent-Length: 100\r\n\r\n{")
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+    writer.close()

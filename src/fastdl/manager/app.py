@@ -42,6 +42,7 @@ from fastdl.manager.hosts.delivery import Connections, Delivery
 from fastdl.manager.hosts.enrolment import Enrolment
 from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.hosts.handler import HostHandler
+from fastdl.manager.hosts.host_events import HostEvents
 from fastdl.manager.hosts.inbox import Inbox
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
@@ -326,6 +327,7 @@ def compose(
         ledger=ledger, clock=clock, fleet=fleet, delivery=delivery, notices=notices
     )
     enrolment = Enrolment(authority, ledger=ledger, clock=clock, events=events)
+    host_events = HostEvents(events, clock)
     inbox = Inbox(
         enrolment,
         dispatcher,
@@ -336,6 +338,7 @@ def compose(
         fleet=fleet,
         delivery=delivery,
         events=events,
+        host_events=host_events,
         notices=notices,
         progress=progress,
         metrics=metrics,
@@ -371,6 +374,7 @@ def compose(
             fleet=fleet,
             delivery=delivery,
             events=events,
+            host_events=host_events,
             notices=notices,
             name=name,
         ),

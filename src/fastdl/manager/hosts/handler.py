@@ -23,11 +23,11 @@ from fastdl.manager.hosts.ca import Authority, Peer
 from fastdl.manager.hosts.delivery import Delivery
 from fastdl.manager.hosts.enrolment import Enrolment
 from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
+from fastdl.manager.hosts.host_events import HostEvents
 from fastdl.manager.hosts.inbox import (
     Certificates,
     Downloads,
     Inbox,
-    pool_refusals,
     unproven_may_join,
 )
 from fastdl.manager.hosts.presence import Presence
@@ -69,6 +69,7 @@ class HostHandler:
         fleet: Fleet,
         delivery: Delivery,
         events: Events,
+        host_events: HostEvents,
         notices: Notices,
         name: str,
     ) -> None:
@@ -84,6 +85,7 @@ class HostHandler:
         self._fleet = fleet
         self._delivery = delivery
         self._events = events
+        self._host_events = host_events
         self._notices = notices
         self._name = name
         self._presence: dict[str, Presence] = {}
@@ -116,11 +118,11 @@ class HostHandler:
         host = peer.host
         version = negotiate(hello.wire_oldest, hello.wire_newest)
         if hello.host_id != host:
-            await self._events.record(
+            await self._host_events.record(
                 "HOST.IMPERSONATION",
                 f"host {host} said that it is {hello.host_id}",
                 level="ERROR",
-                resource=host,
+                host=host,
             )
             raise AgentRefusedError("the client certificate belongs to another host")
         await self._refuse_second_agent(host, hello)
@@ -161,12 +163,12 @@ class HostHandler:
         )
         log.info("host is up", extra={"host": host, "host_name": name, "wire": version})
         if abs(skew) > SKEW_WARN_S:
-            await self._events.record(
+            await self._host_events.record(
                 "HOST.CLOCK",
                 f"the clock of host {hello.name} is {skew:+.0f} s off: certificates may be "
                 f"refused as expired or not yet valid there",
                 level="WARN",
-                resource=host,
+                host=host,
             )
         self._changed(host, hosts.UP)
         return m.Welcome(
@@ -216,7 +218,12 @@ class HostHandler:
             answers: dict[int, _Answer] = {}
             answers.update((id(step), answer) for step, answer in zip(coming, came, strict=True))
             answers.update((id(step), answer) for step, answer in zip(going, went, strict=True))
-            events = [e for a in came if a is not None for e in pool_refusals(a.row, a.pools)]
+            events = [
+                e
+                for a in came
+                if a is not None
+                for e in self._host_events.pool_refusals(a.row, a.pools)
+            ]
             await self._events.store(tx, *events)
             return [answers.get(id(step), False) for step in steps], events
 

@@ -7,9 +7,8 @@ Everything is a claim about the host itself and about jobs that it was given, an
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentRefusedError
@@ -18,6 +17,7 @@ from fastdl.manager.events import Event, Events
 from fastdl.manager.hosts.delivery import Delivery
 from fastdl.manager.hosts.enrolment import Enrolment
 from fastdl.manager.hosts.fleet import Fleet
+from fastdl.manager.hosts.host_events import HostEvents
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.refusal import UnknownHostError
 from fastdl.manager.ledger import hosts, job_list, jobs, pools
@@ -63,6 +63,7 @@ class Inbox:
         fleet: Fleet,
         delivery: Delivery,
         events: Events,
+        host_events: HostEvents,
         notices: Notices,
         progress: ProgressBoard,
         metrics: Metrics,
@@ -76,6 +77,7 @@ class Inbox:
         self._fleet = fleet
         self._delivery = delivery
         self._events = events
+        self._host_events = host_events
         self._notices = notices
         self._progress = progress
         self._metrics = metrics
@@ -130,7 +132,7 @@ class Inbox:
             if row is None:
                 raise UnknownHostError
             found = await hosts.store_inventory(tx, row, inventory, now=now, unproven=unproven)
-            events = pool_refusals(row, found) if found is not None else []
+            events = self._host_events.pool_refusals(row, found) if found is not None else []
             await self._events.store(tx, *events)
             return found, events
 
@@ -163,11 +165,11 @@ class Inbox:
             row = await jobs.get(tx, result.job)
             if row is None or row.host == host or await job_list.was_given(tx, result.job, host):
                 return
-        await self._events.record(
+        await self._host_events.record(
             "HOST.FOREIGN.JOB",
             f"host {host} sent a result for job {result.job}, which it was never given",
             level="ERROR",
-            resource=host,
+            host=host,
         )
         raise AgentRefusedError("the result is for a job that was never assigned to this host")
 
@@ -201,17 +203,3 @@ class Inbox:
 def unproven_may_join(settings: Settings) -> bool:
     """Whether hosts of a cluster may join a shared pool that proves nothing."""
     return not settings.flag("storage.pool.join.approved.only")
-
-
-def pool_refusals(row: Row[Any], outcome: pools.Outcome) -> list[Event]:
-    """Return the events of claims that were not accepted."""
-    return [
-        Event(
-            type="HOST.POOL.REFUSED",
-            description=f"host {row.name} claims to reach the storage pool {id_}, which is not "
-            f"accepted: {why}. If it does, let it join (updateStoragePool id={id_} open=true)",
-            level="WARN",
-            resource=row.id,
-        )
-        for id_, why in sorted(outcome.refused.items())
-    ]

@@ -20,6 +20,7 @@ from fastdl.manager.batch import Batch
 from fastdl.manager.hosts.ca import Authority
 from fastdl.manager.hosts.delivery import Connection, Connections
 from fastdl.manager.hosts.handler import HostHandler
+from fastdl.manager.hosts.pace import MESSAGES_BURST, MESSAGES_PER_S, PER_MESSAGE, Allowance
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.refusal import refused
 from fastdl.manager.ledger import jobs
@@ -55,6 +56,7 @@ class HostServer:
         self._handler = handler
         self._connections = connections
         self._documents = Batch(self._read_documents)
+        self._pace = Allowance(MESSAGES_BURST, MESSAGES_PER_S)
         self._runner: web.AppRunner | None = None
         self.address: tuple[str, int] = ("", 0)
 
@@ -90,7 +92,12 @@ class HostServer:
 
     async def _enrol(self, request: web.Request) -> web.Response:
         try:
-            message = codec.decode(await request.read(), limit=m.ENROL_MAX)
+            async with asyncio.timeout(HELLO_S):
+                body = await request.read()
+        except TimeoutError:
+            return web.Response(status=408, headers={"Connection": "close"})
+        try:
+            message = codec.decode(body, limit=m.ENROL_MAX)
             if not isinstance(message, m.EnrolRequest):
                 raise AgentRefusedError("only an EnrolRequest is expected here")
             reply: m.Message = await self._handler.enrol(message)
@@ -116,7 +123,7 @@ class HostServer:
         await socket.prepare(request)
         try:
             peer = self._authority.peer(der)
-            hello = await self._hello(socket)
+            hello = await self._hello(socket, peer.host)
             welcome = await self._handler.admit(peer, hello)
         except FastdlError as exc:
             log.warning("host refused", extra={"peer": request.remote, "reason": str(exc)})
@@ -125,7 +132,7 @@ class HostServer:
         await self._serve(peer.host, socket, welcome)
         return socket
 
-    async def _hello(self, socket: web.WebSocketResponse) -> m.Hello:
+    async def _hello(self, socket: web.WebSocketResponse, host: str) -> m.Hello:
         try:
             async with asyncio.timeout(HELLO_S):
                 frame = await socket.receive()
@@ -133,10 +140,17 @@ class HostServer:
             raise AgentRefusedError("no Hello arrived in time") from None
         if frame.type is not WSMsgType.TEXT:
             raise AgentRefusedError("the first frame is not a Hello")
+        await self._wait(host, frame.data)
         message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
         if not isinstance(message, m.Hello):
             raise AgentRefusedError("the first message is not a Hello")
         return message
+
+    async def _wait(self, host: str, text: str) -> None:
+        """Make a host wait that sends more than its share."""
+        now = asyncio.get_running_loop().time()
+        if delay := self._pace.delay(host, len(text) + PER_MESSAGE, now=now):
+            await asyncio.sleep(delay)
 
     async def _refuse(self, socket: web.WebSocketResponse, exc: FastdlError) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
@@ -174,6 +188,7 @@ class HostServer:
                 return connection.closing
             if frame.type is not WSMsgType.TEXT:
                 raise AgentRefusedError("only text frames are expected")
+            await self._wait(host, frame.data)
             message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
             if message is None:
                 continue

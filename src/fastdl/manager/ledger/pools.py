@@ -9,15 +9,19 @@ accepted is noted, and nothing else follows from it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import copy, host, host_pool, pool
 from fastdl.wire import messages as m
+
+OWNED_MAX: Final = 1024
+"""Pools that one host may own, four times as many as it can report at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,8 @@ async def store(
     """Replace what is known of hosts' pools (no host twice); return host → outcome."""
     links = await _links(tx, [row.id for row, _ in found])
     known = await _known(tx, {p.id for _, infos in found for p in infos})
+    owned = await _owned(tx, [row.id for row, _ in found])
+    dropped: set[str] = set()
     new: dict[str, dict[str, Any]] = {}
     changed: dict[str, dict[str, Any]] = {}
     relinked: dict[str, dict[str, _Link]] = {}
@@ -83,6 +89,10 @@ async def store(
         before, kept, refused = links[row.id], dict[str, _Link](), dict[str, str]()
         for p in infos:
             if p.id not in known:
+                if owned[row.id] >= OWNED_MAX:
+                    refused[p.id] = f"the host owns {owned[row.id]} storage pools already"
+                    continue
+                owned[row.id] += 1
                 known[p.id] = new[p.id] = {
                     "id": p.id, "zone": row.zone, "cluster": row.cluster, "created": now,
                     "owner": None, "open": False, **_values(p),
@@ -104,6 +114,7 @@ async def store(
             kept[p.id] = _Link(error=p.error, accepted=objection is None)
         if kept != before:
             relinked[row.id] = kept
+            dropped |= {id_ for id_, link in before.items() if not link.accepted} - kept.keys()
         usable = (id_ for id_, link in kept.items() if link.accepted and link.error is None)
         outcomes[row.id] = Outcome(usable=frozenset(usable), refused=refused)
     if new:
@@ -112,6 +123,7 @@ async def store(
         rows = [changed[id_] for id_ in sorted(changed)]
         await tx.execute(update(pool).where(pool.c.id == bindparam("pool_id")), rows)
     await _relink(tx, relinked)
+    await _forget(tx, dropped)
     return outcomes
 
 
@@ -167,6 +179,27 @@ async def _others(tx: AsyncConnection, pool_id: str, host_id: str) -> bool:
         host_pool.c.pool == pool_id, host_pool.c.accepted.is_(True), host_pool.c.host != host_id
     )
     return (await tx.scalar(query.limit(1))) is not None
+
+
+async def _owned(tx: AsyncConnection, hosts: list[str]) -> Counter[str]:
+    """Return how many pools each of *hosts* owns."""
+    query = select(pool.c.owner, func.count()).where(pool.c.owner.in_(hosts))
+    return Counter({row[0]: row[1] for row in await tx.execute(query.group_by(pool.c.owner))})
+
+
+async def _forget(tx: AsyncConnection, ids: set[str]) -> None:
+    """Delete the pools *ids* that no host has or had: they were only reported with an error."""
+    if not ids:
+        return
+    await tx.execute(
+        delete(pool).where(
+            pool.c.id.in_(ids),
+            pool.c.owner.is_(None),
+            pool.c.open.is_(False),
+            pool.c.id.not_in(select(host_pool.c.pool)),
+            pool.c.id.not_in(select(copy.c.pool)),
+        )
+    )
 
 
 async def _relink(tx: AsyncConnection, links: Mapping[str, Mapping[str, _Link]]) -> None:
