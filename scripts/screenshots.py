@@ -74,6 +74,13 @@ async def _slow(agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
                 rate=rate,
                 eta=(total - done) / rate,
                 stage="fetch",
+                bottleneck="network",
+                mirrors=(
+                    m.MirrorReport(url="https://mirror.example/x", bytes=done * 2 // 3, requests=9),
+                    m.MirrorReport(
+                        url="https://eu.example/x", bytes=done // 3, requests=7, errors=2
+                    ),
+                ),
             )
         )
         await asyncio.sleep(0.1)

@@ -3,9 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from fastdl.cli import api
 from tests.browser.conftest import Opened
+from tests.env.browser import tab
+from tests.env.certs import CertLab
+from tests.env.process import ManagerProcess
 from tests.env.site import Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -60,3 +70,28 @@ async def test_every_section_opens(opened: Opened, site: Site) -> None:
             assert await tab.page.title() == f"{name} · fastdl"
         await tab.page.get_by_role("link", name="t-sections").click()
         await tab.heading("t-sections")
+
+
+async def test_the_page_works_over_tls(chromium: Any, tmp_path: Path, certs: CertLab) -> None:
+    """As it is reached from elsewhere: with cookies that only go over TLS, and a live stream."""
+    manager, leaf = ManagerProcess(tmp_path), certs.leaf("good")
+    try:
+        client = await manager.start("--tls-cert", str(leaf.chain), "--tls-key", str(leaf.key))
+        admin = json.loads((manager.state / "admin.json").read_text())
+        url = admin["url"].removesuffix("client/api")
+        assert url.startswith("https://")
+        async with tab(chromium, url, ignore_https_errors=True) as shown:
+            await shown.open("zones")
+            await shown.log_in("admin", admin["password"])
+            await shown.heading("Zones")
+            cookies = await shown.page.context.cookies()
+            assert cookies
+            assert all(one["secure"] and one["httpOnly"] for one in cookies)
+            await asyncio.to_thread(
+                api.call, client.credentials | {"cacert": certs.ca.cert_file.read_text()},
+                "createZone", {"name": "z-live"},
+            )  # fmt: skip
+            await shown.page.get_by_role("cell", name="z-live", exact=True).wait_for()
+            assert not shown.trouble
+    finally:
+        await manager.end(signal.SIGKILL)

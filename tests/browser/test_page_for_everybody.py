@@ -160,3 +160,27 @@ async def test_direct_download_belongs_to_kvm_and_checksum_to_it(opened: Opened)
         await page.get_by_label("Hypervisor").select_option("KVM")
         assert not await switch.is_checked()
         assert await checksum.count() == 0
+
+
+async def test_lists_are_whole_however_small_a_page_of_the_api_may_be(
+    opened: Opened, site: Site
+) -> None:
+    """The page asks for all pages of a list; events have pages to turn."""
+    names = [f"paged-{n}" for n in range(5)]
+    for name in names:
+        await site.api("createZone", name=name)
+    await site.api("updateConfiguration", name="default.page.size", value="2")
+    try:
+        async with opened("zones") as shown:
+            page = shown.page
+            for name in names:
+                await page.get_by_role("cell", name=name, exact=True).wait_for()
+            await shown.go("events?level=INFO")
+            await page.get_by_role("button", name="Older").click()
+            await page.get_by_text("Page 2 of").wait_for()
+            assert await page.get_by_role("row").count() == 3  # the head and two
+            for view, title in VIEWS.items():
+                await shown.go(view)
+                await shown.heading(title)
+    finally:
+        await site.api("updateConfiguration", name="default.page.size")

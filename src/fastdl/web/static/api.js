@@ -64,16 +64,18 @@ function envelope(text, status) {
   }
 }
 
-const PAGE = 500;
 const PAGES_MAX = 20;
 
-// Return all rows of a list command (10,000 at most).
+// Return all rows of a list command, in pages as large as the manager allows.
 export async function list(command, row, params = {}, options = {}) {
   const rows = [];
+  let size = -1;
   for (let page = 1; page <= PAGES_MAX; page += 1) {
-    const answer = await call(command, { ...params, page, pagesize: PAGE }, options);
-    rows.push(...(answer[row] ?? []));
-    if (rows.length >= (answer.count ?? 0)) break;
+    const answer = await call(command, { ...params, page, pagesize: size }, options);
+    const found = answer[row] ?? [];
+    rows.push(...found);
+    if (!found.length || rows.length >= (answer.count ?? 0)) break;
+    if (size < 0) size = found.length;
   }
   return rows;
 }

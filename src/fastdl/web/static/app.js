@@ -126,6 +126,8 @@ async function changed(found, context) {
     else link.removeAttribute('aria-current');
   }
   const { box, signal } = context;
+  live.on('trouble', (text) => fill(connection, notice('bad', text)), signal);
+  signal.addEventListener('abort', () => connection.querySelector('.bad')?.remove());
   fill(box, waiting());
   try {
     await found.view(context);

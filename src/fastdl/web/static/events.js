@@ -9,10 +9,12 @@ import { query, remember } from './router.js';
 import { session } from './session.js';
 import { badge, button, card, empty, field, heading, input, select, table } from './ui.js';
 
-const SIZE = 50;
+const SIZE = 50;  // rows a page, where the manager allows as many
 
 export async function events({ box, signal }) {
   const given = query();
+  const { capability } = await call('listCapabilities', {}, { signal });
+  const size = Math.min(SIZE, capability.defaultpagesize);
   const level = select([['', 'All levels'], ['INFO'], ['WARN'], ['ERROR']]);
   const type = input({ placeholder: 'TEMPLATE.CREATE' });
   const word = input({ type: 'search', placeholder: 'In the text' });
@@ -26,12 +28,12 @@ export async function events({ box, signal }) {
   let page = 1;
 
   async function load() {
-    const params = { page, pagesize: SIZE };
+    const params = { page, pagesize: size };
     for (const [name, control] of Object.entries(filters)) if (control.value.trim()) params[name] = control.value.trim();
     if (params.enddate) params.enddate = `${params.enddate} 23:59:59`;
     const answer = await call('listEvents', params, { signal });
     const rows = answer.event ?? [];
-    const last = Math.max(1, Math.ceil((answer.count ?? 0) / SIZE));
+    const last = Math.max(1, Math.ceil((answer.count ?? 0) / size));
     fill(shown, table('Events', columns, rows, { empty: empty('No events', 'Nothing happened that matches.'), key: (one) => one.id }));
     fill(pager, last > 1 ? [
       button('Newer', () => turn(-1), { kind: 'small', disabled: page <= 1, key: 'newer' }), h('span', { class: 'soft' }, `Page ${page} of ${last}`),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens on the manager now? One stream of events for all views; it heals by itself.
 
-import { streamAddress } from './api.js';
+import { LostError, streamAddress } from './api.js';
 
 const TOPICS = ['event', 'host', 'download', 'progress'];
 const AGAIN_MS = 2000;
@@ -109,12 +109,16 @@ export function keep(topics, load, signal, { every = 0, settle = 400 } = {}) {
       again = false;
     }
   };
+  // What is shown stays when it cannot be brought up to date; the banner says why.
+  const later = () => run().catch((error) => {
+    if (error.name !== 'AbortError' && !(error instanceof LostError)) publish('trouble', error.message);
+  });
   const soon = () => {
     clearTimeout(waiting);
-    waiting = setTimeout(run, settle);
+    waiting = setTimeout(later, settle);
   };
   for (const topic of [...topics, 'back']) on(topic, soon, signal);
-  const tick = every ? setInterval(() => { if (!document.hidden) run(); }, every) : 0;
+  const tick = every ? setInterval(() => { if (!document.hidden) later(); }, every) : 0;
   signal.addEventListener('abort', () => { clearTimeout(waiting); clearInterval(tick); }, { once: true });
   return { first: run(), now: run };
 }
