@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastdl.engine.result import MirrorReport
 from fastdl.errors import IntegrityError, SizeError
 
 if TYPE_CHECKING:
     from fastdl.engine.source.facts import SourceFacts
-    from fastdl.engine.transfer import Outcome
+
+
+class Outcome(NamedTuple):
+    """What a job did. *digests* are what the bytes have, not what they should have."""
+
+    total: int
+    digests: dict[str, bytes]
+    status: dict[str, Any]
+    resumed: int
 
 
 def verify(facts: SourceFacts, index: int, outcome: Outcome) -> dict[str, str]:

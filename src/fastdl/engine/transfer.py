@@ -6,12 +6,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fastdl.core.config import JobConfig
 from fastdl.core.job import Job, sha256_by
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.meter import Meter, RequestLog
+from fastdl.engine.proof import Outcome
 from fastdl.errors import Cancelled, FastdlError, UsageError
 from fastdl.sinks.base import Sink
 
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from fastdl.engine.context import TransferContext
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
-
-
-class Outcome(NamedTuple):
-    """What a job did. *digests* are what the bytes have, not what they should have."""
-
-    total: int
-    digests: dict[str, bytes]
-    status: dict[str, Any]
-    resumed: int
 
 
 def run_job(

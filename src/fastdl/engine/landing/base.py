@@ -13,10 +13,10 @@ from fastdl.engine.checkpoint import open_checkpoint
 from fastdl.engine.inspection import EndsReader, inspect_image
 from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
-from fastdl.engine.proof import bottleneck, mirror_reports, stages, verify
+from fastdl.engine.proof import Outcome, bottleneck, mirror_reports, stages, verify
 from fastdl.engine.release import Showing, begun, of_source, released
 from fastdl.engine.result import Result
-from fastdl.engine.transfer import Outcome, run_job, start_job
+from fastdl.engine.transfer import run_job, start_job
 from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
 from fastdl.model.image import TAIL_BYTES, Format
 from fastdl.sinks.base import Sink

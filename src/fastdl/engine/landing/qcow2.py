@@ -14,7 +14,7 @@ from fastdl.engine.landing.base import Lander, Landing, decode_threads
 from fastdl.engine.landing.head import qcow2_header
 from fastdl.engine.landing.tables import Known, read_tables
 from fastdl.engine.options import FetchOptions
-from fastdl.engine.transfer import Outcome
+from fastdl.engine.proof import Outcome
 from fastdl.errors import FormatError, Reason
 from fastdl.model.image import Format
 from fastdl.sinks.base import Sink

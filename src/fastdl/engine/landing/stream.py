@@ -12,8 +12,8 @@ from fastdl.engine.inspection import peek
 from fastdl.engine.landing.base import Lander, Landing, decode_threads
 from fastdl.engine.landing.head import HeadReader
 from fastdl.engine.options import FetchOptions
+from fastdl.engine.proof import Outcome
 from fastdl.engine.result import Result
-from fastdl.engine.transfer import Outcome
 from fastdl.errors import FormatError, Reason
 from fastdl.model.image import CONVERTIBLE, Format, ImageInfo
 from fastdl.sinks.base import Sink
