@@ -47,6 +47,19 @@ def test_a_shorter_file_is_taken_up(here: Here, origin: FaultOrigin) -> None:
     assert here.names() == ["disk.img"]
 
 
+def test_a_whole_file_is_left_where_it_is(here: Here, origin: FaultOrigin) -> None:
+    """Nothing is copied: the file stays the same one, and no part file is left."""
+    path = here.write("disk.img", CONTENT)
+    before = path.stat()
+    with origin:
+        ended = here.get("-c", origin.url("/disk.img"), "--checksum", sha256(CONTENT))
+    assert ended.code == 0, ended
+    assert "there already" in ended.stdout
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert here.names() == ["disk.img"]
+
+
 def test_what_really_curl_left(here: Here, origin: FaultOrigin) -> None:
     """And ``curl -C -``'s own spelling."""
     if shutil.which("curl") is None:

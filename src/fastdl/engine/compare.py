@@ -58,32 +58,47 @@ def compare(
         wanted, size = facts.digests.strongest(), facts.size
         integrity, signed_by = facts.digests.integrity(), facts.signed_by
     if wanted is not None and size in (None, os.fstat(existing.fd).st_size):
-        got, length = _digest_of(existing.fd, wanted, ctx.cancel)
-        if got == wanted:
-            ctx.events.warn("the target already exists and matches the digest")
-            return Result(
-                target=existing.path,
-                source_bytes=length,
-                target_bytes=length,
-                fetched_bytes=0,
-                resumed_bytes=length,
-                digests={got.algorithm: got.hex},
-                integrity=integrity,
-                consistency="digest",
-                format=detect_fd(existing.fd),
-                seconds=ctx.seconds,
-                stages={},
-                bottleneck="none",
-                mirrors=(),
-                warnings=ctx.events.warnings,
-                already_present=True,
-                signed_by=signed_by,
-            )
+        done = matching(existing, wanted, ctx, integrity=integrity, signed_by=signed_by)
+        if done is not None:
+            return done
     raise SinkRefusedError(
         f"{existing.path} exists already"
         + (" with other content" if wanted is not None else "")
         + ": remove it, replace it (--overwrite file), or go on from it (-c)",
         phase="land",
+    )
+
+
+def matching(
+    existing: Existing,
+    wanted: Digest,
+    ctx: TransferContext,
+    *,
+    integrity: str,
+    signed_by: str | None,
+) -> Result | None:
+    """The result where *existing* has the digest *wanted*; None where it has another one."""
+    got, length = _digest_of(existing.fd, wanted, ctx.cancel)
+    if got != wanted:
+        return None
+    ctx.events.warn("the target already exists and matches the digest")
+    return Result(
+        target=existing.path,
+        source_bytes=length,
+        target_bytes=length,
+        fetched_bytes=0,
+        resumed_bytes=length,
+        digests={got.algorithm: got.hex},
+        integrity=integrity,
+        consistency="digest",
+        format=detect_fd(existing.fd),
+        seconds=ctx.seconds,
+        stages={},
+        bottleneck="none",
+        mirrors=(),
+        warnings=ctx.events.warnings,
+        already_present=True,
+        signed_by=signed_by,
     )
 
 

@@ -146,6 +146,15 @@ def _attempt(
             "the end: give --checksum, remove it, or replace it (--overwrite file)",
             phase="land",
         )
+    if (found := workspace.found) is not None and (whole := facts.digests.strongest()) is not None:
+        from fastdl.engine.compare import matching
+
+        integrity, signer = facts.digests.integrity(), facts.signed_by
+        if os.fstat(found.fd).st_size == facts.size and (
+            done := matching(found, whole, ctx, integrity=integrity, signed_by=signer)
+        ):
+            workspace.keep_found()
+            return done
     if ctx.options.remote_time and response.last_modified is not None:
         workspace.mtime = parse_http_date(response.last_modified)
     ctx.events.warn(*facts.warnings)

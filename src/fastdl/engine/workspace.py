@@ -212,6 +212,11 @@ class Workspace:
         ctx.events.warn(*self.sink.warnings)
         return result._replace(seconds=ctx.seconds, warnings=ctx.events.warnings)
 
+    def keep_found(self) -> None:
+        """What another program left is the whole: it stays, and nothing takes its place."""
+        self.sink.abort(keep=False)
+        self.existing, self.found = self.found, None
+
     def drop_found(self) -> None:
         """What another program left has been taken up, or cannot be."""
         if self.found is not None:
