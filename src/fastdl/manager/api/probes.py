@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from fastdl.errors import FastdlError, InternalError, NetError
+from fastdl.errors import ApiParamError, FastdlError, InternalError, NetError, UsageError
 from fastdl.manager.api.spec import Call
 from fastdl.manager.downloads import checksums, disclosure, transfers
 from fastdl.manager.downloads.checksums import Fixed
 from fastdl.manager.downloads.probing import HostRefusal
 from fastdl.model.url import Url
+from fastdl.publishers import simplestreams
 from fastdl.wire import codec
 from fastdl.wire import messages as m
+
+T = TypeVar("T")
 
 
 async def probe_source(
@@ -54,8 +60,52 @@ async def listed_checksum(
     args = checksums.documents_args(
         s.settings, reference, source, headers=headers, signed=keyring is not None
     )
+    done = await _documents(call, zone_ids, args, what)
+    with _told(call, what, public=done.public_source):
+        return await asyncio.to_thread(checksums.fixed, reference, source, done, keyring)
+
+
+async def product_file(call: Call, zone_ids: list[str], text: str) -> tuple[Url, Fixed]:
+    """Where the file of a product of simplestreams is now, and its checksum."""
+    settings, what = call.context.settings, "url: the product failed"
     try:
-        done = await s.probing.documents(zone_ids, args, account=call.user.account)
+        product = simplestreams.parse_source(text)
+    except UsageError as exc:
+        raise ApiParamError(f"Please specify a valid URL: {exc}") from None
+    transfers.check_origin(settings, product.base.request_text())
+    keyring = checksums.keyring_for(settings, product.base)
+    signers: list[str] = []
+
+    async def read(url: Url, use: Callable[[bytes], T]) -> T:
+        args = m.DocumentsArgs(
+            transfer=transfers.for_sources(settings, [url.request_text()]),
+            most=checksums.PRODUCTS_MAX,
+        )
+        done = await _documents(call, zone_ids, args, what)
+        with _told(call, what, public=done.public_source):
+            signer, data = await asyncio.to_thread(checksums.document, url, done, keyring)
+            signers.extend([signer] if signer else [])
+            return await asyncio.to_thread(use, data)
+
+    signed = keyring is not None
+    files = await read(
+        simplestreams.index_url(product, signed=signed),
+        lambda data: simplestreams.product_files(data, product, signed=signed),
+    )
+    for url in files:
+        item = await read(url, lambda data: simplestreams.find_item(data, product))
+        if item is not None:
+            source = f"{text.partition('@')[0]}@{item.version}"
+            signed_by = signers[-1] if signers else None
+            return item.url, Fixed(item.digest.cloudstack(), source, signed_by, ())
+    raise ApiParamError(f"Please specify a valid URL: there is no product {product}")
+
+
+async def _documents(
+    call: Call, zone_ids: list[str], args: m.DocumentsArgs, what: str
+) -> m.DocumentsDone:
+    try:
+        done = await call.context.probing.documents(zone_ids, args, account=call.user.account)
     except HostRefusal as refusal:
         raise _refused(call, what, refusal) from refusal.error
     if done is None:
@@ -63,8 +113,14 @@ async def listed_checksum(
             "Couldn't find a host to fetch the checksum list: none is connected, or their agents "
             "are older than this manager"
         )
+    return done
+
+
+@contextlib.contextmanager
+def _told(call: Call, what: str, *, public: bool) -> Iterator[None]:
+    """What is wrong with a document, in as many words as the user may read."""
     try:
-        return await asyncio.to_thread(checksums.fixed, reference, source, done, keyring)
+        yield
     except FastdlError as exc:
-        failure = codec.failure_of(exc.add_context(public_source=done.public_source))
+        failure = codec.failure_of(exc.add_context(public_source=public))
         raise type(exc)(f"{what}: {disclosure.reason(failure, admin=call.user.admin)}") from exc

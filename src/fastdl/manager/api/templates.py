@@ -32,6 +32,7 @@ from fastdl.manager.downloads.checksums import Fixed
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import accounts, copies, job_list, records, templates, zones
 from fastdl.manager.settings import DIRECT_DEFAULT
+from fastdl.publishers.simplestreams import is_product
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -84,8 +85,13 @@ def check_details(details: Mapping[str, str]) -> None:
         raise ApiParamError("A detail's name has at most 255 characters, its value 4096")
 
 
-def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str, str]]:
-    """Return (format, checksum, details); ApiParamError where the request cannot stand."""
+def _check_request(
+    call: Call, *, iso: bool, product: Fixed | None
+) -> tuple[str, str | None, dict[str, str]]:
+    """Return (format, checksum, details); ApiParamError where the request cannot stand.
+
+    *product*: what the source's publisher says of it.
+    """
     settings = call.context.settings
     hypervisor = call.get("hypervisor") or "KVM"
     direct = call.get("directdownload")
@@ -106,8 +112,9 @@ def _check_request(call: Call, *, iso: bool) -> tuple[str, str | None, dict[str,
         raise call.no_entity("ostypeid")
     url = transfers.check_origin(settings, call.args["url"])
     format_ = registration.check_format(url, "ISO" if iso else call.args["format"])
-    checksum = call.get("checksum")
-    checksums.check_signed(settings, url, checksum)
+    checksum = call.get("checksum") if product is None else product.checksum
+    if product is None or product.signed_by is None:
+        checksums.check_signed(settings, url, checksum)
     if checksums.is_reference(checksum):
         checksums.check_reference(settings, checksum)
     else:
@@ -125,18 +132,35 @@ def _origins(url: str, probe: m.ProbeDone) -> list[str]:
     return [origin for origin in dict.fromkeys(found) if origin][:ORIGINS_MAX]
 
 
-async def _register(call: Call, *, iso: bool) -> Reply:
-    args, admin = call.args, call.user.admin
-    most = call.context.settings.whole("max.account.templates")
-    format_, checksum, details = _check_request(call, iso=iso)
-    vault = call.context.vault
-    headers = sealed.seal_headers(vault, registration.headers_of(details))
-    zone_ids = await zones_of_request(call)
-    if not admin and most >= 0:
+async def _check_quota(call: Call, most: int) -> None:
+    """ApiConflictError where the account has its templates already."""
+    if not call.user.admin and most >= 0:
         # Before a host does any work; counted again when the template is stored.
         async with call.context.ledger.read() as tx:
             await accounts.check_templates(tx, call.user.account, most=most)
-    listed: Fixed | None = None
+
+
+async def _find_product(call: Call, most: int) -> Fixed | None:
+    """Where the URL is a product of simplestreams: its file becomes the URL of *call*."""
+    if not is_product(call.args["url"]):
+        return None
+    if call.get("checksum") is not None:
+        raise ApiParamError("A product of simplestreams brings its checksum along: leave it out")
+    await _check_quota(call, most)
+    url, found = await probes.product_file(call, await zones_of_request(call), call.args["url"])
+    call.args = {**call.args, "url": url.request_text()}
+    return found
+
+
+async def _register(call: Call, *, iso: bool) -> Reply:
+    most = call.context.settings.whole("max.account.templates")
+    listed = await _find_product(call, most)
+    args, admin = call.args, call.user.admin
+    format_, checksum, details = _check_request(call, iso=iso, product=listed)
+    vault = call.context.vault
+    headers = sealed.seal_headers(vault, registration.headers_of(details))
+    zone_ids = await zones_of_request(call)
+    await _check_quota(call, most)
     if checksum is not None and checksums.is_reference(checksum):
         listed = await probes.listed_checksum(call, zone_ids, checksum, headers)
         checksum = listed.checksum
@@ -361,8 +385,8 @@ ARCH: Final = Param("arch", text="of its processors", choices=ARCHITECTURES)
 
 _REGISTER: Final = (
     Param("name", text="its name", required=True),
-    Param("url", text="the source: http, https, nfs, or a metalink", required=True,
-          length=2048),
+    Param("url", text="the source: http, https, nfs, a metalink, or a product: "
+          "simplestreams:URL#OS:RELEASE:ARCH:FILE", required=True, length=2048),
     Param("displaytext", text="what users see (default: the name)", length=4096),
     Param("ostypeid", Kind.UUID, "the guest operating system (listOsTypes)"),
     Param("zoneid", text="the zone; -1 = all"),

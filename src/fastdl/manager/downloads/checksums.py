@@ -38,6 +38,10 @@ LIST_MAX: Final = 1 << 20
 """Bytes of a list, and of a signature."""
 
 
+PRODUCTS_MAX: Final = 8 << 20
+"""Bytes of a file of products."""
+
+
 class Fixed(NamedTuple):
     """What a list gave: *checksum* as CloudStack writes it; *signed_by* where a keyring asked."""
 
@@ -113,6 +117,15 @@ def fixed(reference: Reference, source: Url, done: m.DocumentsDone, keyring: byt
         signed_by=None if signer is None else str(signer),
         warnings=tuple(one for one in warnings if one),
     )
+
+
+def document(url: Url, done: m.DocumentsDone, keyring: bytes | None) -> tuple[str | None, bytes]:
+    """Who signed the document at *url* that a host brought, where *keyring* asks, and its text."""
+    data = unpack(done.documents[0], most=PRODUCTS_MAX) if done.documents else None
+    if data is None:
+        raise AgentRefusedError("the host brought no document")
+    text, signer = signed_part(url, data, keyring, ())
+    return None if signer is None else str(signer), text
 
 
 def check_agreement(found: Fixed, probe: m.ProbeDone) -> None:
