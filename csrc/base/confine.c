@@ -88,9 +88,9 @@ static void load_high(struct program *p, unsigned arg)
     load(p, offsetof(struct seccomp_data, args) + 8 * (size_t)arg + 4);
 }
 
-static void end(struct program *p, uint32_t verdict)
+static void end(struct program *p, uint32_t action)
 {
-    put(p, BPF_RET | BPF_K, 0, 0, verdict);
+    put(p, BPF_RET | BPF_K, 0, 0, action);
 }
 
 #define ALLOWED SECCOMP_RET_ALLOW
@@ -430,7 +430,7 @@ static const struct rule bounded_calls[] = {
 /* `condition` decides about `call`; the call's number is in the accumulator, before and
  * after. */
 static void rule(struct program *p, unsigned call, void (*condition)(struct program *p),
-                 uint32_t verdict)
+                 uint32_t action)
 {
     unsigned short at = p->n;
 
@@ -438,7 +438,7 @@ static void rule(struct program *p, unsigned call, void (*condition)(struct prog
     if (condition)
         condition(p);
     else
-        end(p, verdict);
+        end(p, action);
     if (at < PROGRAM_MAX)
         p->code[at].jf = (uint8_t)(p->n - at - 1);
 }

@@ -15,11 +15,21 @@ WORDS = {
     "struck": re.compile(r"\b(?:struck|strikes?|striking)\b", re.IGNORECASE),
     "judge": re.compile(r"(?:\b|_)judg(?:e|es|ed|ing|ement)(?:\b|_)", re.IGNORECASE),
     "desk": re.compile(r"\bdesk\b", re.IGNORECASE),
+    "verdict": re.compile(r"(?:\b|_)verdicts?(?:\b|_)", re.IGNORECASE),
+    "hearsay": re.compile(r"(?:\b|_)(?:hearsay|liars?|lent)(?:\b|_)", re.IGNORECASE),
+    "be had": re.compile(r"\b(?:be|is|are|was|were) had\b", re.IGNORECASE),
+    "for ever": re.compile(r"\bfor ever\b", re.IGNORECASE),
+    "heal": re.compile(r"(?:\b|_)heal(?:s|ed|ing)?(?:\b|_)", re.IGNORECASE),
 }
 NOT_YET: dict[str, dict[str, int]] = {
     "struck": {},
     "judge": {},
     "desk": {},
+    "verdict": {},
+    "hearsay": {},
+    "be had": {},
+    "for ever": {},
+    "heal": {},
 }
 """Word → folder → how often it is still there. Lower a number when you lower the count."""
 

@@ -29,7 +29,7 @@ Send = Callable[[dict[str, Any]], None]
 class ChildWorkspace(Workspace):
     """What *opened* is to the process that may only work in it.
 
-    *journal* and *note*: lent by the same process; None where there is none.
+    *journal* and *note*: shared by the process that opened it, or None.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class ChildWorkspace(Workspace):
 
     @property
     def journal(self) -> JournalFile | None:
-        """The one that was lent."""
+        """The shared one."""
         return self._shared
 
     @property
     def note_file(self) -> JournalFile | None:
-        """The one that was lent."""
+        """The shared one."""
         return self._shared_note
 
     def begin(self, size: int | None, *, sparse: bool) -> None:

@@ -97,7 +97,7 @@ class Attempts:
 
     def _after_wrong_bytes(self, exc: IntegrityError, facts: SourceFacts) -> Next | None:
         self._wrong = exc
-        left_out = self._without_liars(facts)
+        left_out = self._without_suspects(facts)
         if not left_out and not self._another_copy(facts):
             return None
         return self._next(
@@ -105,7 +105,7 @@ class Attempts:
             "the bytes do not have the wanted digest: tried again without whoever may have lied",
         )
 
-    def _without_liars(self, facts: SourceFacts) -> set[str]:
+    def _without_suspects(self, facts: SourceFacts) -> set[str]:
         """The mirrors to leave out next time; none to give up.
 
         Without pieces a wrong whole-file digest does not show which mirror served wrong data: then

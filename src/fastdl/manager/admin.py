@@ -36,7 +36,7 @@ async def write(state: Path, url: str, context: ApiContext, *, anew: bool) -> No
         tls.changed = functools.partial(_follow_certificate, state, url, context)
     if path.exists():
         _keep_right(state, url, context)
-        await sealed.heal(context.ledger, context.vault, json.loads(path.read_text()))
+        await sealed.encrypt_existing(context.ledger, context.vault, json.loads(path.read_text()))
         return
     password = secrets.token_urlsafe(18)
     hashed = await asyncio.to_thread(auth.hash_password, password)

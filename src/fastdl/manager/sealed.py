@@ -117,7 +117,7 @@ async def seal_all(ledger: Ledger, vault: Vault) -> None:
         )
 
 
-async def heal(ledger: Ledger, vault: Vault, known: Mapping[str, str]) -> None:
+async def encrypt_existing(ledger: Ledger, vault: Vault, known: Mapping[str, str]) -> None:
     """Seal the secret key that admin.json knows (*known*) anew, where *vault* cannot open it."""
 
     async def work(tx: AsyncConnection) -> None:

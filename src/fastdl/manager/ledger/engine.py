@@ -323,12 +323,12 @@ def _check_sqlite(path: Path) -> None:
         return
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=10)) as connection:
-            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as exc:
-        verdict = str(exc)
-    if verdict != "ok":
+        state = str(exc)
+    if state != "ok":
         raise UsageError(
-            f"the ledger {path} is damaged ({verdict}): stop here, keep the file, and restore the "
+            f"the ledger {path} is damaged ({state}): stop here, keep the file, and restore the "
             f"last backup over it (docs/operations.md); hosts report what they hold when they "
             f"reconnect"
         )
