@@ -37,7 +37,7 @@ static double best_rate(const struct fdl_sched *sched)
     return best;
 }
 
-/* Better first: not known to be slow; never tried, since only trying tells (one
+/* Better first: not known to be slow; never tried, since only trying shows (one
  * connection is enough for that); then by priority, then by what was measured. */
 static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, double best)
 {
@@ -57,8 +57,8 @@ static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, doubl
     return (a->rate > 0 ? a->rate : best) > (b->rate > 0 ? b->rate : best);
 }
 
-/* Connections that it would take. Without ranges every place in the source costs all
- * that lies before it: such a mirror serves one, as does one whose responses cannot be
+/* Connections that it would accept. Without ranges every offset in the source costs
+ * everything before it: such a mirror serves one, as does one whose responses cannot be
  * joined. */
 static int capacity(struct fdl_mirror *m)
 {
@@ -138,7 +138,7 @@ uint64_t fdl_sched_rtt_ns(const struct fdl_sched *sched)
 
 /* ---- failures -------------------------------------------------------------- */
 
-/* How much an error tells about the source, the most first. */
+/* How much an error reveals about the source, the most first. */
 static int severity(int code)
 {
     static const int order[] = {
@@ -219,8 +219,8 @@ static bool serves_another(const struct fdl_sched *sched, int worker)
     return false;
 }
 
-/* The mirror serves fewer connections than it was asked for. A status says so for good;
- * one that was not even answered may be tried again, ever more rarely. */
+/* The mirror serves fewer connections than requested. If a status said so that is
+ * final; a connection without a response may be retried, ever more rarely. */
 static void learn_limit(struct fdl_mirror *m, const struct fdl_err *err,
                         uint64_t now_ns)
 {
@@ -230,7 +230,7 @@ static void learn_limit(struct fdl_mirror *m, const struct fdl_err *err,
     m->more_after_ns = now_ns + backoff_ns(m->refusals);
 }
 
-/* A mirror that gave a first range and refuses every later one is asked for the whole
+/* A mirror that served a first range and refuses every later one is asked for the whole
  * once, before it is given up. */
 static bool try_the_whole(struct fdl_mirror *m, const struct fdl_err *err)
 {
@@ -260,8 +260,8 @@ enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
         return FDL_DECIDE_LEAVE;
     }
     if (p->gained >= PROGRESS_BYTES && err->code == FDL_E_NET)
-        m->failures = 0; /* what came is kept: it is progress */
-    /* All connections to a server that went away fail at once: that is one failure. */
+        m->failures = 0; /* the received data is kept: it is progress */
+    /* All connections to a server that went down fail together: that is one failure. */
     if (m->failures == 0 || m->not_before_ns <= now_ns)
         m->failures++;
     int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : sched->retry;
@@ -276,11 +276,12 @@ enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
     uint64_t wait = backoff_ns(m->failures);
     if (err->retry_after_s > 0 && (uint64_t)err->retry_after_s * FDL_NS_PER_S > wait)
         wait = (uint64_t)err->retry_after_s * FDL_NS_PER_S;
-    /* Wait only where the failure says so: a cut after progress is taken up at once. */
+    /* Wait only if the failure requires it: after progress a lost connection is resumed
+     * at once. */
     if ((err->code != FDL_E_NET || m->failures > 1) && m->not_before_ns < now_ns + wait)
         m->not_before_ns = now_ns + wait;
     if (err->code == FDL_E_HTTP_STATUS && m->active > 1 && m->cap >= m->active)
-        m->cap = m->active - 1; /* it serves fewer at once than we thought */
+        m->cap = m->active - 1; /* it serves fewer at once than assumed */
     return FDL_DECIDE_RETRY;
 }
 
@@ -399,7 +400,7 @@ static bool late(const struct fdl_sched *sched, const struct fdl_progress *me,
     bool same = other->mirror == me->mirror, unmeasured = rate <= 0;
 
     if (rate <= 0 && same)
-        return false; /* nothing says that a second connection does better */
+        return false; /* nothing suggests that a second connection does better */
     if (rate <= 0)
         rate = shown_rate(sched, now_ns);
     double elapsed = (double)(now_ns - since_ns);

@@ -2,10 +2,11 @@
 /* job/sched.h - who fetches what from whom: the choice of mirrors, the size of runs,
  * hedges and back-off.
  *
- * Decides, and returns the decision: it wakes, disqualifies and fails nobody. It reads
- * the mirrors, the plan and the numbers below, claims blocks of the plan, and keeps
- * what it learns about a mirror (failures, waits, limits) in the last part of struct
- * fdl_mirror. No clock; the transfer holds its lock around every call. */
+ * Decides, and returns the decision: it does not wake, disqualify or fail anything
+ * itself. It reads the mirrors, the plan and the numbers below, claims blocks of the
+ * plan, and keeps what it learns about a mirror (failures, waits, limits) in the last
+ * part of struct fdl_mirror. No clock; the transfer holds its lock around every call.
+ */
 #ifndef FDL_SCHED_H
 #define FDL_SCHED_H
 
@@ -43,7 +44,7 @@ struct fdl_sched {
     size_t block;          /* bytes */
     int retry;             /* failures in a row after which a mirror is given up */
     size_t unsettled;      /* blocks written whose records are not durable yet */
-    uint64_t hedged_bytes; /* asked for a second time */
+    uint64_t hedged_bytes; /* requested a second time */
     uint64_t twice_bytes;  /* of them such as came twice, or still may */
     int wasted;            /* hedges that cost more than half a block */
 };
@@ -107,7 +108,7 @@ enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
 /* A mirror was disqualified: who stood back only since it was faster steps in. */
 void fdl_sched_step_in(struct fdl_sched *sched);
 
-/* True where no mirror is usable any more; *err is then the most telling of their
+/* True if no mirror is usable any more; *err is then the most informative of their
  * errors. */
 bool fdl_sched_exhausted(const struct fdl_sched *sched, struct fdl_err *err);
 

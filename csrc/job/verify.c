@@ -24,7 +24,7 @@ void fdl_verify_release(struct fdl_job *job)
     if (job->plan.base / step != before / step)
         pthread_cond_broadcast(&job->space);
     if (fdl_plan_done(&job->plan)) {
-        fdl_job_wake_workers(job); /* nobody has to wait for a mirror any more */
+        fdl_job_wake_workers(job); /* no mirror has to be waited for any more */
         pthread_cond_broadcast(&job->data);
         pthread_cond_broadcast(&job->ended);
     }
@@ -102,9 +102,8 @@ static bool has_known(const struct fdl_job *job, uint64_t off, uint64_t end)
     return false;
 }
 
-/* One mirror gave the piece: it lied, and is disqualified. Several: nobody can tell
- * who, so all are suspects and the piece is fetched again, by one of them alone.
- * Locked. */
+/* If one mirror sent the piece, it is disqualified. If several did, all are suspects,
+ * and one of them fetches the piece again alone. Locked. */
 static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
                          int failures)
 {
@@ -132,7 +131,7 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
         if ((single && !local) || failures > 3)
             fdl_job_disqualify(job, i, &err);
     }
-    /* What the caller brought along may be the bad part. A lander has been built on it
+    /* The caller's own data may be the bad part. A lander has been built on it
      * already: then the attempt is over. */
     bool brought = has_known(job, first * job->cfg.block, end * job->cfg.block);
     if ((who == 0 && !local && job->ignore_known) || (job->cfg.lander && brought))
@@ -247,7 +246,7 @@ static void call_off(struct fdl_job *job, const struct fdl_slot *slot, int winne
                              owner && p->mirror != job->sched.progress[winner].mirror,
                              at_it ? atomic_load(&p->filled) : 0,
                              owner ? slot->claimed_ns : slot->hedged_ns, fdl_now_ns());
-    if (at_it) /* else it will find out by itself */
+    if (at_it) /* otherwise it notices itself */
         fdl_wakeup_nudge(&job->wakeups[loser]);
 }
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What do file systems refuse that POSIX promises, and what is still safe then?
+"""Which POSIX features do file systems lack, and what is still safe without them?
 
 NFS without a lock daemon, SMB, exFAT and many FUSE file systems lack locks, modes, owners or
-the flush of a folder. Each function tells by its result whether the file system can do it, so
-that a caller can go on with a warning; every other failure stays an OSError. Nothing here
-knows fastdl's errors: it stands beside them, below everything else.
+the flush of a folder. Each function's result shows whether the file system supports it, so that a
+caller can continue with a warning; every other failure stays an OSError. Nothing here depends on
+fastdl's errors; it is below everything else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Mount(NamedTuple):
 
 
 def lock_exclusively(fd: int) -> bool:
-    """Lock the file of *fd* against other jobs until it is closed; False where none can be had.
+    """Lock the file of *fd* against other jobs until it is closed; False if locks are unsupported.
 
     Raises BlockingIOError where another job holds it, OSError for what is no lack of support.
     """
@@ -71,9 +71,9 @@ def open_folder(path: str, *, dir_fd: int | None = None, flags: int = 0) -> int:
 
 
 def sync_folder(fd: int) -> bool:
-    """Make the names in the folder of *fd* durable; False where it knows no such flush.
+    """Make the names in the folder of *fd* durable; False if that is unsupported.
 
-    Raises OSError where it knows it and fails.
+    Raises OSError if it is supported but fails.
     """
     try:
         os.fsync(fd)
@@ -93,7 +93,7 @@ def replace_file(
     prepare: Callable[[int], object] | None = None,
     still: Callable[[], bool] | None = None,
 ) -> bool:
-    """Put *data* in the place of the file *path*: whole or not at all, and durable on return.
+    """Replace the file *path* with *data*: atomically, and durable on return.
 
     *folder_fd*  what *path*, a name then, is relative to
     *prepare*    is called with the new file's descriptor before it is filled: its mode is 0600
@@ -136,7 +136,7 @@ def boot_id() -> str:
 
 
 def mounts() -> list[Mount]:
-    """What is mounted where, in this process's view; empty where the kernel does not tell.
+    """The mount table of this process; empty if the kernel does not report it.
 
     Raises OSError.
     """
@@ -162,7 +162,7 @@ def unescaped(text: str) -> str:
 
 
 def mount_of(fd: int) -> str | None:
-    """The number of the mount that *fd* lies in, None where the kernel does not tell.
+    """The number of the mount that *fd* lies in, None if the kernel does not report it.
 
     Device numbers do not: on an overlay (containers, live systems) a file has its layer's and
     a folder the overlay's.

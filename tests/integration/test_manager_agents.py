@@ -201,7 +201,7 @@ async def test_clients_find_a_certificate_where_they_look(zone: Zone) -> None:
     assert listed["templatedirectdownloadcertificate"] == listed["directdownloadcertificate"]
 
 
-async def test_wiped_keystore_heals_when_the_host_reports_it(zone: Zone) -> None:
+async def test_wiped_keystore_is_restored_when_the_host_reports_it(zone: Zone) -> None:
     """The truth is the keystore found on the host, not what the manager once sent (K10)."""
     one = await zone.agent("kvm1")
     await upload(zone, "MIRROR1")

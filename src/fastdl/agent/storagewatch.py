@@ -59,7 +59,7 @@ class StorageWatch:
                 with libvirt_errors(f"libvirt at {self._libvirt}"):
                     self._follow(connect(self._libvirt))
             except FastdlError as exc:
-                log.debug("libvirt's events are not to be had: %s", exc)
+                log.debug("libvirt's events are unavailable: %s", exc)
             self._stop.wait(_AGAIN_S)
 
     def _follow(self, connection: Any) -> None:

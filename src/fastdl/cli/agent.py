@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``fastdl agent``: run on a KVM host and do what the manager's documents say."""
+"""``fastdl agent``: run on a KVM host and execute the manager's jobs."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play the demo; the exit code tells whether every step did what it should."""
+    """Run the demo; the exit code shows whether every step succeeded."""
     from fastdl.model.units import parse_size
 
     size = parse_size(args.size)

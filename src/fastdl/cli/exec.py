@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``fastdl exec``: one command of CloudStack's agent in, its answer out."""
+"""``fastdl exec``: execute one command of CloudStack's agent."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``fastdl get``: bring sources to targets."""
+"""``fastdl get``: download sources to targets."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 @contextmanager
 def _opened(path: str) -> Iterator[FdReader]:
-    """A file or block device as the inspectors want it."""
+    """A file or block device as an image reader."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
@@ -75,7 +75,7 @@ def _seekable(mode: int) -> bool:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the verdict; the exit code is that of the refusal, or 0."""
+    """Print the result; the exit code is that of the refusal, or 0."""
     limit = parse_size(args.max_virtual_size) if args.max_virtual_size else None
     if args.source_format not in FORMATS:
         raise UsageError(f"there is no source format {args.source_format!r}")

@@ -64,7 +64,7 @@ def run_verb(name: str, arguments: list[str]) -> int:
 
 def report(exc: FastdlError, *, as_json: bool) -> int:
     """One line for people, or one object for programs; returns the class's exit code."""
-    with contextlib.suppress(OSError):  # the exit code tells as well
+    with contextlib.suppress(OSError):  # the exit code shows it as well
         if as_json:
             import json
 

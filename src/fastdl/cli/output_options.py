@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command says meanwhile and at the end, and whom it calls then."""
+"""Output during and after a command, and the hook that it runs then."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Display:
             streams.report_done(text)
 
     def note(self, text: str) -> None:
-        """Print *text* on stderr, above what is drawn; nobody may be there to read it."""
+        """Print *text* on stderr, above what is drawn; stderr may be closed."""
         with self._lock, contextlib.suppress(OSError):
             print(text, file=sys.stderr, flush=True)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which proxies does the environment name? Read as curl reads it, by the command line alone.
+"""Which proxies does the environment name? Read as in curl, only by the command line.
 
-Library, agent and manager take theirs from options and settings: what a service inherits
-from whoever started it must not decide where its downloads go.
+Library, agent and manager take theirs from options and settings: variables inherited by a service
+must not decide where its downloads go.
 """
 
 from __future__ import annotations

@@ -33,21 +33,21 @@ def prepare() -> None:
 
 
 def warn(text: str) -> None:
-    """A warning on stderr; nobody may be there to read it."""
+    """A warning on stderr; stderr may be closed."""
     with contextlib.suppress(OSError):
         print(f"fastdl: warning: {text}", file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
-    """Print *text* on stderr; nobody may be there to read it."""
+    """Print *text* on stderr; stderr may be closed."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Print *text*, what a verb was asked for.
+    """Print *text*, a verb's output.
 
-    BrokenPipeError where the reader has gone, SinkSpaceError or its kin for a full disk.
+    BrokenPipeError if the reader has gone, SinkSpaceError or its kin for a full disk.
     """
     try:
         print(text)
@@ -58,7 +58,7 @@ def say(text: str) -> None:
 
 
 def report_done(text: str) -> None:
-    """Print *text* about something that is done for good: that it cannot be told undoes nothing."""
+    """Print *text* about something that is done for good: failing to print it changes nothing."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

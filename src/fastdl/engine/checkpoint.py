@@ -95,7 +95,7 @@ def bytes_asked_for(facts: SourceFacts) -> dict[str, Any]:
 
 def job_key(facts: SourceFacts, landing: str) -> str:
     """What makes two commands the same job: the requested bytes, and how they are written."""
-    import hashlib  # start-up: not for what cannot be resumed
+    import hashlib  # start-up: not needed if nothing can be resumed
     import json
 
     what = {"landing": landing, "size": facts.size, **bytes_asked_for(facts)}

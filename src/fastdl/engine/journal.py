@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a killed job can prove: which ranges of the target are durable, and of which source.
+"""What can a killed job resume from? The durable ranges of the target, and their source.
 
-The rule that makes it true: **a record is appended only after the flush of the data that
+The rule that makes this true: **a record is appended only after the flush of the data that
 it names returned**, and the next append begins only after the flush of this one returned.
-So a journal may know less than the disk, never more. Held-back bytes are never recorded.
+So a journal may list less than the disk holds, never more. Held-back bytes are never recorded.
 
 On disk (little-endian)::
 
@@ -12,7 +12,7 @@ On disk (little-endian)::
                                u32 CRC-32 of the record, seeded with the header's  u32 zero
 
 The seed binds a record to its header: one copied from another job's journal is no record.
-The digests here find corruption, they prove nothing against an attacker.
+The digests here detect corruption; they do not protect against an attacker.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fastdl.sinks.paths import journal_name
 MAX_HEADER_BYTES = 1 << 20
 MAX_RECORDS = 1 << 20
 MAX_BATCH = 64
-"""Records in one append, and so the most that a power cut can tear."""
+"""Records in one append, so the most that a power cut can tear."""
 
 _VERSION = 1
 _MAGIC = b"FDLJRNL1"
@@ -134,7 +134,7 @@ def parse(data: bytes) -> Journal:
 
 
 def _parse_header(data: bytes) -> tuple[Header, int, int]:
-    """The header, where the records begin, and the seed of their CRCs."""
+    """The header, the offset of the records, and the seed of their CRCs."""
     if len(data) < _START.size:
         raise JournalError("the journal ends inside its header")
     magic, length = _START.unpack_from(data)
@@ -175,7 +175,7 @@ def _header_from(fields: Any) -> Header:
 
 
 def _parse_record(data: bytes, sequence: int, seed: int) -> Record | None:
-    """The record, or None where it is not whole; JournalError where it is whole and wrong."""
+    """The record, or None if incomplete; JournalError if complete but wrong."""
     crc, zero = _TAIL.unpack_from(data, _BODY.size)
     if crc != zlib.crc32(data[: _BODY.size], seed) or zero != 0:
         return None
@@ -191,8 +191,8 @@ def _parse_record(data: bytes, sequence: int, seed: int) -> Record | None:
 class Writer:
     """The one writer of a journal, from ``create`` or ``resume`` to ``close`` or ``remove``.
 
-    A journal is a convenience: when it cannot be written (full or read-only disk) the job
-    goes on without. ``warning`` then says so and ``append`` has no effect.
+    A journal is optional: if it cannot be written (full or read-only disk) the job continues
+    without. ``warning`` then reports it and ``append`` has no effect.
     """
 
     def __init__(self, file: JournalFile, fd: int, seed: int, count: int) -> None:
@@ -224,7 +224,7 @@ class Writer:
 
     @classmethod
     def resume(cls, file: JournalFile) -> tuple[Journal, Self] | None:
-        """Read the journal and go on writing it; None where there is none.
+        """Read the journal and continue writing it; None if there is none.
 
         Raises JournalError (damaged, not ours) and SinkBusyError (held by another process).
         """
@@ -272,12 +272,12 @@ class Writer:
             self._fd = -1
 
     def remove(self) -> None:
-        """The job is over: the journal goes, durably before its name can be used again."""
+        """The job is over: remove the journal, durably before its name can be used again."""
         self._file.remove()
         self.close()
 
     def _give_up(self, error: OSError) -> None:
-        """What is on disk stays sound: at worst its last append is torn."""
+        """The journal on disk stays valid: at worst its last append is torn."""
         self.warning = (
             f"a stopped download cannot be resumed from here on: the journal "
             f"{self._file.path} cannot be written: {error.strerror}"
@@ -286,14 +286,14 @@ class Writer:
 
 
 def journal_path(sink: Sink, state_dir: str | None) -> Location | None:
-    """Where the journal of *sink* lies: beside a file, in *state_dir* for a device.
+    """The location of *sink*'s journal: next to a file, in *state_dir* for a device.
 
-    *state_dir*: None for `default_state_dir`. None is returned for what cannot be resumed.
+    *state_dir*: None for `default_state_dir`. None if the target cannot be resumed.
     A file's location borrows the sink's folder: use it before the sink is closed.
     """
     if sink.name is not None:
         return Location(journal_name(sink.name), sink.folder_fd)
-    if sink.fd < 0 or sink.kind == "stream":  # nothing that could be read back
+    if sink.fd < 0 or sink.kind == "stream":  # nothing to read back
         return None
     return state_path(sink.identity, state_dir, "journal")
 

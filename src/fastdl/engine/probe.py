@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> Probe:
-    """Resolve *sources* and check the image's head. Raises what ``fetch_sync`` would."""
+    """Resolve *sources* and check the image's head. Raises the same errors as ``fetch_sync``."""
     found = Sources(sources, options, cancel)
     sources = found.urls
     ctx = TransferContext(under_rules(found.options, sources), cancel)

@@ -127,7 +127,7 @@ def _opened(made: Path) -> int:
 
 
 def _claimed(made: Path) -> int | None:
-    """The lock of the folder *made*, which is made where it is not there; None: not to be had."""
+    """The lock of the folder *made*, created if missing; None: unavailable."""
     for _ in range(_TRIES):
         with contextlib.suppress(FileExistsError):
             made.mkdir(mode=0o700)

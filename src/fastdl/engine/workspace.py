@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where does a job work? The opened target, its journal, a place to stage, the name at the end.
+"""Where does a job work? The opened target, its journal, staging, and the final name.
 
-Everything that needs a name is here: opening before the job, publishing and tidying up after
-it. In between descriptors suffice, so that a process without any right to the target's folder
-can do the job (see ``fastdl.agent.child_workspace``).
+Everything that needs a name is here: opening before the job, publishing and cleaning up after it.
+In between descriptors suffice, so that a process without rights to the target's folder can do the
+job (see ``fastdl.agent.child_workspace``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Existing(NamedTuple):
-    """A regular file that the target is already: its *path*, and *fd* open for reading."""
+    """The target as an existing regular file: its *path*, and *fd* open for reading."""
 
     path: str
     fd: int
@@ -46,7 +46,7 @@ class Existing(NamedTuple):
 class Workspace:
     """One job's. Either ``existing`` is set, for the job to compare, or ``sink`` is to be filled.
 
-    ``keep``     what is on the target is worth something to a later run of the job
+    ``keep``     the data on the target is useful to a later run of the job
     ``earlier``  the note of the run that left what the target shows, where it is one's
     ``whole``    it shows all of it
     ``staged``   the file is another job's source: the note stays, so that it is found again
@@ -71,7 +71,7 @@ class Workspace:
 
     @property
     def journal(self) -> JournalFile | None:
-        """Where the journal lies; None for what cannot be resumed."""
+        """The journal's location; None if the target cannot be resumed."""
         from fastdl.engine.journal import journal_path  # after the first request
 
         return journal_path(self.sink, self._state_dir)
@@ -153,7 +153,8 @@ class Workspace:
         return staging.path_beside(journal.parent.with_name("staged") / journal.stem)
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
-        """Have qemu-img make the raw *target* of an inspected *source*; see ``engine.convert``."""
+        """Convert an inspected *source* to the raw *target* with qemu-img; see
+        ``engine.convert``."""
         from fastdl.engine.convert import convert
 
         convert(source, target, fmt, cancel)
@@ -161,7 +162,7 @@ class Workspace:
     def publish(self, size: int) -> None:
         """Make the first *size* bytes, proven and durable, the target; the journal has served.
 
-        What was there already is made durable: whoever published it may have failed to.
+        An existing target is made durable, in case its publisher failed to.
         """
         if self.existing is not None:
             if not self.staged:
@@ -187,7 +188,8 @@ class Workspace:
         return file
 
     def abort(self) -> None:
-        """Leave nothing that looks like an image; with ``keep`` what a later run can go on with."""
+        """Leave nothing that looks like an image; with ``keep``, only what a later run can resume
+        from."""
         if self.existing is not None:
             return
         if not self.keep and self.journal is not None:
@@ -197,7 +199,7 @@ class Workspace:
     def publishing(self, work: Callable[[], Result], ctx: TransferContext) -> Result:
         """Do *work*, which fills the target, and publish it; the workspace is closed on return.
 
-        Where that fails nothing is left that looks like an image.
+        If that fails, nothing is left that looks like an image.
         """
         try:
             result = work()
@@ -243,7 +245,7 @@ def open_workspace(
     *,
     name_hint: str | None = None,
 ) -> Workspace:
-    """Open *target*, or refuse; nothing that it holds has been changed on return.
+    """Open *target*, or refuse; its content is unchanged on return.
 
     Raises UsageError, SinkRefusedError, SinkBusyError, SinkSpaceError, SinkIOError.
     """

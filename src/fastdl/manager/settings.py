@@ -238,7 +238,7 @@ SETTINGS: Final = _all(
     Setting(
         "direct.download.unreachable.wait", "Advanced", "int", "86400",
         "Seconds after which a download or a removal ends whose pool no host that is Up reaches "
-        "(0 = it waits for ever).", most=31_536_000,
+        "(0 = it waits forever).", most=31_536_000,
     ),
     Setting(
         "storage.pool.join.approved.only", "Storage", "bool", "false",

@@ -190,9 +190,9 @@ def refused(
     """Return why a connection to *ip* is refused, as a phrase, or None if it is allowed.
 
     *policy*        ``user``: a typed host may be anywhere; ``strict``: public and private
-                    addresses only. Under both nobody leads further inside than he is.
-    *allowed_cidrs* the operator's exceptions; a metadata service is never one.
-    *from_class*    class of the host whose redirect or metalink leads here; None if typed.
+                    addresses only. Under both, no source may lead to a more internal address than
+    its own. *allowed_cidrs* the operator's exceptions; a metadata service is never one.
+    *from_class* class of the host whose redirect or metalink leads here; None if typed.
 
     UsageError if *ip*, *policy* or *allowed_cidrs* is not what it should be.
     """
@@ -216,9 +216,9 @@ def refused_nfs(
     nfs_servers: Iterable[Network | str] = (),
     from_class: AddressClass | None = None,
 ) -> str | None:
-    """As ``refused``, for a connection that would speak NFS.
+    """As ``refused``, for a connection that would use NFS.
 
-    An NFS server trusts the host's own address, and shows it what other tenants keep. So
+    An NFS server trusts the host's own address, and may expose other tenants' data to it. So
     under ``strict`` the server has to be among *nfs_servers*, or, where it was typed, have
     an address that only an exception allows.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which digests a source must have, who said so, and how much they prove.
+"""Which digests a source must have, where they come from, and how much they prove.
 
 A digest is written in CloudStack's way (``{SHA-256}HEX``), in metalink's
 (``sha-256:HEX``) or as bare hex, whose length names the algorithm.
@@ -32,7 +32,7 @@ _BRACED = re.compile(r"\{([^{}]*)\}(.*)", re.DOTALL)
 
 
 class DigestSource(StrEnum):
-    """Who said what the digest must be; the value is how messages name them."""
+    """The source of a digest; the value is its name in messages."""
 
     USER = "the command's checksum"
     METALINK = "the metalink"
@@ -46,9 +46,9 @@ class DigestSource(StrEnum):
 
     @property
     def independent(self) -> bool:
-        """False where the digest comes from the server that sends the bytes.
+        """False if the digest comes from the server that sends the bytes.
 
-        Such a digest finds corruption; whoever can change the bytes can change it too.
+        Such a digest detects corruption; anyone who can change the bytes can change it too.
         """
         return self in (
             DigestSource.USER,
@@ -164,7 +164,7 @@ def names_a_list(text: str) -> bool:
 
 
 class DigestSet:
-    """Every digest known of one file, one for each algorithm, and who said so.
+    """Every digest known of one file, one per algorithm, with its source.
 
     All of them are to be verified: a file is good when each one matches.
     """
@@ -199,7 +199,7 @@ class DigestSet:
         return len(self._known)
 
     def items(self) -> tuple[tuple[Digest, DigestSource], ...]:
-        """Return every digest with who said so."""
+        """Return every digest with its source."""
         return tuple(self._known.values())
 
     def get(self, algorithm: str) -> Digest | None:
@@ -208,7 +208,7 @@ class DigestSet:
         return held[0] if held else None
 
     def source_of(self, algorithm: str) -> DigestSource | None:
-        """Return who said what the digest of *algorithm* must be, if known."""
+        """Return the source of the digest of *algorithm*, if known."""
         held = self._known.get(algorithm)
         return held[1] if held else None
 

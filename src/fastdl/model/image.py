@@ -2,7 +2,7 @@
 """Which format is this?
 
 ``detect`` names exactly one format from an image's first and last bytes; ``agree``
-compares that with what the caller said. The magics are in ``image_magic``, the rules of
+compares that with the declared format. The magics are in ``image_magic``, the rules of
 each format in ``image_inspect``.
 """
 
@@ -18,17 +18,17 @@ from typing import Any, NamedTuple, Protocol
 from fastdl.errors import FastdlError, FormatError, UnsafeImageError
 
 HEAD_BYTES = 64 * 1024
-"""How many first bytes ``detect`` wants (an ISO shows itself at 32 KiB)."""
+"""How many first bytes ``detect`` needs (an ISO shows itself at 32 KiB)."""
 
 TAIL_BYTES = 512
-"""How many last bytes ``detect`` wants (a fixed VHD has its mark there alone)."""
+"""How many last bytes ``detect`` needs (a fixed VHD has its mark only there)."""
 
 MAX_TABLE = 32 * 1024 * 1024
 """The largest block table that is read, in bytes."""
 
 
 class Format(StrEnum):
-    """Every format that is told apart; most are refused, none is guessed."""
+    """Every recognised format; most are refused, none is guessed."""
 
     RAW = "raw"
     ISO = "iso"
@@ -169,15 +169,15 @@ class Reader(Protocol):
 
 
 class NotAtHand(Exception):
-    """Not an error: these bytes of an image have not come yet, and are not asked for."""
+    """Not an error: these bytes of an image have not arrived yet, and are not requested."""
 
 
 class ImageInfo(NamedTuple):
-    """The verdict on one image.
+    """The result of checking one image.
 
-    ``virtual_size`` is the size of the guest's disk in bytes, None where it cannot be told
-    before decompression. ``reasons`` are sentences, the first of them the refusal;
-    ``refusal`` is its class, None where nothing speaks against the image. ``whole``: all that
+    ``virtual_size`` is the size of the guest's disk in bytes, None if unknown before decompression.
+    ``reasons`` are sentences, the first of them the refusal;
+    ``refusal`` is its class, None if the image is acceptable. ``whole``: all that
     decides was at hand, nothing can come to light any more. ``inner``: what lies under one
     layer of compression.
     """
@@ -221,7 +221,7 @@ class ImageInfo(NamedTuple):
 
 
 def known_size(reader: Reader) -> int:
-    """Bytes of the image's file; NotAtHand where nobody knows."""
+    """Bytes of the image's file; NotAtHand if unknown."""
     if reader.size is None:
         raise NotAtHand
     return reader.size
@@ -243,7 +243,7 @@ def words(table: bytes, byteorder: str) -> array[int]:
 def refused(
     fmt: Format, error: FastdlError, *, virtual_size: int | None = None, **details: Any
 ) -> ImageInfo:
-    """The verdict that *error* stands for."""
+    """The result for *error*."""
     return ImageInfo(
         format=fmt,
         virtual_size=virtual_size,

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this image what it is said to be, and safe to hand to a host?
+"""Does this image have the declared format, and is it safe to hand to a host?
 
-``inspect`` is the one answer, whoever asks: for a file, for what has been staged or has
-landed, and for the first bytes of a source. It reads through the small ``Reader`` protocol
-and opens nothing itself. The rules of qcow2 and the decoders live in the C core: the caller
-passes them in.
+``inspect`` is the one check for a file, a staged or written image, and the first bytes of a
+source. It reads through the small ``Reader`` protocol and opens nothing itself. The rules of qcow2
+and the decoders are in the C core: the caller passes them in.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Inspector = Callable[[Reader], ImageInfo]
 Peek = Callable[[Format, Reader], bytes]
 
 Stated = Callable[[bytes], int | None]
-"""The disk's size from the first bytes alone, where the rest is not at hand."""
+"""The disk's size from the first bytes, if the rest is not at hand."""
 
 _TEXT = "the first bytes are text: this may be a message in place of an image"
 
@@ -61,7 +60,7 @@ def inspect(
     declared: str = "auto",
     max_virtual_size: int | None = None,
 ) -> ImageInfo:
-    """Check the image behind *reader*; never raises for what the bytes say.
+    """Check the image behind *reader*; never raises because of its bytes.
 
     *declared*: the format that it is said to have (of a compressed image: what it is, or
     holds), ``auto`` for none. *qcow2* checks a qcow2 image; *peek* returns the first
@@ -98,7 +97,7 @@ def inspect(
 
 
 def _rules(fmt: Format) -> tuple[Inspector, Stated | None]:
-    """How images in *fmt* are checked. Loaded when one comes: most are raw or qcow2."""
+    """How images in *fmt* are checked. Loaded when needed: most are raw or qcow2."""
     if fmt is Format.ISO:
         from fastdl.model.image_iso import inspect_iso
 
@@ -144,7 +143,7 @@ def _inspect(fmt: Format, reader: Reader, head: bytes, qcow2: Inspector) -> Imag
 
 
 def _under(outer: Format, head: bytes, qcow2: Inspector, declared: str) -> ImageInfo:
-    """The verdict on what begins with *head* under one layer of compression."""
+    """Check what begins with *head* under one layer of compression."""
     fmt = detect(head, None, None)
     if fmt in COMPRESSED or fmt in ARCHIVES:
         raise FormatError(
@@ -158,7 +157,7 @@ def _under(outer: Format, head: bytes, qcow2: Inspector, declared: str) -> Image
 
 
 def _unpacked_size(reader: Reader) -> int | None:
-    """What an .xz file says of itself at its end. Loaded when one comes."""
+    """The sizes stated at the end of an .xz file. Loaded when needed."""
     from fastdl.model.image_xz import unpacked_size
 
     return unpacked_size(reader)

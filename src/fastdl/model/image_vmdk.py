@@ -79,7 +79,7 @@ def inspect_vmdk(reader: Reader) -> ImageInfo:
         head["compression"] > 1
     ):
         raise _bad("vmdk: unknown compression")
-    # The dangerous part first: it lies near the beginning, also where the tables do not.
+    # The dangerous part first: it is near the beginning, even if the tables are not.
     kind = _descriptor(reader, head)
     if head["gd"] == _AT_END:
         head = _footer(reader, block, head)
@@ -103,7 +103,7 @@ def _footer(reader: Reader, header: bytes, head: dict[str, Any]) -> dict[str, An
 
 
 def _directory(reader: Reader, head: dict[str, Any]) -> None:
-    """The grain directory and every grain table lie in the file."""
+    """The grain directory and every grain table are inside the file."""
     span = head["grain"] * head["gtes"]
     tables = -(-head["capacity"] // span)
     at = head["gd"] * _SECTOR

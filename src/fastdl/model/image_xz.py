@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large is what an .xz file unpacks to? Its indexes tell, at the end of each stream.
+"""How large is the unpacked content of an .xz file? Read from the index at the end of each stream.
 
 The .xz file format, 1.2.1: a stream is a header, blocks, the index of their sizes, and a footer
 that says how long the index is; streams follow each other, with padding behind them.
@@ -33,8 +33,8 @@ class _BrokenError(Exception):
 def unpacked_size(reader: Reader) -> int | None:
     """Bytes that the .xz file behind *reader* unpacks to, by its own account.
 
-    None where its end is not at hand, is broken, or says what no disk can have: the decoder, which
-    sees every byte, has the last word in any case.
+    None if its end is not at hand, is broken, or states an impossible size: the decoder, which sees
+    every byte, decides in any case.
     """
     if reader.size is None:
         return None

@@ -25,7 +25,7 @@ def refused_source(url: Url, policy: str = "user") -> str | None:
 def refused_referral(url: Url, referrer: Url) -> str | None:
     """Return why *referrer*, or a document that came from there, may not lead to *url*, or None.
 
-    From https to http is another question: a strong digest may answer it.
+    From https to http is decided elsewhere: a strong digest may allow it.
     """
     if url.scheme == "file":
         return "nobody may lead to a local file"

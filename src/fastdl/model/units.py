@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sizes, rates and times are written by people, and shown to them.
+"""Parsing and formatting sizes, rates and times.
 
 Suffixes K, M, G, T are powers of 1024, as in curl and aria2; ``KiB`` and ``KB`` mean
 the same. A fraction is welcome where it names a whole number of bytes (``1.5G``) and

@@ -128,8 +128,7 @@ class Url(NamedTuple):
         """As ``parse``, for a URL that a server or a document wrote.
 
         Blanks around it do not count; raw spaces in it and percent signs without two hex
-        digits are sent encoded, as browsers do. Typed URLs are not mended: what a user means
-        is his to say.
+        digits are sent encoded, as browsers do. Typed URLs are not corrected.
         """
         return cls.parse(_mended(text.strip(" \t\r\n")), most=MAX_SENT_URL)
 
@@ -143,7 +142,7 @@ class Url(NamedTuple):
 
     @property
     def is_http(self) -> bool:
-        """Whether the source is asked for over HTTP, encrypted or not."""
+        """Whether the source uses HTTP, encrypted or not."""
         return self.scheme in ("http", "https")
 
     @property

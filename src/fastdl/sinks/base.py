@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a target offers to a job, whatever lies behind it.
+"""The interface of a target, whatever its kind.
 
 A sink's Python half decides whether a target may be written and when it is published;
 its C half (``csrc/sink``) moves the bytes through the descriptors named here.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastdl.core.sink import Sink as CoreSink
 
 HOLD_BYTES = 1 << 20
-"""What a block device holds back at its head and tail until everything else is proven."""
+"""How much a block device holds back at head and tail until everything else is verified."""
 
 
 def stale_tail(capacity: int, image_size: int | None) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def stale_tail(capacity: int, image_size: int | None) -> tuple[int, int]:
 
 
 Identity = dict[str, str | int]
-"""What tells one target from another across processes and restarts; goes into the journal."""
+"""Identifies a target across processes and restarts; stored in the journal."""
 
 Permit = Callable[[Identity, Callable[[int, int], bytes]], bool]
 """Whether an earlier run of a job left what a device of this identity holds; it reads (length,
@@ -54,10 +54,10 @@ class Sink(Protocol):
 
     ``kind``         file, block, nbd or null
     ``path``         as the user named it, for messages
-    ``fd``           O_DIRECT where ``align`` > 1; -1 where there is no descriptor
+    ``fd``           O_DIRECT where ``align`` > 1; -1 without a descriptor
     ``buffered_fd``  the same target through the page cache; the same as ``fd`` where ``align`` is 1
     ``align``        what offset, length and address of a direct write are multiples of; 1: none
-    ``capacity``     bytes a device can hold; None where the target grows
+    ``capacity``     bytes a device can hold; None if the target grows
     ``sector_size``  bytes of the smallest unit the target can write
     ``hold``         bytes held back at head and tail
     ``blank``        the target is known to read as zeros
@@ -66,7 +66,7 @@ class Sink(Protocol):
     ``identity``     what a journal must name to be about this target
     ``folder_fd``    the folder a file lies in, opened once under the path policy; None elsewhere
     ``name``         the file's name in that folder; None elsewhere
-    ``warnings``     what the target could not do as it should, for the result
+    ``warnings``     what the target could not do, for the result
     ``refusal``      why it may be written only by the job whose work it holds; None: by any
     """
 
@@ -96,9 +96,9 @@ class Sink(Protocol):
         """
 
     def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
-        """Make room for *size* bytes (None: not known); from here on the target is the job's.
+        """Make room for *size* bytes (None: not known); from here on the target belongs to the job.
 
-        *sparse*: set the length alone, where most of the image is known to be holes.
+        *sparse*: only set the length, if most of the image is known to be holes.
         Raises SinkSpaceError, SinkIOError.
         """
 
@@ -109,7 +109,7 @@ class Sink(Protocol):
         """
 
     def publish(self, size: int) -> None:
-        """Make *size* durable bytes the target. The caller has proof of digest, size and format.
+        """Make *size* durable bytes the target. The caller has verified digest, size and format.
 
         Raises SinkRefusedError, SinkSpaceError, SinkIOError; the target is then not published.
         """
@@ -124,7 +124,7 @@ class Sink(Protocol):
         """The C half, for an image of *size* bytes; *hold* instead of the target's own."""
 
     def descriptors(self) -> tuple[int, ...]:
-        """Those that bytes are moved through: what another process needs to fill the target."""
+        """The descriptors that another process needs to fill the target."""
 
     def hand_over(self) -> None:
         """A fork of this process fills the target; this one may still publish or abort."""
@@ -133,7 +133,7 @@ class Sink(Protocol):
         """That process took possession of the target, for an image of *size* bytes."""
 
     def hurry(self) -> None:
-        """From any thread: the job is to end now, so no longer wait for a server's responses."""
+        """From any thread: end now, no longer waiting for a server's responses."""
 
     def close(self) -> None:
         """Release descriptors and locks."""
@@ -173,19 +173,19 @@ class DescriptorSink:
         return tuple(fd for fd in dict.fromkeys((self.buffered_fd, self.fd)) if fd >= 0)
 
     def hand_over(self) -> None:
-        """Without effect: both processes hold the same open file."""
+        """No effect: both processes hold the same open file."""
 
     def taken(self, size: int | None) -> None:
-        """Without effect: what was begun shows in the target itself."""
+        """No effect: the target itself shows that it was begun."""
 
     def hurry(self) -> None:
-        """Without effect: no server is waited for."""
+        """No effect: there is no server to wait for."""
 
 
 class DeviceEnds:
     """The rules that block devices and NBD exports share.
 
-    What they hold is not destroyed unasked; head and tail are zero while a job runs and after
+    Their content is not destroyed unasked; head and tail are zero while a job runs and after
     one that failed. ``size`` is the device's, in bytes.
     """
 
@@ -262,7 +262,7 @@ _REFUSED = {
 
 
 def sink_error(error: OSError, what: str, *, phase: str = "land") -> FastdlError:
-    """The class that says who can mend *error*; *what* names the target and the step."""
+    """The class that says who can fix *error*; *what* names the target and the step."""
     text = f"{what}: {error.strerror or error}"
     if (short := shortage(error, what)) is not None:
         return short.add_context(phase=phase)

@@ -2,8 +2,8 @@
 """A block device as a target: opened once, claimed, checked, never opened by name again.
 
 The first and the last MiB are zero while a job runs and after one that failed; the C sink
-writes them last. Nothing is written before ``preallocate``, so a job that fails earlier
-leaves the device as it was.
+writes them last. Nothing is written before ``preallocate``, so a job that fails earlier leaves the
+device unchanged.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class BlockSink(DeviceEnds, DescriptorSink):
     def close(self) -> None:
         """Close both descriptors; closing the first drops the claim."""
         for fd in {self.fd, self.buffered_fd} - {-1}:
-            with contextlib.suppress(OSError):  # data was flushed before, or is to be dropped
+            with contextlib.suppress(OSError):  # data was flushed before, or is discarded
                 os.close(fd)
         self.fd = self.buffered_fd = -1
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel tells about an open block device: identity, size, and who uses it."""
+"""What the kernel reports about an open block device: identity, size, and users."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def is_read_only(fd: int) -> bool:
 
 
 def identity(fd: int) -> Identity:
-    """What tells this device from others: size, sector size and its stable names.
+    """Identifies this device: size, sector size and its stable names.
 
     A partition carries its disk's stable names and its place on it. The device's number, which the
     kernel gives anew at each start, counts where no name of it is unique.
@@ -76,13 +76,13 @@ def identity(fd: int) -> Identity:
 
 
 def generation(fd: int) -> str:
-    """A number that the kernel never gives twice while it runs: a re-used ``major:minor`` shows."""
+    """A number that the kernel never reuses while it runs: a reused ``major:minor`` shows."""
     here = (_SYS / number(fd)).resolve()
     return _read(here / "diskseq") or _read(here.parent / "diskseq")
 
 
 def user_of(device: int) -> str | None:
-    """Who uses the device number *device* or its partitions, as a phrase; None for nobody.
+    """The users of device number *device* or its partitions, as a phrase; None if unused.
 
     The kernel's own claim (O_EXCL) is what decides; this finds the words, and the uses that
     it does not claim for: a loop device on top.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second descriptor that goes past the page cache, where the target allows it."""
+"""A second descriptor that bypasses the page cache, if the target allows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def open_direct(fd: int, *, blank: bool) -> tuple[int, int]:
     """Open what *fd* names once more with O_DIRECT.
 
     *blank*: the target is an empty file of ours and may be written to for the test.
-    Returns (descriptor, alignment in bytes), or (*fd*, 1) where direct writes are refused.
+    Returns (descriptor, alignment in bytes), or (*fd*, 1) if direct writes are refused.
     The name is not used: a file swapped in meanwhile cannot be opened by mistake.
     """
     try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file as a target: a hidden part file beside it, published by a rename.
 
-Until ``publish`` the name shows what it showed before: nothing, or the complete old file.
+Until ``publish`` the name is unchanged: absent, or the complete old file.
 The folder is opened once; everything after that goes through its descriptor.
 """
 
@@ -79,7 +79,7 @@ class FileSink(DescriptorSink):
         """Compare *size* with the free space of the file system; SinkSpaceError."""
         room = os.fstatvfs(self.buffered_fd)
         free = room.f_bavail * room.f_frsize + os.fstat(self.buffered_fd).st_blocks * 512
-        # Some file systems (FUSE, network) tell nothing: all zero.
+        # Some file systems (FUSE, network) report nothing: all zero.
         if room.f_blocks and free < size:
             raise SinkSpaceError(
                 f"{self.path}: the image needs {size} bytes, the file system has {free}",
@@ -89,7 +89,7 @@ class FileSink(DescriptorSink):
     def preallocate(self, size: int | None, *, sparse: bool = False) -> None:
         """Allocate *size* bytes, so that a full disk shows before the download."""
         try:
-            if self.blank:  # an earlier attempt of this job may have left bytes: they go
+            if self.blank:  # an earlier attempt of this job may have left data: remove it
                 os.ftruncate(self.buffered_fd, 0)
             if size is None:
                 return
@@ -146,7 +146,7 @@ class FileSink(DescriptorSink):
                     "this folder cannot be flushed: the file system decides when it is durable"
                 )
         except OSError as error:
-            # The name is there, and so is what a second run needs to make it last.
+            # The name exists, and a second run can make it durable.
             what = (
                 f"{self.path} is complete, but its folder cannot be flushed: a power cut may "
                 "take the name away; the same command, run again, flushes it"
@@ -156,7 +156,7 @@ class FileSink(DescriptorSink):
     def abort(self, *, keep: bool) -> None:
         """Leave the part file for a resume (*keep*) or remove it.
 
-        It stays as well where it is complete and only its name could not be given.
+        It also stays if it is complete and only the rename failed.
         """
         if self._published or self._complete or self.buffered_fd < 0:
             return
@@ -203,7 +203,7 @@ class FileSink(DescriptorSink):
         raise SinkBusyError(f"other jobs keep writing to {self.path}", phase="land")
 
     def _open_own_part(self) -> int:
-        """A part file under a name that no other job uses, where locks cannot keep jobs apart."""
+        """A part file under a unique name, if locks cannot separate jobs."""
         self._lockless = True
         self.warnings.append(_LOCKLESS)
         self._part = part_name(f"{self._name[:80]}.{os.urandom(6).hex()}")
@@ -228,7 +228,7 @@ class FileSink(DescriptorSink):
             raise SinkRefusedError(f"{where} is on another file system")
 
     def _part_is(self, fd: int) -> bool:
-        """Whether the part file's name still stands for *fd*."""
+        """Whether the part file's name still refers to *fd*."""
         try:
             named = os.stat(self._part, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:

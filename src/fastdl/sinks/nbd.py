@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An NBD export as a target: whatever qemu or nbdkit can write, through one protocol.
 
-The same rules as for a block device: checked before anything is written, head and tail zero
-while a job runs and after one that failed. The connections that were checked are the ones
-that are written through.
+The same rules as for a block device: checked before anything is written, head and tail zero while a
+job runs and after one that failed. Data is written over the connections that were checked.
 """
 
 from __future__ import annotations
@@ -105,12 +104,12 @@ class NbdSink(DeviceEnds):
         return self._opened().descriptors()
 
     def hand_over(self) -> None:
-        """Both processes would speak on the same connections: this one closes its ends."""
+        """Both processes would use the same connections: this one closes its ends."""
         self._opened().drop()
         self._export = None
 
     def hurry(self) -> None:
-        """Requests under way and later ones get two seconds each."""
+        """Pending and later requests get two seconds each."""
         export = self._export
         if export is not None:
             export.hurry()
@@ -149,7 +148,7 @@ def open_nbd(
 ) -> NbdSink:
     """Open the export of *uri*; nothing that it holds has been changed on return.
 
-    Every job starts anew: *resume* changes nothing here.
+    Every job starts over: *resume* has no effect.
     Raises UsageError, SinkRefusedError, SinkIOError.
     """
     return NbdSink(uri, overwrite=overwrite, permit=permit)

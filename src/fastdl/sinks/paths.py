@@ -130,7 +130,7 @@ def _resolve(base: int, path: str, resolve: int) -> int:
 
 
 def walk(base: int, path: str) -> int:
-    """What openat2 does, one component at a time, where it cannot be had; no ``..`` in *path*."""
+    """What openat2 does, one component at a time, if it is unavailable; no ``..`` in *path*."""
     start = "/" if path.startswith("/") else "."
     here = os.open(start, _FOLDER, dir_fd=None if base == syscalls.AT_FDCWD else base)
     for part in path.split("/"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an origin's answer says beside the bytes: mirrors, metalinks and digests.
+"""What a response says besides its bytes: mirrors, metalinks and digests.
 
 Link (RFC 8288, with the relations of RFC 6249), Digest (RFC 3230), Repr-Digest and
 Content-Digest (RFC 9530). All of it is optional help, so nothing in it can fail a
@@ -62,11 +62,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """What one answer offers.
+    """What one response offers.
 
     *mirrors*          best first, one connection each (RFC 6249); empty without a digest
     *metalinks*        absolute URLs of metalinks that describe the file
-    *digests*          of the whole representation, with who says so
+    *digests*          of the whole representation, with their source
     *content_digests*  of this answer's content only: for a 206, of the part
     """
 
@@ -94,7 +94,7 @@ def discover(headers: Headers, *, base_url: Url | str, provable: bool = False) -
     digests += tuple((d, DigestSource.DIGEST_HEADER) for d in old)
     mirrors, metalinks = _links_by_use(parse_links(fields, warnings), base, warnings)
     if mirrors and not (digests or provable):
-        # RFC 6249, 5: without a digest nothing tells whether a mirror has the same file.
+        # RFC 6249, 5: without a digest nothing shows whether a mirror has the same file.
         warnings.append(f"{len(mirrors)} mirrors in Link fields are ignored without a digest")
         mirrors = ()
     return Discovery(

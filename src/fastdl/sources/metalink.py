@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a metalink means: one file's size, digests, pieces and mirrors (RFC 5854; version 3).
 
-The digests are what makes mirrors usable at all, so a document that contradicts itself
-is refused whole, and nothing in it is guessed. The file's name is checked and reported,
-but never becomes a path: the target comes from the command.
+The digests are what makes mirrors usable at all, so a document that contradicts itself is refused
+as a whole, and nothing is guessed. The file's name is checked and reported, but never becomes a
+path: the target comes from the command.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _UNSAFE_NAME = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|^[A-Za-z]:|^~|^/|/$|//")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """One place that has the file.
+    """One location of the file.
 
     *priority*        1 (first) to LOWEST_PRIORITY
     *location*        two-letter country code in lower case
-    *maxconnections*  what the mirror allows at once; None where it does not say
+    *maxconnections*  connections that the mirror allows; None if unstated
     *preferred*       the origin vouches for the same validators there (RFC 6249, ``pref``)
     """
 
@@ -118,7 +118,7 @@ def parse_metalink(
 
     *base_url*   where the document came from: what it may lead to depends on that (see
                  ``model.referral``), and none may lead back to itself. None: a local file.
-    *file_name*  which file is meant where the document has several.
+    *file_name*  which file to use if the document has several.
 
     MetalinkError: malformed, contradicts itself, or has an unsafe name. LimitError: too
     large. PolicyError: no mirror is left that may be used. UsageError: bad *base_url*.
@@ -220,7 +220,7 @@ def _check_name(name: str) -> None:
     if name.startswith("/"):
         raise _fail(f"the metalink's file name {_shown(name)} is absolute")
     decoded = name
-    for _ in range(3):  # %252e%252e is ../ to whoever decodes twice
+    for _ in range(3):  # %252e%252e is ../ if decoded twice
         unsafe = _UNSAFE_NAME.search(decoded) or {".", ".."}.intersection(decoded.split("/"))
         if unsafe or len(decoded.encode()) > MAX_NAME:
             raise _fail(f"the metalink's file name {_shown(name)} is not safe")
@@ -337,7 +337,7 @@ def _mirrors(
 
 
 def _usable(attributes: Attributes, text: str, base: Url | None) -> Url:
-    """The URL of a mirror that may be used; UsageError or PolicyError says why it may not."""
+    """The URL of a mirror that may be used; UsageError or PolicyError gives the reason."""
     if "torrent" in attributes.get("type", "").lower():
         raise PolicyError("it is a torrent")
     if _ABSOLUTE.match(text) is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a metalink document literally says: hostile XML in, plain records out, under limits.
+"""Parsing metalink documents: hostile XML in, plain records out, under limits.
 
 No document type at all, so no entities and nothing external; UTF-8 and UTF-16, and what
 declares another encoding of its ASCII characters; every dimension of the document is bounded
@@ -85,7 +85,7 @@ class DocumentRecord:
 
 
 def read_document(data: bytes) -> DocumentRecord:
-    """Return what the metalink *data* says.
+    """Return the content of the metalink *data*.
 
     MetalinkError: not XML, not UTF-8 or UTF-16, has a document type, or is no metalink.
     LimitError: larger, deeper or slower to read than the limits above.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Under which name may a certificate be kept? CloudStack's rules, and a keystore's.
+"""Which aliases may a certificate have? CloudStack's rules, and a keystore's.
 
-A name is never part of a file's name. Keystores do not tell case apart, as keytool does not.
+A name is never part of a file's name. Keystores ignore case, as keytool does.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does CloudStack's agent ask, and in which words is it answered?
+"""CloudStack's agent commands and their answers.
 
 CloudStack sends a JSON array of one object whose single key is a Java class name, and
 reads the answer in the same shape. Fields it leaves out are null; unknown fields are
@@ -41,7 +41,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds; None where CloudStack gave none (or 0, which to Java means for ever)."""
+    """Seconds; None if CloudStack gave none (or 0, which Java takes as no limit)."""
 
     connect: float | None = None
     read: float | None = None

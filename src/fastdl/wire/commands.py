@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can a host be asked to do? Each kind of command and its arguments."""
+"""The commands for hosts: each kind and its arguments."""
 
 from __future__ import annotations
 

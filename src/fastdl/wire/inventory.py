@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a host have? Its pools and its keystore, as it reports them."""
+"""A host's inventory: its pools and its keystore, as it reports them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may a field hold? The limits that stand beside the fields of every message.
+"""The limits of every message's fields.
 
 ``codec.decode`` enforces them; who builds a message must respect them too.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What manager and agent say to each other: one frozen value per message.
+"""The messages between manager and agent: one frozen value each.
 
 Transport: HTTPS on the manager's agent port, its certificate issued by the manager's own CA
 for the name ``MANAGER_NAME`` (agents check that name, whatever address they connect to).
@@ -24,7 +24,7 @@ is started again; a fence lower than the journal's → ignore.
 A result is kept and repeated (at reconnect, and every 30 s) until its ``ResultAck``.
 
 Times are seconds, sizes bytes, rates bytes a second. What messages are made of stands in
-``limits``, ``inventory``, ``commands`` and ``results``; all of it can be had from here.
+``limits``, ``inventory``, ``commands`` and ``results``; all of them are re-exported here.
 """
 
 from __future__ import annotations

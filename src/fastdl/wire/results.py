@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How can a command end? What a host reports of each kind, and how it failed."""
+"""The results of commands: what a host reports for each kind, and failures."""
 
 from __future__ import annotations
 

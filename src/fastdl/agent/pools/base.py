@@ -119,7 +119,7 @@ class Pool(Protocol):
     def place(self, volume: Volume, image: Image) -> AbstractContextManager[Placement]:
         """A place for *volume*, made for it where the pool needs that; SinkSpaceError first.
 
-        On an error that no repetition heals, what was made is removed again.
+        On a permanent error, what was created is removed again.
         """
 
     def void(self, volume: Volume, marker: Marker) -> bool:

@@ -87,7 +87,7 @@ class PoolFolder:
         """The folder, open and found to be the one that it was: names go by this descriptor,
         and while it is open nobody unmounts what is behind it.
 
-        SinkIOError, which time or another host heals, while the storage is not there;
+        SinkIOError, which may be retried later or on another host, while the storage is not there;
         SinkRefusedError for a folder that cannot be a pool.
         """
         try:

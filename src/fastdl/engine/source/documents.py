@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small documents beside a source: fetched whole, under the rules of the source itself."""
+"""Small documents next to a source: fetched whole, under the same rules as the source."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def fetch_document(
 ) -> Document:
     """The document at *url*, of at most *limit* bytes, called *what* in errors.
 
-    *linked_from*: class of the address that named it, None where the operator did. *optional*:
-    nothing is tried twice. LimitError where it is larger, else as any source.
+    *linked_from*: class of the address that named it, None if the operator did. *optional*:
+    no retries. LimitError if it is larger, otherwise as any source.
     """
     if reason := refused_by(ctx.options.origin_rules, url):
         raise PolicyError(reason, phase="resolve")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of a source while they are being found: this stage's own, frozen at its end."""
+"""The facts of a source while they are collected: private to this stage, frozen at its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Redirects = Sequence[tuple[str, int, Sequence[tuple[str, str]]]]
 
 
 class Draft:
-    """``typed``: the sources as URLs; ``response``: the one that is open now. Else the fields of
+    """``typed``: the sources as URLs; ``response``: the open one. Otherwise the fields of
     ``SourceFacts``."""
 
     def __init__(self, ctx: TransferContext, sources: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ class Draft:
         self.warnings: list[str] = []
         self.response: FirstResponse | None = None
         self.dead_ends: dict[int, Redirects] = {}
-        """Mirror → redirects that led nowhere but name others; empty once those are added."""
+        """Mirror → redirects that failed but name other mirrors; empty once those are added."""
         self._origins = frozenset(url.origin for url in self.typed)
 
     @property
@@ -54,7 +54,7 @@ class Draft:
         return len(self.digests) > 0 or self.pieces is not None
 
     def facts(self, *, one_response: bool) -> SourceFacts:
-        """What was found, frozen."""
+        """The collected facts, frozen."""
         return SourceFacts(
             sources=self.sources,
             urls=tuple(self.urls),
@@ -106,14 +106,14 @@ class Draft:
                 self.add(other, mirror)
 
     def add(self, url: Url, mirror: Mirror) -> None:
-        """Add a mirror, where it is new and there is room."""
+        """Add a mirror if it is new and there is room."""
         known = {u.request_text() for u in self.urls}
         if url.request_text() not in known and len(self.mirrors) < MAX_MIRRORS:
             self.urls.append(url)
             self.mirrors.append(mirror)
 
     def take_offer(self, offer: Offer) -> None:
-        """Add the mirror; a warning where it cannot be one."""
+        """Add the mirror, or a warning if it cannot be one."""
         if reason := refused_by(self.ctx.options.origin_rules, offer.url):
             self.warnings.append(reason)
             return
@@ -132,14 +132,14 @@ class Draft:
         self.add(offer.url, mirror)
 
     def take_digests(self, digests: Sequence[tuple[Digest, DigestSource]]) -> None:
-        """Take all of *digests* in, or none: IntegrityError where one contradicts what is known."""
+        """Add all of *digests*, or none: IntegrityError if one contradicts a known one."""
         for digest, source in digests:
             self.digests.check(digest, source)
         for digest, source in digests:
             self.digests.add(digest, source)
 
     def take_earlier(self, facts: SourceFacts) -> None:
-        """Take in what an earlier attempt learned, but for what a mirror said of its own bytes."""
+        """Add what an earlier attempt learned, except what a mirror said about its own bytes."""
         if not facts.provable:
             return
         self.take_digests([(d, s) for d, s in facts.digests.items() if s.independent])
@@ -150,7 +150,7 @@ class Draft:
             self.take_offer(offer)
 
     def merge(self, document: Metalink, url: Url, peer: int) -> None:
-        """Take in a metalink's mirrors, size and digests; contradictions are errors.
+        """Add a metalink's mirrors, size and digests; contradictions are errors.
 
         *peer*: class of the address that *url* led to.
         """
@@ -179,7 +179,7 @@ class Draft:
             raise PolicyError("the metalink leaves no mirror that may be used", phase="resolve")
 
     def close(self) -> None:
-        """Drop the open response."""
+        """Close the open response."""
         if self.response is not None:
             self.response.close()
             self.response = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a source once it has been resolved. Nothing here changes afterwards."""
+"""The facts of a resolved source. Immutable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Offer(NamedTuple):
-    """A mirror that somebody at a class of address (*from_class*) named."""
+    """A mirror named by a peer of address class *from_class*."""
 
     url: Url
     priority: int
@@ -23,13 +23,13 @@ class Offer(NamedTuple):
 
 
 class SourceFacts(NamedTuple):
-    """Who has the bytes, how many there are, and what proves them.
+    """Which mirrors have the bytes, how many there are, and the digests that prove them.
 
-    *sources* as they were typed; *urls* and *mirrors* run in parallel. *size* in bytes, None where
-    nobody says it. *offers*: the mirrors that were not typed. *metalink*: a metalink described the
-    source. *one_response*: parts of several responses cannot be joined. *name*: what the metalink
-    calls the file, None without one.
-    *signed_by*: who signed the list or metalink that said what the bytes must be.
+    *sources* as they were typed; *urls* and *mirrors* run in parallel. *size* in bytes, None if
+    unknown. *offers*: the mirrors that were not typed. *metalink*: a metalink described the source.
+    *one_response*: parts of several responses cannot be joined. *name*: what the metalink calls the
+    file, None without one. *signed_by*: who signed the list or metalink that said what the bytes
+    must be.
     """
 
     sources: tuple[str, ...]
@@ -47,12 +47,12 @@ class SourceFacts(NamedTuple):
 
     @property
     def provable(self) -> bool:
-        """Whether a digest decides, so that bytes of different origins may be joined."""
+        """Whether a digest decides, so that data of different origins may be combined."""
         return len(self.digests) > 0 or self.pieces is not None
 
     @property
     def piece_length(self) -> int | None:
-        """Bytes of a piece, None where no pieces are known."""
+        """Bytes per piece, None without known pieces."""
         return self.pieces.length if self.pieces else None
 
     @property
@@ -63,7 +63,7 @@ class SourceFacts(NamedTuple):
         return "response" if self.one_response else "validator"
 
     def disqualified(self) -> set[str]:
-        """The URLs, as shown, of the mirrors that are not used any more."""
+        """The URLs, as shown, of the mirrors no longer used."""
         pairs = zip(self.urls, self.mirrors, strict=True)
         return {url.display() for url, mirror in pairs if mirror.state == "disqualified"}
 
@@ -71,9 +71,9 @@ class SourceFacts(NamedTuple):
 class Earlier(NamedTuple):
     """What an attempt before this one has learned.
 
-    *facts*        its source's, None where the source may have changed since
-    *left_out*     URLs, as shown, of mirrors that are not asked now
-    *any_version*  servers behind one name gave different tags: a digest decides alone
+    *facts*        its source's, None if the source may have changed since
+    *left_out*     URLs, as shown, of mirrors not used now
+    *any_version*  servers behind one name sent different tags: only a digest decides
     """
 
     facts: SourceFacts | None = None
@@ -82,6 +82,6 @@ class Earlier(NamedTuple):
 
     @property
     def has_proof(self) -> bool:
-        """Whether no checksum list has to be asked again."""
+        """Whether no checksum list needs to be fetched again."""
         known = () if self.facts is None else self.facts.digests.items()
         return any(source is DigestSource.LIST for _, source in known)

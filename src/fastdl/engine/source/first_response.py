@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The response to the first request. It answers everything at once, and nothing is asked twice.
+"""The response to the first request: it provides everything, so that nothing is requested twice.
 
-It has one owner at a time: the resolve stage opens it, the plan reads on in it, the transfer
-takes it over.
+It has one owner at a time: the resolve stage opens it, the plan reads on in it, the transfer takes
+it over.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from fastdl.engine.source.facts import SourceFacts
 
 HEAD_BYTES = 64 << 10
-"""Read before the transfer starts: enough for every format's magic but an ISO's."""
+"""Read before the transfer starts: enough for every format's magic except an ISO's."""
 FIRST_RANGE = 1 << 20
 READ_ON_BYTES = 256 << 10
 RETRY_AFTER_MAX_S = 600
 
 
 class FirstResponse:
-    """``head``: the source's first bytes; ``stream``: open behind them, None where it is not.
+    """``head``: the source's first bytes; ``stream``: open after them, or None.
 
     ``index``: the number of its mirror. ``only``: no other response can continue this one.
     """
@@ -49,7 +49,7 @@ class FirstResponse:
     def opened(
         cls, ctx: TransferContext, mirror: Mirror, index: int, stream: Stream, head: bytes
     ) -> Self:
-        """The response that *stream* has brought, of which *head* was read."""
+        """The response on *stream*, of which *head* was read."""
         made = cls(ctx, mirror, index)
         made.stream, made.head = stream, head
         fields = dict(stream.head()[1])
@@ -59,9 +59,8 @@ class FirstResponse:
         return made
 
     def extend(self, upto: int) -> bool:
-        """Lengthen the head to *upto* bytes; False where the response gives no more.
-
-        One that breaks off is dropped: the transfer opens its own, where that can continue it.
+        """Lengthen the head to *upto* bytes; False if the response has no more. An interrupted one
+        is closed: the transfer opens its own, if that can continue it.
         """
         parts, have = [self.head], len(self.head)
         try:
@@ -81,7 +80,7 @@ class FirstResponse:
         return have >= upto
 
     def reopen(self, size: int | None) -> None:
-        """Ask the same mirror for what is behind the head; a failure shows when it is read."""
+        """Request the data after the head from the same mirror; a failure shows when it is read."""
         self.close()
         self.stream = Stream(self._ctx.net, self.mirror, self._ctx.cancel.wakeup)
         with contextlib.suppress(FastdlError):
@@ -89,10 +88,10 @@ class FirstResponse:
             self.stream.begin(len(self.head), rest)
 
     def next_mirror(self, facts: SourceFacts, *, reason: str) -> bool:
-        """Go on with another mirror's first bytes; False where none is left that may be asked.
+        """Continue with another mirror's first bytes; False if none is left.
 
-        This one's mirror is disqualified for *reason*. Only where a digest decides in the end
-        may the word of one mirror be set against that of another.
+        This one's mirror is disqualified for *reason*. Only if a digest finally decides may one
+        mirror's data be replaced by another's.
         """
         if not facts.provable:
             return False
@@ -115,12 +114,12 @@ class FirstResponse:
         return False
 
     def take(self) -> Stream | None:
-        """The open stream, which is the caller's from now on."""
+        """The open stream; the caller now owns it."""
         stream, self.stream = self.stream, None
         return stream
 
     def close(self) -> None:
-        """Drop the stream, where nobody took it. The head stays."""
+        """Close the stream unless it was taken. The head stays."""
         if self.stream is not None:
             self.stream.close()
             self.stream = None
@@ -142,7 +141,7 @@ def open_stream(
 ) -> tuple[Stream, bytes]:
     """A stream at offset 0 with its first bytes; temporary failures are retried.
 
-    *give_up*: asked after each failure, whether the caller knows better than to retry.
+    *give_up*: called after each failure: whether not to retry.
     """
     stream = Stream(ctx.net, mirror, cancel.wakeup)
     host = url.netloc if url.host else ""
@@ -210,7 +209,7 @@ def backoff(attempt: int, retry_after_s: float | None) -> float:
 
 
 def pause(seconds: float, cancel: Cancel) -> None:
-    """Sleep; Cancelled as soon as that is asked for."""
+    """Sleep; raises Cancelled on cancellation."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         cancel.check()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What servers say about a source beside its bytes: metalinks, Link fields, digests.
+"""What servers say about a source besides its bytes: metalinks, Link fields, digests.
 
-What reads them is loaded for them only.
+Their parsers are loaded only when needed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def is_metalink(content_type: str | None) -> bool:
 
 
 def take_metalink(draft: Draft, url: Url) -> None:
-    """Fetch the metalink at *url*, which somebody typed, and take in what it says."""
+    """Fetch the typed metalink at *url*, and add its content."""
     from fastdl.engine.source.documents import fetch_document
     from fastdl.sources.metalink_xml import MAX_DOCUMENT
 
@@ -64,7 +64,7 @@ def read_metalink(draft: Draft, stream: Stream, head: bytes, url: Url) -> Metali
 
 
 def _parsed(draft: Draft, data: bytes, url: Url, file_name: str | None) -> Metalink:
-    """What *data* says, where its signature is right or none is asked for."""
+    """The content of *data*, if its signature is valid or none is required."""
     from fastdl.sources.metalink import parse_metalink
 
     document = parse_metalink(data, base_url=url, file_name=file_name)
@@ -76,7 +76,7 @@ def _parsed(draft: Draft, data: bytes, url: Url, file_name: str | None) -> Metal
 
 
 def learn_from_fields(draft: Draft) -> None:
-    """Take in what header fields offer (RFC 6249, RFC 9530), those of redirects included.
+    """Add what header fields offer (RFC 6249, RFC 9530), including those of redirects.
 
     Redirectors know their mirrors. IntegrityError: a digest is another file's than is known.
     """
@@ -115,7 +115,7 @@ def note_dead_end(draft: Draft, index: int, stream: Stream) -> bool:
 
 
 def learn_from_dead_ends(draft: Draft) -> bool:
-    """Take in what redirects offer whose target failed; False where there is nothing to take in.
+    """Add the offers of redirects whose target failed; False if there are none.
 
     IntegrityError: a digest is another file's than is known.
     """
@@ -129,7 +129,7 @@ def learn_from_dead_ends(draft: Draft) -> bool:
 
 
 def _learn(draft: Draft, base_text: str, final_text: str | None, fields: Fields, peer: int) -> None:
-    """Take in what the response of a URL offers, which a class of address *peer* sent.
+    """Add the offers of a URL's response, sent by a peer of address class *peer*.
 
     *final_text*: where the bytes come from; None where that failed.
     """
@@ -138,19 +138,19 @@ def _learn(draft: Draft, base_text: str, final_text: str | None, fields: Fields,
     try:
         base = Url.parse_sent(base_text)
         final = None if final_text is None else Url.parse_sent(final_text)
-    except FastdlError as exc:  # the core followed it, so it is no more than odd
+    except FastdlError as exc:  # the core followed it, so it is merely unusual
         draft.warnings.append(f"a redirect's offers are not used: {exc.message}")
         return
     found = discover(fields, base_url=base, provable=draft.provable)
     draft.warnings.extend(found.warnings)
-    # Who only leads to the bytes vouches for what others send.
+    # A redirector's digests are independent of the server that sends the bytes.
     leads = final is None or base.origin != final.origin
     draft.take_digests(
         [(d, DigestSource.REDIRECT if leads else source) for d, source in found.digests]
     )
     if not draft.metalink:
         for url in found.metalinks[:1]:
-            with contextlib.suppress(FastdlError):  # an offer, not a must
+            with contextlib.suppress(FastdlError):  # optional
                 _merge_described(draft, base, Url.parse_sent(url), peer)
     for entry in found.mirrors:
         mirror = Url.parse_sent(entry.url)
@@ -164,7 +164,7 @@ def _learn(draft: Draft, base_text: str, final_text: str | None, fields: Fields,
 
 
 def _merge_described(draft: Draft, referrer: Url, url: Url, peer: int) -> None:
-    """A metalink that a Link field of *referrer* names: an offer, its absence does not hurt."""
+    """A metalink that a Link field of *referrer* names: an offer, its absence is not an error."""
     if referrer.scheme == "https" and url.scheme == "http":
         draft.warnings.append(f"{url.display()} is not used: an https source leads to http")
         return

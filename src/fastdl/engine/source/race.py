@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of several mirrors responds first? The next one is asked when the last is slow."""
+"""Which of several mirrors responds first? The next one is tried if the last is slow."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def first_of(
     """Run *attempt* for one index after the other until one has a response.
 
     The next one starts when the last has failed or *patience_s* seconds have passed; losers
-    are cancelled. Returns (index, response, failures so far); raises the first mirror's error
-    where all have failed.
+    are cancelled. Returns (index, response, failures so far); raises the first mirror's error if
+    all have failed.
     """
     responses: queue.SimpleQueue[tuple[int, tuple[Stream, bytes] | BaseException]] = (
         queue.SimpleQueue()
@@ -75,7 +75,7 @@ def first_of(
             each.cancel()
     for thread in threads:
         thread.join()
-    while not responses.empty():  # a second mirror responded in the same moment
+    while not responses.empty():  # a second mirror responded at the same time
         _, late = responses.get()
         if isinstance(late, tuple):
             late[0].close()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RESOLVE: who has these bytes, how many, and which digests prove them.
+"""RESOLVE: which mirrors have these bytes, how many, and which digests prove them.
 
-The first request is a ranged GET that answers everything at once; its open response and the
-bytes read so far go on into the transfer, nothing is asked twice.
+The first request is a ranged GET that provides everything; its open response and the bytes read so
+far are passed to the transfer, so that nothing is requested twice.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def resolve(
     """The facts of *sources*, and the response that is open behind its first bytes: the caller's.
 
     *earlier*  what an attempt for the same bytes has learned
-    *probe*    nothing will be transferred: the response need not be one that can be
+    *probe*    nothing will be transferred: the response need not support that
 
     Raises a FastdlError: no source can be used, or they contradict each other.
     """
@@ -104,7 +104,7 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
         draft.digests.add(options.checksum, DigestSource.USER)
     if options.product_digest is not None:
         draft.digests.add(options.product_digest, DigestSource.PRODUCT)
-    _ = draft.ctx.net  # a broken certificate shows before anything is asked
+    _ = draft.ctx.net  # a broken certificate shows before any request
     if options.wants_a_list and not earlier.has_proof:
         from fastdl.engine.source.vouched import learn_from_lists
 
@@ -133,9 +133,9 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
 
 
 def _open_best(draft: Draft) -> None:
-    """Open the best mirror's response; the next one is asked too where the first is slow.
+    """Open the best mirror's response; the next one is tried too if the first is slow.
 
-    What has another file than the one that is known is disqualified, and the next one asked.
+    A mirror with a file other than the known one is disqualified, and the next one tried.
     """
     while True:
         try:
@@ -222,14 +222,14 @@ def _blocked_hop(draft: Draft, response: FirstResponse) -> str | None:
 
 
 def _is_longer(response: FirstResponse, size: int) -> bool:
-    """Whether a response that does not tell its size goes on behind *size* bytes."""
+    """Whether a response without a stated size continues after *size* bytes."""
     if len(response.head) == size and response.stream is not None:
         response.head += response.stream.read(1)
     return len(response.head) > size
 
 
 def _disqualify(draft: Draft, error: FastdlError, reason: str) -> None:
-    """Leave out the mirror that responded; raise *error* where no other is left."""
+    """Leave out the mirror that responded; raise *error* if no other is left."""
     response = draft.response
     assert response is not None
     draft.close()
@@ -268,7 +268,7 @@ def _follow_metalink_response(draft: Draft) -> None:
 
 
 def _learn(draft: Draft) -> None:
-    """Take in what header fields offer; a mirror whose digest is another file's is left out."""
+    """Add what header fields offer; a mirror whose digest belongs to another file is left out."""
     while True:
         try:
             learn_from_fields(draft)
@@ -279,9 +279,9 @@ def _learn(draft: Draft) -> None:
 
 
 def _keep_to_one_response(draft: Draft) -> bool:
-    """See to it that all bytes come in one response where parts of several cannot be joined.
+    """Require a single response if parts of several cannot be combined.
 
-    They can under a strong validator, or where a digest decides. Returns whether they cannot.
+    They can under a strong validator, or if a digest decides. Returns whether they cannot.
     """
     response = draft.response
     assert response is not None

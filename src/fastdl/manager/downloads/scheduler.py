@@ -150,7 +150,7 @@ def after_failure(
     """Return whether and when the job runs again after its *attempt*-th try on *host*.
 
     Where another host may succeed, the next one that has not tried goes at once; when all
-    have, the round is over and only an error that time can heal starts another one.
+    have, the round is over and only an error that may pass starts another one.
     """
     tried = (*(t for t in tried if t != host), host)
     if attempt >= ATTEMPTS_MAX or not (failure.retryable or failure.elsewhere):

@@ -90,7 +90,7 @@ def _events_of(enrolled: tokens.Enrolled, name: str) -> list[Event]:
     if enrolled.again:
         return []
     if enrolled.former_key is not None:
-        # Perhaps a healed one, perhaps another machine in its place: both are the operator's wish.
+        # Perhaps the same host again, perhaps a replacement: either is what the operator wants.
         text = f"host {row.name} was enrolled anew: its former key is worth nothing any more"
         return [Event(type="HOST.ENROL", description=text, level="WARN", resource=row.id)]
     events = [Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)]

@@ -25,7 +25,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The alias as it is compared: keystores do not tell case apart."""
+        """The alias for comparison: keystores ignore case."""
         return fold(self.alias)
 
 

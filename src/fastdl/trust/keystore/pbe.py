@@ -25,8 +25,8 @@ ITERATIONS = 10_000
 MAX_ITERATIONS = 3_000_000
 """Of all keys of one file together: two seconds, which whoever can write the file can ask for.
 
-The keys come before the MAC is checked, so nothing vouches for a count. The JDK asks for 10,000 a
-key, NSS for 600,000: a file has one for its MAC and one for each safe.
+The keys come before the MAC is checked, so a count is not authenticated yet. The JDK asks for
+10,000 a key, NSS for 600,000: a file has one for its MAC and one for each safe.
 """
 
 _PBES2 = "1.2.840.113549.1.5.13"
@@ -129,7 +129,7 @@ def open_sealed(
 ) -> tuple[bytes, Sealer | None]:
     """The padded plain bytes of *sealed* and, for PBES2 with AES, how to seal them again.
 
-    The padding is left on: only the caller can tell a wrong key from damage.
+    The padding is left on: only the caller can distinguish a wrong key from damage.
     """
     scheme, parameters = _algorithm(algorithm)
     if scheme == _PBES2:
