@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define CURL_OLDEST 0x075800 /* 7.88.0, as setup.py demands */
 #define RECV_MAX (512L * 1024)
 #define WAIT_SLICE_MS 200
 #define STALL_RATE_BYTES_S 1024
@@ -269,9 +270,13 @@ static int check_peer(struct fdl_conn *conn, struct fdl_err *err)
     return FDL_OK;
 }
 
+/* What it was built with may not be what it finds at run time. */
+static bool curl_is_too_old;
+
 static void curl_start(void)
 {
     curl_global_init(CURL_GLOBAL_DEFAULT);
+    curl_is_too_old = curl_version_info(CURLVERSION_NOW)->version_num < CURL_OLDEST;
 }
 
 int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
@@ -296,7 +301,11 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
         .identity = net->identity,
         .proxy = conn->proxy && conn->proxy->tls ? conn->proxy->host : NULL,
         .host = host->host};
-    rc = speaks_tls(conn) ? fdl_net_load_trust(net, err) : FDL_OK;
+    rc = curl_is_too_old ? fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                                    "libcurl is older than 7.88.0: update it")
+                         : FDL_OK;
+    if (rc == FDL_OK && speaks_tls(conn))
+        rc = fdl_net_load_trust(net, err);
     if (rc != FDL_OK)
         goto fail;
     conn->multi = curl_multi_init();
