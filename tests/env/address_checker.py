@@ -25,6 +25,7 @@ def compile_checker(folder: Path) -> Path:
         "http/http_date",
         "net/net",
         "net/proxy",
+        "net/route",
         "net/tls",
     )
     sources = ["tests/c/check_address.c", *(f"csrc/{part}.c" for part in parts)]
