@@ -22,6 +22,7 @@ NOT_FOR_CONFINED = {
     "fastdl.engine.source.products",  # an agent is given the file of a product
     "fastdl.model.address",  # the worker checks addresses
     "fastdl.sinks.block",  # the worker opens the target
+    "fastdl.sinks.stream",  # no agent writes to standard output
     "fastdl.publishers.s3",  # an agent is given no object of a store
     "fastdl.publishers.signed_links",
     "pwd",  # the agent looks users up
