@@ -286,6 +286,7 @@ _RESULT: Mapping[str, Check] = {
     "already_present": _flag,
     "landing": _word,
     "signed_by": _optional(_words),
+    "by_pieces": _flag,
 }
 _PROBE: Mapping[str, Check] = {
     "url": _words,

@@ -236,6 +236,8 @@ class Commands:
             "max_connections_per_origin": transfer.max_connections_per_origin,
             "limit_rate": transfer.limit_rate,
             "require_checksum": transfer.require_checksum,
+            # The copy's marker holds it: other templates are recognised by it.
+            "require_whole_digest": True,
             "proxy": transfer.proxy,
             "origin_rules": tuple(
                 OriginRule(**{f.name: getattr(rule, f.name) for f in fields(rule)})

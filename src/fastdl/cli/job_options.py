@@ -117,6 +117,7 @@ PER_FILE = frozenset(
         "referer",
         "remote_time",
         "require_checksum",
+        "require_whole_digest",
         "retry",
         "skip_existing",
         "source_format",

@@ -17,7 +17,8 @@ def summary(result: Result) -> str:
         proof = "not compared" if result.integrity == "none" else "verified"
         return f"{result.target}: there already, {format_size(result.target_bytes)}, {proof}"
     rate = result.fetched_bytes / result.seconds if result.seconds > 0 else 0
-    signed = f", signed by {result.signed_by}" if result.signed_by else ""
+    signed = ", by pieces" if result.by_pieces else ""
+    signed += f", signed by {result.signed_by}" if result.signed_by else ""
     lines = [
         (
             f"{result.target}: {format_size(result.source_bytes)} in "

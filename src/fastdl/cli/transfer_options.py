@@ -225,6 +225,11 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         help="refuse (15) to start if no checksum is known",
     )
     what.add_argument(
+        "--require-whole-digest",
+        action="store_true",
+        help="compute a metalink's digest of the whole file also where its pieces prove the bytes",
+    )
+    what.add_argument(
         "--source-format",
         default="auto",
         metavar="FORMAT",
@@ -318,7 +323,7 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
     )
     out.update(publisher_options_from(args))
     out["source_format"] = args.source_format
-    for name in ("require_checksum", "verify_readback", "zero_rest"):
+    for name in ("require_checksum", "require_whole_digest", "verify_readback", "zero_rest"):
         if getattr(args, name):
             out[name] = True
     if args.no_detect_zeros:

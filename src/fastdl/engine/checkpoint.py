@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.sinks.stream import StreamSink
 
+LARGEST_PAIR = 4 << 20
+"""Bytes of a block that is made larger to hold two pieces."""
+
 CHECKPOINT_BYTES = 3 << 20
 """For each connection. A checkpoint costs a flush; a kill costs the data received since the last
 one."""
@@ -129,6 +132,14 @@ def _same_source(header: jr.Header, facts: SourceFacts) -> bool:
     return False
 
 
+def _block_wanted(facts: SourceFacts, options: FetchOptions) -> int:
+    """The size asked for, or room for two pieces: those of one block are hashed side by side, and
+    nothing else goes along where no digest of the whole is computed."""
+    pair = 2 * (facts.piece_length or 0)
+    room = min(LARGEST_PAIR, options.window // BLOCKS_IN_WINDOW)
+    return pair if facts.by_pieces and options.block_size < pair <= room else options.block_size
+
+
 def _suits(block: int, facts: SourceFacts, window: int) -> bool:
     """Whether this run can use an earlier run's *block* size.
 
@@ -155,7 +166,7 @@ def open_checkpoint(
 
     Any doubt means a full restart: JournalError is not raised to the caller.
     """
-    block = block_for(facts.piece_length, options.block_size)
+    block = block_for(facts.piece_length, _block_wanted(facts, options))
     out = Checkpoint(block)
     if sink.kind == "stream":
         from fastdl.sinks.stream import StreamSink

@@ -142,6 +142,8 @@ class FetchOptions(NamedTuple):
     verify_readback: bool = False
     overwrite: str | None = None
     require_checksum: bool = False
+    # Compute a metalink's digest of the whole file also where its pieces prove the bytes.
+    require_whole_digest: bool = False
     policy: Literal["user", "strict"] = "user"
     allowed_cidrs: tuple[str, ...] = ()
     # Under the strict policy only these NFS servers are used: NFS trusts this host's address.

@@ -22,13 +22,13 @@ class Outcome(NamedTuple):
 
 
 def verify(facts: SourceFacts, index: int, outcome: Outcome) -> dict[str, str]:
-    """Compare size and every known digest; IntegrityError or SizeError.
+    """Compare size and every digest that was computed; IntegrityError or SizeError.
 
     *index*: the mirror to name if a digest differs.
     """
     if facts.size is not None and outcome.total != facts.size:
         raise SizeError(f"{outcome.total} bytes received, {facts.size} expected", phase="verify")
-    for wanted in facts.digests:
+    for wanted in facts.computed:
         got = outcome.digests[wanted.algorithm].hex()
         if got != wanted.hex:
             raise IntegrityError(

@@ -27,6 +27,8 @@ class Result(NamedTuple):
     Sizes in bytes; *stages* are busy seconds, summed over threads.
     *integrity*  strong: a strong digest from outside the origin matched; weak: only an MD5 or
                  SHA-1, or one that the origin itself sent; none: nothing to compare with
+    *by_pieces*  the pieces of a metalink prove the bytes, in the stead of the whole file's digest,
+                 which was not computed: *digests* does not hold it
     *consistency* why all bytes are of one version: digest (it decided), validator (all parts
                  came under one strong validator) or response (they came in a single response)
     *signed_by*  who signed the list or metalink that gave the digest, if a keyring was given
@@ -51,6 +53,7 @@ class Result(NamedTuple):
     already_present: bool = False
     landing: str = "same"
     signed_by: str | None = None
+    by_pieces: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``fastdl get --json``."""

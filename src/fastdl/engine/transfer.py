@@ -94,7 +94,7 @@ def start_job(
         provable=facts.provable,
         record=checkpoint.records,
         hold=sink.hold,
-        algorithms=[d.algorithm for d in facts.digests],
+        algorithms=[d.algorithm for d in facts.computed],
         pieces=(pieces.algorithm, pieces.length, pieces.hashes) if pieces else None,
         local=checkpoint.local,
         local_fd=sink.fd,

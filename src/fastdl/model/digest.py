@@ -171,10 +171,12 @@ class DigestSet:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Digest, DigestSource]] = {}
+        self._said_by: dict[str, set[DigestSource]] = {}
 
     def add(self, digest: Digest, source: DigestSource) -> None:
         """Take *digest* in; IntegrityError as ``check``."""
         self.check(digest, source)
+        self._said_by.setdefault(digest.algorithm, set()).add(source)
         held = self._known.get(digest.algorithm)
         if held is None or (source.independent and not held[1].independent):
             self._known[digest.algorithm] = (digest, source)
@@ -211,6 +213,13 @@ class DigestSet:
         """Return the source of the digest of *algorithm*, if known."""
         held = self._known.get(algorithm)
         return held[1] if held else None
+
+    def rests_on_metalink(self, algorithm: str) -> bool:
+        """Whether nobody but a metalink, and the server of the bytes, said this digest."""
+        said_by = self._said_by.get(algorithm, set())
+        return DigestSource.METALINK in said_by and not any(
+            source.independent for source in said_by - {DigestSource.METALINK}
+        )
 
     def strongest(self) -> Digest | None:
         """Return the digest of the strongest algorithm, or None if the set is empty."""

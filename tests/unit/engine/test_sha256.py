@@ -36,9 +36,12 @@ def test_the_same_bytes_are_proven(
     monkeypatch.setenv("FASTDL_SHA256", maker)
     described = tmp_path / "i.meta4"
     described.write_text(metalink_of(CONTENT, [origin.url("/i")], piece=piece))
-    result = fastdl.fetch_sync(described.as_uri(), tmp_path / "i")
-    assert (tmp_path / "i").read_bytes() == CONTENT
-    assert result.digests == {"sha-256": hashlib.sha256(CONTENT).hexdigest()}
+    for whole in (True, False):
+        target = tmp_path / f"{whole}"
+        result = fastdl.fetch_sync(described.as_uri(), target, require_whole_digest=whole)
+        assert target.read_bytes() == CONTENT
+        digest = {"sha-256": hashlib.sha256(CONTENT).hexdigest()}
+        assert result.digests == (digest if whole else {})
 
 
 def test_one_that_is_not_there_is_refused(

@@ -145,6 +145,7 @@ class Lander:
             virtual_size=self.virtual_size,
             landing=self.kind,
             signed_by=facts.signed_by,
+            by_pieces=facts.by_pieces,
         )
 
     def _note_release(

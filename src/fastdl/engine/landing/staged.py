@@ -61,6 +61,7 @@ class StagedLanding:
             bottleneck=first.bottleneck,
             mirrors=first.mirrors,
             signed_by=first.signed_by,
+            by_pieces=first.by_pieces,
             landing=f"{came}-staged-to-raw",
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.engine.source.facts import Offer, SourceFacts
 from fastdl.errors import FastdlError, PolicyError, SizeError
-from fastdl.model.digest import Digest, DigestSet, DigestSource
+from fastdl.model.digest import ALGORITHMS, Digest, DigestSet, DigestSource
 from fastdl.model.url import Url
 from fastdl.sources.locate import make_mirror, with_login
 from fastdl.sources.origin_rules import mirrors_of, refused_by, rule_for
@@ -43,6 +43,7 @@ class Draft:
         self.name: str | None = None
         self.signed_by: str | None = ctx.options.signed_by
         self.warnings: list[str] = []
+        self._documents = 0
         self.response: FirstResponse | None = None
         self.dead_ends: dict[int, Redirects] = {}
         """Mirror → redirects that failed but name other mirrors; empty once those are added."""
@@ -68,6 +69,24 @@ class Draft:
             warnings=tuple(self.warnings),
             name=self.name,
             signed_by=self.signed_by,
+            covered=self._covered(),
+        )
+
+    def _covered(self) -> frozenset[str]:
+        """The digests that the pieces stand for: as strong, and of the one metalink there was.
+
+        Where two described the file, or somebody else said the digest too, the list of pieces may
+        be less worth than the digest is.
+        """
+        if self.pieces is None or self._documents != 1 or self.ctx.options.require_whole_digest:
+            return frozenset()
+        rank = ALGORITHMS.index
+        strength = rank(self.pieces.algorithm)
+        return frozenset(
+            digest.algorithm
+            for digest in self.digests
+            if rank(digest.algorithm) <= strength
+            and self.digests.rests_on_metalink(digest.algorithm)
         )
 
     def headers_for(self, url: Url) -> tuple[tuple[str, str], ...]:
@@ -145,6 +164,7 @@ class Draft:
         self.take_digests([(d, s) for d, s in facts.digests.items() if s.independent])
         if facts.metalink:
             self.pieces, self.size = self.pieces or facts.pieces, self.size or facts.size
+            self._documents += 2  # it may have been several: nothing is left out any more
         self.signed_by = self.signed_by or facts.signed_by
         for offer in facts.offers:
             self.take_offer(offer)
@@ -158,6 +178,7 @@ class Draft:
             raise SizeError("two metalinks give different sizes", phase="resolve")
         self.take_digests([(digest, DigestSource.METALINK) for digest in document.digests])
         self.metalink = True
+        self._documents += 1
         self.warnings.extend(document.warnings)
         self.size = self.size if document.size is None else document.size
         self.pieces = self.pieces or document.pieces

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastdl.model.digest import DigestSet, DigestSource
+from fastdl.model.digest import Digest, DigestSet, DigestSource
 from fastdl.model.url import Url
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class SourceFacts(NamedTuple):
     *one_response*: parts of several responses cannot be joined. *name*: what the metalink calls the
     file, None without one. *signed_by*: who signed the list or metalink that said what the bytes
     must be.
+    *covered*: algorithms of digests that the pieces stand for: nothing has to compute them.
     """
 
     sources: tuple[str, ...]
@@ -44,6 +45,17 @@ class SourceFacts(NamedTuple):
     warnings: tuple[str, ...]
     name: str | None = None
     signed_by: str | None = None
+    covered: frozenset[str] = frozenset()
+
+    @property
+    def computed(self) -> tuple[Digest, ...]:
+        """The digests of the whole file that are computed and compared."""
+        return tuple(d for d in self.digests if d.algorithm not in self.covered)
+
+    @property
+    def by_pieces(self) -> bool:
+        """Whether the pieces alone prove the bytes, so that no order is waited for."""
+        return bool(self.covered) and not self.computed
 
     @property
     def provable(self) -> bool:
