@@ -343,7 +343,7 @@ def lie(kind: str, fd: int, channel: confined.Channel) -> None:
         "consistency": "digest", "format": "raw" if kind == "called raw" else "qcow2",
         "seconds": 0.1, "stages": {},
         "bottleneck": "network", "mirrors": [], "warnings": [], "virtual_size": 1 << 40,
-        "already_present": kind == "already there", "landing": "same",
+        "already_present": kind == "already there", "landing": "same", "signed_by": None,
     }  # fmt: skip
     channel.send({"begun": len(image)})
     channel.send({"result": result})

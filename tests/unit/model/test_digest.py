@@ -36,6 +36,7 @@ def test_every_spelling_means_the_same(digest: Digest) -> None:
         digest.cloudstack().upper(),
         str(digest),
         f"{plain}:{digest.hex.upper()}",
+        f"{digest.algorithm}={digest.hex}",
         f"{{{plain}}}{digest.hex}",
         digest.hex,
         f" {digest.hex.upper()}\n",
@@ -61,7 +62,8 @@ def test_cloudstack_spells_it_with_braces() -> None:
     "text",
     ["", "{}", "{SHA-256}", "{SHA-256}" + "a" * 63, "{SHA-256}" + "g" * 64, "{SHA-3}" + "a" * 64,
      "SHA-256}" + "a" * 64, "{SHA-256" + "a" * 64, "{{SHA-256}}" + "a" * 64, "md5:" + "a" * 64,
-     "sha-256=" + "a" * 64, "a" * 33, "a" * 127, "z" * 32, "{MD5} " + "a" * 32,
+     "sha-256=" + "a" * 63, "=" + "a" * 64, "sha-256:=" + "a" * 64,
+     "a" * 33, "a" * 127, "z" * 32, "{MD5} " + "a" * 32,
      "s-ha256:" + "a" * 64, "sha256:" + "٣" * 64, "x" * 100_000],
 )  # fmt: skip
 def test_what_is_no_checksum_is_refused(text: str) -> None:
