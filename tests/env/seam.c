@@ -84,6 +84,16 @@ static void name_of(int fd, const char *path, char *out, size_t room)
     out[n > 0 ? n : 0] = '\0';
 }
 
+/* Python's own files: what fails to load is no download's fault. */
+static bool is_code(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+
+    return strstr(name, "/lib/python") || strstr(name, "site-packages") ||
+           (dot && (strcmp(dot, ".py") == 0 || strncmp(dot, ".pyc", 4) == 0 ||
+                    strncmp(dot, ".so", 3) == 0));
+}
+
 static enum verdict meet(const char *call, int fd, const char *path)
 {
     char name[512] = "", line[640];
@@ -103,7 +113,7 @@ static enum verdict meet(const char *call, int fd, const char *path)
         atomic_store(&begun, true);
     if (nth <= 0 || !atomic_load(&begun) ||
         (strcmp(call_name, "*") != 0 && strcmp(call_name, call) != 0) ||
-        (only && !strstr(name, only)))
+        (only && !strstr(name, only)) || (fail_with && is_code(name)))
         return PASS;
     number = atomic_fetch_add(&met, 1) + 1;
     if (number < nth || (number > nth && !ever))

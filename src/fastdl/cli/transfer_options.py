@@ -104,6 +104,12 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="drop a connection that stays below 1 KiB/s for this long; default 30",
     )
     net.add_argument(
+        "--max-time",
+        type=_SECONDS,
+        metavar="SECONDS",
+        help="the most that the whole may take; then it ends with 10, and the same command resumes",
+    )
+    net.add_argument(
         "--retry",
         "-m",
         "--max-tries",
@@ -147,6 +153,7 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
             "key_pass_file",
             "connect_timeout",
             "stall_timeout",
+            "max_time",
             "retry",
             "policy",
             "metalink_file",

@@ -107,7 +107,9 @@ def probe_sync(
     from fastdl.engine.probe import probe_job
 
     made = FetchOptions.build(checksum=checksum, **options)
-    return probe_job(_texts(sources), made, cancel or Cancel())
+    cancel = cancel or Cancel()
+    with cancel.within(made.max_time):
+        return probe_job(_texts(sources), made, cancel)
 
 
 async def probe(

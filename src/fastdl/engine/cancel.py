@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from fastdl.core.net import Wakeup
-from fastdl.errors import Cancelled
+from fastdl.errors import Cancelled, NetError
 
 
 class Checked(Protocol):
@@ -26,6 +26,7 @@ class Cancel:
         self._lock = threading.Lock()
         self._flag = False
         self._reason: str | None = None
+        self._late: str | None = None
         self._running: list[Callable[[], None]] = []
         self.wakeup = Wakeup()
 
@@ -44,8 +45,30 @@ class Cancel:
         for stop in running:
             stop()
 
+    @contextmanager
+    def within(self, seconds: float | None) -> Iterator[None]:
+        """Where what is inside takes longer than *seconds*, it ends with NetError; None: never."""
+        if seconds is None:
+            yield
+            return
+        timer = threading.Timer(seconds, self._expire, (f"it took longer than {seconds:g} s",))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def _expire(self, why: str) -> None:
+        if not self._flag:
+            self._late = why
+            self.cancel(why)
+
     def check(self) -> None:
-        """Raise Cancelled if ``cancel`` has been called."""
+        """Raise Cancelled where ``cancel`` has been called, NetError where time is up."""
+        if self._late is not None:
+            raise NetError(f"{self._late}: the same command resumes", retryable=True)
         if self._flag:
             raise Cancelled(self._reason or "cancelled")
 

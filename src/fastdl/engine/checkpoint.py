@@ -10,7 +10,7 @@ from fastdl.core.job import Job, block_for
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.journal_file import JournalFile
 from fastdl.engine.options import BLOCKS_IN_WINDOW, MAX_BLOCK, MIN_BLOCK, FetchOptions
-from fastdl.errors import FastdlError, JournalError
+from fastdl.errors import FastdlError, JournalError, SinkIOError
 from fastdl.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -227,6 +227,8 @@ def open_checkpoint(
                 boot_id=fs.boot_id(),
             ),
         )
+    except SinkIOError:
+        raise
     except (ValueError, FastdlError) as exc:
         out.warning = f"this download cannot be resumed: {exc}"
     return out

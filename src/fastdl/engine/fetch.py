@@ -49,15 +49,18 @@ def fetch_job(
     unusable (a device's head and tail are zero), never partly valid.
     """
     cancel, events = cancel or Cancel(), events or Events()
-    found = Sources(sources, options, cancel)
-    while True:
-        ctx = TransferContext(under_rules(found.options, found.urls), cancel, events, pace=pace)
-        try:
-            return publish_job(found.urls, target, ctx)
-        except FastdlError as exc:
-            if not found.renew(exc):
-                raise
-            events.warn("a signed link expired: went on with a new one")
+    with cancel.within(options.max_time):
+        found = Sources(sources, options, cancel)
+        while True:
+            under = under_rules(found.options, found.urls)
+            ctx = TransferContext(under, cancel, events, pace=pace)
+            try:
+                return publish_job(found.urls, target, ctx)
+            except FastdlError as exc:
+                cancel.check()  # a stage may have ended because its time was up
+                if not found.renew(exc):
+                    raise
+                events.warn("a signed link expired: went on with a new one")
 
 
 def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Result:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Self
 
 from fastdl.engine.journal_file import JournalFile, Location, default_state_dir
 from fastdl.errors import JournalError, SinkBusyError
-from fastdl.sinks.base import Identity, Sink
+from fastdl.sinks.base import Identity, Sink, sink_error
 from fastdl.sinks.paths import journal_name
 
 MAX_HEADER_BYTES = 1 << 20
@@ -206,7 +206,8 @@ class Writer:
     def create(cls, file: JournalFile, header: Header) -> Self:
         """Start a journal; an old one that nobody holds is removed first.
 
-        Raises SinkBusyError where another process holds it.
+        Raises SinkBusyError where another process holds it, SinkIOError where its folder cannot
+        be flushed: what else is in there is not safe either.
         """
         data = encode_header(header)
         (seed,) = _CRC.unpack_from(data, len(data) - _CRC.size)
@@ -215,11 +216,17 @@ class Writer:
             writer._fd = file.create()
             _write_all(writer._fd, data)
             os.fsync(writer._fd)
-            file.sync()
         except OSError as error:
             if writer._fd >= 0:
                 file.remove()
             writer._give_up(error)
+            return writer
+        try:
+            file.sync()
+        except OSError as error:
+            file.remove()
+            writer.close()
+            raise sink_error(error, f"flushing the folder of {file.path}") from None
         return writer
 
     @classmethod

@@ -132,6 +132,8 @@ class FetchOptions(NamedTuple):
     resolve: tuple[str, ...] = ()
     connect_timeout: float = 10.0
     stall_timeout: float = 30.0
+    # The whole job, from its first request to its publication; None: as long as it makes progress.
+    max_time: float | None = None
     retry: int = 5
     follow_redirects: bool = True
     resume: bool = True
@@ -228,6 +230,7 @@ class FetchOptions(NamedTuple):
             ("max_connections_per_origin", self.max_connections_per_origin, 1, MAX_CONNECTIONS),
             ("connect_timeout", self.connect_timeout, 0.001, 86400),
             ("stall_timeout", self.stall_timeout, 0.001, 86400),
+            ("max_time", 1 if self.max_time is None else self.max_time, 0.001, 1 << 31),
             ("retry", self.retry, 0, 1000),
             ("s3_expires", self.s3_expires, 1, 604800),
             ("max_ratio", self.max_ratio, 0, 1 << 31),

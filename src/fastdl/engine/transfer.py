@@ -44,6 +44,8 @@ def run_job(
             meter.show(job.status(), "flush", force=True)
             requests.look()
             total, digests = job.finish()
+            # A kill from here on fetches nothing again.
+            checkpoint.take(job, core_sink)
     except KeyboardInterrupt:
         job.halt()
         _last_checkpoint(job, core_sink, checkpoint)
