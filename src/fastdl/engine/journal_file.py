@@ -100,6 +100,11 @@ class Location(NamedTuple):
             os.unlink(self.path, dir_fd=self.folder_fd)
             self.sync()
 
+    def unlink(self) -> None:
+        """Remove the file where it does not matter that a power cut undoes it."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path, dir_fd=self.folder_fd)
+
     def share(self) -> SharedFile:
         """The journal, opened for another process to read and write; created if missing.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fastdl.engine.cancel import Checked
     from fastdl.engine.context import TransferContext
-    from fastdl.engine.journal_file import JournalFile
+    from fastdl.engine.journal_file import JournalFile, Location
     from fastdl.engine.release import Read, Release
     from fastdl.engine.result import Result
     from fastdl.engine.staging import Staging
@@ -172,17 +172,19 @@ class Workspace:
             self.sink.mtime = self.mtime
         note = self._note_beside(self.sink.seal(size))
         self.sink.publish(size)
-        for file in (self.journal, None if self.staged else note):
-            if file is not None:
-                file.remove()
+        if self.journal is not None:
+            self.journal.remove()
+        if note is not None and not self.staged:
+            note.unlink()
 
-    def _note_beside(self, stamp: int) -> JournalFile | None:
+    def _note_beside(self, stamp: int) -> Location | None:
         """A file's note, until its name is there: a kill in between has to find it, no more."""
-        file = self.note_file
-        if self._note is None or file is None:
+        if self._note is None or self.sink.name is None:
             return None
-        from fastdl.engine.release import write_note  # loaded with the note
+        from fastdl.engine.journal_file import Location  # loaded with the note
+        from fastdl.engine.release import write_note
 
+        file = Location(release_name(self.sink.name), self.sink.folder_fd)
         with contextlib.suppress(OSError, FastdlError):  # what it is for may never happen
             write_note(file, self._note._replace(stamp=stamp), durable=False)
         return file
