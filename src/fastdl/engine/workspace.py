@@ -97,7 +97,7 @@ class Workspace:
         try:
             write_note(file, note, durable=True)
         except (OSError, FastdlError) as error:
-            why = getattr(error, "strerror", None) or error
+            why = error.strerror if isinstance(error, OSError) else error
             return (
                 "if this download is killed at its very end, the device has to be named to be "
                 f"overwritten: {file.path} cannot be written: {why}"
