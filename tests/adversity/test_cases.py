@@ -75,7 +75,10 @@ def test_a_fault_ends_as_its_case_says(
             place.check_done(right)
             check_result(case, outcome)
             left = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
-            assert not left, "a journal or lock was left after success"
+            # What a device shows is noted for good, so that the next run knows its own work.
+            notes = [path for path in left if path.suffix == ".release"]
+            assert len(notes) <= (sink != "file"), notes
+            assert left == notes, "a journal or lock was left after success"
         else:
             place.check_failed(code=outcome.code, untouched=case.untouched)
             check_error(case, outcome)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fastdl.agent import child, confined, worker
+from fastdl.engine.result import Result
 from fastdl.errors import FormatError
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -337,14 +338,24 @@ def lie(kind: str, fd: int, channel: confined.Channel) -> None:
     if kind in {"backing file", "called raw"}:
         image[112 : 112 + len(name)] = name
     os.pwrite(fd, bytes(image), 0)
-    result = {
-        "target": "x", "source_bytes": 1, "target_bytes": len(image), "fetched_bytes": 1,
-        "resumed_bytes": 0, "digests": {}, "integrity": "strong",
-        "consistency": "digest", "format": "raw" if kind == "called raw" else "qcow2",
-        "seconds": 0.1, "stages": {},
-        "bottleneck": "network", "mirrors": [], "warnings": [], "virtual_size": 1 << 40,
-        "already_present": kind == "already there", "landing": "same", "signed_by": None,
-    }  # fmt: skip
+    result = Result(
+        target="x",
+        source_bytes=1,
+        target_bytes=len(image),
+        fetched_bytes=1,
+        resumed_bytes=0,
+        digests={},
+        integrity="strong",
+        consistency="digest",
+        format="raw" if kind == "called raw" else "qcow2",
+        seconds=0.1,
+        stages={},
+        bottleneck="network",
+        mirrors=(),
+        warnings=(),
+        virtual_size=1 << 40,
+        already_present=kind == "already there",
+    ).to_dict()
     channel.send({"begun": len(image)})
     channel.send({"result": result})
     channel.send({"result": result | {"target_bytes": 1}})

@@ -99,7 +99,8 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
         workspace.close()
     return {
         **result,
-        "already_present": there or result["already_present"],
+        # Only of a device does the other process know more: it read the note of an earlier run.
+        "already_present": there or (workspace.sink.kind != "file" and result["already_present"]),
         "warnings": [*result["warnings"], *workspace.sink.warnings],
     }
 
