@@ -275,7 +275,7 @@ def test_the_ratio_counts_what_is_written(bench: Bench) -> None:
 
 @pytest.mark.parametrize("kind", ["gz", "bz2"])
 @pytest.mark.parametrize("tail", [bytes(512), b"metadata" * 9], ids=["zeros", "text"])
-def test_bytes_behind_the_stream_are_ignored_with_a_warning(
+def test_bytes_after_the_stream_are_ignored_with_a_warning(
     bench: Bench, device: LoopDevice, kind: str, tail: bytes
 ) -> None:
     """The published digest covers them; what lands does not."""
@@ -285,7 +285,7 @@ def test_bytes_behind_the_stream_are_ignored_with_a_warning(
     done = bench.get(device.path, *words)
     assert done.code == 0, done
     same(device.read(len(disk)), disk)
-    assert any(f"{len(tail)} bytes behind the {kind}" in text for text in done.json["warnings"])
+    assert any(f"{len(tail)} bytes after the {kind} data" in text for text in done.json["warnings"])
 
 
 @pytest.mark.parametrize("kind", PACK)
