@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from fastdl.manager.ledger import copies, jobs, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
@@ -51,3 +51,16 @@ async def test_fences_of_a_copy_grow_over_all_its_jobs(ledger: Ledger) -> None:
         assert row is not None
         seen.append(row.fence)
     assert seen == [7, 8, 9]
+
+
+async def test_sizes_without_reason_have_a_sum(ledger: Ledger) -> None:
+    """Hosts state them: their sum may be more than a database's integers hold."""
+
+    async def work(tx: Any) -> tuple[int, int]:
+        for number in range(4):
+            await copies.wanted(tx, f"t{number}", ["p"], now=1.0, iso=False)
+        stated = {"account": "a", "complete": True, "size": (1 << 63) - 1}
+        await tx.execute(update(tables.copy).values(**stated))
+        return await copies.usage(tx, "a")
+
+    assert await ledger.write(work) == (4, 1 << 65)

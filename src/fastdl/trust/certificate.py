@@ -31,6 +31,8 @@ MAX_TEXT = 65_535
 """Characters of one upload: the length CloudStack's API gives the parameter."""
 
 _MIN_RSA_BITS = 2048
+_MAX_RSA_BITS = 16_384
+"""OpenSSL's own limit: each handshake with a larger key costs seconds."""
 _MIN_EC_BITS = 224
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _EDGE = re.compile(rb"-----(?:BEGIN|END) ")
@@ -133,6 +135,8 @@ def weakness(one: Certificate) -> str | None:
         return f"its key is not understood: {exc}"
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
         return f"its RSA key has {key.key_size} bits, {_MIN_RSA_BITS} is the least"
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size > _MAX_RSA_BITS:
+        return f"its RSA key has {key.key_size} bits, {_MAX_RSA_BITS} is the most"
     if isinstance(key, ec.EllipticCurvePublicKey) and key.key_size < _MIN_EC_BITS:
         return f"its EC key has {key.key_size} bits, {_MIN_EC_BITS} is the least"
     if isinstance(key, dsa.DSAPublicKey):

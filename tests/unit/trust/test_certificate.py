@@ -9,7 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,6 +118,22 @@ def test_every_root_of_the_system_may_be_an_anchor() -> None:
         if problem and not found.dates_problem(now):
             refused[path.name] = problem
     assert refused == {}
+
+
+def test_a_key_larger_than_any_in_use_is_refused() -> None:
+    """A handshake with it would keep a host busy for seconds; TLS libraries stop at this size."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "large")])
+    start = datetime.now(UTC)
+    signer = ec.generate_private_key(ec.SECP256R1())
+    for bits, accepted in ((16_384, True), (16_385, False)):
+        key = rsa.RSAPublicNumbers(65_537, (1 << bits - 1) + 1).public_key()
+        made = (
+            x509.CertificateBuilder(name, name, key, 7, start, start + timedelta(days=1))
+            .sign(signer, hashes.SHA256())
+            .public_bytes(Encoding.PEM)
+        )
+        (found,) = read(made)
+        assert (weakness(found) is None) == accepted
 
 
 def test_bytes_after_a_certificate_are_refused(certs: CertLab) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import Double, Row, bindparam, cast, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.filters import Filters, conditions, contains, equals, same
@@ -181,10 +181,13 @@ async def of_template(
 
 async def usage(tx: AsyncConnection, account: str) -> tuple[int, int]:
     """Return how many copies *account* is charged for, and the sum of their disks' sizes: those
-    that are there and those that are being fetched."""
+    that are there and those that are being fetched.
+
+    Sizes are what hosts state: the sum of a few is more than SQLite's integers hold.
+    """
     single = "download:" + t.c.pool + ":" + t.c.volume
     fetched = select(job.c.id).where(job.c.single == single).exists()
-    query = select(func.count(), func.coalesce(func.sum(t.c.size), 0)).where(
+    query = select(func.count(), func.coalesce(func.sum(cast(t.c.size, Double)), 0.0)).where(
         t.c.account == account, t.c.complete.is_(True) | fetched
     )
     count, size = (await tx.execute(query)).one()
