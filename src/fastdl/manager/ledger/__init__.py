@@ -2,5 +2,6 @@
 """The truth, in SQL: the same tables and statements on SQLite and PostgreSQL.
 
 ``engine`` opens it and runs transactions, ``tables`` names its columns, ``migrations`` makes
-them; every other file here is one noun: functions that take a transaction (``tx``) first.
+them; every other file here covers one noun with functions whose first argument is a transaction
+(``tx``).
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Users, their keys, and which signed requests took effect already."""
+"""Users, their keys, and which signed requests have already taken effect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastdl.manager.ledger.text import new_id
 
 
 class ResourceLimitError(ApiConflictError):
-    """An account has as much as it may have (HTTP 535, as in CloudStack)."""
+    """An account has reached its limit (HTTP 535, as in CloudStack)."""
 
 
 async def create(
@@ -33,7 +33,7 @@ async def create(
     lastname: str = "",
     email: str = "",
 ) -> str:
-    """Create a user without keys; ApiConflictError where the name is taken."""
+    """Create a user without keys; ApiConflictError if the name is taken."""
     id_ = new_id()
     try:
         await tx.execute(
@@ -60,7 +60,7 @@ async def new_keys(
 ) -> tuple[str, str]:
     """Give *user* a new key pair, replacing the old one; return (API key, secret key).
 
-    *seal*: makes of (user, secret key) what is stored.
+    *seal*: turns (user, secret key) into what is stored.
     """
     keys = secrets.token_urlsafe(64)[:86], secrets.token_urlsafe(64)[:86]
     stored = {"api_key": keys[0], "secret_key": seal(user, keys[1])}
@@ -69,7 +69,7 @@ async def new_keys(
 
 
 async def change(tx: AsyncConnection, user: str, values: Mapping[str, Any]) -> None:
-    """Give the columns of *user* new *values*; ApiConflictError where the name is taken."""
+    """Give the columns of *user* new *values*; ApiConflictError if the name is taken."""
     try:
         await tx.execute(update(t).where(t.c.id == user).values(**values))
     except IntegrityError:
@@ -77,8 +77,9 @@ async def change(tx: AsyncConnection, user: str, values: Mapping[str, Any]) -> N
 
 
 async def remove(tx: AsyncConnection, user: str) -> None:
-    """Delete *user*; what the user made stays. With the last user of an account goes what was
-    shared with it: another one of that name is somebody else."""
+    """Delete *user*; what the user made stays. Deleting the last user of an account also deletes
+    what was shared with it: a later account of that name belongs to somebody else.
+    """
     account = await tx.scalar(select(t.c.account).where(t.c.id == user))
     await tx.execute(delete(t).where(t.c.id == user))
     if (await tx.execute(select(t.c.id).where(t.c.account == account).limit(1))).first() is None:
@@ -103,7 +104,7 @@ async def by_name(tx: AsyncConnection, username: str) -> Row[Any] | None:
 
 
 async def administrator(tx: AsyncConnection) -> Row[Any] | None:
-    """Return an enabled administrator: the one called admin where it is one, else the oldest."""
+    """Return an enabled administrator: the one called admin if there is one, else the oldest."""
     query = select(t).where(t.c.admin.is_(True), t.c.enabled.is_(True))
     return (await tx.execute(query.order_by(t.c.username != "admin", t.c.created))).first()
 
@@ -119,9 +120,9 @@ async def all_users(tx: AsyncConnection) -> list[Row[Any]]:
 
 
 async def claim_template(tx: AsyncConnection, account: str, *, most: int) -> None:
-    """``check_templates`` for one that *tx* stores.
+    """``check_templates`` for a template that *tx* stores.
 
-    The account's rows are locked until *tx* ends: of two registrations at once, the second
+    The account's rows are locked until *tx* ends: of two concurrent registrations, the second
     counts the first one's template.
     """
     await tx.execute(
@@ -131,13 +132,13 @@ async def claim_template(tx: AsyncConnection, account: str, *, most: int) -> Non
 
 
 async def check_templates(tx: AsyncConnection, account: str, *, most: int) -> None:
-    """ResourceLimitError where *account* has *most* templates and ISOs already."""
+    """ResourceLimitError if *account* already has *most* templates and ISOs."""
     query = select(func.count()).where(template.c.account == account, template.c.removed.is_(None))
     require_room(account, "template", most=most, held=await tx.scalar(query) or 0, wanted=1)
 
 
 def require_room(account: str, what: str, *, most: int, held: int, wanted: int) -> None:
-    """ResourceLimitError where *wanted* more do not fit beside what *account* has of *what*."""
+    """ResourceLimitError if *wanted* more would exceed the limit of *account* on *what*."""
     if held + wanted > most:
         raise ResourceLimitError(
             f"Maximum amount of resources of Type = '{what}' for Account Name = {account} is "
@@ -147,7 +148,7 @@ def require_room(account: str, what: str, *, most: int, held: int, wanted: int) 
 
 
 async def lock(tx: AsyncConnection, account: str) -> None:
-    """Hold the users of *account* until the end of the transaction."""
+    """Lock the users of *account* until the end of the transaction."""
     query = select(t.c.id).where(t.c.account == account).order_by(t.c.id)
     await tx.execute(query.with_for_update())
 

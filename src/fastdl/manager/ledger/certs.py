@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificates of a zone, and what each host should hold and does hold of them."""
+"""Certificates of a zone: which of them each host should hold, and which it does hold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def create(
     not_after: float,
     now: float,
 ) -> str:
-    """Store a certificate; AliasConflictError where the zone has a live one of that alias."""
+    """Store a certificate; AliasConflictError if the zone has a live one of that alias."""
     id_ = new_id()
     try:
         await tx.execute(
@@ -91,7 +91,7 @@ async def replace(
 
 
 async def remove(tx: AsyncConnection, id_: str, *, now: float) -> None:
-    """Delete: wanted nowhere. The row stays until every host has let go of it."""
+    """Delete: wanted nowhere. The row stays until every host has removed it."""
     await tx.execute(update(cert).where(cert.c.id == id_).values(live_alias=None, removed=now))
     await tx.execute(
         update(cert_host)
@@ -101,14 +101,14 @@ async def remove(tx: AsyncConnection, id_: str, *, now: float) -> None:
 
 
 async def revoke_in_zone(tx: AsyncConnection, id_: str) -> None:
-    """Want it nowhere in the zone, hosts still to come included; the record stays."""
+    """Want it nowhere in the zone, on future hosts either; the record stays."""
     await tx.execute(update(cert).where(cert.c.id == id_).values(revoked=True))
 
 
 async def want(
     tx: AsyncConnection, id_: str, hosts: Iterable[str], *, present: bool
 ) -> dict[str, int]:
-    """Say what *hosts* should hold; return each host's revision, to wait for."""
+    """Set what *hosts* should hold; return each host's revision, to wait for."""
     state = "present" if present else "absent"
     known = {row.host: row for row in await of_cert(tx, id_)}
     revs: dict[str, int] = {}
@@ -148,7 +148,7 @@ async def of_cert(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
 async def desired(tx: AsyncConnection, hosts: Sequence[Row[Any]]) -> dict[str, dict[str, HostWant]]:
     """Return, for each of *hosts* (rows), what it should hold: certificate id → want.
 
-    A deleted certificate stays in the answer until the host has let go of it.
+    A deleted certificate stays in the result until the host has removed it.
     """
     links = await tx.execute(select(cert_host).where(cert_host.c.host.in_([h.id for h in hosts])))
     by_host: dict[str, dict[str, Row[Any]]] = {h.id: {} for h in hosts}
@@ -178,7 +178,7 @@ async def desired(tx: AsyncConnection, hosts: Sequence[Row[Any]]) -> dict[str, d
 
 
 async def _uploaded_again(tx: AsyncConnection, revoked: Sequence[str]) -> set[str]:
-    """Those of the *revoked* certificates that some host of their zone is to hold again."""
+    """The *revoked* certificates that some host of their zone should hold again."""
     if not revoked:
         return set()
     found = await tx.execute(
@@ -192,7 +192,7 @@ async def _uploaded_again(tx: AsyncConnection, revoked: Sequence[str]) -> set[st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostWant:
-    """A certificate's row and, where there is one, the row of (certificate, host)."""
+    """A certificate's row and, if it exists, the row of (certificate, host)."""
 
     cert: Row[Any]
     link: Row[Any] | None
@@ -200,7 +200,7 @@ class HostWant:
 
     @property
     def rev(self) -> int:
-        """The revision of the wish."""
+        """The wanted revision."""
         return self.link.want_rev if self.link is not None else 1
 
     @property
@@ -221,11 +221,11 @@ async def settle(
     now: float,
     retry_delay: Callable[[int], float],
 ) -> None:
-    """Store what became of pushes: host → its outcomes; *retry_delay*: failures in a row →
+    """Store the outcomes of pushes: host → its outcomes; *retry_delay*: failures in a row →
     seconds until the next try.
 
-    An outcome for an older revision than the wanted one is noted as that revision's only:
-    whoever waits for the newer one goes on waiting.
+    An outcome for an older revision than the wanted one counts for that revision only: a caller
+    that waits for the newer one keeps waiting.
     """
     ids = {id_ for of_host in outcomes.values() for id_ in of_host}
     query = select(cert_host).where(
@@ -259,8 +259,9 @@ async def settle(
 
 
 async def link(tx: AsyncConnection, pairs: Iterable[tuple[str, str]]) -> None:
-    """Note (host, certificate) pairs of hosts that are about to get certificates that nobody
-    asked for on them by name, so that a revocation that comes meanwhile finds them."""
+    """Note (host, certificate) pairs of hosts that are about to get certificates without having
+    been named for them, so that a revocation in the meantime finds them.
+    """
     new = [
         {
             "cert": id_,
@@ -279,7 +280,7 @@ async def link(tx: AsyncConnection, pairs: Iterable[tuple[str, str]]) -> None:
 async def due_hosts(tx: AsyncConnection, *, now: float, farthest: float) -> list[str]:
     """Return the Up hosts with a failed push whose next try is due at the steady time *now*;
     *farthest*: the longest delay."""
-    # Further ahead than any delay: put off before the clock was set back.
+    # Further ahead than any delay: postponed before the clock was set back.
     due = (cert_host.c.retry_at <= now) | (cert_host.c.retry_at > now + farthest)
     rows = await tx.execute(
         select(cert_host.c.host)
@@ -293,8 +294,8 @@ async def due_hosts(tx: AsyncConnection, *, now: float, farthest: float) -> list
 async def counts(tx: AsyncConnection) -> dict[str, int]:
     """Return how many (certificate, host) pairs are in each status.
 
-    An unsettled one is PENDING while its host is Up, and SKIPPED, as in the lists, where it is not:
-    a host that is dead keeps nobody waiting.
+    An unsettled one is PENDING while its host is Up, otherwise SKIPPED, as in the lists: nobody
+    waits for a dead host.
     """
     open_ = (cert_host.c.want_rev > cert_host.c.done_rev).label("open")
     up = (host.c.state == UP).label("up")

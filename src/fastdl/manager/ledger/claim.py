@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One manager at a time on a ledger: a claim that ends with the process that holds it.
 
-SQLite: a lock on a file beside the database. PostgreSQL: an advisory lock of a connection that is
-kept for nothing else; the server gives it up as soon as that connection ends, so a manager that was
-killed does not keep the next one out. After a restart of the server the claim is made again; where
+SQLite: a lock on a file next to the database. PostgreSQL: an advisory lock of a connection that is
+used for nothing else; the server releases it as soon as that connection ends, so a manager that was
+killed does not keep the next one out. After a restart of the server the claim is made again; if
 another manager was faster, this one has lost it.
 """
 
@@ -50,7 +50,7 @@ _HOLDER: Final = text(
 
 
 class Claim:
-    """A claim on a ledger. *lost* is set where another manager has it now."""
+    """A claim on a ledger. *lost* is set once another manager has it."""
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
@@ -58,7 +58,7 @@ class Claim:
 
 @contextlib.asynccontextmanager
 async def claimed(url: str) -> AsyncIterator[Claim]:
-    """Be the only manager on the ledger at *url*; UsageError where another one is."""
+    """Be the only manager on the ledger at *url*; UsageError if there is another one."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         with _locked(Path(parsed.database or "")):
@@ -93,7 +93,7 @@ class _Postgresql:
     def __init__(self, url: str) -> None:
         self._url = url
         name = f"fastdl manager on {socket.gethostname()}, process {os.getpid()}"
-        # A machine that lost its power says no goodbye: the server has to ask.
+        # A machine that loses power closes no connection: the server has to probe.
         settings = {
             "application_name": name[-_NAME_MAX:],
             "tcp_keepalives_idle": "5",
@@ -139,7 +139,7 @@ class _Postgresql:
         return bool(await self._connection.scalar(_TAKE, {"number": self._number}))
 
     async def _holder(self) -> str:
-        """Who has the claim, as far as the server may tell."""
+        """Who has the claim, as far as the server reveals it."""
         assert self._connection is not None
         row = (await self._connection.execute(_HOLDER, {"number": self._number})).first()
         if row is None or not row.application_name:
@@ -156,7 +156,7 @@ class _Postgresql:
         await self._engine.dispose()
 
     async def _keep(self) -> None:
-        """Look after the claim: make it again when the connection has ended."""
+        """Watch the claim: make it again when the connection has ended."""
         while True:
             await asyncio.sleep(CHECK_S if self._connection is not None else AGAIN_S)
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies: what lies in pools, whose it is, and until when it is known.
+"""Copies: what is in pools, which template it belongs to, and its states.
 
     absent ─download─► ready ─┐
        ▲                      ├─ to be removed ─► removing ─► (the row is deleted)
@@ -7,7 +7,7 @@
     orphan ───────────────────┘            in use, or failed: tried again later
 
 ``absent``: a name and a fence, no finished copy. ``orphan``: a host reports it, no template
-needs it. A row lives until a host has said that what it stands for is gone.
+needs it. A row lives until a host has reported that the copy is gone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REMOVING: Final = "removing"
 ORPHAN: Final = "orphan"
 
 Key = tuple[str, str]
-"""Where a copy lies: (pool, volume)."""
+"""Location of a copy: (pool, volume)."""
 
 PART: Final = 200
 """Rows in one statement."""
@@ -48,7 +48,7 @@ async def wanted(
     now: float,
     iso: bool,
 ) -> dict[str, Row[Any]]:
-    """Return pool → the template's copy there, made (absent, under a fresh name) where missing."""
+    """Return pool → the template's copy there, created (absent, under a fresh name) if missing."""
     rows: dict[str, Row[Any]] = {}
     for attempt in range(2):
         for start in range(0, len(pool_ids), PART):
@@ -70,10 +70,10 @@ async def wanted(
 
 
 async def fences(tx: AsyncConnection, keys: Sequence[Key], *, floor: int) -> dict[Key, int]:
-    """Return the next fence of each copy in *keys*, and note that it was given.
+    """Return the next fence of each copy in *keys*, and store that it was given out.
 
-    It grows over all jobs of the copy, as the pool's own lock compares them; *floor* is the
-    least one, above whatever a ledger gave out that was replaced by a backup of it.
+    It grows over all jobs of the copy, because the pool's own lock compares them. *floor* is the
+    lowest one: above whatever this ledger gave out before it was restored from a backup.
     """
     given: dict[Key, int] = {}
     # One order for everybody: two transactions that grant the same copies cannot deadlock.
@@ -97,7 +97,7 @@ async def fences(tx: AsyncConnection, keys: Sequence[Key], *, floor: int) -> dic
 
 
 async def change(tx: AsyncConnection, key: Key, *, now: float, **values: Any) -> None:
-    """Store what became of the copy at *key*; *values* are columns, lists still as objects."""
+    """Update the copy at *key*; *values* are columns, lists still as objects."""
     plain = {k: dumps(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
     await tx.execute(
         update(t).where(t.c.pool == key[0], t.c.volume == key[1]).values(updated=now, **plain)
@@ -181,9 +181,13 @@ async def of_template(
 
 async def usage(tx: AsyncConnection, account: str) -> tuple[int, int]:
     """Return how many copies *account* is charged for, and the sum of their disks' sizes: those
+<<<<<<< HEAD
     that are there and those that are being fetched.
 
     Sizes are what hosts state: the sum of a few is more than SQLite's integers hold.
+=======
+    that exist and those that are being fetched.
+>>>>>>> ab64ac2 (ledger: docstrings and comments in plain English)
     """
     single = "download:" + t.c.pool + ":" + t.c.volume
     fetched = select(job.c.id).where(job.c.single == single).exists()
@@ -203,7 +207,7 @@ async def count_on_pool(tx: AsyncConnection, pool_id: str) -> int:
 async def due(tx: AsyncConnection, *, now: float, far: float, limit: int) -> list[Row[Any]]:
     """Return copies whose removal is to be tried (again) at *now*, steady time.
 
-    One put off beyond *far* was put off before that clock was set back: it is due.
+    One postponed beyond *far* was postponed before that clock was set back: it is due.
     """
     late = (t.c.retry_at <= now) | (t.c.retry_at > far)
     query = _with_pool().where(t.c.state == REMOVING, late)
@@ -223,5 +227,5 @@ def _with_pool() -> Any:
 
 
 def key_of(row: Row[Any]) -> Key:
-    """Return where the copy of a row of ``copy`` or ``job`` lies."""
+    """Return the location of the copy of a row of ``copy`` or ``job``."""
     return row.pool, row.volume

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening the ledger, and transactions on it.
 
-``Ledger.read()`` is a connection for queries, all of one state; ``Ledger.write(work)`` runs
+``Ledger.read()`` is a connection for queries, which all see one state; ``Ledger.write(work)`` runs
 ``work(tx)`` in a transaction and returns its result once it is durable. SQLite has one writer:
 calls that wait while a commit is under way share the next one (group commit), each in its own
-savepoint, so that one that fails does not take its neighbours along. PostgreSQL has many
+savepoint, so that one that fails does not undo the others. PostgreSQL has many
 writers; a lost race (a deadlock, a row that another transaction made at the same moment) or a
 lost connection runs *work* again, so it must not keep state outside *tx*.
 """
@@ -47,10 +47,11 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 GROUP_MAX: Final = 64
 """Calls that share one SQLite commit: bounds how long a commit holds the write lock."""
 _LOST_RACES: Final = {"40001", "40P01", "23505"}
-"""Serialisation failure, deadlock, and a unique row that another transaction made meanwhile:
-*work*, run again, finds that row."""
+"""Serialisation failure, deadlock, and a unique row that another transaction inserted in the
+meantime: *work*, run again, finds that row.
+"""
 _UNUSABLE: Final = (DBAPIError, PoolTimeoutError, OSError)
-"""What comes out of a database that is away (the driver lets OSError through), full or busy."""
+"""What a database that is unreachable (the driver lets OSError through), full or busy raises."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
@@ -66,8 +67,9 @@ class Ledger:
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that sees one state of the ledger, whatever is written meanwhile; for
-        queries only. The state is that of its first query."""
+        """A connection that sees one state of the ledger, whatever is written in the meantime; for
+        queries only. The state is that of its first query.
+        """
         try:
             async with self._reader.connect() as connection:
                 yield connection
@@ -112,7 +114,7 @@ class Ledger:
             outcomes: Sequence[Any] = [asyncio.CancelledError()] * len(group)
             try:
                 outcomes = await self._commit_or_retry([work for work, _ in group])
-            finally:  # whatever ends this task, nobody waits for it in vain
+            finally:  # whatever ends this task, no caller is left waiting
                 for (_, future), outcome in zip(group, outcomes, strict=True):
                     if future.done():
                         continue
@@ -124,8 +126,9 @@ class Ledger:
                         future.set_result(outcome)
 
     async def _commit_or_retry(self, works: list[Work[Any]]) -> list[Any]:
-        """Commit *works* together; where SQLite gave the whole transaction up, nothing of it
-        happened, and each gets one more chance on its own."""
+        """Commit *works* together; if SQLite rolled the whole transaction back, none of it
+        happened, and each is tried once more on its own.
+        """
         try:
             return await self._commit_group(works)
         except Exception as exc:  # noqa: BLE001 - every waiting caller must hear of it
@@ -142,8 +145,8 @@ class Ledger:
         """Run each of *works* in a savepoint of one transaction and commit it.
 
         On no space, an I/O error, no memory or an interrupt SQLite may roll the *transaction*
-        back by itself, savepoints and all. Then there is nothing to roll back to (it would
-        only say "no such savepoint"), and going on would commit each statement on its own.
+        back by itself, savepoints and all. Then there is nothing to roll back to (only the error
+        "no such savepoint"), and continuing would commit each statement on its own.
         """
         outcomes: list[Any] = []
         async with self._writer.begin() as tx:
@@ -164,10 +167,10 @@ class Ledger:
 
 
 def _may_run_again(exc: BaseException, *, committing: bool) -> bool:
-    """Whether a failed transaction surely had no effect, and may succeed now."""
+    """Whether a failed transaction certainly had no effect, and may succeed now."""
     if not isinstance(exc, DBAPIError):
         return False
-    if exc.connection_invalidated:  # the server went: a commit under way may have happened
+    if exc.connection_invalidated:  # the connection was lost: a commit under way may have happened
         return not committing
     return getattr(exc.orig, "sqlstate", None) in _LOST_RACES
 
@@ -192,7 +195,7 @@ def _raise_ledger_error(exc: Exception) -> NoReturn:
 
 
 def _first_line(exc: BaseException) -> str:
-    """What the database said, without the names of the classes that carried it here."""
+    """The database's message, without the names of the exception classes that wrap it."""
     said = (exc.orig if isinstance(exc, StatementError) else None) or exc
     said = said.__cause__ or said
     return (str(said).splitlines() or [""])[0][:200] or type(said).__name__
@@ -213,7 +216,7 @@ def driver_url(url: str, *, shown: bool = False) -> str:
 
 @contextlib.contextmanager
 def opening(url: str) -> Iterator[None]:
-    """UsageError where the database cannot be opened."""
+    """UsageError if the database cannot be opened."""
     try:
         yield
     except (OSError, DBAPIError) as exc:
@@ -222,7 +225,7 @@ def opening(url: str) -> Iterator[None]:
 
 
 def check_url(url: str) -> None:
-    """UsageError where *url* names no database that can be used here."""
+    """UsageError if *url* names no database that can be used here."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -266,7 +269,7 @@ def _open_sqlite(path: str) -> Ledger:
     reader = create_async_engine(
         f"sqlite+aiosqlite:///{path}", hide_parameters=True, pool_size=4, max_overflow=0
     )
-    # IMMEDIATE: take the write lock first, so that no transaction fails half-way for want of it.
+    # IMMEDIATE: take the write lock first, so that no transaction fails half-way without it.
     _prepare_sqlite(writer.sync_engine, begin="BEGIN IMMEDIATE")
     _prepare_sqlite(reader.sync_engine, begin="BEGIN")
     return Ledger(reader, writer)
@@ -285,13 +288,13 @@ def _open_postgresql(url: str) -> Ledger:
 
     with opening(url):
         asyncio.run(migrate())
-    # An answer is made from several queries. The same pool, and nothing that a writer waits for.
+    # A response is built from several queries. The same pool, and nothing that a writer waits for.
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return Ledger(reader, engine)
 
 
 def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
-    """After a restart of the server: renew the pool instead of failing on its first use."""
+    """After a restart of the server: renew connections instead of failing on first use."""
     if connection.driver_connection.is_closed():
         raise InvalidatePoolError
 
@@ -299,7 +302,7 @@ def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
 def _prepare_sqlite(engine: Any, *, begin: str) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where we say, see below
+        connection.isolation_level = None  # we start transactions ourselves, see below
         cursor = connection.cursor()
         for pragma in (
             "journal_mode=WAL",
@@ -352,7 +355,7 @@ def _migrate(connection: Connection) -> None:
 
 
 async def database_alive(ledger: Ledger) -> bool:
-    """Whether the ledger answers a query now (for the health page)."""
+    """Whether the ledger can answer a query now (for the health page)."""
     try:
         async with asyncio.timeout(5), ledger.read() as tx:
             await tx.execute(text("SELECT 1"))

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, false, func, or_
 
 Condition = Callable[[Any], ColumnElement[bool]]
 Filters = Mapping[str, Condition]
-"""By the names that CloudStack's parameters have."""
+"""By the names of CloudStack's parameters."""
 
 
 def equals(column: ColumnElement[Any]) -> Condition:

@@ -20,7 +20,7 @@ async def of_template(tx: AsyncConnection, template_id: str) -> list[str]:
 
 
 async def add(tx: AsyncConnection, template_id: str, accounts: Iterable[str]) -> None:
-    """Share the template with *accounts*, too."""
+    """Also share the template with *accounts*."""
     known = set(await of_template(tx, template_id))
     new = [{"template": template_id, "account": one} for one in sorted(set(accounts) - known)]
     if new:
@@ -30,7 +30,7 @@ async def add(tx: AsyncConnection, template_id: str, accounts: Iterable[str]) ->
 async def remove(
     tx: AsyncConnection, template_id: str, accounts: Iterable[str] | None = None
 ) -> None:
-    """Share the template with *accounts* no more; None = with nobody."""
+    """Stop sharing the template with *accounts*; None = with anybody."""
     query = delete(t).where(t.c.template == template_id)
     if accounts is not None:
         query = query.where(t.c.account.in_(sorted(set(accounts))))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts: who is enrolled, how they are, and what they last reported of themselves."""
+"""Hosts: which are enrolled, their states, and what they last reported about themselves."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ENABLED = "Enabled"
 DISABLED = "Disabled"
 """Gets no new downloads; copies are still removed there."""
 PREPARING = "PrepareForMaintenance"
-"""Gets nothing new; what runs there goes on to its end."""
+"""Gets nothing new; what runs there continues to its end."""
 MAINTENANCE = "Maintenance"
 DRAINED: Final = (m.Kind.DOWNLOAD, m.Kind.REMOVE)
-"""What maintenance waits for; certificates and questions are a matter of seconds."""
+"""What maintenance waits for; certificates and requests are a matter of seconds."""
 
 
 async def get(tx: AsyncConnection, id_: str) -> Row[Any] | None:
@@ -58,7 +58,7 @@ async def of_zone(tx: AsyncConnection, zone: str | None = None) -> list[Row[Any]
 async def set_state(
     tx: AsyncConnection, id_: str, state: str, *, now: float, gateway: str | None = None
 ) -> bool:
-    """Store a transition; False = it was in that state already."""
+    """Store a transition; False = it was already in that state."""
     values: dict[str, Any] = {"state": state, "changed": now}
     if gateway is not None:
         values["gateway"] = gateway
@@ -69,7 +69,7 @@ async def set_state(
 
 
 async def locked(tx: AsyncConnection, id_: str) -> Row[Any] | None:
-    """Return the host with this id; nobody else changes it until *tx* ends."""
+    """Return the host with this id, locked until *tx* ends."""
     return (await tx.execute(select(host).where(host.c.id == id_).with_for_update())).first()
 
 
@@ -81,7 +81,7 @@ async def change(
     resource_state: str | None = None,
     tags: Sequence[str] | None = None,
 ) -> None:
-    """Store what an operator says of a host. A *name* given here outlives the host's own."""
+    """Store what an operator sets on a host. A *name* given here overrides the host's own."""
     values: dict[str, Any] = {}
     if name is not None:
         values |= {"name": name, "renamed": True}
@@ -94,14 +94,15 @@ async def change(
 
 
 async def remove(tx: AsyncConnection, id_: str) -> None:
-    """Delete a host with its tokens, and what was wanted and known of it. Its jobs are given back
-    before; its pools stay."""
+    """Delete a host with its tokens, and what was wanted and known of it. The caller requeues its
+    jobs first; its pools stay.
+    """
     await pools.leave(tx, id_)
     await tx.execute(delete(host).where(host.c.id == id_))
 
 
 async def keys(tx: AsyncConnection) -> dict[str, str]:
-    """Return host → hash of the key that proves who it is, of every enrolled host."""
+    """Return host → hash of the key that proves its identity, of every enrolled host."""
     return {row.id: row.key_hash for row in await tx.execute(select(host.c.id, host.c.key_hash))}
 
 
@@ -112,8 +113,9 @@ async def draining(tx: AsyncConnection) -> bool:
 
 
 async def end_drains(tx: AsyncConnection) -> list[Row[Any]]:
-    """Put hosts into maintenance that were asked to prepare for it and hold no more work; return
-    their rows as they were."""
+    """Put hosts that prepare for maintenance and hold no more work into maintenance; return their
+    rows as they were.
+    """
     busy = select(job.c.id).where(
         job.c.host == host.c.id,
         job.c.state.in_((*HELD, State.CANCELLING)),
@@ -127,7 +129,7 @@ async def end_drains(tx: AsyncConnection) -> list[Row[Any]]:
 
 
 async def taking(tx: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
-    """Return id → resource state of those of *ids* that exist; they stay so until *tx* ends."""
+    """Return id → resource state of those of *ids* that exist, locked until *tx* ends."""
     query = select(host.c.id, host.c.resource_state).where(host.c.id.in_(sorted(ids)))
     rows = await tx.execute(query.order_by(host.c.id).with_for_update())
     return {row.id: row.resource_state for row in rows}
@@ -135,21 +137,21 @@ async def taking(tx: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """A host that connected: who TLS proved it is, with which key, and its Hello."""
+    """A host that connected: the identity and key that TLS proved, and its Hello."""
 
     host: str
     key_hash: str
     hello: m.Hello
     skew: float
     ca: str | None = None
-    """The newest CA's fingerprint, where the host trusts it and has its certificate of it."""
+    """The newest CA's fingerprint, if the host trusts it and has a certificate issued by it."""
     until: float | None = None
     """When its certificate expires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """An arrival that was let in. *row*: the host's, as it was before, and its ``zone_name``."""
+    """An admitted arrival. *row*: the host's, as it was before, and its ``zone_name``."""
 
     row: Row[Any]
     pools: pools.Outcome
@@ -163,11 +165,11 @@ async def arrive(
     now: float,
     unproven: bool = True,
 ) -> list[Admitted | None]:
-    """Take in hosts that connected: who they say they are, their inventory, state Up. *unproven*:
-    as ``pools.why_not`` has it.
+    """Record hosts that connected: their Hello, their inventory, state Up. *unproven*: as in
+    ``pools.why_not``.
 
-    Returns one answer an arrival; None = not enrolled, or not with this key. Of a host that
-    comes twice, the later Hello is kept.
+    Returns one result per arrival; None = not enrolled, or not with this key. If a host connects
+    twice, the later Hello is kept.
     """
     query = select(host, zone.c.name.label("zone_name")).join(zone, zone.c.id == host.c.zone)
     query = query.where(host.c.id.in_({a.host for a in arrivals})).order_by(host.c.id)
@@ -202,7 +204,7 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
         "clock_skew": arrival.skew,
         "ca_sha256": arrival.ca,
         "certified_until": arrival.until,
-        # Whatever was known: a host that lost its memory numbers its revisions from the start.
+        # Whatever revision was known: a host that lost its state counts from the start again.
         "keystore_revision": hello.inventory.keystore_revision,
         "keystore_error": error,
         "keystore": row.keystore if error else _keystore(hello.inventory.certificates),
@@ -219,14 +221,14 @@ async def certified(tx: AsyncConnection, id_: str, *, until: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Departure:
-    """A host whose connection ended or fell silent, and the state that it has then."""
+    """A host whose connection ended or fell silent, and its new state."""
 
     host: str
     state: str
 
 
 async def depart(tx: AsyncConnection, departures: Sequence[Departure], *, now: float) -> list[bool]:
-    """Store the transitions of *departures* (no host twice); False = it was so already."""
+    """Store the transitions of *departures* (no host twice); False = already in that state."""
     wanted = {d.host: d.state for d in departures}
     query = select(host.c.id, host.c.state).where(host.c.id.in_(wanted)).order_by(host.c.id)
     found = {row.id: row.state for row in await tx.execute(query.with_for_update())}
@@ -243,10 +245,10 @@ async def depart(tx: AsyncConnection, departures: Sequence[Departure], *, now: f
 async def store_inventory(
     tx: AsyncConnection, row: Row[Any], inventory: m.Inventory, *, now: float, unproven: bool = True
 ) -> pools.Outcome | None:
-    """Replace what is known of the host's pools and keystore; return what became of the pools.
+    """Replace what is known of the host's pools and keystore; return the outcome for the pools.
 
-    While the keystore cannot be read its content stays as last known. None = a later
-    revision is known already: nothing was done (the host reports after every change).
+    While the keystore cannot be read its content stays as last known. None = a later revision is
+    already known: nothing was done (the host reports after every change).
     """
     values: dict[str, Any] = {
         "keystore_error": inventory.keystore_error,
@@ -263,7 +265,7 @@ async def store_inventory(
 
 
 async def store_keystores(tx: AsyncConnection, found: Mapping[str, m.CertificatesDone]) -> None:
-    """Replace what is known of hosts' keystores, where nothing later is known."""
+    """Replace what is known of hosts' keystores, unless something later is known."""
     values = [
         {
             "host_id": host_id,
@@ -293,7 +295,7 @@ def keystore_of(row: Row[Any]) -> dict[str, str] | None:
 
 
 async def all_lost(tx: AsyncConnection, *, gateway: str, now: float) -> None:
-    """At the start of a manager: no host is connected to it yet."""
+    """When a manager starts: no host is connected to it yet."""
     await tx.execute(
         update(host)
         .where(host.c.state.in_((UP, ALERT)), host.c.gateway.in_((gateway, "")))

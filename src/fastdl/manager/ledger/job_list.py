@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which jobs are there? Looking them up; ``jobs`` changes them."""
+"""Look jobs up; ``jobs`` changes them."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ async def held_by(tx: AsyncConnection, host_id: str) -> list[Row[Any]]:
 
 
 async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
-    """Return the jobs whose host is to answer soon: CANCELLING ones, and requests."""
+    """Return the jobs whose host should respond soon: CANCELLING ones, and requests."""
     rows = await tx.execute(
         select(t).where(
-            t.c.host.is_not(None),  # as the index has it
+            t.c.host.is_not(None),  # the condition of the partial index
             t.c.state.in_((*jobs.HELD, jobs.State.CANCELLING)),
             (t.c.state == jobs.State.CANCELLING)
             | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK, m.Kind.DOCUMENTS)),
@@ -71,8 +71,9 @@ async def of_template(
 
 
 async def templates_of_late(tx: AsyncConnection, *, since: float, limit: int) -> list[str]:
-    """Return the templates with a download that is live or ended after *since*, the one whose
-    download was asked for last first."""
+    """Return the templates with a download that is live or ended after *since*, the most recently
+    requested download first.
+    """
     rows = await tx.execute(
         select(t.c.template)
         .where(t.c.kind == m.Kind.DOWNLOAD, t.c.state.in_(jobs.LIVE) | (t.c.ended >= since))
@@ -84,7 +85,7 @@ async def templates_of_late(tx: AsyncConnection, *, since: float, limit: int) ->
 
 
 async def starts(tx: AsyncConnection, found: Sequence[Row[Any]]) -> dict[str, float]:
-    """Return job → when its latest attempt was given to a host, for those of *found* with one."""
+    """Return job → when its latest attempt was given to a host, for jobs of *found* with one."""
     pairs = [(row.id, row.fence) for row in found]
     times: dict[str, float] = {}
     for start in range(0, len(pairs), 200):

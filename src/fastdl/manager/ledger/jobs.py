@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs: what a host was asked to do, from submission to its one end.
+"""Jobs: what a host was asked to do, from submission to its one final state.
 
     QUEUED ─grant→ GRANTED(next fence) ─started→ RUNNING ─finish→ DONE | FAILED
        ▲                │                        │
        └─ RETRY_WAIT ◄──┴──── retry, host lost ──┘     live ─cancel→ CANCELLING → CANCELLED
 
-Every step is a compare-and-set on (id, fence, state): whoever comes late changes nothing. The
+Every step is a compare-and-set on (id, fence, state): a late caller changes nothing. The
 fence of a job on a copy is the copy's (``copies.fences``), so that it grows from job to job too.
 """
 
@@ -31,7 +31,7 @@ from fastdl.wire import messages as m
 
 
 class State(StrEnum):
-    """Where a job is."""
+    """The state of a job."""
 
     QUEUED = "QUEUED"
     RETRY_WAIT = "RETRY_WAIT"
@@ -44,7 +44,7 @@ class State(StrEnum):
 
 
 HELD: Final = (State.GRANTED, State.RUNNING)
-"""A host is to work on it: it stands in the host's document."""
+"""A host should work on it: it is in the host's document."""
 COMMANDS_MAX: Final = 256
 """In one document; the rest follows as these end."""
 LIVE: Final = (State.QUEUED, State.RETRY_WAIT, State.GRANTED, State.RUNNING, State.CANCELLING)
@@ -70,9 +70,9 @@ class NewJob:
 
 
 async def submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> list[str]:
-    """Store *new* jobs; return their ids, in order: a new one's, or the live job's it joined.
+    """Store *new* jobs; return their ids, in order: of a new job, or of the live job it joined.
 
-    Joining a job with a less urgent rank makes that job as urgent as the newcomer.
+    Joining a less urgent job makes that job as urgent as the new one.
     """
     singles = [job.single for job in new if job.single]
     live: dict[str, tuple[str, int]] = {}
@@ -149,8 +149,8 @@ async def grant(
     limit_of: dict[Slot, int] = {}
     for g in grants:
         for slot, most in g.slots:
-            # The largest result counts: bulk and urgent grants may share a batch, and
-            # ``decide`` counted each against its own limit already.
+            # The highest limit counts: bulk and urgent grants may share a batch, and
+            # ``decide`` has checked each against its own limit.
             limit_of[slot] = max(most, limit_of.get(slot, 0))
     await slots.ensure(tx, counts)
     if not await slots.take(tx, {s: (n, limit_of[s]) for s, n in counts.items()}):
@@ -160,7 +160,7 @@ async def grant(
     done = await tx.execute(
         update(t)
         .where(
-            # Found by id: "waiting" here made SQLite look at all that waits.
+            # Found by id: with "waiting" SQLite would scan all waiting jobs.
             t.c.id.in_([g.job for g in grants]),
             tuple_(t.c.id, t.c.fence).in_([(g.job, g.fence) for g in grants]),
             t.c.state.in_((State.QUEUED, State.RETRY_WAIT)),
@@ -185,13 +185,13 @@ async def grant(
 
 
 async def _bump(tx: AsyncConnection, hosts: Iterable[str]) -> int:
-    """Number the hosts' next documents; return how many of them there are."""
+    """Number the hosts' next documents; return how many there are."""
     of_these = update(host).where(host.c.id.in_(sorted(hosts)))
     return (await tx.execute(of_these.values(rev=host.c.rev + 1))).rowcount
 
 
 async def document(tx: AsyncConnection, host_id: str) -> m.Document:
-    """Return everything *host_id* should be doing now."""
+    """Return everything that *host_id* should be doing now."""
     return (await documents(tx, [host_id]))[0]
 
 
@@ -239,8 +239,8 @@ async def finish(
 ) -> State | None:
     """End *job* as DONE, FAILED or CANCELLED and free its slots; return how it ended.
 
-    None = stale, nothing done. A job that is being cancelled ends as CANCELLED, unless its
-    result came first (DONE). *row*: the job's, where this transaction has read it already.
+    None = stale, nothing done. A job that is being cancelled ends as CANCELLED, unless its result
+    came first (DONE). *row*: the job's, if this transaction has already read it.
     """
     row = row if row is not None else await get(tx, job)
     if row is None or row.fence != fence or row.host != host_id:
@@ -274,7 +274,7 @@ async def finish(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How a host says that a job ended. *failure*: JSON, None = done."""
+    """How a job ended, as its host reports it. *failure*: JSON, None = done."""
 
     job: str
     fence: int
@@ -287,7 +287,7 @@ async def finish_keystores(
 ) -> list[Row[Any] | None]:
     """``finish`` for many keystore jobs, which hold no slots and have no attempts.
 
-    Returns one answer an end: the job's row as it was, None = stale, nothing done.
+    Returns one result per end: the job's row as it was, None = stale, nothing done.
     """
     query = select(t).where(t.c.id.in_({end.job for end in ends})).order_by(t.c.id)
     rows = {row.id: row for row in await tx.execute(query.with_for_update())}
@@ -364,7 +364,7 @@ async def requeue(
 async def _leave_host(tx: AsyncConnection, row: Row[Any], *, outcome: str, now: float) -> None:
     if row.kind == m.Kind.DOWNLOAD:
         await slots.release(tx, held_slots(row))
-    if row.attempt:  # what went to its host without queueing has no attempts
+    if row.attempt:  # jobs that went to their host without queueing have no attempts
         await tx.execute(
             update(attempt)
             .where(attempt.c.job == row.id, attempt.c.fence == row.fence)
@@ -380,9 +380,9 @@ def held_slots(row: Row[Any]) -> list[Slot]:
 
 
 async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | None:
-    """Cancel a live job: a waiting one ends at once, a held one is taken from its host.
+    """Cancel a live job: a waiting one ends immediately, a held one is taken from its host.
 
-    Returns the row as it was before, None where the job is not live.
+    Returns the row as it was before, None if the job is not live.
     """
     row = await get(tx, job)
     if row is None or row.state not in LIVE:
@@ -404,7 +404,7 @@ async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | Non
 
 
 async def give_up(tx: AsyncConnection, row: Row[Any], *, failure: str, now: float) -> bool:
-    """End a job that waits as FAILED; False = it does not wait any more."""
+    """End a waiting job as FAILED; False = it is no longer waiting."""
     done = await tx.execute(
         update(t)
         .where(t.c.id == row.id, t.c.fence == row.fence, t.c.waiting.is_(True))
@@ -426,7 +426,7 @@ def single_download(key: copies.Key) -> str:
 
 
 async def save_percent(tx: AsyncConnection, percents: Mapping[str, int]) -> None:
-    """Store coarse progress of jobs that have not ended meanwhile, one statement for all."""
+    """Store coarse progress of jobs that have not ended in the meantime, in one statement."""
     if percents:
         await tx.execute(
             update(t)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pools, and which hosts may use them: what a host reports of a pool is a claim.
+"""Pools, and which hosts may use them: what a host reports about a pool is a claim.
 
-A pool belongs to the zone and to the host that first reported it in order: that host's word counts
-for its name, type and path. Another host joins it where both call it shared and it proves that it
-reads the same storage, or where an operator opened the pool (``why_not``). A claim that is not
-accepted is noted, and nothing else follows from it.
+A pool belongs to the zone and to the host that first reported it without an error: that host
+decides its name, type and path. Another host joins it if both call it shared and it proves that it
+reads the same storage, or if an operator opened the pool (``why_not``). A claim that is not
+accepted is recorded and has no other effect.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from fastdl.manager.ledger.tables import copy, host, host_pool, pool
 from fastdl.wire import messages as m
 
 OWNED_MAX: Final = 1024
-"""Pools that one host may own, four times as many as it can report at once."""
+"""Pools that one host may own, four times as many as fit in one report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a host's report. *usable*: pools it can write to now; *refused*: pool id →
-    why its claim was not accepted, of those that are new."""
+    """Outcome of a host's report. *usable*: pools it can write to now; *refused*: pool id → why its
+    claim was not accepted, for new refusals only.
+    """
 
     usable: frozenset[str] = frozenset()
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -42,10 +43,10 @@ class _Link:
 def why_not(
     known: Mapping[str, Any], claimant: Row[Any], info: m.PoolInfo, *, held: bool, unproven: bool
 ) -> str | None:
-    """Return why *claimant* may not have the pool *known* (a row) as *info* says; None = it may.
+    """Return why *claimant* may not have the pool *known* (a row) as in *info*; None = it may.
 
-    *held*: it has it already. *unproven*: whether hosts of one cluster may join a shared pool
-    that proves nothing (block storage).
+    *held*: it already has it. *unproven*: whether hosts of one cluster may join a shared pool
+    without a proof (block storage).
     """
     if known["zone"] != claimant.zone:
         return "the pool belongs to another zone"
@@ -100,7 +101,7 @@ async def store(
             old = before.get(p.id)
             held = old is not None and old.accepted
             if p.error is not None and not held:
-                # It claims nothing yet, and gets no claim by saying so early.
+                # It claims nothing yet, and an early report gives it no claim.
                 kept[p.id] = _Link(error=p.error, accepted=False)
                 continue
             objection = why_not(known[p.id], row, p, held=held, unproven=unproven)
@@ -130,8 +131,9 @@ async def store(
 async def _news(
     tx: AsyncConnection, known: Mapping[str, Any], row: Row[Any], info: m.PoolInfo
 ) -> dict[str, Any]:
-    """Return what an accepted report changes in the pool's row: of a host that cannot use it now
-    nothing, of one that is not its owner the room left."""
+    """Return what an accepted report changes in the pool's row: nothing if the host cannot use it
+    now, only capacity and free space if the host is not its owner.
+    """
     if info.error is not None:
         return {}
     values: dict[str, Any] = {"capacity": info.capacity, "available": info.available}
@@ -174,7 +176,7 @@ async def _known(tx: AsyncConnection, ids: set[str]) -> dict[str, dict[str, Any]
 
 
 async def _others(tx: AsyncConnection, pool_id: str, host_id: str) -> bool:
-    """Whether another host than *host_id* has the pool."""
+    """Whether a host other than *host_id* has the pool."""
     query = select(host_pool.c.host).where(
         host_pool.c.pool == pool_id, host_pool.c.accepted.is_(True), host_pool.c.host != host_id
     )
@@ -275,7 +277,7 @@ async def remove(tx: AsyncConnection, id_: str) -> None:
 
 
 async def leave(tx: AsyncConnection, host_id: str) -> None:
-    """Give the pools that *host_id* owns to other hosts that have them: it is going to be deleted.
+    """Give the pools that *host_id* owns to other hosts that have them, before it is deleted.
 
     A pool that no other host has keeps its row and has no owner until a host reports it again.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which jobs wait, and in what order? Read so that a long queue costs no more than a short one.
+"""Which jobs wait, and in what order? Reading a long queue costs no more than a short one.
 
-A lane is the origin whose limit paces a job ("" for what needs none).
+A lane is the origin whose limit paces a job ("" for a job without one).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNION_MAX: Final = 64
 """Lanes in one statement."""
 
 Place = tuple[int, float, str]
-"""Where a job stands in the queue: (rank, created, id)."""
+"""Position of a job in the queue: (rank, created, id)."""
 
 
 async def lanes(tx: AsyncConnection) -> set[str]:
@@ -49,13 +49,13 @@ async def page(
     after: Place | None = None,
     limit: int = 256,
 ) -> tuple[list[Row[Any]], Place | None]:
-    """Return (waiting jobs of the lanes *among* behind *after*, in order; behind which the next
-    ones come, or None where there are none).
+    """Return (waiting jobs of the lanes *among* after the position *after*, in order; the position
+    after which the next ones come, or None if there are none).
 
     Each lane is read at its own head, about *limit* jobs in all: a lane left out costs nothing,
     however many jobs wait in it. Of lanes that are not among *bulk_lanes* only urgent jobs are
-    returned. *now* is steady time. A job that would wait longer than any job does was put off
-    before the clock was set back and the manager restarted: it does not wait.
+    returned. *now* is steady time. A job that would wait longer than the longest delay was
+    postponed before the clock was set back and the manager restarted: it does not wait.
     """
     bulk_lanes = among if bulk_lanes is None else bulk_lanes
     each = max(LANE_MIN, limit // max(1, len(among)))
@@ -116,7 +116,7 @@ def _heads(count: int, urgent: int, *, resumed: bool) -> CompoundSelect[Any]:
 
 
 def place(row: Row[Any]) -> Place:
-    """Return where a queue row stands."""
+    """Return the position of a queue row."""
     return row.rank, row.created, row.id
 
 

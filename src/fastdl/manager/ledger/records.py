@@ -15,7 +15,7 @@ from fastdl.manager.ledger.tables import account, api_job, api_job_part, event, 
 from fastdl.manager.ledger.text import dumps, new_id
 
 PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
-"""``jobstatus`` of an API job, as CloudStack numbers it."""
+"""``jobstatus`` of an API job, numbered as in CloudStack."""
 
 
 async def settings(tx: AsyncConnection) -> dict[str, str]:
@@ -43,7 +43,7 @@ async def add_event(
     username: str | None = None,
     address: str | None = None,
 ) -> None:
-    """Store an event; *type_* as CloudStack spells them: ``TEMPLATE.DIRECT.DOWNLOAD.FAILURE``."""
+    """Store an event; *type_* as CloudStack spells it: ``TEMPLATE.DIRECT.DOWNLOAD.FAILURE``."""
     await tx.execute(
         insert(event).values(
             id=new_id(),
@@ -65,7 +65,7 @@ RESOURCE_TYPES: Final = (
     ("REGISTER.USER.", "User"), ("CERTIFICATE.", "Certificate"),
     ("DIRECT.DOWNLOAD.CERTIFICATE.", "Certificate"),
 )  # fmt: skip
-"""What an event is about, by how its type begins: the first that fits."""
+"""What an event is about, by the prefix of its type: the first that matches."""
 
 
 def resource_type(type_: str) -> str | None:
@@ -92,7 +92,7 @@ EVENTS: Final[Filters] = {
     "startdate": lambda moment: event.c.created >= moment,
     "enddate": lambda moment: event.c.created < moment,
 }
-"""*startid*: of what an event began with, itself included; here each stands for itself."""
+"""*startid*: the event that started a group of events; here each is its own group."""
 
 API_JOBS: Final[Filters] = {
     "account": lambda name: api_job.c.owner.in_(
@@ -162,7 +162,7 @@ async def add_done_job(
     instance: str,
     result: Any,
 ) -> str:
-    """Store an API job that has succeeded already, with its *result*."""
+    """Store an API job that has already succeeded, with its *result*."""
     id_ = await add_api_job(
         tx, owner=owner, command=command, now=now, instance_type=instance_type, instance=instance
     )
@@ -197,7 +197,7 @@ async def api_jobs(
 async def complete_api_job(
     tx: AsyncConnection, id_: str, *, status: int, result: Any, now: float
 ) -> bool:
-    """End an API job; False = it had ended."""
+    """End an API job; False = it had already ended."""
     done = await tx.execute(
         update(api_job)
         .where(api_job.c.id == id_, api_job.c.status == PENDING)
@@ -243,7 +243,7 @@ async def parts_of(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
 async def take_lease(
     tx: AsyncConnection, name: str, owner: str, *, now: float, ttl: float
 ) -> int | None:
-    """Take or renew the lease *name*; return its fence, None while another owner holds it.
+    """Acquire or renew the lease *name*; return its fence, None while another owner holds it.
 
     Decided by the database's clock where it has one for all its clients (PostgreSQL), else by
     *now*, a clock that does not jump (``Clock.steady``). An end further ahead than *ttl* was
@@ -269,7 +269,7 @@ async def take_lease(
 
 
 async def drop_lease(tx: AsyncConnection, name: str, owner: str) -> None:
-    """Give the lease back at a clean stop."""
+    """Release the lease at a clean stop."""
     await tx.execute(
         update(lease).where(lease.c.name == name, lease.c.owner == owner).values(until=0.0)
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting semaphores in the ledger: taken by a guarded UPDATE, never above their limit."""
+"""Counting semaphores in the ledger: acquired by a guarded UPDATE, never above their limit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def usage(tx: AsyncConnection) -> tuple[dict[Slot, int], dict[Slot, int]]:
 
 
 async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
-    """Create the rows of *slots* that do not exist yet, and lock all of them."""
+    """Create the missing rows of *slots*, and lock all of them."""
     wanted = sorted(set(slots))
     for start in range(0, len(wanted), PART):
         part = wanted[start : start + PART]
@@ -44,7 +44,7 @@ async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
 
 
 async def _lock(tx: AsyncConnection, slots: Sequence[Slot]) -> set[Slot]:
-    """Lock rows in one order for everybody, so that no two transactions wait for each other
+    """Lock rows in one global order, so that no two transactions wait for each other
     (SQLite has one writer and ignores this); return those that exist."""
     rows = await tx.execute(
         select(t.c.kind, t.c.key)
@@ -56,9 +56,9 @@ async def _lock(tx: AsyncConnection, slots: Sequence[Slot]) -> set[Slot]:
 
 
 async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> bool:
-    """Take slots that ``ensure`` locked: *wanted* maps a slot to (how many, the limit).
+    """Acquire slots that ``ensure`` locked: *wanted* maps a slot to (how many, the limit).
 
-    False = some had no room; the caller rolls back then.
+    False = some were full; the caller then rolls back.
     """
     alike: dict[tuple[int, int], list[Slot]] = defaultdict(list)
     for slot, need in wanted.items():
@@ -77,7 +77,7 @@ async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> b
 
 
 async def release(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
-    """Give slots back, one each."""
+    """Release slots, one each."""
     held = sorted(set(slots))
     await _lock(tx, held)
     await tx.execute(

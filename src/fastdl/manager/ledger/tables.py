@@ -108,8 +108,9 @@ token = Table(
     Column("key_hash", String(64)),
     Column("host", UUID, ForeignKey("host.id", ondelete="CASCADE")),
 )
-"""Enrolment tokens. *replaces*: the host that whoever uses it becomes. *key_hash*, *host*: of the
-key and the host that used it; the same key may ask again."""
+"""Enrolment tokens. *replaces*: the host that the machine which uses it becomes. *key_hash*,
+*host*: of the key and the host that used it; the same key may repeat its request.
+"""
 
 host = Table(
     "host",
@@ -142,7 +143,8 @@ host = Table(
 )
 """*keystore*: alias (case-folded) → fingerprint and dates, as last reported by the host.
 *renamed*: *name* was given by an operator, not by the host. *key_hash*: of the one key that proves
-it is this host. *ca_sha256*: the manager's CA that it trusts and has its certificate of."""
+it is this host. *ca_sha256*: the manager's CA that it trusts and that issued its certificate.
+"""
 
 pool = Table(
     "pool",
@@ -162,8 +164,9 @@ pool = Table(
     _needs("created", Double),
     Index(None, "zone"),
 )
-"""*owner*: the host whose word counts for name, type and path. *proof*: what only hosts that read
-the storage know. *open*: an operator lets hosts of the zone join it without that."""
+"""*owner*: the host that decides name, type and path. *proof*: what only hosts that read the
+storage know. *open*: an operator lets hosts of the zone join it without a proof.
+"""
 
 host_pool = Table(
     "host_pool",
@@ -174,8 +177,9 @@ host_pool = Table(
     _needs("accepted", Boolean),
     Index(None, "pool"),
 )
-"""*error*: why the host cannot use the pool now. *accepted* false: it says that it reaches a pool
-which is another's; nothing follows from that but an event."""
+"""*error*: why the host cannot use the pool now. *accepted* false: it claims to reach a pool that
+belongs to another host; that causes an event and nothing else.
+"""
 
 template = Table(
     "template",
@@ -208,7 +212,7 @@ template = Table(
     Column("removed", Double),
     Index(None, "removed", "created", "id"),
 )
-"""*origins*: of every mirror the probe saw; a download holds a slot on each. *drift*: what
+"""*origins*: of every mirror that the probe found; a download holds a slot on each. *drift*: what
 changed at the origin since registration, in a sentence; NULL = nothing seen."""
 
 template_zone = Table(
@@ -255,10 +259,11 @@ copy = Table(
     Index("ix_copy_template", "template"),
     Index("ix_copy_due", "state", "retry_at"),
 )
-"""What lies, or is to lie, in a pool; ``ledger.copies`` has its states. *live*: the template
-whose copy it is, NULL for one that belongs to none; *template* and *zone* as its marker says.
-*account*: whose quota it counts against, empty = nobody's. *fence*: of the latest grant, over
-all jobs. *users* and *note*: who keeps it, and why, when its removal was last tried."""
+"""What is, or should be, in a pool; ``ledger.copies`` has its states. *live*: the template whose
+copy it is, NULL if it belongs to none; *template* and *zone* as in its marker. *account*: whose
+quota it counts against, empty = nobody's. *fence*: of the latest grant, over all jobs. *users* and
+*note*: who was using it, and why it was kept, when its removal was last tried.
+"""
 
 _HELD = text("host IS NOT NULL")
 
@@ -296,9 +301,10 @@ job = Table(
     Index("ix_job_place", "template", "pool", "created"),
     Index("ix_job_ended", "ended"),
 )
-"""*single* is unique while the job lives and NULL afterwards: one live download of a volume
-of a pool, one keystore update per host. *lane*: the origin whose limit paces it;
-*slots*: the (kind, key) pairs it holds while it runs. *waiting*: QUEUED or RETRY_WAIT."""
+"""*single* is unique while the job lives and NULL afterwards: one live download per volume of a
+pool, one keystore update per host. *lane*: the origin whose limit paces it; *slots*: the (kind,
+key) pairs it holds while it runs. *waiting*: QUEUED or RETRY_WAIT.
+"""
 
 attempt = Table(
     "attempt",
@@ -320,7 +326,7 @@ slot = Table(
     Column("cap", Integer),
     CheckConstraint("active >= 0", name="active"),
 )
-"""Counting semaphores: kind is origin, host or pool. *cap*: a lower limit for a while."""
+"""Counting semaphores: kind is origin, host or pool. *cap*: a temporary lower limit."""
 
 cert = Table(
     "cert",

@@ -34,7 +34,7 @@ async def get(tx: AsyncConnection, id_: str) -> Row[Any] | None:
 
 
 async def locked(tx: AsyncConnection, id_: str) -> Row[Any] | None:
-    """As ``get``; nobody else changes it until *tx* ends."""
+    """Like ``get``, and locked until *tx* ends."""
     query = select(t).where(t.c.id == id_, t.c.removed.is_(None)).with_for_update()
     return (await tx.execute(query)).first()
 
@@ -75,8 +75,9 @@ FILTERS: Final[Filters] = {
     ),
     "oscategoryid": one_of(t.c.os_type),
 }
-"""*oscategoryid*: as the OS types of the category, None among them where it is the category of
-templates without one."""
+"""*oscategoryid*: as the OS types of the category, None among them if it is the category of
+templates without one.
+"""
 
 
 async def find(
@@ -96,8 +97,8 @@ async def find(
     """Return (how many match in all, one page): a row per (template, zone), oldest first.
 
     *where*: by names of ``FILTERS``. *visible_to*: a user (id, account) who sees public templates,
-    their own, and those that were shared with the account; *shared_with*: an account, for the
-    latter alone. *unique*: one zone of each template.
+    their own, and those shared with the account; *shared_with*: an account, for the latter only.
+    *unique*: one zone of each template.
     """
     where = where or {}
     matching = [
@@ -142,7 +143,7 @@ async def all_live(tx: AsyncConnection) -> list[Row[Any]]:
 
 
 async def remove(tx: AsyncConnection, id_: str, *, zone_id: str | None, now: float) -> bool:
-    """Take the template out of *zone_id* (or all); True where it is offered nowhere any more."""
+    """Take the template out of *zone_id* (or all); True if it is no longer offered anywhere."""
     query = update(template_zone).where(
         template_zone.c.template == id_, template_zone.c.removed.is_(None)
     )
@@ -156,7 +157,7 @@ async def remove(tx: AsyncConnection, id_: str, *, zone_id: str | None, now: flo
 
 
 async def set_drift(tx: AsyncConnection, id_: str, drift: str | None) -> bool:
-    """Note what changed at the origin; False = it was noted already."""
+    """Note what changed at the origin; False = it was already noted."""
     done = await tx.execute(
         update(t).where(t.c.id == id_, t.c.drift.is_distinct_from(drift)).values(drift=drift)
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one-time tokens by which hosts are enrolled, and what a token makes of who shows it."""
+"""The one-time tokens by which hosts are enrolled, and which host a token's user becomes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def of_zone(tx: AsyncConnection, zone_id: str | None = None) -> list[Row[A
 
 
 async def remove(tx: AsyncConnection, id_: str) -> bool:
-    """Delete a token: nobody enrols with it any more. False = there is none."""
+    """Delete a token, which can then no longer be used. False = there is none."""
     return (await tx.execute(delete(token).where(token.c.id == id_))).rowcount == 1
 
 
@@ -70,10 +70,10 @@ async def prune(tx: AsyncConnection, *, before: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolled:
-    """The host that a token made of who showed it, as its row is now.
+    """The host that a token's user became, as its row is now.
 
     *former_key*: hash of the key that was this host's until now. *namesake*: another host of the
-    zone that has the same name. *again*: the token was exchanged before, by the same key.
+    zone with the same name. *again*: the same key had already exchanged the token.
     """
 
     row: Row[Any]
@@ -87,10 +87,10 @@ async def use(
 ) -> Enrolled:
     """Exchange a token for a host whose key is that of *key_hash*. A refused token is not used up.
 
-    The key that used a token may use it again, so that a lost answer does not lock a host out.
-    Who proves by its *former* key to be a host of the zone stays that host; who shows a token made
-    for a host becomes it; everybody else becomes a new host. What was the host's key before is
-    worth nothing any more. Raises AgentRefusedError for an unknown, expired or used token.
+    The key that used a token may use it again, so that a lost response does not lock a host out. A
+    machine that proves by its *former* key to be a host of the zone stays that host; one with a
+    token made for a host becomes that host; any other becomes a new host. The host's earlier key is
+    no longer valid. Raises AgentRefusedError for an unknown, expired or used token.
     """
     row = (await tx.execute(select(token).where(token.c.id == shown.id).with_for_update())).first()
     if row is None or not hmac.compare_digest(row.secret_hash, _hash(shown.secret)):
@@ -138,7 +138,7 @@ async def use(
 
 
 async def _former(tx: AsyncConnection, row: Row[Any], former: str) -> Row[Any] | None:
-    """Return the host that whoever shows the unused token *row* is or becomes; None = a new one."""
+    """Return the host that the user of the unused token *row* is or becomes; None = a new one."""
     known = await _of_key(tx, former)
     if known is not None and row.replaces not in {None, known.id}:
         raise AgentRefusedError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that the ledger takes and gives, without SQL: what deciders and statements both know."""
+"""Values that go into and out of the ledger, without SQL: shared by deciders and statements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BULK: Final = 10
 """Rank of seeding ahead of need."""
 
 DELAY_MAX_S: Final = 3600.0
-"""No job is put off for longer, whatever an origin asks for."""
+"""No job is postponed for longer, whatever an origin requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Give *job* to *host*; *slots* with the limit each was checked against, in a fixed order."""
+    """Grant *job* to *host*; *slots* with the limit each was checked against, in a fixed order."""
 
     job: str
     fence: int

@@ -18,8 +18,9 @@ from fastdl.manager.ledger.text import dumps, new_id
 async def create(
     tx: AsyncConnection, name: str, *, now: float, network: Mapping[str, str] | None = None
 ) -> str:
-    """Create an enabled zone; ApiConflictError where the name is taken. *network*: what its
-    creator said of that: kept and shown, and of no effect."""
+    """Create an enabled zone; ApiConflictError if the name is taken. *network*: what its creator
+    gave: stored and shown, without effect.
+    """
     id_ = new_id()
     values = {"name": name, "enabled": True, "created": now, "network": dumps(network or {})}
     try:
@@ -37,7 +38,7 @@ async def change(
     enabled: bool | None = None,
     network: Mapping[str, str] | None = None,
 ) -> None:
-    """Rename, enable or disable a zone, or keep other words on its network."""
+    """Rename, enable or disable a zone, or change what is stored on its network."""
     new = {"name": name, "enabled": enabled, "network": None if not network else dumps(network)}
     values = {key: value for key, value in new.items() if value is not None}
     if not values:
@@ -64,7 +65,7 @@ async def names(tx: AsyncConnection) -> dict[str, str]:
 
 
 async def remove(tx: AsyncConnection, id_: str) -> str | None:
-    """Delete a zone with its tokens and certificates; return what keeps it, None = it is gone."""
+    """Delete a zone with its tokens and certificates; return what prevents that, None = gone."""
     for what, found in (
         ("hosts", select(host.c.id).where(host.c.zone == id_)),
         ("storage pools", select(pool.c.id).where(pool.c.zone == id_)),
