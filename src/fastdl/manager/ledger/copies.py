@@ -181,13 +181,9 @@ async def of_template(
 
 async def usage(tx: AsyncConnection, account: str) -> tuple[int, int]:
     """Return how many copies *account* is charged for, and the sum of their disks' sizes: those
-<<<<<<< HEAD
-    that are there and those that are being fetched.
-
-    Sizes are what hosts state: the sum of a few is more than SQLite's integers hold.
-=======
     that exist and those that are being fetched.
->>>>>>> ab64ac2 (ledger: docstrings and comments in plain English)
+
+    Sizes are what hosts report: the sum of a few can exceed SQLite's integers.
     """
     single = "download:" + t.c.pool + ":" + t.c.volume
     fetched = select(job.c.id).where(job.c.single == single).exists()
