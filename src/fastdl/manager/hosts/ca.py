@@ -3,7 +3,7 @@
 
 A host's certificate names the host (SAN DNS = its id) and may only be a client; the
 manager's names ``MANAGER_NAME`` and may only be a server. So no host can impersonate the manager,
-and the address under which the manager is reached does not matter.
+and the manager's address does not matter.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class Peer:
 
 
 class Authority:
-    """The manager's CA, and during a rotation the one that follows it.
+    """The manager's CA, and during a rotation its successor.
 
-    While there are two, both are valid: the current one signs the manager's certificate and is
-    named by tokens, because every host trusts it; the next one signs hosts' certificates.
+    While there are two, both are valid: the current one signs the manager's certificate and is in
+    tokens, because every host trusts it; the next one signs hosts' certificates.
     """
 
     def __init__(self, folder: Path, current: Ca, following: Ca | None = None) -> None:
@@ -100,7 +100,7 @@ class Authority:
 
     @property
     def pem(self) -> str:
-        """The certificates that a host is to trust, PEM."""
+        """The certificates that a host should trust, PEM."""
         return "".join(ca.pem for ca in self.cas)
 
     @property
@@ -131,10 +131,10 @@ class Authority:
         return _pem(certificate), key_hash
 
     def peer(self, der: bytes) -> Peer:
-        """Return whom a client certificate, which TLS has verified, names.
+        """Return the peer that a client certificate, verified by TLS, names.
 
-        AgentRefusedError where it names no host, or comes from a CA that is no longer good: the
-        port's TLS context forgets none that it ever trusted.
+        AgentRefusedError if it names no host, or comes from a CA that is no longer valid: the
+        port's TLS context keeps every CA that it ever trusted.
         """
         certificate = x509.load_der_x509_certificate(der)
         issuer = next((ca for ca in self.cas if ca.issued(certificate)), None)
@@ -157,7 +157,7 @@ class Authority:
         context.load_verify_locations(cadata=self.pem)
         # Optional, because a host that enrols has none yet; /agent insists on it.
         context.verify_mode = ssl.CERT_OPTIONAL
-        # Hosts stay connected for days: a session ticket costs more than it saves.
+        # Hosts stay connected for days: session tickets cost more than they save.
         context.num_tickets = 0
         self._context = context
         self.renew_server()
@@ -165,7 +165,8 @@ class Authority:
 
     def sign_api(self, names: Sequence[str]) -> tuple[bytes, x509.Certificate]:
         """Return (key PEM, certificate) for the API port, a server called *names* (DNS names and
-        addresses). None of them is ``MANAGER_NAME``: it cannot play the manager to agents."""
+        addresses). None of them is ``MANAGER_NAME``: it cannot impersonate the manager to agents.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
             self.current,
@@ -212,9 +213,9 @@ class Authority:
 
 
 def open_authority(folder: Path) -> Authority:
-    """Return the authority kept in *folder*, made there at the first start.
+    """Return the authority kept in *folder*, created at the first start.
 
-    UsageError where its files cannot be read: a new CA would lock every host out.
+    UsageError if its files cannot be read: a new CA would lock every host out.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path, following = folder / _CURRENT, folder / _NEXT
@@ -224,7 +225,7 @@ def open_authority(folder: Path) -> Authority:
 
 def _make(path: Path) -> Ca:
     key = ec.generate_private_key(ec.SECP256R1())
-    # Two of them lie beside each other during a rotation: a name of its own for each.
+    # Two of them exist during a rotation: each needs its own name.
     common_name = f"fastdl manager CA {secrets.token_hex(4)}"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     certificate = _sign_ca(name, key)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages waiting to be sent to each connected host.
 
-Everything here may be lost at any moment: hosts and loops ask again.
+Everything here may be lost at any moment: hosts and loops repeat their requests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aiohttp import web
 from fastdl.wire import messages as m
 
 OUTBOX_MAX: Final = 1024
-"""Small messages that may wait for a slow host before its connection is closed."""
+"""Small messages that may queue for a slow host before its connection is closed."""
 
 
 class Delivery(Protocol):
@@ -32,7 +32,7 @@ class Delivery(Protocol):
 
 
 class Connection:
-    """One host's WebSocket and what is still to be sent on it."""
+    """One host's WebSocket and the messages still to be sent on it."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self.socket = socket
@@ -44,7 +44,7 @@ class Connection:
         self.last_word: m.Refused | None = None
 
     def close(self, reason: str, last_word: m.Refused | None = None) -> None:
-        """Close once what is being written is out; *last_word* goes before the end."""
+        """Close once the current write is complete; *last_word* is sent first."""
         self.closing, self.last_word = reason, last_word
         self.wake.set()
 

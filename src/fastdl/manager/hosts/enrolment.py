@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a machine becomes a host and stays one: tokens are exchanged, certificates renewed.
+"""How a machine becomes a host and stays one: exchanging tokens and renewing certificates.
 
 A host has one key, which only a token changes. A renewal is a new certificate for that key, so a
 renewal, even with a stolen certificate, locks nobody out.
@@ -22,7 +22,7 @@ from fastdl.wire.token import parse_token
 
 
 class Enrolment:
-    """Exchanges tokens for certificates, and certificates for new ones."""
+    """Exchanges tokens for certificates, and renews certificates."""
 
     def __init__(
         self, authority: Authority, *, ledger: Ledger, clock: Clock, events: Events
@@ -36,7 +36,7 @@ class Enrolment:
         """Exchange a token for a host's certificate; return the reply and the hash of the key
         that was the host's until now, None where there is none.
 
-        AgentRefusedError gives the reason.
+        Raises AgentRefusedError with the reason.
         """
         _, key_hash = csr_key(request.csr)
         former = csr_key(request.former)[1] if request.former else key_hash
@@ -85,7 +85,7 @@ class Enrolment:
 
 
 def _events_of(enrolled: tokens.Enrolled, name: str) -> list[Event]:
-    """Return the events of an enrolment, with the question that it may leave open."""
+    """Return the events of an enrolment, with anything that an operator should check."""
     row = enrolled.row
     if enrolled.again:
         return []

@@ -22,7 +22,7 @@ class ConnectedHost:
 
     @property
     def enabled(self) -> bool:
-        """Whether it may be given downloads and questions."""
+        """Whether it may be given downloads and requests."""
         return self.resource_state == ENABLED
 
 

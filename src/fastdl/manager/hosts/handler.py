@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the manager does when hosts enrol, connect, fall silent and go.
+"""What the manager does when hosts enrol, connect, fall silent and disconnect.
 
-``server`` calls this; what a host says goes to ``inbox``.
+``server`` calls this; hosts' messages go to ``inbox``.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ log = logging.getLogger(__name__)
 
 BEAT_S: Final = 10.0
 SILENT_S: Final = 35.0
-"""Without a beat for so long: Alert while the connection stands, Down when it does not."""
+"""Without a heartbeat for so long: Alert while the connection is open, otherwise Down."""
 TOGETHER: Final = 64
-"""Hosts that are counted as lost side by side."""
+"""Hosts that are declared lost concurrently."""
 SKEW_WARN_S: Final = 60.0
 
 _Answer = hosts.Admitted | bool | None
-"""What a coming (admitted or not) or a going (news or not) gets."""
+"""The result of an arrival (admitted or not) or a departure (a change or not)."""
 
 
 class HostHandler:
@@ -96,15 +96,16 @@ class HostHandler:
     # --- identity ------------------------------------------------------------------------
 
     async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply:
-        """Exchange a token for a host's certificate; AgentRefusedError says why not."""
+        """Exchange a token for a host's certificate; AgentRefusedError gives the reason."""
         reply, ended = await self._enrolment.enrol(request)
         if ended is not None:
             self.evict(reply.host_id, ended)
         return reply
 
     def evict(self, host: str, key_hash: str) -> None:
-        """End what *host* may do with the key of this hash, at once: it was deleted, or another key
-        took its place in the ledger."""
+        """Immediately end the access of *host* with the key of this hash: the host was deleted, or
+        another key replaced this one in the ledger.
+        """
         self._evicted.add((host, key_hash))
         presence = self._presence.get(host)
         if presence is not None and presence.key_hash in {key_hash, ""}:
@@ -114,7 +115,7 @@ class HostHandler:
             self._changed(host, hosts.REMOVED)
 
     async def admit(self, peer: Peer, hello: m.Hello) -> m.Welcome:
-        """Let a host in: TLS proved who it is."""
+        """Admit a host, whose identity TLS has proved."""
         host = peer.host
         version = negotiate(hello.wire_oldest, hello.wire_newest)
         if hello.host_id != host:
@@ -181,7 +182,7 @@ class HostHandler:
         )
 
     async def _refuse_second_agent(self, host: str, hello: m.Hello) -> None:
-        """TwoAgentsError (and an event) where another agent that is this host is connected."""
+        """TwoAgentsError (and an event) if another agent is connected as this host."""
         presence = self._presence.get(host)
         if presence is None or not presence.is_second(hello.instance):
             return
@@ -202,7 +203,7 @@ class HostHandler:
     async def _store_transitions(
         self, steps: list[hosts.Arrival | hosts.Departure]
     ) -> list[_Answer]:
-        """Comings and goings in one transaction; what a host did last is what it has done."""
+        """Arrivals and departures in one transaction; the last one of each host counts."""
         now, unproven = self._clock.time(), unproven_may_join(self._settings)
         last = {step.host: step for step in steps}
         coming = [step for step in steps if isinstance(step, hosts.Arrival)]
@@ -238,13 +239,13 @@ class HostHandler:
         self._downloads.wake()
 
     async def receive(self, host: str, message: m.Message) -> m.Message | None:
-        """Take in one message; return the reply, if it has one.
+        """Process one message; return the reply, if it has one.
 
-        AgentRefusedError ends the connection: the host claimed what is not its own.
+        AgentRefusedError ends the connection: the host claimed what belongs to another.
         """
         presence = self._presence.get(host)
         if presence is None:
-            raise UnknownHostError  # evicted, or taken for lost: what it says does not count
+            raise UnknownHostError  # evicted, or declared lost: its messages do not count
         presence.last_beat = self._clock.steady()
         return await self._inbox.receive(host, message)
 
@@ -258,7 +259,7 @@ class HostHandler:
         presence.connected = False
         presence.last_beat = self._clock.steady()
         if self._arriving[host]:
-            return  # its next connection is being let in: that is the later news
+            return  # its next connection is being admitted: that is the later event
         await self._leave(host, hosts.DISCONNECTED, reason)
 
     async def _leave(self, host: str, state: str, reason: str) -> None:
@@ -268,7 +269,7 @@ class HostHandler:
             self._changed(host, state)
 
     async def adopt(self) -> None:
-        """At the start: hosts of the last run have as long as any lost host to come back."""
+        """At the start: hosts of the last run have as long to reconnect as any lost host."""
         now = self._clock.time()
         since = self._clock.steady()
         await self._ledger.write(lambda tx: hosts.all_lost(tx, gateway=self._name, now=now))
@@ -297,11 +298,11 @@ class HostHandler:
                 presence.alert = True
                 due.append(partial(self._leave, host, hosts.ALERT, "connected but silent"))
             elif presence.connected and presence.alert and not silent:
-                # It spoke again; a new connection is the simplest way to know all of it.
+                # It is heard again; a new connection is the simplest way to get its whole state.
                 self._delivery.drop(host, "silent for too long, please connect again")
             elif not presence.connected and silent:
                 due.append(partial(self._lost, host, presence))
-        # Side by side, so that they share commits: a switch that fails takes many hosts at once.
+        # Concurrently, so that they share commits: a failed switch disconnects many hosts at once.
         for start in range(0, len(due), TOGETHER):
             steps = [step() for step in due[start : start + TOGETHER]]
             for outcome in await asyncio.gather(*steps, return_exceptions=True):
@@ -311,9 +312,10 @@ class HostHandler:
                     raise outcome
 
     async def sweep(self) -> None:
-        """Hold connections against the ledger: who is not enrolled any more goes, whichever manager
-        deleted it; who has no certificate of the newest CA is asked to get one; who has finished
-        its work enters maintenance."""
+        """Check connections against the ledger: a host that is no longer enrolled is disconnected,
+        whichever manager deleted it; one without a certificate of the newest CA is asked to renew;
+        one that prepared for maintenance and has finished its work enters it.
+        """
         async with self._ledger.read() as tx:
             keys, draining = await hosts.keys(tx), await hosts.draining(tx)
         now, authority = self._clock.steady(), self._authority
@@ -328,7 +330,7 @@ class HostHandler:
             await self.end_drains()
 
     async def end_drains(self) -> None:
-        """Put hosts into maintenance that prepared for it and have nothing left to do."""
+        """Move hosts that prepared for it and have nothing left to do into maintenance."""
 
         async def work(tx: AsyncConnection) -> list[Event]:
             events = [
@@ -348,7 +350,7 @@ class HostHandler:
             self.allocate(event.resource, hosts.MAINTENANCE)
 
     def allocate(self, host: str, resource_state: str) -> None:
-        """Note that an operator changed what *host* may be given (the ledger has it already)."""
+        """Note that an operator changed what *host* may be given (already in the ledger)."""
         if host in self._fleet.hosts:
             self._fleet.hosts[host].resource_state = resource_state
         self._downloads.wake()
@@ -357,5 +359,5 @@ class HostHandler:
         await self._downloads.host_lost(host)
         if self._presence.get(host) is presence:
             del self._presence[host]
-        else:  # it came in at this moment
+        else:  # it has just connected
             self._delivery.drop(host, "taken for lost, please connect again")

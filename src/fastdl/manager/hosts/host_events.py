@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events that hosts cause by what they say: each host so many, or one could fill the table."""
+"""Events that hosts cause by their messages: limited per host, or one could fill the table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastdl.manager.ledger import pools
 
 
 class HostEvents:
-    """The events of hosts, as far as their share reaches; further ones are left out."""
+    """The events of hosts, within each host's share; further ones are dropped."""
 
     def __init__(self, events: Events, clock: Clock) -> None:
         self._events = events
@@ -22,7 +22,7 @@ class HostEvents:
         self._share = Allowance(EVENTS_BURST, EVENTS_PER_S)
 
     async def record(self, type_: str, text: str, *, level: str, host: str) -> None:
-        """Store an event about *host* that goes with no other change, log and publish it."""
+        """Store an event about *host* that belongs to no other change, log and publish it."""
         if self._allows(host):
             await self._events.record(type_, text, level=level, resource=host)
 

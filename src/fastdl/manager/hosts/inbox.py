@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from what a connected host says? Progress, results, inventories.
+"""Handles the messages of connected hosts: progress, results, inventories.
 
-Everything is a claim about the host itself and about jobs that it was given, and nothing else.
+Every message is a claim about the host itself and about jobs that it was given, and nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Downloads(Protocol):
-    """What becomes of downloads and removals (``downloads.dispatch``)."""
+    """Receives outcomes of downloads and removals (``downloads.dispatch``)."""
 
     def wake(self) -> None: ...
     async def ended(self, host: str, result: m.JobResult) -> bool: ...
@@ -42,14 +42,14 @@ class Downloads(Protocol):
 
 
 class Certificates(Protocol):
-    """What becomes of keystores (``certificates.sync``)."""
+    """Receives outcomes of keystores (``certificates.sync``)."""
 
     def mark(self, *hosts: str) -> None: ...
     async def ended(self, host: str, result: m.JobResult) -> bool: ...
 
 
 class Inbox:
-    """Takes in what connected hosts say."""
+    """Processes the messages of connected hosts."""
 
     def __init__(
         self,
@@ -83,9 +83,9 @@ class Inbox:
         self._metrics = metrics
 
     async def receive(self, host: str, message: m.Message) -> m.Message | None:
-        """Take in one message; return the answer, if it has one.
+        """Process one message; return the reply, if it has one.
 
-        AgentRefusedError ends the connection: the host claimed what is not its own.
+        AgentRefusedError ends the connection: the host claimed what belongs to another.
         """
         match message:
             case m.Beat():
@@ -106,7 +106,7 @@ class Inbox:
                 return None
             case m.JobStarted():
                 if not self._progress.holds(message.job, host):
-                    return None  # short work: its result follows at once
+                    return None  # short work: its result follows immediately
                 now = self._clock.time()
                 await self._ledger.write(
                     lambda tx: jobs.started(
@@ -147,7 +147,7 @@ class Inbox:
         self._downloads.wake()
 
     async def _result(self, host: str, result: m.JobResult) -> m.ResultAck:
-        """Take in a result, or find it stale: either way the host need not repeat it."""
+        """Record a result, or find it stale: either way the host need not repeat it."""
         if result.kind == m.Kind.CERTIFICATES:
             taken = await self._certificates.ended(host, result)
         elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
@@ -160,7 +160,7 @@ class Inbox:
         return m.ResultAck(job=result.job, fence=result.fence)
 
     async def _refuse_foreign(self, host: str, result: m.JobResult) -> None:
-        """AgentRefusedError (and an event) where *host* never had the job."""
+        """AgentRefusedError (and an event) if *host* never had the job."""
         async with self._ledger.read() as tx:
             row = await jobs.get(tx, result.job)
             if row is None or row.host == host or await job_list.was_given(tx, result.job, host):
@@ -174,7 +174,7 @@ class Inbox:
         raise AgentRefusedError("the result is for a job that was never assigned to this host")
 
     async def _answer(self, host: str, result: m.JobResult) -> bool:
-        """A probe or a check ended: keep the answer for whoever asked."""
+        """A probe or a check ended: keep the response for the caller."""
         now = self._clock.time()
 
         async def work(tx: AsyncConnection) -> State | None:
@@ -201,5 +201,5 @@ class Inbox:
 
 
 def unproven_may_join(settings: Settings) -> bool:
-    """Whether hosts of a cluster may join a shared pool that proves nothing."""
+    """Whether hosts of a cluster may join a shared pool without a proof."""
     return not settings.flag("storage.pool.join.approved.only")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Are the hosts in this ledger those of this manager's CA? The ledger remembers by which it was."""
+"""Do the hosts in this ledger belong to this manager's CA? The ledger remembers their CA."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _KEPT_AS: Final = "hosts.ca"
 
 
 async def note(tx: AsyncConnection, authority: Authority) -> None:
-    """Remember the CA of the hosts, both of them while it is rotated."""
+    """Remember the hosts' CA, both of them during a rotation."""
     await records.set_setting(tx, _KEPT_AS, ",".join(sorted(authority.fingerprints)))
 
 
 async def check(ledger: Ledger, authority: Authority, *, accept_new: bool) -> None:
-    """UsageError where the hosts were enrolled by another CA: this manager would lock all of them
-    out. *accept_new*: go on with this one all the same."""
+    """UsageError if the hosts were enrolled by another CA: this manager would lock all of them out.
+    *accept_new*: use this one nevertheless.
+    """
 
     async def work(tx: AsyncConnection) -> None:
         known = (await records.settings(tx)).get(_KEPT_AS, "")

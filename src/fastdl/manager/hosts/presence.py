@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is here, and as whom? What is remembered of a host while it is connected."""
+"""Which hosts are connected, and with which identity? State of a host while it is connected."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ASK_S: Final = 60.0
 
 @dataclass(slots=True)
 class Presence:
-    """A host that is connected, or was until a moment ago. Times are steady: neither side's wall
-    clock decides who is silent.
+    """A host that is connected, or has just disconnected. Times are steady: neither side's wall
+    clock decides whether it is silent.
 
     ``alert``      it is connected and has been silent for too long
-    ``instance``   of the agent that is this host now; ``replaced``: of those that were it before
+    ``instance``   of the host's current agent; ``replaced``: of its earlier ones
     ``reported``   when two agents were last reported
-    ``ca``         the issuer of its certificate; ``trusts``: the CAs that it takes for ours
+    ``ca``         the issuer of its certificate; ``trusts``: the CAs that it accepts as ours
     ``asked``      when it was last asked to renew its certificate
     """
 
@@ -44,7 +44,7 @@ class Presence:
 
     @classmethod
     def of(cls, peer: Peer, hello: m.Hello, old: Presence | None, *, now: float) -> Presence:
-        """A host that has just been let in; *old*: what it was until now."""
+        """A host that has just been admitted; *old*: its previous state."""
         made = cls(
             last_beat=now,
             connected=True,
@@ -60,23 +60,23 @@ class Presence:
         return made
 
     def is_second(self, instance: str) -> bool:
-        """Whether an agent that comes in as *instance* runs beside the one that is connected.
+        """Whether an agent that connects as *instance* runs alongside the connected one.
 
-        An agent has an instance of its own at each start and never an earlier one's again. One that
-        comes back after it was replaced runs beside the one that replaced it: the state folder was
+        An agent has a new instance at each start and never reuses an earlier one. One that comes
+        back after it was replaced runs alongside the one that replaced it: the state folder was
         copied, or the key was stolen.
         """
         return self.connected and instance in self.replaced
 
     def due_report(self, now: float) -> bool:
-        """Whether to tell an operator of two agents now; the next time is an hour later."""
+        """Whether to report two agents to an operator now; at most once an hour."""
         due = now - self.reported > REPORT_S
         if due:
             self.reported = now
         return due
 
     def due_renewal(self, authority: Authority, now: float) -> bool:
-        """Whether to ask for a renewal now, since the CA changes; the next time is later."""
+        """Whether to request a renewal now because the CA changes; not again until later."""
         if not self.connected or not self.trusts or now - self.asked < ASK_S:
             return False
         if self.ca == authority.newest.sha256 and self.trusts == authority.fingerprints:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far running downloads are: the latest word of each host, kept in memory only."""
+"""How far running downloads are: the latest report of each host, kept in memory only."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fastdl.wire.messages import Progress
 
 
 class ProgressBoard:
-    """Progress by job. A host can speak only of downloads that its document gave it.
+    """Progress by job. A host can report only downloads that its document gave it.
 
-    Within an attempt it never goes back, though the work may: what a resume reads again, or the
-    second half of an image that is unpacked first.
+    Within an attempt it never goes back, although the work may: a resume reads parts again, and an
+    image may be unpacked first and converted afterwards.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class ProgressBoard:
         return self._holder.get(job) == host
 
     def note(self, host: str, progress: Progress) -> bool:
-        """Take over a report; False = it is not this host's job."""
+        """Store a report; False = it is not this host's job."""
         if not self.holds(progress.job, host):
             return False
         job, before = progress.job, self._latest.get(progress.job)
@@ -43,11 +43,11 @@ class ProgressBoard:
         return True
 
     def percent_of(self, job: str) -> int | None:
-        """Return how far *job* is, None where its host has not said so yet."""
+        """Return how far *job* is, None if its host has not reported yet."""
         return self._percent.get(job)
 
     def of(self, job: str) -> Progress | None:
-        """Return the latest word on *job*."""
+        """Return the latest report on *job*."""
         return self._latest.get(job)
 
     def drop(self, job: str) -> None:
@@ -63,7 +63,7 @@ class ProgressBoard:
         return unsaved
 
     def all(self) -> dict[str, Progress]:
-        """Return the latest word on every running job."""
+        """Return the latest report on every running job."""
         return dict(self._latest)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a host is refused, and how that is sent."""
+"""Why a host is refused, and how the refusal is sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastdl.wire import messages as m
 
 
 class UnknownHostError(AgentRefusedError):
-    """No host of this id and key is enrolled (any more)."""
+    """No host of this id and key is enrolled, or no longer."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -25,5 +25,5 @@ class TwoAgentsError(AgentRefusedError):
 
 
 def refused(exc: FastdlError) -> m.Refused:
-    """Return *exc* as the last word to a host."""
+    """Return *exc* as the last message to a host."""
     return m.Refused(code=exc.exit_code, message=exc.message[:4096], reason=exc.reason or "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request to one connected host, and its response (probes, checks, what lies in a pool)."""
+"""A request to one connected host, and its response (probes, checks, what is in a pool)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESPONSE_S: Final = 60.0
 
 
 class HostRequests:
-    """Sends requests to hosts: jobs of the ledger, which somebody waits for."""
+    """Sends requests to hosts: jobs of the ledger that a caller waits for."""
 
     def __init__(
         self, *, ledger: Ledger, clock: Clock, delivery: Delivery, notices: Notices

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serves agents on mutual-TLS WebSockets.
 
-One task a connection reads; one writes the newest document and small answers. A slow or
-silent host costs its own connection and nobody else's time.
+Per connection one task reads, and one writes the newest document and small replies. A slow or
+silent host delays nobody else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONNECTIONS_MAX: Final = 20_000
 
 
 class HostServer:
-    """Lets hosts in, hears them and sends what is due to them."""
+    """Admits hosts, reads their messages and sends them theirs."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class HostServer:
         authority: Authority,
         complete: Callable[[m.Document], m.Document],
     ) -> None:
-        """*complete* adds to a document what the ledger does not keep."""
+        """*complete* adds to a document what is not in the ledger."""
         self._ledger = ledger
         self._authority = authority
         self._progress = progress
@@ -66,7 +66,7 @@ class HostServer:
         return len(self._connections.by_host)
 
     async def start(self, host: str, port: int) -> None:
-        """Listen for agents; ``address`` then tells where. OSError where that is not possible."""
+        """Listen for agents, at ``address`` from then on. OSError if that is not possible."""
 
         async def ca(_request: web.Request) -> web.Response:
             return web.Response(text=self._authority.pem, content_type="application/x-pem-file")
@@ -84,7 +84,7 @@ class HostServer:
         self.address = self._runner.addresses[0][:2]
 
     async def stop(self) -> None:
-        """Close every connection and stop listening; hosts go on and come back."""
+        """Close every connection and stop listening; hosts continue their work and reconnect."""
         for connection in self._connections.by_host.values():
             connection.close("the manager stops")
         if self._runner is not None:
@@ -147,7 +147,7 @@ class HostServer:
         return message
 
     async def _wait(self, host: str, text: str) -> None:
-        """Make a host wait that sends more than its share."""
+        """Make a host that sends more than its share wait."""
         now = asyncio.get_running_loop().time()
         if delay := self._pace.delay(host, len(text) + PER_MESSAGE, now=now):
             await asyncio.sleep(delay)
@@ -199,7 +199,7 @@ class HostServer:
             except AgentRefusedError:
                 raise
             except FastdlError as exc:
-                # The ledger is in trouble, not the host: no answer, so the host repeats it.
+                # The ledger failed, not the host: without a reply the host repeats its message.
                 log.error("message not processed", extra={"host": host, "error": str(exc)})
                 continue
             if reply is not None:
