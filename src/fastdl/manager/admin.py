@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How do clients on this machine connect as the administrator? DIR/admin.json says it."""
+"""How clients on this machine connect as the administrator: DIR/admin.json."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 
 async def write(state: Path, url: str, context: ApiContext, *, anew: bool) -> None:
-    """Make the first user and DIR/admin.json; later starts only keep right how to connect (*url*:
-    of the API).
+    """Create the first user and DIR/admin.json; later starts only update how to connect (*url*: of
+    the API).
 
-    Where the file is missing and there is an administrator, it is written again with the keys that
-    are in force: somebody may be using them. Nobody knows the password then. Keys that were sealed
-    with a lost secret.key are replaced where the operator says that the folder is new (*anew*);
-    else UsageError.
+    If the file is missing and there is an administrator, it is written again with the keys in
+    force, which may be in use. It then has no password. Keys that were sealed with a lost
+    secret.key are replaced if the operator confirms that the folder is new (*anew*); else
+    UsageError.
     """
     path = state / "admin.json"
     if (tls := context.api_tls) is not None:
@@ -72,7 +72,7 @@ async def write(state: Path, url: str, context: ApiContext, *, anew: bool) -> No
 
 
 def _how_to_connect(state: Path, url: str, context: ApiContext) -> dict[str, str]:
-    """Return what of admin.json may change; keep cacert.pem right."""
+    """Return the parts of admin.json that may change; keep cacert.pem up to date."""
     tls = context.api_tls
     if tls is None or tls.chain.cacert is None:
         return {"url": url}
@@ -81,7 +81,7 @@ def _how_to_connect(state: Path, url: str, context: ApiContext) -> dict[str, str
 
 
 def _keep_right(state: Path, url: str, context: ApiContext) -> None:
-    """Let DIR/admin.json say how to connect now; UsageError where it cannot be read."""
+    """Update in DIR/admin.json how to connect; UsageError if it cannot be read."""
     path, how = state / "admin.json", _how_to_connect(state, url, context)
     try:
         known = json.loads(path.read_text())

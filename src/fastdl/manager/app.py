@@ -75,7 +75,7 @@ class Manager:
         self.server = server
         self.url = ""
         self.lost = asyncio.Event()
-        """Set where another manager took the ledger over: this one has to end."""
+        """Set when another manager took the ledger over: this one has to end."""
         self._runner: web.AppRunner | None = None
         self._loops: list[asyncio.Task[None]] = []
 
@@ -163,7 +163,7 @@ class Manager:
         """Finish current requests, close connections, release the lease, close the ledger."""
         log.info("manager stops")
         self.context.ready = False
-        self.context.sessions.close_all()  # pages' streams would be waited for
+        self.context.sessions.close_all()  # it would wait for the pages' streams
         if self._runner is not None:
             await self._runner.cleanup()
         await self.server.stop()
@@ -191,7 +191,7 @@ class Manager:
     async def _prune(self) -> None:
         s = self.context
         while True:
-            # Whichever is earlier: a wall clock that jumped ahead must not empty the tables.
+            # The earlier of the two: a wall clock that jumped ahead must not empty the tables.
             now = min(s.clock.time(), s.clock.steady())
             before = now - 86400 * s.settings.whole("event.purge.delay")
 
@@ -213,7 +213,7 @@ class Manager:
 
 @contextlib.contextmanager
 def _listening(option: str, value: str) -> Iterator[None]:
-    """UsageError where the address of *option* cannot be listened on."""
+    """UsageError if the address of *option* cannot be listened on."""
     try:
         yield
     except OSError as exc:
@@ -304,7 +304,7 @@ def compose(
     notices: Notices,
     name: str,
 ) -> ApiContext:
-    """Construct the parts of a manager, each with its collaborators; nothing runs yet.
+    """Construct the parts of a manager, each with its collaborators; starts nothing.
 
     *name*: this manager's own, unique among those of one ledger.
     """
@@ -401,7 +401,7 @@ async def _open_settings(ledger: Ledger, vault: Vault, origins: Origins) -> Sett
 
 
 def _url(host: str, port: int, tls: ApiTls | None) -> str:
-    """Return where clients on this machine find the API, by a name that its certificate has."""
+    """Return the URL of the API for clients on this machine, with a name in its certificate."""
     if tls is None:
         name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{port}/client/api"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batching calls: callers that arrive during a round share the next one.
 
-A thousand hosts connecting at once then cost a few dozen transactions and queries, and a single
+A thousand hosts that connect at once then cost a few dozen transactions and queries, and a single
 host does not wait.
 """
 
@@ -16,11 +16,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST: Final = 128
-"""Items in a round: bounds how long one holds a transaction and everybody behind it waits."""
+"""Items in a round: bounds how long a round holds a transaction and makes later callers wait."""
 
 
 class Batch(Generic[T, R]):
-    """``await batch(item)`` returns what *work* gave for that item.
+    """``await batch(item)`` returns the result of *work* for that item.
 
     *work* takes a list and returns the results in its order. If it raises for several, none took
     effect (it is one transaction), and each is tried alone: a bad item does not fail the others.

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time and waiting; everything in the manager that depends on time takes one."""
+    """Time and waiting; everything in the manager that depends on time uses one."""
 
     def time(self) -> float:
         """Seconds since 1970, UTC: for people and for certificates. It may jump."""

@@ -27,13 +27,13 @@ class ManagerConfig:
     tls: str = "auto"
     """Of the API port: auto (TLS unless it listens on loopback), on, or off."""
     tls_cert: str | None = None
-    """PEM: the certificate and what leads from it to a root. None = issued by the manager's own
-    CA."""
+    """PEM: the certificate and its chain. None = issued by the manager's own CA."""
     tls_key: str | None = None
     """PEM; None = included in *tls_cert*."""
     tls_names: str = ""
-    """Comma-separated names and addresses for the certificate of the manager's own CA, besides
-    the machine's."""
+    """Comma-separated names and addresses for the certificate of the manager's own CA, in addition
+    to the machine's.
+    """
     origins: str | None = None
     """TOML: the rules for origins. None = no rules."""
     fabric: str = "local"

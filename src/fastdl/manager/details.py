@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a template's details say beyond words: the request headers among them."""
+"""The request headers among a template's details."""
 
 from __future__ import annotations
 

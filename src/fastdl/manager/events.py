@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """An event for people. *type*: as CloudStack spells them; *level*: INFO, WARN, ERROR;
-    *username* and *address*: who asked for it and from where, where somebody did."""
+    *username* and *address*: the user who requested it and from where, if any."""
 
     type: str
     description: str
@@ -49,7 +49,7 @@ class Events:
         username: str | None = None,
         address: str | None = None,
     ) -> None:
-        """Store an event that goes with no other change, log and publish it."""
+        """Store an event that belongs to no other change, log and publish it."""
         event = Event(
             type=type_,
             description=description,

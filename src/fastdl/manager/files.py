@@ -9,5 +9,5 @@ from fastdl import fs
 
 
 def write_private(path: Path, data: str | bytes) -> None:
-    """Write *path* with mode 0600, whole or not at all, and durable when this returns."""
+    """Write *path* with mode 0600, atomically; durable when this returns."""
     fs.replace_file(path, data.encode() if isinstance(data, str) else data)

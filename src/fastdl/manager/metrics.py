@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters and gauges for Prometheus, in a registry of this manager's own.
+"""Counters and gauges for Prometheus, in the manager's own registry.
 
-What hosts, tenants and origins say becomes a label's value only where that is bounded: a
-label that anybody can make new values for is memory that anybody can take.
+Values from hosts, tenants and origins become a label's values only if their number is bounded:
+otherwise anybody could make the manager use up its memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SECONDS_MAX: Final = 366 * 86400.0
 
 
 class Metrics:
-    """What an operator watches; names are stable (docs/operations.md lists them)."""
+    """The metrics for operators; names are stable (docs/operations.md lists them)."""
 
     def __init__(self) -> None:
         r = self.registry = CollectorRegistry()
@@ -101,7 +101,7 @@ class Metrics:
         )
 
     def downloaded(self, seconds: float, by_origin: Mapping[str, float]) -> None:
-        """Count a download that a host says took *seconds*, with bytes *by_origin*."""
+        """Count a download that took *seconds* by its host's report, with bytes *by_origin*."""
         self.download_seconds.observe(_counted(seconds, most=SECONDS_MAX))
         for origin, count in by_origin.items():
             self.origin_bytes.labels(self._named(origin)).inc(_counted(count, most=BYTES_MAX))
@@ -116,7 +116,7 @@ class Metrics:
             self.origin_active.labels(OTHER).set(rest)
 
     def _named(self, origin: str) -> str:
-        """Return the label of *origin*; the one that was seen least lately makes room."""
+        """Return the label of *origin*; replaces the least recently used one."""
         name = origin[:NAME_MAX] or OTHER
         self._origins[name] = self._origins.pop(name, None)
         if len(self._origins) > ORIGINS_MAX:
@@ -130,5 +130,5 @@ class Metrics:
 
 
 def _counted(number: float, *, most: float) -> float:
-    """Return a number of somebody else's as one that can be added up."""
+    """Return an untrusted number as one that can be added up."""
     return min(max(0.0, number), most) if math.isfinite(number) else 0.0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wake-ups inside this process: for tasks that wait for a change, and for the page.
 
-Lossy on purpose: whoever waits checks the ledger before and after, and again every second.
+Lossy on purpose: a waiting task checks the ledger before and after, and again every second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ WATCHERS_MAX: Final = 200
 QUEUE_MAX: Final = 256
 SPACING_S: Final = 0.02
 CHECK_SHARE: Final = 4.0
-"""Between two checks passes so many times what one takes: looking never delays the work."""
+"""Pause between two checks, in multiples of the time that one takes: checks never delay work.
+"""
 
 
 class Notices:
@@ -30,14 +31,14 @@ class Notices:
         self._watchers: set[asyncio.Queue[dict[str, Any]]] = set()
 
     def notify(self, key: str) -> None:
-        """Wake everybody who waits for *key*."""
+        """Wake all tasks that wait for *key*."""
         for event in self._waiting.get(key, ()):
             event.set()
 
     async def until(
         self, key: str, check: Callable[[], Awaitable[T | None]], *, timeout_s: float
     ) -> T | None:
-        """Return *check*'s first answer that is not None, or None after *timeout_s*."""
+        """Return *check*'s first result that is not None, or None after *timeout_s*."""
         event = asyncio.Event()
         self._waiting[key].add(event)
         try:
@@ -60,14 +61,14 @@ class Notices:
                 del self._waiting[key]
 
     def publish(self, topic: str, **fields: Any) -> None:
-        """Send it to the pages; a page that does not keep up misses some."""
+        """Send it to the pages; a page that cannot keep up misses some."""
         for queue in self._watchers:
             if queue.qsize() < QUEUE_MAX:
                 queue.put_nowait({"topic": topic, **fields})
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[asyncio.Queue[dict[str, Any]] | None]:
-        """A queue of what is ``publish``ed; None when too many watch already."""
+        """A queue of what is ``publish``ed; None if there are already too many watchers."""
         if len(self._watchers) >= WATCHERS_MAX:
             yield None
             return

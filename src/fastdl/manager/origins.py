@@ -18,7 +18,7 @@ SENT_MAX: Final = 64
 
 
 class Origins:
-    """The rules in *path*; UsageError where they cannot be read at the start. None: no rules."""
+    """The rules in *path*; UsageError if they cannot be read at the start. None: no rules."""
 
     def __init__(self, path: str | None = None) -> None:
         self._path = path
@@ -30,7 +30,7 @@ class Origins:
 
     @property
     def rules(self) -> Rules:
-        """The rules in force: those of the file, or the last ones that could be read."""
+        """The rules in force: those in the file, or the last ones that could be read."""
         if self._path is not None and (now := self._stamp()) != self._read:
             self._read = now
             try:

@@ -30,7 +30,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 def secret_key(vault: Vault, row: Row[Any]) -> str | None:
-    """Return the user's secret key; None without one, or where another vault sealed it."""
+    """Return the user's secret key; None without one, or if another vault sealed it."""
     try:
         return vault.open(_key_name(row.id), row.secret_key) if row.secret_key else None
     except ApiParamError:
@@ -38,18 +38,19 @@ def secret_key(vault: Vault, row: Row[Any]) -> str | None:
 
 
 def seal_secret_key(vault: Vault, user: str, key: str) -> str:
-    """Return the secret key of *user* as the ledger keeps it."""
+    """Return the secret key of *user* as stored in the ledger."""
     return vault.seal(_key_name(user), key)
 
 
 def seal_headers(vault: Vault, headers: Headers) -> Headers:
-    """Return *headers* with values that only *vault* opens."""
+    """Return *headers* with values that only *vault* can open."""
     return tuple((name, vault.seal(_header_name(name), value)) for name, value in headers)
 
 
 def open_headers(vault: Vault, headers: Headers) -> Headers:
-    """The reverse of ``seal_headers``. One that another vault sealed is left out: the origin
-    then says what it lacks, and every other job goes on."""
+    """The reverse of ``seal_headers``. One that another vault sealed is left out: the origin then
+    reports what is missing, and other jobs are not affected.
+    """
     opened = []
     for name, value in headers:
         try:
@@ -66,12 +67,12 @@ def seal_details(vault: Vault, details: Mapping[str, str]) -> dict[str, str]:
 
 
 def headers_in(details: Mapping[str, str]) -> Headers:
-    """Return the headers among stored *details*, sealed as they are."""
+    """Return the headers among stored *details*, still sealed."""
     return tuple((name, value) for _, name, value in header_items(details))
 
 
 async def seal_all(ledger: Ledger, vault: Vault) -> None:
-    """Seal what an older manager left in clear, and say whose keys cannot be opened."""
+    """Seal what an older manager stored in clear text, and log whose keys cannot be opened."""
     async with ledger.read() as tx:
         users = list(await tx.execute(select(account).where(account.c.secret_key.is_not(None))))
         keys = {
@@ -118,7 +119,7 @@ async def seal_all(ledger: Ledger, vault: Vault) -> None:
 
 
 async def encrypt_existing(ledger: Ledger, vault: Vault, known: Mapping[str, str]) -> None:
-    """Seal the secret key that admin.json knows (*known*) anew, where *vault* cannot open it."""
+    """Seal the secret key in admin.json (*known*) again if *vault* cannot open the stored one."""
 
     async def work(tx: AsyncConnection) -> None:
         row = await accounts.by_key(tx, str(known.get("apikey", "")))
@@ -131,7 +132,7 @@ async def encrypt_existing(ledger: Ledger, vault: Vault, known: Mapping[str, str
 
 
 def _sealed_where_clear(vault: Vault, details: Mapping[str, str]) -> dict[str, str] | None:
-    """*details* with every header sealed; None where they are already."""
+    """*details* with every header sealed; None if they already are."""
     clear = {key for key, _, value in header_items(details) if not vault.is_sealed(value)}
     if not clear:
         return None
@@ -139,7 +140,7 @@ def _sealed_where_clear(vault: Vault, details: Mapping[str, str]) -> dict[str, s
 
 
 def _sealed_args(vault: Vault, kind: str, text: str) -> str | None:
-    """A job's arguments with every header sealed; None where they are, or are not understood."""
+    """A job's arguments with every header sealed; None if they are, or cannot be parsed."""
     try:
         args = codec.args_from_json(kind, text)
     except FastdlError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Global settings: CloudStack's names, defaults and units, and our own.
 
-``Settings`` holds the values in force; the ledger keeps what was changed. Every reader asks
-at the moment of use, so that a change takes effect without a restart.
+``Settings`` holds the values in force; the ledger stores what was changed. Readers fetch a value
+when they use it, so that a change takes effect without a restart.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _PROXY: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of listConfigurations. *kind*: what ``check`` accepts. *secret*: may hold a
-    secret: it is encrypted in the ledger, and shown by ``Settings.shown`` only."""
+    """One row of listConfigurations. *kind*: what ``check`` accepts. *secret*: may hold a secret:
+    it is encrypted in the ledger, and displayed only through ``Settings.shown``.
+    """
 
     name: str
     category: str
@@ -253,9 +254,10 @@ SETTINGS: Final = _all(
 
 
 class Settings:
-    """The values in force. *stored*: what the ledger holds, written by ``to_store``; what is
-    there and cannot be used (any more) counts as its default, with a line in the log. *origins*:
-    the rules for origins, which stand in a file."""
+    """The values in force. *stored*: what the ledger holds, written by ``to_store``; a stored value
+    that is not, or no longer, valid is replaced by its default, with a line in the log. *origins*:
+    the rules for origins, which are in a file.
+    """
 
     def __init__(
         self,
@@ -277,7 +279,7 @@ class Settings:
         return self._vault.open(setting.name, text) if setting.secret and self._vault else text
 
     def to_store(self, name: str, value: str) -> str:
-        """Return *value* as the ledger is to keep it: a secret is encrypted."""
+        """Return *value* as stored in the ledger: a secret is encrypted."""
         if not SETTINGS[name].secret or not value:
             return value
         if self._vault is None:
@@ -294,7 +296,7 @@ class Settings:
         return self._values[name]
 
     def shown(self, name: str) -> str:
-        """Return a setting as people may see it."""
+        """Return a setting as it may be displayed."""
         return shown(name, self._values[name])
 
     def whole(self, name: str) -> int:
@@ -318,7 +320,7 @@ class Settings:
         return self.words(name)
 
     def set(self, name: str, value: str) -> None:
-        """Take over a value that ``check`` accepted."""
+        """Apply a value that ``check`` accepted."""
         self._values[name] = value
 
 
@@ -326,7 +328,7 @@ MASK: Final = "********"
 
 
 def shown(name: str, value: str) -> str:
-    """Return *value* without what is secret in it: of a proxy, its place can be seen."""
+    """Return *value* without its secrets: of a proxy, the address stays visible."""
     if not SETTINGS[name].secret or not value:
         return value
     if SETTINGS[name].kind != "proxy":
@@ -336,7 +338,7 @@ def shown(name: str, value: str) -> str:
 
 
 def check(name: str, value: str) -> str:
-    """Return *value* as it is to be used; ApiParamError where it cannot be.
+    """Return *value* as it will be used; ApiParamError if it is not valid.
 
     The error of a setting that may hold a secret does not repeat the value.
     """
@@ -377,7 +379,7 @@ def _check_number(setting: Setting, value: str) -> None:
 
 
 def _check_proxy(name: str, value: str) -> None:
-    """Only what the host needs to reach it: nothing that could start another header."""
+    """Only what a host needs to reach it: nothing that could start another header."""
     if MASK in value:
         raise ApiParamError(f"{name}: give the credentials themselves, not the mask that is shown")
     if len(value) > 2048 or not _PROXY.fullmatch(value):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a manager keep in its state folder, of its own? A lock, a key, a name."""
+"""The manager's own files in its state folder: a lock, a key, a name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastdl.manager.vault import Vault, read_key
 
 @contextlib.contextmanager
 def held(state: Path) -> Iterator[Path]:
-    """The state folder, private and ours alone; UsageError where another manager has it."""
+    """The state folder, private and locked; UsageError if another manager has it."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -34,7 +34,7 @@ def held(state: Path) -> Iterator[Path]:
 
 
 def open_vault(state: Path) -> Vault:
-    """Return the key that secrets in the ledger are encrypted with, made at the first start."""
+    """Return the key that encrypts secrets in the ledger, created at the first start."""
     path = state / "secret.key"
     if not path.exists():
         write_private(path, secrets.token_hex(32) + "\n")
@@ -42,7 +42,7 @@ def open_vault(state: Path) -> Vault:
 
 
 def instance(state: Path) -> str:
-    """Return this manager's name, unique among those of one ledger; made at the first start."""
+    """Return this manager's name, unique among those of one ledger; created at the first start."""
     path = state / "instance"
     if not path.exists():
         write_private(path, secrets.token_hex(16))

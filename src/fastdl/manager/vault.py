@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Secrets in the ledger: encrypted with a key in the state folder.
 
-Whoever gets a dump, a backup or a replica of the database gets no secret with it; whoever can
-read the state folder is the manager. AES-256-GCM; the setting's name is authenticated too, so
-that one setting's value cannot be put in another's place. So are users' secret keys and
-templates' request headers (sealed.py).
+A dump, a backup or a replica of the database reveals no secret; anybody who can read the state
+folder can act as the manager. AES-256-GCM; the setting's name is authenticated too, so that one
+setting's value cannot be substituted for another's. Users' secret keys and templates' request
+headers are encrypted too (sealed.py).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class Vault:
         self._cipher = AESGCM(key)
 
     def seal(self, name: str, value: str) -> str:
-        """Return *value* as text that only this key opens."""
+        """Return *value* as text that only this key can open."""
         nonce = secrets.token_bytes(_NONCE)
         sealed = self._cipher.encrypt(nonce, value.encode(), name.encode())
         return _PREFIX + base64.b64encode(nonce + sealed).decode()
 
     def is_sealed(self, text: str) -> bool:
-        """Whether *text* looks as ``seal`` makes it."""
+        """Whether *text* looks like the output of ``seal``."""
         return text.startswith(_PREFIX)
 
     def open(self, name: str, text: str) -> str:
-        """Return what was sealed; text that never was is returned as it is.
+        """Return the sealed value; text that never was sealed is returned as it is.
 
-        ApiParamError where another key sealed it, or for another name.
+        ApiParamError if another key sealed it, or for another name.
         """
         if not self.is_sealed(text):
             return text
@@ -57,7 +57,7 @@ class Vault:
 
 
 def read_key(path: Path) -> bytes:
-    """Return the key kept in *path*; UsageError where the file holds none."""
+    """Return the key in *path*; UsageError if the file holds none."""
     try:
         key = bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError) as exc:
