@@ -19,8 +19,7 @@ WATCHERS_MAX: Final = 200
 QUEUE_MAX: Final = 256
 SPACING_S: Final = 0.02
 CHECK_SHARE: Final = 4.0
-"""Pause between two checks, in multiples of the time that one takes: checks never delay work.
-"""
+"""Pause between two checks, in multiples of the time that one takes: checks never delay work."""
 
 
 class Notices:

@@ -39,8 +39,8 @@ _SHARED: Final = "shared:"
 def configured(specs: Sequence[str], *, host_id: str, state: Path) -> list[Pool]:
     """The pools of ``--pool NAME=DIRECTORY_OR_DEVICE``; UsageError for anything else.
 
-    ``NAME=shared:DIRECTORY`` says what a file system such as virtiofs or Lustre does not
-    tell: that other hosts reach the same folder (CloudStack's SharedMountPoint).
+    ``NAME=shared:DIRECTORY`` states what a file system such as virtiofs or Lustre does not show:
+    that other hosts reach the same folder (CloudStack's SharedMountPoint).
     """
     pools: list[Pool] = []
     memory = Memory(state)

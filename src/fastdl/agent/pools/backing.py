@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which other files does a disk image need? The names in its header, and in theirs.
 
-Read as qemu reads them: qcow, qcow2 (its data file too), QED, and a VMDK's descriptor. Only
-names are taken out of the first bytes; whether the image is sound is not asked.
+Read as qemu reads them: qcow, qcow2 (its data file too), QED, and a VMDK's descriptor. Only names
+are taken from the first bytes; whether the image is sound is not checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _HEAD: Final = 64 << 10
-_CLUSTER_MAX: Final = 2 << 20  # the header and the names in it lie in the first cluster
+_CLUSTER_MAX: Final = 2 << 20  # the header and the names in it are in the first cluster
 _NAME_MAX: Final = 1023  # of a backing file, docs/interop/qcow2.txt
 _CHAIN_MAX: Final = 256
 _DATA_FILE: Final = 0x44415441
@@ -29,7 +29,7 @@ _ROUNDS: Final = 64
 
 
 def names_in(head: bytes) -> list[str]:
-    """Return what an image that begins with *head* refers to, as it is written there."""
+    """Return the names that an image starting with *head* refers to, as written there."""
     found: list[bytes] = []
     if head[:4] == b"QFI\xfb" and len(head) >= 20:
         version, at, length = struct.unpack(">IQI", head[4:20])
@@ -45,7 +45,7 @@ def names_in(head: bytes) -> list[str]:
 
 
 def _needed(head: bytes) -> int:
-    """How many bytes of the file reach behind the name that its header places in it."""
+    """How many bytes of the file are needed to contain the name that its header points to."""
     if head[:4] == b"QFI\xfb" and len(head) >= 20:
         return int.from_bytes(head[8:16]) + int.from_bytes(head[16:20])
     return 0
@@ -56,7 +56,7 @@ def _at(head: bytes, at: int, length: int) -> bytes:
 
 
 def _data_files(head: bytes) -> Iterator[bytes]:
-    """The external data file that a header extension of qcow2 names."""
+    """The external data file named by a header extension of qcow2."""
     at = struct.unpack(">I", head[100:104])[0] if len(head) >= 104 else _HEAD
     for _ in range(_ROUNDS):
         if at + 8 > len(head):
@@ -70,10 +70,10 @@ def _data_files(head: bytes) -> Iterator[bytes]:
 
 
 def locations(name: str, folder: Path) -> list[str]:
-    """Return the places that *name*, in an image of *folder*, may stand for.
+    """Return the locations that *name*, in an image of *folder*, may stand for.
 
     Paths become absolute; ``json:`` descriptions give each file name in them, and an image of
-    Ceph is ``rbd:POOL/IMAGE``. What is reached by another protocol stays as it is written.
+    Ceph is ``rbd:POOL/IMAGE``. Names of other protocols stay as written.
     """
     if name.startswith("json:"):
         with contextlib.suppress(ValueError, RecursionError):
@@ -111,16 +111,16 @@ class Unreadable(Exception):
 
 
 class Headers:
-    """The headers that one look has read, each once."""
+    """The headers read in one search, each once."""
 
     def __init__(self) -> None:
         self._known: dict[str, list[str]] = {}
 
     def chain(self, path: Path) -> Iterator[str]:
-        """Yield the locations that the image at *path* needs, directly or by what it needs.
+        """Yield the locations that the image at *path* needs, directly or indirectly.
 
-        Nothing where there is no file or device of that name; Unreadable where there is one
-        that cannot be read.
+        Nothing if there is no file or device of that name; Unreadable if there is one that cannot
+        be read.
         """
         todo, seen = [str(path)], set[str]()
         while todo and len(seen) < _CHAIN_MAX:
@@ -143,7 +143,7 @@ class Headers:
 
 def _head(path: str) -> bytes:
     try:
-        # Nothing here may wait for a writer, or be fooled into a device's side effects.
+        # Nothing here may wait for a writer, or be tricked into a device's side effects.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as exc:
         if exc.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ELOOP}:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is a pool to the rest of the agent? The contract, and the values that cross it.
 
-A pool is told the name of a volume and what is coming, says where the engine shall write
-it, gives it its name when it is proven, and tells later whether it is still what it was.
+A pool gets the name of a volume and what is known of its content, returns where the engine should
+write it, gives it its name once it is verified, and reports later whether it is unchanged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a probe says about the bytes to come; sizes in bytes, None while unknown."""
+    """What a probe found out about the bytes to come; sizes in bytes, None while unknown."""
 
     source_size: int | None = None
     virtual_size: int | None = None
@@ -48,7 +48,7 @@ class Image:
 
     @property
     def disk_size(self) -> int | None:
-        """The disk's size; that of the source where it is the disk itself."""
+        """The disk's size; that of the source if the source is the disk itself."""
         if self.virtual_size is not None or self.format.rpartition(".")[2] in COMPRESSED:
             return self.virtual_size
         return self.source_size
@@ -56,7 +56,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the engine shall write.
+    """Where the engine should write.
 
     ``target``         a path or an NBD URI
     ``target_format``  ``same`` or ``raw``
@@ -69,23 +69,24 @@ class Placement:
 
 
 class State(Enum):
-    """What lies under a volume's name, compared with its marker."""
+    """What exists under a volume's name, compared with its marker."""
 
     ABSENT = "absent"
     LANDED = "landed"
-    """Nothing yet, but the bytes are there, proven, and only lack their name."""
+    """Nothing yet, but the bytes are there, verified, and only lack their name."""
     INTACT = "intact"
     CHANGED = "changed"
-    """It was published by us and is not what it was then."""
+    """We published it, and it has changed since."""
     FOREIGN = "foreign"
-    """Nobody can show that we put it there."""
+    """There is no proof that we put it there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """*why*: what is wrong with it, where something is; *ours*: it is what we published, however
-    it was changed since, and not something else under its name; *elsewhere*: another host, which
-    keeps markers of its own, may know more."""
+    """*why*: what is wrong with it, if anything; *ours*: it is what we published, even if changed
+    since, and not something else under its name; *elsewhere*: another host, which keeps its own
+    markers, may know more.
+    """
 
     state: State
     why: str = ""
@@ -102,53 +103,53 @@ class Pool(Protocol):
 
     @property
     def markers(self) -> MarkerFolder:
-        """What is known of its volumes, and their locks."""
+        """The markers of its volumes, and their locks."""
 
     def info(self) -> PoolInfo:
-        """The pool as the inventory reports it; ``error`` says why it cannot be used now."""
+        """The pool as reported in the inventory; ``error``: why it cannot be used now."""
 
     def images(self) -> Iterable[Path]:
-        """The files and devices of its volumes, whoever made them."""
+        """The files and devices of its volumes, including those that others made."""
 
     def target(self, volume: Volume, marker: Marker | None) -> Target:
-        """What users of *volume* would use."""
+        """What users of *volume* would open or name."""
 
     def inspect(self, volume: Volume, marker: Marker | None) -> Found:
-        """What lies under the volume's name now, compared with its *marker*."""
+        """What exists under the volume's name now, compared with its *marker*."""
 
     def place(self, volume: Volume, image: Image) -> AbstractContextManager[Placement]:
-        """A place for *volume*, made for it where the pool needs that; SinkSpaceError first.
+        """The target for *volume*, created if the pool needs that; SinkSpaceError first.
 
         On a permanent error, what was created is removed again.
         """
 
     def void(self, volume: Volume, marker: Marker) -> bool:
-        """Before a copy is written anew: whether nothing of the old one is left from now on."""
+        """Before a copy is written again: whether nothing of the old one is left from now on."""
 
     def landed(self, volume: Volume) -> Path:
-        """Where the bytes are that have landed and lack their name."""
+        """Where the bytes are that have landed but lack their name."""
 
     def seal(self, volume: Volume, marker: Marker) -> Marker:
-        """*marker* with what proves later that the bytes which have landed are still there."""
+        """*marker* with what will prove that the landed bytes are unchanged."""
 
     def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
-        """Give what has landed its name, if it lacks it, and tell the storage; the install path.
+        """Give what has landed its name, if it lacks it, and notify the storage; the install path.
 
-        *replace*: a copy of ours may lie there. SinkRefusedError where somebody else's does.
+        *replace*: a copy of ours may be there. SinkRefusedError if something else is.
         """
 
     def install_path(self, volume: Volume, marker: Marker) -> str:
-        """What the volume is called in the pool."""
+        """The volume's name in the pool."""
 
     def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
-        """Remove the volume; who uses it, as *used* tells, where it was left for that."""
+        """Remove the volume; if it is in use, keep it and return the users that *used* reports."""
 
     def discard(self, volume: Volume) -> None:
-        """Remove what an unfinished job of the volume left."""
+        """Remove what an unfinished job of the volume left behind."""
 
 
 class Used(Protocol):
-    """Asks who uses a volume."""
+    """Returns the users of a volume."""
 
     def __call__(self, target: Target) -> tuple[str, ...]: ...
 

@@ -27,7 +27,7 @@ from fastdl.wire.messages import PoolInfo, PoolType
 
 _MIB = 1 << 20
 _ROUNDED = 16 * _MIB
-"""By how much a partition's size may differ from what was asked for: its ends are aligned."""
+"""By how much a partition's size may differ from the requested one: its ends are aligned."""
 BLOCKS = {
     "disk": PoolType.BLOCK,
     "logical": PoolType.LOGICAL,
@@ -48,7 +48,7 @@ class BlockPool:
         self._libvirt = libvirt
 
     def info(self) -> PoolInfo:
-        """The pool as the inventory reports it."""
+        """The pool as reported in the inventory."""
         kind = BLOCKS[self.kind]
         shared = self.kind in _SHARED
         try:
@@ -71,7 +71,7 @@ class BlockPool:
         )
 
     def images(self) -> Iterable[Path]:
-        """The devices of all volumes; images of Ceph have none here."""
+        """The devices of all volumes; Ceph images have none here."""
         if self.kind == "rbd":
             return []
         with libvirt_errors(f"the pool {self.name}"):
@@ -95,7 +95,7 @@ class BlockPool:
         if found is None:
             return Found(State.ABSENT)
         if marker is None or not (marker.handle or marker.complete):
-            if self.kind == "iscsi":  # made on the storage system, for us to fill
+            if self.kind == "iscsi":  # created on the storage system, for us to fill
                 return Found(State.ABSENT)
             why = f"{volume.name} in the pool {self.name} was not made by this agent"
             shared = self.kind in _SHARED
@@ -103,7 +103,7 @@ class BlockPool:
         if not marker.complete:
             return Found(State.ABSENT)
         if self.kind != "rbd":
-            # Partitions and units are numbers that others may have by now; names are ours.
+            # Partitions and units are numbers that may have been reused; names are ours.
             return compare_device(Path(found.path()), marker, ours=self.kind == "logical")
         with libvirt_errors(f"the volume {volume.name}"):
             enough = int(found.info()[1]) >= marker.size
@@ -112,7 +112,7 @@ class BlockPool:
 
     @contextlib.contextmanager
     def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
-        """The volume that an earlier attempt made, or a new one of the disk's size."""
+        """The volume that an earlier attempt created, or a new one of the disk's size."""
         need = image.disk_size
         if need is None:
             raise SinkRefusedError(
@@ -130,14 +130,14 @@ class BlockPool:
             raise
 
     def void(self, volume: Volume, marker: Marker) -> bool:
-        """Blank the edges: what is between them is nobody's any more."""
+        """Blank the edges: the data between them no longer belongs to any volume."""
         path = self.target(volume, marker).path
         if path is not None:
             blank_edges(path)
         return True
 
     def landed(self, volume: Volume) -> Path:
-        """Nothing lands on a device without being there."""
+        """Never called: what lands on a device already has its name."""
         raise NotImplementedError(volume.name)
 
     def seal(self, volume: Volume, marker: Marker) -> Marker:
@@ -146,7 +146,7 @@ class BlockPool:
         return marker if path is None else replace(marker, edges=edges(path, marker.size))
 
     def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
-        """Nothing is left to do: the volume was there before its bytes."""
+        """Nothing to do: the volume existed before its bytes."""
         del replace
         return self.install_path(volume, marker)
 
@@ -155,7 +155,7 @@ class BlockPool:
         return marker.handle or volume.name
 
     def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
-        """Delete the volume; a unit of a storage system only loses its first and last MiB."""
+        """Delete the volume; for a unit of a storage system, only zero its first and last MiB."""
         target = self.target(volume, marker)
         if used is not None and (users := used(target)):
             return users
@@ -166,7 +166,7 @@ class BlockPool:
         return ()
 
     def discard(self, volume: Volume) -> None:
-        """Delete the volume that an unfinished job made."""
+        """Delete the volume that an unfinished job created."""
         marker = self.markers.read(volume.name)
         if marker is None or marker.complete:
             return
@@ -175,7 +175,7 @@ class BlockPool:
             self._delete(found)
 
     def _claim(self, volume: Volume, need: int) -> tuple[Any, bool]:
-        """(libvirt's volume, whether it is ours to delete again)."""
+        """(libvirt's volume, whether we may delete it again)."""
         marker = self.markers.read(volume.name)
         found = self._lookup((marker.handle if marker else "") or volume.name)
         if found is None:
@@ -210,11 +210,11 @@ class BlockPool:
                 if device_size(path) < need:
                     self._delete(found)
                     raise SinkSpaceError(f"{path} was created smaller than {need} bytes")
-                blank_edges(path)  # what a former owner left must not look like a signature
+                blank_edges(path)  # remains of a former owner must not look like a signature
         return found
 
     def _create_where_room_is(self, pool: Any, name: str, size: int) -> Any:
-        """A new volume; SinkSpaceError where somebody took the room meanwhile."""
+        """A new volume; SinkSpaceError if the space was taken in the meantime."""
         try:
             return self._create_named(pool, name, size)
         except library().libvirtError:
@@ -223,7 +223,7 @@ class BlockPool:
             raise
 
     def _create_named(self, pool: Any, name: str, size: int) -> Any:
-        """A new volume; in disk pools it is a partition, whose name is not ours to choose."""
+        """A new volume; in disk pools a partition, whose name we cannot choose."""
         if self.kind != "disk":
             return pool.createXML(_volume_xml(name, size))
         before = set(pool.listVolumes())
@@ -232,14 +232,14 @@ class BlockPool:
         except library().libvirtError as exc:
             if exc.get_error_code() != library().VIR_ERR_INVALID_ARG:
                 raise
-            # libvirt checks the name after it made the partition, and leaves it behind.
+            # libvirt checks the name after creating the partition, and leaves it behind.
             pool.refresh()
             made = set(pool.listVolumes()) - before
             if len(made) != 1:
                 raise
             found = pool.storageVolLookupByName(made.pop())
             if abs(int(found.info()[1]) - size) > _ROUNDED:
-                raise  # not what was asked for: somebody else's
+                raise  # not what was requested: somebody else's
             return found
 
     def _lookup(self, name: str) -> Any:
@@ -269,14 +269,14 @@ class BlockPool:
             try:
                 found.delete()
             except library().libvirtError:
-                # libvirt takes the number of loop0p1 or nvme0n1p1 for "p1", and parted refuses.
+                # libvirt takes "p1" as the number of loop0p1 or nvme0n1p1, and parted refuses it.
                 if self.kind != "disk" or not _delete_partition(pool, found.name()):
                     raise
                 pool.refresh()
 
 
 def _rbd_image(libvirt: Libvirt, pool_id: str, name: str) -> RbdImage:
-    """Where the image is, from the pool's own description; the key from libvirt's secrets."""
+    """The image's location, from the pool's own description; the key from libvirt's secrets."""
     pool = libvirt.pool(pool_id)
     source = fromstring(pool.XMLDesc()).find("source")
     if source is None:
@@ -298,14 +298,14 @@ def _rbd_image(libvirt: Libvirt, pool_id: str, name: str) -> RbdImage:
 
 
 def _next_partition(pool: Any) -> str:
-    """The name of the partition that parted makes next: the lowest free number."""
+    """The name of the partition that parted creates next: the lowest free number."""
     _, base = _partitions(pool)
     taken = set(pool.listVolumes())
     return next(f"{base}{n}" for n in itertools.count(1) if f"{base}{n}" not in taken)
 
 
 def _delete_partition(pool: Any, name: str) -> bool:
-    """Have parted remove the partition called *name*; False when it could not."""
+    """Let parted remove the partition called *name*; False if it could not."""
     device, base = _partitions(pool)
     number = name.removeprefix(base)
     if not name.startswith(base) or not number.isdecimal():

@@ -25,7 +25,7 @@ _BLKGETSIZE64 = 0x80081272
 
 
 class DevicePool:
-    """The device at *path*; what is known of its volume lies in *state*."""
+    """The device at *path*; its volume's marker is in *state*."""
 
     def __init__(self, path: Path, *, name: str, host_id: str, state: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class DevicePool:
         self.markers = MarkerFolder(state / "pools" / self.id)
 
     def info(self) -> PoolInfo:
-        """The pool as the inventory reports it; a device that holds a volume has no room."""
+        """The pool as reported in the inventory; a device that holds a volume has no free space."""
         error, size = None, 0
         try:
             size = device_size(self.path)
@@ -64,7 +64,7 @@ class DevicePool:
         del volume
         if marker is None or not marker.complete:
             return Found(State.ABSENT)
-        # Whoever wrote to its edges uses the device for something else by now.
+        # Whoever wrote to its edges now uses the device for something else.
         return compare_device(self.path, marker, ours=False)
 
     @contextlib.contextmanager
@@ -81,13 +81,13 @@ class DevicePool:
         yield Placement(target=str(self.path), target_format="raw")
 
     def void(self, volume: Volume, marker: Marker) -> bool:
-        """Blank the edges: what is between them is nobody's any more."""
+        """Blank the edges: the data between them no longer belongs to any volume."""
         del volume, marker
         blank_edges(self.path)
         return True
 
     def landed(self, volume: Volume) -> Path:
-        """Nothing lands on a device without being there."""
+        """Never called: what lands on a device already has its name."""
         raise NotImplementedError(volume.name)
 
     def seal(self, volume: Volume, marker: Marker) -> Marker:
@@ -96,7 +96,7 @@ class DevicePool:
         return replace(marker, edges=edges(self.path, marker.size))
 
     def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
-        """Nothing is left to do: the engine wrote the edges last."""
+        """Nothing to do: the engine wrote the edges last."""
         del replace
         return self.install_path(volume, marker)
 
@@ -106,9 +106,9 @@ class DevicePool:
         return str(self.path)
 
     def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
-        """Make the device unreadable as what it was, by zeroing its head and tail.
+        """Make the device's content unrecognisable by zeroing its head and tail.
 
-        SinkBusyError while the kernel says that it is in use, whatever *used* says.
+        SinkBusyError while the kernel reports it in use, whatever *used* reports.
         """
         if used is not None and (users := used(self.target(volume, marker))):
             return users
@@ -116,7 +116,7 @@ class DevicePool:
         return ()
 
     def discard(self, volume: Volume) -> None:
-        """Zero the device's head and tail: what is between them is nobody's any more."""
+        """Zero the device's head and tail: the data between them then belongs to no volume."""
         if self._holds() is None and self.markers.read(volume.name) is not None:
             blank_edges(self.path)
 
@@ -132,7 +132,7 @@ class DevicePool:
 
 
 def device_size(path: Path) -> int:
-    """The size of the block device at *path* in bytes; SinkRefusedError when it is none."""
+    """The size of the block device at *path* in bytes; SinkRefusedError if it is not one."""
     with storage(str(path)), _opened(path, os.O_RDONLY) as fd:
         return _size(fd)
 
@@ -159,7 +159,7 @@ def edges(path: Path, size: int) -> str:
 
 
 def compare_device(path: Path, marker: Marker, *, ours: bool) -> Found:
-    """What the device at *path* holds, compared with its *marker*; *ours*: see ``Found``."""
+    """What the device at *path* contains, compared with its *marker*; *ours*: see ``Found``."""
     if device_size(path) < marker.size:
         why = f"{path} has less than the {marker.size} bytes that were published"
         return Found(State.CHANGED, why, ours=ours)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pool that is a folder: local file systems, NFS mounts, shared mount points.
 
-A volume is a file named as the command says; its provenance lies in ``.fastdl`` beside it,
-where every host that shares the folder finds it. So does what is not finished yet: bytes land
-in ``.fastdl/new/VOLUME``, and the agent gives them their name when they are proven. A name that
-somebody else has is never taken from them.
+A volume is a file named by the command; its provenance is in ``.fastdl`` next to it, where every
+host that shares the folder finds it. Unfinished volumes are there too: bytes land in
+``.fastdl/new/VOLUME``, and the agent gives them their name once they are verified. A name that is
+used by somebody else's file is never taken over.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GOING: Final = "going"
 class DirectoryPool:
     """The folder *path*. Without *pool_id* the folder itself carries the pool's id.
 
-    *memory*: what the host remembers of its folders; *mounted*: the folder is a mount point.
+    *memory*: the host's record of its folders; *mounted*: the folder is a mount point.
     """
 
     def __init__(
@@ -59,15 +59,16 @@ class DirectoryPool:
 
     @property
     def id(self) -> str:
-        """The pool's id, as last known while it is away; SinkRefusedError where the folder
-        cannot keep one."""
+        """The pool's id, the last known one while it is not mounted; SinkRefusedError if the folder
+        cannot store one.
+        """
         if self._id is None:
             known = self._memory.of(self.path) if self._memory else None
             self._id = known or self._folder.note().id
         return self._id
 
     def info(self) -> PoolInfo:
-        """The pool as the inventory reports it."""
+        """The pool as reported in the inventory."""
         shared = self.kind is PoolType.SHARED_MOUNT_POINT or reaches_others(self.path)
         try:
             proof = self._folder.note().proof(self.id)
@@ -91,7 +92,7 @@ class DirectoryPool:
         )
 
     def images(self) -> Iterable[Path]:
-        """The pool's files: not what is hidden, and not what lies in folders."""
+        """The pool's files, without hidden ones and without those in subfolders."""
         with (
             storage(f"the pool {self.name}"),
             self._folder.opened() as root,
@@ -105,7 +106,7 @@ class DirectoryPool:
         return [self.path / name for name in sorted(names)]
 
     def target(self, volume: Volume, marker: Marker | None) -> Target:
-        """The file, and libvirt's name of it."""
+        """The file, and libvirt's name for it."""
         del marker
         names = frozenset({f"volume:{self.name}/{volume.file_name}"})
         return Target(self.path / volume.file_name, names)
@@ -136,7 +137,7 @@ class DirectoryPool:
 
     @contextlib.contextmanager
     def place(self, volume: Volume, image: Image) -> Iterator[Placement]:
-        """A hidden folder of the volume's own; the engine makes the file in it."""
+        """The volume's own hidden folder; the engine creates the file in it."""
         self._folder.require_writable()
         with storage(f"the pool {self.name}"), self._folder.opened() as root:
             room = self._room()
@@ -151,7 +152,7 @@ class DirectoryPool:
         )
 
     def void(self, volume: Volume, marker: Marker) -> bool:
-        """The old file stays until the new one takes its place."""
+        """No: the old file stays until the new one replaces it."""
         del volume, marker
         return False
 
@@ -188,8 +189,9 @@ class DirectoryPool:
         return volume.file_name
 
     def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
-        """Unlink the file, out of sight first: who wants it from then on does not find it, and
-        who began to use it before is seen by a second look."""
+        """Unlink the file, after hiding it: nobody can open it by its name from then on, and a
+        second check finds users that opened it before.
+        """
         del marker
         name = volume.file_name
         if used is not None and (users := used(self.target(volume, None))):
@@ -236,14 +238,14 @@ class DirectoryPool:
             yield fd
 
     def _landed(self, root: int, volume: Volume) -> os.stat_result | None:
-        """The status of the file that landed whole, None where there is none."""
+        """The status of the completely landed file, None if there is none."""
         with contextlib.suppress(FileNotFoundError), self._new(root, volume, make=False) as new:
             found = _status(volume.file_name, new)
             return found if found is not None and stat.S_ISREG(found.st_mode) else None
         return None
 
     def _put_back(self, root: int, volume: Volume) -> None:
-        """Bring back what was on its way out when the agent died, or turned out to be used."""
+        """Restore what was being removed when the agent died, or turned out to be in use."""
         name = volume.file_name
         with (
             contextlib.suppress(FileNotFoundError, FileExistsError),
@@ -304,8 +306,9 @@ def _compared(found: os.stat_result, marker: Marker) -> Found:
 
 
 def _is_what(found: os.stat_result, marker: Marker) -> bool:
-    """Whether *found* is what *marker* describes. (Inodes differ where a pool was moved, or its
-    file system has none; sizes and times go with the file.)"""
+    """Whether *found* is what *marker* describes. (Inodes differ if a pool was moved, or its file
+    system has none; sizes and times stay with the file.)
+    """
     return found.st_size == marker.size and found.st_mtime_ns == marker.mtime_ns
 
 
@@ -317,7 +320,7 @@ def _rename_new(source: int, old: str, target: int, new: str, *, what: str) -> N
 
 
 def _need(image: Image) -> int | None:
-    """Bytes on disk: a raw image takes its whole size; other files at least what is downloaded."""
+    """Bytes on disk: a raw image takes its whole size, other files at least the download's."""
     if image.format in {"raw", "iso"}:
         return image.disk_size
     return image.source_size

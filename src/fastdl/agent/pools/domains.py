@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which virtual machines of this host know of an image? The disks in libvirt's domains.
 
-Stopped ones count: they will want their disks again. Snapshots keep descriptions of their own.
+Stopped ones count: they will need their disks again. Snapshots have their own descriptions.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from fastdl.agent.pools.hypervisor import connect, library, libvirt_errors
 from fastdl.errors import FastdlError, SinkBusyError
 
 _DEFINED: Final = (Path("/etc/libvirt/qemu"), Path("/run/libvirt/qemu"))
-"""Where the system's libvirtd keeps the domains that it knows, running or not."""
+"""Where the system's libvirtd keeps its domains, running or not."""
 
 
 def disks(uri: str) -> list[tuple[str, str]]:
     """Return (domain, location) of every disk of every domain at *uri*.
 
-    A location is a path, ``rbd:POOL/IMAGE``, or ``volume:POOL/VOLUME``. Nothing where there is
-    no libvirt; SinkBusyError where there is one that has domains and does not answer.
+    A location is a path, ``rbd:POOL/IMAGE``, or ``volume:POOL/VOLUME``. Nothing if there is no
+    libvirt; SinkBusyError if there is one that has domains but does not respond.
     """
     try:
         with libvirt_errors(f"libvirt at {uri}"):
@@ -49,7 +49,7 @@ def _files(folder: Path) -> list[Path]:
 def _of(domain: Any) -> Iterator[tuple[str, str]]:
     libvirt = library()
     texts = []
-    # A domain, or a snapshot, may go while we look; what is gone uses nothing.
+    # A domain, or a snapshot, may vanish while we look; what is gone uses nothing.
     with contextlib.suppress(libvirt.libvirtError):
         texts.append(domain.XMLDesc(0))
         texts.append(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))

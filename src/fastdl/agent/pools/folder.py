@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this folder the storage that it was? Asked at each use, before anything is made in it.
+"""Is this folder still the same storage? Checked at each use, before anything is created in it.
 
-Where storage is not mounted, its mount point is an empty folder on the root disk: what is
-written there fills that disk, and is out of sight once the storage is back. So a folder is
-known by the note that lies in it (``note``); a host remembers which one it found, and no
-folder is ever made on the way to it.
+If storage is not mounted, its mount point is an empty folder on the root disk: files written there
+fill that disk, and are hidden once the storage is back. So a folder is identified by the note in it
+(``note``); a host remembers which note it found, and parent folders are never created.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ _NETWORK: Final = frozenset({"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs
 class Memory:
     """Which note each pool folder of this host had: ``pools.json`` in the *state* folder.
 
-    Safe for threads and processes, of which each may have a memory of its own. A state folder that
-    cannot be written makes a host forget, with a warning.
+    Safe for threads and processes, each of which may have its own instance. If the state folder
+    cannot be written, the host forgets, with a warning.
     """
 
     def __init__(self, state: Path) -> None:
         self.path = state / "pools.json"
 
     def of(self, folder: Path) -> str | None:
-        """The id in the note that *folder* had, None for one that is new."""
+        """The id in the note that *folder* had, None for a new folder."""
         found = self._read().get(str(folder))
         return found if isinstance(found, str) else None
 
@@ -56,7 +55,7 @@ class Memory:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold the state folder: what another pool's look remembers meanwhile would be lost."""
+        """Lock the state folder, or what another pool remembers in the meantime would be lost."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -84,11 +83,11 @@ class PoolFolder:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        """The folder, open and found to be the one that it was: names go by this descriptor,
-        and while it is open nobody unmounts what is behind it.
+        """The folder, open and confirmed to be the same as before: names are relative to this
+        descriptor, and while it is open nobody can unmount the storage.
 
-        SinkIOError, which may be retried later or on another host, while the storage is not there;
-        SinkRefusedError for a folder that cannot be a pool.
+        SinkIOError, which may be retried later or on another host, while the storage is not
+        mounted; SinkRefusedError for a folder that cannot be a pool.
         """
         try:
             fd = os.open(self.path, FOLDER)
@@ -139,13 +138,13 @@ class PoolFolder:
         return SinkIOError(f"the pool {self.name}: {why}", retryable=True)
 
     def require_writable(self) -> None:
-        """SinkRefusedError where this process may not write to the folder."""
+        """SinkRefusedError if this process may not write to the folder."""
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise SinkRefusedError(f"the pool {self.name}: {self.path} cannot be written")
 
 
 def missing_mount(path: Path) -> str | None:
-    """The mount point at or above *path* that /etc/fstab names and nothing is mounted on."""
+    """The mount point in /etc/fstab at or above *path* that nothing is mounted on."""
     with contextlib.suppress(OSError):
         there = {mount.path for mount in fs.mounts()}
         for line in _FSTAB.read_text().splitlines():
@@ -158,7 +157,7 @@ def missing_mount(path: Path) -> str | None:
 
 
 def reaches_others(path: Path) -> bool:
-    """Whether *path* lies on a file system that other hosts reach too, as far as it tells."""
+    """Whether *path* is on a file system that other hosts reach too, as far as its type shows."""
     best, kind = -1, ""
     real = os.path.realpath(path)
     with contextlib.suppress(OSError):

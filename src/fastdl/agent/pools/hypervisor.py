@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does the agent speak to libvirt? The library is optional, and imported here alone."""
+"""How does the agent use libvirt? The library is optional, and imported only here."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fastdl.errors import FastdlError, SinkIOError, SinkRefusedError, UsageError
 
 
 class Libvirt:
-    """A connection to libvirt that is opened when needed and opened again when it broke."""
+    """A connection to libvirt that is opened when needed and reopened after a failure."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._connection: Any = None
 
     def pool(self, pool_id: str) -> Any:
-        """libvirt's pool of that uuid; SinkRefusedError where there is none."""
+        """libvirt's pool of that uuid; SinkRefusedError if there is none."""
         with libvirt_errors(f"the pool {pool_id}"):
             return self._open().storagePoolLookupByUUIDString(pool_id)
 
     def pools(self) -> Sequence[Any]:
-        """The pools, those that are not started too."""
+        """The pools, including those that are not started."""
         with libvirt_errors(f"libvirt at {self.uri}"):
             return list(self._open().listAllStoragePools())
 
@@ -52,12 +52,12 @@ def connect(uri: str) -> Any:
 
 
 def require_library() -> None:
-    """UsageError where libvirt's Python package is missing."""
+    """UsageError if libvirt's Python package is missing."""
     library()
 
 
 def library() -> Any:
-    """libvirt's Python module; UsageError where it is not installed."""
+    """libvirt's Python module; UsageError if it is not installed."""
     try:
         import libvirt  # the extra [libvirt]
     except ImportError:

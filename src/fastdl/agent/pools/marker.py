@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known of the copies in a pool: where they came from, and who may write them now?
 
-One small JSON file for each volume, in a folder of its own: beside the volumes where the
-pool is a folder, in the agent's state where it is made of block devices. A marker is
-written whole (temporary file, flush, rename), first as an intent, then as provenance.
+One small JSON file for each volume, in a separate folder: next to the volumes if the pool is a
+folder, in the agent's state if it consists of block devices. A marker is written whole (temporary
+file, flush, rename), first as an intent, then as provenance.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _TEXT_MAX = 4096
 class Marker:
     """The provenance of one volume. URLs are without userinfo and query values.
 
-    ``complete``  false: a download was begun, nothing is known to be finished
-    ``handle``    the volume's own name in the storage where that is not ours to choose
+    ``complete``  false: a download was started, nothing is known to be finished
+    ``handle``    the volume's own name in the storage if we cannot choose it
     ``size``      bytes of the file, or of the disk on a block device
-    ``template``  whose copy it is, and ``zone`` in which, as the manager names them
+    ``template``  that it is a copy of, and in which ``zone``, as the manager names them
     ``inode``, ``mtime_ns``  of the published file
     ``edges``     SHA-256 of the first and last MiB of a published device
     ``replaces``  publishing it replaces a copy of ours
@@ -88,8 +88,9 @@ Opened = Callable[[], AbstractContextManager[int]]
 
 
 class MarkerFolder:
-    """The markers of one pool: in a *folder* of the agent's own, which is made when it is needed,
-    or hidden in the pool's folder, which *pool* opens. Links are never followed."""
+    """The markers of one pool: in the agent's own *folder*, which is created when needed, or hidden
+    in the pool's folder, which *pool* opens. Links are never followed.
+    """
 
     def __init__(self, folder: Path | None = None, *, pool: Opened | None = None) -> None:
         assert (folder is None) != (pool is None)
@@ -97,13 +98,13 @@ class MarkerFolder:
         self._pool = pool
 
     def read(self, volume: str) -> Marker | None:
-        """The marker of *volume*; None where there is none or it cannot be believed."""
+        """The marker of *volume*; None if there is none or it is not valid."""
         with contextlib.suppress(OSError, ValueError), self._opened(make=False) as fd:
             return _parse(_bytes(f"{volume}.json", fd), volume)
         return None
 
     def write(self, marker: Marker) -> None:
-        """Put *marker* in the place of what was known of its volume."""
+        """Replace the marker of its volume with *marker*."""
         text = json.dumps(asdict(marker), indent=1, sort_keys=True).encode()
         with storage(f"the marker of {marker.volume}"), self._opened(make=True) as folder:
             fs.replace_file(
@@ -114,7 +115,7 @@ class MarkerFolder:
             )
 
     def delete(self, volume: str) -> bool:
-        """Forget *volume*; False when nothing was known."""
+        """Delete the marker of *volume*; False if there was none."""
         with storage(f"the marker of {volume}"):
             try:
                 with self._opened(make=False) as folder:
@@ -125,7 +126,7 @@ class MarkerFolder:
         return True
 
     def volumes(self) -> list[str]:
-        """The volumes of which something is known: not what a stranger called otherwise."""
+        """The volumes that have a marker: files with foreign names are ignored."""
         with contextlib.suppress(FileNotFoundError), self._opened(make=False) as folder:
             names = os.listdir(folder)  # noqa: PTH208 - by descriptor
             found = (name.removesuffix(".json") for name in names if name.endswith(".json"))
@@ -134,10 +135,10 @@ class MarkerFolder:
 
     @contextlib.contextmanager
     def lock(self, volume: str, *, fence: int = 0) -> Iterator[None]:
-        """Be the only writer of *volume*, on this host and on others that share the storage.
+        """Be the only writer of *volume*, on this host and on all hosts that share the storage.
 
         The lock file carries the highest *fence* that ever held it: SinkBusyError while
-        another job holds the lock, AgentRefusedError for a fence that was overtaken.
+        another job holds the lock, AgentRefusedError for an outdated fence.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         with storage(f"the lock of {volume}"), self._opened(make=True) as folder:
@@ -152,13 +153,13 @@ class MarkerFolder:
             os.close(fd)
 
     def written(self, volume: str) -> float:
-        """When the marker of *volume* was written, in seconds since 1970; 0 where there is none."""
+        """When the marker of *volume* was written, in seconds since 1970; 0 if there is none."""
         with contextlib.suppress(OSError), self._opened(make=False) as folder:
             return os.stat(f"{volume}.json", dir_fd=folder, follow_symlinks=False).st_mtime
         return 0.0
 
     def fence(self, volume: str) -> int:
-        """The highest fence that ever held the lock of *volume*, 0 where none did."""
+        """The highest fence that ever held the lock of *volume*, 0 if none did."""
         with contextlib.suppress(OSError), self._opened(make=False) as folder:
             return _fence(_bytes(f".{volume}.lock", folder))
         return 0
@@ -183,7 +184,7 @@ class MarkerFolder:
 
 
 def _bytes(name: str, folder: int) -> bytes:
-    # Whoever else writes to the folder may have put a FIFO or a link there.
+    # Others who can write to the folder may have put a FIFO or a link there.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = os.open(name, flags, dir_fd=folder)
     with os.fdopen(fd, "rb") as file:
@@ -193,7 +194,7 @@ def _bytes(name: str, folder: int) -> bytes:
 
 
 def _parse(data: bytes, volume: str) -> Marker:
-    """The marker in *data*; ValueError where it is none that can be believed."""
+    """The marker in *data*; ValueError if it is not a valid one."""
     try:
         plain = json.loads(data)
         found = Marker(**{key: value for key, value in plain.items() if key in _FIELDS})
@@ -227,12 +228,12 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether *value* can be reported: who else writes to a pool must not break what we say."""
+    """Whether *value* can be reported: others who write to a pool must not break our reports."""
     return isinstance(value, str) and len(value) <= _TEXT_MAX and value.isprintable()
 
 
 def _fence(data: bytes) -> int:
-    """The fence in a lock file, 0 for what can be none."""
+    """The fence in a lock file, 0 if it is not valid."""
     seen = data.strip()
     number = int(seen) if seen.isdigit() and len(seen) < 20 else 0
     return number if number <= _NUMBER_MAX else 0

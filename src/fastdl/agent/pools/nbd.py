@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does the engine write to what only qemu's drivers can reach?
+"""How does the engine write to storage that only qemu's drivers can reach?
 
 ``qemu-nbd`` opens the image and offers it on a Unix socket in a private folder, to one
-client. The key reaches it in a file of that folder, never in an argument list.
+client. The key is passed in a file in that folder, never in an argument list.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RbdImage:
 
 @contextlib.contextmanager
 def exported(image: RbdImage) -> Iterator[str]:
-    """The URI of *image* as raw bytes, while the block runs."""
+    """The URI of *image* as raw bytes, valid inside the ``with`` block."""
     secret = bytes.fromhex(image.key_hex) if image.key_hex else None
     with exported_node(image.options(secret="key" if secret else None), secret=secret) as uri:
         yield uri
@@ -59,8 +59,8 @@ def exported(image: RbdImage) -> Iterator[str]:
 def exported_node(options: Mapping[str, Any], *, secret: bytes | None = None) -> Iterator[str]:
     """The NBD URI of the node that qemu's block *options* describe.
 
-    *secret* is the value of the object ``key``. SinkRefusedError when qemu cannot open it,
-    SinkIOError when the export did not end cleanly, so that its last flush is in doubt.
+    *secret* is the value of the object ``key``. SinkRefusedError if qemu cannot open it,
+    SinkIOError if the export did not end cleanly, so that its last flush is in doubt.
     """
     program = shutil.which("qemu-nbd")
     if program is None:
@@ -109,7 +109,7 @@ def _image_opts(options: Mapping[str, Any]) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], path: Path) -> None:
-    """Return when the export greets; the socket alone says nothing, it is made first."""
+    """Return when the export sends its greeting; the socket exists before qemu-nbd is ready."""
     deadline = time.monotonic() + _START_SECONDS
     while not _greets(path):
         if process.poll() is not None:
@@ -132,7 +132,7 @@ def _greets(path: Path) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> int:
-    """End the export, which flushes; its exit status."""
+    """Stop the export, which flushes; return its exit status."""
     process.terminate()
     try:
         process.communicate(timeout=_START_SECONDS)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a folder say of itself? The pool's id, and a secret that only its readers know.
+"""The note in a pool's folder: the pool's id, and a secret that only its readers know.
 
-The note is made once, by the first host that needs it; every host that mounts the folder reads the
-same. The secret itself leaves no host: ``proof`` does, and shows a manager that two hosts that
-report one id read one storage.
+The note is created once, by the first host that needs it; every host that mounts the folder reads
+the same note. The secret itself never leaves a host. ``proof`` does, and shows a manager that two
+hosts that report the same id read the same storage.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Note:
 
 
 def read(folder_fd: int) -> Note | None:
-    """Return the note of the pool folder *folder_fd*, None where there is none.
+    """Return the note of the pool folder *folder_fd*, None if there is none.
 
     SinkRefusedError for a damaged one; OSError.
     """
@@ -55,10 +55,10 @@ def read(folder_fd: int) -> Note | None:
 
 
 def kept(folder_fd: int) -> Note:
-    """Return the note of the pool folder *folder_fd*, made where there is none.
+    """Return the note of the pool folder *folder_fd*, created if there is none.
 
-    SinkRefusedError for a damaged one; OSError. Of two hosts that make it at once, one wins and
-    both read the same.
+    SinkRefusedError for a damaged one; OSError. If two hosts create it concurrently, one wins and
+    both read the same note.
     """
     with hidden(folder_fd, make=True) as fd:
         for _ in range(2):
@@ -97,7 +97,7 @@ def _damaged() -> SinkRefusedError:
 
 
 def _parse(data: bytes) -> Note:
-    """Return the note in *data*; ValueError where it is none."""
+    """Return the note in *data*; ValueError if it is not one."""
     try:
         plain: Any = json.loads(data)
         secret = plain.get("secret", "")
@@ -109,7 +109,7 @@ def _parse(data: bytes) -> Note:
 
 
 def _bytes(name: str, folder_fd: int) -> bytes:
-    # Without waiting for anybody: who else writes to the folder may put a FIFO there.
+    # Without blocking: others who write to the folder may put a FIFO there.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(os.open(name, flags, dir_fd=folder_fd), "rb") as file:
         return file.read(_SIZE_MAX) or b""

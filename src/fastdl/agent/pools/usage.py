@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who uses a copy? Asked before one is removed or replaced.
+"""Who uses a copy? Checked before one is removed or replaced.
 
 A linked clone reads its template for as long as it lives, and cannot start without it. So these
-count: locks on the file, as qemu takes them, from other hosts too where the file system tells;
-processes that have it open; loop devices, mounts and mappings on top; images in this host's
-pools that name it, directly or by others; and the disks of libvirt's domains, running or not.
+count: locks on the file, as qemu takes them, from other hosts too if the file system shows them;
+processes that have it open; loop devices, mounts and mappings on top; images in this host's pools
+that name it, directly or by others; and the disks of libvirt's domains, running or not.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from fastdl.errors import FastdlError
 from fastdl.sinks import device
 
 USERS_MAX: Final = 16
-"""Users that are told of one copy; one is enough to keep it."""
+"""Users reported for one copy; one is enough to keep it."""
 _F_OFD_GETLK: Final = 36
 _FLOCK: Final = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked about. *path*: of the file or the device on this host, None for neither;
-    *names*: other names of it, as ``backing.locations`` and ``domains.disks`` spell them."""
+    """The copy in question. *path*: of the file or the device on this host, None for neither;
+    *names*: its other names, as ``backing.locations`` and ``domains.disks`` spell them.
+    """
 
     path: Path | None
     names: frozenset[str] = frozenset()
@@ -43,22 +44,22 @@ class Searched(Protocol):
     """A pool, as far as images in it may refer to a copy."""
 
     def images(self) -> Iterable[Path]:
-        """The files and devices of its volumes, whoever made them."""
+        """The files and devices of its volumes, including those that others made."""
 
 
 class Usage:
-    """What one host can tell. *pools*: this host's; *libvirt*: the URI that its domains are at."""
+    """What one host can find out. *pools*: this host's; *libvirt*: the URI of its domains."""
 
     def __init__(self, pools: Callable[[], Sequence[Searched]], *, libvirt: str) -> None:
         self._pools = pools
         self._libvirt = libvirt
 
     def of(self, target: Target) -> tuple[str, ...]:
-        """Who uses *target*, in words; SinkBusyError where that cannot be told now."""
+        """Who uses *target*, in words; SinkBusyError if that cannot be determined now."""
         return self.all({"": target})[""]
 
     def all(self, targets: Mapping[str, Target]) -> dict[str, tuple[str, ...]]:
-        """As ``of``, for each of *targets*, by their keys, in one look."""
+        """Like ``of``, for each of *targets*, by their keys, in one pass."""
         found: dict[str, dict[str, None]] = {key: {} for key in targets}
         for key, user in self._users(_Index(targets)):
             if len(found[key]) < USERS_MAX:
@@ -72,7 +73,7 @@ class Usage:
         for pool in self._pools():
             try:
                 images |= dict.fromkeys(pool.images())
-            except FastdlError as exc:  # its images are not gone, they are out of sight
+            except FastdlError as exc:  # its images are not gone, only not visible
                 for key in index.targets:
                     yield key, f"perhaps an image: {exc}"
         for image in images:
@@ -98,7 +99,7 @@ def _needed(headers: Headers, image: Path, index: _Index) -> set[str]:
 
 
 class _Index:
-    """Which of *targets* does a place stand for?"""
+    """Which of *targets* does a location stand for?"""
 
     def __init__(self, targets: Mapping[str, Target]) -> None:
         self.targets = targets
@@ -117,8 +118,8 @@ class _Index:
                 self._by_identity.setdefault(_identity(self.status[key]), set()).add(key)
 
     def of(self, place: str) -> set[str]:
-        """The keys of what *place* stands for. A volume has its name in its pool wherever that is
-        mounted, and no other file has it: a path that leads nowhere here counts by its last part.
+        """The keys of what *place* stands for. A volume has the same unique name in its pool
+        wherever that is mounted: a path that does not exist here is matched by its last part.
         """
         found = set(self._by_place.get(place, ()))
         if place.startswith("/"):
@@ -169,8 +170,8 @@ def _of_kernel(index: _Index) -> Iterator[tuple[str, str]]:
 
 
 def _is_locked(fd: int) -> bool:
-    """Whether somebody holds a lock, as qemu does on each image that it has open."""
-    with contextlib.suppress(OSError):  # a file system without locks tells nothing
+    """Whether there is a lock, as qemu holds one on each image that it has open."""
+    with contextlib.suppress(OSError):  # a file system without locks shows nothing
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         reply = fcntl.fcntl(fd, _F_OFD_GETLK, asked)
         return bool(_FLOCK.unpack(reply)[0] != fcntl.F_UNLCK)
@@ -178,7 +179,7 @@ def _is_locked(fd: int) -> bool:
 
 
 def _openers(index: _Index) -> Iterator[tuple[str, str]]:
-    """The processes that have one of them open, this one excepted; those we may look into."""
+    """The processes that have one of them open, except this one; only those we may inspect."""
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal() or int(process.name) == os.getpid():
             continue
@@ -191,7 +192,7 @@ def _openers(index: _Index) -> Iterator[tuple[str, str]]:
 
 
 def _opens(fd: Path, index: _Index) -> set[str]:
-    """Told by the link's text first: a look at what it leads to may wait for a server."""
+    """Compared by the link's text first: a stat of its target may wait for a server."""
     try:
         text = str(fd.readlink()).removesuffix(" (deleted)")
         # A file in another mount namespace keeps its last name, and its inode.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of libvirt's storage pools can hold templates?
 
-Pools of files (dir, fs, netfs) are their folders; libvirt is only told to look again. Those
-of block devices are in ``blocks``.
+Pools of files (dir, fs, netfs) are used as folders; libvirt only gets a refresh. Pools of block
+devices are in ``blocks``.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MOUNTED = frozenset({"fs", "netfs"})
 
 
 def discover(uri: str, *, state: Path) -> list[Pool]:
-    """The pools that can hold templates. Markers of block volumes lie in *state*."""
+    """The pools that can hold templates. Markers of block volumes are in *state*."""
     libvirt = Libvirt(uri)
     kinds = _FILES | BLOCKS
     return [_wrap(libvirt, pool, state) for pool in libvirt.pools() if _kind(pool) in kinds]
 
 
 def find(pool_id: str, *, uri: str, state: Path) -> Pool:
-    """The pool with libvirt's uuid *pool_id*; SinkRefusedError where there is none to use."""
+    """The pool with libvirt's uuid *pool_id*; SinkRefusedError if there is none to use."""
     try:
         uuid.UUID(pool_id)
     except ValueError:
@@ -59,7 +59,7 @@ def _wrap(libvirt: Libvirt, pool: Any, state: Path) -> Pool:
 
 
 class FilePool(DirectoryPool):
-    """A dir, fs or netfs pool: its folder, and libvirt told about new files."""
+    """A dir, fs or netfs pool: its folder, with libvirt notified of new files."""
 
     def __init__(self, libvirt: Libvirt, pool: Any, kind: str, memory: Memory) -> None:
         path = fromstring(pool.XMLDesc()).findtext("target/path") or ""
@@ -74,7 +74,7 @@ class FilePool(DirectoryPool):
         self._libvirt = libvirt
 
     def info(self) -> PoolInfo:
-        """As a folder's, but a pool that libvirt stopped cannot be used."""
+        """Like a folder's, but a pool that is stopped in libvirt cannot be used."""
         try:
             active = bool(self._libvirt.pool(self.id).isActive())
             error = None if active else "libvirt has not started the pool"
@@ -86,13 +86,13 @@ class FilePool(DirectoryPool):
         return PoolInfo(id=found.id, name=found.name, type=found.type, path=found.path, error=error)
 
     def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
-        """Have libvirt list the new file; the file is good even where libvirt is not."""
+        """Make libvirt list the new file; the file is good even if libvirt fails."""
         path = super().publish(volume, marker, replace=replace)
         self._refresh()
         return path
 
     def remove(self, volume: Volume, marker: Marker, *, used: Used | None) -> tuple[str, ...]:
-        """Unlink the file and have libvirt forget it."""
+        """Unlink the file and make libvirt forget it."""
         users = super().remove(volume, marker, used=used)
         self._refresh()
         return users
