@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How does the agent stay in touch with its manager? One WebSocket, over and over.
 
-Connecting, greeting, beating, and coming back after a pause that grows and is jittered, so
-that a manager's restart is not met by all hosts at once. Losing the link loses nothing:
-what matters is in the journal and is said again.
+Connects, greets, sends heartbeats, and reconnects after a growing, jittered pause, so that not all
+hosts come back at the same moment after a manager's restart. Losing the link loses nothing: what
+matters is in the journal and is sent again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _HANDSHAKE: Final = 20.0
 
 
 class Link:
-    """The connection to whichever manager answers.
+    """The connection to a manager, any one that responds.
 
-    *hello* is asked for at each connection; *welcomed* is told when it stands; *received*
-    gets every message of the manager, one after the other. With *spare* there is a token that
-    was not used yet: HostUnknownError then ends ``run`` where only a token helps.
+    *hello* is called at each connection; *welcomed* is called when it is established; *received*
+    gets every message of the manager, one after the other. With *spare* there is an unused token:
+    HostUnknownError then ends ``run`` if only a token helps.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Link:
         self.connected = False
 
     def send(self, message: m.Message) -> bool:
-        """Queue *message*; False when there is no connection, or one that does not keep up."""
+        """Queue *message*; False if there is no connection, or one that does not keep up."""
         if self._outbox is None:
             return False
         try:
@@ -109,11 +109,11 @@ class Link:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def reconnect(self) -> None:
-        """Connect again, with the identity as it is kept now. Asked for in ``received``."""
+        """Reconnect with the stored identity. Called from ``received``."""
         self._again = True
 
     async def goodbye(self, reason: str) -> None:
-        """Tell the manager that the agent stops, if there is time."""
+        """Notify the manager that the agent stops, if there is time."""
         if self._outbox is not None and self.send(m.Goodbye(reason=reason)):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies in a pool, as its markers know it, and who uses it?"""
+"""What is in a pool, according to its markers, and who uses it?"""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fastdl.errors import FastdlError
 from fastdl.wire.messages import CopiesDone, CopyInfo
 
 PAGE: Final = 500
-"""Copies in one answer."""
+"""Copies in one response."""
 
 
 def listing(pool: Pool, usage: Usage, *, after: str = "") -> CopiesDone:
-    """Return the copies in *pool* behind the volume *after*; raises where the pool is away."""
+    """Return the copies in *pool* after the volume *after*; raises if the pool is unavailable."""
     names = [name for name in pool.markers.volumes() if name > after]
     known = {name: pool.markers.read(name) for name in names[:PAGE]}
     targets = {name: pool.target(Volume(name), marker) for name, marker in known.items() if marker}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is the copy there already, and if something else is: may it be replaced?
+"""Does the copy exist already? If something else does, may it be replaced?
 
-What a marker describes is ours. What was changed since is replaced, unless somebody uses it.
-What nobody can show to be ours is never adopted and never replaced.
+What a marker describes is ours. If it was changed since, it is replaced, unless it is in use. What
+is not provably ours is never adopted and never replaced.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from fastdl.sinks.base import sink_error
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """*ready*: the marker of the finished copy; else *void*: what is known of what lies there,
-    to be replaced, and *why*."""
+    """*ready*: the marker of the finished copy; else *void*: the marker of what is there and should
+    be replaced, and *why*.
+    """
 
     ready: Marker | None = None
     void: Marker | None = None
@@ -30,10 +31,10 @@ class Before:
 
 
 def before(pool: Pool, volume: Volume, digest: Digest | None, usage: Usage) -> Before:
-    """What there is of *volume*; finishes what a crash left without its name.
+    """What exists of *volume*; finishes what a crash left without its name.
 
-    SinkRefusedError for a name that is taken or another content under it, SinkBusyError for
-    a copy that ought to be replaced and is in use.
+    SinkRefusedError for a name that is taken or has other content, SinkBusyError for a copy that
+    should be replaced but is in use.
     """
     marker = pool.markers.read(volume.name)
     found = pool.inspect(volume, marker)
@@ -60,7 +61,7 @@ def before(pool: Pool, volume: Volume, digest: Digest | None, usage: Usage) -> B
 
 
 def require_unused(pool: Pool, volume: Volume, marker: Marker, usage: Usage, why: str) -> None:
-    """SinkBusyError where somebody uses the copy, which is to be replaced for *why*."""
+    """SinkBusyError if the copy, which should be replaced for *why*, is in use."""
     if users := usage.of(pool.target(volume, marker)):
         raise SinkBusyError(
             f"{volume.name} cannot be replaced ({why}) while it is in use by {list_users(users)}"
@@ -76,7 +77,7 @@ def list_users(users: tuple[str, ...]) -> str:
 def _of_content(
     pool: Pool, volume: Volume, marker: Marker, digest: Digest | None, usage: Usage
 ) -> Before:
-    """Compare an intact copy with the *digest* that is asked for."""
+    """Compare an intact copy with the requested *digest*."""
     if digest is None:
         return Before(ready=marker)
     held = marker.digests.get(digest.algorithm)
@@ -92,14 +93,14 @@ def _of_content(
         known = replace(marker, digests={**marker.digests, digest.algorithm: digest.hex})
         pool.markers.write(known)
         return Before(ready=known)
-    # Perhaps the digest is of a compressed source: what was made of it cannot be compared.
+    # The digest may be of a compressed source: the unpacked copy cannot be compared with it.
     why = f"no {digest.algorithm} of it is known"
     require_unused(pool, volume, marker, usage, why)
     return Before(void=marker, why=why)
 
 
 def _recheck(pool: Pool, volume: Volume, marker: Marker, found: Found) -> tuple[Marker, Found]:
-    """A file whose time or inode alone changed holds what it held, if its digest says so."""
+    """A file of which only time or inode changed is unchanged if its digest still matches."""
     path = pool.target(volume, marker).path
     if path is None or not path.is_file() or path.is_symlink():
         return marker, found
@@ -115,14 +116,15 @@ def _recheck(pool: Pool, volume: Volume, marker: Marker, found: Found) -> tuple[
 
 
 def _adopted(pool: Pool, volume: Volume, known: Marker, digest: Digest | None) -> Marker | None:
-    """Finish what landed, proven, for an agent that died before it wrote that down: it lies
-    where nobody but the engine puts anything. None where its digest is not the one asked for."""
+    """Finish what had landed and was verified when an agent died before recording it: only the
+    engine writes to that location. None if its digest is not the requested one.
+    """
     landed = pool.seal(volume, known)
     path = pool.landed(volume)
     algorithm = digest.algorithm if digest else "sha-256"
     found = _hash(path, algorithm)
     if digest and digest.hex != found:
-        pool.discard(volume)  # perhaps the digest is of a compressed source
+        pool.discard(volume)  # the digest may be of a compressed source
         return None
     marker = replace(
         landed,
@@ -147,7 +149,7 @@ def _hash(path: Path, algorithm: str) -> str:
 
 
 def _virtual_size(path: Path, size: int) -> int:
-    """The disk's size: qcow2 states it in its header (bytes 24 to 31), raw is what it is."""
+    """The disk's size: for qcow2 from its header (bytes 24 to 31), for raw the file's size."""
     with path.open("rb") as file:
         head = file.read(32)
     return int.from_bytes(head[24:32], "big") if head[:4] == b"QFI\xfb" else size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does agent.properties say? (Java's properties format)
+"""Reads and extends agent.properties (Java's properties format).
 
 Read as Java reads it: ``key=value``, ``key:value`` or ``key value``, comments with ``#``
 and ``!``, lines continued by a backslash, ``\\uXXXX`` and the usual escapes.
@@ -22,7 +22,7 @@ _KEY = re.compile(r"((?:\\.|[^\\=:\s])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
 
 
 def load(path: Path) -> dict[str, str]:
-    """The properties in the file at *path*, empty where there is none; UsageError otherwise."""
+    """The properties in the file at *path*, empty if there is none; UsageError if unreadable."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_SIZE + 1)
@@ -35,7 +35,7 @@ def load(path: Path) -> dict[str, str]:
     try:
         return parse(data.decode())
     except UnicodeDecodeError:
-        return parse(data.decode("latin-1"))  # what Java took such files for until 8
+        return parse(data.decode("latin-1"))  # Java's encoding of such files up to version 8
 
 
 def parse(text: str) -> dict[str, str]:
@@ -49,9 +49,9 @@ def parse(text: str) -> dict[str, str]:
 
 
 def append(path: Path, values: Mapping[str, str]) -> None:
-    """Add *values* at the end of the file at *path*, which is made (mode 0600) when missing.
+    """Append *values* to the file at *path*, which is created (mode 0600) if missing.
 
-    What stands there stays, comments included. Raises OSError.
+    Existing content stays, comments included. Raises OSError.
     """
     old = path.read_bytes() if path.exists() else b""
     mode = path.stat().st_mode & 0o777 if old else 0o600

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written down of a copy, and what is reported of it?"""
+"""What is recorded about a copy, and what is reported about it?"""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fastdl.wire.messages import DownloadDone, MirrorReport, Validators
 
 
 def now() -> str:
-    """The time, as markers have it."""
+    """The time, in the format of markers."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def marker_of(known: Marker, result: Mapping[str, Any], probe: Mapping[str, Any]) -> Marker:
-    """The marker of what the engine's *result* says; *known*: what was known of its volume."""
+    """The marker made from the engine's *result*; *known*: the volume's marker until now."""
     mirrors = tuple(result.get("mirrors") or ())
     return Marker(
         volume=known.volume,
@@ -47,7 +47,7 @@ def done(
     already: bool = False,
     replaced: str = "",
 ) -> DownloadDone:
-    """The report of a finished copy; *replaced*: why another one was in its place."""
+    """The report of a finished copy; *replaced*: why an earlier one was replaced."""
     run = result or {}
     return DownloadDone(
         install_path=install_path,
@@ -69,7 +69,7 @@ def done(
 
 
 def validators_of(probe: Mapping[str, Any]) -> Validators:
-    """What a probe's result says that tells one version of the source from the next."""
+    """The fields of a probe's result that distinguish one version of the source from another."""
     found = probe.get("validators") or {}
     return Validators(
         size=probe.get("size"), etag=found.get("etag"), last_modified=found.get("last_modified")
@@ -77,7 +77,7 @@ def validators_of(probe: Mapping[str, Any]) -> Validators:
 
 
 def mirror_report(plain: Mapping[str, Any]) -> MirrorReport:
-    """What one mirror did, as it crosses the wire."""
+    """What one mirror did, as sent over the wire."""
     return MirrorReport(
         url=str(plain.get("url", ""))[:4096],
         bytes=int(plain.get("bytes") or 0),

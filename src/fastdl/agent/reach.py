@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where may the process that does a job connect? What the job can need at most, decided outside.
+"""Where may the process of a job connect? At most where the job needs to, decided outside it.
 
-The engine checks every connection by where it was led from (``csrc/base/addr.c``). A process
-that was taken over need not: this is the wall behind it, which knows the job and the address.
+The engine checks every connection by where it was redirected from (``csrc/base/addr.c``). A
+compromised process would not: this is the second wall, which knows the job and the address.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Reach:
         typed += [other for url in typed for other in mirrors_of(options.origin_rules, url)]
         self._ports = {url.port for url in typed}
         self._nfs = any(url.scheme == "nfs" for url in typed)
-        # Where several hosts are named, nobody here can tell which one led where.
+        # With several hosts it is unknown here which one redirected where.
         self._one_host = len({url.host for url in typed}) == 1
         self._from: int | None = None
         self._tried: set[int] = set()
         ways = options.proxy or Proxies()
         self._proxies = [_proxy(text) for text in (ways.http, ways.https) if text]
-        # Each scheme may have its own way, and NFS has none.
+        # Each scheme may have its own proxy, and NFS has none.
         self._straight = self._nfs or bool(ways.exempt) or not (ways.http and ways.https)
         self._net = Net(
             connect_timeout=1,
@@ -51,15 +51,15 @@ class Reach:
 
     @property
     def public_only(self) -> bool:
-        """Whether some connection was asked for, and each of them to a public address."""
+        """Whether any connection was requested, and all of them to public addresses."""
         return self._tried == {_PUBLIC}
 
     def may_ask(self, address: bytes) -> bool:
-        """Whether a datagram socket may be connected to *address*: a name server's."""
+        """Whether a datagram socket may be connected to *address*: only to a name server's."""
         return _port(address) == _DNS_PORT and _host(address) in _name_servers()
 
     def may_connect(self, address: bytes) -> bool:
-        """Whether a stream may be; the first one's host is the one that was typed."""
+        """Whether a stream may be; the first one's host is the one that the user named."""
         if self.may_ask(address):
             return True
         self._tried.add(address_class(address))
@@ -77,12 +77,12 @@ class Reach:
         return True
 
     def may_bind(self, address: bytes) -> bool:
-        """Whether a socket may have *address* itself: for servers of NFS, which trust ports."""
+        """Whether a socket may be bound to *address*: for NFS servers, which trust ports."""
         free = _host(address) in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         return self._nfs and free and (_port(address) or 1023) in _RESERVED_PORTS
 
     def _is_nfs(self, address: bytes) -> bool:
-        """Whether it may be a server of NFS: its services are at any port."""
+        """Whether it may be an NFS server, whose services may be at any port."""
         return self._nfs and self._net.allows(address, nfs=True)
 
     def _is_proxy(self, address: bytes, host: str, port: int) -> bool:
@@ -90,12 +90,12 @@ class Reach:
             return False
         with contextlib.suppress(UsageError):
             return _host(address) == _canonical(host)
-        # A name: whoever answers for it may be anywhere that a proxy can be.
+        # A name: the proxy may be at any address that a proxy can have.
         return self._net.allows(address) or address_class(address) == _LOOPBACK
 
 
 def _proxy(text: str) -> tuple[str, int]:
-    """Host and port of a proxy as libcurl takes it; its port is 1080 where none is given."""
+    """Host and port of a proxy as libcurl reads it; the port is 1080 if none is given."""
     rest = text.partition("://")[2] or text
     authority = rest.partition("/")[0].rpartition("@")[2]
     host, colon, port = authority.rpartition(":")

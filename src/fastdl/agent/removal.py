@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a copy leave a pool? Only what a marker proves to be ours, and only when nobody
-uses it."""
+"""Removes copies from a pool: only what a marker proves to be ours, and only if not in use."""
 
 from __future__ import annotations
 
@@ -20,10 +19,10 @@ log = logging.getLogger(__name__)
 async def remove(
     pool: Pool, volume: Volume, usage: Usage, *, fence: int = 0, forced: bool = False
 ) -> RemoveDone:
-    """Remove *volume*, what an unfinished job left of it, and what is known of it.
+    """Remove *volume*, what an unfinished job left of it, and its marker.
 
-    A copy that is in use, or was replaced by something else, is kept with the reason, unless
-    *forced*. SinkRefusedError for what cannot be shown to be ours, whatever is asked.
+    A copy that is in use, or was replaced by something else, is kept, with the reason, unless
+    *forced*. SinkRefusedError for what is not provably ours, even if *forced*.
     """
 
     def work() -> RemoveDone:
@@ -59,8 +58,9 @@ def _refusal(found: Found) -> FastdlError:
 
 
 def prune(pool: Pool, *, running: Collection[str], before: float) -> list[str]:
-    """Remove what unfinished jobs left that nobody has gone on with since *before* (seconds
-    since 1970); the volumes. *running*: those that jobs of this host are about."""
+    """Remove what unfinished jobs left that were not resumed since *before* (seconds since 1970);
+    return the volumes. *running*: those that jobs of this host are about.
+    """
     gone = []
     for name in pool.markers.volumes():
         if name in running or pool.markers.written(name) >= before:

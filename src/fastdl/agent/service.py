@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent: a host that does what its manager's documents say, with or without the manager.
+"""The agent: a host that executes its manager's documents, with or without the manager.
 
 What must survive is in the journal (jobs, results), at the pool (markers) and in the
-keystore. Everything here can be killed at any moment and starts again from those.
+keystore. The agent can be killed at any moment and restarts from those.
 """
 
 from __future__ import annotations
@@ -43,25 +43,27 @@ log = logging.getLogger(__name__)
 _REPEAT_SECONDS: Final = 30.0
 _INVENTORY_SECONDS: Final = 600.0
 _PATIENCE_SECONDS: Final = 5.0
-"""After a connection, for so long no job is stopped that ran before it: a host that was away is
-given its jobs again, and they need not be interrupted for that."""
+"""For so long after a connection no job is stopped that ran before it: a host that was offline is
+given its jobs again, and they need not be interrupted for that.
+"""
 _STORAGE_SECONDS: Final = 30.0
-"""A look at the pools at least this often, whatever events were missed."""
+"""The pools are checked at least this often, whatever events were missed."""
 _STORAGE_SPACING: Final = 0.3
-"""Events that come closer together share a look."""
+"""Events that come closer together share one check."""
 _PRUNE_SECONDS: Final = 3600.0
 _KEEP_SECONDS: Final = 7 * 24 * 3600.0
 _RENEWAL_SECONDS: Final = 600.0
-"""After so long an answer is no longer expected."""
+"""After so long a response is no longer expected."""
 _DAY_SECONDS: Final = 24 * 3600.0
 _KEYSTORE_SECONDS: Final = 1.0
-"""How often the keystore's file is looked at: a revocation counts within five seconds."""
+"""How often the keystore's file is checked: a revocation takes effect within five seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What ``fastdl agent`` was told. *token* is used once, and only where the identity in *state*
-    is none that the manager takes; *pools* empty = libvirt's."""
+    """The configuration of ``fastdl agent``. *token* is used once, and only if the manager does not
+    accept the identity in *state*; *pools* empty = libvirt's.
+    """
 
     managers: Sequence[str]
     token: str | None
@@ -109,9 +111,9 @@ class Agent:
         )
 
     async def run(self) -> None:
-        """Work until cancelled; then interrupt the jobs, which the next start goes on with.
+        """Work until cancelled; then interrupt the jobs, which the next start resumes.
 
-        HostUnknownError where the manager does not know this host and an unused token may help.
+        HostUnknownError if the manager does not know this host and an unused token may help.
         """
         for command, stopping in await asyncio.to_thread(unfinished, self._journal):
             self._jobs.resume(command, stopping=stopping)
@@ -138,7 +140,7 @@ class Agent:
         self._results_due.set()
         self._inventory_due.set()
 
-    # --- what the manager says -------------------------------------------------------------
+    # --- messages of the manager -----------------------------------------------------------
 
     async def _hello(self) -> m.Hello:
         inventory = await asyncio.to_thread(self._host.inventory)
@@ -196,7 +198,7 @@ class Agent:
                 await self._act(action)
 
     async def _follow_later(self) -> None:
-        """Stop what is still missing from the document some seconds after a connection."""
+        """Stop jobs that are still missing from the document some seconds after a connection."""
         while True:
             await self._stops_wait.wait()
             await asyncio.sleep(max(0.0, self._grace_until - time.monotonic()))
@@ -227,7 +229,7 @@ class Agent:
         try:
             await self._jobs.start(command)
         except FastdlError as exc:
-            # Not even the journal can be written: the manager has to know without it.
+            # Not even the journal can be written: report to the manager without it.
             log.error("a job cannot be journaled: %s", exc, extra={"job": command.job})
             failure = codec.failure_of(exc)
             self._send(
@@ -236,7 +238,7 @@ class Agent:
                 )
             )
 
-    # --- what the host says by itself ------------------------------------------------------
+    # --- messages of the host --------------------------------------------------------------
 
     async def _repeat_results(self) -> None:
         """Send what has not been acknowledged: when something ended, and every 30 seconds."""
@@ -252,8 +254,9 @@ class Agent:
                     self._send(row.result())
 
     async def _report_inventory(self) -> None:
-        """Send what there is, even where it is what was sent last: the manager may have heard
-        otherwise since, in a result or at a connection, or it asks."""
+        """Send the inventory, even if it has not changed since: the manager may have received
+        another one in the meantime, in a result or at a connection, or it requests one.
+        """
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_INVENTORY_SECONDS):
@@ -263,7 +266,7 @@ class Agent:
             self._send(m.InventoryReport(inventory=inventory))
 
     async def _watch_storage(self) -> None:
-        """Report a pool that goes away or comes back, when it does."""
+        """Report immediately when a pool becomes unavailable or available again."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def notify() -> None:
@@ -290,7 +293,7 @@ class Agent:
             watch.stop()
 
     async def _prune(self) -> None:
-        """Remove what unfinished downloads left and nobody has gone on with for a week."""
+        """Remove what unfinished downloads left behind and nothing has resumed for a week."""
         while True:
             await asyncio.sleep(_PRUNE_SECONDS)
             running = self._jobs.volumes()
@@ -303,7 +306,7 @@ class Agent:
                         log.info("an unfinished download was removed", extra={"volume": volume})
 
     async def _watch_keystore(self) -> None:
-        """Notice every change of the keystore, whoever made it."""
+        """Detect every change of the keystore, including those by others."""
         path = self._host.config.keystore_path
         seen = _stamp(path)
         trusted = await asyncio.to_thread(self._anchors)
@@ -317,7 +320,7 @@ class Agent:
             await self._jobs.recheck(trusted)
 
     def _anchors(self) -> frozenset[str]:
-        """What is trusted now; nothing while the keystore cannot be read."""
+        """The certificates trusted now; none while the keystore cannot be read."""
         try:
             return frozenset(self._host.anchors().values())
         except FastdlError as exc:
@@ -335,7 +338,7 @@ class Agent:
                     await self._renewal_wanted.wait()
 
     async def goodbye(self) -> None:
-        """Say that the agent stops."""
+        """Notify the manager that the agent stops."""
         await self._link.goodbye("the agent stops")
 
 
@@ -343,8 +346,8 @@ class Agent:
 async def prepared(settings: Settings, *, refused: bool = False) -> AsyncIterator[Agent]:
     """An agent that is enrolled, configured, and alone on its state folder.
 
-    *refused*: the manager did not know the identity in the state folder. UsageError for a wrong or
-    missing configuration, before a token is used; the errors of enrolment.
+    *refused*: the manager did not know the identity in the state folder. Raises UsageError for a
+    wrong or missing configuration, before a token is used, and the errors of enrolment.
     """
     name = settings.name or socket.gethostname()
     await asyncio.to_thread(_check_pools, settings)
@@ -368,7 +371,7 @@ async def prepared(settings: Settings, *, refused: bool = False) -> AsyncIterato
 
 
 def _check_pools(settings: Settings) -> None:
-    """UsageError where no pool could ever be offered."""
+    """UsageError if no pool could ever be offered."""
     if settings.pools:
         configured(settings.pools, host_id="", state=settings.state)
     else:
@@ -378,13 +381,13 @@ def _check_pools(settings: Settings) -> None:
 async def _identity(
     settings: Settings, journal: Journal, name: str, *, refused: bool
 ) -> tuple[Identity, str | None]:
-    """The identity in the state folder where it is good, else the one that the token gives; and the
-    token where it may still be needed.
+    """The identity in the state folder if it is valid, else the one that the token gives; and the
+    token if it may still be needed.
 
-    A token is not used while the identity is good, nor when it is the one that made it: the same
-    words start the agent every time. Two kinds come first, where they are accepted: one made for
-    this host, which gives it a new key, and one that names another CA than is trusted here, which
-    is for another manager, or for this one after its CA was replaced.
+    A token is not used while the identity is valid, nor if it is the one that created it: the same
+    command starts the agent every time. Two kinds take precedence, if they are accepted: one made
+    for this host, which gives it a new key, and one that names a CA which is not trusted here,
+    which is for another manager, or for this one after its CA was replaced.
     """
     try:
         who = await asyncio.to_thread(identity.load, settings.state)
@@ -412,7 +415,7 @@ async def _identity(
 
 
 def _unused(token: str | None, who: Identity | None) -> bool:
-    """Whether *token* is another one than made *who*."""
+    """Whether *token* is not the one that created *who*."""
     return token is not None and (who is None or parse_token(token).id != who.token)
 
 
@@ -436,14 +439,15 @@ async def _enrol_once(
     who = await identity.enrol(settings.managers, token, settings.state, name=name)
     log.info("enrolled as host %s", who.host_id)
     if former is None or former.host_id != who.host_id:
-        # Nobody will ask for another host's jobs, and their results would be a stranger's.
+        # Nobody will request another host's jobs, and their results would belong to that host.
         await asyncio.to_thread(journal.clear)
     return who
 
 
 async def serve(settings: Settings, started: Callable[[Agent], None]) -> None:
-    """Run an agent until cancelled. *started* is told of it, and of each that takes its place when
-    the manager knew it no more and a token made it a host again."""
+    """Run an agent until cancelled. *started* is called with it, and with each that replaces it
+    when the manager no longer knew it and a token enrolled it again.
+    """
     refused = False
     while True:
         async with prepared(settings, refused=refused) as agent:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When has this host's storage changed? When the kernel's mounts do, and when libvirt says so."""
+"""When has this host's storage changed? When the kernel's mounts do, or libvirt reports it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fastdl.errors import FastdlError
 log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 10.0
-"""Between two tries to reach a libvirt that is away."""
+"""Between two attempts to reach a libvirt that is down."""
 _loop_lock = threading.Lock()
 _loop_runs = False
 
 
 class StorageWatch:
-    """Calls *changed*, from threads of its own, after each change; ends with the process."""
+    """Calls *changed*, from its own threads, after each change; ends with the process."""
 
     def __init__(self, changed: Callable[[], None], *, libvirt: str | None) -> None:
         """*libvirt*: the URI whose pools are this host's; None where they are configured."""
@@ -63,7 +63,7 @@ class StorageWatch:
             self._stop.wait(_AGAIN_S)
 
     def _follow(self, connection: Any) -> None:
-        """Take in events until the connection breaks."""
+        """Process events until the connection breaks."""
         libvirt, closed = library(), threading.Event()
 
         def on_event(*_: Any) -> None:
@@ -77,7 +77,7 @@ class StorageWatch:
             ):
                 connection.storagePoolEventRegisterAny(None, kind, on_event, None)
             connection.setKeepAlive(5, 3)
-            self._changed()  # whatever happened while nobody listened
+            self._changed()  # changes while nothing was listening
             while not closed.wait(1.0):
                 if self._stop.is_set():
                     return
@@ -88,14 +88,14 @@ class StorageWatch:
 
 
 def _run_libvirts_loop() -> None:
-    """libvirt's own loop, one for the process: it must be there before the connection."""
+    """libvirt's own loop, one per process: it must exist before the connection."""
     global _loop_runs  # noqa: PLW0603 - libvirt's is as global
     with _loop_lock:
         if _loop_runs:
             return
         libvirt = library()
         libvirt.virEventRegisterDefaultImpl()
-        # A timer, so that the loop comes round also where nothing is registered yet.
+        # A timer, so that the loop also wakes up if nothing is registered yet.
         libvirt.virEventAddTimeout(1000, lambda *_: None, None)
         _loop_runs = True
 

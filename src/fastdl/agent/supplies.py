@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does a confined process come by code and certificates that its user may not reach?
+"""How does a confined process get code and certificates that its user may not read?
 
-What nearly every job needs is loaded once for all the processes that it is done in. The rest a
-confined process loads when it needs it, as every other process of fastdl does. Where the code
-lies below a folder that only root may enter (a virtual environment in /root, say) the way to it
-is held open; where only root may read the files, everything is loaded before. The operator's
-own file of authorities is copied to where it can be read.
+What nearly every job needs is loaded once for all its processes. A confined process loads the rest
+when it needs it, like every other process of fastdl. If the code is below a folder that only root
+may enter (a virtual environment in /root, say), the folder is held open; if only root may read the
+files, everything is loaded in advance. The operator's own file of authorities is copied to a
+readable location.
 """
 
 from __future__ import annotations
@@ -39,21 +39,22 @@ _OF_OTHERS = (
     *("urllib.parse", "xml.parsers.expat", "xxhash"),
     *("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig", "encodings.utf_16"),
 )
-"""What those load inside of functions."""
+"""What those import inside functions."""
 _AUTHORITIES_MAX = 16 << 20
 
 
 class Supplies(NamedTuple):
-    """What a confined fork has to keep, and to take up. The process that made them stays as it is:
-    what it starts besides does not have the descriptors."""
+    """What a confined fork has to keep, and to apply. The process that made them stays as it is:
+    other processes that it starts do not inherit the descriptors.
+    """
 
     descriptors: tuple[int, ...]
     environment: dict[str, str]
     ways: tuple[tuple[str, str], ...]
-    """(entry of ``sys.path``, by which way it is reached)."""
+    """(entry of ``sys.path``, path by which it is reached)."""
 
     def apply(self) -> None:
-        """In the fork: set the environment, and look modules up by the ways that are held open."""
+        """In the fork: set the environment, and find modules through the folders held open."""
         os.environ.update(self.environment)
         for old, new in self.ways:
             for module in list(sys.modules.values()):
@@ -89,7 +90,7 @@ def load_all() -> None:
 
 
 def _copy_authorities() -> tuple[tuple[int, ...], dict[str, str]]:
-    """Put what SSL_CERT_FILE names into memory, under a name that every user can open."""
+    """Copy the file in SSL_CERT_FILE into memory, under a name that every user can open."""
     path = os.environ.get("SSL_CERT_FILE")
     if not path:
         return (), {}
@@ -97,7 +98,7 @@ def _copy_authorities() -> tuple[tuple[int, ...], dict[str, str]]:
         with open(path, "rb") as file:  # noqa: PTH123
             content = file.read(_AUTHORITIES_MAX)
     except OSError:
-        return (), {}  # the download says so, where it needs it
+        return (), {}  # the download reports that, if it needs it
     fd = os.memfd_create("authorities")
     os.write(fd, content)
     return (fd,), {"SSL_CERT_FILE": f"/proc/self/fd/{fd}"}
@@ -108,7 +109,7 @@ def _is_readable(path: str) -> bool:
 
 
 def _is_shut(entry: str) -> bool:
-    """Whether there is a folder on the way to the folder *entry* that not everybody may enter."""
+    """Whether *entry* or a folder above it may not be entered by everybody."""
     path = os.path.realpath(entry)
     if not os.path.isdir(path):  # noqa: PTH112
         return False

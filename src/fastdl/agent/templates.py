@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does one template get into one pool, once, however often it is asked for?
+"""How does one template get into one pool, once, however often it is requested?
 
-Look, lock, probe, check the room, intend, fetch (in a confined process), remember. A crash
-at any point leaves something from which the same command finishes: a resume, a finished
-file that only lacks its marker, or nothing.
+Look, lock, probe, check the space, record the intent, fetch (in a confined process), record the
+result. A crash at any point leaves something from which the same command finishes: a resume, a
+finished file that only lacks its marker, or nothing.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ T = TypeVar("T")
 
 _FILE_MARGIN = 64 << 20
 """Bytes by which a file may exceed what it holds: footers, blocks that are written as a whole."""
-_LOCK_PAUSE = 0.5  # seconds between looks at a lock that another process holds
+_LOCK_PAUSE = 0.5  # seconds between checks of a lock that another process holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What shall be in the pool. *options*: fields of ``FetchOptions`` as JSON has them.
+    """What should be in the pool. *options*: fields of ``FetchOptions`` as JSON has them.
 
-    *fence* orders competing claims on a shared pool; 0 makes none. *deadline*: seconds.
+    *fence* orders competing claims on a shared pool; 0 makes no claim. *deadline*: seconds.
     *max_source_size*, *max_virtual_size*: bytes that the file at the origin and the disk may have.
-    *expected_size*: the disk's, as the command has it, for sources that do not tell.
-    *patience*: seconds to wait while another job writes the volume, and then find it there.
-    *template*, *zone*: what the copy is one of, for whoever finds it later.
+    *expected_size*: the disk's, from the command, for sources that do not report it. *patience*:
+    seconds to wait while another job writes the volume. *template*, *zone*: what it is a copy of,
+    for later readers of its marker.
     """
 
     volume: Volume
@@ -72,11 +72,11 @@ async def bring(
     *,
     progress: ProgressCallback | None = None,
 ) -> DownloadDone:
-    """Bring *wanted* into *pool*; at once when it is there.
+    """Fetch *wanted* into *pool*; returns immediately if it is there.
 
-    What we put there and somebody changed is replaced, when nobody uses it (*usage*).
-    SinkRefusedError when the volume's name is taken by something else; everything that
-    probing, placing and fetching raise.
+    A copy of ours that somebody changed is replaced if nobody uses it (*usage*). SinkRefusedError
+    if the volume's name is taken by something else; everything that probing, placing and fetching
+    raise.
     """
     volume = wanted.volume
     digest = parse_checksum(wanted.checksum) if wanted.checksum else None
@@ -91,7 +91,7 @@ async def bring(
             probe = await _probe(wanted, runner)
             image = _image(probe, wanted)
             async with _threaded(pool.place(volume, image)) as placement, process.pop_all():
-                # The process ends first: what was placed is not let go while it may write.
+                # The process ends first: its target is not released while it may write.
                 await asyncio.to_thread(_intend, pool, wanted, there)
                 result = await _trusting(
                     runner(
@@ -106,17 +106,17 @@ async def bring(
 
 
 def _intend(pool: Pool, wanted: Wanted, there: Before) -> None:
-    """Note that a download begins.
+    """Record that a download starts.
 
-    A file that is to be replaced stays what it is until its successor has landed; a device
-    holds nothing from now on.
+    A file that will be replaced stays as it is until its successor has landed; a device is empty
+    from now on.
     """
     if there.void is None or pool.void(wanted.volume, there.void):
         pool.markers.write(_known(pool, wanted))
 
 
 def _known(pool: Pool, wanted: Wanted) -> Marker:
-    """The marker of a volume that holds nothing yet."""
+    """The marker of a volume that is still empty."""
     known = pool.markers.read(wanted.volume.name)
     return Marker(
         volume=wanted.volume.name,
@@ -135,7 +135,7 @@ def _finish(
     result: Mapping[str, Any],
     probe: Mapping[str, Any],
 ) -> Marker:
-    """Write down what has landed, then give it its name; either may be done again after a crash."""
+    """Record what has landed, then give it its name; both may be repeated after a crash."""
     volume = wanted.volume
     marker = provenance.marker_of(_known(pool, wanted), result, probe)
     marker = replace(pool.seal(volume, marker), replaces=there.void is not None)
@@ -156,7 +156,7 @@ async def _probe(wanted: Wanted, runner: Runner) -> dict[str, Any]:
 
 
 async def _trusting(work_of: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """The result of *work_of*; a want of trust says where this host's trust comes from."""
+    """The result of *work_of*; a TrustError also names this host's keystore."""
     try:
         return await work_of
     except TrustError as exc:
@@ -169,7 +169,7 @@ async def _trusting(work_of: Awaitable[dict[str, Any]]) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def _locked(pool: Pool, wanted: Wanted) -> AsyncIterator[None]:
-    """The volume's lock, waited for as long as *wanted* allows."""
+    """The volume's lock; waits for it as long as *wanted* allows."""
     end = time.monotonic() + wanted.patience
     while True:
         lock = pool.markers.lock(wanted.volume.name, fence=wanted.fence)
@@ -202,12 +202,12 @@ def _image(plain: Mapping[str, Any], wanted: Wanted) -> Image:
 
 
 def _fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping[str, Any]) -> Work:
-    """The work that lands *image*; compressed ones are unpacked, whatever they hold."""
+    """The work that lands *image*; compressed ones are unpacked, whatever they contain."""
     action, target_format = "fetch", placement.target_format
     inner, _, outer = image.format.rpartition(".")
     if target_format == "same" and outer in COMPRESSED:
         declared = wanted.options.get("source_format", "auto")
-        # A fixed VHD shows itself at its end: only who expects it keeps it what it is.
+        # A fixed VHD is only recognisable at its end: it stays one only if it is expected.
         if inner in {"raw", "iso"} and declared in {"auto", "raw", "iso"}:
             target_format = "raw"
         else:
@@ -231,8 +231,9 @@ def _fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping
 
 
 def _file_size(wanted: Wanted, *, as_it_is: bool) -> int | None:
-    """Bytes that a file of the download may have: the limits are checked before, for this is what
-    a process that was taken over can fill a pool with."""
+    """Bytes that a file of the download may have. The limits are checked earlier; this bounds what
+    a compromised process can write to a pool.
+    """
     source, disk = wanted.max_source_size, wanted.max_virtual_size
     if source is None or (disk is None and not as_it_is):
         return None
@@ -240,8 +241,9 @@ def _file_size(wanted: Wanted, *, as_it_is: bool) -> int | None:
 
 
 def _at_most(wanted: Wanted, probe: Mapping[str, Any]) -> int | None:
-    """Bytes that may come out: where an .xz file said so itself, no more than that, so that one
-    whose index lies is found to be broken and not the pool to be full."""
+    """Limit of decoded bytes: the size that an .xz file states, if it does, so that a wrong index
+    is reported as a broken file and not as a full pool.
+    """
     stated: int | None = probe.get("virtual_size")
     if stated is not None and probe.get("format") in {"raw.xz", "iso.xz"}:
         return stated

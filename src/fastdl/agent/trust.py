@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Would this host trust that origin, and because of what? A TLS handshake and nothing more.
+"""Would this host trust that origin, and why? A TLS handshake and nothing more.
 
-The decision that counts is the engine's, on every connection; this one answers questions
-before a download, and tells after a revocation which downloads have to be checked again.
+The decision that counts is the engine's, on every connection; this one serves checks before a
+download, and shows after a revocation which downloads have to be checked again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fastdl.model.url import Url
 
 SYSTEM = "system"
 _START_S = 10.0
-"""What the process may take to start on a busy host, besides the origin's time."""
+"""What the process may take to start on a busy host, in addition to the origin's time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """``accepted_by``: an alias, or ``system``; the certificate is the origin's own."""
+    """``accepted_by``: an alias, or ``system``; the certificate is the origin's."""
 
     accepted_by: str
     subject: str
@@ -40,8 +40,8 @@ async def vouch(
 ) -> Vouched:
     """Who vouches for the https origin of *url_text*: alias → PEM in *anchors*, or the system.
 
-    Raises TrustError when nobody does, PolicyError for an address that is not allowed,
-    NetError when the origin cannot be reached within *seconds*.
+    Raises TrustError if nobody does, PolicyError for an address that is not allowed, NetError if
+    the origin cannot be reached within *seconds*.
     """
     url = Url.parse(url_text)
     if url.scheme != "https":

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does the agent have a download done in a process of its own?
+"""How does the agent run a download in a separate process?
 
-The worker may crash, hang or be killed: here that becomes an error of the job, never of
-the agent.
+The worker may crash, hang or be killed: that becomes an error of the job, never of the agent.
 """
 
 from __future__ import annotations
@@ -38,13 +37,12 @@ _CANCEL_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a worker shall do. *options*: fields of ``FetchOptions``, as JSON has them;
+    """What a worker should do. *options*: fields of ``FetchOptions``, as JSON has them;
     *placement*: of ``engine.options.Placement``.
 
-    *action*: ``fetch``; ``unpack``, which takes one layer of compression off and keeps the
-    image's own format; ``probe``; ``documents``, of at most *most* bytes each; or ``vouch``, a
-    TLS handshake alone. *file_size*: the most bytes that a file written by it may have; None: no
-    limit.
+    *action*: ``fetch``; ``unpack``, which removes one layer of compression and keeps the image's
+    own format; ``probe``; ``documents``, of at most *most* bytes each; or ``vouch``, a TLS
+    handshake alone. *file_size*: the most bytes that a file written by it may have; None: no limit.
     """
 
     action: str
@@ -58,7 +56,7 @@ class Work:
 
 
 class Runner(Protocol):
-    """What carries out a piece of work: ``run``, or one of a ``series``."""
+    """What executes a piece of work: ``run``, or one of a ``series``."""
 
     def __call__(
         self,
@@ -78,11 +76,11 @@ async def run(
     progress: ProgressCallback | None = None,
     deadline: float | None = None,
 ) -> dict[str, Any]:
-    """Have *work* done; the engine's result as a dict.
+    """Run *work*; the engine's result as a dict.
 
-    *deadline* is in seconds. Cancelling the caller's task cancels the job: what was
-    fetched is kept for a resume. Raises what the engine raised, NetError at the deadline,
-    InternalError when the worker died (see ``death``).
+    *deadline* is in seconds. Cancelling the caller's task cancels the job: what was fetched is kept
+    for a resume. Raises what the engine raised, NetError at the deadline, InternalError if the
+    worker died (see ``death``).
     """
     async with series(confinement) as runner:
         return await runner(work, progress=progress, deadline=deadline)
@@ -91,7 +89,7 @@ async def run(
 @contextlib.asynccontextmanager
 async def series(confinement: Confinement = BEST_EFFORT) -> AsyncIterator[Runner]:
     """``run`` for the works of one job, which share a process: its start costs as much as a
-    small download. Probes first, each confined by itself, then at most one other work."""
+    small download. Probes first, each confined separately, then at most one other work."""
     ids = await asyncio.to_thread(confinement.ids)
     common = {"required": confinement.required, "ids": ids}
     async with _worker() as worker:
@@ -150,7 +148,7 @@ async def _converse(
 
 @functools.cache
 def _warn_of(missing: tuple[str, ...]) -> None:
-    """Once for what is the same each time."""
+    """Logged once for the same *missing*."""
     log.warning(
         "downloads are not fully confined: this host lacks %s (fastdl.confinement=required "
         "refuses them instead)",
@@ -160,7 +158,7 @@ def _warn_of(missing: tuple[str, ...]) -> None:
 
 @contextlib.asynccontextmanager
 async def _worker() -> AsyncIterator[asyncio.subprocess.Process]:
-    """A running worker, which is gone when the block ends."""
+    """A running worker, which has ended when the block ends."""
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-P", "-m", "fastdl.agent.worker"),
@@ -177,13 +175,13 @@ async def _worker() -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 def _environment() -> dict[str, str]:
-    """Without what is the agent's own: a token in its command line's variables, say."""
+    """Without the agent's own variables, which may hold a token."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }
-    # The resolver sends two questions at once by a call that no confined process has.
+    # The resolver sends two concurrent queries by a system call that no confined process has.
     kept["RES_OPTIONS"] = f"{kept.get('RES_OPTIONS', '')} single-request".strip()
     return kept
 

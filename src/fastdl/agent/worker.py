@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process of one job: ``python -m fastdl.agent.worker``.
 
-The works of the job come as lines of JSON on standard input, each sent when the one before is
-answered: those that touch no target first, then at most one other. ``{"progress": …}`` lines
-and at the end one ``{"result": …}`` or ``{"error": …}`` on standard output for each. Standard
-input stays open for the job's life: its end, or SIGTERM, cancels the job, so that no download
-outlives its agent.
+The works of the job arrive as lines of JSON on standard input, each sent after the result of the
+previous one: those that touch no target first, then at most one other. ``{"progress": …}`` lines
+and at the end one ``{"result": …}`` or ``{"error": …}`` on standard output for each. Standard input
+stays open for the job's life: its end, or SIGTERM, cancels the job, so that no download outlives
+its agent.
 
-This process opens the target and publishes it; it reads no byte of an origin. Whatever does is
-a confined fork of it (``child``), one for each step: probing, landing, inspecting what landed.
+This process opens the target and publishes it; it reads no byte of an origin. That is done by
+confined forks of it (``child``), one for each step: probing, landing, inspecting what landed.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _SINGLE_STEPS = {
     "documents": confined.documents,
     "vouch": confined.vouch,
 }
-"""The works that touch no target, of which there may be several."""
+"""The works that touch no target; there may be several."""
 
 
 def main() -> int:
-    """Carry out the job on standard input; the error's class is the exit code."""
+    """Execute the job on standard input; the error's class is the exit code."""
     stop = Stop(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent handles interrupts
     die_with_parent(signal.SIGTERM)
-    os.umask(0o022)  # a template is read by qemu's user, however private the agent's own files
+    os.umask(0o022)  # qemu's user reads templates, however private the agent's own files are
     supplies_for_confined()
-    gc.freeze()  # a collection in a fork would copy every page that it looks at
+    gc.freeze()  # a collection in a fork would copy every page that it visits
     code = 0
     while line := sys.stdin.buffer.readline():
         job = json.loads(line)
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _answered(work: Callable[[], Mapping[str, Any]]) -> int:
-    """Do *work* and say its result, or why it failed."""
+    """Do *work* and report its result, or why it failed."""
     try:
         _send({"result": work()})
     except Exception as exc:  # noqa: BLE001 - the last frame of the process
@@ -106,8 +106,8 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
 
 
 def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
-    """The result of the process that fetches into *workspace*; it is gone on return."""
-    # A file's note is written by who publishes it.
+    """The result of the process that fetches into *workspace*; it has ended on return."""
+    # A file's note is written by the process that publishes it.
     of_device = workspace.note_file if workspace.sink.hold else None
     with (
         _shared_file(workspace.journal) as (journal, warnings),
@@ -128,7 +128,7 @@ def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
             try:
                 result = _found(child, stop, workspace=workspace, folder=folder, job=job).result
             except InternalError as exc:
-                workspace.keep = exc.retryable  # what crashed it would do so again
+                workspace.keep = exc.retryable  # what crashed it would crash it again
                 raise
         workspace.keep = False
     return {**result, "warnings": [*result["warnings"], *warnings]}
@@ -137,7 +137,7 @@ def _landed(job: Job, workspace: Workspace, stop: Stop) -> dict[str, Any]:
 def _inspected(
     job: Job, workspace: Workspace, result: Mapping[str, Any], stop: Stop
 ) -> dict[str, Any]:
-    """The size of the disk in the file that landed, from another process, which may refuse it."""
+    """The size of the disk in the landed file, from another process, which may refuse it."""
     fd = os.open(f"/proc/self/fd/{workspace.sink.buffered_fd}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         work = partial(confined.inspect, job, fd, result["target_bytes"])
@@ -152,7 +152,7 @@ def _inspected(
     return {"virtual_size": inspected.virtual_size}
 
 
-# ---- hearing a child --------------------------------------------------------------
+# ---- messages of a child ----------------------------------------------------------
 
 
 def _found(child: Child, stop: Stop, **given: Any) -> child_messages.Found:
@@ -170,7 +170,7 @@ def _last(
     folder: str | None = None,
     job: Job | None = None,
 ) -> child_messages.Found | child_messages.Inspected:
-    """Do what *child* asks for until it says its last message; raises the failure that it says."""
+    """Serve the requests of *child* until its last message; raises the failure that it reports."""
     shown = 0.0
     for message in child.receive(stop):
         match message:
@@ -222,7 +222,7 @@ def _required(job: Job) -> bool:
 
 @contextlib.contextmanager
 def _shared_file(journal: JournalFile | None) -> Iterator[tuple[SharedFile | None, list[str]]]:
-    """The journal, opened for the child; and what is to be said where it cannot be."""
+    """The journal, opened for the child; and the warning if it cannot be opened."""
     if not isinstance(journal, Location):
         yield None, []
         return
@@ -239,7 +239,7 @@ def _shared_file(journal: JournalFile | None) -> Iterator[tuple[SharedFile | Non
 
 @contextlib.contextmanager
 def _folder(job: Job, workspace: Workspace) -> Iterator[str | None]:
-    """A folder for the child alone, where it may have to unpack or convert; else None."""
+    """A private folder for the child, if it may have to unpack or convert; else None."""
     if job["action"] != "unpack" and job["options"].get("target_format") == "same":
         yield None
         return
@@ -253,7 +253,7 @@ def _report_missing(child: Child) -> None:
 
 
 def _send(message: Mapping[str, Any]) -> None:
-    """One line to the agent; a failed write means that nobody is there any more."""
+    """Send one line to the agent; a failed write means that the agent is gone."""
     line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
     try:
         while line:
@@ -265,4 +265,4 @@ def _send(message: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # everything is said and on disk: taking the interpreter apart gains nothing
+    os._exit(code)  # everything is sent and on disk: shutting the interpreter down gains nothing
