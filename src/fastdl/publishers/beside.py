@@ -15,7 +15,7 @@ SIGNATURE_SUFFIXES = (".gpg", ".asc", ".sign", ".sig")
 def lists_beside(url: Url) -> tuple[Url, ...]:
     """The lists that may name the image at *url*, in the order in which they are tried.
 
-    Lists of weak algorithms are none: they find no attacker, and nobody asked for them.
+    Lists of weak algorithms do not count: they stop no attacker, and nobody requested them.
     """
     folder, _, name = url.path.rpartition("/")
     if not name:
@@ -32,7 +32,7 @@ def signatures_beside(url: Url) -> tuple[Url, ...]:
 
 
 def path_seen_from(listed_in: Url, url: Url) -> str | None:
-    """The path of *url* as a list in *listed_in* would write it; None where it cannot."""
+    """The path of *url* as a list in *listed_in* would write it; None if it cannot."""
     if listed_in.origin != url.origin:
         return None
     folder = listed_in.path.rpartition("/")[0] + "/"
@@ -44,5 +44,5 @@ def path_seen_from(listed_in: Url, url: Url) -> str | None:
 
 
 def _at(url: Url, path: str) -> Url:
-    """*path* at the origin of *url*: a signed query is the image's own."""
+    """*path* at the origin of *url*, without the query, whose signature is the image's."""
     return url._replace(path=path, query=None)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which digest does a checksum list give a file?
+"""Which digest does a checksum list give for a file?
 
-Read are the forms of coreutils (``HEX  name``, ``HEX *name``, names with ``\\``), of BSD and
-OpenSSL (``SHA256 (name) = HEX``), and a digest alone. A name is matched as a whole, in its own
-case. Where a list leaves open which digest is meant, there is none.
+Reads the forms of coreutils (``HEX  name``, ``HEX *name``, names with ``\\``), of BSD and
+OpenSSL (``SHA256 (name) = HEX``), and a digest alone. A name is matched as a whole and
+case-sensitively. If a list is ambiguous, it gives no digest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastdl.model.digest import HEX_LENGTHS, Digest, algorithm_named
 MAX_LIST: Final = 4 << 20
 MAX_LINES: Final = 100_000
 MAX_LINE: Final = 8192
-"""Bytes of a list and characters of a line of it; longer lines name no file that could be meant."""
+"""Bytes of a list and characters of a line; longer lines cannot name a wanted file."""
 
 _BY_LENGTH: Final = {length: name for name, length in HEX_LENGTHS.items()}
 _PLAIN: Final = re.compile(r"(\\?)([0-9A-Fa-f]{32,128})(?: [ *]|[ \t])[ \t]*(\S.*)")
@@ -34,7 +34,7 @@ _ALGORITHM_IN_NAME: Final = re.compile(
 
 
 class Entry(NamedTuple):
-    """One line: *name* as it stands there; None where the digest stands alone."""
+    """One line: *name* as written there; None if the digest stands alone."""
 
     digest: Digest
     name: str | None
@@ -44,10 +44,10 @@ def read_list(data: bytes, *, called: str = "") -> tuple[Entry, ...]:
     """Every digest of a known algorithm in *data*, the content of a list *called* so.
 
     The name of a list (``SHA256SUMS``, ``x.iso.sha512``) says which algorithm its bare digits
-    are of, else their number does. Comments and lines that are no entries are passed over.
+    are of, else their number does. Comments and lines that are not entries are skipped.
 
-    ChecksumListError: there is no entry at all, or one with digits that cannot be of its
-    algorithm. LimitError: too large.
+    ChecksumListError: there is no entry at all, or one whose digits do not fit its algorithm.
+    LimitError: too large.
     """
     if len(data) > MAX_LIST:
         raise LimitError(f"a checksum list has at most {MAX_LIST >> 20} MiB", phase="resolve")
@@ -68,14 +68,14 @@ def read_list(data: bytes, *, called: str = "") -> tuple[Entry, ...]:
 
 
 def _entry(line: str, algorithm: str | None, *, known: bool) -> Entry | None:
-    """*known*: whether the list's own name leaves room for an algorithm that we compute."""
+    """*known*: whether the list's own name allows an algorithm that we compute."""
     if len(line) > MAX_LINE or not line or line.startswith("#"):
         return None
     if tagged := _TAGGED.fullmatch(line):
         backslash, tag, name, digits = tagged.groups()
         named = algorithm_named(re.sub(r"(?i)^sha2-", "sha-", tag))
         if named is None:
-            return None  # of an algorithm that we do not compute, or no entry at all
+            return None  # of an algorithm that we do not compute, or not an entry
         return Entry(_digest(named, digits), _name(name, escaped=bool(backslash)))
     if not known:
         return None
@@ -100,18 +100,18 @@ def _digest(algorithm: str | None, digits: str) -> Digest:
 
 
 def _name(text: str, *, escaped: bool) -> str:
-    """*text*, unescaped where the line began with a backslash (coreutils)."""
+    """*text*, unescaped if the line began with a backslash (coreutils)."""
     if not escaped:
         return text
     return _ESCAPE.sub(lambda m: _ESCAPED.get(m[1], m[0]), text)
 
 
 def digest_of(entries: Iterable[Entry], name: str, *, path: str | None = None) -> Digest:
-    """The strongest digest that a list gives the file *name*.
+    """The strongest digest that a list gives for the file *name*.
 
-    *path*: where the file lies as seen from the list (``images/x.iso``), None where that cannot
-    be said. An entry with that path counts before one with the bare name, and that one before
-    entries with the name in some folder.
+    *path*: the file's path relative to the list (``images/x.iso``), None if unknown. An entry with
+    that path takes precedence over one with the bare name, and that one over entries with the name
+    in some folder.
 
     ChecksumListError: no entry names the file, or entries contradict each other.
     """
@@ -136,7 +136,7 @@ def _clean(name: str) -> str:
 
 
 def _one(digests: list[Digest], name: str) -> Digest:
-    """The strongest of *digests*, which have to agree where they are of one algorithm."""
+    """The strongest of *digests*; those of one algorithm have to agree."""
     found: dict[str, Digest] = {}
     for digest in digests:
         if found.setdefault(digest.algorithm, digest) != digest:
@@ -148,7 +148,7 @@ def _one(digests: list[Digest], name: str) -> Digest:
 
 
 def _near(named: list[tuple[str, Digest]], name: str) -> str:
-    """A hint for whoever mistyped: what the list has that differs in case or length alone."""
+    """A hint after a typo: entries of the list that differ only in case or length."""
     stem = name.lower().partition(".")[0]
     close = [entry for entry, _ in named if stem and entry.lower().startswith(stem)]
     return f", but {_shown(close[0])}" if close else ""

@@ -11,14 +11,14 @@ END = b"-----END PGP SIGNATURE-----"
 
 
 def is_clearsigned(data: bytes) -> bool:
-    """Whether *data* holds the start of a clear-signed message anywhere."""
+    """Whether *data* contains the start of a clear-signed message anywhere."""
     return any(line.rstrip() == BEGIN for line in data.splitlines())
 
 
 def signed_text(data: bytes) -> bytes:
-    """The text that the one signature in *data* is about; the signature itself is not checked.
+    """The text covered by the one signature in *data*; the signature itself is not checked.
 
-    ChecksumListError where there is anything beside it: what nobody signed must not be read.
+    ChecksumListError if there is any other text: unsigned text must not be read.
     """
     lines = data.splitlines()
     starts = [n for n, line in enumerate(lines) if line.rstrip() == BEGIN]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who signed this? OpenPGP signatures, checked by gpgv against a keyring that the admin gave.
+"""Who signed this? OpenPGP signatures, checked by gpgv against a keyring from the administrator.
 
-gpgv trusts every key of its keyring and nothing else: no web of trust, no key server, no
-configuration of a user. What it reports is read from its status lines.
+gpgv trusts every key of its keyring and nothing else: no web of trust, no key server, no user
+configuration. Its reports are read from its status lines.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WHY: Final = {
 
 
 class Signer(NamedTuple):
-    """Whose signature is right: the primary key's *fingerprint*, its *uid*."""
+    """The maker of a valid signature: the primary key's *fingerprint*, its *uid*."""
 
     fingerprint: str
     uid: str
@@ -49,23 +49,23 @@ class Signer(NamedTuple):
 
 
 def verify_detached(data: bytes, signature: bytes, keyring: bytes, what: str) -> Signer:
-    """Who of *keyring* made *signature* of *data*, called *what*. Errors as ``signer_of``.
+    """The key of *keyring* that made *signature* of *data*, called *what*. Errors as ``signer_of``.
 
-    UsageError: there is no gpgv, or the keyring is none.
+    UsageError: there is no gpgv, or the keyring is not valid.
     """
     return _gpgv(keyring, what, data=data, signature=signature)[0]
 
 
 def verify_clearsigned(data: bytes, keyring: bytes, what: str) -> tuple[Signer, bytes]:
-    """Who of *keyring* signed the clear-signed *data*, and the text that is signed.
+    """The key of *keyring* that signed the clear-signed *data*, and the signed text.
 
-    As ``verify_detached``; only the text that gpgv itself gives back counts.
+    Like ``verify_detached``; only the text that gpgv itself returns counts.
     """
     return _gpgv(keyring, what, data=data, signature=None)
 
 
 def read_keyring(path: str) -> bytes:
-    """The keyring in the file *path*, binary or armored; UsageError where it is none."""
+    """The keyring in the file *path*, binary or armored; UsageError if it is not one."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             data = file.read(MAX_KEYRING + 1)
@@ -75,14 +75,14 @@ def read_keyring(path: str) -> bytes:
 
 
 def dearmored(data: bytes) -> bytes:
-    """The keys in *data* as gpgv takes them; UsageError where there are none."""
+    """The keys in *data* in gpgv's format; UsageError if there are none."""
     if not data or len(data) > MAX_KEYRING:
         raise UsageError(f"a keyring has 1 byte to {MAX_KEYRING >> 20} MiB")
     if data[0] & 0x80 or data[8:12] == b"KBXf":
         return data
     keys = []
     for block in _ARMOR.findall(data.replace(b"\r\n", b"\n")):
-        _, _, body = (b"\n" + block).partition(b"\n\n")  # the armor's fields end so
+        _, _, body = (b"\n" + block).partition(b"\n\n")  # the end of the armor's fields
         lines = [line.strip() for line in body.splitlines()]
         text = b"".join(line for line in lines if not line.startswith(b"="))
         try:
@@ -95,10 +95,10 @@ def dearmored(data: bytes) -> bytes:
 
 
 def signer_of(status: str, what: str) -> Signer:
-    """Who made a right signature of *what*, from the status lines of gpgv.
+    """The maker of a valid signature of *what*, from the status lines of gpgv.
 
-    One right signature is enough, unless another one is wrong. IntegrityError: there is none
-    that is of a key of the keyring, in force, and made with a hash that is not weak.
+    One valid signature is enough, unless another one is bad. IntegrityError: there is none by a
+    valid key of the keyring with a hash that is not weak.
     """
     good: Signer | None = None
     uid = ""
@@ -113,7 +113,7 @@ def signer_of(status: str, what: str) -> Signer:
         elif keyword == "GOODSIG":
             uid = _uid(" ".join(rest[1:]))
         elif keyword == "VALIDSIG" and len(rest) >= 10:
-            if not uid:  # said of an expired or revoked key's signature too
+            if not uid:  # reported for an expired or revoked key's signature too
                 continue
             if rest[7] not in _STRONG_HASHES:
                 reasons.append("is made with a weak hash")
@@ -128,7 +128,7 @@ def signer_of(status: str, what: str) -> Signer:
 
 
 def _uid(text: str) -> str:
-    """A user id, which whoever made the key chose, fit to be shown. Never empty."""
+    """A user id, which is chosen by the key's creator, made safe to display. Never empty."""
     raw = re.sub(r"%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), text)
     return "".join(c for c in raw if c.isprintable())[:200] or "?"
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From ``s3://bucket/key`` to a signed https URL: by botocore, or by a command of the user's.
+"""From ``s3://bucket/key`` to a signed https URL: by botocore, or by a command of the user.
 
 botocore (extra ``s3``) finds credentials where every AWS tool does: the environment, profiles,
-roles, the instance. Nothing of them is kept here.
+roles, the instance. None of them are kept here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _COMMAND_S: Final = 60.0
 class Signing(NamedTuple):
     """*command*: what prints a signed URL for its last argument; without it botocore signs.
 
-    *endpoint*: the URL of a store that is not AWS's, None for what botocore knows. *seconds*: how
-    long a link is to last.
+    *endpoint*: the URL of a store other than AWS, None for botocore's default. *seconds*: how long
+    a link should be valid.
     """
 
     command: tuple[str, ...] = ()
@@ -33,12 +33,12 @@ class Signing(NamedTuple):
 
 
 def is_object(source: str) -> bool:
-    """Whether a source is an object of a store."""
+    """Whether a source is an S3 object."""
     return source[: len(SCHEME)].lower() == SCHEME
 
 
 def parse_object(source: str) -> tuple[str, str]:
-    """Bucket and key of *source*, the key as it stands there; UsageError."""
+    """Bucket and key of *source*, the key as written there; UsageError."""
     bucket, slash, key = source[len(SCHEME) :].partition("/")
     if not slash or not key or len(key.encode(errors="replace")) > 1024:
         raise UsageError("an object is s3://BUCKET/KEY, with a key of at most 1024 bytes")
@@ -48,9 +48,9 @@ def parse_object(source: str) -> tuple[str, str]:
 
 
 def signed_url(source: str, how: Signing) -> str:
-    """A URL of the object *source* that is good for a while. It is a secret.
+    """A URL of the object *source* that is valid for a while. It is a secret.
 
-    UsageError: no botocore, or no signed URL was printed. TrustError: no credentials.
+    UsageError: no botocore, or the command printed no signed URL. TrustError: no credentials.
     """
     bucket, key = parse_object(source)
     text = _printed(source, how.command) if how.command else _by_botocore(bucket, key, how)
@@ -61,7 +61,7 @@ def signed_url(source: str, how: Signing) -> str:
 
 
 def _printed(source: str, command: Sequence[str]) -> str:
-    """The first line that *command* prints; its errors go where ours do."""
+    """The first line that *command* prints; its standard error is ours."""
     try:
         done = subprocess.run(
             [*command, source],

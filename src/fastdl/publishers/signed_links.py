@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Until when is a signed link good? As S3, Google's, Azure's stores and CloudFront write it."""
+"""Until when is a signed link valid? Reads the forms of S3, Google, Azure and CloudFront."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 
 def expires_at(query: str | None) -> float | None:
-    """Seconds since 1970 from which a URL with *query* is refused; None where it does not say."""
+    """Seconds since 1970 from which a URL with *query* is refused; None if it does not say."""
     try:
         given = {name.lower(): value for name, value in parse_qsl(query or "", max_num_fields=100)}
         for store in ("x-amz", "x-goog"):
@@ -25,7 +25,7 @@ def expires_at(query: str | None) -> float | None:
 
 
 def _moment(text: str) -> float:
-    """Seconds since 1970 of a date with its zone; ValueError for anything else."""
+    """Seconds since 1970 of a date with a time zone; ValueError for anything else."""
     found = dt.datetime.fromisoformat(text)
     if found.tzinfo is None:
         raise ValueError("a date without a zone")

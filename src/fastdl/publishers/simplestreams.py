@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which file is a product's newest image? Simplestreams, as Ubuntu and linuxcontainers.org publish.
 
-A source is ``simplestreams:BASE#OS:RELEASE:ARCH:ITEM``, or ``…#PRODUCT:ITEM`` with a product's
-own name, and ``@VERSION`` behind either. ``BASE/streams/v1/index.json`` names files of products.
+A source is ``simplestreams:BASE#OS:RELEASE:ARCH:ITEM``, or ``…#PRODUCT:ITEM`` with a product's own
+name, and ``@VERSION`` after either. ``BASE/streams/v1/index.json`` names files of products.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHOWN: Final = 5
 
 
 class Product(NamedTuple):
-    """What a source means: *words* name the product, *version* None the newest."""
+    """A parsed source: *words* name the product; *version* None is the newest."""
 
     base: Url
     words: tuple[str, ...]
@@ -38,7 +38,7 @@ class Product(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A file: its *url*, *size* in bytes where that is known, and the *version* it is of."""
+    """A file: its *url*, its *size* in bytes if known, and its *version*."""
 
     url: Url
     digest: Digest
@@ -48,12 +48,12 @@ class Item(NamedTuple):
 
 
 def is_product(source: str) -> bool:
-    """Whether a source is one of simplestreams."""
+    """Whether a source is a simplestreams product."""
     return source[: len(SCHEME)].lower() == SCHEME
 
 
 def parse_source(source: str) -> Product:
-    """What *source* means; UsageError where it is no product."""
+    """Parse *source*; UsageError if it is not a product."""
     place, hash_, selector = source[len(SCHEME) :].partition("#")
     selector, at, version = selector.partition("@")
     words = tuple(selector.split(":"))
@@ -70,12 +70,12 @@ def parse_source(source: str) -> Product:
 
 
 def index_url(product: Product, *, signed: bool) -> Url:
-    """Where the index is; *signed*: the clear-signed one."""
+    """Location of the index; *signed*: of the clear-signed one."""
     return _at(product.base, INDEX, signed=signed)
 
 
 def product_files(data: bytes, product: Product, *, signed: bool) -> tuple[Url, ...]:
-    """The files that may hold *product*, from the index *data*; ChecksumListError for none."""
+    """The files that may contain *product*, from the index *data*; ChecksumListError for none."""
     index = _table(_read(data), "index")
     found = []
     for entry in index.values():
@@ -94,7 +94,7 @@ def product_files(data: bytes, product: Product, *, signed: bool) -> tuple[Url, 
 
 
 def find_item(data: bytes, product: Product) -> Item | None:
-    """The wanted file of *product*, from a file of products; None where it is not in there.
+    """The wanted file of *product*, from a file of products; None if it is not there.
 
     ChecksumListError: several products fit, or the file has no strong digest.
     """
@@ -118,7 +118,7 @@ def find_item(data: bytes, product: Product) -> Item | None:
 
 
 def _may_hold(names: list[Any], product: Product) -> bool:
-    """Whether one of a file's products may be meant; names say no aliases, so in doubt yes."""
+    """Whether a file may contain the product; names show no aliases, so in doubt yes."""
     exact = ":".join(product.words)
     return exact in names or len(product.words) == 3
 

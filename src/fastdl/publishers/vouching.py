@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a checksum list say of a source, and who signed that? For whoever fetched the list."""
+"""What does a fetched checksum list say about a source, and who signed it?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fastdl.publishers.openpgp import Signer, verify_clearsigned, verify_detache
 
 
 class Reference(NamedTuple):
-    """A list: where it is, and under which name it has the file (None: the source's own)."""
+    """A list: its location, and its name for the file (None: the source's own)."""
 
     url: Url
     name: str | None
 
 
 def parse_reference(text: str) -> Reference:
-    """What ``URL``, ``URL#NAME`` or a path means. Errors as ``Url.parse``."""
+    """Parse ``URL``, ``URL#NAME`` or a path. Errors as ``Url.parse``."""
     place, _, name = text.strip().partition("#")
     if "://" not in place:
         return Reference(Url.parse(text.strip()), None)
@@ -35,11 +35,11 @@ def signed_part(
 ) -> tuple[bytes, Signer | None]:
     """The text of the list *data* from *url* that counts, and who signed it.
 
-    *keyring*: whose signature is demanded, None for nobody's. *signatures*: the detached ones
-    that lie beside it; looked at only where the list is not signed inside.
+    *keyring*: the keys one of which must have signed it, None for no check. *signatures*: the
+    detached ones next to it; used only if the list is not clear-signed.
 
-    ChecksumListError: there is text beside the signed part. PolicyError: no signature.
-    IntegrityError: none that is right.
+    ChecksumListError: there is text outside the signed part. PolicyError: no signature.
+    IntegrityError: none that is valid.
     """
     if is_clearsigned(data):
         text = signed_text(data)
@@ -53,7 +53,7 @@ def signed_part(
 
 
 def signer_beside(url: Url, data: bytes, keyring: bytes, signatures: Iterable[bytes]) -> Signer:
-    """Who made the first of *signatures* that is right for *data*; errors as ``signed_part``."""
+    """The maker of the first signature that is valid for *data*; errors as ``signed_part``."""
     wrong: IntegrityError | None = None
     for signature in signatures:
         try:
@@ -66,9 +66,9 @@ def signer_beside(url: Url, data: bytes, keyring: bytes, signatures: Iterable[by
 
 
 def digest_for(listed_in: Url, text: bytes, sources: Sequence[Url], name: str | None) -> Digest:
-    """What the list *text* says of the file *name*; of the *sources*' own names for None.
+    """The entry of the list *text* for the file *name*; for the *sources*' own names if None.
 
-    ChecksumListError: nothing, or something else for each source.
+    ChecksumListError: nothing, or different digests for the sources.
     """
     entries = read_list(text, called=listed_in.last_segment() or "")
     if name is not None:
@@ -103,7 +103,7 @@ def digest_for(listed_in: Url, text: bytes, sources: Sequence[Url], name: str | 
 
 
 def check_strength(url: Url, digest: Digest, signer: Signer | None) -> str | None:
-    """What there is to warn of, None for nothing; PolicyError for a signed weak digest."""
+    """The warning, None if there is none; PolicyError for a signed weak digest."""
     if digest.strength == "strong":
         return None
     if signer is not None:
@@ -119,7 +119,7 @@ def check_strength(url: Url, digest: Digest, signer: Signer | None) -> str | Non
 
 
 def file_name(url: Url) -> str | None:
-    """What a list calls the file at *url*: a metalink's suffix is not the file's."""
+    """The name of the file at *url* in a list: without a metalink's suffix."""
     called = url.last_segment()
     for suffix in METALINK_SUFFIXES:
         if called and called.lower().endswith(suffix):
