@@ -27,7 +27,7 @@ from fastdl.manager.ledger import accounts, jobs, templates
 KEEPALIVE_S: Final = 15.0
 COALESCE_S: Final = 0.5
 SEND_S: Final = 30.0
-"""A page that takes nothing for so long is gone."""
+"""A page that reads nothing for so long is gone."""
 PER_USER_MAX: Final = 10
 KNOWN_MAX: Final = 10_000
 
@@ -40,12 +40,12 @@ class Streams:
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._watching: dict[str, dict[int, web.Request]] = {}
-        """User → the requests that are being answered, by their ids."""
+        """User → the requests in progress, by their ids."""
         self._accounts: OrderedDict[str, str] = OrderedDict()
-        """Job → account, of those that were published lately."""
+        """Job → account, of recently published jobs."""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request for the stream."""
+        """Handle one request for the stream."""
         try:
             session, user = await self._admit(request)
         except ApiAuthError as exc:
@@ -65,7 +65,7 @@ class Streams:
                     del self._watching[user.id]
 
     async def _admit(self, request: web.Request) -> tuple[Session, Row[Any]]:
-        """Return the session and its user; ApiAuthError where there is none."""
+        """Return the session and its user; ApiAuthError if there is none."""
         session = self._context.sessions.check(
             request.cookies.get(COOKIE),
             request.query.get("sessionkey"),
@@ -105,7 +105,7 @@ class Streams:
         while (left := session.until - clock.steady()) > 0:
             batch = await _batch(queue, session, min(KEEPALIVE_S, left))
             if clock.steady() - checked >= KEEPALIVE_S:
-                # Commands that take rights away end sessions at once; this is for what else may.
+                # Commands that take rights away end sessions immediately; this covers the rest.
                 with contextlib.suppress(InternalError):
                     await self._user(session)
                 checked = clock.steady()
@@ -141,8 +141,9 @@ class Streams:
 
 
 def _for(user: Row[Any], event: dict[str, Any]) -> dict[str, Any]:
-    """Return what of *event* this user may know: what mirrors do is for administrators, as in
-    ``listTemplateDownloads``."""
+    """Return the part of *event* that this user may see: mirrors are for administrators, as in
+    ``listTemplateDownloads``.
+    """
     if user.admin:
         return event
     return {name: value for name, value in event.items() if name != "mirrors"}
@@ -154,7 +155,8 @@ def _connected(request: web.Request) -> bool:
 
 async def _batch(queue: Queue, session: Session, wait_s: float) -> list[dict[str, Any]]:
     """Return what is published within ``COALESCE_S`` of the first, nothing after *wait_s* of
-    silence; at once where the session ends."""
+    silence; immediately if the session ends.
+    """
     first = asyncio.ensure_future(queue.get())
     ended = asyncio.ensure_future(session.ended.wait())
     try:
@@ -172,7 +174,7 @@ async def _batch(queue: Queue, session: Session, wait_s: float) -> list[dict[str
 
 
 def _encoded(events: list[dict[str, Any]]) -> bytes:
-    # Of several reports on one job only the last matters.
+    # Of several reports on one job only the last counts.
     latest = {(e["topic"], e.get("job", id(e))): e for e in events}
     text = ""
     for event in latest.values():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``/``: the page, files that are read once and served as they lie.
+"""``/``: the page, files that are read once and served unchanged.
 
 Every address in the page is relative, so that a proxy can put it under a folder of its own.
 """
@@ -20,7 +20,7 @@ STATIC: Final = Path(__file__).parent / "static"
 INDEX: Final = "index.html"
 TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 WORTH_PACKING: Final = 512
-"""Bytes below which a packed answer is no shorter on the wire."""
+"""Bytes below which a compressed response is no shorter on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,12 @@ class Page:
         return cls(TYPES[path.suffix], plain, packed, etag)
 
     async def serve(self, request: web.Request) -> web.Response:
-        """Answer one request. The browser asks each time whether it has the current version:
-        after an upgrade no page is made of files of two versions."""
+        """Handle one request. The browser revalidates each time: after an upgrade no page mixes
+        files of two versions.
+        """
         headers = {"Cache-Control": "no-cache", "ETag": self.etag, "Vary": "Accept-Encoding"}
         if self.content_type == "text/html":
-            # Said here, for a 304, which has no type, replaces what the browser kept.
+            # Set here because a 304, which has no type, replaces the stored headers.
             headers["Content-Security-Policy"] = CSP
         known = request.headers.get("If-None-Match", "")
         if self.etag in {tag.strip().removeprefix("W/") for tag in known.split(",")}:

@@ -25,7 +25,7 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="fastdl", Basic realm="fa
 
 def add_routes(app: web.Application, context: ApiContext) -> None:
     """Add the routes to *app*."""
-    # Anybody may ask: however many do, one at a time asks the ledger.
+    # Open to anybody: of concurrent requests only one at a time queries the ledger.
     one = asyncio.Lock()
 
     async def livez(_request: web.Request) -> web.Response:
@@ -64,7 +64,7 @@ def add_routes(app: web.Application, context: ApiContext) -> None:
 
 
 def _check_token(context: ApiContext, request: web.Request) -> None:
-    """ApiAuthError where /metrics asks for a token and *request* has another one."""
+    """ApiAuthError if /metrics requires a token and *request* has another one."""
     settings = context.settings
     token = settings.text("metrics.token")
     if token and not hmac.compare_digest(_token_in(request).encode(), token.encode()):

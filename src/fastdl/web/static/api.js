@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How is a command of the API called? As anybody else calls it: POST to client/api.
+// Calls commands of the API like any other client: POST to client/api.
 
 export class ApiError extends Error {
   constructor(code, text) {
@@ -29,7 +29,7 @@ export function streamAddress() {
   return `events?sessionkey=${encodeURIComponent(sessionKey)}`;
 }
 
-// Return what stands in the command's envelope; ApiError with the API's own sentence.
+// Return what is in the command's envelope; ApiError with the API's own message.
 export async function call(command, params = {}, options = {}) {
   const body = new URLSearchParams({ response: 'json', command });
   if (sessionKey) body.set('sessionkey', sessionKey);
@@ -80,7 +80,7 @@ export async function list(command, row, params = {}, options = {}) {
   return rows;
 }
 
-// Wait for an asynchronous command; return its result, ApiError where it failed.
+// Wait for an asynchronous command; return its result, ApiError if it failed.
 export async function job(answer, { signal, every = 700 } = {}) {
   for (;;) {
     const state = await call('queryAsyncJobResult', { jobid: answer.jobid }, { signal });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is around the views: login or the frame with its navigation, and how the two change.
+// The frame around the views: login, or the navigation, and switching between the two.
 
 import { LostError } from './api.js';
 import { fill, h, icon, mark, say } from './dom.js';
@@ -143,7 +143,7 @@ async function changed(found, context) {
   if (signal.aborted) return;
   const title = box.querySelector('h1');
   document.title = `${title?.textContent ?? 'fastdl'} · fastdl`;
-  // Whoever follows a link is told where they are; the first view leaves the focus alone.
+  // After a link the focus moves to the new view's heading; the first view leaves it alone.
   if (!first && !box.contains(document.activeElement)) title?.focus({ preventScroll: true });
   first = false;
 }

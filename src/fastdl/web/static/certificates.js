@@ -51,7 +51,7 @@ export async function certificates({ box, signal }) {
     choose, forecast, card('All certificates', listed), matrix);
 }
 
-// What will expire, and when: said before it happens.
+// What will expire, and when, as a warning in advance.
 function foresee(rows) {
   const soon = rows.filter((one) => (time(one.expires) - Date.now()) / 86_400_000 < SOON_DAYS);
   if (!soon.length) return null;
@@ -85,7 +85,7 @@ function summary(statuses) {
   return h('div', { class: 'badges' }, [...counts].map(([status, count]) => badge(`${count} ${WORDS[status]?.[0] ?? status}`, WORDS[status]?.[1])));
 }
 
-// Hosts × certificates of one zone. Each cell opens what can be done there.
+// Hosts × certificates of one zone. Each cell opens the actions for it.
 function grid(zone, certs, hosts, load) {
   if (!certs.length || !hosts.length) return null;
   const status = (host, cert) => (cert.hostsmap ?? []).find((one) => one.hostid === host.id);

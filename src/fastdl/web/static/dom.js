@@ -36,7 +36,7 @@ export function svg(name, props, ...children) {
   return node;
 }
 
-// Replace what is in *box*, and let the focus stay where it was (elements with the same data-key).
+// Replace the content of *box*, and keep the focus where it was (elements with the same data-key).
 export function fill(box, ...children) {
   const active = document.activeElement;
   const key = box.contains(active) ? active.dataset.key : undefined;
@@ -53,7 +53,7 @@ export function freshId(prefix = 'n') {
   return `${prefix}${serial}`;
 }
 
-// Tell people who do not see the page what changed on it.
+// Announce changes on the page to screen readers.
 export function say(text) {
   document.getElementById('say').textContent = text;
 }
@@ -78,7 +78,7 @@ const PATHS = {
   search: 'M10.5 17a6.5 6.5 0 1 0 0-13 6.5 6.5 0 0 0 0 13ZM15.5 15.5 20 20',
 };
 
-// An icon for the eye only: what it means stands beside it, or in the label of its button.
+// A decorative icon: its meaning is in the text next to it, or in the label of its button.
 export function icon(name) {
   return svg('svg', { class: 'icon', viewBox: '0 0 24 24', 'aria-hidden': 'true', focusable: 'false' },
     svg('path', { d: PATHS[name] }));

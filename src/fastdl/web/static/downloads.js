@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is being downloaded now, to which pools, and what ended lately?
+// What is being downloaded now, to which pools, and what ended recently?
 
 import { call, list } from './api.js';
 import { fill, h } from './dom.js';

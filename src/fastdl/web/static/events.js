@@ -9,7 +9,7 @@ import { query, remember } from './router.js';
 import { session } from './session.js';
 import { badge, button, card, empty, field, heading, input, select, table } from './ui.js';
 
-const SIZE = 50;  // rows a page, where the manager allows as many
+const SIZE = 50;  // rows per page, if the manager allows that many
 
 export async function events({ box, signal }) {
   const given = query();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which hosts and pools are there, how does a host join, and how does it leave?
+// Which hosts and pools exist, how does a host join, and how does it leave?
 
 import { call, job, list } from './api.js';
 import { fill, h } from './dom.js';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens on the manager now? One stream of events for all views; it heals by itself.
+// What happens on the manager now? One stream of events for all views; it reconnects by itself.
 
 import { LostError, streamAddress } from './api.js';
 
@@ -25,7 +25,7 @@ export function close() {
   source = null;
 }
 
-// The manager did not answer a request: find out whether it is there.
+// The manager did not respond to a request: find out whether it is up.
 export function suspect() {
   if (wanted && timer === 0) lost();
 }
@@ -43,7 +43,7 @@ function connect() {
   }
 }
 
-// A stream that ends may have been the session's end, a restart, or the network: ask.
+// A stream may have ended with the session, by a restart, or by the network: check which.
 async function lost() {
   if (!wanted) return;
   source?.close();
@@ -109,7 +109,7 @@ export function keep(topics, load, signal, { every = 0, settle = 400 } = {}) {
       again = false;
     }
   };
-  // What is shown stays when it cannot be brought up to date; the banner says why.
+  // What is shown stays if it cannot be updated; the banner shows why.
   const later = () => run().catch((error) => {
     if (error.name !== 'AbortError' && !(error instanceof LostError)) publish('trouble', error.message);
   });

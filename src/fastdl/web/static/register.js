@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Registering a template or an ISO: CloudStack's fields, names and order, and a look at the source.
+// Registering a template or an ISO: CloudStack's fields, names and order, and a check of the
+// source.
 
 import { call, list } from './api.js';
 import { fill, h } from './dom.js';
@@ -80,7 +81,7 @@ function common(zones, types) {
     all: session.user.admin ? [['-1', 'All zones']] : [], options: zones.map((zone) => [zone.id, zone.name]) };
 }
 
-// The API says what is wrong with any value, so values are sent as they stand.
+// The API reports what is wrong with a value, so values are sent as entered.
 function templateFields(zones, hypervisors, types) {
   const c = common(zones, types);
   const zone = ticks('Zone', [...c.all, ...c.options], { required: true, checked: zones.length === 1 ? [zones[0].id] : [] });

@@ -25,7 +25,7 @@ export function query() {
   return new URLSearchParams(location.hash.split('?')[1] ?? '');
 }
 
-// Change what follows the question mark without showing the view anew.
+// Change what follows the question mark without showing the view again.
 export function remember(values) {
   const params = query();
   for (const [name, value] of Object.entries(values)) {

@@ -7,7 +7,7 @@ const STORE = 'fastdl.session';
 
 export const session = { user: null, commands: new Set(), ended: '' };
 
-// The key alone opens nothing: the cookie, which no script can read, has to come with it.
+// The key alone is useless: the cookie, which no script can read, has to come with it.
 export function restore(refused, lost) {
   let stored = null;
   try {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Settings: what each means, what it is now, and what it is by default.
+// Settings: the meaning of each, its current value, and its default.
 
 import { call, list } from './api.js';
 import { fill, h, icon, say } from './dom.js';

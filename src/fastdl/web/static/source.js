@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What do hosts see at a source, and would they accept it? Asked before anything is registered.
+// What do hosts see at a source, and would they accept it? Checked before anything is registered.
 
 import { call, list } from './api.js';
 import { fill, h } from './dom.js';
@@ -10,7 +10,7 @@ import { badge, button, code, facts, linkButton, notice } from './ui.js';
 const HOSTS_MAX = 12;
 const ORIGINS_MAX = 4;
 
-// *given*: url, format, details and zones (ids); *use*(checksum) takes a digest into the form.
+// *given*: url, format, details and zones (ids); *use*(checksum) puts a digest into the form.
 export async function showSource(box, given, { signal, use, zoneNames }) {
   const { zones, ...source } = given;
   let found = null;
@@ -56,7 +56,7 @@ function originsOf(urls) {
       const parsed = new URL(url);
       if (parsed.protocol === 'https:') found.add(parsed.origin);
     } catch {
-      continue; // what is no URL is the API's to refuse
+      continue; // the API refuses what is not a URL
     }
   }
   return [...found].slice(0, ORIGINS_MAX);

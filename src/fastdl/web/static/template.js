@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One template: what it is, where it comes from, which pools hold it, and how to bring it there.
+// One template: what it is, where it comes from, which pools have it, and how to get it there.
 
 import { call, job, list } from './api.js';
 import { fill, h } from './dom.js';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which templates and ISOs are there, and where? And what has to be done before there is one.
+// Which templates and ISOs exist, and where? And what is needed before there is one.
 
 import { list } from './api.js';
 import { fill, h, icon } from './dom.js';
@@ -101,7 +101,7 @@ function notes(one) {
   ];
 }
 
-// What a new installation needs, in order, until all of it is there.
+// What a new installation needs, in order, shown until it is complete.
 async function firstSteps(signal) {
   const [zones, hosts, certificates, found] = await Promise.all([
     list('listZones', 'zone', {}, { signal }), list('listHosts', 'host', {}, { signal }),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Light or dark? As the system says, until somebody says otherwise.
+// Light or dark? The system's setting, until the user chooses.
 
 const STORE = 'fastdl.theme';
 const system = matchMedia('(prefers-color-scheme: dark)');

@@ -38,7 +38,7 @@ export function code(text) {
   return h('code', {}, text);
 }
 
-// A card with a title; *more* stands at its right.
+// A card with a title; *more* is to its right.
 export function card(title, body, { more = null, note = '' } = {}) {
   const id = freshId('card');
   return h('section', { class: 'card', 'aria-labelledby': id },
@@ -62,7 +62,7 @@ export function table(caption, columns, rows, { empty = null, key = null } = {})
             column.cell(row))))))))));
 }
 
-// What to do first where there is nothing yet.
+// What to do first if there is nothing yet.
 export function empty(title, text, ...actions) {
   return h('div', { class: 'empty' }, h('p', { class: 'emptytitle' }, title), h('p', {}, text),
     actions.length ? h('div', { class: 'actions' }, actions) : null);
@@ -84,7 +84,7 @@ export function waiting(text = 'Loading…') {
 
 // --- fields -------------------------------------------------------------------------------
 
-// A labelled control. *hint* is read with it, and so is what `field.refuse(text)` says.
+// A labelled control. *hint* is read with it, and so is the text of `field.refuse(text)`.
 export function field(label, control, { hint = '', required = false } = {}) {
   const id = control.id || freshId('f');
   control.id = id;
@@ -115,7 +115,7 @@ export function tick(label, { checked = false, hint = '', role = null, onchange 
     hint ? h('p', { class: 'hint', id: `${id}h` }, hint) : null) };
 }
 
-// A group of ticks under one legend: {box, chosen() → values}.
+// A group of checkboxes under one legend: {box, chosen() → values}.
 export function ticks(legend, options, { checked = [], hint = '', required = false } = {}) {
   const made = options.map(([value, text]) => [value, tick(text, { checked: checked.includes(value) })]);
   const box = h('fieldset', { class: 'field' }, h('legend', {}, legend, required ? h('span', { class: 'must' }, ' (required)') : null),
@@ -124,7 +124,7 @@ export function ticks(legend, options, { checked = [], hint = '', required = fal
     chosen: () => made.filter(([, one]) => one.control.checked).map(([value]) => value) };
 }
 
-// A form whose failure stands in it. *send*() may throw; meanwhile its button is busy.
+// A form that shows its own failure. *send*() may throw; until it returns the button is busy.
 export function form(children, submit, send, { cancel = null, kind = 'primary' } = {}) {
   const trouble = h('div', { class: 'trouble', tabindex: '-1' });
   const go = h('button', { type: 'submit', class: `button ${kind}` }, submit);
@@ -141,7 +141,7 @@ export function form(children, submit, send, { cancel = null, kind = 'primary' }
   return node;
 }
 
-// Run *work* while *control* cannot be pressed again; what fails is given to *failed*.
+// Run *work* with *control* disabled; a failure is passed to *failed*.
 export async function busy(control, work, failed) {
   control.setAttribute('aria-busy', 'true');
   control.disabled = true;
@@ -177,7 +177,7 @@ export function dialog(title, body, { wide = false } = {}) {
   return node;
 }
 
-// Ask before something that cannot be taken back; *work*() does it and its failure is shown there.
+// Confirm something that cannot be undone; *work*() does it, and its failure is shown there.
 export function confirm(title, text, verb, work, { danger = true, extra = null } = {}) {
   let node = null;
   const body = form([h('p', {}, text), extra], verb, async () => {
@@ -208,7 +208,7 @@ export function copyable(text, label) {
     h('button', { type: 'button', class: 'button', onclick: press, 'aria-label': label }, icon('copy'), 'Copy'), done);
 }
 
-// A button that does one thing; what fails stands beside it.
+// A button that does one thing; a failure is shown next to it.
 export function action(text, work, options = {}) {
   const box = h('span', { class: 'actionbox' });
   const control = button(text, () => {

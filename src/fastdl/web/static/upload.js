@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uploading a certificate: what it says is shown, and only then is it sent.
+// Uploading a certificate: its content is shown first, and only then is it sent.
 
 import { call, list } from './api.js';
 import { fill, h, say } from './dom.js';
@@ -9,7 +9,7 @@ import { may } from './session.js';
 import { read, textOf } from './x509.js';
 import { badge, card, code, empty, facts, field, form, heading, input, linkButton, notice, select, table } from './ui.js';
 
-// What a certificate says, for the eye.
+// The content of a certificate, for display.
 export function shown(one) {
   const expiry = left(one.notAfter);
   return h('div', { class: 'stack' },
@@ -24,7 +24,7 @@ export function shown(one) {
     facts([['SHA-256 fingerprint', one.fingerprint ? code(one.fingerprint) : 'this browser computes none without TLS']]));
 }
 
-// A field for a certificate, by paste or file, with a look at it: {boxes, value()}.
+// A field for a certificate, by paste or file, with a preview: {boxes, value()}.
 export function certificateFields() {
   const pem = field('Certificate', h('textarea', { rows: '7', spellcheck: 'false', placeholder: '-----BEGIN CERTIFICATE-----' }), {
     required: true, hint: 'Paste PEM, base64 or PKCS#7, or choose a file.' });

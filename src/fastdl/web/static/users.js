@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Users and their keys; for who is no administrator, themselves.
+// Users and their keys; users who are not administrators see only themselves.
 
 import { call, job, list } from './api.js';
 import { fill, h, say } from './dom.js';

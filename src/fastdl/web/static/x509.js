@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is in a certificate? A small reader of DER, for a look before anything is sent.
-// The manager and the hosts decide with a real library; what cannot be read here is said so.
+// What is in a certificate? A small reader of DER, for a preview before anything is sent.
+// The manager and the hosts decide with a real library; what cannot be read here is reported.
 
 export class NotACertificate extends Error {}
 
@@ -134,7 +134,7 @@ function decode(base64) {
   return Uint8Array.from(atob(plain), (letter) => letter.charCodeAt(0));
 }
 
-// Return what each certificate in *given* says. NotACertificate where nothing can be read.
+// Return the content of each certificate in *given*. NotACertificate if nothing can be read.
 export async function read(given) {
   const blocks = [...given.matchAll(/-----BEGIN ([A-Z0-9 ]+)-----([\s\S]*?)-----END \1-----/g)];
   if (blocks.some(([, label]) => label.includes('PRIVATE KEY'))) {
@@ -151,7 +151,7 @@ export async function read(given) {
   }
 }
 
-// What a file holds, as the text that the API takes: PEM as it is, DER as base64.
+// A file's content, as the text that the API accepts: PEM as it is, DER as base64.
 export async function textOf(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const plain = new TextDecoder().decode(bytes);
