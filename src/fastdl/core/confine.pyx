@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The filter of system calls of ``fdl_confine``."""
+"""The system-call filter of ``fdl_confine``."""
 import os
 
 from fastdl.core.c.confine cimport (

@@ -38,7 +38,7 @@ cdef class Qcow2:
         fdl_qcow2_free(self._ptr)
 
     cdef fdl_qcow2 *open_ptr(self) except NULL:
-        """A lander takes the image over: nobody else may ask it then."""
+        """A lander takes the image over: it must not be used otherwise from then on."""
         if self._ptr is NULL:
             raise ValueError("the image was taken over")
         return self._ptr

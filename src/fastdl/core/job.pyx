@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Owner of one ``fdl_job``: start, look, cancel, join."""
+"""Owner of one ``fdl_job``: start, poll, cancel, join."""
 cimport cython
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
@@ -45,7 +45,7 @@ _WHY = {
 
 
 def sha256_by(str wanted=""):
-    """(name of what makes SHA-256 on this machine, why)."""
+    """(name of the SHA-256 implementation on this machine, why)."""
     cdef fdl_sha256_why why
     cdef bytes text = wanted.encode("utf-8", "surrogateescape")
     cdef const fdl_sha256_kernel *kernel = fdl_hash_kernel(text, &why)
@@ -81,7 +81,7 @@ cdef class Pace:
         self._pace.parent = NULL if parent is None else &parent._pace
 
 
-# Not cleared by the collector: its threads use what it keeps until they have been joined.
+# Not cleared by the collector: its threads use what it owns until they have been joined.
 @cython.no_gc_clear
 cdef class Job:
     cdef object __weakref__

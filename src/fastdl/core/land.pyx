@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Owner of one ``fdl_lander``. Which kinds there are: ``lander``."""
+"""Owner of one ``fdl_lander``. The kinds are in ``lander``."""
 from fastdl.core.c.land cimport fdl_lander
 
 
@@ -20,7 +20,7 @@ cdef class Lander:
             self._ptr = NULL
 
     cdef fdl_lander *open_ptr(self) except NULL:
-        """It ends with its job: what it has to report is asked for before."""
+        """It ends with its job: read its results before."""
         if self._ptr is NULL:
             raise ValueError("the lander is closed")
         return self._ptr

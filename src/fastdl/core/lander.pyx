@@ -82,7 +82,7 @@ cdef class StreamLander(Lander):
 
     @property
     def trailing(self):
-        """Ignored bytes behind the compressed streams."""
+        """Ignored bytes after the compressed streams."""
         return fdl_land_stream_trailing(self.open_ptr())
 
     @property

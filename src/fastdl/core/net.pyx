@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections for the resolve phase, and what a job shares with it: trust, mirrors, streams."""
+"""Connections for the resolve phase, and what it shares with a job: trust, mirrors, streams."""
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint64_t
@@ -215,7 +215,7 @@ cdef class Mirror:
 
     @property
     def reason(self):
-        """Why it is not used any more, "" where it is."""
+        """Why it is no longer used, "" while it is used."""
         return (<bytes> self._ptr.last_err.what).decode("ascii", "replace")
 
     @property
@@ -250,7 +250,7 @@ cdef class Mirror:
         self._ptr.errors += 1
 
     def disqualify(self, str reason):
-        """Leave it out of the next job."""
+        """Exclude it from the next job."""
         self._ptr.state = FDL_MIRROR_DISQUALIFIED
         text = reason.encode("ascii", "replace")[:FDL_ERR_WHAT_MAX - 1]
         self._ptr.last_err.what[:len(text)] = text
@@ -290,7 +290,7 @@ cdef class Stream:
         return self._ptr
 
     cdef fdl_stream *take(self) except NULL:
-        """The C stream becomes the caller's."""
+        """Hand the C stream over to the caller."""
         cdef fdl_stream *s = self.open_ptr()
         self._ptr = NULL
         return s
@@ -317,7 +317,7 @@ cdef class Stream:
         return h.status, fields
 
     def redirects(self):
-        """[(url, class of who said it, [(name, value)])] on the way to the last response."""
+        """[(url, class of the sender's address, [(name, value)])] before the last response."""
         cdef const fdl_redirect *hops = NULL
         cdef size_t n = fdl_stream_http_redirects(self.open_ptr(), &hops)
         cdef size_t i
