@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a transfer is given: ``struct fdl_job_config`` as a value."""
+"""The input of a transfer: ``struct fdl_job_config`` as a value."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class JobConfig(NamedTuple):
-    """Sizes and offsets in bytes. The transfer keeps alive what is named here.
+    """Sizes and offsets in bytes. The transfer keeps the objects in it alive.
 
-    A NamedTuple, since a command's start counts: dataclasses take 10 ms to import.
+    A NamedTuple, because start-up time counts: dataclasses take 10 ms to import.
     """
 
     net: Net
     mirrors: Sequence[Mirror]
     sink: Sink
     total: int | None
-    """Of the source; None while it is not known."""
+    """Of the source; None while unknown."""
     block: int
     window: int
     """Of all blocks together."""
@@ -44,13 +44,13 @@ class JobConfig(NamedTuple):
     pieces: tuple[str, int, bytes] | None = None
     """Algorithm, piece length, and all digests in a row."""
     known: Sequence[tuple[int, bytes, int]] = ()
-    """(offset, bytes, index of the mirror that gave them or -1), ascending."""
+    """(offset, bytes, index of the mirror that sent them or -1), ascending."""
     local: Sequence[tuple[int, int]] = ()
     """(offset, XXH3) of blocks that *local_fd* holds from an earlier run."""
     local_fd: int = -1
     skip: Sequence[int] = ()
     """Numbers of blocks that nobody needs, ascending."""
     first: Stream | None = None
-    """An open response to go on with; the job takes it over."""
+    """An open response to continue with; the job takes it over."""
     lander: Lander | None = None
     """None: blocks land at their own offsets."""

@@ -8,10 +8,10 @@ class NeedMore(Exception):
     def __init__(self, length: int) -> None: ...
 
 class Qcow2:
-    """One qcow2 image that is being checked: header first, then the tables it asks for.
+    """One qcow2 image being checked: the header first, then the tables that it requests.
 
-    Raises FormatError, UnsafeImageError or LimitError where the image is refused, NeedMore
-    where *head* is too short. *file_size* may be None while it is not known.
+    Raises FormatError, UnsafeImageError or LimitError if the image is refused, NeedMore if *head*
+    is too short. *file_size* may be None while it is not known.
     """
 
     def __init__(
@@ -24,10 +24,10 @@ class Qcow2:
         allow_snapshots: bool = False,
     ) -> None: ...
     def need(self, start: int = 0) -> tuple[int, int] | None:
-        """The first (offset, length) of wanted metadata at or behind *start*."""
+        """The first (offset, length) of wanted metadata at or after *start*."""
 
     def feed(self, offset: int, data: bytes) -> None:
-        """Take the wanted parts out of *data*, the file's bytes at *offset*."""
+        """Take the wanted parts from *data*, the file's bytes at *offset*."""
 
     @property
     def ready(self) -> bool: ...
@@ -69,4 +69,4 @@ class Inflate:
 
     @property
     def trailing(self) -> int:
-        """Bytes behind the last gz member or bz2 stream that were ignored."""
+        """Bytes after the last gz member or bz2 stream that were ignored."""

@@ -7,11 +7,11 @@ def block_for(piece_length: int | None, wanted: int) -> int:
     """The largest block size up to *wanted* that fits a piece length."""
 
 def sha256_by(wanted: str = "") -> tuple[str, str]:
-    """(what makes SHA-256 on this machine: a kernel's name or ``openssl``; why).
+    """(the SHA-256 implementation on this machine: a kernel's name or ``openssl``; why).
 
     *wanted*: a kernel's name or ``openssl``; empty for the best. Why: ours; or, with openssl:
     ``no kernel`` (for this processor), ``fips`` (OpenSSL is in FIPS mode), ``asked``, ``differs``
-    (the kernel does not say what OpenSSL says), ``unknown`` (*wanted* is not usable here).
+    (the kernel's results differ from OpenSSL's), ``unknown`` (*wanted* is not usable here).
     """
 
 @final
@@ -25,7 +25,7 @@ class Pace:
 
 @final
 class Job:
-    """A running transfer; it starts at once. ValueError for a digest that nobody knows."""
+    """A running transfer; it starts immediately. ValueError for an unknown digest."""
 
     def __new__(cls, config: JobConfig) -> Job: ...
     def wait(self, timeout_ms: int, records: int = 0) -> bool:
@@ -42,7 +42,7 @@ class Job:
 
     def cancel(self) -> None: ...
     def halt(self) -> None:
-        """Cancel and join: afterwards nothing is read or written any more. Idempotent."""
+        """Cancel and join: nothing is read or written afterwards. Idempotent."""
 
     def finish(self) -> tuple[int, dict[str, bytes]]:
         """(source size, {algorithm: digest}); raises the job's error."""

@@ -40,7 +40,7 @@ class StreamLander(Lander):
 
     @property
     def trailing(self) -> int:
-        """Ignored bytes behind the compressed streams."""
+        """Ignored bytes after the compressed streams."""
 
     @property
     def virtual_size(self) -> int:

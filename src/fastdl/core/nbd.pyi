@@ -35,7 +35,7 @@ class Export:
         """The sockets of the connections."""
 
     def drop(self) -> None:
-        """As ``close``, without a word to the server: a fork speaks on the same connections."""
+        """Like ``close``, but sends nothing to the server: a fork uses the same connections."""
 
     def close(self) -> None:
-        """Sinks made from it are closed before."""
+        """Close the sinks made from it first."""

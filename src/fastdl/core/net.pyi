@@ -10,7 +10,7 @@ STATES: dict[int, str]
 LOCAL_CLASS: int
 
 def address_class(address: Buffer) -> int:
-    """The class of a socket address, as ``Net.allows`` takes it."""
+    """The class of a socket address, as ``Net.allows`` expects it."""
 
 def is_hop_port(port: int) -> bool:
     """Whether a redirect, a metalink or a link may lead to *port*."""
@@ -48,7 +48,7 @@ class Net:
         """Whether the policy allows a connection to a socket address (``struct sockaddr``).
 
         *from_class*: of the address that led here, see ``address_class``; None where it was
-        typed. *nfs*: it would speak NFS. ValueError for what is no socket address.
+        typed. *nfs*: for NFS. ValueError if it is not a socket address.
         """
 
     @property
@@ -57,13 +57,13 @@ class Net:
 
 @final
 class Wakeup:
-    """Stops a stream from another thread, any number of times, whatever it waits for."""
+    """Stops a stream from another thread, whatever it waits for. Idempotent."""
 
     def cancel(self) -> None: ...
 
 @final
 class Mirror:
-    """One place that has the bytes, and what was learned about it; *kind* is one of KINDS."""
+    """One location of the bytes, and what was learned about it; *kind* is one of KINDS."""
 
     def __new__(
         cls,
@@ -103,7 +103,7 @@ class Mirror:
     def state(self) -> str: ...
     @property
     def reason(self) -> str:
-        """Why it is not used any more, "" where it is."""
+        """Why it is no longer used, "" while it is used."""
 
     @property
     def error_code(self) -> int:
@@ -111,12 +111,12 @@ class Mirror:
 
     def limit(self, max_connections: int) -> None: ...
     def expect(self, size: int) -> None:
-        """The size that a metalink or the caller tells."""
+        """Set the size that a metalink or the caller gives."""
 
     @property
     def expected(self) -> int | None: ...
     def prove(self, provable: bool) -> None:
-        """Say whether a digest or pieces decide about its bytes."""
+        """Set whether a digest or pieces decide about its bytes."""
 
     def ignore_validators(self) -> None:
         """Let the digest decide alone: they contradicted each other."""
@@ -130,7 +130,7 @@ class Mirror:
 
     def note_error(self) -> None: ...
     def disqualify(self, reason: str) -> None:
-        """Leave it out of the next job."""
+        """Exclude it from the next job."""
 
     def rest(self) -> None:
         """Forget what a job learned about its speed and failures, for the next one."""
@@ -151,7 +151,7 @@ class Stream:
         """(status, [(lower-case name, value)]) of the last response; (0, []) without HTTP."""
 
     def redirects(self) -> list[tuple[str, int, list[tuple[str, str]]]]:
-        """[(url, class of who said it, [(name, value)])] on the way to the last response.
+        """[(url, class of the sender's address, [(name, value)])] before the last response.
 
         Of the fields of each redirect: link, digest and repr-digest.
         """

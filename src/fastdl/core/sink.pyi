@@ -5,7 +5,7 @@ from typing_extensions import Buffer
 
 @final
 class Sink:
-    """Where bytes land: offsets and lengths in bytes, *size* None where it is unknown.
+    """Where bytes land: offsets and lengths in bytes, *size* None while unknown.
 
     The descriptors stay the caller's, open until ``close``. *fd* below 0: bytes go nowhere.
     """
