@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that fastdl raises on purpose.
+"""Every error that fastdl raises deliberately.
 
-One table gives each class its exit code, its name and whether a retry can help;
-the command line, the agent's answers, the API and the documentation all read it
-from here. The C core uses the same numbers (``csrc/base/err.h``).
+One table gives each class its exit code, its name and whether a retry can help; the command line,
+the agent's responses, the API and the documentation all use it. The C core uses the same numbers
+(``csrc/base/err.h``).
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from typing import Any, ClassVar, Final, Self
 
 
 class Reason(StrEnum):
-    """Why, where a caller decides by more than the class. The message is for people alone."""
+    """The reason, if a caller decides by more than the class. The message is for people only."""
 
     NEEDS_STAGING = "needs-staging"
     """A decoded image's tables come after its data: it has to be stored before it is decoded."""
     UNSUPPORTED_PROTOCOL = "unsupported-protocol"
-    """The command's protocol and the scheme of its URL are no pair that is known."""
+    """The command's protocol and the scheme of its URL are not a known pair."""
     NO_TEMPORARY_LOCATION = "no-temporary-location"
     """The folder that the host's configuration names does not exist."""
     UNKNOWN_HOST = "unknown-host"
-    """No host of this id and key is enrolled: an unused token makes it one again."""
+    """No host of this id and key is enrolled: an unused token enrols it again."""
     SEVERAL_FILES = "several-files"
     """The metalink describes several files, and one is wanted."""
     TWO_AGENTS = "two-agents"
-    """Another agent that is this host is connected."""
+    """Another agent is connected as this host."""
 
 
 REASONS: tuple[Reason | None, ...] = (None, Reason.NEEDS_STAGING)
-"""The reasons that the C core gives, by their numbers (``enum fdl_reason``)."""
+"""The C core's reasons, by their numbers (``enum fdl_reason``)."""
 
 
 class FastdlError(Exception):
     """Base of all errors below. ``str()`` is one sentence that an operator can act on.
 
-    Its fields are given where it is raised; ``add_context`` fills in what only a caller knows.
+    Its fields are set where it is raised; ``add_context`` fills in what only a caller knows.
 
-    ``phase``   where on the path of a byte it happened (resolve, fetch, decode, land…)
+    ``phase``   the phase of the transfer (resolve, fetch, decode, land…)
     ``origin``  the mirror or host concerned, without userinfo and query values
-    ``offset``  the byte offset in the source or the target, where one is known
-    ``retryable`` whether the same command can succeed later without anyone changing anything
+    ``offset``  the byte offset in the source or the target, if known
+    ``retryable`` whether the same command can succeed later although nobody changed anything
     ``retry_elsewhere`` whether another host may succeed where this one failed
-    ``reason``  what a caller may decide by; None where the class says all there is to know
-    ``http_status`` the response's status, where a status is what went wrong
+    ``reason``  what a caller may decide by; None if the class is enough
+    ``http_status`` the response's status, if the status is the error
     ``retry_after_s`` the seconds that the server asked to wait (Retry-After)
-    ``mirror``  the number of the mirror concerned among the job's
-    ``public_source`` whether every address that the job tried is public: then what happened there
-                may be reported to whoever named the source
+    ``mirror``  the index of the mirror concerned among the job's
+    ``public_source`` whether every address that the job tried is public: then details may be
+                reported to the user who named the source
     """
 
     exit_code: ClassVar[int] = 74
@@ -93,7 +93,7 @@ class FastdlError(Exception):
     ) -> Self:
         """Fill in what was not known where the error was raised; returns the error.
 
-        A *phase* or an *origin* that it has already stays: who raised it was nearer.
+        An existing *phase* or *origin* stays: the raising code knew more.
         """
         self.phase = self.phase or phase
         self.origin = self.origin or origin
@@ -102,7 +102,7 @@ class FastdlError(Exception):
 
     @property
     def retry_elsewhere(self) -> bool:
-        """True where another host may succeed (CloudStack's ``retryOnOtherHosts``)."""
+        """True if another host may succeed (CloudStack's ``retryOnOtherHosts``)."""
         return self.default_elsewhere
 
     def __str__(self) -> str:
@@ -147,7 +147,7 @@ class NetError(FastdlError):
 
 
 class HttpStatusError(FastdlError):
-    """The final answer of the origin was an error status."""
+    """The origin's final response was an error status."""
 
     exit_code = 11
     code_name = "HTTP_STATUS"
@@ -155,7 +155,7 @@ class HttpStatusError(FastdlError):
 
 
 class HttpProtocolError(FastdlError):
-    """A malformed answer, wrong framing or a range that was not asked for."""
+    """A malformed response, wrong framing or a range that was not requested."""
 
     exit_code = 12
     code_name = "HTTP_PROTOCOL"
@@ -194,7 +194,7 @@ class MetalinkError(FastdlError):
 
 
 class IntegrityError(FastdlError):
-    """A digest does not match: nobody may use these bytes."""
+    """A digest does not match: the bytes must not be used."""
 
     exit_code = 21
     code_name = "INTEGRITY"
@@ -222,7 +222,7 @@ class UnsafeImageError(FastdlError):
 
 
 class LimitError(FastdlError):
-    """A bomb, a quota, or a memory or processor budget."""
+    """A decompression bomb, a quota, or a memory or processor limit."""
 
     exit_code = 25
     code_name = "LIMIT"
@@ -268,7 +268,7 @@ class SinkRefusedError(FastdlError):
 
 
 class JournalError(FastdlError):
-    """The journal is corrupt or belongs to another job; a full restart follows."""
+    """The journal is corrupt or belongs to another job; the download starts over."""
 
     exit_code = 40
     code_name = "JOURNAL"
@@ -276,7 +276,7 @@ class JournalError(FastdlError):
 
 
 class TargetChangedError(FastdlError):
-    """The target is not what the journal says; a full restart follows."""
+    """The target does not match the journal; the download starts over."""
 
     exit_code = 41
     code_name = "TARGET_CHANGED"
@@ -284,28 +284,28 @@ class TargetChangedError(FastdlError):
 
 
 class KeystoreAuthError(FastdlError):
-    """The keystore's passphrase is wrong or missing; the store is untouched."""
+    """The keystore's passphrase is wrong or missing; the keystore is unchanged."""
 
     exit_code = 50
     code_name = "KEYSTORE_AUTH"
 
 
 class KeystoreCorruptError(FastdlError):
-    """The keystore is damaged or of an unsupported kind; the store is untouched."""
+    """The keystore is damaged or of an unsupported kind; it is unchanged."""
 
     exit_code = 51
     code_name = "KEYSTORE_CORRUPT"
 
 
 class CertRejectedError(FastdlError):
-    """The certificate cannot be used; the store is untouched."""
+    """The certificate cannot be used; the keystore is unchanged."""
 
     exit_code = 52
     code_name = "CERT_REJECTED"
 
 
 class AliasConflictError(FastdlError):
-    """The alias holds another certificate or is reserved; the store is untouched."""
+    """The alias holds another certificate or is reserved; the keystore is unchanged."""
 
     exit_code = 53
     code_name = "ALIAS_CONFLICT"
@@ -326,7 +326,7 @@ class ApiParamError(FastdlError):
 
 
 class ApiConflictError(FastdlError):
-    """The manager refuses the request: it contradicts the present state (HTTP 409 or 530)."""
+    """The request conflicts with the current state (HTTP 409 or 530)."""
 
     exit_code = 62
     code_name = "API_CONFLICT"
@@ -341,7 +341,7 @@ class ApiLimitError(FastdlError):
 
 
 class AgentLostError(FastdlError):
-    """The link to the agent or to the manager is gone."""
+    """The connection to the agent or to the manager was lost."""
 
     exit_code = 70
     code_name = "AGENT_LOST"
@@ -385,10 +385,10 @@ _SHORT = {
 
 
 def shortage(exc: BaseException, what: str = "") -> LimitError | None:
-    """What the machine ran out of, where *exc* says that; None for every other failure.
+    """What the machine ran out of, if that is what *exc* reports; None for every other failure.
 
-    Such a failure is no bug, wherever it appears: somebody has to give the process more.
-    *what* names the step that could not be taken.
+    Such a failure is never a bug: the process needs more of the resource. *what* names the step
+    that failed.
     """
     text = None
     if isinstance(exc, MemoryError):
@@ -407,17 +407,17 @@ def _leaves(cls: type[FastdlError]) -> list[type[FastdlError]]:
 BY_CODE: dict[int, type[FastdlError]] = {
     cls.exit_code: cls for cls in _leaves(FastdlError) if cls is not FastdlError
 }
-"""Exit code → class: what the command line, the API and the C core look up."""
+"""Exit code → class, for the command line, the API and the C core."""
 
 BY_THE_SOURCE: Final = range(10, 30)
-"""Exit codes of errors that say what a source did or sent: from NET to LIMIT."""
+"""Exit codes of errors about what a source did or sent: from NET to LIMIT."""
 
 
 def error_from(plain: Mapping[str, Any]) -> FastdlError:
-    """The error that ``to_dict`` made *plain* of, in another process; InternalError for a code
-    that nobody knows.
+    """The error that ``to_dict`` made *plain* of, in another process; InternalError for an unknown
+    code.
 
-    The fields have their types already: who reads them from outside has checked them.
+    The fields already have their types: the code that read them from outside has checked them.
     """
     reason = plain.get("reason")
     return BY_CODE.get(plain["code"], InternalError)(
