@@ -53,7 +53,7 @@ LIVE: Final = (State.QUEUED, State.RETRY_WAIT, State.GRANTED, State.RUNNING, Sta
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """What ``submit`` needs. *single*: at most one live job has it; a second submission
-    joins the first. With *host* the job goes there at once, without slots."""
+    joins the first. With *host* the job goes there directly, without slots."""
 
     kind: m.Kind
     zone: str
@@ -216,7 +216,7 @@ async def documents(tx: AsyncConnection, host_ids: Sequence[str]) -> list[m.Docu
 
 
 async def started(tx: AsyncConnection, job: str, *, fence: int, host_id: str, now: float) -> bool:
-    """The host acknowledged the command. False = not its job (any more)."""
+    """The host acknowledged the command. False = not its job, or no longer."""
     done = await tx.execute(
         update(t)
         .where(t.c.id == job, t.c.fence == fence, t.c.host == host_id, t.c.state == State.GRANTED)

@@ -245,7 +245,7 @@ async def take_lease(
 ) -> int | None:
     """Acquire or renew the lease *name*; return its fence, None while another owner holds it.
 
-    Decided by the database's clock where it has one for all its clients (PostgreSQL), else by
+    Decided by the database's clock if it has one for all its clients (PostgreSQL), else by
     *now*, a clock that does not jump (``Clock.steady``). An end further ahead than *ttl* was
     written before that clock was set back: nobody can hold a lease for longer than its length.
     """
