@@ -34,7 +34,7 @@ class Enrolment:
 
     async def enrol(self, request: m.EnrolRequest) -> tuple[m.EnrolReply, str | None]:
         """Exchange a token for a host's certificate; return the reply and the hash of the key
-        that was the host's until now, None where there is none.
+        that was the host's until now, None if there is none.
 
         Raises AgentRefusedError with the reason.
         """
