@@ -27,7 +27,7 @@ class StorageWatch:
     """Calls *changed*, from its own threads, after each change; ends with the process."""
 
     def __init__(self, changed: Callable[[], None], *, libvirt: str | None) -> None:
-        """*libvirt*: the URI whose pools are this host's; None where they are configured."""
+        """*libvirt*: the URI whose pools are this host's; None if they are configured."""
         self._changed = changed
         self._libvirt = libvirt
         self._stop = threading.Event()
