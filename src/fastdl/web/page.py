@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``/``: the page, files that are read once and served unchanged.
 
-Every address in the page is relative, so that a proxy can put it under a folder of its own.
+Every address in the page is relative, so that a proxy can serve it from a subfolder.
 """
 
 from __future__ import annotations
