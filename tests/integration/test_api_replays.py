@@ -69,7 +69,7 @@ class Objects:
             return str(answer["iso"][0]["id"])
         return str((await self.zone.template(f"t{number}"))["id"])
 
-    async def self_signed(self) -> str:
+    async def certificate(self) -> str:
         answer = await self.api(
             "uploadTemplateDirectDownloadCertificate",
             hypervisor="KVM",

@@ -74,7 +74,7 @@ class World:
         answer = await self.call("registerTemplate", template_params(self, name))
         return str(answer["template"][0]["id"])
 
-    async def self_signed(self, alias: str) -> str:
+    async def certificate(self, alias: str) -> str:
         """An uploaded certificate's id."""
         params = upload_params(self, alias)
         answer = await self.call("uploadTemplateDirectDownloadCertificate", params)

@@ -9,6 +9,7 @@ job (see ``fastdl.agent.child_workspace``).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,12 +97,13 @@ class Workspace:
 
         try:
             write_note(file, note, durable=True)
-        except (OSError, FastdlError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            return (
-                "if this download is killed at its very end, the device has to be named to be "
-                f"overwritten: {file.path} cannot be written: {why}"
-            )
+        except FastdlError as error:
+            return _unprotected(file, error.message)
+        except OSError as error:
+            # Where notes cannot be kept the job goes without; a disk that fails or is full is said.
+            if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+                raise sink_error(error, f"cannot write {file.path}") from None
+            return _unprotected(file, error.strerror)
         return None
 
     def begin(self, size: int | None, *, sparse: bool) -> None:
@@ -171,7 +173,12 @@ class Workspace:
         if isinstance(self.sink, FileSink):
             self.sink.mtime = self.mtime
         note = self._note_beside(self.sink.seal(size))
-        self.sink.publish(size)
+        try:
+            self.sink.publish(size)
+        except FastdlError:
+            if note is not None:
+                note.unlink()
+            raise
         if self.journal is not None:
             self.journal.remove()
         if note is not None and not self.staged:
@@ -295,6 +302,13 @@ def _note_file(sink: Sink, identity: Identity, state_dir: str | None) -> Journal
     from fastdl.engine.journal_file import Location  # after the first request
 
     return Location(release_name(sink.name), sink.folder_fd)
+
+
+def _unprotected(file: JournalFile, why: str | None) -> str:
+    return (
+        "if this download is killed at its very end, the device has to be named to be "
+        f"overwritten: {file.path} cannot be written: {why}"
+    )
 
 
 def _device_note(identity: Identity, state_dir: str | None) -> JournalFile:

@@ -70,9 +70,10 @@ def _printed(source: str, command: Sequence[str]) -> str:
             timeout=_COMMAND_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        why = getattr(exc, "strerror", None) or "it does not end"
-        raise UsageError(f"the command that signs ({command[0]}) failed: {why}") from None
+    except OSError as exc:
+        raise UsageError(f"the command that signs ({command[0]}) failed: {exc.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"the command that signs ({command[0]}) does not end") from None
     line = done.stdout[: MAX_SENT_URL + 1].partition(b"\n")[0].strip().decode("utf-8", "replace")
     if done.returncode != 0 or not line:
         raise UsageError(

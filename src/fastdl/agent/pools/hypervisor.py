@@ -56,6 +56,17 @@ def require_library() -> None:
     library()
 
 
+@contextlib.contextmanager
+def still_defined() -> Iterator[None]:
+    """Skip the block's rest where its pool was undefined since it was listed."""
+    found = library()
+    try:
+        yield
+    except found.libvirtError as exc:
+        if exc.get_error_code() != found.VIR_ERR_NO_STORAGE_POOL:
+            raise
+
+
 def library() -> Any:
     """libvirt's Python module; UsageError if it is not installed."""
     try:

@@ -18,7 +18,7 @@ from fastdl.agent.pools.base import Pool, Used, Volume
 from fastdl.agent.pools.blocks import BLOCKS, BlockPool
 from fastdl.agent.pools.directory import DirectoryPool
 from fastdl.agent.pools.folder import Memory
-from fastdl.agent.pools.hypervisor import Libvirt, libvirt_errors
+from fastdl.agent.pools.hypervisor import Libvirt, libvirt_errors, still_defined
 from fastdl.agent.pools.marker import Marker
 from fastdl.errors import FastdlError, SinkRefusedError, UsageError
 from fastdl.wire.messages import PoolInfo, PoolType
@@ -33,9 +33,12 @@ _MOUNTED = frozenset({"fs", "netfs"})
 
 def discover(uri: str, *, state: Path) -> list[Pool]:
     """The pools that can hold templates. Markers of block volumes are in *state*."""
-    libvirt = Libvirt(uri)
-    kinds = _FILES | BLOCKS
-    return [_wrap(libvirt, pool, state) for pool in libvirt.pools() if _kind(pool) in kinds]
+    libvirt, found = Libvirt(uri), []
+    for pool in libvirt.pools():
+        with still_defined():
+            if _kind(pool) in _FILES | BLOCKS:
+                found.append(_wrap(libvirt, pool, state))
+    return found
 
 
 def find(pool_id: str, *, uri: str, state: Path) -> Pool:
