@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long until N templates lie on M hosts' storage?
 
-Through the real manager and agents (``benchmarks/manager/provision.py``: ``manager``, a pool a
-host, and ``manager-shared``, one pool for all), by the engine alone, and the naive way. The last
-two run one process a download: every host takes the templates in an order of its own, one
-after the other, all hosts at once against one origin.
+Through the real manager and agents (``benchmarks/manager/provision.py``: ``manager``, one pool per
+host, and ``manager-shared``, one pool for all), with the engine alone, and in the naive way. The
+last two run one process per download: every host fetches the templates in its own order, one
+after the other, all hosts concurrently from one origin.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _contestants(names: str | None) -> tuple[list[str], list[Rival]]:
-    """(ways through the manager, rivals with one process a download) that *names* lists."""
+    """(ways through the manager, rivals with one process per download) that *names* lists."""
     wanted = names.split(",") if names else [*zone_ways.NAMES, *_DEFAULT_RIVALS]
     rivals = [name for name in wanted if name not in zone_ways.NAMES]
     return [n for n in wanted if n in zone_ways.NAMES], chosen(",".join(rivals))
@@ -91,7 +91,7 @@ def _contestants(names: str | None) -> tuple[list[str], list[Rival]]:
 
 @contextlib.contextmanager
 def _copies(bench: runner.Bench, image: payload.Payload, count: int) -> Any:
-    """*count* names for the same image, as an origin with many templates has them."""
+    """*count* names for the same image, like an origin with many templates."""
     names = [f"{index}-{image.name}" for index in range(count)]
     try:
         for name in names:
@@ -106,7 +106,7 @@ def _copies(bench: runner.Bench, image: payload.Payload, count: int) -> Any:
 def provision(
     bench: runner.Bench, rival: Rival, scenario: Scenario, names: Sequence[str], hosts: int
 ) -> Provisioning:
-    """All *names* onto the storage of *hosts* hosts. ``RuntimeError`` where one download fails."""
+    """All *names* onto the storage of *hosts* hosts. ``RuntimeError`` if a download fails."""
     image = bench.payload(scenario)
     result = Provisioning(contestant=rival.name, copies=len(names) * hosts)
     lock = threading.Lock()
@@ -164,7 +164,7 @@ def _download(
 
 
 def table(summary: dict[str, Any]) -> str:
-    """A stored result as Markdown: medians over its rounds, one row a contestant."""
+    """A stored result as Markdown: medians over its rounds, one row per contestant."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for entry in summary["runs"]:
         by_name.setdefault(entry["contestant"], []).append(entry)
@@ -189,7 +189,7 @@ def table(summary: dict[str, Any]) -> str:
 
 
 def _against(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What the ways through the manager take of the naive way, better or worse, in words."""
+    """How the ways through the manager compare with the naive way, better or worse, in words."""
     naive = by_name.get("cloudstack")
     if naive is None:
         return []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fastdl against its rivals: measure scenarios, show a table each, store one JSON object each."""
+"""fastdl against its rivals: measure scenarios, print a table and store a JSON object for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.stored import save
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure ``args.scenarios``; 1 where fastdl itself failed in one of them."""
+    """Measure ``args.scenarios``; 1 if fastdl itself failed in one of them."""
     scenarios = resolve(args.scenarios or ["smoke"])
     rivals = chosen(args.rivals)
     status = 0

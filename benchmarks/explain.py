@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where does the time go? fastdl's own ledger per GB, beside a profile that knows nothing of it."""
+"""Where does the time go? fastdl's own ledger per GB, next to an independent profile."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Profiled(Rival):
 
 @dataclass(slots=True)
 class Ledger:
-    """Everything that is shown; seconds are per GB (1e9 bytes) of the source."""
+    """All that is printed; seconds are per GB (1e9 bytes) of the source."""
 
     scenario: str
     durable: float
@@ -113,7 +113,7 @@ def _measure(bench: runner.Bench, job: Job, rounds: int) -> Ledger:
 
 
 def _profile(bench: runner.Bench, job: Job) -> dict[str, float]:
-    """Processor seconds by what the stacks say; {} where perf cannot be used."""
+    """Processor seconds by what the stacks say; {} if perf is unavailable."""
     if not shutil.which("perf"):
         say("perf is not installed: no independent profile")
         return {}
@@ -149,8 +149,8 @@ def stacks(script: str) -> Iterator[tuple[str, list[str]]]:
 def sort_samples(samples: Iterable[tuple[str, list[str]]]) -> Counter[str]:
     """Samples by what they were busy with.
 
-    libcrypto comes without names for its inner loops: there, a thread that receives decrypts and
-    any other one hashes.
+    libcrypto has no symbols for its inner loops: in them, a thread that receives is decrypting
+    and any other one is hashing.
     """
     known = [(thread, frames, classify(frames)) for thread, frames in samples]
     receiving = {

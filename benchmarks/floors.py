@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can this machine do at all? The floors under every scenario, measured in the same run."""
+"""What can this machine do at best? The floors of every scenario, measured in the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HASHED: Final = 256 * MiB
 
 
 def measure(target: Target, size: int, *, hashed: bool) -> dict[str, float]:
-    """Seconds that *size* bytes need at least: to hash on one core if asked, to write durably."""
+    """Minimum seconds for *size* bytes: to hash on one core if asked, to write durably."""
     found = {"hash_s": round(size / hash_rate("sha256"), 4)} if hashed else {}
     if target.kind != "null":
         found["write_s"] = round(_write_s(target, min(size, target.size)), 4)

@@ -5,12 +5,12 @@
 
 The rate is the kernel's (qdisc tbf at the far end), the delay is this program's: it carries the
 packets of every pair of tun devices and holds each for half a round trip, because not every
-kernel has netem. Slow start, receive windows and the congestion control are the real ones.
+kernel has netem. Slow start, receive windows and congestion control are real.
 
     python benchmarks/line.py NEAR FAR --rtt 0.05 --rate 100000000 --pairs 1
 
-runs between two namespaces that exist, prints a line when the devices are up, and ends when it
-is terminated. Pair *i* has 10.77.i.1 near and 10.77.i.2 far, each pair a link of its own.
+runs between two existing namespaces, prints a line when the devices are up, and ends when it
+is terminated. Pair *i* has 10.77.i.1 near and 10.77.i.2 far, each pair its own link.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _TUNSETOFFLOAD: Final = 0x400454D0
 _TUN_NO_PI_VNET_HDR: Final = 0x0001 | 0x1000 | 0x4000
 _OFFLOADS: Final = 0x01 | 0x02 | 0x04 | 0x08  # checksums and segments stay with the kernel
 _PACKET: Final = (1 << 16) + 64
-_QUEUE_BYTES: Final = 256 << 20  # more is dropped: nobody has that much on the way
+_QUEUE_BYTES: Final = 256 << 20  # more is dropped: no sender has that much in flight
 _BURST: Final = 256 << 10
-_QUEUE_S: Final = 0.05  # what the router before the link holds
+_QUEUE_S: Final = 0.05  # the buffer of the router before the link
 _AT_ONCE: Final = 64
 
 
 def missing() -> str | None:
-    """Why no line can be made here, or None."""
+    """Why a line cannot be made here, or None."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if not shutil.which("ip") or not shutil.which("tc"):
@@ -60,7 +60,7 @@ def addresses(count: int) -> list[str]:
 
 @contextlib.contextmanager
 def inside(space: str) -> Iterator[None]:
-    """This thread, and what it starts, in the network namespace *space*."""
+    """Put this thread, and what it starts, into the network namespace *space*."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(f"/var/run/netns/{space}", os.O_RDONLY)
     try:
@@ -90,9 +90,9 @@ class Line:
 
 @contextlib.contextmanager
 def between(*, rtt_s: float, rates: Sequence[int]) -> Iterator[Line]:
-    """A line with one pair of devices a rate (bytes/s, 0: unlimited); all of it goes at the end.
+    """A line with one pair of devices per rate (bytes/s, 0: unlimited); removed at the end.
 
-    ``RuntimeError`` where it cannot be made.
+    ``RuntimeError`` if it cannot be made.
     """
     if reason := missing():
         raise RuntimeError(f"no network namespaces: {reason}")
@@ -115,7 +115,7 @@ def between(*, rtt_s: float, rates: Sequence[int]) -> Iterator[Line]:
 
 
 def _how(space: str, *, rates: Sequence[int]) -> str:
-    """For the result: what made the path."""
+    """For the result: how the path was made."""
     with inside(space):
         control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     limit = ", rate by qdisc tbf" if any(rates) else ""
@@ -170,7 +170,7 @@ def _limit(space: str, device: str, rate: int) -> None:
 
 
 def carry(pairs: Sequence[tuple[int, int]], rtt_s: float) -> None:
-    """Carry packets between the devices of each pair, for ever."""
+    """Carry packets between the devices of each pair, endlessly."""
     ways: dict[int, _Direction] = {}
     for near, far in pairs:
         ways[near], ways[far] = _Direction(far), _Direction(near)
@@ -188,7 +188,7 @@ def carry(pairs: Sequence[tuple[int, int]], rtt_s: float) -> None:
 
 
 def main() -> None:
-    """Make the devices, say so, carry."""
+    """Make the devices, report that, carry packets."""
     parser = argparse.ArgumentParser(description=__doc__, add_help=True)
     parser.add_argument("near")
     parser.add_argument("far")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On what machine does the suite run, and who else used it meanwhile?"""
+"""On what machine does the suite run, and what else used it during the run?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of this checkout, with ``+`` where tracked files differ from it."""
+    """The commit of this checkout, with ``+`` if tracked files differ from it."""
     head = _output("git", "-C", str(CHECKOUT), "rev-parse", "--short=12", "HEAD")
     dirty = _output(
         "git", "-C", str(CHECKOUT), "status", "--porcelain", "--untracked-files=no", "src", "csrc"
@@ -54,7 +54,7 @@ def _output(*argv: str) -> str:
 class CpuClock:
     """Processor seconds spent so far: by the whole machine, and by kernel threads alone.
 
-    Kernel threads (write-back, loop devices) work for whoever is measured, so they are no
+    Kernel threads (write-back, loop devices) work for the measured contestant, so they are no
     disturbance although no process is charged for them.
     """
 
@@ -89,7 +89,7 @@ def process_cpu_s(pids: list[int]) -> float:
 
 
 def _stat_fields(pid: str) -> list[str]:
-    """The fields of /proc/PID/stat behind the command's name: state, ppid, …; empty if gone."""
+    """The fields of /proc/PID/stat after the command's name: state, ppid, …; empty if gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -3,7 +3,7 @@
 
 Every command is a direct child: its processor time comes from wait4(), its bytes from
 /proc/PID/io read while it is a zombie (Linux adds what its own reaped children did), its
-memory from VmHWM, sampled every 20 ms and summed over the processes that live together.
+memory from VmHWM, sampled every 20 ms and summed over the processes alive at the same time.
 ru_maxrss is not used: it survives exec, so a small tool would show this suite's own size.
 """
 
@@ -38,9 +38,9 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Commands that run together: a pipeline, others beside it, and services to end after it.
+    """Commands that run together: a pipeline, others next to it, and services to stop after it.
 
-    ``ready`` is the path (a socket) that a service makes when it can be used.
+    ``ready`` is the path (a socket) that a service creates when it is ready.
     """
 
     pipeline: tuple[Command, ...]
@@ -78,7 +78,7 @@ class _Context:
 
 
 class _Process:
-    """A started command together with what is known of it."""
+    """A started command and what is known about it."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ def run(steps: Sequence[Step], folder: Path, *, timeout_s: float) -> Cost:
     """Run *steps* one after the other in *folder* and return what they cost.
 
     Standard output that no pipe or path takes ends in ``Cost.output``. A failure (exit status,
-    time limit) stops the run and is told in ``Cost.failure``; nothing keeps running afterwards.
+    time limit) stops the run and is reported in ``Cost.failure``; nothing keeps running afterwards.
     """
     cost = Cost()
     out = folder / "stdout"
@@ -197,7 +197,7 @@ def _run_step(step: Step, context: _Context) -> bool:
 def _start_pipeline(
     commands: Sequence[Command], context: _Context, started: list[_Process]
 ) -> None:
-    """Start *commands*, each reading the one before; the ends of the pipes stay only with them."""
+    """Start *commands*, each reading from the one before; only they keep the pipes' ends."""
     previous: int = subprocess.DEVNULL
     for at, command in enumerate(commands):
         with contextlib.ExitStack() as files:
@@ -238,7 +238,7 @@ def _wait(workers: list[_Process], services: list[_Process], context: _Context) 
 
 
 def _wait_for(path: Path, services: list[_Process]) -> bool:
-    """Wait until a service has made *path*; False where one ended or START_S went by."""
+    """Wait until a service has made *path*; False if one ended or START_S passed."""
     poll = select.poll()
     for service in services:
         poll.register(service.pidfd, select.POLLIN)

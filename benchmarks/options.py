@@ -37,7 +37,7 @@ The method is in benchmarks/README.md.
 
 
 def default_work() -> Path:
-    """Where payloads and targets lie: FASTDL_BENCH_DIR, or a folder of this user's own."""
+    """The folder of payloads and targets: FASTDL_BENCH_DIR, or a private one of this user."""
     named = os.environ.get("FASTDL_BENCH_DIR")
     return Path(named or Path(tempfile.gettempdir()) / f"fastdl-bench-{os.getuid()}")
 
@@ -116,7 +116,7 @@ _MODES: Final[tuple[tuple[str, str], ...]] = (
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what *args* asks for; returns the exit status."""
+    """Execute *args*; returns the exit status."""
     signal.signal(signal.SIGTERM, _end)  # nginx and loop devices must not outlive the suite
     if args.rounds is None:
         args.rounds = SWEEP_ROUNDS if args.sweep else ROUNDS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where do the bytes come from? A real nginx on loopback, with its own authority and mirrors.
+"""Where do the bytes come from? A real nginx on loopback, with its own CA and mirrors.
 
 Mirror *i* listens on 127.0.0.(2+i), plain and with TLS. ``/rate/8m/…`` throttles each connection
 (nginx's limit_rate); round trips and shared links are made by delay proxies before the mirrors.
@@ -65,7 +65,7 @@ class Origin:
     proxies: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def cpu_s(self) -> float:
-        """Processor seconds of nginx and of what makes the path."""
+        """Processor seconds of nginx and of the processes that make the path."""
         workers = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         pids = [self.process.pid, *map(int, workers.read_text().split())]
         return machine.process_cpu_s([*pids, *(proxy.pid for proxy in self.proxies)])
@@ -84,9 +84,9 @@ class Origin:
 
     @contextlib.contextmanager
     def urls(self, scenario: Scenario, name: str, rates: Sequence[int] = ()) -> Iterator[list[str]]:
-        """URLs of the file *name* as *scenario* wants it, behind delay proxies where it does.
+        """URLs of the file *name* as *scenario* wants it, behind delay proxies if it needs them.
 
-        *rates* gives mirrors links of their own (bytes/s), else all get the scenario's. Between
+        *rates* gives mirrors their own links (bytes/s), otherwise all get the scenario's. Between
         network namespaces the line itself is the path.
         """
         bases = (self.https if scenario.scheme == "https" else self.http)[: scenario.mirrors]
@@ -133,15 +133,15 @@ class Origin:
 
 
 def missing() -> str | None:
-    """Why no origin can be started here, or None."""
+    """Why an origin cannot be started here, or None."""
     return None if nginx.find() else "nginx is not installed"
 
 
 @contextlib.contextmanager
 def running(folder: Path, files: Path, *, hosts: Sequence[str] = LOOPBACK) -> Iterator[Origin]:
-    """nginx serving the folder *files* on the addresses *hosts*, one a mirror.
+    """nginx serving the folder *files* on the addresses *hosts*, one per mirror.
 
-    Its own state lies in *folder*; it is stopped at the end.
+    Its own state is in *folder*; it is stopped at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     authority = Authority(folder)

@@ -17,7 +17,7 @@ from benchmarks.scenarios import SPARSE, MiB
 
 _BLOCK: Final = MiB
 _EXTENT: Final = 4 * MiB
-_SPREAD: Final = 2.5  # virtual size over data, as a freshly installed template has it
+_SPREAD: Final = 2.5  # virtual size over data, as in a freshly installed template
 _CONVERT: Final[dict[str, tuple[str, ...]]] = {
     "qcow2plain": (),
     "qcow2zlib": ("-c", "-o", "compression_type=zlib"),
@@ -29,7 +29,7 @@ _CONVERT: Final[dict[str, tuple[str, ...]]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
     """An image to serve. ``sha256`` and ``source_content`` are of the file that is served,
-    ``content`` is content_digest() of the disk that it stands for."""
+    ``content`` is content_digest() of the disk that it represents."""
 
     name: str
     source_bytes: int
@@ -40,7 +40,7 @@ class Payload:
 
 
 def make(folder: Path, image: str, size: int) -> Payload:
-    """The payload of kind *image* with *size* bytes of guest data, made where missing."""
+    """The payload of kind *image* with *size* bytes of guest data, made if missing."""
     name = f"{image}-{size // MiB}MiB.{'raw' if image == 'raw' else 'qcow2'}"
     record = folder / f"{name}.json"
     path = folder / name
@@ -119,7 +119,7 @@ def content_digest(path: Path, size: int, *, holes_of: Path | None = None) -> st
     """SHA-256 over the non-zero MiB blocks of the first *size* bytes and their offsets.
 
     Two disks have the same digest exactly where they hold the same bytes, however they store
-    zeros; holes cost no time. *holes_of* is a file that tells the holes of a loop device.
+    zeros; holes cost no time. *holes_of* is a file that shows the holes of a loop device.
     """
     digest = hashlib.sha256(size.to_bytes(8, "big"))
     zeros = bytes(_BLOCK)

@@ -47,7 +47,7 @@ def bars(result: dict[str, Any], folder: Path) -> str:
 
 
 def lines(name: str, sweep: dict[str, Any], folder: Path) -> str:
-    """Rate and processor time over the swept axis, a line a contestant; returns the file's name."""
+    """Rate and processor time over the swept axis, a line per contestant; returns its file name."""
     figure, (rate, cpu) = pyplot.subplots(1, 2, figsize=(9, 3.2))
     rows = sweep["points"]
     for contestant in dict.fromkeys(row["contestant"] for row in rows):

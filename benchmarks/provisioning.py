@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of one contestant that brought N templates to M hosts?"""
+"""What is recorded about a contestant that downloaded N templates to M hosts?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Provisioning:
     """One contestant provisioning everything. Times in seconds since the start.
 
     ``peak_bytes`` is the most memory that one host's process had; ``manager_cpu_s`` is a part
-    of ``cpu_s``. Zero where nobody measured it.
+    of ``cpu_s``. Zero if not measured.
     """
 
     contestant: str
@@ -29,7 +29,7 @@ class Provisioning:
 
     @property
     def fairness(self) -> float:
-        """Jain's index over the hosts' rates: 1 where all were served alike."""
+        """Jain's index over the hosts' rates: 1 if all were served alike."""
         rates = [1 / seconds for seconds in self.host_done_s]
         return sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates))
 

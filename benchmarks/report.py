@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From stored results to something to read: Markdown tables and SVG plots.
+"""Turns stored results into Markdown tables and SVG plots.
 
 No figure is typed by hand: the parts of docs/performance.md and docs/scaling.md between their two
 markers are replaced.
@@ -151,7 +151,7 @@ def _scenarios(results: dict[str, dict[str, Any]], drawn: dict[str, str]) -> str
 
 
 def _all_losses(results: dict[str, dict[str, Any]]) -> str:
-    """What rivals do better, over all scenarios: time and processor time each, memory once."""
+    """What rivals do better, over all scenarios: time and processor time for each, memory once."""
     found = []
     for name in _in_order(results):
         lost = [text for text in losses(results[name]) if " in memory " not in text]
@@ -208,7 +208,7 @@ def _sweep_table(sweep: dict[str, Any]) -> str:
 
 
 def _plot(results: dict[str, dict[str, Any]], sweeps: dict[str, Any]) -> dict[str, str]:
-    """Draw one SVG a scenario and one a sweep; {} where matplotlib is not installed."""
+    """Draw one SVG per scenario and per sweep; {} if matplotlib is not installed."""
     try:
         from benchmarks import plots  # noqa: PLC0415 - matplotlib is an extra
     except ImportError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How is a scenario measured? Warm-up, then shuffled rounds in which everybody runs once."""
+"""How is a scenario measured? Warm-up, then shuffled rounds in which every contestant runs once."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Bench:
     """A working folder with an origin over it; made once for many scenarios.
 
     ``hopeless`` are the contestants that ran into the time limit, and where: one that hangs
-    does so again, and takes no part any more.
+    would hang again, and is excluded.
     """
 
     work: Path
@@ -102,7 +102,7 @@ def bench(work: Path, *, timeout_s: float = 120.0) -> Iterator[Bench]:
 def run_once(
     bench_: Bench, rival: Rival, job: Job, turn: int, *, timeout_s: float | None = None
 ) -> Run:
-    """Fresh target, one run, its bytes checked; what goes wrong stands in ``Cost.failure``."""
+    """Fresh target, one run, its bytes checked; ``Cost.failure`` says what went wrong."""
     _empty(job.scratch)
     job.target.wipe()
     bench_.origin.forget_requests()
@@ -153,7 +153,7 @@ def _empty(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Outcome:
-    """All that a scenario gave; ``as_dict`` is the JSON object that is stored."""
+    """All results of a scenario; ``as_dict`` is the JSON object that is stored."""
 
     scenario: Scenario
     image: payload.Payload
@@ -169,7 +169,7 @@ class Outcome:
 
 @contextlib.contextmanager
 def prepared(bench_: Bench, scenario: Scenario, *, link_rates: Sequence[int] = ()) -> Iterator[Job]:
-    """The job of *scenario*: payload, target and path exist meanwhile.
+    """The job of *scenario*: payload, target and path exist inside the context.
 
     *link_rates* (bytes/s) give the mirrors unequal links.
     """
@@ -193,9 +193,9 @@ def prepared(bench_: Bench, scenario: Scenario, *, link_rates: Sequence[int] = (
 
 @contextlib.contextmanager
 def _far_away(bench_: Bench, scenario: Scenario, link_rates: Sequence[int]) -> Iterator[None]:
-    """Where the scenario asks for it: an origin of its own at the other end of a line, meanwhile.
+    """If the scenario asks for it: a separate origin at the far end of a line, in the context.
 
-    This thread, and so everything that it starts, then stands at the near end.
+    This thread, and so everything that it starts, is then at the near end.
     """
     if scenario.path == "loopback":
         bench_.path = "loopback" + (", tests/env/delay_proxy.py" if scenario.shaped else "")
@@ -231,7 +231,7 @@ def measure(
     link_rates: Sequence[int] = (),
     with_floors: bool = True,
 ) -> Outcome:
-    """Warm everybody up once (who fails there is out), then run *rounds* shuffled rounds.
+    """Warm every contestant up once (a failure excludes it), then run *rounds* shuffled rounds.
 
     Up to as many rounds again are added while a contestant has fewer than *rounds* runs that
     were not disturbed.
@@ -282,7 +282,7 @@ def _warm_up(
 
 
 def _out(bench_: Bench, outcome: Outcome, run: Run, when: str) -> None:
-    """A contestant failed: it is out of this scenario, and of all where it only hangs."""
+    """A contestant failed: it is out of this scenario, and of all if it hangs."""
     outcome.failed[run.contestant] = f"{when}: {run.cost.failure}"
     if run.cost.failure and run.cost.failure.startswith(meter.TIME_LIMIT):
         reason = f"ran into the time limit in {outcome.scenario.name}"
@@ -317,7 +317,7 @@ def _line(run: Run) -> str:
 
 
 def _floors_beside(run: Run, job: Job, outcome: Outcome) -> dict[str, float]:
-    """What *run*'s round allowed: a machine is not as fast in one round as in the next.
+    """The floors in *run*'s round: a machine is not equally fast in every round.
 
     Seconds for each floor; the processor floor is all work of fastdl, origin and kernel, spread
     evenly over all cores.
@@ -378,7 +378,7 @@ def as_dict(outcome: Outcome, folder: Path) -> dict[str, Any]:
 
 
 def _ratios(outcome: Outcome) -> dict[str, Any]:
-    """rival / fastdl in the same round; disturbed runs count only where there is nothing else."""
+    """rival / fastdl in the same round; disturbed runs count only if there are no others."""
     found: dict[str, Any] = {}
     for counted in (True, False):
         used = [

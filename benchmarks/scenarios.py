@@ -29,7 +29,7 @@ class Scenario:
     """One situation to measure.
 
     ``size`` is the guest data in bytes (for ``raw`` also the size of the file). ``connections``
-    is what every tool is allowed; 0 means 8 for the rivals and fastdl as it ships.
+    is the limit for every tool; 0 means 8 for the rivals and fastdl's own defaults.
     ``rtt_ms`` and ``link_bytes_s`` describe the path to every mirror (0: plain loopback), which
     ``path`` makes: a delay proxy on loopback, or a line between network namespaces.
     ``per_connection_bytes_s`` is a server that throttles each connection.
@@ -67,12 +67,12 @@ class Scenario:
 
     @property
     def shaped(self) -> bool:
-        """True where the path is longer or narrower than loopback."""
+        """True if the path is longer or narrower than loopback."""
         return bool(self.rtt_ms or self.link_bytes_s)
 
     @property
     def converts(self) -> bool:
-        """True where the image must become raw on its way (qcow2 onto a device)."""
+        """True if the image must be converted to raw in flight (qcow2 onto a device)."""
         return self.image != "raw" and self.target == "block"
 
 
@@ -122,7 +122,7 @@ def _set(*names: str) -> tuple[Scenario, ...]:
     return tuple(parse_scenario(name) for name in names)
 
 
-# What the promises of the project are checked by: one minute each, and the README's figures.
+# What checks the project's promises, one minute each, and the README's figures.
 HEADLINE: Final = _set(
     "http-1GiB-raw-file-sha256",
     "https-1GiB-raw-file-sha256",
@@ -137,7 +137,7 @@ CONVERT: Final = _set(
     "http-256MiB-qcow2plain-block-none",
     "http-256MiB-sparse100G-block-sha256",
 )
-# Long enough that the start is a small part: the share of a link that is reached over distance.
+# Long enough that the start is a small part: the share of a link used over distance.
 FAR: Final = _set(
     "http-8conn-50ms-100MBps-1GiB-raw-file-sha256",
     "http-netns-8conn-50ms-100MBps-1GiB-raw-file-sha256",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Medians, quartiles and paired ratios: the only arithmetic that results are made of."""
+"""Medians, quartiles and paired ratios: all the arithmetic behind the results."""
 
 from __future__ import annotations
 

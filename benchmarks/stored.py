@@ -18,7 +18,7 @@ def save(result: dict[str, Any], *what: str) -> Path:
 
 
 def save_sweep(name: str, result: dict[str, Any]) -> Path:
-    """Store a sweep; its newest result replaces the one before."""
+    """Store a sweep; its newest result replaces the previous one."""
     return _write(f"sweep-{name}", result)
 
 

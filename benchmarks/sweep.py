@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
 def measure(
     bench: runner.Bench, sweep: Sweep, *, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """All points of *sweep* as JSON. ``RuntimeError`` where fastdl fails at one."""
+    """All points of *sweep* as JSON. ``RuntimeError`` if fastdl fails at one."""
     rows: list[dict[str, Any]] = []
     for point in sweep.points:
         say(f"\n{sweep.title}: {point.label}")

@@ -33,7 +33,7 @@ class Target:
         return "null:" if self.kind == "null" else str(self.path)
 
     def wipe(self) -> None:
-        """Make the target as good as new, and leave no dirty page for the next run to pay."""
+        """Make the target as good as new, and leave no dirty pages at the next run's expense."""
         if self.kind == "file":
             self.path.unlink(missing_ok=True)
         elif self.kind == "block":
@@ -51,7 +51,7 @@ class Target:
             os.close(fd)
 
     def content(self) -> str:
-        """content_digest() of what lies on the disk, not in the page cache."""
+        """content_digest() of what is on the disk, not in the page cache."""
         for path in (self.path, self.backing):
             if path is not None:
                 _drop_cache(path)
@@ -59,7 +59,7 @@ class Target:
         return content_digest(self.path, size, holes_of=self.backing)
 
     def cached_bytes(self) -> int:
-        """How much of the target lies in the page cache: 0 after direct writes."""
+        """How much of the target is in the page cache: 0 after direct writes."""
         if self.kind == "null":
             return 0
         with self.path.open("rb") as file, (self.backing or self.path).open("rb") as map_:
@@ -72,7 +72,7 @@ class Target:
 
 
 def _resident(fd: int, begin: int, end: int) -> int:
-    """How many pages of [begin, end) of the file lie in the page cache (mincore)."""
+    """How many pages of [begin, end) of the file are in the page cache (mincore)."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
@@ -101,7 +101,7 @@ def _drop_cache(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(kind: str, folder: Path, size: int, name: str = "target") -> Iterator[Target]:
-    """A target of *kind* for an image of *size* bytes; gone at the end.
+    """A target of *kind* for an image of *size* bytes; removed at the end.
 
     A block target is a loop device with direct I/O over a sparse file in *folder*: like a
     thin volume it allocates while it is written, and it does not cache twice.

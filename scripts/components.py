@@ -2,7 +2,7 @@
 """Which real servers and tools did a test run use, and which does this machine lack?
 
 A pytest plugin (``python -m pytest -p scripts.components``). It counts the programs that the
-run starts, as Python's audit events name them, so it reports what was used, not what is there.
+run starts, as reported by Python's audit events, so it shows what was used, not what is installed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _note(event: str, args: tuple[Any, ...]) -> None:
     if event == "subprocess.Popen":
         command = args[1] if len(args) > 1 and args[1] else [args[0]]
         words = [command] if isinstance(command, str | bytes | os.PathLike) else list(command)
-        # The program may stand behind a wrapper: env, timeout, ip netns exec NAME, strace …
+        # The program may come after a wrapper: env, timeout, ip netns exec NAME, strace …
         for word in words[:12]:
             _started[PurePath(os.fsdecode(word)).name] += 1
 
@@ -68,7 +68,7 @@ def _state(name: str) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line a group: what ran how often, what did not and why."""
+    """One line per group: what ran how often, what did not and why."""
     terminalreporter.write_sep("-", "real components used")
     for group, names in COMPONENTS.items():
         terminalreporter.write_line(f"{group}: {', '.join(map(_state, names))}")

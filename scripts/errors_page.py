@@ -2,7 +2,7 @@
 """Writes docs/errors.md from fastdl.errors, so that the page cannot disagree with the code.
 
 python -m scripts.errors_page            writes the page
-python -m scripts.errors_page --check    exits 1 where the page is out of date
+python -m scripts.errors_page --check    exits 1 if the page is out of date
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """How does a download from four mirrors look? Serves an image on loopback and fetches it.
 
 Part of ``scripts/first-download``. The mirrors are one nginx with four HTTPS servers whose
-certificate comes from an authority made on the spot: two good ones with the speed of an
+certificate comes from a CA made for the run: two good ones with the speed of an
 ordinary line, one slow, and one whose copy has a wrong byte in every piece.
 """
 
@@ -51,7 +51,7 @@ SERVER = "    server {{ listen 127.0.0.1:{port} ssl; root {root}; limit_rate {ra
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Unused ports."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -69,7 +69,7 @@ def spoil(image: bytes) -> bytes:
 
 @contextlib.contextmanager
 def mirrors(folder: Path, image: Path) -> Iterator[tuple[str, Path]]:
-    """Four mirrors of *image*; gives the metalink's URL and the authority's certificate."""
+    """Four mirrors of *image*; yields the metalink's URL and the CA's certificate."""
     certs = CertLab(folder / "ca")
     leaf = certs.leaf("good")
     content = image.read_bytes()
@@ -112,7 +112,7 @@ def mirrors(folder: Path, image: Path) -> Iterator[tuple[str, Path]]:
 
 
 def await_port(server: subprocess.Popen[bytes], port: int) -> None:
-    """Return once *port* accepts; exits with nginx's own words where it does not start."""
+    """Return once *port* accepts; exits with nginx's own message if it does not start."""
     for _ in range(200):
         with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -134,7 +134,7 @@ def fetch(folder: Path, url: str, authority: Path, target: Path) -> int:
 
 
 def compare(folder: Path, image: Path, target: Path) -> int:
-    """sha256sum of what was served and of what arrived, by another program than fastdl."""
+    """sha256sum of the served and of the downloaded file, by a program other than fastdl."""
     print(f"$ sha256sum {target} {image}", flush=True)
     listing = subprocess.check_output(["sha256sum", target, image], cwd=folder, text=True)
     print(listing, end="")
@@ -144,7 +144,7 @@ def compare(folder: Path, image: Path, target: Path) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """``first_download IMAGE [TARGET]``: 0 where the image arrived with the same digest."""
+    """``first_download IMAGE [TARGET]``: 0 if the image arrived with the same digest."""
     image = Path(arguments[0])
     with tempfile.TemporaryDirectory(prefix="fastdl-first-") as name:
         folder = Path(name)

@@ -2,7 +2,7 @@
 """Runs the fuzz targets of tests/fuzz, and keeps the ledger of how often they have run.
 
 ``docs/fuzzing.csv`` has a line for each recorded run; ``docs/fuzzing.md`` is written from it and
-from the first lines of the targets. New inputs are kept in ``build/fuzz`` and serve the next run.
+from the first lines of the targets. New inputs are kept in ``build/fuzz`` and used by the next run.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def sources() -> dict[str, Path]:
 
 
 def invariant(source: Path) -> str:
-    """What the target's first lines say that it proves."""
+    """The invariant that the target's first lines state."""
     text = source.read_text(encoding="utf-8")
     comment = re.search(r"- invariant: (.*?)(?:\n( \*)?\n|\*/|\"\"\")", text, re.DOTALL)
     return " ".join(comment[1].replace("\n * ", " ").split()) if comment else ""
@@ -136,7 +136,7 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def build(names: Sequence[str]) -> None:
-    """Compile those of the targets that are in C with clang; SystemExit where that fails."""
+    """Compile the targets written in C with clang; SystemExit if that fails."""
     wanted = " ".join(f"fuzz_{name}" for name in names if sources()[name].suffix == ".c")
     if not wanted:
         return
@@ -199,7 +199,7 @@ def fuzz(limit: str, commit: str, target: str) -> Run:
 
 
 def commit_now() -> str:
-    """The commit at hand, with ``+`` where the core or its targets differ from it."""
+    """The current commit, with ``+`` if the core or its targets differ from it."""
     git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
     changed = git(["git", "status", "--porcelain", "--", "csrc", "tests/fuzz"]).stdout
     return git(["git", "rev-parse", "--short=9", "HEAD"]).stdout.strip() + ("+" if changed else "")
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fuzz, print executions by target; 1 where one of them failed."""
+    """Fuzz, print executions by target; 1 if one of them failed."""
     args = _parser().parse_args(arguments)
     if args.page:
         PAGE.write_text(page(recorded()), encoding="utf-8")

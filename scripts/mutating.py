@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuzzes one target written in Python: ``one_input(data)`` of ``tests/fuzz/fuzz_<target>.py``.
 
-What libFuzzer is to the targets in C, small: inputs are changed at random, and one that reaches a
-new line of ``src/fastdl`` is kept and changed further. The options and the last line are
-libFuzzer's, so that ``scripts/fuzzing.py`` runs both alike.
+A small counterpart of libFuzzer for targets in Python: inputs are changed at random, and one that
+reaches a new line of ``src/fastdl`` is kept and changed further. The options and the last line are
+libFuzzer's, so that ``scripts/fuzzing.py`` runs both the same way.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Coverage:
         self._new = False
 
     def reaches_new(self, call: Callable[[], None]) -> bool:
-        """Run *call*; whether it reached a line that none before it did."""
+        """Run *call*; whether it reached a line that no earlier input did."""
         self._new = False
         sys.settrace(self._enter)
         try:
@@ -114,7 +114,7 @@ def _too_slow(_number: int, _frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a target until its limit; 1 and a file with the input where it fails."""
+    """Run a target until its limit; 1 and a file with the input if it fails."""
     parser = argparse.ArgumentParser(prog="python -m scripts.mutating", description=__doc__)
     parser.add_argument("target")
     parser.add_argument("corpus", nargs="+", type=Path, help="folders; the first gets new inputs")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the reference of the commands from their parsers: what ``--help`` says, everywhere.
 
-docs/commands.md for readers, packaging/share for the system: a man page a verb, completions for
+docs/commands.md for readers, packaging/share for the system: a man page per verb, completions for
 bash and zsh.
 
 python -m scripts.reference            writes them
-python -m scripts.reference --check    names those that are out of date, and exits with 1
+python -m scripts.reference --check    lists those that are out of date, and exits with 1
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def _whole() -> argparse.ArgumentParser:
-    formatter._WIDTH = 98  # help is wrapped alike on every terminal
+    formatter._WIDTH = 98  # help is wrapped the same on every terminal
     parser = argparse.ArgumentParser(
         prog="fastdl",
         formatter_class=formatter.Formatter,
@@ -94,7 +94,7 @@ def _man(name: str, parser: argparse.ArgumentParser) -> str:
     below, parser.epilog = parser.epilog or "", None
     body = str(Manpage(parser)).split(".SH SYNOPSIS", 1)[1]
     parser.epilog = below
-    body = re.sub("(?m)^'", r"\\&'", body)  # a help text that begins so is no macro
+    body = re.sub("(?m)^'", r"\\&'", body)  # a help text that starts with one is no macro
     summary = f"fastdl\\-{name} \\- {_roff(VERBS[name])}"
     also = ".BR fastdl (1)"
     return (

@@ -29,8 +29,8 @@ def linked_libraries() -> list[Path]:
 
 
 def debian_package(library: Path) -> tuple[str, str] | None:
-    """Name and version of the package that owns *library*; None where dpkg knows none."""
-    # Packages may name a file by its place before or after /usr was merged.
+    """Name and version of the package that owns *library*; None if dpkg knows none."""
+    # Packages may list a file by its path before or after /usr was merged.
     spellings = {str(library), str(library).removeprefix("/usr"), f"/usr{library}"}
     for path in sorted(spellings):
         done = subprocess.run(["dpkg", "-S", path], capture_output=True, text=True, check=False)

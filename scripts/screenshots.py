@@ -41,7 +41,7 @@ DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
 async def _slow(agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
-    """A download that goes on for as long as somebody watches."""
+    """A download that lasts as long as the pictures need it."""
     args = command.args
     assert isinstance(args, m.DownloadArgs)
     total, done = 5 * GIB, GIB
@@ -167,7 +167,7 @@ async def _templates(east: Zone, west: str) -> None:
 
 
 async def _at(shown: Tab, view: str, title: str) -> None:
-    """Open a view and wait until it stands still."""
+    """Open a view and wait until it stops changing."""
     await shown.go(view)
     await shown.heading(title)
     if view == "downloads":  # a line of rates needs some rates
@@ -191,7 +191,7 @@ async def _logged_in(running: Any, folder: Path, theme: str, width: str) -> Asyn
 
 
 async def take_all(folder: Path) -> None:
-    """Every view, theme and width, for whoever changes the page."""
+    """Every view, theme and width, for developers of the page."""
     with tempfile.TemporaryDirectory() as state:
         manager = Path(state) / "manager"
         async with in_use(manager) as east, browser() as running:

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kill downloads at any system call, or make the call fail, and check what is left of them.
 
-``scripts/torture --points N --seed S`` draws N points: a way to land, a target, a call of an
+``scripts/torture --points N --seed S`` draws N points: a kind of download, a target, a call of an
 undisturbed run, and what happens there. The same command is then run again until it ends, and
 the invariants are checked:
 
-  wrong    what shows is the image, or nothing
+  wrong    the target shows the image, or nothing
   stuck    the next undisturbed run ends with 0, whatever was done to the one before
-  litter   nothing is left beside the target
+  litter   nothing is left next to the target
   bug      no failure is called a bug in fastdl, none has two classes, and none is a traceback
-  lost     an exit of 0 is never followed by a target that is not there
+  lost     after an exit of 0 the target always exists
 
-A point that was done stands in the ledger (JSON lines) and is not done again: interrupt it, run
-it again, raise N. The end is a table of counts, in Markdown where ``--report`` names a file.
+A finished point is recorded in the ledger (JSON lines) and not repeated: interrupt it, run
+it again, raise N. It ends with a table of counts, in Markdown if ``--report`` names a file.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Point(NamedTuple):
 
 
 class Site:
-    """An origin with every way to land, a folder and a device."""
+    """An origin with every kind of download, a folder and a device."""
 
     def __init__(self, folder: Path, origin: FaultOrigin, device: str) -> None:
         self.folder = folder
@@ -120,7 +120,7 @@ class Site:
 
 @contextlib.contextmanager
 def site() -> Iterator[Site]:
-    """All that the points need, gone at the end."""
+    """All that the points need, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="fastdl-torture-"))
     try:
         with FaultOrigin({}) as origin, loop_device(folder, size=DEVICE) as device:
@@ -141,13 +141,13 @@ def drawn(site: Site, number: int, seed: int) -> Point:
     elif act.startswith("fail"):
         call = rng.choice([name for name in STATE if name in counts])
     nth = rng.randint(1, counts[call])
-    # Interrupted for ever is no fault that a kernel has: whoever is, tries again for ever.
+    # No kernel interrupts a call endlessly: programs that retry would do so endlessly.
     lasting = act.startswith("fail") and act != f"fail-{errno.EINTR}" and rng.random() < 0.5
     return Point(way, target, act, call, nth, lasting)
 
 
 def tried(site: Site, point: Point) -> list[str]:
-    """Do *point*; the invariants that do not hold after it, with what was seen."""
+    """Run *point*; the invariants that do not hold after it, with what was seen."""
     site.reset()
     found: list[str] = []
     times = 3 if point.act == "kill3" else 1
@@ -157,7 +157,7 @@ def tried(site: Site, point: Point) -> list[str]:
         prefix = seam.loaded(nth=nth, call=point.call, do=do, ever=point.ever, after="socket")
         ended = site.run(point.way, point.target, prefix)
         found += checked(site, point, ended)
-        # Published and tidied up: what is left is to say so, and a next run has another file there.
+        # Published and tidied up: only the message is missing, and a next run finds another file.
         over = point.target == "file" and bool(shows(site, point)) and not litter(site, point)
         if ended.code == 0 or over:
             return found + litter(site, point)
@@ -168,7 +168,7 @@ def tried(site: Site, point: Point) -> list[str]:
 
 
 def shows(site: Site, point: Point) -> bytes:
-    """What the target shows; nothing where it is not there, or a device's head is zero."""
+    """What the target shows; nothing if it does not exist, or a device's head is zero."""
     path = site.path(point.target)
     if not path.exists():
         return b""
@@ -195,7 +195,7 @@ def checked(site: Site, point: Point, done: Outcome) -> list[str]:
 
 
 def litter(site: Site, point: Point) -> list[str]:
-    """What a finished job left beside its target."""
+    """What a finished job left next to its target."""
     left = sorted(str(path.name) for path in (site.folder / "pool").rglob("*"))
     kept = ["image"] if point.target == "file" else []
     return [] if left == kept else [f"litter: {', '.join(left)}"]
@@ -204,7 +204,7 @@ def litter(site: Site, point: Point) -> list[str]:
 def swept(
     site: Site, ledger: Path, *, seed: int, points: int, seconds: float = 1e9
 ) -> list[dict[str, Any]]:
-    """Do the points that *ledger* has not yet, none after *seconds*; all its rows."""
+    """Run the points missing in *ledger*, none after *seconds*; returns all its rows."""
     rows = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
     have = {row["number"] for row in rows if row["seed"] == seed}
     end = time.monotonic() + seconds
@@ -229,7 +229,7 @@ def swept(
 
 
 def main() -> int:
-    """Torture; 1 where an invariant did not hold."""
+    """Torture; 1 if an invariant did not hold."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--points", type=int, default=200, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="S")
@@ -237,7 +237,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="write the table of counts to this file")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no point after so long")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made goes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # remove what was made
     ledger = args.ledger or Path(f"build/torture-{args.seed}.jsonl")
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with site() as made:
