@@ -40,23 +40,23 @@ HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
 <!-- Written by scripts/fuzzing.py from docs/fuzzing.csv and tests/fuzz: edit those. -->
 # Fuzzing
 
-What parses bytes from outside is a fuzz target of its own: for C, clang's libFuzzer invents inputs
+Each parser of bytes from outside has its own fuzz target. For C, clang's libFuzzer generates inputs
 that reach new code, under AddressSanitizer and UndefinedBehaviorSanitizer; for Python, a small
-mutator does the same, and any exception but the promised ones is a crash. A target states an
-invariant, so that a wrong result is found as well. How to write one:
+mutator does the same, and any exception except the documented ones is a crash. A target states an
+invariant, so that wrong results are found too. How to write one:
 [tests/fuzz](../tests/fuzz/README.md).
 
 ```console
-$ scripts/fuzz                                 # a minute for all targets, as scripts/test does
+$ scripts/fuzz                                 # one minute for all targets, as in scripts/test
 $ scripts/fuzz --seconds 3600 land_qcow2       # an hour for one of them
-$ scripts/fuzz --executions 1000000 --record   # so often each, added to the figures below
+$ scripts/fuzz --executions 1000000 --record   # that many each, added to the figures below
 ```
 
 ## Recorded runs
 
 *Executions* are inputs tried, over all runs in [fuzzing.csv](fuzzing.csv). A *crash* is an input
-that broke the invariant, that a sanitizer reported, or that took longer than {limit} s. What
-crashed a target is mended, and its input is in the corpus that the tests replay.
+that broke the invariant, triggered a sanitizer report, or took longer than {limit} s. All these
+bugs are fixed, and the inputs are in the corpus that the tests replay.
 
 | target | executions | crashes | runs | last | what it proves |
 |---|---:|---:|---:|---|---|
@@ -127,7 +127,7 @@ def page(runs: Sequence[Run]) -> str:
     for target in sorted({*by_target, *now}):
         mine = by_target[target]
         last = f"{mine[-1].date}, {mine[-1].commit}" if mine else ""
-        proves = invariant(now[target]) if target in now else "not a target any more"
+        proves = invariant(now[target]) if target in now else "no longer a target"
         rows.append(
             f"| {target} | {sum(run.executions for run in mine):,} "
             f"| {sum(run.crashes for run in mine)} | {len(mine)} | {last} | {proves} |"
@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--executions", type=int, metavar="N", help="of each target, however long that takes")
     add("--jobs", type=int, default=2, metavar="N", help="targets at a time [2]")
     add("--record", action="store_true", help="add the runs to docs/fuzzing.csv")
-    add("--page", action="store_true", help="run nothing, write docs/fuzzing.md anew")
+    add("--page", action="store_true", help="run nothing, only write docs/fuzzing.md")
     return parser
 
 

@@ -6,7 +6,7 @@
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
-packages_of() { # GROUP... -> the packages of those groups, one a line
+packages_of() { # GROUP... -> the packages of those groups, one per line
     local group
     for group in "$@"; do
         awk -v group="$group" '$1 == group { for (i = 2; i <= NF; i++) print $i }' scripts/apt-packages
@@ -61,7 +61,7 @@ install_quietly() { # PACKAGE...
         die "apt-get failed ($status) for: $*"
     fi
     rm -f "$log"
-    # Nor at the next boot: what is here for a demonstration or a test is started by hand.
+    # Nor at the next boot: services for a demonstration or a test are started by hand.
     if [ -d /run/systemd/system ]; then
         for package in "$@"; do
             dpkg -L "$package" | sed -n 's|^.*/systemd/system/\([^/@]*\.\(service\|socket\)\)$|\1|p' |
@@ -85,7 +85,7 @@ find_python() {
 }
 
 # .venv with the package in it, from what LOCK names: those versions, and files of those digests.
-# Quick where nothing has changed. Warnings of the C compiler are errors in builds of ours.
+# Quick if nothing has changed. C compiler warnings are errors in these builds.
 make_venv() { # LOCK
     local lock=$1 python stamp pip
     stamp=.venv/built-$lock
@@ -104,7 +104,7 @@ make_venv() { # LOCK
     fi
     say "installing the Python packages of $lock, building fastdl (about two minutes on two cores)"
     pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation)
-    # The build tools first: a package that comes as source is built with them, and with no others.
+    # The build tools first: source packages are built with them, and with no others.
     awk '/^[a-z]/ { ours = /^(setuptools|cython)==/ } ours' "$lock" >.venv/build.lock
     "${pip[@]}" --require-hashes --requirement .venv/build.lock
     "${pip[@]}" --require-hashes --requirement "$lock"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_addr.c - invariant: an IPv4 address has one class, however it is dressed as an
- * IPv6 one, and no link leads to what hands out credentials.
+/* fuzz_addr.c - invariant: an IPv4 address has one class, however it is embedded in an
+ * IPv6 address, and no link leads to a service that hands out credentials.
  *
  * The input is 16 bytes of address and 1 of policy. */
 #undef NDEBUG

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fuzz_addr_text.c - invariant: a host that the system's resolver takes for an address
- * is known as that address, or as an unusual one, and never as a name; a range that is
- * accepted has a length that its family has.
+ * is recognised as that address, or as an unusual one, never as a name; an accepted
+ * range has a prefix length that its family allows.
  *
  * The input is the text. */
 #undef NDEBUG

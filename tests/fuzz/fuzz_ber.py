@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fuzz_ber.py - invariant: BER that is accepted becomes DER that the strict reader takes apart to
-its leaves, the values of the first in their order; DER stays as it is, and so does what was made.
+"""fuzz_ber.py - invariant: accepted BER becomes DER that the strict reader parses down to its
+leaves, with the same values in the same order; DER, and the DER made here, stays unchanged.
 """
 
 from __future__ import annotations

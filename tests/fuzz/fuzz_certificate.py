@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fuzz_certificate.py - invariant: agent and manager refuse an upload as a certificate that cannot
-be used, or each of them reads it again from what it made of it, the same, and can describe it.
+"""fuzz_certificate.py - invariant: agent and manager refuse an upload as an unusable
+certificate, or each can read back its own output with the same result, and describe it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fuzz_checksum_list.py - invariant: a list is refused by a class of its own, or every digest that
-it gives stands in it; of a clear-signed one, in the part between the signature's marks."""
+"""fuzz_checksum_list.py - invariant: a list is refused with its own error class, or every
+digest taken from it is in the list; for a clear-signed list, in the signed part."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_cookie.c - invariant: what a server sets goes back to it and its own domain,
- * never to another one, over TLS only where it came over TLS, and as one line of a
- * request.
+/* fuzz_cookie.c - invariant: a server's cookie is sent back only to that server and its
+ * own domain, only over TLS if it was set over TLS, and as one line of a request.
  *
  * The input is the values of Set-Cookie fields, one a line; a.shop.example sends them.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_http_chunked.c - invariant: how the network cuts a chunked body into pieces
- * changes neither the bytes of the body, nor where it ends, nor whether it is refused.
+/* fuzz_http_chunked.c - invariant: how the network splits a chunked body changes
+ * neither its bytes, nor where it ends, nor whether it is refused.
  *
  * The first byte of the input is the size of the pieces, the rest is what a server
  * sends. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_http_head.c - invariant: a head that is accepted is accepted for what it says
- * alone.
+/* fuzz_http_head.c - invariant: whether a head is accepted depends on its own bytes
+ * only.
  *
  * Every shorter prefix of it asks for more, bytes after it change nothing, every piece
  * lies within it (or within its unfolded lines), its numbers agree with each other, and

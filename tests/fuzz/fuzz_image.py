@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fuzz_image.py - invariant: the inspectors of VHD, VHDX, VMDK and VDI never raise for what an
-image says, read a bounded number of bytes of it, and call none safe that has no size.
+"""fuzz_image.py - invariant: the inspectors of VHD, VHDX, VMDK and VDI never raise on any image,
+read a bounded number of its bytes, and call no image safe that has no size.
 
 The input is an image without its zeros: 1 byte of options, 8 bytes size, then runs of 8 bytes
 offset, 2 bytes length, content. By the options checksums are made right again, as a forger does.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_inflate.c - invariant: bytes and result do not depend on how input is cut and
- * how much room there is, and no limit is exceeded by more than one call's output.
+/* fuzz_inflate.c - invariant: bytes and result do not depend on how the input is split
+ * or how much room there is, and no limit is exceeded by more than one call's output.
  *
  * The first byte chooses the decoder (its upper half: zeros do not count), the second
  * the cut, the third the room. */

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fuzz_keystore.py - invariant: a JKS or PKCS#12 file is refused as damaged or not to be opened, or
-another certificate can be added and removed, and every entry is as it was.
+"""fuzz_keystore.py - invariant: a JKS or PKCS#12 file is refused as damaged or unreadable, or
+another certificate can be added and removed with every entry unchanged.
 
 The first byte of the input says whether a JKS gets the digest that opens it, as from somebody who
 knows the passphrase; the rest is the file.

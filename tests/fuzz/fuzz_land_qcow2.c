@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_land_qcow2.c - invariant: an accepted image lands as a reader sees it that goes
- * through its tables one guest cluster after the other, however its file is cut into
- * blocks; or it is refused as malformed, where that reader finds it so.
+/* fuzz_land_qcow2.c - invariant: an accepted image is written as a reader sees it that
+ * walks its tables one guest cluster after the other, however the file is split into
+ * blocks; or it is refused as malformed, if that reader also finds it so.
  *
  * The first 8 bytes of the input say how it is read (see struct how), the rest is the
  * file. */

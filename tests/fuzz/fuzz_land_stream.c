@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_land_stream.c - invariant: a compressed source lands as its decoder unpacks it
- * at once, and a qcow2 inside as a plain reader sees it, however its bytes are cut;
- * what the decoder refuses never lands.
+/* fuzz_land_stream.c - invariant: a compressed source is written as its decoder unpacks
+ * it in one go, and a qcow2 inside it as a plain reader sees it, however the bytes are
+ * split; what the decoder refuses is never written.
  *
  * The first byte of the input chooses the decoder, the next two the size of the pushed
  * and of the decoded blocks and the limit of the output, the rest is the source. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_location.c - invariant: what a URL and the redirects behind it lead to is http
- * or https, never from https to http, and its request has exactly the lines that we
- * wrote.
+/* fuzz_location.c - invariant: a URL and its redirects lead to http or https only,
+ * never from https to http, and the request has exactly the lines that we wrote.
  *
  * The input is a URL and the values of Location fields, one a line. */
 #undef NDEBUG

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fuzz_metalink.py - invariant: a document is refused by a class of its own, or names only mirrors
-with a usable scheme, a file name that leads nowhere else, and pieces that cover the size."""
+"""fuzz_metalink.py - invariant: a document is refused with its own error class, or yields only
+mirrors with a usable scheme, a file name that leads nowhere else, and pieces that cover the
+size."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fuzz_response.c - invariant: a response that is accepted gives bytes that were asked
- * for, of the version that the first one was of; whatever a server sends one after the
- * other.
+/* fuzz_response.c - invariant: an accepted response yields requested bytes of the same
+ * version as the first response, whatever sequence a server sends.
  *
  * The input is a row of requests and responses: 4 bytes each for offset and length, 1
  * for options, then the head up to and including its empty line. */

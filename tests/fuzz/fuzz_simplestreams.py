@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fuzz_simplestreams.py - invariant: a document is refused by a class of its own, or names files
-below the publisher's URL only, each with a strong digest that stands in the document."""
+"""fuzz_simplestreams.py - invariant: a document is refused with its own error class, or yields
+only files below the publisher's URL, each with a strong digest from the document."""
 
 from __future__ import annotations
 

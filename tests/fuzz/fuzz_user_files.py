@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fuzz_user_files.py - invariant: a list of downloads, a netrc, a cookie or a control file is
-refused with a sentence that shows nothing of it, or what it says stands in it and in its bounds; a
-file name that a server proposes is no path."""
+refused with a message that shows none of its content, or every value read is in the file and
+within its bounds; a file name that a server proposes is never a path."""
 
 from __future__ import annotations
 
