@@ -26,13 +26,21 @@ _RARE = (
         "engine.takeover",
         "engine.journal",
         "engine.readback",
+        "engine.rules",
         "engine.source.documents",
     ),
     *("engine.source.race", "engine.source.vouched"),
     *("engine.landing.qcow2", "engine.landing.staged", "engine.landing.stream"),
+    "model.http_date",
     *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),
     "model.image_xz",
-    *("sinks.signature", "sources.discovery", "sources.store_digests", "sources.metalink"),
+    *(
+        "sinks.null",
+        "sinks.signature",
+        "sources.discovery",
+        "sources.store_digests",
+        "sources.metalink",
+    ),
 )
 _OF_OTHERS = (
     *("base64", "hashlib", "idna", "ipaddress", "pathlib", "shutil", "tempfile"),

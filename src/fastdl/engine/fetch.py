@@ -15,11 +15,9 @@ from fastdl.engine.cancel import Cancel
 from fastdl.engine.context import Events, TransferContext
 from fastdl.engine.expand import Sources
 from fastdl.engine.options import FetchOptions, Progress
-from fastdl.engine.rules import under_rules
 from fastdl.engine.source.resolve import resolve
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, IntegrityError, SinkRefusedError
-from fastdl.model.http_date import parse_http_date
 from fastdl.sinks.open import existing_file
 from fastdl.sources.naming import url_name
 
@@ -52,7 +50,11 @@ def fetch_job(
     with cancel.within(options.max_time):
         found = Sources(sources, options, cancel)
         while True:
-            under = under_rules(found.options, found.urls)
+            under = found.options
+            if under.origin_rules:
+                from fastdl.engine.rules import under_rules
+
+                under = under_rules(under, found.urls)
             ctx = TransferContext(under, cancel, events, pace=pace)
             try:
                 return publish_job(found.urls, target, ctx)
@@ -159,6 +161,8 @@ def _attempt(
             workspace.keep_found()
             return done
     if ctx.options.remote_time and response.last_modified is not None:
+        from fastdl.model.http_date import parse_http_date
+
         workspace.mtime = parse_http_date(response.last_modified)
     ctx.events.warn(*facts.warnings)
     if facts.digests.integrity() == "none" and not ctx.proven:

@@ -20,7 +20,6 @@ from fastdl.engine.options import HERE, FetchOptions, Placement
 from fastdl.errors import FastdlError
 from fastdl.sinks.base import Sink, sink_error
 from fastdl.sinks.file import FileSink
-from fastdl.sinks.null import NullSink
 from fastdl.sinks.open import existing_file, open_sink
 from fastdl.sinks.paths import journal_name, release_name
 
@@ -319,6 +318,8 @@ def _device_note(identity: Identity, state_dir: str | None) -> JournalFile:
 
 def _of_existing(existing: Existing) -> Workspace:
     """The note of a run that was killed when the file had its name already goes along."""
+    from fastdl.sinks.null import NullSink  # rare
+
     workspace = Workspace(NullSink(), existing=existing)
     folder, name = os.path.split(existing.path)
     # Most files have none, and no start-up is spent on them.

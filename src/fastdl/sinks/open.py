@@ -11,7 +11,6 @@ from typing import cast
 from fastdl.errors import SinkRefusedError, UsageError
 from fastdl.sinks.base import Permit, Sink, sink_error
 from fastdl.sinks.file import FileSink
-from fastdl.sinks.null import NullSink
 from fastdl.sinks.paths import Policy, check_name, open_folder, safe_name
 
 _NBD_SCHEMES = ("nbd://", "nbds://", "nbd+unix://", "nbds+unix://")
@@ -41,6 +40,8 @@ def open_sink(
     Raises UsageError, SinkRefusedError, SinkBusyError, SinkSpaceError, SinkIOError.
     """
     if target == "null:":
+        from fastdl.sinks.null import NullSink  # rare
+
         return NullSink()
     if target.startswith(_NBD_SCHEMES):
         return _open_nbd(target, overwrite=overwrite, resume=resume, permit=permit)
