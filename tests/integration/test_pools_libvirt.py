@@ -255,6 +255,20 @@ def test_discovery_finds_libvirts_pools(dir_pool: Any, disk_pool: Any, tmp_path:
     assert now[disk_pool.UUIDString()] is None
 
 
+def test_a_pool_that_goes_during_discovery_is_left_out(
+    connection: Any, dir_pool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody undefines it after libvirt listed it: the others are found all the same."""
+    gone = connection.storagePoolDefineXML(
+        f"<pool type='dir'><name>gone-{uuid.uuid4()}</name>"
+        f"<target><path>{tmp_path}</path></target></pool>"
+    )
+    gone.undefine()
+    monkeypatch.setattr(virt.Libvirt, "pools", lambda _: [gone, dir_pool])
+    found = virt.discover(libvirtd.URI, state=tmp_path)
+    assert [pool.id for pool in found] == [dir_pool.UUIDString()]
+
+
 def test_a_stopped_pool_says_so(dir_pool: Any, tmp_path: Path) -> None:
     """The inventory tells why a pool gets no downloads."""
     pool = _find(dir_pool, tmp_path)
