@@ -266,8 +266,12 @@ def report(rows: list[dict[str, Any]]) -> str:
     ]
     done, bad = len(rows), sum(bool(row["found"]) for row in rows)
     lines.append(f"| all | | {done} | {bad} |")
+    # "+": with changes that are in no commit.
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--exclude=*", "--dirty=+"],
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     today = datetime.datetime.now(datetime.UTC).date()
     return "\n".join([f"{today}, commit {commit}:", "", *lines, ""])
