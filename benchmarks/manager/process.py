@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from benchmarks.machine import CHECKOUT, process_cpu_s
-from fastdl.cli import api
+from fastdl.cli import api_client
 
 T = TypeVar("T")
 FASTDL: Final = ("-c", "from fastdl.cli.main import main; raise SystemExit(main())")
@@ -33,7 +33,7 @@ class ManagerProcess:
     def api(self, command: str, **params: Any) -> dict[str, Any]:
         """Call the API as ``fastdl api`` does; a dot in a name is written ``__``."""
         given = {name.replace("__", "."): str(value) for name, value in params.items()}
-        return api.call(self.credentials, command, given)
+        return api_client.call(self.credentials, command, given)
 
     def cpu_s(self) -> float:
         """Processor seconds so far."""

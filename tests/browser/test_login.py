@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fastdl.cli import api
+from fastdl.cli import api_client
 from tests.browser.conftest import Opened
 from tests.env.browser import tab
 from tests.env.certs import CertLab
@@ -88,7 +88,7 @@ async def test_the_page_works_over_tls(chromium: Any, tmp_path: Path, certs: Cer
             assert cookies
             assert all(one["secure"] and one["httpOnly"] for one in cookies)
             await asyncio.to_thread(
-                api.call, client.credentials | {"cacert": certs.ca.cert_file.read_text()},
+                api_client.call, client.credentials | {"cacert": certs.ca.cert_file.read_text()},
                 "createZone", {"name": "z-live"},
             )  # fmt: skip
             await shown.page.get_by_role("cell", name="z-live", exact=True).wait_for()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastdl.cli import api
+from fastdl.cli import api_client
 from fastdl.manager.app import Manager, running
 from fastdl.manager.config import ManagerConfig
 from fastdl.web.routes import add_routes
@@ -29,7 +29,9 @@ class Client:
 
     async def send(self, command: str, params: dict[str, str], **options: Any) -> dict[str, Any]:
         """Call with parameters whose names Python cannot spell."""
-        return await asyncio.to_thread(api.call, self.credentials, command, params, **options)
+        return await asyncio.to_thread(
+            api_client.call, self.credentials, command, params, **options
+        )
 
     async def job(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Wait for an async job's end (20 s at most); return its state."""

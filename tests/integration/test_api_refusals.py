@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fastdl.cli.api import refusal
+from fastdl.cli.api_client import refusal
 from fastdl.errors import BY_CODE
 from fastdl.lab.certs import self_signed
 from tests.env.process import FASTDL, ManagerProcess

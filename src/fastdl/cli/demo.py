@@ -105,16 +105,16 @@ class _Stage:
 
     def api(self, *words: str, show: str | None = None, quiet: bool = False) -> dict[str, Any]:
         """Call the API, showing the command line and, on request, a part of the answer."""
-        from fastdl.cli import api
+        from fastdl.cli import api, api_client
 
         if not quiet:
             print(f"   $ fastdl api {_shown(words)}", flush=True)
         wait = "--wait" in words
         command, params = api.parse_words([word for word in words if word != "--wait"])
-        credentials = api.read_credentials(self.credentials)
-        answer = api.call(credentials, command, params)
+        credentials = api_client.read_credentials(self.credentials)
+        answer = api_client.call(credentials, command, params)
         if wait:
-            answer = api.wait_for_job(credentials, answer["jobid"])
+            answer = api_client.wait_for_job(credentials, answer["jobid"])
         if show is not None:
             print(f"     {show.format(**_first(answer))}", flush=True)
         return answer
