@@ -32,7 +32,7 @@ _CAP_SYS_PTRACE = 1 << 19
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 _AT_ONCE, _FOR_EVER = struct.pack("=qq", 0, 1), struct.pack("=qq", 0, 0)
 """The shortest SO_SNDTIMEO, one microsecond, and none. It bounds connect(2) whether or not
-O_NONBLOCK is set, and a confined process cannot set it (``csrc/base/confine.c``)."""
+O_NONBLOCK is set, and a confined process cannot set it (``csrc/base/confine_args.c``)."""
 _CONNECTING_MAX = 64
 """Calls that may wait for their connections at the same time."""
 
