@@ -13,7 +13,8 @@ from pathlib import Path
 from fastdl import logs
 from fastdl.agent.config import DEFAULT_FOLDER
 from fastdl.agent.host import LIBVIRT
-from fastdl.agent.service import Agent, Settings, serve
+from fastdl.agent.service import Agent, Settings
+from fastdl.agent.startup import serve
 from fastdl.errors import UsageError
 
 _DESCRIPTION = """\
