@@ -23,7 +23,7 @@ from fastdl.manager.api.spec import (
     Reply,
     listed,
 )
-from fastdl.manager.api.templates import template_item
+from fastdl.manager.api.template_access import template_item
 from fastdl.manager.ledger import records
 from fastdl.manager.ledger.text import loads
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 from fastdl.manager import sealed
 from fastdl.manager.api.probes import probe_source
 from fastdl.manager.api.spec import Call, Command, Field, Kind, Param, Reply, Single
-from fastdl.manager.api.templates import check_details, zones_of_request
+from fastdl.manager.api.template_access import zones_of_request
+from fastdl.manager.api.templates import check_details
 from fastdl.manager.downloads import registration, transfers
 from fastdl.wire import messages as m
 

@@ -24,13 +24,8 @@ from fastdl.manager.api.spec import (
     Reply,
     Single,
 )
-from fastdl.manager.api.templates import (
-    ARCH,
-    check_details,
-    check_name,
-    owned,
-    template_item,
-)
+from fastdl.manager.api.template_access import owned, template_item
+from fastdl.manager.api.templates import ARCH, check_details, check_name
 from fastdl.manager.downloads import registration
 from fastdl.manager.ledger import accounts, grants, templates
 from fastdl.manager.ledger.text import loads

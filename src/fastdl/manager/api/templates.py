@@ -11,7 +11,6 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import (
-    ApiConflictError,
     ApiParamError,
 )
 from fastdl.manager import sealed
@@ -27,10 +26,11 @@ from fastdl.manager.api.spec import (
     Param,
     Reply,
 )
+from fastdl.manager.api.template_access import owned, zones_of_request
 from fastdl.manager.downloads import checksums, registration, results, transfers
 from fastdl.manager.downloads.checksums import Fixed
 from fastdl.manager.downloads.removal import remove_copies
-from fastdl.manager.ledger import accounts, copies, job_list, records, templates, zones
+from fastdl.manager.ledger import accounts, copies, job_list, records, templates
 from fastdl.manager.settings import DIRECT_DEFAULT
 from fastdl.publishers.simplestreams import is_product
 from fastdl.wire import codec
@@ -43,32 +43,6 @@ _FLAGS: Final = (
 ARCHITECTURES: Final = ("x86_64", "aarch64", "i686", "s390x")
 """CloudStack's names; the first is the default."""
 ORIGINS_MAX: Final = 16
-
-
-async def zones_of_request(call: Call) -> list[str]:
-    """Return the zones that *zoneid* or *zoneids* name; ApiParamError where there are none."""
-    one, many = call.get("zoneid"), call.get("zoneids")
-    if one == "-1":
-        one, many = None, ["-1"]
-    if one is not None and many is not None:
-        raise ApiParamError("Both zoneid and zoneids cannot be specified at the same time")
-    wanted = [one] if one is not None else many
-    if not wanted:
-        raise ApiParamError("Either zoneid or zoneids is required. Both cannot be null.")
-    async with call.context.ledger.read() as tx:
-        known = {zone.id: zone for zone in await zones.all_zones(tx)}
-    if "-1" in wanted:
-        if len(wanted) > 1:
-            raise ApiParamError(
-                "Parameter zoneids cannot combine all zones (-1) option with other zones"
-            )
-        if not known:
-            raise ApiParamError("There is no zone yet: create one first")
-        return list(known)
-    for zone_id in wanted:
-        if zone_id not in known or not (known[zone_id].enabled or call.user.admin):
-            raise ApiParamError(f"Unable to find zone by id {zone_id}")
-    return list(dict.fromkeys(wanted))
 
 
 def check_name(name: str) -> None:
@@ -247,27 +221,6 @@ async def register_iso(call: Call) -> Reply:
     return await _register(call, iso=True)
 
 
-async def template_item(call: Call, tx: AsyncConnection, id_: str) -> dict[str, Any] | None:
-    """Return a template as listTemplates would, None where it is gone."""
-    row = await templates.get(tx, id_)
-    if row is None:
-        return None
-    _, rows = await templates.find(tx, iso=row.iso, where={"id": id_}, limit=1)
-    own = bool(rows) and rows[0].owner == call.user.id
-    return views.template(rows[0], admin=call.user.admin, own=own) if rows else None
-
-
-async def owned(call: Call, name: str, *, iso: bool | None = None) -> Row[Any]:
-    """Return the template *name* names, if this user may change it; else as if it were not."""
-    async with call.context.ledger.read() as tx:
-        row = await templates.get(tx, call.args[name])
-    if row is None or (iso is not None and row.iso != iso):
-        raise call.no_entity(name)
-    if row.owner != call.user.id and not call.user.admin:
-        raise call.no_entity(name)
-    return row
-
-
 async def _delete(call: Call, *, iso: bool) -> Reply:
     """Remove a template from a zone (or all): stop its downloads, remove its copies.
 
@@ -327,12 +280,6 @@ async def delete_template(call: Call) -> Reply:
 async def delete_iso(call: Call) -> Reply:
     """Delete an ISO and its copies."""
     return await _delete(call, iso=True)
-
-
-def require_enabled(names: Mapping[str, bool], zone_id: str) -> None:
-    """ApiConflictError if the zone is disabled."""
-    if not names.get(zone_id, False):
-        raise ApiConflictError("The zone is disabled: enable it first")
 
 
 SHOWN: Final = tuple(
