@@ -7,6 +7,8 @@ bytes and nothing left behind, whatever signature the image carries and however 
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -76,9 +78,12 @@ def points(seed: int) -> range:
 
 def check_sweep(
     attempt: Callable[[list[str]], Outcome], reset: Callable[[], None],
-    check: Callable[[], None], *, after: str, seed: int, over: Callable[[], bool] = bool,
+    check: Callable[[], None], *, after: str, seed: int, told: bool = False,
 ) -> int:  # fmt: skip
-    """Kill at each point until the command ends before it, or all is *over*; how many."""
+    """Kill at each point until the command ends before it; how many.
+
+    *told*: the stretch ends when the result has been printed.
+    """
     swept = 0
     for nth in points(seed):
         reset()
@@ -86,9 +91,9 @@ def check_sweep(
         if killed.code == 0:
             break
         assert killed.code == -signal.SIGKILL, (nth, killed)
-        if over():
-            break
         swept += 1
+        if told and killed.stdout.endswith("}\n"):
+            break
         done = attempt([])
         assert done.code == 0, (nth, done)
         check()
@@ -157,9 +162,61 @@ def test_a_file_is_its_own_commands_whenever_that_was_killed(
 
     swept = check_sweep(
         attempt, lambda: target.unlink(missing_ok=True), check, after=".fastdl-release",
-        seed=checked * 2, over=lambda: bench.left_behind() == ["image"],
+        seed=checked * 2, told=not (checked and way == "raw"),
     )  # fmt: skip
     assert swept >= 8 // STEP
+
+
+@pytest.mark.parametrize("more", [(), ("-c",), ("-R",)])
+def test_a_file_is_known_until_its_result_is_printed(bench: Bench, more: tuple[str, ...]) -> None:
+    """R03: who sees a result knows; who sees none runs the command again, and is told."""
+    disk = signed("gpt", SIZE)
+    url = bench.url(disk, name="image.raw")
+    target = bench.pool / "image"
+    prefix = seam.loaded(nth=1, call="write", only="/stdout")
+    killed = command(bench, str(target), url, *more, prefix=prefix)
+    assert (killed.code, killed.stdout) == (-signal.SIGKILL, "")
+    for _ in range(2):
+        killed = command(bench, str(target), url, *more, prefix=prefix)
+        assert (killed.code, killed.stdout) == (-signal.SIGKILL, "")
+    done = command(bench, str(target), url, *more, prefix=[])
+    assert (done.code, done.json["already_present"]) == (0, True), done
+    assert target.read_bytes() == disk
+    assert bench.left_behind() == ["image"]
+
+
+def test_each_of_many_files_is_known_until_its_line_is_printed(bench: Bench) -> None:
+    """R03: as for one."""
+    disk = signed("gpt", SIZE)
+    urls = [bench.url(disk, name=f"{name}.raw") for name in "ab"]
+    words = ["get", "-Z", *urls, "-d", str(bench.pool), "--json", "--progress", "none", "-j", "1"]
+    for nth in (1, 1, 3):  # a line, and its end
+        prefix = seam.loaded(nth=nth, call="write", only="/stdout")
+        killed = run_fastdl(words, home=bench.home, prefix=prefix, timeout=60)
+        assert killed.code == -signal.SIGKILL
+    done = run_fastdl(words, home=bench.home, timeout=60)
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["error"]["class"] == "SINK_REFUSED"  # its line was there
+    assert second["already_present"]
+    assert bench.left_behind() == ["a.raw", "b.raw"]
+
+
+def test_a_name_that_could_not_be_flushed_is_flushed_by_the_next_run(bench: Bench) -> None:
+    """S01: 31 says so, and that the same command flushes it."""
+    disk = signed("gpt", SIZE)
+    url = bench.url(disk, name="image.raw")
+    target = bench.pool / "image"
+    log = bench.folder / "calls"
+    assert command(bench, str(target), url, prefix=seam.loaded(log=log)).code == 0
+    names = [call.name for call in seam.calls(log)]
+    named = names[: names.index("rename")].count("fsync") + 1
+    target.unlink()
+    prefix = seam.loaded(nth=named, call="fsync", do=str(errno.EIO))
+    failed = command(bench, str(target), url, prefix=prefix)
+    assert failed.code == 31, failed
+    done = command(bench, str(target), url, prefix=[])
+    assert (done.code, done.json["already_present"]) == (0, True), done
+    assert bench.left_behind() == ["image"]
 
 
 def killed_when_released(bench: Bench, device: LoopDevice, url: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastdl.engine.cancel import Checked
 from fastdl.engine.journal_file import JournalFile, SharedFile
@@ -96,6 +96,6 @@ class ChildWorkspace(Workspace):
             {"convert": {"source": str(source), "target": str(target), "format": str(fmt)}}
         )
 
-    def publish(self, size: int) -> None:
+    def publish(self, size: int) -> NoReturn:
         """Never called in this process."""
         raise AssertionError("the process that opened the target publishes it")

@@ -90,7 +90,7 @@ def _perform(job: Job, stop: Stop) -> Mapping[str, Any]:
         result = _landed(job, workspace, stop)
         if workspace.sink.kind == "file":
             result |= _inspected(job, workspace, result, stop)
-        workspace.publish(result["target_bytes"])
+        workspace.publish(result["target_bytes"])()  # the pool's marker says what it is
     except BaseException:
         with contextlib.suppress(FastdlError):
             workspace.abort()

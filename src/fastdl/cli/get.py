@@ -109,9 +109,11 @@ def _run_one(
     from fastdl.cli.cancellable import run_cancellable
     from fastdl.cli.jobs import expanded, run_job
 
+    told: list[Callable[[], None]] = []
+
     def work(cancel: Cancel) -> Result | list[Job]:
         try:
-            return run_job(job, display, cancel, log)
+            return run_job(job, display, cancel, log, told=told)
         except FastdlError as exc:
             if others := expanded(job, exc, cancel):
                 return others
@@ -125,6 +127,8 @@ def _run_one(
         return _run_several(args, found, display, log)
     # Published: from here on nothing makes a failure of it.
     _report(args, job, found, streams.report_done)
+    for tidy in told:
+        tidy()
     return 0
 
 

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 
 class Ended(NamedTuple):
-    """A job that is over: with a result or an error."""
+    """A job that is over: with a result or an error. *told*: see ``fetch_sync``."""
 
     job: Job
     result: Result | None
     error: FastdlError | None
+    told: Sequence[Callable[[], None]] = ()
 
 
 def label_of(job: Job) -> str:
@@ -48,6 +49,8 @@ def run_job(
     cancel: Cancel,
     log: Callable[[str], None] | None = None,
     pace: Pace | None = None,
+    *,
+    told: list[Callable[[], None]],
 ) -> Result:
     """Fetch one file. Raises as ``fetch_sync``."""
     slot = display.add(label_of(job))
@@ -63,6 +66,7 @@ def run_job(
             cancel=cancel,
             log=log,
             pace=pace,
+            told=told,
             **job.options,
         )
     finally:
@@ -149,6 +153,8 @@ class Batch:
             if end is not None:
                 with self._told:
                     self._ended(end)
+                for tidy in end.told:
+                    tidy()
 
     def _next(self, parent: Cancel) -> Job | None:
         with self._lock:
@@ -165,9 +171,11 @@ class Batch:
 
     def _one(self, job: Job, cancel: Cancel) -> Ended | None:
         """How a job ended; None where others took its place."""
+        told: list[Callable[[], None]] = []
         try:
             try:
-                return Ended(job, run_job(job, self._display, cancel, self._log, self._pace), None)
+                done = run_job(job, self._display, cancel, self._log, self._pace, told=told)
+                return Ended(job, done, None, told)
             except FastdlError as exc:
                 if not (others := expanded(job, exc, cancel)):
                     raise

@@ -37,6 +37,7 @@ def fetch_sync(
     cancel: Cancel | None = None,
     log: Callable[[str], None] | None = None,
     pace: Pace | None = None,
+    told: list[Callable[[], None]] | None = None,
     **options: Any,
 ) -> Result:
     """Fetch *sources* to *target*, verified, durable and published; blocks until then.
@@ -48,6 +49,8 @@ def fetch_sync(
     cancel    a ``Cancel`` whose ``cancel()`` another thread may call
     log       called with one line about each request and each mirror that is left, no secrets
     pace      a ``fastdl.core.job.Pace``: the limit of bytes/s that several transfers share
+    told      receives what to call when the result has been handed on: who is killed before that
+              and calls again is told what was published. None: that is on return
     options   fields of ``fastdl.engine.options.FetchOptions``
 
     Raises a ``fastdl.errors.FastdlError``; the target is then unchanged or unusable.
@@ -59,7 +62,7 @@ def fetch_sync(
         _texts(sources),
         os.fspath(target),
         made,
-        events=Events(progress, log),
+        events=Events(progress, log, told),
         cancel=cancel,
         pace=pace,
     )

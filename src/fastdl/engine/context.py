@@ -26,13 +26,18 @@ class Events:
     """What a job reports: progress during the job, warnings with its result.
 
     *log*: called with a line about each request and each mirror that is left, without secrets.
+    *told*: takes what to call when the result has reached who waits for it; None: that is at once.
     """
 
     def __init__(
-        self, progress: ProgressCallback | None = None, log: Callable[[str], None] | None = None
+        self,
+        progress: ProgressCallback | None = None,
+        log: Callable[[str], None] | None = None,
+        told: list[Callable[[], None]] | None = None,
     ) -> None:
         self.progress = progress
         self.log = log
+        self._told = told
         self._warnings: dict[str, None] = {}
 
     def report(self, progress: Progress) -> None:
@@ -52,6 +57,13 @@ class Events:
     def warn(self, *texts: str) -> None:
         """Keep *texts* for the result, each once."""
         self._warnings.update(dict.fromkeys(texts))
+
+    def when_told(self, tidy: Callable[[], None]) -> None:
+        """Call *tidy* when the result has been told."""
+        if self._told is None:
+            tidy()
+        else:
+            self._told.append(tidy)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -160,31 +160,31 @@ class Workspace:
 
         convert(source, target, fmt, cancel)
 
-    def publish(self, size: int) -> None:
+    def publish(self, size: int) -> Callable[[], None]:
         """Make the first *size* bytes, proven and durable, the target; the journal has served.
 
-        An existing target is made durable, in case its publisher failed to.
+        An existing target is made durable, in case its publisher failed to. Returns what to call
+        when the result has been told: until then a file's note lies beside it, since who is killed
+        before that is run again.
         """
         if self.existing is not None:
-            if not self.staged:
-                _make_durable(self.existing)
-            return
+            return _nothing if self.staged else _make_durable(self.existing)
         if isinstance(self.sink, FileSink):
             self.sink.mtime = self.mtime
         note = self._note_beside(self.sink.seal(size))
         try:
             self.sink.publish(size)
         except FastdlError:
-            if note is not None:
+            # A name that could only not be flushed is there: the next run has to know it.
+            if note is not None and not (isinstance(self.sink, FileSink) and self.sink.published):
                 note.unlink()
             raise
         if self.journal is not None:
             self.journal.remove()
-        if note is not None and not self.staged:
-            note.unlink()
+        return _nothing if note is None or self.staged else _unlinking(note)
 
     def _note_beside(self, stamp: int) -> Location | None:
-        """A file's note, until its name is there: a kill in between has to find it, no more."""
+        """A file's note: a kill before its result is told has to find it, no more."""
         if self._note is None or self.sink.name is None:
             return None
         from fastdl.engine.journal_file import Location  # loaded with the note
@@ -211,7 +211,7 @@ class Workspace:
         """
         try:
             result = work()
-            self.publish(result.target_bytes)
+            told = self.publish(result.target_bytes)
         except BaseException:
             with contextlib.suppress(FastdlError):
                 self.abort()
@@ -219,6 +219,7 @@ class Workspace:
             raise
         finally:
             self.close()
+        ctx.events.when_told(told)
         ctx.events.warn(*self.sink.warnings)
         return result._replace(seconds=ctx.seconds, warnings=ctx.events.warnings)
 
@@ -263,8 +264,10 @@ def open_workspace(
 
         return Workspace(StreamSink(1, f"{placement.state_dir or default_state_dir()}/staging"))
     existing = None if options.overwrite == "file" else _open_existing(target, name_hint)
-    if existing is not None and (options.skip_existing or not options.take_up):
-        return _of_existing(existing)
+    if existing is not None:
+        there = _of_existing(existing)
+        if options.skip_existing or not options.take_up or there.earlier is not None:
+            return there
     found: list[tuple[Release, bool]] = []
 
     def permit(identity: Identity, read: Read) -> bool:
@@ -353,22 +356,47 @@ def _open_existing(target: str, name_hint: str | None) -> Existing | None:
         raise sink_error(error, f"opening {path}") from None
 
 
-def _make_durable(existing: Existing) -> None:
-    """Flush the file and its name; what its publication left beside it goes."""
+def _nothing() -> None:
+    """Nothing is left to be done."""
+
+
+def _unlinking(note: Location) -> Callable[[], None]:
+    """What removes *note*, also when its folder has been closed by the job."""
+    assert note.folder_fd is not None
+    try:
+        kept = note._replace(folder_fd=os.dup(note.folder_fd))
+    except OSError:  # no descriptor is left
+        note.unlink()
+        return _nothing
+
+    def unlink() -> None:
+        assert kept.folder_fd is not None
+        kept.unlink()
+        os.close(kept.folder_fd)
+
+    return unlink
+
+
+def _make_durable(existing: Existing) -> Callable[[], None]:
+    """Flush the file and its name; what its publication left beside it goes.
+
+    Returns what removes its note.
+    """
     try:
         os.fsync(existing.fd)
         folder = fs.open_folder(os.path.dirname(existing.path) or ".")  # noqa: PTH120
         try:
-            _tidy(existing, folder)
+            note = _tidy(existing, folder)
             fs.sync_folder(folder)
+            return _nothing if note is None else _unlinking(note)
         finally:
             os.close(folder)
     except OSError as error:
         raise sink_error(error, f"{existing.path} is complete, but cannot be flushed") from None
 
 
-def _tidy(existing: Existing, folder: int) -> None:
-    """Remove the journal and the note of a publication that was killed before it did so."""
+def _tidy(existing: Existing, folder: int) -> Location | None:
+    """Remove the journal of a publication that was killed before it did so; returns its note."""
     from fastdl.engine.staging import SUFFIX, forget
 
     name = os.path.basename(existing.path)  # noqa: PTH119
@@ -378,6 +406,7 @@ def _tidy(existing: Existing, folder: int) -> None:
 
         forget(Path(existing.path).with_name(f".{name}{SUFFIX}"))
     ours = {"kind": "file", "ino": os.fstat(existing.fd).st_ino}
+    kept = None
     for beside in (journal_name(name), release_name(name)):
         try:
             os.stat(beside, dir_fd=folder, follow_symlinks=False)
@@ -389,5 +418,8 @@ def _tidy(existing: Existing, folder: int) -> None:
 
         file = Location(beside, folder)
         note = read_note(file)
-        if (note.target if note is not None else read_target(file)) == ours:
+        if note is not None and note.target == ours:
+            kept = file
+        elif note is None and read_target(file) == ours:
             file.remove()
+    return kept

@@ -36,6 +36,8 @@ class FileSink(DescriptorSink):
     path       for messages
     replace    publishing may replace a regular file
     resume     keep what a part file holds; otherwise it is emptied
+
+    ``published``: it has its name, durable or not.
     """
 
     kind = "file"
@@ -51,7 +53,7 @@ class FileSink(DescriptorSink):
         self._name = name
         self._part = part_name(name)
         self._replace = replace
-        self._published = False
+        self.published = False
         self._complete = False
         self._lockless = False
         self.mtime: float | None = None
@@ -130,7 +132,7 @@ class FileSink(DescriptorSink):
                     "this file system cannot rename without replacing: the name was checked to be "
                     "free just before the rename"
                 )
-            self._published = True
+            self.published = True
         except FileExistsError:
             raise SinkRefusedError(
                 f"{self.path} appeared during the job: it was not replaced; the verified bytes "
@@ -158,7 +160,7 @@ class FileSink(DescriptorSink):
 
         It also stays if it is complete and only the rename failed.
         """
-        if self._published or self._complete or self.buffered_fd < 0:
+        if self.published or self._complete or self.buffered_fd < 0:
             return
         if keep and not self._lockless:
             return
