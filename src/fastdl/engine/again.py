@@ -73,22 +73,17 @@ def _result(
     workspace: Workspace, showing: Showing, facts: SourceFacts, ctx: TransferContext
 ) -> Result:
     target = workspace.sink if workspace.existing is None else workspace.existing
-    return Result(
-        target=target.path,
-        source_bytes=showing.source_bytes,
-        target_bytes=showing.target_bytes,
-        fetched_bytes=0,
-        resumed_bytes=showing.source_bytes,
+    return Result.of_present(
+        target.path,
+        showing.source_bytes,
+        showing.format,
+        seconds=ctx.seconds,
+        warnings=ctx.events.warnings,
         digests=facts.digests.to_dict(),
         integrity=facts.digests.integrity(),
         consistency=facts.consistency,
-        format=showing.format,
-        seconds=ctx.seconds,
-        stages={},
-        bottleneck="none",
-        mirrors=(),
-        warnings=ctx.events.warnings,
+    )._replace(
+        target_bytes=showing.target_bytes,
         virtual_size=showing.virtual_size,
-        already_present=True,
         landing=showing.landing,
     )

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.engine.again import again
 from fastdl.engine.landing.head import detect_fd
 from fastdl.engine.release import of_source
 from fastdl.engine.result import Result
-from fastdl.engine.source.resolve import resolve
 from fastdl.errors import SinkRefusedError
 from fastdl.model.digest import Digest, hasher
 from fastdl.model.url import Url
@@ -19,44 +17,36 @@ from fastdl.model.url import Url
 if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.context import TransferContext
-    from fastdl.engine.source.facts import SourceFacts
+    from fastdl.engine.source.resolve import Source
     from fastdl.engine.workspace import Existing, Workspace
 
 
-def compare(
-    workspace: Workspace,
-    sources: Sequence[str],
-    ctx: TransferContext,
-    facts: SourceFacts | None = None,
-) -> Result:
+def compare(workspace: Workspace, source: Source, ctx: TransferContext) -> Result:
     """The result where what exists has the wanted digest already; SinkRefusedError otherwise.
 
-    What an earlier run of this job published, and was killed before it could say so, is right
-    without a digest too. *facts*: of *sources*, where they are known.
+    What an earlier run of this job published, and was killed before it could report it, is right
+    without a digest too.
     """
     if workspace.earlier is not None:
-        if facts is None:
-            facts, response = resolve(sources, ctx, probe=True)
-            response.close()
+        facts, _ = source.look(probe=True)
         if workspace.earlier.is_for(of_source(facts, ctx.options)):
             done = again(workspace, workspace.earlier, facts, ctx)
             if done is not None:
                 return done
     existing = workspace.existing
     assert existing is not None
-    wanted = ctx.options.checksum or ctx.options.product_digest
+    product = ctx.product
+    wanted = ctx.options.checksum or (product.digest if product else None)
     if ctx.options.skip_existing and wanted is None:
         return _left_alone(existing, ctx)
     size: int | None = None
     integrity = "none" if wanted is None else wanted.strength
-    signed_by = ctx.options.signed_by
-    described = ctx.options.wants_a_list or any(map(_is_metalink, sources))
-    if facts is None and wanted is None and described:
-        facts, response = resolve(sources, ctx, probe=True)
-        response.close()
-    if facts is not None and wanted is None and (described or facts.metalink):
-        wanted, size = facts.digests.strongest(), facts.size
-        integrity, signed_by = facts.digests.integrity(), facts.signed_by
+    signed_by = product.signed_by if product else None
+    described = ctx.wants_a_list or any(map(_is_metalink, source.sources))
+    known = source.look(probe=True)[0] if wanted is None and described else source.known
+    if known is not None and wanted is None and (described or known.metalink):
+        wanted, size = known.digests.strongest(), known.size
+        integrity, signed_by = known.digests.integrity(), known.signed_by
     if wanted is not None and size in (None, os.fstat(existing.fd).st_size):
         done = matching(existing, wanted, ctx, integrity=integrity, signed_by=signed_by)
         if done is not None:
@@ -82,22 +72,15 @@ def matching(
     if got != wanted:
         return None
     ctx.events.warn("the target already exists and matches the digest")
-    return Result(
-        target=existing.path,
-        source_bytes=length,
-        target_bytes=length,
-        fetched_bytes=0,
-        resumed_bytes=length,
+    return Result.of_present(
+        existing.path,
+        length,
+        detect_fd(existing.fd),
+        seconds=ctx.seconds,
+        warnings=ctx.events.warnings,
         digests={got.algorithm: got.hex},
         integrity=integrity,
         consistency="digest",
-        format=detect_fd(existing.fd),
-        seconds=ctx.seconds,
-        stages={},
-        bottleneck="none",
-        mirrors=(),
-        warnings=ctx.events.warnings,
-        already_present=True,
         signed_by=signed_by,
     )
 
@@ -109,23 +92,16 @@ def _is_metalink(source: str) -> bool:
 def _left_alone(existing: Existing, ctx: TransferContext) -> Result:
     size = os.fstat(existing.fd).st_size
     ctx.events.warn("the file is there already and was not compared with anything")
-    return Result(
-        target=existing.path,
-        source_bytes=size,
-        target_bytes=size,
-        fetched_bytes=0,
-        resumed_bytes=0,
+    return Result.of_present(
+        existing.path,
+        size,
+        detect_fd(existing.fd),
+        seconds=ctx.seconds,
+        warnings=ctx.events.warnings,
         digests={},
         integrity="none",
         consistency="response",
-        format=detect_fd(existing.fd),
-        seconds=ctx.seconds,
-        stages={},
-        bottleneck="none",
-        mirrors=(),
-        warnings=ctx.events.warnings,
-        already_present=True,
-    )
+    )._replace(resumed_bytes=0)
 
 
 def _digest_of(fd: int, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastdl.core.net import Net
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.release import Release
+    from fastdl.engine.source.facts import Product
 
 
 class Events:
@@ -76,7 +77,7 @@ class TransferContext:
 
     *proven*: the bytes of the source were verified before, by a job around this one.
     ``asked``: what that job is about, as the beginning of a note; see ``release``.
-    *pace*: a limit that other jobs share.
+    *pace*: a limit that other jobs share. *product*: what is known of the source already.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class TransferContext:
         *,
         proven: bool = False,
         pace: Pace | None = None,
+        product: Product | None = None,
     ) -> None:
         self.options = options
+        self.product = product
         self.cancel = cancel
         self.events = events or Events()
         self.placement = placement
@@ -107,8 +110,20 @@ class TransferContext:
         options = options._replace(limit_rate=None)  # it is in the pace
         pace = self.pace
         return TransferContext(
-            options, self.cancel, self.events, placement, proven=proven, pace=pace
+            options,
+            self.cancel,
+            self.events,
+            placement,
+            proven=proven,
+            pace=pace,
+            product=None if proven else self.product,
         )
+
+    @property
+    def wants_a_list(self) -> bool:
+        """Whether a checksum list is named, or looked for because no checksum is known."""
+        known = self.options.checksum is not None or self.product is not None
+        return self.options.checksum_list is not None or (self.options.discover and not known)
 
     @property
     def pace(self) -> Pace | None:

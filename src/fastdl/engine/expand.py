@@ -12,6 +12,7 @@ from fastdl.errors import FastdlError, HttpStatusError
 if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.options import FetchOptions
+    from fastdl.engine.source.facts import Product
 
 MAX_RENEWALS = 1000
 """Each takes as long as a link lasts."""
@@ -25,19 +26,20 @@ _REFUSED = frozenset({400, 401, 403})
 class Sources:
     """What a job is about, and the URLs and paths that stand for it now.
 
-    ``urls``: what to ask. ``options``: the caller's, with what was learned on the way.
+    ``urls``: what to request. ``product``: what the publisher of a product says of its file.
     """
 
     def __init__(self, given: Sequence[str], options: FetchOptions, cancel: Cancel) -> None:
         self._given = list(given)
         self.urls = self._given
-        self.options = options
+        self.product: Product | None = None
+        self._signing = (options.presign, options.s3_endpoint, options.s3_expires)
         self._renewals = 0
         self._signed_at = time.time()
         if any(source[:14].lower() == "simplestreams:" for source in self._given):
             from fastdl.engine.source.products import with_product
 
-            self.urls, self.options = with_product(self._given, options, cancel)
+            self.urls, self.product = with_product(self._given, options, cancel)
         self._objects = any(source[:5].lower() == "s3://" for source in self._given)
         if self._objects:
             self._sign()
@@ -57,7 +59,7 @@ class Sources:
     def _sign(self) -> None:
         from fastdl.publishers.s3 import Signing, is_object, signed_url
 
-        how = Signing(self.options.presign, self.options.s3_endpoint, self.options.s3_expires)
+        how = Signing(*self._signing)
         self._signed_at = time.time()
         self.urls = [signed_url(one, how) if is_object(one) else one for one in self._given]
 

@@ -15,7 +15,7 @@ from fastdl.engine.cancel import Cancel
 from fastdl.engine.context import Events, TransferContext
 from fastdl.engine.expand import Sources
 from fastdl.engine.options import FetchOptions, Progress
-from fastdl.engine.source.resolve import resolve
+from fastdl.engine.source.resolve import Source
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, IntegrityError, SinkRefusedError
 from fastdl.sinks.open import existing_file
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from fastdl.engine.result import Result
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
-
-    Resolved = tuple[SourceFacts, FirstResponse]
 
 UNVERIFIED = "no checksum is known: the bytes are not verified (integrity none)"
 
@@ -50,12 +48,12 @@ def fetch_job(
     with cancel.within(options.max_time):
         found = Sources(sources, options, cancel)
         while True:
-            under = found.options
+            under = options
             if under.origin_rules:
                 from fastdl.engine.rules import under_rules
 
                 under = under_rules(under, found.urls)
-            ctx = TransferContext(under, cancel, events, pace=pace)
+            ctx = TransferContext(under, cancel, events, pace=pace, product=found.product)
             try:
                 return publish_job(found.urls, target, ctx)
             except FastdlError as exc:
@@ -69,52 +67,46 @@ def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Re
     """``fetch_job`` in an existing context."""
     ctx.events.report(Progress(stage="resolve"))
     name = url_name(sources)
-    first: Resolved | None = None
-    if os.path.isdir(target) and existing_file(target, name_hint=name) is None:  # noqa: PTH112
-        from fastdl.engine.folder import open_named
+    with Source(sources, ctx) as source:
+        if os.path.isdir(target) and existing_file(target, name_hint=name) is None:  # noqa: PTH112
+            from fastdl.engine.folder import open_named
 
-        workspace, first = open_named(target, sources, ctx)
-    else:
-        workspace = open_workspace(target, ctx.options, ctx.placement, name_hint=name)
-    return workspace.publishing(lambda: fetch_into(workspace, sources, ctx, first), ctx)
+            workspace = open_named(target, source, ctx)
+        else:
+            workspace = open_workspace(target, ctx.options, ctx.placement, name_hint=name)
+        return workspace.publishing(lambda: _fetch(workspace, source, ctx), ctx)
 
 
-def fetch_into(
-    workspace: Workspace,
-    sources: Sequence[str],
-    ctx: TransferContext,
-    first: Resolved | None = None,
-) -> Result:
+def fetch_into(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:
     """Fetch *sources* into *workspace*: verified and durable on return, but not published.
 
-    *first*: their resolved facts and response, if known; closed in any case. No file is opened by
-    name except sources and trust anchors. Raises a FastdlError; ``workspace.keep`` then tells
-    whether a later run can resume.
+    No file is opened by name except sources and trust anchors. Raises a FastdlError;
+    ``workspace.keep`` then tells whether a later run can resume.
     """
+    with Source(sources, ctx) as source:
+        return _fetch(workspace, source, ctx)
+
+
+def _fetch(workspace: Workspace, source: Source, ctx: TransferContext) -> Result:
     try:
         if workspace.existing is not None:
             from fastdl.engine.compare import compare
 
-            return compare(workspace, sources, ctx, first[0] if first else None)
+            return compare(workspace, source, ctx)
         with ctx.cancel.stops(workspace.sink.hurry):
-            return _until_proven(workspace, sources, ctx, first)
+            return _until_proven(workspace, source, ctx)
     except FastdlError as exc:
         exc.add_context(public_source=ctx.public_only)
         raise
     finally:
         workspace.keep = workspace.keep and ctx.options.resume
-        if first is not None:
-            first[1].close()
 
 
-def _until_proven(
-    workspace: Workspace, sources: Sequence[str], ctx: TransferContext, first: Resolved | None
-) -> Result:
+def _until_proven(workspace: Workspace, source: Source, ctx: TransferContext) -> Result:
     attempts = Attempts(ctx.options.retry)
     for _ in range(MAX_ATTEMPTS):
         ctx.cancel.check()
-        facts, response = first or resolve(sources, ctx, earlier=attempts.earlier)
-        first = None
+        facts, response = source.open(attempts.earlier)
         with response:
             try:
                 return _attempt(facts, response, workspace, ctx, attempts)

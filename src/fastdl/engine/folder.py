@@ -6,12 +6,10 @@ So the source is resolved first; the response stays open for the transfer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.core.net import Stream
 from fastdl.engine.source.first_response import HEAD_BYTES
-from fastdl.engine.source.resolve import resolve
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import Cancelled, FastdlError, UsageError
 from fastdl.model.url import Url
@@ -22,40 +20,32 @@ if TYPE_CHECKING:
     from fastdl.engine.context import TransferContext
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
+    from fastdl.engine.source.resolve import Source
 
 
-def open_named(
-    folder: str, sources: Sequence[str], ctx: TransferContext
-) -> tuple[Workspace, tuple[SourceFacts, FirstResponse]]:
-    """The workspace of the file in *folder* that *sources* name, and what they resolved to.
+def open_named(folder: str, source: Source, ctx: TransferContext) -> Workspace:
+    """The workspace of the file in *folder* that *source* names.
 
-    UsageError: they are several files, or name none; else as ``resolve`` and ``open_workspace``.
+    UsageError: it is several files, or names none; else as ``resolve`` and ``open_workspace``.
     """
     try:
-        facts, response = resolve(sources, ctx)
+        facts, response = source.look()
     except FastdlError as exc:
         exc.add_context(public_source=ctx.public_only)
         raise
-    try:
-        if ctx.options.checksum is None and not facts.metalink:
-            _check_same_file(facts, response, ctx)
-        name = named(_name(facts, response, sources, ctx), folder)
-        workspace = open_workspace(folder, ctx.options, ctx.placement, name_hint=name)
-    except BaseException:
-        response.close()
-        raise
-    return workspace, (facts, response)
+    if ctx.options.checksum is None and not facts.metalink:
+        _check_same_file(facts, response, ctx)
+    name = named(_name(facts, response, ctx), folder)
+    return open_workspace(folder, ctx.options, ctx.placement, name_hint=name)
 
 
-def _name(
-    facts: SourceFacts, response: FirstResponse, sources: Sequence[str], ctx: TransferContext
-) -> str | None:
+def _name(facts: SourceFacts, response: FirstResponse, ctx: TransferContext) -> str | None:
     if facts.name is not None:
         return facts.name.rpartition("/")[2]
     proposed = None
     if ctx.options.content_disposition and response.disposition is not None:
         proposed = disposition_name(response.disposition)
-    return proposed or url_name(sources)
+    return proposed or url_name(facts.sources)
 
 
 def _check_same_file(facts: SourceFacts, response: FirstResponse, ctx: TransferContext) -> None:

@@ -172,10 +172,6 @@ class FetchOptions(NamedTuple):
     checksum_list: str | None = None
     discover: bool = False
     keyring: str | None = None
-    # Known before the source was asked: what its product says, and who signed that.
-    product_digest: Digest | None = None
-    size: int | None = None
-    signed_by: str | None = None
     # Objects of a store (s3://): what prints a signed link for its last argument, else botocore;
     # a store that is not AWS's; how many seconds a link lasts.
     presign: tuple[str, ...] = ()
@@ -183,12 +179,6 @@ class FetchOptions(NamedTuple):
     s3_expires: int = 3600
     # What the operator says of origins, by the beginnings of URLs.
     origin_rules: tuple[OriginRule, ...] = ()
-
-    @property
-    def wants_a_list(self) -> bool:
-        """Whether a checksum list is named, or looked for because no checksum is given."""
-        known = self.checksum is not None or self.product_digest is not None
-        return self.checksum_list is not None or (self.discover and not known)
 
     @classmethod
     def build(cls, **options: Any) -> FetchOptions:

@@ -26,7 +26,7 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
     """Resolve *sources* and check the image's head. Raises the same errors as ``fetch_sync``."""
     found = Sources(sources, options, cancel)
     sources = found.urls
-    ctx = TransferContext(under_rules(found.options, sources), cancel)
+    ctx = TransferContext(under_rules(options, sources), cancel, product=found.product)
     try:
         facts, response = resolve(sources, ctx, probe=True)
         with response:

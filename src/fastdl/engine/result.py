@@ -55,6 +55,40 @@ class Result(NamedTuple):
     signed_by: str | None = None
     by_pieces: bool = False
 
+    @classmethod
+    def of_present(
+        cls,
+        target: str,
+        size: int,
+        fmt: str,
+        *,
+        seconds: float,
+        warnings: tuple[str, ...],
+        digests: dict[str, str],
+        integrity: str,
+        consistency: str,
+        signed_by: str | None = None,
+    ) -> Result:
+        """The result if *target* was complete already: *size* bytes of which none was fetched."""
+        return cls(
+            target=target,
+            source_bytes=size,
+            target_bytes=size,
+            fetched_bytes=0,
+            resumed_bytes=size,
+            digests=digests,
+            integrity=integrity,
+            consistency=consistency,
+            format=fmt,
+            seconds=seconds,
+            stages={},
+            bottleneck="none",
+            mirrors=(),
+            warnings=warnings,
+            already_present=True,
+            signed_by=signed_by,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``fastdl get --json``."""
         out = self._asdict()

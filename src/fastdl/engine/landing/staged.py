@@ -111,9 +111,6 @@ def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
     return options._replace(
         checksum=None,
         checksum_list=None,
-        product_digest=None,
-        size=None,
-        signed_by=None,
         discover=False,
         keyring=None,
         require_checksum=False,

@@ -35,13 +35,13 @@ class Draft:
         self.typed = [Url.parse(text) for text in sources]
         self.urls: list[Url] = []
         self.mirrors: list[Mirror] = []
-        self.size: int | None = ctx.options.size
+        self.size: int | None = ctx.product.size if ctx.product else None
         self.digests = DigestSet()
         self.pieces: Pieces | None = None
         self.offers: list[Offer] = []
         self.metalink = False
         self.name: str | None = None
-        self.signed_by: str | None = ctx.options.signed_by
+        self.signed_by: str | None = ctx.product.signed_by if ctx.product else None
         self.warnings: list[str] = []
         self._documents = 0
         self.response: FirstResponse | None = None

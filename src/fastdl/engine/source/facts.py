@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from fastdl.sources.metalink import Pieces
 
 
+class Product(NamedTuple):
+    """What a product's publisher says of its file, before the file's server is asked.
+
+    *size* in bytes, None if unknown; *signed_by*: who signed it, if a keyring was given.
+    """
+
+    digest: Digest
+    size: int | None
+    signed_by: str | None
+
+
 class Offer(NamedTuple):
     """A mirror named by a peer of address class *from_class*."""
 

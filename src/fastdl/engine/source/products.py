@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastdl.engine.context import TransferContext
 from fastdl.engine.source.documents import fetch_document
+from fastdl.engine.source.facts import Product
 from fastdl.errors import ChecksumListError, UsageError
 from fastdl.publishers.openpgp import read_keyring
 from fastdl.publishers.simplestreams import (
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 def with_product(
     sources: Sequence[str], options: FetchOptions, cancel: Cancel
-) -> tuple[list[str], FetchOptions]:
-    """The file that the one product among *sources* is, and the options that prove it.
+) -> tuple[list[str], Product]:
+    """The file that the one product among *sources* is, and what is known of it.
 
     Where a keyring is given, the index and the products have to be clear-signed (``.sjson``).
     ChecksumListError: there is no such product; else as any source.
@@ -61,8 +62,5 @@ def with_product(
             break
     if item is None:
         raise ChecksumListError(f"{product} is in no file of products", phase="resolve")
-    return [item.url.request_text()], options._replace(
-        product_digest=item.digest,
-        size=item.size,
-        signed_by=signers[-1] if signers else None,
-    )
+    signed_by = signers[-1] if signers else None
+    return [item.url.request_text()], Product(item.digest, item.size, signed_by)

@@ -8,7 +8,7 @@ far are passed to the transfer, so that nothing is requested twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from fastdl.engine.source.draft import Draft
 from fastdl.engine.source.facts import Earlier, SourceFacts
@@ -43,6 +43,44 @@ if TYPE_CHECKING:
     from fastdl.engine.context import TransferContext
 
 HEDGE_PROBE_S = 0.4
+
+Resolved = tuple[SourceFacts, FirstResponse]
+
+
+class Source:
+    """One job's source: the only way into this stage, which is entered when it is needed first.
+
+    What was looked at before the transfer is what the transfer starts with.
+    """
+
+    def __init__(self, sources: Sequence[str], ctx: TransferContext) -> None:
+        self.sources = sources
+        self._ctx = ctx
+        self._resolved: Resolved | None = None
+
+    @property
+    def known(self) -> SourceFacts | None:
+        """The facts, if the source is resolved already."""
+        return self._resolved[0] if self._resolved is not None else None
+
+    def look(self, *, probe: bool = False) -> Resolved:
+        """As ``resolve``, once; the response remains this object's."""
+        if self._resolved is None:
+            self._resolved = resolve(self.sources, self._ctx, probe=probe)
+        return self._resolved
+
+    def open(self, earlier: Earlier) -> Resolved:
+        """As ``resolve``; the response is the caller's. What is known already is used first."""
+        found, self._resolved = self._resolved, None
+        return found or resolve(self.sources, self._ctx, earlier=earlier)
+
+    def __enter__(self) -> Self:
+        """Close the response at the end, if nobody took it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._resolved is not None:
+            self._resolved[1].close()
 
 
 def resolve(
@@ -102,10 +140,10 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
     options = draft.ctx.options
     if options.checksum is not None:
         draft.digests.add(options.checksum, DigestSource.USER)
-    if options.product_digest is not None:
-        draft.digests.add(options.product_digest, DigestSource.PRODUCT)
+    if draft.ctx.product is not None:
+        draft.digests.add(draft.ctx.product.digest, DigestSource.PRODUCT)
     _ = draft.ctx.net  # a broken certificate shows before any request
-    if options.wants_a_list and not earlier.has_proof:
+    if draft.ctx.wants_a_list and not earlier.has_proof:
         from fastdl.engine.source.vouched import learn_from_lists
 
         learn_from_lists(draft)
