@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
     command, params = parse_words(args.words)
     answer = api_client.call(credentials, command, params, timeout_s=args.timeout, use_get=args.get)
     if args.wait and "jobid" in answer:
-        answer = api_client.wait_for_job(credentials, answer["jobid"], timeout_s=args.timeout)
+        state = api_client.ended_job(credentials, answer["jobid"], timeout_s=args.timeout)
+        if state["jobstatus"] != 1:
+            print(json.dumps(state, indent=2), file=sys.stderr)
+        answer = api_client.job_result(state)
     print(json.dumps(answer, indent=2, ensure_ascii=False))
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,20 +160,21 @@ def refusal(code: int, said: dict[str, Any]) -> FastdlError:
     return _BY_CODE.get(code, finer or ApiConflictError)(text)
 
 
-def wait_for_job(
-    credentials: dict[str, str], job: str, *, timeout_s: float = 60.0
-) -> dict[str, Any]:
-    """Return the result of an async job; the error it tells of where it failed."""
+def ended_job(credentials: dict[str, str], job: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
+    """Return the state of an async job when it has ended, well or not. Waits without limit."""
     while True:
-        answer = call(credentials, "queryAsyncJobResult", {"jobid": job}, timeout_s=timeout_s)
-        if answer.get("jobstatus") == 0:
-            time.sleep(POLL_S)
-            continue
-        result = answer.get("jobresult", {})
-        if answer.get("jobstatus") != 1:
-            print(json.dumps(answer, indent=2), file=sys.stderr)
-            raise refusal(int(answer.get("jobresultcode", 530)), result)
-        return dict(result)
+        state = call(credentials, "queryAsyncJobResult", {"jobid": job}, timeout_s=timeout_s)
+        if state.get("jobstatus") != 0:
+            return state
+        time.sleep(POLL_S)
+
+
+def job_result(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a job that has ended; its refusal is raised."""
+    result = state.get("jobresult", {})
+    if state.get("jobstatus") != 1:
+        raise refusal(int(state.get("jobresultcode", 530)), result)
+    return dict(result)
 
 
 class ApiClient:
@@ -208,4 +208,5 @@ class ApiClient:
 
     def wait(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return the result of the async job that *answer* names; its refusal is raised."""
-        return wait_for_job(self._credentials, answer["jobid"], timeout_s=self._timeout_s)
+        job = answer["jobid"]
+        return job_result(ended_job(self._credentials, job, timeout_s=self._timeout_s))

@@ -114,7 +114,7 @@ class _Stage:
         credentials = api_client.read_credentials(self.credentials)
         answer = api_client.call(credentials, command, params)
         if wait:
-            answer = api_client.wait_for_job(credentials, answer["jobid"])
+            answer = api_client.job_result(api_client.ended_job(credentials, answer["jobid"]))
         if show is not None:
             print(f"     {show.format(**_first(answer))}", flush=True)
         return answer
