@@ -5,8 +5,8 @@ leaves, with the same values in the same order; DER, and the DER made here, stay
 
 from __future__ import annotations
 
-from fastdl.trust.keystore import der
-from fastdl.trust.keystore.der import OCTET_STRING, DerError
+from fastdl.model import der
+from fastdl.model.der import OCTET_STRING, DerError
 
 IN_PIECES = OCTET_STRING | 0x20
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastdl.errors import ApiParamError, FastdlError, UsageError
+from fastdl.lab.metalink import metalink
 from fastdl.manager.origins import Origins
 from fastdl.wire import messages as m
 from fastdl.wire.packed import pack
@@ -17,6 +18,7 @@ from tests.env.fake_agent import ALL_KINDS, FakeAgent
 from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
 from tests.env.openpgp import publisher
+from tests.env.signers import signers
 
 DIGEST = hashlib.sha256(b"image").hexdigest()
 
@@ -148,3 +150,43 @@ async def test_an_origin_can_demand_signatures(zone: Zone, write: Write, tmp_pat
         (tmp_path / "keys.gpg").unlink()
         with pytest.raises(FastdlError, match="keyring"):
             await zone.template("u24", checksum=url)
+
+
+async def test_a_signed_metalink_is_registered_where_signatures_are_demanded(
+    zone: Zone, write: Write, tmp_path: Path
+) -> None:
+    """Its digest is fixed; it is refused without a signature, with a wrong one, without a hash."""
+    keys = signers("minisign", tmp_path / "keys")
+    url = "https://mirror.example/u24.qcow2.meta4"
+    files = ["https://mirror.example/u24.qcow2"]
+    right = metalink("u24.qcow2", files, size=5, sha256=DIGEST).encode()
+    weak = metalink("u24.qcow2", files, size=5).encode()
+    served: list[tuple[bytes, bytes | None]] = []
+
+    async def documents(_agent: FakeAgent, command: m.Command) -> m.Done:
+        assert isinstance(command.args, m.DocumentsArgs)
+        assert command.args.transfer.sources == (url, f"{url}.minisig")
+        data, signature = served[-1]
+        packed = None if signature is None else pack(signature)
+        return m.DocumentsDone(documents=(pack(data), packed), public_source=True)
+
+    await zone.agent("kvm1", kinds=ALL_KINDS, work={m.Kind.DOCUMENTS: documents})
+    rule = f'[[origin]]\nurl = "https://mirror.example/"\nkeyring = "{tmp_path}/keys/one.pub"\n'
+    write(rule)
+    for data, signature in (
+        (right, None),
+        (right, keys.sign(right, "other")),
+        (right, keys.sign(weak, "one")),
+        (weak, keys.sign(weak, "one")),
+        (b"<html>", keys.sign(b"<html>", "one")),
+    ):
+        served.append((data, signature))
+        with pytest.raises(FastdlError):
+            await zone.template("u24", url=url)
+    assert not (await zone.api("listTemplates", templatefilter="all")).get("template")
+    served.append((right, keys.sign(right, "one")))
+    with pytest.raises(ApiParamError, match="another checksum"):
+        await zone.template("u24", url=url, checksum="{SHA-256}" + "0" * 64)
+    item = await zone.template("u24", url=url)
+    assert (item["checksum"], item["checksumsource"]) == (DIGEST, url)
+    assert item["signedby"].startswith("minisign key (")

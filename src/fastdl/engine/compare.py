@@ -38,13 +38,18 @@ def compare(workspace: Workspace, source: Source, ctx: TransferContext) -> Resul
     product = ctx.product
     wanted = ctx.options.checksum or (product.digest if product else None)
     if ctx.options.skip_existing and wanted is None:
+        ctx.events.warn("the file is there already and was not compared with anything")
         return _left_alone(existing, ctx)
     size: int | None = None
     integrity = "none" if wanted is None else wanted.strength
     signed_by = product.signed_by if product else None
     described = ctx.wants_a_list or any(map(_is_metalink, source.sources))
-    known = source.look(probe=True)[0] if wanted is None and described else source.known
-    if known is not None and wanted is None and (described or known.metalink):
+    unsigned = ctx.options.keyring is not None and signed_by is None
+    asked = unsigned or (wanted is None and described)
+    known = source.look(probe=True)[0] if asked else source.known
+    if known is not None and known.signatures:
+        return _signed(existing, known, ctx)
+    if known is not None and (asked or (wanted is None and known.metalink)):
         wanted, size = known.digests.strongest(), known.size
         integrity, signed_by = known.digests.integrity(), known.signed_by
     if wanted is not None and size in (None, os.fstat(existing.fd).st_size):
@@ -85,13 +90,22 @@ def matching(
     )
 
 
+def _signed(existing: Existing, facts: SourceFacts, ctx: TransferContext) -> Result:
+    """The result where what exists has a valid signature; IntegrityError where it has none."""
+    from fastdl.engine.signed import check_signatures
+
+    size = os.fstat(existing.fd).st_size
+    signer = check_signatures(facts, existing.fd, size, ctx)
+    ctx.events.warn("the target already exists and is signed")
+    return _left_alone(existing, ctx)._replace(integrity="strong", signed_by=signer)
+
+
 def _is_metalink(source: str) -> bool:
     return Url.parse(source).is_metalink_name()
 
 
 def _left_alone(existing: Existing, ctx: TransferContext) -> Result:
     size = os.fstat(existing.fd).st_size
-    ctx.events.warn("the file is there already and was not compared with anything")
     return Result.of_present(
         existing.path,
         size,

@@ -143,7 +143,8 @@ def _attempt(
             "the end: give --checksum, remove it, or replace it (--overwrite file)",
             phase="land",
         )
-    if (found := workspace.found) is not None and (whole := facts.digests.strongest()) is not None:
+    whole = None if facts.signatures else facts.digests.strongest()
+    if (found := workspace.found) is not None and whole is not None:
         from fastdl.engine.compare import matching
 
         integrity, signer = facts.digests.integrity(), facts.signed_by
@@ -157,7 +158,7 @@ def _attempt(
 
         workspace.mtime = parse_http_date(response.last_modified)
     ctx.events.warn(*facts.warnings)
-    if facts.digests.integrity() == "none" and not ctx.proven:
+    if facts.digests.integrity() == "none" and not ctx.proven and not facts.signatures:
         ctx.events.warn(UNVERIFIED)
     try:
         if workspace.earlier is not None and not ctx.proven:

@@ -37,6 +37,13 @@ def probe_job(sources: Sequence[str], options: FetchOptions, cancel: Cancel) -> 
         raise
 
 
+def _unchecked(facts: SourceFacts) -> tuple[str, ...]:
+    """What of the source only a download can check."""
+    if not facts.signatures:
+        return ()
+    return ("the file itself is signed: that is checked when all of it is fetched",)
+
+
 def _probe(
     facts: SourceFacts, response: FirstResponse, info: ImageInfo, ctx: TransferContext
 ) -> Probe:
@@ -64,6 +71,6 @@ def _probe(
         error=None if info.refusal is None else info.refusal.code_name,
         reasons=info.reasons,
         public_source=ctx.public_only,
-        warnings=(*facts.warnings, *info.warnings),
+        warnings=(*facts.warnings, *info.warnings, *_unchecked(facts)),
         signed_by=facts.signed_by,
     )

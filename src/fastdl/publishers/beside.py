@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fastdl.model.url import Url
 
 _FOLDER_LISTS = ("SHA256SUMS", "SHA512SUMS", "CHECKSUM", "sha256sum.txt", "sha512sum.txt")
 _FILE_SUFFIXES = (
     ".sha256", ".sha512", ".SHA256SUM", ".SHA512SUM", ".sha256sum", ".sha512sum", ".CHECKSUM",
 )  # fmt: skip
-SIGNATURE_SUFFIXES = (".gpg", ".asc", ".sign", ".sig")
 
 
 def lists_beside(url: Url) -> tuple[Url, ...]:
@@ -26,9 +27,9 @@ def lists_beside(url: Url) -> tuple[Url, ...]:
     return tuple(_at(url, path) for path in paths)
 
 
-def signatures_beside(url: Url) -> tuple[Url, ...]:
-    """The detached signatures that the document at *url* may have."""
-    return tuple(_at(url, url.path + suffix) for suffix in SIGNATURE_SUFFIXES)
+def signatures_beside(url: Url, suffixes: Iterable[str]) -> tuple[Url, ...]:
+    """The detached signatures that the file at *url* may have."""
+    return tuple(_at(url, url.path + suffix) for suffix in suffixes)
 
 
 def path_seen_from(listed_in: Url, url: Url) -> str | None:

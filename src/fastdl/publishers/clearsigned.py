@@ -20,7 +20,23 @@ def signed_text(data: bytes) -> bytes:
 
     ChecksumListError if there is any other text: unsigned text must not be read.
     """
-    lines = data.splitlines()
+    body, _ = _parts(data)
+    return b"\n".join(body) + b"\n"
+
+
+def split_clearsigned(data: bytes) -> tuple[bytes, bytes]:
+    """The bytes that were signed, as the signature covers them, and the armored signature.
+
+    Lines end with CR and LF, the last with neither, and none with white space (RFC 9580, 7.1).
+    Errors as ``signed_text``.
+    """
+    body, signature = _parts(data)
+    return b"\r\n".join(line.rstrip(b" \t\r") for line in body), b"\n".join(signature) + b"\n"
+
+
+def _parts(data: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The lines of the signed text, without the dashes' escapes, and those of the signature."""
+    lines = [line.removesuffix(b"\r") for line in data.split(b"\n")]
     starts = [n for n, line in enumerate(lines) if line.rstrip() == BEGIN]
     signatures = [n for n, line in enumerate(lines) if line.rstrip() == SIGNATURE]
     ends = [n for n, line in enumerate(lines) if line.rstrip() == END]
@@ -38,7 +54,7 @@ def signed_text(data: bytes) -> bytes:
         body += 1
     if body == signature:
         raise ChecksumListError("a clear-signed list has no empty line before its text")
-    return b"\n".join(_undashed(line) for line in lines[body + 1 : signature]) + b"\n"
+    return [_undashed(line) for line in lines[body + 1 : signature]], lines[signature : end + 1]
 
 
 def _undashed(line: bytes) -> bytes:

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who signed this? OpenPGP signatures, checked by gpgv against a keyring from the administrator.
+"""Who signed this? OpenPGP signatures, checked by gpgv or sqv against the administrator's keyring.
 
-gpgv trusts every key of its keyring and nothing else: no web of trust, no key server, no user
-configuration. Its reports are read from its status lines.
+Both trust every key of the keyring and nothing else: no web of trust, no key server, no user
+configuration. gpgv's reports are read from its status lines; sqv prints fingerprints.
 """
 
 from __future__ import annotations
 
 import binascii
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-from fastdl.errors import IntegrityError, UsageError
+from fastdl.errors import UsageError
+from fastdl.publishers.clearsigned import split_clearsigned
+from fastdl.publishers.signer import MAX_SIGNATURE, Content, Signer, printable
+from fastdl.publishers.verifier import STDIN, Verdict, run_verifier
 
 MAX_KEYRING: Final = 8 << 20
-MAX_SIGNATURE: Final = 256 << 10
-_SECONDS: Final = 60
+ARMOR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 _ARMOR: Final = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t\r]*\n(.*?)\n-----END PGP PUBLIC KEY BLOCK-----",
     re.DOTALL,
@@ -28,6 +28,7 @@ _ARMOR: Final = re.compile(
 _STRONG_HASHES: Final = frozenset({"8", "9", "10", "11", "12", "14"})
 """SHA-2 and SHA-3, as OpenPGP numbers them (RFC 9580, 9.5)."""
 _DOCUMENT_CLASSES: Final = frozenset({"00", "01"})
+_FINGERPRINT: Final = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _WHY: Final = {
     "BADSIG": "is wrong",
     "EXPSIG": "has expired",
@@ -38,47 +39,34 @@ _WHY: Final = {
 }
 
 
-class Signer(NamedTuple):
-    """The maker of a valid signature: the primary key's *fingerprint*, its *uid*."""
+def verify_detached(content: Content, signature: bytes, keyring: bytes) -> Signer:
+    """The key of *keyring* that made *signature* of *content*. Errors as ``signer_of``.
 
-    fingerprint: str
-    uid: str
-
-    def __str__(self) -> str:
-        return f"{self.uid} ({self.fingerprint})" if self.uid else self.fingerprint
-
-
-def verify_detached(data: bytes, signature: bytes, keyring: bytes, what: str) -> Signer:
-    """The key of *keyring* that made *signature* of *data*, called *what*. Errors as ``signer_of``.
-
-    UsageError: there is no gpgv, or the keyring is not valid.
+    UsageError: there is neither gpgv nor sqv.
     """
-    return _gpgv(keyring, what, data=data, signature=signature)[0]
+    if len(signature) > MAX_SIGNATURE:
+        raise content.refused("is too large")
+    return _verified(content, keyring, {"signature": signature}, "signature", STDIN)[0]
 
 
 def verify_clearsigned(data: bytes, keyring: bytes, what: str) -> tuple[Signer, bytes]:
     """The key of *keyring* that signed the clear-signed *data*, and the signed text.
 
-    Like ``verify_detached``; only the text that gpgv itself returns counts.
+    Like ``verify_detached``; only the text that was verified counts: gpgv returns it, and sqv is
+    given it.
     """
-    return _gpgv(keyring, what, data=data, signature=None)
-
-
-def read_keyring(path: str) -> bytes:
-    """The keyring in the file *path*, binary or armored; UsageError if it is not one."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(MAX_KEYRING + 1)
-    except OSError as exc:
-        raise UsageError(f"the keyring {path} cannot be read: {exc.strerror}") from None
-    return dearmored(data)
+    if shutil.which("gpgv") is None and shutil.which("sqv") is not None:
+        text, signature = split_clearsigned(data)
+        signer = verify_detached(Content(what, text), signature, keyring)
+        return signer, text.replace(b"\r\n", b"\n") + b"\n"
+    return _verified(Content(what, data), keyring, {}, "--output", "text", STDIN)
 
 
 def dearmored(data: bytes) -> bytes:
     """The keys in *data* in gpgv's format; UsageError if there are none."""
     if not data or len(data) > MAX_KEYRING:
         raise UsageError(f"a keyring has 1 byte to {MAX_KEYRING >> 20} MiB")
-    if data[0] & 0x80 or data[8:12] == b"KBXf":
+    if is_binary(data):
         return data
     keys = []
     for block in _ARMOR.findall(data.replace(b"\r\n", b"\n")):
@@ -92,6 +80,11 @@ def dearmored(data: bytes) -> bytes:
     if not keys:
         raise UsageError("the keyring holds no OpenPGP public keys")
     return b"".join(keys)
+
+
+def is_binary(data: bytes) -> bool:
+    """Whether *data* begins as OpenPGP packets or GnuPG's keybox do."""
+    return bool(data[:1]) and (bool(data[0] & 0x80) or data[8:12] == b"KBXf")
 
 
 def signer_of(status: str, what: str) -> Signer:
@@ -123,46 +116,45 @@ def signer_of(status: str, what: str) -> Signer:
             reasons.append(_WHY[keyword])
     if good is None or _WHY["BADSIG"] in reasons:
         why = _WHY["BADSIG"] if _WHY["BADSIG"] in reasons else (reasons or ["is missing"])[-1]
-        raise IntegrityError(f"{what}: the signature {why}", phase="resolve", retryable=False)
+        raise Content(what).refused(why)
     return good
+
+
+def signer_by_sqv(verdict: Verdict, what: str) -> Signer:
+    """The maker of a valid signature of *what*, as sqv reports it; IntegrityError without one."""
+    found = verdict.output.decode("utf-8", "replace").split()
+    if verdict.code != 0 or not found or _FINGERPRINT.fullmatch(found[0]) is None:
+        raise Content(what).refused("is not valid for a key of the keyring")
+    return Signer(found[0], "")
 
 
 def _uid(text: str) -> str:
     """A user id, which is chosen by the key's creator, made safe to display. Never empty."""
     raw = re.sub(r"%([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), text)
-    return "".join(c for c in raw if c.isprintable())[:200] or "?"
+    return printable(raw) or "?"
 
 
-def _gpgv(
-    keyring: bytes, what: str, *, data: bytes, signature: bytes | None
+def _verified(
+    content: Content, keyring: bytes, files: dict[str, bytes], *arguments: str
 ) -> tuple[Signer, bytes]:
-    program = shutil.which("gpgv")
-    if program is None:
-        raise UsageError("signatures are checked by gpgv, which is not installed (package gpgv)")
-    if signature is not None and len(signature) > MAX_SIGNATURE:
-        raise IntegrityError(f"{what}: the signature is too large", phase="resolve")
-    with tempfile.TemporaryDirectory(prefix="fastdl-gpgv-") as name:
+    """The signer, and the text if gpgv wrote one. *files*: more of them beside the keyring."""
+    gpgv, sqv = shutil.which("gpgv"), shutil.which("sqv")
+    if gpgv is None and sqv is None:
+        raise UsageError(
+            "OpenPGP signatures are checked by gpgv or sqv, and neither is installed (packages "
+            "gpgv and sqv)"
+        )
+    with tempfile.TemporaryDirectory(prefix="fastdl-keys-") as name:
         folder = Path(name)
-        for file, content in (("keys", keyring), ("data", data), ("signature", signature)):
-            if content is not None:
-                (folder / file).write_bytes(content)
-        command = [program, "--homedir", name, "--keyring", f"{name}/keys", "--status-fd", "1"]
-        command += ["--weak-digest", "SHA1", "--weak-digest", "MD5"]
-        if signature is None:
-            command += ["--output", f"{name}/text", f"{name}/data"]
-        else:
-            command += [f"{name}/signature", f"{name}/data"]
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_SECONDS,
-                check=False,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
-            )
-        except subprocess.TimeoutExpired:
-            raise IntegrityError(f"{what}: gpgv did not finish in time", phase="resolve") from None
-        signer = signer_of(done.stdout.decode("utf-8", "replace"), what)
+        for file, data in (("keys", keyring), *files.items()):
+            (folder / file).write_bytes(data)
+        if gpgv is None:
+            assert sqv is not None
+            verdict = run_verifier([sqv, "--keyring", "keys", *arguments], content, home=name)
+            return signer_by_sqv(verdict, content.what), b""
+        command = [gpgv, "--homedir", name, "--keyring", f"{name}/keys", "--status-fd", "1"]
+        command += ["--weak-digest", "SHA1", "--weak-digest", "MD5", *arguments]
+        verdict = run_verifier(command, content, home=name)
+        signer = signer_of(verdict.output.decode("utf-8", "replace"), content.what)
         text = folder / "text"
-        return signer, text.read_bytes() if signature is None and text.exists() else b""
+        return signer, text.read_bytes() if text.exists() else b""

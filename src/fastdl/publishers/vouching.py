@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from fastdl.errors import ChecksumListError, IntegrityError, PolicyError
+from fastdl.errors import ChecksumListError, PolicyError
 from fastdl.model.digest import Digest
 from fastdl.model.url import METALINK_SUFFIXES, Url
 from fastdl.publishers.beside import path_seen_from
 from fastdl.publishers.checksum_list import digest_of, read_list
 from fastdl.publishers.clearsigned import is_clearsigned, signed_text
-from fastdl.publishers.openpgp import Signer, verify_clearsigned, verify_detached
+from fastdl.publishers.signer import Signer
+
+if TYPE_CHECKING:
+    from fastdl.publishers.signatures import Keyring
 
 
 class Reference(NamedTuple):
@@ -31,38 +34,17 @@ def parse_reference(text: str) -> Reference:
 
 
 def signed_part(
-    url: Url, data: bytes, keyring: bytes | None, signatures: Iterable[bytes]
+    url: Url, data: bytes, keyring: Keyring | None, signatures: Iterable[bytes]
 ) -> tuple[bytes, Signer | None]:
     """The text of the list *data* from *url* that counts, and who signed it.
 
     *keyring*: the keys one of which must have signed it, None for no check. *signatures*: the
-    detached ones next to it; used only if the list is not clear-signed.
-
-    ChecksumListError: there is text outside the signed part. PolicyError: no signature.
-    IntegrityError: none that is valid.
+    detached ones next to it. Errors as ``Keyring.signed_text``.
     """
-    if is_clearsigned(data):
-        text = signed_text(data)
-        if keyring is None:
-            return text, None
-        signer, text = verify_clearsigned(data, keyring, url.display())
+    if keyring is not None:
+        signer, text = keyring.signed_text(data, signatures, url.display())
         return text, signer
-    if keyring is None:
-        return data, None
-    return data, signer_beside(url, data, keyring, signatures)
-
-
-def signer_beside(url: Url, data: bytes, keyring: bytes, signatures: Iterable[bytes]) -> Signer:
-    """The maker of the first signature that is valid for *data*; errors as ``signed_part``."""
-    wrong: IntegrityError | None = None
-    for signature in signatures:
-        try:
-            return verify_detached(data, signature, keyring, url.display())
-        except IntegrityError as exc:
-            wrong = wrong or exc
-    raise wrong or PolicyError(
-        f"{url.display()} has no signature beside it, and a keyring is given", phase="resolve"
-    )
+    return (signed_text(data) if is_clearsigned(data) else data), None
 
 
 def digest_for(listed_in: Url, text: bytes, sources: Sequence[Url], name: str | None) -> Digest:

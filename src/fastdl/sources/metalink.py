@@ -31,6 +31,7 @@ MAX_PIECE = 1024 * 1024 * 1024
 MAX_MIRRORS = 256
 MAX_WARNINGS = 32
 MAX_NAME = 255
+MAX_SIGNATURES = 8
 
 _LOCAL = Url(scheme="file", path="/")
 _NUMBER = re.compile(r"[0-9]{1,19}")
@@ -85,7 +86,10 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metalink:
-    """The selected file. *digests* strongest first, *mirrors* best first; *size* in bytes."""
+    """The selected file. *digests* strongest first, *mirrors* best first; *size* in bytes.
+
+    *signatures*: of the file itself, as armor or text.
+    """
 
     version: int
     name: str
@@ -94,6 +98,7 @@ class Metalink:
     pieces: Pieces | None
     mirrors: tuple[Mirror, ...]
     warnings: tuple[str, ...]
+    signatures: tuple[bytes, ...] = ()
 
 
 class _Warnings(list[str]):
@@ -143,6 +148,7 @@ def parse_metalink(
         pieces=pieces,
         mirrors=mirrors,
         warnings=tuple(warnings),
+        signatures=tuple(text.encode() + b"\n" for _, text in record.signatures[:MAX_SIGNATURES]),
     )
 
 

@@ -35,10 +35,10 @@ _XINCLUDE = "http://www.w3.org/2001/XInclude"
 _SLICE = 64 * 1024
 _CHILDREN = {
     "metalink": frozenset({"file"}),
-    "file": frozenset({"size", "hash", "pieces", "url", "metaurl"}),
+    "file": frozenset({"size", "hash", "pieces", "url", "metaurl", "signature"}),
     "pieces": frozenset({"hash"}),
 }
-_LEAVES = frozenset({"size", "hash", "url", "metaurl"})
+_LEAVES = frozenset({"size", "hash", "url", "metaurl", "signature"})
 # Version 3 wraps the same elements once more; to us these wrappers are transparent.
 _WRAPPERS = {"metalink": frozenset({"files"}), "file": frozenset({"resources", "verification"})}
 
@@ -73,6 +73,7 @@ class FileRecord:
     pieces: list[PiecesRecord] = field(default_factory=list)
     urls: list[tuple[Attributes, str]] = field(default_factory=list)
     metaurls: list[tuple[Attributes, str]] = field(default_factory=list)
+    signatures: list[tuple[Attributes, str]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -275,6 +276,8 @@ class _Reader:
             current.urls.append(leaf)
         elif local == "metaurl":
             current.metaurls.append(leaf)
+        elif local == "signature":
+            current.signatures.append(leaf)
         elif self._stack[-1] == "pieces":
             current.pieces[-1].hashes.append(leaf)
         else:

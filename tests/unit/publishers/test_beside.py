@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fastdl.model.url import Url
 from fastdl.publishers.beside import lists_beside, path_seen_from, signatures_beside
+from fastdl.publishers.signatures import OPENPGP, SUFFIXES
 
 
 def test_lists_lie_in_the_folder_of_the_image_without_its_signed_query() -> None:
@@ -20,7 +21,8 @@ def test_lists_lie_in_the_folder_of_the_image_without_its_signed_query() -> None
 
 def test_a_signature_has_the_lists_name_and_a_suffix() -> None:
     """Ubuntu writes .gpg, Debian .sign, others .asc and .sig."""
-    found = [str(u) for u in signatures_beside(Url.parse("https://a.example/SHA256SUMS?x=1"))]
+    url = Url.parse("https://a.example/SHA256SUMS?x=1")
+    found = [str(u) for u in signatures_beside(url, SUFFIXES[OPENPGP])]
     assert found[:2] == [
         "https://a.example/SHA256SUMS.gpg",
         "https://a.example/SHA256SUMS.asc",

@@ -99,6 +99,7 @@ class Lander:
     ) -> Result:
         """See ``Landing``."""
         sink = workspace.sink
+        signed_by, integrity = facts.signed_by, facts.digests.integrity()
         self.check_room(sink)
         with self._checkpoint(facts, workspace, ctx) as checkpoint:
             asked = ctx.asked or of_source(facts, ctx.options)
@@ -117,6 +118,11 @@ class Lander:
                     outcome = run_job(job, facts, core_sink, checkpoint, ctx)
                     self.landed()
                     digests = verify(facts, response.index, outcome)
+                    if facts.signatures:
+                        from fastdl.engine.signed import check_signatures  # rare
+
+                        signed_by = check_signatures(facts, sink.buffered_fd, outcome.total, ctx)
+                        integrity = "strong"
                     self.finish(sink, core_sink, outcome)
                     size = self.final_size(outcome)
                     if ctx.options.zero_rest:
@@ -134,7 +140,7 @@ class Lander:
             fetched_bytes=outcome.status["fetched_bytes"],
             resumed_bytes=outcome.resumed,
             digests=digests,
-            integrity=facts.digests.integrity(),
+            integrity=integrity,
             consistency=facts.consistency,
             format=self.format,
             seconds=ctx.seconds,
@@ -144,7 +150,7 @@ class Lander:
             warnings=ctx.events.warnings,
             virtual_size=self.virtual_size,
             landing=self.kind,
-            signed_by=facts.signed_by,
+            signed_by=signed_by,
             by_pieces=facts.by_pieces,
         )
 

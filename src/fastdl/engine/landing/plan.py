@@ -81,6 +81,10 @@ class _Plan:
     def choose(self) -> Landing:
         """The way to land. Raises the image's refusal."""
         options = self.ctx.options
+        if self.facts.signatures and not self.raw and self.sink.kind != "file":
+            from fastdl.engine.signed import refuse_unreadable
+
+            refuse_unreadable(self.sink.kind)
         if not self.response.head and options.source_format in ("auto", "raw") and not self.raw:
             return Lander(options, format="raw", target_size=self.facts.size, resumable=False)
         info = inspect_head(self.facts, self.response, self.ctx)
@@ -93,6 +97,8 @@ class _Plan:
         fmt = info.format
         if not self.raw:
             return self._as_it_is(info, warnings)
+        if self.facts.signatures:
+            return self._staged("the file itself is signed, and is checked as it came")
         if fmt in (Format.RAW, Format.ISO):
             return self._as_disk(info, warnings)
         self.ctx.events.warn(*warnings)

@@ -71,7 +71,7 @@ class StagedLanding:
         """What came of staging, the format it came in, and what came of landing it."""
         path = folder / "source"
         first = self._staged(path, facts, ctx)
-        image, now, came = _raw_or_qcow2(path, workspace, ctx)
+        image, now, came = _raw_or_qcow2(path, workspace, ctx, unpacked=self._unpacking)
         local = ctx.within(_from_file(ctx.options, now), ctx.placement, proven=True)
         local.asked = of_source(facts, ctx.options)._replace(
             showing=Showing(first.source_bytes, 0, str(came), None, f"{came}-staged-to-raw")
@@ -123,7 +123,7 @@ def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
 
 
 def _raw_or_qcow2(
-    path: Path, workspace: Workspace, ctx: TransferContext
+    path: Path, workspace: Workspace, ctx: TransferContext, *, unpacked: bool
 ) -> tuple[Path, str, Format]:
     """What to write of a staged file, its current format, and its original format.
 
@@ -137,8 +137,10 @@ def _raw_or_qcow2(
         os.close(fd)
     info.require_safe()
     fmt = info.format
-    if fmt in COMPRESSED:
+    if fmt in COMPRESSED and unpacked:
         raise FormatError("one layer of compression is decoded, not two", phase="decode")
+    if fmt in COMPRESSED:
+        return path, "auto", fmt
     if fmt not in CONVERTIBLE:
         return path, str(fmt), fmt
     if info.details.get("subformat") == "fixed" and fmt is Format.VHD:

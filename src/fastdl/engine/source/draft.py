@@ -42,6 +42,7 @@ class Draft:
         self.metalink = False
         self.name: str | None = None
         self.signed_by: str | None = ctx.product.signed_by if ctx.product else None
+        self.signatures: tuple[bytes, ...] = ()
         self.warnings: list[str] = []
         self._documents = 0
         self.response: FirstResponse | None = None
@@ -70,6 +71,7 @@ class Draft:
             name=self.name,
             signed_by=self.signed_by,
             covered=self._covered(),
+            signatures=() if self.signed_by else self.signatures,
         )
 
     def _covered(self) -> frozenset[str]:
@@ -166,6 +168,7 @@ class Draft:
             self.pieces, self.size = self.pieces or facts.pieces, self.size or facts.size
             self._documents += 2  # it may have been several: nothing is left out any more
         self.signed_by = self.signed_by or facts.signed_by
+        self.signatures = self.signatures or facts.signatures
         for offer in facts.offers:
             self.take_offer(offer)
 

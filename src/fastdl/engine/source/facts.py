@@ -41,6 +41,7 @@ class SourceFacts(NamedTuple):
     *one_response*: parts of several responses cannot be joined. *name*: what the metalink calls the
     file, None without one. *signed_by*: who signed the list or metalink that said what the bytes
     must be.
+    *signatures*: of the file itself: one must be valid before it is published.
     *covered*: algorithms of digests that the pieces stand for: nothing has to compute them.
     """
 
@@ -57,6 +58,7 @@ class SourceFacts(NamedTuple):
     name: str | None = None
     signed_by: str | None = None
     covered: frozenset[str] = frozenset()
+    signatures: tuple[bytes, ...] = ()
 
     @property
     def computed(self) -> tuple[Digest, ...]:

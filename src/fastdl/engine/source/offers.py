@@ -71,7 +71,7 @@ def _parsed(draft: Draft, data: bytes, url: Url, file_name: str | None) -> Metal
     if draft.ctx.options.keyring is not None:
         from fastdl.engine.source.vouched import vouch_for_metalink
 
-        vouch_for_metalink(draft, url, data)
+        vouch_for_metalink(draft, url, data, document.signatures)
     return document
 
 

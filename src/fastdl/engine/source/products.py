@@ -10,7 +10,7 @@ from fastdl.engine.context import TransferContext
 from fastdl.engine.source.documents import fetch_document
 from fastdl.engine.source.facts import Product
 from fastdl.errors import ChecksumListError, UsageError
-from fastdl.publishers.openpgp import read_keyring
+from fastdl.publishers.signatures import read_keyring
 from fastdl.publishers.simplestreams import (
     MAX_DOCUMENT,
     Item,

@@ -118,7 +118,8 @@ def resolve(
             from fastdl.engine.source.vouched import require_signature
 
             require_signature(draft)
-        if ctx.options.require_checksum and draft.digests.integrity() == "none":
+        unproven = draft.digests.integrity() == "none" and not draft.signatures
+        if ctx.options.require_checksum and unproven:
             raise PolicyError(
                 "no checksum is known and --require-checksum asks for one", phase="resolve"
             )

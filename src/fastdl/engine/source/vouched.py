@@ -8,7 +8,7 @@ nothing counts that nobody signed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.engine.source.documents import fetch_document
@@ -18,14 +18,19 @@ from fastdl.model.url import Url
 from fastdl.publishers.beside import lists_beside, signatures_beside
 from fastdl.publishers.checksum_list import MAX_LIST, read_list
 from fastdl.publishers.clearsigned import is_clearsigned, signed_text
-from fastdl.publishers.openpgp import MAX_SIGNATURE, Signer, read_keyring
+from fastdl.publishers.signatures import (
+    MAX_SIGNATURE,
+    Content,
+    Keyring,
+    Signer,
+    read_keyring,
+)
 from fastdl.publishers.vouching import (
     check_strength,
     digest_for,
     file_name,
     parse_reference,
     signed_part,
-    signer_beside,
 )
 
 if TYPE_CHECKING:
@@ -55,22 +60,42 @@ def learn_from_lists(draft: Draft) -> None:
 
 
 def require_signature(draft: Draft) -> None:
-    """PolicyError where the options name a keyring, and nothing that is signed said a digest."""
-    if draft.ctx.options.keyring is not None and draft.signed_by is None:
+    """Look for signatures of the file itself where nothing that is signed said a digest yet.
+
+    They are checked when the bytes are here (``engine.signed``). PolicyError where the options name
+    a keyring, and there is nothing that its keys may have signed.
+    """
+    if draft.ctx.options.keyring is None or draft.signed_by is not None or draft.signatures:
+        return
+    keyring = read_keyring(draft.ctx.options.keyring)
+    for source in draft.typed:
+        if source.scheme != "nfs" and not source.is_metalink_name():
+            draft.signatures += tuple(_signatures(draft, source, keyring))
+    if not draft.signatures:
         raise PolicyError(
-            "a keyring is given, but nothing that is signed says what the bytes must be: name a "
-            "checksum list (--checksum URL, --discover) or a metalink",
+            "a keyring is given, but nothing that is signed says what the bytes must be, nor has the "
+            "file a signature beside it: name a checksum list (--checksum URL, --discover) or a "
+            "metalink",
             phase="resolve",
         )
 
 
-def vouch_for_metalink(draft: Draft, url: Url, data: bytes) -> None:
+def vouch_for_metalink(draft: Draft, url: Url, data: bytes, within: Sequence[bytes]) -> None:
     """Check the signature beside the metalink at *url*, where a keyring asks for one and no
-    signed list has said already what the bytes must be."""
+    signed list has said already what the bytes must be.
+
+    *within*: the file's own signatures, which the metalink holds. They do where the document has
+    none itself.
+    """
     path = draft.ctx.options.keyring
-    if path is not None and draft.signed_by is None:
-        signatures = _signatures(draft, url)
-        draft.signed_by = str(signer_beside(url, data, read_keyring(path), signatures))
+    if path is None or draft.signed_by is not None:
+        return
+    keyring = read_keyring(path)
+    found = list(_signatures(draft, url, keyring))
+    if not found and within:
+        draft.signatures = tuple(within)
+        return
+    draft.signed_by = str(keyring.signer(Content(url.display(), data), found))
 
 
 def _take(
@@ -125,13 +150,15 @@ def _listed(draft: Draft, url: Url, data: bytes) -> Digest | None:
 
 def _signed(draft: Draft, url: Url, data: bytes) -> tuple[bytes, Signer | None]:
     path = draft.ctx.options.keyring
-    keyring = None if path is None else read_keyring(path)
-    return signed_part(url, data, keyring, _signatures(draft, url))
+    if path is None:
+        return signed_part(url, data, None, ())
+    keyring = read_keyring(path)
+    return signed_part(url, data, keyring, _signatures(draft, url, keyring))
 
 
-def _signatures(draft: Draft, url: Url) -> Iterator[bytes]:
+def _signatures(draft: Draft, url: Url, keyring: Keyring) -> Iterator[bytes]:
     """The detached signatures beside *url*, each fetched when it is wanted."""
-    for candidate in signatures_beside(url):
+    for candidate in signatures_beside(url, keyring.suffixes):
         try:
             yield _document(draft, candidate, MAX_SIGNATURE, optional=True)
         except HttpStatusError:

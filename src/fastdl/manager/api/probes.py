@@ -58,11 +58,28 @@ async def listed_checksum(
     source, what = Url.parse(call.args["url"]), f"checksum: {reference.url.display()} failed"
     keyring = checksums.keyring_for(s.settings, source, reference.url)
     args = checksums.documents_args(
-        s.settings, reference, source, headers=headers, signed=keyring is not None
+        s.settings, reference.url, source, headers=headers, keyring=keyring
     )
     done = await _documents(call, zone_ids, args, what)
     with _told(call, what, public=done.public_source):
         return await asyncio.to_thread(checksums.fixed, reference, source, done, keyring)
+
+
+async def signed_metalink(
+    call: Call, zone_ids: list[str], headers: tuple[tuple[str, str], ...]
+) -> Fixed | None:
+    """What the metalink that *call* registers says, where a rule demands that it is signed."""
+    settings, url = call.context.settings, Url.parse(call.args["url"])
+    keyring = checksums.keyring_for(settings, url)
+    if keyring is None or not url.is_metalink_name():
+        return None
+    what = f"url: {url.display()} failed"
+    args = checksums.documents_args(
+        settings, url, url, headers=headers, keyring=keyring, most=checksums.PRODUCTS_MAX
+    )
+    done = await _documents(call, zone_ids, args, what)
+    with _told(call, what, public=done.public_source):
+        return await asyncio.to_thread(checksums.signed_metalink, url, done, keyring)
 
 
 async def product_file(call: Call, zone_ids: list[str], text: str) -> tuple[Url, Fixed]:

@@ -138,6 +138,10 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     if checksum is not None and checksums.is_reference(checksum):
         listed = await probes.listed_checksum(call, zone_ids, checksum, headers)
         checksum = listed.checksum
+    elif listed is None and (signed := await probes.signed_metalink(call, zone_ids, headers)):
+        if checksum not in (None, signed.checksum):
+            raise ApiParamError("The signed metalink says another checksum than the request")
+        listed, checksum = signed, signed.checksum
     probe = await probes.probe_source(call, zone_ids, format_, headers)
     if listed is not None:
         checksums.check_agreement(listed, probe)

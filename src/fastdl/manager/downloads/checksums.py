@@ -14,6 +14,7 @@ from fastdl.errors import (
     ApiConflictError,
     ApiParamError,
     IntegrityError,
+    PolicyError,
     UsageError,
 )
 from fastdl.manager.downloads.transfers import check_origin, for_sources
@@ -21,7 +22,7 @@ from fastdl.manager.settings import Settings
 from fastdl.model.digest import Digest
 from fastdl.model.url import Url
 from fastdl.publishers.beside import signatures_beside
-from fastdl.publishers.openpgp import read_keyring
+from fastdl.publishers.signatures import Content, Keyring, read_keyring
 from fastdl.publishers.vouching import (
     Reference,
     check_strength,
@@ -29,6 +30,7 @@ from fastdl.publishers.vouching import (
     parse_reference,
     signed_part,
 )
+from fastdl.sources.metalink import parse_metalink
 from fastdl.sources.origin_rules import rule_for
 from fastdl.wire import messages as m
 from fastdl.wire.limits import Headers
@@ -66,17 +68,23 @@ def check_reference(settings: Settings, text: str) -> Reference:
 
 
 def documents_args(
-    settings: Settings, reference: Reference, source: Url, *, headers: Headers, signed: bool
+    settings: Settings,
+    url: Url,
+    source: Url,
+    *,
+    headers: Headers,
+    keyring: Keyring | None,
+    most: int = LIST_MAX,
 ) -> m.DocumentsArgs:
-    """What a host has to fetch. *headers*, sealed, are for the origin of the template alone."""
-    url = reference.url
-    wanted = [url, *(signatures_beside(url) if signed else ())]
+    """What a host has to fetch: the document at *url*, and the signatures that *keyring* may have
+    made. *headers*, sealed, are for the origin of the template *source* alone."""
+    wanted = [url, *(signatures_beside(url, keyring.suffixes) if keyring is not None else ())]
     own = headers if url.origin == source.origin else ()
     sources = [one.request_text() for one in wanted]
-    return m.DocumentsArgs(transfer=for_sources(settings, sources, headers=own), most=LIST_MAX)
+    return m.DocumentsArgs(transfer=for_sources(settings, sources, headers=own), most=most)
 
 
-def keyring_for(settings: Settings, *urls: Url) -> bytes | None:
+def keyring_for(settings: Settings, *urls: Url) -> Keyring | None:
     """The keys of which one must have signed what comes from *urls*, None where no rule says so.
 
     ApiConflictError where they cannot be read: nothing is registered unsigned for that.
@@ -94,13 +102,34 @@ def keyring_for(settings: Settings, *urls: Url) -> bytes | None:
 
 def check_signed(settings: Settings, url: Url, checksum: str | None) -> None:
     """ApiParamError where a rule demands a signature of what *url* is, and nothing can have one."""
-    if not is_reference(checksum) and keyring_for(settings, url) is not None:
+    may_be = is_reference(checksum) or url.is_metalink_name()
+    if not may_be and keyring_for(settings, url) is not None:
         raise ApiParamError(
-            "What comes from this origin has to be signed: checksum= the URL of a signed list"
+            "What comes from this origin has to be signed: checksum= the URL of a signed list, or "
+            "url= that of a signed metalink"
         )
 
 
-def fixed(reference: Reference, source: Url, done: m.DocumentsDone, keyring: bytes | None) -> Fixed:
+def signed_metalink(url: Url, done: m.DocumentsDone, keyring: Keyring) -> Fixed:
+    """The checksum in the metalink at *url* that a host brought, with the signatures beside it.
+
+    PolicyError: no signature, or no strong digest. IntegrityError: no valid signature. Else the
+    errors of ``parse_metalink``.
+    """
+    documents = [unpack(text, most=PRODUCTS_MAX) for text in done.documents]
+    if not documents or documents[0] is None:
+        raise AgentRefusedError("the host brought no metalink")
+    content = Content(url.display(), documents[0])
+    signer = keyring.signer(content, [one for one in documents[1:] if one is not None])
+    digests = parse_metalink(documents[0], base_url=url).digests
+    if not digests or digests[0].strength != "strong":
+        raise PolicyError(f"{url.display()} is signed, but has no strong hash of the file")
+    return Fixed(digests[0].cloudstack(), url.display(), str(signer), ())
+
+
+def fixed(
+    reference: Reference, source: Url, done: m.DocumentsDone, keyring: Keyring | None
+) -> Fixed:
     """The checksum of *source* in what a host brought; the errors of ``publishers``."""
     documents = [unpack(text, most=LIST_MAX) for text in done.documents]
     if not documents or documents[0] is None:
@@ -119,7 +148,7 @@ def fixed(reference: Reference, source: Url, done: m.DocumentsDone, keyring: byt
     )
 
 
-def document(url: Url, done: m.DocumentsDone, keyring: bytes | None) -> tuple[str | None, bytes]:
+def document(url: Url, done: m.DocumentsDone, keyring: Keyring | None) -> tuple[str | None, bytes]:
     """Who signed the document at *url* that a host brought, where *keyring* asks, and its text."""
     data = unpack(done.documents[0], most=PRODUCTS_MAX) if done.documents else None
     if data is None:

@@ -16,8 +16,9 @@ from typing import TypeVar
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fastdl.trust.keystore import der, rc2
-from fastdl.trust.keystore.der import DerError, Element
+from fastdl.model import der
+from fastdl.trust.keystore import rc2
+from fastdl.model.der import DerError, Element
 
 ITERATIONS = 10_000
 """What the JDK writes; the certificates it protects are public."""

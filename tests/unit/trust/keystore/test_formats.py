@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
-from fastdl.trust.keystore import der
-from fastdl.trust.keystore.der import DerError
+from fastdl.model import der
+from fastdl.model.der import DerError
 from fastdl.trust.keystore.entry import Document
 from fastdl.trust.keystore.jks import Jks
 from fastdl.trust.keystore.pkcs12 import Pkcs12

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.trust.keystore import der
-from fastdl.trust.keystore.der import DerError
+from fastdl.model import der
+from fastdl.model.der import DerError
 
 
 @given(value=st.integers(0, 2**159 - 1))
