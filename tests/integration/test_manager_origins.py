@@ -167,8 +167,7 @@ async def test_a_signed_metalink_is_registered_where_signatures_are_demanded(
         assert isinstance(command.args, m.DocumentsArgs)
         assert command.args.transfer.sources == (url, f"{url}.minisig")
         data, signature = served[-1]
-        packed = None if signature is None else pack(signature)
-        return m.DocumentsDone(documents=(pack(data), packed), public_source=True)
+        return m.DocumentsDone(documents=(pack(data), pack(signature)), public_source=True)
 
     await zone.agent("kvm1", kinds=ALL_KINDS, work={m.Kind.DOCUMENTS: documents})
     rule = f'[[origin]]\nurl = "https://mirror.example/"\nkeyring = "{tmp_path}/keys/one.pub"\n'

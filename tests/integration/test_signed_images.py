@@ -116,8 +116,8 @@ def test_other_kinds_of_keys_sign_images_lists_and_metalinks(
         assert "integrity strong, signed by " in done.stdout
         assert target.read_bytes() == CONTENT
     put(origin, f"/d/i.img{suffix}", keys.sign(CONTENT, "other"))
-    done = run_fastdl(["get", origin.url("/d/i.img"), "-o", str(tmp_path / "no"), "--keyring", ring],
-                      home=tmp_path)  # fmt: skip
+    words = ["get", origin.url("/d/i.img"), "-o", str(tmp_path / "no"), "--keyring", ring]
+    done = run_fastdl(words, home=tmp_path)
     assert done.code == IntegrityError.exit_code
     assert not (tmp_path / "no").exists()
 

@@ -36,7 +36,8 @@ def add_publisher_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--keyring",
         metavar="FILE",
-        help="OpenPGP keys, one of which must have signed the checksum list or the metalink",
+        help="public keys (OpenPGP, minisign, ssh, X.509), one of which must have signed the checksum "
+        "list, the metalink or the file itself",
     )
 
 

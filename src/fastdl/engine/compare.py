@@ -17,6 +17,7 @@ from fastdl.model.url import Url
 if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.context import TransferContext
+    from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.resolve import Source
     from fastdl.engine.workspace import Existing, Workspace
 

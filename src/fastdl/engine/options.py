@@ -167,8 +167,8 @@ class FetchOptions(NamedTuple):
     # False if only the name makes a metalink: an image must not become one later.
     metalink_by_type: bool = True
     # URL or path of a list that gives the checksum, with #NAME where the source is called
-    # otherwise there; to look for one beside the source; OpenPGP keys of which one must have
-    # signed it (or the metalink).
+    # otherwise there; to look for one beside the source; public keys of which one must have
+    # signed it (or the metalink, or the file itself).
     checksum_list: str | None = None
     discover: bool = False
     keyring: str | None = None

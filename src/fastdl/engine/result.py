@@ -31,7 +31,8 @@ class Result(NamedTuple):
                  which was not computed: *digests* does not hold it
     *consistency* why all bytes are of one version: digest (it decided), validator (all parts
                  came under one strong validator) or response (they came in a single response)
-    *signed_by*  who signed the list or metalink that gave the digest, if a keyring was given
+    *signed_by*  who signed the list or metalink that gave the digest, or the file, if a keyring
+                 was given
     *bottleneck* what the transfer waited for most: network, hash, decode, write or flush
     """
 

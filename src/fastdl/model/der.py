@@ -2,9 +2,9 @@
 """What do these DER bytes say, and how are DER bytes made? (X.690)
 
 BER, as older browsers and Bouncy Castle write it, is made definite first. Only what PKCS#12
-and CMS need, and nothing lenient: one-byte tags, definite lengths in their shortest form, no trailing
-bytes, bounded nesting. Every element keeps its own bytes,
-so that an editor can pass on untouched what it does not understand.
+and CMS need, and nothing lenient: one-byte tags, definite lengths in their shortest form, no
+trailing bytes, bounded nesting. Every element keeps its own bytes, so that an editor can pass on
+untouched what it does not understand.
 """
 
 from __future__ import annotations

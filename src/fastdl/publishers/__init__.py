@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What publishers put next to an image: its checksums, and signatures of those.
 
-Readers are pure functions over bytes; signatures are checked by GnuPG's own verifier.
+Readers are pure functions over bytes; ``signatures`` says who checks which signature.
 """

@@ -45,9 +45,7 @@ def read_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
     return tuple(found)
 
 
-def verify(
-    content: Content, signature: bytes, trusted: tuple[x509.Certificate, ...]
-) -> Signer:
+def verify(content: Content, signature: bytes, trusted: tuple[x509.Certificate, ...]) -> Signer:
     """The certificate that made *signature* of *content*: one of *trusted*, or issued below one
     for signing. IntegrityError if there is none; UsageError: there is no openssl."""
     from cryptography import x509
@@ -59,7 +57,7 @@ def verify(
     der = _der_of(signature) if len(signature) <= MAX_SIGNATURE else None
     if der is None:
         raise content.refused("is none of CMS")
-    if not _has_strong_digests(der):
+    if not has_strong_digests(der):
         raise content.refused("is damaged, holds its own text, or is made with a weak hash")
     with tempfile.TemporaryDirectory(prefix="fastdl-keys-") as name:
         folder = Path(name)
@@ -75,7 +73,9 @@ def verify(
         verdict = run_verifier(command, content, home=name)
         made_by = folder / "signer"
         if verdict.code != 0 or not made_by.exists():
-            raise content.refused("is wrong, or of a certificate that the keyring does not vouch for")
+            raise content.refused(
+                "is wrong, or of a certificate that the keyring does not vouch for"
+            )
         signers = x509.load_pem_x509_certificates(made_by.read_bytes())
     for signer in signers:
         if signer not in trusted and not _may_sign(signer):
@@ -100,7 +100,7 @@ def _der_of(signature: bytes) -> bytes | None:
     return signature if signature[:1] == b"\x30" else None
 
 
-def _has_strong_digests(data: bytes) -> bool:
+def has_strong_digests(data: bytes) -> bool:
     """Whether every signer of the CMS *data* used a strong hash, and the text is elsewhere."""
     from fastdl.model import der
 

@@ -97,7 +97,9 @@ def parse_keyring(data: bytes) -> Keyring:
         return Keyring(SSH, lambda content, signature: sshsig.verify(content, signature, allowed))
     if data.lstrip().startswith((minisign.COMMENT, b"RW")):
         known = minisign.read_keys(data)
-        return Keyring(MINISIGN, lambda content, signature: minisign.verify(content, signature, known))
+        return Keyring(
+            MINISIGN, lambda content, signature: minisign.verify(content, signature, known)
+        )
     raise UsageError(
         "the keyring holds no public keys of OpenPGP, minisign or ssh, and no PEM certificates"
     )

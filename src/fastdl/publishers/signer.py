@@ -55,9 +55,7 @@ class Content:
 
     def refused(self, why: str) -> IntegrityError:
         """The error for a signature that does not count; *why* continues "the signature …"."""
-        return IntegrityError(
-            f"{self.what}: the signature {why}", phase="resolve", retryable=False
-        )
+        return IntegrityError(f"{self.what}: the signature {why}", phase="resolve", retryable=False)
 
 
 def printable(text: str) -> str:

@@ -33,7 +33,7 @@ class OriginRule(NamedTuple):
     limit_rate        bytes/s of a whole job that starts there
     max_connections   of one job, to that origin
     follow_redirects  whether a job that starts there follows any
-    keyring           file of OpenPGP keys, of which one must have signed the checksum
+    keyring           file of public keys, of which one must have signed the checksum
     blocked           why nothing may come from there
     """
 

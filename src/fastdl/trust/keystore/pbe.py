@@ -17,8 +17,8 @@ from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from fastdl.model import der
-from fastdl.trust.keystore import rc2
 from fastdl.model.der import DerError, Element
+from fastdl.trust.keystore import rc2
 
 ITERATIONS = 10_000
 """What the JDK writes; the certificates it protects are public."""

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from fastdl.errors import KeystoreAuthError, KeystoreCorruptError
-from fastdl.trust.alias import fold
 from fastdl.model import der
-from fastdl.trust.keystore import pbe
 from fastdl.model.der import DerError, Element
+from fastdl.trust.alias import fold
+from fastdl.trust.keystore import pbe
 from fastdl.trust.keystore.entry import Entry
 
 _DATA = "1.2.840.113549.1.7.1"

@@ -1,0 +1,4 @@
+untrusted comment: signature from minisign secret key
+RUQ4/y8H+4fBBrvCdS193xyeGC7AoPxAagu8Omo4Iw32HpgGXJ121MsdYWu5bidBTq0A8FScXicKi8hf0YDkuoEDE/n+DtN45w4=
+trusted comment: note
+A9ao6rYFdZLvljVgSmNiGQimbbeD30GtJxgL1nbVOrzvbn1Bmy9mkuHhwlSpahsgxy2pXpYFgCMntgXqwuVPCg==
