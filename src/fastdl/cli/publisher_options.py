@@ -36,7 +36,7 @@ def add_publisher_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--keyring",
         metavar="FILE",
-        help="public keys (OpenPGP, minisign, ssh, X.509), one of which must have signed the checksum "
+        help="public keys (OpenPGP, minisign, ssh, X.509); one must have signed the checksum "
         "list, the metalink or the file itself",
     )
 

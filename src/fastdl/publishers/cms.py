@@ -70,9 +70,9 @@ def verify(content: Content, signature: bytes, trusted: tuple[x509.Certificate, 
             *("-partial_chain", "-purpose", "any", "-auth_level", "2"),
             *("-out", "/dev/null", "-signer", "signer"),
         ]  # fmt: skip
-        verdict = run_verifier(command, content, home=name)
+        outcome = run_verifier(command, content, home=name)
         made_by = folder / "signer"
-        if verdict.code != 0 or not made_by.exists():
+        if outcome.code != 0 or not made_by.exists():
             raise content.refused(
                 "is wrong, or of a certificate that the keyring does not vouch for"
             )

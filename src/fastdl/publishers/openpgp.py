@@ -17,7 +17,7 @@ from typing import Final
 from fastdl.errors import UsageError
 from fastdl.publishers.clearsigned import split_clearsigned
 from fastdl.publishers.signer import MAX_SIGNATURE, Content, Signer, printable
-from fastdl.publishers.verifier import STDIN, Verdict, run_verifier
+from fastdl.publishers.verifier import STDIN, Outcome, run_verifier
 
 MAX_KEYRING: Final = 8 << 20
 ARMOR: Final = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
@@ -120,10 +120,10 @@ def signer_of(status: str, what: str) -> Signer:
     return good
 
 
-def signer_by_sqv(verdict: Verdict, what: str) -> Signer:
+def signer_by_sqv(outcome: Outcome, what: str) -> Signer:
     """The maker of a valid signature of *what*, as sqv reports it; IntegrityError without one."""
-    found = verdict.output.decode("utf-8", "replace").split()
-    if verdict.code != 0 or not found or _FINGERPRINT.fullmatch(found[0]) is None:
+    found = outcome.output.decode("utf-8", "replace").split()
+    if outcome.code != 0 or not found or _FINGERPRINT.fullmatch(found[0]) is None:
         raise Content(what).refused("is not valid for a key of the keyring")
     return Signer(found[0], "")
 
@@ -150,11 +150,11 @@ def _verified(
             (folder / file).write_bytes(data)
         if gpgv is None:
             assert sqv is not None
-            verdict = run_verifier([sqv, "--keyring", "keys", *arguments], content, home=name)
-            return signer_by_sqv(verdict, content.what), b""
+            outcome = run_verifier([sqv, "--keyring", "keys", *arguments], content, home=name)
+            return signer_by_sqv(outcome, content.what), b""
         command = [gpgv, "--homedir", name, "--keyring", f"{name}/keys", "--status-fd", "1"]
         command += ["--weak-digest", "SHA1", "--weak-digest", "MD5", *arguments]
-        verdict = run_verifier(command, content, home=name)
-        signer = signer_of(verdict.output.decode("utf-8", "replace"), content.what)
+        outcome = run_verifier(command, content, home=name)
+        signer = signer_of(outcome.output.decode("utf-8", "replace"), content.what)
         text = folder / "text"
         return signer, text.read_bytes() if text.exists() else b""

@@ -24,14 +24,14 @@ _MEMORY: Final = 2 << 30
 _OUTPUT: Final = 16 << 20
 
 
-class Verdict(NamedTuple):
+class Outcome(NamedTuple):
     """The program's exit code and standard output."""
 
     code: int
     output: bytes
 
 
-def run_verifier(command: Sequence[str], content: Content, *, home: str) -> Verdict:
+def run_verifier(command: Sequence[str], content: Content, *, home: str) -> Outcome:
     """Run *command* with *content* as its standard input; *home*: an empty folder of its own.
 
     IntegrityError: it did not finish in time, or printed too much.
@@ -73,7 +73,7 @@ def run_verifier(command: Sequence[str], content: Content, *, home: str) -> Verd
         raise failed[0]
     if code < 0:
         raise content.refused(f"could not be checked: {os.path.basename(command[0])} was stopped")  # noqa: PTH119
-    return Verdict(code, output)
+    return Outcome(code, output)
 
 
 def _feed(pipe: IO[bytes], content: Content, failed: list[BaseException]) -> None:
