@@ -15,7 +15,8 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+
+from fastdl.named_tuple import NamedTuple
 
 _ABSENT = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
 _F_OFD_SETLK = 37  # fcntl(2): a lock of the open file, as flock's is, that network mounts know

@@ -17,9 +17,9 @@ import platform
 import socket
 import struct
 from collections.abc import Container
-from typing import NamedTuple
 
 from fastdl.agent.reach import Reach
+from fastdl.named_tuple import NamedTuple
 
 _RECV, _SEND, _VALID = 0xC0502100, 0xC0182101, 0x40082102  # SECCOMP_IOCTL_NOTIF_*
 _REQUEST = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif

@@ -12,8 +12,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from fastdl.named_tuple import NamedTuple
 from fastdl.wire.packed import TOTAL_MAX
 
 LINE_MAX = 4 << 20

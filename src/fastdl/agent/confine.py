@@ -21,7 +21,8 @@ import stat
 import struct
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+from fastdl.named_tuple import NamedTuple
 
 WORKER_USER = "fastdl-worker"
 MEMORY = 4 << 30

@@ -15,7 +15,8 @@ import importlib
 import os
 import stat
 import sys
-from typing import NamedTuple
+
+from fastdl.named_tuple import NamedTuple
 
 _COMMON = ("engine.probe", "engine.fetch", "engine.net", "engine.landing.plan")
 _RARE = (

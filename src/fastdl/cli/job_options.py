@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastdl.cli.login_options import login_options_from
 from fastdl.cli.parser import Once, Parser
@@ -14,6 +14,7 @@ from fastdl.cli.route_options import route_options_from
 from fastdl.cli.target_options import target_of, target_options_from
 from fastdl.cli.transfer_options import options_from
 from fastdl.errors import UsageError
+from fastdl.named_tuple import NamedTuple
 
 AT_ONCE = 5
 """As aria2: more files at once gain nothing where connections are shared."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fastdl.cli.job_options import Job
 from fastdl.engine.api import fetch_sync
@@ -16,6 +16,7 @@ from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions
 from fastdl.errors import FastdlError, InternalError, Reason, shortage
 from fastdl.model.url import Url
+from fastdl.named_tuple import NamedTuple
 from fastdl.sources.naming import url_name
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Only decisions; ``fetch`` executes them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fastdl.engine.source.facts import Earlier, SourceFacts
 from fastdl.errors import (
@@ -18,6 +18,7 @@ from fastdl.errors import (
     OriginChangedError,
     TargetChangedError,
 )
+from fastdl.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from fastdl.core.net import Mirror

@@ -23,10 +23,11 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from fastdl.engine.journal_file import JournalFile, Location, default_state_dir
 from fastdl.errors import JournalError, SinkBusyError
+from fastdl.named_tuple import NamedTuple
 from fastdl.sinks.base import Identity, Sink, sink_error
 from fastdl.sinks.paths import journal_name
 

@@ -10,10 +10,11 @@ import contextlib
 import errno
 import os
 import stat
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from fastdl import fs
 from fastdl.errors import JournalError, SinkBusyError
+from fastdl.named_tuple import NamedTuple
 
 
 class JournalFile(Protocol):

@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastdl.errors import UsageError
 from fastdl.model.digest import Digest, names_a_list, parse_checksum
 from fastdl.model.units import format_size
+from fastdl.named_tuple import NamedTuple
 from fastdl.sources.origin_rules import OriginRule
 
 if TYPE_CHECKING:
@@ -288,14 +289,14 @@ def check_header(name: str, value: str, *, strict: bool) -> None:
 
 def check_pin(text: str) -> None:
     """Refuse what is not HOST:PORT:ADDRESS[,ADDRESS], as curl writes it. UsageError."""
-    found = _PIN.fullmatch(text)
+    found = re.fullmatch(_PIN, text)
     if found is None or not 0 < int(found[2]) < 65536:
         raise UsageError(
             "resolve is written HOST:PORT:ADDRESS[,ADDRESS], an IPv6 address in brackets"
         )
 
 
-_PIN = re.compile(
+_PIN = (
     r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|\*):([0-9]{1,5}):"
     r"(?:[0-9.]+|\[[0-9A-Fa-f:.]+\])(?:,(?:[0-9.]+|\[[0-9A-Fa-f:.]+\]))*"
 )

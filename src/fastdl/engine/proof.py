@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.result import MirrorReport
 from fastdl.errors import IntegrityError, SizeError
+from fastdl.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from fastdl.engine.source.facts import SourceFacts

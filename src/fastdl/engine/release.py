@@ -17,9 +17,10 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fastdl.engine.journal_file import JournalFile
+from fastdl.named_tuple import NamedTuple
 from fastdl.sinks.base import HOLD_BYTES, Identity
 
 if TYPE_CHECKING:
@@ -148,11 +149,13 @@ def released(
 
 def encode(note: Release) -> bytes:
     """*note* as it lies on disk."""
-    import base64  # start-up: not for what ends in one run
+    import binascii  # start-up: not for what ends in one run
 
     plain = note._asdict()
     plain["showing"] = note.showing._asdict() if note.showing else None
-    plain["ends"] = [[e.offset, e.length, base64.b64encode(e.sums).decode()] for e in note.ends]
+    plain["ends"] = [
+        [e.offset, e.length, binascii.b2a_base64(e.sums, newline=False).decode()] for e in note.ends
+    ]
     payload = json.dumps({"version": _VERSION, **plain}, separators=(",", ":")).encode()
     start = _START.pack(_MAGIC, len(payload)) + payload
     return start + _CRC.pack(zlib.crc32(start))
@@ -174,12 +177,12 @@ def parse(data: bytes) -> Release | None:
 
 def _from(plain: Any) -> Release:
     """Values in, note out; one of ``parse``'s errors for what is none."""
-    import base64
+    import binascii
 
     if plain["version"] != _VERSION or plain.keys() != {"version", *_FIELDS}:
         raise ValueError("version")
     ends = tuple(
-        End(_size(at), _size(length), base64.b64decode(text, validate=True))
+        End(_size(at), _size(length), binascii.a2b_base64(text, strict_mode=True))
         for at, length, text in plain["ends"]
     )
     showing = plain["showing"]

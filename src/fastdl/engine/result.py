@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from fastdl.named_tuple import NamedTuple
 
 
 class MirrorReport(NamedTuple):

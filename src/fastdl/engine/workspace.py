@@ -13,11 +13,12 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fastdl import fs
 from fastdl.engine.options import HERE, FetchOptions, Placement
 from fastdl.errors import FastdlError
+from fastdl.named_tuple import NamedTuple
 from fastdl.sinks.base import Sink, sink_error
 from fastdl.sinks.file import FileSink
 from fastdl.sinks.open import existing_file, open_sink

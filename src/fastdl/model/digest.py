@@ -26,9 +26,10 @@ ALGORITHMS = tuple(HEX_LENGTHS)
 _WEAK = frozenset({"md5", "sha-1"})
 _NAMES = {spelling: name for name in HEX_LENGTHS for spelling in (name, name.replace("-", ""))}
 _BY_LENGTH = {length: name for name, length in HEX_LENGTHS.items()}
-_HEX = re.compile(r"[0-9a-f]*")
-_LIST_NAME = re.compile(r".*[/.].*|[A-Za-z0-9-]*SUMS?|CHECKSUM", re.DOTALL)
-_BRACED = re.compile(r"\{([^{}]*)\}(.*)", re.DOTALL)
+_HEX = frozenset("0123456789abcdef")
+# Compiled where they are used: a command without a checksum needs neither.
+_LIST_NAME = r"(?s).*[/.].*|[A-Za-z0-9-]*SUMS?|CHECKSUM"
+_BRACED = r"(?s)\{([^{}]*)\}(.*)"
 
 
 class DigestSource(StrEnum):
@@ -90,7 +91,7 @@ class Digest:
             )
         digits = hex.lower()
         expected = HEX_LENGTHS[name]
-        if not hex.isascii() or _HEX.fullmatch(digits) is None:
+        if not hex.isascii() or not _HEX.issuperset(digits):
             raise UsageError(f"the {name} checksum contains characters other than hex digits")
         if len(digits) != expected:
             raise UsageError(
@@ -140,7 +141,7 @@ def parse_checksum(text: str) -> Digest:
     otherwise.
     """
     stripped = text.strip(" \t\r\n")
-    if braced := _BRACED.fullmatch(stripped):
+    if braced := re.fullmatch(_BRACED, stripped):
         return Digest(braced[1], braced[2])
     name, between, digits = stripped.partition(":" if ":" in stripped else "=")
     if between:
@@ -160,7 +161,7 @@ def names_a_list(text: str) -> bool:
     prefix, colon, _ = stripped.partition(":")
     if stripped.startswith("{") or (colon and algorithm_named(prefix) is not None):
         return False
-    return _LIST_NAME.fullmatch(stripped) is not None
+    return re.fullmatch(_LIST_NAME, stripped) is not None
 
 
 class DigestSet:

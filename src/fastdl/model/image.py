@@ -13,9 +13,10 @@ from array import array
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from fastdl.errors import FastdlError, FormatError, UnsafeImageError
+from fastdl.named_tuple import NamedTuple
 
 HEAD_BYTES = 64 * 1024
 """How many first bytes ``detect`` needs (an ISO shows itself at 32 KiB)."""

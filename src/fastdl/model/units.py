@@ -19,8 +19,9 @@ MAX_SECONDS = 10 * 365 * 86400
 """Ten years: beyond it, a time is a typing mistake."""
 
 _MULTIPLE = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,19}))? ?([KMGT]?)(I?B)?", re.IGNORECASE)
-_SECONDS = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})? ?s?", re.IGNORECASE)
+# Compiled where they are used: most commands read no size.
+_SIZE = r"(?i)([0-9]{1,19})(?:\.([0-9]{1,19}))? ?([KMGT]?)(I?B)?"
+_SECONDS = r"(?i)[0-9]{1,10}(?:\.[0-9]{1,9})? ?s?"
 _SHOWN_MAX = 40
 
 
@@ -31,7 +32,7 @@ def _shown(text: str) -> str:
 
 def parse_size(text: str) -> int:
     """Return the bytes that *text* (``512``, ``64M``, ``1.5GiB``) means; UsageError otherwise."""
-    match = _SIZE.fullmatch(text.strip(" "))
+    match = re.fullmatch(_SIZE, text.strip(" "))
     if match is None or ((match[4] or "").upper() == "IB" and not match[3]):
         raise UsageError(
             f"{_shown(text)} is not a size: write bytes, or a number with K, M, G or T, like 64M"
@@ -60,7 +61,7 @@ def parse_rate(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """Return the seconds that *text* (``30``, ``0.5``, ``30s``) means; UsageError otherwise."""
     stripped = text.strip(" ")
-    if _SECONDS.fullmatch(stripped) is None:
+    if re.fullmatch(_SECONDS, stripped) is None:
         raise UsageError(f"{_shown(text)} is not a time: write seconds, like 30 or 0.5")
     seconds = float(stripped.rstrip("sS "))
     if seconds > MAX_SECONDS:

@@ -9,9 +9,9 @@ two programs could read differently is refused rather than repaired.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from fastdl.errors import PolicyError, UsageError
+from fastdl.named_tuple import NamedTuple
 
 MAX_URL = 8192
 MAX_SENT_URL = 64 * 1024
@@ -28,15 +28,14 @@ _NFS_NUMBERS = {
     "uid": range(1 << 31),
     "gid": range(1 << 31),
 }
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
-_SPLIT = re.compile(r"//([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.DOTALL)
-_PORT_AND_PATH = re.compile(r"[0-9]{1,5}(?:/|$)")
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
-_OCTETS = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
-_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_TO_ENCODE = re.compile(r'["<>^`{|}]|[^\x00-\x7f]')
+# Patterns are text: compiling them all takes longer than reading a URL, so `re` compiles (and
+# keeps) the ones that a source needs, and most need none.
+_PORT_AND_PATH = r"[0-9]{1,5}(?:/|$)"
+_NUMBER = r"[0-9]+|0[xX][0-9A-Fa-f]*"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+_BAD_PERCENT = r"%(?![0-9A-Fa-f]{2})"
+_TO_ENCODE = frozenset('"<>^`{|}')
+_LABEL = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
 class Origin(NamedTuple):
@@ -82,22 +81,23 @@ class Url(NamedTuple):
             raise UsageError(
                 f"a source has at most {most} characters" if text else "a source is empty"
             )
-        match = _SCHEME.fullmatch(text)
-        if match is None:
+        name, colon, rest = text.partition(":")
+        if not colon or not _is_scheme(name):
             return cls(scheme="file", path=_checked_path(text))
-        scheme, rest = match[1].lower(), match[2]
+        scheme = name.lower()
         if scheme not in _DEFAULT_PORTS:
             hint = "" if rest.startswith("//") else " (a file whose name has a colon: ./NAME)"
-            if _PORT_AND_PATH.match(rest):
+            if re.match(_PORT_AND_PATH, rest):
                 hint = f" (for a URL put https:// or http:// in front of {scheme[:60]})"
             raise PolicyError(
                 f"{scheme[:20]}: sources are not supported, only http, https, nfs and file{hint}"
             )
         _refuse_ambiguous(rest)
-        parts = _SPLIT.fullmatch(rest)
-        if parts is None:
+        if not rest.startswith("//"):
             raise UsageError(f"a {scheme} URL starts with {scheme}://")
-        authority, path, query = parts[1], parts[2], parts[3]
+        before, mark, after = rest[2:].partition("#")[0].partition("?")
+        authority, slash, below = before.partition("/")
+        path, query = slash + below, after if mark else None
         if scheme == "file":
             return cls._local(authority, path, query)
         userinfo, at, hostport = authority.rpartition("@")
@@ -219,7 +219,7 @@ class Url(NamedTuple):
         except (UsageError, UnicodeError):
             return None
         unsafe = name in ("", ".", "..") or "/" in name or "\\" in name or name[0] in "~-"
-        if unsafe or _CONTROL.search(name) or len(encoded) > 255:
+        if unsafe or _has_control(name) or len(encoded) > 255:
             return None
         return name
 
@@ -239,22 +239,42 @@ def _bracketed(host: str) -> str:
 
 
 def _mended(text: str) -> str:
-    return _BAD_PERCENT.sub("%25", text.replace(" ", "%20"))
+    return re.sub(_BAD_PERCENT, "%25", text.replace(" ", "%20"))
+
+
+def _is_scheme(name: str) -> bool:
+    """Whether *name* is a letter, then letters, digits, ``+``, ``.`` and ``-`` (RFC 3986, 3.1).
+
+    One letter alone is none: ``C:`` is a drive.
+    """
+    plain = name.replace("+", "").replace(".", "").replace("-", "")
+    return len(name) > 1 and name.isascii() and name[0].isalpha() and plain.isalnum()
+
+
+def _has_control(text: str) -> bool:
+    if text.isascii() and text.isprintable():
+        return False
+    return re.search(_CONTROL, text) is not None
 
 
 def _refuse_ambiguous(text: str) -> None:
     """Refuse characters that programs treat differently, or that could end a request line."""
-    if _CONTROL.search(text):
+    if _has_control(text):
         raise UsageError("a URL may not contain control characters")
     if " " in text or "\\" in text:
         raise UsageError("a URL may not contain spaces or backslashes: write %20 or %5C")
-    if _BAD_PERCENT.search(text):
+    if "%" in text and re.search(_BAD_PERCENT, text):
         raise UsageError("a URL contains a % without two hex digits: write %25 for a percent sign")
 
 
 def _encoded(text: str) -> str:
     """*text* with what may not stand raw in a request line percent-encoded as UTF-8."""
-    return _TO_ENCODE.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text)
+    return "".join(
+        char
+        if char.isascii() and char not in _TO_ENCODE
+        else "".join(f"%{byte:02X}" for byte in char.encode())
+        for char in text
+    )
 
 
 def _decoded(text: str) -> str:
@@ -275,7 +295,7 @@ def _quoted(path: str) -> str:
 
 
 def _printable(path: str) -> str:
-    return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), path)
+    return re.sub(_CONTROL, lambda m: m[0].encode("unicode_escape").decode("ascii"), path)
 
 
 def _masked(query: str) -> str:
@@ -293,7 +313,7 @@ def _checked_path(path: str) -> str:
 def _export_path(path: str) -> str:
     """The decoded path of an nfs URL: absolute, without control characters and ``..``."""
     decoded = _decoded(path)
-    if len(decoded) < 2 or ".." in decoded.split("/") or _CONTROL.search(decoded):
+    if len(decoded) < 2 or ".." in decoded.split("/") or _has_control(decoded):
         raise UsageError("an nfs URL is nfs://server/export/path, without .. in it")
     return decoded
 
@@ -324,7 +344,7 @@ def _credentials(userinfo: str) -> tuple[str, str | None]:
         )
     name, colon, password = userinfo.partition(":")
     decoded = _decoded(name), _decoded(password) if colon else None
-    if any(part and _CONTROL.search(part) for part in decoded):
+    if any(part and _has_control(part) for part in decoded):
         raise UsageError("a URL's user name or password contains control characters")
     return decoded
 
@@ -366,17 +386,25 @@ def _host_name(name: str) -> str:
     labels = host.removesuffix(".").split(".")
     # The URL standard's rule: a host whose last label is a number *is* an IPv4 address,
     # and resolvers accept 2130706433, 0177.1, 0x7f.1 and 127.1 for one.
-    if _NUMBER.fullmatch(labels[-1]):
-        plain = name == host and _OCTETS.fullmatch(host)
-        if not plain or any(int(octet) > 255 for octet in labels):
+    if labels[-1][:1].isdigit() and re.fullmatch(_NUMBER, labels[-1]):
+        plain = len(labels) == 4 and all(_is_octet(label) for label in labels)
+        if not plain or not name == host == ".".join(labels):
             raise PolicyError(
                 "a URL's host is an IPv4 address in an unusual spelling: "
                 "write four decimal numbers, like 192.0.2.1"
             )
         return host
-    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+    if len(host) > 253 or not all(_is_label(label) for label in labels):
         raise UsageError(f"{name[:60]!a} is not a host name")
     return host
+
+
+def _is_octet(label: str) -> bool:
+    return label.isdigit() and len(label) < 4 and str(int(label)) == label and int(label) < 256
+
+
+def _is_label(label: str) -> bool:
+    return 0 < len(label) < 64 and _LABEL.issuperset(label) and "-" not in (label[0], label[-1])
 
 
 def _punycode(name: str) -> str:
@@ -393,4 +421,4 @@ def looks_like_host(path: str) -> bool:
     """Whether a relative path that leads to no file may be a URL without its scheme."""
     first = re.sub(r":[0-9]{1,5}$", "", path.removeprefix("//").partition("/")[0])
     labels = first.lower().split(".")
-    return len(labels) > 1 and all(_LABEL.fullmatch(label) for label in labels)
+    return len(labels) > 1 and all(_is_label(label) for label in labels)

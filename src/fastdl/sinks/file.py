@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 
 from fastdl import fs
@@ -292,10 +291,10 @@ def _allocate(fd: int, size: int) -> None:
 
 def _umask() -> int:
     """The process's umask, read without changing it for other threads where /proc is there."""
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
-        found = re.search(r"^Umask:\s*([0-7]+)$", status.read(), re.MULTILINE)
-        if found:
-            return int(found[1], 8)
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as status:  # noqa: PTH123
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.removeprefix(b"Umask:"), 8)
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

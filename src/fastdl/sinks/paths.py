@@ -23,8 +23,8 @@ RELEASE_SUFFIX = ".fastdl-release"
 _NAME_MAX = 255
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_LINKS = syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
-_DRIVE = re.compile(r"[A-Za-z]:")
-_ESCAPED = re.compile(r"%(?:2[ef]|5c|00)", re.IGNORECASE)
+_DRIVE = r"[A-Za-z]:"
+_ESCAPED = r"(?i)%(?:2[ef]|5c|00)"
 
 
 def part_name(name: str) -> str:
@@ -66,8 +66,8 @@ def safe_name(name: str) -> str:
         name.startswith((".", "~", "-"))
         or "\\" in name
         or not name.isprintable()
-        or _DRIVE.match(name)
-        or _ESCAPED.search(name)
+        or (":" in name and re.match(_DRIVE, name))
+        or ("%" in name and re.search(_ESCAPED, name))
     ):
         raise SinkRefusedError(
             f"the source proposes the unsafe file name {name[:80]!r}: name the file yourself"

@@ -7,9 +7,8 @@ options of the file above, ``name=value``. Lines that begin with ``#`` and empty
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fastdl.errors import UsageError
+from fastdl.named_tuple import NamedTuple
 
 MAX_BYTES = 16 << 20
 MAX_ENTRIES = 100_000

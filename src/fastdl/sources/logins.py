@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fastdl.errors import UsageError
+from fastdl.named_tuple import NamedTuple
 
 MAX_BYTES = 1 << 20
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')

@@ -14,10 +14,11 @@ from fastdl.model.url import METALINK_SUFFIXES, Url
 
 MAX_FIELD = 4096
 
-_PARAMETER = re.compile(
+# Compiled where a response proposes a name.
+_PARAMETER = (
     r';[ \t]*([A-Za-z0-9!#$&+.^_`|~*-]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;" \t]*)[ \t]*'
 )
-_EXTENDED = re.compile(r"(?i:(utf-8|iso-8859-1))'[A-Za-z0-9-]*'((?:%[0-9A-Fa-f]{2}|[^%'\"\s])*)")
+_EXTENDED = r"(?i:(utf-8|iso-8859-1))'[A-Za-z0-9-]*'((?:%[0-9A-Fa-f]{2}|[^%'\"\s])*)"
 
 
 def url_name(sources: Sequence[str]) -> str | None:
@@ -40,11 +41,11 @@ def disposition_name(field: str) -> str | None:
     found: dict[str, str] = {}
     at = field.find(";")
     while 0 <= at < len(field):
-        match = _PARAMETER.match(field, at)
+        match = re.match(_PARAMETER, field[at:])
         if match is None:
             break
         found.setdefault(match[1].lower(), match[2])
-        at = match.end()
+        at += match.end()
     name = _extended(found["filename*"]) if "filename*" in found else None
     if name is None and "filename" in found:
         name = _plain(found["filename"])
@@ -63,7 +64,7 @@ def _plain(text: str) -> str:
 
 
 def _extended(text: str) -> str | None:
-    match = _EXTENDED.fullmatch(text)
+    match = re.fullmatch(_EXTENDED, text)
     if match is None:
         return None
     parts = re.split(r"%([0-9A-Fa-f]{2})", match[2])

@@ -8,11 +8,12 @@ compared decoded and without dots, so that no other spelling of a blocked one pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fastdl.errors import FastdlError, UsageError
 from fastdl.model.units import parse_rate
 from fastdl.model.url import Url
+from fastdl.named_tuple import NamedTuple
 
 MAX_RULES: Final = 1000
 MAX_MIRRORS: Final = 16

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fastdl.engine.source.first_response import open_stream
 from fastdl.errors import FastdlError, HttpStatusError, LimitError, PolicyError
 from fastdl.model.referral import refused_source
 from fastdl.model.url import Url
+from fastdl.named_tuple import NamedTuple
 from fastdl.sources.locate import make_mirror
 from fastdl.sources.origin_rules import refused_by
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fastdl.model.digest import Digest, DigestSet, DigestSource
 from fastdl.model.url import Url
+from fastdl.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from fastdl.core.net import Mirror
