@@ -23,7 +23,10 @@ EVERYWHERE: Final = "everywhere"
 # The first pattern that fits says what a metric depends on; what fits none holds everywhere.
 _DEPENDS: Final[tuple[tuple[str, str], ...]] = (
     ("instructions.journal", "python"),
+    ("instructions.start", "python"),
     ("start.modules", "python"),
+    ("instructions.hash_*", "sha"),
+    ("hash.*", "sha"),
     ("instructions.*", "compiler"),
     ("*.cached_per_byte", "disk"),
     ("*.written_per_byte", "disk"),
@@ -53,6 +56,7 @@ def here(folder: Path) -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()} "
         f"{platform.python_compiler()}",
         "tls": " ".join(_libraries()),
+        "sha": _sha(),
         "disk": "direct" if _takes_direct(folder) else "buffered",
     }
 
@@ -115,11 +119,22 @@ def _libc() -> str:
 
 def _level() -> str:
     """The level of the processor as far as callgrind passes it on (it knows no AVX-512)."""
-    flags: set[str] = set()
-    with contextlib.suppress(OSError):
-        line = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        flags = set(line[1].split()) if line else set()
+    flags = _flags()
     return next((name for name, needed in _LEVELS if needed <= flags), "v1")
+
+
+def _sha() -> str:
+    """What the processor offers for SHA-256, whatever fastdl makes of it, and the compiler."""
+    offered = sorted(_flags() & {"sha_ni", "sha2", "avx2", "avx512f"})
+    return f"{' '.join(offered) or 'nothing'}, {_said('cc', '--version')}"
+
+
+def _flags() -> set[str]:
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+        return set(line[1].split()) if line else set()
+    return set()
 
 
 def _libraries() -> list[str]:

@@ -60,7 +60,8 @@ def run_verb(name: str, arguments: list[str]) -> int:
     """Load ``cli/<name>.py`` and run it. The verb's own parser handles ``--help``."""
     module = importlib.import_module(f"fastdl.cli.{name}")
     parser = Parser(prog="fastdl")
-    module.add_parser(parser.add_subparsers(dest="verb", required=True))
+    # Its own idea of prog takes a formatter, and with it all that help needs.
+    module.add_parser(parser.add_subparsers(dest="verb", required=True, prog="fastdl"))
     plain = getattr(module, "plain", list)
     return int(module.run(parser.parse_args([name, *plain(arguments)])))
 

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
-from fastdl.cli.formatter import Formatter
-
 N = TypeVar("N")
 
 
@@ -22,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     """What ``--help`` alone shows, by destination; empty: everything."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        options.setdefault("formatter_class", Formatter)
+        options.setdefault("formatter_class", _formatter)
         super().__init__(*args, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -142,6 +140,12 @@ class Refused(argparse.Action):
 
     def __call__(self, parser: Any, _namespace: Any, _values: Any, option: Any = None) -> None:
         parser.error(f"{option}: {self.const}")
+
+
+def _formatter(**options: Any) -> argparse.HelpFormatter:
+    from fastdl.cli.formatter import Formatter  # for those who ask for help
+
+    return Formatter(**options)
 
 
 def _shown(word: str) -> str:

@@ -21,6 +21,7 @@ import errno
 import json
 import os
 import struct
+import typing
 import zlib
 from collections.abc import Sequence
 from typing import Any, Self
@@ -69,7 +70,7 @@ class Header(NamedTuple):
     boot_id: str = ""
 
 
-class Record(NamedTuple):
+class Record(typing.NamedTuple):  # the costlier one to define is the faster one to make
     """[offset, offset + length) of the target is durable; *digest* is its XXH3-64."""
 
     offset: int

@@ -15,9 +15,7 @@ from fastdl.model.url import METALINK_SUFFIXES, Url
 MAX_FIELD = 4096
 
 # Compiled where a response proposes a name.
-_PARAMETER = (
-    r';[ \t]*([A-Za-z0-9!#$&+.^_`|~*-]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;" \t]*)[ \t]*'
-)
+_PARAMETER = r';[ \t]*([A-Za-z0-9!#$&+.^_`|~*-]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;" \t]*)[ \t]*'
 _EXTENDED = r"(?i:(utf-8|iso-8859-1))'[A-Za-z0-9-]*'((?:%[0-9A-Fa-f]{2}|[^%'\"\s])*)"
 
 

@@ -87,6 +87,9 @@ def test_every_stored_metric_has_a_limit() -> None:
     """A metric without a limit would stop the gate instead of being checked."""
     for name in (
         *(f"instructions.{d}" for d in instructions.DRIVERS),
+        "instructions.start",
+        "instructions.hash_one",
+        "hash.two_over_one",
         "start.modules",
         "http.peak_mib",
     ):
@@ -154,3 +157,20 @@ def test_a_slower_parser_fails_the_instruction_gate(tmp_path: Path) -> None:
     after = instructions.count(tree, after_folder)
     verdicts = check.evaluate(before, after, ["instructions"])
     assert [v.metric for v in verdicts if v.regressed] == ["instructions.http_head"]
+
+
+def test_a_lost_pair_of_chains_fails_the_gate(tmp_path: Path) -> None:
+    """OpenSSL computes two digests in twice the time of one, our kernel in hardly more."""
+    if reason := instructions.missing():
+        pytest.skip(reason)
+    if "sha_ni" not in validity.here(tmp_path)["sha"]:
+        pytest.skip("this processor has no SHA instructions: no kernel pairs single chains")
+    csrc = CHECKOUT / "csrc"
+    library = instructions.build_core(csrc, tmp_path)
+    before = instructions.count_hash(csrc, library, tmp_path)
+    after = instructions.count_hash(csrc, library, tmp_path, {"FASTDL_SHA256": "openssl"})
+    verdicts = check.evaluate(before, after, ["instructions"])
+    lost = {"hash.two_over_one", "hash.two_pieces_over_one"}
+    assert lost <= {v.metric for v in verdicts if v.regressed}
+    again = instructions.count_hash(csrc, library, tmp_path)
+    assert not [v for v in check.evaluate(before, again, ["instructions"]) if v.regressed]
