@@ -81,7 +81,8 @@ static double seconds_of(task *task)
     clock_gettime(CLOCK_MONOTONIC, &from);
     task(TIMED);
     clock_gettime(CLOCK_MONOTONIC, &to);
-    return (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
+    return (double)(to.tv_sec - from.tv_sec) +
+           (double)(to.tv_nsec - from.tv_nsec) / 1e9;
 }
 
 /* The shortest of many, taken alternately: what else runs here only ever adds. */
