@@ -44,6 +44,7 @@ from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.hosts.handler import HostHandler
 from fastdl.manager.hosts.host_events import HostEvents
 from fastdl.manager.hosts.inbox import Inbox
+from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.hosts.server import HostServer
@@ -326,23 +327,20 @@ def compose(
     sync = CertificateSync(
         ledger=ledger, clock=clock, fleet=fleet, delivery=delivery, notices=notices
     )
-    enrolment = Enrolment(authority, ledger=ledger, clock=clock, events=events)
-    host_events = HostEvents(events, clock)
-    inbox = Inbox(
-        enrolment,
-        dispatcher,
-        sync,
+    parts = HostParts(
         ledger=ledger,
         clock=clock,
         settings=settings,
         fleet=fleet,
         delivery=delivery,
         events=events,
-        host_events=host_events,
+        host_events=HostEvents(events, clock),
         notices=notices,
-        progress=progress,
-        metrics=metrics,
+        enrolment=Enrolment(authority, ledger=ledger, clock=clock, events=events),
+        downloads=dispatcher,
+        certificates=sync,
     )
+    inbox = Inbox(parts, progress=progress, metrics=metrics)
     return ApiContext(
         ledger=ledger,
         settings=settings,
@@ -362,22 +360,7 @@ def compose(
         background=BackgroundTask(
             sync, ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery
         ),
-        handler=HostHandler(
-            enrolment,
-            dispatcher,
-            sync,
-            inbox,
-            authority=authority,
-            ledger=ledger,
-            clock=clock,
-            settings=settings,
-            fleet=fleet,
-            delivery=delivery,
-            events=events,
-            host_events=host_events,
-            notices=notices,
-            name=name,
-        ),
+        handler=HostHandler(parts, inbox, authority=authority, name=name),
         probing=Probing(requests, settings=settings, clock=clock, fleet=fleet),
         copy_watch=CopyWatch(
             requests, ledger=ledger, clock=clock, settings=settings, fleet=fleet, events=events

@@ -17,25 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentRefusedError, FastdlError
 from fastdl.manager.batch import Batch
-from fastdl.manager.clock import Clock
-from fastdl.manager.events import Event, Events
+from fastdl.manager.events import Event
 from fastdl.manager.hosts.ca import Authority, Peer
-from fastdl.manager.hosts.delivery import Delivery
-from fastdl.manager.hosts.enrolment import Enrolment
-from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
-from fastdl.manager.hosts.host_events import HostEvents
-from fastdl.manager.hosts.inbox import (
-    Certificates,
-    Downloads,
-    Inbox,
-    unproven_may_join,
-)
+from fastdl.manager.hosts.fleet import ConnectedHost
+from fastdl.manager.hosts.inbox import Inbox, unproven_may_join
+from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.presence import Presence
 from fastdl.manager.hosts.refusal import TwoAgentsError, UnknownHostError, refused
 from fastdl.manager.ledger import hosts
-from fastdl.manager.ledger.engine import Ledger
-from fastdl.manager.notices import Notices
-from fastdl.manager.settings import Settings
 from fastdl.wire import messages as m
 from fastdl.wire.version import negotiate
 
@@ -55,38 +44,11 @@ _Answer = hosts.Admitted | bool | None
 class HostHandler:
     """Handles enrolment, connections and results of agents."""
 
-    def __init__(
-        self,
-        enrolment: Enrolment,
-        downloads: Downloads,
-        certificates: Certificates,
-        inbox: Inbox,
-        *,
-        authority: Authority,
-        ledger: Ledger,
-        clock: Clock,
-        settings: Settings,
-        fleet: Fleet,
-        delivery: Delivery,
-        events: Events,
-        host_events: HostEvents,
-        notices: Notices,
-        name: str,
-    ) -> None:
+    def __init__(self, parts: HostParts, inbox: Inbox, *, authority: Authority, name: str) -> None:
         """*name*: this manager's own, unique among those of one ledger."""
-        self._enrolment = enrolment
-        self._downloads = downloads
-        self._certificates = certificates
+        self._parts = parts
         self._inbox = inbox
         self._authority = authority
-        self._ledger = ledger
-        self._clock = clock
-        self._settings = settings
-        self._fleet = fleet
-        self._delivery = delivery
-        self._events = events
-        self._host_events = host_events
-        self._notices = notices
         self._name = name
         self._presence: dict[str, Presence] = {}
         self._transitions = Batch(self._store_transitions)
@@ -97,7 +59,7 @@ class HostHandler:
 
     async def enrol(self, request: m.EnrolRequest) -> m.EnrolReply:
         """Exchange a token for a host's certificate; AgentRefusedError gives the reason."""
-        reply, ended = await self._enrolment.enrol(request)
+        reply, ended = await self._parts.enrolment.enrol(request)
         if ended is not None:
             self.evict(reply.host_id, ended)
         return reply
@@ -110,8 +72,10 @@ class HostHandler:
         presence = self._presence.get(host)
         if presence is not None and presence.key_hash in {key_hash, ""}:
             del self._presence[host]
-            self._fleet.hosts.pop(host, None)
-            self._delivery.drop(host, "not enrolled any more", refusal=refused(UnknownHostError()))
+            self._parts.fleet.hosts.pop(host, None)
+            self._parts.delivery.drop(
+                host, "not enrolled any more", refusal=refused(UnknownHostError())
+            )
             self._changed(host, hosts.REMOVED)
 
     async def admit(self, peer: Peer, hello: m.Hello) -> m.Welcome:
@@ -119,7 +83,7 @@ class HostHandler:
         host = peer.host
         version = negotiate(hello.wire_oldest, hello.wire_newest)
         if hello.host_id != host:
-            await self._host_events.record(
+            await self._parts.host_events.record(
                 "HOST.IMPERSONATION",
                 f"host {host} said that it is {hello.host_id}",
                 level="ERROR",
@@ -127,7 +91,7 @@ class HostHandler:
             )
             raise AgentRefusedError("the client certificate belongs to another host")
         await self._refuse_second_agent(host, hello)
-        now = self._clock.time()
+        now = self._parts.clock.time()
         skew = hello.clock - now if hello.clock else 0.0
         ready = peer.ca == self._authority.newest.sha256 and peer.ca in hello.authorities
 
@@ -150,10 +114,10 @@ class HostHandler:
             raise UnknownHostError
         row = admitted.row
         self._presence[host] = Presence.of(
-            peer, hello, self._presence.get(host), now=self._clock.steady()
+            peer, hello, self._presence.get(host), now=self._parts.clock.steady()
         )
         name = row.name if row.renamed else hello.name or row.name
-        self._fleet.hosts[host] = ConnectedHost(
+        self._parts.fleet.hosts[host] = ConnectedHost(
             id=host,
             zone=row.zone,
             name=name,
@@ -164,7 +128,7 @@ class HostHandler:
         )
         log.info("host is up", extra={"host": host, "host_name": name, "wire": version})
         if abs(skew) > SKEW_WARN_S:
-            await self._host_events.record(
+            await self._parts.host_events.record(
                 "HOST.CLOCK",
                 f"the clock of host {hello.name} is {skew:+.0f} s off: certificates may be "
                 f"refused as expired or not yet valid there",
@@ -186,15 +150,15 @@ class HostHandler:
         presence = self._presence.get(host)
         if presence is None or not presence.is_second(hello.instance):
             return
-        if presence.due_report(self._clock.steady()):
-            name = self._fleet.hosts[host].name if host in self._fleet.hosts else host
+        if presence.due_report(self._parts.clock.steady()):
+            name = self._parts.fleet.hosts[host].name if host in self._parts.fleet.hosts else host
             text = (
                 f"two agents say that they are host {name}, each with its key: its state folder "
                 f"was copied, or its key was stolen. Stop the wrong one, or give the host a new "
                 f"key by a token made for it (createHostToken hostid=…): whatever has the old one "
                 f"is out then"
             )
-            await self._events.record("HOST.TWO.AGENTS", text, level="ERROR", resource=host)
+            await self._parts.events.record("HOST.TWO.AGENTS", text, level="ERROR", resource=host)
         raise TwoAgentsError(
             "another agent that is this host is connected: the state folder was copied (start "
             "this one with an empty one and a token of its own), or the key was stolen"
@@ -204,7 +168,7 @@ class HostHandler:
         self, steps: list[hosts.Arrival | hosts.Departure]
     ) -> list[_Answer]:
         """Arrivals and departures in one transaction; the last one of each host counts."""
-        now, unproven = self._clock.time(), unproven_may_join(self._settings)
+        now, unproven = self._parts.clock.time(), unproven_may_join(self._parts.settings)
         last = {step.host: step for step in steps}
         coming = [step for step in steps if isinstance(step, hosts.Arrival)]
         going = [step for step in last.values() if isinstance(step, hosts.Departure)]
@@ -223,20 +187,20 @@ class HostHandler:
                 e
                 for a in came
                 if a is not None
-                for e in self._host_events.pool_refusals(a.row, a.pools)
+                for e in self._parts.host_events.pool_refusals(a.row, a.pools)
             ]
-            await self._events.store(tx, *events)
+            await self._parts.events.store(tx, *events)
             return [answers.get(id(step), False) for step in steps], events
 
-        found, events = await self._ledger.write(work)
-        self._events.publish(*events)
+        found, events = await self._parts.ledger.write(work)
+        self._parts.events.publish(*events)
         return found
 
     def _changed(self, host: str, state: str) -> None:
-        self._notices.publish("host", host=host, state=state)
+        self._parts.notices.publish("host", host=host, state=state)
         if state == hosts.UP:
-            self._certificates.mark(host)
-        self._downloads.wake()
+            self._parts.certificates.mark(host)
+        self._parts.downloads.wake()
 
     async def receive(self, host: str, message: m.Message) -> m.Message | None:
         """Process one message; return the reply, if it has one.
@@ -246,7 +210,7 @@ class HostHandler:
         presence = self._presence.get(host)
         if presence is None:
             raise UnknownHostError  # evicted, or declared lost: its messages do not count
-        presence.last_beat = self._clock.steady()
+        presence.last_beat = self._parts.clock.steady()
         return await self._inbox.receive(host, message)
 
     # --- presence ------------------------------------------------------------------------
@@ -257,23 +221,23 @@ class HostHandler:
         if presence is None or not presence.connected:
             return
         presence.connected = False
-        presence.last_beat = self._clock.steady()
+        presence.last_beat = self._parts.clock.steady()
         if self._arriving[host]:
             return  # its next connection is being admitted: that is the later event
         await self._leave(host, hosts.DISCONNECTED, reason)
 
     async def _leave(self, host: str, state: str, reason: str) -> None:
-        self._fleet.hosts.pop(host, None)
+        self._parts.fleet.hosts.pop(host, None)
         if await self._transitions(hosts.Departure(host=host, state=state)):
             log.warning("host left", extra={"host": host, "state": state, "reason": reason})
             self._changed(host, state)
 
     async def adopt(self) -> None:
         """At the start: hosts of the last run have as long to reconnect as any lost host."""
-        now = self._clock.time()
-        since = self._clock.steady()
-        await self._ledger.write(lambda tx: hosts.all_lost(tx, gateway=self._name, now=now))
-        async with self._ledger.read() as tx:
+        now = self._parts.clock.time()
+        since = self._parts.clock.steady()
+        await self._parts.ledger.write(lambda tx: hosts.all_lost(tx, gateway=self._name, now=now))
+        async with self._parts.ledger.read() as tx:
             for row in await hosts.of_zone(tx):
                 if row.state == hosts.DISCONNECTED and row.gateway in {self._name, ""}:
                     self._presence[row.id] = Presence(last_beat=since, connected=False)
@@ -281,7 +245,7 @@ class HostHandler:
     async def run(self) -> None:
         """Watch for silent hosts until cancelled."""
         while True:
-            await self._clock.sleep(BEAT_S / 2)
+            await self._parts.clock.sleep(BEAT_S / 2)
             try:
                 await self.sweep()
                 await self.watch()
@@ -290,7 +254,7 @@ class HostHandler:
 
     async def watch(self) -> None:
         """Check every host's silence once."""
-        now = self._clock.steady()
+        now = self._parts.clock.steady()
         due: list[Callable[[], Awaitable[None]]] = []
         for host, presence in list(self._presence.items()):
             silent = now - presence.last_beat > SILENT_S
@@ -299,7 +263,7 @@ class HostHandler:
                 due.append(partial(self._leave, host, hosts.ALERT, "connected but silent"))
             elif presence.connected and presence.alert and not silent:
                 # It is heard again; a new connection is the simplest way to get its whole state.
-                self._delivery.drop(host, "silent for too long, please connect again")
+                self._parts.delivery.drop(host, "silent for too long, please connect again")
             elif not presence.connected and silent:
                 due.append(partial(self._lost, host, presence))
         # Concurrently, so that they share commits: a failed switch disconnects many hosts at once.
@@ -316,16 +280,16 @@ class HostHandler:
         whichever manager deleted it; one without a certificate of the newest CA is asked to renew;
         one that prepared for maintenance and has finished its work enters it.
         """
-        async with self._ledger.read() as tx:
+        async with self._parts.ledger.read() as tx:
             keys, draining = await hosts.keys(tx), await hosts.draining(tx)
-        now, authority = self._clock.steady(), self._authority
+        now, authority = self._parts.clock.steady(), self._authority
         for host, presence in list(self._presence.items()):
             if presence.key_hash and keys.get(host) != presence.key_hash:
                 self.evict(host, presence.key_hash)
             elif presence.ca and presence.ca not in authority.fingerprints:
-                self._delivery.drop(host, "its certificate comes from a CA that was replaced")
+                self._parts.delivery.drop(host, "its certificate comes from a CA that was replaced")
             elif presence.due_renewal(authority, now):
-                self._delivery.send(host, m.RenewWanted())
+                self._parts.delivery.send(host, m.RenewWanted())
         if draining:
             await self.end_drains()
 
@@ -341,23 +305,23 @@ class HostHandler:
                 )
                 for row in await hosts.end_drains(tx)
             ]
-            await self._events.store(tx, *events)
+            await self._parts.events.store(tx, *events)
             return events
 
-        for event in await self._ledger.write(work):
-            self._events.publish(event)
+        for event in await self._parts.ledger.write(work):
+            self._parts.events.publish(event)
             assert event.resource is not None
             self.allocate(event.resource, hosts.MAINTENANCE)
 
     def allocate(self, host: str, resource_state: str) -> None:
         """Note that an operator changed what *host* may be given (already in the ledger)."""
-        if host in self._fleet.hosts:
-            self._fleet.hosts[host].resource_state = resource_state
-        self._downloads.wake()
+        if host in self._parts.fleet.hosts:
+            self._parts.fleet.hosts[host].resource_state = resource_state
+        self._parts.downloads.wake()
 
     async def _lost(self, host: str, presence: Presence) -> None:
-        await self._downloads.host_lost(host)
+        await self._parts.downloads.host_lost(host)
         if self._presence.get(host) is presence:
             del self._presence[host]
         else:  # it has just connected
-            self._delivery.drop(host, "taken for lost, please connect again")
+            self._parts.delivery.drop(host, "taken for lost, please connect again")

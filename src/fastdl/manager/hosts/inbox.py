@@ -7,25 +7,18 @@ Every message is a claim about the host itself and about jobs that it was given,
 from __future__ import annotations
 
 import logging
-from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentRefusedError
-from fastdl.manager.clock import Clock
-from fastdl.manager.events import Event, Events
-from fastdl.manager.hosts.delivery import Delivery
-from fastdl.manager.hosts.enrolment import Enrolment
-from fastdl.manager.hosts.fleet import Fleet
-from fastdl.manager.hosts.host_events import HostEvents
+from fastdl.manager.events import Event
+from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.refusal import UnknownHostError
 from fastdl.manager.ledger import hosts, job_list, jobs, pools
-from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps
 from fastdl.manager.metrics import Metrics
-from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -33,52 +26,11 @@ from fastdl.wire import messages as m
 log = logging.getLogger(__name__)
 
 
-class Downloads(Protocol):
-    """Receives outcomes of downloads and removals (``downloads.dispatch``)."""
-
-    def wake(self) -> None: ...
-    async def ended(self, host: str, result: m.JobResult) -> bool: ...
-    async def host_lost(self, host: str) -> None: ...
-
-
-class Certificates(Protocol):
-    """Receives outcomes of keystores (``certificates.sync``)."""
-
-    def mark(self, *hosts: str) -> None: ...
-    async def ended(self, host: str, result: m.JobResult) -> bool: ...
-
-
 class Inbox:
     """Processes the messages of connected hosts."""
 
-    def __init__(
-        self,
-        enrolment: Enrolment,
-        downloads: Downloads,
-        certificates: Certificates,
-        *,
-        ledger: Ledger,
-        clock: Clock,
-        settings: Settings,
-        fleet: Fleet,
-        delivery: Delivery,
-        events: Events,
-        host_events: HostEvents,
-        notices: Notices,
-        progress: ProgressBoard,
-        metrics: Metrics,
-    ) -> None:
-        self._enrolment = enrolment
-        self._downloads = downloads
-        self._certificates = certificates
-        self._ledger = ledger
-        self._clock = clock
-        self._settings = settings
-        self._fleet = fleet
-        self._delivery = delivery
-        self._events = events
-        self._host_events = host_events
-        self._notices = notices
+    def __init__(self, parts: HostParts, *, progress: ProgressBoard, metrics: Metrics) -> None:
+        self._parts = parts
         self._progress = progress
         self._metrics = metrics
 
@@ -92,7 +44,7 @@ class Inbox:
                 return None
             case m.Progress():
                 if self._progress.note(host, message):
-                    self._notices.publish(
+                    self._parts.notices.publish(
                         "progress",
                         job=message.job,
                         done=message.done,
@@ -107,8 +59,8 @@ class Inbox:
             case m.JobStarted():
                 if not self._progress.holds(message.job, host):
                     return None  # short work: its result follows immediately
-                now = self._clock.time()
-                await self._ledger.write(
+                now = self._parts.clock.time()
+                await self._parts.ledger.write(
                     lambda tx: jobs.started(
                         tx, message.job, fence=message.fence, host_id=host, now=now
                     )
@@ -120,38 +72,38 @@ class Inbox:
                 await self._inventory(host, message.inventory)
                 return None
             case m.RenewRequest():
-                return await self._enrolment.renew(host, message)
+                return await self._parts.enrolment.renew(host, message)
             case _:
                 raise AgentRefusedError(f"{type(message).__name__} is not a message for a manager")
 
     async def _inventory(self, host: str, inventory: m.Inventory) -> None:
-        now, unproven = self._clock.time(), unproven_may_join(self._settings)
+        now, unproven = self._parts.clock.time(), unproven_may_join(self._parts.settings)
 
         async def work(tx: AsyncConnection) -> tuple[pools.Outcome | None, list[Event]]:
             row = await hosts.get(tx, host)
             if row is None:
                 raise UnknownHostError
             found = await hosts.store_inventory(tx, row, inventory, now=now, unproven=unproven)
-            events = self._host_events.pool_refusals(row, found) if found is not None else []
-            await self._events.store(tx, *events)
+            events = self._parts.host_events.pool_refusals(row, found) if found is not None else []
+            await self._parts.events.store(tx, *events)
             return found, events
 
-        found, events = await self._ledger.write(work)
-        self._events.publish(*events)
+        found, events = await self._parts.ledger.write(work)
+        self._parts.events.publish(*events)
         if found is None:
             log.info("an inventory older than the known one", extra={"host": host})
             return
-        if host in self._fleet.hosts:
-            self._fleet.hosts[host].pools = found.usable
-        self._certificates.mark(host)
-        self._downloads.wake()
+        if host in self._parts.fleet.hosts:
+            self._parts.fleet.hosts[host].pools = found.usable
+        self._parts.certificates.mark(host)
+        self._parts.downloads.wake()
 
     async def _result(self, host: str, result: m.JobResult) -> m.ResultAck:
         """Record a result, or find it stale: either way the host need not repeat it."""
         if result.kind == m.Kind.CERTIFICATES:
-            taken = await self._certificates.ended(host, result)
+            taken = await self._parts.certificates.ended(host, result)
         elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
-            taken = await self._downloads.ended(host, result)
+            taken = await self._parts.downloads.ended(host, result)
         else:
             taken = await self._answer(host, result)
         if not taken:
@@ -161,11 +113,11 @@ class Inbox:
 
     async def _refuse_foreign(self, host: str, result: m.JobResult) -> None:
         """AgentRefusedError (and an event) if *host* never had the job."""
-        async with self._ledger.read() as tx:
+        async with self._parts.ledger.read() as tx:
             row = await jobs.get(tx, result.job)
             if row is None or row.host == host or await job_list.was_given(tx, result.job, host):
                 return
-        await self._host_events.record(
+        await self._parts.host_events.record(
             "HOST.FOREIGN.JOB",
             f"host {host} sent a result for job {result.job}, which it was never given",
             level="ERROR",
@@ -175,7 +127,7 @@ class Inbox:
 
     async def _answer(self, host: str, result: m.JobResult) -> bool:
         """A probe or a check ended: keep the response for the caller."""
-        now = self._clock.time()
+        now = self._parts.clock.time()
 
         async def work(tx: AsyncConnection) -> State | None:
             row = await jobs.get(tx, result.job)
@@ -193,10 +145,10 @@ class Inbox:
                 row=row,
             )
 
-        if await self._ledger.write(work) is None:
+        if await self._parts.ledger.write(work) is None:
             return False
-        self._notices.notify(f"job:{result.job}")
-        self._delivery.post(host)
+        self._parts.notices.notify(f"job:{result.job}")
+        self._parts.delivery.post(host)
         return True
 
 

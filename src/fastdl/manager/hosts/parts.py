@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the connections of hosts (``handler``) and their messages (``inbox``) both act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastdl.manager.clock import Clock
+from fastdl.manager.events import Events
+from fastdl.manager.hosts.delivery import Delivery
+from fastdl.manager.hosts.enrolment import Enrolment
+from fastdl.manager.hosts.fleet import Fleet
+from fastdl.manager.hosts.host_events import HostEvents
+from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.notices import Notices
+from fastdl.manager.settings import Settings
+from fastdl.wire import messages as m
+
+
+class Downloads(Protocol):
+    """Receives outcomes of downloads and removals (``downloads.dispatch``)."""
+
+    def wake(self) -> None: ...
+    async def ended(self, host: str, result: m.JobResult) -> bool: ...
+    async def host_lost(self, host: str) -> None: ...
+
+
+class Certificates(Protocol):
+    """Receives outcomes of keystores (``certificates.sync``)."""
+
+    def mark(self, *hosts: str) -> None: ...
+    async def ended(self, host: str, result: m.JobResult) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostParts:
+    """The parts of the manager that a host's connection or message may change."""
+
+    ledger: Ledger
+    clock: Clock
+    settings: Settings
+    fleet: Fleet
+    delivery: Delivery
+    events: Events
+    host_events: HostEvents
+    notices: Notices
+    enrolment: Enrolment
+    downloads: Downloads
+    certificates: Certificates
