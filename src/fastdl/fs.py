@@ -59,6 +59,30 @@ def lock_exclusively(fd: int) -> bool:
     return True
 
 
+def open_locked(path: os.PathLike[str]) -> int:
+    """A descriptor of the lock file *path*, created and locked: the lock lasts until it is closed.
+
+    Raises BlockingIOError if another process holds it; OSError, also if locks are unsupported.
+    """
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if not lock_exclusively(fd):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_at_most(path: str, size: int) -> bytes:
+    """The bytes of the file *path*. OSError, also if there are more than *size*."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        data = file.read(size + 1)
+    if len(data) > size:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data
+
+
 def open_folder(path: str, *, dir_fd: int | None = None, flags: int = 0) -> int:
     """A descriptor of the folder *path*: readable, or for use as a start only where it is not.
 

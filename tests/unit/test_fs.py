@@ -116,3 +116,28 @@ def test_the_mount_table_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]
     monkeypatch.undo()
     assert "/" in {mount.path for mount in fs.mounts()}
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    """Managers and agents rely on it: a second holder is refused, the next one after it is not."""
+    held = fs.open_locked(tmp_path / "lock")
+    assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600
+    with pytest.raises(BlockingIOError):
+        fs.open_locked(tmp_path / "lock")
+    os.close(held)
+    os.close(fs.open_locked(tmp_path / "lock"))
+
+
+def test_a_lock_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic links"):
+        fs.open_locked(tmp_path / "lock")
+    assert not (tmp_path / "other").exists()
+
+
+def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"1234")
+    assert fs.read_at_most(str(file), 4) == b"1234"
+    with pytest.raises(OSError, match="too large"):
+        fs.read_at_most(str(file), 3)

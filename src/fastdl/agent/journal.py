@@ -9,7 +9,6 @@ origin's credentials, are wiped when the job ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sqlite3
@@ -21,6 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from fastdl import fs
 from fastdl.errors import (
     AgentRefusedError,
     Cancelled,
@@ -209,14 +209,14 @@ class Journal:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Become the only agent on this journal; SinkBusyError while another one runs."""
-        fd = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        folder = self._path.parent
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SinkBusyError(
-                    f"another agent is running on the state folder {self._path.parent}"
-                ) from None
+            fd = fs.open_locked(self._path.with_suffix(".lock"))
+        except BlockingIOError:
+            raise SinkBusyError(f"another agent is running on the state folder {folder}") from None
+        except OSError as exc:
+            raise JournalError(f"the state folder {folder} cannot be used: {exc.strerror}") from exc
+        try:
             yield
         finally:
             os.close(fd)

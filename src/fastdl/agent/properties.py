@@ -24,14 +24,11 @@ _KEY = re.compile(r"((?:\\.|[^\\=:\s])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL)
 def load(path: Path) -> dict[str, str]:
     """The properties in the file at *path*, empty if there is none; UsageError if unreadable."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_SIZE + 1)
+        data = fs.read_at_most(str(path), _MAX_SIZE)
     except FileNotFoundError:
         return {}
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from None
-    if len(data) > _MAX_SIZE:
-        raise UsageError(f"{path} is too large for agent.properties")
     try:
         return parse(data.decode())
     except UnicodeDecodeError:

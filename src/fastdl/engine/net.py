@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from fastdl import fs
 from fastdl.core.net import Net
 from fastdl.engine.options import Cookie, FetchOptions
 from fastdl.errors import TrustError
@@ -54,10 +55,6 @@ def _identity(options: FetchOptions) -> tuple[bytes, bytes, bytes | None] | None
 
 def _read(path: str, what: str) -> bytes:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(MAX_PEM + 1)
+        return fs.read_at_most(path, MAX_PEM)
     except OSError as exc:
         raise TrustError(f"{what} {path} cannot be read: {exc.strerror}") from None
-    if len(data) > MAX_PEM:
-        raise TrustError(f"{what} {path} cannot be read: it is too large")
-    return data

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastdl import fs
 from fastdl.errors import UsageError
 from fastdl.manager.files import write_private
 from fastdl.manager.vault import Vault, read_key
@@ -20,14 +20,12 @@ def held(state: Path) -> Iterator[Path]:
     """The state folder, private and locked; UsageError if another manager has it."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        lock = fs.open_locked(state / "lock")
+    except BlockingIOError:
+        raise UsageError(f"another manager uses the state folder {state}") from None
     except OSError as exc:
         raise UsageError(f"the state folder {state} cannot be used: {exc.strerror}") from exc
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another manager uses the state folder {state}") from None
         yield state
     finally:
         os.close(lock)

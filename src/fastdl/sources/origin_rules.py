@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from fastdl import fs
 from fastdl.errors import FastdlError, UsageError
 from fastdl.model.units import parse_rate
 from fastdl.model.url import Url
@@ -220,13 +221,9 @@ def _text(table: Mapping[str, Any], key: str, where: str) -> str | None:
 
 def _read(path: str, limit: int) -> bytes:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read(limit + 1)
+        return fs.read_at_most(path, limit)
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from None
-    if len(data) > limit:
-        raise UsageError(f"{path} is too large")
-    return data
 
 
 def _line(data: bytes) -> str:

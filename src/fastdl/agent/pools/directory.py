@@ -23,7 +23,7 @@ from fastdl import fs
 from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
 from fastdl.agent.pools.folder import Memory, PoolFolder, reaches_others
 from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
-from fastdl.agent.pools.note import FOLDER, HIDDEN
+from fastdl.agent.pools.note import HIDDEN, opened
 from fastdl.agent.pools.usage import Target
 from fastdl.errors import FastdlError, SinkRefusedError
 from fastdl.sinks import syscalls
@@ -226,14 +226,14 @@ class DirectoryPool:
         with contextlib.ExitStack() as stack:
             fd = root
             for part in (HIDDEN, name):
-                fd = stack.enter_context(_opened(part, fd, make=make))
+                fd = stack.enter_context(opened(part, fd, make=make))
             yield fd
 
     @contextlib.contextmanager
     def _new(self, root: int, volume: Volume, *, make: bool) -> Iterator[int]:
         with (
             self._hidden(root, _NEW, make=make) as new,
-            _opened(volume.name, new, make=make) as fd,
+            opened(volume.name, new, make=make) as fd,
         ):
             yield fd
 
@@ -270,19 +270,6 @@ class DirectoryPool:
 
     def _room(self) -> os.statvfs_result:
         return os.statvfs(self.path)
-
-
-@contextlib.contextmanager
-def _opened(name: str, folder: int, *, make: bool) -> Iterator[int]:
-    """The folder *name* in *folder*, opened; never through a link. OSError."""
-    if make:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=folder)
-    fd = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _status(name: str, folder: int) -> os.stat_result | None:

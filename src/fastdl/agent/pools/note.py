@@ -46,7 +46,7 @@ def read(folder_fd: int) -> Note | None:
     SinkRefusedError for a damaged one; OSError.
     """
     try:
-        with hidden(folder_fd, make=False) as fd:
+        with opened(HIDDEN, folder_fd, make=False) as fd:
             return _parse(_bytes(_NAME, fd))
     except FileNotFoundError:
         return None
@@ -60,7 +60,7 @@ def kept(folder_fd: int) -> Note:
     SinkRefusedError for a damaged one; OSError. If two hosts create it concurrently, one wins and
     both read the same note.
     """
-    with hidden(folder_fd, make=True) as fd:
+    with opened(HIDDEN, folder_fd, make=True) as fd:
         for _ in range(2):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return _parse(_bytes(_NAME, fd))
@@ -80,12 +80,12 @@ def kept(folder_fd: int) -> Note:
 
 
 @contextlib.contextmanager
-def hidden(folder_fd: int, *, make: bool) -> Iterator[int]:
-    """The folder ``.fastdl`` of a pool folder, opened; never through a link. OSError."""
+def opened(name: str, folder: int, *, make: bool) -> Iterator[int]:
+    """The folder *name* in *folder*, opened; never through a link. OSError."""
     if make:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(HIDDEN, 0o755, dir_fd=folder_fd)
-    fd = os.open(HIDDEN, FOLDER | os.O_NOFOLLOW, dir_fd=folder_fd)
+            os.mkdir(name, 0o755, dir_fd=folder)
+    fd = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     try:
         yield fd
     finally:

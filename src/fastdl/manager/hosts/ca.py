@@ -167,10 +167,13 @@ class Authority:
         """Return (key PEM, certificate) for the API port, a server called *names* (DNS names and
         addresses). None of them is ``MANAGER_NAME``: it cannot impersonate the manager to agents.
         """
+        return self._sign_server("fastdl manager API", names)
+
+    def _sign_server(self, subject: str, names: Sequence[str]) -> tuple[bytes, x509.Certificate]:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign(
             self.current,
-            "fastdl manager API",
+            subject,
             key.public_key(),
             days=SERVER_DAYS,
             names=names,
@@ -180,17 +183,9 @@ class Authority:
 
     def renew_server(self) -> None:
         """Give the port a fresh server certificate; open connections are not affected."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _sign(
-            self.current,
-            "fastdl manager",
-            key.public_key(),
-            days=SERVER_DAYS,
-            names=[MANAGER_NAME],
-            usage=ExtendedKeyUsageOID.SERVER_AUTH,
-        )
+        key, certificate = self._sign_server("fastdl manager", [MANAGER_NAME])
         chain = self.folder / "server.pem"
-        write_private(chain, _key_pem(key) + _pem(certificate).encode())
+        write_private(chain, key + _pem(certificate).encode())
         if self._context is not None:
             self._context.load_cert_chain(chain)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -24,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from fastdl import fs
 from fastdl.errors import UsageError
 from fastdl.manager.ledger.engine import driver_url, opening
 
@@ -72,16 +72,14 @@ async def claimed(url: str) -> AsyncIterator[Claim]:
 def _locked(database: Path) -> Iterator[None]:
     path = database.with_name(database.name + ".lock")
     try:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = fs.open_locked(path)
+    except BlockingIOError:
+        raise UsageError(
+            f"another manager uses the ledger {database}: a ledger has one manager at a time"
+        ) from None
     except OSError as exc:
         raise UsageError(f"the ledger's lock {path} cannot be used: {exc.strerror}") from exc
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"another manager uses the ledger {database}: a ledger has one manager at a time"
-            ) from None
         yield
     finally:
         os.close(fd)

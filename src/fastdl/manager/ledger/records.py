@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Table, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.filters import Filters, conditions, contains, equals, same
@@ -118,10 +118,7 @@ async def events(
     matching = conditions(EVENTS, where or {})
     if seen_by is not None:
         matching.append(event.c.account == seen_by)
-    count = await tx.scalar(select(func.count()).select_from(event).where(*matching))
-    query = select(event).where(*matching).order_by(event.c.created.desc(), event.c.id)
-    rows = await tx.execute(query.offset(first).limit(limit))
-    return count or 0, list(rows)
+    return await _newest(tx, event, matching, first=first, limit=limit)
 
 
 async def add_api_job(
@@ -188,8 +185,19 @@ async def api_jobs(
     matching = conditions(API_JOBS, where or {})
     if owner is not None:
         matching.append(api_job.c.owner == owner)
-    count = await tx.scalar(select(func.count()).select_from(api_job).where(*matching))
-    query = select(api_job).where(*matching).order_by(api_job.c.created.desc(), api_job.c.id)
+    return await _newest(tx, api_job, matching, first=first, limit=limit)
+
+
+async def _newest(
+    tx: AsyncConnection,
+    table: Table,
+    matching: Sequence[ColumnElement[bool]],
+    *,
+    first: int,
+    limit: int,
+) -> tuple[int, list[Row[Any]]]:
+    count = await tx.scalar(select(func.count()).select_from(table).where(*matching))
+    query = select(table).where(*matching).order_by(table.c.created.desc(), table.c.id)
     rows = await tx.execute(query.offset(first).limit(limit))
     return count or 0, list(rows)
 
