@@ -146,8 +146,9 @@ def build(names: Sequence[str]) -> None:
     environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     done = subprocess.run(
         ["make", "-s", f"-j{os.cpu_count() or 1}", "-C", ROOT / "csrc", "fuzz", f"FUZZ={wanted}"],
-        env=environment, check=False,
-    )  # fmt: skip
+        env=environment,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit("fuzz: the targets do not compile")
 
@@ -175,11 +176,21 @@ def fuzz(limit: str, commit: str, target: str) -> Run:
     began = time.monotonic()
     with log.open("wb") as output:
         done = subprocess.run(
-            ["nice", *program(target), limit, f"-timeout={INPUT_SECONDS}",
-             f"-artifact_prefix={findings}/{target}-", corpus, seeds],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            [
+                "nice",
+                *program(target),
+                limit,
+                f"-timeout={INPUT_SECONDS}",
+                f"-artifact_prefix={findings}/{target}-",
+                corpus,
+                seeds,
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             check=False,
-        )  # fmt: skip
+        )
     took = round(time.monotonic() - began)
     text = log.read_text(encoding="utf-8", errors="replace")
     counted = re.findall(r"^stat::number_of_executed_units: (\d+)$", text, re.MULTILINE)

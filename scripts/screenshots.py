@@ -32,10 +32,17 @@ from tests.env.manager import Zone, zone
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "page"
 WIDTHS = {"phone": (390, 844), "laptop": (1280, 800), "wide": (1920, 1080)}
 VIEWS = {
-    "templates": "Templates", "register": "Register Template", "downloads": "Downloads",
-    "certificates": "Certificates", "upload": "Upload a certificate", "hosts": "Hosts",
-    "zones": "Zones", "settings": "Settings", "events": "Events", "users": "Users",
-}  # fmt: skip
+    "templates": "Templates",
+    "register": "Register Template",
+    "downloads": "Downloads",
+    "certificates": "Certificates",
+    "upload": "Upload a certificate",
+    "hosts": "Hosts",
+    "zones": "Zones",
+    "settings": "Settings",
+    "events": "Events",
+    "users": "Users",
+}
 GIB = 1 << 30
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -47,20 +54,28 @@ async def _slow(agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
     total, done = 5 * GIB, GIB
     if "broken" in args.transfer.sources[0]:
         return m.Failure(
-            code=20, message="the sha-256 digest is not the registered one: the mirror serves "
-            "another file", phase="verify", origin="https://mirror.example",
-        )  # fmt: skip
+            code=20,
+            message="the sha-256 digest is not the registered one: the mirror serves another file",
+            phase="verify",
+            origin="https://mirror.example",
+        )
     if "ready" in args.transfer.sources[0]:
         return m.DownloadDone(
-            install_path=args.volume, virtual_size=20 * GIB, source_bytes=2 * GIB,
-            target_bytes=2 * GIB, fetched_bytes=2 * GIB, integrity="strong", bottleneck="network",
+            install_path=args.volume,
+            virtual_size=20 * GIB,
+            source_bytes=2 * GIB,
+            target_bytes=2 * GIB,
+            fetched_bytes=2 * GIB,
+            integrity="strong",
+            bottleneck="network",
             digests={"sha-256": DIGEST},
             mirrors=(
                 m.MirrorReport(url="https://mirror.example/ready.qcow2", bytes=GIB, requests=40),
-                m.MirrorReport(url="https://eu.example/ready.qcow2", bytes=GIB, requests=41,
-                               errors=2),
+                m.MirrorReport(
+                    url="https://eu.example/ready.qcow2", bytes=GIB, requests=41, errors=2
+                ),
             ),
-        )  # fmt: skip
+        )
     for step in range(2000):
         rate = (90 + 40 * ((step * 7) % 11) / 11) * (1 << 20)
         done = min(total - 1, done + int(rate / 10))
@@ -94,11 +109,15 @@ async def _probe(_agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
     name = source.rpartition("/")[2].removesuffix(".meta4")
     metalink = source.endswith(".meta4")
     return m.ProbeDone(
-        size=2 * GIB, virtual_size=20 * GIB, format="qcow2", ranges=True, metalink=metalink,
+        size=2 * GIB,
+        virtual_size=20 * GIB,
+        format="qcow2",
+        ranges=True,
+        metalink=metalink,
         validators=m.Validators(size=2 * GIB, etag='"6571-2c8a"'),
         digests={"sha-256": DIGEST} if metalink else {},
         mirrors=tuple(f"{origin}/{name}" for origin in many) if metalink else (),
-    )  # fmt: skip
+    )
 
 
 async def _refuse(_agent: FakeAgent, command: m.Command) -> m.Done | m.Failure:
@@ -129,13 +148,17 @@ async def in_use(folder: Path) -> AsyncIterator[Zone]:
         away = Zone(east.manager, api, west)
         gone = await away.agent("edge-01", pools=(local_pool("edge-01-ssd"),), work=work)
         for name, days, where in (
-            ("mirror.example", 210, east.id), ("registry.internal", 12, east.id),
+            ("mirror.example", 210, east.id),
+            ("registry.internal", 12, east.id),
             ("mirror.example", 210, west),
-        ):  # fmt: skip
+        ):
             await api(
-                "uploadTemplateDirectDownloadCertificate", name=name.split(".", maxsplit=1)[0],
-                zoneid=where, hypervisor="KVM", certificate=self_signed(name, days=days),
-            )  # fmt: skip
+                "uploadTemplateDirectDownloadCertificate",
+                name=name.split(".", maxsplit=1)[0],
+                zoneid=where,
+                hypervisor="KVM",
+                certificate=self_signed(name, days=days),
+            )
         await gone.close()
         await _templates(east, west)
         await api(
@@ -153,17 +176,23 @@ async def _templates(east: Zone, west: str) -> None:
         ("windows-2025", "Windows Server 2025 core", "broken"),
     ):
         row = await east.template(
-            name, displaytext=text, url=f"https://mirror.example/{file}.qcow2",
+            name,
+            displaytext=text,
+            url=f"https://mirror.example/{file}.qcow2",
             checksum="{SHA-256}" + DIGEST,
             **({"zoneids": f"{east.id},{west}", "zoneid": ""} if file == "ready" else {}),
-        )  # fmt: skip
+        )
         if file == "rocky-9":
             continue
         await api("prepareTemplate", zoneid=east.id, templateid=row["id"])
     await api(
-        "registerIso", name="grub-rescue", displaytext="GRUB rescue", zoneid=east.id,
-        url="https://mirror.example/grub.iso", directdownload="true",
-    )  # fmt: skip
+        "registerIso",
+        name="grub-rescue",
+        displaytext="GRUB rescue",
+        zoneid=east.id,
+        url="https://mirror.example/grub.iso",
+        directdownload="true",
+    )
 
 
 async def _at(shown: Tab, view: str, title: str) -> None:

@@ -77,8 +77,15 @@ class ManagerProcess:
 @contextlib.contextmanager
 def manager(folder: Path, *, database: str | None = None) -> Iterator[ManagerProcess]:
     """A manager with its state in *folder*/state; ended gracefully at the end."""
-    words = ["manager", "--state", str(folder / "state"), "--listen", "127.0.0.1:0",
-             "--agent-listen", "127.0.0.1:0"]  # fmt: skip
+    words = [
+        "manager",
+        "--state",
+        str(folder / "state"),
+        "--listen",
+        "127.0.0.1:0",
+        "--agent-listen",
+        "127.0.0.1:0",
+    ]
     words += ["--database", database] if database else []
     with started(folder, "manager", *FASTDL, *words) as process:
         made = ManagerProcess(folder, process)
@@ -94,11 +101,14 @@ def started(
     path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *words], cwd=folder, start_new_session=True, stderr=log,
+            [sys.executable, *words],
+            cwd=folder,
+            start_new_session=True,
+            stderr=log,
             stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
             stdout=subprocess.PIPE if talks else log,
             env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(folder)},
-        )  # fmt: skip
+        )
     try:
         yield process
     finally:

@@ -72,9 +72,21 @@ def _agents(
         agents = []
         for number, pool in enumerate(pools):
             token = served.api("createHostToken", zoneid=zone)["token"]
-            words = ["agent", "--manager", f"https://{served.agents_at}", "--token", token,
-                     "--state", f"agent{number}", "--config-dir", f"etc{number}",
-                     "--name", f"kvm{number}", "--pool", f"p{pool.name}={word}{pool}"]  # fmt: skip
+            words = [
+                "agent",
+                "--manager",
+                f"https://{served.agents_at}",
+                "--token",
+                token,
+                "--state",
+                f"agent{number}",
+                "--config-dir",
+                f"etc{number}",
+                "--name",
+                f"kvm{number}",
+                "--pool",
+                f"p{pool.name}={word}{pool}",
+            ]
             name = f"agent{number}"
             agents.append(stack.enter_context(started(served.folder, name, *FASTDL, *words)))
 

@@ -150,7 +150,7 @@ async def queue(args: argparse.Namespace) -> dict[str, Any]:
         parts, dispatcher = await made_fleet(ledger, 100)
         before_rss = rss_mib()
         for number in range(args.jobs // 10_000):
-            new = list(seeds(100, [f"p{i}" for i in range(100)]))  # fmt: skip
+            new = list(seeds(100, [f"p{i}" for i in range(100)]))
             renamed = [
                 type(job)(
                     **{

@@ -85,15 +85,21 @@ def run(*, save: bool) -> int:
                 say(f"{' '.join(promise.words)}: {json.dumps(ran[how])}")
         summary = {
             "manager": [
-                {"what": p.what, "promised": p.text, "found": found[p.key], "unit": p.unit,
-                 "kept": p.kept(found[p.key])}
-                for p in PROMISES if (found := ran[*p.words, p.postgresql]) is not None
+                {
+                    "what": p.what,
+                    "promised": p.text,
+                    "found": found[p.key],
+                    "unit": p.unit,
+                    "kept": p.kept(found[p.key]),
+                }
+                for p in PROMISES
+                if (found := ran[*p.words, p.postgresql]) is not None
             ],
             "measured": [found for found in ran.values() if found is not None],
             "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "commit": machine.commit(),
             "machine": machine.describe(Path(folder)),
-        }  # fmt: skip
+        }
     if save:
         say(f"stored {save(summary, 'manager')}")
     print(table(summary))
@@ -109,9 +115,13 @@ def _measure(promise: Promise, url: str | None) -> dict[str, Any] | None:
             return None
         words += ["--database", url]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.manager.scale", *words], cwd=machine.CHECKOUT,
-        capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "benchmarks.manager.scale", *words],
+        cwd=machine.CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
     if done.returncode:
         raise RuntimeError(f"{promise.what}: {done.stderr.strip()[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout)

@@ -50,9 +50,11 @@ def _answer(net: Net, words: list[str], job: dict[str, Any]) -> dict[str, Any]:
     """The last line of a worker in the namespace."""
     worker = subprocess.Popen(
         [*net.space.prefix, sys.executable, "-P", "-m", *words],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "RES_OPTIONS": "single-request"},
-    )  # fmt: skip
+    )
     assert worker.stdin is not None
     assert worker.stdout is not None
     worker.stdin.write(json.dumps(job) + "\n")

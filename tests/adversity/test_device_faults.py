@@ -59,8 +59,17 @@ def inject(bench: Bench, target: Path | str, words: list[str], what: str) -> Out
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     call = what.partition(":")[0]
-    prefix = ["strace", "-f", "-qq", "-o", str(bench.folder / "trace"), "-e", f"trace={call}",
-              "-e", f"inject={what}"]  # fmt: skip
+    prefix = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        str(bench.folder / "trace"),
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={what}",
+    ]
     done = run_fastdl(
         ["get", *words, "-o", str(target), "--json"], home=bench.home, prefix=prefix, timeout=60
     )
@@ -191,10 +200,17 @@ def test_short_writes_at_a_size_limit_are_errors_not_ends(
         pytest.skip("prlimit is not installed")
     file, _ = source(sources, kind)
     done = run_fastdl(
-        ["get", bench.url(file, name=f"i.{kind}"), "-o", str(bench.pool / "disk"),
-         "--target-format", "raw"],
-        home=bench.home, prefix=["prlimit", f"--fsize={2 * MIB + 1000}"],
-    )  # fmt: skip
+        [
+            "get",
+            bench.url(file, name=f"i.{kind}"),
+            "-o",
+            str(bench.pool / "disk"),
+            "--target-format",
+            "raw",
+        ],
+        home=bench.home,
+        prefix=["prlimit", f"--fsize={2 * MIB + 1000}"],
+    )
     assert done.code == 30, done
     assert bench.left_behind() == []
 
@@ -251,8 +267,17 @@ class FaultyDisk:
 def faulty_disk(folder: Path) -> Iterator[FaultyDisk]:
     """8 MiB of memory behind nbdkit with error-pwrite on a trigger file."""
     trigger = folder / "trigger"
-    command = ["nbdkit", "-s", "--exit-with-parent", "--filter=error", "memory", str(SIZE),
-               "error-pwrite=EIO", "error-pwrite-rate=100%", f"error-file={trigger}"]  # fmt: skip
+    command = [
+        "nbdkit",
+        "-s",
+        "--exit-with-parent",
+        "--filter=error",
+        "memory",
+        str(SIZE),
+        "error-pwrite=EIO",
+        "error-pwrite-rate=100%",
+        f"error-file={trigger}",
+    ]
     with (
         nbdfuse(folder, command) as (disk, process),
         attached(disk, "--direct-io=on") as node,

@@ -77,9 +77,14 @@ def points(seed: int) -> range:
 
 
 def check_sweep(
-    attempt: Callable[[list[str]], Outcome], reset: Callable[[], None],
-    check: Callable[[], None], *, after: str, seed: int, told: bool = False,
-) -> int:  # fmt: skip
+    attempt: Callable[[list[str]], Outcome],
+    reset: Callable[[], None],
+    check: Callable[[], None],
+    *,
+    after: str,
+    seed: int,
+    told: bool = False,
+) -> int:
     """Kill at each point until the command ends before it; how many.
 
     *told*: the stretch ends when the result has been printed.
@@ -117,7 +122,7 @@ def test_a_device_is_its_own_commands_whenever_that_was_killed(
 
     swept = check_sweep(
         attempt, lambda: device.fill(0), check, after=".release", seed=CASES.index((kind, way))
-    )  # fmt: skip
+    )
     assert swept >= 20 // STEP
     # What is done is told from what is not: nothing is written a second time.
     assert attempt([]).json["already_present"] == (kind in MAKERS)
@@ -161,9 +166,13 @@ def test_a_file_is_its_own_commands_whenever_that_was_killed(
         assert bench.left_behind() == ["image"]
 
     swept = check_sweep(
-        attempt, lambda: target.unlink(missing_ok=True), check, after=".fastdl-release",
-        seed=checked * 2, told=not (checked and way == "raw"),
-    )  # fmt: skip
+        attempt,
+        lambda: target.unlink(missing_ok=True),
+        check,
+        after=".fastdl-release",
+        seed=checked * 2,
+        told=not (checked and way == "raw"),
+    )
     assert swept >= 8 // STEP
 
 

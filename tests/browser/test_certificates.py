@@ -109,9 +109,8 @@ async def test_what_a_certificate_says_is_what_cryptography_reads(
             "async given => { const { read } = await import('./static/x509.js');"
             " return Promise.all(given.map(async one => {"
             " try { return await read(one); } catch (error) { return error.message; } })); }",
-            [base64, bare, both, base64 + KEY,
-             "rubbish!", bare[:200], ""],
-        )  # fmt: skip
+            [base64, bare, both, base64 + KEY, "rubbish!", bare[:200], ""],
+        )
     for seen in (found[0], found[1], [one for one in found[2] if one["ca"]]):
         (one,) = seen
         assert one["fingerprint"] == ca.fingerprint(hashes.SHA256()).hex(":").upper()

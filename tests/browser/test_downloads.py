@@ -26,10 +26,15 @@ async def test_a_download_is_watched_cancelled_and_tried_again(opened: Opened, s
     origin = site.origin
     origin.resources["/slow.raw"] = Resource.of(CONTENT, rules=[Rule(rate=400_000)])
     answer = await site.api(
-        "registerTemplate", name="slow", url=origin.url("/slow.raw"), format="RAW",
-        hypervisor="KVM", zoneid=site.zone, directdownload="true",
+        "registerTemplate",
+        name="slow",
+        url=origin.url("/slow.raw"),
+        format="RAW",
+        hypervisor="KVM",
+        zoneid=site.zone,
+        directdownload="true",
         checksum="{SHA-256}" + site.sha256,
-    )  # fmt: skip
+    )
     await site.prepare(answer["template"][0]["id"])
     async with opened("downloads") as shown:
         page = shown.page

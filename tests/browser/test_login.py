@@ -88,9 +88,11 @@ async def test_the_page_works_over_tls(chromium: Any, tmp_path: Path, certs: Cer
             assert cookies
             assert all(one["secure"] and one["httpOnly"] for one in cookies)
             await asyncio.to_thread(
-                api_client.call, client.credentials | {"cacert": certs.ca.cert_file.read_text()},
-                "createZone", {"name": "z-live"},
-            )  # fmt: skip
+                api_client.call,
+                client.credentials | {"cacert": certs.ca.cert_file.read_text()},
+                "createZone",
+                {"name": "z-live"},
+            )
             await shown.page.get_by_role("cell", name="z-live", exact=True).wait_for()
             assert not shown.trouble
     finally:

@@ -49,9 +49,12 @@ async def test_axe_finds_nothing(opened: Opened, site: Site, theme: str) -> None
     await site.template(f"t-axe-{theme}")
     name = f"axe-{theme}"
     await site.api(
-        "uploadTemplateDirectDownloadCertificate", name=name, zoneid=site.zone,
-        hypervisor="KVM", certificate=self_signed(f"{name}.example"),
-    )  # fmt: skip
+        "uploadTemplateDirectDownloadCertificate",
+        name=name,
+        zoneid=site.zone,
+        hypervisor="KVM",
+        certificate=self_signed(f"{name}.example"),
+    )
     async with opened(user=None, color_scheme=theme) as shown:
         assert await violations(shown.page, theme) == []
     async with opened("templates", color_scheme=theme) as shown:

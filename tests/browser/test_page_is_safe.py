@@ -47,18 +47,26 @@ async def test_the_policy_holds_in_every_view(opened: Opened) -> None:
         response = await shown.page.request.get(shown.url)
         policy = response.headers["content-security-policy"]
         for part in (
-            "default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'",
-            "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'",
-        ):  # fmt: skip
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+        ):
             assert part in policy
         assert "unsafe" not in policy
     async with opened("templates") as shown:
         await shown.page.add_init_script(listen)
         await shown.page.reload()  # answered with 304: the policy has to come with that, too
         for view, title in (
-            ("register", "Register Template"), ("upload", "Upload a certificate"),
-            ("downloads", "Downloads"), ("hosts", "Hosts"), ("settings", "Settings"),
-        ):  # fmt: skip
+            ("register", "Register Template"),
+            ("upload", "Upload a certificate"),
+            ("downloads", "Downloads"),
+            ("hosts", "Hosts"),
+            ("settings", "Settings"),
+        ):
             await shown.go(view)
             await shown.heading(title)
         assert await shown.page.evaluate("refused") == []

@@ -46,8 +46,11 @@ class Site:
         """What ``fastdl api`` prints."""
         done = subprocess.run(
             [*FASTDL, "api", "--credentials", "manager/admin.json", *words],
-            check=False, capture_output=True, cwd=self.folder, timeout=60,
-        )  # fmt: skip
+            check=False,
+            capture_output=True,
+            cwd=self.folder,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stderr.decode()
         found: dict[str, Any] = json.loads(done.stdout)
         return found
@@ -115,9 +118,12 @@ class Site:
             return set()
         done = subprocess.run(
             ["keytool", "-list", "-keystore", str(folder / "cloud.jks"), "-storepass:env", "PW"],
-            check=False, capture_output=True, text=True, timeout=60,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
             env={**os.environ, "PW": password},
-        )  # fmt: skip
+        )
         lines = done.stdout.splitlines()
         return {line.split(",")[0] for line in lines if "trustedCertEntry" in line}
 

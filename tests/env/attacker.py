@@ -274,9 +274,15 @@ NETWORK: dict[str, Attack] = {
     "speak MPTCP": lambda t, _: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262),
 }
 ATTACKS: dict[str, dict[str, Attack]] = {
-    "credentials": CREDENTIALS, "pool": POOL, "files": HOST_FILES, "set-id": SET_ID,
-    "processes": PROCESSES, "identity": IDENTITY, "kernel": KERNEL, "network": NETWORK,
-}  # fmt: skip
+    "credentials": CREDENTIALS,
+    "pool": POOL,
+    "files": HOST_FILES,
+    "set-id": SET_ID,
+    "processes": PROCESSES,
+    "identity": IDENTITY,
+    "kernel": KERNEL,
+    "network": NETWORK,
+}
 
 
 def _prctl(option: int, value: int) -> None:

@@ -159,11 +159,18 @@ class FakeAgent:
             heartbeat=20.0 if self.beats else None,
         )
         values: dict[str, object] = {
-            "host_id": self.host_id, "name": self.name, "wire_oldest": OLDEST,
-            "wire_newest": CURRENT, "version": "0", "kinds": self.kinds,
-            "inventory": self.inventory(), "max_downloads": self.max_downloads,
-            "clock": self.clock, "instance": self.instance, "authorities": self.authorities(),
-        }  # fmt: skip
+            "host_id": self.host_id,
+            "name": self.name,
+            "wire_oldest": OLDEST,
+            "wire_newest": CURRENT,
+            "version": "0",
+            "kinds": self.kinds,
+            "inventory": self.inventory(),
+            "max_downloads": self.max_downloads,
+            "clock": self.clock,
+            "instance": self.instance,
+            "authorities": self.authorities(),
+        }
         await self.say(m.Hello(**{**values, **hello}))  # type: ignore[arg-type]
         task = asyncio.create_task(self._listen())
         self._tasks.add(task)

@@ -25,8 +25,12 @@ _FACTS: Final = json.loads(
 COMMANDS: Final[Mapping[str, Mapping[str, Any]]] = _FACTS["commands"]
 TYPES: Final[Mapping[str, Mapping[str, str]]] = _FACTS["types"]
 _PLAIN: Final[Mapping[str, type | tuple[type, ...]]] = {
-    "string": str, "int": int, "int64": int, "float64": (int, float), "bool": bool,
-}  # fmt: skip
+    "string": str,
+    "int": int,
+    "int64": int,
+    "float64": (int, float),
+    "bool": bool,
+}
 
 
 class GoError(Exception):

@@ -58,8 +58,10 @@ def _running(program: str, *words: str, image: Path) -> Iterator[int]:
         pytest.skip(f"no {program} on this machine")
     process = subprocess.Popen(
         [program, *words],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not _has_open(process.pid, image):

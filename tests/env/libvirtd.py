@@ -25,9 +25,12 @@ URI = "qemu:///system"
 _START_SECONDS = 40.0  # the first start probes every emulator
 _NAME = re.compile(r"fastdl-(\d+)-(\d+)-[0-9a-f]+")
 _DEFINED = (
-    "/etc/libvirt/qemu", "/etc/libvirt/storage", "/run/libvirt/qemu", "/run/libvirt/storage",
+    "/etc/libvirt/qemu",
+    "/etc/libvirt/storage",
+    "/run/libvirt/qemu",
+    "/run/libvirt/storage",
     "/var/run/libvirt/storage",
-)  # fmt: skip
+)
 
 
 def new_name() -> str:

@@ -94,8 +94,11 @@ def _attach(words: list[str]) -> str:
     for attempt in range(1, _ATTACH_TRIES + 1):
         done = subprocess.run(
             ["losetup", "--find", "--show", *words],
-            capture_output=True, text=True, check=False, timeout=30,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
         if done.returncode == 0:
             return done.stdout.strip()
         if "busy" not in done.stderr.lower() or attempt == _ATTACH_TRIES:

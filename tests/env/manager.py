@@ -71,9 +71,13 @@ class Zone:
     async def template(self, name: str = "u24", **params: Any) -> dict[str, Any]:
         """A registered template."""
         values = {
-            "name": name, "url": f"https://mirror.example/{name}.qcow2", "format": "QCOW2",
-            "hypervisor": "KVM", "zoneid": self.id, "directdownload": "true",
-        }  # fmt: skip
+            "name": name,
+            "url": f"https://mirror.example/{name}.qcow2",
+            "format": "QCOW2",
+            "hypervisor": "KVM",
+            "zoneid": self.id,
+            "directdownload": "true",
+        }
         answer = await self.api("registerTemplate", **{**values, **params})
         item: dict[str, Any] = answer["template"][0]
         return item

@@ -76,8 +76,15 @@ class MortalManager:
         self.starts += 1
         self._left.value = -1
         log = self._log / f"manager-{self.starts}.log"
-        words = ["manager", "--state", str(self.state), "--listen", "127.0.0.1:0",
-                 "--agent-listen", "127.0.0.1:0"]  # fmt: skip
+        words = [
+            "manager",
+            "--state",
+            str(self.state),
+            "--listen",
+            "127.0.0.1:0",
+            "--agent-listen",
+            "127.0.0.1:0",
+        ]
         self._process = _CONTEXT.Process(target=_serve, args=(words, str(log), self._left))
         self._process.start()
         async with asyncio.timeout(30):

@@ -79,8 +79,9 @@ def nbdfuse(folder: Path, command: Sequence[str]) -> Iterator[tuple[Path, subpro
     disk = mount / "disk"
     process = subprocess.Popen(
         ["nbdfuse", str(disk), "--command", *command],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + _START_S
         while not disk.exists():

@@ -138,8 +138,11 @@ def overlay(folder: Path) -> Iterator[Path]:
         layers = f"lowerdir={lower},upperdir={upper / 'files'},workdir={upper / 'work'}"
         made = subprocess.run(
             ["mount", "-t", "overlay", "overlay", "-o", layers, str(mount)],
-            capture_output=True, text=True, check=False, timeout=30,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
         if made.returncode:
             pytest.skip(f"no overlay: {made.stderr.strip()}")
         try:

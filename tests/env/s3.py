@@ -48,9 +48,15 @@ def signature(method: str, host: str, target: str, secret: str = SECRET) -> str:
     query.pop("X-Amz-Signature", None)
     encoded = sorted((quote(k, safe="-_.~"), quote(v, safe="-_.~")) for k, v in query.items())
     canonical = "\n".join(
-        [method, parts.path, "&".join(f"{k}={v}" for k, v in encoded), f"host:{host}\n", "host",
-         "UNSIGNED-PAYLOAD"]
-    )  # fmt: skip
+        [
+            method,
+            parts.path,
+            "&".join(f"{k}={v}" for k, v in encoded),
+            f"host:{host}\n",
+            "host",
+            "UNSIGNED-PAYLOAD",
+        ]
+    )
     _, day, region, service, _ = query["X-Amz-Credential"].split("/")
     scope = f"{day}/{region}/{service}/aws4_request"
     hashed = hashlib.sha256(canonical.encode()).hexdigest()

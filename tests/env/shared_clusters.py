@@ -28,9 +28,12 @@ def packed(plain: bytes, compression: str, *, level: int = 9) -> bytes:
         packer = zlib.compressobj(level, zlib.DEFLATED, -12)
         return packer.compress(plain) + packer.flush()
     done = subprocess.run(
-        ["zstd", "-q", "-c", f"-{level or 1}"], input=plain, capture_output=True, check=True,
+        ["zstd", "-q", "-c", f"-{level or 1}"],
+        input=plain,
+        capture_output=True,
+        check=True,
         timeout=60,
-    )  # fmt: skip
+    )
     return done.stdout
 
 

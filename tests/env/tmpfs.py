@@ -20,8 +20,11 @@ def tmpfs(folder: Path, size: str) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
     if made.returncode:
         pytest.skip(f"no tmpfs: {made.stderr.strip()}")
     try:

@@ -23,8 +23,18 @@ BOOT_S = 420.0
 """Of emulation on a machine that others load too; it takes one minute to two."""
 KVM_S = 15.0
 """Within which a kernel has to start under KVM."""
-_QEMU = ("qemu-system-x86_64", "-cpu", "max", "-display", "none", "-nodefaults", "-nic", "none",
-         "-no-user-config", "-no-reboot")  # fmt: skip
+_QEMU = (
+    "qemu-system-x86_64",
+    "-cpu",
+    "max",
+    "-display",
+    "none",
+    "-nodefaults",
+    "-nic",
+    "none",
+    "-no-user-config",
+    "-no-reboot",
+)
 
 
 @dataclass(slots=True)
@@ -157,8 +167,17 @@ def _accelerator(base: Path) -> str:
     if not Path("/dev/kvm").exists():
         return "tcg,thread=multi"
     # Without a root file system it panics, restarts, and so ends.
-    words = [*_QEMU, "-accel", "kvm", "-m", "512", "-kernel", str(base / "vmlinuz"),
-             "-append", "panic=-1"]  # fmt: skip
+    words = [
+        *_QEMU,
+        "-accel",
+        "kvm",
+        "-m",
+        "512",
+        "-kernel",
+        str(base / "vmlinuz"),
+        "-append",
+        "panic=-1",
+    ]
     with contextlib.suppress(subprocess.TimeoutExpired):
         done = subprocess.run(words, check=False, capture_output=True, timeout=KVM_S)
         if done.returncode == 0:

@@ -70,9 +70,12 @@ def signed(keys: dict[str, str], command: str, **params: str) -> dict[str, str]:
 def signed_params(keys: dict[str, str], params: dict[str, str]) -> dict[str, str]:
     """*params* as a signed version 3 request."""
     full = {
-        "response": "json", "apiKey": keys["apikey"], "signatureVersion": "3", "expires": soon(),
+        "response": "json",
+        "apiKey": keys["apikey"],
+        "signatureVersion": "3",
+        "expires": soon(),
         **params,
-    }  # fmt: skip
+    }
     return {**full, "signature": sign(full, keys["secretkey"])}
 
 

@@ -274,9 +274,11 @@ async def race_for_three_places(zone: Zone) -> None:
 
     def register(client: Client, n: int) -> Any:
         params = {
-            "name": f"t{n}", "zoneid": zone.id, "directdownload": "true",
+            "name": f"t{n}",
+            "zoneid": zone.id,
+            "directdownload": "true",
             "url": f"https://mirror.example/t{n}." + ("iso" if n % 3 == 0 else "qcow2"),
-        }  # fmt: skip
+        }
         if n % 3 == 0:
             return client("registerIso", **params)
         return client("registerTemplate", format="QCOW2", hypervisor="KVM", **params)
@@ -409,8 +411,12 @@ async def test_anothers_object_is_as_no_object(zone: Zone) -> None:
     await zone.api.job(job)
     me = (await zone.api("listUsers", username="admin"))["user"][0]["id"]
     client = await user(zone.api, "u")
-    theirs = {"jobid": job["jobid"], "userapikey": zone.api.credentials["apikey"],
-              "templateid": template, "resourceid": template}  # fmt: skip
+    theirs = {
+        "jobid": job["jobid"],
+        "userapikey": zone.api.credentials["apikey"],
+        "templateid": template,
+        "resourceid": template,
+    }
     filler = {"zoneid": zone.id, "templatefilter": "executable", "isofilter": "executable"}
     checked = []
     for command in COMMANDS.values():

@@ -80,8 +80,11 @@ def playbook() -> str:
     galaxy = Path(found).with_name("ansible-galaxy")
     listed = subprocess.run(
         [galaxy, "collection", "list", "ngine_io.cloudstack"],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     if "ngine_io.cloudstack" not in listed.stdout:
         pytest.skip("Ansible's collection ngine_io.cloudstack is not installed")
     return found

@@ -265,9 +265,16 @@ async def test_long_get_line_and_oversized_requests(zone: Zone) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["'; DROP TABLE zone; --", "<script>alert(1)</script>", "a\nINFO forged log line", "{{7*7}}",
-     "\u202egnp.exe", "%s%n%x", "../../etc/passwd"],
-)  # fmt: skip
+    [
+        "'; DROP TABLE zone; --",
+        "<script>alert(1)</script>",
+        "a\nINFO forged log line",
+        "{{7*7}}",
+        "\u202egnp.exe",
+        "%s%n%x",
+        "../../etc/passwd",
+    ],
+)
 async def test_hostile_names_are_data(zone: Zone, name: str) -> None:
     """They come back as they went in, and nothing else happens (A07)."""
     answer = await zone.api("createZone", name=name)
@@ -335,7 +342,7 @@ REFUSED = [
     ({"zoneid": "", "zoneids": "-1,x"}, "cannot combine all zones"),
     ({"name": ""}, "missing parameter name"),
     ({"format": "PNG"}, "invalid value PNG for parameter format"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "text"), REFUSED, ids=lambda v: str(v)[:40])
@@ -351,9 +358,13 @@ async def test_registrations_are_refused_in_cloudstacks_words(
 async def test_header_injection_is_refused(zone: Zone) -> None:
     """A header's value must not start another header."""
     params = {
-        "name": "t", "url": "https://m.example/t.qcow2", "format": "QCOW2", "hypervisor": "KVM",
-        "zoneid": zone.id, "directdownload": "true",
+        "name": "t",
+        "url": "https://m.example/t.qcow2",
+        "format": "QCOW2",
+        "hypervisor": "KVM",
+        "zoneid": zone.id,
+        "directdownload": "true",
         "details[0].HTTP_HEADER:X": "a\r\nHost: evil",
-    }  # fmt: skip
+    }
     with pytest.raises(ApiParamError, match="cannot be an HTTP header's value"):
         await zone.api.send("registerTemplate", params)

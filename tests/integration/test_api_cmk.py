@@ -52,9 +52,12 @@ class Cmk:
             if cookie.name == "sessionkey" and cookie.value:
                 return cookie.value
         form = {
-            "command": "login", "username": self._profile["username"],
-            "password": self._profile["password"], "domain": "/", "response": "json",
-        }  # fmt: skip
+            "command": "login",
+            "username": self._profile["username"],
+            "password": self._profile["password"],
+            "domain": "/",
+            "response": "json",
+        }
         self._open(self._url, urllib.parse.urlencode(form).encode(), timeout=30).close()
         return next(c.value for c in self._jar if c.name == "sessionkey" and c.value)
 

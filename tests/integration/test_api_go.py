@@ -180,9 +180,13 @@ async def test_without_the_default_directdownload_has_to_be_said(zone: Zone) -> 
     """Where the setting is off, nothing is registered by silence; false is never possible."""
     go = GoClient(zone.api.credentials)
     asked = {
-        "name": "t", "displaytext": "t", "format": "QCOW2", "hypervisor": "KVM",
-        "zoneid": zone.id, "url": "https://mirror.example/t.qcow2",
-    }  # fmt: skip
+        "name": "t",
+        "displaytext": "t",
+        "format": "QCOW2",
+        "hypervisor": "KVM",
+        "zoneid": zone.id,
+        "url": "https://mirror.example/t.qcow2",
+    }
     with pytest.raises(GoError, match="directdownload=false is impossible"):
         await asyncio.to_thread(lambda: go("registerTemplate", **asked, directdownload=False))
     await zone.api("updateConfiguration", name="direct.download.default", value="false")

@@ -48,15 +48,24 @@ async def test_a_refusal_has_its_class_and_the_managers_words(
     zone = json.loads((await call("create", "zone", "name=z1")).stdout)["zone"]["id"]
     (tmp_path / "m.pem").write_text(self_signed())
     upload = (
-        "upload", "templatedirectdownloadcertificate", "hypervisor=KVM", f"zoneid={zone}",
+        "upload",
+        "templatedirectdownloadcertificate",
+        "hypervisor=KVM",
+        f"zoneid={zone}",
         f"certificate=@{tmp_path / 'm.pem'}",
-    )  # fmt: skip
+    )
     assert (await call(*upload, "name=m1")).returncode == 0
     absent = "00000000-0000-0000-0000-000000000000"
     template = (
-        "register", "template", "name=t", "format=QCOW2", "hypervisor=KVM", f"zoneid={zone}",
-        "directdownload=true", "url=https://mirror.example/t.qcow2",
-    )  # fmt: skip
+        "register",
+        "template",
+        "name=t",
+        "format=QCOW2",
+        "hypervisor=KVM",
+        f"zoneid={zone}",
+        "directdownload=true",
+        "url=https://mirror.example/t.qcow2",
+    )
     for words, code, text in (
         ((*upload, "name=m1"), 62, "Certificate alias m1 has been already created"),
         ((*upload, "name=cloud"), 62, "Please provide a different alias name"),

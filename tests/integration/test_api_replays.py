@@ -114,11 +114,15 @@ class Objects:
     async def id_of(self, noun: str) -> str:
         """The id of a new object of the kind that a command is named after."""
         makers = {
-            "Certificate": self.certificate, "User": self.user, "Account": self.account,
+            "Certificate": self.certificate,
+            "User": self.user,
+            "Account": self.account,
             "Zone": self.new_zone,
-            "Token": self.token, "Host": self.enrolled_host, "Template": self.template,
+            "Token": self.token,
+            "Host": self.enrolled_host,
+            "Template": self.template,
             "StoragePool": self.pool,
-        }  # fmt: skip
+        }
         if "Iso" in noun:
             return await self.template(iso=True)
         for kind, maker in makers.items():

@@ -85,9 +85,12 @@ async def test_a_names_encoding_hides_no_parameter(zone: Zone) -> None:
     """``response=json&signatureversion`` as a *name* signs the same text without its meaning."""
     keys = zone.api.credentials
     params = {
-        "apiKey": keys["apikey"], "command": "listZones", "response": "json",
-        "signatureVersion": "3", "expires": soon(-3600),
-    }  # fmt: skip
+        "apiKey": keys["apikey"],
+        "command": "listZones",
+        "response": "json",
+        "signatureVersion": "3",
+        "expires": soon(-3600),
+    }
     signature = sign(params, keys["secretkey"])
     rest = {name: params[name] for name in ("apiKey", "command", "expires")}
     hidden = {**rest, "response": "json&signatureversion=3"}
@@ -161,9 +164,17 @@ NUMBERS = (
 async def test_every_whole_number_is_refused_where_it_makes_no_sense(zone: Zone) -> None:
     """Too large, negative, no number: 431 for each parameter of each command, never 500."""
     found = 0
-    filler = {"id": zone.id, "zoneid": zone.id, "templateid": zone.id, "templatefilter": "self",
-              "name": "n", "format": "QCOW2", "hypervisor": "KVM", "directdownload": "true",
-              "url": "https://m.example/t.qcow2"}  # fmt: skip
+    filler = {
+        "id": zone.id,
+        "zoneid": zone.id,
+        "templateid": zone.id,
+        "templatefilter": "self",
+        "name": "n",
+        "format": "QCOW2",
+        "hypervisor": "KVM",
+        "directdownload": "true",
+        "url": "https://m.example/t.qcow2",
+    }
     for command in COMMANDS.values():
         for param in command.params:
             if param.kind not in {Kind.INTEGER, Kind.NUMBER}:

@@ -159,8 +159,12 @@ async def test_beyond_loopback_the_managers_own_ca_signs(tmp_path: Path) -> None
         assert (await asyncio.to_thread(cs.listZones))["count"] == 1
         done = await run("curl", "-sS", "--cacert", ca, f"https://localhost:{served.port}/healthz")
         assert json.loads(done.stdout)["status"] == "ok"
-        login = {"command": "login", "username": "admin", "password": admin["password"],
-                 "response": "json"}  # fmt: skip
+        login = {
+            "command": "login",
+            "username": "admin",
+            "password": admin["password"],
+            "response": "json",
+        }
         answer = await send(admin["url"], form=encoded(login.items()), tls=context)
         for line in answer.cookies.values():
             assert {"Secure", "HttpOnly", "SameSite=Strict"} <= set(line.split("; "))

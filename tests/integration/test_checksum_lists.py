@@ -102,8 +102,14 @@ def test_a_list_that_the_command_names_decides(
 
 def test_a_list_that_does_not_decide_fetches_nothing(origin: FaultOrigin, tmp_path: Path) -> None:
     """The command asked for a proof; without one it is not half done."""
-    put(origin, empty=b"", page=b"<html>not found</html>", two=SUMS + f"{OTHER}  i.img\n".encode(),
-        none=f"{OTHER}  a.img\n".encode(), large=b"#" * (5 << 20))  # fmt: skip
+    put(
+        origin,
+        empty=b"",
+        page=b"<html>not found</html>",
+        two=SUMS + f"{OTHER}  i.img\n".encode(),
+        none=f"{OTHER}  a.img\n".encode(),
+        large=b"#" * (5 << 20),
+    )
     for name in ("empty", "page", "two", "none"):
         with pytest.raises(ChecksumListError):
             get(origin, tmp_path, checksum=origin.url(f"/d/{name}"))
@@ -177,8 +183,12 @@ def test_signed_lists_are_strong_and_name_the_signer(
     origin: FaultOrigin, tmp_path: Path, gpg: Publisher, keyring: str
 ) -> None:
     """Whether the signature lies beside the list or around it, named or found."""
-    put(origin, SHA256SUMS=SUMS, SHA256SUMS__gpg=gpg.detached(SUMS, "one"),
-        CHECKSUM=gpg.clearsigned(f"SHA256 (i.img) = {SHA256}\n".encode(), "one"))  # fmt: skip
+    put(
+        origin,
+        SHA256SUMS=SUMS,
+        SHA256SUMS__gpg=gpg.detached(SUMS, "one"),
+        CHECKSUM=gpg.clearsigned(f"SHA256 (i.img) = {SHA256}\n".encode(), "one"),
+    )
     who = f"one <one@publisher.example> ({gpg.fingerprint('one')})"
     for options in (
         {"checksum": origin.url("/d/SHA256SUMS")},

@@ -106,9 +106,13 @@ def _answer(case: str, target: attacker.Target, *, action: str) -> dict[str, Any
     }
     done = subprocess.Popen(
         [sys.executable, "-P", "-m", "tests.env.attacker", case, json.dumps(target._asdict())],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=target.pool, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=target.pool,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.stdin is not None
     assert done.stdout is not None
     done.stdin.write(json.dumps(job) + "\n")

@@ -155,8 +155,10 @@ def test_a_loop_device_keeps_it(pool: DirectoryPool) -> None:
     """Mounted for a look inside, or exported."""
     done = subprocess.run(
         ["losetup", "--find", "--show", "--read-only", pool.path / VOLUME.name],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         pytest.skip(f"no loop device: {done.stderr.strip()}")
     try:

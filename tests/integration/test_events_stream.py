@@ -84,8 +84,11 @@ async def page(zone: Zone, name: str, *, watch: bool = True) -> AsyncIterator[Pa
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(cookie_jar=jar, connector=connector) as session:
         login = {
-            "command": "login", "username": name, "password": "password1", "response": "json",
-        }  # fmt: skip
+            "command": "login",
+            "username": name,
+            "password": "password1",
+            "response": "json",
+        }
         url = zone.api.credentials["url"]
         answer = await send(url, form=encoded(login.items()), session=session)
         made = Page(zone, session, answer.content["sessionkey"])

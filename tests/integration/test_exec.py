@@ -55,8 +55,12 @@ class Host:
         text = command if isinstance(command, str) else json.dumps(command)
         done = subprocess.run(
             [sys.executable, "-m", "fastdl", "exec", "--config-dir", self.config],
-            input=text, capture_output=True, text=True, timeout=90, check=False,
-        )  # fmt: skip
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
         self.stderr = done.stderr
         assert PASSPHRASE not in done.stdout + done.stderr
         ((name, fields),) = json.loads(done.stdout)[0].items()
@@ -86,8 +90,13 @@ class Host:
             "templateId": 204,
             "destData": {"uuid": "8a1c9e54-0000-4000-8000-000000000204", "name": "204-2"},
             "destPool": {
-                "uuid": POOL, "name": "p1", "poolType": "Filesystem",
-                "path": str(self.pool), "host": "kvm1", "port": 0, "id": 1,
+                "uuid": POOL,
+                "name": "p1",
+                "poolType": "Filesystem",
+                "path": str(self.pool),
+                "host": "kvm1",
+                "port": 0,
+                "id": 1,
             },
             "headers": {},
             "connectTimeout": 5000,
@@ -100,7 +109,7 @@ class Host:
             "contextMap": {},
             "wait": 10800,
             "bypassHostMaintenance": False,
-        }  # fmt: skip
+        }
         return [{f"{PACKAGE}{kind}DirectDownloadCommand": body | fields}]
 
 

@@ -113,9 +113,11 @@ def test_aria2s_pieces_are_taken_up(here: Here, origin: FaultOrigin) -> None:
     here.write("disk.img", bytes(holes))
     here.write(
         "disk.img.aria2",
-        struct.pack(">HII", 1, 0, 0) + struct.pack(">IQQI", piece, len(CONTENT), 0, 1)
-        + bytes([bits]) + struct.pack(">I", 0),
-    )  # fmt: skip
+        struct.pack(">HII", 1, 0, 0)
+        + struct.pack(">IQQI", piece, len(CONTENT), 0, 1)
+        + bytes([bits])
+        + struct.pack(">I", 0),
+    )
     with origin:
         ended = here.get("-c", origin.url("/disk.img"), "--checksum", sha256(CONTENT))
         assert ended.code == 0, ended
@@ -222,8 +224,11 @@ def test_a_name_is_given_an_address(here: Here, origin: FaultOrigin) -> None:
         port = origin.url("/").split(":")[2].strip("/")
         ended = here.get(
             f"http://nowhere.example:{port}/disk.img",
-            "--resolve", f"nowhere.example:{port}:127.0.0.1", "--noproxy", "*",
-        )  # fmt: skip
+            "--resolve",
+            f"nowhere.example:{port}:127.0.0.1",
+            "--noproxy",
+            "*",
+        )
         assert ended.code == 0, ended
         assert {r.fields["host"] for r in origin.requests} == {f"nowhere.example:{port}"}
 
@@ -290,8 +295,12 @@ def test_a_slip_in_a_url(here: Here, origin: FaultOrigin, source: str, said: str
 
 def test_a_response_may_end_with_its_connection(here: Here) -> None:
     """Without a length: where a checksum proves it nothing is wrong, and nothing is said."""
-    close = Rule(when=When(), remove=("Content-Length", "ETag", "Last-Modified", "Accept-Ranges"),
-                 ignore_range=True, close=True)  # fmt: skip
+    close = Rule(
+        when=When(),
+        remove=("Content-Length", "ETag", "Last-Modified", "Accept-Ranges"),
+        ignore_range=True,
+        close=True,
+    )
     with FaultOrigin({"/disk.img": Resource.of(CONTENT, rules=[close])}) as origin:
         ended = here.get(origin.url("/disk.img"), "--checksum", sha256(CONTENT))
     assert ended.code == 0, ended
@@ -317,9 +326,14 @@ def test_verbose(here: Here, origin: FaultOrigin) -> None:
     rules = [Rule(when=When(), corrupt=3 * MIB)]
     with origin, FaultOrigin({"/disk.img": Resource.of(CONTENT, rules=rules)}) as liar:
         ended = here.get(
-            "-v", origin.url("/disk.img") + "?sig=s3cret", liar.url("/disk.img"),
-            "-o", "x", "--checksum", sha256(CONTENT),
-        )  # fmt: skip
+            "-v",
+            origin.url("/disk.img") + "?sig=s3cret",
+            liar.url("/disk.img"),
+            "-o",
+            "x",
+            "--checksum",
+            sha256(CONTENT),
+        )
     assert ended.code == 0, ended
     assert f"> GET {origin.url('/disk.img')}" in ended.stderr
     assert "< 206" in ended.stderr
@@ -332,9 +346,14 @@ def test_a_hook(here: Here, origin: FaultOrigin) -> None:
     hook.chmod(0o755)
     with origin:
         ended = here.get(
-            origin.url("/disk.img") + "?sig=s3cret", "-o", "a $(touch evil).img",
-            "--on-complete", f"{hook} 'one word'", "--checksum", sha256(CONTENT),
-        )  # fmt: skip
+            origin.url("/disk.img") + "?sig=s3cret",
+            "-o",
+            "a $(touch evil).img",
+            "--on-complete",
+            f"{hook} 'one word'",
+            "--checksum",
+            sha256(CONTENT),
+        )
     assert ended.code == 0, ended
     assert "ended with 3" in ended.stderr
     seen = here.read("seen").decode().splitlines()

@@ -78,9 +78,13 @@ def screen(here: Here, *words: str) -> Iterator[Screen]:
     environ |= {"TERM": "xterm", "XDG_STATE_HOME": str(here.home), "HOME": str(here.home)}
     process = subprocess.Popen(
         [sys.executable, "-m", "fastdl", "get", *words],
-        stdin=theirs, stdout=theirs, stderr=theirs, cwd=here.path, env=environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=here.path,
+        env=environ,
         start_new_session=True,
-    )  # fmt: skip
+    )
     os.close(theirs)
     try:
         yield Screen(ours, process)

@@ -34,8 +34,11 @@ def piped(here: Here, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     environ["XDG_STATE_HOME"] = str(here.home)
     process = subprocess.Popen(
         [sys.executable, "-m", "fastdl", "get", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=here.path, env=environ,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=here.path,
+        env=environ,
+    )
     try:
         yield process
     finally:
@@ -143,8 +146,12 @@ def test_no_terminal(here: Here) -> None:
     ours, theirs = os.openpty()
     ended = subprocess.run(
         [sys.executable, "-m", "fastdl", "get", "-o", "-", "http://127.0.0.1:1/x"],
-        stdout=theirs, stderr=subprocess.PIPE, cwd=here.path, check=False, timeout=60,
-    )  # fmt: skip
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        cwd=here.path,
+        check=False,
+        timeout=60,
+    )
     os.close(ours)
     os.close(theirs)
     assert ended.returncode == 2

@@ -53,8 +53,10 @@ def test_a_kill_at_any_system_call_leaves_the_old_or_the_new_store(
                 *("-e", f"inject={call}:signal=KILL:when={nth}"),
                 *(sys.executable, "-c", PROGRAM, path, pem, PASSPHRASE),
             ],
-            capture_output=True, timeout=60, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
         assert path.stat().st_mode & 0o777 == 0o640
         aliases = {item.alias for item in keystore.items()}
         assert aliases in ({"old"}, {"old", "mirror"}), (nth, aliases)
@@ -90,8 +92,9 @@ def test_a_full_file_system_leaves_the_store_as_it_was(tmp_path: Path, certs: Ce
     """K11 on a real one of 64 KiB, not on a simulated error."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", tmp_path],
-        capture_output=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:

@@ -47,8 +47,11 @@ class Store:
         """Run keytool on the store; its output."""
         done = subprocess.run(
             [self.keytool, *words, "-keystore", self.path, "-storepass", PASSPHRASE, *self.options],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -206,8 +209,11 @@ def test_the_command_line_works_on_a_real_store(tmp_path: Path, certs: CertLab) 
         common = ["--keystore", store.path, "--pass-file", pass_file, "--json"]
         done = subprocess.run(
             [sys.executable, "-c", program, "keystore", action, *common, *words],
-            capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
         assert PASSPHRASE not in done.stdout + done.stderr
         return done.stdout
 

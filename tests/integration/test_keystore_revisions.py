@@ -91,9 +91,10 @@ async def test_an_old_inventory_does_not_hide_a_certificate_from_its_revocation(
     assert await held(zone, agent) == {"m1"}
 
     revocation = asyncio.create_task(
-        zone.api("revokeTemplateDirectDownloadCertificate", name="m1", hypervisor="KVM",
-                 zoneid=zone.id)
-    )  # fmt: skip
+        zone.api(
+            "revokeTemplateDirectDownloadCertificate", name="m1", hypervisor="KVM", zoneid=zone.id
+        )
+    )
     async with asyncio.timeout(10):
         while "not carried out" not in (await listed(zone))["m1"].get("details", ""):
             await asyncio.sleep(0.02)

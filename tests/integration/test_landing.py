@@ -364,9 +364,16 @@ def hostile(data: bytes) -> dict[str, tuple[bytes, int]]:
 
 
 HOSTILE = (
-    "backing file", "data file", "encrypted", "unknown feature", "L1 outside", "L2 outside",
-    "cluster outside", "cluster outside, tables last", "snapshots",
-)  # fmt: skip
+    "backing file",
+    "data file",
+    "encrypted",
+    "unknown feature",
+    "L1 outside",
+    "L2 outside",
+    "cluster outside",
+    "cluster outside, tables last",
+    "snapshots",
+)
 
 
 @pytest.mark.parametrize("what", HOSTILE)

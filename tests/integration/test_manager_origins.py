@@ -83,8 +83,10 @@ async def test_a_host_gets_the_rules_of_its_sources_and_every_block(
     await zone.template("u24")
     rules = {rule.url: rule for rule in seen[0].rules}
     assert set(rules) == {
-        "https://mirror.example/", "https://near.example/", "https://bad.example/"
-    }  # fmt: skip
+        "https://mirror.example/",
+        "https://near.example/",
+        "https://bad.example/",
+    }
     assert rules["https://mirror.example/"].headers == (
         ("Authorization", "Bearer s3cr3t-of-origin"),
     )

@@ -39,9 +39,13 @@ def test_our_mirror_is_asked_too(origin: FaultOrigin, mirror: FaultOrigin, tmp_p
     rules = (OriginRule(origin.url("/pub/"), mirrors=(mirror.url("/m/"),)),)
     origin.resources["/pub/i.img"].rules.append(Rule(status=503))
     result = fetch_sync(
-        origin.url("/pub/i.img"), tmp_path / "a", checksum=f"sha-256:{SHA256}",
-        origin_rules=rules, retry=0, headers=(("X-Secret", "for the origin"),),
-    )  # fmt: skip
+        origin.url("/pub/i.img"),
+        tmp_path / "a",
+        checksum=f"sha-256:{SHA256}",
+        origin_rules=rules,
+        retry=0,
+        headers=(("X-Secret", "for the origin"),),
+    )
     assert (tmp_path / "a").read_bytes() == CONTENT
     assert {m.url for m in result.mirrors} == {origin.url("/pub/i.img"), mirror.url("/m/i.img")}
     assert all("x-secret" not in r.fields for r in mirror.requests)
@@ -99,9 +103,11 @@ def test_nothing_comes_from_a_blocked_place(
         probe_sync(origin.url("/pub/i.img"), origin_rules=rules)
     with pytest.raises(PolicyError, match="taken over"):
         fetch_sync(
-            mirror.url("/m/i.img"), tmp_path / "a", checksum=origin.url("/pub/SHA256SUMS"),
+            mirror.url("/m/i.img"),
+            tmp_path / "a",
+            checksum=origin.url("/pub/SHA256SUMS"),
             origin_rules=rules,
-        )  # fmt: skip
+        )
     text = lab.metalink(
         "i", [origin.url("/pub/i.img"), mirror.url("/m/i.img")], size=len(CONTENT), sha256=SHA256
     )

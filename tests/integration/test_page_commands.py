@@ -44,10 +44,17 @@ def sees(*, public: bool) -> Any:
         assert isinstance(command.args, m.ProbeArgs)
         assert command.args.transfer.headers == (("X-Token", "t"),)
         return m.ProbeDone(
-            size=2 << 20, virtual_size=1 << 30, format="qcow2", ranges=True, metalink=True,
-            mirrors=MIRRORS, digests={"sha-256": "00" * 32}, public_source=public,
-            warnings=("b.example is slow",), unsafe=("it has a backing file",),
-        )  # fmt: skip
+            size=2 << 20,
+            virtual_size=1 << 30,
+            format="qcow2",
+            ranges=True,
+            metalink=True,
+            mirrors=MIRRORS,
+            digests={"sha-256": "00" * 32},
+            public_source=public,
+            warnings=("b.example is slow",),
+            unsafe=("it has a backing file",),
+        )
 
     return probe
 
@@ -109,18 +116,23 @@ async def test_downloads_of_all_templates_are_listed_at_once(zone: Zone) -> None
         if "slow" in args.transfer.sources[0]:
             await hold.wait()
         return m.DownloadDone(
-            install_path=args.volume, virtual_size=1 << 30, bottleneck="network",
+            install_path=args.volume,
+            virtual_size=1 << 30,
+            bottleneck="network",
             mirrors=(m.MirrorReport(url=MIRRORS[0], bytes=5, requests=1),),
-        )  # fmt: skip
+        )
 
     zone.agents[0].work["download"] = slow
     mia, noa = await user(zone, "mia"), await user(zone, "noa")
     await zone.api("updateConfiguration", name="allow.user.prepare.template", value="true")
     rows = {name: await zone.template(name) for name in ("quick", "slow", "idle")}
     values = {
-        "name": "hers", "url": "https://mirror.example/hers.qcow2", "format": "QCOW2",
-        "hypervisor": "KVM", "zoneid": zone.id,
-    }  # fmt: skip
+        "name": "hers",
+        "url": "https://mirror.example/hers.qcow2",
+        "format": "QCOW2",
+        "hypervisor": "KVM",
+        "zoneid": zone.id,
+    }
     rows["hers"] = (await mia("registerTemplate", **values))["template"][0]
     for name in ("quick", "hers"):
         await zone.api.job(
@@ -156,9 +168,12 @@ async def test_what_the_page_shows_of_origins_hosts_and_certificates(zone: Zone)
     token = await zone.api("createHostToken", zoneid=zone.id)
     assert token["agentport"] == zone.manager.server.address[1]
     answer = await zone.api(
-        "uploadTemplateDirectDownloadCertificate", name="c", zoneid=zone.id, hypervisor="KVM",
+        "uploadTemplateDirectDownloadCertificate",
+        name="c",
+        zoneid=zone.id,
+        hypervisor="KVM",
         certificate=self_signed(days=30),
-    )  # fmt: skip
+    )
     made = answer["uploadtemplatedirectdownloadcertificate"]
     assert made["expires"].startswith("20")
     assert made["expires"].endswith("+0000")

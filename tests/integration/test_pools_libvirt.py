@@ -312,8 +312,11 @@ def test_a_qcow2_becomes_a_partition_that_a_guest_could_boot(
             done = subprocess.run(
                 [sys.executable, "-m", "fastdl", "exec", "--config-dir", config],
                 input=json.dumps([{name: body}]),
-                capture_output=True, text=True, timeout=90, check=False,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                timeout=90,
+                check=False,
+            )
             ((_, fields),) = json.loads(done.stdout)[0].items()
             assert fields["result"], (fields, done.stderr)
             assert fields["templateSize"] == 16 * MIB

@@ -247,7 +247,7 @@ SHARED = {
     "the first of many ends last": [(-60_000, 256), *((-59_000 + 900 * n, 2) for n in range(12))],
     "one begins at the block": [(-30_000, 256), (0, 1), (700, 90)],
     "two wait for three blocks": [(-1000, 256), (-100, 256), (2048, 1), (65_024, 1)],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SHARED)

@@ -116,18 +116,28 @@ async def test_a_tenant_reads_nothing_of_a_list_inside(zone: Zone) -> None:
     await host(zone, f"{DIGEST}  u24-secret.qcow2\n".encode(), public=False)
     user = (
         await zone.api(
-            "createAccount", username="bob", password="pw-12345678", email="b@x.example",
-            firstname="b", lastname="b", accounttype="0",
+            "createAccount",
+            username="bob",
+            password="pw-12345678",
+            email="b@x.example",
+            firstname="b",
+            lastname="b",
+            accounttype="0",
         )
-    )["account"]["user"][0]  # fmt: skip
+    )["account"]["user"][0]
     keys = (await zone.api("registerUserKeys", id=user["id"]))["userkeys"]
     client = Client({**zone.api.credentials, **{k: keys[k] for k in ("apikey", "secretkey")}})
     with pytest.raises(FastdlError) as failed:
         await client(
-            "registerTemplate", name="u24", url="https://mirror.example/u24.qcow2",
-            format="QCOW2", hypervisor="KVM", zoneid=zone.id, directdownload="true",
+            "registerTemplate",
+            name="u24",
+            url="https://mirror.example/u24.qcow2",
+            format="QCOW2",
+            hypervisor="KVM",
+            zoneid=zone.id,
+            directdownload="true",
             checksum=LIST,
-        )  # fmt: skip
+        )
     assert "secret" not in failed.value.message
     assert "administrators only" in failed.value.message
 

@@ -79,9 +79,13 @@ def test_an_expired_link_is_replaced_and_the_download_goes_on(
     """Links last for minutes, images take hours."""
     with object_store(PATH, CONTENT, cut=300_000) as store:
         result = fetch_sync(
-            SOURCE, tmp_path / "out", s3_endpoint=store.endpoint, s3_expires=2,
-            limit_rate=2_000_000, max_connections=2,
-        )  # fmt: skip
+            SOURCE,
+            tmp_path / "out",
+            s3_endpoint=store.endpoint,
+            s3_expires=2,
+            limit_rate=2_000_000,
+            max_connections=2,
+        )
     assert (tmp_path / "out").read_bytes() == CONTENT
     assert 403 in store.statuses
     assert len(store.signatures) > 1

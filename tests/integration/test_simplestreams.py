@@ -34,9 +34,15 @@ def streams(*, sha256: str | None = None, size: int | None = None) -> tuple[byte
     path = f"streams/v1/{name}.json"
     index = {
         "format": "index:1.0",
-        "index": {name: {"datatype": "image-downloads", "format": "products:1.0", "path": path,
-                         "products": ["com.ubuntu.cloud:server:24.04:amd64"]}},
-    }  # fmt: skip
+        "index": {
+            name: {
+                "datatype": "image-downloads",
+                "format": "products:1.0",
+                "path": path,
+                "products": ["com.ubuntu.cloud:server:24.04:amd64"],
+            }
+        },
+    }
 
     def items(content: bytes, path: str, digest: str | None = None) -> dict[str, object]:
         return {
@@ -54,7 +60,10 @@ def streams(*, sha256: str | None = None, size: int | None = None) -> tuple[byte
         "format": "products:1.0",
         "products": {
             "com.ubuntu.cloud:server:24.04:amd64": {
-                "os": "ubuntu", "release": "noble", "version": "24.04", "arch": "amd64",
+                "os": "ubuntu",
+                "release": "noble",
+                "version": "24.04",
+                "arch": "amd64",
                 "aliases": "24.04,noble,lts",
                 "versions": {
                     "20240101": items(OLD, "server/1/noble.img"),
@@ -62,7 +71,7 @@ def streams(*, sha256: str | None = None, size: int | None = None) -> tuple[byte
                 },
             }
         },
-    }  # fmt: skip
+    }
     return json.dumps(index).encode(), json.dumps(products).encode()
 
 

@@ -222,9 +222,14 @@ async def test_accounts_are_made_and_listed_as_clients_expect(zone: Zone) -> Non
     (domain,) = (await zone.api("listDomains"))["domain"]
     assert (domain["name"], domain["path"]) == ("ROOT", "ROOT")
     values = {
-        "username": "bob", "password": "password1", "firstname": "B", "lastname": "O",
-        "email": "b@o.example", "account": "team", "domainid": domain["id"],
-    }  # fmt: skip
+        "username": "bob",
+        "password": "password1",
+        "firstname": "B",
+        "lastname": "O",
+        "email": "b@o.example",
+        "account": "team",
+        "domainid": domain["id"],
+    }
     with pytest.raises(ApiParamError, match="Neither account type"):
         await zone.api("createAccount", **values)
     made = (await zone.api("createAccount", accounttype="0", **values))["account"]

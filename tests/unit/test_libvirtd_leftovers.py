@@ -17,9 +17,12 @@ def made_by_another() -> str:
     """A name that a run made which is over."""
     code = "from tests.env import libvirtd; print(libvirtd.new_name())"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    )
     return done.stdout.strip()
 
 

@@ -28,8 +28,10 @@ def test_every_verb_has_a_man_page_that_groff_takes() -> None:
     for path in man.iterdir():
         done = subprocess.run(
             ["groff", "-man", "-Tutf8", "-ww", "-K", "utf-8", path],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert done.stderr == "", path
         assert "SYNOPSIS" in re.sub(".\x08", "", done.stdout)
 

@@ -43,8 +43,10 @@ def counted() -> dict[str, Counter[str]]:
     """Word → folder → how often it is there, in sources and documents but not in their history."""
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "src", "csrc", "docs/*.md", "README.md"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     found: dict[str, Counter[str]] = {word: Counter() for word in WORDS}

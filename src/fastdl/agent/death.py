@@ -7,10 +7,17 @@ import signal
 
 from fastdl.errors import InternalError
 
-CRASHES = frozenset({
-    signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS,
-    signal.SIGTRAP,
-})  # fmt: skip
+CRASHES = frozenset(
+    {
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+    }
+)
 """Signals that a process causes itself: a bad access, an abort, a forbidden system call."""
 
 

@@ -97,9 +97,13 @@ class _Stage:
             words = ("-c", "from fastdl.cli.main import main; raise SystemExit(main())", *words)
         with (self.folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, *words], stdout=log, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, cwd=self.folder, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, *words],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                start_new_session=True,
+            )
         self._processes.append(process)
         return process
 

@@ -134,9 +134,13 @@ class Refused(argparse.Action):
 
     def __init__(self, option_strings: Sequence[str], dest: str, const: str, **_: Any) -> None:
         super().__init__(
-            option_strings, dest, nargs=0, const=const, default=argparse.SUPPRESS,
+            option_strings,
+            dest,
+            nargs=0,
+            const=const,
+            default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
-        )  # fmt: skip
+        )
 
     def __call__(self, parser: Any, _namespace: Any, _values: Any, option: Any = None) -> None:
         parser.error(f"{option}: {self.const}")

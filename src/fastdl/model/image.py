@@ -98,9 +98,16 @@ ARCHIVES = frozenset(
      Format.XAR}
 )  # fmt: skip
 PACKINGS = frozenset(
-    {Format.LZ4, Format.LZIP, Format.LZOP, Format.LZMA, Format.LRZIP, Format.COMPRESS,
-     Format.SNAPPY}
-)  # fmt: skip
+    {
+        Format.LZ4,
+        Format.LZIP,
+        Format.LZOP,
+        Format.LZMA,
+        Format.LRZIP,
+        Format.COMPRESS,
+        Format.SNAPPY,
+    }
+)
 """Compressed in a way that is not decoded here."""
 ENCRYPTED = frozenset({Format.PGP, Format.OPENSSL, Format.AGE})
 DOCUMENTS = frozenset({Format.HTML, Format.XML, Format.PDF})

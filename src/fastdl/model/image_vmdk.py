@@ -42,8 +42,21 @@ def _unsafe(what: str) -> UnsafeImageError:
 
 
 def _header(block: bytes) -> dict[str, Any]:
-    names = ("version", "flags", "capacity", "grain", "desc_at", "desc_len", "gtes", "rgd", "gd",
-             "overhead", "unclean", "line_ends", "compression")  # fmt: skip
+    names = (
+        "version",
+        "flags",
+        "capacity",
+        "grain",
+        "desc_at",
+        "desc_len",
+        "gtes",
+        "rgd",
+        "gd",
+        "overhead",
+        "unclean",
+        "line_ends",
+        "compression",
+    )
     return dict(zip(names, struct.unpack_from("<IIQQQQIQQQB4sH", block, 4), strict=True))
 
 

@@ -100,9 +100,13 @@ def find_item(data: bytes, product: Product) -> Item | None:
     """
     products = _table(_read(data), "products")
     exact = ":".join(product.words)
-    named = [exact] if exact in products else [
-        name for name, one in products.items() if isinstance(one, dict) and _fits(one, product)
-    ]  # fmt: skip
+    named = (
+        [exact]
+        if exact in products
+        else [
+            name for name, one in products.items() if isinstance(one, dict) and _fits(one, product)
+        ]
+    )
     if len(named) > 1:
         some = ", ".join(_shown(name) for name in sorted(named)[:_SHOWN])
         raise _fail(f"{_shown(str(product))} fits {len(named)} products: name one of {some}")

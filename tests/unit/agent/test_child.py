@@ -280,9 +280,7 @@ def test_a_call_that_may_wait_waits_for_its_connection(stop: Any, silent: socket
     for sock in accepted:
         sock.close()
     assert isinstance(last, child_messages.Failed)
-    assert json.loads(last.error["message"]) == [
-        0, True, 0, errno.ECONNREFUSED, errno.EINPROGRESS
-    ]  # fmt: skip
+    assert json.loads(last.error["message"]) == [0, True, 0, errno.ECONNREFUSED, errno.EINPROGRESS]
 
 
 def test_it_has_no_more_than_one_download_needs(stop: Any, tmp_path: Path) -> None:
@@ -314,8 +312,13 @@ def test_it_has_no_more_than_one_download_needs(stop: Any, tmp_path: Path) -> No
         os.close(fd)
     assert isinstance(last, child_messages.Failed)
     assert json.loads(last.error["message"]) == [
-        errno.ENOMEM, errno.EPERM, errno.ENOMEM, errno.EFBIG, errno.EFBIG, POWERS.ids is not None
-    ]  # fmt: skip
+        errno.ENOMEM,
+        errno.EPERM,
+        errno.ENOMEM,
+        errno.EFBIG,
+        errno.EFBIG,
+        POWERS.ids is not None,
+    ]
 
 
 def test_one_that_will_not_stop_is_killed(stop: Any, monkeypatch: pytest.MonkeyPatch) -> None:

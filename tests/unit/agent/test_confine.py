@@ -68,8 +68,11 @@ def _confined(tmp_path: Path, before: str = "") -> dict[str, object]:
         os.chown(folder, 66_001, 66_001)
     done = subprocess.run(
         [sys.executable, "-P", "-c", PROGRAM, folder, elsewhere, before],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     found: dict[str, object] = json.loads(done.stdout)
     return found
 

@@ -63,10 +63,17 @@ def test_java_itself_reads_the_same(tmp_path: Path) -> None:
         '    System.out.print(k + "\\0" + p.getProperty(k) + "\\0"); } }\n'
     )
     done = subprocess.run(
-        ["java", "-Dstdout.encoding=UTF-8", "-Dfile.encoding=UTF-8",
-         tmp_path / "Show.java", tmp_path / "agent.properties"],
-        capture_output=True, check=False, timeout=60,
-    )  # fmt: skip
+        [
+            "java",
+            "-Dstdout.encoding=UTF-8",
+            "-Dfile.encoding=UTF-8",
+            tmp_path / "Show.java",
+            tmp_path / "agent.properties",
+        ],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
     if done.returncode:
         pytest.skip("this Java runs no single source files (a JRE)")
     parts = done.stdout.decode().split("\0")

@@ -107,8 +107,11 @@ def test_code_that_root_alone_can_reach_is_loaded_all_the_same(
     (tmp_path / "private").chmod(folder)
     done = subprocess.run(
         [sys.executable, "-P", "-B", "-c", PROGRAM, "some"],
-        check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(copy)},
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+    )
     assert done.returncode == 0, done.stderr
     others = sum(supplies._is_shut(entry) for entry in sys.path if str(tmp_path) not in entry)
     assert int(done.stdout) >= kept

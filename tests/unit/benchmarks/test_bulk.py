@@ -80,14 +80,21 @@ def test_the_page_shows_the_newest_of_each_kind(tmp_path: Path) -> None:
     box = {"cores": 2, "cpu": "any"}
     for when, seconds in (("2026-01-01", 9.0), ("2026-01-02", 2.5)):
         stored = {
-            "bulk": "2x2", "of": "http-64MiB-raw-file-sha256", "when": when, "commit": "abc",
-            "machine": box, "runs": [_entry("manager", all_done_s=seconds)],
-        }  # fmt: skip
+            "bulk": "2x2",
+            "of": "http-64MiB-raw-file-sha256",
+            "when": when,
+            "commit": "abc",
+            "machine": box,
+            "runs": [_entry("manager", all_done_s=seconds)],
+        }
         (tmp_path / f"{when}-bulk-2x2.json").write_text(json.dumps(stored))
     measured = {
-        "what": "jobs admitted", "promised": "at least 300", "found": 1490.0,
-        "unit": "a second", "kept": True,
-    }  # fmt: skip
+        "what": "jobs admitted",
+        "promised": "at least 300",
+        "found": 1490.0,
+        "unit": "a second",
+        "kept": True,
+    }
     stored = {"manager": [measured], "when": "2026-01-01", "commit": "abc", "machine": box}
     (tmp_path / "2026-01-01-manager-abc.json").write_text(json.dumps(stored))
     text = page.section(tmp_path)

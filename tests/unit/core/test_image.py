@@ -234,7 +234,7 @@ END = GOOD.rindex(b"PK\5\6")
         b"MZ" + GOOD,
         GOOD[:CENTRAL],
     ],
-)  # fmt: skip
+)
 def test_a_zip_that_two_readers_could_read_differently_is_refused(data: bytes) -> None:
     """One regular entry, and every place that speaks of it agrees (I18)."""
     with pytest.raises(FormatError):

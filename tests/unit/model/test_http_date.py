@@ -22,10 +22,17 @@ def test_every_date(seconds: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", "Sun, 06 Nov 1969 08:49:37 GMT", "Sun, 31 Nov 1994 08:49:37 GMT",
-     "Sun, 06 Nov 1994 24:49:37 GMT", "Sun, 06 Nox 1994 08:49:37 GMT",
-     "Sun, 06 Nov 1994 08:49:37 +0100", "Sunday, 06-Nov-94 08:49:37 GMT"],
-)  # fmt: skip
+    [
+        "",
+        "0",
+        "Sun, 06 Nov 1969 08:49:37 GMT",
+        "Sun, 31 Nov 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 24:49:37 GMT",
+        "Sun, 06 Nox 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 08:49:37 +0100",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+    ],
+)
 def test_no_date(text: str) -> None:
     """Nothing is guessed."""
     assert parse_http_date(text) is None

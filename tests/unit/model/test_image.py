@@ -423,13 +423,13 @@ def with_descriptor(data: bytes, old: bytes, new: bytes) -> bytes:
         (b'createType="monolithicSparse"', b'createType="vmfs"'),
         (b"parentCID=ffffffff", b"parentCID=12345678"),
         (b"version=1", b'version=1\nparentFileNameHint="/etc/shadow"'),
-        (b"version=1", b"version=1\nRW 1 SPARSE \"other.vmdk\""),
-        (b"version=1", b"version=1\nRW 1 FLAT \"/etc/shadow\" 0"),
+        (b"version=1", b'version=1\nRW 1 SPARSE "other.vmdk"'),
+        (b"version=1", b'version=1\nRW 1 FLAT "/etc/shadow" 0'),
         (b"version=1", b"version=1\nwhat is this"),
-        (b"version=1", b"version=1\nchangeTrackPath=\"x\""),
+        (b"version=1", b'version=1\nchangeTrackPath="x"'),
         (b"version=1", b"version=1\nversion=1"),
     ],
-)  # fmt: skip
+)
 def test_a_vmdk_descriptor_line_that_is_not_harmless_is_refused(
     real: Callable[[str], bytes], old: bytes, new: bytes
 ) -> None:

@@ -93,7 +93,7 @@ def test_as_xz_packs_and_lists_it(tmp_path: Path, words: tuple[str, ...]) -> Non
         b"\x00" * 12 + stream((8, 8))[12:],
     ],
     ids=range(14),
-)  # fmt: skip
+)
 def test_what_cannot_be_says_nothing(data: bytes) -> None:
     """Hostile numbers: no disk has that size, or the file is not what they say."""
     assert unpacked_size(Bytes(data)) is None
@@ -118,8 +118,14 @@ def test_a_size_above_the_limit_is_refused_before_a_byte_is_unpacked() -> None:
 @given(st.data())
 def test_nothing_that_the_bytes_say_is_an_error(data: st.DataObject) -> None:
     """Any file: a size or none, never an exception."""
-    whole = bytearray(stream(*data.draw(st.lists(st.tuples(
-        st.integers(0, 1 << 63), st.integers(0, 1 << 63)), max_size=4)), body=8))  # fmt: skip
+    whole = bytearray(
+        stream(
+            *data.draw(
+                st.lists(st.tuples(st.integers(0, 1 << 63), st.integers(0, 1 << 63)), max_size=4)
+            ),
+            body=8,
+        )
+    )
     for at in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=4)):
         whole[at] = data.draw(st.integers(0, 255))
     found = unpacked_size(Bytes(bytes(whole)))

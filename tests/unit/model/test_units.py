@@ -105,9 +105,16 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "shown"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"),
-     (1024**2 - 1, "1.0 MiB"), (3 << 29, "1.5 GiB"), (5 << 50, "5.0 PiB")],
-)  # fmt: skip
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (3 << 29, "1.5 GiB"),
+        (5 << 50, "5.0 PiB"),
+    ],
+)
 def test_a_size_is_shown_short(size: int, shown: str) -> None:
     """No value is shown as 1024 of a unit."""
     assert format_size(size) == shown

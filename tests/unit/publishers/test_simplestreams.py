@@ -28,13 +28,17 @@ def products(**versions: Any) -> dict[str, Any]:
     return {
         "products": {
             "com.ubuntu.cloud:server:24.04:amd64": {
-                **common, "arch": "amd64", "versions": versions,
+                **common,
+                "arch": "amd64",
+                "versions": versions,
             },
             "com.ubuntu.cloud:server:24.04:arm64": {
-                **common, "arch": "arm64", "versions": versions,
+                **common,
+                "arch": "arm64",
+                "versions": versions,
             },
         }
-    }  # fmt: skip
+    }
 
 
 def find(selector: str, plain: Any) -> Any:
@@ -155,12 +159,19 @@ def test_what_is_no_product_is_a_mistake_of_the_caller(source: str) -> None:
         parse_source(source)
 
 
-@given(st.binary(max_size=200) | st.recursive(
-    st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["disk1.img", "ubuntu"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["products", "index", "versions", "items", "path", "os", "arch"]), inner
-    ),
-).map(lambda plain: json.dumps(plain).encode()))  # fmt: skip
+@given(
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["disk1.img", "ubuntu"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["products", "index", "versions", "items", "path", "os", "arch"]),
+                inner,
+            )
+        ),
+    ).map(lambda plain: json.dumps(plain).encode())
+)
 def test_any_bytes_are_products_or_one_error_class(data: bytes) -> None:
     """Nothing but its own class of error leaves the reader."""
     product = parse_source(f"{BASE}#products:x:amd64:disk1.img")

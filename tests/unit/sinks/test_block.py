@@ -178,8 +178,11 @@ def test_a_device_under_another_loop_device_is_busy(plain: LoopDevice) -> None:
     """The kernel does not claim what a loop device reads through."""
     out = subprocess.run(
         ["losetup", "--find", "--show", plain.path],
-        check=True, capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     upper = out.stdout.strip()
     try:
         with pytest.raises(SinkBusyError, match=Path(upper).name):

@@ -199,8 +199,11 @@ def test_a_second_job_is_told_that_the_first_is_at_work(tmp_path: Path) -> None:
         code = "import sys; from fastdl.sinks.open import *; open_sink(sys.argv[1])"
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "a")],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert "SinkBusyError" in done.stderr
         land(sink, b"x")
         sink.publish(1)
@@ -494,8 +497,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "fdl-test", str(mount)],
-        capture_output=True, check=False, timeout=30,
-    )  # fmt: skip
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
     if done.returncode:
         pytest.skip("tmpfs cannot be mounted here")
     try:

@@ -606,9 +606,15 @@ def test_m12_a_metalink_never_leads_to_a_metalink(inner: str) -> None:
 
 @pytest.mark.parametrize(
     ("content_type", "is_metalink"),
-    [("application/metalink4+xml", True), ("Application/Metalink+XML ; charset=utf-8", True),
-     ("text/xml", False), ("", False), (None, False), ("x application/metalink4+xml", False)],
-)  # fmt: skip
+    [
+        ("application/metalink4+xml", True),
+        ("Application/Metalink+XML ; charset=utf-8", True),
+        ("text/xml", False),
+        ("", False),
+        (None, False),
+        ("x application/metalink4+xml", False),
+    ],
+)
 def test_the_media_type_tells_a_metalink(content_type: str | None, *, is_metalink: bool) -> None:
     """Servers give metalinks under names without the suffix."""
     assert is_metalink_media_type(content_type) is is_metalink

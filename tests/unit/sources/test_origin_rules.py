@@ -47,9 +47,16 @@ def test_the_longest_beginning_counts() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["secret/x", "./secret/x", "y/../secret/x", "%73ecret/x", "y/%2e%2e/secret/x", "/secret//x",
-     "secret%2Fx"],
-)  # fmt: skip
+    [
+        "secret/x",
+        "./secret/x",
+        "y/../secret/x",
+        "%73ecret/x",
+        "y/%2e%2e/secret/x",
+        "/secret//x",
+        "secret%2Fx",
+    ],
+)
 def test_no_spelling_of_a_blocked_path_passes(path: str) -> None:
     """The server reads it decoded and without dots."""
     refused = refused_by(RULES, Url.parse(f"https://a.example/{path}"))

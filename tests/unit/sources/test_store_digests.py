@@ -27,14 +27,17 @@ OTHER = base64.b64encode(hashlib.md5(b"y").digest()).decode()
         ([("x-amz-checksum-sha256", SHA)], set(), {"sha-256"}),
         ([("x-amz-checksum-sha256", SHA + "-3")], set(), set()),
         ([("x-amz-checksum-sha256", SHA), ("x-amz-checksum-type", "COMPOSITE")], set(), set()),
-        ([("x-amz-checksum-sha256", SHA), ("x-amz-checksum-type", "FULL_OBJECT")], set(),
-         {"sha-256"}),
+        (
+            [("x-amz-checksum-sha256", SHA), ("x-amz-checksum-type", "FULL_OBJECT")],
+            set(),
+            {"sha-256"},
+        ),
         ([("content-md5", MD5), ("x-ms-blob-content-md5", OTHER)], {"md5"}, set()),
         ([("content-md5", SHA)], set(), set()),
         ([("content-md5", "!")], set(), set()),
         ([("etag", f'"{hashlib.md5(b"x").hexdigest()}"')], set(), set()),
     ],
-)  # fmt: skip
+)
 def test_what_counts_of_a_part_and_of_the_whole(
     fields: list[tuple[str, str]], part: set[str], whole: set[str]
 ) -> None:

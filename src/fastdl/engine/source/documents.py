@@ -73,9 +73,13 @@ def documents_job(
                 raise PolicyError(f"{url.display()}: {reason}", phase="resolve")
             try:
                 document = fetch_document(
-                    ctx, url, limit, what="the document", headers=options.headers,
+                    ctx,
+                    url,
+                    limit,
+                    what="the document",
+                    headers=options.headers,
                     optional=bool(found),
-                )  # fmt: skip
+                )
             except HttpStatusError:
                 if not found:
                     raise

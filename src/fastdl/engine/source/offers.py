@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 _A_METALINK = "the metalink"
 HTTP_OK = 200
-_STORE_FIELDS = frozenset({
-    "x-goog-hash", "x-ms-blob-content-md5", "content-md5", "x-amz-checksum-sha256",
-    "x-amz-checksum-sha1",
-})  # fmt: skip
+_STORE_FIELDS = frozenset(
+    {
+        "x-goog-hash",
+        "x-ms-blob-content-md5",
+        "content-md5",
+        "x-amz-checksum-sha256",
+        "x-amz-checksum-sha1",
+    }
+)
 _OFFERS = frozenset({"link", "digest", "repr-digest"})
 
 Fields = Sequence[tuple[str, str]]

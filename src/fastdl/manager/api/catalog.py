@@ -32,7 +32,7 @@ _CATEGORIES: Final = {
     "FreeBSD": ("FreeBSD 13 (64-bit)", "FreeBSD 14 (64-bit)"),
     "Windows": ("Windows Server 2022 (64-bit)", "Windows 11 (64-bit)"),
     "Other": ("Other (64-bit)", "Other Linux (64-bit)", "Other PV (64-bit)"),
-}  # fmt: skip
+}
 DEFAULT_OS: Final = "Other Linux (64-bit)"
 HYPERVISORS: Final = ("KVM", "XenServer", "VMware", "LXC", "BareMetal", "Ovm3", "Simulator")
 
@@ -211,10 +211,19 @@ COMMANDS: Final = (
     *(
         _empty(name, "Always empty: fastdl manages templates and certificates only")
         for name in (
-            "listVirtualMachines", "listServiceOfferings", "listDiskOfferings", "listNetworks",
-            "listProjects", "listPublicIpAddresses", "listPortForwardingRules",
-            "listIpForwardingRules", "listSSHKeyPairs", "listSecurityGroups",
-            "listAffinityGroups", "listVolumes", "listSnapshots",
+            "listVirtualMachines",
+            "listServiceOfferings",
+            "listDiskOfferings",
+            "listNetworks",
+            "listProjects",
+            "listPublicIpAddresses",
+            "listPortForwardingRules",
+            "listIpForwardingRules",
+            "listSSHKeyPairs",
+            "listSecurityGroups",
+            "listAffinityGroups",
+            "listVolumes",
+            "listSnapshots",
         )
     ),
-)  # fmt: skip
+)

@@ -331,12 +331,18 @@ _STATUS: Final = (
 _CERTIFICATE: Final = (
     Field("id", text="the ID of the certificate"),
     Field("alias", text="its name in each host's keystore"),
-    Field("zoneid"), Field("zonename"), Field("version"), Field("subject"), Field("issuer"),
-    Field("validity"), Field("serialnum"), Field("hypervisor"),
+    Field("zoneid"),
+    Field("zonename"),
+    Field("version"),
+    Field("subject"),
+    Field("issuer"),
+    Field("validity"),
+    Field("serialnum"),
+    Field("hypervisor"),
     Field("fingerprint", text="SHA-256 of the (first) certificate"),
     Field("expires", "date", "when it expires; of a bundle, when the first of them does"),
     Field("hostsmap", "list", "what each host holds of it"),
-)  # fmt: skip
+)
 _HYPERVISOR: Final = "must be KVM"
 _PEM: Final = "the certificate as one string: PEM, a bundle, PKCS#7, or bare base64"
 

@@ -23,9 +23,15 @@ from fastdl.manager.ledger import records
 from fastdl.manager.settings import SETTINGS, Setting, check, shown
 
 _TYPES: Final = {
-    "int": "Number", "float": "Decimal", "bool": "Boolean", "cidrs": "CSV", "names": "CSV",
-    "json": "String", "proxy": "String", "token": "String",
-}  # fmt: skip
+    "int": "Number",
+    "float": "Decimal",
+    "bool": "Boolean",
+    "cidrs": "CSV",
+    "names": "CSV",
+    "json": "String",
+    "proxy": "String",
+    "token": "String",
+}
 _SCOPES: Final = ("zoneid", "clusterid", "storageid", "accountid", "domainid", "imagestoreuuid")
 
 

@@ -29,9 +29,11 @@ from fastdl.manager.ledger import copies, job_list, pools, records, zones
 from fastdl.manager.ledger.text import loads
 
 _STATES: Final = {
-    copies.ABSENT: "Absent", copies.READY: "Ready", copies.REMOVING: "Removing",
+    copies.ABSENT: "Absent",
+    copies.READY: "Ready",
+    copies.REMOVING: "Removing",
     copies.ORPHAN: "Orphan",
-}  # fmt: skip
+}
 
 
 async def list_copies(call: Call) -> Reply:

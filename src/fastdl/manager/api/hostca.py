@@ -113,7 +113,9 @@ COMMANDS: Final = (
         handler=finish,
         params=(
             Param(
-                "forced", Kind.BOOLEAN, "also where hosts have no certificate of it yet",
+                "forced",
+                Kind.BOOLEAN,
+                "also where hosts have no certificate of it yet",
                 default=False,
             ),
         ),
@@ -121,4 +123,4 @@ COMMANDS: Final = (
         admin=True,
         changes=True,
     ),
-)  # fmt: skip
+)

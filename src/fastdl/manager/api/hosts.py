@@ -206,15 +206,19 @@ COMMANDS: Final = (
             Param("state", text="Up, Down, Disconnected, Alert, Connecting", narrows=By()),
             Param("type", text="all are Routing", narrows=Is("Routing")),
             Param("hypervisor", text="all are KVM", narrows=Is("KVM")),
-            Param("resourcestate", text="Enabled, Disabled, PrepareForMaintenance, Maintenance",
-                  narrows=By()),
+            Param(
+                "resourcestate",
+                text="Enabled, Disabled, PrepareForMaintenance, Maintenance",
+                narrows=By(),
+            ),
             Param("arch", text="of its processors: x86_64, aarch64…", narrows=By()),
             Param("version", text="by the version of its agent", narrows=By()),
             Param("managementserverid", text="by the manager it is connected to", narrows=By()),
             Param("hahost", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
             Param("hastate", text="there is no host HA", narrows=NONE),
-            Param("outofbandmanagementenabled", Kind.BOOLEAN, "none has it",
-                  narrows=Is(value=False)),
+            Param(
+                "outofbandmanagementenabled", Kind.BOOLEAN, "none has it", narrows=Is(value=False)
+            ),
             Param("outofbandmanagementpowerstate", text="none has it", narrows=NONE),
             Param("virtualmachineid", text="there are no VMs", narrows=NONE),
             Param("storageaccessgroup", text="there are none", narrows=NONE),
@@ -266,7 +270,8 @@ COMMANDS: Final = (
             _ID,
             Param("forced", Kind.BOOLEAN, "also where it is not in maintenance", default=False),
             Param(
-                "forcedestroylocalstorage", Kind.BOOLEAN,
+                "forcedestroylocalstorage",
+                Kind.BOOLEAN,
                 "forget its local pools and what was known of copies there; no byte is deleted",
                 default=False,
             ),
@@ -275,4 +280,4 @@ COMMANDS: Final = (
         admin=True,
         changes=True,
     ),
-)  # fmt: skip
+)

@@ -337,9 +337,18 @@ def _read_map(entries: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return found
 
 
-_FRAME: Final = frozenset({
-    "command", "response", "apikey", "signature", "signatureversion", "expires", "sessionkey", "_",
-})  # fmt: skip
+_FRAME: Final = frozenset(
+    {
+        "command",
+        "response",
+        "apikey",
+        "signature",
+        "signatureversion",
+        "expires",
+        "sessionkey",
+        "_",
+    }
+)
 """What any request has beside its command's parameters; browsers' libraries add ``_``."""
 
 

@@ -31,9 +31,13 @@ from fastdl.manager.ledger import accounts, grants, templates
 from fastdl.manager.ledger.text import loads
 
 _FLAGS: Final = (
-    "passwordenabled", "sshkeyenabled", "isdynamicallyscalable", "requireshvm",
-    "templatetag", "sortkey",
-)  # fmt: skip
+    "passwordenabled",
+    "sshkeyenabled",
+    "isdynamicallyscalable",
+    "requireshvm",
+    "templatetag",
+    "sortkey",
+)
 _ADMINS: Final = "Only ROOT admins are allowed to modify this attribute."
 OPERATIONS: Final = ("add", "remove", "reset")
 ACCOUNTS_MAX: Final = 1000

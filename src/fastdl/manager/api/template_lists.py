@@ -28,8 +28,14 @@ from fastdl.manager.api.templates import ARCH, SHOWN
 from fastdl.manager.ledger import copies, templates
 
 FILTERS: Final = (
-    "featured", "self", "selfexecutable", "sharedexecutable", "executable", "community", "all",
-)  # fmt: skip
+    "featured",
+    "self",
+    "selfexecutable",
+    "sharedexecutable",
+    "executable",
+    "community",
+    "all",
+)
 
 
 async def _list(call: Call, *, iso: bool) -> Reply:
@@ -110,12 +116,16 @@ _LIST: Final = (
     Param("storageid", text="by a pool that has a copy of it", narrows=By()),
     Param("oscategoryid", Kind.UUID, "by family of guest operating systems", narrows=By()),
     Param("imagestoreid", text="there is no secondary storage", narrows=NONE),
-    Param("showremoved", Kind.BOOLEAN, "true is refused",
-          narrows=Refused("deleted entries are not listed", but=False)),
+    Param(
+        "showremoved",
+        Kind.BOOLEAN,
+        "true is refused",
+        narrows=Refused("deleted entries are not listed", but=False),
+    ),
     Param("showunique", Kind.BOOLEAN, "one row for all zones", narrows=READ),
     Param("details", text="accepted: all are shown", narrows=SHOWS),
     *listed(By()),
-)  # fmt: skip
+)
 
 COMMANDS: Final = (
     Command(
@@ -123,10 +133,19 @@ COMMANDS: Final = (
         text="List templates",
         handler=list_templates,
         params=(
-            Param("templatefilter", text=", ".join(FILTERS), required=True, choices=FILTERS,
-                  narrows=READ),
-            Param("isready", Kind.BOOLEAN, "all are as soon as they are registered",
-                  narrows=Is(value=True)),
+            Param(
+                "templatefilter",
+                text=", ".join(FILTERS),
+                required=True,
+                choices=FILTERS,
+                narrows=READ,
+            ),
+            Param(
+                "isready",
+                Kind.BOOLEAN,
+                "all are as soon as they are registered",
+                narrows=Is(value=True),
+            ),
             Param("templatetype", text="all are USER", narrows=Is("USER")),
             Param("isvnf", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
             Param("forcks", Kind.BOOLEAN, "none is", narrows=Is(value=False)),
@@ -141,15 +160,24 @@ COMMANDS: Final = (
         text="List ISOs",
         handler=list_isos,
         params=(
-            Param("isofilter", text=", ".join(FILTERS), choices=FILTERS, default="selfexecutable",
-                  narrows=READ),
+            Param(
+                "isofilter",
+                text=", ".join(FILTERS),
+                choices=FILTERS,
+                default="selfexecutable",
+                narrows=READ,
+            ),
             Param("bootable", Kind.BOOLEAN, "by whether VMs boot from it", narrows=By()),
             # CloudStack's ListIsosCmd.listInReadyState: true asks for ready ones alone, which
             # all are, false for all. Ansible's module always sends false.
-            Param("isready", Kind.BOOLEAN, "false lists all, as true does: all are ready",
-                  narrows=SHOWS),
+            Param(
+                "isready",
+                Kind.BOOLEAN,
+                "false lists all, as true does: all are ready",
+                narrows=SHOWS,
+            ),
             *_LIST,
         ),
         response=SHOWN,
     ),
-)  # fmt: skip
+)

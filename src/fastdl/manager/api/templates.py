@@ -37,9 +37,14 @@ from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 _FLAGS: Final = (
-    "passwordenabled", "sshkeyenabled", "isextractable", "isdynamicallyscalable", "requireshvm",
-    "bits", "templatetag",
-)  # fmt: skip
+    "passwordenabled",
+    "sshkeyenabled",
+    "isextractable",
+    "isdynamicallyscalable",
+    "requireshvm",
+    "bits",
+    "templatetag",
+)
 ARCHITECTURES: Final = ("x86_64", "aarch64", "i686", "s390x")
 """CloudStack's names; the first is the default."""
 ORIGINS_MAX: Final = 16
@@ -336,15 +341,23 @@ ARCH: Final = Param("arch", text="of its processors", choices=ARCHITECTURES)
 
 _REGISTER: Final = (
     Param("name", text="its name", required=True),
-    Param("url", text="the source: http, https, nfs, a metalink, or a product: "
-          "simplestreams:URL#OS:RELEASE:ARCH:FILE", required=True, length=2048),
+    Param(
+        "url",
+        text="the source: http, https, nfs, a metalink, or a product: "
+        "simplestreams:URL#OS:RELEASE:ARCH:FILE",
+        required=True,
+        length=2048,
+    ),
     Param("displaytext", text="what users see (default: the name)", length=4096),
     Param("ostypeid", Kind.UUID, "the guest operating system (listOsTypes)"),
     Param("zoneid", text="the zone; -1 = all"),
     Param("directdownload", Kind.BOOLEAN, "true, which is the default: there is nothing else"),
-    Param("checksum", text="{ALGORITHM}hexadecimal; without prefix MD5; or the URL of a list that "
-          "names the file (SHA256SUMS, CHECKSUM, URL#NAME): it is fetched and fixed now",
-          length=2048),
+    Param(
+        "checksum",
+        text="{ALGORITHM}hexadecimal; without prefix MD5; or the URL of a list that "
+        "names the file (SHA256SUMS, CHECKSUM, URL#NAME): it is fetched and fixed now",
+        length=2048,
+    ),
     Param("ispublic", Kind.BOOLEAN, "whether other users see it", default=False),
     Param("isfeatured", Kind.BOOLEAN, "whether it is offered first (administrators)"),
     Param("isextractable", Kind.BOOLEAN, "kept as a flag"),
@@ -352,7 +365,7 @@ _REGISTER: Final = (
     Param("isdynamicallyscalable", Kind.BOOLEAN, "kept as a flag"),
     Param("details", Kind.MAP, "details[0].HTTP_HEADER:NAME=VALUE become request headers"),
     dataclasses.replace(ARCH, default=ARCHITECTURES[0]),
-)  # fmt: skip
+)
 _DELETE: Final = (
     Param("id", Kind.UUID, "what to delete", required=True),
     Param("zoneid", Kind.UUID, "from this zone only"),

@@ -113,9 +113,11 @@ _NETWORK: Final = tuple(
     )
 )
 _ZONE: Final = (
-    Field("id"), Field("name"), Field("allocationstate"),
+    Field("id"),
+    Field("name"),
+    Field("allocationstate"),
     *(Field(param.name) for param in _NETWORK),
-)  # fmt: skip
+)
 COMMANDS: Final = (
     Command(
         name="createZone",

@@ -23,8 +23,19 @@ from fastdl.model.url import Url
 HEADERS_MAX: Final = 16
 HEADER_MAX: Final = 4096
 FORMATS: Final = (
-    "QCOW2", "RAW", "VHD", "ISO", "OVA", "VHDX", "BAREMETAL", "VMDK", "VDI", "TAR", "ZIP", "DIR",
-)  # fmt: skip
+    "QCOW2",
+    "RAW",
+    "VHD",
+    "ISO",
+    "OVA",
+    "VHDX",
+    "BAREMETAL",
+    "VMDK",
+    "VDI",
+    "TAR",
+    "ZIP",
+    "DIR",
+)
 _COMPRESSED: Final = ("", ".zip", ".bz2", ".gz", ".xz", ".zst")
 _EXTENSIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "qcow2": ("qcow2", "img", "metalink", "meta4"),

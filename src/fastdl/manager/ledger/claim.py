@@ -99,9 +99,12 @@ class _Postgresql:
             "tcp_keepalives_count": "3",
         }
         self._engine: AsyncEngine = create_async_engine(
-            driver_url(url), hide_parameters=True, poolclass=NullPool,
-            isolation_level="AUTOCOMMIT", connect_args={"server_settings": settings},
-        )  # fmt: skip
+            driver_url(url),
+            hide_parameters=True,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"server_settings": settings},
+        )
         self._connection: AsyncConnection | None = None
         self._number = 0
         self._claim = Claim()

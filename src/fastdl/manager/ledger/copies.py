@@ -59,9 +59,12 @@ async def wanted(
         if not missing or attempt:
             break
         values = {
-            "template": template_id, "live": template_id, "state": ABSENT,
-            "created": now, "updated": now,
-        }  # fmt: skip
+            "template": template_id,
+            "live": template_id,
+            "state": ABSENT,
+            "created": now,
+            "updated": now,
+        }
         suffix = ".iso" if iso else ""
         await tx.execute(
             insert(t), [{"pool": one, "volume": new_id() + suffix, **values} for one in missing]

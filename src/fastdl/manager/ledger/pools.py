@@ -95,9 +95,14 @@ async def store(
                     continue
                 owned[row.id] += 1
                 known[p.id] = new[p.id] = {
-                    "id": p.id, "zone": row.zone, "cluster": row.cluster, "created": now,
-                    "owner": None, "open": False, **_values(p),
-                }  # fmt: skip
+                    "id": p.id,
+                    "zone": row.zone,
+                    "cluster": row.cluster,
+                    "created": now,
+                    "owner": None,
+                    "open": False,
+                    **_values(p),
+                }
             old = before.get(p.id)
             held = old is not None and old.accepted
             if p.error is not None and not held:

@@ -60,11 +60,18 @@ async def add_event(
 
 
 RESOURCE_TYPES: Final = (
-    ("TEMPLATE.", "Template"), ("ISO.", "Iso"), ("HOST.TOKEN", "Zone"), ("HOST.", "Host"),
-    ("MAINT.", "Host"), ("ZONE.", "Zone"), ("STORAGE.POOL.", "StoragePool"), ("USER.", "User"),
-    ("REGISTER.USER.", "User"), ("CERTIFICATE.", "Certificate"),
+    ("TEMPLATE.", "Template"),
+    ("ISO.", "Iso"),
+    ("HOST.TOKEN", "Zone"),
+    ("HOST.", "Host"),
+    ("MAINT.", "Host"),
+    ("ZONE.", "Zone"),
+    ("STORAGE.POOL.", "StoragePool"),
+    ("USER.", "User"),
+    ("REGISTER.USER.", "User"),
+    ("CERTIFICATE.", "Certificate"),
     ("DIRECT.DOWNLOAD.CERTIFICATE.", "Certificate"),
-)  # fmt: skip
+)
 """What an event is about, by the prefix of its type: the first that matches."""
 
 

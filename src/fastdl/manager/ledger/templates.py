@@ -102,9 +102,11 @@ async def find(
     """
     where = where or {}
     matching = [
-        t.c.removed.is_(None), template_zone.c.removed.is_(None), t.c.iso.is_(iso),
+        t.c.removed.is_(None),
+        template_zone.c.removed.is_(None),
+        t.c.iso.is_(iso),
         *conditions(FILTERS, where),
-    ]  # fmt: skip
+    ]
     if owner is not None:
         matching.append(t.c.owner == owner)
     if public is not None:

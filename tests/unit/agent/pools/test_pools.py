@@ -173,9 +173,7 @@ def test_pools_of_the_command_line(tmp_path: Path) -> None:
 
 def test_a_folder_is_shared_where_the_operator_says_so(tmp_path: Path) -> None:
     """Not every shared file system can be told by its type: virtiofs, Lustre and others."""
-    own, shared = configured(
-        [f"a={tmp_path}", f"b=shared:{tmp_path}"], host_id="h", state=tmp_path
-    )  # fmt: skip
+    own, shared = configured([f"a={tmp_path}", f"b=shared:{tmp_path}"], host_id="h", state=tmp_path)
     assert not own.info().shared
     assert shared.info().shared
     assert shared.info().type is PoolType.SHARED_MOUNT_POINT

@@ -39,10 +39,16 @@ def test_every_byte_of_a_request_is_covered(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["2030-01-02T03:04:05+0000", "2030-01-02T03:04:05+00:00", "2030-01-02T03:04:05Z",
-     "2030-01-02T03:04:05.123456Z", "2030-01-02T03:04:05'Z'Z", "2030-01-02T04:04:05+0100",
-     "2030-01-02T03:04:05 0000"],
-)  # fmt: skip
+    [
+        "2030-01-02T03:04:05+0000",
+        "2030-01-02T03:04:05+00:00",
+        "2030-01-02T03:04:05Z",
+        "2030-01-02T03:04:05.123456Z",
+        "2030-01-02T03:04:05'Z'Z",
+        "2030-01-02T04:04:05+0100",
+        "2030-01-02T03:04:05 0000",
+    ],
+)
 def test_dates_that_clients_send(text: str) -> None:
     """All of them mean the same second."""
     found = auth.parse_date(text)

@@ -49,34 +49,45 @@ POSSIBLE = {
 
 IMPOSSIBLE = {
     "a lost revocation": [
-        upload(0, 1), Event("revoke", 2, 3, "c1"), Event("keystore", 4, 5, fingerprint="f1"),
+        upload(0, 1),
+        Event("revoke", 2, 3, "c1"),
+        Event("keystore", 4, 5, fingerprint="f1"),
     ],
     "a lost upload": [upload(0, 1), Event("keystore", 2, 3)],
     "a revocation undone by an earlier upload": [
-        upload(0, 1), Event("provision", 2, 3, "c1"), Event("revoke", 4, 5, "c1"),
+        upload(0, 1),
+        Event("provision", 2, 3, "c1"),
+        Event("revoke", 4, 5, "c1"),
         Event("list", 6, 7, "c1", fingerprint="f1", status="UPLOADED"),
     ],
     "a list that goes back": [
-        upload(0, 1), Event("revoke", 2, 19, "c1"),
+        upload(0, 1),
+        Event("revoke", 2, 19, "c1"),
         Event("list", 3, 4, "c1", fingerprint="f1", status="REVOKED"),
         Event("list", 5, 6, "c1", fingerprint="f1", status="UPLOADED"),
     ],
     "a list of the old certificate after its rotation": [
-        upload(0, 1), Event("update", 2, 3, "c1", fingerprint="f2"),
+        upload(0, 1),
+        Event("update", 2, 3, "c1", fingerprint="f2"),
         Event("list", 4, 5, "c1", fingerprint="f1", status="UPLOADED"),
     ],
     "two live certificates of one alias": [upload(0, 1), upload(2, 3, "c2", "f2")],
     "a refusal without a reason": [Event("upload", 0, 1, "c1", refused=True, fingerprint="f1")],
     "one deletion answered twice": [
-        upload(0, 1), Event("delete", 2, 9, "c1"), Event("delete", 3, 8, "c1"),
+        upload(0, 1),
+        Event("delete", 2, 9, "c1"),
+        Event("delete", 3, 8, "c1"),
     ],
     "a certificate that outlives its deletion": [
-        upload(0, 1), Event("delete", 2, 3, "c1"), Event("keystore", 4, 5, fingerprint="f1"),
+        upload(0, 1),
+        Event("delete", 2, 3, "c1"),
+        Event("keystore", 4, 5, fingerprint="f1"),
     ],
     "another certificate in the keystore": [
-        upload(0, 1), Event("keystore", 2, 3, fingerprint="f2"),
+        upload(0, 1),
+        Event("keystore", 2, 3, fingerprint="f2"),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", POSSIBLE)

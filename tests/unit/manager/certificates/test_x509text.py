@@ -24,10 +24,17 @@ OTHER = self_signed("second")
 
 @pytest.mark.parametrize(
     "text",
-    [PEM, BODY, PEM.replace("\n", "\r\n"), PEM.replace("\n", " "), PEM.replace("\n", ""),
-     f"\n {PEM}\n", "\n".join(BODY[i : i + 64] for i in range(0, len(BODY), 64))],
+    [
+        PEM,
+        BODY,
+        PEM.replace("\n", "\r\n"),
+        PEM.replace("\n", " "),
+        PEM.replace("\n", ""),
+        f"\n {PEM}\n",
+        "\n".join(BODY[i : i + 64] for i in range(0, len(BODY), 64)),
+    ],
     ids=["pem", "bare", "crlf", "spaces", "joined", "padded", "wrapped"],
-)  # fmt: skip
+)
 def test_spellings_that_operators_paste(text: str) -> None:
     """All mean the same certificate; what hosts get is normalised."""
     assert read_upload(text, now=time.time()).pem == PEM
@@ -73,9 +80,11 @@ def test_it_is_shown_as_java_shows_it() -> None:
     assert shown["serialnum"] == "SerialNumber: 0e:f7:0d:fd"
     assert shown["validity"].startswith("From: [")
     assert " UTC " in shown["validity"]
-    name = x509.Name([
-        x509.NameAttribute(NameOID.COUNTRY_NAME, "CS"),
-        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "A, B"),
-        x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@b"),
-    ])  # fmt: skip
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "CS"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "A, B"),
+            x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@b"),
+        ]
+    )
     assert java_name(name) == 'EMAILADDRESS=a@b, O="A, B", C=CS'

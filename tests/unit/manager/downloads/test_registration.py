@@ -21,9 +21,13 @@ from fastdl.wire.messages import Validators
 
 @pytest.mark.parametrize(
     "url",
-    ["https://m.example/a.qcow2", "http://10.1.2.3:8080/a.img",
-     "https://[2606:4700::1]/a.qcow2", "HTTPS://M.example/a.qcow2?x=1"],
-)  # fmt: skip
+    [
+        "https://m.example/a.qcow2",
+        "http://10.1.2.3:8080/a.img",
+        "https://[2606:4700::1]/a.qcow2",
+        "HTTPS://M.example/a.qcow2?x=1",
+    ],
+)
 def test_origins_in_public_and_private_networks_are_fine(url: str) -> None:
     """Private mirrors are common in clouds."""
     check_url(url)
