@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 
 from fastdl.wire import messages as m
+from tests.env.agent_process import Process
 from tests.env.certs import CertLab, Identity
 from tests.env.faults import Rule
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 from tests.env.wire_manager import WireManager
-from tests.integration.test_agent_service import Process
 
 CONTENT = pseudo_random(31, 12 << 20)
 

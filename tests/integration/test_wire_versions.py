@@ -14,12 +14,12 @@ import pytest
 from fastdl.lab.certs import self_signed
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST, VERSIONS
+from tests.env.agent_process import Process
 from tests.env.fake_agent import FakeAgent, local_pool
 from tests.env.manager import zone as running_zone
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 from tests.env.wire_manager import WireManager
 from tests.env.wire_versions import as_spoken_by, from_the_future
-from tests.integration.test_agent_service import Process
 
 CONTENT = pseudo_random(12, 1 << 20)
 
