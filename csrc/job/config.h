@@ -54,6 +54,8 @@ struct fdl_job_config {
     enum fdl_hash_alg algs[FDL_HASH_COUNT];
     size_t n_algs;
     struct fdl_piece_digests pieces;
+    uint64_t list_pieces; /* bytes of a piece: list their SHA-256 beside the whole's,
+                             which is among algs; not where pieces are given. 0: no */
     const struct fdl_known *known; /* ascending, disjoint */
     size_t n_known;
     const struct fdl_local *local; /* ascending, block-aligned */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/consumer.h"
 #include "base/clock.h"
+#include "base/piece_list.h"
 #include "job/chain.h"
 #include "job/verify.h"
 
@@ -17,9 +18,12 @@ struct fdl_consumer {
     bool started;
     enum kind kind;
     enum fdl_hash_alg alg;
-    struct fdl_hash *hash; /* OWNED; NULL for the lander */
-    bool along;            /* job->chain: the pieces' threads do most of it */
-    uint64_t next;         /* block; not where it goes along */
+    struct fdl_hash *hash;       /* OWNED; NULL for the lander */
+    bool along;                  /* job->chain: the pieces' threads do most of it */
+    struct fdl_piece_list *list; /* OWNED; NULL: nobody wants one */
+    const unsigned char *listed; /* BORROWED from it, at the end */
+    size_t n_listed;
+    uint64_t next; /* block; not where it goes along */
     unsigned char digest[FDL_HASH_MAX];
 };
 
@@ -33,6 +37,8 @@ static int consume(struct fdl_consumer *c, struct fdl_buf *buf, struct fdl_err *
         return c->job->cfg.lander->ops->push(c->job->cfg.lander, buf, err);
     if (c->kind == PIECES)
         rc = fdl_pieces_feed(&c->job->pieces, c->hash, buf, err);
+    else if (c->list)
+        rc = fdl_piece_list_feed(c->list, c->hash, buf->data, buf->len, err);
     else
         fdl_hash_update(c->hash, buf->data, buf->len);
     atomic_fetch_add_explicit(&c->job->hash_ns, fdl_now_ns() - before,
@@ -110,6 +116,8 @@ static void *consumer_main(void *arg)
 
     fdl_err_clear(&err);
     int rc = c->along ? consume_left(c, &err) : consume_all(c, &err);
+    if (rc == FDL_OK && c->list)
+        rc = fdl_piece_list_end(c->list, &c->listed, &c->n_listed, &err);
     if (rc == FDL_OK && c->kind == DIGEST)
         fdl_hash_final(c->hash, c->digest);
     if (rc == FDL_OK && c->kind == LAND)
@@ -140,6 +148,8 @@ static int add(struct fdl_job *job, enum kind kind, int alg, struct fdl_err *err
     int rc = fdl_hash_new(&c->hash, c->alg, err);
     if (rc != FDL_OK)
         return rc;
+    if (kind == DIGEST && c->alg == FDL_HASH_SHA256 && job->cfg.list_pieces > 0)
+        return fdl_piece_list_new(&c->list, c->alg, job->cfg.list_pieces, err);
     bool as_they_come = job->pieces.mode == FDL_PIECES_IN_BLOCK ||
                         job->pieces.mode == FDL_PIECES_OF_BLOCKS;
     if (kind == DIGEST && as_they_come && fdl_hash_pairs(c->hash, job->pieces.like)) {
@@ -202,9 +212,22 @@ void fdl_consumers_result(const struct fdl_job *job, struct fdl_job_result *resu
     }
 }
 
+const unsigned char *fdl_consumers_piece_list(const struct fdl_job *job, size_t *n)
+{
+    *n = 0;
+    for (int i = 0; i < job->n_consumers; i++)
+        if (job->consumers[i].n_listed > 0) {
+            *n = job->consumers[i].n_listed;
+            return job->consumers[i].listed;
+        }
+    return NULL;
+}
+
 void fdl_consumers_destroy(struct fdl_job *job)
 {
-    for (int i = 0; i < job->n_consumers; i++)
+    for (int i = 0; i < job->n_consumers; i++) {
         fdl_hash_free(job->consumers[i].hash);
+        fdl_piece_list_free(job->consumers[i].list);
+    }
     free(job->consumers);
 }

@@ -16,6 +16,8 @@ void fdl_consumers_join(struct fdl_job *job);
 /* After joining: the digests of the source. */
 void fdl_consumers_result(const struct fdl_job *job, struct fdl_job_result *result);
 
+/* The list of config.list_pieces, after the last block; *n is 0 without. BORROWED. */
+const unsigned char *fdl_consumers_piece_list(const struct fdl_job *job, size_t *n);
 void fdl_consumers_destroy(struct fdl_job *job);
 
 #endif

@@ -386,6 +386,11 @@ int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result,
     return FDL_OK;
 }
 
+const unsigned char *fdl_job_piece_list(const struct fdl_job *job, size_t *n)
+{
+    return fdl_consumers_piece_list(job, n);
+}
+
 void fdl_job_forget_lander(struct fdl_job *job)
 {
     pthread_mutex_lock(&job->lock);

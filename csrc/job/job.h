@@ -67,6 +67,10 @@ void fdl_job_cancel(struct fdl_job *job);
 int fdl_job_finish(struct fdl_job *job, struct fdl_job_result *result,
                    struct fdl_err *err);
 
+/* After fdl_job_finish(): the SHA-256 of the pieces, as config.list_pieces asked for;
+ * *n is 0 without. BORROWED until fdl_job_free(). */
+const unsigned char *fdl_job_piece_list(const struct fdl_job *job, size_t *n);
+
 /* After fdl_job_finish(): the caller may free the lander, and must before the sink and
  * the job go: where the job failed, its threads may still hold blocks and write. */
 void fdl_job_forget_lander(struct fdl_job *job);

@@ -62,6 +62,8 @@ def jobs_from(args: argparse.Namespace) -> tuple[list[Job], bool]:
     """The jobs of a command line, and whether it means several (one line a job, a summary)."""
     if not 1 <= args.max_concurrent_downloads <= MAX_AT_ONCE:
         raise UsageError(f"-j must lie between 1 and {MAX_AT_ONCE}")
+    if args.write_metalink is not None and (args.separate or args.input_file is not None):
+        raise UsageError("--write-metalink describes one file: use it without -i and -Z")
     if args.input_file is not None:
         if args.sources or args.output is not None or args.checksum is not None:
             raise UsageError("with -i sources, -o and --checksum stand in the file, not beside it")

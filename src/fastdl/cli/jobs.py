@@ -78,7 +78,8 @@ def expanded(job: Job, error: FastdlError | None, cancel: Cancel) -> list[Job]:
     """A job for each file of the metalink that has several, where a folder takes them all."""
     if error is None or error.reason is not Reason.SEVERAL_FILES:
         return []
-    if not os.path.isdir(job.target) or "checksum" in job.options:  # noqa: PTH112
+    of_one = {"checksum", "write_metalink"} & job.options.keys()
+    if not os.path.isdir(job.target) or of_one:  # noqa: PTH112
         return []
     from fastdl.engine.listing import metalink_names
 

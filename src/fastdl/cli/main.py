@@ -19,6 +19,7 @@ VERBS = {
     "get": "download a source to a file, a folder or a block device, verified",
     "probe": "show size, format, digests and mirrors of a source; write nothing",
     "inspect": "show what an image file is, and whether it is safe",
+    "metalink": "describe files by size, digests, pieces and mirrors",
     "keystore": "list, import and delete certificates in a host's keystore",
     "exec": "execute one command of CloudStack's agent, from stdin to stdout",
     "agent": "run on a KVM host and execute a manager's jobs",

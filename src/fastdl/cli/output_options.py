@@ -43,6 +43,12 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="without a terminal: a line about each file this often on stderr; default 0, none",
     )
     out.add_argument(
+        "--write-metalink",
+        metavar="FILE",
+        help="when it is done, write a metalink of the source: size, SHA-256 of the whole and of "
+        "pieces, mirrors; made on the way, at almost no price",
+    )
+    out.add_argument(
         "--on-complete",
         "--on-download-complete",
         type=_words,

@@ -324,6 +324,7 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
                 "limit_rate",
                 "window",
                 "block_size",
+                "write_metalink",
             )
             if (value := getattr(args, name)) is not None
         }

@@ -43,6 +43,9 @@ class JobConfig(NamedTuple):
     """Digests of the source to compute, by the names of the IANA registry."""
     pieces: tuple[str, int, bytes] | None = None
     """Algorithm, piece length, and all digests in a row."""
+    list_pieces: int = 0
+    """List the SHA-256 of pieces of so many bytes beside the whole's, which is among *algorithms*.
+    Not where *pieces* are given. 0: no list."""
     known: Sequence[tuple[int, bytes, int]] = ()
     """(offset, bytes, index of the mirror that sent them or -1), ascending."""
     local: Sequence[tuple[int, int]] = ()

@@ -46,3 +46,7 @@ class Job:
 
     def finish(self) -> tuple[int, dict[str, bytes]]:
         """(source size, {algorithm: digest}); raises the job's error."""
+
+    def piece_list(self) -> bytes:
+        """The SHA-256 of the pieces, one after the other, as ``JobConfig.list_pieces`` asked for;
+        after ``finish``."""

@@ -15,7 +15,7 @@ from fastdl.core.c.hash cimport (
 from fastdl.core.c.job cimport (
     fdl_job, fdl_job_block_for, fdl_job_cancel, fdl_job_drain, fdl_job_finish,
     fdl_job_forget_lander, fdl_job_free, fdl_job_settle, fdl_job_start, fdl_job_status,
-    fdl_job_status_s, fdl_job_wait,
+    fdl_job_piece_list, fdl_job_status_s, fdl_job_wait,
 )
 from fastdl.core.c.landed cimport fdl_range
 from fastdl.core.c.mirror cimport fdl_mirror
@@ -136,6 +136,7 @@ cdef class Job:
     cdef int _fill_pieces(self, fdl_job_config *c) except -1:
         cdef bytes digests
         c.pieces.count = 0
+        c.list_pieces = self._config.list_pieces
         if self._config.pieces is not None:
             name, length, digests = self._config.pieces
             algorithm(name, &c.pieces.alg)
@@ -242,3 +243,8 @@ cdef class Job:
             name = fdl_hash_name(result.algs[i]).decode("ascii")
             digests[name] = (<bytes> result.digests[i][:n])
         return result.total, digests
+
+    def piece_list(self):
+        cdef size_t n
+        cdef const unsigned char *listed = fdl_job_piece_list(self._ptr, &n)
+        return <bytes> listed[:n * 32] if n else b""

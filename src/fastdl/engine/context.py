@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.release import Release
     from fastdl.engine.source.facts import Product
+    from fastdl.sources.metalink_made import Described
 
 
 class Events:
     """What a job reports: progress during the job, warnings with its result.
 
     *log*: called with a line about each request and each mirror that is left, without secrets.
+    ``described``: what was transferred, where a metalink of it is wanted.
     *told*: takes what to call when the result has reached who waits for it; None: that is at once.
     """
 
@@ -40,6 +42,7 @@ class Events:
         self.log = log
         self._told = told
         self._warnings: dict[str, None] = {}
+        self.described: Described | None = None
 
     def report(self, progress: Progress) -> None:
         """Call back, if there is a callback."""
@@ -118,6 +121,11 @@ class TransferContext:
             pace=pace,
             product=None if proven else self.product,
         )
+
+    @property
+    def describes(self) -> bool:
+        """Whether a metalink is written of what this job transfers."""
+        return self.options.write_metalink is not None and not self.proven
 
     @property
     def wants_a_list(self) -> bool:

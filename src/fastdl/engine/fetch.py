@@ -74,7 +74,13 @@ def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Re
             workspace = open_named(target, source, ctx)
         else:
             workspace = open_workspace(target, ctx.options, ctx.placement, name_hint=name)
-        return workspace.publishing(lambda: _fetch(workspace, source, ctx), ctx)
+        result = workspace.publishing(lambda: _fetch(workspace, source, ctx), ctx)
+    if ctx.describes and ctx.options.write_metalink is not None:
+        from fastdl.engine.described import write_metalink
+
+        write_metalink(ctx.options.write_metalink, result, sources, ctx)
+        result = result._replace(warnings=ctx.events.warnings)
+    return result
 
 
 def fetch_into(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:

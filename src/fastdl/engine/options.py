@@ -157,6 +157,8 @@ class FetchOptions(NamedTuple):
     zero_rest: bool = False
     detect_zeros: bool | None = None
     metalink_file: str | None = None
+    # A file that gets a metalink of the source: sizes, digests, pieces, mirrors.
+    write_metalink: str | None = None
     # In a folder the file gets the name that the response proposes, if any.
     content_disposition: bool = False
     # A file that is there is left alone, whatever it holds.
@@ -192,6 +194,8 @@ class FetchOptions(NamedTuple):
                 options["checksum"], options["checksum_list"] = None, text.strip()
             else:
                 options["checksum"] = parse_checksum(text)
+        if options.get("write_metalink") is not None:
+            options["require_whole_digest"] = True
         if isinstance(options.get("proxy"), str):
             options["proxy"] = Proxies(options["proxy"], options["proxy"])
         for name in (

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What a job did. *digests* are what the bytes have, not what they should have."""
+    """What a job did. *digests* are what the bytes have, not what they should have; *listed* are
+    those of pieces of *list_length* bytes, where a list was wanted."""
 
     total: int
     digests: dict[str, bytes]
     status: dict[str, Any]
     resumed: int
+    listed: bytes = b""
+    list_length: int = 0
 
 
 def verify(facts: SourceFacts, index: int, outcome: Outcome) -> dict[str, str]:

@@ -58,7 +58,23 @@ def run_job(
         ctx.cancel.check()
         raise
     status = job.status()
-    return Outcome(total=total, digests=digests, status=status, resumed=status["resumed_bytes"])
+    return Outcome(
+        total=total,
+        digests=digests,
+        status=status,
+        resumed=status["resumed_bytes"],
+        listed=job.piece_list(),
+        list_length=list_length(facts, ctx),
+    )
+
+
+def list_length(facts: SourceFacts, ctx: TransferContext) -> int:
+    """Bytes of the pieces to list for a metalink; 0 where none is wanted, or they are known."""
+    if not ctx.describes or facts.pieces is not None:
+        return 0
+    from fastdl.sources.metalink_made import piece_length_for
+
+    return piece_length_for(facts.size)
 
 
 def _last_checkpoint(job: Job, core_sink: CoreSink, checkpoint: Checkpoint) -> None:
@@ -96,14 +112,21 @@ def start_job(
         provable=facts.provable,
         record=checkpoint.records,
         hold=sink.hold,
-        algorithms=[d.algorithm for d in facts.computed],
+        algorithms=_algorithms(facts, ctx),
         pieces=(pieces.algorithm, pieces.length, pieces.hashes) if pieces else None,
+        list_pieces=list_length(facts, ctx),
         local=checkpoint.local,
         local_fd=sink.fd,
         first=response.take(),
         **{"known": known, **landing},
     )
     return Job(config)
+
+
+def _algorithms(facts: SourceFacts, ctx: TransferContext) -> list[str]:
+    """The digests to compute: those that are compared, and the one that a metalink gives."""
+    names = [digest.algorithm for digest in facts.computed]
+    return [*names, "sha-256"] if ctx.describes and "sha-256" not in names else names
 
 
 def check_sha256(ctx: TransferContext) -> None:

@@ -208,7 +208,7 @@ def _files(document: DocumentRecord, warnings: _Warnings) -> dict[str, FileRecor
                 f"the metalink's file name {_shown(name)} is absolute: read without its slash"
             )
             name = name.lstrip("/")
-        _check_name(name)
+        check_file_name(name)
         if name in files:
             raise _fail(f"the metalink describes two files named {_shown(name)}")
         files[name] = record
@@ -217,7 +217,7 @@ def _files(document: DocumentRecord, warnings: _Warnings) -> dict[str, FileRecor
     return files
 
 
-def _check_name(name: str) -> None:
+def check_file_name(name: str) -> None:
     """Refuse what RFC 5854 (4.1.2.1) forbids and what any file system reads as special."""
     from urllib.parse import unquote  # slow to import; only metalinks need it
 

@@ -19,12 +19,14 @@ from fastdl.agent import supplies
 NOT_FOR_CONFINED = {
     "fastdl.agent.handshake",  # the worker loads it for the work that wants it
     "fastdl.engine.convert",  # the worker converts
+    "fastdl.engine.described",  # no agent writes metalinks
     "fastdl.engine.source.products",  # an agent is given the file of a product
     "fastdl.model.address",  # the worker checks addresses
     "fastdl.sinks.block",  # the worker opens the target
     "fastdl.sinks.stream",  # no agent writes to standard output
     "fastdl.publishers.s3",  # an agent is given no object of a store
     "fastdl.publishers.signed_links",
+    "fastdl.sources.metalink_made",
     "pwd",  # the agent looks users up
     "tomllib",  # the operator's rules come with the command
 }

@@ -40,6 +40,7 @@ cdef extern from "job/config.h" nogil:
         fdl_hash_alg algs[6]
         size_t n_algs
         fdl_piece_digests pieces
+        uint64_t list_pieces
         const fdl_known *known
         size_t n_known
         const fdl_local *local

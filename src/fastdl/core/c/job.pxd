@@ -39,3 +39,4 @@ cdef extern from "job/job.h" nogil:
     int fdl_job_finish(fdl_job *job, fdl_job_result *result, fdl_err *err)
     void fdl_job_forget_lander(fdl_job *job)
     void fdl_job_free(fdl_job *job)
+    const unsigned char *fdl_job_piece_list(const fdl_job *job, size_t *n)

@@ -118,6 +118,10 @@ class Lander:
                     outcome = run_job(job, facts, core_sink, checkpoint, ctx)
                     self.landed()
                     digests = verify(facts, response.index, outcome)
+                    if ctx.describes:
+                        from fastdl.engine.described import described  # rare
+
+                        ctx.events.described = described(facts, outcome)
                     if facts.signatures:
                         from fastdl.engine.signed import check_signatures  # rare
 

@@ -48,7 +48,8 @@ class Qcow2Lander(Lander):
         """The image's map, the data read for it, and the blocks not needed."""
         block = block_for(facts.piece_length, self.options.block_size)
         # Before the lander, which takes ownership of the map.
-        skip = [] if facts.provable else unneeded_blocks(self.image, facts.size, block)
+        whole = facts.provable or self.options.write_metalink is not None
+        skip = [] if whole else unneeded_blocks(self.image, facts.size, block)
         lander = CoreLander(
             self.image,
             core_sink,
