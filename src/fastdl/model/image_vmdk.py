@@ -20,6 +20,7 @@ _MAX_TABLES = 1 << 18
 _ZEROED = 1  # grain table entries up to it name no place in the file
 _MARKER = struct.Struct("<QI")
 _MAX_DESCRIPTOR = 64 * 1024
+_CID_DIGITS = 8
 _AT_END = 0xFFFFFFFFFFFFFFFF
 _FLAG_COMPRESSED = 1 << 16
 _FLAG_MARKERS = 1 << 17
@@ -159,7 +160,10 @@ def _descriptor(reader: Reader, head: dict[str, Any]) -> str:
     if len(block) < length:
         raise _bad("vmdk: no embedded descriptor")
     text, _, rest = block.partition(b"\0")
-    if any(rest):
+    # qemu-img numbers its image a second time: a number that is shorter by some digits leaves the
+    # end of the longer text behind, once in 256 images.
+    left = rest.rstrip(b"\0")
+    if len(left) >= _CID_DIGITS or not text.endswith(left):
         raise _unsafe("vmdk: something is hidden behind the descriptor")
     # Writers use the code page of their machine, whatever `encoding` says. What counts is
     # ASCII in all of them; a byte beyond it stands for itself, and only between quotes.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 import tarfile
 import uuid
@@ -473,6 +474,22 @@ def test_a_code_page_hides_no_path(real: Callable[[str], bytes], name: bytes) ->
     quoted = block[block.index(b'SPARSE "') + 8 :].partition(b'"')[0]
     bad = block.replace(quoted, name).ljust(length, b"\0")
     assert checked(data[:at] + bad + data[at + length :]).refusal is UnsafeImageError
+
+
+@needs_qemu
+def test_what_qemu_img_leaves_behind_a_vmdk_descriptor_is_harmless(
+    real: Callable[[str], bytes],
+) -> None:
+    """It writes a new number over the old one; a shorter one leaves the old text's end."""
+    data = real("vmdk")
+    at, length = (n * 512 for n in struct.unpack_from("<QQ", data, 28))
+    old = re.sub(rb"\nCID=\w+", b"\nCID=deadbeef", data[at : at + length].rstrip(b"\0"))
+    for digits in range(1, 9):
+        new = old.replace(b"deadbeef", b"deadbeef"[:digits])
+        left = b"\0" + old[len(new) + 1 :] if digits < 8 else b""
+        for tail, safe in ((b"", True), (b"x", False), (b"\0x", False)):
+            block = (new + left + tail if tail != b"x" else new + b"\0" + tail).ljust(length, b"\0")
+            assert checked(data[:at] + block + data[at + length :]).safe == safe, (digits, tail)
 
 
 def test_a_vmdk_extent_may_not_be_a_path(real: Callable[[str], bytes]) -> None:
