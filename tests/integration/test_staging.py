@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -420,6 +421,26 @@ def test_what_a_killed_run_staged_is_found_again(
     with Path(target).open("rb") as landed:
         assert landed.read(len(disk)) == disk
     assert bench.left_behind() in ([], ["disk.raw"])
+
+
+@pytest.mark.parametrize(
+    ("call", "about", "number", "code"),
+    [
+        ("unlink", "/source.raw", errno.EACCES, 33),
+        ("pread", f"{SUFFIX}/source", errno.EIO, 31),
+        ("pread", f"{SUFFIX}/source", errno.ENOSPC, 30),
+    ],
+)
+def test_a_staged_file_that_fails_is_the_storages_fault(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]],
+    call: str, about: str, number: int, code: int,
+) -> None:  # fmt: skip
+    """And none of fastdl's."""
+    url = bench.url(made["vmdk"][0], name="i.vmdk")
+    prefix = seam.loaded(nth=1, call=call, do=str(number), only=about, ever=True)
+    words = ["get", url, "-o", str(bench.pool / "disk.raw"), "--target-format", "raw", "--json"]
+    done = run_fastdl(words, home=bench.home, prefix=prefix, timeout=60)
+    assert done.code == code, done
 
 
 def test_another_source_does_not_take_what_was_staged(

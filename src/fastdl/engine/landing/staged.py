@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from fastdl.engine.result import Result
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FormatError, SinkRefusedError
 from fastdl.model.image import COMPRESSED, CONVERTIBLE, Format
+from fastdl.sinks.base import sink_error
 
 if TYPE_CHECKING:
     from fastdl.engine.context import TransferContext
@@ -71,7 +74,8 @@ class StagedLanding:
         """What came of staging, the format it came in, and what came of landing it."""
         path = folder / "source"
         first = self._staged(path, facts, ctx)
-        image, now, came = _raw_or_qcow2(path, workspace, ctx, unpacked=self._unpacking)
+        with _file_of_ours(path):
+            image, now, came = _raw_or_qcow2(path, workspace, ctx, unpacked=self._unpacking)
         local = ctx.within(_from_file(ctx.options, now), ctx.placement, proven=True)
         local.asked = of_source(facts, ctx.options)._replace(
             showing=Showing(first.source_bytes, 0, str(came), None, f"{came}-staged-to-raw")
@@ -97,13 +101,23 @@ class StagedLanding:
             except SinkRefusedError:
                 pass  # of another source, or changed since
             file.close()
-            path.unlink()
+            with _file_of_ours(path):
+                path.unlink()
             file = open_workspace(str(path), options, placement)
         return self._published(file, facts, within)
 
     def _published(self, file: Workspace, facts: SourceFacts, ctx: TransferContext) -> Result:
         file.staged = True
         return file.publishing(lambda: self._inner(file, facts.sources, ctx), ctx)
+
+
+@contextlib.contextmanager
+def _file_of_ours(path: Path) -> Iterator[None]:
+    """A staged file that cannot be read or removed is the storage's fault: SinkError."""
+    try:
+        yield
+    except OSError as exc:
+        raise sink_error(exc, f"working with {path}") from None
 
 
 def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
