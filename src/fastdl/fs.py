@@ -110,6 +110,25 @@ def sync_folder(fd: int) -> bool:
     return True
 
 
+def make_folders(path: str) -> None:
+    """Create the folder *path*, for this user alone, and what is missing above it; durable.
+
+    What is flushed in a folder whose own name is not may be lost with it. Raises OSError.
+    """
+    missing = []
+    name = path
+    while not os.path.isdir(name):  # noqa: PTH112 - pathlib is slow to load
+        missing.append(name)
+        name = os.path.dirname(name) or "."  # noqa: PTH120
+    os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103
+    for name in missing:
+        fd = open_folder(os.path.dirname(name) or ".")  # noqa: PTH120
+        try:
+            sync_folder(fd)
+        finally:
+            os.close(fd)
+
+
 def replace_file(
     path: str | os.PathLike[str],
     data: bytes,

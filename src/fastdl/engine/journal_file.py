@@ -73,7 +73,7 @@ class Location(NamedTuple):
     def create(self) -> int:
         """See ``JournalFile``."""
         if self.folder_fd is None:
-            os.makedirs(self._folder(), mode=0o700, exist_ok=True)  # noqa: PTH103
+            fs.make_folders(self._folder())
         self._remove_unheld()
         fd = self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:

@@ -78,7 +78,7 @@ def resumable(made: Path) -> Iterator[Staging]:
     Where another job works in it, one that is not found again. SinkError where none can be made.
     """
     try:
-        made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fs.make_folders(str(made.parent))
         sweep(made.parent)
         claimed = _claimed(made)
     except OSError as exc:

@@ -193,8 +193,15 @@ class Workspace:
 
         file = Location(release_name(self.sink.name), self.sink.folder_fd)
         with contextlib.suppress(OSError, FastdlError):  # what it is for may never happen
-            write_note(file, self._note._replace(stamp=stamp), durable=False)
+            write_note(file, self._note._replace(stamp=stamp), durable=self._alone_knows())
         return file
+
+    def _alone_knows(self) -> bool:
+        """Whether after a power cut only the note could tell what the file is."""
+        assert self._note is not None
+        shown = self._note.showing
+        by_digest = self._note.known["digests"] and shown is not None and shown.landing == "same"
+        return not self.staged and not by_digest
 
     def abort(self) -> None:
         """Leave nothing that looks like an image; with ``keep``, only what a later run can resume
@@ -396,6 +403,19 @@ def _make_durable(existing: Existing) -> Callable[[], None]:
         raise sink_error(error, f"{existing.path} is complete, but cannot be flushed") from None
 
 
+def _is_free(file: Location) -> bool:
+    """Whether *file* is there, ours, and no job holds it."""
+    from fastdl.errors import JournalError, SinkBusyError
+
+    try:
+        fd = file.open()
+    except (JournalError, SinkBusyError):
+        return False
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
+
+
 def _tidy(existing: Existing, folder: int) -> Location | None:
     """Remove the journal of a publication that was killed before it did so; returns its note."""
     from fastdl.engine.staging import SUFFIX, forget
@@ -421,6 +441,6 @@ def _tidy(existing: Existing, folder: int) -> Location | None:
         note = read_note(file)
         if note is not None and note.target == ours:
             kept = file
-        elif note is None and read_target(file) == ours:
-            file.remove()
+        elif note is None and read_target(file) in (ours, None) and _is_free(file):
+            file.remove()  # also where a power cut left it unreadable
     return kept
