@@ -2,6 +2,7 @@
 """How does a test make the n-th system call of a real command fail, come short, or kill it?
 
 With ``seam.c``, built once and loaded before the C library. The command is the installed one.
+What storage was asked for can be recorded as well: see ``storage_log.py``.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-_SOURCE = Path(__file__).with_name("seam.c")
+_SOURCES = [
+    Path(__file__).with_name(name) for name in ("seam.c", "seam_calls.c", "seam_record.c", "seam.h")
+]
 
 
 class Call(NamedTuple):
@@ -35,19 +39,20 @@ def built() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler here")
-    key = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:16]
     made = Path(tempfile.gettempdir()) / f"fastdl-seam-{os.geteuid()}-{key}.so"
     if not made.exists():
         fresh = made.with_suffix(f".{os.getpid()}")
         words = ["-std=gnu11", "-O1", "-fPIC", "-shared", "-Wall", "-Wno-unused-result", "-o"]
-        subprocess.run([compiler, *words, fresh, _SOURCE, "-ldl"], check=True, timeout=60)
+        subprocess.run([compiler, *words, fresh, *_SOURCES[:3], "-ldl"], check=True, timeout=60)
         fresh.replace(made)
     return made
 
 
-def loaded(
+def environment(
     *,
     log: Path | None = None,
+    record: Path | None = None,
     nth: int = 0,
     call: str = "*",
     do: str = "kill",
@@ -55,20 +60,22 @@ def loaded(
     only: str | None = None,
     after: str | None = None,
     clock: int = 0,
-) -> list[str]:
-    """The words before a command's own that load the seam; see ``seam.c`` for what they say."""
-    words = {"LD_PRELOAD": str(built()), "SEAM_CALL": call, "SEAM_DO": do}
-    if log is not None:
-        words["SEAM_LOG"] = str(log)
-    if nth:
-        words |= {"SEAM_NTH": str(nth), "SEAM_FOR": "ever" if ever else "once"}
-    if only is not None:
-        words["SEAM_ONLY"] = only
-    if after is not None:
-        words["SEAM_AFTER"] = after
-    if clock:
-        words["SEAM_CLOCK"] = str(clock)
-    return ["env", *(f"{name}={value}" for name, value in words.items())]
+    inodes: Mapping[int, int] | None = None,
+) -> dict[str, str]:
+    """The variables that tell a loaded seam what to do; see ``seam.c`` for what they say."""
+    words = {
+        "SEAM_LOG": log, "SEAM_RECORD": record, "SEAM_NTH": nth, "SEAM_CALL": call,
+        "SEAM_DO": do if nth else None, "SEAM_FOR": "ever" if ever else "once",
+        "SEAM_ONLY": only, "SEAM_AFTER": after, "SEAM_CLOCK": clock,
+        "SEAM_INODES": ",".join(f"{real}:{shown}" for real, shown in (inodes or {}).items()),
+    }  # fmt: skip
+    return {name: str(value) if value else "" for name, value in words.items()}
+
+
+def loaded(**what: Any) -> list[str]:
+    """The words before a command's own that load the seam, with those of :func:`environment`."""
+    words = {"LD_PRELOAD": str(built()), **environment(**what)}
+    return ["env", *(f"{name}={value}" for name, value in words.items() if value)]
 
 
 def calls(log: Path) -> list[Call]:
