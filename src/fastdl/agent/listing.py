@@ -17,6 +17,8 @@ def listing(pool: Pool, usage: Usage, *, after: str = "") -> CopiesDone:
     """Return the copies in *pool* after the volume *after*; raises if the pool is unavailable."""
     names = [name for name in pool.markers.volumes() if name > after]
     known = {name: pool.markers.read(name) for name in names[:PAGE]}
+    # A machine's disk is nobody's copy.
+    known = {name: marker for name, marker in known.items() if marker and not marker.machine}
     targets = {name: pool.target(Volume(name), marker) for name, marker in known.items() if marker}
     users = usage.all(targets)
     copies = tuple(

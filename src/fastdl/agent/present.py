@@ -37,6 +37,8 @@ def before(pool: Pool, volume: Volume, digest: Digest | None, usage: Usage) -> B
     should be replaced but is in use.
     """
     marker = pool.markers.read(volume.name)
+    if marker is not None and marker.machine:
+        raise SinkRefusedError(f"{volume.name} is a disk of the machine {marker.machine}")
     found = pool.inspect(volume, marker)
     if found.state is State.FOREIGN:
         raise SinkRefusedError(f"{found.why}: remove it, or give it another name")

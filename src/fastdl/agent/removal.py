@@ -34,6 +34,8 @@ async def remove(
 
 def _remove(pool: Pool, volume: Volume, usage: Usage, *, forced: bool) -> RemoveDone:
     marker = pool.markers.read(volume.name)
+    if marker is not None and marker.machine:
+        raise SinkRefusedError(f"{volume.name} is a disk of the machine {marker.machine}")
     found = pool.inspect(volume, marker)
     if marker is None or not marker.complete or found.state in {State.ABSENT, State.LANDED}:
         pool.discard(volume)
@@ -67,7 +69,7 @@ def prune(pool: Pool, *, running: Collection[str], before: float) -> list[str]:
             continue
         with contextlib.suppress(FastdlError), pool.markers.lock(name):
             marker = pool.markers.read(name)
-            if marker is None or marker.complete:
+            if marker is None or marker.complete or marker.machine:
                 continue
             pool.discard(Volume(name))
             pool.markers.delete(name)

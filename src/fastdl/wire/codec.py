@@ -34,6 +34,8 @@ _ARGS: Final[dict[str, type]] = {
     m.Kind.CHECK: m.CheckArgs,
     m.Kind.COPIES: m.CopiesArgs,
     m.Kind.DOCUMENTS: m.DocumentsArgs,
+    m.Kind.MACHINE: m.MachineArgs,
+    m.Kind.CONSOLE: m.ConsoleArgs,
 }
 _DONE: Final[dict[str, type]] = {
     m.Kind.DOWNLOAD: m.DownloadDone,
@@ -43,6 +45,8 @@ _DONE: Final[dict[str, type]] = {
     m.Kind.CHECK: m.CheckDone,
     m.Kind.COPIES: m.CopiesDone,
     m.Kind.DOCUMENTS: m.DocumentsDone,
+    m.Kind.MACHINE: m.MachineDone,
+    m.Kind.CONSOLE: m.ConsoleDone,
 }
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from fastdl.wire.limits import Count, Headers, Id, Items, Line, Name, Pem, Text, Whole
+from fastdl.wire.machines import ConsoleArgs, MachineArgs
 
 
 class Kind(StrEnum):
@@ -20,6 +21,8 @@ class Kind(StrEnum):
     CHECK = "check"
     COPIES = "copies"
     DOCUMENTS = "documents"
+    MACHINE = "machine"
+    CONSOLE = "console"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +162,8 @@ Args = (
     | CheckArgs
     | CopiesArgs
     | DocumentsArgs
+    | MachineArgs
+    | ConsoleArgs
     | UnknownArgs
 )
 

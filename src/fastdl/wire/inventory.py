@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from fastdl.wire.limits import Count, Id, Items, Line, Name, Text
+from fastdl.wire.machines import MachineInfo
 
 
 class PoolType(StrEnum):
@@ -74,3 +75,6 @@ class Inventory:
     """Of the keystore as it was read: each reading has a higher one than the last, over restarts
     too. Messages may overtake each other on their way; the highest revision counts. 0 = the host
     does not number them."""
+    machine_pools: Annotated[tuple[Id, ...], Items(256)] = ()
+    """The pools in which virtual machines of this host can have their disks; none: it runs none."""
+    machines: Annotated[tuple[MachineInfo, ...], Items(4096)] = ()

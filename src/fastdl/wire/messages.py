@@ -24,7 +24,7 @@ is started again; a fence lower than the journal's → ignore.
 A result is kept and repeated (at reconnect, and every 30 s) until its ``ResultAck``.
 
 Times are seconds, sizes bytes, rates bytes a second. What messages are made of stands in
-``limits``, ``inventory``, ``commands`` and ``results``; all of them are re-exported here.
+``limits``, ``inventory``, ``commands``, ``machines`` and ``results``; all of them are re-exported here.
 """
 
 from __future__ import annotations
@@ -50,6 +50,14 @@ from fastdl.wire.commands import (
 )
 from fastdl.wire.inventory import CertificateInfo, Inventory, PoolInfo, PoolType
 from fastdl.wire.limits import Count, Id, Items, Line, Name, Pem, Text, Whole
+from fastdl.wire.machines import (
+    ConsoleArgs,
+    ConsoleDone,
+    MachineArgs,
+    MachineDone,
+    MachineInfo,
+    MachineState,
+)
 from fastdl.wire.results import (
     AliasOutcome,
     CertificatesDone,
@@ -81,6 +89,8 @@ __all__ = [
     "CheckArgs",
     "CheckDone",
     "Command",
+    "ConsoleArgs",
+    "ConsoleDone",
     "CopiesArgs",
     "CopiesDone",
     "CopyInfo",
@@ -101,6 +111,10 @@ __all__ = [
     "JobResult",
     "JobStarted",
     "Kind",
+    "MachineArgs",
+    "MachineDone",
+    "MachineInfo",
+    "MachineState",
     "Message",
     "MirrorReport",
     "OriginRule",

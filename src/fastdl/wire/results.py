@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastdl.wire.inventory import CertificateInfo
 from fastdl.wire.limits import Count, Digests, Id, Items, Line, Lines, Name, Text, Whole
+from fastdl.wire.machines import ConsoleDone, MachineDone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +179,8 @@ Done = (
     | CheckDone
     | CopiesDone
     | DocumentsDone
+    | MachineDone
+    | ConsoleDone
 )
 
 

@@ -105,6 +105,14 @@ class Pool(Protocol):
     def markers(self) -> MarkerFolder:
         """The markers of its volumes, and their locks."""
 
+    @property
+    def holds_disks(self) -> bool:
+        """Whether disks of virtual machines can be created in it."""
+
+    @property
+    def raw_disks(self) -> bool:
+        """Whether those are devices, to which templates are copied; else files on top of them."""
+
     def info(self) -> PoolInfo:
         """The pool as reported in the inventory; ``error``: why it cannot be used now."""
 

@@ -35,15 +35,20 @@ BLOCKS = {
     "rbd": PoolType.RBD,
 }
 _SHARED = frozenset({"iscsi", "rbd"})
+_MADE_HERE = frozenset({"disk", "logical"})
+"""Pools whose volumes are created by libvirt and are devices of this host."""
 
 
 class BlockPool:
     """A disk, logical, iscsi or rbd pool."""
 
+    raw_disks = True
+
     def __init__(self, libvirt: Libvirt, pool: Any, kind: str, state: Path) -> None:
         self.id: str = pool.UUIDString()
         self.name: str = pool.name()
         self.kind = kind
+        self.holds_disks = kind in _MADE_HERE
         self.markers = MarkerFolder(state / "pools" / self.id)
         self._libvirt = libvirt
 

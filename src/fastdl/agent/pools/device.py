@@ -27,6 +27,10 @@ _BLKGETSIZE64 = 0x80081272
 class DevicePool:
     """The device at *path*; its volume's marker is in *state*."""
 
+    holds_disks = False
+    """It is full once it holds a template."""
+    raw_disks = True
+
     def __init__(self, path: Path, *, name: str, host_id: str, state: Path) -> None:
         self.path = path
         self.name = name

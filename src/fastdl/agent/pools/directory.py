@@ -39,6 +39,9 @@ class DirectoryPool:
     *memory*: the host's record of its folders; *mounted*: the folder is a mount point.
     """
 
+    holds_disks = True
+    raw_disks = False
+
     def __init__(
         self,
         path: Path,

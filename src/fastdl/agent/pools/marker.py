@@ -53,6 +53,7 @@ class Marker:
     ``inode``, ``mtime_ns``  of the published file
     ``edges``     SHA-256 of the first and last MiB of a published device
     ``replaces``  publishing it replaces a copy of ours
+    ``machine``   whose root disk it is; empty: it is a template's copy
     """
 
     volume: str
@@ -72,6 +73,7 @@ class Marker:
     mtime_ns: int = 0
     edges: str = ""
     replaces: bool = False
+    machine: str = ""
     finished: str = ""
     fastdl: str = ""
     marker_version: int = VERSION
@@ -81,7 +83,10 @@ _FIELDS = frozenset(f.name for f in fields(Marker))
 
 
 _NUMBERS = ("size", "virtual_size", "inode", "mtime_ns")
-_TEXTS = ("handle", "format", "integrity", "template", "zone", "edges", "finished", "fastdl")
+_TEXTS = (
+    *("handle", "format", "integrity", "template", "zone"),
+    *("edges", "machine", "finished", "fastdl"),
+)
 
 Opened = Callable[[], AbstractContextManager[int]]
 """Opens the folder of a pool; see ``folder.PoolFolder.opened``."""
