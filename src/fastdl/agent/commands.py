@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -13,6 +14,7 @@ from fastdl.agent import provenance, removal, templates, trust, work
 from fastdl.agent.config import HostConfig
 from fastdl.agent.host import Host, certificate_infos
 from fastdl.agent.listing import listing
+from fastdl.agent.machines import console
 from fastdl.agent.pools import Volume
 from fastdl.agent.templates import Wanted
 from fastdl.agent.work import ProgressCallback, Work
@@ -61,6 +63,13 @@ class Commands:
                 return await self._documents(args)
             case m.CheckArgs() as args:
                 return await self._check(args)
+            case m.MachineArgs() as args:
+                return await self._machine(args, command.fence)
+            case m.ConsoleArgs() as args:
+                text = await asyncio.to_thread(
+                    console.tail, self.host.state, args.machine, args.most
+                )
+                return m.ConsoleDone(text=text)
             case m.CopiesArgs() as args:
                 pool = await asyncio.to_thread(self.host.pool, args.pool)
                 return await asyncio.to_thread(listing, pool, self.host.usage, after=args.after)
@@ -128,6 +137,22 @@ class Commands:
         pool = await asyncio.to_thread(self.host.pool, args.pool)
         volume = Volume(args.volume, iso=args.install_path == f"{args.volume}.iso")
         return await removal.remove(pool, volume, self.host.usage, fence=fence, forced=args.forced)
+
+    async def _machine(self, args: m.MachineArgs, fence: int) -> m.MachineDone:
+        """The order carried out in a thread, which has ended when this returns or is cancelled."""
+        pool = await asyncio.to_thread(self.host.pool, args.pool)
+        orders = await asyncio.to_thread(self.host.machine_orders)
+        stop = threading.Event()
+        work_ = asyncio.ensure_future(
+            asyncio.to_thread(orders.perform, pool, args, fence=fence, stop=stop)
+        )
+        try:
+            return await asyncio.shield(work_)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([work_])
+            work_.exception()
+            raise
 
     def _certificates(self, args: m.CertificatesArgs) -> m.CertificatesDone:
         """Each alias separately: a failure for one does not affect the others."""

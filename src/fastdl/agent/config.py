@@ -24,6 +24,7 @@ INTERNAL_SITES = "secstorage.allowed.internal.sites"
 NFS_SERVERS = "direct.download.nfs.servers"
 CONFINEMENT = "fastdl.confinement"
 WORKER = "fastdl.worker.user"
+EMULATION = "fastdl.machine.hypervisor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,15 @@ class HostConfig:
             raise UsageError(f"{CONFINEMENT} is required or best-effort, not {word[:40]!a}")
         user = self.values.get(WORKER, "").strip() or WORKER_USER
         return Confinement(required=word == "required", user=user)
+
+    @property
+    def kvm(self) -> bool | None:
+        """Whether virtual machines are accelerated by KVM, None = where that works; UsageError for
+        an unknown value."""
+        word = self.values.get(EMULATION, "").strip() or "auto"
+        if word not in {"auto", "kvm", "qemu"}:
+            raise UsageError(f"{EMULATION} is auto, kvm or qemu, not {word[:40]!a}")
+        return None if word == "auto" else word == "kvm"
 
     @property
     def temporary(self) -> Path | None:

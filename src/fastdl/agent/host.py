@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastdl.agent.config import HostConfig
+from fastdl.agent.machines import guests
+from fastdl.agent.machines.orders import Orders
 from fastdl.agent.pools import Pool, Usage, configured
 from fastdl.errors import FastdlError, SinkRefusedError
 from fastdl.trust.keystore import Item, Known, is_reserved
@@ -66,9 +68,31 @@ class Host:
             raise SinkRefusedError(f"this host has no pool {pool_id}")
         return self._pools[pool_id]
 
-    def availability(self) -> frozenset[tuple[str, str | None]]:
-        """(id, why it cannot be used) of each pool."""
-        return frozenset((info.id, info.error) for info in (p.info() for p in self.pools()))
+    def availability(self) -> frozenset[object]:
+        """What is to be reported as soon as it changes: why pools cannot be used, and machines."""
+        infos = [pool.info() for pool in self.pools()]
+        machine_pools, machines = self._machines(infos)
+        return frozenset([*((info.id, info.error) for info in infos), *machine_pools, *machines])
+
+    def machine_orders(self) -> Orders:
+        """Who carries out orders for virtual machines here."""
+        return Orders(self.libvirt, self.state, self.config.kvm)
+
+    def _machines(
+        self, infos: Sequence[m.PoolInfo]
+    ) -> tuple[tuple[str, ...], tuple[m.MachineInfo, ...]]:
+        """The pools that machines can have their disks in, and the machines; no pools where
+        libvirt cannot be used."""
+        if not guests.usable(self.libvirt):
+            return (), ()
+        usable = {info.id for info in infos if info.error is None}
+        pools = {id_: pool for id_, pool in self._pools.items() if pool.holds_disks}
+        try:
+            found = Orders(self.libvirt, self.state).known(pools)
+        except FastdlError as exc:
+            log.warning("virtual machines are not reported: %s", exc)
+            found = []
+        return tuple(sorted(usable & pools.keys())), tuple(found)
 
     @property
     def usage(self) -> Usage:
@@ -78,8 +102,12 @@ class Host:
     def inventory(self) -> m.Inventory:
         """The current pools and certificates."""
         (items, problem), revision = self.read_keystore(self._found)
+        infos = tuple(pool.info() for pool in self.pools())[:256]
+        machine_pools, machines = self._machines(infos)
         return m.Inventory(
-            pools=tuple(pool.info() for pool in self.pools())[:256],
+            pools=infos,
+            machine_pools=machine_pools,
+            machines=machines,
             certificates=certificate_infos(items),
             keystore_error=problem,
             keystore_revision=revision,

@@ -198,6 +198,8 @@ class Jobs:
         async with contextlib.AsyncExitStack() as stack:
             if isinstance(args, m.DownloadArgs | m.RemoveArgs):
                 await stack.enter_async_context(self._volume(args.pool, args.volume))
+            if isinstance(args, m.MachineArgs):
+                await stack.enter_async_context(self._volume(args.pool, args.disk))
             if isinstance(args, m.DownloadArgs):
                 await stack.enter_async_context(self._slots)
             command = m.Command(

@@ -24,7 +24,7 @@ is started again; a fence lower than the journal's → ignore.
 A result is kept and repeated (at reconnect, and every 30 s) until its ``ResultAck``.
 
 Times are seconds, sizes bytes, rates bytes a second. What messages are made of stands in
-``limits``, ``inventory``, ``commands``, ``machines`` and ``results``; all of them are re-exported here.
+``limits``, ``inventory``, ``commands``, ``machines`` and ``results``, and is re-exported here.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ FORMATS: Final = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vhd": "vpc", 
 """Formats of copies that can be below a disk, as qemu calls them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
     """A file or device that a machine has. *format*: as qemu calls it."""
 
@@ -70,8 +70,10 @@ def copy_of(pool: Pool, name: str, *, iso: bool, stop: threading.Event) -> Itera
             yield f"the pool has no finished copy {name}"
             return
         found = pool.inspect(volume, marker)
-        yield Copy(pool, volume, marker) if found.state is State.INTACT else (
-            found.why or f"the copy {name} is {found.state.value}"
+        yield (
+            Copy(pool, volume, marker)
+            if found.state is State.INTACT
+            else (found.why or f"the copy {name} is {found.state.value}")
         )
 
 
@@ -185,12 +187,12 @@ def _disk(pool: Pool, volume: Volume, marker: Marker) -> Disk:
         raise SinkRefusedError(f"{volume.name} is neither a file nor a device on this host")
     kind = FORMATS.get(marker.format)
     if path.is_block_device():
-        return Disk(path, True, "raw", marker.virtual_size)
+        return Disk(path=path, device=True, format="raw", size=marker.virtual_size)
     if volume.iso:
         kind = "raw"
     if kind is None:
         raise SinkRefusedError(f"a machine cannot have a disk of the format {marker.format[:32]}")
-    return Disk(path, False, kind, marker.virtual_size)
+    return Disk(path=path, device=False, format=kind, size=marker.virtual_size)
 
 
 def _overlay(placement: Placement, size: int, below: Copy | None) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastdl.agent.machines import console, disks, domain, guests
 from fastdl.agent.machines.guests import Guests, check_id
-from fastdl.agent.pools import Pool
+from fastdl.agent.pools import Pool, Volume
 from fastdl.errors import Cancelled, FastdlError, SinkRefusedError, UsageError
 from fastdl.wire import messages as m
 
@@ -42,6 +42,7 @@ class Orders:
         and disks. *stop* set: Cancelled, as soon as possible.
         """
         check_id(args.machine)
+        Volume(args.disk), Volume(args.volume)  # refuses names that lead out of the pool
         if not pool.holds_disks:
             raise SinkRefusedError("this pool cannot hold disks of virtual machines")
         with pool.markers.lock(args.disk, fence=fence), guests.connected(self.uri) as found:

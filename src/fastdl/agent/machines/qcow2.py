@@ -54,7 +54,9 @@ def empty(size: int, backing: Backing | None = None) -> Empty:
     if backing is not None:
         name = backing.path.encode()
         if not backing.path.startswith("/") or len(name) > _NAME_MAX:
-            raise SinkRefusedError(f"{backing.path[:80]!a} cannot be below a disk: its path is long")
+            raise SinkRefusedError(
+                f"{backing.path[:80]!a} cannot be below a disk: its path is long"
+            )
         kind = backing.format.encode()
         padded = kind + bytes(-len(kind) % 8)
         extensions = struct.pack(">II", _BACKING_FORMAT, len(kind)) + padded
