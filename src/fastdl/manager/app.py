@@ -48,9 +48,10 @@ from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.hosts.server import HostServer
-from fastdl.manager.ledger import accounts, jobs, records, tokens
+from fastdl.manager.ledger import accounts, jobs, records, tokens, vms
 from fastdl.manager.ledger.claim import claimed
 from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
+from fastdl.manager.machines.service import Machines
 from fastdl.manager.metrics import Metrics
 from fastdl.manager.notices import Notices
 from fastdl.manager.origins import Origins
@@ -150,6 +151,7 @@ class Manager:
             ExpiryWatch(ledger=ledger, clock=clock, events=events).run,
             c.handler.run,
             c.copy_watch.run,
+            c.machines.run,
             self._snapshots,
             self._prune,
             self._renew,
@@ -201,6 +203,7 @@ class Manager:
                 await records.prune(tx, before=before)
                 await jobs.prune(tx, before=before)
                 await tokens.prune(tx, before=before)
+                await vms.prune(tx, before=before)
 
             await s.ledger.write(work)
             await s.clock.sleep(PRUNE_S)
@@ -327,6 +330,15 @@ def compose(
     sync = CertificateSync(
         ledger=ledger, clock=clock, fleet=fleet, delivery=delivery, notices=notices
     )
+    machines = Machines(
+        dispatcher,
+        ledger=ledger,
+        clock=clock,
+        settings=settings,
+        delivery=delivery,
+        events=events,
+        notices=notices,
+    )
     parts = HostParts(
         ledger=ledger,
         clock=clock,
@@ -339,6 +351,7 @@ def compose(
         enrolment=Enrolment(authority, ledger=ledger, clock=clock, events=events),
         downloads=dispatcher,
         certificates=sync,
+        machines=machines,
     )
     inbox = Inbox(parts, progress=progress, metrics=metrics)
     return ApiContext(
@@ -362,6 +375,7 @@ def compose(
         ),
         handler=HostHandler(parts, inbox, authority=authority, name=name),
         probing=Probing(requests, settings=settings, clock=clock, fleet=fleet),
+        machines=machines,
         copy_watch=CopyWatch(
             requests, ledger=ledger, clock=clock, settings=settings, fleet=fleet, events=events
         ),

@@ -59,6 +59,18 @@ class Notices:
             if not self._waiting[key]:
                 del self._waiting[key]
 
+    async def wait(self, key: str, *, timeout_s: float) -> None:
+        """Wait until *key* is notified, at most *timeout_s*."""
+        event = asyncio.Event()
+        self._waiting[key].add(event)
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), timeout_s)
+        finally:
+            self._waiting[key].discard(event)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
     def publish(self, topic: str, **fields: Any) -> None:
         """Send it to the pages; a page that cannot keep up misses some."""
         for queue in self._watchers:

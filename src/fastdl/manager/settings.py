@@ -95,6 +95,11 @@ SETTINGS: Final = _all(
         "a server that exports primary storage to a host would show it to every tenant.",
     ),
     Setting(
+        "expunge.delay", "Advanced", "int", "86400",
+        "Seconds after which a destroyed virtual machine, or one whose deployment failed, is "
+        "removed with its disk.", least=0, most=31_536_000,
+    ),
+    Setting(
         "json.content.type", "Advanced", "json", "application/json; charset=UTF-8",
         "Content type of JSON responses: application/json or text/javascript, with a charset.",
     ),

@@ -209,10 +209,8 @@ COMMANDS: Final = (
         response=(Field("id"), Field("name")),
     ),
     *(
-        _empty(name, "Always empty: fastdl manages templates and certificates only")
+        _empty(name, "Always empty: fastdl has none of these")
         for name in (
-            "listVirtualMachines",
-            "listServiceOfferings",
             "listDiskOfferings",
             "listNetworks",
             "listProjects",

@@ -23,6 +23,7 @@ from fastdl.manager.hosts.handler import HostHandler
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.ledger.engine import Ledger
+from fastdl.manager.machines.service import Machines
 from fastdl.manager.metrics import Metrics
 from fastdl.manager.notices import Notices
 from fastdl.manager.settings import Settings
@@ -52,6 +53,7 @@ class ApiContext:
     handler: HostHandler
     copy_watch: CopyWatch
     probing: Probing
+    machines: Machines
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
     """Of authenticated callers, by key."""

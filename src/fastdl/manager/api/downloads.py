@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.errors import ApiConflictError, ApiParamError, InternalError
+from fastdl.errors import ApiParamError, InternalError
 from fastdl.manager.api.spec import (
     JOB,
     Bare,
@@ -21,7 +21,7 @@ from fastdl.manager.api.spec import (
     Reply,
 )
 from fastdl.manager.api.template_access import owned, require_enabled, visible
-from fastdl.manager.downloads import quota, results, transfers
+from fastdl.manager.downloads import quota, requests, results
 from fastdl.manager.ledger import (
     copies,
     hosts,
@@ -32,9 +32,7 @@ from fastdl.manager.ledger import (
     templates,
     zones,
 )
-from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.values import BULK, URGENT
-from fastdl.wire import messages as m
 
 
 async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
@@ -78,10 +76,10 @@ async def prepare(call: Call) -> Reply:
             raise call.no_entity("templateid")  # deleted since it was looked up
         found = await copies.wanted(tx, row.id, pools, now=call.now, iso=row.iso)
         for copy in found.values():
-            await _keep(tx, copy, now=call.now)
+            await requests.keep(tx, copy, now=call.now)
         bounds = await _bounds(call, tx, row, list(found.values()))
         new = [
-            _download(call, row, found[pool], zone_id, rank, limits)
+            requests.new_download(s.settings, row, found[pool], zone_id, rank=rank, bounds=limits)
             for pool, limits in bounds.items()
         ]
         parts = await jobs.submit(tx, new, now=call.now)
@@ -134,16 +132,6 @@ async def _bounds(
     return {copy.pool: quota.limits(settings, pool, room=left) for copy, pool in fitting}
 
 
-async def _keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
-    """Cancel the removal of a *copy* that is needed after all."""
-    if copy.state != copies.REMOVING:
-        return
-    key = copies.key_of(copy)
-    if await job_list.live_removal(tx, key):
-        raise ApiConflictError("Its copy is being removed: try again shortly")
-    await copies.change(tx, key, now=now, state=copies.ABSENT, forced=False, users=[], note="")
-
-
 def _rank(call: Call) -> int:
     """A request that names one pool has a VM waiting; one that names none seeds in advance."""
     given = call.get("priority")
@@ -152,37 +140,6 @@ def _rank(call: Call) -> int:
     if given not in {"urgent", "bulk"}:
         raise ApiParamError("priority is either urgent or bulk")
     return URGENT if given == "urgent" else BULK
-
-
-def _download(
-    call: Call, row: Row[Any], copy: Row[Any], zone_id: str, rank: int, bounds: quota.Limits
-) -> NewJob:
-    s = call.context
-    sources, headers, origins = transfers.sources_of(row)
-    return NewJob(
-        kind=m.Kind.DOWNLOAD,
-        zone=zone_id,
-        template=row.id,
-        pool=copy.pool,
-        volume=copy.volume,
-        single=jobs.single_download(copies.key_of(copy)),
-        lane=origins[0] if origins else "",
-        origins=tuple(origins),
-        rank=rank,
-        args=m.DownloadArgs(
-            template=row.id,
-            pool=copy.pool,
-            volume=copy.volume,
-            iso=row.iso,
-            format=row.format,
-            transfer=transfers.for_sources(
-                s.settings, sources, headers=headers, checksum=row.checksum
-            ),
-            deadline=float(s.settings.whole("primary.storage.download.wait")),
-            max_source_size=bounds.source,
-            max_virtual_size=bounds.virtual,
-        ),
-    )
 
 
 async def cancel(call: Call) -> Reply:

@@ -25,7 +25,7 @@ from fastdl.manager.api.spec import (
 )
 from fastdl.manager.downloads.dispatch import take_back
 from fastdl.manager.downloads.unreachable import forget_pool
-from fastdl.manager.ledger import hosts, pools, records, zones
+from fastdl.manager.ledger import hosts, pools, records, vms, zones
 
 ALLOCATION: Final = {"enable": hosts.ENABLED, "disable": hosts.DISABLED}
 TAGS_MAX: Final = 64
@@ -152,6 +152,13 @@ async def delete_host(call: Call) -> Reply:
                 f"Host {id_} cannot be deleted as it is not in maintenance mode. Either put the "
                 f"host into maintenance or perform a forced deletion."
             )
+        machines = await vms.existing(tx, host=id_)
+        if machines and not forced:
+            raise ApiConflictError(
+                f"Host {id_} cannot be deleted: it has {len(machines)} virtual machines. Destroy "
+                f"and expunge them first; forced=true forgets them and leaves them as they are"
+            )
+        await vms.forget_host(tx, id_, now=call.now)
         ended = await take_back(tx, id_, AgentLostError("the host was deleted"), now=call.now)
         left = await pools.usable(tx, id_) if call.get("forcedestroylocalstorage") else ()
         await hosts.remove(tx, id_)

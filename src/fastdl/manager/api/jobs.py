@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.api import views
+from fastdl.manager.api import machine_views, views
 from fastdl.manager.api.filters import NONE, READ, By, Is, Refused
 from fastdl.manager.api.spec import (
     IN_DOMAIN,
@@ -30,6 +30,9 @@ from fastdl.manager.ledger.text import loads
 
 async def _view(call: Call, tx: AsyncConnection, row: Row[Any]) -> dict[str, Any]:
     result = loads(row.result)
+    if row.status == records.SUCCEEDED and row.instance_type == "VirtualMachine" and row.instance:
+        machine = await machine_views.item(tx, row.instance)
+        result = {"virtualmachine": machine} if machine is not None else result
     if row.status == records.SUCCEEDED and row.command == "prepareTemplate" and row.instance:
         item = await template_item(call, tx, row.instance)
         result = {"template": item} if item is not None else result
@@ -111,7 +114,7 @@ COMMANDS: Final = (
             IN_DOMAIN,
             Param("startdate", Kind.DATE, "started since then", narrows=By()),
             Param("resourceid", text="by its subject", narrows=By()),
-            Param("resourcetype", text="Template, Iso, Host, User", narrows=By()),
+            Param("resourcetype", text="Template, Iso, Host, User, VirtualMachine", narrows=By()),
             Param("managementserverid", text="none is bound to one", narrows=NONE),
             *listed(By(), listall=READ),
         ),

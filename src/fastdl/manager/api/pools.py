@@ -26,7 +26,7 @@ from fastdl.manager.api.spec import (
     listed,
 )
 from fastdl.manager.downloads.unreachable import forget_pool, why_unreached
-from fastdl.manager.ledger import copies, hosts, pools, zones
+from fastdl.manager.ledger import copies, hosts, pools, vms, zones
 from fastdl.wire import messages as m
 
 
@@ -98,6 +98,11 @@ async def delete_pool(call: Call) -> Reply:
             raise ApiConflictError(
                 f"Cannot delete the storage pool {row.name}: {known} copies of templates are "
                 f"known there; forced=true forgets them (no byte is deleted)"
+            )
+        if machines := await vms.on_pool(tx, id_):
+            raise ApiConflictError(
+                f"Cannot delete the storage pool {row.name}: {machines} virtual machines have "
+                f"their disks there. Delete their host, or expunge them, first"
             )
         ended = await forget_pool(tx, id_, now=call.now)
         await call.note(tx, "STORAGE.POOL.DELETE", f"storage pool {row.name} deleted", id_)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 LEASE_S: Final = 15.0
 ROUND_S: Final = 5.0
 """A round at least this often, whatever wake-ups were lost."""
+DOWNLOADS: Final = "downloads"
+"""The key of notices that jobs ended."""
 SPACING_S: Final = 0.02
 """Wake-ups that come closer together share a round."""
 PAGE: Final = 256
@@ -256,6 +258,7 @@ class Dispatcher:
             },
         )
         self._notices.notify(f"job:{row.id}")
+        self._notices.notify(DOWNLOADS)
         self._notices.publish("download", job=row.id, template=row.template, state=state)
 
     async def note_drift(
@@ -286,7 +289,7 @@ class Dispatcher:
         async def work(tx: AsyncConnection) -> list[str]:
             if await hosts_table.set_state(tx, host, hosts_table.DOWN, now=now):
                 await self._events.store(tx, event)
-            return await take_back(tx, host, error, now=now)
+            return await take_back(tx, host, error, now=now, keep=(m.Kind.MACHINE,))
 
         self.taken_back(await self._ledger.write(work))
         self._events.publish(event)
@@ -297,6 +300,7 @@ class Dispatcher:
         for job in ended:
             self._progress.drop(job)
             self._notices.notify(f"job:{job}")
+        self._notices.notify(DOWNLOADS)
         self.wake()
 
     def cancelled(self, rows: Iterable[Row[Any]]) -> None:
@@ -306,6 +310,7 @@ class Dispatcher:
                 self._delivery.post(row.host)
             self._notices.notify(f"job:{row.id}")
             self._notices.publish("download", job=row.id, template=row.template, state="CANCELLING")
+        self._notices.notify(DOWNLOADS)
         self.wake()
 
     async def reconcile(self) -> None:
@@ -405,11 +410,23 @@ def _may_take(resource_state: str | None, grant: Grant) -> bool:
     return resource_state == hosts_table.ENABLED
 
 
-async def take_back(tx: AsyncConnection, host: str, error: FastdlError, *, now: float) -> list[str]:
-    """Put the jobs that *host* holds back into the queue, or end them; return those that ended."""
+async def take_back(
+    tx: AsyncConnection,
+    host: str,
+    error: FastdlError,
+    *,
+    now: float,
+    keep: Collection[m.Kind] = (),
+) -> list[str]:
+    """Put the jobs that *host* holds back into the queue, or end them; return those that ended.
+
+    *keep*: kinds that wait for the host, because what they are about is nowhere else.
+    """
     failure = dumps(codec.to_plain(codec.failure_of(error)))
     over = []
     for row in await job_list.held_by(tx, host):
+        if row.kind in keep:
+            continue
         if row.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE} and row.state != State.CANCELLING:
             await jobs.requeue(tx, row, now=now, count=False, failure=failure)
             continue

@@ -51,6 +51,11 @@ class Limits:
             )
 
 
+def is_thick(pool: Row[Any]) -> bool:
+    """Whether a volume in *pool* takes all of its size at once."""
+    return pool.type in _THICK
+
+
 def disk_of(template: Row[Any]) -> int | None:
     """Return the size of the template's disk, known since registration."""
     size: int | None = template.virtual_size

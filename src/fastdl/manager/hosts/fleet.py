@@ -18,6 +18,8 @@ class ConnectedHost:
     kinds: frozenset[str]
     pools: frozenset[str]
     most: int
+    machine_pools: frozenset[str] = frozenset()
+    """Those that virtual machines of this host can have their disks in."""
     resource_state: str = ENABLED
 
     @property

@@ -124,6 +124,7 @@ class HostHandler:
             kinds=frozenset(hello.kinds),
             pools=admitted.pools.usable,
             most=hello.max_downloads,
+            machine_pools=frozenset(hello.inventory.machine_pools),
             resource_state=row.resource_state,
         )
         log.info("host is up", extra={"host": host, "host_name": name, "wire": version})

@@ -95,6 +95,8 @@ class Inbox:
             return
         if host in self._parts.fleet.hosts:
             self._parts.fleet.hosts[host].pools = found.usable
+            self._parts.fleet.hosts[host].machine_pools = frozenset(inventory.machine_pools)
+        await self._parts.machines.reported(host, inventory.machines)
         self._parts.certificates.mark(host)
         self._parts.downloads.wake()
 
@@ -102,6 +104,8 @@ class Inbox:
         """Record a result, or find it stale: either way the host need not repeat it."""
         if result.kind == m.Kind.CERTIFICATES:
             taken = await self._parts.certificates.ended(host, result)
+        elif result.kind == m.Kind.MACHINE:
+            taken = await self._parts.machines.ended(host, result)
         elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
             taken = await self._parts.downloads.ended(host, result)
         else:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,13 @@ class Certificates(Protocol):
     async def ended(self, host: str, result: m.JobResult) -> bool: ...
 
 
+class Machines(Protocol):
+    """Receives outcomes of orders for virtual machines, and their states (``machines.service``)."""
+
+    async def ended(self, host: str, result: m.JobResult) -> bool: ...
+    async def reported(self, host: str, found: Sequence[m.MachineInfo]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostParts:
     """The parts of the manager that a host's connection or message may change."""
@@ -48,3 +56,4 @@ class HostParts:
     enrolment: Enrolment
     downloads: Downloads
     certificates: Certificates
+    machines: Machines

@@ -29,7 +29,7 @@ DISABLED = "Disabled"
 PREPARING = "PrepareForMaintenance"
 """Gets nothing new; what runs there continues to its end."""
 MAINTENANCE = "Maintenance"
-DRAINED: Final = (m.Kind.DOWNLOAD, m.Kind.REMOVE)
+DRAINED: Final = (m.Kind.DOWNLOAD, m.Kind.REMOVE, m.Kind.MACHINE)
 """What maintenance waits for; certificates and requests are a matter of seconds."""
 
 

@@ -42,7 +42,7 @@ async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
             t.c.host.is_not(None),  # the condition of the partial index
             t.c.state.in_((*jobs.HELD, jobs.State.CANCELLING)),
             (t.c.state == jobs.State.CANCELLING)
-            | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK, m.Kind.DOCUMENTS)),
+            | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK, m.Kind.DOCUMENTS, m.Kind.CONSOLE)),
         )
     )
     return list(rows.all())

@@ -66,6 +66,8 @@ class NewJob:
     lane: str = ""
     origins: tuple[str, ...] = ()
     rank: int = BULK
+    fence: int = 1
+    """Of a job that goes directly to its host."""
     context: Mapping[str, Any] | None = None
 
 
@@ -113,7 +115,7 @@ def _row(job: NewJob, *, now: float) -> dict[str, Any]:
         "kind": job.kind.value,
         "state": State.GRANTED if job.host else State.QUEUED,
         "waiting": job.host is None,
-        "fence": 1 if job.host else 0,
+        "fence": job.fence if job.host else 0,
         "single": job.single,
         "zone": job.zone,
         "template": job.template,

@@ -71,6 +71,7 @@ RESOURCE_TYPES: Final = (
     ("REGISTER.USER.", "User"),
     ("CERTIFICATE.", "Certificate"),
     ("DIRECT.DOWNLOAD.CERTIFICATE.", "Certificate"),
+    ("VM.", "VirtualMachine"),
 )
 """What an event is about, by the prefix of its type: the first that matches."""
 
@@ -222,7 +223,8 @@ async def complete_api_job(
 
 
 async def finished_api_jobs(tx: AsyncConnection, part: str | None = None) -> list[Row[Any]]:
-    """Return pending API jobs none of whose parts is live (those with *part*, or all).
+    """Return pending API jobs none of whose parts is live (those with *part*, or all that have
+    parts: others are ended by who works on them).
 
     With *part* the API jobs are locked first: of two parts that end at the same moment, the
     later one sees that the other has ended.
@@ -235,7 +237,8 @@ async def finished_api_jobs(tx: AsyncConnection, part: str | None = None) -> lis
     )
     pending = api_job.c.status == PENDING
     if part is None:
-        return list(await tx.execute(select(api_job).where(pending, ~live)))
+        parts = select(api_job_part.c.job).where(api_job_part.c.api_job == api_job.c.id).exists()
+        return list(await tx.execute(select(api_job).where(pending, parts, ~live)))
     theirs = api_job.c.id.in_(select(api_job_part.c.api_job).where(api_job_part.c.job == part))
     locked = select(api_job.c.id).where(pending, theirs).order_by(api_job.c.id).with_for_update()
     ids = list((await tx.execute(locked)).scalars())

@@ -364,6 +364,48 @@ cert_host = Table(
 """*want*: present or absent, at revision *want_rev*; *done_rev*: the last revision whose
 outcome (*status*, *detail*) is known."""
 
+vm = Table(
+    "vm",
+    metadata,
+    _id(),
+    Column("zone", UUID, ForeignKey("zone.id"), nullable=False),
+    _needs("owner", UUID),
+    _needs("account", String(255)),
+    _needs("name", String(63)),
+    _needs("display_name", String(255)),
+    _needs("template", UUID),
+    _needs("iso", Boolean),
+    _needs("host", UUID),
+    _needs("pool", UUID),
+    _needs("disk", String(128)),
+    _needs("disk_size", BigInteger, "0"),
+    _needs("processors", Integer),
+    _needs("memory", BigInteger),
+    _needs("controller", String(16), ""),
+    _needs("accelerated", Boolean, false()),
+    _needs("state", String(16)),
+    _needs("goal", String(16)),
+    _needs("fence", BigInteger, "0"),
+    _needs("deployed", Boolean, false()),
+    _needs("fetches", Integer, "0"),
+    Column("download", UUID),
+    Column("host_job", UUID),
+    Column("api_job", UUID),
+    _needs("note", Text, ""),
+    _needs("retry_at", Double, "0"),
+    _needs("created", Double),
+    _needs("updated", Double),
+    Column("removed", Double),
+    Index("ix_vm_zone", "zone", "removed"),
+    Index("ix_vm_host", "host", "removed"),
+    Index("ix_vm_host_job", "host_job"),
+)
+"""Virtual machines; ``ledger.vms`` has their states. *disk*: the volume in *pool* that is its root
+disk. *goal*: the state after its order; *fence*: of the latest one. *download*: the job that brings
+its template, and *fetches*: how many there were; *host_job*: the order itself. *api_job*: who waits
+for it.
+"""
+
 api_job = Table(
     "api_job",
     metadata,

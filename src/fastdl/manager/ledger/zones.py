@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiConflictError
-from fastdl.manager.ledger.tables import cert, host, job, pool, template_zone, token, zone
+from fastdl.manager.ledger.tables import cert, host, job, pool, template_zone, token, vm, zone
 from fastdl.manager.ledger.text import dumps, new_id
 
 
@@ -75,11 +75,12 @@ async def remove(tx: AsyncConnection, id_: str) -> str | None:
                 template_zone.c.zone == id_, template_zone.c.removed.is_(None)
             ),
         ),
+        ("virtual machines", select(vm.c.id).where(vm.c.zone == id_, vm.c.removed.is_(None))),
         ("jobs", select(job.c.id).where(job.c.zone == id_, job.c.ended.is_(None))),
     ):
         if (await tx.execute(found.limit(1))).first() is not None:
             return what
-    for table in (token, cert, template_zone):
+    for table in (token, cert, template_zone, vm):
         await tx.execute(delete(table).where(table.c.zone == id_))
     await tx.execute(delete(zone).where(zone.c.id == id_))
     return None
