@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def enterable(folder: Path) -> Path:
-    """*folder*, with the way to it opened for qemu, which runs as another user."""
-    folder.chmod(0o755)
-    for above in folder.parents:
-        mode = above.stat().st_mode
-        if not mode & 0o001:
-            above.chmod(mode & 0o7777 | 0o011)
-    return folder
+@contextlib.contextmanager
+def enterable() -> Iterator[Path]:
+    """A folder that qemu, which runs as another user, can enter; removed at the end.
+
+    Not below pytest's own: any other run of pytest closes the way to it again.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fastdl-machines-", dir="/var/tmp"))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -153,8 +153,7 @@ def sealed_pools(uri: str, tmp_path: Path) -> Any:
     def make(kind: str) -> Iterator[Lab]:
         with contextlib.ExitStack() as held:
             if kind == "files":
-                (tmp_path / "pool").mkdir()
-                pool: Pool = DirectoryPool(enterable(tmp_path / "pool"), name="p")
+                pool: Pool = DirectoryPool(held.enter_context(enterable()), name="p")
             else:
                 pool = held.enter_context(_blocks(uri, tmp_path))
             made = Lab(uri, tmp_path, pool)

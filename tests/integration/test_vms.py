@@ -38,7 +38,8 @@ class Machines(Site):
     def __init__(self, folder: Path, origin: FaultOrigin, uri: str) -> None:
         super().__init__(folder, origin, CONTENT)
         origin.resources["/x.raw"] = Resource.of(CONTENT)
-        enterable(self.host.pool)
+        self.held = contextlib.ExitStack()
+        self.host.pool = self.held.enter_context(enterable())
         conf = self.host.folder / "conf"
         conf.mkdir()
         (conf / "agent.properties").write_text("fastdl.machine.hypervisor=qemu\n")
@@ -101,6 +102,7 @@ class Machines(Site):
                     found.destroy()
                 found.undefine()
         self.libvirt.close()
+        self.held.close()
 
 
 @pytest.fixture
