@@ -172,13 +172,13 @@ async def cloud(tmp_path: Path) -> AsyncIterator[Cloud]:
         made = Cloud(tmp_path, connection)
         images = held.enter_context(enterable())
         device = held.enter_context(loop_device(tmp_path, size=192 * MIB))
-        for kind, xml in (
-            ("files", f"<pool type='dir'><name>{libvirtd.new_name()}</name><target><path>"
-                      f"{images}</path></target></pool>"),
-            ("blocks", f"<pool type='disk'><name>{libvirtd.new_name()}</name><source><device "
-                       f"path='{device.path}'/><format type='gpt'/></source><target><path>/dev"
-                       f"</path></target></pool>"),
-        ):  # fmt: skip
+        files = f"<target><path>{images}</path></target>"
+        blocks = (
+            f"<source><device path='{device.path}'/><format type='gpt'/></source>"
+            "<target><path>/dev</path></target>"
+        )
+        for kind, type_, about in (("files", "dir", files), ("blocks", "disk", blocks)):
+            xml = f"<pool type='{type_}'><name>{libvirtd.new_name()}</name>{about}</pool>"
             pool = connection.storagePoolDefineXML(xml)
             held.callback(pool.undefine)
             if kind == "blocks":

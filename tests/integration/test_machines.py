@@ -63,11 +63,13 @@ class Lab:
     def template(self, content: bytes, *, iso: bool = False, format_: str = "raw") -> str:
         """Put a finished copy of *content* into the pool; its volume."""
         volume = Volume(str(uuid.uuid4()) + (".iso" if iso else ""), iso=iso)
-        with self.pool.place(
-            volume, Image(source_size=len(content), virtual_size=len(content), format="raw")
-        ) as placement:
-            with open(placement.target, "r+b" if self.pool.raw_disks else "wb") as file:
-                file.write(content)
+        with (
+            self.pool.place(
+                volume, Image(source_size=len(content), virtual_size=len(content), format="raw")
+            ) as placement,
+            open(placement.target, "r+b" if self.pool.raw_disks else "wb") as file,
+        ):
+            file.write(content)
         known = self.pool.markers.read(volume.name)
         marker = self.pool.seal(
             volume,

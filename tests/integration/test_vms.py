@@ -15,8 +15,8 @@ import pytest
 from fastdl.errors import FastdlError
 from fastdl.lab import guest
 from tests.env import libvirtd
-from tests.env.machines import enterable
 from tests.env.faults import Rule, When
+from tests.env.machines import enterable
 from tests.env.origin import FaultOrigin, Resource
 from tests.env.process import eventually
 from tests.env.site import Site
