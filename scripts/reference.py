@@ -23,6 +23,7 @@ from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]
 import fastdl
 from fastdl.cli import formatter
 from fastdl.cli.main import VERBS
+from fastdl.cli.parser import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARE = Path("packaging/share")
@@ -43,9 +44,8 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 def _whole() -> argparse.ArgumentParser:
     formatter._WIDTH = 98  # help is wrapped the same on every terminal
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastdl",
-        formatter_class=formatter.Formatter,
         description="VM templates onto KVM hosts: parallel, verified, straight onto storage.",
     )
     parser.add_argument("--version", action="version", version=fastdl.__version__)
