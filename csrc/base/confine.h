@@ -13,18 +13,16 @@
 #define FDL_CONFINE_H
 
 #define FDL_CONFINE_NETWORK 1u /* sockets, to connect with */
-#define FDL_CONFINE_PROGRAM                                                            \
-    2u /* execve, of one program that needs no other process                           \
-        */
-/* connect and bind wait for the process that reads the listener (seccomp_unotify(2))
- */
+#define FDL_CONFINE_PROGRAM 2u /* execve, of a program that needs no other process */
+/* connect and bind wait for the process that reads the listener, seccomp_unotify(2) */
 #define FDL_CONFINE_BROKER 4u
 
 /* Binds the calling thread, and all threads and programs it starts, for good.
- * no_new_privs must be set before. allow     FDL_CONFINE_* listener  with
- * FDL_CONFINE_BROKER: set to the listener's descriptor, OWNED Returns 0 or a positive
- * errno: ENOSYS where the architecture or the kernel has no filter, EINVAL where it has
- * no listener. Then nothing has changed. */
+ * no_new_privs must be set before. `allow`: FDL_CONFINE_*. With FDL_CONFINE_BROKER
+ * *listener is set to the listener's descriptor (OWNED).
+ *
+ * Returns 0 or a positive errno: ENOSYS if the architecture or the kernel has no
+ * filter, EINVAL if it has no listener. Then nothing has changed. */
 int fdl_confine_calls(unsigned allow, int *listener);
 
 #endif

@@ -73,7 +73,7 @@ void fdl_hash_update_two(struct fdl_hash *a, const void *buf_a, struct fdl_hash 
 void fdl_hash_many(struct fdl_hash *h, const void *buf, size_t len, size_t n,
                    unsigned char *out);
 
-/* Writes fdl_hash_len() bytes and starts anew. */
+/* Writes fdl_hash_len() bytes and starts over. */
 void fdl_hash_final(struct fdl_hash *h, unsigned char *out);
 void fdl_hash_free(struct fdl_hash *h);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* base/hash_kernel.c - who makes SHA-256 here: a kernel of ours only where OpenSSL says
- * the same and may be replaced. Looked up anew for each chain of a transfer: it takes
+ * the same and may be replaced. Looked up for each chain of a transfer: it takes
  * a few microseconds, and nothing has to be kept between transfers. */
 #include "base/hash.h"
 

@@ -47,7 +47,7 @@ void fdl_sha256_update_two(struct fdl_sha256 *a, const unsigned char *data_a,
                            struct fdl_sha256 *b, const unsigned char *data_b,
                            size_t len);
 
-/* Writes FDL_SHA256_LEN bytes and starts anew. */
+/* Writes FDL_SHA256_LEN bytes and starts over. */
 void fdl_sha256_final(struct fdl_sha256 *s, unsigned char *out);
 
 /* The digests of n messages of len bytes each, which lie one after the other in data;

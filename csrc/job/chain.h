@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job/chain.h - the whole file's digest, carried on beside the pieces'.
+/* job/chain.h - the whole file's digest, computed along with the pieces'.
  *
  * Where a processor carries two chains for the price of one, whoever hashes a piece
  * takes the file's next block along: another block than the piece's, since that one is

@@ -132,7 +132,7 @@ int fdl_pieces_of(struct fdl_pieces *pieces, uint64_t block, struct fdl_piece **
     if (p->index != index) {
         unsigned char rest[FDL_HASH_MAX];
         if (p->hash)
-            fdl_hash_final(p->hash, rest); /* starts anew */
+            fdl_hash_final(p->hash, rest); /* starts over */
         else if (!(p->hash = fdl_hash_like(pieces->like)))
             return fdl_nomem(err, "a digest");
         p->index = index;

@@ -37,7 +37,7 @@ static void pause_steps(struct fdl_ramp *ramp, uint64_t now_ns)
     if (ramp->pause_ns > PAUSE_MAX_NS)
         ramp->pause_ns = PAUSE_MAX_NS;
     ramp->pause_until = now_ns + ramp->pause_ns;
-    ramp->rate = 0; /* measured anew when it is tried again */
+    ramp->rate = 0; /* measured again when it is next tried */
 }
 
 static void step_up(struct fdl_ramp *ramp, bool far)

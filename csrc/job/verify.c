@@ -18,8 +18,8 @@ void fdl_verify_release(struct fdl_job *job)
         atomic_fetch_add_explicit(&job->done, slot->buf->len, memory_order_relaxed);
         fdl_plan_release_base(&job->plan);
     }
-    /* Whoever waits for room in the window sleeps until there is some for a run: woken
-     * for each block, threads changed a third more often. */
+    /* A thread that waits for room in the window sleeps until there is some for a run:
+     * woken for each block, threads changed a third more often. */
     uint64_t step = job->plan.window / 8 > 1 ? job->plan.window / 8 : 1;
     if (job->plan.base / step != before / step)
         pthread_cond_broadcast(&job->space);

@@ -95,9 +95,8 @@ int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
 {
     const char *p = buf;
 
-    /* Time between two responses is ours, not the server's: the stall window starts
-     * anew.
-     */
+    /* Time between two responses is ours, not the server's: the stall window
+     * starts over. */
     conn->stall_since_ns = fdl_now_ns();
     conn->stall_bytes = 0;
     while (len > 0) {

@@ -37,7 +37,7 @@ struct fdl_target_host {
     "closed without a response by a server that wants a client certificate (--cert, "  \
     "--key)"
 #define FDL_WHAT_PROXY_CREDENTIALS                                                     \
-    "the proxy asks for credentials, or for other ones (http://USER:PASSWORD@HOST)"
+    "the proxy requires credentials, or other ones (http://USER:PASSWORD@HOST)"
 
 struct fdl_conn;
 

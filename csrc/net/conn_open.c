@@ -146,7 +146,7 @@ static int explain_failure(struct fdl_conn *conn, CURLcode rc, struct fdl_err *e
     case CURLE_OPERATION_TIMEDOUT:
         if (fdl_tls_began_with_host(&conn->tls))
             return refuse_net(err, "the server did not respond to the TLS handshake "
-                                   "(does it speak TLS on this port? http://?)");
+                                   "(does this port use TLS? http://?)");
         return refuse_net(err, proxy ? "connecting through the proxy took too long"
                                      : "connecting took too long");
     case CURLE_COULDNT_CONNECT:

@@ -181,8 +181,8 @@ CURLcode fdl_tls_setup(CURL *easy, void *ssl_ctx, void *arg)
     SSL_CTX *ctx = ssl_ctx;
 
     (void)easy;
-    /* libcurl asks for each handshake anew, and the proxy's comes first. Should it ever
-     * not, a host is held to the proxy's name: too strict, never too lax. */
+    /* libcurl asks again for each handshake, and the proxy's comes first. Should it
+     * ever not, a host is held to the proxy's name: too strict, never too lax. */
     tls->with_proxy = tls->proxy && !tls->done_with_proxy;
     tls->done_with_proxy = true;
     tls->wants_identity = false;
@@ -307,7 +307,7 @@ int fdl_tls_explain(const struct fdl_tls *tls, struct fdl_err *err)
         break;
     case SSL_AD_PROTOCOL_VERSION:
         return refuse(err,
-                      "the server speaks no version of TLS that is safe (1.2, 1.3)");
+                      "the server offers no version of TLS that is safe (1.2, 1.3)");
     case SSL_AD_UNRECOGNIZED_NAME:
         return refuse(err, "the server knows no host of that name");
     case SSL_AD_HANDSHAKE_FAILURE:
@@ -326,12 +326,12 @@ int fdl_tls_explain(const struct fdl_tls *tls, struct fdl_err *err)
     case SSL_R_HTTP_REQUEST:
     case SSL_R_PACKET_LENGTH_TOO_LONG:
     case SSL_R_RECORD_LENGTH_MISMATCH:
-        return refuse(
-            err, EITHER(tls, "the proxy does not speak TLS on this port (http://?)",
-                        "the server does not speak TLS on this port (http://?)"));
+        return refuse(err,
+                      EITHER(tls, "the proxy does not use TLS on this port (http://?)",
+                             "the server does not use TLS on this port (http://?)"));
     case SSL_R_UNSUPPORTED_PROTOCOL:
         return refuse(err,
-                      "the server speaks no version of TLS that is safe (1.2, 1.3)");
+                      "the server offers no version of TLS that is safe (1.2, 1.3)");
     case SSL_R_DH_KEY_TOO_SMALL:
         return refuse(err, "the server's key exchange is too weak");
     default:

@@ -100,8 +100,9 @@ static int connect_handle(struct nbd_handle **out, const char *uri, struct fdl_e
         return fdl_fail_os(err, FDL_E_SINK_REFUSED, os_errno, FDL_NO_OFFSET,
                            "the NBD server refused the session");
     if (os_errno == EINVAL || os_errno == EPERM || os_errno == ENOTSUP)
-        return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
-                        "the NBD URI is malformed, or asks for what libnbd cannot do");
+        return fdl_fail(
+            err, FDL_E_USAGE, FDL_NO_OFFSET,
+            "the NBD URI is malformed, or needs what libnbd does not support");
     return fdl_fail_os(err, FDL_E_SINK_IO, os_errno, FDL_NO_OFFSET,
                        "the NBD server cannot be connected to");
 }

@@ -20,12 +20,12 @@
 struct fdl_nbd;
 
 /* Connects. Several connections only if the server guarantees that a flush on one of
- * them covers all (NBD_FLAG_CAN_MULTI_CONN). uri       BORROWED for the call: the NBD
- * URI standard's nbd, nbds, nbd+unix, nbds+unix limit_ms  how long one request may
- * take; a flush may take ten times as long *out is OWNED. Errors: FDL_E_USAGE
- * (malformed URI, no libnbd), FDL_E_SINK_IO (no server there), FDL_E_SINK_REFUSED (no
- * such export, or the server refuses a session).
- */
+ * them covers all (NBD_FLAG_CAN_MULTI_CONN). `uri` (BORROWED for the call): the NBD URI
+ * standard's nbd, nbds, nbd+unix, nbds+unix. `limit_ms`: how long one request may take;
+ * a flush may take ten times as long. *out is OWNED.
+ *
+ * Errors: FDL_E_USAGE (malformed URI, no libnbd), FDL_E_SINK_IO (no server there),
+ * FDL_E_SINK_REFUSED (no such export, or the server refuses a session). */
 int fdl_nbd_open(struct fdl_nbd **out, const char *uri, int max_conns, int limit_ms,
                  struct fdl_err *err);
 

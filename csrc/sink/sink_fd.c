@@ -272,7 +272,7 @@ static int zero_aligned(struct fd_sink *s, uint64_t off, uint64_t len,
         }
         if (!means_unsupported(-rc))
             return fdl_fail_os(err, FDL_E_SINK_IO, -rc, off, "zeroing the target");
-        /* Whoever loses the race finds in `method` what the winner has learned. */
+        /* The loser of the race finds in `method` what the winner has learned. */
         if (atomic_compare_exchange_strong(&s->zero_method, &method, method + 1))
             method++;
     }

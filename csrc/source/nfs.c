@@ -301,7 +301,7 @@ int fdl_nfs_fd(const struct fdl_nfs *nfs)
     return nfs_get_fd(nfs->ctx);
 }
 
-/* Version 4 keeps the file open for us until it is told, or the lease ends. */
+/* Version 4 keeps the file open for us until we close it, or the lease ends. */
 static void close_file(struct fdl_nfs *nfs)
 {
     struct fdl_wakeup wakeup = {.fd = -1};

@@ -53,7 +53,7 @@ int fdl_nfs_open(struct fdl_nfs **out, const struct fdl_nfs_location *location,
                  const struct fdl_nfs_wait *connect, const struct fdl_nfs_wait *wait,
                  enum fdl_nfs_step *step, struct fdl_err *err);
 
-/* Asks the server anew. Errors: FDL_E_NET, FDL_E_ORIGIN_CHANGED (removed), _CANCELLED.
+/* Asks the server again. Errors: FDL_E_NET, FDL_E_ORIGIN_CHANGED (removed), _CANCELLED.
  */
 int fdl_nfs_stat(struct fdl_nfs *nfs, const struct fdl_nfs_wait *wait,
                  struct fdl_nfs_stat *out, struct fdl_err *err);

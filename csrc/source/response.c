@@ -226,7 +226,7 @@ static int check_200(struct fdl_mirror *m, const struct fdl_http_head *h,
         if (known == UINT64_MAX && !m->provable)
             return fdl_fail(
                 err, FDL_E_HTTP_PROTOCOL, off,
-                "a body without length: its end cannot be told from a cut, and "
+                "a body without length: its end looks like a lost connection, and "
                 "no checksum is known");
         total = known;
     }
@@ -284,7 +284,7 @@ static const char *what_of(int status, bool anonymous)
     case 407:
         return FDL_WHAT_PROXY_CREDENTIALS;
     case 429:
-        return "the server asks for fewer requests";
+        return "the server limits the rate of requests";
     default:
         return status >= 500 ? "the server failed"
                              : "the server gave an unusable status";

@@ -113,7 +113,7 @@ def test_verified_bytes_outlive_a_name_that_cannot_be_given(bench: Bench, librar
     prefix = refusing(library, noreplace=errno.EINVAL, link=errno.EPERM, rename=errno.EACCES)
     done = fetch(bench, folder, "--checksum", CHECKSUM, prefix=prefix)
     assert done.code == 33, done
-    assert ".x.fastdl-part beside it" in done.stderr
+    assert ".x.fastdl-part next to it" in done.stderr
     assert (folder / ".x.fastdl-part").read_bytes() == DATA
     again = fetch(bench, folder, "--checksum", CHECKSUM)
     assert again.code == 0, again

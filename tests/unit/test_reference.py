@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -17,6 +19,20 @@ def test_what_is_written_is_what_the_parsers_say() -> None:
     """``python -m scripts.reference`` writes it anew."""
     for path, text in reference.files().items():
         assert (reference.ROOT / path).read_text(encoding="utf-8") == text, path
+
+
+@pytest.mark.parametrize(("verb", "topic"), [("get", ["all"]), ("probe", []), ("host", [])])
+def test_the_page_shows_what_the_command_prints(verb: str, topic: list[str]) -> None:
+    """To the line: examples that are wrapped into one paragraph can be read by nobody."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fastdl", verb, "--help", *topic],
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    page = (reference.ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert f"```text\n{done.stdout.rstrip()}\n```" in page
 
 
 def test_every_verb_has_a_man_page_that_groff_takes() -> None:

@@ -80,7 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=int,
         default=4,
         metavar="N",
-        help="downloads at once (default: %(default)s)",
+        help="concurrent downloads (default: %(default)s)",
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
 

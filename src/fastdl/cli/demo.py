@@ -182,7 +182,7 @@ def _play(stage: _Stage, size: int) -> None:
         print(f"     {host['hostname']}: {host['status']} {host['details']}")
         if host["status"] != "UPLOADED":
             raise InternalError(f"the certificate did not reach {host['hostname']}")
-    stage.say("A direct-download template from the metalink: ready at once")
+    stage.say("A direct-download template from the metalink: ready immediately")
     template = _register(stage, zone, metalink)
     stage.say("Seeded to every pool of the zone, before any VM asks")
     _seed(stage, zone, template, digest)

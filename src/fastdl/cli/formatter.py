@@ -22,7 +22,7 @@ _WIDTH = min(max(_width() - 2, 40), 100)
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """argparse makes one for every option it is told, and loads shutil to measure the
+    """argparse makes one for every option, and loads shutil to measure the
     terminal unless the width is given: 4 ms of each start.
     """
 

@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--host", metavar="HOST", help="the host that was set up again, or whose key was stolen"
     )
     for name, summary, run in (
-        ("disable", "Send no new downloads to a host; what runs goes on.", _disable),
+        ("disable", "Send no new downloads to a host; running ones continue.", _disable),
         ("enable", "Send downloads to a host again.", _enable),
         ("resume", "End a host's maintenance.", _resume),
     ):

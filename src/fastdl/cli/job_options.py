@@ -22,7 +22,7 @@ MAX_AT_ONCE = 64
 
 
 class Job(NamedTuple):
-    """One file. *options*: of ``fetch_sync``; *rate*: its own limit, beside the shared one."""
+    """One file. *options*: of ``fetch_sync``; *rate*: its own limit, next to the shared one."""
 
     sources: tuple[str, ...]
     target: str
@@ -47,7 +47,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=AT_ONCE,
         metavar="N",
-        help=f"files at once; default {AT_ONCE}. They share --max-connections and --limit-rate",
+        help=f"concurrent files; default {AT_ONCE}. They share --max-connections and --limit-rate",
     )
     many.add_argument(
         "-Z",
@@ -66,7 +66,9 @@ def jobs_from(args: argparse.Namespace) -> tuple[list[Job], bool]:
         raise UsageError("--write-metalink describes one file: use it without -i and -Z")
     if args.input_file is not None:
         if args.sources or args.output is not None or args.checksum is not None:
-            raise UsageError("with -i sources, -o and --checksum stand in the file, not beside it")
+            raise UsageError(
+                "with -i sources, -o and --checksum belong in the file, not on the command line"
+            )
         return _listed(args), True
     if not args.sources:
         raise UsageError("a SOURCE is needed, or a list of them (-i FILE)")

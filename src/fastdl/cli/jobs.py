@@ -167,7 +167,7 @@ class Batch:
             job = self._queue.popleft()
             self._running += 1
             share = min(self._at_once, self._running + len(self._queue))
-        # The limit of all stands beside a job's own, which is its ``rate``.
+        # The limit of all is separate from a job's own, which is its ``rate``.
         options = {k: v for k, v in job.options.items() if k != "limit_rate"}
         return job._replace(options=shared(options, share))
 

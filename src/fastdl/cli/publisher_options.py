@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options about what publishers put beside an image."""
+"""The options about what publishers put next to an image."""
 
 from __future__ import annotations
 

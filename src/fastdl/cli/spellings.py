@@ -11,7 +11,7 @@ def plain(arguments: Sequence[str]) -> list[str]:
 
     ``-s N`` and ``-x N`` with a number are aria2's (connections); else ``-s`` is curl's
     (quiet) and ``-x URL`` curl's (a proxy). ``-O FILE`` is wget's where FILE is ``-``;
-    ``-C -`` is curl's for going on.
+    ``-C -`` is curl's for resuming.
     """
     out: list[str] = []
     words = list(arguments)

@@ -57,7 +57,7 @@ def _holds_it(
     fd = workspace.sink.buffered_fd
     if wanted is None or showing.landing != _AS_IT_IS or fd < 0:
         ctx.events.warn(
-            "its first and last MiB are what was published; what lies between was not read again"
+            "its first and last MiB are what was published; the rest was not read again"
         )
         return True
     md = hashlib.new(wanted.algorithm.replace("sha-", "sha"))

@@ -65,9 +65,9 @@ class Attempts:
             case OriginChangedError() if not self.earlier.any_version:
                 # Several servers behind one name may use different tags for the same bytes.
                 then = self.earlier._replace(facts=None, any_version=True)
-                return self._next(then, f"the source changed: started anew once ({exc.message})")
+                return self._next(then, f"the source changed: started over once ({exc.message})")
             case TargetChangedError():
-                return self._next(self.earlier, f"started anew: {exc.message}")
+                return self._next(self.earlier, f"started over: {exc.message}")
             case NetError() | HttpStatusError() | HttpProtocolError():
                 return self._after_lost_mirror(exc, facts)
             case IntegrityError() if exc is not self._wrong:
@@ -87,12 +87,12 @@ class Attempts:
         others = not facts.provable and not {u.display() for u in facts.urls} <= self._out
         if others and self._out:
             then = self.earlier._replace(facts=facts, left_out=self._out)
-            return self._next(then, f"started anew from another mirror: {exc.message}")
+            return self._next(then, f"started over from another mirror: {exc.message}")
         if facts.one_response and exc.retryable and self._cuts_left:
             self._cuts_left -= 1
             self._out = frozenset()
             then = self.earlier._replace(facts=facts, left_out=self._out)
-            why = f"started anew, since no response can continue it: {exc.message}"
+            why = f"started over, since no response can continue it: {exc.message}"
             return self._next(then, why)
         return None
 
@@ -103,7 +103,7 @@ class Attempts:
             return None
         return self._next(
             self.earlier._replace(facts=facts, left_out=frozenset(left_out)),
-            "the bytes do not have the wanted digest: tried again without whoever may have lied",
+            "the bytes do not have the wanted digest: tried again without the suspected mirrors",
         )
 
     def _without_suspects(self, facts: SourceFacts) -> set[str]:

@@ -212,7 +212,7 @@ def open_checkpoint(
         out.warning = "starting from the beginning: " + (
             "the source or the target is not what it was when the download stopped"
             if header.job == key
-            else "the journal beside the target belongs to another download"
+            else "the journal next to the target belongs to another download"
         )
     try:
         out.writer = jr.Writer.create(

@@ -39,7 +39,7 @@ def compare(workspace: Workspace, source: Source, ctx: TransferContext) -> Resul
     product = ctx.product
     wanted = ctx.options.checksum or (product.digest if product else None)
     if ctx.options.skip_existing and wanted is None:
-        ctx.events.warn("the file is there already and was not compared with anything")
+        ctx.events.warn("the file exists already and was not compared with anything")
         return _left_alone(existing, ctx)
     size: int | None = None
     integrity = "none" if wanted is None else wanted.strength
@@ -60,7 +60,7 @@ def compare(workspace: Workspace, source: Source, ctx: TransferContext) -> Resul
     raise SinkRefusedError(
         f"{existing.path} exists already"
         + (" with other content" if wanted is not None else "")
-        + ": remove it, replace it (--overwrite file), or go on from it (-c)",
+        + ": remove it, replace it (--overwrite file), or resume from it (-c)",
         phase="land",
     )
 

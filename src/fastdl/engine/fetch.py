@@ -60,7 +60,7 @@ def fetch_job(
                 cancel.check()  # a stage may have ended because its time was up
                 if not found.renew(exc):
                     raise
-                events.warn("a signed link expired: went on with a new one")
+                events.warn("a signed link expired: continued with a new one")
 
 
 def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Result:
@@ -119,7 +119,9 @@ def _until_proven(workspace: Workspace, source: Source, ctx: TransferContext) ->
             except FastdlError as exc:
                 if isinstance(exc, IntegrityError) and workspace.taken_up:
                     workspace.taken_up = False
-                    ctx.events.warn("what lay there is no part of this file: all was fetched")
+                    ctx.events.warn(
+                        "the existing data is no part of this file: all of it was fetched"
+                    )
                     continue
                 then = attempts.after(exc, facts)
                 if then is None or workspace.sink.sent:

@@ -83,7 +83,7 @@ class Meter:
             return f"mirrors, which ask for a pause, for {status['rest_ns'] / 1e9:.0f}s more"
         if now - self._moved < QUIET_S:
             return ""
-        # Connections that wait for room in the window wait for whoever empties it.
+        # Connections that wait for room in the window wait for the consumer that empties it.
         blocked = status["window_wait_ns"] > self._samples[0][2]
         return "storage" if blocked else "data"
 

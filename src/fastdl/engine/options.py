@@ -31,13 +31,13 @@ class Progress(NamedTuple):
 
     done     verified as far as can be, and landed
     fetched  come from mirrors in this run (resumed bytes are not among them)
-    rate     bytes/s from mirrors over the last five seconds; eta in seconds, None where it cannot
-             be told
+    rate     bytes/s from mirrors over the last five seconds; eta in seconds, None where it is
+             not known
     stage    resolve, fetch, flush, publish
     received what is here already, resumed or fetched, verified or not: what a bar shows
     average  bytes/s from mirrors since the transfer began
     mirrors  how many are in use
-    waiting  what the job waits for, "" where it goes on
+    waiting  what the job waits for, "" if it does not
     bottleneck      what it waited for most until now (as in ``Result``); "" while nothing came
     mirror_reports  what the mirrors that gave most did until now
     """
@@ -170,7 +170,7 @@ class FetchOptions(NamedTuple):
     # False if only the name makes a metalink: an image must not become one later.
     metalink_by_type: bool = True
     # URL or path of a list that gives the checksum, with #NAME where the source is called
-    # otherwise there; to look for one beside the source; public keys of which one must have
+    # otherwise there; to look for one next to the source; public keys of which one must have
     # signed it (or the metalink, or the file itself).
     checksum_list: str | None = None
     discover: bool = False

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where does a job keep what it unpacks or converts? In a hidden folder that goes with the job.
 
-A killed job leaves its folder; the next job in the same place removes it, or goes on with what
-lies there (``resumable``). What nobody came back to for a day goes with any job beside it.
+A killed job leaves its folder; the next job in the same place removes it, or resumes from what
+is there (``resumable``). What nobody came back to for a day is removed by any job next to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def path_beside(target: Path) -> Path:
 
 @contextlib.contextmanager
 def beside(target: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
-    """A folder beside the file *target*, which is locked by the caller: nobody else has this one.
+    """A folder next to the file *target*, which is locked by the caller: nobody else has this one.
 
     Only the user *ids* (uid, gid; None: this one) may enter it. SinkError where none can be made.
     """
@@ -157,7 +157,7 @@ def _made(made: Path, ids: Sequence[int] | None) -> Iterator[int]:
     try:
         try:
             made.mkdir(mode=0o700)
-            # Whoever else writes there may have put a link in its place meanwhile.
+            # Another user may have put a link in its place in the meantime.
             fd = fs.open_folder(str(made), flags=os.O_NOFOLLOW)
         except OSError as exc:
             raise sink_error(exc, f"making {made}") from None

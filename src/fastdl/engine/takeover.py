@@ -2,7 +2,7 @@
 """What another program left half done at the target: its bytes are copied and proven in the end.
 
 curl and wget leave a shorter file, aria2 one of full length with holes and a control file
-beside it that says which pieces are there. Blocks of zeros are fetched: they may be holes.
+next to it that says which pieces are there. Blocks of zeros are fetched: they may be holes.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def take_up(
                 at += step
         os.fsync(sink.buffered_fd)
     except OSError as error:
-        raise sink_error(error, f"{sink.path}: copying what lies there") from None
+        raise sink_error(error, f"{sink.path}: copying the existing data") from None
     return out
 
 

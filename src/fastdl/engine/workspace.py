@@ -85,7 +85,7 @@ class Workspace:
     def note(self, note: Release) -> str | None:
         """Note what is about to show: now on a device, with the publication of a file.
 
-        Returns a warning where it cannot be written: the job goes on without.
+        Returns a warning where it cannot be written: the job continues without.
         """
         if self.sink.kind == "file":
             self._note = note
@@ -112,7 +112,7 @@ class Workspace:
 
     @contextmanager
     def staging(self, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
-        """A folder of the job's own, for the user *ids* alone: beside a file, else in the state
+        """A folder of the job's own, for the user *ids* alone: next to a file, else in the state
         folder."""
         from pathlib import Path
 
@@ -386,7 +386,7 @@ def _unlinking(note: Location) -> Callable[[], None]:
 
 
 def _make_durable(existing: Existing) -> Callable[[], None]:
-    """Flush the file and its name; what its publication left beside it goes.
+    """Flush the file and its name; what its publication left next to it is removed.
 
     Returns what removes its note.
     """

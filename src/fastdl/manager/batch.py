@@ -57,7 +57,7 @@ class Batch(Generic[T, R]):
     async def _outcomes(self, items: list[T]) -> list[R | Exception]:
         try:
             return list(await self._work(items))
-        except Exception as exc:  # noqa: BLE001 - whoever asked hears of it
+        except Exception as exc:  # noqa: BLE001 - each caller gets it
             if len(items) == 1:
                 return [exc]
         return [outcome for item in items for outcome in await self._outcomes([item])]

@@ -122,7 +122,7 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "direct.download.host.max.probes", "Advanced", "int", "4",
-        "Sources that one host probes at once, in addition to its downloads.", least=1, most=100,
+        "Sources that one host probes concurrently, not counting downloads.", least=1, most=100,
     ),
     Setting(
         "direct.download.account.max.probes", "Advanced", "int", "4",
@@ -148,7 +148,7 @@ SETTINGS: Final = _all(
     ),
     Setting(
         "direct.download.copies.check.interval", "Advanced", "float", "1",
-        "Hours between two looks at what really lies in each pool: copies that were changed or "
+        "Hours between two checks of what is in each pool: copies that were changed or "
         "lost, and those that no template needs (0 = off).", most=8760,
     ),
     Setting(

@@ -39,7 +39,7 @@ class DigestSource(StrEnum):
     METALINK = "the metalink"
     PRODUCT = "the product"
     LIST = "the checksum list"
-    LIST_BESIDE = "the checksum list beside the image"
+    LIST_BESIDE = "the checksum list next to the image"
     REDIRECT = "the redirector's digest"
     REPR_DIGEST = "the origin's Repr-Digest"
     DIGEST_HEADER = "the origin's Digest header"

@@ -151,7 +151,7 @@ def declared_format(name: str | None) -> str:
     """The declaration that a template's *name* of a format stands for, in any case.
 
     Nothing is ``auto``. FormatError for a format that is known elsewhere and no disk here
-    (OVA, TAR, DIR, …): whoever declares it must not get whatever the bytes turn out to be.
+    (OVA, TAR, DIR, …): a caller that declares it must not get whatever the bytes are.
     """
     lower = (name or "auto").lower()
     if lower != "auto" and lower not in DISKS:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which format do an image's first and last bytes show?
 
-An image may be told apart by one magic only. Bytes that match two formats mean different
+An image may have one magic only. Bytes that match two formats mean different
 things to different readers, so they are refused whatever the formats are.
 """
 

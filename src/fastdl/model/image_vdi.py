@@ -56,7 +56,7 @@ def inspect_vdi(reader: Reader) -> ImageInfo:
     if len(used) != allocated:
         raise _bad("vdi: the number of allocated blocks is wrong")
     if used and data + max(used) * block >= file_size:
-        raise _bad("vdi: a block lies outside the file")
+        raise _bad("vdi: a block is outside the file")
     return ImageInfo(
         format=Format.VDI,
         virtual_size=stated_size(header),

@@ -85,7 +85,7 @@ def _vhd_dynamic(reader: Reader, at: int, size: int, end: int) -> None:
     if entries * 4 > MAX_TABLE or entries * block < size:
         raise _bad("vhd: the block table does not fit the disk")
     if table < _SECTOR or table + entries * 4 > end:
-        raise _bad("vhd: the block table lies outside the file")
+        raise _bad("vhd: the block table is outside the file")
     bitmap = -(-(block // _SECTOR // 8) // _SECTOR) * _SECTOR
     blocks = words(reader.read_at(table, entries * 4), "big")
     starts = sorted(entry * _SECTOR for entry in blocks if entry != _UNUSED)
@@ -102,7 +102,7 @@ def _check_blocks(
             raise _bad(f"{name}: a block is used twice or overlaps the header")
         before = start + length
         if start + length > end:
-            raise _bad(f"{name}: a block lies outside the file")
+            raise _bad(f"{name}: a block is outside the file")
         if any(start < stop and first < start + length for first, stop in tables):
             raise _bad(f"{name}: a block overlaps the tables")
 
@@ -177,7 +177,7 @@ def _vhdx_regions(reader: Reader) -> dict[uuid.UUID, tuple[int, int]]:
             if name in regions or offset < _MIB or offset % _MIB or length % _MIB or not length:
                 raise _bad("vhdx: impossible region")
             if offset + length > known_size(reader):
-                raise _bad("vhdx: a region lies outside the file")
+                raise _bad("vhdx: a region is outside the file")
             regions[name] = (offset, length)
         if len(regions) != 2:
             raise _bad("vhdx: block table or metadata is missing")

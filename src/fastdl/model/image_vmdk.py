@@ -72,7 +72,7 @@ def inspect_vmdk(reader: Reader) -> ImageInfo:
     """Check a VMDK by its header, its footer and every line of its descriptor."""
     block = reader.read_at(0, _SECTOR)
     if not block.startswith(b"KDMV"):
-        raise _unsafe("vmdk: a descriptor file or an old format: its data lies in other files")
+        raise _unsafe("vmdk: a descriptor file or an old format: its data is in other files")
     if len(block) < _SECTOR:
         raise _bad("vmdk: header cut off")
     head = _header(block)
@@ -122,10 +122,10 @@ def _directory(reader: Reader, head: dict[str, Any]) -> None:
     tables = -(-head["capacity"] // span)
     at = head["gd"] * _SECTOR
     if at < _SECTOR or tables * 4 > 32 * 1024 * 1024 or at + tables * 4 > known_size(reader):
-        raise _bad("vmdk: the grain directory lies outside the file")
+        raise _bad("vmdk: the grain directory is outside the file")
     entries = struct.unpack(f"<{tables}I", reader.read_at(at, tables * 4))
     if any(entry * _SECTOR + head["gtes"] * 4 > known_size(reader) for entry in entries):
-        raise _bad("vmdk: a grain table lies outside the file")
+        raise _bad("vmdk: a grain table is outside the file")
     _last_grain(reader, head, set(entries) - {0})
 
 

@@ -142,7 +142,7 @@ def _one(digests: list[Digest], name: str) -> Digest:
         if found.setdefault(digest.algorithm, digest) != digest:
             raise _fail(
                 f"the checksum list gives {_shown(name)} different {digest.algorithm} values: "
-                "which one is meant cannot be told"
+                "which one is meant is not clear"
             )
     return max(found.values(), key=lambda digest: HEX_LENGTHS[digest.algorithm])
 

@@ -137,7 +137,7 @@ def _uid(text: str) -> str:
 def _verified(
     content: Content, keyring: bytes, files: dict[str, bytes], *arguments: str
 ) -> tuple[Signer, bytes]:
-    """The signer, and the text if gpgv wrote one. *files*: more of them beside the keyring."""
+    """The signer, and the text if gpgv wrote one. *files*: more of them next to the keyring."""
     gpgv, sqv = shutil.which("gpgv"), shutil.which("sqv")
     if gpgv is None and sqv is None:
         raise UsageError(

@@ -66,7 +66,7 @@ class Keyring(NamedTuple):
             except IntegrityError as exc:
                 wrong = wrong or exc
         raise wrong or PolicyError(
-            f"{content.what} has no signature beside it, and a keyring is given", phase="resolve"
+            f"{content.what} has no signature next to it, and a keyring is given", phase="resolve"
         )
 
 

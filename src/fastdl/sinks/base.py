@@ -62,7 +62,7 @@ class Sink(Protocol):
     ``hold``         bytes held back at head and tail
     ``blank``        the target is known to read as zeros
     ``resumable``    there may be bytes of an earlier job on it
-    ``sent``         bytes that have left for good, so that no attempt may begin anew
+    ``sent``         bytes that have left for good, so that no attempt may start over
     ``identity``     what a journal must name to be about this target
     ``folder_fd``    the folder a file lies in, opened once under the path policy; None elsewhere
     ``name``         the file's name in that folder; None elsewhere

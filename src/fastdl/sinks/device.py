@@ -55,7 +55,7 @@ def identity(fd: int) -> Identity:
     """Identifies this device: size, sector size and its stable names.
 
     A partition carries its disk's stable names and its place on it. The device's number, which the
-    kernel gives anew at each start, counts where no name of it is unique.
+    kernel assigns at each start, counts where no name of it is unique.
     """
     found: Identity = {"kind": "block", "size": size(fd), "sector_size": sector_size(fd)}
     here = _SYS / number(fd)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file as a target: a hidden part file beside it, published by a rename.
+"""A file as a target: a hidden part file next to it, published by a rename.
 
 Until ``publish`` the name is unchanged: absent, or the complete old file.
 The folder is opened once; everything after that goes through its descriptor.
@@ -20,8 +20,8 @@ from fastdl.sinks.direct import open_direct
 from fastdl.sinks.paths import part_name
 
 _LOCKLESS = (
-    "this file system has no locks: the download has a part file of its own, a stopped one begins "
-    "anew, and one that is killed leaves it behind"
+    "this file system has no locks: the download has a part file of its own, a stopped one "
+    "starts over, and one that is killed leaves it behind"
 )
 _MODELESS = "this file system refuses permission bits: who may read the file is the mount's affair"
 _PART = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -135,11 +135,11 @@ class FileSink(DescriptorSink):
         except FileExistsError:
             raise SinkRefusedError(
                 f"{self.path} appeared during the job: it was not replaced; the verified bytes "
-                f"are in {self._part} beside it",
+                f"are in {self._part} next to it",
                 phase="publish",
             ) from None
         except OSError as error:
-            what = f"publishing {self.path} (the verified bytes are in {self._part} beside it)"
+            what = f"publishing {self.path} (the verified bytes are in {self._part} next to it)"
             raise sink_error(error, what, phase="publish") from None
         try:
             if not fs.sync_folder(self._folder):

@@ -33,12 +33,12 @@ def part_name(name: str) -> str:
 
 
 def journal_name(name: str) -> str:
-    """The hidden name of the journal beside the file *name*."""
+    """The hidden name of the journal next to the file *name*."""
     return f".{name}{JOURNAL_SUFFIX}"
 
 
 def release_name(name: str) -> str:
-    """The hidden name of the note that stands beside *name* while it is published."""
+    """The hidden name of the note next to *name* while it is published."""
     return f".{name}{RELEASE_SUFFIX}"
 
 

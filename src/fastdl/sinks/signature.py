@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What already lives on a device, told by its first and last bytes.
+"""What already lives on a device, recognised by its first and last bytes.
 
 Pure functions over buffers. The names are those that blkid(8) prints. Places and magic
 numbers: the on-disk format documents of each file system, UEFI 2.10 section 5 (GPT),

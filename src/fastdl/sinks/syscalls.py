@@ -107,7 +107,7 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
 
 
 def direct_align(fd: int) -> int | None:
-    """What direct I/O on *fd* must be aligned to, in bytes; 0: refused; None: not told.
+    """What direct I/O on *fd* must be aligned to, in bytes; 0: refused; None: unknown.
 
     statx(2), STATX_DIOALIGN: Linux 6.1 and the larger file systems.
     """

@@ -90,7 +90,7 @@ def mirrors_of(rules: Rules, url: Url) -> tuple[Url, ...]:
         return ()
     start = Url.parse(rule.url)
     if not url.path.startswith(start.path):
-        return ()  # an unusual spelling: what is the rest of it cannot be told
+        return ()  # an unusual spelling: where it ends is not clear
     rest = url.path[len(start.path) :]
     found = []
     for text in rule.mirrors:

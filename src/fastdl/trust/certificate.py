@@ -89,7 +89,7 @@ def read_bundle(text: str | bytes, *, now: datetime | None = None) -> list[Certi
 
 def read(text: str | bytes) -> list[Certificate]:
     """The certificates in *text*, in their order and each once. CertRejectedError for none,
-    for a private key beside them, and for what is no certificate."""
+    for a private key next to them, and for what is no certificate."""
     raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
     if len(text) > MAX_TEXT and len(raw.decode("utf-8", "replace")) > MAX_TEXT:
         raise CertRejectedError(f"the certificate text is longer than {MAX_TEXT} characters")
@@ -185,7 +185,7 @@ def _split(raw: bytes) -> list[bytes]:
         return [one for label, body in blocks for one in _block(label, _decode(body))]
     if b"-----" in raw:
         raise CertRejectedError("the certificate's BEGIN and END lines do not match")
-    # A zero is also a digit of base64: only DER goes on with a length.
+    # A zero is also a digit of base64: only DER continues with a length.
     return _der(raw if raw[:1] == b"\x30" and raw[1:2] >= b"\x80" else _decode(raw))
 
 

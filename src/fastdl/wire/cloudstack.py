@@ -66,7 +66,7 @@ class Download:
     follow_redirects: bool
     allowed_cidrs: tuple[str, ...]
     nfs_servers: tuple[str, ...]
-    """``nfsServers``: ours, beside CloudStack's ``allowedCidrs``."""
+    """``nfsServers``: ours, in addition to CloudStack's ``allowedCidrs``."""
     wait: float
     """Seconds that CloudStack waits for the answer; 0 = it did not say."""
 

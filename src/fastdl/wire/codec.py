@@ -3,7 +3,7 @@
 
 A message is one JSON object with a ``type`` (the class name of ``fastdl.wire.messages``).
 Decoders are built once per class from the annotations there, so that a field's limit stands
-beside the field. Unknown fields are ignored (an old side understands a new one); a wrong type,
+next to the field. Unknown fields are ignored (an old side understands a new one); a wrong type,
 a value beyond its limit, a repeated key, NaN, or a message beyond its size is refused.
 """
 

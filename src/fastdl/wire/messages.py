@@ -16,9 +16,9 @@ for the name ``MANAGER_NAME`` (agents check that name, whatever address they con
 
 Desired state: a ``Document`` lists *everything* the host should be doing now. A job that is
 missing from it is to be stopped, and its end reported as a ``JobResult`` with failure code 130
-(that frees the origin's slot); what was fetched is kept for whoever goes on with it. A document
+(that frees the origin's slot); what was fetched is kept for a later job. A document
 with a ``rev`` lower than one seen in the same connection is ignored. Per command: unknown job →
-journal it, start it, send ``JobStarted``; known and running → adopt the higher fence, go on;
+journal it, start it, send ``JobStarted``; known and running → adopt the higher fence, continue;
 known and finished → send its ``JobResult`` again under the new fence, but one that was stopped
 is started again; a fence lower than the journal's → ignore.
 A result is kept and repeated (at reconnect, and every 30 s) until its ``ResultAck``.
@@ -211,7 +211,7 @@ class Hello:
     """Its own address on the management network, as it sees it."""
     boot_id: Name = ""
     instance: Name = ""
-    """Made anew at each start of the agent: one that comes back after another one of the same host
+    """Generated at each start of the agent: one that comes back after another one of the same host
     shows that there are two."""
     authorities: Annotated[tuple[Annotated[str, Text(64)], ...], Items(8)] = ()
     """SHA-256 of the CAs that it trusts as the manager's, lower-case hex."""
@@ -273,7 +273,7 @@ class RenewRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goodbye:
-    """A clean stop: running jobs are kept in the journal and go on at the next start."""
+    """A clean stop: running jobs are kept in the journal and resume at the next start."""
 
     reason: Line = ""
 

@@ -27,7 +27,7 @@ class Failure:
     retry_after_s: float | None = None
     """The seconds that the origin asked to wait (Retry-After)."""
     public_source: bool = False
-    """Every address that the job tried is public: whoever named the source may be told."""
+    """Every address that the job tried is public: the user who named the source may know it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class CheckDone:
 class CopyInfo:
     """What lies under a volume's name in a pool.
 
-    *template* and *zone*: as whoever ordered it named them. *state*: intact, changed, absent,
+    *template* and *zone*: as the command named them. *state*: intact, changed, absent,
     landed or foreign (``agent.pools.State``), and *why*. *fence*: the highest that its lock saw.
     """
 

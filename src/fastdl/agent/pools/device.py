@@ -68,7 +68,7 @@ class DevicePool:
         del volume
         if marker is None or not marker.complete:
             return Found(State.ABSENT)
-        # Whoever wrote to its edges now uses the device for something else.
+        # The program that wrote to its edges now uses the device for something else.
         return compare_device(self.path, marker, ours=False)
 
     @contextlib.contextmanager

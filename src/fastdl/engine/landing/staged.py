@@ -83,7 +83,7 @@ class StagedLanding:
         return first, came, self._inner(workspace, [str(image)], local)
 
     def _staged(self, path: Path, facts: SourceFacts, ctx: TransferContext) -> Result:
-        """The source, verified, in a plain file at *path*: as an earlier run left it, or anew."""
+        """The source, verified, in a plain file at *path*: from an earlier run, or fetched."""
         options = ctx.options._replace(
             target_format="raw" if self._unpacking else "same",
             source_format="auto",
@@ -162,7 +162,7 @@ def _raw_or_qcow2(
         os.truncate(path, info.virtual_size or 0)
         return path, "raw", fmt
     raw = path.with_suffix(".raw")
-    # The converter of a killed run may still be at it: it goes on with what has no name.
+    # The converter of a killed run may still be running: it writes to what has no name.
     raw.unlink(missing_ok=True)
     workspace.convert(path, raw, fmt, ctx.cancel)
     size = raw.stat().st_size

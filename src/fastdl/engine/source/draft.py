@@ -92,8 +92,8 @@ class Draft:
         )
 
     def headers_for(self, url: Url) -> tuple[tuple[str, str], ...]:
-        """The operator's headers are for what the operator typed or made a rule for, whoever leads
-        there."""
+        """The operator's headers are for what the operator typed or made a rule for, wherever it is
+        named."""
         options = self.ctx.options
         given: tuple[tuple[str, str], ...] = ()
         if url.origin in self._origins:

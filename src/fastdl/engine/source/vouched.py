@@ -2,7 +2,7 @@
 """Who vouches for a source's digests: checksum lists, and the signatures of those and of metalinks.
 
 Without a keyring a list is believed as the command's own checksum is, where the operator named
-it; one that was only found beside the image is no more than the origin's word. With a keyring
+it; one that was only found next to the image is no more than the origin's word. With a keyring
 nothing counts that nobody signed.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def learn_from_lists(draft: Draft) -> None:
-    """Take in what the list that the options name, or one beside a source, says of the file.
+    """Record what the list that the options name, or one next to a source, says of the file.
 
     ChecksumListError, IntegrityError (its signature), PolicyError (it has none); else as any
     source. A list that is only looked for may be absent.
@@ -53,7 +53,7 @@ def learn_from_lists(draft: Draft) -> None:
     digest = digest_for(url, text, draft.typed, name)
     if signer is None and url.scheme == "http":
         draft.warnings.append(
-            f"{url.display()} came over http and is not signed: whoever can change the image on "
+            f"{url.display()} came over http and is not signed: anyone who can change the image on "
             "its way can change it too"
         )
     _take(draft, digest, signer, DigestSource.LIST, url)
@@ -74,14 +74,14 @@ def require_signature(draft: Draft) -> None:
     if not draft.signatures:
         raise PolicyError(
             "a keyring is given, but nothing that is signed says what the bytes must be, nor has "
-            "the file a signature beside it: name a checksum list (--checksum URL, --discover) or "
+            "the file a signature next to it: name a checksum list (--checksum URL, --discover) or "
             "a metalink",
             phase="resolve",
         )
 
 
 def vouch_for_metalink(draft: Draft, url: Url, data: bytes, within: Sequence[bytes]) -> None:
-    """Check the signature beside the metalink at *url*, where a keyring asks for one and no
+    """Check the signature next to the metalink at *url*, where a keyring asks for one and no
     signed list has said already what the bytes must be.
 
     *within*: the file's own signatures, which the metalink holds. They do where the document has
@@ -108,7 +108,7 @@ def _take(
 
 
 def _discover(draft: Draft) -> None:
-    """Take in the first list beside a typed source that names it."""
+    """Record the first list next to a typed source that names it."""
     for source in draft.typed:
         if source.scheme == "nfs" or source.is_metalink_name():
             continue
@@ -120,7 +120,7 @@ def _discover(draft: Draft) -> None:
             except NetError as exc:
                 if source.scheme == "file":
                     continue
-                draft.warnings.append(f"no checksum list beside {source.display()}: {exc.message}")
+                draft.warnings.append(f"no checksum list next to {source.display()}: {exc.message}")
                 break
             if (digest := _listed(draft, url, data)) is None:
                 continue
@@ -129,7 +129,7 @@ def _discover(draft: Draft) -> None:
             _take(draft, digest, signer, origin, url)
             draft.warnings.append(f"the checksum is from {url.display()}")
             return
-    draft.warnings.append("no checksum list that names the file was found beside it")
+    draft.warnings.append("no checksum list that names the file was found next to it")
 
 
 def _listed(draft: Draft, url: Url, data: bytes) -> Digest | None:
@@ -157,7 +157,7 @@ def _signed(draft: Draft, url: Url, data: bytes) -> tuple[bytes, Signer | None]:
 
 
 def _signatures(draft: Draft, url: Url, keyring: Keyring) -> Iterator[bytes]:
-    """The detached signatures beside *url*, each fetched when it is wanted."""
+    """The detached signatures next to *url*, each fetched when it is wanted."""
     for candidate in signatures_beside(url, keyring.suffixes):
         try:
             yield _document(draft, candidate, MAX_SIGNATURE, optional=True)

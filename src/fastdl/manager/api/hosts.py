@@ -125,7 +125,7 @@ async def cancel_maintenance(call: Call) -> Reply:
 
 
 async def _done(call: Call, tx: AsyncConnection, id_: str) -> str:
-    """An API job that is over, with the host as it is now: what is left goes on without it."""
+    """An API job that is over, with the host as it is now: what is left continues without it."""
     return await records.add_done_job(
         tx,
         owner=call.user.id,

@@ -30,7 +30,7 @@ async def check(call: Call) -> Reply:
 def _view(done: m.ProbeDone, *, admin: bool) -> dict[str, Any]:
     """What the caller may see: details of a file on an internal network are for administrators
     only."""
-    told = admin or done.public_source
+    shown = admin or done.public_source
     return {
         "size": done.size,
         "virtualsize": done.virtual_size,
@@ -38,11 +38,11 @@ def _view(done: m.ProbeDone, *, admin: bool) -> dict[str, Any]:
         "ranges": done.ranges,
         "metalink": done.metalink,
         "unsafe": list(done.unsafe),
-        "mirrors": list(done.mirrors) if told else None,
-        "digests": dict(done.digests) if told else None,
-        "etag": done.validators.etag if told else None,
-        "lastmodified": done.validators.last_modified if told else None,
-        "warnings": list(done.warnings) if told else None,
+        "mirrors": list(done.mirrors) if shown else None,
+        "digests": dict(done.digests) if shown else None,
+        "etag": done.validators.etag if shown else None,
+        "lastmodified": done.validators.last_modified if shown else None,
+        "warnings": list(done.warnings) if shown else None,
     }
 
 

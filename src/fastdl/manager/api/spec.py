@@ -73,7 +73,7 @@ class Field:
 
 
 JOB: Final = (Field("jobid"),)
-"""The response of a command whose work goes on."""
+"""The response of a command whose work continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """One object under its name. *flat*: fields that stand beside it, where clients that know no
+    """One object under its name. *flat*: fields next to it, where clients that know no
     name look for them."""
 
     name: str
@@ -349,7 +349,7 @@ _FRAME: Final = frozenset(
         "_",
     }
 )
-"""What any request has beside its command's parameters; browsers' libraries add ``_``."""
+"""What any request has in addition to its command's parameters; browsers' libraries add ``_``."""
 
 
 def _check_filter(command: Command, param: Param | None, name: str, value: str) -> None:

@@ -111,7 +111,7 @@ def check_signed(settings: Settings, url: Url, checksum: str | None) -> None:
 
 
 def signed_metalink(url: Url, done: m.DocumentsDone, keyring: Keyring) -> Fixed:
-    """The checksum in the metalink at *url* that a host brought, with the signatures beside it.
+    """The checksum in the metalink at *url* that a host brought, with the signatures next to it.
 
     PolicyError: no signature, or no strong digest. IntegrityError: no valid signature. Else the
     errors of ``parse_metalink``.

@@ -78,7 +78,7 @@ class CopyWatch:
         """Ask a host for the pool's contents, and record them; AgentLostError if none responds."""
         able = self._able(pool_id)
         if not able:
-            raise AgentLostError("no host that is Up can tell what lies in the pool")
+            raise AgentLostError("no host that is Up can report what is in the pool")
         host, asked = random.choice(able), self._clock.time()  # noqa: S311 - spreading work
         found: list[m.CopyInfo] = []
         more = True

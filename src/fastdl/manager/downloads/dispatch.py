@@ -158,7 +158,7 @@ class Dispatcher:
             waiting = await queue.lanes(tx)
             free, free_for_bulk = waiting - full(URGENT), waiting - full(BULK)
             # The head of the queue in every round, so that an urgent job is seen at once;
-            # further pages go on where the last round stopped, so that jobs which cannot
+            # further pages continue where the last round stopped, so that jobs which cannot
             # start (their hosts are full or away) never hide the ones behind them.
             grants: list[Grant] = []
             chosen: set[str] = set()
@@ -279,7 +279,7 @@ class Dispatcher:
         """Note that a host is Down, and put its jobs back into the queue or end them.
 
         A download of a shared pool goes to another host under a higher fence; one of a local
-        pool waits for its host, which then finds its own journal and goes on.
+        pool waits for its host, which then finds its own journal and resumes.
         """
         now = self._clock.time()
         text = f"host {host} is Down: it was silent for too long"

@@ -91,7 +91,7 @@ def _events_of(enrolled: tokens.Enrolled, name: str) -> list[Event]:
         return []
     if enrolled.former_key is not None:
         # Perhaps the same host again, perhaps a replacement: either is what the operator wants.
-        text = f"host {row.name} was enrolled anew: its former key is worth nothing any more"
+        text = f"host {row.name} was enrolled again: its former key is no longer valid"
         return [Event(type="HOST.ENROL", description=text, level="WARN", resource=row.id)]
     events = [Event(type="HOST.ENROL", description=f"host {name} enrolled", resource=row.id)]
     if (other := enrolled.namesake) is not None:

@@ -88,7 +88,7 @@ class Known:
 
 
 class Keystore:
-    """A host's keystore: ``cloud.jks`` beside agent.properties, JKS or PKCS#12.
+    """A host's keystore: ``cloud.jks`` next to agent.properties, JKS or PKCS#12.
 
     *known*: what is remembered from one reading to the next; nothing without it.
     """
@@ -169,7 +169,7 @@ class Keystore:
 def load_anchors(path: str | Path, pass_file: str | Path) -> tuple[str, ...]:
     """The PEM of every certificate that the keystore at *path* trusts.
 
-    TrustError when the store or its passphrase cannot be read: a download must not go on
+    TrustError when the store or its passphrase cannot be read: a download must not continue
     with less, or other, trust than its operator configured.
     """
     try:

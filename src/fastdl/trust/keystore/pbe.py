@@ -24,7 +24,7 @@ ITERATIONS = 10_000
 """What the JDK writes; the certificates it protects are public."""
 
 MAX_ITERATIONS = 3_000_000
-"""Of all keys of one file together: two seconds, which whoever can write the file can ask for.
+"""Of all keys of one file together: two seconds, which anyone who can write the file can demand.
 
 The keys come before the MAC is checked, so a count is not authenticated yet. The JDK asks for
 10,000 a key, NSS for 600,000: a file has one for its MAC and one for each safe.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How is a keystore file read and changed while Java, other agents and crashes are around?
 
-Every change: lock, read, edit in memory, write a temporary file beside it, flush, look
+Every change: lock, read, edit in memory, write a temporary file next to it, flush, look
 whether the file is still the one that was read, rename, flush the folder. A crash leaves
 the old or the new file, whole. Java's keytool takes no lock and rewrites in place, so the
 look before the rename is what notices it; the edit is then made again on what keytool left.
