@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* decode/qcow2_priv.h - what the parts of decode/qcow2.h share: _header, qcow2.c itself
- * (tables: need and feed), _entries (of L2) and _map. Nobody else includes it. */
+/* decode/qcow2_priv.h - what the parts of decode/qcow2.h share: _header, _tables (need
+ * and feed), _entries (of L2) and _map. Nobody else includes it. */
 #ifndef FDL_QCOW2_PRIV_H
 #define FDL_QCOW2_PRIV_H
 

@@ -5,7 +5,7 @@
  * and object stores that keep what an uploader said send a coding all the same, for a
  * file that is packed and meant to stay so. A server that packs on the way sends bytes
  * that was not requested. */
-#include "http/http.h"
+#include "http/http_field.h"
 #include "http/http_str.h"
 
 #define WORDS_MAX 4
@@ -103,7 +103,7 @@ static bool ends_with(struct fdl_str name, const char *const *suffixes, size_t n
 bool fdl_http_file_is_packed(const struct fdl_http_head *head, const char *target)
 {
     struct fdl_str whole = {target, strlen(target)}, path, type, rest;
-    struct fdl_str name = fdl_http_field_value(head, "Content-Disposition");
+    struct fdl_str name = fdl_http_value_of(head, "Content-Disposition");
     static const char group[] = "application/";
 
     fdl_str_split(whole, '?', &path, &rest);

@@ -138,7 +138,7 @@ def test_a_slower_parser_fails_the_instruction_gate(tmp_path: Path) -> None:
         pytest.skip(reason)
     tree = tmp_path / "tree"
     shutil.copytree(CHECKOUT / "csrc", tree / "csrc", ignore=shutil.ignore_patterns("*.o", "*.a"))
-    source = tree / "csrc" / "http" / "http.c"
+    source = tree / "csrc" / "http" / "http_head.c"
     opening = "long fdl_http_parse_head(const char *buf, size_t len, struct fdl_http_head *out,"
     text = source.read_text()
     at = text.index("{", text.index(opening)) + 1

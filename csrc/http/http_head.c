@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* http/http.c - what does this response's head say, and is it acceptable? */
-#include "http/http.h"
+/* http/http_head.c - what does this response's head say, and is it acceptable? */
+#include "http/http_field.h"
 #include "http/http_chars.h"
 #include "http/http_str.h"
 
@@ -171,24 +171,9 @@ static int unfold(struct fdl_http_head *out, struct fdl_str *line, struct fdl_st
 
 /* ---- what the fields mean ---- */
 
-/* The first field of that name at or after *at, which moves past it; NULL for none.
- */
-static const struct fdl_http_field *next_field(const struct fdl_http_head *head,
-                                               const char *name, size_t *at)
-{
-    while (*at < head->n_fields) {
-        const struct fdl_http_field *field = &head->fields[(*at)++];
-        if (fdl_str_equals(field->name, name))
-            return field;
-    }
-    return NULL;
-}
-
 struct fdl_str fdl_http_field_value(const struct fdl_http_head *head, const char *name)
 {
-    size_t at = 0;
-    const struct fdl_http_field *field = next_field(head, name, &at);
-    return field ? field->value : fdl_str_empty;
+    return fdl_http_value_of(head, name);
 }
 
 /* Fields with a single value must not have two. Repeating oneself is tolerated
@@ -202,9 +187,9 @@ static int refuse_conflicts(const struct fdl_http_head *head, struct fdl_err *er
 
     for (size_t i = 0; i < sizeof singles / sizeof singles[0]; i++) {
         size_t at = 0;
-        const struct fdl_http_field *first = next_field(head, singles[i], &at);
+        const struct fdl_http_field *first = fdl_http_next_field(head, singles[i], &at);
         const struct fdl_http_field *other;
-        while ((other = next_field(head, singles[i], &at)))
+        while ((other = fdl_http_next_field(head, singles[i], &at)))
             if (!same(first->value, other->value))
                 return refuse(err, "two fields contradict each other");
     }
@@ -216,7 +201,7 @@ static bool has_connection_option(const struct fdl_http_head *head, const char *
     size_t at = 0;
     const struct fdl_http_field *field;
 
-    while ((field = next_field(head, "Connection", &at))) {
+    while ((field = fdl_http_next_field(head, "Connection", &at))) {
         struct fdl_str rest = field->value;
         while (rest.len > 0) {
             struct fdl_str item;
@@ -232,12 +217,14 @@ static bool has_connection_option(const struct fdl_http_head *head, const char *
 static int check_framing(struct fdl_http_head *head, struct fdl_err *err)
 {
     size_t at = 0;
-    const struct fdl_http_field *length = next_field(head, "Content-Length", &at);
-    if (length && next_field(head, "Content-Length", &at))
+    const struct fdl_http_field *length =
+        fdl_http_next_field(head, "Content-Length", &at);
+    if (length && fdl_http_next_field(head, "Content-Length", &at))
         return refuse(err, "several Content-Length fields");
     at = 0;
-    const struct fdl_http_field *coding = next_field(head, "Transfer-Encoding", &at);
-    if (coding && next_field(head, "Transfer-Encoding", &at))
+    const struct fdl_http_field *coding =
+        fdl_http_next_field(head, "Transfer-Encoding", &at);
+    if (coding && fdl_http_next_field(head, "Transfer-Encoding", &at))
         return refuse(err, "several Transfer-Encoding fields");
 
     if (length && coding)
@@ -323,7 +310,8 @@ static int check_range(struct fdl_http_head *head, struct fdl_err *err)
 
     if (head->status != 200 && head->status != 206 && head->status != 416)
         return FDL_OK;
-    const struct fdl_http_field *field = next_field(head, "Content-Range", &at);
+    const struct fdl_http_field *field =
+        fdl_http_next_field(head, "Content-Range", &at);
     if (!field)
         return FDL_OK;
     bool read = parse_content_range(field->value, &head->range, &satisfied);
@@ -382,34 +370,34 @@ static void note_validators(struct fdl_http_head *head)
 {
     size_t at = 0;
     int64_t now = -1;
-    const struct fdl_http_field *date = next_field(head, "Date", &at);
+    const struct fdl_http_field *date = fdl_http_next_field(head, "Date", &at);
 
     /* Two clocks are no clock. */
-    if (date && !next_field(head, "Date", &at))
+    if (date && !fdl_http_next_field(head, "Date", &at))
         now = fdl_http_parse_date(date->value.ptr, date->value.len);
 
-    head->etag = fdl_http_field_value(head, "ETag");
+    head->etag = fdl_http_value_of(head, "ETag");
     if (!is_entity_tag(head->etag, &head->etag_strong)) {
         head->etag = fdl_str_empty;
         head->etag_strong = false;
     }
-    head->last_modified = fdl_http_field_value(head, "Last-Modified");
+    head->last_modified = fdl_http_value_of(head, "Last-Modified");
     int64_t modified =
         fdl_http_parse_date(head->last_modified.ptr, head->last_modified.len);
     if (modified < 0)
         head->last_modified = fdl_str_empty;
     head->last_modified_strong = modified >= 0 && now - modified >= STRONG_DATE_S;
     head->retry_after_s =
-        parse_retry_after(fdl_http_field_value(head, "Retry-After"), now);
+        parse_retry_after(fdl_http_value_of(head, "Retry-After"), now);
 }
 
 static void note_content(struct fdl_http_head *head)
 {
     struct fdl_str media_type, parameters;
 
-    head->coding = fdl_http_coding_of(fdl_http_field_value(head, "Content-Encoding"));
-    head->location = fdl_http_field_value(head, "Location");
-    head->content_type = fdl_http_field_value(head, "Content-Type");
+    head->coding = fdl_http_coding_of(fdl_http_value_of(head, "Content-Encoding"));
+    head->location = fdl_http_value_of(head, "Location");
+    head->content_type = fdl_http_value_of(head, "Content-Type");
     fdl_str_split(head->content_type, ';', &media_type, &parameters);
     head->multipart = fdl_str_equals(fdl_str_trim(media_type), "multipart/byteranges");
 }
