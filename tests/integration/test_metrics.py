@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shutil
+import subprocess
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.env.manager import zone as running_zone
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "packaging" / "prometheus-rules.yml"
+DASHBOARD = ROOT / "packaging" / "grafana-dashboard.json"
 OF_PROMETHEUS = {"up"}
 DAY = 86400
 
@@ -90,6 +94,41 @@ async def test_alerts_and_the_table_name_metrics_that_there_are(zone: Zone) -> N
     table = set(re.findall(r"`((?:fastdl|process)_[a-z_]+)", page))
     histograms = {name.removesuffix("_count") for name in there if name.endswith("_count")}
     assert table <= there | histograms
+
+
+async def test_the_dashboard_shows_metrics_that_exist_by_their_labels(zone: Zone) -> None:
+    """Each expression, and what its legend and its grouping name."""
+    found = await scraped(zone)
+    for item in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in item["targets"]:
+            (name,) = re.findall(r"\bfastdl_[a-z_]+", target["expr"])
+            assert name in found, target
+            labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            grouped = re.search(r"\bby \(([^)]*)\)", target["expr"])
+            assert labels == set(grouped[1].split(", ")) if grouped else labels
+            for known, _ in found[name][:1]:
+                assert labels <= known.keys(), target
+
+
+def test_prometheus_takes_the_rules_and_the_dashboards_expressions(tmp_path: Path) -> None:
+    """Read by its own parser."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    shown = [
+        {"record": f"dashboard:panel{item['id']}:{number}", "expr": target["expr"]}
+        for item in panels
+        for number, target in enumerate(item["targets"])
+    ]
+    expressions = tmp_path / "dashboard.yml"
+    expressions.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": shown}]}))
+    done = subprocess.run(
+        [promtool, "check", "rules", RULES, expressions],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(shown)} rules found" in done.stdout
 
 
 async def test_the_states_that_alerts_ask_for_are_those_that_are_counted(zone: Zone) -> None:
