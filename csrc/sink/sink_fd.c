@@ -270,6 +270,10 @@ static int zero_aligned(struct fd_sink *s, uint64_t off, uint64_t len,
             atomic_fetch_add(&s->base.zeroed, len);
             return FDL_OK;
         }
+        /* The cache holds something unwritten there, which cannot be dropped while the
+         * device is claimed through another descriptor: the next range may do. */
+        if (rc == -EBUSY)
+            break;
         if (!means_unsupported(-rc))
             return fdl_fail_os(err, FDL_E_SINK_IO, -rc, off, "zeroing the target");
         /* The loser of the race finds in `method` what the winner has learned. */
