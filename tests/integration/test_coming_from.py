@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.env import images
+from tests.env import images, libvirtd
 from tests.env.here import Here, metalink
 from tests.env.loopdev import loop_device
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
@@ -52,6 +52,27 @@ def qcow2(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return made.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def libvirt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A libvirtd for the lines that need one; skips where there can be none."""
+    with libvirtd.running(tmp_path_factory.mktemp("libvirtd")) as uri:
+        connection = pytest.importorskip("libvirt").open(uri)
+        yield connection
+        connection.close()
+
+
+@pytest.fixture
+def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The name of a pool in the folder ``images``."""
+    name = libvirtd.new_name()
+    made = request.getfixturevalue("libvirt").storagePoolCreateXML(
+        f"<pool type='dir'><name>{name}</name>"
+        f"<target><path>{tmp_path}/here/images</path></target></pool>"
+    )
+    yield name
+    made.destroy()
+
+
 @pytest.fixture
 def servers(qcow2: bytes) -> Iterator[tuple[FaultOrigin, FaultOrigin]]:
     named = [("Content-Disposition", 'attachment; filename="named.img"')]
@@ -75,7 +96,11 @@ def test_the_table_is_read() -> None:
 
 @pytest.mark.parametrize("line", lines(), ids=lambda line: line.command[7:60])
 def test_a_line_does_what_it_says(
-    line: Line, tmp_path: Path, servers: tuple[FaultOrigin, FaultOrigin], qcow2: bytes
+    line: Line,
+    tmp_path: Path,
+    servers: tuple[FaultOrigin, FaultOrigin],
+    qcow2: bytes,
+    request: pytest.FixtureRequest,
 ) -> None:
     """It ends well, and the bytes are where the third column says."""
     a, b = servers
@@ -90,6 +115,7 @@ def test_a_line_does_what_it_says(
     (here.home / ".netrc").write_text(f"machine {host} login me password secret\n")
     if re.search(r" (-c|-C -) ", line.command):
         here.write("disk.img", DISK[: 3 << 20])
+    pool = request.getfixturevalue("pool") if line.command.startswith("fastdl vol ") else ""
     with loop_device(tmp_path, size=8 << 20) as device:
         command = line.command.partition(" | ")[0]
         for name, value in (
@@ -97,6 +123,7 @@ def test_a_line_does_what_it_says(
             ("https://b.example/", b.url("/")),
             ("SHA256", hashlib.sha256(DISK).hexdigest()),
             ("/dev/vg0/vm1", str(device.path)),
+            ("vol create images", f"vol create {pool}"),
         ):
             command = command.replace(name, value)
         words = shlex.split(command)[1:]

@@ -54,6 +54,18 @@ def test_what_lies_behind_the_image_stays_or_is_zeroed(
     assert not any(got[len(disk) :])
 
 
+def test_the_rest_is_zeroed_beside_a_page_that_is_not_written_yet(
+    bench: Bench, device: LoopDevice
+) -> None:
+    """An image that ends within a page of the device's last MiB, whose cache cannot be dropped."""
+    image = pseudo_random(23, DEVICE - MIB + 512)
+    done = bench.get(device.path, bench.url(image, name="i.raw"), "--zero-rest")
+    assert done.code == 0, done
+    got = device.read()
+    assert got[: len(image)] == image
+    assert not any(got[len(image) :])
+
+
 @pytest.mark.parametrize("packing", sorted(PACK))
 def test_the_former_backup_table_goes_where_the_size_shows_only_at_the_end(
     bench: Bench, device: LoopDevice, packing: str

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,48 +36,11 @@ from fastdl.errors import (
     UsageError,
 )
 from tests.env import images, libvirtd
-from tests.env.loopdev import loop_device
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 from tests.env.xz import relabelled
 
 MIB = 1 << 20
 VOLUME = Volume(str(uuid.UUID(int=7)))
-
-
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A connection to a running libvirtd."""
-    with libvirtd.running(tmp_path_factory.mktemp("libvirtd")) as uri:
-        conn = pytest.importorskip("libvirt").open(uri)
-        yield conn
-        conn.close()
-
-
-@pytest.fixture
-def define(connection: Any) -> Iterator[Any]:
-    """Define and start pools; stop and forget them at the end."""
-    made: list[Any] = []
-
-    def one(xml: str, *, build: bool = False) -> Any:
-        pool = connection.storagePoolDefineXML(xml)
-        made.append(pool)
-        if build:
-            pool.build(1)  # VIR_STORAGE_POOL_BUILD_NEW… overwrites what a fresh device may hold
-        pool.create()
-        return pool
-
-    yield one
-    for pool in made:
-        if pool.isActive():
-            pool.destroy()
-        pool.undefine()
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
-    """A fresh loop device of 64 MiB."""
-    with loop_device(tmp_path, size=64 * MIB) as found:
-        yield Path(found.path)
 
 
 def _publish(pool: Pool, volume: Volume, content: bytes) -> str:
@@ -100,27 +62,6 @@ def _marker(pool: Pool, volume: Volume) -> Marker:
 
 def _find(pool: Any, tmp_path: Path) -> Pool:
     return virt.find(pool.UUIDString(), uri=libvirtd.URI, state=tmp_path / "state")
-
-
-@pytest.fixture
-def dir_pool(define: Any, tmp_path: Path) -> Any:
-    """A started pool of the type dir."""
-    folder = tmp_path / "dir"
-    folder.mkdir()
-    return define(
-        f"<pool type='dir'><name>{libvirtd.new_name()}</name><target><path>{folder}</path>"
-        "</target></pool>"
-    )
-
-
-@pytest.fixture
-def disk_pool(define: Any, device: Path) -> Any:
-    """A started pool of the type disk: its volumes are GPT partitions of a loop device."""
-    subprocess.run(["parted", "-s", device, "mklabel", "gpt"], check=True, capture_output=True)
-    return define(
-        f"<pool type='disk'><name>{libvirtd.new_name()}</name><source><device path='{device}'/>"
-        "<format type='gpt'/></source><target><path>/dev</path></target></pool>"
-    )
 
 
 def test_a_file_pool_lists_the_file_that_was_published(dir_pool: Any, tmp_path: Path) -> None:

@@ -26,13 +26,8 @@ from fastdl.wire.packed import TOTAL_MAX, pack
 
 if TYPE_CHECKING:
     from fastdl.agent.child_workspace import ChildWorkspace
-    from fastdl.engine.context import TransferContext
-    from fastdl.engine.result import Result
 
 Job = Mapping[str, Any]
-
-_LANDING = ("source_format", "target_format", "max_virtual_size", "overwrite")
-"""The options that concern the unpacked image rather than its transfer."""
 
 
 class Channel:
@@ -129,7 +124,9 @@ def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
 
     ctx = TransferContext(options_of(job), channel.cancel, Events(report), placement_of(job))
     if job["action"] == "unpack":
-        result = _unpacked(job, workspace, ctx)
+        from fastdl.engine.unpack import unpack_into
+
+        result = unpack_into(workspace, job["sources"], ctx)
     else:
         result = fetch_into(workspace, job["sources"], ctx)
     channel.send({"result": result.to_dict()})
@@ -159,30 +156,6 @@ def inspect(job: Job, fd: int, size: int, channel: Channel) -> None:
         info.require_safe()
     virtual_size = None if info.format in COMPRESSED else info.virtual_size
     channel.send({"inspected": {"format": str(info.format), "virtual_size": virtual_size}})
-
-
-def _unpacked(job: Job, workspace: ChildWorkspace, ctx: TransferContext) -> Result:
-    """Fetch and decompress to a file in our own folder, then write that, checked, to the target."""
-    from fastdl.engine.fetch import fetch_into, publish_job
-
-    packed = ctx.within(
-        ctx.options._replace(source_format="auto", target_format="raw", resume=False),
-        ctx.placement._replace(beneath=None, unpacking=True),
-    )
-    plain = FetchOptions(policy="user")._replace(
-        **{name: getattr(ctx.options, name) for name in _LANDING}
-    )
-    with workspace.staging() as folder:
-        image = str(folder / "image")
-        first = publish_job(job["sources"], image, packed)
-        second = fetch_into(workspace, [image], ctx.within(plain, ctx.placement, proven=True))
-    return first._replace(
-        target=second.target,
-        target_bytes=second.target_bytes,
-        format=second.format,
-        virtual_size=second.virtual_size,
-        warnings=ctx.events.warnings,
-    )
 
 
 def options_of(job: Job) -> FetchOptions:

@@ -91,7 +91,7 @@ def _of_content(
             "remove it first"
         )
     path = pool.target(volume, marker).path
-    if path is not None and path.is_file() and _hash(path, digest.algorithm) == digest.hex:
+    if path is not None and path.is_file() and hash_of(path, digest.algorithm) == digest.hex:
         known = replace(marker, digests={**marker.digests, digest.algorithm: digest.hex})
         pool.markers.write(known)
         return Before(ready=known)
@@ -110,7 +110,7 @@ def _recheck(pool: Pool, volume: Volume, marker: Marker, found: Found) -> tuple[
     if seen.st_size != marker.size:
         return marker, found
     for algorithm, held in marker.digests.items():
-        if algorithm in {"sha-256", "sha-512"} and _hash(path, algorithm) == held:
+        if algorithm in {"sha-256", "sha-512"} and hash_of(path, algorithm) == held:
             marker = replace(marker, inode=seen.st_ino, mtime_ns=seen.st_mtime_ns)
             pool.markers.write(marker)
             return marker, Found(State.INTACT)
@@ -124,14 +124,14 @@ def _adopted(pool: Pool, volume: Volume, known: Marker, digest: Digest | None) -
     landed = pool.seal(volume, known)
     path = pool.landed(volume)
     algorithm = digest.algorithm if digest else "sha-256"
-    found = _hash(path, algorithm)
+    found = hash_of(path, algorithm)
     if digest and digest.hex != found:
         pool.discard(volume)  # the digest may be of a compressed source
         return None
     marker = replace(
         landed,
         complete=True,
-        virtual_size=_virtual_size(path, landed.size),
+        virtual_size=virtual_size_of(path, landed.size),
         digests={algorithm: found},
         integrity=digest.strength if digest else "none",
         finished=provenance.now(),
@@ -142,7 +142,8 @@ def _adopted(pool: Pool, volume: Volume, known: Marker, digest: Digest | None) -
     return marker
 
 
-def _hash(path: Path, algorithm: str) -> str:
+def hash_of(path: Path, algorithm: str) -> str:
+    """The digest of the file at *path*, in hexadecimal; SinkIOError and its kin."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hasher(algorithm)).hexdigest()
@@ -150,7 +151,7 @@ def _hash(path: Path, algorithm: str) -> str:
         raise sink_error(exc, f"reading {path}") from exc
 
 
-def _virtual_size(path: Path, size: int) -> int:
+def virtual_size_of(path: Path, size: int) -> int:
     """The disk's size: for qcow2 from its header (bytes 24 to 31), for raw the file's size."""
     with path.open("rb") as file:
         head = file.read(32)

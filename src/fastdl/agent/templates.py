@@ -80,7 +80,7 @@ async def bring(
     """
     volume = wanted.volume
     digest = parse_checksum(wanted.checksum) if wanted.checksum else None
-    async with _locked(pool, wanted):
+    async with locked(pool, wanted):
         there = await asyncio.to_thread(before, pool, volume, digest, usage)
         if there.ready is not None:
             path = await asyncio.to_thread(pool.install_path, volume, there.ready)
@@ -89,13 +89,13 @@ async def bring(
         async with contextlib.AsyncExitStack() as process:
             runner = await process.enter_async_context(work.series(wanted.confinement))
             probe = await _probe(wanted, runner)
-            image = _image(probe, wanted)
-            async with _threaded(pool.place(volume, image)) as placement, process.pop_all():
+            image = image_of(probe, wanted)
+            async with threaded(pool.place(volume, image)) as placement, process.pop_all():
                 # The process ends first: its target is not released while it may write.
                 await asyncio.to_thread(_intend, pool, wanted, there)
                 result = await _trusting(
                     runner(
-                        _fetching(wanted, placement, image, probe),
+                        fetching(wanted, placement, image, probe),
                         progress=progress,
                         deadline=_left(wanted.deadline, begun),
                     )
@@ -112,10 +112,10 @@ def _intend(pool: Pool, wanted: Wanted, there: Before) -> None:
     from now on.
     """
     if there.void is None or pool.void(wanted.volume, there.void):
-        pool.markers.write(_known(pool, wanted))
+        pool.markers.write(known_of(pool, wanted))
 
 
-def _known(pool: Pool, wanted: Wanted) -> Marker:
+def known_of(pool: Pool, wanted: Wanted) -> Marker:
     """The marker of a volume that is still empty."""
     known = pool.markers.read(wanted.volume.name)
     return Marker(
@@ -137,7 +137,7 @@ def _finish(
 ) -> Marker:
     """Record what has landed, then give it its name; both may be repeated after a crash."""
     volume = wanted.volume
-    marker = provenance.marker_of(_known(pool, wanted), result, probe)
+    marker = provenance.marker_of(known_of(pool, wanted), result, probe)
     marker = replace(pool.seal(volume, marker), replaces=there.void is not None)
     if there.void is not None:
         require_unused(pool, volume, there.void, usage, there.why)
@@ -168,7 +168,7 @@ async def _trusting(work_of: Awaitable[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def _locked(pool: Pool, wanted: Wanted) -> AsyncIterator[None]:
+async def locked(pool: Pool, wanted: Wanted) -> AsyncIterator[None]:
     """The volume's lock; waits for it as long as *wanted* allows."""
     end = time.monotonic() + wanted.patience
     while True:
@@ -186,7 +186,7 @@ async def _locked(pool: Pool, wanted: Wanted) -> AsyncIterator[None]:
         lock.__exit__(None, None, None)
 
 
-def _image(plain: Mapping[str, Any], wanted: Wanted) -> Image:
+def image_of(plain: Mapping[str, Any], wanted: Wanted) -> Image:
     image = Image(
         source_size=plain.get("size"),
         virtual_size=plain.get("virtual_size") or wanted.expected_size,
@@ -201,7 +201,7 @@ def _image(plain: Mapping[str, Any], wanted: Wanted) -> Image:
     return image
 
 
-def _fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping[str, Any]) -> Work:
+def fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping[str, Any]) -> Work:
     """The work that lands *image*; compressed ones are unpacked, whatever they contain."""
     action, target_format = "fetch", placement.target_format
     inner, _, outer = image.format.rpartition(".")
@@ -255,7 +255,7 @@ def _left(deadline: float | None, begun: float) -> float | None:
 
 
 @contextlib.asynccontextmanager
-async def _threaded(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+async def threaded(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
     """*manager* entered and left in a thread: pools may wait for libvirt or a network mount."""
     value = await asyncio.to_thread(manager.__enter__)
     try:

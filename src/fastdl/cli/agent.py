@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fastdl import logs
-from fastdl.agent.config import DEFAULT_FOLDER
+from fastdl.agent.config import DEFAULT_FOLDER, HostConfig
 from fastdl.agent.host import LIBVIRT
 from fastdl.agent.service import Agent, Settings
 from fastdl.agent.startup import serve
 from fastdl.errors import UsageError
+from fastdl.model.units import parse_size
 
 _DESCRIPTION = """\
 Connect to the manager, offer this host's pools and keystore, and execute downloads and
@@ -27,7 +30,9 @@ _EPILOG = """\
 examples:
   fastdl agent --manager https://mgmt:8250 --token fdl1.… --state /var/lib/fastdl
   fastdl agent --manager https://a:8250 --manager https://b:8250 --state /var/lib/fastdl \\
-               --pool fast=/dev/disk/by-id/nvme-… --pool images=/srv/images"""
+               --pool fast=/dev/disk/by-id/nvme-… --pool images=/srv/images
+  # without a manager: volumes for Terraform and others, over HTTP on this host
+  fastdl agent --volumes-listen 127.0.0.1:8260 --volumes-token-file /etc/fastdl/volumes.token"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,9 +47,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--manager",
         action="append",
-        required=True,
+        default=[],
         metavar="URL",
-        help="https://HOST:PORT of a manager; may be given several times",
+        help="https://HOST:PORT of a manager; may be given several times. Without one, only "
+        "volumes are made on request (--volumes-listen)",
     )
     parser.add_argument("--token", metavar="T", help="from createHostToken, to enrol")
     parser.add_argument(
@@ -83,13 +89,79 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="concurrent downloads (default: %(default)s)",
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
+    _add_volume_options(parser)
+
+
+def _add_volume_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "volumes: an HTTP API for clients of libvirt (docs/volumes.md)"
+    )
+    group.add_argument(
+        "--volumes-listen",
+        metavar="ADDRESS",
+        help="unix:/PATH or HOST:PORT; without it there is no such API",
+    )
+    for name, text in (
+        ("token-file", "the bearer token that clients send"),
+        ("cert", "the server's certificate (PEM), needed beyond loopback"),
+        ("key", "its private key"),
+        ("client-ca", "clients need a certificate of this CA"),
+    ):
+        group.add_argument(f"--volumes-{name}", type=Path, metavar="FILE", help=text)
+    group.add_argument(
+        "--volumes-max-size",
+        default="1T",
+        metavar="SIZE",
+        help="what a source and its disk may have at most (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or an interrupt; 0 after a clean stop."""
     logs.set_up(level=logging.DEBUG if args.verbose else logging.INFO)
-    asyncio.run(_serve(_settings(args)))
+    if not args.manager and args.volumes_listen is None:
+        raise UsageError("--manager URL is needed, or --volumes-listen ADDRESS")
+    asyncio.run(_run(args, _settings(args)))
     return 0
+
+
+async def _run(args: argparse.Namespace, settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _volumes(args, settings):
+        if settings.managers:
+            await _serve(settings, stop)
+        else:
+            await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def _volumes(args: argparse.Namespace, settings: Settings) -> AsyncIterator[None]:
+    """The API for volumes, if it is wanted."""
+    if args.volumes_listen is None:
+        yield
+        return
+    from fastdl.agent.pools.hypervisor import require_library
+    from fastdl.agent.volume_jobs import Limits, VolumeJobs
+    from fastdl.agent.volume_server import Listen, serving
+
+    require_library()
+    listen = Listen(
+        address=args.volumes_listen,
+        token_file=args.volumes_token_file,
+        cert=args.volumes_cert,
+        key=args.volumes_key,
+        client_ca=args.volumes_client_ca,
+    )
+    jobs = VolumeJobs(
+        lambda: HostConfig.load(settings.config_dir),
+        libvirt=settings.libvirt,
+        state=settings.state / "volumes",
+        limits=Limits(running=settings.max_downloads, size=parse_size(args.volumes_max_size)),
+    )
+    async with serving(listen, jobs):
+        yield
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -119,11 +191,8 @@ def _token(path: Path | None) -> str | None:
         raise UsageError(f"--token-file {path} cannot be read: {exc.strerror}") from None
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     stopping = loop.create_task(stop.wait())
     running: list[Agent] = []
     serving = loop.create_task(serve(settings, lambda agent: running.insert(0, agent)))

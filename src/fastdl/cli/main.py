@@ -18,6 +18,7 @@ from fastdl.errors import FastdlError, InternalError, UsageError, shortage
 VERBS = {
     "get": "download a source to a file, a folder or a block device, verified",
     "probe": "show size, format, digests and mirrors of a source; write nothing",
+    "vol": "make a volume in a pool of libvirt, as virsh vol-create and vol-upload",
     "inspect": "show what an image file is, and whether it is safe",
     "metalink": "describe files by size, digests, pieces and mirrors",
     "keystore": "list, import and delete certificates in a host's keystore",

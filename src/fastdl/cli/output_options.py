@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """``-q``, ``-v``, ``--json``, ``--progress`` and hooks."""
+    out = add_progress_options(parser)
+    out.add_argument(
+        "--write-metalink",
+        metavar="FILE",
+        help="when it is done, write a metalink of the source: size, SHA-256 of the whole and of "
+        "pieces, mirrors; made on the way, at almost no price",
+    )
+    out.add_argument(
+        "--on-complete",
+        "--on-download-complete",
+        type=_words,
+        metavar="COMMAND",
+        help="run for each file that is done, with its path as the last argument and "
+        "FASTDL_TARGET, FASTDL_SOURCE, FASTDL_SIZE, FASTDL_FORMAT, FASTDL_INTEGRITY and "
+        "FASTDL_DIGEST in its environment; split like a shell's words, but no shell runs",
+    )
+
+
+def add_progress_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """``-q``, ``-v``, ``--json``, ``--progress``."""
     out = parser.add_argument_group("output: progress and result")
     out.add_argument("--json", action="store_true", help="one result object on stdout, one a file")
     out.add_argument(
@@ -42,23 +62,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="without a terminal: a line about each file this often on stderr; default 0, none",
     )
-    out.add_argument(
-        "--write-metalink",
-        metavar="FILE",
-        help="when it is done, write a metalink of the source: size, SHA-256 of the whole and of "
-        "pieces, mirrors; made on the way, at almost no price",
-    )
-    out.add_argument(
-        "--on-complete",
-        "--on-download-complete",
-        type=_words,
-        metavar="COMMAND",
-        help="run for each file that is done, with its path as the last argument and "
-        "FASTDL_TARGET, FASTDL_SOURCE, FASTDL_SIZE, FASTDL_FORMAT, FASTDL_INTEGRITY and "
-        "FASTDL_DIGEST in its environment; split like a shell's words, but no shell runs",
-    )
     for names in (("-f", "--fail"), ("-L", "--location"), ("-S", "--show-error")):
         out.add_argument(*names, action=Accepted)
+    return out
 
 
 def _seconds(text: str) -> float:

@@ -35,7 +35,7 @@ def _typed(parse: Callable[[str], Any], name: str) -> Callable[[str], Any]:
     return convert
 
 
-_SIZE = _typed(parse_size, "SIZE")
+SIZE = _typed(parse_size, "SIZE")
 _RATE = _typed(parse_rate, "RATE")
 _SECONDS = _typed(parse_seconds, "SECONDS")
 _CHECKSUM = _typed(checksum_or_list, "CHECKSUM")
@@ -217,6 +217,36 @@ def _header(text: str) -> tuple[str, str]:
 def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     """Everything that ``get`` adds to the network options."""
     what = parser.add_argument_group("landing: what is fetched, and how it is written")
+    add_checking_options(what)
+    what.add_argument(
+        "--target-format",
+        choices=("same", "raw"),
+        help="default: same for files, raw for devices",
+    )
+    what.add_argument(
+        "--overwrite",
+        metavar="SIGNATURE",
+        help="what may be overwritten: 'file', or a device's signatures as blkid spells them "
+        "(ext4, gpt, LVM2_member…), comma-separated",
+    )
+    what.add_argument(
+        "--verify-readback", action="store_true", help="read the target back and compare"
+    )
+    what.add_argument(
+        "--zero-rest", action="store_true", help="zero a device after the end of the image"
+    )
+    what.add_argument(
+        "--no-detect-zeros",
+        action="store_true",
+        help="write data that is all zeros instead of zeroing (devices, sparse files)",
+    )
+    what.add_argument("--no-resume", action="store_true", help="start over instead of resuming")
+    add_speed_options(parser)
+    add_network_options(parser)
+
+
+def add_checking_options(what: argparse._ArgumentGroup) -> None:
+    """What is expected of the source's bytes."""
     what.add_argument(
         "--checksum",
         type=_CHECKSUM,
@@ -243,12 +273,7 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         help="auto (default), raw, qcow2, iso, vhd, vhdx, vmdk, vdi",
     )
     what.add_argument(
-        "--target-format",
-        choices=("same", "raw"),
-        help="default: same for files, raw for devices",
-    )
-    what.add_argument(
-        "--max-virtual-size", type=_SIZE, metavar="SIZE", help="refuse larger images (25)"
+        "--max-virtual-size", type=SIZE, metavar="SIZE", help="refuse larger images (25)"
     )
     what.add_argument(
         "--max-ratio",
@@ -257,24 +282,10 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         help="refuse compressed data (25) that expands to more than N times its size, once the"
         " output exceeds 1 GiB, not counting zeros; default 1000, 0: no limit",
     )
-    what.add_argument(
-        "--overwrite",
-        metavar="SIGNATURE",
-        help="what may be overwritten: 'file', or a device's signatures as blkid spells them "
-        "(ext4, gpt, LVM2_member…), comma-separated",
-    )
-    what.add_argument(
-        "--verify-readback", action="store_true", help="read the target back and compare"
-    )
-    what.add_argument(
-        "--zero-rest", action="store_true", help="zero a device after the end of the image"
-    )
-    what.add_argument(
-        "--no-detect-zeros",
-        action="store_true",
-        help="write data that is all zeros instead of zeroing (devices, sparse files)",
-    )
-    what.add_argument("--no-resume", action="store_true", help="start over instead of resuming")
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """Connections, rate and memory."""
     speed = parser.add_argument_group("speed: connections, rate, memory")
     speed.add_argument(
         "--max-connections", "--split", type=int, metavar="N", help="in all; default 8"
@@ -296,19 +307,18 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     speed.add_argument(
         "--max-download-limit", type=_RATE, metavar="RATE", help="bytes/s, for each file"
     )
-    speed.add_argument("--window", type=_SIZE, metavar="SIZE", help="memory; default 64M")
+    speed.add_argument("--window", type=SIZE, metavar="SIZE", help="memory; default 64M")
     speed.add_argument(
         "--block-size",
-        type=_SIZE,
+        type=SIZE,
         metavar="SIZE",
         help="unit of receiving, hashing and writing: a power of two from 64K to 16M, at most "
         "an eighth of the window; smaller if a metalink's pieces require it; default 1M",
     )
-    add_network_options(parser)
 
 
 def options_from(args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of ``fetch_sync``."""
+    """The keyword arguments of ``fetch_sync``; a verb may have left options out."""
     out = network_options_from(args)
     out.update(
         {
@@ -326,16 +336,16 @@ def options_from(args: argparse.Namespace) -> dict[str, Any]:
                 "block_size",
                 "write_metalink",
             )
-            if (value := getattr(args, name)) is not None
+            if (value := getattr(args, name, None)) is not None
         }
     )
     out.update(publisher_options_from(args))
     out["source_format"] = args.source_format
     for name in ("require_checksum", "require_whole_digest", "verify_readback", "zero_rest"):
-        if getattr(args, name):
+        if getattr(args, name, False):
             out[name] = True
-    if args.no_detect_zeros:
+    if getattr(args, "no_detect_zeros", False):
         out["detect_zeros"] = False
-    if args.no_resume:
+    if getattr(args, "no_resume", False):
         out["resume"] = False
     return out

@@ -91,7 +91,7 @@ async def fetch(
         def report(state: Any) -> None:
             loop.call_soon_threadsafe(wanted, state)
 
-    return await _in_thread(
+    return await in_thread(
         lambda: fetch_sync(
             sources, target, checksum=checksum, progress=report, cancel=cancel, **options
         ),
@@ -123,12 +123,12 @@ async def probe(
 ) -> Probe:
     """``probe_sync`` for asyncio: cancelling the task stops the requests, then raises."""
     cancel = Cancel()
-    return await _in_thread(
+    return await in_thread(
         lambda: probe_sync(sources, checksum=checksum, cancel=cancel, **options), cancel
     )
 
 
-async def _in_thread(work: Callable[[], T], cancel: Cancel) -> T:
+async def in_thread(work: Callable[[], T], cancel: Cancel) -> T:
     """The result of *work* from a thread, which *cancel* stops when the task is cancelled."""
     import asyncio
 

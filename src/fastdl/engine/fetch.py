@@ -7,14 +7,14 @@ The later stages' modules are loaded while the first response is pending, to kee
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastdl.engine.attempts import MAX_ATTEMPTS, Attempts
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.context import Events, TransferContext
 from fastdl.engine.expand import Sources
-from fastdl.engine.options import FetchOptions, Progress
+from fastdl.engine.options import HERE, FetchOptions, Placement, Progress
 from fastdl.engine.source.resolve import Source
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, IntegrityError, SinkRefusedError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
 
+    Into = Callable[[Workspace, Sequence[str], TransferContext], Result]
+
 UNVERIFIED = "no checksum is known: the bytes are not verified (integrity none)"
 
 
@@ -38,11 +40,14 @@ def fetch_job(
     events: Events | None = None,
     cancel: Cancel | None = None,
     pace: Pace | None = None,
+    placement: Placement = HERE,
+    into: Into | None = None,
 ) -> Result:
     """Fetch *sources* (mirrors of the same bytes, or metalinks) to *target*, verified.
 
-    Blocks until the target is published. Raises a FastdlError; the target is then unchanged or
-    unusable (a device's head and tail are zero), never partly valid.
+    *into*: how the workspace is filled; ``fetch_into`` by default. Blocks until the target is
+    published. Raises a FastdlError; the target is then unchanged or unusable (a device's head and
+    tail are zero), never partly valid.
     """
     cancel, events = cancel or Cancel(), events or Events()
     with cancel.within(options.max_time):
@@ -53,9 +58,11 @@ def fetch_job(
                 from fastdl.engine.rules import under_rules
 
                 under = under_rules(under, found.urls)
-            ctx = TransferContext(under, cancel, events, pace=pace, product=found.product)
+            ctx = TransferContext(
+                under, cancel, events, placement, pace=pace, product=found.product
+            )
             try:
-                return publish_job(found.urls, target, ctx)
+                return publish_job(found.urls, target, ctx, into)
             except FastdlError as exc:
                 cancel.check()  # a stage may have ended because its time was up
                 if not found.renew(exc):
@@ -63,7 +70,9 @@ def fetch_job(
                 events.warn("a signed link expired: continued with a new one")
 
 
-def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Result:
+def publish_job(
+    sources: Sequence[str], target: str, ctx: TransferContext, into: Into | None = None
+) -> Result:
     """``fetch_job`` in an existing context."""
     ctx.events.report(Progress(stage="resolve"))
     name = url_name(sources)
@@ -74,6 +83,8 @@ def publish_job(sources: Sequence[str], target: str, ctx: TransferContext) -> Re
             workspace = open_named(target, source, ctx)
         else:
             workspace = open_workspace(target, ctx.options, ctx.placement, name_hint=name)
+        if into is not None:
+            return workspace.publishing(lambda: into(workspace, sources, ctx), ctx)
         result = workspace.publishing(lambda: _fetch(workspace, source, ctx), ctx)
     if ctx.describes and ctx.options.write_metalink is not None:
         from fastdl.engine.described import write_metalink

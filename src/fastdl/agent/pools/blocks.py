@@ -40,17 +40,22 @@ _MADE_HERE = frozenset({"disk", "logical"})
 
 
 class BlockPool:
-    """A disk, logical, iscsi or rbd pool."""
+    """A disk, logical, iscsi or rbd pool. *resumes*: a volume whose job failed for the moment is
+    kept for the next one.
+    """
 
     raw_disks = True
 
-    def __init__(self, libvirt: Libvirt, pool: Any, kind: str, state: Path) -> None:
+    def __init__(
+        self, libvirt: Libvirt, pool: Any, kind: str, state: Path, *, resumes: bool = True
+    ) -> None:
         self.id: str = pool.UUIDString()
         self.name: str = pool.name()
         self.kind = kind
         self.holds_disks = kind in _MADE_HERE
         self.markers = MarkerFolder(state / "pools" / self.id)
         self._libvirt = libvirt
+        self._resumes = resumes
 
     def info(self) -> PoolInfo:
         """The pool as reported in the inventory."""
@@ -96,6 +101,7 @@ class BlockPool:
 
     def inspect(self, volume: Volume, marker: Marker | None) -> Found:
         """Compare the volume's size, and its first and last MiB, with the marker."""
+        marker = self._recovered(marker)
         found = self._lookup((marker.handle if marker else "") or volume.name)
         if found is None:
             return Found(State.ABSENT)
@@ -128,8 +134,9 @@ class BlockPool:
         try:
             with self._opened(found) as placement:
                 yield placement
-        except FastdlError as exc:
-            if made and not exc.retryable:
+        except BaseException as exc:
+            for_good = isinstance(exc, FastdlError) and not exc.retryable
+            if made and (for_good or not self._resumes):
                 self._delete(found)
                 self.markers.delete(volume.name)
             raise
@@ -172,7 +179,7 @@ class BlockPool:
 
     def discard(self, volume: Volume) -> None:
         """Delete the volume that an unfinished job created."""
-        marker = self.markers.read(volume.name)
+        marker = self._recovered(self.markers.read(volume.name))
         if marker is None or marker.complete:
             return
         found = self._lookup(marker.handle or volume.name)
@@ -181,7 +188,10 @@ class BlockPool:
 
     def _claim(self, volume: Volume, need: int) -> tuple[Any, bool]:
         """(libvirt's volume, whether we may delete it again)."""
-        marker = self.markers.read(volume.name)
+        known = self.markers.read(volume.name)
+        marker = self._recovered(known)
+        if marker is not None and marker is not known:
+            self.markers.write(marker)
         found = self._lookup((marker.handle if marker else "") or volume.name)
         if found is None:
             return self._create(volume, need), True
@@ -191,6 +201,9 @@ class BlockPool:
             )
         with libvirt_errors(f"the volume {volume.name}"):
             capacity = int(found.info()[1])
+        if capacity < need and marker is not None and not self._resumes:
+            self._delete(found)
+            return self._create(volume, need), True
         if capacity < need:
             raise SinkSpaceError(
                 f"the volume {volume.name} has {capacity} bytes, the disk needs {need}"
@@ -208,7 +221,13 @@ class BlockPool:
             pool = self._libvirt.pool(self.id)
             pool.refresh()
             require_space(f"the pool {self.name}", need=size, available=int(pool.info()[3]))
-            found = self._create_where_room_is(pool, volume.name, size)
+            name = _next_partition(pool) if self.kind == "disk" else volume.name
+            self.markers.write(Marker(volume=volume.name, creating=f"{name}/{size}"))
+            try:
+                found = self._create_where_room_is(pool, volume.name, size)
+            except Exception:
+                self.markers.delete(volume.name)
+                raise
             self.markers.write(Marker(volume=volume.name, handle=found.name()))
             if self.kind != "rbd":
                 path = Path(found.path())
@@ -246,6 +265,21 @@ class BlockPool:
             if abs(int(found.info()[1]) - size) > _ROUNDED:
                 raise  # not what was requested: somebody else's
             return found
+
+    def _recovered(self, marker: Marker | None) -> Marker | None:
+        """*marker* with the handle of a volume that was created just before a kill.
+
+        There was none of that name before, so that it is ours if its size is the requested one.
+        """
+        if marker is None or marker.handle or not marker.creating:
+            return marker
+        name, _, size = marker.creating.rpartition("/")
+        found = self._lookup(name)
+        if found is None or not size.isdecimal():
+            return marker
+        with libvirt_errors(f"the volume {name}"):
+            same = abs(int(found.info()[1]) - int(size)) <= _ROUNDED
+        return replace(marker, handle=name) if same else marker
 
     def _lookup(self, name: str) -> Any:
         libvirt = library()

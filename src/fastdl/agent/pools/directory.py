@@ -31,12 +31,14 @@ from fastdl.wire.messages import PoolInfo, PoolType
 
 _NEW: Final = "new"
 _GOING: Final = "going"
+_TRIES: Final = 8
 
 
 class DirectoryPool:
     """The folder *path*. Without *pool_id* the folder itself carries the pool's id.
 
-    *memory*: the host's record of its folders; *mounted*: the folder is a mount point.
+    *memory*: the host's record of its folders; *mounted*: the folder is a mount point. *markers*:
+    of a pool that others look into as well: they are elsewhere, and nothing hidden stays here.
     """
 
     holds_disks = True
@@ -51,13 +53,17 @@ class DirectoryPool:
         kind: PoolType = PoolType.FILESYSTEM,
         memory: Memory | None = None,
         mounted: bool = False,
+        markers: MarkerFolder | None = None,
     ) -> None:
         self.path = path
         self.name = name
         self.kind = kind
-        self._folder = PoolFolder(path, name=name, memory=memory, mounted=mounted)
+        self._folder = PoolFolder(
+            path, name=name, memory=memory, mounted=mounted, noted=markers is None
+        )
         self._memory = memory
-        self.markers = MarkerFolder(pool=self._folder.opened)
+        self._tidy = markers is not None
+        self.markers = markers or MarkerFolder(pool=self._folder.opened)
         self._id = pool_id
 
     @property
@@ -146,8 +152,7 @@ class DirectoryPool:
             room = self._room()
             available = room.f_bavail * room.f_frsize + self._kept(root, volume)
             require_space(f"the pool {self.name}", need=_need(image), available=available)
-            with self._new(root, volume, make=True):
-                pass
+            self._make_new(root, volume)
         yield Placement(
             target=str(self.landed(volume)),
             target_format="same",
@@ -169,7 +174,13 @@ class DirectoryPool:
             found = self._landed(root, volume)
         if found is None:
             raise SinkRefusedError(f"the data fetched for {volume.name} is gone: start again")
-        return replace(marker, size=found.st_size, inode=found.st_ino, mtime_ns=found.st_mtime_ns)
+        return _sealed(marker, found)
+
+    def seal_again(self, volume: Volume, marker: Marker) -> Marker:
+        """*marker* after the published file was changed on purpose."""
+        with storage(f"{volume.file_name}"), self._folder.opened() as root:
+            found = _status(volume.file_name, root)
+        return marker if found is None else _sealed(marker, found)
 
     def publish(self, volume: Volume, marker: Marker, *, replace: bool) -> str:
         """Rename what has landed into the pool; durable on return."""
@@ -240,6 +251,14 @@ class DirectoryPool:
         ):
             yield fd
 
+    def _make_new(self, root: int, volume: Volume) -> None:
+        for _ in range(_TRIES):
+            # Whoever finishes another volume may remove the empty folders above it meanwhile.
+            with contextlib.suppress(FileNotFoundError), self._new(root, volume, make=True):
+                return
+        with self._new(root, volume, make=True):
+            pass
+
     def _landed(self, root: int, volume: Volume) -> os.stat_result | None:
         """The status of the completely landed file, None if there is none."""
         with contextlib.suppress(FileNotFoundError), self._new(root, volume, make=False) as new:
@@ -260,6 +279,11 @@ class DirectoryPool:
     def _discard(self, root: int, volume: Volume) -> None:
         with contextlib.suppress(FileNotFoundError), self._hidden(root, _NEW, make=False) as new:
             shutil.rmtree(volume.name, dir_fd=new)
+        if self._tidy:
+            with contextlib.suppress(OSError), opened(HIDDEN, root, make=False) as hidden:
+                os.rmdir(_NEW, dir_fd=hidden)
+            with contextlib.suppress(OSError):
+                os.rmdir(HIDDEN, dir_fd=root)
 
     def _kept(self, root: int, volume: Volume) -> int:
         """Bytes that an interrupted job of this volume already occupies."""
@@ -280,6 +304,10 @@ def _status(name: str, folder: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def _sealed(marker: Marker, found: os.stat_result) -> Marker:
+    return replace(marker, size=found.st_size, inode=found.st_ino, mtime_ns=found.st_mtime_ns)
 
 
 def _compared(found: os.stat_result, marker: Marker) -> Found:

@@ -73,13 +73,18 @@ class Memory:
 
 
 class PoolFolder:
-    """The folder *path* of the pool *name*. *mounted*: it must be a mount point itself."""
+    """The folder *path* of the pool *name*. *mounted*: it must be a mount point itself; *noted*:
+    it carries a note.
+    """
 
-    def __init__(self, path: Path, *, name: str, memory: Memory | None, mounted: bool) -> None:
+    def __init__(
+        self, path: Path, *, name: str, memory: Memory | None, mounted: bool, noted: bool = True
+    ) -> None:
         self.path = path
         self.name = name
         self._memory = memory
         self._mounted = mounted
+        self._noted = noted
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
@@ -115,6 +120,8 @@ class PoolFolder:
     def _check(self, fd: int) -> None:
         if self._mounted and not self.path.is_mount():
             raise self._away(f"nothing is mounted on {self.path}")
+        if not self._noted:
+            return
         try:
             found = note.read(fd)
         except OSError as exc:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,16 @@ class Libvirt:
         with libvirt_errors(f"the pool {pool_id}"):
             return self._open().storagePoolLookupByUUIDString(pool_id)
 
+    def pool_named(self, name: str) -> Any:
+        """libvirt's pool of that name, else of that uuid; SinkRefusedError if there is none."""
+        with libvirt_errors(f"the pool {name}"):
+            try:
+                return self._open().storagePoolLookupByName(name)
+            except library().libvirtError:
+                if not _is_uuid(name):
+                    raise
+                return self._open().storagePoolLookupByUUIDString(name)
+
     def pools(self) -> Sequence[Any]:
         """The pools, including those that are not started."""
         with libvirt_errors(f"libvirt at {self.uri}"):
@@ -31,6 +42,14 @@ class Libvirt:
         if self._connection is None or not self._connection.isAlive():
             self._connection = library().open(self.uri)
         return self._connection
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

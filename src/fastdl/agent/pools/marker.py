@@ -48,17 +48,21 @@ class Marker:
 
     ``complete``  false: a download was started, nothing is known to be finished
     ``handle``    the volume's own name in the storage if we cannot choose it
+    ``creating``  NAME/SIZE that a new one was about to get: without a handle, it may exist
     ``size``      bytes of the file, or of the disk on a block device
     ``template``  that it is a copy of, and in which ``zone``, as the manager names them
     ``inode``, ``mtime_ns``  of the published file
     ``edges``     SHA-256 of the first and last MiB of a published device
     ``replaces``  publishing it replaces a copy of ours
     ``machine``   whose root disk it is; empty: it is a template's copy
+    ``asked``     digest of the sources as they were given, and ``shape``: the format and capacity
+                  that were, of a volume that was made on request
     """
 
     volume: str
     complete: bool = False
     handle: str = ""
+    creating: str = ""
     size: int = 0
     virtual_size: int = 0
     format: str = ""
@@ -74,6 +78,8 @@ class Marker:
     edges: str = ""
     replaces: bool = False
     machine: str = ""
+    asked: str = ""
+    shape: str = ""
     finished: str = ""
     fastdl: str = ""
     marker_version: int = VERSION
@@ -84,8 +90,8 @@ _FIELDS = frozenset(f.name for f in fields(Marker))
 
 _NUMBERS = ("size", "virtual_size", "inode", "mtime_ns")
 _TEXTS = (
-    *("handle", "format", "integrity", "template", "zone"),
-    *("edges", "machine", "finished", "fastdl"),
+    *("handle", "creating", "format", "integrity", "template", "zone"),
+    *("edges", "machine", "asked", "shape", "finished", "fastdl"),
 )
 
 Opened = Callable[[], AbstractContextManager[int]]
