@@ -8,6 +8,7 @@ a loop device, and by strace at the n-th system call. Exit 0 must mean that ever
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CASE
+from tests.env import seam
 from tests.env.command import Outcome, run_fastdl, running_fastdl
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, fill_raw, run
@@ -165,6 +167,18 @@ def test_a_failing_call_on_a_file_publishes_nothing(
             (bench.pool / "disk").unlink()
         assert bench.left_behind() == [], n
     assert bent, "nothing was injected: the test proves nothing"
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 31), (errno.EACCES, 33)])
+def test_a_target_that_cannot_be_read_back_is_the_storages_fault(
+    bench: Bench, number: int, code: int
+) -> None:
+    """S02: once it is written, its end is looked at."""
+    url = bench.url(IMAGE, name="i.raw")
+    prefix = seam.loaded(nth=1, call="pread", do=str(number), only=str(bench.pool), ever=True)
+    words = ["get", url, "-o", str(bench.pool / "disk"), "--target-format", "raw", "--json"]
+    done = run_fastdl(words, home=bench.home, prefix=prefix, timeout=60)
+    assert done.code == code, done
 
 
 @pytest.mark.parametrize("error", ["EINTR", "EAGAIN"])

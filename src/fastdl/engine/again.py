@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING
 
 from fastdl.engine.release import Release, Showing, of_source
 from fastdl.engine.result import Result
 from fastdl.errors import SinkRefusedError
+from fastdl.sinks.base import read_back
 
 if TYPE_CHECKING:
     from fastdl.engine.context import TransferContext
@@ -62,7 +62,7 @@ def _holds_it(
         return True
     md = hashlib.new(wanted.algorithm.replace("sha-", "sha"))
     at = 0
-    while data := os.pread(fd, min(1 << 20, showing.target_bytes - at), at):
+    while data := read_back(fd, min(1 << 20, showing.target_bytes - at), at):
         ctx.cancel.check()
         md.update(data)
         at += len(data)

@@ -13,6 +13,7 @@ from fastdl.engine.result import Result
 from fastdl.errors import SinkRefusedError
 from fastdl.model.digest import Digest, hasher
 from fastdl.model.url import Url
+from fastdl.sinks.base import read_back
 
 if TYPE_CHECKING:
     from fastdl.engine.cancel import Cancel
@@ -122,7 +123,7 @@ def _left_alone(existing: Existing, ctx: TransferContext) -> Result:
 def _digest_of(fd: int, wanted: Digest, cancel: Cancel) -> tuple[Digest, int]:
     md = hasher(wanted.algorithm)
     length = 0
-    while data := os.pread(fd, 1 << 20, length):
+    while data := read_back(fd, 1 << 20, length):
         cancel.check()
         md.update(data)
         length += len(data)

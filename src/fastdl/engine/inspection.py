@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 from fastdl.errors import FormatError
 from fastdl.model.image import HEAD_BYTES, Format, ImageInfo, NotAtHand, Reader
 from fastdl.model.image_inspect import inspect
+from fastdl.sinks.base import read_back
 
 _READ_MAX = 1 << 20
 PEEK_MAX = 1 << 20
@@ -45,7 +45,7 @@ class FdReader:
         """Up to *length* bytes; fewer only at the end."""
         parts = []
         left = max(0, min(length, self.size - offset))
-        while left > 0 and (part := os.pread(self._fd, left, offset)):
+        while left > 0 and (part := read_back(self._fd, left, offset)):
             parts.append(part)
             offset += len(part)
             left -= len(part)

@@ -8,6 +8,7 @@ its C half (``csrc/sink``) moves the bytes through the descriptors named here.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -259,6 +260,14 @@ _REFUSED = {
     errno.EROFS,
     errno.EXDEV,
 }
+
+
+def read_back(fd: int, length: int, offset: int) -> bytes:
+    """Up to *length* bytes of a target or of a file of ours, one ``pread``. SinkError."""
+    try:
+        return os.pread(fd, length, offset)
+    except OSError as error:
+        raise sink_error(error, "reading what was written") from None
 
 
 def sink_error(error: OSError, what: str, *, phase: str = "land") -> FastdlError:

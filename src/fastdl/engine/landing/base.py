@@ -19,7 +19,7 @@ from fastdl.engine.result import Result
 from fastdl.engine.transfer import run_job, start_job
 from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
 from fastdl.model.image import TAIL_BYTES, Format
-from fastdl.sinks.base import Sink
+from fastdl.sinks.base import Sink, read_back
 
 if TYPE_CHECKING:
     from fastdl.engine.checkpoint import Checkpoint
@@ -277,7 +277,7 @@ class Lander:
         """The last bytes of the written image; None if unreadable."""
         length = min(TAIL_BYTES, size)
         if sink.kind == "file":
-            return os.pread(sink.buffered_fd, length, size - length)
+            return read_back(sink.buffered_fd, length, size - length)
         return core_sink.held(size - length, length)
 
     def landed_size(self, outcome: Outcome) -> int:
