@@ -269,17 +269,20 @@ def unfit(site: Site, point: Point) -> str | None:
     if point.target == "file":
         return "other bytes show"
     disk = site.disks[point.image]
-    lead = next(at for at in range(0, SIZE, BLOCK) if any(disk[at : at + BLOCK]))
     with path.open("rb") as shown:
-        shown.seek(lead)
-        if shown.read(BLOCK) == disk[lead : lead + BLOCK]:
-            return f"half an image begins like {point.image}"
+        data = shown.read(SIZE)
+    blocks = range(0, SIZE, BLOCK)
+    lead = next(at for at in blocks if any(disk[at : at + BLOCK]))
+    other = [at for at in blocks if data[at : at + BLOCK] != disk[at : at + BLOCK]]
+    where = f"{len(other)} blocks differ, from {other[0]} to {other[-1]}"
+    if lead not in other:
+        return f"half an image begins like {point.image}: {where}"
     # What the kernel and the tools know a device by; the same program as an operator's.
     found = subprocess.run(
         ["blkid", "-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE", str(path)],
         capture_output=True, text=True, check=False,
     ).stdout.split()  # fmt: skip
-    return f"half an image is known as {', '.join(found)}" if found else None
+    return f"half an image is known as {', '.join(found)}: {where}" if found else None
 
 
 def litter(site: Site, point: Point) -> list[str]:

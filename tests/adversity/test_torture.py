@@ -90,6 +90,13 @@ def test_a_flush_covers_only_what_had_ended_before_it_started() -> None:
     assert device([write(1, b"a"), done(1), entry("F", 2)], "none") == ZERO + ZERO
 
 
+def test_what_failed_had_no_effect() -> None:
+    """Zeroing is tried in ways that a device may not know."""
+    failed = [entry("Z", 1, length=SECTOR), entry("D", 1)]
+    log = [*failed, write(2, b"a"), done(2), entry("F", 3), done(3)]
+    assert device(log, "all") == A + ZERO
+
+
 def test_unflushed_writes_are_torn_and_dropped_in_every_way() -> None:
     """A later write without an earlier one, too; never an older one over a newer one."""
     log = [write(1, b"a"), done(1), write(2, b"b"), done(2), write(3, b"b", SECTOR), done(3)]

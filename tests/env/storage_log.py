@@ -163,10 +163,18 @@ class Cut:
                 [op for op in self._pending(entry) if op.number in self._ended],
                 [op for op in self._changes if self._ordered or _folder_of(op) == entry.first],
             )
-        elif entry.kind == "D" and entry.length:
+        elif entry.kind == "D" and not entry.length:
+            self._failed(entry.number)
+        elif entry.kind == "D":
             self._ended.add(entry.number)
             if entry.number in self._flushes:
                 self._flushed(*self._flushes.pop(entry.number))
+
+    def _failed(self, number: int) -> None:
+        """What failed had no effect; it was done in another way, or the job has ended."""
+        self._flushes.pop(number, None)
+        for file in self._files.values():
+            file.pending[:] = [op for op in file.pending if op.number != number]
 
     def _file(self, entry: Entry) -> File:
         # Unnamed files, and those outside of what is watched.
