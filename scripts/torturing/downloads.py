@@ -53,7 +53,8 @@ YEARS_S = 10 * 365 * 86400
 JUMPS_S = (YEARS_S, -YEARS_S, 3600, -3600)
 NO_CALL = {"*", "exit"}
 SURVIVED = ("short", "clock")
-TIDIES = ("unlink", "rmdir")
+TIDIES = ("unlink", "rmdir", "open")
+"""Calls without which nothing can be removed."""
 STAGING = ".fastdl-staging"
 
 
@@ -287,7 +288,7 @@ def unfit(site: Site, point: Point) -> str | None:
 
 def litter(site: Site, point: Point) -> list[str]:
     """What a finished job left; of a device that it has filled a note stays."""
-    if point.call in TIDIES or (point.call == "open" and point.ever):
+    if point.call in TIDIES:
         return []  # what could not be removed stays
     files = [p for root in site.roots for p in root.rglob("*")]
     left = {str(p.relative_to(site.folder)) for p in files if not p.is_dir() or STAGING in p.name}
