@@ -47,6 +47,12 @@ class _Process:
         """Whether it runs."""
         return self._running is not None and self._running.returncode is None
 
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self._running is not None
+        return self._running.pid
+
     def log(self) -> str:
         """What all its runs wrote."""
         found = sorted(self._log.parent.glob(f"{self._log.name}-*.log"))

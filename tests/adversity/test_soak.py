@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The short form of ``scripts/soak``: seconds instead of an hour."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from scripts.soaking import __main__ as soak
+from scripts.soaking import figures
+from scripts.soaking.figures import Sample
+
+SECONDS = 600.0 if os.environ.get("FASTDL_FULL_SWEEP") else 15.0
+
+
+def test_mixed_work_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Downloads that end in every way, and a manager whose hosts come and go."""
+    rows, wrong = soak.soaked(tmp_path, SECONDS)
+    assert wrong == []
+    assert [row for row in rows if row.grown] == []
+    assert all(row.actions > 5 for row in rows), rows
+
+
+def test_what_grows_is_seen() -> None:
+    """Of each kind; what was taken while warming up is none of it."""
+    flat = [Sample(90, 40, 300 << 20)] * 20 + [Sample(20, 10, 100 << 20)] * 80
+    assert figures.verdict("x", flat, 1, 1).grown == ""
+    for more in (Sample(1, 0, 0), Sample(0, 1, 0), Sample(0, 0, 1 << 20)):
+        grown = [
+            Sample(*(a + b * n for a, b in zip(flat[-1], more, strict=True))) for n in range(100)
+        ]
+        assert len(figures.verdict("x", grown, 1, 1).grown.split()) == 1
