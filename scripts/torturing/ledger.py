@@ -112,13 +112,19 @@ def to_csv(found: list[Count]) -> str:
 
 def from_csv(text: str) -> list[Count]:
     """What :func:`to_csv` wrote."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [
         Count(
             row["experiment"], row["target"], int(row["points"]),
             {name: int(row[name]) for name in INVARIANTS if int(row[name])},
         )
-        for row in csv.DictReader(io.StringIO(text))
+        for row in csv.DictReader(lines)
     ]  # fmt: skip
+
+
+def run_of(text: str) -> str:
+    """When and of what the run in a kept file was."""
+    return text.partition("\n")[0].removeprefix("# ")
 
 
 def today() -> str:

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from fastdl.cli.main import VERBS
-from scripts import errors_page
+from scripts import errors_page, reliability
 from tests.env.command import run_fastdl
 from tests.env.origin import pseudo_random
 
@@ -125,6 +125,15 @@ def test_only_the_model_takes_urls_and_addresses_apart() -> None:
 def test_the_page_of_errors_is_the_table_of_errors() -> None:
     """``python -m scripts.errors_page`` writes it anew."""
     assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page()
+
+
+def test_the_pages_of_promises_have_the_figures_of_the_ledgers() -> None:
+    """``python -m scripts.reliability`` writes them anew."""
+    for path, text in reliability.pages().items():
+        assert path.read_text(encoding="utf-8") == text, path
+    promises = reliability.sections((reliability.PAGES / "reliability.md.in").read_text())
+    assert [promise.number for promise in promises] == list(range(1, len(promises) + 1))
+    assert all(promise.test for promise in promises)
 
 
 def locked_versions(lock: str) -> dict[str, str]:
