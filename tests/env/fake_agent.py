@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fastdl.trust.alias import fold
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST
@@ -322,10 +323,10 @@ async def _certificates(agent: FakeAgent, command: m.Command) -> m.Done:
     assert isinstance(args, m.CertificatesArgs)
     for wanted in args.install:
         agent.log.append(("import", wanted.alias))
-        agent.keystore[wanted.alias.casefold()] = wanted.sha256
+        agent.keystore[fold(wanted.alias)] = wanted.sha256
     for alias in args.remove:
         agent.log.append(("delete", alias))
-        agent.keystore.pop(alias.casefold(), None)
+        agent.keystore.pop(fold(alias), None)
     aliases = (*(w.alias for w in args.install), *args.remove)
     return m.CertificatesDone(
         outcomes=tuple(m.AliasOutcome(alias=alias) for alias in aliases),

@@ -27,6 +27,7 @@ from fastdl.manager.hosts.handler import HostHandler
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.ledger import jobs
 from fastdl.manager.ledger.engine import Ledger, Work
+from fastdl.trust.alias import fold
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST
@@ -199,9 +200,9 @@ class SimHost:
             await self.fleet.clock.sleep(self.fleet.rng.uniform(0.2, 1))
             for want in args.install:
                 self.fleet.imports[self.id, want.alias] += 1
-                self.keystore[want.alias.casefold()] = want.sha256
+                self.keystore[fold(want.alias)] = want.sha256
             for alias in args.remove:
-                self.keystore.pop(alias.casefold(), None)
+                self.keystore.pop(fold(alias), None)
             names = (*(w.alias for w in args.install), *args.remove)
             found = self.inventory()
             outcome = m.CertificatesDone(

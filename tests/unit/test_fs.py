@@ -20,6 +20,9 @@ HOMES = {
         {"fs.py", "sinks/file.py", "sinks/syscalls.py", "agent/pools/directory.py"},
     ),
     "the mount table": (re.compile(r"/mountinfo"), {"fs.py"}),
+    "how aliases are compared": (re.compile(r"\balias\.(?:lower|casefold)\("), {"trust/alias.py"}),
+    "networks": (re.compile(r"\bip_network\("), {"model/address.py"}),
+    "splitting a URL": (re.compile(r"\burl(?:split|parse)\b"), set()),
     "the boot id": (re.compile(r"\brandom/boot_id"), {"fs.py", "agent/confine.py"}),
 }
 

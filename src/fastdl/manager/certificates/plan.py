@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from fastdl.trust.alias import fold
+
 RETRY_FIRST_S: Final = 5.0
 RETRY_MAX_S: Final = 600.0
 
@@ -68,13 +70,13 @@ def plan(desired: Iterable[Desired], held: Mapping[str, str] | None, *, now: flo
     (the attempt shows the operator why it fails). Aliases that no certificate names are left alone.
     """
     desired = list(desired)
-    taken = {d.alias.casefold() for d in desired if d.present}
+    taken = {fold(d.alias) for d in desired if d.present}
     install: list[str] = []
     remove: list[str] = []
     settled: list[str] = []
     later: list[float] = []
     for want in desired:
-        alias = want.alias.casefold()
+        alias = fold(want.alias)
         if not want.present and alias in taken:
             settled.append(want.cert)  # the alias belongs to a newer certificate now
             continue

@@ -39,6 +39,7 @@ from fastdl.manager.ledger.tables import host as host_table
 from fastdl.manager.ledger.tables import job as job_table
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.manager.notices import Notices
+from fastdl.trust.alias import fold
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -288,11 +289,11 @@ def _outcomes(
     *context* maps the id to (revision, alias, fingerprint wanted or None). A success counts only if
     the keystore that the host reports afterwards confirms it.
     """
-    by_alias = {o.alias.casefold(): o.failure for o in done.outcomes} if done else {}
-    held = {c.alias.casefold(): c.sha256 for c in done.certificates} if done else {}
+    by_alias = {fold(o.alias): o.failure for o in done.outcomes} if done else {}
+    held = {fold(c.alias): c.sha256 for c in done.certificates} if done else {}
     outcomes: dict[str, tuple[int, str, str]] = {}
     for id_, (rev, alias, sha256) in context.items():
-        folded = alias.casefold()
+        folded = fold(alias)
         reason: str | None = None
         if failure is not None:
             reason = failure.message

@@ -16,6 +16,7 @@ from fastdl.errors import AliasConflictError
 from fastdl.manager.ledger.hosts import UP
 from fastdl.manager.ledger.tables import cert, cert_host, host
 from fastdl.manager.ledger.text import new_id
+from fastdl.trust.alias import fold
 
 UPLOADED = "UPLOADED"
 FAILED = "FAILED"
@@ -41,7 +42,7 @@ async def create(
                 id=id_,
                 zone=zone,
                 alias=alias,
-                live_alias=alias.casefold(),
+                live_alias=fold(alias),
                 hypervisor="KVM",
                 pem=pem,
                 sha256=sha256,
@@ -62,7 +63,7 @@ async def get(tx: AsyncConnection, id_: str) -> Row[Any] | None:
 
 async def by_alias(tx: AsyncConnection, zone: str, alias: str) -> Row[Any] | None:
     """Return the live certificate of this alias."""
-    query = select(cert).where(cert.c.zone == zone, cert.c.live_alias == alias.casefold())
+    query = select(cert).where(cert.c.zone == zone, cert.c.live_alias == fold(alias))
     return (await tx.execute(query)).first()
 
 

@@ -14,6 +14,7 @@ from fastdl.manager.ledger import pools
 from fastdl.manager.ledger.jobs import HELD, State
 from fastdl.manager.ledger.tables import host, job, zone
 from fastdl.manager.ledger.text import dumps, loads
+from fastdl.trust.alias import fold
 from fastdl.wire import messages as m
 
 CONNECTING = "Connecting"
@@ -282,9 +283,7 @@ async def store_keystores(tx: AsyncConnection, found: Mapping[str, m.Certificate
 
 
 def _keystore(certificates: Iterable[m.CertificateInfo]) -> str:
-    return dumps(
-        {c.alias.casefold(): {"sha256": c.sha256, "until": c.not_after} for c in certificates}
-    )
+    return dumps({fold(c.alias): {"sha256": c.sha256, "until": c.not_after} for c in certificates})
 
 
 def keystore_of(row: Row[Any]) -> dict[str, str] | None:

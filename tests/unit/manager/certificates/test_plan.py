@@ -14,6 +14,7 @@ from fastdl.manager.certificates.plan import (
     retry_delay,
     wanted_on_host,
 )
+from fastdl.trust.alias import fold
 
 WANTS = st.lists(
     st.builds(
@@ -37,9 +38,9 @@ def test_carrying_out_the_plan_leaves_nothing_to_plan(
     by_id = {want.cert: want for want in wants}
     after = dict(held)
     for id_ in first.install:
-        after[by_id[id_].alias.casefold()] = by_id[id_].sha256
+        after[fold(by_id[id_].alias)] = by_id[id_].sha256
     for id_ in first.remove:
-        after.pop(by_id[id_].alias.casefold(), None)
+        after.pop(fold(by_id[id_].alias), None)
     second = plan(wants, after, now=0)
     assert second.empty
     assert set(second.settled) == set(by_id)
@@ -66,6 +67,16 @@ def test_a_deleted_certificate_does_not_take_its_successor_along() -> None:
     new = Desired(cert="new", alias="a", sha256="2", present=True)
     found = plan([old, new], {"a": "1"}, now=0)
     assert (found.install, found.remove, found.settled) == (("new",), (), ("old",))
+
+
+def test_aliases_are_one_where_a_keystore_takes_them_for_one() -> None:
+    """Keystores compare in lower case: ß and ss are two entries there, İ and i̇ are one."""
+    eszett = Desired(cert="a", alias="straße", sha256="1", present=True)
+    double = Desired(cert="b", alias="STRASSE", sha256="2", present=True)
+    assert plan([eszett, double], {"straße": "1"}, now=0).install == ("b",)
+    assert plan([eszett, double], {"straße": "1", "strasse": "2"}, now=0).install == ()
+    dotted = Desired(cert="c", alias="İ", sha256="3", present=True)
+    assert plan([dotted], {"i̇": "3"}, now=0).settled == ("c",)
 
 
 @pytest.mark.parametrize(
