@@ -128,6 +128,7 @@ class Lab:
 
     def end(self) -> None:
         """Remove every machine, however the test went."""
+        self.fence += 1 << 40  # whatever a test ordered
         for args in self.made:
             with contextlib.suppress(FastdlError):
                 self.again(args, "absent")

@@ -7,30 +7,32 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdl.errors import FastdlError, InternalError
+
+if TYPE_CHECKING:
+    from fastdl.cli.demo_stage import Stage
 
 EPILOG = """examples:
   fastdl demo
   fastdl demo --size 256M --keep
 
-Starts two HTTPS mirrors with a private CA, a manager and two agents with file pools, all on
-loopback; uploads the CA's certificate, registers a direct-download template from a metalink,
-downloads it to both pools, verifies the copies, revokes the certificate, and shows that the next
-download is refused. Every step is printed with its command line. Nothing outside a
-temporary folder is touched; --keep keeps it."""
+Starts two HTTPS mirrors with a private CA, a manager and two agents, all on loopback; the hosts
+have a folder each as a pool, and for root a block device. Uploads the CA's certificate, registers
+a direct-download template from a metalink, downloads it to every pool, verifies the copies, boots
+a virtual machine from it where libvirt and QEMU are installed, revokes the certificate, and shows
+that the next download is refused. Every step is printed with its command line. At the end,
+however it ends, nothing is left; with --keep that is when you press Ctrl-C."""
 
-START_S = 30.0
+_SEED_S = 600.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -43,122 +45,39 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--size", default="64M", help="size of the template (default 64M)")
-    parser.add_argument("--keep", action="store_true", help="keep the folder at the end")
+    parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; the exit code shows whether every step succeeded."""
+    from fastdl.cli.demo_stage import Stage
     from fastdl.model.units import parse_size
 
-    size = parse_size(args.size)
-    folder = Path(tempfile.mkdtemp(prefix="fastdl-demo-"))
-    try:
-        with _Stage(folder) as stage:
-            _play(stage, size)
-    finally:
+    size = max(parse_size(args.size), 1 << 20)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with Stage() as stage:
+        _play(stage, size, keep=args.keep)
         if args.keep:
-            print(f"\nkept: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+            print("\nEverything stays as it is until you press Ctrl-C.", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                while True:
+                    time.sleep(3600)
     return 0
 
 
-class _Stage:
-    """The processes of the demo, ended in reverse order, and its narrator."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.credentials = folder / "manager" / "admin.json"
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._step = 0
-
-    def __enter__(self) -> _Stage:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        for process in reversed(self._processes):
-            process.send_signal(signal.SIGTERM)
-        for process in reversed(self._processes):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-    def say(self, text: str) -> None:
-        """Announce a step."""
-        self._step += 1
-        print(f"\n{self._step}. {text}", flush=True)
-
-    def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        """Start one of our verbs in the background; its output goes to a file."""
-        if words[0] != "-m":
-            print(f"   $ fastdl {_shown(words)} &", flush=True)
-            words = ("-c", "from fastdl.cli.main import main; raise SystemExit(main())", *words)
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, *words],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                cwd=self.folder,
-                start_new_session=True,
-            )
-        self._processes.append(process)
-        return process
-
-    def api(self, *words: str, show: str | None = None, quiet: bool = False) -> dict[str, Any]:
-        """Call the API, showing the command line and, on request, a part of the answer."""
-        from fastdl.cli import api, api_client
-
-        if not quiet:
-            print(f"   $ fastdl api {_shown(words)}", flush=True)
-        wait = "--wait" in words
-        command, params = api.parse_words([word for word in words if word != "--wait"])
-        credentials = api_client.read_credentials(self.credentials)
-        answer = api_client.call(credentials, command, params)
-        if wait:
-            answer = api_client.job_result(api_client.ended_job(credentials, answer["jobid"]))
-        if show is not None:
-            print(f"     {show.format(**_first(answer))}", flush=True)
-        return answer
-
-    def until(self, what: str, check: Any) -> Any:
-        """Wait for *check*, a bounded time."""
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(FastdlError, OSError, ValueError):
-                if found := check():
-                    return found
-            for process in self._processes:
-                if process.poll() is not None:
-                    raise InternalError(f"a process ended too early: see the logs in {self.folder}")
-            time.sleep(0.1)
-        raise InternalError(f"{what} did not happen within {START_S:g} s: logs in {self.folder}")
+def _interrupt(*_: object) -> None:
+    """A request to end is one to clean up, too."""
+    raise KeyboardInterrupt
 
 
-def _shown(words: tuple[str, ...]) -> str:
-    return " ".join(shlex.quote(word) if len(word) < 120 else word[:60] + "…" for word in words)
-
-
-def _first(answer: dict[str, Any]) -> dict[str, Any]:
-    """The object inside an answer, or the first of its list."""
-    for value in answer.values():
-        if isinstance(value, dict):
-            return value
-        if isinstance(value, list) and value:
-            return dict(value[0])
-    return answer
-
-
-def _play(stage: _Stage, size: int) -> None:
+def _play(stage: Stage, size: int, *, keep: bool) -> None:
     print(f"A zone on this machine, in {stage.folder}")
     stage.say("Two HTTPS mirrors whose certificates a private CA signed, and a metalink")
-    metalink, digest = _mirrors(stage, size)
+    metalink, digest, format_ = _mirrors(stage, size)
     stage.say("The manager, from nothing to serving")
     agents_at = _manager(stage)
     stage.say("A zone, and two hosts that enrol in it with one-time tokens")
-    zone = _hosts(stage, agents_at)
+    zone, why_not = _hosts(stage, agents_at, size)
     stage.say("Downloads from loopback are refused unless the operator allows them")
     stage.api(
         "update",
@@ -167,8 +86,9 @@ def _play(stage: _Stage, size: int) -> None:
         "value=127.0.0.0/8",
         show="{name} = {value}",
     )
+    source = (zone, metalink, format_)
     with _refused("no certificate of the hosts' keystores matches yet"):
-        _register(stage, zone, metalink, quiet=True)
+        _register(stage, *source, quiet=True)
     stage.say("The CA's certificate to every host of the zone")
     name = f"name=demo zoneid={zone}".split()
     answer = stage.api(
@@ -183,34 +103,33 @@ def _play(stage: _Stage, size: int) -> None:
         if host["status"] != "UPLOADED":
             raise InternalError(f"the certificate did not reach {host['hostname']}")
     stage.say("A direct-download template from the metalink: ready immediately")
-    template = _register(stage, zone, metalink)
+    template = _register(stage, *source)
     stage.say("Seeded to every pool of the zone, before any VM asks")
     _seed(stage, zone, template, digest)
+    _boot(stage, zone, template, why_not)
     stage.say("The certificate revoked everywhere: the next download has no trust")
     answer = stage.api("revoke", "templatedirectdownloadcertificate", "hypervisor=KVM", *name)
     for host in answer["directdownloadcertificatehoststatus"]:
         print(f"     {host['hostname']}: {host['status']}")
     with _refused("the hosts no longer trust the mirrors"):
-        _register(stage, zone, metalink, quiet=True)
-    stage.say("The template and its copies deleted")
-    stage.api("--wait", "delete", "template", f"id={template}")
-    left = [
-        p for pool in ("pool1", "pool2") for p in (stage.folder / pool).iterdir() if p.is_file()
-    ]
-    if left:
-        raise InternalError(f"copies were left behind: {left}")
-    print("     both pools are empty\n\nEvery step did what it should.")
+        _register(stage, *source, quiet=True)
+    if not keep:
+        stage.say("The machine, the template and its copies deleted")
+        stage.machines.close()
+        _delete(stage, template)
+    print("\nEvery step did what it should.")
+    if keep:
+        _show_page(stage)
 
 
-def _mirrors(stage: _Stage, size: int) -> tuple[str, str]:
-    """Start the mirrors; return (the metalink's URL, the image's SHA-256)."""
+def _mirrors(stage: Stage, size: int) -> tuple[str, str, str]:
+    """Start the mirrors; return (the metalink's URL, the image's SHA-256, its format)."""
     from fastdl.lab.certs import Authority
     from fastdl.lab.metalink import metalink
 
     www = stage.folder / "www"
     www.mkdir()
-    image = www / "demo.qcow2"
-    digest = _image(image, size)
+    image, digest, format_ = _image(www, size)
     authority = Authority(stage.folder)
     leaf = authority.make("mirror", issuer=authority.ca)
     urls = []
@@ -225,38 +144,45 @@ def _mirrors(stage: _Stage, size: int) -> tuple[str, str]:
             str(leaf.key),
             str(port_file),
         )
-        port = int(stage.until("the mirror's start", lambda f=port_file: f.read_text().strip()))
-        urls.append(f"https://127.0.0.1:{port}/demo.qcow2")
+        port = int(stage.until("the mirror's start", partial(_read, port_file)))
+        urls.append(f"https://127.0.0.1:{port}/{image.name}")
         print(f"     mirror {number}: {urls[-1]}")
     (www / "demo.meta4").write_text(
-        metalink("demo.qcow2", urls, size=image.stat().st_size, sha256=digest)
+        metalink(image.name, urls, size=image.stat().st_size, sha256=digest)
     )
-    where = urls[0].replace("demo.qcow2", "demo.meta4")
+    where = urls[0].replace(image.name, "demo.meta4")
     print(f"     metalink: {where}")
-    return where, digest
+    return where, digest, format_
 
 
-def _image(path: Path, size: int) -> str:
-    """Make a template that fills *size* bytes; return its SHA-256."""
+def _read(file: Path) -> str:
+    return file.read_text().strip()
+
+
+def _image(www: Path, size: int) -> tuple[Path, str, str]:
+    """Make a template of *size* bytes that boots; return (its file, SHA-256, its format)."""
     import hashlib
 
-    raw = path.with_suffix(".raw")
+    from fastdl.cli.demo_machine import LINE
+    from fastdl.lab import guest
+
+    image = raw = www / "demo.raw"
     with raw.open("wb") as file:
-        left = size
+        file.write(guest.sector(LINE))
+        left = size - guest.SECTOR
         while left > 0:
-            file.write(os.urandom(min(left, 1 << 20)))
-            left -= 1 << 20
+            left -= file.write(os.urandom(min(left, 1 << 20)))
     if shutil.which("qemu-img"):
-        command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(path)]
+        image = www / "demo.qcow2"
+        command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(image)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         raw.unlink()
-    else:
-        raise InternalError("qemu-img is needed to make the demo's template: install qemu-utils")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with image.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return image, digest, image.suffix[1:].upper()
 
 
-def _manager(stage: _Stage) -> str:
+def _manager(stage: Stage) -> str:
     """Start the manager; return the agents' address."""
     stage.start(
         "manager",
@@ -282,12 +208,20 @@ def _manager(stage: _Stage) -> str:
     return address
 
 
-def _hosts(stage: _Stage, agents_at: str) -> str:
-    """Make a zone with two Up hosts; return its id."""
+def _hosts(stage: Stage, agents_at: str, size: int) -> tuple[str, str]:
+    """Make a zone with two Up hosts; return (its id, why no machine can run on them)."""
+    from fastdl.cli.demo_machine import block_device, libvirtd
+
+    why_not = libvirtd(stage)
+    device, no_device = block_device(stage, size + (1 << 20))
     zone: str = stage.api("create", "zone", "name=demo", show="zone {id}")["zone"]["id"]
     for number in (1, 2):
         token = stage.api("create", "hosttoken", f"zoneid={zone}", quiet=number > 1)["token"]
-        (stage.folder / f"pool{number}").mkdir()
+        folder = stage.pools / f"pool{number}"
+        folder.mkdir()
+        pools = ["--pool", f"pool{number}={folder}"]
+        if number == 2 and device is not None:
+            pools += ["--pool", f"device={device}"]
         stage.start(
             f"agent{number}",
             "agent",
@@ -301,25 +235,26 @@ def _hosts(stage: _Stage, agents_at: str) -> str:
             f"etc{number}",
             "--name",
             f"kvm{number}",
-            "--pool",
-            f"pool{number}={stage.folder / f'pool{number}'}",
+            *pools,
         )
+    if device is None:
+        print(f"     no pool on a block device: {no_device}")
 
     def both_up() -> bool:
         hosts = stage.api("list", "hosts", "state=Up", quiet=True)
-        return hosts.get("count") == 2
+        return bool(hosts.get("count") == 2)
 
     stage.until("the hosts' connection", both_up)
     stage.api("list", "hosts", "state=Up", show="both hosts are {state}")
-    return zone
+    return zone, why_not
 
 
-def _register(stage: _Stage, zone: str, url: str, *, quiet: bool = False) -> str:
+def _register(stage: Stage, zone: str, url: str, format_: str, *, quiet: bool = False) -> str:
     answer = stage.api(
         "register",
         "template",
         "name=demo",
-        "format=QCOW2",
+        f"format={format_}",
         "hypervisor=KVM",
         f"zoneid={zone}",
         "directdownload=true",
@@ -341,11 +276,54 @@ def _refused(why: str) -> Iterator[None]:
     raise InternalError(f"a registration was accepted although {why}")
 
 
-def _seed(stage: _Stage, zone: str, template: str, digest: str) -> None:
-    stage.api("--wait", "prepare", "template", f"zoneid={zone}", f"templateid={template}")
-    downloads = stage.api("list", "templatedownloads", f"templateid={template}")
-    for row in downloads["templatedownload"]:
+def _seed(stage: Stage, zone: str, template: str, digest: str) -> None:
+    """Download to every pool, showing the progress of each."""
+    stage.api("prepare", "template", f"zoneid={zone}", f"templateid={template}")
+    stage.api("list", "templatedownloads", f"templateid={template}")
+    shown: dict[str, str] = {}
+
+    def finished() -> list[dict[str, Any]] | None:
+        answer = stage.api("list", "templatedownloads", f"templateid={template}", quiet=True)
+        rows: list[dict[str, Any]] = answer.get("templatedownload", [])
+        for row in rows:
+            line = f"{row['storagename']}: {row['state']} {row.get('percent', 0)} %"
+            if shown.get(row["storageid"]) != line:
+                shown[row["storageid"]] = line
+                print(f"     {line}", flush=True)
+        return rows if rows and all(row["state"] in {"DONE", "FAILED"} for row in rows) else None
+
+    for row in stage.until("the downloads' end", finished, within=_SEED_S):
         found = (row.get("digests") or {}).get("sha-256")
-        print(f"     {row['storagename']}: {row['state']}, integrity {row.get('integrity')}")
+        print(f"     {row['storagename']}: on {row.get('hostname')}, integrity {row['integrity']}")
         if row["state"] != "DONE" or (found is not None and found != digest):
             raise InternalError(f"{row['storagename']} does not hold the template: {row}")
+
+
+def _boot(stage: Stage, zone: str, template: str, why_not: str) -> None:
+    from fastdl.cli.demo_machine import deploy
+
+    if why_not:
+        print(f"\n   (no virtual machine is deployed: {why_not})", flush=True)
+        return
+    stage.say("A virtual machine from the template, and what its guest writes")
+    deploy(stage, zone, template)
+
+
+def _delete(stage: Stage, template: str) -> None:
+    stage.api("--wait", "delete", "template", f"id={template}")
+    left = [
+        path
+        for pool in ("pool1", "pool2")
+        for path in (stage.pools / pool).iterdir()
+        if path.is_file()
+    ]
+    if left:
+        raise InternalError(f"copies were left behind: {left}")
+    print("     the pools are empty")
+
+
+def _show_page(stage: Stage) -> None:
+    from fastdl.cli.api_client import read_credentials
+
+    url = read_credentials(stage.credentials)["url"].removesuffix("client/api")
+    print(f'The page: {url} (admin; the password is "password" in {stage.credentials})', flush=True)
