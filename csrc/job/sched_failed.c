@@ -3,6 +3,8 @@
 #include "base/clock.h"
 #include "job/sched_priv.h"
 
+#include <time.h>
+
 #define RETRY_AFTER_MAX_S 600
 #define BACKOFF_MAX_NS (8ull * FDL_NS_PER_S)
 /* This much since the last failure makes it a new start. */
@@ -56,6 +58,11 @@ static uint64_t backoff_ns(int failures)
     return ns < BACKOFF_MAX_NS ? ns : BACKOFF_MAX_NS;
 }
 
+static bool link_has_expired(const struct fdl_mirror *m)
+{
+    return m->expires_s != 0 && (uint64_t)time(NULL) >= m->expires_s;
+}
+
 /* Whether the same request may succeed later, or over another connection. */
 static bool retryable(const struct fdl_mirror *m, const struct fdl_err *err)
 {
@@ -72,7 +79,7 @@ static bool retryable(const struct fdl_mirror *m, const struct fdl_err *err)
     case 403:
     case 404:
     case 410: /* of one that served before: one edge of many, or a limit */
-        return m->vetted && m->bytes > 0;
+        return m->vetted && m->bytes > 0 && !link_has_expired(m);
     default:
         return fdl_http_status_is_transient(err->http_status);
     }

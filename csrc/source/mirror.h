@@ -41,9 +41,10 @@ struct fdl_mirror {
     int max_conns;
     enum fdl_addr_via via;
     enum fdl_addr_class from;
-    uint64_t expected; /* size reported by another mirror, UINT64_MAX: unknown */
-    bool provable;     /* a digest or pieces decide whether its bytes are right */
-    bool any_version;  /* then its validators, which contradicted each other, do not */
+    uint64_t expected;  /* size reported by another mirror, UINT64_MAX: unknown */
+    uint64_t expires_s; /* a signed link's end in seconds since 1970; 0: none known */
+    bool provable;      /* a digest or pieces decide whether its bytes are right */
+    bool any_version;   /* then its validators, which contradicted each other, do not */
 
     /* learned, under lock */
     pthread_mutex_t lock;

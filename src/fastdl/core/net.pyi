@@ -118,6 +118,9 @@ class Mirror:
     def prove(self, provable: bool) -> None:
         """Set whether a digest or pieces decide about its bytes."""
 
+    def expire(self, seconds: int) -> None:
+        """Set when its signed link ends, in seconds since 1970: a refusal is final from then on."""
+
     def ignore_validators(self) -> None:
         """Let the digest decide alone: they contradicted each other."""
 

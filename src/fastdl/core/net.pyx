@@ -236,6 +236,9 @@ cdef class Mirror:
     def prove(self, bint provable):
         self._ptr.provable = provable
 
+    def expire(self, uint64_t seconds):
+        self._ptr.expires_s = seconds
+
     def ignore_validators(self):
         self._ptr.any_version = True
 

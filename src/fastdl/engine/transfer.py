@@ -82,6 +82,15 @@ def _last_checkpoint(job: Job, core_sink: CoreSink, checkpoint: Checkpoint) -> N
         checkpoint.take(job, core_sink)
 
 
+def _note_ends_of_links(facts: SourceFacts) -> None:
+    """A refusal of a link that has expired is final: no pause would help."""
+    for url, mirror in zip(facts.urls, facts.mirrors, strict=True):
+        if url.is_http and url.query:
+            from fastdl.publishers.signed_links import expires_at
+
+            mirror.expire(max(0, int(expires_at(url.query) or 0)))
+
+
 def start_job(
     facts: SourceFacts,
     response: FirstResponse,
@@ -96,6 +105,7 @@ def start_job(
     *landing*: what the way to land adds, as fields of ``core.config.JobConfig``.
     """
     check_sha256(ctx)
+    _note_ends_of_links(facts)
     options, pieces, block = ctx.options, facts.pieces, checkpoint.block
     known = [(0, response.head, response.index)] if response.head else []
     config = JobConfig(

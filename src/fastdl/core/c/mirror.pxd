@@ -29,6 +29,7 @@ cdef extern from "source/mirror.h" nogil:
         char *final_url
         uint64_t expected
         bint provable
+        uint64_t expires_s
         bint any_version
         bint pinned
         char *etag
