@@ -13,7 +13,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import socket
 import struct
 from collections.abc import Container
@@ -25,7 +24,7 @@ _RECV, _SEND, _VALID = 0xC0502100, 0xC0182101, 0x40082102  # SECCOMP_IOCTL_NOTIF
 _REQUEST = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
 _ANSWER = struct.Struct("=QqiI")  # struct seccomp_notif_resp
 _PIDFD_GETFD = 438
-_CONNECT, _BIND = {"x86_64": (42, 49), "aarch64": (203, 200)}.get(platform.machine(), (-1, -1))
+_CONNECT, _BIND = {"x86_64": (42, 49), "aarch64": (203, 200)}.get(os.uname().machine, (-1, -1))
 _ADDRESS_SIZES = {socket.AF_INET: 16, socket.AF_INET6: 28}
 _LONGEST = 128
 _CAP_SYS_PTRACE = 1 << 19

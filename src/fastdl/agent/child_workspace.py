@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastdl.engine.cancel import Checked
 from fastdl.engine.journal_file import JournalFile, SharedFile
-from fastdl.engine.staging import Staging
 from fastdl.engine.workspace import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fastdl.engine.staging import Staging
     from fastdl.model.image import Format
 
 Send = Callable[[dict[str, Any]], None]
@@ -82,6 +82,8 @@ class ChildWorkspace(Workspace):
     @contextmanager
     def staging_again(self) -> Iterator[Staging]:
         """As ``staging``: what a killed process left went with its folder."""
+        from fastdl.engine.staging import Staging  # only where something is unpacked or staged
+
         with self.staging() as made:
             yield Staging(made)
 

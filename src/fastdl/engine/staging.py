@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fastdl import fs
@@ -26,12 +24,14 @@ OLD_S = 86400.0
 _TRIES = 3
 
 
-@dataclass(slots=True)
 class Staging:
     """A private folder. *keep*: what lies in it is worth something to the job's next run."""
 
-    path: Path
-    keep: bool = False
+    __slots__ = ("keep", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.keep = False
 
 
 def path_beside(target: Path) -> Path:
@@ -59,7 +59,7 @@ def within(folder: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
 
     Each is locked while its job lives, which tells those of killed jobs.
     """
-    made = folder / f".{secrets.token_hex(8)}{SUFFIX}"
+    made = folder / f".{os.urandom(8).hex()}{SUFFIX}"
     with contextlib.ExitStack() as held:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
