@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = ROOT / "docs" / "soak.csv"
@@ -94,8 +94,9 @@ def recorded() -> list[Row]:
     """The ledger."""
     if not LEDGER.exists():
         return []
+    kinds = get_type_hints(Row).values()
     return [
-        Row(*(kind(text) for kind, text in zip(Row.__annotations__.values(), line, strict=True)))
+        Row(*(kind(text) for kind, text in zip(kinds, line, strict=True)))
         for line in list(csv.reader(io.StringIO(LEDGER.read_text())))[1:]
     ]
 

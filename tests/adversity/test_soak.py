@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from scripts.soaking import __main__ as soak
 from scripts.soaking import figures
 from scripts.soaking.figures import Sample
@@ -19,6 +21,15 @@ def test_mixed_work_leaves_nothing_behind(tmp_path: Path) -> None:
     assert wrong == []
     assert [row for row in rows if row.grown] == []
     assert all(row.actions > 5 for row in rows), rows
+
+
+def test_what_is_recorded_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run after the other."""
+    monkeypatch.setattr(figures, "LEDGER", tmp_path / "soak.csv")
+    row = figures.verdict("x", [Sample(1, 2, 3 << 20)] * 10, 4, 0.5)
+    figures.record([row])
+    figures.record([row])
+    assert figures.recorded() == [row, row]
 
 
 def test_what_grows_is_seen() -> None:
