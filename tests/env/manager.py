@@ -33,9 +33,9 @@ class Client:
             api_client.call, self.credentials, command, params, **options
         )
 
-    async def job(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Wait for an async job's end (20 s at most); return its state."""
-        async with asyncio.timeout(20):
+    async def job(self, answer: dict[str, Any], *, within: float = 20) -> dict[str, Any]:
+        """Wait for an async job's end (*within* seconds); return its state."""
+        async with asyncio.timeout(within):
             while True:
                 state = await self("queryAsyncJobResult", jobid=answer["jobid"])
                 if state["jobstatus"]:

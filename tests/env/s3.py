@@ -25,13 +25,15 @@ ACCESS, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 @dataclass(slots=True)
 class Store:
     """A running store. *cut*: bytes after which each response breaks off; None for none.
-    *open*: everybody may read."""
+    *open*: everybody may read. *pause*: seconds before each response. *sent*: bytes of objects."""
 
     port: int
     path: str
     content: bytes
     cut: int | None = None
     open: bool = False
+    pause: float = 0.0
+    sent: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     statuses: list[int] = field(default_factory=list)
     signatures: set[str] = field(default_factory=set)
@@ -79,7 +81,9 @@ def refusal(host: str, target: str) -> str | None:
 
 
 @contextlib.contextmanager
-def object_store(path: str, content: bytes, *, cut: int | None = None) -> Iterator[Store]:
+def object_store(
+    path: str, content: bytes, *, cut: int | None = None, pause: float = 0.0
+) -> Iterator[Store]:
     """A store that has *content* at *path*, until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -95,6 +99,7 @@ def object_store(path: str, content: bytes, *, cut: int | None = None) -> Iterat
 
         def _answer(self, status: int, why: str | None) -> None:
             store.statuses.append(status)
+            time.sleep(store.pause)
             if status != 206:
                 body = (why or "NoSuchKey").encode()
                 self.send_response(status)
@@ -118,6 +123,7 @@ def object_store(path: str, content: bytes, *, cut: int | None = None) -> Iterat
                 body = body[: store.cut]
                 self.close_connection = True
             self.wfile.write(body)
+            store.sent += len(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -127,7 +133,7 @@ def object_store(path: str, content: bytes, *, cut: int | None = None) -> Iterat
             """Clients leave as they like."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    store = Store(server.server_port, path, content, cut)
+    store = Store(server.server_port, path, content, cut, pause=pause)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

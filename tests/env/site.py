@@ -81,9 +81,9 @@ class Site:
         )
         return answer
 
-    async def brought(self, template: str) -> Path:
+    async def brought(self, template: str, *, within: float = 20) -> Path:
         """Bring the template to the pool; its file."""
-        job = await self.api.job(await self.prepare(template))
+        job = await self.api.job(await self.prepare(template), within=within)
         assert job["jobstatus"] == 1, job
         (row,) = await self.copies(templateid=template)
         return self.host.pool / row["installpath"]

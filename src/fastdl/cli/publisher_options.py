@@ -34,6 +34,9 @@ def add_publisher_options(group: argparse._ArgumentGroup) -> None:
         "--s3-expires", type=int, metavar="SECONDS", help="how long a link lasts; default 3600"
     )
     group.add_argument(
+        "--no-sign-request", action="store_true", help="for objects that everybody may read"
+    )
+    group.add_argument(
         "--keyring",
         metavar="FILE",
         help="public keys (OpenPGP, minisign, ssh, X.509); one must have signed the checksum "
@@ -46,6 +49,8 @@ def publisher_options_from(args: argparse.Namespace) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if args.discover:
         out["discover"] = True
+    if args.no_sign_request:
+        out["s3_anonymous"] = True
     for name in ("keyring", "s3_endpoint", "s3_expires"):
         if (value := getattr(args, name)) is not None:
             out[name] = value

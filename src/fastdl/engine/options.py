@@ -180,6 +180,7 @@ class FetchOptions(NamedTuple):
     presign: tuple[str, ...] = ()
     s3_endpoint: str | None = None
     s3_expires: int = 3600
+    s3_anonymous: bool = False
     # What the operator says of origins, by the beginnings of URLs.
     origin_rules: tuple[OriginRule, ...] = ()
 

@@ -29,11 +29,12 @@ from fastdl.manager.certificates.expiry import ExpiryWatch
 from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
 from fastdl.manager.config import ManagerConfig, address, speaks_tls
+from fastdl.manager.downloads import transfers
 from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.drift_watch import DriftWatch
+from fastdl.manager.downloads.following import Follower
 from fastdl.manager.downloads.probing import Probing
-from fastdl.manager.downloads.transfers import with_secrets
 from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.events import Events
 from fastdl.manager.hosts import known_ca
@@ -152,6 +153,7 @@ class Manager:
             c.handler.run,
             c.copy_watch.run,
             c.machines.run,
+            c.follower.run,
             self._snapshots,
             self._prune,
             self._renew,
@@ -292,7 +294,7 @@ async def _assemble(
         ledger=ledger,
         progress=context.progress,
         authority=authority,
-        complete=functools.partial(with_secrets, settings, vault),
+        complete=functools.partial(transfers.complete, settings, vault),
     )
     return Manager(config, context, server)
 
@@ -354,6 +356,7 @@ def compose(
         machines=machines,
     )
     inbox = Inbox(parts, progress=progress, metrics=metrics)
+    probing = Probing(requests, settings=settings, clock=clock, fleet=fleet)
     return ApiContext(
         ledger=ledger,
         settings=settings,
@@ -374,7 +377,17 @@ def compose(
             sync, ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery
         ),
         handler=HostHandler(parts, inbox, authority=authority, name=name),
-        probing=Probing(requests, settings=settings, clock=clock, fleet=fleet),
+        probing=probing,
+        follower=Follower(
+            dispatcher,
+            probing,
+            ledger=ledger,
+            clock=clock,
+            settings=settings,
+            fleet=fleet,
+            events=events,
+            name=name,
+        ),
         machines=machines,
         copy_watch=CopyWatch(
             requests, ledger=ledger, clock=clock, settings=settings, fleet=fleet, events=events

@@ -30,6 +30,8 @@ _JSON_TYPE: Final = re.compile(
     r"(application/json|text/javascript)(; ?charset=[A-Za-z0-9-]{1,20})?", re.IGNORECASE
 )
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?/?")
+_BUCKET: Final = re.compile(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?")
 _PROXY: Final = re.compile(
     r"(https?|socks5h?)://([^\s/@?#]*@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?"
 )
@@ -145,6 +147,26 @@ SETTINGS: Final = _all(
         "direct.download.drift.check.interval", "Advanced", "float", "24",
         "Hours between probes of each template's origin for a changed file (0 = off).",
         most=8760,
+    ),
+    Setting(
+        "direct.download.s3.endpoint", "Advanced", "url", "",
+        "URL of the object store that s3:// sources are in; empty = AWS, or what the manager's own "
+        "environment says (AWS_ENDPOINT_URL).",
+    ),
+    Setting(
+        "direct.download.s3.buckets", "Advanced", "buckets", "",
+        "Buckets, separated by commas, from which every user may register templates: the manager "
+        "signs with its own credentials. Administrators may use all buckets.",
+    ),
+    Setting(
+        "direct.download.s3.link.lifetime", "Advanced", "int", "3600",
+        "Seconds for which a host can use a signed link to an object; a download that takes "
+        "longer gets a new one.", least=10, most=604800,
+    ),
+    Setting(
+        "direct.download.follow.interval", "Advanced", "float", "6",
+        "Hours between two questions to the publisher of a product that a template follows (0 = "
+        "off).", most=8760,
     ),
     Setting(
         "direct.download.copies.check.interval", "Advanced", "float", "1",
@@ -368,6 +390,10 @@ def check(name: str, value: str) -> str:
             raise ApiParamError(f"{name} is a list of header names like X-Forwarded-For")
         case "proxy" if value:
             _check_proxy(name, value)
+        case "url" if value and not _URL.fullmatch(value):
+            raise ApiParamError(f"{name} is like https://store.example:9000")
+        case "buckets" if not all(_BUCKET.fullmatch(word.strip()) for word in value.split(",")):
+            raise ApiParamError(f"{name} is a list of buckets' names")
         case "token" if value and not 16 <= len(value) <= 512:
             raise ApiParamError(f"{name} has 16 to 512 characters")
     return value

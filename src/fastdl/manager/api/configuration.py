@@ -31,6 +31,8 @@ _TYPES: Final = {
     "json": "String",
     "proxy": "String",
     "token": "String",
+    "url": "String",
+    "buckets": "CSV",
 }
 _SCOPES: Final = ("zoneid", "clusterid", "storageid", "accountid", "domainid", "imagestoreuuid")
 

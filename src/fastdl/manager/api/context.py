@@ -14,6 +14,7 @@ from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
+from fastdl.manager.downloads.following import Follower
 from fastdl.manager.downloads.probing import Probing
 from fastdl.manager.events import Events
 from fastdl.manager.hosts.ca import Authority
@@ -54,6 +55,7 @@ class ApiContext:
     copy_watch: CopyWatch
     probing: Probing
     machines: Machines
+    follower: Follower
     sessions: Sessions = field(default_factory=Sessions)
     rates: Rates = field(default_factory=Rates)
     """Of authenticated callers, by key."""

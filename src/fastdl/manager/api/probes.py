@@ -8,17 +8,28 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from fastdl.errors import ApiParamError, FastdlError, InternalError, NetError, UsageError
+from fastdl.errors import ApiParamError, FastdlError, InternalError, NetError
 from fastdl.manager.api.spec import Call
-from fastdl.manager.downloads import checksums, disclosure, transfers
+from fastdl.manager.downloads import checksums, disclosure, objects, products, transfers
 from fastdl.manager.downloads.checksums import Fixed
 from fastdl.manager.downloads.probing import HostRefusal
 from fastdl.model.url import Url
-from fastdl.publishers import simplestreams
+from fastdl.publishers.s3 import is_object
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 T = TypeVar("T")
+
+
+async def locate(call: Call) -> Url:
+    """Where the source that *call* names is, without a signature; ApiParamError where it cannot
+    be an origin."""
+    settings, text = call.context.settings, call.args["url"]
+    if not is_object(text):
+        return transfers.check_origin(settings, text)
+    objects.check_object(settings, text, admin=call.user.admin)
+    url = await asyncio.to_thread(objects.location, settings, text)
+    return transfers.check_origin(settings, url.request_text())
 
 
 async def probe_source(
@@ -50,12 +61,12 @@ def _refused(call: Call, what: str, refusal: HostRefusal) -> FastdlError:
 
 
 async def listed_checksum(
-    call: Call, zone_ids: list[str], text: str, headers: tuple[tuple[str, str], ...]
+    call: Call, zone_ids: list[str], text: str, source: Url, headers: tuple[tuple[str, str], ...]
 ) -> Fixed:
     """What the list at *text* says of the template; its errors are those of the registration."""
     s = call.context
     reference = checksums.check_reference(s.settings, text)
-    source, what = Url.parse(call.args["url"]), f"checksum: {reference.url.display()} failed"
+    what = f"checksum: {reference.url.display()} failed"
     keyring = checksums.keyring_for(s.settings, source, reference.url)
     args = checksums.documents_args(
         s.settings, reference.url, source, headers=headers, keyring=keyring
@@ -66,13 +77,15 @@ async def listed_checksum(
 
 
 async def signed_metalink(
-    call: Call, zone_ids: list[str], headers: tuple[tuple[str, str], ...]
+    call: Call, zone_ids: list[str], url: Url, headers: tuple[tuple[str, str], ...]
 ) -> Fixed | None:
     """What the metalink that *call* registers says, where a rule demands that it is signed."""
-    settings, url = call.context.settings, Url.parse(call.args["url"])
+    settings = call.context.settings
     keyring = checksums.keyring_for(settings, url)
     if keyring is None or not url.is_metalink_name():
         return None
+    if is_object(call.args["url"]):
+        raise ApiParamError("Signatures beside objects of a store are not looked for: name a list")
     what = f"url: {url.display()} failed"
     args = checksums.documents_args(
         settings, url, url, headers=headers, keyring=keyring, most=checksums.PRODUCTS_MAX
@@ -84,38 +97,14 @@ async def signed_metalink(
 
 async def product_file(call: Call, zone_ids: list[str], text: str) -> tuple[Url, Fixed]:
     """Where the file of a product of simplestreams is now, and its checksum."""
-    settings, what = call.context.settings, "url: the product failed"
-    try:
-        product = simplestreams.parse_source(text)
-    except UsageError as exc:
-        raise ApiParamError(f"Please specify a valid URL: {exc}") from None
-    transfers.check_origin(settings, product.base.request_text())
-    keyring = checksums.keyring_for(settings, product.base)
-    signers: list[str] = []
+    what = "url: the product failed"
 
-    async def read(url: Url, use: Callable[[bytes], T]) -> T:
-        args = m.DocumentsArgs(
-            transfer=transfers.for_sources(settings, [url.request_text()]),
-            most=checksums.PRODUCTS_MAX,
-        )
+    async def ask(args: m.DocumentsArgs, use: Callable[[m.DocumentsDone], T]) -> T:
         done = await _documents(call, zone_ids, args, what)
         with _told(call, what, public=done.public_source):
-            signer, data = await asyncio.to_thread(checksums.document, url, done, keyring)
-            signers.extend([signer] if signer else [])
-            return await asyncio.to_thread(use, data)
+            return await asyncio.to_thread(use, done)
 
-    signed = keyring is not None
-    files = await read(
-        simplestreams.index_url(product, signed=signed),
-        lambda data: simplestreams.product_files(data, product, signed=signed),
-    )
-    for url in files:
-        item = await read(url, lambda data: simplestreams.find_item(data, product))
-        if item is not None:
-            source = f"{text.partition('@')[0]}@{item.version}"
-            signed_by = signers[-1] if signers else None
-            return item.url, Fixed(item.digest.cloudstack(), source, signed_by, ())
-    raise ApiParamError(f"Please specify a valid URL: there is no product {product}")
+    return await products.find_file(call.context.settings, text, ask)
 
 
 async def _documents(

@@ -6,18 +6,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastdl.manager import sealed
-from fastdl.manager.api.probes import probe_source
+from fastdl.manager.api.probes import locate, probe_source
 from fastdl.manager.api.spec import Call, Command, Field, Kind, Param, Reply, Single
 from fastdl.manager.api.template_access import zones_of_request
 from fastdl.manager.api.templates import check_details
-from fastdl.manager.downloads import registration, transfers
+from fastdl.manager.downloads import registration
 from fastdl.wire import messages as m
 
 
 async def check(call: Call) -> Reply:
     """Have a host of the zones probe a source, as registerTemplate would."""
     s = call.context
-    url = transfers.check_origin(s.settings, call.args["url"])
+    url = await locate(call)
     format_ = registration.check_format(url, call.args["format"])
     details = dict(call.get("details") or {})
     check_details(details)

@@ -15,6 +15,8 @@ from fastdl.errors import (
 )
 from fastdl.manager import sealed
 from fastdl.manager.api import catalog, probes, views
+from fastdl.manager.api import follows as follows_api
+from fastdl.manager.api.follows import Wish
 from fastdl.manager.api.spec import (
     JOB,
     Bare,
@@ -27,11 +29,13 @@ from fastdl.manager.api.spec import (
     Reply,
 )
 from fastdl.manager.api.template_access import owned, zones_of_request
-from fastdl.manager.downloads import checksums, registration, results, transfers
+from fastdl.manager.downloads import checksums, registration, results
 from fastdl.manager.downloads.checksums import Fixed
+from fastdl.manager.downloads.following import INTERVAL, check_version
 from fastdl.manager.downloads.removal import remove_copies
-from fastdl.manager.ledger import accounts, copies, job_list, records, templates
+from fastdl.manager.ledger import accounts, copies, follows, job_list, records, templates
 from fastdl.manager.settings import DIRECT_DEFAULT
+from fastdl.model.url import Url
 from fastdl.publishers.simplestreams import is_product
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -47,7 +51,6 @@ _FLAGS: Final = (
 )
 ARCHITECTURES: Final = ("x86_64", "aarch64", "i686", "s390x")
 """CloudStack's names; the first is the default."""
-ORIGINS_MAX: Final = 16
 
 
 def check_name(name: str) -> None:
@@ -64,10 +67,10 @@ def check_details(details: Mapping[str, str]) -> None:
         raise ApiParamError("A detail's name has at most 255 characters, its value 4096")
 
 
-def _check_request(
+async def _check_request(
     call: Call, *, iso: bool, product: Fixed | None
-) -> tuple[str, str | None, dict[str, str]]:
-    """Return (format, checksum, details); ApiParamError where the request cannot stand.
+) -> tuple[Url, str, str | None, dict[str, str]]:
+    """Return (location, format, checksum, details); ApiParamError where the request cannot stand.
 
     *product*: what the source's publisher says of it.
     """
@@ -89,7 +92,7 @@ def _check_request(
     check_name(call.args["name"])
     if call.get("ostypeid") is not None and call.args["ostypeid"] not in catalog.OS_NAMES:
         raise call.no_entity("ostypeid")
-    url = transfers.check_origin(settings, call.args["url"])
+    url = await probes.locate(call)
     format_ = registration.check_format(url, "ISO" if iso else call.args["format"])
     checksum = call.get("checksum") if product is None else product.checksum
     if product is None or product.signed_by is None:
@@ -100,15 +103,7 @@ def _check_request(
         checksum = registration.check_checksum(checksum)
     details = dict(call.get("details") or {})
     check_details(details)
-    return format_, checksum, details
-
-
-def _origins(url: str, probe: m.ProbeDone) -> list[str]:
-    """The origins that a download will use: the mirrors', or the URL's own."""
-    found = [registration.origin_of(mirror) for mirror in probe.mirrors] or [
-        registration.origin_of(url)
-    ]
-    return [origin for origin in dict.fromkeys(found) if origin][:ORIGINS_MAX]
+    return url, format_, checksum, details
 
 
 async def _check_quota(call: Call, most: int) -> None:
@@ -133,17 +128,22 @@ async def _find_product(call: Call, most: int) -> Fixed | None:
 
 async def _register(call: Call, *, iso: bool) -> Reply:
     most = call.context.settings.whole("max.account.templates")
+    details = dict(call.get("details") or {})
+    product, wish = call.args["url"], follows_api.take_wish(call, details)
+    call.args = {**call.args, "details": details}
     listed = await _find_product(call, most)
     args, admin = call.args, call.user.admin
-    format_, checksum, details = _check_request(call, iso=iso, product=listed)
+    location, format_, checksum, details = await _check_request(call, iso=iso, product=listed)
     vault = call.context.vault
     headers = sealed.seal_headers(vault, registration.headers_of(details))
     zone_ids = await zones_of_request(call)
     await _check_quota(call, most)
     if checksum is not None and checksums.is_reference(checksum):
-        listed = await probes.listed_checksum(call, zone_ids, checksum, headers)
+        listed = await probes.listed_checksum(call, zone_ids, checksum, location, headers)
         checksum = listed.checksum
-    elif listed is None and (signed := await probes.signed_metalink(call, zone_ids, headers)):
+    elif listed is None and (
+        signed := await probes.signed_metalink(call, zone_ids, location, headers)
+    ):
         if checksum not in (None, signed.checksum):
             raise ApiParamError("The signed metalink says another checksum than the request")
         listed, checksum = signed, signed.checksum
@@ -177,7 +177,7 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         "details": sealed.seal_details(vault, details),
         "flags": flags,
         "sources": [args["url"]],
-        "origins": _origins(args["url"], probe),
+        "origins": registration.origins_of(location.request_text(), probe.mirrors),
         "size": probe.size,
         "virtual_size": probe.virtual_size,
         "validators": codec.to_plain(probe.validators),
@@ -188,6 +188,8 @@ async def _register(call: Call, *, iso: bool) -> Reply:
         if not admin and most >= 0:
             await accounts.claim_template(tx, call.user.account, most=most)
         id_ = await templates.create(tx, values, zones=zone_ids, now=call.now)
+        if wish is not None:
+            await _follow(call, tx, id_, product, wish, listed)
         kind = "ISO" if iso else "TEMPLATE"
         await call.note(tx, f"{kind}.CREATE", f"{args['name']} registered for direct download", id_)
         if probe.unsafe:
@@ -198,6 +200,23 @@ async def _register(call: Call, *, iso: bool) -> Reply:
     rows = await call.write(work)
     name = "iso" if iso else "template"
     return Listing(name, [views.template(row, admin=admin, own=True) for row in rows])
+
+
+async def _follow(
+    call: Call, tx: AsyncConnection, id_: str, product: str, wish: Wish, found: Fixed | None
+) -> None:
+    assert found is not None
+    hours = call.context.settings.number(INTERVAL)
+    await follows.create(
+        tx,
+        product=product,
+        name=call.args["name"],
+        keep=wish.keep,
+        template=id_,
+        version=check_version(found.version),
+        now=call.now,
+        due=call.context.clock.steady() + hours * 3600,
+    )
 
 
 def _warnings(probe: m.ProbeDone, *, admin: bool) -> list[str]:

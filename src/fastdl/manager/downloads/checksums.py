@@ -45,12 +45,14 @@ PRODUCTS_MAX: Final = 8 << 20
 
 
 class Fixed(NamedTuple):
-    """What a list gave: *checksum* as CloudStack writes it; *signed_by* where a keyring asked."""
+    """What a list gave: *checksum* as CloudStack writes it; *signed_by* where a keyring asked;
+    *version* of a product."""
 
     checksum: str
     source: str
     signed_by: str | None
     warnings: tuple[str, ...]
+    version: str | None = None
 
 
 def is_reference(text: str | None) -> bool:

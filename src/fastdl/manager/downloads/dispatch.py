@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
 from fastdl.manager.clock import Clock
-from fastdl.manager.downloads import results, scheduler
+from fastdl.manager.downloads import objects, results, scheduler
 from fastdl.manager.downloads.registration import origin_of
 from fastdl.manager.downloads.removal import remove_due
 from fastdl.manager.downloads.scheduler import HostView, Limits
@@ -230,6 +230,7 @@ class Dispatcher:
             now=self._clock.time(),
             steady=self._clock.steady(),
             origin_most=self._settings.whole(ORIGIN_MOST),
+            link_lifetime=self._settings.whole(objects.LIFETIME),
         )
 
     def _count(self, state: str, result: m.JobResult) -> None:

@@ -22,6 +22,7 @@ from fastdl.model.url import Url
 
 HEADERS_MAX: Final = 16
 HEADER_MAX: Final = 4096
+ORIGINS_MAX: Final = 16
 FORMATS: Final = (
     "QCOW2",
     "RAW",
@@ -100,6 +101,12 @@ def origin_of(url: str) -> str:
     except FastdlError:
         return ""
     return str(parsed.origin) if parsed.host else ""
+
+
+def origins_of(url: str, mirrors: Iterable[str]) -> list[str]:
+    """Return the origins that a download will use: the *mirrors*', or the own one of *url*."""
+    found = [origin_of(mirror) for mirror in mirrors] or [origin_of(url)]
+    return [origin for origin in dict.fromkeys(found) if origin][:ORIGINS_MAX]
 
 
 def check_format(url: Url, format_: str) -> str:

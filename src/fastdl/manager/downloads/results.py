@@ -8,13 +8,13 @@ events that report it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.downloads import disclosure, scheduler
+from fastdl.manager.downloads import disclosure, objects, scheduler
 from fastdl.manager.downloads.drift import drift
 from fastdl.manager.downloads.removal import pause, remove_copies
 from fastdl.manager.events import Event
@@ -28,11 +28,12 @@ from fastdl.wire import messages as m
 @dataclass(frozen=True, slots=True)
 class Terms:
     """*now*: the time; *steady*: the time that never jumps; *origin_most*: downloads that an
-    origin may serve at once."""
+    origin may serve at once; *link_lifetime*: seconds that links to objects last."""
 
     now: float
     steady: float
     origin_most: int
+    link_lifetime: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,11 @@ async def _failed(
             if slot[0] == "origin":
                 cap = scheduler.adapt(await slots.cap_of(tx, slot), most=most, overloaded=True)
                 await slots.set_cap(tx, slot, cap)
+    if objects.may_have_expired(failure, row.args):
+        given = (await job_list.starts(tx, [row])).get(row.id, now)
+        # The host, or another one, goes on with a new link from what is there.
+        expired = now - given >= terms.link_lifetime
+        failure = replace(failure, retryable=failure.retryable or expired)
     then = scheduler.after_failure(
         failure,
         host=row.host,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
@@ -12,11 +13,13 @@ from sqlalchemy import Row
 
 from fastdl.errors import ApiParamError
 from fastdl.manager import sealed
+from fastdl.manager.downloads import objects
 from fastdl.manager.downloads.registration import check_url
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.settings import INTERNAL_SITES, NFS_SERVERS, Settings
 from fastdl.manager.vault import Vault
 from fastdl.model.url import Url
+from fastdl.publishers.s3 import is_object
 from fastdl.sources.origin_rules import refused_by
 from fastdl.wire import messages as m
 
@@ -52,23 +55,34 @@ def sources_of(row: Row[Any]) -> tuple[list[str], tuple[tuple[str, str], ...], l
 
 
 def with_secrets(settings: Settings, vault: Vault, document: m.Document) -> m.Document:
-    """Return *document* as it is sent: with its request headers in clear, and through the proxy
-    in force now, which may come with a password and is not kept with the jobs in the ledger."""
+    """Return *document* as it is sent: with its request headers in clear, signed links to objects,
+    and through the proxy in force now, which may come with a password and is not kept with the
+    jobs in the ledger. Blocks where links are signed."""
     proxy = settings.text("direct.download.proxy")
     commands = []
     for command in document.commands:
         args = command.args
         if isinstance(args, m.DownloadArgs | m.ProbeArgs | m.CheckArgs | m.DocumentsArgs):
             headers = sealed.open_headers(vault, args.transfer.headers)
+            sources = objects.linked(settings, args.transfer.sources)
             transfer = replace(
                 args.transfer,
+                sources=sources,
                 proxy=proxy or None,
                 headers=headers,
-                rules=_rules(settings, args.transfer.sources),
+                rules=_rules(settings, sources),
             )
             args = replace(args, transfer=transfer)
         commands.append(replace(command, args=args))
     return replace(document, commands=tuple(commands))
+
+
+async def complete(settings: Settings, vault: Vault, document: m.Document) -> m.Document:
+    """``with_secrets``, in a thread where it may block."""
+    transfers = (getattr(command.args, "transfer", None) for command in document.commands)
+    if any(is_object(one) for transfer in transfers if transfer for one in transfer.sources):
+        return await asyncio.to_thread(with_secrets, settings, vault, document)
+    return with_secrets(settings, vault, document)
 
 
 def _rules(settings: Settings, sources: tuple[str, ...]) -> tuple[m.OriginRule, ...]:

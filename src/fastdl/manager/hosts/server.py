@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -46,7 +46,7 @@ class HostServer:
         ledger: Ledger,
         progress: ProgressBoard,
         authority: Authority,
-        complete: Callable[[m.Document], m.Document],
+        complete: Callable[[m.Document], Awaitable[m.Document]],
     ) -> None:
         """*complete* adds to a document what is not in the ledger."""
         self._ledger = ledger
@@ -232,7 +232,7 @@ class HostServer:
             await connection.socket.send_str(codec.encode(message))
 
     async def _document(self, host: str) -> m.Document:
-        document = self._complete(await self._documents(host))
+        document = await self._complete(await self._documents(host))
         for command in document.commands:
             if command.kind == m.Kind.DOWNLOAD:
                 self._progress.given(command.job, host)

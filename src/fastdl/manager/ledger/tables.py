@@ -232,6 +232,33 @@ template_account = Table(
 )
 """Accounts that a template which is not public was shared with."""
 
+follow = Table(
+    "follow",
+    metadata,
+    _id(),
+    _needs("product", String(2048)),
+    _needs("name", String(255)),
+    _needs("keep", Integer),
+    _needs("seen", String(64)),
+    Column("error", Text),
+    _needs("due", Double, "0"),
+    _needs("created", Double),
+)
+"""A name whose template is always the newest version of *product*. *keep*: how many older versions
+stay. *seen*: the newest version that was registered; an older one is refused. *error*: why the last
+check failed. *due*: when the publisher is asked next, steady time."""
+
+follow_version = Table(
+    "follow_version",
+    metadata,
+    Column("template", UUID, ForeignKey("template.id", ondelete="CASCADE"), primary_key=True),
+    Column("follow", UUID, ForeignKey("follow.id", ondelete="CASCADE"), nullable=False),
+    _needs("version", String(64)),
+    _needs("state", String(8)),
+    Index(None, "follow"),
+)
+"""The templates of a follow; ``ledger.follows`` has their states."""
+
 copy = Table(
     "copy",
     metadata,
