@@ -112,7 +112,7 @@ async def test_an_expired_link_is_replaced_and_the_download_goes_on(
     tmp_path: Path, credentials: None
 ) -> None:
     """The host asks for nothing: its next attempt brings a new link."""
-    with object_store(PATH, CONTENT, cut=300_000, pause=1.0) as store:
+    with object_store(PATH, CONTENT, cut=400_000, pause=1.0) as store:
         site = await started(tmp_path / "site", store)
         try:
             await site.configure("link.lifetime", "10")

@@ -363,7 +363,7 @@ _REGISTER: Final = (
     Param(
         "url",
         text="the source: http, https, nfs, a metalink, or a product: "
-        "simplestreams:URL#OS:RELEASE:ARCH:FILE",
+        "simplestreams:URL#OS:RELEASE:ARCH:FILE, or s3://BUCKET/KEY",
         required=True,
         length=2048,
     ),
@@ -382,7 +382,12 @@ _REGISTER: Final = (
     Param("isextractable", Kind.BOOLEAN, "kept as a flag"),
     Param("passwordenabled", Kind.BOOLEAN, "kept as a flag"),
     Param("isdynamicallyscalable", Kind.BOOLEAN, "kept as a flag"),
-    Param("details", Kind.MAP, "details[0].HTTP_HEADER:NAME=VALUE become request headers"),
+    Param(
+        "details",
+        Kind.MAP,
+        "details[0].HTTP_HEADER:NAME=VALUE become request headers; "
+        "fastdl.follow=true and fastdl.keep=N: follow the product that url names",
+    ),
     dataclasses.replace(ARCH, default=ARCHITECTURES[0]),
 )
 _DELETE: Final = (
