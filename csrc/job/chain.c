@@ -6,7 +6,7 @@
  * for a while, and then many. */
 static uint64_t slack(const struct fdl_job *job)
 {
-    return job->plan.window / 2;
+    return job->plan.reach / 2;
 }
 
 static bool is_there(const struct fdl_job *job, uint64_t block)
@@ -56,11 +56,13 @@ struct fdl_buf *fdl_chain_take(struct fdl_job *job)
     return take(job);
 }
 
-void fdl_chain_put(struct fdl_job *job, struct fdl_buf *buf)
+uint64_t fdl_chain_put(struct fdl_job *job, struct fdl_buf *buf)
 {
+    uint64_t block = job->chain.next++;
+
     fdl_buf_unref(buf);
-    fdl_plan_slot(&job->plan, job->chain.next)->passed++;
-    job->chain.next++;
+    fdl_plan_slot(&job->plan, block)->passed++;
     job->chain.busy = false;
     pthread_cond_broadcast(&job->data);
+    return block;
 }

@@ -19,8 +19,8 @@ struct fdl_buf *fdl_chain_take_along(struct fdl_job *job);
  * pieces to come will take the next block along. */
 struct fdl_buf *fdl_chain_take(struct fdl_job *job);
 
-/* The chain has passed the block that was taken. fdl_verify_release() is the caller's.
- */
-void fdl_chain_put(struct fdl_job *job, struct fdl_buf *buf);
+/* The chain has passed the block that was taken, which is returned:
+ * fdl_verify_release() is the caller's. */
+uint64_t fdl_chain_put(struct fdl_job *job, struct fdl_buf *buf);
 
 #endif

@@ -73,8 +73,7 @@ static int consume_all(struct fdl_consumer *c, struct fdl_err *err)
         if (rc != FDL_OK)
             break;
         fdl_plan_slot(&job->plan, c->next)->passed++;
-        c->next++;
-        fdl_verify_release(job);
+        fdl_verify_release(job, c->next++);
     }
     if (rc == FDL_OK && job->stop)
         rc = fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
@@ -99,8 +98,7 @@ static int consume_left(struct fdl_consumer *c, struct fdl_err *err)
         pthread_mutex_unlock(&job->lock);
         consume(c, buf, err);
         pthread_mutex_lock(&job->lock);
-        fdl_chain_put(job, buf);
-        fdl_verify_release(job);
+        fdl_verify_release(job, fdl_chain_put(job, buf));
     }
     if (job->stop)
         rc = fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");

@@ -15,7 +15,7 @@ int fdl_plan_init(struct fdl_plan *plan, uint64_t n_blocks, uint32_t window,
 {
     memset(plan, 0, sizeof *plan);
     plan->n_blocks = n_blocks;
-    plan->window = window;
+    plan->window = plan->reach = window;
     plan->align = align > 0 ? align : 1;
     plan->slots = calloc(window, sizeof *plan->slots);
     if (!plan->slots)
@@ -95,11 +95,24 @@ bool fdl_plan_done(const struct fdl_plan *plan)
     return plan->base >= plan->n_blocks;
 }
 
-static uint64_t window_end(const struct fdl_plan *plan)
+static uint64_t reach_end(const struct fdl_plan *plan)
 {
     uint64_t room = plan->n_blocks - plan->base;
 
-    return plan->base + (room < plan->window ? room : plan->window);
+    return plan->base + (room < plan->reach ? room : plan->reach);
+}
+
+bool fdl_plan_is_held(const struct fdl_plan *plan)
+{
+    return plan->reach < plan->window && reach_end(plan) < plan->n_blocks &&
+           fdl_plan_slot(plan, plan->base)->state < FDL_SLOT_VERIFIED;
+}
+
+void fdl_plan_reach_farther(struct fdl_plan *plan)
+{
+    uint32_t more = plan->reach / 2 + 1, room = plan->window - plan->reach;
+
+    plan->reach += more < room ? more : room;
 }
 
 static bool missing(const struct fdl_plan *plan, uint64_t block, bool local)
@@ -121,7 +134,7 @@ static void take(struct fdl_plan *plan, int worker, uint64_t block, uint64_t now
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
                     uint64_t now_ns, uint64_t *first, uint64_t *count)
 {
-    uint64_t end = window_end(plan), at = plan->base, n = 0;
+    uint64_t end = reach_end(plan), at = plan->base, n = 0;
 
     while (at < end && !missing(plan, at, local))
         at++;
@@ -146,7 +159,7 @@ int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block,
 {
     if (block < plan->base)
         return -1;
-    if (!fdl_plan_in_window(plan, block))
+    if (block >= reach_end(plan))
         return 0;
     if (!missing(plan, block, false))
         return -1;
@@ -167,7 +180,7 @@ static bool stealable(const struct fdl_plan *plan, uint64_t block)
 bool fdl_plan_steal(struct fdl_plan *plan, int thief, uint32_t floor, uint64_t now_ns,
                     uint64_t *first, uint64_t *count)
 {
-    uint64_t end = window_end(plan), best = 0, best_n = 0;
+    uint64_t end = reach_end(plan), best = 0, best_n = 0;
 
     for (uint64_t at = plan->base; at < end;) {
         const struct fdl_slot *slot = fdl_plan_slot(plan, at);

@@ -5,7 +5,8 @@
  *
  * The source is cut into blocks. Only blocks inside the window [base, base + window)
  * may be in work, so that memory is bounded whatever mirrors do; base is the first
- * block that is not finished. The lowest missing block is always given out first: it is
+ * block that is not finished. New work is given out only in [base, base + reach), which
+ * grows up to the window where the order needs it. The lowest missing block is always given out first: it is
  * the one that the ordered digest waits for. */
 #ifndef FDL_PLAN_H
 #define FDL_PLAN_H
@@ -44,6 +45,7 @@ struct fdl_plan {
     uint64_t n_blocks; /* FDL_BLOCKS_UNKNOWN until the end has been seen */
     uint64_t base;
     uint32_t window;        /* slots */
+    uint32_t reach;         /* blocks from base on that may be claimed, <= window */
     struct fdl_slot *slots; /* OWNED: block i is in slots[i % window] */
     uint32_t align;      /* claims and steals keep to multiples of this many blocks */
     unsigned char *skip; /* OWNED bit set or NULL: blocks that are not needed */
@@ -68,6 +70,13 @@ bool fdl_plan_is_local(const struct fdl_plan *plan, uint64_t block);
 bool fdl_plan_in_window(const struct fdl_plan *plan, uint64_t block);
 struct fdl_slot *fdl_plan_slot(const struct fdl_plan *plan, uint64_t block);
 
+/* Whether the order waits for the network while there are blocks that only the reach
+ * keeps from being claimed. */
+bool fdl_plan_is_held(const struct fdl_plan *plan);
+
+/* Half as far again, at most to the window. */
+void fdl_plan_reach_farther(struct fdl_plan *plan);
+
 /* All blocks are finished. */
 bool fdl_plan_done(const struct fdl_plan *plan);
 
@@ -76,7 +85,7 @@ bool fdl_plan_done(const struct fdl_plan *plan);
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
                     uint64_t now_ns, uint64_t *first, uint64_t *count);
 
-/* Claims exactly `block`: 1 done, 0 it is beyond the window, -1 somebody else has it.
+/* Claims exactly `block`: 1 done, 0 it is beyond the reach, -1 somebody else has it.
  */
 int fdl_plan_claim_at(struct fdl_plan *plan, int worker, uint64_t block,
                       uint64_t now_ns);

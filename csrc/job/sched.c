@@ -131,7 +131,7 @@ static uint32_t conns(const struct fdl_sched *sched)
 static uint32_t run_blocks(const struct fdl_sched *sched, const struct fdl_progress *p)
 {
     double flow = p->flow, trips = 0;
-    uint32_t fair = sched->plan->window / conns(sched),
+    uint32_t fair = sched->plan->reach / conns(sched),
              most = RUN_BYTES_MAX / (uint32_t)sched->block;
 
     if (p->mirror) {

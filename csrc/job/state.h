@@ -47,6 +47,8 @@ struct fdl_job {
     struct fdl_ramp ramp;
     struct fdl_pieces pieces;
     struct fdl_chain chain;
+    int held;       /* connections that wait for room */
+    int held_ticks; /* of the monitor in a row, while the order waited for one */
     struct fdl_landed landed; /* what was written, drained by the caller */
     size_t landed_wanted;     /* as many are worth waking fdl_job_wait() */
     struct fdl_pool *pool;    /* OWNED */

@@ -3,24 +3,35 @@
 #include "base/clock.h"
 #include "job/chain.h"
 
-void fdl_verify_release(struct fdl_job *job)
+static bool is_finished(const struct fdl_job *job, const struct fdl_slot *slot)
+{
+    return slot->state == FDL_SLOT_VERIFIED && slot->written &&
+           slot->passed >= job->n_consumers;
+}
+
+void fdl_verify_release(struct fdl_job *job, uint64_t block)
 {
     uint64_t before = job->plan.base;
+    struct fdl_slot *done = fdl_plan_slot(&job->plan, block);
 
+    if (is_finished(job, done)) {
+        fdl_buf_unref(done->buf);
+        done->buf = NULL;
+    }
     for (;;) {
         fdl_plan_skip_unneeded(&job->plan);
         if (fdl_plan_done(&job->plan))
             break;
-        struct fdl_slot *slot = fdl_plan_slot(&job->plan, job->plan.base);
-        if (slot->state != FDL_SLOT_VERIFIED || !slot->written ||
-            slot->passed < job->n_consumers)
+        uint64_t base = job->plan.base;
+        if (!is_finished(job, fdl_plan_slot(&job->plan, base)))
             break;
-        atomic_fetch_add_explicit(&job->done, slot->buf->len, memory_order_relaxed);
+        atomic_fetch_add_explicit(&job->done, fdl_job_block_len(job, base),
+                                  memory_order_relaxed);
         fdl_plan_release_base(&job->plan);
     }
     /* A thread that waits for room in the window sleeps until there is some for a run:
      * woken for each block, threads changed a third more often. */
-    uint64_t step = job->plan.window / 8 > 1 ? job->plan.window / 8 : 1;
+    uint64_t step = job->plan.reach / 8 > 1 ? job->plan.reach / 8 : 1;
     if (job->plan.base / step != before / step)
         pthread_cond_broadcast(&job->space);
     if (fdl_plan_done(&job->plan)) {
@@ -63,7 +74,7 @@ static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
         if (job->cfg.record)
             record(job, buf);
         fdl_plan_slot(&job->plan, block)->written = true;
-        fdl_verify_release(job);
+        fdl_verify_release(job, block);
     }
     pthread_mutex_unlock(&job->lock);
 }
@@ -78,6 +89,7 @@ static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
         if (job->cfg.lander || slot->local) {
             slot->written = true;
+            fdl_verify_release(job, b);
             continue;
         }
         struct fdl_buf *buf = slot->buf;
@@ -87,7 +99,6 @@ static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
         if (job->stop)
             return;
     }
-    fdl_verify_release(job);
 }
 
 /* ---- pieces ---------------------------------------------------------------- */
@@ -146,8 +157,7 @@ static void went_along(struct fdl_job *job, struct fdl_buf *other)
     if (!other)
         return;
     atomic_fetch_add_explicit(&job->along, other->len, memory_order_relaxed);
-    fdl_chain_put(job, other);
-    fdl_verify_release(job);
+    fdl_verify_release(job, fdl_chain_put(job, other));
 }
 
 /* The next block of a piece, and of the file's chain where *other is not NULL. Not

@@ -17,7 +17,8 @@
 void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
                         struct fdl_buf *buf, uint64_t mirrors);
 
-/* Locked: gives finished blocks back, from the plan's base on. */
-void fdl_verify_release(struct fdl_job *job);
+/* Locked: `block` was written or passed. Where nobody needs it any more its memory goes
+ * back; its slot does once it is the plan's base. */
+void fdl_verify_release(struct fdl_job *job, uint64_t block);
 
 #endif

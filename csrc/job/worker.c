@@ -120,6 +120,17 @@ static int fetch_run(struct fdl_worker *w, struct fdl_err *err)
     }
 }
 
+/* Locked. */
+static void wait_for_room(struct fdl_job *job, long ms)
+{
+    uint64_t before = fdl_now_ns();
+
+    job->held++;
+    fdl_wait_for_space(job, ms);
+    job->held--;
+    atomic_fetch_add(&job->window_wait_ns, fdl_now_ns() - before);
+}
+
 /* ---- what to do next ------------------------------------------------------- */
 
 /* A server without ranges continues with the next block in file order; what the caller
@@ -146,9 +157,7 @@ static bool next_of_whole(struct fdl_worker *w)
         }
         if (got < 0)
             return false;
-        uint64_t before = fdl_now_ns();
-        fdl_wait_for_space(job, 20);
-        atomic_fetch_add(&job->window_wait_ns, fdl_now_ns() - before);
+        wait_for_room(job, 20);
     }
     return false;
 }
@@ -318,10 +327,10 @@ static void *worker_main(void *arg)
         bool ready = w->progress->local || find_mirror(w);
         bool work = ready && (w->run.first < w->run.end || find_work(w));
         if (!work) {
-            uint64_t before = fdl_now_ns();
-            fdl_wait_for_space(job, ready ? 4 : 20);
             if (ready)
-                atomic_fetch_add(&job->window_wait_ns, fdl_now_ns() - before);
+                wait_for_room(job, 4);
+            else
+                fdl_wait_for_space(job, 20);
             continue;
         }
         pthread_mutex_unlock(&job->lock);

@@ -17,7 +17,7 @@
 /* One entry a block, no window arithmetic, no runs. */
 struct model {
     uint64_t n, base;
-    uint32_t window, align;
+    uint32_t window, reach, align;
     enum fdl_slot_state state[BLOCKS_MAX];
     int owner[BLOCKS_MAX], hedger[BLOCKS_MAX];
     bool requested[BLOCKS_MAX], local[BLOCKS_MAX], skip[BLOCKS_MAX],
@@ -30,9 +30,10 @@ static unsigned draw(uint64_t *x, unsigned n)
     return (unsigned)(*x >> 33) % n;
 }
 
+/* Of what may be claimed. */
 static uint64_t model_end(const struct model *m)
 {
-    return m->base + m->window < m->n ? m->base + m->window : m->n;
+    return m->base + m->reach < m->n ? m->base + m->reach : m->n;
 }
 
 static bool model_missing(const struct model *m, uint64_t b, bool local)
@@ -60,7 +61,7 @@ static void agree(const struct fdl_plan *p, const struct model *m)
     assert(p->base == m->base && p->n_blocks == m->n);
     assert(fdl_plan_done(p) == (m->base >= m->n));
     for (uint64_t b = 0; b < m->n; b++) {
-        bool inside = b >= m->base && b < model_end(m);
+        bool inside = b >= m->base && b < m->base + m->window;
         assert(fdl_plan_in_window(p, b) == inside);
         if (!inside) {
             assert(b < m->base || m->state[b] == FDL_SLOT_EMPTY);
@@ -224,6 +225,20 @@ static void release(struct fdl_plan *p, struct model *m)
         m->base++;
 }
 
+/* Only where blocks are out of reach, and the lowest is not there yet. */
+static void reach_farther(struct fdl_plan *p, struct model *m, uint64_t *x)
+{
+    bool waits = m->base < m->n && m->state[m->base] < FDL_SLOT_VERIFIED;
+
+    assert(fdl_plan_is_held(p) ==
+           (waits && m->reach < m->window && model_end(m) < m->n));
+    if (!fdl_plan_is_held(p) || draw(x, 20))
+        return;
+    fdl_plan_reach_farther(p);
+    assert(p->reach > m->reach && p->reach <= m->window);
+    m->reach = p->reach;
+}
+
 static void any_order_of_events_agrees_with_the_model(void)
 {
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
@@ -233,6 +248,8 @@ static void any_order_of_events_agrees_with_the_model(void)
 
         m.align = draw(&x, 2) ? 1 : 1 + draw(&x, 5);
         assert(fdl_plan_init(&p, m.n, m.window, m.align) == 0);
+        assert(p.reach == m.window);
+        p.reach = m.reach = 1 + draw(&x, m.window);
         for (uint64_t b = 0; b < BLOCKS_MAX; b++)
             model_clear(&m, b);
         bool sparse = draw(&x, 2);
@@ -245,7 +262,7 @@ static void any_order_of_events_agrees_with_the_model(void)
         assert(fdl_plan_mark_skip(&p, m.n) == -1);
         release(&p, &m);
         for (int step = 0; step < STEPS; step++) {
-            switch (draw(&x, 8)) {
+            switch (draw(&x, 9)) {
             case 0:
                 claim(&p, &m, &x);
                 break;
@@ -264,6 +281,9 @@ static void any_order_of_events_agrees_with_the_model(void)
             case 5:
                 check(&p, &m, &x);
                 release(&p, &m);
+                break;
+            case 6:
+                reach_farther(&p, &m, &x);
                 break;
             default:
                 fill(&p, &m, &x);

@@ -137,7 +137,7 @@ def _block_wanted(facts: SourceFacts, options: FetchOptions) -> int:
     nothing else goes along where no digest of the whole is computed."""
     pair = 2 * (facts.piece_length or 0)
     room = min(LARGEST_PAIR, options.window // BLOCKS_IN_WINDOW)
-    return pair if facts.by_pieces and options.block_size < pair <= room else options.block_size
+    return pair if not facts.computed and options.block_size < pair <= room else options.block_size
 
 
 def _suits(block: int, facts: SourceFacts, window: int) -> bool:
