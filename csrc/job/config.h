@@ -45,6 +45,7 @@ struct fdl_job_config {
     size_t block;              /* multiple of FDL_BUF_ALIGN; fdl_job_block_for() */
     size_t window;             /* bytes of all blocks together */
     int max_conns;
+    int first_conns;       /* to one mirror, before more have shown to pay */
     struct fdl_pace *pace; /* NULL: no limit */
     int retry;             /* failures in a row after which a mirror is given up */
     bool provable;     /* a digest or pieces prove the bytes: mirrors may be mixed */

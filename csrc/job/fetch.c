@@ -109,6 +109,8 @@ static int request(struct fdl_worker *w, uint64_t pos, uint64_t stop,
         job->total == FDL_SIZE_UNKNOWN && w->progress->mirror->ranges != FDL_RANGES_YES;
 
     pthread_mutex_lock(&job->lock);
+    fdl_sched_responded(&job->sched, w->id, &w->pace);
+    w->pace = (struct fdl_pace_of_response){0};
     for (uint64_t b = w->run.first; b < w->run.end && b * job->cfg.block < stop; b++) {
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
         if (slot->owner == w->id)
@@ -275,6 +277,12 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
         return fdl_fail(err, FDL_E_SIZE, start + w->buf->len,
                         "the source is longer than expected");
     uint64_t took = fdl_now_ns() - before;
+    if (asked_ns > 0) {
+        w->pace.first_ns = took;
+    } else if (w->pace.first_ns > 0) {
+        w->pace.rest_ns += took;
+        w->pace.rest++;
+    }
     if (w->buf->len - from > job->cfg.block / 4) {
         smooth(&w->progress->rate, w->buf->len - from, took);
         smooth(&w->progress->flow, w->buf->len - from, took - asked_ns);

@@ -23,6 +23,7 @@ struct fdl_worker {
     uint64_t buf_mirrors; /* bit set: who gave its bytes so far */
     struct fdl_sum *sum;  /* OWNED or NULL: of the first `summed` bytes of buf */
     size_t summed;
+    struct fdl_pace_of_response pace; /* of the response that is open */
 
     /* under the transfer's lock */
     struct fdl_run run;  /* blocks still to do */

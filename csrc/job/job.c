@@ -11,6 +11,7 @@
 
 #define TICK_MS 5
 #define HEDGE_BUFFERS 2
+#define USUAL_CONNS 8
 #define FIRST_REACH ((size_t)16 << 20)
 #define FIRST_BLOCKS 8
 #define HELD_TICKS 6
@@ -107,7 +108,8 @@ static void ramp_up(struct fdl_job *job)
     struct fdl_sched *sched = &job->sched;
 
     fdl_ramp_init(&job->ramp, job->cfg.max_conns, fdl_sched_usable(sched),
-                  fdl_sched_all_far(sched), fdl_now_ns());
+                  fdl_sched_all_far(sched),
+                  fdl_sched_room_at(sched, job->cfg.first_conns), fdl_now_ns());
     while (!job->stop && !fdl_plan_done(&job->plan)) {
         while (!job->stop && sched->n_conns < job->ramp.wanted &&
                sched->n_conns < fdl_sched_room(sched))
@@ -169,12 +171,15 @@ static int init_plan(struct fdl_job *job, struct fdl_err *err)
 {
     const struct fdl_job_config *cfg = &job->cfg;
     uint64_t n = FDL_BLOCKS_UNKNOWN;
-    size_t bufs = cfg->window / cfg->block,
-           spare = (size_t)cfg->max_conns + HEDGE_BUFFERS;
+    size_t bufs = cfg->window / cfg->block, conns = (size_t)cfg->max_conns,
+           spare = conns + HEDGE_BUFFERS;
     int bad = 0;
 
     if (cfg->total != FDL_SIZE_UNKNOWN)
         n = cfg->total / cfg->block + (cfg->total % cfg->block != 0);
+    /* Connections past the usual few bring a block each. */
+    if (conns > USUAL_CONNS)
+        bufs += conns - USUAL_CONNS;
     if (n != FDL_BLOCKS_UNKNOWN && n + spare < bufs)
         bufs = (size_t)n + spare;
     if (bufs < spare + 4)
@@ -216,6 +221,9 @@ static int check_config(const struct fdl_job_config *cfg, struct fdl_err *err)
     if (cfg->max_conns < 1 || cfg->max_conns > FDL_CONNS_MAX)
         return fdl_fail(err, FDL_E_USAGE, FDL_NO_OFFSET,
                         "between 1 and 64 connections are possible");
+    if (cfg->first_conns < 1)
+        return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
+                        "no connection may be opened");
     if (cfg->block == 0 || cfg->block % FDL_BUF_ALIGN != 0)
         return fdl_fail(err, FDL_E_INTERNAL, FDL_NO_OFFSET,
                         "the block size is not aligned");

@@ -6,8 +6,8 @@
  * The source is cut into blocks. Only blocks inside the window [base, base + window)
  * may be in work, so that memory is bounded whatever mirrors do; base is the first
  * block that is not finished. New work is given out only in [base, base + reach), which
- * grows up to the window where the order needs it. The lowest missing block is always given out first: it is
- * the one that the ordered digest waits for. */
+ * grows up to the window where the order needs it. The lowest missing block is always
+ * given out first: it is the one that the ordered digest waits for. */
 #ifndef FDL_PLAN_H
 #define FDL_PLAN_H
 

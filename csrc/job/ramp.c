@@ -10,7 +10,11 @@
 #define STEP_BYTES (2u << 20)
 #define STEP_MIN_NS (15 * FDL_NS_PER_MS)
 #define STEP_MAX_NS (FDL_NS_PER_S / 4) /* after that it counts, however little came */
+/* What the whole has to gain by a step that pays. Connections past a few take a
+ * server's room from others: there it is half of what they would bring if each brought
+ * as much as those before. */
 #define GAIN 1.05
+#define FEW 4
 #define PAUSE_MIN_NS (FDL_NS_PER_S / 4)
 #define PAUSE_MAX_NS (8 * FDL_NS_PER_S)
 #define STARVED 0.25 /* of the time: the digest or the target holds the transfer up */
@@ -21,12 +25,12 @@ bool fdl_ramp_is_far(uint64_t rtt_ns)
 }
 
 void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
-                   uint64_t now_ns)
+                   int first, uint64_t now_ns)
 {
     int wanted = mirrors < FIRST_MIRRORS ? mirrors : FIRST_MIRRORS;
 
     if (far_away)
-        wanted = FAR_CONNS;
+        wanted = first < FAR_CONNS ? first : FAR_CONNS;
     *ramp = (struct fdl_ramp){
         .wanted = wanted < max ? wanted : max, .max = max, .from_ns = now_ns};
 }
@@ -42,9 +46,11 @@ static void pause_steps(struct fdl_ramp *ramp, uint64_t now_ns)
 
 static void step_up(struct fdl_ramp *ramp, bool far)
 {
-    int step = far ? ramp->wanted : ramp->wanted >= 4 ? 2 : 1;
+    int before = ramp->wanted, step = far ? before : before >= FEW ? before / 2 : 1;
 
-    ramp->wanted = step < ramp->max - ramp->wanted ? ramp->wanted + step : ramp->max;
+    ramp->wanted = step < ramp->max - before ? before + step : ramp->max;
+    ramp->gain =
+        before < FEW ? GAIN : 1 + 0.5 * (ramp->wanted - before) / (double)before;
 }
 
 /* More connections are tried; they stay where the whole became faster. What holds the
@@ -63,7 +69,7 @@ void fdl_ramp_update(struct fdl_ramp *ramp, const struct fdl_ramp_sample *sample
     double starved = (double)(sample->starved_ns - ramp->from_starved_ns) /
                      ((double)span * (sample->conns > 0 ? sample->conns : 1));
 
-    if (starved > STARVED || (ramp->rate > 0 && rate < ramp->rate * GAIN)) {
+    if (starved > STARVED || (ramp->rate > 0 && rate < ramp->rate * ramp->gain)) {
         pause_steps(ramp, sample->now_ns);
     } else {
         ramp->pause_ns = 0;

@@ -13,6 +13,7 @@ struct fdl_ramp {
     uint64_t pause_until; /* no further step before, in ns */
     uint64_t pause_ns;    /* the last pause; 0: the last step paid */
     double rate;          /* bytes/s of the last step that paid; 0: unknown */
+    double gain;          /* by which the next step has to exceed it */
     /* what the next measurement is compared with */
     uint64_t from_ns, from_bytes, from_starved_ns;
 };
@@ -27,9 +28,10 @@ struct fdl_ramp_sample {
 };
 
 /* Chooses the initial connections: one for each of the first distinct mirrors, which
- * are worth trying at once; more if all that have responded are far away. */
+ * are worth trying at once; if all that have responded are far away as many as are
+ * usual, at most `first`. */
 void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
-                   uint64_t now_ns);
+                   int first, uint64_t now_ns);
 
 /* Whether that is too far for one connection to fill a link. */
 bool fdl_ramp_is_far(uint64_t rtt_ns);

@@ -4,9 +4,16 @@
 #include "job/ramp.h"
 #include "job/sched_priv.h"
 
+#include <limits.h>
+
 #define RUN_TIME_S 0.10            /* a run flows for about this, and two round trips */
 #define UNSETTLED_BYTES (5u << 20) /* for each connection; with a run it is a range */
 #define RUN_BYTES_MAX (8u << 20)
+#define THROTTLED 2
+#define THROTTLED_MIN_NS (20 * FDL_NS_PER_MS)
+#define THROTTLED_VOTES 2
+#define LONG_RUN 16     /* blocks: from there on nothing is limited */
+#define RETRY_LONGER 64 /* responses */
 
 /* ---- mirrors --------------------------------------------------------------- */
 
@@ -82,14 +89,22 @@ int fdl_sched_usable(const struct fdl_sched *sched)
     return n;
 }
 
-int fdl_sched_room(const struct fdl_sched *sched)
+int fdl_sched_room_at(const struct fdl_sched *sched, int most)
 {
     int n = 0;
 
-    for (size_t i = 0; i < sched->n_mirrors; i++)
-        if (sched->mirrors[i]->state == FDL_MIRROR_READY)
-            n += fdl_sched_capacity(sched->mirrors[i]);
+    for (size_t i = 0; i < sched->n_mirrors; i++) {
+        if (sched->mirrors[i]->state != FDL_MIRROR_READY)
+            continue;
+        int room = fdl_sched_capacity(sched->mirrors[i]);
+        n += room < most ? room : most;
+    }
     return n;
+}
+
+int fdl_sched_room(const struct fdl_sched *sched)
+{
+    return fdl_sched_room_at(sched, INT_MAX);
 }
 
 bool fdl_sched_all_far(const struct fdl_sched *sched)
@@ -126,6 +141,15 @@ static uint32_t conns(const struct fdl_sched *sched)
     return sched->n_conns > 0 ? (uint32_t)sched->n_conns : 1;
 }
 
+/* Over distance a response is worth its round trip, unless it is throttled. */
+static uint32_t run_limit(const struct fdl_mirror *m)
+{
+    bool any = m->run_max >= LONG_RUN ||
+               (m->throttled < THROTTLED_VOTES && fdl_ramp_is_far(m->rtt_ns));
+
+    return any ? UINT32_MAX : (uint32_t)m->run_max;
+}
+
 /* A run is sized by the pace at which a response flows, the wait for its head left out:
  * with it, short runs made a far connection look slow, and so stayed short. */
 static uint32_t run_blocks(const struct fdl_sched *sched, const struct fdl_progress *p)
@@ -141,6 +165,8 @@ static uint32_t run_blocks(const struct fdl_sched *sched, const struct fdl_progr
     double want = flow * (RUN_TIME_S + trips) / (double)sched->block;
     if (most > fair)
         most = fair;
+    if (p->mirror && most > run_limit(p->mirror))
+        most = run_limit(p->mirror);
     if (most < 1)
         most = 1;
     return want < 1 ? 1 : want > most ? most : (uint32_t)want;
@@ -175,4 +201,33 @@ bool fdl_sched_next_run(struct fdl_sched *sched, int worker, uint64_t now_ns,
     }
     run->end = run->first + count;
     return true;
+}
+
+/* A block of a throttled response takes much longer than a response of its own. */
+static bool is_throttled(const struct fdl_pace_of_response *pace)
+{
+    uint64_t each = pace->rest > 0 ? pace->rest_ns / pace->rest : 0;
+
+    return each >= THROTTLED_MIN_NS && each >= THROTTLED * pace->first_ns;
+}
+
+/* Longer and longer ones, until two are throttled; now and then that is tried again. */
+void fdl_sched_responded(struct fdl_sched *sched, int worker,
+                         const struct fdl_pace_of_response *pace)
+{
+    struct fdl_mirror *m = sched->progress[worker].mirror;
+    int len = (int)pace->rest + 1;
+
+    if (!m || pace->first_ns == 0)
+        return;
+    if (is_throttled(pace)) {
+        m->run_kept = 0;
+        if (++m->throttled >= THROTTLED_VOTES)
+            m->run_max = len / 2;
+    } else if (len >= m->run_max && m->run_max < LONG_RUN) {
+        if (m->throttled < THROTTLED_VOTES || ++m->run_kept % RETRY_LONGER == 0) {
+            m->run_max *= 2;
+            m->throttled = m->throttled > 0;
+        }
+    }
 }

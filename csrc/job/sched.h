@@ -68,6 +68,8 @@ int fdl_sched_pick_mirror(const struct fdl_sched *sched, uint64_t now_ns);
 /* Mirrors that may be used, and the connections that they would take altogether. */
 int fdl_sched_usable(const struct fdl_sched *sched);
 int fdl_sched_room(const struct fdl_sched *sched);
+/* The same, at most so many of each. */
+int fdl_sched_room_at(const struct fdl_sched *sched, int most);
 
 /* Whether every usable mirror that has responded yet is far away, in the sense of
  * fdl_ramp_is_far(); false before the first response. */
@@ -80,6 +82,18 @@ uint64_t fdl_sched_rtt_ns(const struct fdl_sched *sched);
  * False where there are none, or where the journal has to catch up first. */
 bool fdl_sched_next_run(struct fdl_sched *sched, int worker, uint64_t now_ns,
                         struct fdl_run *run);
+
+/* How fast the blocks of one response came: the first, the request included, and the
+ * `rest` after it. Some servers throttle a response once it has begun: from them the
+ * same bytes come sooner in shorter responses. */
+struct fdl_pace_of_response {
+    uint64_t first_ns, rest_ns;
+    uint32_t rest;
+};
+
+/* The worker's mirror has given such a response. */
+void fdl_sched_responded(struct fdl_sched *sched, int worker,
+                         const struct fdl_pace_of_response *pace);
 
 /* A block that the worker should fetch although others do: they are late. The caller
  * claims it with fdl_plan_hedge(). */

@@ -104,7 +104,10 @@ static void learn_limit(struct fdl_mirror *m, const struct fdl_err *err,
     if (err->code == FDL_E_HTTP_STATUS && m->cap >= m->active)
         m->cap = m->active - 1;
     m->refusals++;
-    m->more_after_ns = now_ns + backoff_ns(m->refusals);
+    uint64_t wait = backoff_ns(m->refusals);
+    if (err->retry_after_s > 0 && (uint64_t)err->retry_after_s * FDL_NS_PER_S > wait)
+        wait = (uint64_t)err->retry_after_s * FDL_NS_PER_S;
+    m->more_after_ns = now_ns + wait;
 }
 
 /* A mirror that served a first range and refuses every later one is asked for the whole

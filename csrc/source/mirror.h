@@ -83,6 +83,9 @@ struct fdl_mirror {
     int refusals;           /* connections that it refused while it served others */
     uint64_t more_after_ns; /* no connections beyond the served ones before */
     double rate;            /* bytes/s of one connection, smoothed; 0: unknown */
+    int run_max;            /* blocks of a response (fdl_sched_responded()) */
+    int throttled;          /* responses that slowed down once they had begun */
+    int run_kept;           /* responses since that kept to the limit */
 };
 
 /* url and headers are copied. Returns OWNED, or NULL without memory. */

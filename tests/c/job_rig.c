@@ -224,6 +224,7 @@ struct run *new_run(const unsigned char *data, uint64_t size, int n)
                                      .block = BLOCK,
                                      .window = 32 * BLOCK,
                                      .max_conns = 4,
+                                     .first_conns = 4,
                                      .retry = 4,
                                      .provable = true,
                                      .algs = {FDL_HASH_SHA256},

@@ -19,7 +19,7 @@ static struct rig rig_with(int conns, int max, uint64_t rtt_ns)
 {
     struct rig rig = {.sample = {.rtt_ns = rtt_ns, .conns = conns}};
 
-    fdl_ramp_init(&rig.ramp, max, 1, false, 0);
+    fdl_ramp_init(&rig.ramp, max, 1, false, max, 0);
     rig.ramp.wanted = conns;
     return rig;
 }
@@ -34,12 +34,17 @@ static int after(struct rig *rig, uint64_t at, uint64_t bytes)
     return rig->ramp.wanted;
 }
 
-static int initial(int max, int mirrors, bool far)
+static int initial_of(int max, int mirrors, bool far, int first)
 {
     struct fdl_ramp ramp;
 
-    fdl_ramp_init(&ramp, max, mirrors, far, 0);
+    fdl_ramp_init(&ramp, max, mirrors, far, first, 0);
     return ramp.wanted;
+}
+
+static int initial(int max, int mirrors, bool far)
+{
+    return initial_of(max, mirrors, far, max);
 }
 
 static void starts_with_one_nearby_and_a_few_far_away(void)
@@ -49,6 +54,8 @@ static void starts_with_one_nearby_and_a_few_far_away(void)
     assert(initial(8, 1, true) == 8);
     assert(initial(20, 1, true) == 8);
     assert(initial(2, 1, true) == 2);
+    assert(initial_of(32, 1, true, 4) == 4); /* nobody said that it stands more */
+    assert(initial_of(32, 3, true, 12) == 8);
     assert(!fdl_ramp_is_far(MS / 5) && fdl_ramp_is_far(50 * MS));
 }
 
@@ -61,6 +68,19 @@ static void adds_while_it_pays(void)
     assert(after(&rig, 60 * MS, 30 * MIB) == 4);
     assert(after(&rig, 80 * MS, 30 * MIB) == 4);  /* no faster: it stays */
     assert(after(&rig, 100 * MS, 60 * MIB) == 4); /* and pauses */
+}
+
+/* Past a few connections a step has to bring half of what the connections before it
+ * brought each: they take a server's room from others. */
+static void many_have_to_pay_well(void)
+{
+    struct rig rig = rig_with(4, 64, MS / 5);
+
+    assert(after(&rig, 20 * MS, 40 * MIB) == 6);
+    assert(after(&rig, 40 * MS, 60 * MIB) == 9);   /* each brought as much */
+    assert(after(&rig, 60 * MS, 80 * MIB) == 13);  /* two thirds of it */
+    assert(after(&rig, 80 * MS, 90 * MIB) == 13);  /* an eighth for 44 % more */
+    assert(after(&rig, 100 * MS, 90 * MIB) == 13); /* and pauses */
 }
 
 static void takes_larger_steps_far_away(void)
@@ -100,6 +120,7 @@ int main(void)
 {
     starts_with_one_nearby_and_a_few_far_away();
     adds_while_it_pays();
+    many_have_to_pay_well();
     takes_larger_steps_far_away();
     adds_none_while_the_target_holds_the_transfer_up();
     pauses_grow_longer_and_have_an_end();

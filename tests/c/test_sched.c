@@ -40,6 +40,7 @@ static struct rig *rig_new(int conns, uint64_t rtt_ns, uint32_t window, size_t b
         assert(rig->mirrors[i]);
         rig->mirrors[i]->max_conns = rig->mirrors[i]->cap = 4;
         rig->mirrors[i]->rtt_ns = rtt_ns;
+        rig->mirrors[i]->run_max = 64; /* long responses have come well */
         rig->mirrors[i]->provable = true;
         rig->progress[i].mirror = rig->mirrors[i];
         atomic_store(&rig->progress[i].block, FDL_NO_BLOCK);
@@ -157,6 +158,59 @@ static void a_run_is_a_range_of_bytes_whatever_a_block_is(void)
     }
 }
 
+/* After a response whose first block took so many ms, each of the `rest` so many. */
+static uint64_t after(struct rig *rig, uint64_t first_ms, uint64_t each_ms,
+                      uint32_t rest)
+{
+    struct fdl_pace_of_response pace = {first_ms * MS, each_ms * MS * rest, rest};
+
+    fdl_sched_responded(&rig->sched, 0, &pace);
+    return run_at(rig, 1000 * MB);
+}
+
+static void responses_become_longer_while_they_flow(void)
+{
+    struct rig *rig = rig_new(4, 0, 64, MIB);
+
+    rig->mirrors[0]->run_max = 2;
+    assert(run_at(rig, 1000 * MB) == 2);
+    assert(after(rig, 2, 2, 0) == 2); /* one block says nothing */
+    assert(after(rig, 2, 3, 1) == 4);
+    assert(after(rig, 2, 3, 3) == 8);
+    assert(after(rig, 2, 19, 7) == 8); /* slower, but by little */
+    rig_free(rig);
+}
+
+/* A server that sends the first MiB or two of a response at once and the rest at 8
+ * MiB/s: the same bytes come sooner in responses of two. */
+static void throttled_responses_become_shorter(void)
+{
+    struct rig *rig = rig_new(4, 0, 64, MIB);
+
+    assert(after(rig, 5, 120, 7) == 8); /* once is chance */
+    assert(after(rig, 5, 120, 7) == 4);
+    assert(after(rig, 5, 80, 3) == 2);
+    assert(after(rig, 5, 5, 1) == 2);
+    for (int i = 0; i < 62; i++)
+        assert(after(rig, 5, 5, 1) == 2);
+    assert(after(rig, 5, 5, 1) == 4); /* now and then it is tried again */
+    assert(after(rig, 5, 80, 3) == 2);
+    /* All of a response at the same pace is no throttle that a new one escapes. */
+    assert(after(rig, 125, 125, 1) == 2);
+    rig_free(rig);
+}
+
+static void far_away_a_response_is_worth_its_round_trip(void)
+{
+    struct rig *rig = rig_new(4, FAR, 64, MIB);
+
+    rig->mirrors[0]->run_max = 2;
+    assert(run_at(rig, 1000 * MB) == 8);
+    assert(after(rig, 150, 400, 7) == 8);
+    assert(after(rig, 150, 400, 7) == 4); /* unless it is throttled there too */
+    rig_free(rig);
+}
+
 static void no_run_is_given_out_while_a_kill_would_cost_too_much(void)
 {
     struct rig *rig = rig_new(4, FAR, 64, MIB);
@@ -270,6 +324,9 @@ static void a_connection_too_many_leaves_and_the_mirror_keeps_the_others(void)
     atomic_store(&rig->progress[0].served, true);
     assert(fdl_sched_failed(&rig->sched, 1, &err, MS) == FDL_DECIDE_LEAVE);
     assert(rig->mirrors[0]->cap == 1 && rig->mirrors[0]->failures == 0);
+    err.retry_after_s = 30; /* another one may be tried, but not before */
+    assert(fdl_sched_failed(&rig->sched, 1, &err, MS) == FDL_DECIDE_LEAVE);
+    assert(rig->mirrors[0]->more_after_ns == MS + 30 * FDL_NS_PER_S);
     rig_free(rig);
 }
 
@@ -410,6 +467,9 @@ int main(void)
     a_new_connection_goes_by_what_its_mirror_has_shown();
     no_run_is_more_than_a_share_of_the_window();
     a_run_is_a_range_of_bytes_whatever_a_block_is();
+    responses_become_longer_while_they_flow();
+    throttled_responses_become_shorter();
+    far_away_a_response_is_worth_its_round_trip();
     no_run_is_given_out_while_a_kill_would_cost_too_much();
     the_mirror_of_the_best_priority_comes_first_until_it_is_full();
     a_mirror_without_ranges_serves_only_where_no_other_can();

@@ -62,6 +62,7 @@ static int transfer(void)
                                  .block = BLOCK,
                                  .window = 32 * BLOCK,
                                  .max_conns = 2,
+                                 .first_conns = 2,
                                  .algs = {FDL_HASH_SHA256, FDL_HASH_SHA1, FDL_HASH_MD5},
                                  .n_algs = 3,
                                  .local_fd = -1};

@@ -196,14 +196,21 @@ class Batch:
         return None
 
 
+PER_ORIGIN = 8
+"""Connections that the jobs of a command share, if an origin is the same."""
+
+
 def shared(options: dict[str, object], jobs: int) -> dict[str, object]:
     """The options of one of *jobs* that share the connections of a command."""
     default = FetchOptions()
     out = dict(options)
-    for name in ("max_connections", "max_connections_per_origin"):
-        most = out.get(name, getattr(default, name))
-        assert isinstance(most, int)
-        out[name] = max(1, most // max(1, jobs))
+    most = out.get("max_connections", default.max_connections)
+    to_one = out.get("max_connections_per_origin") or PER_ORIGIN
+    assert isinstance(most, int)
+    assert isinstance(to_one, int)
+    if jobs > 1:
+        out["max_connections"] = max(1, most // jobs)
+        out["max_connections_per_origin"] = max(1, to_one // jobs)
     return out
 
 

@@ -288,14 +288,14 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     """Connections, rate and memory."""
     speed = parser.add_argument_group("speed: connections, rate, memory")
     speed.add_argument(
-        "--max-connections", "--split", type=int, metavar="N", help="in all; default 8"
+        "--max-connections", "--split", type=int, metavar="N", help="in all; default 32"
     )
     speed.add_argument(
         "--max-connections-per-origin",
         "--max-connection-per-server",
         type=int,
         metavar="N",
-        help="default 4",
+        help="default: what its kind stands (docs/network.md), while more are faster",
     )
     speed.add_argument(
         "--limit-rate",
@@ -307,7 +307,9 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     speed.add_argument(
         "--max-download-limit", type=_RATE, metavar="RATE", help="bytes/s, for each file"
     )
-    speed.add_argument("--window", type=SIZE, metavar="SIZE", help="memory; default 64M")
+    speed.add_argument(
+        "--window", type=SIZE, metavar="SIZE", help="most memory for data; default 64M"
+    )
     speed.add_argument(
         "--block-size",
         type=SIZE,

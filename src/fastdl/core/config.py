@@ -32,6 +32,8 @@ class JobConfig(NamedTuple):
     """Failures in a row after which a mirror is given up."""
     provable: bool
     """A digest or pieces prove the bytes: mirrors may be mixed."""
+    first_connections: int = 4
+    """To one mirror, before goodput has shown that more of them pay."""
     pace: Pace | None = None
     """The limit of bytes a second, which other transfers may share."""
     record: bool = False

@@ -111,6 +111,7 @@ cdef class Job:
         c.block = config.block
         c.window = config.window
         c.max_conns = config.max_connections
+        c.first_conns = config.first_connections
         c.pace = NULL if pace is None else &pace._pace
         c.retry = config.retry
         c.provable = config.provable

@@ -12,6 +12,9 @@ LOCAL_CLASS: int
 def address_class(address: Buffer) -> int:
     """The class of a socket address, as ``Net.allows`` expects it."""
 
+def is_site_address(host: str) -> bool:
+    """Whether *host* is an address, not a name, and not a public one."""
+
 def is_hop_port(port: int) -> bool:
     """Whether a redirect, a metalink or a link may lead to *port*."""
 

@@ -7,8 +7,9 @@ from libc.string cimport memcpy, memset
 from libc.time cimport time
 
 from fastdl.core.c.addr cimport (
-    FDL_ADDR_LOOPBACK, FDL_ADDR_PUBLIC, FDL_VIA_LINKED, FDL_VIA_TYPED, fdl_addr_allowed,
-    fdl_addr_allowed_nfs, fdl_addr_class, fdl_addr_classify, fdl_addr_hop_port, fdl_addr_via,
+    FDL_ADDR_IS_LITERAL, FDL_ADDR_LOOPBACK, FDL_ADDR_PUBLIC, FDL_VIA_LINKED, FDL_VIA_TYPED, fdl_addr_allowed,
+    fdl_addr_allowed_nfs, fdl_addr_class, fdl_addr_classify,
+    fdl_addr_from_text, fdl_addr_hop_port, fdl_addr_via,
     sockaddr, sockaddr_storage,
 )
 from fastdl.core.c.cookie cimport fdl_cookie_location, fdl_cookies_take
@@ -68,6 +69,13 @@ def address_class(const unsigned char[::1] address not None):
     cdef sockaddr_storage sa
     copy_address(address, &sa)
     return <int> fdl_addr_classify(<sockaddr *> &sa)
+
+
+def is_site_address(str host not None):
+    cdef sockaddr_storage sa
+    cdef bytes text = host.encode()
+    return (fdl_addr_from_text(text, &sa) == FDL_ADDR_IS_LITERAL
+            and fdl_addr_classify(<sockaddr *> &sa) != FDL_ADDR_PUBLIC)
 
 
 def is_hop_port(int port):

@@ -112,9 +112,9 @@ class FetchOptions(NamedTuple):
     checksum: Digest | None = None
     source_format: str = "auto"
     target_format: Literal["auto", "same", "raw"] = "auto"
-    # More than a browser opens to one host is impolite; more than 8 in all gained nothing.
-    max_connections: int = 8
-    max_connections_per_origin: int = 4
+    max_connections: int = 32
+    # None: as many as origins of that kind stand (sources.locate.connections_to), while they pay.
+    max_connections_per_origin: int | None = None
     limit_rate: int | None = None
     cacert: str | None = None
     anchors: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ class FetchOptions(NamedTuple):
     retry: int = 5
     follow_redirects: bool = True
     resume: bool = True
-    # The reorder window is the memory promise; less than 64 MiB starves 8 connections.
+    # The largest reorder window; less than 64 MiB starves 8 connections over distance.
     window: int = 64 * MiB
     # The unit of receiving, hashing and writing; a metalink's pieces can make it smaller.
     block_size: int = MiB
@@ -223,7 +223,12 @@ class FetchOptions(NamedTuple):
     def _check(self) -> None:
         ranges: list[tuple[str, float, float, float]] = [
             ("max_connections", self.max_connections, 1, MAX_CONNECTIONS),
-            ("max_connections_per_origin", self.max_connections_per_origin, 1, MAX_CONNECTIONS),
+            (
+                "max_connections_per_origin",
+                1 if self.max_connections_per_origin is None else self.max_connections_per_origin,
+                1,
+                MAX_CONNECTIONS,
+            ),
             ("connect_timeout", self.connect_timeout, 0.001, 86400),
             ("stall_timeout", self.stall_timeout, 0.001, 86400),
             ("max_time", 1 if self.max_time is None else self.max_time, 0.001, 1 << 31),

@@ -117,6 +117,7 @@ def start_job(
         window=options.window,
         # A small window cannot feed many connections: each holds a block of its own.
         max_connections=max(1, min(options.max_connections, options.window // block - 6)),
+        first_connections=options.max_connections_per_origin or 4,
         pace=ctx.pace,
         retry=options.retry,
         provable=facts.provable,

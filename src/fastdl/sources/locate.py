@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Final
 
-from fastdl.core.net import LOCAL_CLASS, Mirror
+from fastdl.core.net import LOCAL_CLASS, Mirror, is_site_address
 from fastdl.errors import NetError, PolicyError
 from fastdl.model.url import Url, looks_like_host
 
@@ -49,6 +50,33 @@ def basic(user: str, password: str) -> tuple[str, str]:
 
 def _authorizes(headers: Iterable[tuple[str, str]]) -> bool:
     return any(name.lower() == "authorization" for name, _ in headers)
+
+
+_TO_STRANGERS: Final = 8
+_TO_OWN: Final = 16
+_TO_STORES: Final = 32
+_STORES: Final = (
+    ".amazonaws.com",
+    ".backblazeb2.com",
+    ".blob.core.windows.net",
+    ".digitaloceanspaces.com",
+    ".r2.cloudflarestorage.com",
+    ".storage.googleapis.com",
+    ".wasabisys.com",
+)
+
+
+def connections_to(url: Url) -> int:
+    """How many connections an origin of that kind stands, if nobody says how many.
+
+    Object stores are made for it; a site's own server (a private address) is its business; of
+    others nothing is known, and somebody pays for them.
+    """
+    if not url.is_http:
+        return 4
+    if f".{url.host}".endswith(_STORES) or (url.query and "X-Amz-Signature=" in url.query):
+        return _TO_STORES
+    return _TO_OWN if is_site_address(url.host) else _TO_STRANGERS
 
 
 def make_mirror(

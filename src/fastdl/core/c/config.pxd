@@ -30,6 +30,7 @@ cdef extern from "job/config.h" nogil:
         size_t block
         size_t window
         int max_conns
+        int first_conns
         fdl_pace *pace
         int retry
         bint provable

@@ -10,7 +10,7 @@ from fastdl.engine.source.facts import Offer, SourceFacts
 from fastdl.errors import FastdlError, PolicyError, SizeError
 from fastdl.model.digest import ALGORITHMS, Digest, DigestSet, DigestSource
 from fastdl.model.url import Url
-from fastdl.sources.locate import make_mirror, with_login
+from fastdl.sources.locate import connections_to, make_mirror, with_login
 from fastdl.sources.origin_rules import mirrors_of, refused_by, rule_for
 
 if TYPE_CHECKING:
@@ -104,15 +104,17 @@ class Draft:
         names = {name.lower() for name, _ in given}
         return (*given, *(pair for pair in rule.headers if pair[0].lower() not in names))
 
-    def connections_to(self, url: Url, most: int) -> int:
-        """*most* connections, or fewer where a rule says so."""
+    def connections_to(self, url: Url, most: int | None = None) -> int:
+        """How many connections the origin of *url* gets: as the command says, else a rule, else
+        its kind; never more than a rule or *most*."""
         rule = rule_for(self.ctx.options.origin_rules, url)
-        return min(most, rule.max_connections or most) if rule is not None else most
+        allowed = rule.max_connections if rule is not None else None
+        usual = self.ctx.options.max_connections_per_origin or allowed or connections_to(url)
+        return min(usual, allowed or usual, most or usual)
 
     def add_from_rules(self) -> None:
         """Add the mirrors that rules know of those that are there."""
         rules = self.ctx.options.origin_rules
-        per_origin = self.ctx.options.max_connections_per_origin
         for url in tuple(self.urls) if rules else ():
             for other in mirrors_of(rules, url):
                 if reason := refused_by(rules, other):
@@ -122,7 +124,7 @@ class Draft:
                     other,
                     headers=self.headers_for(other),
                     priority=1,
-                    max_connections=self.connections_to(other, per_origin),
+                    max_connections=self.connections_to(other),
                 )
                 self.add(other, mirror)
 
@@ -188,7 +190,6 @@ class Draft:
         strong = any(d.strength == "strong" for d in self.digests) or (
             self.pieces is not None and self.pieces.algorithm not in ("md5", "sha-1")
         )
-        per_origin = self.ctx.options.max_connections_per_origin
         for entry in document.mirrors:
             mirror = Url.parse_sent(entry.url)
             if url.scheme == "https" and mirror.scheme == "http" and not strong:
@@ -197,7 +198,7 @@ class Draft:
                     "strong digest"
                 )
                 continue
-            most = min(entry.maxconnections or per_origin, per_origin)
+            most = self.connections_to(mirror, entry.maxconnections)
             self.take_offer(Offer(mirror, entry.priority, most, peer))
         if not self.mirrors:
             raise PolicyError("the metalink leaves no mirror that may be used", phase="resolve")

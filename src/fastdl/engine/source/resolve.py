@@ -157,7 +157,7 @@ def _collect(draft: Draft, earlier: Earlier) -> None:
                 url,
                 headers=draft.headers_for(url),
                 priority=1,
-                max_connections=draft.connections_to(url, options.max_connections_per_origin),
+                max_connections=draft.connections_to(url),
             )
             draft.add(url, mirror)
     draft.add_from_rules()
