@@ -33,6 +33,12 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
+def cpu_flags() -> list[str]:
+    """What the processor offers, in Linux' words."""
+    found = re.search(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].split() if found else []
+
+
 def commit() -> str:
     """The commit of this checkout, with ``+`` if tracked files differ from it."""
     head = _output("git", "-C", str(CHECKOUT), "rev-parse", "--short=12", "HEAD")

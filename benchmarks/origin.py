@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from benchmarks import machine
-from benchmarks.scenarios import MiB, Scenario
+from benchmarks.scenarios import SLOW_BYTES_S, MiB, Scenario
 from fastdl.lab import nginx
 from fastdl.lab.certs import Authority
 from fastdl.model.address import parse_address
@@ -90,11 +90,11 @@ class Origin:
         network namespaces the line itself is the path.
         """
         bases = (self.https if scenario.scheme == "https" else self.http)[: scenario.mirrors]
-        path = name
-        if scenario.per_connection_bytes_s:
-            path = f"rate/{scenario.per_connection_bytes_s // MiB}m/{name}"
+        limits = [scenario.per_connection_bytes_s] * (len(bases) - scenario.slow_mirrors)
+        limits += [SLOW_BYTES_S] * scenario.slow_mirrors
+        paths = [f"rate/{limit // MiB}m/{name}" if limit else name for limit in limits]
         if not (scenario.shaped or rates) or scenario.path == "netns":
-            yield [f"{base}/{path}" for base in bases]
+            yield [f"{base}/{path}" for base, path in zip(bases, paths, strict=True)]
             return
         links = list(rates) or [scenario.link_bytes_s] * len(bases)
         try:
@@ -102,7 +102,7 @@ class Origin:
                 self._behind_proxy(base, scenario.rtt_ms, link)
                 for base, link in zip(bases, links, strict=True)
             ]
-            yield [f"{base}/{path}" for base in shaped]
+            yield [f"{base}/{path}" for base, path in zip(shaped, paths, strict=True)]
         finally:
             for proxy in self.proxies:
                 proxy.terminate()

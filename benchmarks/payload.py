@@ -8,14 +8,16 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.scenarios import SPARSE, MiB
+from fastdl.lab.metalink import metalink
 
 _BLOCK: Final = MiB
+_PIECE: Final = MiB
 _EXTENT: Final = 4 * MiB
 _SPREAD: Final = 2.5  # virtual size over data, as in a freshly installed template
 _CONVERT: Final[dict[str, tuple[str, ...]]] = {
@@ -37,6 +39,22 @@ class Payload:
     sha256: str
     source_content: str
     content: str
+
+    def metalink(self, folder: Path, name: str, urls: Sequence[str]) -> str:
+        """The metalink of the file in *folder*, served as *name* from *urls*: size, digest, and
+        pieces of a MiB."""
+        digests = []
+        with (folder / self.name).open("rb") as file:
+            while piece := file.read(_PIECE):
+                digests.append(hashlib.sha256(piece).hexdigest())
+        return metalink(
+            name,
+            urls,
+            size=self.source_bytes,
+            sha256=self.sha256,
+            pieces=(_PIECE, digests),
+            ranked=False,
+        )
 
 
 def make(folder: Path, image: str, size: int) -> Payload:

@@ -25,6 +25,7 @@ from benchmarks.scenarios import Scenario
 
 DISTURBED: Final = 0.25  # of wall x cores taken by others: the run does not count
 _ORDER_SEED: Final = 20
+_CAPABILITIES: Final = "OPENSSL_ia32cap"  # of the processor, as OpenSSL sees them
 _PATIENCE: Final = 12  # times fastdl's own warm-up, and no less than _PATIENCE_S: then it is out
 _PATIENCE_S: Final = 20.0
 _PAYLOAD: Final = 1448 / 1500  # of a packet: the kernel's token bucket counts headers too
@@ -138,7 +139,7 @@ def run_once(
 
 def _wrong(job: Job, cost: meter.Cost) -> str | None:
     """What is wrong with the result of a run that claims success, or None."""
-    if job.hashed and job.sha256 not in cost.output.lower():
+    if job.scenario.digest == "sha256" and job.sha256 not in cost.output.lower():
         return "did not report the digest of the source"
     if job.target.kind == "null":
         return None
@@ -176,19 +177,35 @@ def prepared(bench_: Bench, scenario: Scenario, *, link_rates: Sequence[int] = (
     image = bench_.payload(scenario)
     size = image.virtual_bytes if scenario.converts else image.source_bytes
     with (
+        _processor(scenario),
         _far_away(bench_, scenario, link_rates),
         tempfile.TemporaryDirectory(prefix="run-", dir=bench_.work) as folder,
         targets.opened(scenario.target, Path(folder), size) as target,
         bench_.origin.urls(scenario, image.name, link_rates) as urls,
     ):
+        metalink = Path(folder) / "image.meta4" if scenario.by_metalink else None
+        if metalink is not None:
+            metalink.write_text(image.metalink(bench_.files, target.path.name, urls))
         yield Job(
             scenario=scenario,
+            metalink=metalink,
             urls=urls,
             target=target,
             image=image,
             cacert=bench_.origin.cacert,
             scratch=Path(folder) / "scratch",
         )
+
+
+@contextlib.contextmanager
+def _processor(scenario: Scenario) -> Iterator[None]:
+    """For what starts in the context OpenSSL's processor is the one of *scenario*."""
+    if scenario.cpu == "nosha":
+        os.environ[_CAPABILITIES] = ":~0x20000000"
+    try:
+        yield
+    finally:
+        os.environ.pop(_CAPABILITIES, None)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,9 @@ SCHEMES: Final = ("http", "https")
 SPARSE: Final = {"sparse10G": 10 * GiB, "sparse100G": 100 * GiB, "sparse1T": 1024 * GiB}
 IMAGES: Final = ("raw", "qcow2plain", "qcow2zlib", "qcow2zstd", *SPARSE)
 TARGETS: Final = ("file", "block", "null")
-DIGESTS: Final = ("none", "sha256")
+DIGESTS: Final = ("none", "sha256", "pieces", "wholepieces")
+CPUS: Final = ("native", "nosha")
+SLOW_BYTES_S: Final = MiB
 PATHS_BY: Final = ("loopback", "netns")
 
 
@@ -32,12 +34,16 @@ class Scenario:
     is the limit for every tool; 0 means 8 for the rivals and fastdl's own defaults.
     ``rtt_ms`` and ``link_bytes_s`` describe the path to every mirror (0: plain loopback), which
     ``path`` makes: a delay proxy on loopback, or a line between network namespaces.
-    ``per_connection_bytes_s`` is a server that throttles each connection.
+    ``per_connection_bytes_s`` is a server that throttles each connection. The last
+    ``slow_mirrors`` send SLOW_BYTES_S over a connection. ``digest``: SHA-256 of the file; or a
+    metalink has it and those of 1 MiB pieces, which suffice (``pieces``) or not
+    (``wholepieces``). ``cpu``: ``nosha`` is a processor without instructions for SHA-256.
     """
 
     scheme: str = "http"
     path: str = "loopback"
     mirrors: int = 1
+    slow_mirrors: int = 0
     connections: int = 0
     rtt_ms: int = 0
     link_bytes_s: int = 0
@@ -46,6 +52,7 @@ class Scenario:
     image: str = "raw"
     target: str = "file"
     digest: str = "sha256"
+    cpu: str = "native"
 
     @property
     def name(self) -> str:
@@ -54,6 +61,10 @@ class Scenario:
             parts.append(self.path)
         if self.mirrors > 1:
             parts.append(f"{self.mirrors}mirror")
+        if self.slow_mirrors:
+            parts.append(f"{self.slow_mirrors}slow")
+        if self.cpu != "native":
+            parts.append(self.cpu)
         if self.connections:
             parts.append(f"{self.connections}conn")
         if self.rtt_ms:
@@ -64,6 +75,11 @@ class Scenario:
             parts.append(f"{self.per_connection_bytes_s // MiB}MiBpsconn")
         size = f"{self.size // GiB}GiB" if self.size % GiB == 0 else f"{self.size // MiB}MiB"
         return "-".join([*parts, size, self.image, self.target, self.digest])
+
+    @property
+    def by_metalink(self) -> bool:
+        """True if a metalink says where the file is and what it has to be."""
+        return self.digest in ("pieces", "wholepieces")
 
     @property
     def shaped(self) -> bool:
@@ -78,6 +94,7 @@ class Scenario:
 
 _AXES: Final[tuple[tuple[re.Pattern[str], str, int], ...]] = (
     (re.compile(r"(\d+)mirror"), "mirrors", 1),
+    (re.compile(r"(\d+)slow"), "slow_mirrors", 1),
     (re.compile(r"(\d+)conn"), "connections", 1),
     (re.compile(r"(\d+)ms"), "rtt_ms", 1),
     (re.compile(r"(\d+)MBps"), "link_bytes_s", 1_000_000),
@@ -91,6 +108,7 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "image": IMAGES,
     "target": TARGETS,
     "digest": DIGESTS,
+    "cpu": CPUS,
 }
 
 
@@ -155,6 +173,14 @@ MATRIX: Final = tuple(
     for digest in DIGESTS
     for connections in (1, 4, 8)
 )
+# What proves the bytes, and what it costs.
+PROOF: Final = _set(
+    "http-3mirror-1slow-256MiB-raw-file-wholepieces",
+    "http-3mirror-1slow-256MiB-raw-file-pieces",
+    "http-1GiB-raw-file-pieces",
+    "http-1GiB-raw-file-wholepieces",
+    "http-nosha-1GiB-raw-file-pieces",
+)
 SMOKE: Final = _set("http-16MiB-raw-file-sha256")
 
 SETS: Final[Mapping[str, tuple[Scenario, ...]]] = {
@@ -163,6 +189,7 @@ SETS: Final[Mapping[str, tuple[Scenario, ...]]] = {
     "convert": CONVERT,
     "far": FAR,
     "paths": PATHS,
+    "proof": PROOF,
     "matrix": MATRIX,
 }
 

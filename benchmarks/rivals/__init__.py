@@ -10,6 +10,7 @@ from benchmarks.rivals.base import Job, Rival
 
 _MODULES: Final = (
     "fastdl",
+    "fastdl_openssl",
     "curl",
     "curl_pipe",
     "aria2c",

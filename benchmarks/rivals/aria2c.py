@@ -21,6 +21,8 @@ class Aria2c(Rival):
 
     def steps(self, job: Job) -> list[Step]:
         number = str(min(16, job.connections))
+        if job.metalink is not None:
+            return [_by_metalink(job, number)]
         trust = (f"--ca-certificate={job.cacert}",) if job.tls else ()
         fetch = step(
             "aria2c",
@@ -42,6 +44,27 @@ class Aria2c(Rival):
             *job.urls,
         )
         return [fetch, openssl_digest(job.target.path)] if job.hashed else [fetch]
+
+
+def _by_metalink(job: Job, number: str) -> Step:
+    """It checks the pieces as they arrive, and the whole file at the end."""
+    return step(
+        "aria2c",
+        "--no-conf",
+        "--quiet",
+        "-x",
+        number,
+        "-s",
+        number,
+        "-k",
+        "1M",
+        "--file-allocation=none",
+        "--allow-overwrite=true",
+        "--check-integrity=true",
+        f"--metalink-file={job.metalink}",
+        "-d",
+        job.target.path.parent,
+    )
 
 
 RIVAL = Aria2c()

@@ -33,6 +33,7 @@ class Job:
     image: Payload
     cacert: Path
     scratch: Path
+    metalink: Path | None = None
 
     @property
     def url(self) -> str:

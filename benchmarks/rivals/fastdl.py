@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from benchmarks import machine
 from benchmarks.meter import Command, Step
 from benchmarks.rivals.base import Job, Rival
 from fastdl import __version__
@@ -22,9 +23,12 @@ PROGRAM: Final = (
 
 def get_argv(job: Job, *options: str) -> tuple[str, ...]:
     """``fastdl get`` for *job*."""
-    argv = [*PROGRAM, "get", *job.urls, "-o", job.target.word, "--json"]
+    sources = job.urls if job.metalink is None else [str(job.metalink)]
+    argv = [*PROGRAM, "get", *sources, "-o", job.target.word, "--json"]
     argv += ["--progress", "none"]
-    if job.hashed:
+    if job.scenario.digest == "wholepieces":
+        argv.append("--require-whole-digest")
+    elif job.hashed and job.metalink is None:
         argv += ["--checksum", f"sha-256:{job.sha256}"]
     if job.tls:
         argv += ["--cacert", str(job.cacert)]
@@ -40,6 +44,8 @@ class Fastdl(Rival):
     name = "fastdl"
     needs = ()
     uses_mirrors = True
+    # Its own kernels ask the processor, not OpenSSL's variable.
+    without_sha = "avx512" if "avx512f" in machine.cpu_flags() else "avx2"
 
     def __init__(self, *options: str) -> None:
         self._options = options
@@ -47,6 +53,8 @@ class Fastdl(Rival):
     def steps(self, job: Job) -> list[Step]:
         # Bytecode is cached as in an installation, even where the environment forbids it.
         env = {"PYTHONDONTWRITEBYTECODE": "", **tree_env()}
+        if job.scenario.cpu == "nosha":
+            env["FASTDL_SHA256"] = self.without_sha
         return [Step(pipeline=(Command(argv=get_argv(job, *self._options), env=env),))]
 
     def versions(self) -> dict[str, str]:
