@@ -9,6 +9,7 @@
 #define FIRST_MIRRORS 3
 #define STEP_BYTES (2u << 20)
 #define STEP_MIN_NS (15 * FDL_NS_PER_MS)
+#define STEP_MANY_NS (100 * FDL_NS_PER_MS) /* past a few: chance is not to add more */
 #define STEP_MAX_NS (FDL_NS_PER_S / 4) /* after that it counts, however little came */
 /* What the whole has to gain by a step that pays. Connections past a few take a
  * server's room from others: there it is half of what they would bring if each brought
@@ -60,8 +61,9 @@ void fdl_ramp_update(struct fdl_ramp *ramp, const struct fdl_ramp_sample *sample
     uint64_t span = sample->now_ns - ramp->from_ns;
     uint64_t came = sample->bytes - ramp->from_bytes;
 
-    if (span < STEP_MIN_NS || span < 3 * sample->rtt_ns ||
-        sample->now_ns < ramp->pause_until)
+    uint64_t least = ramp->wanted < FEW ? STEP_MIN_NS : STEP_MANY_NS;
+
+    if (span < least || span < 3 * sample->rtt_ns || sample->now_ns < ramp->pause_until)
         return;
     if (came < STEP_BYTES && span < STEP_MAX_NS)
         return;

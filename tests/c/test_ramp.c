@@ -76,11 +76,12 @@ static void many_have_to_pay_well(void)
 {
     struct rig rig = rig_with(4, 64, MS / 5);
 
-    assert(after(&rig, 20 * MS, 40 * MIB) == 6);
-    assert(after(&rig, 40 * MS, 60 * MIB) == 9);   /* each brought as much */
-    assert(after(&rig, 60 * MS, 80 * MIB) == 13);  /* two thirds of it */
-    assert(after(&rig, 80 * MS, 90 * MIB) == 13);  /* an eighth for 44 % more */
-    assert(after(&rig, 100 * MS, 90 * MIB) == 13); /* and pauses */
+    assert(after(&rig, 20 * MS, 8 * MIB) == 4); /* too soon to tell */
+    assert(after(&rig, 100 * MS, 32 * MIB) == 6);
+    assert(after(&rig, 200 * MS, 60 * MIB) == 9);  /* each brought as much */
+    assert(after(&rig, 300 * MS, 80 * MIB) == 13); /* two thirds of it */
+    assert(after(&rig, 400 * MS, 90 * MIB) == 13); /* an eighth for 44 % more */
+    assert(after(&rig, 500 * MS, 90 * MIB) == 13); /* and pauses */
 }
 
 static void takes_larger_steps_far_away(void)
