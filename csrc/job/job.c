@@ -3,6 +3,7 @@
 #include "job/job.h"
 #include "base/clock.h"
 #include "job/consumer.h"
+#include "job/reach.h"
 #include "job/worker.h"
 
 #include <stdlib.h>
@@ -12,9 +13,6 @@
 #define TICK_MS 5
 #define HEDGE_BUFFERS 2
 #define USUAL_CONNS 8
-#define FIRST_REACH ((size_t)16 << 20)
-#define FIRST_BLOCKS 8
-#define HELD_TICKS 6
 
 size_t fdl_job_block_for(uint64_t piece_length, size_t wanted)
 {
@@ -87,21 +85,6 @@ static void free_stuck(struct fdl_job *job)
     fdl_wakeup_nudge(&job->wakeups[worker]);
 }
 
-/* Connections that wait for room while the order waits for one of them could have
- * fetched on, had they been allowed farther ahead. On a busy machine that happens for
- * moments, which more room would not mend. Locked. */
-static void reach_farther(struct fdl_job *job)
-{
-    bool held = job->held > 0 && fdl_plan_is_held(&job->plan);
-
-    job->held_ticks = held ? job->held_ticks + 1 : 0;
-    if (job->held_ticks < HELD_TICKS)
-        return;
-    job->held_ticks = 0;
-    fdl_plan_reach_farther(&job->plan);
-    pthread_cond_broadcast(&job->space);
-}
-
 /* Adds connections while they pay, until nothing is left to do. Locked. */
 static void ramp_up(struct fdl_job *job)
 {
@@ -117,7 +100,7 @@ static void ramp_up(struct fdl_job *job)
                 break;
         tick_wait(job);
         if (!job->stop) {
-            reach_farther(job);
+            fdl_reach_update(job);
             end_vain(job);
             free_stuck(job);
             struct fdl_ramp_sample now = sample(job);
@@ -198,21 +181,6 @@ static int init_plan(struct fdl_job *job, struct fdl_err *err)
     return FDL_OK;
 }
 
-/* Little at first, more where the order turns out to need it: blocks that wait for a
- * digest are only memory. Over distance it needs all from the start; pieces of several
- * blocks have to be complete. */
-static void init_reach(struct fdl_job *job)
-{
-    struct fdl_plan *plan = &job->plan;
-    size_t first = FIRST_REACH / job->cfg.block;
-
-    if (first < FIRST_BLOCKS)
-        first = FIRST_BLOCKS;
-    if (job->n_consumers > 0 && job->pieces.mode != FDL_PIECES_OF_BLOCKS &&
-        !fdl_sched_all_far(&job->sched) && first < plan->window)
-        plan->reach = (uint32_t)first;
-}
-
 static int check_config(const struct fdl_job_config *cfg, struct fdl_err *err)
 {
     if (cfg->n_mirrors == 0 || cfg->n_mirrors > FDL_MIRRORS_MAX)
@@ -281,7 +249,7 @@ static int init_parts(struct fdl_job *job, struct fdl_err *err)
     if (rc == FDL_OK)
         rc = fdl_workers_init(job, err);
     if (rc == FDL_OK)
-        init_reach(job);
+        fdl_reach_init(job);
     return rc;
 }
 

@@ -12,8 +12,8 @@
 #define THROTTLED 2
 #define THROTTLED_MIN_NS (20 * FDL_NS_PER_MS)
 #define THROTTLED_VOTES 2
-#define LONG_RUN 16     /* blocks: from there on nothing is limited */
-#define RETRY_LONGER 64 /* responses */
+#define LONG_RUN_BYTES (UINT64_C(16) << 20) /* from there on nothing is limited */
+#define RETRY_LONGER 64                     /* responses */
 
 /* ---- mirrors --------------------------------------------------------------- */
 
@@ -142,12 +142,12 @@ static uint32_t conns(const struct fdl_sched *sched)
 }
 
 /* Over distance a response is worth its round trip, unless it is throttled. */
-static uint32_t run_limit(const struct fdl_mirror *m)
+static uint64_t run_limit(const struct fdl_mirror *m)
 {
-    bool any = m->run_max >= LONG_RUN ||
+    bool any = m->run_max >= LONG_RUN_BYTES ||
                (m->throttled < THROTTLED_VOTES && fdl_ramp_is_far(m->rtt_ns));
 
-    return any ? UINT32_MAX : (uint32_t)m->run_max;
+    return any ? UINT64_MAX : m->run_max;
 }
 
 /* A run is sized by the pace at which a response flows, the wait for its head left out:
@@ -165,8 +165,8 @@ static uint32_t run_blocks(const struct fdl_sched *sched, const struct fdl_progr
     double want = flow * (RUN_TIME_S + trips) / (double)sched->block;
     if (most > fair)
         most = fair;
-    if (p->mirror && most > run_limit(p->mirror))
-        most = run_limit(p->mirror);
+    if (p->mirror && most > run_limit(p->mirror) / sched->block)
+        most = (uint32_t)(run_limit(p->mirror) / sched->block);
     if (most < 1)
         most = 1;
     return want < 1 ? 1 : want > most ? most : (uint32_t)want;
@@ -216,7 +216,7 @@ void fdl_sched_responded(struct fdl_sched *sched, int worker,
                          const struct fdl_pace_of_response *pace)
 {
     struct fdl_mirror *m = sched->progress[worker].mirror;
-    int len = (int)pace->rest + 1;
+    uint64_t len = (pace->rest + UINT64_C(1)) * sched->block;
 
     if (!m || pace->first_ns == 0)
         return;
@@ -224,7 +224,7 @@ void fdl_sched_responded(struct fdl_sched *sched, int worker,
         m->run_kept = 0;
         if (++m->throttled >= THROTTLED_VOTES)
             m->run_max = len / 2;
-    } else if (len >= m->run_max && m->run_max < LONG_RUN) {
+    } else if (len >= m->run_max && m->run_max < LONG_RUN_BYTES) {
         if (m->throttled < THROTTLED_VOTES || ++m->run_kept % RETRY_LONGER == 0) {
             m->run_max *= 2;
             m->throttled = m->throttled > 0;

@@ -23,7 +23,7 @@ struct fdl_mirror *fdl_mirror_new(enum fdl_mirror_kind kind, const char *url,
     }
     m->priority = 999999;
     m->max_conns = m->cap = 1;
-    m->run_max = 2;
+    m->run_max = FDL_RUN_FIRST;
     m->total = m->expected = UINT64_MAX;
     fdl_err_clear(&m->last_err);
     return m;

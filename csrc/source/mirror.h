@@ -30,6 +30,8 @@ enum fdl_mirror_state {
                       */
 };
 
+#define FDL_RUN_FIRST (UINT64_C(2) << 20)
+
 struct fdl_mirror {
     /* fixed */
     char *url; /* OWNED, without userinfo */
@@ -83,7 +85,7 @@ struct fdl_mirror {
     int refusals;           /* connections that it refused while it served others */
     uint64_t more_after_ns; /* no connections beyond the served ones before */
     double rate;            /* bytes/s of one connection, smoothed; 0: unknown */
-    int run_max;            /* blocks of a response (fdl_sched_responded()) */
+    uint64_t run_max;       /* bytes of a response (fdl_sched_responded()) */
     int throttled;          /* responses that slowed down once they had begun */
     int run_kept;           /* responses since that kept to the limit */
 };

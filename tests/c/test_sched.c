@@ -40,7 +40,7 @@ static struct rig *rig_new(int conns, uint64_t rtt_ns, uint32_t window, size_t b
         assert(rig->mirrors[i]);
         rig->mirrors[i]->max_conns = rig->mirrors[i]->cap = 4;
         rig->mirrors[i]->rtt_ns = rtt_ns;
-        rig->mirrors[i]->run_max = 64; /* long responses have come well */
+        rig->mirrors[i]->run_max = 64 * MIB; /* long responses have come well */
         rig->mirrors[i]->provable = true;
         rig->progress[i].mirror = rig->mirrors[i];
         atomic_store(&rig->progress[i].block, FDL_NO_BLOCK);
@@ -172,7 +172,7 @@ static void responses_become_longer_while_they_flow(void)
 {
     struct rig *rig = rig_new(4, 0, 64, MIB);
 
-    rig->mirrors[0]->run_max = 2;
+    rig->mirrors[0]->run_max = 2 * MIB;
     assert(run_at(rig, 1000 * MB) == 2);
     assert(after(rig, 2, 2, 0) == 2); /* one block says nothing */
     assert(after(rig, 2, 3, 1) == 4);
@@ -204,7 +204,7 @@ static void far_away_a_response_is_worth_its_round_trip(void)
 {
     struct rig *rig = rig_new(4, FAR, 64, MIB);
 
-    rig->mirrors[0]->run_max = 2;
+    rig->mirrors[0]->run_max = 2 * MIB;
     assert(run_at(rig, 1000 * MB) == 8);
     assert(after(rig, 150, 400, 7) == 8);
     assert(after(rig, 150, 400, 7) == 4); /* unless it is throttled there too */

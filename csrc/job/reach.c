@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job/reach.h"
+
+#define FIRST_BYTES ((size_t)16 << 20)
+#define FIRST_BLOCKS 8
+#define HELD_TICKS 6 /* in a row */
+
+void fdl_reach_init(struct fdl_job *job)
+{
+    struct fdl_plan *plan = &job->plan;
+    size_t first = FIRST_BYTES / job->cfg.block;
+
+    if (first < FIRST_BLOCKS)
+        first = FIRST_BLOCKS;
+    if (job->n_consumers > 0 && job->pieces.mode != FDL_PIECES_OF_BLOCKS &&
+        !fdl_sched_all_far(&job->sched) && first < plan->window)
+        plan->reach = (uint32_t)first;
+}
+
+/* Connections that wait for room while the order waits for one of them could have
+ * fetched on, had they been allowed farther ahead. On a busy machine that happens for
+ * moments, which more room would not mend. */
+void fdl_reach_update(struct fdl_job *job)
+{
+    bool held = job->held > 0 && fdl_plan_is_held(&job->plan);
+
+    job->held_ticks = held ? job->held_ticks + 1 : 0;
+    if (job->held_ticks < HELD_TICKS)
+        return;
+    job->held_ticks = 0;
+    fdl_plan_reach_farther(&job->plan);
+    pthread_cond_broadcast(&job->space);
+}
