@@ -7,10 +7,9 @@ from libc.string cimport memcpy, memset
 from libc.time cimport time
 
 from fastdl.core.c.addr cimport (
-    FDL_ADDR_IS_LITERAL, FDL_ADDR_LOOPBACK, FDL_ADDR_PUBLIC, FDL_VIA_LINKED, FDL_VIA_TYPED, fdl_addr_allowed,
-    fdl_addr_allowed_nfs, fdl_addr_class, fdl_addr_classify,
-    fdl_addr_from_text, fdl_addr_hop_port, fdl_addr_via,
-    sockaddr, sockaddr_storage,
+    FDL_ADDR_IS_LITERAL, FDL_ADDR_LOOPBACK, FDL_ADDR_PUBLIC, FDL_VIA_LINKED, FDL_VIA_TYPED,
+    fdl_addr_allowed, fdl_addr_allowed_nfs, fdl_addr_class, fdl_addr_classify, fdl_addr_from_text,
+    fdl_addr_hop_port, fdl_addr_via, sockaddr, sockaddr_storage,
 )
 from fastdl.core.c.cookie cimport fdl_cookie_location, fdl_cookies_take
 from fastdl.core.c.err cimport FDL_ERR_WHAT_MAX, fdl_err
