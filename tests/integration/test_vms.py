@@ -247,6 +247,20 @@ async def test_a_guest_that_goes_off_by_itself(site: Machines) -> None:
     assert (await site.order("startVirtualMachine", vm["id"]))["jobstatus"] == 1
 
 
+async def test_a_guest_that_goes_off_while_its_host_is_away(site: Machines) -> None:
+    """The host says so as soon as it is back."""
+    vm = await site.deploy(await site.template())
+    assert (await site.job(vm))["jobstatus"] == 1
+    await site.host.end(signal.SIGKILL)
+    site.libvirt.lookupByUUIDString(vm["id"]).destroy()
+    await site.host.start()
+
+    async def stopped() -> bool:
+        return await site.state(vm["id"]) == "Stopped"
+
+    await eventually(stopped, within=20)
+
+
 async def test_what_cannot_be_asked_for(site: Machines) -> None:
     """Each wrong request has its own words, and makes nothing."""
     template = await site.template()

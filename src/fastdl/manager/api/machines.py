@@ -161,7 +161,8 @@ def _number(details: Mapping[str, str], name: str, otherwise: int, most: int) ->
 
 def _disk_size(call: Call, template: Row[Any]) -> int:
     """Return the root disk's size in bytes; 0 = that of a template whose size is unknown yet."""
-    asked = call.get("rootdisksize") or call.get("size")
+    # With a template, "size" is of a second disk in CloudStack.
+    asked = call.get("rootdisksize") or (call.get("size") if template.iso else None)
     least = 0 if template.iso else quota.disk_of(template) or 0
     if asked is None:
         return ISO_DISK_GIB * quota.GIB if template.iso else least

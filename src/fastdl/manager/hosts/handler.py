@@ -136,6 +136,8 @@ class HostHandler:
                 level="WARN",
                 host=host,
             )
+        # Machines that went off while the host was away: it may have started anew.
+        await self._parts.machines.reported(host, hello.inventory.machines)
         self._changed(host, hosts.UP)
         return m.Welcome(
             wire=version,
