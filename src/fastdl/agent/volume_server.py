@@ -105,12 +105,10 @@ async def serving(listen: Listen, jobs: VolumeJobs) -> AsyncIterator[str]:
     server = web.Server(handler.handle, keepalive_timeout=0, access_log=None)
     loop = asyncio.get_running_loop()
 
+    live: set[asyncio.Protocol] = set()
+
     def accept() -> asyncio.Protocol:
-        if len(server.connections) >= CONNECTIONS_MAX:
-            return _Full()
-        protocol = server()
-        loop.call_later(_LIFE_S, _drop, protocol)
-        return protocol
+        return _Counted(server(), live)
 
     context = _tls(listen)
     try:
@@ -140,20 +138,46 @@ async def serving(listen: Listen, jobs: VolumeJobs) -> AsyncIterator[str]:
             listen.path.unlink(missing_ok=True)
 
 
-class _Full(asyncio.Protocol):
-    """A connection too many."""
+class _Counted(asyncio.Protocol):
+    """A connection, unless it is one too many. *live*: those that are served."""
+
+    def __init__(self, inner: web.RequestHandler, live: set[asyncio.Protocol]) -> None:
+        self._inner = inner
+        self._live = live
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        transport.write(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
-                        b"Connection: close\r\nContent-Length: 0\r\n\r\n")  # fmt: skip
-        transport.close()
+        if len(self._live) >= CONNECTIONS_MAX:
+            transport.write(
+                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
+                b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+            )
+            transport.close()
+            return
+        self._live.add(self)
+        asyncio.get_running_loop().call_later(_LIFE_S, transport.abort)
+        self._inner.connection_made(transport)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self in self._live:
+            self._live.remove(self)
+            self._inner.connection_lost(exc)
 
-def _drop(protocol: asyncio.Protocol) -> None:
-    transport = getattr(protocol, "transport", None)
-    if transport is not None:
-        transport.abort()
+    def data_received(self, data: bytes) -> None:
+        if self in self._live:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> None:
+        if self in self._live:
+            self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        if self in self._live:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self in self._live:
+            self._inner.resume_writing()
 
 
 class _Handler:
