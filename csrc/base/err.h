@@ -38,6 +38,7 @@ enum fdl_code {
 enum fdl_reason {
     FDL_REASON_NONE = 0,
     FDL_REASON_NEEDS_STAGING, /* a decoded image's tables come after its data */
+    FDL_REASON_WRONG_PIECE,   /* the only mirror's: what was recorded stays good */
 };
 
 #define FDL_ERR_WHAT_MAX 120

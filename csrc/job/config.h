@@ -48,6 +48,8 @@ struct fdl_job_config {
     int first_conns;       /* to one mirror, before more have shown to pay */
     struct fdl_pace *pace; /* NULL: no limit */
     int retry;             /* failures in a row after which a mirror is given up */
+    uint64_t retry_ns;     /* or this long after the first of them; 0: no limit */
+    uint64_t delay_ns;     /* between two of them; 0: ever longer */
     bool provable;     /* a digest or pieces prove the bytes: mirrors may be mixed */
     bool record;       /* keep what was written for fdl_job_drain() */
     bool detect_zeros; /* blocks of zeros become fdl_sink_zero() */

@@ -125,6 +125,10 @@ static void *consumer_main(void *arg)
                       "the image's tables come too late to land it while it arrives");
         err.reason = FDL_REASON_NEEDS_STAGING;
     }
+    /* Of several mirrors, who sent it wrong may have sent other pieces wrong as well.
+     */
+    if (rc == FDL_E_INTEGRITY && c->kind == PIECES && job->cfg.n_mirrors == 1)
+        err.reason = FDL_REASON_WRONG_PIECE;
     if (rc != FDL_OK) {
         pthread_mutex_lock(&job->lock);
         if (!job->stop)

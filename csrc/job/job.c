@@ -238,7 +238,9 @@ static int init_parts(struct fdl_job *job, struct fdl_err *err)
                                     .n_mirrors = cfg->n_mirrors,
                                     .plan = &job->plan,
                                     .block = cfg->block,
-                                    .retry = cfg->retry};
+                                    .retry = cfg->retry,
+                                    .retry_ns = cfg->retry_ns,
+                                    .delay_ns = cfg->delay_ns};
     rc = fdl_pieces_init(&job->pieces, &cfg->pieces, cfg->total, cfg->block,
                          job->plan.window, err);
     if (rc != FDL_OK)

@@ -251,9 +251,12 @@ bool fdl_plan_fill(struct fdl_plan *plan, int worker, uint64_t block)
 
 void fdl_plan_reject(struct fdl_plan *plan, uint64_t block)
 {
-    struct fdl_buf *buf = fdl_plan_slot(plan, block)->buf;
+    struct fdl_slot *slot = fdl_plan_slot(plan, block);
+    struct fdl_buf *buf = slot->buf;
+    uint64_t wrong = slot->wrong | slot->mirrors;
 
-    slot_clear(fdl_plan_slot(plan, block));
+    slot_clear(slot);
+    slot->wrong = wrong;
     fdl_buf_unref(buf);
 }
 

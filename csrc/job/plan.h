@@ -36,6 +36,7 @@ struct fdl_slot {
     /* The job's, no business of the plan: */
     struct fdl_buf *buf; /* one reference, from FILLED on */
     uint64_t mirrors;    /* bit set of mirrors that gave bytes of it */
+    uint64_t wrong;      /* bit set of those whose bytes were rejected before */
     bool local;          /* it came from the target itself (resume) */
     bool written;
     int passed; /* ordered consumers that are through with it */
@@ -107,7 +108,7 @@ void fdl_plan_give_back(struct fdl_plan *plan, int worker, uint64_t block);
 /* True where worker is the first to have the block: its bytes count. */
 bool fdl_plan_fill(struct fdl_plan *plan, int worker, uint64_t block);
 
-/* The block's bytes are worthless: missing again. */
+/* The block's bytes are worthless: missing again. Its slot keeps who sent them. */
 void fdl_plan_reject(struct fdl_plan *plan, uint64_t block);
 
 /* The slot at base is finished: free it. Also skips blocks that are not needed. */

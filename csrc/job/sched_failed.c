@@ -142,18 +142,21 @@ enum fdl_decision fdl_sched_failed(struct fdl_sched *sched, int worker,
     if (p->gained >= PROGRESS_BYTES && err->code == FDL_E_NET)
         m->failures = 0; /* the received data is kept: it is progress */
     /* All connections to a server that went down fail together: that is one failure. */
+    if (m->failures == 0)
+        m->failing_ns = now_ns;
     if (m->failures == 0 || m->not_before_ns <= now_ns)
         m->failures++;
+    bool late = sched->retry_ns > 0 && now_ns - m->failing_ns >= sched->retry_ns;
     int limit = err->code == FDL_E_HTTP_PROTOCOL ? 1 : sched->retry;
     bool joins = fdl_mirror_can_join(m); /* if not, what is missing is of no use */
-    if (!retryable(m, err) || m->failures > limit ||
+    if (!retryable(m, err) || m->failures > limit || late ||
         err->retry_after_s > RETRY_AFTER_MAX_S || !joins) {
         if (!joins || !try_the_whole(m, err))
             return FDL_DECIDE_DISQUALIFY;
         m->failures = 0;
         return FDL_DECIDE_RETRY;
     }
-    uint64_t wait = backoff_ns(m->failures);
+    uint64_t wait = sched->delay_ns > 0 ? sched->delay_ns : backoff_ns(m->failures);
     if (err->retry_after_s > 0 && (uint64_t)err->retry_after_s * FDL_NS_PER_S > wait)
         wait = (uint64_t)err->retry_after_s * FDL_NS_PER_S;
     /* Wait only if the failure requires it: after progress a lost connection is resumed

@@ -113,20 +113,24 @@ static bool has_known(const struct fdl_job *job, uint64_t off, uint64_t end)
     return false;
 }
 
-/* If one mirror sent the piece, it is disqualified. If several did, all are suspects,
- * and one of them fetches the piece again alone. Locked. */
+/* If one mirror sent the piece, it is disqualified; the last one only if it sends the
+ * piece wrong a second time, since one bit may flip on any way. If several sent it, all
+ * are suspects, and one of them fetches the piece again alone. Locked. */
 static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
                          int failures)
 {
     struct fdl_err err;
-    uint64_t who = 0;
-    bool local = false;
+    uint64_t who = 0, before = 0;
+    bool local = false, last = fdl_sched_usable(&job->sched) == 1;
 
     fdl_fail(&err, FDL_E_INTEGRITY, first * job->cfg.block,
              "a piece does not match its digest");
+    if (job->cfg.n_mirrors == 1)
+        err.reason = FDL_REASON_WRONG_PIECE;
     for (uint64_t b = first; b < end; b++) {
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
         who |= slot->mirrors;
+        before |= slot->wrong;
         if (slot->local) {
             local = true;
             fdl_plan_unmark_local(&job->plan, b);
@@ -139,7 +143,7 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
             continue;
         atomic_fetch_add_explicit(&job->cfg.mirrors[i]->errors, 1,
                                   memory_order_relaxed);
-        if ((single && !local) || failures > 3)
+        if ((single && !local && (!last || before >> i & 1)) || failures > 3)
             fdl_job_disqualify(job, i, &err);
     }
     /* The caller's own data may be the bad part. A lander has been built on it

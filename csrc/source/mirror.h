@@ -80,6 +80,7 @@ struct fdl_mirror {
     int active;             /* threads using it */
     int cap;                /* learned limit of connections, <= max_conns */
     int failures;           /* in a row, without progress */
+    uint64_t failing_ns;    /* when the first of them was */
     int lost_hedges;        /* in a row */
     uint64_t not_before_ns; /* not used before */
     int refusals;           /* connections that it refused while it served others */

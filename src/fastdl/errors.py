@@ -19,6 +19,8 @@ class Reason(StrEnum):
 
     NEEDS_STAGING = "needs-staging"
     """A decoded image's tables come after its data: it has to be stored before it is decoded."""
+    WRONG_PIECE = "wrong-piece"
+    """The only mirror sent one piece wrong: all other bytes that were recorded are still good."""
     UNSUPPORTED_PROTOCOL = "unsupported-protocol"
     """The command's protocol and the scheme of its URL are not a known pair."""
     NO_TEMPORARY_LOCATION = "no-temporary-location"
@@ -31,7 +33,7 @@ class Reason(StrEnum):
     """Another agent is connected as this host."""
 
 
-REASONS: tuple[Reason | None, ...] = (None, Reason.NEEDS_STAGING)
+REASONS: tuple[Reason | None, ...] = (None, Reason.NEEDS_STAGING, Reason.WRONG_PIECE)
 """The C core's reasons, by their numbers (``enum fdl_reason``)."""
 
 

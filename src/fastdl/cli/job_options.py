@@ -124,6 +124,8 @@ PER_FILE = frozenset(
         "require_checksum",
         "require_whole_digest",
         "retry",
+        "retry_delay",
+        "retry_time",
         "skip_existing",
         "source_format",
         "stall_timeout",

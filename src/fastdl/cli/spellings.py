@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_TRIES = ("-m", "--max-tries", "--tries")
+_ENDLESSLY = "--retry=1000000"
+
 
 def plain(arguments: Sequence[str]) -> list[str]:
     """*arguments* with each such option in its long form; the rest as it is.
 
     ``-s N`` and ``-x N`` with a number are aria2's (connections); else ``-s`` is curl's
     (quiet) and ``-x URL`` curl's (a proxy). ``-O FILE`` is wget's where FILE is ``-``;
-    ``-C -`` is curl's for resuming.
+    ``-C -`` is curl's for resuming. No limit of tries is written 0 by aria2 and wget.
     """
     out: list[str] = []
     words = list(arguments)
@@ -21,6 +24,11 @@ def plain(arguments: Sequence[str]) -> list[str]:
             return [*out, word, *words]
         if word in ("-s", "-x", "-O", "-C") and words and _takes(word, words[0]):
             out.append(_long(word, words.pop(0)))
+        elif word in _TRIES and words[:1] == ["0"]:
+            words.pop(0)
+            out.append(_ENDLESSLY)
+        elif word in ("-m0", "--max-tries=0", "--tries=0"):
+            out.append(_ENDLESSLY)
         elif word[:2] in ("-s", "-x") and word[2:].isdigit():
             out.append(_long(word[:2], word[2:]))
         else:

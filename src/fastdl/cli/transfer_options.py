@@ -113,9 +113,26 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--retry",
         "-m",
         "--max-tries",
+        "--tries",
         type=int,
         metavar="N",
         help="give up a mirror after N failures in a row; default 5",
+    )
+    net.add_argument(
+        "--retry-time",
+        "--retry-max-time",
+        type=_SECONDS,
+        metavar="SECONDS",
+        help="give up a mirror this long after the first of its failures in a row; without --retry "
+        "their number does not matter",
+    )
+    net.add_argument(
+        "--retry-delay",
+        "--retry-wait",
+        "--waitretry",
+        type=_SECONDS,
+        metavar="SECONDS",
+        help="wait this long between them; default: 0.1 s, each time twice as long, at most 8 s",
     )
     net.add_argument(
         "--policy",
@@ -155,6 +172,8 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
             "stall_timeout",
             "max_time",
             "retry",
+            "retry_time",
+            "retry_delay",
             "policy",
             "metalink_file",
         )

@@ -30,6 +30,10 @@ class JobConfig(NamedTuple):
     max_connections: int
     retry: int
     """Failures in a row after which a mirror is given up."""
+    retry_time: float
+    """Or seconds since the first of them; 0: no limit."""
+    retry_delay: float
+    """Seconds between two of them; 0: ever longer."""
     provable: bool
     """A digest or pieces prove the bytes: mirrors may be mixed."""
     first_connections: int = 4

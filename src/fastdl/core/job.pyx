@@ -114,6 +114,8 @@ cdef class Job:
         c.first_conns = config.first_connections
         c.pace = NULL if pace is None else &pace._pace
         c.retry = config.retry
+        c.retry_ns = int(config.retry_time * 1e9)
+        c.delay_ns = int(config.retry_delay * 1e9)
         c.provable = config.provable
         c.record = config.record
         c.detect_zeros = config.detect_zeros

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 from fastdl.engine.source.facts import Earlier, SourceFacts
 from fastdl.errors import (
     FastdlError,
+    FormatError,
     HttpProtocolError,
     HttpStatusError,
     IntegrityError,
+    LimitError,
     NetError,
     OriginChangedError,
+    Reason,
     TargetChangedError,
+    UnsafeImageError,
 )
 from fastdl.named_tuple import NamedTuple
 
@@ -40,20 +44,26 @@ class Attempts:
 
     earlier    what the last one has learned
     delegated  a nested job has made its own attempts: no more follow
+    planned    the source's first bytes and tables are those of an image that can land
     """
 
     def __init__(self, retry: int) -> None:
         self.earlier = Earlier()
         self.delegated = False
+        self.planned = False
         self._cuts_left = min(retry, MAX_ATTEMPTS - 2)
         self._out: frozenset[str] = frozenset()  # mirrors not to use again
         self._lied: set[str] = set()  # mirrors proven wrong by a piece
         self._copies: set[str] = set()  # redirect targets that served wrong bytes
         self._wrong: IntegrityError | None = None  # how the last wrong bytes were detected
         self._alone: list[str] | None = None  # mirrors still to be tried alone
+        self._pieces: set[int] = set()  # offsets of pieces that were fetched again
+        self._refused = False  # the first bytes were no usable image
 
     def check(self, response: FirstResponse) -> None:
-        """Raise the last IntegrityError if redirects lead only to the same copies again."""
+        """An attempt starts. Raise the last IntegrityError if redirects lead only to the same
+        copies again."""
+        self.planned = False
         if self._wrong and _copy_of(response.mirror) in self._copies:
             raise self._wrong
 
@@ -70,6 +80,8 @@ class Attempts:
                 return self._next(self.earlier, f"started over: {exc.message}")
             case NetError() | HttpStatusError() | HttpProtocolError():
                 return self._after_lost_mirror(exc, facts)
+            case FormatError() | UnsafeImageError() | LimitError() if not self.planned:
+                return self._after_refusal(exc, facts)
             case IntegrityError() if exc is not self._wrong:
                 return self._after_wrong_bytes(exc, facts)
         return None
@@ -96,8 +108,22 @@ class Attempts:
             return self._next(then, why)
         return None
 
+    def _after_refusal(self, exc: FastdlError, facts: SourceFacts) -> Next | None:
+        """The first bytes of the only mirror are not proven yet: they are asked for once more."""
+        if self._refused or not facts.provable or len(facts.urls) > 1:
+            return None
+        self._refused = True
+        return self._next(self.earlier, f"asked for again: {exc.message}")
+
     def _after_wrong_bytes(self, exc: IntegrityError, facts: SourceFacts) -> Next | None:
         self._wrong = exc
+        # What flipped on the way is not sent wrong again. Where the transfer itself has fetched the
+        # piece a second time, its mirror is disqualified.
+        first = exc.reason is Reason.WRONG_PIECE and exc.offset not in self._pieces
+        if first and len(facts.urls) == 1 and not facts.disqualified():
+            assert exc.offset is not None
+            self._pieces.add(exc.offset)
+            return self._next(self.earlier, f"fetched again: {exc}")
         left_out = self._without_suspects(facts)
         if not left_out and not self._another_copy(facts):
             return None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.sinks.stream import StreamSink
 
+NOTHING = 0
+"""An XXH3 that stands for no data at all: what it names is fetched again."""
+
 LARGEST_PAIR = 4 << 20
 """Bytes of a block that is made larger to hold two pieces."""
 
@@ -45,6 +48,11 @@ class Checkpoint:
         """Whether somebody wants to know what was written."""
         return self.writer is not None or self.follower is not None
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything to resume from."""
+        return self.writer is not None and self.writer.count > 0
+
     def take(self, job: Job, sink: CoreSink) -> None:
         """Flush the target, then record what had been written before."""
         records = job.drain()
@@ -66,6 +74,17 @@ class Checkpoint:
             from fastdl.engine.journal import Record
 
             self.writer.append([Record(*record) for record in records])
+
+    def disown(self, offset: int | None, length: int | None) -> None:
+        """Record that the blocks of a wrong piece are not what they should be: a later run finds
+        them changed, and fetches them again."""
+        if self.writer is None or offset is None or not length:
+            return
+        from fastdl.engine.journal import Record
+
+        first = offset - offset % self.block
+        blocks = range(first, offset + length, self.block)
+        self.writer.append([Record(at, self.block, NOTHING) for at in blocks])
 
     def due(self, connections: int) -> int:
         """How many blocks written since the last checkpoint call for one; 0: never."""
@@ -202,10 +221,13 @@ def open_checkpoint(
             seen = {
                 r.offset: r.digest
                 for r in journal.records
-                if r.offset % block == 0
-                and r.length == (facts.size - r.offset if r.offset == last else block)
+                if r.digest == NOTHING
+                or (
+                    r.offset % block == 0
+                    and r.length == (facts.size - r.offset if r.offset == last else block)
+                )
             }
-            out.local = sorted(seen.items())
+            out.local = sorted((at, xxh3) for at, xxh3 in seen.items() if xxh3 != NOTHING)
             out.writer = writer
             return out
         writer.remove()

@@ -187,6 +187,7 @@ def _attempt(
             if done is not None:
                 return done
         landing = plan(facts, response, workspace.sink, ctx, inner)
+        attempts.planned = True
         return landing.land(facts, response, workspace, ctx)
     except FastdlError as exc:
         exc.add_context(origin=_origin_of(exc, facts))

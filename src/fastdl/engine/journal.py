@@ -193,6 +193,7 @@ def _parse_record(data: bytes, sequence: int, seed: int) -> Record | None:
 class Writer:
     """The one writer of a journal, from ``create`` or ``resume`` to ``close`` or ``remove``.
 
+    ``count``: how many records it has.
     A journal is optional: if it cannot be written (full or read-only disk) the job continues
     without. ``warning`` then reports it and ``append`` has no effect.
     """
@@ -201,7 +202,7 @@ class Writer:
         self._file = file
         self._fd = fd
         self._seed = seed
-        self._count = count
+        self.count = count
         self.warning: str | None = None
 
     @classmethod
@@ -259,20 +260,20 @@ class Writer:
             if self._fd < 0:
                 return
             try:
-                if self._count + len(batch) > MAX_RECORDS:
+                if self.count + len(batch) > MAX_RECORDS:
                     raise OSError(errno.EFBIG, "it has reached its maximum size")
                 _write_all(
                     self._fd,
                     b"".join(
                         encode_record(number, record, self._seed)
-                        for number, record in enumerate(batch, self._count)
+                        for number, record in enumerate(batch, self.count)
                     ),
                 )
                 os.fdatasync(self._fd)
             except OSError as error:
                 self._give_up(error)
                 return
-            self._count += len(batch)
+            self.count += len(batch)
 
     def close(self) -> None:
         """Stop writing; the journal stays for a resume."""

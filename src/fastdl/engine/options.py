@@ -24,6 +24,7 @@ MAX_BLOCK = 16 * MiB
 BLOCKS_IN_WINDOW = 8
 """At least: one being filled, one being written and some waiting for the ordered digest."""
 MAX_CONNECTIONS = 64
+RETRY_MAX = 1_000_000
 
 
 class Progress(NamedTuple):
@@ -135,7 +136,11 @@ class FetchOptions(NamedTuple):
     stall_timeout: float = 30.0
     # The whole job, from its first request to its publication; None: as long as it makes progress.
     max_time: float | None = None
+    # Failures in a row after which a mirror is given up, or seconds since the first of them;
+    # seconds between them, None: ever longer ones.
     retry: int = 5
+    retry_time: float | None = None
+    retry_delay: float | None = None
     follow_redirects: bool = True
     resume: bool = True
     # The largest reorder window; less than 64 MiB starves 8 connections over distance.
@@ -197,6 +202,8 @@ class FetchOptions(NamedTuple):
                 options["checksum"] = parse_checksum(text)
         if options.get("write_metalink") is not None:
             options["require_whole_digest"] = True
+        if options.get("retry_time") is not None:
+            options.setdefault("retry", RETRY_MAX)  # the time alone decides
         if isinstance(options.get("proxy"), str):
             options["proxy"] = Proxies(options["proxy"], options["proxy"])
         for name in (
@@ -232,7 +239,9 @@ class FetchOptions(NamedTuple):
             ("connect_timeout", self.connect_timeout, 0.001, 86400),
             ("stall_timeout", self.stall_timeout, 0.001, 86400),
             ("max_time", 1 if self.max_time is None else self.max_time, 0.001, 1 << 31),
-            ("retry", self.retry, 0, 1000),
+            ("retry", self.retry, 0, RETRY_MAX),
+            ("retry_time", 1 if self.retry_time is None else self.retry_time, 0.001, 1 << 31),
+            ("retry_delay", 1 if self.retry_delay is None else self.retry_delay, 0.001, 86400),
             ("s3_expires", self.s3_expires, 1, 604800),
             ("max_ratio", self.max_ratio, 0, 1 << 31),
             ("window", self.window, MIN_WINDOW, 1 << 40),

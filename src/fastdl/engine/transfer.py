@@ -120,6 +120,8 @@ def start_job(
         first_connections=options.max_connections_per_origin or 4,
         pace=ctx.pace,
         retry=options.retry,
+        retry_time=options.retry_time or 0.0,
+        retry_delay=options.retry_delay or 0.0,
         provable=facts.provable,
         record=checkpoint.records,
         hold=sink.hold,

@@ -33,6 +33,8 @@ cdef extern from "job/config.h" nogil:
         int first_conns
         fdl_pace *pace
         int retry
+        uint64_t retry_ns
+        uint64_t delay_ns
         bint provable
         bint any_version
         bint record

@@ -17,7 +17,7 @@ from fastdl.engine.proof import Outcome, bottleneck, mirror_reports, stages, ver
 from fastdl.engine.release import Showing, begun, of_source, released
 from fastdl.engine.result import Result
 from fastdl.engine.transfer import run_job, start_job
-from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError
+from fastdl.errors import Cancelled, FastdlError, HttpStatusError, NetError, Reason
 from fastdl.model.image import TAIL_BYTES, Format
 from fastdl.sinks.base import Sink, read_back
 
@@ -199,6 +199,9 @@ class Lander:
             workspace.keep = False  # nothing is left to resume from
         except BaseException as exc:
             over = not can_continue(exc)
+            if isinstance(exc, FastdlError) and exc.reason is Reason.WRONG_PIECE:
+                over = not checkpoint.holds
+                checkpoint.disown(exc.offset, facts.piece_length)
             workspace.keep = checkpoint.writer is not None and not over
             raise
         finally:
@@ -330,10 +333,12 @@ def can_continue(exc: BaseException) -> bool:
     """Whether the data fetched before *exc* is useful to a later run.
 
     It is after a cancellation or a lost network, and if everything is verified and only the name
-    could not be given; not after a wrong digest, a changed source, or a failed target, whose
-    content is unknown.
+    could not be given, and if one piece is wrong; not after a wrong digest, a changed source, or a
+    failed target, whose content is unknown.
     """
     if not isinstance(exc, FastdlError) or isinstance(exc, Cancelled) or exc.phase == "publish":
+        return True
+    if exc.reason is Reason.WRONG_PIECE:
         return True
     if isinstance(exc, HttpStatusError) and exc.http_status in (401, 403):
         return True  # a signed link that died says nothing of the bytes

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from fastdl.core.image import Qcow2
 from fastdl.core.net import Stream
-from fastdl.engine.source.first_response import FirstResponse, backoff, pause
+from fastdl.engine.source.first_response import FirstResponse, backoff, is_late, pause
 from fastdl.errors import FastdlError, FormatError, NetError, Reason
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def _read_one(
     ctx: TransferContext,
 ) -> tuple[bytes, int]:
     """The *wanted* bytes and the number of their mirror; each mirror is tried in turn."""
+    began = time.monotonic()
     for attempt in range(retries + 1):
         index = indices[attempt % len(indices)]
         ctx.cancel.check()
@@ -197,10 +199,10 @@ def _read_one(
         except FastdlError as exc:
             exc.add_context(origin=facts.urls[index].display())
             ctx.cancel.check()
-            if attempt == retries:
+            if attempt == retries or is_late(ctx, began):
                 raise
             if index == indices[-1]:
-                pause(backoff(attempt, exc.retry_after_s), ctx.cancel)
+                pause(backoff(attempt, exc.retry_after_s, ctx), ctx.cancel)
     raise NetError("no mirror is left", phase="decode")
 
 
@@ -243,7 +245,7 @@ def _read_in_order(
     ctx: TransferContext,
 ) -> None:
     """A server without ranges: keep reading until the tables are complete, up to a limit."""
-    retries = ctx.options.retry
+    began, attempt = time.monotonic(), 0
     while not image.ready:
         need = image.need()
         end = need[0] + need[1] if need else len(response.head) + READ_BYTES
@@ -261,8 +263,10 @@ def _read_in_order(
         ctx.cancel.check()
         if response.stream is not None and facts.size is None:
             raise FormatError("the source ends inside its tables", phase="decode")
-        if retries == 0:
+        if attempt == ctx.options.retry or is_late(ctx, began):
             raise NetError("the response ends inside the image's tables", phase="decode")
-        retries -= 1
+        if attempt > 0:  # what only ended early is continued at once
+            pause(backoff(attempt - 1, None, ctx), ctx.cancel)
+        attempt += 1
         response.reopen(facts.size)
     known[:] = [(0, response.head, response.index)]

@@ -145,6 +145,7 @@ def open_stream(
     """
     stream = Stream(ctx.net, mirror, cancel.wakeup)
     host = url.netloc if url.host else ""
+    began = time.monotonic()
     for attempt in range(ctx.options.retry + 1):
         try:
             ctx.events.wait(host, "a response")
@@ -162,11 +163,11 @@ def open_stream(
             )
             mirror.note_error()
             cancel.check()
-            too_long = (exc.retry_after_s or 0) > RETRY_AFTER_MAX_S
+            too_long = (exc.retry_after_s or 0) > RETRY_AFTER_MAX_S or is_late(ctx, began)
             if give_up(stream) or attempt == ctx.options.retry or not passes or too_long:
                 stream.close()
                 raise
-            seconds = backoff(attempt, exc.retry_after_s)
+            seconds = backoff(attempt, exc.retry_after_s, ctx)
             ctx.events.wait(host, f"the next try, in {seconds:.1f}s ({exc.message})")
             pause(seconds, cancel)
     raise AssertionError("unreachable")
@@ -203,9 +204,18 @@ def _read_head(stream: Stream) -> bytes:
     return b"".join(parts)
 
 
-def backoff(attempt: int, retry_after_s: float | None) -> float:
+def backoff(attempt: int, retry_after_s: float | None, ctx: TransferContext) -> float:
     """Seconds to wait after the failure number *attempt* (from 0), or what the server asks for."""
-    return max(min(0.2 * 2.0**attempt, 8.0), retry_after_s or 0.0)
+    own = ctx.options.retry_delay
+    if own is None:
+        own = min(0.2 * 2.0 ** min(attempt, 8), 8.0)
+    return max(own, retry_after_s or 0.0)
+
+
+def is_late(ctx: TransferContext, began: float) -> bool:
+    """Whether what failed since *began* has had its time; see ``FetchOptions.retry_time``."""
+    limit = ctx.options.retry_time
+    return limit is not None and time.monotonic() - began >= limit
 
 
 def pause(seconds: float, cancel: Cancel) -> None:
