@@ -203,6 +203,8 @@ class Lander:
                 over = not checkpoint.holds
                 checkpoint.disown(exc.offset, facts.piece_length)
             workspace.keep = checkpoint.writer is not None and not over
+            if workspace.keep and workspace.sink.kind == "file":  # the next attempt goes on
+                workspace.sink.blank, workspace.sink.resumable = False, True
             raise
         finally:
             checkpoint.close(remove=over)
