@@ -18,7 +18,7 @@ import pytest
 
 from fastdl.agent.confine import Confinement, landlock_version
 from fastdl.agent.work import Work, run
-from fastdl.engine.staging import path_beside
+from fastdl.engine.staging import SUFFIX, path_beside
 from fastdl.errors import (
     FormatError,
     IntegrityError,
@@ -227,7 +227,7 @@ async def test_a_device_is_written_through_its_descriptor(
     assert result["resumed_bytes"] > 0
     assert device.read(len(CONTENT)) == CONTENT
     assert _kept(state) == [".release"]
-    assert _left(state / "staging") == []
+    assert list(state.rglob(f".*{SUFFIX}")) == []
 
 
 async def test_a_device_is_zeroed_where_the_bytes_are_wrong(
@@ -377,13 +377,58 @@ async def test_a_packed_image_is_unpacked_on_the_way_or_beside(
     assert any("staged" in text for text in result["warnings"])
 
 
+@pytest.mark.parametrize("cut", ["cancelled", "killed", "child killed"])
+@pytest.mark.parametrize("place", ["file", "device"])
+async def test_what_a_stopped_process_staged_is_found_again(
+    origin: FaultOrigin, device: LoopDevice, pool: Path, cut: str, place: str
+) -> None:
+    """What is converted lies in a folder that only its own job finds, whoever was killed."""
+    if not HAVE_QEMU:
+        pytest.skip(NEED_QEMU)
+    disk = pseudo_random(6, 12 * MIB)
+    raw, made = pool / "raw", pool / "made"
+    raw.write_bytes(disk)
+    run_tool("qemu-img", "convert", "-f", "raw", "-O", "vmdk", raw, made)
+    source = made.read_bytes()
+    raw.unlink()
+    made.unlink()
+    target = pool / "x" if place == "file" else device.path
+    state = pool / "state"
+    more = {"beneath": pool} if place == "file" else {"state": state}
+    work = _work(origin, source, target, DRIP, target_format="raw", **more)
+    job = asyncio.create_task(_done(work))
+    await asyncio.to_thread(origin.wait_for, lambda: origin.sent > 8 * MIB, timeout=40)
+    if cut == "cancelled":
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+    else:
+        child = Path(f"/proc/{_worker(child=True)}")
+        os.kill(_worker(child=cut == "child killed"), signal.SIGKILL)
+        with pytest.raises(InternalError, match="was killed"):
+            await job
+        # It dies with its parent, but not at once, and has the target open.
+        for _ in range(400):
+            if not child.exists():
+                break
+            await asyncio.sleep(0.05)
+    origin.resources["/x"].rules.clear()
+    result = await _done(work)
+    assert result["resumed_bytes"] > MIB
+    shown = (pool / "x").read_bytes() if place == "file" else device.read(len(disk))
+    assert shown == disk
+    assert list(pool.rglob(f".*{SUFFIX}")) == []
+
+
 async def test_what_was_left_by_a_killed_worker_is_swept_up(
     origin: FaultOrigin, pool: Path
 ) -> None:
-    """Its folder has the name that the next run of the same download looks at."""
-    left = path_beside(pool / "x")
-    (left / "staging-0").mkdir(parents=True)
-    (left / "staging-0" / "image").write_bytes(b"half")
+    """Where nobody has come back to it for a day."""
+    left = path_beside(pool / "x", "another")
+    (left / "staged").mkdir(parents=True)
+    (left / "staged" / "image").write_bytes(b"half")
+    left.chmod(0o700)
+    os.utime(left, (0, 0))
     raw = pseudo_random(4, MIB)
     await _done(_work(origin, PACK["gz"](raw), pool / "x", target_format="raw", beneath=pool))
     assert (pool / "x").read_bytes() == raw

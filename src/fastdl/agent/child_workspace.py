@@ -7,7 +7,6 @@ is requested from the other process, which finally publishes.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
     from fastdl.engine.staging import Staging
     from fastdl.model.image import Format
+
+_STAGED = "staged"
 
 Send = Callable[[dict[str, Any]], None]
 """Sends one message of ``child_messages``."""
@@ -39,7 +40,6 @@ class ChildWorkspace(Workspace):
         self.earlier, self.whole = opened.earlier, opened.whole
         self._shared = journal
         self._shared_note = note
-        self._numbers = itertools.count()
         self._send: Send | None = None
         self._request: Send | None = None
 
@@ -65,30 +65,26 @@ class ChildWorkspace(Workspace):
         super().begin(size, sparse=sparse)
 
     @contextmanager
-    def staging(self, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
-        """A folder inside the one that this process works in."""
+    def staging(self, *, ids: Sequence[int] | None = None, key: str = "") -> Iterator[Staging]:
+        """A folder inside the one that this process works in, and with what that kept in it."""
         assert ids is None
+        assert not key
         import shutil
         from pathlib import Path
 
-        # Relative: this user may have no access through the parent folders.
-        made = Path(f"staging-{next(self._numbers)}")
-        made.mkdir(mode=0o700)
-        try:
-            yield made
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-
-    @contextmanager
-    def staging_again(self) -> Iterator[Staging]:
-        """As ``staging``: what a killed process left went with its folder."""
         from fastdl.engine.staging import Staging  # only where something is unpacked or staged
 
-        with self.staging() as made:
-            yield Staging(made)
+        # Relative: this user may have no access through the parent folders.
+        staging = Staging(Path(_STAGED))
+        staging.path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            yield staging
+        finally:
+            if not staging.keep:
+                shutil.rmtree(staging.path, ignore_errors=True)
 
-    def drop_staging(self) -> None:
-        """Nothing is left: the folder that this process works in goes with it."""
+    def drop_staging(self, key: str = "") -> None:
+        """Nothing is left: the folder that this process works in goes with a job that is done."""
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Have a third process convert it, without network and without the target."""

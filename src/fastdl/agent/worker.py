@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, Location, SharedFile
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, InternalError, as_error
+from fastdl.model.url import Url
 
 Job = Mapping[str, Any]
 
@@ -243,8 +245,17 @@ def _folder(job: Job, workspace: Workspace) -> Iterator[str | None]:
     if job["action"] != "unpack" and job["options"].get("target_format") == "same":
         yield None
         return
-    with workspace.staging(ids=job["confinement"]["ids"]) as made:
-        yield str(made)
+    with workspace.staging(ids=job["confinement"]["ids"], key=_staging_key(job)) as staging:
+        staging.keep = True
+        yield str(staging.path)
+        staging.keep = False
+
+
+def _staging_key(job: Job) -> str:
+    """What a process may find of an earlier one: only its own job's, since nothing else vouches for
+    what lies there. What a signed link signs with is another each time."""
+    what = [[Url.parse(source).display() for source in job["sources"]], job["checksum"]]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def _report_missing(child: Child) -> None:

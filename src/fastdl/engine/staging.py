@@ -34,30 +34,18 @@ class Staging:
         self.keep = False
 
 
-def path_beside(target: Path) -> Path:
-    """Return the folder of the job that fills the file *target*."""
-    return target.with_name(f".{target.name}{SUFFIX}")
-
-
-@contextlib.contextmanager
-def beside(target: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
-    """A folder next to the file *target*, which is locked by the caller: nobody else has this one.
-
-    Only the user *ids* (uid, gid; None: this one) may enter it. SinkError where none can be made.
-    """
-    made = path_beside(target)
-    shutil.rmtree(made, ignore_errors=True)
-    with _made(made, ids) as fd:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield made
+def path_beside(target: Path, key: str = "") -> Path:
+    """Return the folder of the job that fills the file *target*; *key*: what else tells it from
+    other jobs."""
+    return target.with_name(f".{target.name}{key and '.'}{key}{SUFFIX}")
 
 
 @contextlib.contextmanager
 def within(folder: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
-    """A folder in *folder*, where many jobs have one; else as ``beside``.
+    """A folder in *folder*, where many jobs have one that nobody finds again.
 
-    Each is locked while its job lives, which tells those of killed jobs.
+    Each is locked while its job lives, which tells those of killed jobs. Only the user *ids* (uid,
+    gid; None: this one) may enter it. SinkError where none can be made.
     """
     made = folder / f".{os.urandom(8).hex()}{SUFFIX}"
     with contextlib.ExitStack() as held:
@@ -72,19 +60,22 @@ def within(folder: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def resumable(made: Path) -> Iterator[Staging]:
+def resumable(made: Path, *, ids: Sequence[int] | None = None) -> Iterator[Staging]:
     """The folder *made* of the caller's own target, with what an earlier run left in it.
 
-    Where another job works in it, one that is not found again. SinkError where none can be made.
+    Where another job works in it, one that is not found again. *ids*: see ``within``. SinkError
+    where none can be made.
     """
     try:
         fs.make_folders(str(made.parent))
         sweep(made.parent)
         claimed = _claimed(made)
+        if claimed is not None and ids is not None:
+            _give(claimed, ids)
     except OSError as exc:
         raise sink_error(exc, f"making {made}") from None
     if claimed is None:
-        with within(made.parent) as fresh:
+        with within(made.parent, ids=ids) as fresh:
             yield Staging(fresh)
         return
     staging = Staging(made)
@@ -93,6 +84,9 @@ def resumable(made: Path) -> Iterator[Staging]:
     finally:
         if not staging.keep:
             shutil.rmtree(made, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # there is something in it
+                made.rmdir()
         os.close(claimed)
 
 
@@ -117,10 +111,11 @@ def sweep(folder: Path) -> None:
 
 
 def _opened(made: Path) -> int:
-    """A descriptor of the folder *made*; OSError where it is none, or not ours alone."""
+    """A descriptor of the folder *made*; OSError where it is none, or others may enter it."""
     fd = fs.open_folder(str(made), flags=os.O_NOFOLLOW)
     found = os.fstat(fd)
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    # Root's are also those of the users that its jobs run as.
+    if os.geteuid() not in (0, found.st_uid) or stat.S_IMODE(found.st_mode) & 0o077:
         os.close(fd)
         raise PermissionError(f"{made} is not ours")
     return fd
@@ -149,6 +144,15 @@ def _claimed(made: Path) -> int | None:
         if not locked:
             return None
     return None
+
+
+def _give(folder: int, ids: Sequence[int]) -> None:
+    """Make *ids* the owner of the folder and of what lies in it, which an earlier process may have
+    written as another user; no link is followed."""
+    for _, folders, files, fd in os.fwalk(dir_fd=folder):
+        for name in (*folders, *files):
+            os.chown(name, *ids, dir_fd=fd, follow_symlinks=False)
+    os.fchown(folder, *ids)
 
 
 @contextlib.contextmanager

@@ -28,8 +28,9 @@ def unpack_into(workspace: Workspace, sources: Sequence[str], ctx: TransferConte
     plain = FetchOptions(policy="user")._replace(
         **{name: getattr(ctx.options, name) for name in _LANDING}
     )
-    with workspace.staging() as folder:
-        image = str(folder / "image")
+    with workspace.staging() as staging:
+        (staging.path / "image").unlink(missing_ok=True)  # a killed run may have left one
+        image = str(staging.path / "image")
         fetched = publish_job(sources, image, packed)
         landed = fetch_into(workspace, [image], ctx.within(plain, ctx.placement, proven=True))
     return fetched._replace(

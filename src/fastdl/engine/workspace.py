@@ -111,48 +111,31 @@ class Workspace:
         self.sink.preallocate(size, sparse=sparse)
 
     @contextmanager
-    def staging(self, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
-        """A folder of the job's own, for the user *ids* alone: next to a file, else in the state
-        folder."""
-        from pathlib import Path
-
+    def staging(self, *, ids: Sequence[int] | None = None, key: str = "") -> Iterator[Staging]:
+        """A folder of the job's own, for the user *ids* alone: beside a file, else in the state
+        folder. It has what an earlier run for this target and *key* kept in it."""
         from fastdl.engine import staging
 
-        if self.sink.kind == "file":
-            made = staging.beside(Path(self.sink.path), ids=ids)
-        else:
-            from fastdl.engine.journal_file import default_state_dir
-
-            state = Path(self._state_dir or default_state_dir())
-            made = staging.within(state / "staging", ids=ids)
-        with made as folder:
-            yield folder
-
-    @contextmanager
-    def staging_again(self) -> Iterator[Staging]:
-        """A folder as ``staging`` gives, with what an earlier run of this target kept in it."""
-        from fastdl.engine import staging
-
-        with staging.resumable(self._staged_at()) as made:
+        with staging.resumable(self._staged_at(key), ids=ids) as made:
             yield made
 
-    def drop_staging(self) -> None:
+    def drop_staging(self, key: str = "") -> None:
         """The target is what it should be: what an earlier run staged has served."""
         from fastdl.engine import staging
 
-        staging.forget(self._staged_at())
+        staging.forget(self._staged_at(key))
 
-    def _staged_at(self) -> Path:
+    def _staged_at(self, key: str = "") -> Path:
         from pathlib import Path
 
         from fastdl.engine import staging
         from fastdl.engine.journal import state_path
 
         if self.sink.kind == "file":
-            return staging.path_beside(Path(self.sink.path))
+            return staging.path_beside(Path(self.sink.path), key)
         # Not where jobs have folders that nobody finds again: those are swept at once.
         journal = Path(state_path(self.sink.identity, self._state_dir, "journal").path)
-        return staging.path_beside(journal.parent.with_name("staged") / journal.stem)
+        return staging.path_beside(journal.parent.with_name("staged") / journal.stem, key)
 
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Convert an inspected *source* to the raw *target* with qemu-img; see

@@ -26,26 +26,40 @@ def test_a_folder_that_was_swapped_is_not_given_away(
     pool.mkdir()
     make = Path.mkdir
 
-    def swapped(self: Path, mode: int = 0o777) -> None:
-        make(self, mode)
-        self.rmdir()
-        self.symlink_to(secret)
+    def swapped(self: Path, mode: int = 0o777, **more: bool) -> None:
+        make(self, mode, **more)
+        if self != pool:
+            self.rmdir()
+            self.symlink_to(secret)
 
     monkeypatch.setattr(Path, "mkdir", swapped)
-    with pytest.raises(FastdlError), staging.beside(pool / "image", ids=IDS):
+    made = staging.path_beside(pool / "image", "a job")
+    with pytest.raises(FastdlError), staging.resumable(made, ids=IDS):
         pass
     assert secret.stat().st_uid == 0
     assert secret.exists()
 
 
-def test_what_a_killed_job_left_beside_its_file_goes_with_the_next(tmp_path: Path) -> None:
-    """The target is locked: nobody else can have that folder now."""
-    left = staging.path_beside(tmp_path / "image")
-    left.mkdir()
-    (left / "half").write_bytes(b"x")
-    with staging.beside(tmp_path / "image") as made:
-        assert made == left
-        assert list(made.iterdir()) == []
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_of_another_user_is_found_again_swept_and_removed(tmp_path: Path) -> None:
+    """That user alone may enter it, and what it left is there for its next process."""
+    made = staging.path_beside(tmp_path / "image", "a job")
+    with staging.resumable(made, ids=IDS) as first:
+        assert (made.stat().st_uid, made.stat().st_mode & 0o777) == (IDS[0], 0o700)
+        (made / "half").write_bytes(b"x")
+        first.keep = True
+    with staging.resumable(made, ids=IDS) as second:
+        assert second.path == made
+        assert (made / "half").read_bytes() == b"x"
+        second.keep = True
+    os.utime(made, (0, 0))
+    staging.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_not_kept(tmp_path: Path) -> None:
+    with staging.resumable(staging.path_beside(tmp_path / "image")) as made:
+        made.keep = True
     assert list(tmp_path.iterdir()) == []
 
 

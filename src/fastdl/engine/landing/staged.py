@@ -46,7 +46,7 @@ class StagedLanding:
         """Fetch to a file, verified; inspect it; write it to the target."""
         response.close()
         ctx.events.warn(f"staged to a file first: {self._why}")
-        with workspace.staging_again() as staging:
+        with workspace.staging() as staging:
             try:
                 first, came, landed = self._land_staged(staging.path, facts, workspace, ctx)
             except BaseException as exc:
