@@ -56,7 +56,7 @@ def define(connection: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Iterator[Path]:
+def loopdev(tmp_path: Path) -> Iterator[Path]:
     """A fresh loop device of 64 MiB."""
     with loop_device(tmp_path, size=64 * MIB) as found:
         yield Path(found.path)
@@ -74,10 +74,10 @@ def dir_pool(define: Any, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def disk_pool(define: Any, device: Path) -> Any:
+def disk_pool(define: Any, loopdev: Path) -> Any:
     """A started pool of the type disk: its volumes are GPT partitions of a loop device."""
-    subprocess.run(["parted", "-s", device, "mklabel", "gpt"], check=True, capture_output=True)
+    subprocess.run(["parted", "-s", loopdev, "mklabel", "gpt"], check=True, capture_output=True)
     return define(
-        f"<pool type='disk'><name>{libvirtd.new_name()}</name><source><device path='{device}'/>"
+        f"<pool type='disk'><name>{libvirtd.new_name()}</name><source><device path='{loopdev}'/>"
         "<format type='gpt'/></source><target><path>/dev</path></target></pool>"
     )

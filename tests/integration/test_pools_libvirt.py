@@ -86,14 +86,14 @@ def test_an_iso_keeps_its_suffix(dir_pool: Any, tmp_path: Path) -> None:
     assert f"{VOLUME.name}.iso" in dir_pool.listVolumes()
 
 
-def test_a_mounted_file_system_is_a_file_pool(define: Any, device: Path, tmp_path: Path) -> None:
+def test_a_mounted_file_system_is_a_file_pool(define: Any, loopdev: Path, tmp_path: Path) -> None:
     """fs pools: libvirt mounts the device, the room counted is that of its file system."""
-    subprocess.run(["mkfs.ext4", "-q", device], check=True, capture_output=True)
+    subprocess.run(["mkfs.ext4", "-q", loopdev], check=True, capture_output=True)
     mount = tmp_path / "mount"
     mount.mkdir()
     pool = _find(
         define(
-            f"<pool type='fs'><name>{libvirtd.new_name()}</name><source><device path='{device}'/>"
+            f"<pool type='fs'><name>{libvirtd.new_name()}</name><source><device path='{loopdev}'/>"
             f"<format type='ext4'/></source><target><path>{mount}</path></target></pool>"
         ),
         tmp_path,

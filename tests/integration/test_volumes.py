@@ -253,14 +253,14 @@ def test_forms_on_devices(
 
 
 def test_a_mounted_file_system_and_a_full_one(
-    define: Any, device: Path, site: FaultOrigin, tmp_path: Path
+    define: Any, loopdev: Path, site: FaultOrigin, tmp_path: Path
 ) -> None:
     """fs pools; no room is told with its own class, whether it is known before or not."""
-    images.run("mkfs.ext4", "-q", device)
+    images.run("mkfs.ext4", "-q", loopdev)
     mount = tmp_path / "mount"
     mount.mkdir()
     pool = define(
-        f"<pool type='fs'><name>{libvirtd.new_name()}</name><source><device path='{device}'/>"
+        f"<pool type='fs'><name>{libvirtd.new_name()}</name><source><device path='{loopdev}'/>"
         f"<format type='ext4'/></source><target><path>{mount}</path></target></pool>"
     )
     assert _made(pool, "vm", site.url("/x.qcow2"), home=tmp_path)["capacity"] == DISK
