@@ -18,7 +18,7 @@ EXPERIMENTS = {
     "kill": "killed at a call",
     "kill3": "killed three times in a row",
     "tear": "killed in the middle of a write",
-    "fail": "a call fails, once or for ever",
+    "fail": "a call fails, once or always",
     "short": "a call does half of what it was asked for",
     "flip": "a bit flips on the wire",
     "clock": "the clock jumps",

@@ -2,5 +2,5 @@
 """``fastdl bench --url``: measures a user's own mirror, network, storage and processor.
 
 ``tools`` says how each program is called, ``runs`` runs it, ``rates`` measures the parts alone,
-``verdict`` decides from these figures what the limit is, ``report`` writes it down.
+``limit`` decides from these figures what the limit is, ``report`` writes it down.
 """

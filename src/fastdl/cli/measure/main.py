@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 
 from fastdl.cli import streams
 from fastdl.cli.measure import rates, report
+from fastdl.cli.measure.limit import find_limit
 from fastdl.cli.measure.runs import Run, digest_of, run_tool
 from fastdl.cli.measure.tools import TOOLS, Task, Tool, reason_against
-from fastdl.cli.measure.verdict import verdict
 from fastdl.errors import BY_CODE, IntegrityError, InternalError, SinkSpaceError, UsageError
 from fastdl.model.digest import parse_checksum
 from fastdl.model.units import format_duration, format_size, parse_seconds
@@ -138,7 +138,7 @@ def _measure(args: argparse.Namespace) -> report.Measured:
         runs=runs,
         skipped=skipped,
         rates=parts,
-        verdict=verdict(parts, task.size / max(took, 1e-9), seconds=took),
+        limit=find_limit(parts, task.size / max(took, 1e-9), seconds=took),
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastdl import __version__
+from fastdl.cli.measure.limit import Limit
 from fastdl.cli.measure.rates import Rates
 from fastdl.cli.measure.runs import Run
-from fastdl.cli.measure.verdict import Verdict
 from fastdl.model.units import format_rate, format_size
 from fastdl.named_tuple import NamedTuple
 
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
     runs: Mapping[str, Sequence[Run]]
     skipped: Mapping[str, str]
     rates: Rates
-    verdict: Verdict
+    limit: Limit
 
 
 def as_dict(found: Measured) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def as_dict(found: Measured) -> dict[str, Any]:
         },
         "skipped": dict(found.skipped),
         "rates": found.rates._asdict(),
-        "limit": found.verdict.limit,
-        "why": list(found.verdict.why),
+        "limit": found.limit.what,
+        "why": list(found.limit.why),
     }
 
 
@@ -61,7 +61,7 @@ def as_text(found: Measured) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip()
         for row in rows
     ]
-    return "\n".join([*_head(found), "", *lines, "", *_parts(found), "", *found.verdict.why])
+    return "\n".join([*_head(found), "", *lines, "", *_parts(found), "", *found.limit.why])
 
 
 def as_markdown(found: Measured) -> str:
@@ -79,7 +79,7 @@ def as_markdown(found: Measured) -> str:
             "",
             *(f"- {line}" for line in _parts(found)),
             "",
-            *found.verdict.why,
+            *found.limit.why,
             "",
         ]
     )

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the verdict follow from the figures, and is no secret in what is shown?"""
+"""Does the limit follow from the figures, and is no secret in what is shown?"""
 
 from __future__ import annotations
 
 import pytest
 
+from fastdl.cli.measure.limit import find_limit
 from fastdl.cli.measure.rates import Rates
 from fastdl.cli.measure.runs import without_secrets
 from fastdl.cli.measure.tools import TOOLS, Task, reason_against
-from fastdl.cli.measure.verdict import verdict
 
 MB = 1e6
 FAST = Rates(800 * MB, 900 * MB, 2000 * MB, 1800 * MB, None)
@@ -28,19 +28,19 @@ FAST = Rates(800 * MB, 900 * MB, 2000 * MB, 1800 * MB, None)
     ],
 )
 def test_the_slowest_part_is_the_limit(rates: Rates, whole: float, limit: str) -> None:
-    assert verdict(rates, whole, seconds=10).limit == limit
+    assert find_limit(rates, whole, seconds=10).what == limit
 
 
 def test_a_whole_below_all_parts_is_explained() -> None:
     """Parts that share the processors are slower together than each alone."""
-    found = verdict(FAST, 300 * MB, seconds=10)
-    assert found.limit == "processors"
+    found = find_limit(FAST, 300 * MB, seconds=10)
+    assert found.what == "processors"
     assert "share the processors" in found.why[0]
-    assert len(verdict(FAST, 600 * MB, seconds=10).why) == 2
+    assert len(find_limit(FAST, 600 * MB, seconds=10).why) == 2
 
 
 def test_a_short_download_says_nothing_of_the_limit() -> None:
-    assert verdict(FAST, 10 * MB, seconds=0.1).limit == "start"
+    assert find_limit(FAST, 10 * MB, seconds=0.1).what == "start"
 
 
 SECRET = Task(("https://user:word@a.example/i?sig=token",), "/t/image", 1, device=False)

@@ -15,20 +15,20 @@ _PAYS = 1.3
 """More connections that bring less than this are no gain."""
 
 
-class Verdict(NamedTuple):
-    """*limit*: mirror-per-connection, link, mirror-or-link, storage, digest, processors or start.
+class Limit(NamedTuple):
+    """*what*: mirror-per-connection, link, mirror-or-link, storage, digest, processors or start.
 
     *why*: a sentence or more for people.
     """
 
-    limit: str
+    what: str
     why: tuple[str, ...]
 
 
-def verdict(rates: Rates, whole: float, *, seconds: float) -> Verdict:
+def find_limit(rates: Rates, whole: float, *, seconds: float) -> Limit:
     """Of a download at *whole* bytes a second, *seconds* long, with the *rates* of its parts."""
     if seconds < 0.3:
-        return Verdict(
+        return Limit(
             "start",
             (f"The download took {seconds:.2f} s: too short to tell more than a start's price.",),
         )
@@ -47,38 +47,38 @@ def verdict(rates: Rates, whole: float, *, seconds: float) -> Verdict:
             "runs here, or the mirror's rate varies."
         )
     if whole < _FAR * rate:
-        return Verdict("processors", tuple(words))
+        return Limit("processors", tuple(words))
     if name == "storage":
         words.append(f"The storage is the limit: it takes {format_rate(rate)}.")
-        return Verdict("storage", tuple(words))
+        return Limit("storage", tuple(words))
     if name == "digest":
         words.append(
             f"The digest is the limit: one processor computes SHA-256 at {format_rate(rate)}. "
             "A metalink with pieces lets several compute it."
         )
-        return Verdict("digest", tuple(words))
+        return Limit("digest", tuple(words))
     return _network(rates, rate, words)
 
 
-def _network(rates: Rates, rate: float, words: list[str]) -> Verdict:
+def _network(rates: Rates, rate: float, words: list[str]) -> Limit:
     one = rates.one_connection
     if rates.interface is not None and rate > _NEAR * rates.interface:
         words.append(
             f"The link is the limit: {format_rate(rate)} of the {format_rate(rates.interface)} "
             "of this host's network interface."
         )
-        return Verdict("link", tuple(words))
+        return Limit("link", tuple(words))
     if one is not None and rate > _PAYS * one:
         words.append(
             f"The mirror, or the way to it, limits each connection: one brings {format_rate(one)}, "
             f"several {format_rate(rate)}. More mirrors (--url again) or more connections "
             "(fastdl get --max-connections-per-origin) may bring more."
         )
-        return Verdict("mirror-per-connection", tuple(words))
+        return Limit("mirror-per-connection", tuple(words))
     words.append(
         f"The mirror or the link as a whole is the limit: several connections bring "
         f"{format_rate(rate)}"
         + (f", one {format_rate(one)}." if one is not None else ".")
         + " Another mirror may bring more; more connections do not."
     )
-    return Verdict("mirror-or-link", tuple(words))
+    return Limit("mirror-or-link", tuple(words))
