@@ -3,16 +3,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import signal
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.env.manager import Client
 from tests.env.origin import FaultOrigin, pseudo_random
 from tests.env.process import AgentProcess, ManagerProcess, eventually
 
 CONTENT = pseudo_random(41, 8 << 20)
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
 
 
 class Site:
@@ -110,4 +121,22 @@ class Site:
     async def events(self, type_: str) -> list[dict[str, Any]]:
         """Events of one type."""
         found: list[dict[str, Any]] = (await self.api("listEvents", type=type_)).get("event", [])
+        return found
+
+    async def fastdl(self, *words: str, stdin: str = "") -> Done:
+        """Run a command of somebody who administers the zone."""
+        credentials = self.manager.state / "admin.json"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fastdl", *words, "--credentials", str(credentials),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 120)
+        return Done(process.returncode or 0, out.decode(), err.decode())
+
+    async def shown(self, *words: str) -> list[dict[str, Any]]:
+        """What a list prints with ``--json``."""
+        done = await self.fastdl(*words, "--json")
+        assert done.code == 0, done.err
+        found: list[dict[str, Any]] = json.loads(done.out)
         return found

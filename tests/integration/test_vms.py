@@ -143,6 +143,25 @@ async def test_the_life_of_a_machine(site: Machines) -> None:
     assert len(site.files()) == 1, "only the template's copy is left"
 
 
+async def test_the_life_of_a_machine_by_its_name(site: Machines) -> None:
+    """``fastdl vm`` alone: no id is typed."""
+    await site.template("u24")
+    done = await site.fastdl("vm", "deploy", "u24", "web-1", "--memory", "64M", "--host", "kvm1")
+    assert (done.code, done.out) == (0, "web-1: running on kvm1\n"), done.err
+    (vm,) = await site.shown("vm", "list")
+    site.ids.append(vm["id"])
+    assert (vm["memory"], vm["templatename"]) == (64, "u24")
+    await site.says(vm["id"])
+    assert LINE in (await site.fastdl("vm", "console", "web-1")).out
+    assert (await site.fastdl("vm", "stop", "web-1", "--force")).out == "web-1: stopped\n"
+    assert "Stopped" in (await site.fastdl("vm", "list")).out
+    assert (await site.fastdl("vm", "start", "web-1")).out == "web-1: running on kvm1\n"
+    wrong = await site.fastdl("vm", "deploy", "u24", "web-2", "--memory", "1000K")
+    assert (wrong.code, "whole number" in wrong.err) == (2, True)
+    assert (await site.fastdl("vm", "destroy", "web-1", "--expunge")).code == 0
+    assert await site.shown("vm", "list") == []
+
+
 async def test_a_template_in_use_stays(site: Machines) -> None:
     """deleteTemplate succeeds; the copy goes when the last machine has gone."""
     template = await site.template()

@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,41 +13,11 @@ from tests.env.origin import FaultOrigin, Resource
 from tests.env.site import CONTENT, Site
 
 
-class Done(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Admin(Site):
-    """A site, and the command line of somebody who administers it."""
-
-    async def fastdl(self, *words: str, stdin: str = "") -> Done:
-        """Run one command."""
-        credentials = self.manager.state / "admin.json"
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fastdl", *words, "--credentials", str(credentials),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
-        return Done(process.returncode or 0, out.decode(), err.decode())
-
-    async def rows(self, *words: str) -> list[dict[str, Any]]:
-        """What ``--json`` prints."""
-        done = await self.fastdl(*words, "--json")
-        assert done.code == 0, done.err
-        found: list[dict[str, Any]] = json.loads(done.out)
-        return found
-
-
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Admin]:
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A manager, a host and an origin."""
     with FaultOrigin({"/x.raw": Resource.of(CONTENT)}) as origin:
-        made = Admin(tmp_path, origin)
+        made = Site(tmp_path, origin)
         try:
             await made.start()
             yield made
@@ -59,7 +25,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Admin]:
             await made.end()
 
 
-async def test_templates_and_certificates(site: Admin) -> None:
+async def test_templates_and_certificates(site: Site) -> None:
     """One site for all of it: starting one takes longer than what is asked of it."""
     await _to_the_pool_and_away(site)
     await _a_seed_that_fails_says_why(site)
@@ -67,20 +33,20 @@ async def test_templates_and_certificates(site: Admin) -> None:
     await _certificates_come_and_go(site)
 
 
-async def test_hosts(site: Admin) -> None:
+async def test_hosts(site: Site) -> None:
     """The host is gone at the end."""
     await _what_is_not_clear_changes_nothing(site)
     await _a_host_comes_and_goes(site)
 
 
-async def _to_the_pool_and_away(site: Admin) -> None:
+async def _to_the_pool_and_away(site: Site) -> None:
     """Names are enough: no id is typed."""
     url = site.origin.url("/x.raw")
     done = await site.fastdl(
         "template", "register", "u24", url, "--checksum", f"sha-256:{site.sha256}"
     )
     assert done.code == 0, done.err
-    (row,) = await site.rows("template", "list")
+    (row,) = await site.shown("template", "list")
     assert done.out.strip() == row["id"]
     assert (row["name"], row["format"], row["checksum"]) == ("u24", "RAW", site.sha256)
 
@@ -92,10 +58,10 @@ async def _to_the_pool_and_away(site: Admin) -> None:
     assert "Ready" in copies[1]
 
     assert (await site.fastdl("template", "remove", "u24")).out == "u24: removed\n"
-    assert await site.rows("template", "list") == []
+    assert await site.shown("template", "list") == []
 
 
-async def _a_seed_that_fails_says_why(site: Admin) -> None:
+async def _a_seed_that_fails_says_why(site: Site) -> None:
     """Not only that a job failed."""
     url = site.origin.url("/x.raw")
     await site.fastdl("template", "register", "bad", url, "--checksum", f"sha-256:{'00' * 32}")
@@ -106,30 +72,30 @@ async def _a_seed_that_fails_says_why(site: Admin) -> None:
     assert "sha-256" in done.err.lower()
 
 
-async def _watched_until_it_is_there(site: Admin) -> None:
+async def _watched_until_it_is_there(site: Site) -> None:
     """Without waiting for the seed; the watch sees it, and the list is JSON."""
     await site.fastdl("template", "register", "slow", site.origin.url("/x.raw"))
     done = await site.fastdl("template", "seed", "slow", "--no-wait", "--urgent")
     assert done.code == 0, done.err
     assert (await site.fastdl("template", "watch", "slow")).code == 0
-    ids = {row["name"]: row["id"] for row in await site.rows("template", "list")}
+    ids = {row["name"]: row["id"] for row in await site.shown("template", "list")}
     downloads = await site.downloads(ids["slow"])
     assert [row["state"] for row in downloads] == ["DONE"]
 
 
-async def _certificates_come_and_go(site: Admin) -> None:
+async def _certificates_come_and_go(site: Site) -> None:
     """The table says what each host did."""
     done = await site.fastdl("cert", "upload", "mirror1", "-", stdin=self_signed())
     assert done.code == 0, done.err
     assert "UPLOADED" in done.out
-    (cert,) = await site.rows("cert", "list")
+    (cert,) = await site.shown("cert", "list")
     assert cert["alias"] == "mirror1"
     done = await site.fastdl("cert", "revoke", "mirror1", "--host", "kvm1")
     assert "REVOKED" in done.out, done
     assert "1 revoked" in (await site.fastdl("cert", "list")).out
 
 
-async def _what_is_not_clear_changes_nothing(site: Admin) -> None:
+async def _what_is_not_clear_changes_nothing(site: Site) -> None:
     """A name must mean one thing; every host is looked up before the first is touched."""
     done = await site.fastdl("host", "disable", "kvm1", "kvm2")
     assert (done.code, "there is no host kvm2" in done.err) == (2, True)
@@ -144,7 +110,7 @@ async def _what_is_not_clear_changes_nothing(site: Admin) -> None:
     assert (done.code, "--zone" in done.err, "z1, z2" in done.err) == (2, True, True)
 
 
-async def _a_host_comes_and_goes(site: Admin) -> None:
+async def _a_host_comes_and_goes(site: Site) -> None:
     """Removing it needs the drain, or --force."""
     done = await site.fastdl("host", "token", "--cluster", "rack4", "--zone", "z1")
     assert done.out.startswith("fdl1."), done
@@ -157,4 +123,4 @@ async def _a_host_comes_and_goes(site: Admin) -> None:
     done = await site.fastdl("host", "drain", "kvm1", "--wait")
     assert done.out == "kvm1: in maintenance\n", done
     assert (await site.fastdl("host", "remove", "kvm1")).code == 0
-    assert await site.rows("host", "list") == []
+    assert await site.shown("host", "list") == []

@@ -27,6 +27,7 @@ VERBS = {
     "manager": "run the management server",
     "host": "list, admit, disable, drain and remove a zone's hosts",
     "template": "register templates, bring them to primary storage, watch it",
+    "vm": "deploy virtual machines from templates, and see what they print",
     "cert": "list, upload and revoke the certificates that hosts trust",
     "api": "call the manager's API in CloudStack's grammar",
     "demo": "run a whole zone on this machine",

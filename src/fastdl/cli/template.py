@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace, api: ApiClient) -> int:
-    rows = _templates(api, zo.zone_id(api, args.zone))
+    rows = all_templates(api, zo.zone_id(api, args.zone))
     return zo.show(args, rows if args.json else [_sized(row, "size") for row in rows], _COLUMNS)
 
 
@@ -247,7 +247,7 @@ def _remove(args: argparse.Namespace, api: ApiClient) -> int:
     return 0
 
 
-def _templates(api: ApiClient, zone: str | None = None) -> list[zo.Row]:
+def all_templates(api: ApiClient, zone: str | None = None) -> list[zo.Row]:
     """Templates and ISOs, as the caller may see them, one row a zone."""
     found = api.rows("listTemplates", "template", templatefilter="all", zoneid=zone)
     return found + api.rows("listIsos", "iso", isofilter="all", zoneid=zone)
@@ -255,5 +255,5 @@ def _templates(api: ApiClient, zone: str | None = None) -> list[zo.Row]:
 
 def _template(api: ApiClient, wanted: str) -> zo.Row:
     # A template of several zones has a row in each.
-    unique = {row["id"]: row for row in _templates(api)}
+    unique = {row["id"]: row for row in all_templates(api)}
     return zo.pick(unique.values(), wanted, "template")

@@ -149,7 +149,7 @@ def _public_key(blob: bytes) -> object:
     line = _type_of(blob).encode() + b" " + base64.b64encode(blob)
     try:
         key = load_ssh_public_key(line)
-    except UnsupportedAlgorithm:
+    except (UnsupportedAlgorithm, NotImplementedError):  # the latter: a compressed point
         raise ValueError("an unknown type of key") from None
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
         raise ValueError("a short key")

@@ -18,6 +18,7 @@ from fastdl.publishers.signatures import Content, parse_keyring
 from tests.env.signers import Signers, signers
 
 DATA = b"0123  i.img\n" * 50
+CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus" / "fuzz_signatures"
 KINDS = ("minisign", "ssh", "x509")
 
 Make = Callable[[str], Signers]
@@ -160,6 +161,13 @@ def test_cms_with_a_weak_hash_or_its_own_text_does_not_count(made: Make) -> None
             ring.verify(Content("x", DATA), keys.sign(DATA, "one", *more))
     for digest in ("sha384", "sha512"):
         assert ring.verify(Content("x", DATA), keys.sign(DATA, "one", "-md", digest))
+
+
+def test_a_key_whose_point_is_compressed_is_refused_as_damaged() -> None:
+    """The library does not read it, and says so in a way of its own."""
+    ring = CORPUS / "ssh-compressed-point"
+    with pytest.raises(UsageError, match="damaged or weak"):
+        parse_keyring(ring.read_bytes())
 
 
 @pytest.mark.parametrize(
