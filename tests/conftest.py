@@ -95,3 +95,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _worst(ends: list[str]) -> str:
     return next(word for word in ("failed", "skipped", "passed") if word in ends)
+
+
+def pytest_sessionfinish() -> None:
+    """Other workers may still use what this one started."""
+    libvirtd.end_session()

@@ -2,13 +2,16 @@
 """How does a test get a real libvirtd on a machine without an init system?
 
 One that runs already is used and left running; otherwise virtlogd and libvirtd are
-started as this process's children: they end with it, however it ends. What a run that was
-killed defined has its pid in its name, and the next run forgets it.
+started as this process's children: they end with it, however it ends. There is one for the whole
+machine, so other workers of the test run use it too: whoever started it ends it with its session,
+and when nobody uses it any more. What a run that was killed defined has its pid in its name, and
+the next run forgets it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -22,6 +25,10 @@ from typing import Any
 import pytest
 
 URI = "qemu:///system"
+_USE = Path("/run/lock/fastdl-tests-libvirtd.use")  # shared: somebody uses it
+_START = Path("/run/lock/fastdl-tests-libvirtd.start")  # exclusive: somebody looks and starts it
+_END_SECONDS = 300.0
+_started_here: list[subprocess.Popen[bytes]] = []
 _START_SECONDS = 40.0  # the first start probes every emulator
 _NAME = re.compile(r"fastdl-(\d+)-(\d+)-[0-9a-f]+")
 _DEFINED = (
@@ -85,29 +92,48 @@ def running(folder: Path) -> Iterator[str]:
         pytest.skip("libvirtd needs root")
     libvirt.registerErrorHandler(lambda *_: None, None)
     forget_dead_runs()
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        if not _answers(libvirt):
-            for name in ("virtlogd", "libvirtd"):
-                with (folder / f"{name}.log").open("wb") as log:
-                    started.append(
-                        subprocess.Popen(
-                            ["setpriv", "--pdeathsig", "TERM", name, "-p", folder / f"{name}.pid"],
-                            stdin=subprocess.DEVNULL,
-                            stdout=log,
-                            stderr=log,
-                        )
-                    )
-            _wait(libvirt, started)
+    with _USE.open("w") as use:
+        fcntl.flock(use, fcntl.LOCK_SH)
+        with _START.open("w") as start:
+            fcntl.flock(start, fcntl.LOCK_EX)
+            if not _answers(libvirt):
+                _start(folder)
+                _wait(libvirt, _started_here)
         yield URI
-    finally:
-        for process in reversed(started):
+
+
+def _start(folder: Path) -> None:
+    for name in ("virtlogd", "libvirtd"):
+        with (folder / f"{name}.log").open("wb") as log:
+            _started_here.append(
+                subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "TERM", name, "-p", folder / f"{name}.pid"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+
+
+def end_session() -> None:
+    """End what this process started, once no other one uses it."""
+    if not _started_here:
+        return
+    with _USE.open("w") as use:
+        deadline = time.monotonic() + _END_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.1)
+        for process in reversed(_started_here):
             process.terminate()
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        _started_here.clear()
 
 
 def _answers(libvirt: object) -> bool:

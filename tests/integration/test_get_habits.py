@@ -279,7 +279,7 @@ def test_a_dead_proxy_is_called_one(here: Here, origin: FaultOrigin) -> None:
         ("example.com/f", "https://"),
         ("127.0.0.1:8080/f", "http://"),
         ("localhost:8080/f", "http://"),
-        ("ORIGIN-AS-HTTPS", "speak TLS on this port"),
+        ("ORIGIN-AS-HTTPS", "does this port use TLS?"),
     ],
 )
 def test_a_slip_in_a_url(here: Here, origin: FaultOrigin, source: str, said: str) -> None:

@@ -96,7 +96,7 @@ def test_407_is_clear_and_final(tmp_path: Path, scheme: str) -> None:
         done = get(url, tmp_path, "--proxy", f"http://user:wrong@{proxy.address}", "--retry", "4")
         assert done.code == 11, done
         error = done.json["error"]
-        assert "the proxy asks for credentials" in error["message"]
+        assert "the proxy requires credentials" in error["message"]
         assert (error["retryable"], len(proxy.requests)) == (False, 1)
         assert "wrong" not in done.stdout + done.stderr
 

@@ -299,7 +299,7 @@ def test_what_is_wrong_is_named(certs: CertLab, tmp_path: Path, leaf: str, says:
 def test_a_server_that_speaks_no_tls(nginx: Nginx, tmp_path: Path) -> None:
     """https to a plain port: it says so."""
     done = get(nginx.url("plain", "x").replace("http:", "https:"), tmp_path)
-    check_trust_error(done, "does not speak TLS on this port")
+    check_trust_error(done, "does not use TLS on this port")
 
 
 def test_an_absolute_name(certs: CertLab, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def job(mirrors: list[Mirror], sink: Sink, total: int | None, **more: object) ->
         "max_connections": 4,
         "pace": None,
         "retry": 1,
+        "retry_time": 0.0,
+        "retry_delay": 0.0,
         "provable": True,
         "record": False,
         "detect_zeros": False,
