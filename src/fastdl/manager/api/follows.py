@@ -84,8 +84,10 @@ async def check(call: Call) -> Reply:
     """Ask the publisher within seconds, not only when the interval is over."""
 
     async def work(tx: AsyncConnection) -> None:
-        if not await follows.set_due(tx, call.args["id"], 0.0):
+        row = await follows.get(tx, call.args["id"])
+        if row is None or not await follows.set_due(tx, row.id, 0.0):
             raise call.no_entity("id")
+        await call.note(tx, "TEMPLATE.FOLLOW.CHECK", f"the publisher of {row.name} is asked now")
 
     await call.write(work)
     return Bare({"success": True})
@@ -98,7 +100,7 @@ async def delete(call: Call) -> Reply:
         row = await follows.get(tx, call.args["id"])
         if row is None or not await follows.remove(tx, row.id):
             raise call.no_entity("id")
-        await call.note(tx, "TEMPLATE.FOLLOW.END", f"{row.name} is followed no more", None)
+        await call.note(tx, "TEMPLATE.FOLLOW.END", f"{row.name} is followed no more")
 
     await call.write(work)
     return Bare({"success": True})

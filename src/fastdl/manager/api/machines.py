@@ -250,6 +250,7 @@ async def _moved(call: Call, goal: str, states: tuple[str, ...], *, forced: bool
             final = vms.EXPUNGING  # there is nothing that could be recovered
         terms = call.context.machines.terms()
         await steps.move(tx, terms, vm, effects, goal=final, forced=forced, api_job=api_job)
+        await call.note(tx, steps.EVENTS[final], f"{vm.display_name} is to become {final}", vm.id)
         return api_job
 
     return Bare({"jobid": await _carried_out(call, work)})

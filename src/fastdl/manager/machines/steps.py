@@ -28,10 +28,11 @@ FETCHES_MAX: Final = 3
 """Downloads for one deployment: a copy may be lost between its download and its use."""
 RETRY_S: Final = 60.0
 """After so long a removal that failed is tried again."""
-_EVENTS: Final = {
+EVENTS: Final = {
     vms.RUNNING: "VM.START", vms.STOPPED: "VM.STOP",
     vms.DESTROYED: "VM.DESTROY", vms.EXPUNGING: "VM.EXPUNGE",
 }  # fmt: skip
+"""What a machine's event is called, by the goal."""
 _ORDERS: Final = {
     vms.RUNNING: m.MachineState.RUNNING, vms.STOPPED: m.MachineState.STOPPED,
     vms.DESTROYED: m.MachineState.STOPPED, vms.EXPUNGING: m.MachineState.ABSENT,
@@ -194,7 +195,7 @@ async def succeeded(
         accelerated=done.accelerated if vm.goal == vms.RUNNING else vm.accelerated,
         disk_size=done.disk_size or vm.disk_size,
     )
-    kind = _EVENTS[vm.goal] if vm.deployed else "VM.CREATE"
+    kind = EVENTS[vm.goal] if vm.deployed else "VM.CREATE"
     _tell(effects, vm, kind, f"{vm.display_name} is {vm.goal}")
     await _complete(tx, terms, vm, effects)
 
@@ -219,7 +220,7 @@ async def failed(
         note=error.message[:4096],
         retry_at=terms.steady + RETRY_S,
     )
-    kind = _EVENTS[vm.goal] if vm.deployed or vm.goal == vms.EXPUNGING else "VM.CREATE"
+    kind = EVENTS[vm.goal] if vm.deployed or vm.goal == vms.EXPUNGING else "VM.CREATE"
     text = f"{vm.display_name} could not become {vm.goal}: {error.message}"
     _tell(effects, vm, kind, text, level="ERROR")
     await _complete(tx, terms, vm, effects, error=error.message)
