@@ -48,6 +48,8 @@ class FakeAgent:
     address: tuple[str, int]
     name: str = "kvm1"
     pools: tuple[m.PoolInfo, ...] = ()
+    machine_pools: tuple[str, ...] = ()
+    """Ids of those that its virtual machines can have their disks in."""
     keystore: dict[str, str] = field(default_factory=dict)
     keystore_error: str | None = None
     kinds: tuple[str, ...] = USUAL_KINDS
@@ -207,6 +209,7 @@ class FakeAgent:
         """What the host has now."""
         return m.Inventory(
             pools=self.pools,
+            machine_pools=self.machine_pools,
             certificates=self.certificates(),
             keystore_error=self.keystore_error,
             keystore_revision=next(self.revisions),
@@ -349,12 +352,19 @@ async def _check(_agent: FakeAgent, _command: m.Command) -> m.Done:
     return m.CheckDone(accepted=True, accepted_by="system")
 
 
+async def _machine(_agent: FakeAgent, command: m.Command) -> m.Done:
+    args = command.args
+    assert isinstance(args, m.MachineArgs)
+    return m.MachineDone(state=args.state, disk_size=args.disk_size or 1 << 30)
+
+
 DEFAULTS: dict[str, Work] = {
     "download": _download,
     "remove": _remove,
     "certificates": _certificates,
     "probe": _probe,
     "check": _check,
+    "machine": _machine,
 }
 
 

@@ -10,9 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from fastdl.cli import api_client
 from fastdl.manager.app import Manager, running
 from fastdl.manager.config import ManagerConfig
+from fastdl.manager.downloads.following import LEASE_S
+from fastdl.manager.ledger import follows, records
 from fastdl.web.routes import add_routes
 from tests.env.fake_agent import FakeAgent
 
@@ -81,6 +85,21 @@ class Zone:
         answer = await self.api("registerTemplate", **{**values, **params})
         item: dict[str, Any] = answer["template"][0]
         return item
+
+    async def follow(self, name: str, template: str) -> str:
+        """A follow of a product, begun with *template*; another manager of the ledger, which does
+        nothing, looks after all of them."""
+        now = self.manager.context.clock.steady()
+        product = f"simplestreams:https://mirror.example/#os:{name}:amd64:disk1.img"
+
+        async def work(tx: AsyncConnection) -> str:
+            assert await records.take_lease(tx, "follow", "another", now=now, ttl=LEASE_S)
+            return await follows.create(
+                tx, product=product, name=name, keep=1, template=template, version="1",
+                now=now, due=now + 3600,
+            )  # fmt: skip
+
+        return await self.manager.context.ledger.write(work)
 
 
 @contextlib.asynccontextmanager

@@ -111,9 +111,40 @@ class Objects:
         await self.api("deleteHost", id=agent.host_id, forced="true")
         return f"{name}-id"
 
+    async def follow(self) -> str:
+        """A follow that is not due."""
+        return await self.zone.follow(f"f{next(NUMBERS)}", await self.template())
+
+    async def machine_host(self) -> str:
+        """A host that can have virtual machines, and ends downloads."""
+        name = f"p{next(NUMBERS)}"
+        pool = local_pool(name)
+        agent = await self.zone.agent(
+            f"kvm{next(NUMBERS)}", pools=(pool,), machine_pools=(pool.id,)
+        )
+        return agent.host_id
+
+    async def machine(self) -> str:
+        """A virtual machine that runs."""
+        made = await self.api(
+            "deployVirtualMachine",
+            templateid=await self.template(),
+            zoneid=self.zone.id,
+            hostid=await self.machine_host(),
+        )
+        assert (await self.api.job(made))["jobstatus"] == 1
+        return str(made["id"])
+
+    async def order(self, command: str, machine: str) -> None:
+        """Carry out *command* for *machine*."""
+        answer = await self.api(command, id=machine)
+        assert (await self.api.job(answer))["jobstatus"] == 1
+
     async def id_of(self, noun: str) -> str:
         """The id of a new object of the kind that a command is named after."""
         makers = {
+            "TemplateFollow": self.follow,
+            "VirtualMachine": self.machine,
             "Certificate": self.certificate,
             "User": self.user,
             "Account": self.account,
@@ -194,6 +225,19 @@ class Objects:
     async def _finishHostCaRotation(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         await self.api("startHostCaRotation")
         return {"forced": "true"}
+
+    async def _deployVirtualMachine(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        return {"hostid": await self.machine_host()}
+
+    async def _startVirtualMachine(self, found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        await self.order("stopVirtualMachine", found["id"])
+        return {}
+
+    async def _expungeVirtualMachine(self, found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        await self.order("destroyVirtualMachine", found["id"])
+        return {}
+
+    _recoverVirtualMachine = _expungeVirtualMachine  # noqa: N815
 
     async def _updateConfiguration(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"name": "default.page.size", "value": str(300 + next(NUMBERS))}

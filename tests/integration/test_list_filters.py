@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError
 from fastdl.lab.certs import self_signed
 from fastdl.manager.api.filters import SHOWS, By, Contains, Is, Refused
 from fastdl.manager.api.registry import COMMANDS
 from fastdl.manager.api.spec import Command, Kind, Param
+from fastdl.manager.ledger import vms
+from fastdl.manager.ledger.text import new_id
 from tests.env.fake_agent import ALL_KINDS, local_pool
 from tests.env.manager import Zone
 from tests.env.manager import zone as running_zone
@@ -70,7 +73,7 @@ async def fill(zone: Zone) -> None:
     """Make what the lists show."""
     api = zone.api
     first = await zone.agent("kvm1", pools=(local_pool("p1"),), kinds=ALL_KINDS)
-    await zone.agent("kvm2", pools=(local_pool("p2"),))
+    other = await zone.agent("kvm2", pools=(local_pool("p2"),))
     second = (await api("createZone", name="z2"))["zone"]["id"]
     await api("createUser", username="ann", password="password1")
     os_types = (await api("listOsTypes", keyword="Ubuntu"))["ostype"]
@@ -98,6 +101,27 @@ async def fill(zone: Zone) -> None:
             certificate=self_signed(name),
         )
     await api("createHostToken", zoneid=second, clustername="spare")
+    two, iso = [
+        (await api(f"list{kind}s", name=name, **{f"{kind.lower()}filter": "all"}))[kind.lower()][0]
+        for kind, name in (("Template", "two"), ("Iso", "i2"))
+    ]
+    for name, template in (("f1", one), ("f2", two)):
+        await zone.follow(name, template["id"])
+    users = {user["account"]: user["id"] for user in (await api("listUsers"))["user"]}
+
+    async def machines(tx: AsyncConnection) -> None:
+        for name, state, host, pool, where, account, template, is_iso in (
+            ("v1", vms.RUNNING, first, "p1", zone.id, "admin", one["id"], False),
+            ("v2", vms.STOPPED, other, "p2", second, "ann", iso["id"], True),
+        ):
+            await vms.add(
+                tx, id=new_id(), zone=where, owner=users[account], account=account, name=name,
+                display_name=f"the {name}", template=template, iso=is_iso, host=host.host_id,
+                pool=f"{pool}-id", disk=new_id(), processors=1, memory=1 << 29, deployed=True,
+                state=state, goal=state, created=1.0, updated=1.0,
+            )  # fmt: skip
+
+    await zone.manager.context.ledger.write(machines)
 
 
 async def required(zone: Zone, command: Command) -> dict[str, str]:
