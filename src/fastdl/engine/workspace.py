@@ -159,8 +159,10 @@ class Workspace:
         try:
             self.sink.publish(size)
         except FastdlError:
-            # A name that could only not be flushed is there: the next run has to know it.
-            if note is not None and not (isinstance(self.sink, FileSink) and self.sink.published):
+            # A name that could only not be flushed is there: the next run has to know it, by a
+            # digest or else by the note.
+            there = isinstance(self.sink, FileSink) and self.sink.published
+            if note is not None and not (there and self._alone_knows()):
                 note.unlink()
             raise
         if self.journal is not None:
