@@ -85,8 +85,8 @@ class Machines(Site):
 
     def domains(self) -> dict[str, bool]:
         """Those of this site's machines that libvirt knows, and whether they run."""
-        found = {one.UUIDString(): bool(one.isActive()) for one in self.libvirt.listAllDomains()}
-        return {id_: found[id_] for id_ in self.ids if id_ in found}
+        known = {one.UUIDString(): one for one in self.libvirt.listAllDomains()}
+        return {id_: bool(known[id_].isActive()) for id_ in self.ids if id_ in known}
 
     def files(self) -> list[str]:
         """The names in the pool that are not hidden."""
