@@ -55,9 +55,7 @@ class _Facts:
 
 async def _facts(tx: AsyncConnection, template: str, known: Mapping[str, Row[Any]]) -> _Facts:
     """Return what is known of *template*; *known*: every pool, by its id."""
-    latest: dict[str, Row[Any]] = {}
-    for job in await job_list.of_template(tx, template):
-        latest.setdefault(job.pool, job)
+    latest = await job_list.latest_of_template(tx, template)
     return _Facts(
         pools=known,
         copies={copy.pool: copy for copy in await copies.of_template(tx, template)},

@@ -149,7 +149,7 @@ async def cancel(call: Call) -> Reply:
     async def work(tx: AsyncConnection) -> list[Row[Any]]:
         cancelled = [
             job
-            for job in await job_list.of_template(tx, row.id, live_only=True)
+            for job in await job_list.live_of_template(tx, row.id)
             if call.get("storageid") in {None, job.pool}
             and await results.cancel(tx, job.id, now=call.now)
         ]

@@ -265,7 +265,7 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
             raise call.no_entity("id")
         if zone_id is not None and zone_id not in offered:
             raise call.no_entity("zoneid")
-        live = await job_list.of_template(tx, row.id, live_only=True)
+        live = await job_list.live_of_template(tx, row.id)
         cancelled = [
             job
             for job in live

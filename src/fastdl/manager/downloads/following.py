@@ -259,7 +259,7 @@ class Follower:
     async def _drop(self, tx: AsyncConnection, template: Row[Any]) -> list[Row[Any]]:
         """Delete a version as deleteTemplate does: copies in use stay until nobody uses them."""
         now = self._clock.time()
-        live = await job_list.of_template(tx, template.id, live_only=True)
+        live = await job_list.live_of_template(tx, template.id)
         cancelled = [job for job in live if await results.cancel(tx, job.id, now=now)]
         doomed = await copies_table.of_template(tx, template.id)
         await templates.remove(tx, template.id, zone_id=None, now=now)

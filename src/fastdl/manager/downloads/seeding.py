@@ -50,9 +50,7 @@ async def seed(
         for copy in await copies.of_template(tx, model.id)
         if copy.complete and copy.pool_zone in zones
     }
-    latest: dict[str, Row[Any]] = {}
-    for job in await job_list.of_template(tx, row.id):
-        latest.setdefault(job.pool, job)
+    latest = await job_list.latest_of_template(tx, row.id)
     wanted = await copies.wanted(tx, row.id, sorted(there), now=now, iso=row.iso)
     new, failed = [], None
     for pool_id, copy in wanted.items():

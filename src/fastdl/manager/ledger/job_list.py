@@ -60,14 +60,28 @@ async def live_removal(tx: AsyncConnection, key: copies.Key) -> str | None:
     return job
 
 
-async def of_template(
-    tx: AsyncConnection, template: str, *, live_only: bool = False
-) -> list[Row[Any]]:
-    """Return the download jobs of *template*, newest first."""
-    query = select(t).where(t.c.template == template, t.c.kind == m.Kind.DOWNLOAD)
-    if live_only:
-        query = query.where(t.c.state.in_(jobs.LIVE))
-    return list(await tx.execute(query.order_by(t.c.created.desc()).limit(20_000)))
+async def live_of_template(tx: AsyncConnection, template: str) -> list[Row[Any]]:
+    """Return the download jobs of *template* that have not ended, newest first."""
+    query = select(t).where(
+        t.c.template == template, t.c.kind == m.Kind.DOWNLOAD, t.c.state.in_(jobs.LIVE)
+    )
+    return list(await tx.execute(query.order_by(t.c.created.desc())))
+
+
+async def latest_of_template(tx: AsyncConnection, template: str) -> dict[str, Row[Any]]:
+    """Return pool → the newest download job of *template* there. Earlier ones are not read: a
+    template that is prepared every hour has thousands.
+    """
+    here = (t.c.template == template) & (t.c.kind == m.Kind.DOWNLOAD)
+    newest = (
+        select(t.c.pool, func.max(t.c.created).label("created"))
+        .where(here)
+        .group_by(t.c.pool)
+        .subquery()
+    )
+    same = (t.c.pool == newest.c.pool) & (t.c.created == newest.c.created)
+    rows = await tx.execute(select(t).join(newest, same).where(here).order_by(t.c.id))
+    return {row.pool: row for row in rows}
 
 
 async def templates_of_late(tx: AsyncConnection, *, since: float, limit: int) -> list[str]:
