@@ -190,14 +190,6 @@ class Objects:
     async def _createAccount(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"accounttype": "0"}
 
-    async def _deleteTemplateCopy(self, found: dict[str, str]) -> dict[str, str]:  # noqa: N802
-        name = f"p{next(NUMBERS)}"
-        await self.zone.agent(f"kvm{next(NUMBERS)}", pools=(local_pool(name),))
-        where = {"templateid": found["templateid"], "storageid": f"{name}-id"}
-        answer = await self.api("prepareTemplate", zoneid=self.zone.id, **where)
-        assert (await self.api.job(answer))["jobstatus"] == 1
-        return where
-
     async def _updateTemplate(self, _found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         return {"displaytext": f"d{next(NUMBERS)}"}
 

@@ -283,6 +283,26 @@ async def test_one_live_job_per_template_and_pool(ledger: Ledger) -> None:
     assert row.rank == 0
 
 
+async def test_of_a_template_only_the_newest_download_of_each_pool_is_read(ledger: Ledger) -> None:
+    """Its history may be long; what is live of it are all that have not ended."""
+    await add_hosts(ledger)
+    async with ledger.read() as tx:
+        assert await job_list.latest_of_template(tx, "t") == {}
+    newest = {}
+    for now, pool in ((1.0, "p0"), (2.0, "p0"), (3.0, "p1"), (4.0, "p0")):
+        new = [download("t", pool), download("other", pool)]
+        if pool in newest:
+            old = newest[pool]
+            await ledger.write(lambda tx, old=old, now=now: jobs.cancel(tx, old, now=now))
+        made = await ledger.write(lambda tx, new=new, now=now: jobs.submit(tx, new, now=now))
+        newest[pool] = made[0]
+    async with ledger.read() as tx:
+        latest = await job_list.latest_of_template(tx, "t")
+        live = await job_list.live_of_template(tx, "t")
+    assert {pool: row.id for pool, row in latest.items()} == newest
+    assert {row.id for row in live} == set(newest.values())
+
+
 async def test_slots_are_never_taken_beyond_their_limit(ledger: Ledger) -> None:
     """Two dispatchers at once: the guarded update decides, not what they read before (C06)."""
     await add_hosts(ledger)
