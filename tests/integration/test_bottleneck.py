@@ -40,7 +40,7 @@ def test_a_slow_digest_is_named_hash(paths: runner.Bench, tmp_path: Path) -> Non
 
 def test_a_slow_target_is_named_write(paths: runner.Bench, tmp_path: Path) -> None:
     """A server of disks that takes its time for every write is what the transfer waits for."""
-    memory = ("memory", str(64 * MiB), "wdelay=200ms")
+    memory = ("memory", str(64 * MiB), "wdelay=500ms")
     with nbdkit(tmp_path, memory, filters=("delay",)) as server:
         assert (
             _bottleneck(paths, tmp_path, "http-64MiB-raw-file-sha256", target=server.uri) == "write"
