@@ -106,13 +106,11 @@ async def made_fleet(ledger: Ledger, hosts: int) -> tuple[ApiContext, Dispatcher
 
     await ledger.write(make)
     for i in range(hosts):
-        parts.fleet.hosts[f"h{i}"] = ConnectedHost(
-            id=f"h{i}",
-            zone="z",
-            name=f"h{i}",
-            kinds=frozenset(["download"]),
-            pools=frozenset([f"p{i}"]),
-            most=100_000,
+        kinds, pools = frozenset(["download"]), frozenset([f"p{i}"])
+        parts.fleet.join(
+            ConnectedHost(
+                id=f"h{i}", zone="z", name=f"h{i}", kinds=kinds, pools=pools, most=100_000
+            )
         )
     return parts, parts.dispatcher
 

@@ -30,7 +30,8 @@ from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from fastdl.errors import InternalError, UsageError
-from fastdl.manager.downloads.scheduler import HostView, Limits, decide
+from fastdl.manager.downloads.scheduler import Limits, decide
+from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.ledger import job_list, jobs, queue, records, slots, tables, zones
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from fastdl.manager.ledger.jobs import HELD, LIVE, NewJob, State
@@ -56,7 +57,13 @@ async def ledger(url: str) -> AsyncIterator[Ledger]:
 ORIGINS = ("https://a:443", "https://b:443")
 HOSTS = ("h0", "h1", "h2")
 POOLS = ("p0", "p1", "p2", "p3")
-VIEWS = {h: HostView(id=h, pools=frozenset(POOLS), most=3) for h in HOSTS}
+VIEWS = [
+    ConnectedHost(
+        id=h, zone="z", name=h, kinds=frozenset({"download"}), pools=frozenset(POOLS), most=3
+    )
+    for h in HOSTS
+]
+"""Every pool is reached by all of them."""
 LIMITS = Limits(origin=2, host=3, pool=1)
 
 
@@ -106,7 +113,7 @@ async def grant_round(ledger: Ledger, *, now: float = 1.0) -> int:
         in_use, caps = await slots.usage(tx)
         page, _ = await queue.page(tx, now=now, among=await queue.lanes(tx))
     limits = Limits(origin=LIMITS.origin, host=LIMITS.host, pool=LIMITS.pool, caps=caps)
-    grants = decide(map(queue.waiting_of, page), VIEWS, in_use, limits)
+    grants = decide(map(queue.waiting_of, page), lambda _: VIEWS, in_use, limits)
     if not grants:
         return 0
 

@@ -119,8 +119,9 @@ async def dispatcher(tmp_path: Path) -> AsyncIterator[Dispatcher]:
     )
     for n in range(100):
         pools = frozenset(f"p{n * 10 + k}" for k in range(10))
-        parts.fleet.hosts[f"h{n}"] = ConnectedHost(
-            id=f"h{n}", zone="z", name=f"h{n}", kinds=frozenset({"download"}), pools=pools, most=4
+        kinds = frozenset({"download"})
+        parts.fleet.join(
+            ConnectedHost(id=f"h{n}", zone="z", name=f"h{n}", kinds=kinds, pools=pools, most=4)
         )
     await ledger.write(_store_hosts)  # a grant looks at the host's row once more
     yield parts.dispatcher

@@ -52,7 +52,7 @@ async def _pools(call: Call, tx: AsyncConnection, zone_id: str) -> list[str]:
         found.update(dict.fromkeys(sorted(await pools.usable(tx, host_id))))
     if not wanted:
         for pool in await pools.of_zone(tx, zone_id):
-            if fleet.reaching(pool.id):
+            if any(fleet.reaching(pool.id)):
                 found[pool.id] = None
     return list(found)
 

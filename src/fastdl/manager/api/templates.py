@@ -279,7 +279,7 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
         removals = await remove_copies(tx, doomed, now=call.now, forced=forced)
         # Offline hosts remove theirs when they return; the command does not wait for that.
         reaching = call.context.fleet.reaching
-        parts = [job for pool, job in removals if reaching(pool)]
+        parts = [job for pool, job in removals if any(reaching(pool))]
         api_job = await records.add_api_job(
             tx,
             owner=call.user.id,

@@ -21,7 +21,7 @@ from fastdl.manager.clock import Clock
 from fastdl.manager.downloads import objects, results, scheduler
 from fastdl.manager.downloads.registration import origin_of
 from fastdl.manager.downloads.removal import remove_due
-from fastdl.manager.downloads.scheduler import HostView, Limits
+from fastdl.manager.downloads.scheduler import Limits
 from fastdl.manager.events import Event, Events
 from fastdl.manager.hosts.delivery import Delivery
 from fastdl.manager.hosts.fleet import Fleet
@@ -143,8 +143,7 @@ class Dispatcher:
         return len(granted)
 
     async def _decide(self) -> list[Grant]:
-        views = views_of(self._fleet)
-        if not views:
+        if not self._fleet.hosts:
             return []
         now = self._clock.steady()
         async with self._ledger.read() as tx:
@@ -169,7 +168,8 @@ class Dispatcher:
                 )
                 # Lanes of unequal age overlap: a page may show again what the last one did.
                 fresh = [row for row in rows if row.id not in chosen]
-                decided = scheduler.decide(map(queue.waiting_of, fresh), views, in_use, limits)
+                waiting_jobs = map(queue.waiting_of, fresh)
+                decided = scheduler.decide(waiting_jobs, self._fleet.of_pool, in_use, limits)
                 grants += decided
                 chosen.update(grant.job for grant in decided)
                 for grant in decided:
@@ -206,10 +206,11 @@ class Dispatcher:
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
         """Record the result of a download or a removal; False = stale."""
-        able = self._fleet.able()
 
         async def work(tx: AsyncConnection) -> results.Ended | None:
-            ended = await results.record(tx, host, result, able=able, terms=self._terms())
+            ended = await results.record(
+                tx, host, result, reaching=self._fleet.reaching, terms=self._terms()
+            )
             if ended is not None:
                 await self._events.store(tx, *ended.events)
             return ended
@@ -377,17 +378,6 @@ class Dispatcher:
         """Give the lease to another manager."""
         with contextlib.suppress(FastdlError):
             await self._ledger.write(lambda tx: records.drop_lease(tx, "dispatch", self._name))
-
-
-def views_of(fleet: Fleet) -> dict[str, HostView]:
-    """Return the connected hosts as the scheduler sees them."""
-    return {
-        host.id: HostView(id=host.id, pools=host.pools, most=host.most, downloads=host.enabled)
-        for host in fleet.hosts.values()
-        if "download" in host.kinds
-        and host.most > 0
-        and host.resource_state in {hosts_table.ENABLED, hosts_table.DISABLED}
-    }
 
 
 def limits_of(settings: Settings, caps: Mapping[Slot, int]) -> Limits:

@@ -27,7 +27,7 @@ TOGETHER: Final = 64
 async def remove_copies(
     tx: AsyncConnection, rows: Iterable[Row[Any]], *, now: float, forced: bool = False
 ) -> list[tuple[str, str]]:
-    """Mark *rows* (as ``copies.of_template`` returns them) and have them removed.
+    """Mark *rows* (as ``copies.get`` and ``copies.of_template`` return them) and have them removed.
 
     Returns (pool, job) of each; copies that no host was asked to create are deleted at once.
     """

@@ -7,7 +7,7 @@ events that report it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,14 @@ from fastdl.manager.downloads import disclosure, objects, scheduler
 from fastdl.manager.downloads.drift import drift
 from fastdl.manager.downloads.removal import pause, remove_copies
 from fastdl.manager.events import Event
-from fastdl.manager.ledger import accounts, copies, job_list, jobs, pools, records, slots, templates
+from fastdl.manager.ledger import accounts, copies, job_list, jobs, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.wire import codec
 from fastdl.wire import messages as m
+
+Reaching = Callable[[str], Iterable[str]]
+"""Returns the connected hosts that may be given downloads to a pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,12 @@ class Ended:
 
 
 async def record(
-    tx: AsyncConnection, host: str, result: m.JobResult, *, able: set[str], terms: Terms
+    tx: AsyncConnection, host: str, result: m.JobResult, *, reaching: Reaching, terms: Terms
 ) -> Ended | None:
     """Record *host*'s result of a download or a removal; None = stale, nothing done.
 
-    *able*: the hosts that are connected, where a failed job might go next. The caller stores the
-    events in the same transaction.
+    *reaching*: where a failed job might go next. The caller stores the events in the same
+    transaction.
     """
     row = await jobs.get(tx, result.job)
     if row is None or row.fence != result.fence or row.host != host or row.kind != result.kind:
@@ -61,7 +64,7 @@ async def record(
         state = await _done(terms, tx, row, copy, result.done)
     else:
         assert result.failure is not None
-        state = await _failed(terms, tx, row, copy, result.failure, able=able)
+        state = await _failed(terms, tx, row, copy, result.failure, reaching)
     if state is None:
         return None
     if row.kind == m.Kind.DOWNLOAD and state != State.RETRY_WAIT:
@@ -121,10 +124,12 @@ async def _downloaded(
 
 async def remove_late(tx: AsyncConnection, row: Row[Any], *, now: float) -> None:
     """Start the removal of what a download of a deleted template left, however it ended."""
-    here = [c for c in await copies.of_template(tx, row.template) if c.volume == row.volume]
-    doomed = any(copy.state == copies.REMOVING for copy in here)
-    if here and (doomed or row.zone not in await templates.zones_of(tx, row.template)):
-        await remove_copies(tx, here, now=now)
+    copy = await copies.get(tx, copies.key_of(row)) if row.volume else None
+    if copy is None or copy.template != row.template:
+        return
+    doomed = copy.state == copies.REMOVING
+    if doomed or row.zone not in await templates.zones_of(tx, row.template):
+        await remove_copies(tx, [copy], now=now)
 
 
 async def _removed(terms: Terms, tx: AsyncConnection, copy: Row[Any], done: m.RemoveDone) -> None:
@@ -163,8 +168,7 @@ async def _failed(
     row: Row[Any],
     copy: Row[Any] | None,
     failure: m.Failure,
-    *,
-    able: set[str],
+    reaching: Reaching,
 ) -> State | None:
     now, text = terms.now, dumps(codec.to_plain(failure))
     if scheduler.is_overload(failure):
@@ -183,7 +187,7 @@ async def _failed(
         host=row.host,
         attempt=row.attempt,
         tried=tuple(loads(row.tried)),
-        able_hosts=able & set(await pools.hosts_of(tx, row.pool)),
+        able_hosts=reaching(row.pool),
     )
     if then.again and row.state != State.CANCELLING:
         due = terms.steady + then.delay if then.delay else 0.0

@@ -74,7 +74,7 @@ async def seed(
         zone_id = there[pool_id].pool_zone
         new.append(requests.new_download(settings, row, copy, zone_id, rank=BULK, bounds=bounds))
     await jobs.submit(tx, new, now=now)
-    reached = [pool_id for pool_id in wanted if fleet.reaching(pool_id)]
+    reached = [pool_id for pool_id in wanted if any(fleet.reaching(pool_id))]
     done = all(wanted[pool_id].complete for pool_id in reached)
     return Seeding(ready=done and bool(reached or not wanted), failed=failed)
 

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hosts that are connected now: an in-memory view for decisions, never the truth."""
+"""The hosts that are connected now: an in-memory view for decisions, never the truth.
+
+What is asked for each job is about one host or one pool, and costs nothing because of others.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, overload
 
-from fastdl.manager.ledger.hosts import ENABLED
+from fastdl.manager.ledger.hosts import DISABLED, ENABLED
 
 
 @dataclass(slots=True, kw_only=True)
 class ConnectedHost:
-    """One host in state Up."""
+    """One host in state Up. *pools*, those it can use now, change only through the fleet."""
 
     id: str
     zone: str
@@ -27,22 +33,85 @@ class ConnectedHost:
         """Whether it may be given downloads and requests."""
         return self.resource_state == ENABLED
 
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether it may be given anything that is queued: where it is disabled, removals only."""
+        known = "download" in self.kinds and self.most > 0
+        return known and self.resource_state in {ENABLED, DISABLED}
 
-@dataclass(slots=True)
+
 class Fleet:
-    """Hosts by id."""
+    """Hosts by id and by pool."""
 
-    hosts: dict[str, ConnectedHost] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._hosts: dict[str, ConnectedHost] = {}
+        self._by_pool: dict[str, _Members] = {}
+        self.hosts: Final[Mapping[str, ConnectedHost]] = MappingProxyType(self._hosts)
 
-    def reaching(self, pool: str) -> list[str]:
-        """Return the connected hosts that may be given downloads to *pool*."""
-        return [host.id for host in self.hosts.values() if host.enabled and pool in host.pools]
+    def join(self, host: ConnectedHost) -> None:
+        """Add *host*, in place of what was known of it."""
+        self.leave(host.id)
+        self._hosts[host.id] = host
+        for pool in sorted(host.pools):
+            self._by_pool.setdefault(pool, _Members()).add(host)
 
-    def able(self) -> set[str]:
-        """Return the connected hosts that may be given downloads."""
-        return {host.id for host in self.hosts.values() if host.enabled}
+    def leave(self, host_id: str) -> None:
+        """Forget a host, if it is known."""
+        host = self._hosts.pop(host_id, None)
+        for pool in host.pools if host is not None else ():
+            members = self._by_pool[pool]
+            members.discard(host_id)
+            if not members:
+                del self._by_pool[pool]
+
+    def reaches(self, host_id: str, pools: frozenset[str], machine_pools: frozenset[str]) -> None:
+        """Note which pools a host reaches now, if it is known."""
+        host = self._hosts.get(host_id)
+        if host is None:
+            return
+        if host.pools != pools:
+            self.leave(host_id)
+            host.pools = pools
+            self.join(host)
+        host.machine_pools = machine_pools
+
+    def of_pool(self, pool: str) -> Sequence[ConnectedHost]:
+        """Return the connected hosts that reach *pool*, as they are while nothing is awaited."""
+        return self._by_pool.get(pool, ())
+
+    def reaching(self, pool: str) -> Iterator[str]:
+        """Yield the connected hosts that may be given downloads to *pool*."""
+        return (host.id for host in self.of_pool(pool) if host.enabled)
 
     def of_zone(self, zone: str, kind: str) -> list[ConnectedHost]:
         """Return the connected hosts of *zone* that may be given work of *kind*."""
         found = (h for h in self.hosts.values() if h.zone == zone and kind in h.kinds)
         return [host for host in found if host.enabled]
+
+
+class _Members(Sequence[ConnectedHost]):
+    """Hosts in no order, each found, added and removed in the same time, however many."""
+
+    def __init__(self) -> None:
+        self._hosts: list[ConnectedHost] = []
+        self._at: dict[str, int] = {}
+
+    def add(self, host: ConnectedHost) -> None:
+        self._at[host.id] = len(self._hosts)
+        self._hosts.append(host)
+
+    def discard(self, host_id: str) -> None:
+        at, last = self._at.pop(host_id), self._hosts.pop()
+        if last.id != host_id:  # the last one takes its place
+            self._hosts[at] = last
+            self._at[last.id] = at
+
+    @overload
+    def __getitem__(self, at: int) -> ConnectedHost: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[ConnectedHost]: ...
+    def __getitem__(self, at: Any) -> Any:
+        return self._hosts[at]
+
+    def __len__(self) -> int:
+        return len(self._hosts)

@@ -72,7 +72,7 @@ class HostHandler:
         presence = self._presence.get(host)
         if presence is not None and presence.key_hash in {key_hash, ""}:
             del self._presence[host]
-            self._parts.fleet.hosts.pop(host, None)
+            self._parts.fleet.leave(host)
             self._parts.delivery.drop(
                 host, "not enrolled any more", refusal=refused(UnknownHostError())
             )
@@ -117,15 +117,17 @@ class HostHandler:
             peer, hello, self._presence.get(host), now=self._parts.clock.steady()
         )
         name = row.name if row.renamed else hello.name or row.name
-        self._parts.fleet.hosts[host] = ConnectedHost(
-            id=host,
-            zone=row.zone,
-            name=name,
-            kinds=frozenset(hello.kinds),
-            pools=admitted.pools.usable,
-            most=hello.max_downloads,
-            machine_pools=frozenset(hello.inventory.machine_pools),
-            resource_state=row.resource_state,
+        self._parts.fleet.join(
+            ConnectedHost(
+                id=host,
+                zone=row.zone,
+                name=name,
+                kinds=frozenset(hello.kinds),
+                pools=admitted.pools.usable,
+                most=hello.max_downloads,
+                machine_pools=frozenset(hello.inventory.machine_pools),
+                resource_state=row.resource_state,
+            )
         )
         log.info("host is up", extra={"host": host, "host_name": name, "wire": version})
         if abs(skew) > SKEW_WARN_S:
@@ -230,7 +232,7 @@ class HostHandler:
         await self._leave(host, hosts.DISCONNECTED, reason)
 
     async def _leave(self, host: str, state: str, reason: str) -> None:
-        self._parts.fleet.hosts.pop(host, None)
+        self._parts.fleet.leave(host)
         if await self._transitions(hosts.Departure(host=host, state=state)):
             log.warning("host left", extra={"host": host, "state": state, "reason": reason})
             self._changed(host, state)

@@ -93,9 +93,7 @@ class Inbox:
         if found is None:
             log.info("an inventory older than the known one", extra={"host": host})
             return
-        if host in self._parts.fleet.hosts:
-            self._parts.fleet.hosts[host].pools = found.usable
-            self._parts.fleet.hosts[host].machine_pools = frozenset(inventory.machine_pools)
+        self._parts.fleet.reaches(host, found.usable, frozenset(inventory.machine_pools))
         await self._parts.machines.reported(host, inventory.machines)
         self._parts.certificates.mark(host)
         self._parts.downloads.wake()

@@ -36,8 +36,9 @@ PART: Final = 200
 
 
 async def get(tx: AsyncConnection, key: Key) -> Row[Any] | None:
-    """Return the copy at *key*."""
-    return (await tx.execute(select(t).where(t.c.pool == key[0], t.c.volume == key[1]))).first()
+    """Return the copy at *key*, with its pool's ``pool_name`` and ``pool_zone``."""
+    query = _with_pool().where(t.c.pool == key[0], t.c.volume == key[1])
+    return (await tx.execute(query)).first()
 
 
 async def wanted(

@@ -344,6 +344,7 @@ attempt = Table(
     Column("outcome", Text),
 )
 
+_IN_USE: Final = text("active > 0 OR cap IS NOT NULL")
 slot = Table(
     "slot",
     metadata,
@@ -352,6 +353,7 @@ slot = Table(
     _needs("active", Integer, "0"),
     Column("cap", Integer),
     CheckConstraint("active >= 0", name="active"),
+    Index("ix_slot_in_use", "kind", "key", sqlite_where=_IN_USE, postgresql_where=_IN_USE),
 )
 """Counting semaphores: kind is origin, host or pool. *cap*: a temporary lower limit."""
 

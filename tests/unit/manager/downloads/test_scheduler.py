@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import pytest
 from hypothesis import given
@@ -11,20 +12,40 @@ from hypothesis import strategies as st
 
 from fastdl.manager.downloads.scheduler import (
     ATTEMPTS_MAX,
-    HostView,
     Limits,
     adapt,
     after_failure,
     decide,
     is_overload,
 )
-from fastdl.manager.ledger.values import BULK, URGENT, Waiting
+from fastdl.manager.hosts.fleet import ConnectedHost, Fleet
+from fastdl.manager.ledger.values import BULK, URGENT, Grant, Slot, Waiting
 from fastdl.wire.messages import Failure
 
 
-def host(name: str, *pools: str, most: int = 4) -> HostView:
+def host(name: str, *pools: str, most: int = 4) -> ConnectedHost:
     """A host in state Up."""
-    return HostView(id=name, pools=frozenset(pools), most=most)
+    return ConnectedHost(
+        id=name,
+        zone="z",
+        name=name,
+        kinds=frozenset({"download"}),
+        pools=frozenset(pools),
+        most=most,
+    )
+
+
+def decided(
+    waiting: Iterable[Waiting],
+    hosts: Mapping[str, ConnectedHost],
+    in_use: Mapping[Slot, int],
+    limits: Limits,
+) -> list[Grant]:
+    """What is decided for a fleet of *hosts*."""
+    fleet = Fleet()
+    for one in hosts.values():
+        fleet.join(one)
+    return decide(waiting, fleet.of_pool, in_use, limits)
 
 
 def job(name: str, pool: str = "p", *, rank: int = BULK, **fields: object) -> Waiting:
@@ -62,7 +83,7 @@ def test_no_grant_ever_exceeds_a_limit(
     """Whatever waits and whoever is there: no slot beyond its limit, no job twice."""
     hosts = {name: host(name, *pools, most=most) for name, (pools, most) in fleet.items()}
     limits = Limits(origin=origin, host=per_host, pool=pool)
-    grants = decide(queue, hosts, {}, limits)
+    grants = decided(queue, hosts, {}, limits)
     assert len({g.job for g in grants}) == len(grants)
     use = Counter(slot for g in grants for slot, _ in g.slots)
     by_id = {w.id: w for w in queue}
@@ -79,28 +100,28 @@ def test_bulk_leaves_room_for_a_vm_that_waits() -> None:
     """With every bulk place taken, the next urgent job still starts."""
     limits = Limits(origin=16, host=99, pool=99)
     hosts = {"h": host("h", "p", most=99)}
-    bulk = decide([job(f"b{i}") for i in range(50)], hosts, {}, limits)
+    bulk = decided([job(f"b{i}") for i in range(50)], hosts, {}, limits)
     assert len(bulk) == 14
-    urgent = decide([job("u", rank=URGENT)], hosts, {("origin", "o"): 14}, limits)
+    urgent = decided([job("u", rank=URGENT)], hosts, {("origin", "o"): 14}, limits)
     assert [g.job for g in urgent] == ["u"]
 
 
 def test_a_stuck_job_does_not_hold_up_the_others() -> None:
     """The first in the queue has no host; the second starts."""
-    grants = decide([job("a", "nowhere"), job("b")], {"h": host("h", "p")}, {}, Limits())
+    grants = decided([job("a", "nowhere"), job("b")], {"h": host("h", "p")}, {}, Limits())
     assert [g.job for g in grants] == ["b"]
 
 
 def test_load_spreads_over_equal_hosts() -> None:
     """One host of a cluster must not do all the work."""
     hosts = {f"h{i}": host(f"h{i}", *(f"p{n}" for n in range(12))) for i in range(4)}
-    grants = decide([job(f"j{n}", f"p{n}") for n in range(12)], hosts, {}, Limits())
+    grants = decided([job(f"j{n}", f"p{n}") for n in range(12)], hosts, {}, Limits())
     assert set(Counter(g.host for g in grants).values()) == {3}
 
 
 def test_every_mirror_of_a_download_is_counted() -> None:
     """A metalink's second mirror has a limit too."""
-    grants = decide(
+    grants = decided(
         [job("a", origins=("o", "busy"))], {"h": host("h", "p")}, {("origin", "busy"): 16}, Limits()
     )
     assert grants == []
@@ -109,9 +130,9 @@ def test_every_mirror_of_a_download_is_counted() -> None:
 def test_untried_hosts_come_before_tried_ones() -> None:
     """The next host is really the next; a tried one only when no other is left."""
     hosts = {"h0": host("h0", "p"), "h1": host("h1", "p")}
-    (grant,) = decide([job("a", tried=("h0",))], hosts, {}, Limits())
+    (grant,) = decided([job("a", tried=("h0",))], hosts, {}, Limits())
     assert grant.host == "h1"
-    (grant,) = decide([job("a", tried=("h0", "h1"))], hosts, {}, Limits())
+    (grant,) = decided([job("a", tried=("h0", "h1"))], hosts, {}, Limits())
     assert grant.host in {"h0", "h1"}
 
 
