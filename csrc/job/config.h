@@ -41,6 +41,8 @@ struct fdl_job_config {
     size_t n_mirrors;
     struct fdl_sink *sink;
     struct fdl_lander *lander; /* NULL: blocks land at their own offsets */
+    struct fdl_sink *spool;    /* NULL, or with a lander: blocks are also kept here, at
+                                  their own offsets, and recorded */
     uint64_t total;            /* bytes of the source, FDL_SIZE_UNKNOWN */
     size_t block;              /* multiple of FDL_BUF_ALIGN; fdl_job_block_for() */
     size_t window;             /* bytes of all blocks together */
@@ -51,9 +53,9 @@ struct fdl_job_config {
     uint64_t retry_ns;     /* or this long after the first of them; 0: no limit */
     uint64_t delay_ns;     /* between two of them; 0: ever longer */
     bool provable;     /* a digest or pieces prove the bytes: mirrors may be mixed */
-    bool record;       /* keep what was written for fdl_job_drain() */
+    bool record;       /* list blocks that were written, for fdl_job_drain() */
     bool detect_zeros; /* blocks of zeros become fdl_sink_zero() */
-    size_t hold;       /* the sink's: such bytes are not recorded */
+    size_t hold;       /* what the recorded sink holds back: not recorded */
     enum fdl_hash_alg algs[FDL_HASH_COUNT];
     size_t n_algs;
     struct fdl_piece_digests pieces;

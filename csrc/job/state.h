@@ -51,6 +51,7 @@ struct fdl_job {
     int held_ticks; /* of the monitor in a row, while the order waited for one */
     struct fdl_landed landed; /* what was written, drained by the caller */
     size_t landed_wanted;     /* as many are worth waking fdl_job_wait() */
+    bool spool_failed;        /* no more is kept there */
     struct fdl_pool *pool;    /* OWNED */
     atomic_uint_fast64_t total;
     atomic_bool ignore_known; /* the caller's bytes did not match a piece */

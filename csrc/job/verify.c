@@ -79,6 +79,37 @@ static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
     pthread_mutex_unlock(&job->lock);
 }
 
+/* Bytes a second up to which the source of a lander is kept for a resume. What arrives
+ * faster can soon be fetched again, and writing it a second time would slow it down. */
+#define SPOOL_RATE (64u << 20)
+#define SPOOL_BURST_NS (FDL_NS_PER_S / 4)
+
+/* Whether the next block is kept. Locked. */
+static bool spools(const struct fdl_job *job)
+{
+    uint64_t ns = fdl_now_ns() - job->started_ns + SPOOL_BURST_NS;
+
+    return job->cfg.spool && !job->spool_failed &&
+           (double)job->fetched * FDL_NS_PER_S <= (double)ns * SPOOL_RATE;
+}
+
+/* Keeps a verified block, which the slot keeps alive. A failure ends only the keeping.
+ * Not locked. */
+static void spool(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
+{
+    struct fdl_err ignored;
+    int rc = fdl_sink_pwrite(job->cfg.spool, buf->data, buf->len, buf->off, &ignored);
+
+    pthread_mutex_lock(&job->lock);
+    if (rc == FDL_OK)
+        record(job, buf);
+    else
+        job->spool_failed = true;
+    fdl_plan_slot(&job->plan, block)->written = true;
+    fdl_verify_release(job, block);
+    pthread_mutex_unlock(&job->lock);
+}
+
 /* [first, end) became VERIFIED. Locked on entry and exit, not while it writes. */
 static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
 {
@@ -87,14 +118,17 @@ static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
     pthread_cond_broadcast(&job->data);
     for (uint64_t b = first; b < end; b++) {
         struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
-        if (job->cfg.lander || slot->local) {
+        if (slot->local || (job->cfg.lander && !spools(job))) {
             slot->written = true;
             fdl_verify_release(job, b);
             continue;
         }
         struct fdl_buf *buf = slot->buf;
         pthread_mutex_unlock(&job->lock);
-        land(job, b, buf);
+        if (job->cfg.lander)
+            spool(job, b, buf);
+        else
+            land(job, b, buf);
         pthread_mutex_lock(&job->lock);
         if (job->stop)
             return;

@@ -32,7 +32,7 @@ _RARE = (
         "engine.source.documents",
         "engine.unpack",
     ),
-    *("engine.source.race", "engine.source.vouched", "engine.staging"),
+    *("engine.source.race", "engine.source.vouched", "engine.spool", "engine.staging"),
     *("engine.landing.qcow2", "engine.landing.staged", "engine.landing.stream"),
     "model.http_date",
     *("model.image_iso", "model.image_vdi", "model.image_vhd", "model.image_vmdk"),

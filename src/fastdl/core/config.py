@@ -41,10 +41,10 @@ class JobConfig(NamedTuple):
     pace: Pace | None = None
     """The limit of bytes a second, which other transfers may share."""
     record: bool = False
-    """Keep what was written for ``Job.drain``."""
+    """List blocks that were written, for ``Job.drain``."""
     detect_zeros: bool = False
     hold: int = 0
-    """What the sink holds back at either end: such bytes are not recorded."""
+    """What the recorded sink holds back at either end: such bytes are not recorded."""
     algorithms: Sequence[str] = ()
     """Digests of the source to compute, by the names of the IANA registry."""
     pieces: tuple[str, int, bytes] | None = None
@@ -63,3 +63,5 @@ class JobConfig(NamedTuple):
     """An open response to continue with; the job takes it over."""
     lander: Lander | None = None
     """None: blocks land at their own offsets."""
+    spool: Sink | None = None
+    """With a lander: where blocks are also kept, at their own offsets, and recorded."""

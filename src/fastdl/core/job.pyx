@@ -98,6 +98,7 @@ cdef class Job:
         cdef fdl_err err
         cdef Net net = config.net
         cdef Sink sink = config.sink
+        cdef Sink spool = config.spool
         cdef Stream first = config.first
         cdef Pace pace = config.pace
         cdef size_t i
@@ -106,6 +107,7 @@ cdef class Job:
         self._lander = config.lander
         c.net = net._ptr
         c.sink = sink.open_ptr()
+        c.spool = NULL if spool is None else spool.open_ptr()
         c.lander = NULL if self._lander is None else self._lander.open_ptr()
         c.total = FDL_SIZE_UNKNOWN if config.total is None else config.total
         c.block = config.block
@@ -133,6 +135,8 @@ cdef class Job:
             rc = fdl_job_start(&self._ptr, &c, &err)
         check(rc, &err)
         sink.writer = ref(self)
+        if spool is not None:
+            spool.writer = ref(self)
         if self._lander is not None:
             self._lander.user = ref(self)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastdl import fs
 from fastdl.core.job import Job, block_for
@@ -11,7 +11,7 @@ from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.journal_file import JournalFile
 from fastdl.engine.options import BLOCKS_IN_WINDOW, MAX_BLOCK, MIN_BLOCK, FetchOptions
 from fastdl.errors import FastdlError, JournalError, SinkIOError
-from fastdl.sinks.base import Sink
+from fastdl.sinks.base import Identity
 
 if TYPE_CHECKING:
     from fastdl.engine import journal as jr
@@ -29,14 +29,33 @@ CHECKPOINT_BYTES = 3 << 20
 one."""
 
 
+class Kept(Protocol):
+    """What holds the blocks that a journal names: the target, or a spool. See ``Sink``."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def hold(self) -> int: ...
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def resumable(self) -> bool: ...
+
+
 class Checkpoint:
     """The journal of an attempt: appended to only after a flush of what it names.
 
-    *block* is the size of the blocks that the attempt transfers and the journal names.
+    *block* is the size of the blocks that the attempt transfers and the journal names; they are in
+    *kept*.
     """
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, block: int, kept: Kept) -> None:
         self.block = block
+        self.kept = kept
+        self.spool: CoreSink | None = None
+        """Where blocks are kept besides, if they are decoded on their way to the target."""
         self.writer: jr.Writer | None = None
         self.local: list[tuple[int, int]] = []
         self.warning: str | None = None
@@ -63,9 +82,22 @@ class Checkpoint:
             return
         from fastdl.engine.journal import Record  # loaded with the writer
 
-        sink.flush()
-        self.writer.append([Record(*record) for record in records])
+        if self._flush(sink):
+            self.writer.append([Record(*record) for record in records])
         job.settle(len(records))
+
+    def _flush(self, sink: CoreSink) -> bool:
+        """Whether what the records name is durable. SinkIOError if it is in the target *sink*."""
+        if self.spool is None:
+            sink.flush()
+            return True
+        try:
+            self.spool.flush()
+        except FastdlError as exc:  # the transfer does not depend on it
+            assert self.writer is not None
+            self.writer.give_up(exc.message)
+            return False
+        return True
 
     def adopt(self, records: list[tuple[int, int, int]]) -> None:
         """Begin with (offset, length, XXH3) of bytes that lie durable on the target already."""
@@ -100,6 +132,8 @@ class Checkpoint:
                 self.writer.remove()
             else:
                 self.writer.close()
+        if self.spool is not None:
+            self.spool.close()
 
 
 def bytes_asked_for(facts: SourceFacts) -> dict[str, Any]:
@@ -174,24 +208,25 @@ def _suits(block: int, facts: SourceFacts, window: int) -> bool:
 
 def open_checkpoint(
     where: JournalFile | None,
-    sink: Sink,
+    kept: Kept,
     facts: SourceFacts,
     options: FetchOptions,
     landing: str,
 ) -> Checkpoint:
     """The journal of an earlier run of this job, or a new one, or none if it cannot help.
 
-    *where*: its file; None if the landing or the target cannot be resumed.
+    *where*: its file; None if the landing or the target cannot be resumed. *kept*: what it is
+    about.
 
     Any doubt means a full restart: JournalError is not raised to the caller.
     """
     block = block_for(facts.piece_length, _block_wanted(facts, options))
-    out = Checkpoint(block)
-    if sink.kind == "stream":
+    out = Checkpoint(block, kept)
+    if kept.kind == "stream":
         from fastdl.sinks.stream import StreamSink
 
-        assert isinstance(sink, StreamSink)
-        out.follower = sink
+        assert isinstance(kept, StreamSink)
+        out.follower = kept
     if where is None:
         return out
     wanted = options.resume and not facts.one_response
@@ -212,8 +247,8 @@ def open_checkpoint(
         fits = (
             header.job == key
             and _suits(header.block_size, facts, options.window)
-            and header.target == dict(sink.identity)
-            and sink.resumable
+            and header.target == dict(kept.identity)
+            and kept.resumable
         )
         if fits and _same_source(header, facts):
             out.block = block = header.block_size
@@ -241,7 +276,7 @@ def open_checkpoint(
             where,
             jr.Header(
                 job=key,
-                target=sink.identity,
+                target=kept.identity,
                 validators=validators_of(facts),
                 size=facts.size,
                 digests=facts.digests.to_dict(),

@@ -286,13 +286,13 @@ class Writer:
         self._file.remove()
         self.close()
 
-    def _give_up(self, error: OSError) -> None:
+    def give_up(self, why: str) -> None:
         """The journal on disk stays valid: at worst its last append is torn."""
-        self.warning = (
-            f"a stopped download cannot be resumed from here on: the journal "
-            f"{self._file.path} cannot be written: {error.strerror}"
-        )
+        self.warning = f"a stopped download cannot be resumed from here on: {why}"
         self.close()
+
+    def _give_up(self, error: OSError) -> None:
+        self.give_up(f"the journal {self._file.path} cannot be written: {error.strerror}")
 
 
 def journal_path(sink: Sink, state_dir: str | None) -> Location | None:

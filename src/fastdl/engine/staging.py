@@ -83,7 +83,7 @@ def resumable(made: Path, *, ids: Sequence[int] | None = None) -> Iterator[Stagi
         yield staging
     finally:
         if not staging.keep:
-            shutil.rmtree(made, ignore_errors=True)
+            _remove(made)
         else:
             with contextlib.suppress(OSError):  # there is something in it
                 made.rmdir()
@@ -96,9 +96,17 @@ def forget(made: Path) -> None:
         fd = _opened(made)
         try:
             if fs.lock_exclusively(fd):
-                shutil.rmtree(made, ignore_errors=True)
+                _remove(made)
         finally:
             os.close(fd)
+
+
+def _remove(made: Path) -> None:
+    """Remove the folder *made*; what resists twice is swept when it is old."""
+    for _ in range(2):
+        shutil.rmtree(made, ignore_errors=True)
+        if not made.exists():
+            return
 
 
 def sweep(folder: Path) -> None:
@@ -172,7 +180,7 @@ def _made(made: Path, ids: Sequence[int] | None) -> Iterator[int]:
         finally:
             os.close(fd)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        _remove(made)
 
 
 @contextlib.contextmanager
@@ -192,6 +200,6 @@ def _sweep(folder: Path) -> None:
             fd = fs.open_folder(str(left), flags=os.O_NOFOLLOW)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
+                _remove(left)
             finally:
                 os.close(fd)

@@ -22,7 +22,7 @@ def unpack_into(workspace: Workspace, sources: Sequence[str], ctx: TransferConte
     """As ``fetch_into``, but remove one layer of compression: fetch and decompress to a file in a
     folder of the job's own, then write that, checked, to the target."""
     packed = ctx.within(
-        ctx.options._replace(source_format="auto", target_format="raw", resume=False),
+        ctx.options._replace(source_format="auto", target_format="raw"),
         ctx.placement._replace(beneath=None, unpacking=True),
     )
     plain = FetchOptions(policy="user")._replace(
@@ -31,8 +31,14 @@ def unpack_into(workspace: Workspace, sources: Sequence[str], ctx: TransferConte
     with workspace.staging() as staging:
         (staging.path / "image").unlink(missing_ok=True)  # a killed run may have left one
         image = str(staging.path / "image")
-        fetched = publish_job(sources, image, packed)
-        landed = fetch_into(workspace, [image], ctx.within(plain, ctx.placement, proven=True))
+        try:
+            fetched = publish_job(sources, image, packed)
+            landed = fetch_into(workspace, [image], ctx.within(plain, ctx.placement, proven=True))
+        except BaseException as exc:
+            from fastdl.engine.landing.base import can_continue
+
+            staging.keep = ctx.options.resume and can_continue(exc)
+            raise
     return fetched._replace(
         target=landed.target,
         target_bytes=landed.target_bytes,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastdl.engine.journal_file import JournalFile, Location
     from fastdl.engine.release import Read, Release
     from fastdl.engine.result import Result
+    from fastdl.engine.spool import Spool
     from fastdl.engine.staging import Staging
     from fastdl.model.image import Format
     from fastdl.sinks.base import Identity
@@ -69,6 +70,7 @@ class Workspace:
         self.mtime: float | None = None
         self._state_dir = state_dir
         self._note: Release | None = None
+        self._spool: Spool | None = None
 
     @property
     def journal(self) -> JournalFile | None:
@@ -137,6 +139,20 @@ class Workspace:
         journal = Path(state_path(self.sink.identity, self._state_dir, "journal").path)
         return staging.path_beside(journal.parent.with_name("staged") / journal.stem, key)
 
+    def spool(self, size: int) -> Spool:
+        """Where all attempts of this job keep a source of *size* bytes; see ``Spool.opened``."""
+        if self._spool is None:
+            from fastdl.engine.spool import Spool
+
+            self._spool = Spool.opened(self, size)
+        return self._spool
+
+    def drop_spool(self) -> None:
+        """Nobody needs what this job has kept of its source."""
+        if self._spool is not None:
+            self._spool.close(keep=False)
+            self._spool = None
+
     def convert(self, source: Path, target: Path, fmt: Format, cancel: Checked) -> None:
         """Convert an inspected *source* to the raw *target* with qemu-img; see
         ``engine.convert``."""
@@ -167,6 +183,7 @@ class Workspace:
             raise
         if self.journal is not None:
             self.journal.remove()
+        self.drop_spool()
         return _nothing if note is None or self.staged else _unlinking(note)
 
     def _note_beside(self, stamp: int) -> Location | None:
@@ -237,6 +254,9 @@ class Workspace:
             if one is not None:
                 os.close(one.fd)
         self.existing = self.found = None
+        if self._spool is not None:
+            self._spool.close(keep=True)
+            self._spool = None
         self.sink.close()
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastdl.core.sink import Sink as CoreSink
-from fastdl.engine.checkpoint import open_checkpoint
+from fastdl.engine.checkpoint import Kept, open_checkpoint
 from fastdl.engine.inspection import EndsReader, inspect_image
 from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastdl.engine.release import Release
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.engine.source.first_response import FirstResponse
+    from fastdl.engine.spool import Spool
     from fastdl.engine.workspace import Workspace
 
 
@@ -67,6 +68,8 @@ class Lander:
 
     kind = "same"
     sparse = False
+    decodes = False
+    """The target does not hold the source's bytes: these are kept besides, for a resume."""
 
     def __init__(
         self,
@@ -113,7 +116,7 @@ class Lander:
             try:
                 core_sink.begin()
                 with _read_back(sink, core_sink, ctx.options):
-                    decoding = self.decoding(facts, sink, core_sink)
+                    decoding = self.decoding(facts, sink, core_sink, checkpoint.block)
                     job = start_job(facts, response, sink, core_sink, checkpoint, ctx, decoding)
                     outcome = run_job(job, facts, core_sink, checkpoint, ctx)
                     self.landed()
@@ -189,8 +192,14 @@ class Lander:
         self, facts: SourceFacts, workspace: Workspace, ctx: TransferContext
     ) -> Iterator[Checkpoint]:
         """The journal for the duration of the block; sets ``workspace.keep`` afterwards."""
+        spool = self._spool(facts, workspace, ctx) if self.decodes else None
+        kept: Kept = workspace.sink
         journal = workspace.journal if self.resumable else None
-        checkpoint = open_checkpoint(journal, workspace.sink, facts, ctx.options, self.kind)
+        if spool is not None:
+            kept, journal = spool, spool.journal
+        checkpoint = open_checkpoint(journal, kept, facts, ctx.options, self.kind)
+        if spool is not None and checkpoint.writer is not None:
+            checkpoint.spool = spool.core_sink(facts.size or 0)
         over = False
         try:
             if checkpoint.warning:
@@ -202,14 +211,34 @@ class Lander:
             if isinstance(exc, FastdlError) and exc.reason is Reason.WRONG_PIECE:
                 over = not checkpoint.holds
                 checkpoint.disown(exc.offset, facts.piece_length)
-            workspace.keep = checkpoint.writer is not None and not over
+            workspace.keep = self.resumable and checkpoint.writer is not None and not over
             if workspace.keep and workspace.sink.kind == "file":  # the next attempt goes on
                 workspace.sink.blank, workspace.sink.resumable = False, True
             raise
         finally:
             checkpoint.close(remove=over)
+            if over:
+                workspace.drop_spool()
             if checkpoint.warning:
                 ctx.events.warn(checkpoint.warning)
+
+    def _spool(
+        self, facts: SourceFacts, workspace: Workspace, ctx: TransferContext
+    ) -> Spool | None:
+        """Where the source's bytes are kept for the next run, if one could use them."""
+        local = ctx.proven or any(url.scheme == "file" for url in facts.urls)
+        if local or workspace.sink.kind not in ("file", "block", "nbd"):
+            return None
+        if not ctx.options.resume:
+            workspace.drop_staging()
+            return None
+        if facts.one_response or not facts.size or facts.size <= 2 * ctx.options.block_size:
+            return None
+        try:
+            return workspace.spool(facts.size)
+        except FastdlError as exc:
+            ctx.events.warn(f"this download cannot be resumed: {exc.message}")
+            return None
 
     def _take_up(
         self, workspace: Workspace, facts: SourceFacts, checkpoint: Checkpoint, ctx: TransferContext
@@ -229,7 +258,9 @@ class Lander:
         if self.target_size is not None:
             sink.check_size(self.target_size)
 
-    def decoding(self, _facts: SourceFacts, sink: Sink, _core_sink: CoreSink) -> dict[str, Any]:
+    def decoding(
+        self, _facts: SourceFacts, sink: Sink, _core_sink: CoreSink, _block: int
+    ) -> dict[str, Any]:
         """The job's settings for this way to land, as fields of ``core.config.JobConfig``."""
         return {"detect_zeros": self.detects_zeros(sink)}
 

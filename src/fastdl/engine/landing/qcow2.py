@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastdl.core.image import Qcow2
-from fastdl.core.job import block_for
 from fastdl.core.lander import Qcow2Lander as CoreLander
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.landing.base import Lander, Landing, decode_threads
@@ -30,6 +29,7 @@ class Qcow2Lander(Lander):
 
     kind = "qcow2-to-raw"
     sparse = True
+    decodes = True
 
     def __init__(self, options: FetchOptions, image: Qcow2, known: list[Known]) -> None:
         size = image.virtual_size
@@ -44,9 +44,10 @@ class Qcow2Lander(Lander):
         assert self.virtual_size is not None
         sink.check_size(self.virtual_size if sink.capacity is not None else self.data_bytes)
 
-    def decoding(self, facts: SourceFacts, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
+    def decoding(
+        self, facts: SourceFacts, sink: Sink, core_sink: CoreSink, block: int
+    ) -> dict[str, Any]:
         """The image's map, the data read for it, and the blocks not needed."""
-        block = block_for(facts.piece_length, self.options.block_size)
         # Before the lander, which takes ownership of the map.
         whole = facts.provable or self.options.write_metalink is not None
         skip = [] if whole else unneeded_blocks(self.image, facts.size, block)

@@ -32,6 +32,7 @@ class StreamLander(Lander):
     """
 
     sparse = True
+    decodes = True
 
     def __init__(
         self,
@@ -68,7 +69,9 @@ class StreamLander(Lander):
             why = exc.message
         return self._staged(why).land(facts, response, workspace, ctx)
 
-    def decoding(self, _facts: SourceFacts, sink: Sink, core_sink: CoreSink) -> dict[str, Any]:
+    def decoding(
+        self, _facts: SourceFacts, sink: Sink, core_sink: CoreSink, _block: int
+    ) -> dict[str, Any]:
         """The decoder, which writes in the order of its output."""
         self.lander = CoreLander(
             self.format,
