@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from fastdl.cli.main import VERBS
 from scripts import errors_page, reliability
+from tests.env import guide
 from tests.env.command import run_fastdl
 from tests.env.origin import pseudo_random
 
@@ -207,16 +208,14 @@ def test_every_document_is_reachable_from_the_index() -> None:
     assert pages <= found, sorted(map(str, pages - found))
 
 
-def commands(text: str) -> list[str]:
-    """The command lines in the console blocks of a document, continuation lines joined."""
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    joined = "\n".join(blocks).replace("\\\n", " ")
-    return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
-
-
 def test_the_commands_of_the_guides_exist(tmp_path: Path) -> None:
     """Nothing disappoints like a first command that is not there."""
-    found = [line for name in GUIDES for line in commands((ROOT / name).read_text())]
+    found = [
+        command.text.replace("\\\n", " ")
+        for name in GUIDES
+        for block in guide.blocks((ROOT / name).read_text())
+        for command in block.commands
+    ]
     assert len(found) > 20
     helps: dict[str, str] = {}
     for command in found:
