@@ -156,9 +156,17 @@ def _register(args: argparse.Namespace, api: ApiClient) -> int:
     streams.say(row["id"])
     streams.note(
         f"{row['name']}: registered, {format_size(size) if size else 'size unknown'}, "
-        f"{'checksum ' + row['checksum'] if row.get('checksum') else 'no checksum known'}"
+        f"{_known_digest(row)}"
     )
     return 0
+
+
+def _known_digest(row: zo.Row) -> str:
+    """What a template's bytes are compared with: the checksum, or what the source tells."""
+    if row.get("checksum"):
+        return f"checksum {row['checksum']}"
+    found = [f"{name} {value}" for name, value in (row.get("digests") or {}).items()]
+    return ", ".join(found) or "no checksum known"
 
 
 def format_of(url: str) -> str:

@@ -127,7 +127,11 @@ def _stop(args: argparse.Namespace, api: ApiClient) -> int:
 def _destroy(args: argparse.Namespace, api: ApiClient) -> int:
     expunge = "true" if args.expunge else None
     answer = api("destroyVirtualMachine", id=_id(args, api), expunge=expunge)
-    return _report(args, api.wait(answer).get("virtualmachine", {"name": args.vm}))
+    found = api.wait(answer).get("virtualmachine", {"name": args.vm})
+    # Its last state is Expunging; the job has ended, so that it is gone.
+    if args.expunge and not args.json:
+        found = {"name": found["name"]}
+    return _report(args, found)
 
 
 def _console(args: argparse.Namespace, api: ApiClient) -> int:
