@@ -54,6 +54,7 @@ struct fdl_job_config {
     uint64_t delay_ns;     /* between two of them; 0: ever longer */
     bool provable;     /* a digest or pieces prove the bytes: mirrors may be mixed */
     bool record;       /* list blocks that were written, for fdl_job_drain() */
+    bool log_requests; /* keep notes of the requests for fdl_job_requests() */
     bool detect_zeros; /* blocks of zeros become fdl_sink_zero() */
     size_t hold;       /* what the recorded sink holds back: not recorded */
     enum fdl_hash_alg algs[FDL_HASH_COUNT];

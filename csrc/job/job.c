@@ -234,6 +234,8 @@ static int init_parts(struct fdl_job *job, struct fdl_err *err)
     rc = init_plan(job, err);
     if (rc != FDL_OK)
         return rc;
+    if (cfg->log_requests && (job->requests = fdl_request_log_new()) == NULL)
+        return fdl_nomem(err, "the notes about requests");
     job->sched = (struct fdl_sched){.mirrors = cfg->mirrors,
                                     .n_mirrors = cfg->n_mirrors,
                                     .plan = &job->plan,
@@ -369,6 +371,13 @@ void fdl_job_settle(struct fdl_job *job, size_t n)
     pthread_mutex_unlock(&job->lock);
 }
 
+size_t fdl_job_requests(struct fdl_job *job, struct fdl_request_note *out, size_t cap,
+                        size_t *lost)
+{
+    *lost = 0;
+    return job->requests ? fdl_request_log_drain(job->requests, out, cap, lost) : 0;
+}
+
 void fdl_job_cancel(struct fdl_job *job)
 {
     struct fdl_err err;
@@ -435,6 +444,7 @@ void fdl_job_free(struct fdl_job *job)
     fdl_landed_clear(&job->landed);
     fdl_consumers_destroy(job);
     fdl_workers_destroy(job);
+    fdl_request_log_free(job->requests);
     fdl_pool_free(job->pool);
     pthread_cond_destroy(&job->space);
     pthread_cond_destroy(&job->data);

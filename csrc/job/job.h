@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/landed.h"
 #include "job/config.h"
+#include "source/request_log.h"
 
 struct fdl_job;
 
@@ -58,6 +59,11 @@ size_t fdl_job_drain(struct fdl_job *job, struct fdl_range *out, size_t cap);
 /* n drained records have been made durable: what a kill would cost is that much less.
  * The job claims no more while too much is unsettled. */
 void fdl_job_settle(struct fdl_job *job, size_t n);
+
+/* Moves up to cap notes about requests, the oldest first; 0 without
+ * config.log_requests. *lost: how many more there were than could be kept. */
+size_t fdl_job_requests(struct fdl_job *job, struct fdl_request_note *out, size_t cap,
+                        size_t *lost);
 
 /* From any thread, any number of times. */
 void fdl_job_cancel(struct fdl_job *job);

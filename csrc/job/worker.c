@@ -6,6 +6,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* For whoever watches the requests of this connection. The thread that reads the target
+ * is the first one, where there is one. */
+static void tap(struct fdl_worker *w)
+{
+    struct fdl_job *job = w->job;
+
+    w->stream->tap = (struct fdl_request_tap){.log = job->requests,
+                                              .conn = w->id + (job->cfg.n_local == 0),
+                                              .mirror = w->index};
+}
+
+/* Locked. */
+static void note_left(const struct fdl_worker *w, const struct fdl_err *err)
+{
+    struct fdl_request_note note = {.event = FDL_REQUEST_LEFT, .err = *err};
+
+    if (!w->stream->tap.log)
+        return;
+    if (err->code == FDL_E_CANCELLED && w->progress->mirror->state == FDL_MIRROR_READY)
+        fdl_fail(&note.err, FDL_E_CANCELLED, FDL_NO_OFFSET,
+                 "another connection is faster");
+    fdl_request_log_add(&w->stream->tap, &note);
+}
+
 /* Locked. */
 static void give_back_runs(struct fdl_worker *w)
 {
@@ -226,6 +250,7 @@ static bool find_mirror(struct fdl_worker *w)
         fdl_job_disqualify(job, index, &err);
         return false;
     }
+    tap(w);
     return true;
 }
 
@@ -287,6 +312,7 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
         give_back_runs(w);
         return;
     }
+    note_left(w, err);
     if (err->code == FDL_E_CANCELLED) {
         interrupted(w);
         return;
@@ -367,6 +393,7 @@ static void take_first(struct fdl_worker *w)
         if (job->cfg.mirrors[i] == m)
             w->index = (int)i;
     w->stream->ops->rebind(w->stream, w->wakeup, &job->times);
+    tap(w);
     /* The lowest block is what its response gives. */
     fdl_sched_next_run(&job->sched, w->id, fdl_now_ns(), &w->run);
 }

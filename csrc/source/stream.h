@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "http/http.h"
 #include "source/mirror.h"
+#include "source/request_log.h"
 #include "net/net.h"
 
 struct fdl_stream;
@@ -44,6 +45,7 @@ struct fdl_stream {
     bool whole;               /* it continues to the end of the source */
     enum fdl_addr_class peer; /* of the address that responded last; unknown at first:
                                  RESERVED */
+    struct fdl_request_tap tap;
 };
 
 /* All arguments BORROWED; returns OWNED or NULL without memory. */

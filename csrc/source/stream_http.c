@@ -92,6 +92,7 @@ static void http_prefetch(struct fdl_stream *base, uint64_t off, uint64_t len)
     pthread_mutex_lock(&m->lock);
     bool may = m->keep_alive_seen && !m->no_pipeline && m->ranges == FDL_RANGES_YES;
     char *url = may ? strdup(m->final_url ? m->final_url : m->url) : NULL;
+    s->redirected = m->final_url != NULL;
     pthread_mutex_unlock(&m->lock);
     if (!url)
         return;

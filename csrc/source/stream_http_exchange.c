@@ -164,6 +164,37 @@ static int send_request(struct http_stream *s, const struct fdl_http_request *re
     return (int)n;
 }
 
+static void note_sent(const struct http_stream *s, const struct fdl_location *p,
+                      const struct fdl_http_request *req)
+{
+    struct fdl_request_note note = {.event = FDL_REQUEST_SENT,
+                                    .off = req->ranged ? req->first : UINT64_MAX,
+                                    .end = UINT64_MAX,
+                                    .fresh = s->served == 0 && !s->body_open};
+
+    if (req->ranged && req->last != UINT64_MAX)
+        note.end = req->last + 1;
+    if (s->redirected)
+        snprintf(note.where, sizeof note.where, "%s%.*s", p->base,
+                 (int)strcspn(p->target, "?"), p->target);
+    fdl_request_log_add(&s->base.tap, &note);
+}
+
+static void note_answered(const struct http_stream *s, uint64_t took_ns)
+{
+    struct fdl_request_note note = {.event = FDL_REQUEST_ANSWERED,
+                                    .off = UINT64_MAX,
+                                    .end = UINT64_MAX,
+                                    .status = s->head.status,
+                                    .took_ns = took_ns};
+
+    if (s->head.has_range) {
+        note.off = s->head.range.first;
+        note.end = s->head.range.last + 1;
+    }
+    fdl_request_log_add(&s->base.tap, &note);
+}
+
 int fdl_http_ask(struct http_stream *s, const struct fdl_location *p, bool own_origin,
                  uint64_t off, uint64_t len, struct fdl_err *err)
 {
@@ -194,6 +225,8 @@ int fdl_http_ask(struct http_stream *s, const struct fdl_location *p, bool own_o
     if (plain_proxy(s, p))
         req.target = whole = fdl_join("http://", p->field, p->target);
     req.extra = extra;
+    if (s->base.tap.log)
+        note_sent(s, p, &req);
     if (!extra || !req.target)
         rc = fdl_nomem(err, "a request");
     else
@@ -279,6 +312,8 @@ int fdl_http_exchange(struct http_stream *s, const struct fdl_location *p,
                     m->rtt_ns = took;
                 pthread_mutex_unlock(&m->lock);
             }
+            if (s->base.tap.log)
+                note_answered(s, asked ? 0 : took);
             return FDL_OK;
         }
         bool fresh_try = rc == FDL_E_NET && reused && s->have == 0 && attempt == 0;
@@ -290,5 +325,9 @@ int fdl_http_exchange(struct http_stream *s, const struct fdl_location *p,
         fdl_http_drop(s);
         if (!fresh_try)
             return rc;
+        if (s->base.tap.log)
+            fdl_request_log_add(
+                &s->base.tap,
+                &(struct fdl_request_note){.event = FDL_REQUEST_LEFT, .err = *err});
     }
 }

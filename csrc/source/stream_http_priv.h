@@ -37,7 +37,8 @@ struct http_stream {
     uint64_t asked_off, asked_len; /* pipelined request not read yet */
     bool pipelined;
 
-    char *led_to; /* OWNED or NULL: where redirects led the present response */
+    bool redirected; /* what is requested is not the typed URL */
+    char *led_to;    /* OWNED or NULL: where redirects led the present response */
     bool keep_redirects;
     struct fdl_redirect redirects[FDL_REDIRECTS_MAX]; /* OWNED strings */
     size_t n_redirects;

@@ -252,6 +252,7 @@ static int go_once(struct http_stream *s, uint64_t off, uint64_t len, struct way
             break;
         }
         rc = fdl_location_of(u, &p, err);
+        s->redirected = w->led;
         if (rc == FDL_OK)
             rc = fdl_http_exchange(s, &p, via, from, off, len, err);
         if (rc != FDL_OK)

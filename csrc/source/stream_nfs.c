@@ -299,6 +299,10 @@ static int nfs_begin(struct fdl_stream *base, uint64_t off, uint64_t len,
     struct fdl_nfs_stat st;
 
     atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
+    if (base->tap.log)
+        fdl_request_log_add(
+            &base->tap, &(struct fdl_request_note){
+                            .event = FDL_REQUEST_SENT, .off = off, .end = off + len});
     int rc = ask_size(s, &st, err);
     if (rc != FDL_OK)
         return rc;

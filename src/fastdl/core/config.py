@@ -42,6 +42,8 @@ class JobConfig(NamedTuple):
     """The limit of bytes a second, which other transfers may share."""
     record: bool = False
     """List blocks that were written, for ``Job.drain``."""
+    log_requests: bool = False
+    """Keep notes of the requests for ``Job.requests``."""
     detect_zeros: bool = False
     hold: int = 0
     """What the recorded sink holds back at either end: such bytes are not recorded."""

@@ -40,6 +40,17 @@ class Job:
     def settle(self, n: int) -> None:
         """*n* drained records are durable now."""
 
+    def requests(self) -> tuple[list[dict[str, Any]], int]:
+        """What happened to requests since the last call, as ``JobConfig.log_requests`` asked for,
+        and how many notes more there was no room for.
+
+        Each has ``connection`` (from 1), ``mirror`` (its index), ``first`` and ``last`` byte (None:
+        of no range; None: to the end), and one of: ``error`` (why it was left, else None);
+        ``status`` of its response (else 0) with ``seconds`` (0.0: it had been sent ahead); neither:
+        it was sent, ``fresh`` as the first of its connection, to ``where`` a redirect led (the URL
+        without its query; empty: to the mirror's own).
+        """
+
     def cancel(self) -> None: ...
     def halt(self) -> None:
         """Cancel and join: nothing is read or written afterwards. Idempotent."""

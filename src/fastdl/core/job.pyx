@@ -15,13 +15,14 @@ from fastdl.core.c.hash cimport (
 from fastdl.core.c.job cimport (
     fdl_job, fdl_job_block_for, fdl_job_cancel, fdl_job_drain, fdl_job_finish,
     fdl_job_forget_lander, fdl_job_free, fdl_job_settle, fdl_job_start, fdl_job_status,
-    fdl_job_piece_list, fdl_job_status_s, fdl_job_wait,
+    fdl_job_piece_list, fdl_job_requests, fdl_job_status_s, fdl_job_wait,
 )
 from fastdl.core.c.landed cimport fdl_range
 from fastdl.core.c.mirror cimport fdl_mirror
 from fastdl.core.c.pace cimport fdl_pace
+from fastdl.core.c.request_log cimport FDL_REQUEST_LEFT, fdl_request_note
 from fastdl.core.c.sink cimport FDL_SIZE_UNKNOWN
-from fastdl.core.error cimport check
+from fastdl.core.error cimport check, exception_from
 from fastdl.core.land cimport Lander
 from fastdl.core.net cimport Mirror, Net, Stream
 from fastdl.core.sink cimport Sink
@@ -59,6 +60,20 @@ cdef int algorithm(str name, fdl_hash_alg *out) except -1:
         raise ValueError(f"{name} is no digest that is known")
     out[0] = <fdl_hash_alg> found
     return 0
+
+
+cdef dict _note_dict(const fdl_request_note *note):
+    return {
+        "connection": note.conn,
+        "mirror": note.mirror,
+        "first": None if note.off == FDL_SIZE_UNKNOWN else note.off,
+        "last": None if note.end == FDL_SIZE_UNKNOWN else note.end - 1,
+        "fresh": note.fresh,
+        "status": note.status,
+        "seconds": note.took_ns / 1e9,
+        "where": (<bytes> note.where).decode("ascii", "replace"),
+        "error": exception_from(&note.err) if note.event == FDL_REQUEST_LEFT else None,
+    }
 
 
 cdef void *room_for(size_t n, size_t size) except NULL:
@@ -120,6 +135,7 @@ cdef class Job:
         c.delay_ns = int(config.retry_delay * 1e9)
         c.provable = config.provable
         c.record = config.record
+        c.log_requests = config.log_requests
         c.detect_zeros = config.detect_zeros
         c.hold = config.hold
         c.local_fd = config.local_fd
@@ -215,6 +231,17 @@ cdef class Job:
                 out.append((buf[i].off, buf[i].len, buf[i].xxh3))
             if n < 256:
                 return out
+
+    def requests(self):
+        cdef fdl_request_note notes[16]
+        cdef size_t n = 16, i, lost, all_lost = 0
+        out = []
+        while n == 16:
+            n = fdl_job_requests(self._ptr, notes, 16, &lost)
+            all_lost += lost
+            for i in range(n):
+                out.append(_note_dict(&notes[i]))
+        return out, all_lost
 
     def settle(self, size_t n):
         with nogil:

@@ -86,26 +86,3 @@ class Meter:
         # Connections that wait for room in the window wait for the consumer that empties it.
         blocked = status["window_wait_ns"] > self._samples[0][2]
         return "storage" if blocked else "data"
-
-
-class RequestLog:
-    """Logs the requests of a running job, and why mirrors are left."""
-
-    def __init__(self, facts: SourceFacts, events: Events) -> None:
-        self._facts = facts
-        self._events = events
-        self._seen = [(m.requests, m.errors, m.state) for m in facts.mirrors]
-
-    def look(self) -> None:
-        """Log what has changed since the last look."""
-        if self._events.log is None:
-            return
-        for i, (url, mirror) in enumerate(zip(self._facts.urls, self._facts.mirrors, strict=True)):
-            requests, errors, state = self._seen[i]
-            self._seen[i] = (mirror.requests, mirror.errors, mirror.state)
-            if mirror.requests > requests:
-                self._events.note(f"> {mirror.requests - requests} x GET {url.display()}")
-            if mirror.errors > errors:
-                self._events.note(f"! {url.display()}: {mirror.errors} errors")
-            if mirror.state != state and mirror.state == "disqualified":
-                self._events.note(f"! left {url.display()}: {mirror.reason}")

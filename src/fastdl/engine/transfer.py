@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastdl.core.config import JobConfig
 from fastdl.core.job import Job, sha256_by
 from fastdl.core.sink import Sink as CoreSink
-from fastdl.engine.meter import Meter, RequestLog
+from fastdl.engine.meter import Meter
 from fastdl.engine.proof import Outcome
 from fastdl.errors import Cancelled, FastdlError, UsageError
 from fastdl.sinks.base import Sink
@@ -32,17 +32,17 @@ def run_job(
 ) -> Outcome:
     """Watch *job* to its end. What was written before a failure is recorded for a resume."""
     meter = Meter(ctx.events, facts)
-    requests = RequestLog(facts, ctx.events)
+    look = _request_log(job, facts, ctx)
     try:
         with ctx.cancel.stops(job.cancel):
             status = job.status()
             while not job.wait(100, checkpoint.due(status["conns"])):
                 status = job.status()
                 meter.show(status)
-                requests.look()
+                look()
                 checkpoint.take(job, core_sink)
             meter.show(job.status(), "flush", force=True)
-            requests.look()
+            look()
             total, digests = job.finish()
             # A kill from here on fetches nothing again.
             checkpoint.take(job, core_sink)
@@ -66,6 +66,15 @@ def run_job(
         listed=job.piece_list(),
         list_length=list_length(facts, ctx),
     )
+
+
+def _request_log(job: Job, facts: SourceFacts, ctx: TransferContext) -> Callable[[], None]:
+    """What logs the requests since the last call; it does nothing where nobody reads a log."""
+    if ctx.events.log is None:
+        return lambda: None
+    from fastdl.engine.request_log import RequestLog
+
+    return RequestLog(job, facts, ctx.events).look
 
 
 def list_length(facts: SourceFacts, ctx: TransferContext) -> int:
@@ -124,6 +133,7 @@ def start_job(
         retry_delay=options.retry_delay or 0.0,
         provable=facts.provable,
         record=checkpoint.records,
+        log_requests=ctx.events.log is not None,
         hold=checkpoint.kept.hold,
         algorithms=_algorithms(facts, ctx),
         pieces=(pieces.algorithm, pieces.length, pieces.hashes) if pieces else None,

@@ -338,3 +338,22 @@ def test_the_files_digest_goes_along_with_the_pieces(
         along[maker] = running.status()["along_bytes"]
     assert along["openssl"] == 0
     assert along[""] > 0 or sha256_by()[0] not in ("sha-ni", "armv8")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_requests_are_noted_where_somebody_watches(
+    origin: FaultOrigin, target: int, wanted: bool
+) -> None:
+    """Each with its range, its response's, and the connection; each once."""
+    mirror = Mirror("http", origin.url("/good"), max_connections=1)
+    running = job([mirror], file_sink(target), len(CONTENT), log_requests=wanted)
+    finish(running)
+    notes, lost = running.requests()
+    assert lost == 0
+    assert running.requests() == ([], 0)
+    sent = [note for note in notes if not note["status"]]
+    answered = [note for note in notes if note["status"]]
+    assert len(sent) == len(answered) == (mirror.requests if wanted else 0)
+    for notes in (sent, answered):
+        assert [n["connection"] for n in notes] == [1] * len(notes)
+        assert sum(n["last"] - n["first"] + 1 for n in notes) == (len(CONTENT) if wanted else 0)

@@ -39,6 +39,7 @@ cdef extern from "job/config.h" nogil:
         bint provable
         bint any_version
         bint record
+        bint log_requests
         bint detect_zeros
         size_t hold
         fdl_hash_alg algs[6]

@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t
 from fastdl.core.c.config cimport fdl_job_config, fdl_job_result
 from fastdl.core.c.err cimport fdl_err
 from fastdl.core.c.landed cimport fdl_range
+from fastdl.core.c.request_log cimport fdl_request_note
 
 
 cdef extern from "job/job.h" nogil:
@@ -35,6 +36,7 @@ cdef extern from "job/job.h" nogil:
     void fdl_job_status(fdl_job *job, fdl_job_status_s *out)
     size_t fdl_job_drain(fdl_job *job, fdl_range *out, size_t cap)
     void fdl_job_settle(fdl_job *job, size_t n)
+    size_t fdl_job_requests(fdl_job *job, fdl_request_note *out, size_t cap, size_t *lost)
     void fdl_job_cancel(fdl_job *job)
     int fdl_job_finish(fdl_job *job, fdl_job_result *result, fdl_err *err)
     void fdl_job_forget_lander(fdl_job *job)

@@ -149,7 +149,7 @@ def open_stream(
     for attempt in range(ctx.options.retry + 1):
         try:
             ctx.events.wait(host, "a response")
-            ctx.events.note(f"> GET {url.display()}")
+            ctx.events.note(f"> GET {url.display()}, bytes 0-{FIRST_RANGE - 1}")
             stream.begin(0, FIRST_RANGE)
             head = _read_head(stream)
             if ctx.events.log is not None:
@@ -176,17 +176,18 @@ def open_stream(
 def _log_response(stream: Stream, ctx: TransferContext) -> None:
     """Where redirects led, and what came."""
     for to, _, _ in stream.redirects():
-        ctx.events.note(f"< redirected by {_displayed(to)}")
+        ctx.events.note(f"< redirected by {displayed(to)}")
     mirror = stream.mirror
     if mirror.final_url:
-        ctx.events.note(f"< from {_displayed(mirror.final_url)}")
+        ctx.events.note(f"< from {displayed(mirror.final_url)}")
     status, _ = stream.head()
     size = "unknown size" if mirror.total is None else f"{mirror.total} bytes"
     validator = f", etag {mirror.etag}" if mirror.etag else ""
     ctx.events.note(f"< {status or 'open'}, {size}{validator}")
 
 
-def _displayed(text: str) -> str:
+def displayed(text: str) -> str:
+    """A URL that a server sent, as it may be shown."""
     try:
         return Url.parse_sent(text).display()
     except FastdlError:
