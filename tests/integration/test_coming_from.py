@@ -17,11 +17,14 @@ import pytest
 from tests.env import images, libvirtd
 from tests.env.here import Here, metalink
 from tests.env.loopdev import loop_device
+from tests.env.openpgp import publisher
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
+from tests.env.signers import signers
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/coming-from.md"
 DISK = pseudo_random(11, 5 << 20)
 OTHER = pseudo_random(12, 100_000)
+SUMS = f"{hashlib.sha256(DISK).hexdigest()}  disk.img\n".encode()
 CODE = re.compile(r"`([^`]*)`")
 
 
@@ -50,6 +53,36 @@ def qcow2(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     raw.write_bytes(DISK)
     images.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, made)
     return made.read_bytes()
+
+
+class Signed(NamedTuple):
+    """What publishers sign, by the name in their folder, and a reader's keys, by file."""
+
+    served: dict[str, bytes]
+    keys: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    """Signatures of the disk by every tool of the page, and of its checksum list."""
+    folder = tmp_path_factory.mktemp("signers")
+    minisign, ssh, x509 = (signers(kind, folder / kind) for kind in ("minisign", "ssh", "x509"))
+    with publisher() as gpg:
+        served = {
+            "SHA256SUMS.gpg": gpg.detached(SUMS, "one"),
+            "disk.img.asc": gpg.detached(DISK, "one", armored=True),
+            "disk.img.minisig": minisign.sign(DISK, "one"),
+            "disk.img.sig": ssh.sign(DISK, "one"),
+            "disk.img.p7s": x509.sign(DISK, "one", "-outform", "DER"),
+        }
+        keys = {
+            "publisher.gpg": gpg.keyring("one"),
+            "publisher.asc": gpg.keyring("one", armored=True),
+            "minisign.pub": minisign.keyring("one"),
+            "signers": b"one@publisher " + ssh.keyring("one"),
+            "ca.pem": x509.keyring("one"),
+        }
+    return Signed(served, keys)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +115,7 @@ def servers(qcow2: bytes) -> Iterator[tuple[FaultOrigin, FaultOrigin]]:
             "/other.img": Resource.of(OTHER),
             "/download": Resource.of(DISK, headers=named),
             "/cloud.qcow2": Resource.of(qcow2),
+            "/SHA256SUMS": Resource.of(SUMS),
             "/both.meta4": metalink(
                 ("disk.img", a.url("/disk.img"), DISK), ("other.img", a.url("/other.img"), OTHER)
             ),
@@ -91,7 +125,7 @@ def servers(qcow2: bytes) -> Iterator[tuple[FaultOrigin, FaultOrigin]]:
 
 def test_the_table_is_read() -> None:
     """A table that is not found would pass."""
-    assert len(lines()) >= 40
+    assert len(lines()) >= 50
 
 
 @pytest.mark.parametrize("line", lines(), ids=lambda line: line.command[7:60])
@@ -115,6 +149,13 @@ def test_a_line_does_what_it_says(
     (here.home / ".netrc").write_text(f"machine {host} login me password secret\n")
     if re.search(r" (-c|-C -) ", line.command):
         here.write("disk.img", DISK[: 3 << 20])
+    if " metalink create " in line.command:
+        here.write("disk.img", DISK)
+    if " --keyring " in line.command:
+        made: Signed = request.getfixturevalue("signed")
+        a.resources |= {f"/{name}": Resource.of(data) for name, data in made.served.items()}
+        for name, data in made.keys.items():
+            here.write(name, data)
     pool = request.getfixturevalue("pool") if line.command.startswith("fastdl vol ") else ""
     with loop_device(tmp_path, size=8 << 20) as device:
         command = line.command.partition(" | ")[0]
@@ -138,7 +179,12 @@ def test_a_line_does_what_it_says(
         assert ended.returncode == 0, ended.stderr.decode()
         if line.result == "stdout":
             assert ended.stdout == DISK
+        if " --keyring " in line.command:
+            assert b"integrity strong, signed by " in ended.stdout
         for name in CODE.findall(line.result):
+            if name.endswith(".meta4"):
+                assert hashlib.sha256(DISK).hexdigest() in here.read(name).decode()
+                continue
             path = Path(device.path) if name.startswith("/dev/") else here.path / name
             content = OTHER if "other" in name else DISK
             assert path.read_bytes()[: len(content)] == content
