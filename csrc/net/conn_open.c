@@ -131,6 +131,7 @@ static int check_tunnel(struct fdl_conn *conn, struct fdl_err *err)
 static int explain_failure(struct fdl_conn *conn, CURLcode rc, struct fdl_err *err)
 {
     const struct fdl_proxy *proxy = conn->proxy;
+    bool one_family = conn->net->route.family != 0 && !proxy;
     long os_errno = 0;
 
     curl_easy_getinfo(conn->easy, CURLINFO_OS_ERRNO, &os_errno);
@@ -140,7 +141,10 @@ static int explain_failure(struct fdl_conn *conn, CURLcode rc, struct fdl_err *e
     case CURLE_OUT_OF_MEMORY:
         return fdl_nomem(err, "a connection");
     case CURLE_COULDNT_RESOLVE_HOST:
-        return refuse_net(err, "the host name cannot be resolved");
+        return refuse_net(err, one_family
+                                   ? "the host name cannot be resolved to an address "
+                                     "of the requested family (-4, -6)"
+                                   : "the host name cannot be resolved");
     case CURLE_COULDNT_RESOLVE_PROXY:
         return refuse_net(err, "the proxy's name cannot be resolved");
     case CURLE_OPERATION_TIMEDOUT:
@@ -152,6 +156,9 @@ static int explain_failure(struct fdl_conn *conn, CURLcode rc, struct fdl_err *e
     case CURLE_COULDNT_CONNECT:
         if (conn->refused > 0)
             return fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, FDL_ADDR_FORBIDDEN);
+        if (one_family && os_errno == 0)
+            return refuse_net(
+                err, "the host has no address of the requested family (-4, -6)");
         return fdl_fail_os(err, FDL_E_NET, (int)os_errno, FDL_NO_OFFSET,
                            proxy ? "the proxy cannot be connected to"
                                  : "the host cannot be connected to");

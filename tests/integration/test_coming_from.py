@@ -147,7 +147,7 @@ def test_a_line_does_what_it_says(
     (here.path / "images").mkdir()
     here.home.mkdir()
     (here.home / ".netrc").write_text(f"machine {host} login me password secret\n")
-    if re.search(r" (-c|-C -) ", line.command):
+    if re.search(r" (-c|-C -|--continue=true) ", line.command):
         here.write("disk.img", DISK[: 3 << 20])
     if " metalink create " in line.command:
         here.write("disk.img", DISK)

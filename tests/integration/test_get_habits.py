@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.env.command import run_fastdl
 from tests.env.faults import Rule, When
 from tests.env.here import Here, metalink, sha256
 from tests.env.origin import FaultOrigin, Resource, Version, pseudo_random
@@ -133,6 +134,7 @@ def test_a_file_is_skipped(here: Here, origin: FaultOrigin) -> None:
         ended = here.get("--skip-existing", origin.url("/disk.img"))
         assert (ended.code, origin.requests) == (0, [])
         assert "not compared" in ended.stdout
+        assert ended.stdout.startswith("disk.img: ")
         ended = here.get("--skip-existing", origin.url("/disk.img"), "--checksum", sha256(CONTENT))
     assert ended.code == 33
     assert here.read("disk.img") == b"mine"
@@ -252,6 +254,8 @@ def test_one_family_of_addresses(here: Here, origin: FaultOrigin) -> None:
         pin = ["--resolve", f"both.example:{port}:[::1],127.0.0.1", "--noproxy", "*"]
         assert here.get("-4", *pin, url, "-o", "a").code == 0
         assert here.get("-6", *pin, url, "-o", "b", "--retry", "0").code == 10
+        ended = here.get("-6", origin.url("/disk.img"), "-o", "b", "--retry", "0")
+        assert (ended.code, "no address of the requested family" in ended.stderr) == (10, True)
         assert here.get("-4", "-6", url).code == 2
 
 
@@ -306,6 +310,55 @@ def test_a_response_may_end_with_its_connection(here: Here) -> None:
     assert ended.code == 0, ended
     assert ended.stderr == ""
     assert here.read("disk.img") == CONTENT
+
+
+# ---- how it is typed ---------------------------------------------------------------
+
+
+def test_options_stand_between_sources(here: Here, origin: FaultOrigin) -> None:
+    """Mirrors before and behind them; behind ``--`` too."""
+    with origin, FaultOrigin({"/disk.img": Resource.of(CONTENT)}) as other:
+        ended = here.get(origin.url("/none.img"), "-q", other.url("/disk.img"), "-o", "a")
+        assert (ended.code, here.read("a")) == (0, CONTENT), ended
+        origin.requests.clear()
+        ended = here.get(other.url("/none.img"), "-o", "b", "-q", "--", origin.url("/disk.img"))
+        assert (ended.code, here.read("b")) == (0, CONTENT), ended
+        ended = here.get(other.url("/disk.img"), "-q", origin.url("/x"), "--no-such-option")
+        assert (ended.code, "--no-such-option" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words", [("-O", "A", "-O", "B"), ("--remote-name-all", "A", "B"), ("-sO", "A", "-O", "B")]
+)
+def test_each_url_is_a_file_where_curl_says_so(
+    here: Here, origin: FaultOrigin, words: tuple[str, ...]
+) -> None:
+    """One ``-O`` is of one URL: two of them are never mirrors."""
+    with origin:
+        origin.resources["/two.img"] = Resource.of(CONTENT[:99])
+        urls = {"A": origin.url("/disk.img"), "B": origin.url("/two.img")}
+        ended = here.get(*(urls.get(word, word) for word in words))
+    assert ended.code == 0, ended
+    assert (here.read("disk.img"), here.read("two.img")) == (CONTENT, CONTENT[:99])
+
+
+def test_what_is_on_or_off_in_aria2(here: Here, origin: FaultOrigin) -> None:
+    """``=true`` and ``=false``; any other value is an error."""
+    here.write("disk.img", CONTENT[:MIB])
+    with origin:
+        words = [origin.url("/disk.img"), "--checksum", sha256(CONTENT)]
+        assert here.get("--continue=false", *words).code == 33
+        assert here.get("--continue=maybe", *words).code == 2
+        ended = here.get("--continue=true", *words)
+    assert ended.code == 0, ended
+    assert "resumed" in ended.stdout
+
+
+@pytest.mark.parametrize(("typed", "said"), [("gett", "is get meant?"), ("xyz", "lists them")])
+def test_a_verb_that_is_none(here: Here, typed: str, said: str) -> None:
+    """The nearest one, or where they are listed."""
+    ended = run_fastdl([typed, "x"], home=here.home)
+    assert (ended.code, said in ended.stderr) == (2, True), ended
 
 
 # ---- what is said -----------------------------------------------------------------

@@ -62,7 +62,9 @@ def jobs_from(args: argparse.Namespace) -> tuple[list[Job], bool]:
     """The jobs of a command line, and whether it means several (one line a job, a summary)."""
     if not 1 <= args.max_concurrent_downloads <= MAX_AT_ONCE:
         raise UsageError(f"-j must lie between 1 and {MAX_AT_ONCE}")
-    if args.write_metalink is not None and (args.separate or args.input_file is not None):
+    # As curl means it: -O for each URL, or --remote-name-all.
+    separate = args.separate or (args.remote_names > 1 and len(args.sources) > 1)
+    if args.write_metalink is not None and (separate or args.input_file is not None):
         raise UsageError("--write-metalink describes one file: use it without -i and -Z")
     if args.input_file is not None:
         if args.sources or args.output is not None or args.checksum is not None:
@@ -72,7 +74,7 @@ def jobs_from(args: argparse.Namespace) -> tuple[list[Job], bool]:
         return _listed(args), True
     if not args.sources:
         raise UsageError("a SOURCE is needed, or a list of them (-i FILE)")
-    if not args.separate:
+    if not separate:
         return [_job(args, tuple(args.sources))], False
     if args.output not in (None, "null:") and not os.path.isdir(args.output):  # noqa: PTH112
         raise UsageError("-Z fetches several files: -o must be a folder, or use -d DIR")

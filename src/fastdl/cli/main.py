@@ -12,7 +12,7 @@ import threading
 from typing import NoReturn
 
 from fastdl.cli import streams
-from fastdl.cli.parser import Parser
+from fastdl.cli.parser import Parser, meant
 from fastdl.errors import FastdlError, InternalError, UsageError, shortage
 
 VERBS = {
@@ -90,7 +90,8 @@ def _dispatch(arguments: list[str]) -> int:
         streams.say(version_text())
         return 0
     if name not in VERBS:
-        raise UsageError(f"there is no verb {name[:40]!r}; fastdl --help lists them")
+        nearest = meant(name, VERBS, cutoff=0.7)
+        raise UsageError(f"there is no verb {name[:40]!r}{nearest} (fastdl --help lists them)")
     return run_verb(name, rest)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 N = TypeVar("N")
@@ -33,19 +33,25 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("--") and equals and " " in word and not self._known(name):
                 self.error(f"there is no option {_shown(word)}{self._nearest(word)}")
         found, rest = super().parse_known_args(args, namespace)
-        if unknown := [word for word in rest if word.startswith("-")]:
+        at = rest.index("--") if "--" in rest else len(rest)
+        if unknown := [word for word in rest[:at] if word.startswith("-")]:
             self.error(f"there is no option {_shown(unknown[0])}{self._nearest(unknown[0])}")
-        return found, rest
+        return found, self._appended(found, rest[:at] + rest[at + 1 :])
+
+    def _appended(self, found: argparse.Namespace, rest: list[str]) -> list[str]:
+        """What is left of *rest*: sources may stand on both sides of an option, as curl's URLs."""
+        last = [action for action in self._actions if not action.option_strings][-1:]
+        if not rest or not last or last[0].nargs not in ("*", "+"):
+            return rest
+        setattr(found, last[0].dest, [*getattr(found, last[0].dest), *rest])
+        return []
 
     def _known(self, name: str) -> bool:
         return " " in name or any(text.startswith(name) for text in self._option_string_actions)
 
     def _nearest(self, word: str) -> str:
-        from difflib import get_close_matches
-
         known = [name for name in self._option_string_actions if name.startswith("--")]
-        close = get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.6)
-        return f": is {close[0]} meant?" if close else ""
+        return meant(word.partition("=")[0], known)
 
     def error(self, message: str) -> NoReturn:
         """One sentence, and where to read on; exit code 2."""
@@ -144,6 +150,14 @@ class Refused(argparse.Action):
 
     def __call__(self, parser: Any, _namespace: Any, _values: Any, option: Any = None) -> None:
         parser.error(f"{option}: {self.const}")
+
+
+def meant(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """``: is X meant?`` with the nearest of *known*, or nothing where none is near."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f": is {close[0]} meant?" if close else ""
 
 
 def _formatter(**options: Any) -> argparse.HelpFormatter:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 _TRIES = ("-m", "--max-tries", "--tries")
 _ENDLESSLY = "--retry=1000000"
+_SWITCHES = ("--continue", "--allow-overwrite", "--remote-time", "--content-disposition")
 
 
 def plain(arguments: Sequence[str]) -> list[str]:
@@ -14,7 +15,8 @@ def plain(arguments: Sequence[str]) -> list[str]:
 
     ``-s N`` and ``-x N`` with a number are aria2's (connections); else ``-s`` is curl's
     (quiet) and ``-x URL`` curl's (a proxy). ``-O FILE`` is wget's where FILE is ``-``;
-    ``-C -`` is curl's for resuming. No limit of tries is written 0 by aria2 and wget.
+    ``-C -`` is curl's for resuming. No limit of tries is written 0 by aria2 and wget. aria2
+    writes ``=true`` and ``=false`` behind what is on or off.
     """
     out: list[str] = []
     words = list(arguments)
@@ -29,6 +31,8 @@ def plain(arguments: Sequence[str]) -> list[str]:
             out.append(_ENDLESSLY)
         elif word in ("-m0", "--max-tries=0", "--tries=0"):
             out.append(_ENDLESSLY)
+        elif word.endswith(("=true", "=false")) and word.partition("=")[0] in _SWITCHES:
+            out += [word.removesuffix("=true")] if word.endswith("=true") else []
         elif word[:2] in ("-s", "-x") and word[2:].isdigit():
             out.append(_long(word[:2], word[2:]))
         else:

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from fastdl.cli.parser import Accepted, Once
+from fastdl.cli.parser import Once
 from fastdl.errors import UsageError, shortage
 from fastdl.sinks.base import sink_error
 
@@ -62,7 +62,17 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         help="set the file's modification time to the server's",
     )
     to.add_argument("--allow-overwrite", action="store_true", help="the same as --overwrite file")
-    to.add_argument("-O", "--remote-name", "--remote-name-all", action=Accepted)
+    to.add_argument(
+        "-O", "--remote-name", dest="remote_names", action="count", default=0,
+        help=argparse.SUPPRESS,
+    )  # fmt: skip
+    to.add_argument(
+        "--remote-name-all",
+        dest="remote_names",
+        action="store_const",
+        const=2,
+        help=argparse.SUPPRESS,
+    )
 
 
 def target_options_from(args: argparse.Namespace) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def existing_file(target: str, *, name_hint: str | None = None) -> str | None:
     """The path of the regular file that *target* already is, for a caller to compare; or None."""
     path = target
     if os.path.isdir(target) and name_hint:  # noqa: PTH112
-        path = os.path.join(target, safe_name(name_hint))  # noqa: PTH118
+        path = _path_in(target, safe_name(name_hint))
     try:
         found = os.lstat(path)
     except (OSError, ValueError):
@@ -111,7 +111,12 @@ def _in_folder(
         raise UsageError(f"{folder} is a folder and the source proposes no file name: add one")
     name = safe_name(name_hint)
     folder_fd = open_folder(folder, policy=policy, beneath=beneath)
-    return folder_fd, name, name if folder == "." else f"{folder.rstrip('/')}/{name}"
+    return folder_fd, name, _path_in(folder, name)
+
+
+def _path_in(folder: str, name: str) -> str:
+    """As it is shown: without a dot for the current folder."""
+    return name if folder == "." else f"{folder.rstrip('/')}/{name}"
 
 
 def _open_nbd(target: str, *, overwrite: str | None, resume: bool, permit: Permit | None) -> Sink:
