@@ -327,6 +327,9 @@ def test_the_command_line_says_who_signed(
     target.unlink()
     done = run_fastdl([*words, "--json"], home=tmp_path)
     assert json.loads(done.stdout)["signed_by"].startswith("one <")
+    done = run_fastdl(["probe", url, "--discover", "--keyring", keyring], home=tmp_path)
+    assert done.code == 0, done.stderr
+    assert f"signed by     one <one@publisher.example> ({gpg.fingerprint('one')})" in done.stdout
     put(origin, SHA256SUMS=b"\n" + SUMS)
     target.unlink()
     assert run_fastdl(words, home=tmp_path).code == IntegrityError.exit_code

@@ -11,6 +11,7 @@ from typing import Any
 from fastdl.cli import streams
 from fastdl.cli.formatter import Formatter
 from fastdl.cli.login_options import add_login_options, login_options_from
+from fastdl.cli.publisher_options import add_publisher_options, publisher_options_from
 from fastdl.cli.route_options import add_route_options, route_options_from
 from fastdl.cli.transfer_options import add_network_options, network_options_from
 
@@ -35,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
         "--source-format", default="auto", metavar="FORMAT", help="the format that you expect"
     )
     parser.add_argument("--json", action="store_true", help="one object on stdout")
+    add_publisher_options(parser.add_argument_group("publishers"))
     add_network_options(parser)
     add_login_options(parser)
     add_route_options(parser)
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     login = login_options_from(args, args.sources)
     if "headers" in login:
         login["headers"] = options.get("headers", ()) + login["headers"]
-    options |= {**login, **route_options_from(args)}
+    options |= {**login, **route_options_from(args), **publisher_options_from(args)}
     found = run_cancellable(lambda cancel: probe_sync(args.sources, cancel=cancel, **options))
     for warning in found.warnings:
         print(f"fastdl: warning: {warning}", file=sys.stderr)

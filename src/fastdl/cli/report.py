@@ -95,6 +95,8 @@ def describe(found: Probe) -> str:
     lines.append(f"  ranges        {'yes' if found.ranges else 'no'}")
     lines += [f"  {name:<12}  {value}" for name, value in found.validators.items()]
     lines += [f"  {name:<12}  {value}" for name, value in found.digests.items()]
+    if found.signed_by:
+        lines.append(f"  signed by     {found.signed_by}")
     if found.pieces:
         lines.append(
             f"  pieces        {found.pieces['count']} x {format_size(found.pieces['length'])}, "
