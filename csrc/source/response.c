@@ -276,6 +276,8 @@ static const char *what_of(int status, bool anonymous)
     case 203:
         return "a proxy changed the file on its way (203), and no checksum is known";
     case 401:
+        return "the server wants a login or token, or refuses the one it got "
+               "(-u, -n, --bearer-file)";
     case 403:
         return "the server denies access";
     case 404:

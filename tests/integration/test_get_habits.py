@@ -217,6 +217,15 @@ def test_a_missing_file_of_secrets(here: Here, origin: FaultOrigin, words: list[
         assert (ended.code, origin.requests) == (2, [])
 
 
+def test_a_missing_login_says_how_to_give_one(here: Here) -> None:
+    """A server that wants one is not a server that refuses everybody."""
+    for status, hint in ((401, True), (403, False)):
+        rules = [Rule(when=When(), status=status)]
+        with FaultOrigin({"/disk.img": Resource.of(CONTENT, rules=rules)}) as origin:
+            ended = here.get(origin.url("/disk.img"))
+        assert (ended.code, "--bearer-file" in ended.stderr) == (11, hint), ended
+
+
 # ---- by which way -----------------------------------------------------------------
 
 
