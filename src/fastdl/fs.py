@@ -69,7 +69,7 @@ def open_locked(path: os.PathLike[str]) -> int:
         if not lock_exclusively(fd):
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     except BaseException:
-        os.close(fd)
+        close(fd)
         raise
     return fd
 
@@ -81,6 +81,13 @@ def read_at_most(path: str, size: int) -> bytes:
     if len(data) > size:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return data
+
+
+def close(fd: int) -> None:
+    """Close *fd*. A failure means nothing: the kernel has freed the descriptor, and what was
+    written was flushed before or is not needed."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def open_folder(path: str, *, dir_fd: int | None = None, flags: int = 0) -> int:
@@ -126,7 +133,7 @@ def make_folders(path: str) -> None:
         try:
             sync_folder(fd)
         finally:
-            os.close(fd)
+            close(fd)
 
 
 def replace_file(
@@ -168,7 +175,7 @@ def replace_file(
         sync_folder(parent)
     finally:
         if folder_fd is None:
-            os.close(parent)
+            close(parent)
     return True
 
 
@@ -243,7 +250,7 @@ def owner_of_new_files(folder_fd: int) -> int:
     try:
         return os.fstat(fd).st_uid
     finally:
-        os.close(fd)
+        close(fd)
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=folder_fd)
 

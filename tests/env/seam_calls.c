@@ -218,6 +218,18 @@ int ioctl(int fd, unsigned long request, ...)
     return done;
 }
 
+/* As Linux has it: the descriptor is gone also where the call fails. */
+int close(int fd)
+{
+    REAL(close);
+    bool fails = seam_meet("close", fd, NULL) == FAIL;
+    int why = errno;
+    int done = real(fd);
+    if (fails)
+        errno = why;
+    return fails ? -1 : done;
+}
+
 /* A file that was not there before is a new name. */
 static bool is_new(int at, const char *path, int flags)
 {

@@ -26,6 +26,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Self
 
+from fastdl import fs
 from fastdl.engine.journal_file import JournalFile, Location, default_state_dir
 from fastdl.errors import JournalError, SinkBusyError
 from fastdl.named_tuple import NamedTuple
@@ -246,10 +247,10 @@ class Writer:
             os.ftruncate(fd, journal.length)
             os.lseek(fd, journal.length, os.SEEK_SET)
         except OSError as error:
-            os.close(fd)
+            fs.close(fd)
             raise JournalError(f"{file.path}: {error.strerror}") from None
         except BaseException:
-            os.close(fd)
+            fs.close(fd)
             raise
         return journal, cls(file, fd, journal.seed, len(journal.records))
 
@@ -278,7 +279,7 @@ class Writer:
     def close(self) -> None:
         """Stop writing; the journal stays for a resume."""
         if self._fd >= 0:
-            os.close(self._fd)
+            fs.close(self._fd)
             self._fd = -1
 
     def remove(self) -> None:
@@ -323,7 +324,7 @@ def read_target(file: JournalFile) -> Identity | None:
         try:
             return parse(_read_all(fd)).header.target
         finally:
-            os.close(fd)
+            fs.close(fd)
     except (JournalError, SinkBusyError, OSError):
         return None
 

@@ -59,14 +59,14 @@ class Location(NamedTuple):
             _lock(fd, self.path)
             found = os.fstat(fd)
         except OSError as error:
-            os.close(fd)
+            fs.close(fd)
             raise JournalError(f"{self.path}: {error.strerror}") from None
         except BaseException:
-            os.close(fd)
+            fs.close(fd)
             raise
         ours = fs.is_ours(found, self.folder_fd)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or not ours:
-            os.close(fd)
+            fs.close(fd)
             raise JournalError(f"{self.path} is not a journal file of this user")
         return fd
 
@@ -79,7 +79,7 @@ class Location(NamedTuple):
         try:
             _lock(fd, self.path)
         except BaseException:
-            os.close(fd)
+            fs.close(fd)
             os.unlink(self.path, dir_fd=self.folder_fd)
             raise
         return fd
@@ -93,7 +93,7 @@ class Location(NamedTuple):
         try:
             fs.sync_folder(fd)
         finally:
-            os.close(fd)
+            fs.close(fd)
 
     def remove(self) -> None:
         """See ``JournalFile``."""
@@ -122,7 +122,7 @@ class Location(NamedTuple):
         if os.fstat(shared.fd).st_size == 0:
             with contextlib.suppress(OSError):
                 os.unlink(self.path, dir_fd=self.folder_fd)
-        os.close(shared.fd)
+        fs.close(shared.fd)
 
     def _open(self, flags: int) -> int:
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -140,7 +140,7 @@ class Location(NamedTuple):
             try:
                 _lock(fd, self.path)
             finally:
-                os.close(fd)
+                fs.close(fd)
         os.unlink(self.path, dir_fd=self.folder_fd)
 
     def _folder(self) -> str:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fastdl import fs
 from fastdl.engine.journal_file import JournalFile
 from fastdl.named_tuple import NamedTuple
 from fastdl.sinks.base import HOLD_BYTES, Identity
@@ -248,7 +249,7 @@ def read_note(file: JournalFile) -> Release | None:
     except OSError:
         return None
     finally:
-        os.close(fd)
+        fs.close(fd)
 
 
 def write_note(file: JournalFile, note: Release, *, durable: bool) -> None:
@@ -262,4 +263,4 @@ def write_note(file: JournalFile, note: Release, *, durable: bool) -> None:
             os.fsync(fd)
             file.sync()
     finally:
-        os.close(fd)
+        fs.close(fd)

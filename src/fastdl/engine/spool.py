@@ -13,6 +13,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from fastdl import fs
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.journal_file import Location
 from fastdl.errors import SinkSpaceError
@@ -54,7 +55,7 @@ class Spool:
             staging = held.enter_context(workspace.staging())
             try:
                 spool = cls(staging)
-                held.callback(os.close, spool.fd)
+                held.callback(fs.close, spool.fd)
                 begun = os.fstat(spool.fd).st_size > 0
                 room = os.fstatvfs(spool.fd)
             except OSError as error:

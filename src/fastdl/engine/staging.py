@@ -87,7 +87,7 @@ def resumable(made: Path, *, ids: Sequence[int] | None = None) -> Iterator[Stagi
         else:
             with contextlib.suppress(OSError):  # there is something in it
                 made.rmdir()
-        os.close(claimed)
+        fs.close(claimed)
 
 
 def forget(made: Path) -> None:
@@ -98,14 +98,15 @@ def forget(made: Path) -> None:
             if fs.lock_exclusively(fd):
                 _remove(made)
         finally:
-            os.close(fd)
+            fs.close(fd)
 
 
 def _remove(made: Path) -> None:
     """Remove the folder *made*; what resists twice is swept when it is old."""
     for _ in range(2):
-        shutil.rmtree(made, ignore_errors=True)
-        if not made.exists():
+        with contextlib.suppress(OSError):  # a failing close is not ignored by rmtree
+            shutil.rmtree(made, ignore_errors=True)
+        if not os.path.lexists(made):
             return
 
 
@@ -124,7 +125,7 @@ def _opened(made: Path) -> int:
     found = os.fstat(fd)
     # Root's are also those of the users that its jobs run as.
     if os.geteuid() not in (0, found.st_uid) or stat.S_IMODE(found.st_mode) & 0o077:
-        os.close(fd)
+        fs.close(fd)
         raise PermissionError(f"{made} is not ours")
     return fd
 
@@ -148,7 +149,7 @@ def _claimed(made: Path) -> int | None:
         if locked and still:
             os.utime(made)
             return fd
-        os.close(fd)
+        fs.close(fd)
         if not locked:
             return None
     return None
@@ -178,7 +179,7 @@ def _made(made: Path, ids: Sequence[int] | None) -> Iterator[int]:
                 os.fchown(fd, *ids)
             yield fd
         finally:
-            os.close(fd)
+            fs.close(fd)
     finally:
         _remove(made)
 
@@ -190,7 +191,7 @@ def _locked(folder: Path) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(fd)
+        fs.close(fd)
 
 
 def _sweep(folder: Path) -> None:
@@ -202,4 +203,4 @@ def _sweep(folder: Path) -> None:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(left)
             finally:
-                os.close(fd)
+                fs.close(fd)

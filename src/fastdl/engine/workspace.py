@@ -241,7 +241,7 @@ class Workspace:
     def drop_found(self) -> None:
         """What another program left has been taken up, or cannot be."""
         if self.found is not None:
-            os.close(self.found.fd)
+            fs.close(self.found.fd)
             self.found = None
 
     def descriptors(self) -> tuple[int, ...]:
@@ -252,7 +252,7 @@ class Workspace:
         """Release descriptors and locks."""
         for one in (self.existing, self.found):
             if one is not None:
-                os.close(one.fd)
+                fs.close(one.fd)
         self.existing = self.found = None
         if self._spool is not None:
             self._spool.close(keep=True)
@@ -385,7 +385,7 @@ def _unlinking(note: Location) -> Callable[[], None]:
     def unlink() -> None:
         assert kept.folder_fd is not None
         kept.unlink()
-        os.close(kept.folder_fd)
+        fs.close(kept.folder_fd)
 
     return unlink
 
@@ -403,7 +403,7 @@ def _make_durable(existing: Existing) -> Callable[[], None]:
             fs.sync_folder(folder)
             return _nothing if note is None else _unlinking(note)
         finally:
-            os.close(folder)
+            fs.close(folder)
     except OSError as error:
         raise sink_error(error, f"{existing.path} is complete, but cannot be flushed") from None
 
@@ -417,7 +417,7 @@ def _is_free(file: Location) -> bool:
     except (JournalError, SinkBusyError):
         return False
     if fd is not None:
-        os.close(fd)
+        fs.close(fd)
     return fd is not None
 
 

@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 
+from fastdl import fs
 from fastdl.errors import SinkBusyError, SinkRefusedError
 from fastdl.sinks import device
 from fastdl.sinks.base import (
@@ -100,7 +101,7 @@ class BlockSink(DeviceEnds, DescriptorSink):
         """Close both descriptors; closing the first drops the claim."""
         for fd in {self.fd, self.buffered_fd} - {-1}:
             with contextlib.suppress(OSError):  # data was flushed before, or is discarded
-                os.close(fd)
+                fs.close(fd)
         self.fd = self.buffered_fd = -1
 
     def _zero(self, start: int, end: int) -> None:
@@ -129,7 +130,7 @@ def _claim(path: str) -> int:
             ) from None
         raise
     if not stat.S_ISBLK(os.fstat(fd).st_mode):
-        os.close(fd)
+        fs.close(fd)
         raise SinkRefusedError(f"{path} is no longer a block device", phase="land")
     return fd
 

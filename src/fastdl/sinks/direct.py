@@ -6,6 +6,7 @@ from __future__ import annotations
 import mmap
 import os
 
+from fastdl import fs
 from fastdl.sinks import syscalls
 
 _PROBE_BYTES = 4096
@@ -26,7 +27,7 @@ def open_direct(fd: int, *, blank: bool) -> tuple[int, int]:
     if align is None:
         align = _PROBE_BYTES if _works(direct, blank=blank) else 0
     if align == 0:
-        os.close(direct)
+        fs.close(direct)
         return fd, 1
     return direct, max(align, 512)
 

@@ -173,7 +173,7 @@ class FileSink(DescriptorSink):
         """Close all descriptors; closing the part file drops its lock."""
         for fd in {self.fd, self.buffered_fd, self._folder} - {-1}:
             with contextlib.suppress(OSError):  # data was flushed before, or is to be dropped
-                os.close(fd)
+                fs.close(fd)
         self.fd = self.buffered_fd = self._folder = -1
         self.folder_fd = None
 
@@ -186,21 +186,21 @@ class FileSink(DescriptorSink):
                 if not fs.lock_exclusively(fd):
                     if made:
                         os.unlink(self._part, dir_fd=self._folder)
-                    os.close(fd)
+                    fs.close(fd)
                     return self._open_own_part()
                 # Between open and lock the other job may have published or removed it.
                 if self._part_is(fd):
                     self._set_mode(0o600, fd)
                     return fd
             except BlockingIOError:
-                os.close(fd)
+                fs.close(fd)
                 raise SinkBusyError(
                     f"another job is writing to {self.path}", phase="land"
                 ) from None
             except BaseException:
-                os.close(fd)
+                fs.close(fd)
                 raise
-            os.close(fd)
+            fs.close(fd)
         raise SinkBusyError(f"other jobs keep writing to {self.path}", phase="land")
 
     def _open_own_part(self) -> int:

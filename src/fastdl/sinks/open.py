@@ -8,6 +8,7 @@ import os
 import stat
 from typing import cast
 
+from fastdl import fs
 from fastdl.errors import SinkRefusedError, UsageError
 from fastdl.sinks.base import Permit, Sink, sink_error
 from fastdl.sinks.file import FileSink
@@ -92,15 +93,15 @@ def locate(
     except FileNotFoundError:
         is_folder = False
     except OSError as error:
-        os.close(parent_fd)
+        fs.close(parent_fd)
         raise sink_error(error, f"opening {target}") from None
     if is_folder:
-        os.close(parent_fd)
+        fs.close(parent_fd)
         return _in_folder(target, name_hint, policy=policy, beneath=beneath)
     try:
         return parent_fd, check_name(name), target
     except SinkRefusedError:
-        os.close(parent_fd)
+        fs.close(parent_fd)
         raise
 
 

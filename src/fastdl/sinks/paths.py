@@ -88,7 +88,7 @@ def open_folder(path: str, *, policy: Policy, beneath: str | None) -> int:
                 inside = _relative(path, beneath)
                 return _resolve(base, inside, _NO_LINKS | syscalls.RESOLVE_BENEATH)
             finally:
-                os.close(base)
+                fs.close(base)
         if policy == "strict":
             if ".." in path.split("/"):
                 raise SinkRefusedError(f"{path}: '..' is not allowed in a target")
@@ -143,6 +143,6 @@ def walk(base: int, path: str) -> int:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from error
             raise
         finally:
-            os.close(here)
+            fs.close(here)
         here = inner
     return here

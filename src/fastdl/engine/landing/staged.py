@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastdl import fs
 from fastdl.engine.landing.base import Job, can_continue
 from fastdl.engine.landing.head import inspect_fd
 from fastdl.engine.options import FetchOptions
@@ -148,7 +149,7 @@ def _raw_or_qcow2(
     try:
         info = inspect_fd(fd, os.fstat(fd).st_size, ctx.options)
     finally:
-        os.close(fd)
+        fs.close(fd)
     info.require_safe()
     fmt = info.format
     if fmt in COMPRESSED and unpacked:
