@@ -77,6 +77,8 @@ class FakeAgent:
     documents: list[m.Document] = field(default_factory=list)
     up: asyncio.Event = field(default_factory=asyncio.Event)
     acks: list[m.ResultAck] = field(default_factory=list)
+    heard: list[m.Message] = field(default_factory=list)
+    """Whatever else the manager said."""
 
     # --- identity ------------------------------------------------------------------------
 
@@ -245,8 +247,10 @@ class FakeAgent:
                     self._results.pop(message.job, None)
                 case m.InventoryWanted():
                     await self.report()
-                case _:
+                case None:
                     pass
+                case _:
+                    self.heard.append(message)
         self.up.set()
 
     async def _beat(self, seconds: float) -> None:

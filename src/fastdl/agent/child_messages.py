@@ -16,6 +16,7 @@ from typing import Any
 
 from fastdl.named_tuple import NamedTuple
 from fastdl.wire.packed import TOTAL_MAX
+from fastdl.wire.pieces import HASHES_MAX
 
 LINE_MAX = 4 << 20
 """Maximum bytes of a line; the agent has the same limit."""
@@ -60,6 +61,17 @@ class Progressed(NamedTuple):
     progress: dict[str, Any]
 
 
+class Listed(NamedTuple):
+    """Sent before the result: the SHA-256 of the source's pieces, as ``wire.pieces`` packs them.
+
+    *length* bytes a piece; *refused*: a list that was shared said something else.
+    """
+
+    length: int
+    hashes: str
+    refused: bool
+
+
 class Found(NamedTuple):
     """The last message of work that succeeded.
 
@@ -83,7 +95,7 @@ class Failed(NamedTuple):
     keep: bool
 
 
-Message = Confined | Begun | Convert | Progressed | Found | Inspected | Failed
+Message = Confined | Begun | Convert | Progressed | Listed | Found | Inspected | Failed
 
 
 def parse(line: bytes) -> Message:
@@ -108,6 +120,9 @@ def parse(line: bytes) -> Message:
             return Convert(**_record({name: _text(256) for name in Convert._fields})(value))
         case "progress":
             return Progressed(_record(_PROGRESS)(value))
+        case "listed":
+            fields = {"length": _size, "hashes": _hashes, "refused": _flag}
+            return Listed(**_record(fields)(value))
         case "result":
             return Found(_record(_RESULT)(value))
         case "probe":
@@ -175,6 +190,13 @@ def _packed(value: Any) -> str:
     """As ``wire.packed`` writes it; the code that unpacks it checks the rest."""
     if not isinstance(value, str) or len(value) > TOTAL_MAX or not _BASE64.fullmatch(value):
         raise ValueError("not a packed document")
+    return value
+
+
+def _hashes(value: Any) -> str:
+    """As ``wire.pieces`` packs them; the code that unpacks them checks the rest."""
+    if not isinstance(value, str) or len(value) > HASHES_MAX or not _BASE64.fullmatch(value):
+        raise ValueError("not a packed list")
     return value
 
 

@@ -15,6 +15,7 @@ from fastdl.agent.config import HostConfig
 from fastdl.agent.host import Host, certificate_infos
 from fastdl.agent.listing import listing
 from fastdl.agent.machines import console
+from fastdl.agent.piece_lists import PieceLists
 from fastdl.agent.pools import Volume
 from fastdl.agent.templates import Wanted
 from fastdl.agent.work import ProgressCallback, Work
@@ -38,9 +39,10 @@ _SCHEMES = frozenset({"http", "https", "nfs"})
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """Executes commands on *host*."""
+    """Executes commands on *host*; *pieces*: the manager's lists of pieces."""
 
     host: Host
+    pieces: PieceLists
 
     async def perform(
         self, command: m.Command, progress: ProgressCallback, relies: Relies
@@ -52,7 +54,7 @@ class Commands:
         """
         match command.args:
             case m.DownloadArgs() as args:
-                return await self._download(args, command.fence, progress, relies)
+                return await self._download(args, command, progress, relies)
             case m.RemoveArgs() as args:
                 return await self._remove(args, command.fence)
             case m.CertificatesArgs() as args:
@@ -108,7 +110,7 @@ class Commands:
         return not transfer.follow_redirects
 
     async def _download(
-        self, args: m.DownloadArgs, fence: int, progress: ProgressCallback, relies: Relies
+        self, args: m.DownloadArgs, command: m.Command, progress: ProgressCallback, relies: Relies
     ) -> m.DownloadDone:
         pool = await asyncio.to_thread(self.host.pool, args.pool)
         options = await self._options(args.transfer, args.format)
@@ -122,12 +124,13 @@ class Commands:
                 options=options,
                 max_source_size=args.max_source_size,
                 max_virtual_size=args.max_virtual_size,
-                fence=fence,
+                fence=command.fence,
                 deadline=args.deadline,
                 state=self.host.state / "engine",
                 confinement=self.host.config.confinement,
                 template=args.template,
                 zone=self.host.zone_id,
+                pieces=self.pieces.of(command),
             ),
             self.host.usage,
             progress=progress,

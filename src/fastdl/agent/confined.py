@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastdl.engine import shared_pieces
 from fastdl.engine.cancel import Cancel
 from fastdl.engine.options import FetchOptions, Placement, Progress
 from fastdl.engine.rules import under_rules
@@ -122,13 +123,16 @@ def land(job: Job, workspace: ChildWorkspace, channel: Channel) -> None:
     def report(progress: Progress) -> None:
         channel.send({"progress": progress.to_dict()})
 
-    ctx = TransferContext(options_of(job), channel.cancel, Events(report), placement_of(job))
+    events, placement = Events(report), placement_of(job)
+    ctx = TransferContext(options_of(job), channel.cancel, events, placement)
     if job["action"] == "unpack":
         from fastdl.engine.unpack import unpack_into
 
         result = unpack_into(workspace, job["sources"], ctx)
     else:
         result = fetch_into(workspace, job["sources"], ctx)
+    if (found := shared_pieces.listed(events, placement)) is not None:
+        channel.send({"listed": found})
     channel.send({"result": result.to_dict()})
 
 
@@ -166,7 +170,8 @@ def options_of(job: Job) -> FetchOptions:
 
 def placement_of(job: Job) -> Placement:
     """Where the engine works for *job*."""
-    return Placement(**job["placement"])
+    placement = dict(job["placement"])
+    return Placement(**{**placement, "shared": shared_pieces.shared_in(placement.get("shared"))})
 
 
 def _frozen(value: Any) -> Any:

@@ -72,6 +72,6 @@ class Direct:
             options,
             events=Events(self._progress, self._log),
             cancel=self._cancel,
-            placement=Placement(**work.placement),  # type: ignore[arg-type]
+            placement=Placement(**work.placement),
             into=unpack_into if work.action == "unpack" else None,
         ).to_dict()

@@ -29,6 +29,7 @@ from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.agent.jobs import Jobs, unfinished
 from fastdl.agent.journal import Journal
 from fastdl.agent.link import Link
+from fastdl.agent.piece_lists import PieceLists
 from fastdl.agent.storagewatch import StorageWatch
 from fastdl.errors import FastdlError
 from fastdl.wire import codec
@@ -90,9 +91,10 @@ class Agent:
         self._grace_until = 0.0
         self._brought_along: frozenset[str] = frozenset()
         self._stops_wait = asyncio.Event()
+        self._pieces = PieceLists(self._try_send)
         self._jobs = Jobs(
             journal,
-            Commands(host),
+            Commands(host, self._pieces),
             send=self._send,
             ended=self._ended,
             max_downloads=settings.max_downloads,
@@ -131,6 +133,9 @@ class Agent:
 
     def _send(self, message: m.Message) -> None:
         self._link.send(message)
+
+    def _try_send(self, message: m.Message) -> bool:
+        return self._link.send(message)
 
     def _ended(self, job: str) -> None:
         del job
@@ -174,6 +179,9 @@ class Agent:
                 await self._follow(message)
             case m.ResultAck():
                 await asyncio.to_thread(self._journal.acknowledged, message.job, message.fence)
+                self._pieces.acknowledged(message.job, message.fence)
+            case m.PiecesKnown():
+                self._pieces.answered(message)
             case m.InventoryWanted():
                 self._inventory_due.set()
             case m.Renewed():

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from fastdl import __version__
 from fastdl.agent import provenance, work
 from fastdl.agent.confine import BEST_EFFORT, Confinement
+from fastdl.agent.piece_lists import JobPieces
 from fastdl.agent.pools import Image, Marker, Placement, Pool, Usage, Volume
 from fastdl.agent.present import Before, before, require_unused
 from fastdl.agent.work import ProgressCallback, Runner, Work
@@ -35,6 +36,7 @@ T = TypeVar("T")
 
 _FILE_MARGIN = 64 << 20
 """Bytes by which a file may exceed what it holds: footers, blocks that are written as a whole."""
+NO_LISTS: Mapping[str, Any] = {}
 _LOCK_PAUSE = 0.5  # seconds between checks of a lock that another process holds
 
 
@@ -46,7 +48,7 @@ class Wanted:
     *max_source_size*, *max_virtual_size*: bytes that the file at the origin and the disk may have.
     *expected_size*: the disk's, from the command, for sources that do not report it. *patience*:
     seconds to wait while another job writes the volume. *template*, *zone*: what it is a copy of,
-    for later readers of its marker.
+    for later readers of its marker. *pieces*: the manager's lists, for a job of a manager.
     """
 
     volume: Volume
@@ -63,6 +65,7 @@ class Wanted:
     confinement: Confinement = BEST_EFFORT
     template: str = ""
     zone: str = ""
+    pieces: JobPieces | None = None
 
 
 async def bring(
@@ -90,16 +93,19 @@ async def bring(
             runner = await process.enter_async_context(work.series(wanted.confinement))
             probe = await _probe(wanted, runner)
             image = image_of(probe, wanted)
+            lists = await wanted.pieces.shared(image.source_size) if wanted.pieces else {}
             async with threaded(pool.place(volume, image)) as placement, process.pop_all():
                 # The process ends first: its target is not released while it may write.
                 await asyncio.to_thread(_intend, pool, wanted, there)
                 result = await _trusting(
                     runner(
-                        fetching(wanted, placement, image, probe),
+                        fetching(wanted, placement, image, probe, lists),
                         progress=progress,
                         deadline=_left(wanted.deadline, begun),
                     )
                 )
+        if wanted.pieces is not None:
+            wanted.pieces.keep(result)
         marker = await asyncio.to_thread(_finish, pool, wanted, there, usage, result, probe)
         install_path = await asyncio.to_thread(pool.install_path, volume, marker)
     return provenance.done(marker, install_path, result=result, replaced=there.why)
@@ -201,8 +207,15 @@ def image_of(plain: Mapping[str, Any], wanted: Wanted) -> Image:
     return image
 
 
-def fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping[str, Any]) -> Work:
-    """The work that lands *image*; compressed ones are unpacked, whatever they contain."""
+def fetching(
+    wanted: Wanted,
+    placement: Placement,
+    image: Image,
+    probe: Mapping[str, Any],
+    lists: Mapping[str, Any] = NO_LISTS,
+) -> Work:
+    """The work that lands *image*; compressed ones are unpacked, whatever they contain. *lists*:
+    what ``JobPieces.shared`` said."""
     action, target_format = "fetch", placement.target_format
     inner, _, outer = image.format.rpartition(".")
     if target_format == "same" and outer in COMPRESSED:
@@ -225,6 +238,7 @@ def fetching(wanted: Wanted, placement: Placement, image: Image, probe: Mapping[
         placement={
             "beneath": str(placement.beneath) if placement.beneath else None,
             "state_dir": str(wanted.state) if wanted.state else None,
+            **lists,
         },
         file_size=_file_size(wanted, as_it_is=action == "fetch" and target_format == "same"),
     )

@@ -38,7 +38,7 @@ _CANCEL_SECONDS = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a worker should do. *options*: fields of ``FetchOptions``, as JSON has them;
-    *placement*: of ``engine.options.Placement``.
+    *placement*: of ``engine.options.Placement``, likewise.
 
     *action*: ``fetch``; ``unpack``, which removes one layer of compression and keeps the image's
     own format; ``probe``; ``documents``, of at most *most* bytes each; or ``vouch``, a TLS
@@ -50,7 +50,7 @@ class Work:
     target: str | None = None
     checksum: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    placement: Mapping[str, str | None] = field(default_factory=dict)
+    placement: Mapping[str, Any] = field(default_factory=dict)
     most: int = 0
     file_size: int | None = None
 

@@ -174,11 +174,14 @@ def _last(
 ) -> child_messages.Found | child_messages.Inspected:
     """Serve the requests of *child* until its last message; raises the failure that it reports."""
     shown = 0.0
+    listed: child_messages.Listed | None = None
     for message in child.receive(stop):
         match message:
             case child_messages.Progressed() if time.monotonic() - shown > _PROGRESS_S:
                 shown = time.monotonic()
                 _send({"progress": message.progress})
+            case child_messages.Listed() if workspace is not None:
+                listed = message
             case child_messages.Begun() if workspace is not None:
                 workspace.sink.taken(message.size)
             case child_messages.Convert() if job is not None and folder is not None:
@@ -196,6 +199,8 @@ def _last(
                     "public_source"
                 ):
                     message.result["public_source"] = child.public_only
+                if isinstance(message, child_messages.Found) and listed is not None:
+                    message.result["listed"] = listed._asdict()
                 return message
     raise AssertionError("unreachable")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastdl.core.net import Net
     from fastdl.engine.cancel import Cancel
     from fastdl.engine.release import Release
+    from fastdl.engine.shared_pieces import SharedPieces
     from fastdl.engine.source.facts import Product
     from fastdl.sources.metalink_made import Described
 
@@ -28,7 +29,9 @@ class Events:
     """What a job reports: progress during the job, warnings with its result.
 
     *log*: called with a line about each request and each mirror that is left, without secrets.
-    ``described``: what was transferred, where a metalink of it is wanted.
+    ``described``: what was transferred, where a metalink of it is wanted; ``listed``: the SHA-256
+    of its pieces, one after the other, where a list is wanted.
+    ``list_used``, ``list_dropped``: what became of a list that was shared (``shared``).
     *told*: takes what to call when the result has reached who waits for it; None: that is at once.
     """
 
@@ -43,6 +46,8 @@ class Events:
         self._told = told
         self._warnings: dict[str, None] = {}
         self.described: Described | None = None
+        self.listed = b""
+        self.list_used = self.list_dropped = False
 
     def report(self, progress: Progress) -> None:
         """Call back, if there is a callback."""
@@ -126,6 +131,28 @@ class TransferContext:
     def describes(self) -> bool:
         """Whether a metalink is written of what this job transfers."""
         return self.options.write_metalink is not None and not self.proven
+
+    @property
+    def shared(self) -> SharedPieces | None:
+        """A list of pieces that was shared, until something failed with it."""
+        dropped = self.proven or self.events.list_dropped
+        return None if dropped else self.placement.shared
+
+    @property
+    def list_length(self) -> int:
+        """Bytes of the pieces to list next to the whole file's digest; 0: no list is wanted."""
+        if self.proven:
+            return 0
+        if (shared := self.placement.shared) is not None:
+            return shared.length if self.events.list_dropped else 0
+        return self.placement.list_pieces
+
+    def drop_list(self) -> bool:
+        """Go on without the list that was shared; False if it played no part."""
+        if self.shared is None or not self.events.list_used:
+            return False
+        self.events.list_dropped = True
+        return True
 
     @property
     def wants_a_list(self) -> bool:

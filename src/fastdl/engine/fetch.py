@@ -120,6 +120,18 @@ def _fetch(workspace: Workspace, source: Source, ctx: TransferContext) -> Result
 
 
 def _until_proven(workspace: Workspace, source: Source, ctx: TransferContext) -> Result:
+    """The result of as many attempts as it takes, with a list of pieces that was shared and then
+    without it."""
+    try:
+        return _with_attempts(workspace, source, ctx)
+    except IntegrityError as exc:
+        if workspace.sink.sent or not ctx.drop_list():
+            raise
+        ctx.events.warn(f"tried again without the list of pieces of another host: {exc.message}")
+    return _with_attempts(workspace, source, ctx)
+
+
+def _with_attempts(workspace: Workspace, source: Source, ctx: TransferContext) -> Result:
     attempts = Attempts(ctx.options.retry)
     for _ in range(MAX_ATTEMPTS):
         ctx.cancel.check()

@@ -16,6 +16,7 @@ from fastdl.sources.origin_rules import OriginRule
 
 if TYPE_CHECKING:
     from fastdl.engine.result import MirrorReport
+    from fastdl.engine.shared_pieces import SharedPieces
 
 MiB = 1 << 20
 MIN_WINDOW = 8 * MiB
@@ -96,11 +97,15 @@ class Placement(NamedTuple):
     beneath    the folder that a file may not leave; None: anywhere
     state_dir where journals and staged files of targets without a folder are kept; None: the user's
     unpacking the source is brought to a file, decompressed but otherwise as it is
+    list_pieces  bytes of the pieces whose SHA-256 is listed next to the whole file's; 0: no list
+    shared      such a list, from another transfer of the same file
     """
 
     beneath: str | None = None
     state_dir: str | None = None
     unpacking: bool = False
+    list_pieces: int = 0
+    shared: SharedPieces | None = None
 
 
 HERE = Placement()

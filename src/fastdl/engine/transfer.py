@@ -78,9 +78,11 @@ def _request_log(job: Job, facts: SourceFacts, ctx: TransferContext) -> Callable
 
 
 def list_length(facts: SourceFacts, ctx: TransferContext) -> int:
-    """Bytes of the pieces to list for a metalink; 0 where none is wanted, or they are known."""
-    if not ctx.describes or facts.pieces is not None:
+    """Bytes of the pieces to list; 0 where no list is wanted, or they are known."""
+    if facts.pieces is not None:
         return 0
+    if not ctx.describes:
+        return ctx.list_length
     from fastdl.sources.metalink_made import piece_length_for
 
     return piece_length_for(facts.size)

@@ -34,6 +34,7 @@ from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.drift_watch import DriftWatch
 from fastdl.manager.downloads.following import Follower
+from fastdl.manager.downloads.piece_lists import PieceLists
 from fastdl.manager.downloads.probing import Probing
 from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.events import Events
@@ -49,7 +50,7 @@ from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.hosts.server import HostServer
-from fastdl.manager.ledger import accounts, jobs, records, tokens, vms
+from fastdl.manager.ledger import accounts, jobs, piece_lists, records, tokens, vms
 from fastdl.manager.ledger.claim import claimed
 from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
 from fastdl.manager.machines.service import Machines
@@ -206,6 +207,7 @@ class Manager:
                 await jobs.prune(tx, before=before)
                 await tokens.prune(tx, before=before)
                 await vms.prune(tx, before=before)
+                await piece_lists.prune(tx)
 
             await s.ledger.write(work)
             await s.clock.sleep(PRUNE_S)
@@ -354,6 +356,7 @@ def compose(
         downloads=dispatcher,
         certificates=sync,
         machines=machines,
+        pieces=PieceLists(ledger=ledger, clock=clock, events=events),
     )
     inbox = Inbox(parts, progress=progress, metrics=metrics)
     probing = Probing(requests, settings=settings, clock=clock, fleet=fleet)

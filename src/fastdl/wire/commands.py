@@ -83,6 +83,8 @@ class DownloadArgs:
     max_virtual_size: Count | None = None
     deadline: float = 10800.0
     """The job fails after so many seconds (``primary.storage.download.wait``)."""
+    piece_lists: bool = False
+    """The manager keeps a list of the file's pieces, or wants one: see ``PiecesWanted``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,7 @@ from fastdl.wire.results import (
     Failure,
     JobResult,
     MirrorReport,
+    PieceList,
     ProbeDone,
     RemoveDone,
     Validators,
@@ -118,6 +119,10 @@ __all__ = [
     "Message",
     "MirrorReport",
     "OriginRule",
+    "PieceList",
+    "PiecesFound",
+    "PiecesKnown",
+    "PiecesWanted",
     "PoolInfo",
     "PoolType",
     "ProbeArgs",
@@ -264,6 +269,30 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PiecesWanted:
+    """What does the manager know of the pieces of what *job*, a running download, fetches?
+
+    Only for jobs whose command says ``piece_lists``.
+    """
+
+    job: Id
+    fence: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PiecesFound:
+    """The pieces of what *job* fetched and verified; sent once, after the result was acknowledged.
+
+    *refused*: the list in ``PiecesKnown`` was another one, though the bytes were right.
+    """
+
+    job: Id
+    fence: Count
+    pieces: PieceList
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenewRequest:
     """A new certificate for the same key, please: sent when less than 30 days are left, and when
     the manager asks (``RenewWanted``)."""
@@ -310,6 +339,16 @@ class ResultAck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PiecesKnown:
+    """The answer to ``PiecesWanted``: another host's list, or whether the manager wants one."""
+
+    job: Id
+    fence: Count
+    pieces: PieceList | None = None
+    wanted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Renewed:
     """The answer to ``RenewRequest``; the old certificate stays valid until it expires.
 
@@ -340,11 +379,14 @@ Message = (
     | JobStarted
     | Progress
     | JobResult
+    | PiecesWanted
+    | PiecesFound
     | RenewRequest
     | Goodbye
     | Welcome
     | Document
     | ResultAck
+    | PiecesKnown
     | Renewed
     | RenewWanted
     | InventoryWanted

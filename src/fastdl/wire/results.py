@@ -9,6 +9,7 @@ from typing import Annotated
 from fastdl.wire.inventory import CertificateInfo
 from fastdl.wire.limits import Count, Digests, Id, Items, Line, Lines, Name, Text, Whole
 from fastdl.wire.machines import ConsoleDone, MachineDone
+from fastdl.wire.pieces import HASHES_MAX, LENGTH_MAX, LENGTH_MIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,16 @@ class MirrorReport:
     requests: Count = 0
     errors: Count = 0
     state: Annotated[str, Text(32)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PieceList:
+    """The digests of a file's pieces (``wire.pieces``). *sha256* and *size*: of the whole file."""
+
+    sha256: Annotated[str, Text(64, 64)]
+    size: Count
+    length: Annotated[int, Whole(LENGTH_MIN, LENGTH_MAX)]
+    hashes: Annotated[str, Text(HASHES_MAX, 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

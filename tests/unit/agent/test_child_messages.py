@@ -64,6 +64,10 @@ def _line(message: Any) -> bytes:
             {"vouched": {"by": None, "subject": "CN=x", "not_after": "2030"}},
             child_messages.Found({"by": None, "subject": "CN=x", "not_after": "2030"}),
         ),
+        (
+            {"listed": {"length": 1 << 20, "hashes": "YWJj", "refused": False}},
+            child_messages.Listed(1 << 20, "YWJj", refused=False),
+        ),
         ({"begun": None}, child_messages.Begun(None)),
         ({"begun": 7}, child_messages.Begun(7)),
         (
@@ -100,6 +104,10 @@ def test_what_the_engine_reports_is_understood(plain: Any, message: child_messag
         b'{"begun":NaN}',
         b'{"begun":1,"result":{}}',
         b'{"unheard":1}',
+        b'{"listed":{"length":1,"hashes":"a b","refused":true}}',
+        b'{"listed":{"length":-1,"hashes":"","refused":true}}',
+        b'{"listed":{"length":1,"hashes":"","refused":1}}',
+        b'{"listed":{"length":1,"hashes":"' + b"A" * 400_000 + b'","refused":true}}',
         b'{"inspected":{"format":"raw","virtual_size":"1"}}',
         b"[" * 100_000,
         b'{"begun":' + b"9" * 5000 + b"}",

@@ -125,6 +125,9 @@ class Lander:
                         from fastdl.engine.described import described  # rare
 
                         ctx.events.described = described(facts, outcome)
+                    ctx.events.list_used = False  # what was shared has proven right
+                    if ctx.list_length:
+                        ctx.events.listed = outcome.listed
                     if facts.signatures:
                         from fastdl.engine.signed import check_signatures  # rare
 

@@ -57,13 +57,14 @@ class Draft:
 
     def facts(self, *, one_response: bool) -> SourceFacts:
         """The collected facts, frozen."""
+        shared = self._shared()
         return SourceFacts(
             sources=self.sources,
             urls=tuple(self.urls),
             mirrors=tuple(self.mirrors),
             size=self.size,
             digests=self.digests,
-            pieces=self.pieces,
+            pieces=self.pieces or shared,
             offers=tuple(self.offers),
             metalink=self.metalink,
             one_response=one_response,
@@ -72,7 +73,19 @@ class Draft:
             signed_by=self.signed_by,
             covered=self._covered(),
             signatures=() if self.signed_by else self.signatures,
+            shared=shared is not None,
         )
+
+    def _shared(self) -> Pieces | None:
+        """The pieces that were shared, if a digest is computed next to them and no others are
+        known; else None."""
+        shared, known = self.ctx.shared, self.digests.get("sha-256")
+        if shared is None or self.pieces is not None or known is None:
+            return None
+        if (known.hex, self.size) != (shared.sha256, shared.size):
+            return None
+        self.ctx.events.list_used = True
+        return shared.pieces
 
     def _covered(self) -> frozenset[str]:
         """The digests that the pieces stand for: as strong, and of the one metalink there was.
@@ -167,7 +180,8 @@ class Draft:
             return
         self.take_digests([(d, s) for d, s in facts.digests.items() if s.independent])
         if facts.metalink:
-            self.pieces, self.size = self.pieces or facts.pieces, self.size or facts.size
+            known = None if facts.shared else facts.pieces
+            self.pieces, self.size = self.pieces or known, self.size or facts.size
             self._documents += 2  # it may have been several: nothing is left out any more
         self.signed_by = self.signed_by or facts.signed_by
         self.signatures = self.signatures or facts.signatures

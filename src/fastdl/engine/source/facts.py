@@ -44,6 +44,7 @@ class SourceFacts(NamedTuple):
     must be.
     *signatures*: of the file itself: one must be valid before it is published.
     *covered*: algorithms of digests that the pieces stand for: nothing has to compute them.
+    *shared*: the pieces are of ``engine.shared_pieces``, which stand for nothing.
     """
 
     sources: tuple[str, ...]
@@ -60,6 +61,7 @@ class SourceFacts(NamedTuple):
     signed_by: str | None = None
     covered: frozenset[str] = frozenset()
     signatures: tuple[bytes, ...] = ()
+    shared: bool = False
 
     @property
     def computed(self) -> tuple[Digest, ...]:

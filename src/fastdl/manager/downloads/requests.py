@@ -14,6 +14,7 @@ from fastdl.manager.ledger import copies, job_list, jobs
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.settings import Settings
 from fastdl.wire import messages as m
+from fastdl.wire.pieces import sha256_in
 
 
 async def keep(tx: AsyncConnection, copy: Row[Any], *, now: float) -> None:
@@ -59,5 +60,6 @@ def new_download(
             deadline=float(settings.whole("primary.storage.download.wait")),
             max_source_size=bounds.source,
             max_virtual_size=bounds.virtual,
+            piece_lists=sha256_in(template.checksum) is not None,
         ),
     )

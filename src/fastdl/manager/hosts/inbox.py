@@ -68,6 +68,11 @@ class Inbox:
                 return None
             case m.JobResult():
                 return await self._result(host, message)
+            case m.PiecesWanted():
+                return await self._parts.pieces.known(host, message)
+            case m.PiecesFound():
+                await self._parts.pieces.found(host, message)
+                return None
             case m.InventoryReport():
                 await self._inventory(host, message.inventory)
                 return None

@@ -41,6 +41,13 @@ class Machines(Protocol):
     async def reported(self, host: str, found: Sequence[m.MachineInfo]) -> None: ...
 
 
+class Pieces(Protocol):
+    """Keeps lists of templates' pieces (``downloads.piece_lists``)."""
+
+    async def known(self, host: str, asked: m.PiecesWanted) -> m.PiecesKnown: ...
+    async def found(self, host: str, found: m.PiecesFound) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostParts:
     """The parts of the manager that a host's connection or message may change."""
@@ -57,3 +64,4 @@ class HostParts:
     downloads: Downloads
     certificates: Certificates
     machines: Machines
+    pieces: Pieces

@@ -232,6 +232,22 @@ template_account = Table(
 )
 """Accounts that a template which is not public was shared with."""
 
+piece_list = Table(
+    "piece_list",
+    metadata,
+    Column("template", UUID, ForeignKey("template.id", ondelete="CASCADE"), primary_key=True),
+    _needs("sha256", String(64)),
+    _needs("size", BigInteger),
+    _needs("length", BigInteger),
+    _needs("hashes", Text),
+    _needs("host", UUID),
+    _needs("refused", Text, "[]"),
+    _needs("created", Double),
+)
+"""The digests of a template's pieces, as *host*, which verified the whole file, has found them.
+*sha256* and *size*: of that file; the list is none of a template that has another digest now.
+*refused*: hosts whose list was another one."""
+
 follow = Table(
     "follow",
     metadata,
