@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastdl.agent import child, confined, worker
+from fastdl.agent import child, confined, fork_server, worker
 from fastdl.engine.result import Result
 from fastdl.errors import FormatError
 
@@ -376,6 +376,7 @@ def main() -> int:
     if case.startswith("free "):  # to see that the attacks are none in name only
         child.confine = lambda _powers: ((), -1)
     case = case.removeprefix("free ")
+    forked, case = case.startswith("forked "), case.removeprefix("forked ")
     target = Target(**json.loads(secrets))
 
     def taken_over(_job: Any, *rest: Any) -> None:
@@ -389,7 +390,23 @@ def main() -> int:
 
     confined.land = taken_over  # type: ignore[assignment]
     worker._SINGLE_STEPS.update(probe=taken_over, vouch=taken_over)  # type: ignore[arg-type]
-    return worker.main()
+    return _forked() if forked else worker.main()
+
+
+def _forked() -> int:
+    """Have a fork server, which this process becomes the agent of, make the worker."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        ours.close()
+        os.dup2(theirs.detach(), 0)
+        os._exit(fork_server.main())
+    theirs.close()
+    socket.send_fds(ours, [b'{"start": 0}'], [0, 1])
+    ended = json.loads(ours.recv(fork_server.MESSAGE_MAX))
+    ours.close()
+    os.wait()
+    status: int = ended["status"]
+    return status
 
 
 if __name__ == "__main__":

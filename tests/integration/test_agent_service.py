@@ -126,8 +126,9 @@ def test_a_worker_that_dies_fails_its_job_and_nothing_else(
     manager.want(host, command)
     origin.wait_for(lambda: origin.sent > 1 << 20)
     assert agent.process is not None
-    children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children").read_text()
-    os.kill(int(children.split()[0]), signal.SIGSEGV)
+    (server,) = _children(agent.process.pid)
+    (worker,) = _children(server)
+    os.kill(worker, signal.SIGSEGV)
     result = manager.result(command.job)
     assert result.failure is not None
     failure = result.failure
@@ -136,6 +137,10 @@ def test_a_worker_that_dies_fails_its_job_and_nothing_else(
     small = download(agent, origin.url("/s.raw"))
     manager.want(host, small)
     assert done_of(manager.result(small.job)).virtual_size == len(SMALL)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_job_missing_from_the_document_is_stopped_and_what_it_fetched_is_kept(

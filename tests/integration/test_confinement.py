@@ -130,8 +130,18 @@ def test_a_process_that_was_taken_over_has_its_descriptors_and_nothing_else(
     case: str, step: str, target: attacker.Target
 ) -> None:
     """Each line of docs/agent.md on what a taken-over download cannot do."""
+    _has_nothing_else(case, step, target)
+
+
+@pytest.mark.parametrize("case", attacker.ATTACKS)
+def test_a_process_of_a_forked_worker_has_no_more(case: str, target: attacker.Target) -> None:
+    """The worker is another process's fork, and the same."""
+    _has_nothing_else(case, "fetch", target, how="forked ")
+
+
+def _has_nothing_else(case: str, step: str, target: attacker.Target, *, how: str = "") -> None:
     before = sorted(os.listdir(target.pool))
-    found = _attacked(case, target, action=step)
+    found = _attacked(how + case, target, action=step)
     assert found == f"tried {len(attacker.ATTACKS[case])}, worked: none"
     assert Path(target.other).read_bytes() == b"content"
     left = set(os.listdir(target.pool)) - set(before)

@@ -22,7 +22,7 @@ from typing import Final
 
 import fastdl
 from fastdl import fs
-from fastdl.agent import desired, removal
+from fastdl.agent import desired, removal, work
 from fastdl.agent.commands import KINDS, Commands
 from fastdl.agent.host import LIBVIRT, Host
 from fastdl.agent.identity import HostUnknownError, Identity
@@ -114,6 +114,10 @@ class Agent:
 
         HostUnknownError if the manager does not know this host and an unused token may help.
         """
+        async with work.forking():
+            await self._run()
+
+    async def _run(self) -> None:
         for command, stopping in await asyncio.to_thread(unfinished, self._journal):
             self._jobs.resume(command, stopping=stopping)
         try:

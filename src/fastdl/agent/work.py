@@ -11,28 +11,24 @@ import contextlib
 import functools
 import json
 import logging
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fastdl.agent import workers
 from fastdl.agent.confine import BEST_EFFORT, Confinement
 from fastdl.agent.death import error_of_death
+from fastdl.agent.workers import Worker
 from fastdl.errors import NetError, error_from
 
 log = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[Mapping[str, Any]], None]
 
-_LINE_LIMIT = 4 << 20
-_KEPT_VARIABLES = frozenset({
-    "PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "XDG_STATE_HOME",
-    "LOCALDOMAIN", "RES_OPTIONS",
-})  # fmt: skip
-_KEPT_PREFIXES = ("LC_", "PYTHON", "COVERAGE", "ASAN_", "UBSAN_", "LSAN_")
 _CANCEL_SECONDS = 10.0
 """How long a cancelled worker may take to flush its journal before it is killed."""
+_MAKER: ContextVar[workers.Maker] = ContextVar("maker", default=workers.executed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +108,7 @@ async def series(confinement: Confinement = BEST_EFFORT) -> AsyncIterator[Runner
 
 
 async def _converse(
-    worker: asyncio.subprocess.Process,
+    worker: Worker,
     work: Work,
     common: Mapping[str, Any],
     progress: ProgressCallback | None,
@@ -157,36 +153,28 @@ def _warn_of(missing: tuple[str, ...]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _worker() -> AsyncIterator[asyncio.subprocess.Process]:
+async def forking() -> AsyncIterator[None]:
+    """Within, and in tasks made within, workers are forked from a server: for many jobs."""
+    server = workers.ForkServer()
+    token = _MAKER.set(server.worker)
+    try:
+        yield
+    finally:
+        _MAKER.reset(token)
+        await asyncio.shield(server.close())
+
+
+@contextlib.asynccontextmanager
+async def _worker() -> AsyncIterator[Worker]:
     """A running worker, which has ended when the block ends."""
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-P", "-m", "fastdl.agent.worker"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=_environment(),
-        start_new_session=True,
-        limit=_LINE_LIMIT,
-    )
+    worker = await _MAKER.get()()
     try:
         yield worker
     finally:
         await asyncio.shield(_end(worker))
 
 
-def _environment() -> dict[str, str]:
-    """Without the agent's own variables, which may hold a token."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
-    }
-    # The resolver sends two concurrent queries by a system call that no confined process has.
-    kept["RES_OPTIONS"] = f"{kept.get('RES_OPTIONS', '')} single-request".strip()
-    return kept
-
-
-async def _end(worker: asyncio.subprocess.Process) -> None:
+async def _end(worker: Worker) -> None:
     assert worker.stdin is not None
     assert worker.stdout is not None
     worker.stdin.close()
