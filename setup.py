@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_clib import build_clib
+from setuptools.command.build_ext import build_ext
+
+JOBS = len(os.sched_getaffinity(0))
 
 # Debian 12's are the oldest that are built and tested; their security fixes come with Debian's.
 REQUIRED = [
@@ -109,6 +115,17 @@ extensions = [
 ]
 
 
+def side_by_side(compile_: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """A compiler's ``compile`` that has a source compiled on each processor."""
+
+    def compiled(sources: Sequence[str], *args: object, **options: object) -> list[str]:
+        with ThreadPoolExecutor(JOBS) as pool:
+            made = pool.map(lambda source: compile_([source], *args, **options), sources)
+            return [name for names in made for name in names]
+
+    return compiled
+
+
 class BuildLibrary(build_clib):
     """Archive the objects of this tree alone: ``ar`` adds to an archive that is there, which
     would keep those of files that were renamed or removed since the last build."""
@@ -116,15 +133,26 @@ class BuildLibrary(build_clib):
     def build_libraries(self, libraries: list[tuple[str, dict[str, object]]]) -> None:
         for name, _ in libraries:
             Path(self.build_clib, f"lib{name}.a").unlink(missing_ok=True)
+        self.compiler.compile = side_by_side(self.compiler.compile)
         super().build_libraries(libraries)
 
 
+class BuildExtensions(build_ext):
+    """An extension on each processor, unless an option says otherwise."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or JOBS
+
+
 setup(
-    cmdclass={"build_clib": BuildLibrary},
+    cmdclass={"build_clib": BuildLibrary, "build_ext": BuildExtensions},
     libraries=[library],
     ext_modules=cythonize(
         extensions,
         include_path=["src"],
+        # Processes, which another start method would have to import this file for.
+        nthreads=JOBS if multiprocessing.get_start_method() == "fork" else 0,
         compiler_directives={"language_level": "3", "binding": False, "embedsignature": True},
     ),
 )
