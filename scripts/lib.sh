@@ -102,7 +102,7 @@ make_venv() { # LOCK
         say "making .venv with $("$python" --version) ($python)"
         "$python" -m venv .venv
     fi
-    say "installing the Python packages of $lock, building fastdl (about two minutes on two cores)"
+    say "installing the Python packages of $lock, building fastdl (about a minute on two cores)"
     pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation)
     # The build tools first: source packages are built with them, and with no others.
     awk '/^[a-z]/ { ours = /^(setuptools|cython)==/ } ours' "$lock" >.venv/build.lock
