@@ -12,7 +12,7 @@ import pytest
 
 from tests.env.command import Outcome
 from tests.env.faults import Rule, When
-from tests.env.here import Here, sha256
+from tests.env.here import Here, metalink, sha256
 from tests.env.origin import FaultOrigin, Request, Resource, pseudo_random
 
 MIB = 1 << 20
@@ -124,6 +124,19 @@ def test_a_server_without_ranges(here: Here) -> None:
         ended = get(here, origin.url("/d.img"))
         assert ended.code == 0, ended
     assert re.search(r"^< 200, connection 1(, \d+ ms)?$", ended.stderr, re.M), ended
+
+
+def test_of_several_files_each_line_says_of_which(here: Here) -> None:
+    """A metalink's by their own names; their numbers of connections are not one another's."""
+    with FaultOrigin({"/a.img": Resource.of(CONTENT), "/b.img": Resource.of(CONTENT)}) as origin:
+        files = [(name, origin.url(f"/{name}"), CONTENT) for name in ("a.img", "b.img")]
+        origin.resources["/both.meta4"] = metalink(*files)
+        ended = here.get("-v", origin.url("/both.meta4"), "-d", ".")
+        assert ended.code == 0, ended
+    for name, url, _ in files:
+        lines = [line for line in ended.stderr.splitlines() if line.startswith(f"{name}: ")]
+        assert any(line.startswith(f"{name}: > GET {url}, bytes ") for line in lines), ended
+        assert any(line.startswith(f"{name}: < 206, bytes ") for line in lines), ended
 
 
 def test_without_v_nothing_of_it_is_said(here: Here) -> None:

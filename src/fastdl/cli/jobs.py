@@ -38,6 +38,8 @@ def label_of(job: Job) -> str:
     """The file of a job, as it may be shown."""
     if job.target not in ("-", "null:") and not os.path.isdir(job.target):  # noqa: PTH112
         return os.path.basename(job.target) or job.target  # noqa: PTH119
+    if name := job.options.get("metalink_file"):
+        return str(name).rpartition("/")[2]
     try:
         return url_name(job.sources) or Url.parse(job.sources[0]).display()
     except FastdlError:
@@ -52,9 +54,12 @@ def run_job(
     pace: Pace | None = None,
     *,
     told: list[Callable[[], None]],
+    of_several: bool = False,
 ) -> Result:
-    """Fetch one file. Raises as ``fetch_sync``."""
+    """Fetch one file. Raises as ``fetch_sync``. *of_several*: *log* is told of which."""
     slot = display.add(label_of(job))
+    if log is not None and of_several:
+        log = _named(slot.label, log)
     if job.rate is not None:
         from fastdl.core.job import Pace
 
@@ -72,6 +77,10 @@ def run_job(
         )
     finally:
         display.end(slot)
+
+
+def _named(label: str, log: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: log(f"{label}: {text}")
 
 
 def expanded(job: Job, error: FastdlError | None, cancel: Cancel) -> list[Job]:
@@ -176,7 +185,9 @@ class Batch:
         told: list[Callable[[], None]] = []
         try:
             try:
-                done = run_job(job, self._display, cancel, self._log, self._pace, told=told)
+                done = run_job(
+                    job, self._display, cancel, self._log, self._pace, told=told, of_several=True
+                )
                 return Ended(job, done, None, told)
             except FastdlError as exc:
                 if not (others := expanded(job, exc, cancel)):
