@@ -11,7 +11,7 @@ from typing import Any
 from fastdl.cli import streams
 from fastdl.cli import zone_options as zo
 from fastdl.cli.api_client import ApiClient
-from fastdl.errors import AgentLostError
+from fastdl.errors import AgentLostError, ApiConflictError
 
 _EPILOG = """\
 examples:
@@ -34,6 +34,7 @@ _COLUMNS = (
     ("CERTIFICATES", "certificates"),
     ("ID", "id"),
 )
+_STATES = ("Up", "Down", "Disconnected", "Alert", "Connecting")
 _POLL_S = 1.0
 
 
@@ -49,7 +50,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = zo.action(actions, "list", "List hosts.", _list)
     zo.add_zone(listing, default="all")
-    listing.add_argument("--state", help="only those that are Up, Down, Disconnected or Alert")
+    listing.add_argument(
+        "--state",
+        metavar="STATE",
+        choices=_STATES,
+        type=str.capitalize,
+        help=f"only those in this one of {', '.join(_STATES)}",
+    )
     token = zo.action(actions, "token", "Print a token that admits one host, once.", _token)
     zo.add_zone(token)
     token.add_argument("--cluster", metavar="NAME", help="that the host joins (default: default)")
@@ -135,6 +142,13 @@ def _drained(args: argparse.Namespace, api: ApiClient, host: zo.Row) -> tuple[st
 
 
 def _remove(args: argparse.Namespace, api: ApiClient) -> int:
+    if not args.force:
+        for wanted in args.hosts:
+            if _host(api, wanted)["resourcestate"] != "Maintenance":
+                raise ApiConflictError(
+                    f"{wanted} is not drained: fastdl host drain {wanted} --wait does it; "
+                    "--force evicts it at once"
+                )
     return _each(args, api, "deleteHost", "removed", forced="true" if args.force else None)
 
 

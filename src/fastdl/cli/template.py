@@ -118,7 +118,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace, api: ApiClient) -> int:
     rows = all_templates(api, zo.zone_id(api, args.zone))
-    return zo.show(args, rows if args.json else [_sized(row, "size") for row in rows], _COLUMNS)
+    if not args.json:
+        rows = [_sized(row, "size") | {"checksum": _known_digest(row)} for row in rows]
+    return zo.show(args, rows, _COLUMNS)
 
 
 def _copies(args: argparse.Namespace, api: ApiClient) -> int:
@@ -156,17 +158,15 @@ def _register(args: argparse.Namespace, api: ApiClient) -> int:
     streams.say(row["id"])
     streams.note(
         f"{row['name']}: registered, {format_size(size) if size else 'size unknown'}, "
-        f"{_known_digest(row)}"
+        f"{_known_digest(row) or 'no checksum known'}"
     )
     return 0
 
 
 def _known_digest(row: zo.Row) -> str:
-    """What a template's bytes are compared with: the checksum, or what the source tells."""
-    if row.get("checksum"):
-        return f"checksum {row['checksum']}"
-    found = [f"{name} {value}" for name, value in (row.get("digests") or {}).items()]
-    return ", ".join(found) or "no checksum known"
+    """What a template's bytes are compared with, the checksum or what its source tells; or ""."""
+    found = [f"{{{name.upper()}}}{value}" for name, value in (row.get("digests") or {}).items()]
+    return str(row.get("checksum") or ", ".join(found))
 
 
 def format_of(url: str) -> str:
