@@ -108,6 +108,14 @@ struct fdl_hash *fdl_hash_like(const struct fdl_hash *like)
     return h;
 }
 
+void fdl_hash_copy(struct fdl_hash *to, const struct fdl_hash *from)
+{
+    if (ours(from))
+        to->own = from->own;
+    else
+        EVP_MD_CTX_copy_ex(to->ctx, from->ctx);
+}
+
 void fdl_hash_update(struct fdl_hash *h, const void *buf, size_t len)
 {
     if (ours(h))

@@ -58,6 +58,10 @@ int fdl_hash_new(struct fdl_hash **out, enum fdl_hash_alg alg, struct fdl_err *e
 /* Another one like h, at its start: cheaper than a new one. OWNED, NULL without memory.
  * h may be in use by another thread. */
 struct fdl_hash *fdl_hash_like(const struct fdl_hash *h);
+
+/* to, which is another one like from, becomes what from is. */
+void fdl_hash_copy(struct fdl_hash *to, const struct fdl_hash *from);
+
 void fdl_hash_update(struct fdl_hash *h, const void *buf, size_t len);
 
 /* Whether two of these are carried on at a time for less than the price of two. */

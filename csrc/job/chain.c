@@ -1,68 +1,221 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/chain.h"
+#include "base/clock.h"
+#include "job/verify.h"
 
-/* How many blocks the chain may stay behind before its consumer takes some, where no
- * connection waits for room: blocks come in runs, so that there are none to take along
- * for a while, and then many. */
-static uint64_t slack(const struct fdl_job *job)
+#define AHEAD_BYTES ((size_t)5 << 20) /* for each connection: at most that much waits */
+#define HELD_BYTES ((size_t)3 << 20)  /* so much, where the order is held up */
+#define IDLE_MS 20
+
+int fdl_chain_init(struct fdl_job *job, struct fdl_hash *hash, struct fdl_err *err)
 {
-    return job->plan.reach / 2;
+    job->chain.hash = hash;
+    job->chain.before = fdl_hash_like(hash);
+    return job->chain.before ? FDL_OK : fdl_nomem(err, "a digest");
 }
 
+void fdl_chain_destroy(struct fdl_job *job)
+{
+    fdl_hash_free(job->chain.before);
+}
+
+static size_t blocks_of(const struct fdl_job *job, size_t bytes)
+{
+    size_t each = bytes / job->cfg.block;
+
+    return (each > 2 ? each : 2) *
+           (size_t)(job->sched.n_conns > 0 ? job->sched.n_conns : 1);
+}
+
+/* Whether the block has come. Locked. */
 static bool is_there(const struct fdl_job *job, uint64_t block)
 {
-    return block < job->plan.n_blocks && fdl_plan_in_window(&job->plan, block) &&
-           fdl_plan_slot(&job->plan, block)->state == FDL_SLOT_VERIFIED;
+    return fdl_plan_in_window(&job->plan, block) &&
+           fdl_plan_slot(&job->plan, block)->state >= FDL_SLOT_FILLED;
 }
 
-static struct fdl_buf *take(struct fdl_job *job)
+bool fdl_chain_is_behind(const struct fdl_job *job)
 {
-    struct fdl_chain *chain = &job->chain;
-
-    while (chain->next < job->plan.n_blocks &&
-           fdl_plan_is_skip(&job->plan, chain->next))
-        chain->next++;
-    if (chain->busy || !is_there(job, chain->next))
-        return NULL;
-    struct fdl_buf *buf = fdl_plan_slot(&job->plan, chain->next)->buf;
-    fdl_buf_ref(buf);
-    chain->busy = true;
-    return buf;
+    return job->chain.hash && job->chain.waiting >= blocks_of(job, AHEAD_BYTES) &&
+           is_there(job, job->chain.next);
 }
 
-struct fdl_buf *fdl_chain_take_along(struct fdl_job *job)
+/* The block's piece, where it is made of blocks, else NULL. Locked. */
+static struct fdl_piece *piece_of(struct fdl_job *job, uint64_t block)
 {
-    struct fdl_chain *chain = &job->chain;
+    struct fdl_piece *p = NULL;
+    struct fdl_err err;
 
-    if (!chain->hash)
-        return NULL;
-    while (!job->stop && chain->busy &&
-           is_there(job, chain->next + 1 + (uint64_t)chain->waiting)) {
-        chain->waiting++;
-        pthread_cond_wait(&job->data, &job->lock);
-        chain->waiting--;
+    if (job->pieces.mode == FDL_PIECES_OF_BLOCKS &&
+        fdl_pieces_of(&job->pieces, block, &p, &err) < 0)
+        fdl_job_fail(job, &err);
+    return p;
+}
+
+/* Whether the block waits, and its piece has been hashed up to it. Locked. */
+static bool waits(struct fdl_job *job, uint64_t block)
+{
+    if (!is_there(job, block) ||
+        fdl_plan_slot(&job->plan, block)->state != FDL_SLOT_FILLED)
+        return false;
+    struct fdl_piece *p = piece_of(job, block);
+    return !job->stop && (!p || p->next == block);
+}
+
+/* The lowest block after the chain's next that waits. Locked. */
+static bool find_waiting(struct fdl_job *job, uint64_t *block)
+{
+    if (job->chain.waiting == 0)
+        return false;
+    for (*block = job->chain.next + 1; fdl_plan_in_window(&job->plan, *block);
+         ++*block)
+        if (waits(job, *block))
+            return true;
+    return false;
+}
+
+/* The next of a piece, and of the chain over `other`, which may be the same block, where
+ * it is not NULL. p: NULL where the pieces lie in the block. Not locked. */
+static int hash_both(struct fdl_job *job, struct fdl_piece *p,
+                     const struct fdl_buf *buf, const struct fdl_buf *other,
+                     struct fdl_err *err)
+{
+    struct fdl_hash *chain = job->chain.hash;
+    size_t both = !other ? 0 : other->len < buf->len ? other->len : buf->len;
+
+    if (!p)
+        return other ? fdl_pieces_check_beside(&job->pieces, buf, chain, other, err)
+                     : fdl_pieces_check_block(&job->pieces, buf, err);
+    if (other) {
+        fdl_hash_update_two(p->hash, buf->data, chain, other->data, both);
+        fdl_hash_update(chain, other->data + both, other->len - both);
     }
-    return job->stop ? NULL : take(job);
+    fdl_hash_update(p->hash, buf->data + both, buf->len - both);
+    return FDL_OK;
 }
 
-struct fdl_buf *fdl_chain_take(struct fdl_job *job)
+/* The blocks of the piece have all been hashed, to rc. Locked. */
+static void decide(struct fdl_job *job, struct fdl_piece *p, uint64_t first,
+                   uint64_t end, int rc, const struct fdl_err *err)
 {
-    uint64_t ahead = job->chain.next + slack(job);
+    unsigned char got[FDL_HASH_MAX];
+    int failures = 0;
 
-    /* Near the end of the file nothing may follow that takes it along. */
-    if (job->chain.starved == 0 && ahead < job->plan.n_blocks &&
-        !is_there(job, ahead) && !fdl_plan_is_skip(&job->plan, ahead))
-        return NULL;
-    return take(job);
+    if (p) {
+        fdl_hash_final(p->hash, got);
+        p->next = first;
+        if (!fdl_pieces_match(&job->pieces, p->index, got)) {
+            rc = FDL_E_INTEGRITY;
+            failures = ++p->failures;
+        }
+    }
+    if (rc == FDL_OK) {
+        fdl_verify_proven(job, first, end);
+    } else if (rc == FDL_E_INTEGRITY) {
+        fdl_verify_piece_failed(job, first, end, failures);
+        job->chain.doubt = true;
+        if (job->chain.next > first) { /* as if the chain had not seen it */
+            fdl_hash_copy(job->chain.hash, job->chain.before);
+            job->chain.next = first;
+        }
+    } else {
+        fdl_job_fail(job, err);
+    }
 }
 
-uint64_t fdl_chain_put(struct fdl_job *job, struct fdl_buf *buf)
+/* Hashes block `piece` for its piece, and block `chain` for the file: the same one or
+ * two, or one of them FDL_NO_BLOCK. Locked on entry and exit, not while it hashes. */
+static void hash_on(struct fdl_job *job, uint64_t piece, uint64_t chain)
 {
-    uint64_t block = job->chain.next++;
+    bool has_piece = piece != FDL_NO_BLOCK, has_chain = chain != FDL_NO_BLOCK;
+    struct fdl_piece *p = has_piece ? piece_of(job, piece) : NULL;
+    struct fdl_buf *buf = has_piece ? fdl_plan_slot(&job->plan, piece)->buf : NULL,
+                   *other = has_chain ? fdl_plan_slot(&job->plan, chain)->buf : NULL;
+    uint64_t blocks = job->pieces.mode == FDL_PIECES_OF_BLOCKS ? job->pieces.blocks : 1;
+    struct fdl_err err;
+    int rc = FDL_OK;
 
-    fdl_buf_unref(buf);
-    fdl_plan_slot(&job->plan, block)->passed++;
-    job->chain.busy = false;
-    pthread_cond_broadcast(&job->data);
-    return block;
+    if (job->stop)
+        return;
+    if (has_chain && chain % blocks == 0)
+        fdl_hash_copy(job->chain.before, job->chain.hash);
+    pthread_mutex_unlock(&job->lock);
+    uint64_t started = fdl_now_ns();
+    if (has_piece)
+        rc = hash_both(job, p, buf, other, &err);
+    else
+        fdl_hash_update(job->chain.hash, other->data, other->len);
+    atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - started,
+                              memory_order_relaxed);
+    if (has_piece && has_chain)
+        atomic_fetch_add_explicit(&job->along, other->len, memory_order_relaxed);
+    pthread_mutex_lock(&job->lock);
+    if (has_chain) {
+        fdl_plan_slot(&job->plan, chain)->passed++;
+        job->chain.next = chain + 1;
+    }
+    if (has_piece) {
+        uint64_t first = piece / blocks * blocks, end = first + blocks;
+        if (end > job->plan.n_blocks)
+            end = job->plan.n_blocks;
+        job->chain.waiting--;
+        if (!p || ++p->next == end)
+            decide(job, p, first, end, rc, &err);
+    }
+    if (has_chain)
+        fdl_verify_release(job, chain);
+}
+
+/* One step of the chain, and with it a piece's: of the same block, or of one that waits
+ * where that piece has been checked before. Locked. */
+static void go_on(struct fdl_job *job)
+{
+    uint64_t block = job->chain.next, other;
+
+    if (waits(job, block))
+        hash_on(job, block, block);
+    else if (find_waiting(job, &other))
+        hash_on(job, other, block);
+    else
+        hash_on(job, FDL_NO_BLOCK, block);
+}
+
+/* The order is held up: what is worth doing meanwhile. Locked. */
+static bool do_something_else(struct fdl_job *job)
+{
+    bool many = job->chain.waiting > blocks_of(job, HELD_BYTES);
+    uint64_t block;
+
+    if ((many || job->chain.doubt) && find_waiting(job, &block)) {
+        hash_on(job, block, FDL_NO_BLOCK);
+        return true;
+    }
+    return fdl_verify_write_one(job);
+}
+
+int fdl_chain_run(struct fdl_job *job, struct fdl_err *err)
+{
+    struct fdl_chain *chain = &job->chain;
+    int rc = FDL_OK;
+
+    pthread_mutex_lock(&job->lock);
+    while (!job->stop) {
+        while (chain->next < job->plan.n_blocks &&
+               fdl_plan_is_skip(&job->plan, chain->next))
+            chain->next++;
+        if (chain->next >= job->plan.n_blocks)
+            break;
+        if (is_there(job, chain->next)) {
+            go_on(job);
+        } else if (!do_something_else(job)) {
+            struct timespec deadline = fdl_deadline(IDLE_MS);
+            pthread_cond_timedwait(&job->data, &job->lock, &deadline);
+        }
+    }
+    while (fdl_verify_write_one(job))
+        ;
+    if (job->stop)
+        rc = fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
+    pthread_mutex_unlock(&job->lock);
+    return rc;
 }

@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* job/chain.h - the whole file's digest, computed along with the pieces'.
+/* job/chain.h - the whole file's digest and its pieces' in one pass.
  *
- * Where a processor carries two chains for the price of one, whoever hashes a piece
- * takes the file's next block along: another block than the piece's, since that one is
- * not proven yet. One thread has the chain at a time. Its consumer only takes what
- * nobody took along. Locked, all of them. */
+ * Where a processor carries two chains for the price of one, the thread of the file's
+ * digest checks the pieces as well: in file order, both chains over the same block,
+ * while it is in the cache once. Blocks wait for their turn unverified; where the order
+ * is held up, and too many do, their pieces are checked ahead of it. Connections only
+ * receive, and write what has been verified meanwhile. */
 #ifndef FDL_CHAIN_H
 #define FDL_CHAIN_H
 
 #include "job/state.h"
 
-/* Takes the chain for its next block, which is verified, and waits for whoever has it
- * if there is a block for everybody who waits. Returns the block, with a reference, or
- * NULL: there is no such chain, or nothing for it to do. */
-struct fdl_buf *fdl_chain_take_along(struct fdl_job *job);
+/* The file's digest goes along with the pieces: `hash` is BORROWED from its consumer.
+ * FDL_E_LIMIT without memory. */
+int fdl_chain_init(struct fdl_job *job, struct fdl_hash *hash, struct fdl_err *err);
+void fdl_chain_destroy(struct fdl_job *job);
 
-/* The same for the chain's own consumer, which does not wait: NULL also while the
- * pieces to come will take the next block along. */
-struct fdl_buf *fdl_chain_take(struct fdl_job *job);
+/* The consumer's thread: from the first block to the last, or until the transfer stops:
+ * FDL_E_CANCELLED. */
+int fdl_chain_run(struct fdl_job *job, struct fdl_err *err);
 
-/* The chain has passed the block that was taken, which is returned:
- * fdl_verify_release() is the caller's. */
-uint64_t fdl_chain_put(struct fdl_job *job, struct fdl_buf *buf);
+/* Whether as much waits for the chain, which has work, as a kill may cost: nothing more
+ * is worth fetching then. Locked. */
+bool fdl_chain_is_behind(const struct fdl_job *job);
 
 #endif

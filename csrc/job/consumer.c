@@ -19,7 +19,7 @@ struct fdl_consumer {
     enum kind kind;
     enum fdl_hash_alg alg;
     struct fdl_hash *hash;       /* OWNED; NULL for the lander */
-    bool along;                  /* job->chain: the pieces' threads do most of it */
+    bool along;                  /* job->chain: the pieces go along with it */
     struct fdl_piece_list *list; /* OWNED; NULL: nobody wants one */
     const unsigned char *listed; /* BORROWED from it, at the end */
     size_t n_listed;
@@ -81,31 +81,6 @@ static int consume_all(struct fdl_consumer *c, struct fdl_err *err)
     return rc;
 }
 
-/* What nobody takes along, until the chain is through with the source. */
-static int consume_left(struct fdl_consumer *c, struct fdl_err *err)
-{
-    struct fdl_job *job = c->job;
-    int rc = FDL_OK;
-
-    pthread_mutex_lock(&job->lock);
-    while (!job->stop && (job->chain.busy || job->chain.next < job->plan.n_blocks)) {
-        struct fdl_buf *buf = fdl_chain_take(job);
-        if (!buf) {
-            if (job->chain.next < job->plan.n_blocks || job->chain.busy)
-                pthread_cond_wait(&job->data, &job->lock);
-            continue;
-        }
-        pthread_mutex_unlock(&job->lock);
-        consume(c, buf, err);
-        pthread_mutex_lock(&job->lock);
-        fdl_verify_release(job, fdl_chain_put(job, buf));
-    }
-    if (job->stop)
-        rc = fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
-    pthread_mutex_unlock(&job->lock);
-    return rc;
-}
-
 static void *consumer_main(void *arg)
 {
     struct fdl_consumer *c = arg;
@@ -113,7 +88,7 @@ static void *consumer_main(void *arg)
     struct fdl_err err;
 
     fdl_err_clear(&err);
-    int rc = c->along ? consume_left(c, &err) : consume_all(c, &err);
+    int rc = c->along ? fdl_chain_run(job, &err) : consume_all(c, &err);
     if (rc == FDL_OK && c->list)
         rc = fdl_piece_list_end(c->list, &c->listed, &c->n_listed, &err);
     if (rc == FDL_OK && c->kind == DIGEST)
@@ -156,7 +131,7 @@ static int add(struct fdl_job *job, enum kind kind, int alg, struct fdl_err *err
                         job->pieces.mode == FDL_PIECES_OF_BLOCKS;
     if (kind == DIGEST && as_they_come && fdl_hash_pairs(c->hash, job->pieces.like)) {
         c->along = true;
-        job->chain.hash = c->hash;
+        return fdl_chain_init(job, c->hash, err);
     }
     return FDL_OK;
 }
@@ -232,4 +207,5 @@ void fdl_consumers_destroy(struct fdl_job *job)
         fdl_piece_list_free(job->consumers[i].list);
     }
     free(job->consumers);
+    fdl_chain_destroy(job);
 }

@@ -54,10 +54,7 @@ static inline void fdl_wait_for_space(struct fdl_job *job, long ms)
 {
     struct timespec deadline = fdl_deadline(ms);
 
-    job->chain.starved++; /* what the chain holds back is wanted */
-    pthread_cond_broadcast(&job->data);
     pthread_cond_timedwait(&job->space, &job->lock, &deadline);
-    job->chain.starved--;
 }
 
 #endif

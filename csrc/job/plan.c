@@ -105,7 +105,7 @@ static uint64_t reach_end(const struct fdl_plan *plan)
 bool fdl_plan_is_held(const struct fdl_plan *plan)
 {
     return plan->reach < plan->window && reach_end(plan) < plan->n_blocks &&
-           fdl_plan_slot(plan, plan->base)->state < FDL_SLOT_VERIFIED;
+           fdl_plan_slot(plan, plan->base)->state < FDL_SLOT_FILLED;
 }
 
 void fdl_plan_reach_farther(struct fdl_plan *plan)

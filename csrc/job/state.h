@@ -5,7 +5,7 @@
  * list of what has landed, and everything below that is not atomic. It is taken a few
  * times a block, never during I/O or hashing. A function that expects it says Locked.
  *
- * Who calls whom, one way: job → worker, consumer → verify → chain → state → sched,
+ * Who calls whom, one way: job → worker, consumer → chain → verify → state → sched,
  * ramp, pieces, plan. */
 #ifndef FDL_STATE_H
 #define FDL_STATE_H
@@ -27,11 +27,11 @@ struct fdl_consumer; /* job/consumer.c */
 
 /* The digest of the whole file that goes along with the pieces' (job/chain.h). */
 struct fdl_chain {
-    struct fdl_hash *hash; /* BORROWED from its consumer; NULL: there is none */
-    uint64_t next;         /* block */
-    bool busy;             /* a thread has it */
-    int waiting;           /* threads with a piece that want to take it along */
-    int starved;           /* connections that wait for room in the window */
+    struct fdl_hash *hash;   /* BORROWED from its consumer; NULL: there is none */
+    struct fdl_hash *before; /* OWNED: what it was at the start of next's piece */
+    uint64_t next;           /* block */
+    size_t waiting; /* blocks that came and have not been hashed for their piece */
+    bool doubt;     /* a piece did not match: those that wait are checked soon */
 };
 
 struct fdl_job {
@@ -49,6 +49,7 @@ struct fdl_job {
     struct fdl_chain chain;
     int held;       /* connections that wait for room */
     int held_ticks; /* of the monitor in a row, while the order waited for one */
+    size_t to_write; /* blocks that are verified and that nobody writes yet */
     struct fdl_landed landed;         /* what was written, drained by the caller */
     size_t landed_wanted;             /* as many are worth waking fdl_job_wait() */
     bool spool_failed;                /* no more is kept there */

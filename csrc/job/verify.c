@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/verify.h"
 #include "base/clock.h"
-#include "job/chain.h"
+
+#define WRITES_A_BLOCK 2 /* of a thread that has delivered one */
 
 static bool is_finished(const struct fdl_job *job, const struct fdl_slot *slot)
 {
@@ -110,29 +111,75 @@ static void spool(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
     pthread_mutex_unlock(&job->lock);
 }
 
-/* [first, end) became VERIFIED. Locked on entry and exit, not while it writes. */
-static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
+/* Locked on entry and exit, not while it writes. */
+static void write_block(struct fdl_job *job, uint64_t block)
+{
+    struct fdl_buf *buf = fdl_plan_slot(&job->plan, block)->buf;
+
+    pthread_mutex_unlock(&job->lock);
+    if (job->cfg.lander)
+        spool(job, block, buf);
+    else
+        land(job, block, buf);
+    pthread_mutex_lock(&job->lock);
+}
+
+/* Locked. */
+static void mark_verified(struct fdl_job *job, uint64_t first, uint64_t end)
 {
     for (uint64_t b = first; b < end; b++)
         fdl_plan_slot(&job->plan, b)->state = FDL_SLOT_VERIFIED;
     pthread_cond_broadcast(&job->data);
+}
+
+/* Whether the block is to be written; if not, that is done with it. Locked. */
+static bool is_to_write(struct fdl_job *job, uint64_t block)
+{
+    struct fdl_slot *slot = fdl_plan_slot(&job->plan, block);
+
+    if (!slot->local && (!job->cfg.lander || spools(job)))
+        return true;
+    slot->written = true;
+    fdl_verify_release(job, block);
+    return false;
+}
+
+/* [first, end) became VERIFIED. Locked on entry and exit, not while it writes. */
+static void verified(struct fdl_job *job, uint64_t first, uint64_t end)
+{
+    mark_verified(job, first, end);
     for (uint64_t b = first; b < end; b++) {
-        struct fdl_slot *slot = fdl_plan_slot(&job->plan, b);
-        if (slot->local || (job->cfg.lander && !spools(job))) {
-            slot->written = true;
-            fdl_verify_release(job, b);
-            continue;
-        }
-        struct fdl_buf *buf = slot->buf;
-        pthread_mutex_unlock(&job->lock);
-        if (job->cfg.lander)
-            spool(job, b, buf);
-        else
-            land(job, b, buf);
-        pthread_mutex_lock(&job->lock);
+        if (is_to_write(job, b))
+            write_block(job, b);
         if (job->stop)
             return;
     }
+}
+
+void fdl_verify_proven(struct fdl_job *job, uint64_t first, uint64_t end)
+{
+    mark_verified(job, first, end);
+    for (uint64_t b = first; b < end; b++)
+        if (is_to_write(job, b)) {
+            fdl_plan_slot(&job->plan, b)->to_write = true;
+            job->to_write++;
+        }
+    if (job->to_write > 0)
+        pthread_cond_signal(&job->space);
+}
+
+bool fdl_verify_write_one(struct fdl_job *job)
+{
+    uint64_t block = job->plan.base;
+
+    if (job->to_write == 0 || job->stop)
+        return false;
+    while (!fdl_plan_slot(&job->plan, block)->to_write)
+        block++;
+    fdl_plan_slot(&job->plan, block)->to_write = false;
+    job->to_write--;
+    write_block(job, block);
+    return true;
 }
 
 /* ---- pieces ---------------------------------------------------------------- */
@@ -150,8 +197,8 @@ static bool has_known(const struct fdl_job *job, uint64_t off, uint64_t end)
 /* If one mirror sent the piece, it is disqualified; the last one only if it sends the
  * piece wrong a second time, since one bit may flip on any way. If several sent it, all
  * are suspects, and one of them fetches the piece again alone. Locked. */
-static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
-                         int failures)
+void fdl_verify_piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
+                             int failures)
 {
     struct fdl_err err;
     uint64_t who = 0, before = 0;
@@ -189,44 +236,24 @@ static void piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
     pthread_cond_broadcast(&job->space);
 }
 
-/* The file's chain has gone along over that block. NULL is allowed. Locked. */
-static void went_along(struct fdl_job *job, struct fdl_buf *other)
-{
-    if (!other)
-        return;
-    atomic_fetch_add_explicit(&job->along, other->len, memory_order_relaxed);
-    fdl_verify_release(job, fdl_chain_put(job, other));
-}
-
-/* The next block of a piece, and of the file's chain where *other is not NULL. Not
- * locked. */
+/* The next block of a piece. Not locked. */
 static void hash_on(struct fdl_job *job, struct fdl_hash *hash,
-                    const struct fdl_buf *buf, const struct fdl_buf *other)
+                    const struct fdl_buf *buf)
 {
-    size_t both = !other ? 0 : other->len < buf->len ? other->len : buf->len;
     uint64_t before = fdl_now_ns();
 
-    if (other) {
-        fdl_hash_update_two(hash, buf->data, job->chain.hash, other->data, both);
-        fdl_hash_update(job->chain.hash, other->data + both, other->len - both);
-    }
-    fdl_hash_update(hash, buf->data + both, buf->len - both);
+    fdl_hash_update(hash, buf->data, buf->len);
     atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
                               memory_order_relaxed);
 }
 
-/* Whether the pieces in this block match, which nobody else sees yet. *other is what
- * went along. Not locked. */
+/* Whether the pieces in this block match, which nobody else sees yet. Not locked. */
 static int check_block(struct fdl_job *job, const struct fdl_buf *buf,
-                       struct fdl_buf **other, struct fdl_err *err)
+                       struct fdl_err *err)
 {
-    pthread_mutex_lock(&job->lock);
-    *other = fdl_chain_take_along(job);
-    pthread_mutex_unlock(&job->lock);
     uint64_t before = fdl_now_ns();
-    int rc = *other ? fdl_pieces_check_beside(&job->pieces, buf, job->chain.hash,
-                                              *other, err)
-                    : fdl_pieces_check_block(&job->pieces, buf, err);
+    int rc = fdl_pieces_check_block(&job->pieces, buf, err);
+
     atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
                               memory_order_relaxed);
     return rc;
@@ -257,11 +284,9 @@ static void advance_piece(struct fdl_job *job, uint64_t block)
             break;
         struct fdl_buf *buf = slot->buf;
         fdl_buf_ref(buf);
-        struct fdl_buf *other = fdl_chain_take_along(job);
         pthread_mutex_unlock(&job->lock);
-        hash_on(job, p->hash, buf, other);
+        hash_on(job, p->hash, buf);
         pthread_mutex_lock(&job->lock);
-        went_along(job, other);
         fdl_buf_unref(buf);
         p->next++;
     }
@@ -273,7 +298,7 @@ static void advance_piece(struct fdl_job *job, uint64_t block)
     if (fdl_pieces_match(&job->pieces, p->index, got))
         verified(job, first, end);
     else
-        piece_failed(job, first, end, ++p->failures);
+        fdl_verify_piece_failed(job, first, end, ++p->failures);
 }
 
 /* ---- delivery -------------------------------------------------------------- */
@@ -298,17 +323,26 @@ static void call_off(struct fdl_job *job, const struct fdl_slot *slot, int winne
         fdl_wakeup_nudge(&job->wakeups[loser]);
 }
 
+/* The chain's thread checks its piece; what it has checked before is to be written.
+ * Locked on entry and exit, not while it writes. */
+static void leave_to_chain(struct fdl_job *job, uint64_t block)
+{
+    job->chain.waiting++;
+    if (block == job->chain.next) /* that is what it waits for */
+        pthread_cond_broadcast(&job->data);
+    for (int i = 0; i < WRITES_A_BLOCK && fdl_verify_write_one(job); i++)
+        ;
+}
+
 void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
                         struct fdl_buf *buf, uint64_t mirrors)
 {
-    struct fdl_buf *other = NULL;
     struct fdl_err err;
     int rc = FDL_OK;
 
-    if (job->pieces.mode == FDL_PIECES_IN_BLOCK)
-        rc = check_block(job, buf, &other, &err);
+    if (job->pieces.mode == FDL_PIECES_IN_BLOCK && !job->chain.hash)
+        rc = check_block(job, buf, &err);
     pthread_mutex_lock(&job->lock);
-    went_along(job, other);
     bool unchecked = rc < 0 && rc != FDL_E_INTEGRITY;
     if (unchecked)
         fdl_job_fail(job, &err);
@@ -323,7 +357,9 @@ void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
     slot->local = job->sched.progress[worker].local;
     call_off(job, slot, worker, block);
     if (rc == FDL_E_INTEGRITY)
-        piece_failed(job, block, block + 1, 0);
+        fdl_verify_piece_failed(job, block, block + 1, 0);
+    else if (job->chain.hash)
+        leave_to_chain(job, block);
     else if (job->pieces.mode == FDL_PIECES_OF_BLOCKS)
         advance_piece(job, block);
     else

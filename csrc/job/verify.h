@@ -17,6 +17,18 @@
 void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
                         struct fdl_buf *buf, uint64_t mirrors);
 
+/* [first, end) matched its piece: it is to be written, by whoever has time. Locked. */
+void fdl_verify_proven(struct fdl_job *job, uint64_t first, uint64_t end);
+
+/* [first, end) did not, for the failures'th time: it is missing again, and who sent it
+ * is disqualified, if that can be told. Locked. */
+void fdl_verify_piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
+                             int failures);
+
+/* Writes a block that is to be written; false where there is none. Locked on entry and
+ * exit, not while it writes. */
+bool fdl_verify_write_one(struct fdl_job *job);
+
 /* Locked: `block` was written or passed. Where nobody needs it any more its memory goes
  * back; its slot does once it is the plan's base. */
 void fdl_verify_release(struct fdl_job *job, uint64_t block);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/worker.h"
+#include "job/chain.h"
 #include "job/verify.h"
 #include "job/fetch.h"
 
@@ -181,7 +182,8 @@ static bool next_of_whole(struct fdl_worker *w)
         }
         if (got < 0)
             return false;
-        wait_for_room(job, 20);
+        if (!fdl_verify_write_one(job))
+            wait_for_room(job, 20);
     }
     return false;
 }
@@ -217,7 +219,8 @@ static bool find_work(struct fdl_worker *w)
     }
     if (!w->progress->local && w->stream->whole && next_of_whole(w))
         return true;
-    return fdl_sched_next_run(&w->job->sched, w->id, now, &w->run) ||
+    return (!fdl_chain_is_behind(w->job) &&
+            fdl_sched_next_run(&w->job->sched, w->id, now, &w->run)) ||
            start_hedge(w, now);
 }
 
@@ -352,6 +355,8 @@ static void *worker_main(void *arg)
     while (!job->stop && !fdl_plan_done(&job->plan)) {
         bool ready = w->progress->local || find_mirror(w);
         bool work = ready && (w->run.first < w->run.end || find_work(w));
+        if (!work && fdl_verify_write_one(job))
+            continue;
         if (!work) {
             if (ready)
                 wait_for_room(job, 4);

@@ -100,6 +100,32 @@ static void a_million_letters_come_out(void)
     fdl_hash_free(h);
 }
 
+static void a_copy_continues_where_the_first_was(void)
+{
+    static const char *const makers[] = {"", "openssl"};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct fdl_hash *one, *other;
+        assert(setenv("FASTDL_SHA256", makers[i], 1) == 0);
+        assert(fdl_hash_new(&one, FDL_HASH_SHA256, NULL) == FDL_OK);
+        other = fdl_hash_like(one);
+        assert(other);
+        fdl_hash_update(one, "ab", 2);
+        fdl_hash_copy(other, one);
+        fdl_hash_update(one, "something else", 14);
+        fdl_hash_copy(one, other);
+        for (int turn = 0; turn < 2; turn++) {
+            struct fdl_hash *h = turn ? one : other;
+            fdl_hash_update(h, "c", 1);
+            expect(h, 32,
+                   "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        }
+        fdl_hash_free(one);
+        fdl_hash_free(other);
+    }
+    assert(unsetenv("FASTDL_SHA256") == 0);
+}
+
 static void other_names_are_not_guessed(void)
 {
     static const char *const names[] = {"",         "sha256", "SHA-256",
@@ -237,6 +263,7 @@ int main(void)
 {
     the_standards_examples_come_out_however_they_are_cut();
     a_million_letters_come_out();
+    a_copy_continues_where_the_first_was();
     other_names_are_not_guessed();
     openssl_says_the_same(FDL_HASH_SHA256, EVP_sha256());
     openssl_says_the_same(FDL_HASH_SHA512, EVP_sha512());

@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static void pieces_find_the_liar(void)
+static void find_the_liar(void)
 {
     uint64_t size = 64 * BLOCK + 1000;
     static const uint64_t lengths[] = {4096, BLOCK / 2, BLOCK, 2 * BLOCK, 4 * BLOCK};
@@ -39,6 +39,60 @@ static void pieces_find_the_liar(void)
             done(r);
             free(digests);
         }
+    free(data);
+}
+
+/* Whether the thread of the file's digest checks the pieces, or who received them. */
+static void pieces_find_the_liar(void)
+{
+    find_the_liar();
+    assert(setenv("FASTDL_SHA256", "openssl", 1) == 0);
+    find_the_liar();
+    assert(unsetenv("FASTDL_SHA256") == 0);
+}
+
+/* One mirror holds the order up while the others lie and go on: what came ahead of the
+ * order is checked all the same, and the file's digest takes no wrong byte in. */
+static void a_lie_ahead_of_the_order_is_found(void)
+{
+    uint64_t size = 96 * BLOCK;
+    static const uint64_t lengths[] = {BLOCK, 4 * BLOCK};
+    unsigned char *data = random_bytes(size, 21);
+
+    for (size_t i = 0; i < 2; i++) {
+        struct run *r = new_run(data, size, 3);
+        unsigned char *digests = cut_pieces(r, data, lengths[i]);
+        r->per_mirror = 1;
+        r->origins[0].slow_us = 2000;
+        r->origins[1].lie_at = 60 * BLOCK + 1;
+        r->origins[2].lie_at = 61 * BLOCK + 1;
+        go(r);
+        expect_bytes(r, data, size);
+        assert(r->states[0] == FDL_MIRROR_READY);
+        done(r);
+        free(digests);
+    }
+    free(data);
+}
+
+/* Nobody delivers any more: the thread that checked the pieces writes the rest. */
+static void what_was_verified_is_written_though_the_mirror_stalls(void)
+{
+    uint64_t size = 40 * BLOCK;
+    unsigned char *data = random_bytes(size, 22);
+    struct run *r = new_run(data, size, 1);
+    unsigned char *digests = cut_pieces(r, data, BLOCK);
+
+    r->cfg.record = true;
+    r->cfg.max_conns = r->per_mirror = 1;
+    r->origins[0].stall_at = 20 * BLOCK + 1;
+    r->stall_ms = 60000;
+    r->cancel_after_us = 500000;
+    go(r);
+    assert(r->rc == FDL_E_CANCELLED);
+    assert(r->n_records == 20);
+    done(r);
+    free(digests);
     free(data);
 }
 
@@ -208,6 +262,8 @@ int main(void)
     signal(SIGPIPE, SIG_IGN);
     alarm(120); /* a job that never ends is a failure, not a wait */
     CLAIM(pieces_find_the_liar);
+    CLAIM(a_lie_ahead_of_the_order_is_found);
+    CLAIM(what_was_verified_is_written_though_the_mirror_stalls);
     CLAIM(a_piece_across_the_windows_end_waits_for_it);
     CLAIM(a_piece_as_large_as_a_small_source_finds_the_liar_too);
     CLAIM(a_lone_liar_ends_the_job_and_says_where);

@@ -228,7 +228,7 @@ static void release(struct fdl_plan *p, struct model *m)
 /* Only where blocks are out of reach, and the lowest is not there yet. */
 static void reach_farther(struct fdl_plan *p, struct model *m, uint64_t *x)
 {
-    bool waits = m->base < m->n && m->state[m->base] < FDL_SLOT_VERIFIED;
+    bool waits = m->base < m->n && m->state[m->base] < FDL_SLOT_FILLED;
 
     assert(fdl_plan_is_held(p) ==
            (waits && m->reach < m->window && model_end(m) < m->n));
