@@ -3,8 +3,10 @@
 #include "base/clock.h"
 #include "job/verify.h"
 
-#define AHEAD_BYTES ((size_t)5 << 20) /* for each connection: at most that much waits */
-#define HELD_BYTES ((size_t)3 << 20)  /* so much, where the order is held up */
+/* For each connection: at most so much waits, and so much where the order is held up.
+ */
+#define AHEAD_BYTES ((size_t)5 << 20)
+#define HELD_BYTES ((size_t)3 << 20)
 #define IDLE_MS 20
 
 int fdl_chain_init(struct fdl_job *job, struct fdl_hash *hash, struct fdl_err *err)
@@ -62,20 +64,31 @@ static bool waits(struct fdl_job *job, uint64_t block)
     return !job->stop && (!p || p->next == block);
 }
 
-/* The lowest block after the chain's next that waits. Locked. */
-static bool find_waiting(struct fdl_job *job, uint64_t *block)
+/* Whether it came from a mirror of which no piece has matched yet. Locked. */
+static bool is_suspect(const struct fdl_job *job, uint64_t block)
 {
-    if (job->chain.waiting == 0)
+    return fdl_plan_slot(&job->plan, block)->mirrors & ~job->chain.trusted;
+}
+
+/* The lowest block after the chain's next that waits; of suspects only, if so wanted.
+ * Locked. */
+static bool find_waiting(struct fdl_job *job, bool suspect, uint64_t *block)
+{
+    uint64_t b = job->chain.next + 1;
+
+    if (job->chain.waiting == 0 ||
+        (suspect && !(job->chain.seen & ~job->chain.trusted)))
         return false;
-    for (*block = job->chain.next + 1; fdl_plan_in_window(&job->plan, *block);
-         ++*block)
-        if (waits(job, *block))
+    for (; fdl_plan_in_window(&job->plan, b); b++)
+        if ((!suspect || is_suspect(job, b)) && waits(job, b)) {
+            *block = b;
             return true;
+        }
     return false;
 }
 
-/* The next of a piece, and of the chain over `other`, which may be the same block, where
- * it is not NULL. p: NULL where the pieces lie in the block. Not locked. */
+/* The next of a piece, and of the chain over `other`, which may be the same block,
+ * where it is not NULL. p: NULL where the pieces lie in the block. Not locked. */
 static int hash_both(struct fdl_job *job, struct fdl_piece *p,
                      const struct fdl_buf *buf, const struct fdl_buf *other,
                      struct fdl_err *err)
@@ -110,6 +123,8 @@ static void decide(struct fdl_job *job, struct fdl_piece *p, uint64_t first,
         }
     }
     if (rc == FDL_OK) {
+        for (uint64_t b = first; b < end; b++)
+            atomic_fetch_or(&job->chain.trusted, fdl_plan_slot(&job->plan, b)->mirrors);
         fdl_verify_proven(job, first, end);
     } else if (rc == FDL_E_INTEGRITY) {
         fdl_verify_piece_failed(job, first, end, failures);
@@ -174,7 +189,7 @@ static void go_on(struct fdl_job *job)
 
     if (waits(job, block))
         hash_on(job, block, block);
-    else if (find_waiting(job, &other))
+    else if (find_waiting(job, false, &other))
         hash_on(job, other, block);
     else
         hash_on(job, FDL_NO_BLOCK, block);
@@ -186,11 +201,25 @@ static bool do_something_else(struct fdl_job *job)
     bool many = job->chain.waiting > blocks_of(job, HELD_BYTES);
     uint64_t block;
 
-    if ((many || job->chain.doubt) && find_waiting(job, &block)) {
+    if ((many || job->chain.doubt) && find_waiting(job, false, &block)) {
         hash_on(job, block, FDL_NO_BLOCK);
         return true;
     }
     return fdl_verify_write_one(job);
+}
+
+/* A mirror that lies is to be found before it is asked for much: of one that has shown
+ * nothing yet the first piece does not wait for its turn. Locked. */
+static bool check_suspect(struct fdl_job *job)
+{
+    uint64_t block = job->chain.next;
+
+    if (waits(job, block) && is_suspect(job, block))
+        return false; /* it is next */
+    if (!find_waiting(job, true, &block))
+        return false;
+    hash_on(job, block, FDL_NO_BLOCK);
+    return true;
 }
 
 int fdl_chain_run(struct fdl_job *job, struct fdl_err *err)
@@ -205,6 +234,8 @@ int fdl_chain_run(struct fdl_job *job, struct fdl_err *err)
             chain->next++;
         if (chain->next >= job->plan.n_blocks)
             break;
+        if (check_suspect(job))
+            continue;
         if (is_there(job, chain->next)) {
             go_on(job);
         } else if (!do_something_else(job)) {

@@ -31,7 +31,9 @@ struct fdl_chain {
     struct fdl_hash *before; /* OWNED: what it was at the start of next's piece */
     uint64_t next;           /* block */
     size_t waiting; /* blocks that came and have not been hashed for their piece */
-    bool doubt;     /* a piece did not match: those that wait are checked soon */
+    uint64_t seen;  /* bit set of mirrors that sent a block */
+    atomic_uint_fast64_t trusted; /* and of those of which a piece matched */
+    bool doubt; /* a piece did not match: those that wait are checked soon */
 };
 
 struct fdl_job {
@@ -47,8 +49,8 @@ struct fdl_job {
     struct fdl_ramp ramp;
     struct fdl_pieces pieces;
     struct fdl_chain chain;
-    int held;       /* connections that wait for room */
-    int held_ticks; /* of the monitor in a row, while the order waited for one */
+    int held;        /* connections that wait for room */
+    int held_ticks;  /* of the monitor in a row, while the order waited for one */
     size_t to_write; /* blocks that are verified and that nobody writes yet */
     struct fdl_landed landed;         /* what was written, drained by the caller */
     size_t landed_wanted;             /* as many are worth waking fdl_job_wait() */

@@ -327,8 +327,11 @@ static void call_off(struct fdl_job *job, const struct fdl_slot *slot, int winne
  * Locked on entry and exit, not while it writes. */
 static void leave_to_chain(struct fdl_job *job, uint64_t block)
 {
+    uint64_t mirrors = fdl_plan_slot(&job->plan, block)->mirrors;
+
     job->chain.waiting++;
-    if (block == job->chain.next) /* that is what it waits for */
+    job->chain.seen |= mirrors;
+    if (block == job->chain.next || mirrors & ~job->chain.trusted)
         pthread_cond_broadcast(&job->data);
     for (int i = 0; i < WRITES_A_BLOCK && fdl_verify_write_one(job); i++)
         ;
@@ -340,7 +343,10 @@ void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
     struct fdl_err err;
     int rc = FDL_OK;
 
-    if (job->pieces.mode == FDL_PIECES_IN_BLOCK && !job->chain.hash)
+    /* A mirror that has shown nothing yet is not asked for more before it has. */
+    bool at_once = !job->chain.hash || (job->pieces.mode == FDL_PIECES_IN_BLOCK &&
+                                        mirrors & ~atomic_load(&job->chain.trusted));
+    if (at_once && job->pieces.mode == FDL_PIECES_IN_BLOCK)
         rc = check_block(job, buf, &err);
     pthread_mutex_lock(&job->lock);
     bool unchecked = rc < 0 && rc != FDL_E_INTEGRITY;
@@ -358,11 +364,13 @@ void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
     call_off(job, slot, worker, block);
     if (rc == FDL_E_INTEGRITY)
         fdl_verify_piece_failed(job, block, block + 1, 0);
-    else if (job->chain.hash)
+    else if (!at_once)
         leave_to_chain(job, block);
     else if (job->pieces.mode == FDL_PIECES_OF_BLOCKS)
         advance_piece(job, block);
-    else
+    else {
+        atomic_fetch_or(&job->chain.trusted, mirrors);
         verified(job, block, block + 1);
+    }
     pthread_mutex_unlock(&job->lock);
 }

@@ -338,7 +338,8 @@ def test_the_files_digest_goes_along_with_the_pieces(
         along[maker] = running.status()["along_bytes"]
     assert along["openssl"] == 0
     pairs = sha256_by()[0] in ("sha-ni", "armv8")
-    assert along[""] == (len(CONTENT) if pairs else 0)
+    # Of a mirror that has shown nothing yet the first piece is checked at once.
+    assert along[""] >= (len(CONTENT) - BLOCK if pairs else 0)
 
 
 @pytest.mark.parametrize("wanted", [True, False])
