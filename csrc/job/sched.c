@@ -28,16 +28,31 @@ double fdl_sched_best_rate(const struct fdl_sched *sched)
     return best;
 }
 
+/* Stood back after a lost hedge, for as long as that said, and nobody has tried it
+ * since. On a busy machine the fastest may lose one by chance, and those that won it be
+ * the slow ones: if it were not tried again, all would stay with these. */
+static bool is_to_retry(const struct fdl_mirror *m)
+{
+    return m->lost_hedges > 0 && m->active == 0;
+}
+
+static bool is_slow(const struct fdl_mirror *m, double best)
+{
+    return !is_to_retry(m) && (m->lost_hedges > 0 ||
+                               (m->rate > 0 && m->rate * FDL_SCHED_SLOW_FACTOR < best));
+}
+
+static bool is_untried(const struct fdl_mirror *m)
+{
+    return is_to_retry(m) || (m->rate <= 0 && m->active == 0);
+}
+
 /* Better first: not known to be slow; never tried, since only trying shows (one
  * connection is enough for that); then by priority, then by what was measured. */
 static bool better(const struct fdl_mirror *a, const struct fdl_mirror *b, double best)
 {
-    bool slow_a =
-        a->lost_hedges > 0 || (a->rate > 0 && a->rate * FDL_SCHED_SLOW_FACTOR < best);
-    bool slow_b =
-        b->lost_hedges > 0 || (b->rate > 0 && b->rate * FDL_SCHED_SLOW_FACTOR < best);
-
-    bool new_a = a->rate <= 0 && a->active == 0, new_b = b->rate <= 0 && b->active == 0;
+    bool slow_a = is_slow(a, best), slow_b = is_slow(b, best);
+    bool new_a = is_untried(a), new_b = is_untried(b);
 
     if (slow_a != slow_b)
         return slow_b;

@@ -250,6 +250,25 @@ static void the_mirror_of_the_best_priority_comes_first_until_it_is_full(void)
     rig_free(rig);
 }
 
+/* Two fast ones that lost by chance, one after the other, and a slow one that won. */
+static void who_stood_back_is_tried_again_by_one_connection(void)
+{
+    struct rig *rig = rig_new(4, MS, 64, MIB);
+    struct fdl_mirror *lost = rig->mirrors[0], *slow = rig->mirrors[1];
+
+    rig->mirrors[2]->state = FDL_MIRROR_DISQUALIFIED;
+    slow->rate = 100 * MB; /* as it seemed */
+    slow->active = 2;
+    lost->rate = 1 * MB;
+    lost->lost_hedges = 1;
+    lost->not_before_ns = 500 * MS;
+    assert(fdl_sched_pick_mirror(&rig->sched, 400 * MS) == 1);
+    assert(fdl_sched_pick_mirror(&rig->sched, 500 * MS) == 0);
+    lost->active = 1; /* one is enough to see */
+    assert(fdl_sched_pick_mirror(&rig->sched, 500 * MS) == 1);
+    rig_free(rig);
+}
+
 static void a_mirror_without_ranges_serves_only_where_no_other_can(void)
 {
     struct rig *rig = rig_new(1, 0, 64, MIB);
@@ -472,6 +491,7 @@ int main(void)
     far_away_a_response_is_worth_its_round_trip();
     no_run_is_given_out_while_a_kill_would_cost_too_much();
     the_mirror_of_the_best_priority_comes_first_until_it_is_full();
+    who_stood_back_is_tried_again_by_one_connection();
     a_mirror_without_ranges_serves_only_where_no_other_can();
     a_mirror_that_lied_is_disqualified_at_once();
     a_cut_is_retried_at_once_then_ever_later_then_given_up();
