@@ -363,6 +363,22 @@ def test_what_is_on_or_off_in_aria2(here: Here, origin: FaultOrigin) -> None:
     assert "resumed" in ended.stdout
 
 
+@pytest.mark.parametrize("word", ["-I", "--head", "--spider"])
+def test_only_a_look(here: Here, word: str) -> None:
+    """There is a verb for it; it is no beginning of another option's name."""
+    ended = here.get(word, "http://127.0.0.1:9/x")
+    assert (ended.code, "fastdl probe" in ended.stderr) == (2, True), ended
+
+
+@pytest.mark.parametrize("words", [("help", "get"), ("--help", "get"), ("get", "--help")])
+def test_help_about_a_verb(here: Here, words: tuple[str, ...]) -> None:
+    """However one asks for it; a topic may follow."""
+    ended = run_fastdl(words, home=here.home)
+    assert ended.code == 0, ended
+    assert ended.stdout.startswith("usage: fastdl get ")
+    assert "network:" in run_fastdl([*words, "network"], home=here.home).stdout
+
+
 @pytest.mark.parametrize(("typed", "said"), [("gett", "is get meant?"), ("xyz", "lists them")])
 def test_a_verb_that_is_none(here: Here, typed: str, said: str) -> None:
     """The nearest one, or where they are listed."""

@@ -93,7 +93,12 @@ def _job(args: argparse.Namespace, sources: tuple[str, ...]) -> Job:
         if "headers" in more:
             more["headers"] = options.get("headers", ()) + more["headers"]
         options.update(more)
-    return Job(sources, target_of(args.output, args.dir), options, args.max_download_limit)
+    return Job(
+        sources,
+        target_of(args.output, args.dir, create=args.create_dirs),
+        options,
+        args.max_download_limit,
+    )
 
 
 # ---- lists ------------------------------------------------------------------------

@@ -82,11 +82,13 @@ def report(exc: FastdlError, *, as_json: bool) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] in (["help"], ["--help"]) and arguments[1:2] and arguments[1] in VERBS:
+        arguments = [arguments[1], "--help", *arguments[2:]]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         streams.say(_help().rstrip())
         return 0 if arguments else 2
     name, rest = arguments[0], arguments[1:]
-    if name == "--version":
+    if name in ("-V", "--version"):
         streams.say(version_text())
         return 0
     if name not in VERBS:

@@ -62,7 +62,12 @@ def add_progress_options(parser: argparse.ArgumentParser) -> argparse._ArgumentG
         metavar="SECONDS",
         help="without a terminal: a line about each file this often on stderr; default 0, none",
     )
-    for names in (("-f", "--fail"), ("-L", "--location"), ("-S", "--show-error")):
+    for names in (
+        ("-f", "--fail"),
+        ("-L", "--location"),
+        ("-S", "--show-error"),
+        ("-#", "--progress-bar"),
+    ):
         out.add_argument(*names, action=Accepted)
     return out
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastdl.cli.job_options import IGNORED
+
 _TRIES = ("-m", "--max-tries", "--tries")
 _ENDLESSLY = "--retry=1000000"
 _SWITCHES = ("--continue", "--allow-overwrite", "--remote-time", "--content-disposition")
@@ -16,7 +18,7 @@ def plain(arguments: Sequence[str]) -> list[str]:
     ``-s N`` and ``-x N`` with a number are aria2's (connections); else ``-s`` is curl's
     (quiet) and ``-x URL`` curl's (a proxy). ``-O FILE`` is wget's where FILE is ``-``;
     ``-C -`` is curl's for resuming. No limit of tries is written 0 by aria2 and wget. aria2
-    writes ``=true`` and ``=false`` behind what is on or off.
+    writes ``=true`` and ``=false`` behind what is on or off; what changes nothing here is dropped.
     """
     out: list[str] = []
     words = list(arguments)
@@ -31,6 +33,10 @@ def plain(arguments: Sequence[str]) -> list[str]:
             out.append(_ENDLESSLY)
         elif word in ("-m0", "--max-tries=0", "--tries=0"):
             out.append(_ENDLESSLY)
+        elif word.partition("=")[0].removeprefix("--") in IGNORED and "=" in word:
+            continue
+        elif word == "-k" and words and words[0][:1].isdigit():
+            words.pop(0)  # aria2's --min-split-size
         elif word.endswith(("=true", "=false")) and word.partition("=")[0] in _SWITCHES:
             out += [word.removesuffix("=true")] if word.endswith("=true") else []
         elif word[:2] in ("-s", "-x") and word[2:].isdigit():

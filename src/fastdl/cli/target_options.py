@@ -30,6 +30,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "-P",
         "--dir",
         "--directory-prefix",
+        "--output-dir",
         action=Once,
         metavar="DIR",
         help="the folder for files, created if missing",
@@ -61,6 +62,9 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="set the file's modification time to the server's",
     )
+    to.add_argument(
+        "--create-dirs", action="store_true", help="create the folders of -o as well as that of -d"
+    )
     to.add_argument("--allow-overwrite", action="store_true", help="the same as --overwrite file")
     to.add_argument(
         "-O", "--remote-name", dest="remote_names", action="count", default=0,
@@ -87,16 +91,20 @@ def target_options_from(args: argparse.Namespace) -> dict[str, Any]:
     return out
 
 
-def target_of(output: str | None, folder: str | None) -> str:
-    """The target of a job with ``-o`` *output* and ``-d`` *folder*, which is made."""
+def target_of(output: str | None, folder: str | None, *, create: bool = False) -> str:
+    """The target of a job with ``-o`` *output* and ``-d`` *folder*, which is made.
+
+    *create*: so are the folders in *output*.
+    """
     if output == "-" and sys.stdout.isatty():
         raise UsageError("the bytes of a file are nothing for a terminal: put a pipe behind -o -")
-    if folder is None:
-        return "." if output is None else output
-    if output == "-" or (output is not None and ":" in output):
+    if folder is not None and (output == "-" or (output is not None and ":" in output)):
         raise UsageError(f"--dir is for files: {output} is none")
-    try:
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-    except OSError as error:
-        raise shortage(error) or sink_error(error, f"making the folder {folder}") from None
-    return folder if output is None else os.path.join(folder, output)  # noqa: PTH118
+    target = (folder or ".") if output is None else os.path.join(folder or "", output)  # noqa: PTH118
+    above = os.path.dirname(target) if create and output is not None else folder  # noqa: PTH120
+    if above and ":" not in above:
+        try:
+            os.makedirs(above, exist_ok=True)  # noqa: PTH103
+        except OSError as error:
+            raise shortage(error) or sink_error(error, f"making the folder {above}") from None
+    return target

@@ -76,8 +76,16 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     net.add_argument(
         "-k",
         "--insecure",
+        "--no-check-certificate",
         action=Refused,
         const="no option turns the check of certificates off: name the authority with --cacert",
+    )
+    net.add_argument(
+        "-I",
+        "--head",
+        "--spider",
+        action=Refused,
+        const="fastdl probe SOURCE shows size, format and digests without a download",
     )
     net.add_argument(
         "-x",
