@@ -394,7 +394,9 @@ async def test_what_a_stopped_process_staged_is_found_again(
     made.unlink()
     target = pool / "x" if place == "file" else device.path
     state = pool / "state"
-    more = {"beneath": pool} if place == "file" else {"state": state}
+    more: dict[str, Any] = {"beneath": pool} if place == "file" else {"state": state}
+    # A kill costs a range of each connection: of one.
+    more["max_connections"] = 1
     work = _work(origin, source, target, DRIP, target_format="raw", **more)
     job = asyncio.create_task(_done(work))
     await asyncio.to_thread(origin.wait_for, lambda: origin.sent > 8 * MIB, timeout=40)
@@ -416,6 +418,38 @@ async def test_what_a_stopped_process_staged_is_found_again(
     result = await _done(work)
     assert result["resumed_bytes"] > MIB
     shown = (pool / "x").read_bytes() if place == "file" else device.read(len(disk))
+    assert shown == disk
+    assert list(pool.rglob(f".*{SUFFIX}")) == []
+
+
+@pytest.mark.parametrize("cut", ["killed", "child killed"])
+@pytest.mark.parametrize("way", ["device", "unpack"])
+async def test_what_a_stopped_process_decoded_resumes(
+    origin: FaultOrigin, device: LoopDevice, pool: Path, cut: str, way: str
+) -> None:
+    """A source that is unpacked on its way to a disk, or to a file in its own format, is kept."""
+    disk = pseudo_random(6, 12 * MIB)
+    target = pool / "x" if way == "unpack" else device.path
+    more: dict[str, Any] = {"action": "unpack", "beneath": pool}
+    if way == "device":
+        more = {"target_format": "raw", "state": pool / "state"}
+    more["max_connections"] = 1
+    work = _work(origin, PACK["gz"](disk), target, Rule(rate=8e6), **more)
+    job = asyncio.create_task(_done(work))
+    await asyncio.to_thread(origin.wait_for, lambda: origin.sent > 9 * MIB, timeout=40)
+    child = Path(f"/proc/{_worker(child=True)}")
+    os.kill(_worker(child=cut == "child killed"), signal.SIGKILL)
+    with pytest.raises(InternalError, match="was killed"):
+        await job
+    # It dies with its parent, but not at once, and has the target open.
+    for _ in range(400):
+        if not child.exists():
+            break
+        await asyncio.sleep(0.05)
+    origin.resources["/x"].rules.clear()
+    result = await _done(work)
+    assert result["resumed_bytes"] > MIB
+    shown = (pool / "x").read_bytes() if way == "unpack" else device.read(len(disk))
     assert shown == disk
     assert list(pool.rglob(f".*{SUFFIX}")) == []
 

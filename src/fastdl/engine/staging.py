@@ -147,7 +147,8 @@ def _claimed(made: Path) -> int | None:
         except OSError:
             locked = still = False
         if locked and still:
-            os.utime(made)
+            with contextlib.suppress(OSError):  # a confined process may not; its parent's is young
+                os.utime(made)
             return fd
         fs.close(fd)
         if not locked:
