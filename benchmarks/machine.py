@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -86,12 +87,24 @@ def _kthread_ticks() -> int:
 
 
 def process_cpu_s(pids: list[int]) -> float:
-    """User and system seconds of living processes, reaped children included."""
-    ticks = 0
-    for pid in pids:
-        if fields := _stat_fields(str(pid)):
+    """User and system seconds of living processes and all that they started, ended or not."""
+    ticks, todo, seen = 0, list(pids), set[int]()
+    while todo:
+        pid = todo.pop()
+        if pid not in seen and (fields := _stat_fields(str(pid))):
             ticks += sum(map(int, fields[11:15]))
+            todo += _children(pid)
+        seen.add(pid)
     return ticks / _TICK
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that the threads of *pid* started and that live."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
 
 
 def _stat_fields(pid: str) -> list[str]:

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.machine import process_cpu_s
 from benchmarks.meter import Command, Step, run
 
 MiB = 1 << 20
@@ -110,3 +114,17 @@ def test_output_without_a_path_is_kept(tmp_path: Path) -> None:
     """The digest that a contestant prints is checked by the suite."""
     cost = run(_step(Command(argv=("echo", "abc"))), tmp_path, timeout_s=30)
     assert cost.output == "abc\n"
+
+
+def test_what_a_process_started_counts_while_it_lives() -> None:
+    """A host's work is done by processes of its processes, which outlive the measurement."""
+    busy = "import time\nwhile time.process_time() < .3: pass\nprint(1, flush=True)\ntime.sleep(60)"
+    outer = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {busy!r}])"
+    words = [sys.executable, "-c", outer]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as started:
+        try:
+            assert started.stdout is not None
+            started.stdout.readline()
+            assert process_cpu_s([started.pid]) >= 0.3
+        finally:
+            os.killpg(started.pid, signal.SIGKILL)
