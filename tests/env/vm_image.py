@@ -70,8 +70,11 @@ while data := os.read(port, 65536):
         while said:
             said = said[os.write(port, said):]
 """,
-    # A disk that an emulator on a busy machine finds after 90 s is no emergency.
-    "etc/systemd/system.conf.d/slow.conf": "[Manager]\nDefaultDeviceTimeoutSec=600s\n",
+    # What an emulator on a busy machine has not ready after 90 s has not failed.
+    "etc/systemd/system.conf.d/slow.conf": """[Manager]
+DefaultDeviceTimeoutSec=600s
+DefaultTimeoutStartSec=600s
+""",
     # An address that a strict policy takes for a private network's.
     "etc/systemd/system/address.service": """[Unit]
 Before=network-online.target nginx.service nfs-server.service

@@ -97,6 +97,12 @@ class Site:
         """The answer to ``fastdl api WORDS``."""
         return json.loads(self.machine.run(shlex.join([*_API, *words])))
 
+    def start(self, unit: str) -> None:
+        """Enable and start it; RuntimeError with its log where it does not start."""
+        log = f"journalctl -u {unit} -o cat --no-pager"
+        words = f"systemctl enable -q --now {unit} || {{ {log}; false; }}"
+        self.machine.run(words, timeout=vm.BOOT_S)
+
     def registered(self, url: str, name: str, *more: str) -> str:
         """The id of a template."""
         path = "/var/www/html/" + url.rpartition("/")[2]
@@ -152,7 +158,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 f"virsh pool-autostart {name}"
             )
         machine.write("/etc/fastdl/manager.env", "FASTDL_MANAGER_LISTEN=127.0.0.1:8088\n")
-        machine.run("systemctl enable -q --now fastdl-manager", timeout=120)
+        made.start("fastdl-manager")
         machine.wait_for("test -s /var/lib/fastdl/manager/admin.json")
         made.zone = made.api("create", "zone", "name=z1")["zone"]["id"]
         made.api(
@@ -164,7 +170,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "/etc/default/fastdl-agent",
             f"FASTDL_AGENT_OPTIONS=--manager https://127.0.0.1:8250 --token-file {TOKEN}\n",
         )
-        machine.run("systemctl enable -q --now fastdl-agent", timeout=120)
+        made.start("fastdl-agent")
         machine.wait_for("test -s /etc/cloudstack/agent/agent.properties")
         machine.wait_for(f"test $({CONNECTED}) = 1")
         machine.run(
