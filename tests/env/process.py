@@ -7,7 +7,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,12 @@ async def eventually(check: Callable[[], Awaitable[Any]], *, within: float = 60)
 
 
 class _Process:
-    """A command that is started as often as needed, and what all its runs wrote."""
+    """A command that is started as often as needed, and what all its runs wrote.
+
+    *program*: the fastdl that is started.
+    """
+
+    program: Sequence[str] = FASTDL
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -38,7 +43,7 @@ class _Process:
         log = self._log.with_name(f"{self._log.name}-{self._starts}.log")
         with log.open("wb") as out:
             self._running = await asyncio.create_subprocess_exec(
-                *FASTDL, *words, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out
+                *self.program, *words, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out
             )
         return log
 

@@ -29,10 +29,17 @@ class Done(NamedTuple):
 class Site:
     """A manager with a zone, a host and an origin."""
 
-    def __init__(self, folder: Path, origin: FaultOrigin, content: bytes = CONTENT) -> None:
-        """*origin* serves *content* as ``/x.raw``."""
+    def __init__(
+        self,
+        folder: Path,
+        origin: FaultOrigin,
+        content: bytes = CONTENT,
+        *,
+        database: str | None = None,
+    ) -> None:
+        """*origin* serves *content* as ``/x.raw``; *database*: as ``ManagerProcess`` takes it."""
         self.sha256 = hashlib.sha256(content).hexdigest()
-        self.manager = ManagerProcess(folder)
+        self.manager = ManagerProcess(folder, database)
         self.host = AgentProcess(folder, "kvm1", self.manager)
         self.origin = origin
         self.zone = ""
