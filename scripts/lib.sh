@@ -17,6 +17,16 @@ is_installed() { # dpkg's word, "install ok installed", nothing for a package it
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
+until_true() { # COMMAND... within 30 s; the logs of the current folder otherwise
+    local tries=150
+    while [ $((tries -= 1)) -gt 0 ]; do
+        if "$@" >/dev/null 2>&1; then return; fi
+        sleep 0.2
+    done
+    cat ./*.log >&2 || true
+    die "not within 30 s: $*"
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
 }
