@@ -86,7 +86,11 @@ async def fences(tx: AsyncConnection, keys: Sequence[Key], *, floor: int) -> dic
         part = keys[start : start + PART]
         rows = await tx.execute(
             select(t.c.pool, t.c.volume, t.c.fence)
-            .where(tuple_(t.c.pool, t.c.volume).in_(part))
+            .where(
+                # Found by pool: by pairs alone SQLite would read every copy.
+                t.c.pool.in_(sorted({pool_id for pool_id, _ in part})),
+                tuple_(t.c.pool, t.c.volume).in_(part),
+            )
             .order_by(t.c.pool, t.c.volume)
             .with_for_update()
         )

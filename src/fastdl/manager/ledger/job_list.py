@@ -103,9 +103,12 @@ async def starts(tx: AsyncConnection, found: Sequence[Row[Any]]) -> dict[str, fl
     pairs = [(row.id, row.fence) for row in found]
     times: dict[str, float] = {}
     for start in range(0, len(pairs), 200):
+        part = pairs[start : start + 200]
         rows = await tx.execute(
             select(attempt.c.job, attempt.c.started).where(
-                tuple_(attempt.c.job, attempt.c.fence).in_(pairs[start : start + 200])
+                # Found by job: by pairs alone SQLite would read every attempt.
+                attempt.c.job.in_([job for job, _ in part]),
+                tuple_(attempt.c.job, attempt.c.fence).in_(part),
             )
         )
         times |= {row.job: row.started for row in rows}

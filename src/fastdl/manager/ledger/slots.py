@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import insert, select, tuple_, update
+from sqlalchemy import ColumnElement, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import slot as t
@@ -47,10 +47,7 @@ async def _lock(tx: AsyncConnection, slots: Sequence[Slot]) -> set[Slot]:
     """Lock rows in one global order, so that no two transactions wait for each other
     (SQLite has one writer and ignores this); return those that exist."""
     rows = await tx.execute(
-        select(t.c.kind, t.c.key)
-        .where(tuple_(t.c.kind, t.c.key).in_(slots))
-        .order_by(t.c.kind, t.c.key)
-        .with_for_update()
+        select(t.c.kind, t.c.key).where(_among(slots)).order_by(t.c.kind, t.c.key).with_for_update()
     )
     return {(row.kind, row.key) for row in rows}
 
@@ -68,7 +65,7 @@ async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> b
             part = slots[start : start + PART]
             done = await tx.execute(
                 update(t)
-                .where(tuple_(t.c.kind, t.c.key).in_(part), t.c.active + count <= limit)
+                .where(_among(part), t.c.active + count <= limit)
                 .values(active=t.c.active + count)
             )
             if done.rowcount != len(part):
@@ -80,9 +77,16 @@ async def release(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
     """Release slots, one each."""
     held = sorted(set(slots))
     await _lock(tx, held)
-    await tx.execute(
-        update(t).where(tuple_(t.c.kind, t.c.key).in_(held)).values(active=t.c.active - 1)
-    )
+    await tx.execute(update(t).where(_among(held)).values(active=t.c.active - 1))
+
+
+def _among(slots: Iterable[Slot]) -> ColumnElement[bool]:
+    """The condition that a row is one of *slots*. By kind, because SQLite finds lists of pairs
+    only by reading the whole table."""
+    keys: dict[str, list[str]] = defaultdict(list)
+    for kind, key in slots:
+        keys[kind].append(key)
+    return or_(*((t.c.kind == kind) & t.c.key.in_(keys[kind]) for kind in sorted(keys)))
 
 
 async def cap_of(tx: AsyncConnection, slot: Slot) -> int | None:
