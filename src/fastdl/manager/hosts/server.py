@@ -17,7 +17,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from fastdl.errors import AgentRefusedError, FastdlError
 from fastdl.manager.batch import Batch
-from fastdl.manager.hosts.ca import Authority
+from fastdl.manager.hosts.ca import Authority, Peer
 from fastdl.manager.hosts.delivery import Connection, Connections
 from fastdl.manager.hosts.handler import HostHandler
 from fastdl.manager.hosts.pace import MESSAGES_BURST, MESSAGES_PER_S, PER_MESSAGE, Allowance
@@ -121,16 +121,22 @@ class HostServer:
             max_msg_size=m.TO_MANAGER_MAX, heartbeat=20.0, compress=False, timeout=5.0
         )
         await socket.prepare(request)
-        try:
-            peer = self._authority.peer(der)
-            hello = await self._hello(socket, peer.host)
-            welcome = await self._handler.admit(peer, hello)
-        except FastdlError as exc:
-            log.warning("host refused", extra={"peer": request.remote, "reason": str(exc)})
-            await self._refuse(socket, exc)
-            return socket
-        await self._serve(peer.host, socket, welcome)
+        await self.talk(lambda: self._authority.peer(der), socket, address=request.remote)
         return socket
+
+    async def talk(
+        self, peer: Callable[[], Peer], socket: web.WebSocketResponse, *, address: str | None
+    ) -> None:
+        """Admit the *peer* that *socket* belongs to and exchange messages until it ends."""
+        try:
+            who = peer()
+            hello = await self._hello(socket, who.host)
+            welcome = await self._handler.admit(who, hello)
+        except FastdlError as exc:
+            log.warning("host refused", extra={"peer": address, "reason": str(exc)})
+            await self._refuse(socket, exc)
+            return
+        await self._serve(who.host, socket, welcome)
 
     async def _hello(self, socket: web.WebSocketResponse, host: str) -> m.Hello:
         try:
