@@ -76,6 +76,28 @@ def lines(name: str, sweep: dict[str, Any], folder: Path) -> str:
     return _save(figure, folder / f"{name}.svg")
 
 
+def decisions(name: str, result: dict[str, Any], folder: Path) -> str:
+    """What a job costs over the number of hosts, relative to the smallest zone; returns its file
+    name."""
+    figure, axes = pyplot.subplots(figsize=(7, 3.2))
+    points = result["points"]
+    hosts = [point["hosts"] for point in points]
+    for key, label, colour in (
+        ("cpu_ms", "processor time", _OTHER),
+        ("calls", "calls of Python", None),
+        ("steps", "steps of SQLite", None),
+        ("statements", "statements of SQL", _MINE),
+    ):
+        values = [point[key] / points[0][key] for point in points]
+        axes.plot(hosts, values, marker="o", label=label, color=colour)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 2)
+    axes.set_xlabel("hosts in the zone")
+    axes.set_ylabel(f"cost of a job, {hosts[0]} hosts = 1")
+    axes.legend(fontsize=8)
+    return _save(figure, folder / f"{name}.svg")
+
+
 def _save(figure: Any, path: Path) -> str:
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

@@ -15,7 +15,7 @@ from benchmarks.machine import CHECKOUT
 from benchmarks.manager.page import section
 from benchmarks.options import say
 from benchmarks.scenarios import SETS
-from benchmarks.stored import RESULTS, latest
+from benchmarks.stored import DECISIONS, RESULTS, latest
 
 PAGE: Final = CHECKOUT / "docs" / "performance.md"
 SCALING: Final = CHECKOUT / "docs" / "scaling.md"
@@ -116,9 +116,13 @@ def run(args: argparse.Namespace) -> int:
     if not results:
         raise ValueError("no stored results: run `fastdl bench headline --save` first")
     PLOTS.mkdir(exist_ok=True)
-    drawn = _plot(results, sweeps)
+    decisions = json.loads((RESULTS / f"{DECISIONS}.json").read_text())
+    drawn = _plot(results, sweeps, decisions)
     figures = f"{_scenarios(results, drawn)}\n\n{section(RESULTS)}"
-    for page, text in ((PAGE, figures), (SCALING, _sweeps(sweeps, drawn))):
+    for page, text in (
+        (PAGE, figures),
+        (SCALING, f"{_sweeps(sweeps, drawn)}\n\n{_decisions(decisions, drawn)}"),
+    ):
         page.write_text(_replace(page.read_text(), text))
     say(f"wrote {PAGE}, {SCALING} and {len(drawn)} plots")
     return 0
@@ -207,12 +211,42 @@ def _sweep_table(sweep: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _plot(results: dict[str, dict[str, Any]], sweeps: dict[str, Any]) -> dict[str, str]:
-    """Draw one SVG per scenario and per sweep; {} if matplotlib is not installed."""
+def _decisions(result: dict[str, Any], drawn: dict[str, str]) -> str:
+    parts = [
+        "### The manager's decisions, by the number of hosts",
+        (
+            "What does one job cost the manager, from its submission to its end, in a larger "
+            "zone? The same jobs, and a round of decisions for each end; a tenth of them fail "
+            "once. Counted (statements of SQL, steps of SQLite for them, calls of Python "
+            "functions), so that a test compares them (tests/simulation/test_decisions.py); "
+            "the processor time is this machine's."
+        ),
+    ]
+    if DECISIONS in drawn:
+        parts.append(f"![Cost of a job by the number of hosts](performance/{drawn[DECISIONS]})")
+    parts.append(f"Commit {result['commit']}. {_where(result['machine'])}")
+    rows = [
+        "| hosts | statements a job | steps of SQLite | calls of Python | CPU ms |",
+        "|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {p['hosts']:,} | {p['statements']:.1f} | {p['steps']:,} | {p['calls']:,} "
+        f"| {p['cpu_ms']:.1f} |"
+        for p in result["points"]
+    ]
+    return "\n\n".join([*parts, "\n".join(rows)])
+
+
+def _plot(
+    results: dict[str, dict[str, Any]], sweeps: dict[str, Any], decisions: dict[str, Any]
+) -> dict[str, str]:
+    """Draw one SVG per scenario, per sweep and of the manager's decisions; {} if matplotlib is
+    not installed."""
     try:
         from benchmarks import plots  # noqa: PLC0415 - matplotlib is an extra
     except ImportError:
         say("matplotlib is not installed (pip install '.[bench]'): no plots")
         return {}
     drawn = {name: plots.bars(result, PLOTS) for name, result in results.items()}
-    return drawn | {name: plots.lines(name, sweep, PLOTS) for name, sweep in sweeps.items()}
+    drawn |= {name: plots.lines(name, sweep, PLOTS) for name, sweep in sweeps.items()}
+    return drawn | {DECISIONS: plots.decisions(DECISIONS, decisions, PLOTS)}

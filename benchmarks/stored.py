@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 RESULTS: Final = Path(__file__).parent / "results"
+DECISIONS: Final = "decisions"
+"""The name of what decisions cost, in zones of different sizes."""
 
 
 def save(result: dict[str, Any], *what: str) -> Path:
@@ -20,6 +22,11 @@ def save(result: dict[str, Any], *what: str) -> Path:
 def save_sweep(name: str, result: dict[str, Any]) -> Path:
     """Store a sweep; its newest result replaces the previous one."""
     return _write(f"sweep-{name}", result)
+
+
+def save_decisions(result: dict[str, Any]) -> Path:
+    """Store what decisions cost; the newest result replaces the previous one."""
+    return _write(DECISIONS, result)
 
 
 def latest() -> dict[str, dict[str, Any]]:
