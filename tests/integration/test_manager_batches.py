@@ -163,8 +163,13 @@ async def test_departures_note_each_transition_once(ledger: Ledger) -> None:
     """A host that was so already is no news; one that was never there neither."""
     await arrive(ledger, arrival("h1"), arrival("h2"))
     gone = [Departure(host=h, state=hosts.DISCONNECTED) for h in ("h1", "h2", "nobody")]
-    assert await ledger.write(lambda tx: hosts.depart(tx, gone, now=7.0)) == [True, True, False]
-    assert await ledger.write(lambda tx: hosts.depart(tx, gone, now=8.0)) == [False] * 3
+
+    async def depart(gateway: str, now: float) -> list[bool]:
+        return await ledger.write(lambda tx: hosts.depart(tx, gone, gateway=gateway, now=now))
+
+    assert await depart("another", 6.0) == [False] * 3, "it is connected elsewhere"
+    assert await depart("g", 7.0) == [True, True, False]
+    assert await depart("g", 8.0) == [False] * 3
     assert (await row(ledger, "h1")).changed == 7.0
     assert (await row(ledger, "h3")).state == "Connecting"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is a ledger one manager's at a time, and does the next one take nothing away?"""
+"""Who may use a ledger, and does the next manager take nothing away?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastdl.errors import FastdlError
+from fastdl.manager.ledger.engine import LEDGER_NUMBER, driver_url
 from tests.env import postgresql
 from tests.env.fake_agent import FakeAgent
 from tests.env.process import FASTDL, ManagerProcess, eventually
@@ -47,9 +50,10 @@ async def managers(tmp_path: Path) -> AsyncIterator[list[ManagerProcess]]:
 
 
 async def test_a_second_manager_is_refused_with_one_sentence(
-    tmp_path: Path, ledger: str, managers: list[ManagerProcess]
+    tmp_path: Path, managers: list[ManagerProcess]
 ) -> None:
-    """It changes nothing: no keys, no CA that anybody would meet."""
+    """On SQLite. It changes nothing: no keys, no CA that anybody would meet."""
+    ledger = f"sqlite:///{tmp_path}/ledger.db"
     first = ManagerProcess(tmp_path, ledger, name="one")
     second = ManagerProcess(tmp_path, ledger, name="two")
     managers += [first, second]
@@ -58,11 +62,37 @@ async def test_a_second_manager_is_refused_with_one_sentence(
     assert await second.ended() == 2
     log = second.log()
     assert log.count("\n") == 1, log
-    assert "a ledger has one manager at a time" in log
-    if ledger.startswith("postgresql"):
-        assert f"fastdl manager on {socket.gethostname()}, process" in log
+    assert "has one manager at a time" in log
     assert not (second.state / "admin.json").exists()
     assert (await api("listUsers"))["count"] == 1
+
+
+async def test_managers_that_cannot_share_a_ledger_are_refused(
+    tmp_path: Path, server: postgresql.Server, managers: list[ManagerProcess]
+) -> None:
+    """On PostgreSQL: the copy of a state folder, and one besides a manager of an older version."""
+    url = postgresql.fresh_database(server.url, "fastdl")
+    first = ManagerProcess(tmp_path, url, name="one")
+    second = ManagerProcess(tmp_path, url, name="two")
+    managers += [first, second]
+    await first.start()
+    shutil.copytree(first.state, second.state)
+    await second.launch()
+    assert await second.ended() == 2
+    log = second.log()
+    assert log.count("\n") == 1, log
+    assert "its state folder was copied" in log
+    assert f"fastdl manager on {socket.gethostname()}, process" in log
+    assert await first.end(signal.SIGTERM) == 0
+
+    engine = create_async_engine(driver_url(url), isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        number = await connection.scalar(LEDGER_NUMBER)
+        await connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
+        await second.launch()
+        assert await second.ended() == 2
+        assert "a manager of an older version uses the database" in second.log()
+    await engine.dispose()
 
 
 async def test_the_next_manager_comes_in_at_once(
@@ -103,16 +133,13 @@ async def test_hosts_are_not_locked_out_by_another_ca(
     assert await first.end(signal.SIGTERM) == 0
     await second.launch()
     assert await second.ended() == 2
-    assert "enrolled by a manager with another CA" in second.log()
+    assert "copy the file secret.key there" in second.log()
     assert "Traceback" not in second.log()
-    shutil.rmtree(second.state / "ca")
-    shutil.copytree(first.state / "ca", second.state / "ca")
-    await second.launch()
-    assert await second.ended() == 2
-    assert "restore that file" in second.log(), "keys that somebody uses were replaced"
+    shutil.rmtree(second.state / "ca", ignore_errors=True)
     shutil.copy(first.state / "secret.key", second.state / "secret.key")
     await second.start()
     assert json.loads((second.state / "admin.json").read_text())["apikey"] == keys["apikey"]
+    assert (second.state / "ca/ca.pem").read_text() == (first.state / "ca/ca.pem").read_text()
     assert await second.end(signal.SIGTERM) == 0
     shutil.rmtree(second.state / "ca")
     for words in (("--accept-new-ca",), ()):
@@ -123,12 +150,13 @@ async def test_hosts_are_not_locked_out_by_another_ca(
 async def test_the_claim_outlives_the_server(
     tmp_path: Path, server: postgresql.Server, managers: list[ManagerProcess]
 ) -> None:
-    """After a restart of PostgreSQL it is made again; who was faster keeps it."""
+    """After a restart of PostgreSQL it is made again; who took the name meanwhile keeps it."""
     url = postgresql.fresh_database(server.url, "fastdl")
     first = ManagerProcess(tmp_path, url, name="one")
     second = ManagerProcess(tmp_path, url, name="two")
     managers += [first, second]
     api = await first.start()
+    shutil.copytree(first.state, second.state)
     await asyncio.to_thread(server.stop)
     with pytest.raises(FastdlError):
         await api("listZones")
@@ -142,12 +170,10 @@ async def test_the_claim_outlives_the_server(
     first._running.send_signal(signal.SIGSTOP)
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
-    shutil.rmtree(second.state / "ca", ignore_errors=True)
-    shutil.copy(first.state / "secret.key", second.state / "secret.key")
     await second.start()
     first._running.send_signal(signal.SIGCONT)
     assert await first.ended() == 2
-    assert "another manager has the ledger now" in first.log()
+    assert "the claim on the ledger is lost" in first.log()
     assert second.alive
 
 

@@ -135,7 +135,7 @@ async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
             wait.cancel()
         notify("STOPPING=1")
         if manager.lost.is_set():
-            raise UsageError("another manager has the ledger now, so this one stops")
+            raise UsageError("another manager has this one's name now, so this one stops")
 
 
 def notify(state: str) -> None:

@@ -18,6 +18,7 @@ from fastdl.errors import FastdlError, UsageError
 from fastdl.manager import admin, sealed
 from fastdl.manager import state as state_folder
 from fastdl.manager.access.logins import Logins
+from fastdl.manager.access.sessions import Sessions
 from fastdl.manager.api.connections import Connections as ApiConnections
 from fastdl.manager.api.context import ApiContext
 from fastdl.manager.api.headers import secure
@@ -39,7 +40,7 @@ from fastdl.manager.downloads.probing import Probing
 from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.events import Events
 from fastdl.manager.hosts import known_ca
-from fastdl.manager.hosts.ca import Authority, open_authority
+from fastdl.manager.hosts.ca import Authority
 from fastdl.manager.hosts.delivery import Connections, Delivery
 from fastdl.manager.hosts.enrolment import Enrolment
 from fastdl.manager.hosts.fleet import Fleet
@@ -53,10 +54,12 @@ from fastdl.manager.hosts.server import HostServer
 from fastdl.manager.ledger import accounts, jobs, piece_lists, records, tokens, vms
 from fastdl.manager.ledger.claim import claimed
 from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
+from fastdl.manager.ledger.listening import PostgresqlFabric
 from fastdl.manager.machines.service import Machines
 from fastdl.manager.metrics import Metrics
 from fastdl.manager.notices import Notices
 from fastdl.manager.origins import Origins
+from fastdl.manager.peers import Peers
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault
 
@@ -72,8 +75,20 @@ AddRoutes = Callable[[web.Application, ApiContext], None]
 class Manager:
     """One running manager. Use ``running`` rather than the parts."""
 
-    def __init__(self, config: ManagerConfig, context: ApiContext, server: HostServer) -> None:
+    def __init__(
+        self,
+        config: ManagerConfig,
+        context: ApiContext,
+        server: HostServer,
+        *,
+        name: str,
+        fabric: PostgresqlFabric | None,
+    ) -> None:
+        """*name*: its own, unique among those of one ledger; *fabric*: reaches the others, None =
+        there can be none."""
         self.config = config
+        self.name = name
+        self._fabric = fabric
         self.context = context
         self.handler = context.handler
         self.server = server
@@ -90,12 +105,27 @@ class Manager:
         with _listening("--agent-listen", self.config.agent_listen):
             await self.server.start(host, port)
         self.context.agent_port = self.server.address[1]
+        if self._fabric is not None:
+            await self._join(self._fabric)
         self._start_loops()
         await self._serve_api(add_routes)
         log.info(
             "manager serves",
             extra={"url": self.url, "agents": "{}:{}".format(*self.server.address)},
         )
+
+    async def _join(self, fabric: PostgresqlFabric) -> None:
+        """Become one of the managers of the ledger, and see the hosts of the others."""
+        peers = Peers(
+            self.context,
+            self.server.connections,
+            name=self.name,
+            address="{}:{}".format(*self.server.address),
+        )
+        fabric.receive = peers.receive
+        await peers.round()
+        for loop in (fabric.run, peers.run, peers.run_progress):
+            self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))
 
     async def _serve_api(self, add_routes: AddRoutes | None) -> None:
         api = ApiServer(self.context)
@@ -158,7 +188,14 @@ class Manager:
             self._snapshots,
             self._prune,
             self._renew,
-            DriftWatch(c.dispatcher, c.probing, ledger=ledger, clock=clock, settings=settings).run,
+            DriftWatch(
+                c.dispatcher,
+                c.probing,
+                ledger=ledger,
+                clock=clock,
+                settings=settings,
+                name=self.name,
+            ).run,
             Unreached(
                 c.dispatcher, ledger=ledger, clock=clock, settings=settings, events=events
             ).run,
@@ -169,7 +206,7 @@ class Manager:
         """Finish current requests, close connections, release the lease, close the ledger."""
         log.info("manager stops")
         self.context.ready = False
-        self.context.sessions.close_all()  # it would wait for the pages' streams
+        self.context.sessions.forget_all()  # it would wait for the pages' streams
         if self._runner is not None:
             await self._runner.cleanup()
         await self.server.stop()
@@ -179,6 +216,8 @@ class Manager:
         await self._save_progress()
         self.context.logins.close()
         await self.context.dispatcher.stop()
+        if self._fabric is not None:
+            await self._fabric.close()
         await self.context.ledger.close()
 
     # --- chores --------------------------------------------------------------------------
@@ -251,7 +290,8 @@ async def running(
         state = held.enter_context(state_folder.held(config.state))
         url = config.database or default_url(state)
         check_url(url)
-        claim = await held.enter_async_context(claimed(url))
+        name = state_folder.instance(state)
+        claim = await held.enter_async_context(claimed(url, name))
         ledger = await asyncio.to_thread(open_ledger, url)
         manager: Manager | None = None
         try:
@@ -274,12 +314,13 @@ async def running(
 async def _assemble(
     config: ManagerConfig, state: Path, ledger: Ledger, clock: Clock, *, accept_new_ca: bool
 ) -> Manager:
-    vault = state_folder.open_vault(state)
+    vault, name = state_folder.open_vault(state), state_folder.instance(state)
+    authority = await known_ca.open_known(ledger, vault, state / "ca", accept_new=accept_new_ca)
     settings = await _open_settings(ledger, vault, Origins(config.origins))
     await sealed.seal_all(ledger, vault)
-    authority = open_authority(state / "ca")
-    await known_ca.check(ledger, authority, accept_new=accept_new_ca)
-    connections, name = Connections(), state_folder.instance(state)
+    fabric = None if ledger.sqlite else PostgresqlFabric(config.database or "", name)
+    notices = Notices(fabric)
+    connections = Connections(notices)
     context = compose(
         ledger=ledger,
         settings=settings,
@@ -287,7 +328,7 @@ async def _assemble(
         clock=clock,
         authority=authority,
         delivery=connections,
-        notices=Notices(),
+        notices=notices,
         name=name,
     )
     server = HostServer(
@@ -298,7 +339,7 @@ async def _assemble(
         authority=authority,
         complete=functools.partial(transfers.complete, settings, vault),
     )
-    return Manager(config, context, server)
+    return Manager(config, context, server, name=name, fabric=fabric)
 
 
 def compose(
@@ -376,6 +417,7 @@ def compose(
         dispatcher=dispatcher,
         sync=sync,
         logins=Logins(clock),
+        sessions=Sessions(ledger, notices),
         background=BackgroundTask(
             sync, ledger=ledger, clock=clock, settings=settings, fleet=fleet, delivery=delivery
         ),
@@ -393,7 +435,13 @@ def compose(
         ),
         machines=machines,
         copy_watch=CopyWatch(
-            requests, ledger=ledger, clock=clock, settings=settings, fleet=fleet, events=events
+            requests,
+            ledger=ledger,
+            clock=clock,
+            settings=settings,
+            fleet=fleet,
+            events=events,
+            name=name,
         ),
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wake-ups inside this process: for tasks that wait for a change, and for the page.
+"""Wake-ups: for tasks that wait for a change, for the page, and for the other managers.
 
 Lossy on purpose: a waiting task checks the ledger before and after, and again every second.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar
+
+from fastdl.manager.fabric import Fabric, LocalFabric
 
 T = TypeVar("T")
 
@@ -20,19 +23,38 @@ QUEUE_MAX: Final = 256
 SPACING_S: Final = 0.02
 CHECK_SHARE: Final = 4.0
 """Pause between two checks, in multiples of the time that one takes: checks never delay work."""
+WAKE: Final = "wake"
+PAGE: Final = "page"
+"""Topics of messages to other managers: wake who waits for a key, show something on the pages."""
 
 
 class Notices:
     """Keys are free-form: ``job:ID``, ``certs``."""
 
-    def __init__(self) -> None:
+    def __init__(self, fabric: Fabric | None = None) -> None:
+        """*fabric*: reaches the other managers of the ledger; None = there are none."""
+        self._fabric = fabric or LocalFabric()
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._watchers: set[asyncio.Queue[dict[str, Any]]] = set()
 
+    def tell(self, topic: str, *words: str) -> None:
+        """Say something to the other managers alone (``Peers`` has the topics)."""
+        self._fabric.notify(topic, *words)
+
     def notify(self, key: str) -> None:
-        """Wake all tasks that wait for *key*."""
+        """Wake all tasks that wait for *key*, at every manager."""
+        self.wake(key)
+        self._fabric.notify(WAKE, key)
+
+    def wake(self, key: str) -> None:
+        """Wake all tasks of this manager that wait for *key*."""
         for event in self._waiting.get(key, ()):
             event.set()
+
+    def wake_all(self) -> None:
+        """Wake all tasks of this manager: each checks what it waits for."""
+        for key in self._waiting:
+            self.wake(key)
 
     async def until(
         self, key: str, check: Callable[[], Awaitable[T | None]], *, timeout_s: float
@@ -72,10 +94,16 @@ class Notices:
                 del self._waiting[key]
 
     def publish(self, topic: str, **fields: Any) -> None:
-        """Send it to the pages; a page that cannot keep up misses some."""
+        """Send it to the pages, of every manager; one that cannot keep up misses some."""
+        self.show({"topic": topic, **fields})
+        if not isinstance(self._fabric, LocalFabric):
+            self._fabric.notify(PAGE, json.dumps({"topic": topic, **fields}))
+
+    def show(self, item: dict[str, Any]) -> None:
+        """Send *item* to the pages of this manager."""
         for queue in self._watchers:
             if queue.qsize() < QUEUE_MAX:
-                queue.put_nowait({"topic": topic, **fields})
+                queue.put_nowait(item)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[asyncio.Queue[dict[str, Any]] | None]:

@@ -293,14 +293,25 @@ class Settings:
         origins: Origins | None = None,
     ) -> None:
         self.origins = origins or Origins()
+        self.version = 0
+        """Changes with every value."""
         self._vault = vault
-        self._values = {name: setting.default for name, setting in SETTINGS.items()}
-        for name, text in (stored or {}).items():
+        self._values: dict[str, str] = {}
+        self.load(stored or {})
+
+    def load(self, stored: Mapping[str, str]) -> bool:
+        """Apply what the ledger holds; whether anything is different now."""
+        values = {name: setting.default for name, setting in SETTINGS.items()}
+        for name, text in stored.items():
             if name in SETTINGS:
                 try:
-                    self._values[name] = check(name, self._from_store(SETTINGS[name], text))
+                    values[name] = check(name, self._from_store(SETTINGS[name], text))
                 except ApiParamError as exc:
                     log.error("a setting cannot be used", extra={"setting": name, "why": str(exc)})
+        changed = values != self._values
+        self._values = values
+        self.version += changed
+        return changed
 
     def _from_store(self, setting: Setting, text: str) -> str:
         return self._vault.open(setting.name, text) if setting.secret and self._vault else text
@@ -348,6 +359,7 @@ class Settings:
 
     def set(self, name: str, value: str) -> None:
         """Apply a value that ``check`` accepted."""
+        self.version += 1
         self._values[name] = value
 
 

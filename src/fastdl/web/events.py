@@ -66,7 +66,7 @@ class Streams:
 
     async def _admit(self, request: web.Request) -> tuple[Session, Row[Any]]:
         """Return the session and its user; ApiAuthError if there is none."""
-        session = self._context.sessions.check(
+        session = await self._context.sessions.check(
             request.cookies.get(COOKIE),
             request.query.get("sessionkey"),
             now=self._context.clock.steady(),
@@ -77,7 +77,7 @@ class Streams:
         async with self._context.ledger.read() as tx:
             row = await accounts.get(tx, session.user)
         if row is None or not row.enabled:
-            self._context.sessions.close_user(session.user)
+            await self._context.sessions.close_user(session.user)
             raise ApiAuthError(UNVERIFIED)
         return row
 

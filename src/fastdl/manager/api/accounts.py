@@ -107,12 +107,13 @@ async def register_keys(call: Call) -> Reply:
         row = await named(call, tx)
         text = f"new keys for user {row.username}"
         await call.note(tx, "REGISTER.USER.SECRET.KEY", text, row.id)
+        await call.context.sessions.end_user(tx, row.id, but=call.user.cookie)
         return await accounts.new_keys(
             tx, row.id, seal=functools.partial(sealed.seal_secret_key, vault)
         )
 
     keys = await call.write(work)
-    call.context.sessions.close_user(call.args["id"], but=call.user.cookie)
+    call.context.sessions.ended_user(call.args["id"], but=call.user.cookie)
     return Single("userkeys", {"apikey": keys[0], "secretkey": keys[1]})
 
 
@@ -138,11 +139,13 @@ async def update_user(call: Call) -> Reply:
         await accounts.change(tx, row.id, values)
         changed = await named(call, tx)
         await call.note(tx, "USER.UPDATE", f"user {changed.username} changed", row.id)
+        if password is not None:
+            await call.context.sessions.end_user(tx, row.id, but=call.user.cookie)
         return changed
 
     changed = await call.write(work)
     if password is not None:
-        call.context.sessions.close_user(row.id, but=call.user.cookie)
+        call.context.sessions.ended_user(row.id, but=call.user.cookie)
     return Single("user", views.user(changed))
 
 

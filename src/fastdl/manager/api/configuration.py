@@ -76,6 +76,7 @@ async def update(call: Call) -> Reply:
 
     await call.write(work)
     s.settings.set(name, value)
+    s.notices.tell("settings")
     call.context.dispatcher.wake()
     return Single("configuration", _view(SETTINGS[name], shown(name, value)))
 

@@ -56,7 +56,7 @@ class ApiContext:
     probing: Probing
     machines: Machines
     follower: Follower
-    sessions: Sessions = field(default_factory=Sessions)
+    sessions: Sessions
     rates: Rates = field(default_factory=Rates)
     """Of authenticated callers, by key."""
     refusals: Rates = field(default_factory=Rates)

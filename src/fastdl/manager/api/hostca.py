@@ -55,7 +55,9 @@ async def start(call: Call) -> Reply:
 
 
 async def _remember(call: Call) -> None:
-    await call.context.ledger.write(lambda tx: known_ca.note(tx, call.context.authority))
+    s = call.context
+    await s.ledger.write(lambda tx: known_ca.note(tx, s.authority, s.vault))
+    s.notices.tell("ca")
 
 
 async def finish(call: Call) -> Reply:

@@ -75,10 +75,11 @@ async def disable_user(call: Call) -> Reply:
         row = await _other(call, tx, "disabled")
         await accounts.change(tx, row.id, _DISABLED)
         await call.note(tx, "USER.DISABLE", f"user {row.username} disabled", row.id)
+        await call.context.sessions.end_user(tx, row.id)
         return await _job(call, tx, "User", row.id, {"user": views.user(await named(call, tx))})
 
     job = await call.write(work)
-    call.context.sessions.close_user(call.args["id"])
+    call.context.sessions.ended_user(call.args["id"])
     return Bare({"jobid": job})
 
 
@@ -89,10 +90,11 @@ async def lock_user(call: Call) -> Reply:
         row = await _other(call, tx, "locked")
         await accounts.change(tx, row.id, _LOCKED)
         await call.note(tx, "USER.LOCK", f"user {row.username} locked", row.id)
+        await call.context.sessions.end_user(tx, row.id)
         return await named(call, tx)
 
     row = await call.write(work)
-    call.context.sessions.close_user(row.id)
+    call.context.sessions.ended_user(row.id)
     return Single("user", views.user(row))
 
 
@@ -115,9 +117,10 @@ async def delete_user(call: Call) -> Reply:
         row = await _other(call, tx, "deleted")
         await accounts.remove(tx, row.id)
         await call.note(tx, "USER.DELETE", f"user {row.username} deleted", row.id)
+        await call.context.sessions.end_user(tx, row.id)
 
     await call.write(work)
-    call.context.sessions.close_user(call.args["id"])
+    call.context.sessions.ended_user(call.args["id"])
     return Bare({"success": True})
 
 
@@ -150,6 +153,8 @@ async def _change_account(
         _check_others(call, users, what)
     for row in users:
         await accounts.change(tx, row.id, values)
+        if not values["enabled"]:
+            await call.context.sessions.end_user(tx, row.id)
     name = users[0].account
     await call.note(tx, f"ACCOUNT.{_EVENTS[what]}", f"account {name} {what}", name)
     return account_view(name, await _users_of(call, tx))
@@ -160,7 +165,7 @@ _EVENTS: Final = {"disabled": "DISABLE", "locked": "LOCK", "enabled": "ENABLE"}
 
 def _close_sessions(call: Call, account: dict[str, Any]) -> None:
     for user in account["user"]:
-        call.context.sessions.close_user(user["id"])
+        call.context.sessions.ended_user(user["id"])
 
 
 async def disable_account(call: Call) -> Reply:
@@ -199,6 +204,7 @@ async def delete_account(call: Call) -> Reply:
         _check_others(call, users, "deleted")
         for row in users:
             await accounts.remove(tx, row.id)
+            await call.context.sessions.end_user(tx, row.id)
         account = account_view(users[0].account, users)
         await call.note(tx, "ACCOUNT.DELETE", f"account {account['name']} deleted", account["name"])
         return await _job(call, tx, "Account", account["id"], {"success": True}), account

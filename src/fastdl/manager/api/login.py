@@ -27,9 +27,9 @@ Answer = tuple[dict[str, Any], dict[str, str]]
 """(body, cookies to set; an empty one is deleted)."""
 
 
-def logout(context: ApiContext, read: ApiRequest) -> Answer:
+async def logout(context: ApiContext, read: ApiRequest) -> Answer:
     """End the session of the request's cookie."""
-    context.sessions.close(read.cookie)
+    await context.sessions.close(read.cookie)
     return {"description": "success"}, {COOKIE: "", KEY_COOKIE: ""}
 
 
@@ -53,7 +53,7 @@ async def login(context: ApiContext, read: ApiRequest) -> Answer:
     assert row is not None
     s.metrics.logins.labels("succeeded").inc()
     await _tell(context, read, name, row, good=True)
-    session = context.sessions.open(row.id, now=s.clock.steady())
+    session = await context.sessions.open(row.id, now=s.clock.steady())
     body = {
         "username": row.username,
         "userid": row.id,

@@ -135,7 +135,7 @@ class ApiServer:
 
     async def _session(self, command: str, read: ApiRequest) -> login.Answer:
         if command == "logout":
-            return login.logout(self._context, read)
+            return await login.logout(self._context, read)
         if read.method != "POST":
             raise _RefusedError(405, "login requires POST")
         return await login.login(self._context, read)
@@ -234,11 +234,12 @@ class ApiServer:
         if read.cross_site:
             raise ApiAuthError(auth.UNVERIFIED)
         now = self._context.clock.steady()
-        session = self._context.sessions.check(read.cookie, read.lower.get("sessionkey"), now=now)
+        sessions = self._context.sessions
+        session = await sessions.check(read.cookie, read.lower.get("sessionkey"), now=now)
         async with self._context.ledger.read() as tx:
             row = await accounts.get(tx, session.user)
         if row is None or not row.enabled:
-            self._context.sessions.close_user(session.user)
+            await sessions.close_user(session.user)
             raise ApiAuthError(auth.UNVERIFIED)
         return row
 

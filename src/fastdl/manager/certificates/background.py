@@ -23,7 +23,8 @@ FIRST_ROUND_MAX_H: Final = 1.0
 
 
 class BackgroundTask:
-    """Makes every connected host report its keystore and plans it again, once per interval."""
+    """Makes every host that is connected to this manager report its keystore and plans it again,
+    once per interval."""
 
     def __init__(
         self,
@@ -62,10 +63,10 @@ class BackgroundTask:
                 log.error("certificate background task failed", extra={"error": str(exc)})
 
     async def round(self) -> int:
-        """Check every connected host of every enabled zone; return how many."""
+        """Check every host of every enabled zone that is connected here; return how many."""
         async with self._ledger.read() as tx:
             enabled = {zone.id for zone in await zones.all_zones(tx) if zone.enabled}
-        hosts = [h.id for h in self._fleet.hosts.values() if h.zone in enabled]
+        hosts = [h.id for h in self._fleet.hosts.values() if h.here and h.zone in enabled]
         for host in hosts:
             self._delivery.send(host, m.InventoryWanted())
         self._sync.mark(*hosts)

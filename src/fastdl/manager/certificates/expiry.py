@@ -60,9 +60,11 @@ class ExpiryWatch:
             await self._warn(row.id, days, event)
 
     async def _warn(self, cert: str, days: int, event: Event) -> None:
-        async def work(tx: AsyncConnection) -> None:
-            await certs.note_warning(tx, cert, days)
-            await self._events.store(tx, event)
+        async def work(tx: AsyncConnection) -> bool:
+            first = await certs.note_warning(tx, cert, days)
+            if first:
+                await self._events.store(tx, event)
+            return first
 
-        await self._ledger.write(work)
-        self._events.publish(event)
+        if await self._ledger.write(work):
+            self._events.publish(event)

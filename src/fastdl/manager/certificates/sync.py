@@ -76,7 +76,14 @@ class CertificateSync:
         self._ends = Batch(self._end_all)
 
     def mark(self, *hosts: str) -> None:
-        """Plan these hosts soon."""
+        """Plan these hosts soon, each where it is connected."""
+        self.mark_here(*hosts)
+        for host in hosts:
+            if not self._fleet.is_here(host):
+                self._notices.tell("mark", host)
+
+    def mark_here(self, *hosts: str) -> None:
+        """Plan those of these hosts soon that are connected to this manager."""
         self._marked.update(dict.fromkeys(hosts))
         self._wake.set()
 
@@ -107,14 +114,14 @@ class CertificateSync:
             except FastdlError as exc:
                 log.error("certificate retries failed", extra={"error": str(exc)})
                 continue
-            self.mark(*due)
+            self.mark_here(*due)
 
     # --- plan and push -------------------------------------------------------------------
 
     async def converge(self, host_ids: Sequence[str]) -> int:
         """Plan these hosts; return how many got a keystore job."""
         now, steady = self._clock.time(), self._clock.steady()
-        connected = [h for h in host_ids if h in self._fleet.hosts]
+        connected = [h for h in host_ids if self._fleet.is_here(h)]
 
         async def work(tx: AsyncConnection) -> list[str]:
             # A host whose keystore is being changed at this moment is planned when that is over:

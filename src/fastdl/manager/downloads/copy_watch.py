@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.chore import Chore
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads import reconcile
 from fastdl.manager.events import Event, Events
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL: Final = "direct.download.copies.check.interval"
 STEP_S: Final = 30.0
+LEASE_S: Final = 600.0
+"""A round that asks about many pools takes a while."""
 PAGES_MAX: Final = 64
 _OWN_MARKERS: Final = frozenset({m.PoolType.RBD, m.PoolType.ISCSI})
 """Pools that hosts share and whose markers each of them keeps for itself."""
@@ -41,7 +44,10 @@ class CopyWatch:
         settings: Settings,
         fleet: Fleet,
         events: Events,
+        name: str,
     ) -> None:
+        """*name*: this manager's own, unique among those of one ledger."""
+        self._chore = Chore("copies", name, ledger=ledger, clock=clock, ttl=LEASE_S)
         self._requests = requests
         self._ledger = ledger
         self._clock = clock
@@ -60,6 +66,8 @@ class CopyWatch:
         """Check the pools that are due; return how many responded."""
         hours, now = self._settings.number(INTERVAL), self._clock.steady()
         if hours <= 0:
+            return 0
+        if not await self._chore.is_ours():
             return 0
         reached = {pool for host in self._fleet.hosts.values() for pool in host.pools}
         listed = 0

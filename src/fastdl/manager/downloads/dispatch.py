@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.chore import Chore
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads import objects, results, scheduler
 from fastdl.manager.downloads.registration import origin_of
@@ -85,16 +87,24 @@ class Dispatcher:
         self._notices = notices
         self._progress = progress
         self._metrics = metrics
-        self._name = name
+        self._chore = Chore("dispatch", name, ledger=ledger, clock=clock, ttl=LEASE_S)
         self._floor = int(clock.time())
         """The least fence of a copy: where a backup took the ledger's place, it does not know
         the fences of the copies' last grants, but they were given before this moment."""
         self._wake = asyncio.Event()
+        self._leading = False
+        self._ask_at = -math.inf
         self._after: queue.Place | None = None
         self._unanswered: dict[tuple[str, str], float] = {}
 
     def wake(self) -> None:
-        """Something changed: check the queue soon."""
+        """Something changed: check the queue soon, or have the manager check it that dispatches."""
+        self._wake.set()
+        if not self._leading:
+            self._notices.tell("dispatch")
+
+    def woken(self) -> None:
+        """Another manager says that something changed."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -122,11 +132,12 @@ class Dispatcher:
         await self._clock.sleep(SPACING_S)
 
     async def _leads(self) -> bool:
+        """Whether this manager dispatches; one that does not asks again every ``ROUND_S``."""
         now = self._clock.steady()
-        fence = await self._ledger.write(
-            lambda tx: records.take_lease(tx, "dispatch", self._name, now=now, ttl=LEASE_S)
-        )
-        return fence is not None
+        if not self._leading and now < self._ask_at:
+            return False
+        self._leading, self._ask_at = await self._chore.is_ours(), now + ROUND_S
+        return self._leading
 
     async def round(self) -> int:
         """Grant what can be granted now; return how many jobs were."""
@@ -277,8 +288,9 @@ class Dispatcher:
 
     # --- lost hosts, cancels, leftovers --------------------------------------------------
 
-    async def host_lost(self, host: str) -> None:
-        """Note that a host is Down, and put its jobs back into the queue or end them.
+    async def host_lost(self, host: str, *, gateway: str | None = None) -> None:
+        """Note that a host is Down, and put its jobs back into the queue or end them. *gateway*:
+        unless it has connected to another manager than this one since.
 
         A download of a shared pool goes to another host under a higher fence; one of a local
         pool waits for its host, which then finds its own journal and resumes.
@@ -288,12 +300,18 @@ class Dispatcher:
         event = Event(type="HOST.DOWN", description=text, level="WARN", resource=host)
         error = AgentLostError("the host was lost while it worked on this job")
 
-        async def work(tx: AsyncConnection) -> list[str]:
+        async def work(tx: AsyncConnection) -> list[str] | None:
+            row = await hosts_table.locked(tx, host)
+            if row is not None and gateway is not None and row.gateway not in {gateway, ""}:
+                return None
             if await hosts_table.set_state(tx, host, hosts_table.DOWN, now=now):
                 await self._events.store(tx, event)
             return await take_back(tx, host, error, now=now, keep=(m.Kind.MACHINE,))
 
-        self.taken_back(await self._ledger.write(work))
+        ended = await self._ledger.write(work)
+        if ended is None:
+            return
+        self.taken_back(ended)
         self._events.publish(event)
         self._notices.publish("host", host=host, state=hosts_table.DOWN)
 
@@ -377,7 +395,7 @@ class Dispatcher:
     async def stop(self) -> None:
         """Give the lease to another manager."""
         with contextlib.suppress(FastdlError):
-            await self._ledger.write(lambda tx: records.drop_lease(tx, "dispatch", self._name))
+            await self._chore.hand_over()
 
 
 def limits_of(settings: Settings, caps: Mapping[Slot, int]) -> Limits:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Row
 
 from fastdl.errors import FastdlError
+from fastdl.manager.chore import Chore
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads.dispatch import Dispatcher
 from fastdl.manager.downloads.probing import HostRefusal, Probing
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL: Final = "direct.download.drift.check.interval"
 STEP_S: Final = 60.0
+LEASE_S: Final = 600.0
 
 
 class DriftWatch:
@@ -35,7 +37,10 @@ class DriftWatch:
         ledger: Ledger,
         clock: Clock,
         settings: Settings,
+        name: str,
     ) -> None:
+        """*name*: this manager's own, unique among those of one ledger."""
+        self._chore = Chore("drift", name, ledger=ledger, clock=clock, ttl=LEASE_S)
         self._dispatcher = dispatcher
         self._probing = probing
         self._ledger = ledger
@@ -48,6 +53,8 @@ class DriftWatch:
         while True:
             await self._clock.sleep(STEP_S)
             hours, now = self._settings.number(INTERVAL), self._clock.steady()
+            if not await self._chore.is_ours():
+                since = now  # another manager did it
             if hours > 0 and now - since >= hours * 3600:
                 since = now
                 await self.round()

@@ -15,6 +15,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import ApiParamError, FastdlError, IntegrityError, PolicyError
+from fastdl.manager.chore import Chore
 from fastdl.manager.clock import Clock
 from fastdl.manager.downloads import checksums, products, registration, results, transfers
 from fastdl.manager.downloads.checksums import Fixed
@@ -25,7 +26,7 @@ from fastdl.manager.downloads.seeding import Seeding, seed
 from fastdl.manager.events import Event, Events
 from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.ledger import copies as copies_table
-from fastdl.manager.ledger import follows, grants, job_list, records, templates
+from fastdl.manager.ledger import follows, grants, job_list, templates
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.manager.ledger.text import loads
 from fastdl.manager.settings import Settings
@@ -77,7 +78,7 @@ class Follower:
         self._settings = settings
         self._fleet = fleet
         self._events = events
-        self._name = name
+        self._chore = Chore("follow", name, ledger=ledger, clock=clock, ttl=LEASE_S)
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -92,7 +93,7 @@ class Follower:
         """Take every follow one step further; ask the publisher where that is due."""
         async with self._ledger.read() as tx:
             rows = await follows.every(tx)
-        if not rows or not await self._leads():
+        if not rows or not await self._chore.is_ours():
             return
         for row in rows:
             try:
@@ -101,13 +102,6 @@ class Follower:
                 await self._note(row, refusal.error.message)
             except FastdlError as exc:
                 await self._note(row, exc.message)
-
-    async def _leads(self) -> bool:
-        now = self._clock.steady()
-        fence = await self._ledger.write(
-            lambda tx: records.take_lease(tx, "follow", self._name, now=now, ttl=LEASE_S)
-        )
-        return fence is not None
 
     async def _step(self, row: Row[Any]) -> None:
         hours, now = self._settings.number(INTERVAL), self._clock.steady()

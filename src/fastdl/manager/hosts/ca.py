@@ -14,7 +14,7 @@ import ipaddress
 import os
 import secrets
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,8 @@ SERVER_DAYS: Final = 90
 CA_DAYS: Final = 3650
 _CURRENT: Final = "ca.pem"
 _NEXT: Final = "ca-next.pem"
+_FORMER: Final = "ca-former.pem"
+"""What the ledger's CA took the place of: needed if that came from a backup which was too old."""
 _BACKDATE: Final = dt.timedelta(days=1)
 """A host whose clock is a little behind must accept a fresh certificate."""
 
@@ -205,6 +207,39 @@ class Authority:
             _sync(self.folder)  # hosts will soon trust nothing else
             self.current, self.following = self.following, None
             self.renew_server()
+
+    def reload(self) -> None:
+        """Follow a rotation that another manager began or finished (``restore``)."""
+        current, self.current = self.current, _load(self.folder / _CURRENT)
+        following = self.folder / _NEXT
+        self.following = _load(following) if following.exists() else None
+        if self._context is not None:
+            self._context.load_verify_locations(cadata=self.pem)
+        if current.sha256 != self.current.sha256:
+            self.renew_server()
+
+
+def kept(folder: Path) -> dict[str, str]:
+    """Return name → content of the files in *folder* that make an authority."""
+    paths = [folder / name for name in (_CURRENT, _NEXT)]
+    return {path.name: path.read_text(errors="replace") for path in paths if path.exists()}
+
+
+def restore(folder: Path, files: Mapping[str, str]) -> bool:
+    """Make *files* (as ``kept``) the authority in *folder*; whether that changed anything."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = kept(folder)
+    if known == files:
+        return False
+    if (former := known.get(_CURRENT)) is not None and former not in files.values():
+        write_private(folder / _FORMER, former)
+    for name in (_CURRENT, _NEXT):
+        if name in files and files[name] != known.get(name):
+            write_private(folder / name, files[name])
+        elif name not in files:
+            (folder / name).unlink(missing_ok=True)
+    _sync(folder)
+    return True
 
 
 def open_authority(folder: Path) -> Authority:

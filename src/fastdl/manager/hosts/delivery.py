@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages waiting to be sent to each connected host.
+"""Messages waiting to be sent to each connected host; those of other managers' hosts go there.
 
 Everything here may be lost at any moment: hosts and loops repeat their requests.
 """
@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from fastdl.manager.notices import Notices
+from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 OUTBOX_MAX: Final = 1024
@@ -19,7 +21,7 @@ OUTBOX_MAX: Final = 1024
 
 
 class Delivery(Protocol):
-    """Sends to hosts, as far as they are connected."""
+    """Sends to hosts, as far as they are connected, to whichever manager."""
 
     def post(self, host: str) -> None:
         """Send *host* its document soon (built from the ledger when it is sent)."""
@@ -28,7 +30,7 @@ class Delivery(Protocol):
         """Send *message* to *host* if it is connected."""
 
     def drop(self, host: str, reason: str, *, refusal: m.Refused | None = None) -> None:
-        """Close the connection to *host*, with *refusal* as the last word."""
+        """Close this manager's connection to *host*, with *refusal* as the last word."""
 
 
 class Connection:
@@ -38,6 +40,8 @@ class Connection:
         self.socket = socket
         self.outbox: deque[m.Message] = deque()
         self.document_due = True
+        self.revision = -1
+        """Of the latest document that was sent."""
         self.wake = asyncio.Event()
         self.closing: str | None = None
         """Set: further messages on this connection are ignored."""
@@ -52,25 +56,53 @@ class Connection:
 class Connections:
     """The connections of this manager by host: ``Delivery`` over them."""
 
-    def __init__(self) -> None:
+    def __init__(self, notices: Notices | None = None) -> None:
+        """*notices*: reaches the other managers; None = there are none."""
         self.by_host: dict[str, Connection] = {}
+        self._notices = notices or Notices()
+
+    def _open(self, host: str) -> Connection | None:
+        connection = self.by_host.get(host)
+        return connection if connection is not None and connection.closing is None else None
 
     def post(self, host: str) -> None:
         """Send *host* its document soon."""
-        if connection := self.by_host.get(host):
-            connection.document_due = True
-            connection.wake.set()
+        if not self.post_here(host):
+            self._notices.tell("post", host)
+
+    def post_here(self, host: str) -> bool:
+        """Send *host* its document soon; False = it is not connected to this manager."""
+        connection = self._open(host)
+        if connection is None:
+            return False
+        connection.document_due = True
+        connection.wake.set()
+        return True
+
+    def post_later(self, host: str, revision: int) -> None:
+        """Send *host* its document if the one that it has is older than *revision*."""
+        connection = self._open(host)
+        if connection is not None and connection.revision < revision:
+            self.post_here(host)
 
     def send(self, host: str, message: m.Message) -> None:
         """Send *message* to *host* if it is connected."""
-        if connection := self.by_host.get(host):
-            if len(connection.outbox) >= OUTBOX_MAX:
-                connection.close("too slow")
-                return
-            connection.outbox.append(message)
-            connection.wake.set()
+        if not self.send_here(host, message):
+            self._notices.tell("send", host, codec.encode(message))
+
+    def send_here(self, host: str, message: m.Message) -> bool:
+        """Send *message* to *host*; False = it is not connected to this manager."""
+        connection = self._open(host)
+        if connection is None:
+            return False
+        if len(connection.outbox) >= OUTBOX_MAX:
+            connection.close("too slow")
+            return True
+        connection.outbox.append(message)
+        connection.wake.set()
+        return True
 
     def drop(self, host: str, reason: str, *, refusal: m.Refused | None = None) -> None:
-        """Close the connection to *host*, with *refusal* as the last word."""
+        """Close this manager's connection to *host*, with *refusal* as the last word."""
         if connection := self.by_host.get(host):
             connection.close(reason, refusal)

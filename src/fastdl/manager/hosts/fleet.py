@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hosts that are connected now: an in-memory view for decisions, never the truth.
+"""The hosts that are connected now, to this manager or another: an in-memory view for decisions,
+never the truth. This manager's own are as their connections are; ``Peers`` reads the others.
 
 What is asked for each job is about one host or one pool, and costs nothing because of others.
 """
@@ -27,6 +28,13 @@ class ConnectedHost:
     machine_pools: frozenset[str] = frozenset()
     """Those that virtual machines of this host can have their disks in."""
     resource_state: str = ENABLED
+    gateway: str = ""
+    """The other manager that it is connected to."""
+
+    @property
+    def here(self) -> bool:
+        """Whether it is connected to this manager."""
+        return not self.gateway
 
     @property
     def enabled(self) -> bool:
@@ -54,6 +62,11 @@ class Fleet:
         self._hosts[host.id] = host
         for pool in sorted(host.pools):
             self._by_pool.setdefault(pool, _Members()).add(host)
+
+    def is_here(self, host: str) -> bool:
+        """Whether *host* is connected to this manager."""
+        found = self._hosts.get(host)
+        return found is not None and found.here
 
     def leave(self, host_id: str) -> None:
         """Forget a host, if it is known."""

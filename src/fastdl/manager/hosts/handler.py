@@ -66,8 +66,13 @@ class HostHandler:
 
     def evict(self, host: str, key_hash: str) -> None:
         """Immediately end the access of *host* with the key of this hash: the host was deleted, or
-        another key replaced this one in the ledger.
+        another key replaced this one in the ledger. At every manager.
         """
+        self._parts.notices.tell("evict", host, key_hash)
+        self.evict_here(host, key_hash)
+
+    def evict_here(self, host: str, key_hash: str) -> None:
+        """``evict`` at this manager."""
         self._evicted.add((host, key_hash))
         presence = self._presence.get(host)
         if presence is not None and presence.key_hash in {key_hash, ""}:
@@ -184,7 +189,7 @@ class HostHandler:
                 came = await hosts.arrive(
                     tx, coming, gateway=self._name, now=now, unproven=unproven
                 )
-            went = await hosts.depart(tx, going, now=now) if going else []
+            went = await hosts.depart(tx, going, gateway=self._name, now=now) if going else []
             answers: dict[int, _Answer] = {}
             answers.update((id(step), answer) for step, answer in zip(coming, came, strict=True))
             answers.update((id(step), answer) for step, answer in zip(going, went, strict=True))
@@ -202,6 +207,7 @@ class HostHandler:
         return found
 
     def _changed(self, host: str, state: str) -> None:
+        self._parts.notices.tell("host", host)
         self._parts.notices.publish("host", host=host, state=state)
         if state == hosts.UP:
             self._parts.certificates.mark(host)
@@ -232,7 +238,8 @@ class HostHandler:
         await self._leave(host, hosts.DISCONNECTED, reason)
 
     async def _leave(self, host: str, state: str, reason: str) -> None:
-        self._parts.fleet.leave(host)
+        if self._parts.fleet.is_here(host):
+            self._parts.fleet.leave(host)
         if await self._transitions(hosts.Departure(host=host, state=state)):
             log.warning("host left", extra={"host": host, "state": state, "reason": reason})
             self._changed(host, state)
@@ -241,10 +248,11 @@ class HostHandler:
         """At the start: hosts of the last run have as long to reconnect as any lost host."""
         now = self._parts.clock.time()
         since = self._parts.clock.steady()
-        await self._parts.ledger.write(lambda tx: hosts.all_lost(tx, gateway=self._name, now=now))
+        mine = (self._name, "")
+        await self._parts.ledger.write(lambda tx: hosts.all_lost(tx, gateways=mine, now=now))
         async with self._parts.ledger.read() as tx:
             for row in await hosts.of_zone(tx):
-                if row.state == hosts.DISCONNECTED and row.gateway in {self._name, ""}:
+                if row.state == hosts.DISCONNECTED and row.gateway in mine:
                     self._presence[row.id] = Presence(last_beat=since, connected=False)
 
     async def run(self) -> None:
@@ -290,7 +298,7 @@ class HostHandler:
         now, authority = self._parts.clock.steady(), self._authority
         for host, presence in list(self._presence.items()):
             if presence.key_hash and keys.get(host) != presence.key_hash:
-                self.evict(host, presence.key_hash)
+                self.evict_here(host, presence.key_hash)
             elif presence.ca and presence.ca not in authority.fingerprints:
                 self._parts.delivery.drop(host, "its certificate comes from a CA that was replaced")
             elif presence.due_renewal(authority, now):
@@ -322,10 +330,32 @@ class HostHandler:
         """Note that an operator changed what *host* may be given (already in the ledger)."""
         if host in self._parts.fleet.hosts:
             self._parts.fleet.hosts[host].resource_state = resource_state
+        self._parts.notices.tell("host", host)
         self._parts.downloads.wake()
 
+    async def moved(self, host: str) -> bool:
+        """Let go of a host that is, by the ledger, not connected here: whether it was.
+
+        Another manager admitted it later, or buried this one. If it is connected here after all,
+        a new connection is the simplest way to get its whole state into the ledger.
+        """
+        presence = self._presence.get(host)
+        if presence is None or presence.alert or host in self._arriving:
+            return False
+        async with self._parts.ledger.read() as tx:
+            row = await hosts.get(tx, host)
+        if row is None or self._presence.get(host) is not presence or host in self._arriving:
+            return False
+        if row.gateway == self._name and (row.state == hosts.UP or not presence.connected):
+            return False
+        del self._presence[host]
+        if self._parts.fleet.is_here(host):
+            self._parts.fleet.leave(host)
+        self._parts.delivery.drop(host, "it is connected to another manager")
+        return True
+
     async def _lost(self, host: str, presence: Presence) -> None:
-        await self._parts.downloads.host_lost(host)
+        await self._parts.downloads.host_lost(host, gateway=self._name)
         if self._presence.get(host) is presence:
             del self._presence[host]
         else:  # it has just connected

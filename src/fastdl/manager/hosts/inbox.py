@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.errors import AgentRefusedError
 from fastdl.manager.events import Event
 from fastdl.manager.hosts.parts import HostParts
-from fastdl.manager.hosts.progress import ProgressBoard
+from fastdl.manager.hosts.progress import ProgressBoard, published
 from fastdl.manager.hosts.refusal import UnknownHostError
 from fastdl.manager.ledger import hosts, job_list, jobs, pools
 from fastdl.manager.ledger.jobs import State
@@ -44,17 +44,8 @@ class Inbox:
                 return None
             case m.Progress():
                 if self._progress.note(host, message):
-                    self._parts.notices.publish(
-                        "progress",
-                        job=message.job,
-                        done=message.done,
-                        total=message.total,
-                        rate=message.rate,
-                        stage=message.stage,
-                        percent=self._progress.percent_of(message.job),
-                        bottleneck=message.bottleneck or None,
-                        mirrors=codec.to_plain(message.mirrors),
-                    )
+                    shown = published(self._progress, message)
+                    self._parts.notices.show({"topic": "progress", **shown})
                 return None
             case m.JobStarted():
                 if not self._progress.holds(message.job, host):
@@ -99,6 +90,7 @@ class Inbox:
             log.info("an inventory older than the known one", extra={"host": host})
             return
         self._parts.fleet.reaches(host, found.usable, frozenset(inventory.machine_pools))
+        self._parts.notices.tell("host", host)
         await self._parts.machines.reported(host, inventory.machines)
         self._parts.certificates.mark(host)
         self._parts.downloads.wake()

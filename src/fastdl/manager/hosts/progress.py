@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far running downloads are: the latest report of each host, kept in memory only."""
+"""How far running downloads are: the latest report of each host, kept in memory only. Managers
+relay their hosts' reports to each other, at most one a second for each download."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from fastdl.wire import codec
 from fastdl.wire.messages import Progress
 
 
@@ -20,10 +23,13 @@ class ProgressBoard:
         self._latest: dict[str, Progress] = {}
         self._percent: dict[str, int] = {}
         self._unsaved: dict[str, int] = {}
+        self._relayed: set[str] = set()
+        self._unsent: dict[str, str] = {}
 
     def given(self, job: str, host: str) -> None:
-        """Note that *host* was sent *job*."""
+        """Note that this manager sent *job* to *host*."""
         self._holder[job] = host
+        self._relayed.discard(job)
 
     def holds(self, job: str, host: str) -> bool:
         """Whether *host* was sent the download *job*."""
@@ -39,8 +45,21 @@ class ProgressBoard:
             progress = replace(progress, done=max(before.done, progress.done))
         least = self._percent.get(job, 0) if same else 0
         self._latest[job] = progress
-        self._percent[job] = self._unsaved[job] = max(least, percent(progress))
+        self._percent[job] = max(least, percent(progress))
+        if job not in self._relayed:
+            self._unsaved[job] = self._percent[job]
+            self._unsent[job] = host
         return True
+
+    def relay(self, host: str, progress: Progress) -> bool:
+        """Store a report that another manager's *host* sent there; False = it is not its job."""
+        if progress.job in self._holder and progress.job not in self._relayed:
+            if self._holder[progress.job] == host:
+                return False  # it came here since
+            self.drop(progress.job)
+        self._holder[progress.job] = host
+        self._relayed.add(progress.job)
+        return self.note(host, progress)
 
     def percent_of(self, job: str) -> int | None:
         """Return how far *job* is, None if its host has not reported yet."""
@@ -56,15 +75,41 @@ class ProgressBoard:
         self._latest.pop(job, None)
         self._percent.pop(job, None)
         self._unsaved.pop(job, None)
+        self._unsent.pop(job, None)
+        self._relayed.discard(job)
+
+    def drop_relayed(self, job: str) -> None:
+        """Forget a job of another manager's host that ended or left it."""
+        if job in self._relayed:
+            self.drop(job)
 
     def take_unsaved(self) -> dict[str, int]:
         """Return the percentages to store, once."""
         unsaved, self._unsaved = self._unsaved, {}
         return unsaved
 
+    def take_unsent(self) -> list[tuple[str, Progress]]:
+        """Return (host, its latest report) of what the other managers have not seen, once."""
+        unsent, self._unsent = self._unsent, {}
+        return [(host, self._latest[job]) for job, host in unsent.items() if job in self._latest]
+
     def all(self) -> dict[str, Progress]:
         """Return the latest report on every running job."""
         return dict(self._latest)
+
+
+def published(board: ProgressBoard, progress: Progress) -> dict[str, Any]:
+    """Return a report as the pages get it."""
+    return {
+        "job": progress.job,
+        "done": progress.done,
+        "total": progress.total,
+        "rate": progress.rate,
+        "stage": progress.stage,
+        "percent": board.percent_of(progress.job),
+        "bottleneck": progress.bottleneck or None,
+        "mirrors": codec.to_plain(progress.mirrors),
+    }
 
 
 def percent(progress: Progress) -> int:

@@ -54,7 +54,7 @@ class HostServer:
         self._progress = progress
         self._complete = complete
         self._handler = handler
-        self._connections = connections
+        self.connections = connections
         self._documents = Batch(self._read_documents)
         self._pace = Allowance(MESSAGES_BURST, MESSAGES_PER_S)
         self._runner: web.AppRunner | None = None
@@ -63,7 +63,7 @@ class HostServer:
     @property
     def connected(self) -> int:
         """How many hosts are connected."""
-        return len(self._connections.by_host)
+        return len(self.connections.by_host)
 
     async def start(self, host: str, port: int) -> None:
         """Listen for agents, at ``address`` from then on. OSError if that is not possible."""
@@ -85,7 +85,7 @@ class HostServer:
 
     async def stop(self) -> None:
         """Close every connection and stop listening; hosts continue their work and reconnect."""
-        for connection in self._connections.by_host.values():
+        for connection in self.connections.by_host.values():
             connection.close("the manager stops")
         if self._runner is not None:
             await self._runner.cleanup()
@@ -115,7 +115,7 @@ class HostServer:
         if not der:
             refusal = m.Refused(code=71, message="a client certificate is required: enrol first")
             return web.Response(text=codec.encode(refusal), status=403)
-        if len(self._connections.by_host) >= CONNECTIONS_MAX:
+        if len(self.connections.by_host) >= CONNECTIONS_MAX:
             return web.Response(text="too many hosts", status=503)
         socket = web.WebSocketResponse(
             max_msg_size=m.TO_MANAGER_MAX, heartbeat=20.0, compress=False, timeout=5.0
@@ -167,7 +167,7 @@ class HostServer:
     async def _serve(self, host: str, socket: web.WebSocketResponse, welcome: m.Welcome) -> None:
         connection = Connection(socket)
         connection.outbox.append(welcome)
-        by_host = self._connections.by_host
+        by_host = self.connections.by_host
         old, by_host[host] = by_host.get(host), connection
         if old is not None:
             old.close("the host connected again")
@@ -209,7 +209,7 @@ class HostServer:
                 log.error("message not processed", extra={"host": host, "error": str(exc)})
                 continue
             if reply is not None:
-                self._connections.send(host, reply)
+                self.connections.send_here(host, reply)
         return "connection lost"
 
     async def _write(self, host: str, connection: Connection) -> None:
@@ -221,7 +221,9 @@ class HostServer:
                     await self._send(connection, connection.outbox.popleft())
                 if connection.document_due:
                     connection.document_due = False
-                    await self._send(connection, await self._document(host))
+                    document = await self._document(host)
+                    connection.revision = document.rev
+                    await self._send(connection, document)
         except (ConnectionError, TimeoutError, RuntimeError) as exc:
             log.info("host unreachable", extra={"host": host, "reason": type(exc).__name__})
         except FastdlError as exc:

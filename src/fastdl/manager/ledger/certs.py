@@ -314,6 +314,7 @@ async def counts(tx: AsyncConnection) -> dict[str, int]:
     return dict(found)
 
 
-async def note_warning(tx: AsyncConnection, id_: str, days: int) -> None:
-    """Remember that the operator was warned of *days* left."""
-    await tx.execute(update(cert).where(cert.c.id == id_).values(warned=days + 1))
+async def note_warning(tx: AsyncConnection, id_: str, days: int) -> bool:
+    """Remember that the operator was warned of *days* left; False = that was known."""
+    new = (cert.c.id == id_) & (cert.c.warned != days + 1)
+    return (await tx.execute(update(cert).where(new).values(warned=days + 1))).rowcount == 1

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One manager at a time on a ledger: a claim that ends with the process that holds it.
+"""Who may use a ledger: a claim that ends with the process that holds it.
 
-SQLite: a lock on a file next to the database. PostgreSQL: an advisory lock of a connection that is
-used for nothing else; the server releases it as soon as that connection ends, so a manager that was
-killed does not keep the next one out. After a restart of the server the claim is made again; if
-another manager was faster, this one has lost it.
+SQLite: one manager at a time, by a lock on a file next to the database. PostgreSQL: any number,
+each under a name of its own, by advisory locks of a connection that is used for nothing else: one
+that they share (managers of an older version want it for themselves) and one for the name. The
+server releases them as soon as that connection ends, so a manager that was killed does not keep the
+next one out. After a restart of the server the claim is made again; if another manager took the
+name meanwhile, this one has lost it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from fastdl import fs
 from fastdl.errors import UsageError
-from fastdl.manager.ledger.engine import driver_url, opening
+from fastdl.manager.ledger.engine import KEEPALIVE, LEDGER_NUMBER, driver_url, opening
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,11 @@ PATIENCE_S: Final = 3.0
 _NAME_MAX: Final = 63
 """Longer application names are cut by the server."""
 
-_NUMBER: Final = text(
-    "SELECT hashtextextended('fastdl manager ' || coalesce(current_schema(), ''), 0)"
+_SHARE: Final = text("SELECT pg_try_advisory_lock_shared(:number)")
+_NAME_NUMBER: Final = text(
+    "SELECT hashtextextended("
+    "'fastdl manager ' || coalesce(current_schema(), '') || ' ' || cast(:name AS text), 0)"
 )
-"""One lock for each schema: that is what makes a ledger."""
 _TAKE: Final = text("SELECT pg_try_advisory_lock(:number)")
 _HOLDER: Final = text(
     "SELECT a.application_name, host(a.client_addr) AS address FROM pg_locks l "
@@ -50,21 +53,22 @@ _HOLDER: Final = text(
 
 
 class Claim:
-    """A claim on a ledger. *lost* is set once another manager has it."""
+    """A claim on a ledger. *lost* is set once another manager has what it needs."""
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()
 
 
 @contextlib.asynccontextmanager
-async def claimed(url: str) -> AsyncIterator[Claim]:
-    """Be the only manager on the ledger at *url*; UsageError if there is another one."""
+async def claimed(url: str, name: str) -> AsyncIterator[Claim]:
+    """Be a manager of the ledger at *url*, the only one called *name*; UsageError if there is
+    another one that this one cannot work with."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         with _locked(Path(parsed.database or "")):
             yield Claim()
         return
-    async with _Postgresql(url) as claim:
+    async with _Postgresql(url, name) as claim:
         yield claim
 
 
@@ -75,7 +79,7 @@ def _locked(database: Path) -> Iterator[None]:
         fd = fs.open_locked(path)
     except BlockingIOError:
         raise UsageError(
-            f"another manager uses the ledger {database}: a ledger has one manager at a time"
+            f"another manager uses the ledger {database}: one on SQLite has one manager at a time"
         ) from None
     except OSError as exc:
         raise UsageError(f"the ledger's lock {path} cannot be used: {exc.strerror}") from exc
@@ -88,16 +92,11 @@ def _locked(database: Path) -> Iterator[None]:
 class _Postgresql:
     """The claim on a database of PostgreSQL, from the start of the context to its end."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str) -> None:
         self._url = url
-        name = f"fastdl manager on {socket.gethostname()}, process {os.getpid()}"
-        # A machine that loses power closes no connection: the server has to probe.
-        settings = {
-            "application_name": name[-_NAME_MAX:],
-            "tcp_keepalives_idle": "5",
-            "tcp_keepalives_interval": "5",
-            "tcp_keepalives_count": "3",
-        }
+        self._name = name
+        shown = f"fastdl manager on {socket.gethostname()}, process {os.getpid()}"
+        settings = {"application_name": shown[-_NAME_MAX:], **KEEPALIVE}
         self._engine: AsyncEngine = create_async_engine(
             driver_url(url),
             hide_parameters=True,
@@ -106,7 +105,9 @@ class _Postgresql:
             connect_args={"server_settings": settings},
         )
         self._connection: AsyncConnection | None = None
-        self._number = 0
+        self._shared = self._own = 0
+        self._refused = 0
+        """The number of the lock that was not to be had."""
         self._claim = Claim()
         self._watch: asyncio.Task[None] | None = None
 
@@ -116,12 +117,9 @@ class _Postgresql:
         with opening(self._url):
             while not await self._take():
                 if loop.time() > until:
-                    holder = await self._holder()
+                    why = await self._why()
                     await self._close()
-                    raise UsageError(
-                        f"another manager uses the database {driver_url(self._url, shown=True)}"
-                        f"{holder}: a ledger has one manager at a time"
-                    )
+                    raise UsageError(why)
                 await asyncio.sleep(AGAIN_S)
         self._watch = asyncio.create_task(self._keep(), name="ledger-claim")
         return self._claim
@@ -135,14 +133,32 @@ class _Postgresql:
     async def _take(self) -> bool:
         """Whether the claim is ours now; the connection stays either way."""
         if self._connection is None:
-            self._connection = await self._engine.connect()
-            self._number = int(await self._connection.scalar(_NUMBER) or 0)
-        return bool(await self._connection.scalar(_TAKE, {"number": self._number}))
+            connection = self._connection = await self._engine.connect()
+            self._shared = int(await connection.scalar(LEDGER_NUMBER) or 0)
+            self._own = int(await connection.scalar(_NAME_NUMBER, {"name": self._name}) or 0)
+        for lock, number in ((_SHARE, self._shared), (_TAKE, self._own)):
+            if not await self._connection.scalar(lock, {"number": number}):
+                self._refused = number
+                return False
+        return True
+
+    async def _why(self) -> str:
+        """Why the claim cannot be made."""
+        holder, database = await self._holder(), driver_url(self._url, shown=True)
+        if self._refused == self._shared:
+            return (
+                f"a manager of an older version uses the database {database}{holder}, and shares "
+                "it with no other: stop it first"
+            )
+        return (
+            f"a manager with the same name uses the database {database}{holder}: its state folder "
+            "was copied. Each manager has its own: delete the file 'instance' in this one"
+        )
 
     async def _holder(self) -> str:
-        """Who has the claim, as far as the server reveals it."""
+        """Who has the lock that was refused, as far as the server reveals it."""
         assert self._connection is not None
-        row = (await self._connection.execute(_HOLDER, {"number": self._number})).first()
+        row = (await self._connection.execute(_HOLDER, {"number": self._refused})).first()
         if row is None or not row.application_name:
             return ""
         where = f", from {row.address}" if row.address else ""
@@ -168,7 +184,7 @@ class _Postgresql:
                     if await self._take():
                         log.warning("the claim on the ledger was renewed")
                         continue
-                    log.error("another manager has the ledger now%s", await self._holder())
+                    log.error("the claim on the ledger is lost: %s", await self._why())
                     self._claim.lost.set()
                     return
             except (DBAPIError, OSError, TimeoutError) as exc:

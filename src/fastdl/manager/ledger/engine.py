@@ -52,6 +52,16 @@ meantime: *work*, run again, finds that row.
 """
 _UNUSABLE: Final = (DBAPIError, PoolTimeoutError, OSError)
 """What a database that is unreachable (the driver lets OSError through), full or busy raises."""
+KEEPALIVE: Final = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+"""A machine that loses power closes no connection: the server has to probe."""
+LEDGER_NUMBER: Final = text(
+    "SELECT hashtextextended('fastdl manager ' || coalesce(current_schema(), ''), 0)"
+)
+"""A number for each schema of a PostgreSQL database: that is what makes a ledger."""
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
@@ -342,6 +352,12 @@ def _migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if connection.dialect.name == "postgresql":
+        # Managers that start at the same moment migrate one after the other; the connection's end
+        # is the lock's.
+        with connection.begin():
+            number = connection.scalar(LEDGER_NUMBER)
+            connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number ^ 1})
     with connection.begin():
         current = MigrationContext.configure(connection).get_current_revision()
     if current is not None and current not in known:

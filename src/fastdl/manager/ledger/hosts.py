@@ -107,6 +107,31 @@ async def keys(tx: AsyncConnection) -> dict[str, str]:
     return {row.id: row.key_hash for row in await tx.execute(select(host.c.id, host.c.key_hash))}
 
 
+async def whereabouts(tx: AsyncConnection) -> list[Row[Any]]:
+    """Return state, gateway, document revision and resource state of every host."""
+    columns = (host.c.id, host.c.state, host.c.gateway, host.c.rev, host.c.resource_state)
+    return list(await tx.execute(select(*columns)))
+
+
+async def details(tx: AsyncConnection, ids: Iterable[str]) -> list[tuple[Row[Any], frozenset[str]]]:
+    """Return (row, the pools that it can write to now) of those of *ids* that are Up."""
+    wanted, found = sorted(ids), list[tuple[Row[Any], frozenset[str]]]()
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        rows = await tx.execute(select(host).where(host.c.id.in_(part), host.c.state == UP))
+        usable = await pools.usable_by(tx, part)
+        found += [(row, usable.get(row.id, frozenset())) for row in rows]
+    return found
+
+
+async def orphaned(tx: AsyncConnection, alive: Iterable[str]) -> list[Row[Any]]:
+    """Return the hosts that are not Down, and whose manager is none of *alive*."""
+    states = (UP, ALERT, DISCONNECTED)
+    query = select(host.c.id, host.c.state, host.c.gateway)
+    query = query.where(host.c.state.in_(states), host.c.gateway.not_in(sorted(alive)))
+    return list(await tx.execute(query.order_by(host.c.id)))
+
+
 async def draining(tx: AsyncConnection) -> bool:
     """Whether any host prepares for maintenance."""
     query = select(host.c.id).where(host.c.resource_state == PREPARING).limit(1)
@@ -130,8 +155,9 @@ async def end_drains(tx: AsyncConnection) -> list[Row[Any]]:
 
 
 async def taking(tx: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
-    """Return id → resource state of those of *ids* that exist, locked until *tx* ends."""
-    query = select(host.c.id, host.c.resource_state).where(host.c.id.in_(sorted(ids)))
+    """Return id → resource state of those of *ids* that are Up, locked until *tx* ends."""
+    query = select(host.c.id, host.c.resource_state)
+    query = query.where(host.c.id.in_(sorted(ids)), host.c.state == UP)
     rows = await tx.execute(query.order_by(host.c.id).with_for_update())
     return {row.id: row.resource_state for row in rows}
 
@@ -211,7 +237,8 @@ def _arrived(row: Row[Any], arrival: Arrival, *, gateway: str, now: float) -> di
         "keystore": row.keystore if error else _keystore(hello.inventory.certificates),
         "state": UP,
         "changed": row.changed if row.state == UP else now,
-        "gateway": row.gateway if row.state == UP else gateway,
+        "gateway": gateway,
+        "machine_pools": dumps(sorted(hello.inventory.machine_pools)),
     }
 
 
@@ -228,10 +255,14 @@ class Departure:
     state: str
 
 
-async def depart(tx: AsyncConnection, departures: Sequence[Departure], *, now: float) -> list[bool]:
-    """Store the transitions of *departures* (no host twice); False = already in that state."""
+async def depart(
+    tx: AsyncConnection, departures: Sequence[Departure], *, gateway: str, now: float
+) -> list[bool]:
+    """Store the transitions of *departures* (no host twice) from *gateway*; False = already in that
+    state, or connected to another manager since."""
     wanted = {d.host: d.state for d in departures}
-    query = select(host.c.id, host.c.state).where(host.c.id.in_(wanted)).order_by(host.c.id)
+    here = host.c.id.in_(wanted) & host.c.gateway.in_((gateway, ""))
+    query = select(host.c.id, host.c.state).where(here).order_by(host.c.id)
     found = {row.id: row.state for row in await tx.execute(query.with_for_update())}
     values = [
         {"host_id": id_, "state": wanted[id_], "changed": now}
@@ -254,6 +285,7 @@ async def store_inventory(
     values: dict[str, Any] = {
         "keystore_error": inventory.keystore_error,
         "keystore_revision": inventory.keystore_revision,
+        "machine_pools": dumps(sorted(inventory.machine_pools)),
     }
     if inventory.keystore_error is None:
         values["keystore"] = _keystore(inventory.certificates)
@@ -293,10 +325,10 @@ def keystore_of(row: Row[Any]) -> dict[str, str] | None:
     return {alias: entry["sha256"] for alias, entry in loads(row.keystore).items()}
 
 
-async def all_lost(tx: AsyncConnection, *, gateway: str, now: float) -> None:
-    """When a manager starts: no host is connected to it yet."""
+async def all_lost(tx: AsyncConnection, *, gateways: Iterable[str], now: float) -> None:
+    """Note that no host is connected to these managers: they start, or are gone."""
     await tx.execute(
         update(host)
-        .where(host.c.state.in_((UP, ALERT)), host.c.gateway.in_((gateway, "")))
+        .where(host.c.state.in_((UP, ALERT)), host.c.gateway.in_(sorted(gateways)))
         .values(state=DISCONNECTED, changed=now)
     )

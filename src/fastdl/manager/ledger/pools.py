@@ -234,6 +234,21 @@ async def usable(tx: AsyncConnection, host_id: str) -> frozenset[str]:
     return frozenset(rows.scalars())
 
 
+async def usable_by(tx: AsyncConnection, hosts: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Return host → the pools that it can write to now."""
+    rows = await tx.execute(
+        select(host_pool.c.host, host_pool.c.pool).where(
+            host_pool.c.host.in_(hosts),
+            host_pool.c.accepted.is_(True),
+            host_pool.c.error.is_(None),
+        )
+    )
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row.host, set()).add(row.pool)
+    return {id_: frozenset(pools) for id_, pools in found.items()}
+
+
 async def of_zone(tx: AsyncConnection, zone: str | None = None) -> list[Row[Any]]:
     """Return the pools of *zone* (or all), oldest first."""
     query = select(pool).order_by(pool.c.created, pool.c.id)

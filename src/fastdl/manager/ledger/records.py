@@ -258,17 +258,24 @@ async def parts_of(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
     return list(await tx.execute(query))
 
 
+async def database_time(tx: AsyncConnection, now: float) -> float:
+    """Return the time by the database's clock, if it has one for all its clients (PostgreSQL), else
+    *now*."""
+    if tx.dialect.name != "postgresql":
+        return now
+    return float(await tx.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
+
+
 async def take_lease(
     tx: AsyncConnection, name: str, owner: str, *, now: float, ttl: float
 ) -> int | None:
     """Acquire or renew the lease *name*; return its fence, None while another owner holds it.
 
-    Decided by the database's clock if it has one for all its clients (PostgreSQL), else by
-    *now*, a clock that does not jump (``Clock.steady``). An end further ahead than *ttl* was
-    written before that clock was set back: nobody can hold a lease for longer than its length.
+    Decided by ``database_time``; *now* is a clock that does not jump (``Clock.steady``). An end
+    further ahead than *ttl* was written before that clock was set back: nobody can hold a lease for
+    longer than its length.
     """
-    if tx.dialect.name == "postgresql":
-        now = float(await tx.scalar(select(func.extract("epoch", func.clock_timestamp()))) or 0)
+    now = await database_time(tx, now)
     row = (await tx.execute(select(lease).where(lease.c.name == name))).first()
     if row is None:
         await tx.execute(insert(lease).values(name=name, owner=owner, fence=1, until=now + ttl))

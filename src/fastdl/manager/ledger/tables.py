@@ -128,6 +128,7 @@ host = Table(
     _needs("arch", String(16), ""),
     _needs("kinds", Text, "[]"),
     _needs("max_downloads", Integer, "4"),
+    _needs("machine_pools", Text, "[]"),
     _needs("rev", BigInteger, "0"),
     _needs("key_hash", String(64)),
     Column("ca_sha256", String(64)),
@@ -144,6 +145,7 @@ host = Table(
 """*keystore*: alias (case-folded) → fingerprint and dates, as last reported by the host.
 *renamed*: *name* was given by an operator, not by the host. *key_hash*: of the one key that proves
 it is this host. *ca_sha256*: the manager's CA that it trusts and that issued its certificate.
+*gateway*: the manager that it is, or was last, connected to.
 """
 
 pool = Table(
@@ -489,6 +491,29 @@ event = Table(
     _needs("created", Double),
     Index(None, "created"),
 )
+
+session = Table(
+    "session",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    _needs("user", UUID),
+    _needs("key_digest", String(64)),
+    _needs("opened", Double),
+    _needs("until", Double),
+    Index(None, "user"),
+)
+"""Logins. *digest*, *key_digest*: SHA-256 of the cookie and of the key, so that the ledger opens
+no session. *opened* and *until*: steady times."""
+
+manager = Table(
+    "manager",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    _needs("address", String(255)),
+    _needs("version", String(255)),
+    _needs("seen", Double),
+)
+"""The managers of this ledger. *seen*: when it was last alive, by the database's clock."""
 
 lease = Table(
     "lease",
