@@ -20,6 +20,7 @@ NOT_FOR_CONFINED = {
     "fastdl.agent.handshake",  # the worker loads it for the work that wants it
     "fastdl.engine.convert",  # the worker converts
     "fastdl.engine.described",  # no agent writes metalinks
+    "fastdl.engine.request_log",  # nobody reads an agent's log of requests
     "fastdl.engine.source.products",  # an agent is given the file of a product
     "fastdl.model.address",  # the worker checks addresses
     "fastdl.sinks.block",  # the worker opens the target
