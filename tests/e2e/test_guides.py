@@ -7,7 +7,6 @@ Each guide is run in a sandbox (tests/env/sandbox.py) by tests/env/scenes.py, wo
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -37,19 +36,10 @@ _PLAY_S = 300
 def test_a_guide_does_what_it_says(page: str, tmp_path: Path) -> None:
     """Word for word, and what it prints is what the guide shows."""
     scene = scenes.SCENES[page]
-    for tool in (
-        "unshare",
-        "ip",
-        "nginx",
-        "qemu-img",
-        "openssl",
-        "sqlite3",
-        *["libvirtd"] * scene.libvirt,
-    ):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    if os.geteuid() != 0:
-        pytest.skip("namespaces need root")
+    if why := sandbox.missing():
+        pytest.skip(why)
+    if scene.libvirt and shutil.which("libvirtd") is None:
+        pytest.skip("libvirtd is not installed")
     with contextlib.ExitStack() as held:
         devices = [
             f"{name}={held.enter_context(loop_device(tmp_path, size=size)).path}"

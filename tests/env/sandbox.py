@@ -57,6 +57,18 @@ _SERVER: Final = """server {{
 """
 
 
+def missing() -> str | None:
+    """Why there can be no sandbox here; None where there can."""
+    if os.geteuid() != 0:
+        return "namespaces need root"
+    for tool in ("unshare", "ip", "pgrep", "nginx", "qemu-img", "openssl", "sqlite3", "curl"):
+        if shutil.which(tool) is None:
+            return f"{tool} is not installed"
+    layers = ["mount", "-t", "overlay", "-o", "lowerdir=/etc:/var", "overlay", "/srv"]
+    done = subprocess.run([*ENTER, *layers], capture_output=True, text=True, check=False)
+    return f"no namespaces: {done.stderr.strip()}" if done.returncode else None
+
+
 def prepare(folder: Path, devices: Mapping[str, str]) -> None:
     """Give this process, which has namespaces of its own, the guides' surroundings.
 
