@@ -163,6 +163,7 @@ def test_a_line_does_what_it_says(
             ("https://a.example/", a.url("/")),
             ("https://b.example/", b.url("/")),
             ("SHA256", hashlib.sha256(DISK).hexdigest()),
+            (f"{hashlib.sha256(DISK).hexdigest()}SUMS", "SHA256SUMS"),
             ("/dev/vg0/vm1", str(device.path)),
             ("vol create images", f"vol create {pool}"),
         ):
