@@ -38,7 +38,7 @@ rounds(struct chain *c, int i, const unsigned char *block)
     c->efgh = vsha256h2q_u32(c->efgh, abcd, wk);
 }
 
-CRYPTO static void one(uint32_t state[8], const unsigned char *data, size_t n)
+CRYPTO static void sha256_one(uint32_t state[8], const unsigned char *data, size_t n)
 {
     struct chain c = {.abcd = vld1q_u32(state), .efgh = vld1q_u32(state + 4)};
 
@@ -54,8 +54,8 @@ CRYPTO static void one(uint32_t state[8], const unsigned char *data, size_t n)
     vst1q_u32(state + 4, c.efgh);
 }
 
-CRYPTO static void run(uint32_t *const state[], const unsigned char *const data[],
-                       size_t n)
+CRYPTO static void sha256_run(uint32_t *const state[],
+                              const unsigned char *const data[], size_t n)
 {
     const unsigned char *from_a = data[0], *from_b = data[1];
     struct chain a = {.abcd = vld1q_u32(state[0]), .efgh = vld1q_u32(state[0] + 4)};
@@ -79,6 +79,9 @@ CRYPTO static void run(uint32_t *const state[], const unsigned char *const data[
     vst1q_u32(state[1] + 4, b.efgh);
 }
 
-const struct fdl_sha256_kernel fdl_sha256_armv8 = {
-    .name = "armv8", .lanes = 2, .usable = usable, .one = one, .run = run};
+const struct fdl_sha256_kernel fdl_sha256_armv8 = {.name = "armv8",
+                                                   .lanes = 2,
+                                                   .usable = usable,
+                                                   .one = sha256_one,
+                                                   .run = sha256_run};
 #endif

@@ -12,7 +12,7 @@ static bool usable(void)
 }
 
 const struct fdl_sha256_kernel fdl_sha256_avx512 = {
-    .name = "avx512", .lanes = LANES, .usable = usable, .run = run};
+    .name = "avx512", .lanes = LANES, .usable = usable, .run = sha256_run};
 #else
 typedef int nothing; /* a file may not be empty */
 #endif

@@ -67,7 +67,7 @@ rounds(struct chain *c, int i, const unsigned char *block)
     c->abef = _mm_sha256rnds2_epu32(c->abef, c->cdgh, _mm_shuffle_epi32(wk, 0x0e));
 }
 
-SHANI static void one(uint32_t state[8], const unsigned char *data, size_t n)
+SHANI static void sha256_one(uint32_t state[8], const unsigned char *data, size_t n)
 {
     struct chain c;
 
@@ -83,8 +83,8 @@ SHANI static void one(uint32_t state[8], const unsigned char *data, size_t n)
     store(&c, state);
 }
 
-SHANI static void run(uint32_t *const state[], const unsigned char *const data[],
-                      size_t n)
+SHANI static void sha256_run(uint32_t *const state[], const unsigned char *const data[],
+                             size_t n)
 {
     const unsigned char *from_a = data[0], *from_b = data[1];
     struct chain a, b;
@@ -107,6 +107,9 @@ SHANI static void run(uint32_t *const state[], const unsigned char *const data[]
     store(&b, state[1]);
 }
 
-const struct fdl_sha256_kernel fdl_sha256_shani = {
-    .name = "sha-ni", .lanes = 2, .usable = usable, .one = one, .run = run};
+const struct fdl_sha256_kernel fdl_sha256_shani = {.name = "sha-ni",
+                                                   .lanes = 2,
+                                                   .usable = usable,
+                                                   .one = sha256_one,
+                                                   .run = sha256_run};
 #endif

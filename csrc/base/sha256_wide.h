@@ -24,8 +24,8 @@ typedef uint32_t vec __attribute__((vector_size(4 * LANES)));
         h = t1 + SUM0(a) + MAJ(a, b, c);                                               \
     } while (0)
 
-TARGET static void run(uint32_t *const state[], const unsigned char *const data[],
-                       size_t n)
+TARGET static void sha256_run(uint32_t *const state[],
+                              const unsigned char *const data[], size_t n)
 {
     uint32_t words[16][LANES] __attribute__((aligned(64)));
     vec s[8], w[16];
