@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fastdl import fs
-from fastdl.errors import AgentLostError, AgentRefusedError, UsageError
+from fastdl.errors import AgentLostError, AgentRefusedError, CertRejectedError, UsageError
+from fastdl.trust.certificate import reading
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.token import EnrolToken, parse_token
@@ -208,8 +209,9 @@ async def _authority(session: aiohttp.ClientSession, manager: str, token: EnrolT
 
 def _bundle(pem: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem.encode())
-    except ValueError:
+        with reading():
+            return x509.load_pem_x509_certificates(pem.encode())
+    except CertRejectedError:
         return []
 
 
@@ -227,9 +229,10 @@ def _trusting(ca: str) -> ssl.SSLContext:
 
 def _check_certificate(pem: str, key: ec.EllipticCurvePrivateKey, host_id: str) -> None:
     try:
-        found = x509.load_pem_x509_certificate(pem.encode())
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as exc:
+        with reading():
+            found = x509.load_pem_x509_certificate(pem.encode())
+            names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except CertRejectedError as exc:
         raise AgentRefusedError(f"the manager's certificate cannot be used: {exc}") from None
     if found.public_key() != key.public_key() or names.get_values_for_type(x509.DNSName) != [
         host_id

@@ -170,6 +170,13 @@ def test_a_key_whose_point_is_compressed_is_refused_as_damaged() -> None:
         parse_keyring(ring.read_bytes())
 
 
+def test_a_certificate_of_an_unknown_version_is_refused_as_unreadable() -> None:
+    """The library's exception for that is no ValueError."""
+    ring = CORPUS / "cert-unknown-version"
+    with pytest.raises(UsageError, match="cannot be read"):
+        parse_keyring(ring.read_bytes())
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -28,9 +28,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fastdl.errors import UsageError
+from fastdl.errors import CertRejectedError, UsageError
 from fastdl.manager.files import write_private
 from fastdl.manager.hosts.ca import Authority
+from fastdl.trust.certificate import reading
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +156,10 @@ class ApiTls:
             return Chain(context=_load(path, None), leaf=leaf, cacert=self._authority.pem)
         context = _load(self._cert, self._key)
         try:
-            chain = x509.load_pem_x509_certificates(self._cert.read_bytes())
-        except (OSError, ValueError) as exc:
+            pem = self._cert.read_bytes()
+            with reading():
+                chain = x509.load_pem_x509_certificates(pem)
+        except (OSError, CertRejectedError) as exc:
             raise UsageError(f"the certificate {self._cert} cannot be read: {exc}") from exc
         if chain[0].not_valid_after_utc < dt.datetime.now(dt.UTC):
             log.warning("the certificate of the API port has expired", extra={"file": self._cert})

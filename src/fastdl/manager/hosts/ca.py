@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fastdl.errors import AgentRefusedError, UsageError
+from fastdl.errors import AgentRefusedError, CertRejectedError, UsageError
 from fastdl.manager.files import write_private
+from fastdl.trust.certificate import reading
 from fastdl.wire.messages import MANAGER_NAME
 
 HOST_DAYS: Final = 90
@@ -145,9 +146,10 @@ class Authority:
                 "the client certificate was issued by a CA that has been replaced"
             )
         try:
-            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            (host_id,) = names.value.get_values_for_type(x509.DNSName)
-        except (x509.ExtensionNotFound, ValueError) as exc:
+            with reading():
+                names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+                (host_id,) = names.value.get_values_for_type(x509.DNSName)
+        except CertRejectedError as exc:
             raise AgentRefusedError("the client certificate names no host") from exc
         until = certificate.not_valid_after_utc.timestamp()
         return Peer(host_id, _key_hash(certificate.public_key()), issuer.sha256, until)
@@ -267,8 +269,9 @@ def _load(path: Path) -> Ca:
     try:
         data = path.read_bytes()
         loaded = serialization.load_pem_private_key(data, password=None)
-        certificate = x509.load_pem_x509_certificate(data)
-    except (OSError, ValueError) as exc:
+        with reading():
+            certificate = x509.load_pem_x509_certificate(data)
+    except (OSError, ValueError, CertRejectedError) as exc:
         raise UsageError(
             f"the manager's CA {path} cannot be read ({exc}): restore it from the backup; "
             f"without it every host must enrol again"
@@ -281,10 +284,11 @@ def _load(path: Path) -> Ca:
 def csr_key(csr_pem: str) -> tuple[ec.EllipticCurvePublicKey | rsa.RSAPublicKey, str]:
     """Return (public key, its hash) of a certificate request, after checking its signature."""
     try:
-        csr = x509.load_pem_x509_csr(csr_pem.encode())
-        valid = csr.is_signature_valid
-        key = csr.public_key()
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as exc:
+        with reading():
+            csr = x509.load_pem_x509_csr(csr_pem.encode())
+            valid = csr.is_signature_valid
+            key = csr.public_key()
+    except CertRejectedError as exc:
         raise AgentRefusedError(f"the certificate request cannot be read: {exc}") from exc
     if not valid:
         raise AgentRefusedError("the certificate request is not signed by its own key")

@@ -11,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fastdl.manager.hosts.ca import Authority, Peer, open_authority
+from fastdl.errors import AgentRefusedError
+from fastdl.manager.hosts.ca import Authority, Peer, csr_key, open_authority
 from fastdl.wire.messages import MANAGER_NAME
 from tests.env.fake_agent import make_csr
 
@@ -78,3 +79,13 @@ def test_a_host_cannot_play_the_manager(tmp_path: Path) -> None:
 def test_the_authority_is_the_same_at_the_next_start(tmp_path: Path) -> None:
     """Another one would lock every host out."""
     assert open_authority(tmp_path / "ca").sha256 == open_authority(tmp_path / "ca").sha256
+
+
+def test_a_request_that_cannot_be_parsed_is_refused() -> None:
+    """Whatever it is: the library has exceptions of many kinds for that."""
+    der = x509.load_pem_x509_csr(make_csr(ec.generate_private_key(ec.SECP256R1())).encode())
+    good = der.public_bytes(serialization.Encoding.DER)
+    at = good.index(b"\x02\x01\x00") + 2  # the version
+    for bad in (good[:at] + b"\x07" + good[at + 1 :], good[:-9], b"", bytes(100)):
+        with pytest.raises(AgentRefusedError):
+            csr_key(ssl.DER_cert_to_PEM_cert(bad).replace("CERTIFICATE", "CERTIFICATE REQUEST"))
