@@ -227,31 +227,33 @@ class FakeAgent:
 
     async def _listen(self) -> None:
         assert self._socket is not None
-        async for frame in self._socket:
-            message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
-            match message:
-                case m.Welcome():
-                    if self.beats:
-                        self._tasks.add(asyncio.create_task(self._beat(message.beat_s)))
-                    for result in list(self._results.values()):
-                        await self.say(result)
-                    self.up.set()
-                case m.Refused():
-                    self.refusals.append(message)
-                    self.up.set()
-                case m.Document():
-                    self.documents.append(message)
-                    self._follow(message)
-                case m.ResultAck():
-                    self.acks.append(message)
-                    self._results.pop(message.job, None)
-                case m.InventoryWanted():
-                    await self.report()
-                case None:
-                    pass
-                case _:
-                    self.heard.append(message)
-        self.up.set()
+        try:
+            async for frame in self._socket:
+                message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
+                match message:
+                    case m.Welcome():
+                        if self.beats:
+                            self._tasks.add(asyncio.create_task(self._beat(message.beat_s)))
+                        for result in list(self._results.values()):
+                            await self.say(result)
+                        self.up.set()
+                    case m.Refused():
+                        self.refusals.append(message)
+                        self.up.set()
+                    case m.Document():
+                        self.documents.append(message)
+                        self._follow(message)
+                    case m.ResultAck():
+                        self.acks.append(message)
+                        self._results.pop(message.job, None)
+                    case m.InventoryWanted():
+                        await self.report()
+                    case None:
+                        pass
+                    case _:
+                        self.heard.append(message)
+        finally:
+            self.up.set()  # whoever waits for an answer learns that none comes
 
     async def _beat(self, seconds: float) -> None:
         while True:
