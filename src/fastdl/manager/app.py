@@ -51,7 +51,7 @@ from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.hosts.server import HostServer
-from fastdl.manager.ledger import accounts, jobs, piece_lists, records, tokens, vms
+from fastdl.manager.ledger import accounts, jobs, managers, piece_lists, records, tokens, vms
 from fastdl.manager.ledger.claim import claimed
 from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
 from fastdl.manager.ledger.listening import PostgresqlFabric
@@ -247,6 +247,7 @@ class Manager:
                 await tokens.prune(tx, before=before)
                 await vms.prune(tx, before=before)
                 await piece_lists.prune(tx)
+                await managers.prune(tx, before=before)
 
             await s.ledger.write(work)
             await s.clock.sleep(PRUNE_S)

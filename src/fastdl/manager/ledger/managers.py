@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.records import database_time
@@ -18,11 +16,6 @@ async def beat(tx: AsyncConnection, name: str, *, address: str, version: str, no
     done = await tx.execute(update(t).where(t.c.name == name).values(**values))
     if not done.rowcount:
         await tx.execute(insert(t).values(name=name, **values))
-
-
-async def every(tx: AsyncConnection) -> list[Row[Any]]:
-    """Return all managers, by name."""
-    return list(await tx.execute(select(t).order_by(t.c.name)))
 
 
 async def alive(tx: AsyncConnection, *, within: float, now: float) -> set[str]:
