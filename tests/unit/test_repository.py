@@ -123,6 +123,17 @@ def test_only_the_model_takes_urls_and_addresses_apart() -> None:
             assert not found, f"{path}:{node.lineno}: {found}: use fastdl.model.url or .address"
 
 
+def test_no_cancellation_is_swallowed_by_a_wait() -> None:
+    """``asyncio.wait_for`` of Python 3.11 forgets one that comes as what it waits for happens, and
+    whoever cancelled waits for ever: ``asyncio.timeout`` does not."""
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "src/fastdl").rglob("*.py"))
+        if "asyncio.wait_for(" in path.read_text()
+    ]
+    assert found == []
+
+
 def test_the_page_of_errors_is_the_table_of_errors() -> None:
     """``python -m scripts.errors_page`` writes it anew."""
     assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page()

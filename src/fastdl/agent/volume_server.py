@@ -237,7 +237,8 @@ class _Handler:
 
     async def _shown(self, job: Job, wait: float) -> web.Response:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(job.ended.wait(), wait)
+            async with asyncio.timeout(wait):
+                await job.ended.wait()
         status = 200 if job.ended.is_set() else 202
         location = f"/v1/volumes/{job.request.id}"
         return _json(status, job.to_dict(), Location=location)

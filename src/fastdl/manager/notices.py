@@ -71,7 +71,8 @@ class Notices:
                         return answer
                     spacing = max(SPACING_S, CHECK_SHARE * (time.monotonic() - began))
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(event.wait(), 1.0)
+                        async with asyncio.timeout(1.0):
+                            await event.wait()
                     # A thousand wake-ups in a row cost a few checks, not a thousand.
                     await asyncio.sleep(spacing)
         except TimeoutError:
@@ -87,7 +88,8 @@ class Notices:
         self._waiting[key].add(event)
         try:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await event.wait()
         finally:
             self._waiting[key].discard(event)
             if not self._waiting[key]:

@@ -112,7 +112,8 @@ class Peers:
             except FastdlError as exc:
                 log.error("other managers were not looked after", extra={"error": str(exc)})
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), ROUND_S)
+                async with asyncio.timeout(ROUND_S):
+                    await self._wake.wait()
             self._wake.clear()
             await asyncio.sleep(SPACING_S)
 

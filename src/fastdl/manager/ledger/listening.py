@@ -80,7 +80,8 @@ class PostgresqlFabric:
         self.receive((RESYNC,))
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), CHECK_S)
+                async with asyncio.timeout(CHECK_S):
+                    await self._wake.wait()
             self._wake.clear()
             async with asyncio.timeout(STUCK_S):
                 if not self._pending:
