@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fastdl.errors import CertRejectedError, UsageError
+from fastdl.errors import UsageError
 from fastdl.publishers.signer import MAX_SIGNATURE, Content, Signer, printable
 from fastdl.publishers.verifier import STDIN, run_verifier
 
@@ -36,12 +36,9 @@ def read_certificates(data: bytes) -> tuple[x509.Certificate, ...]:
     """The certificates in PEM *data*; UsageError if there are none, or one is not readable."""
     from cryptography import x509
 
-    from fastdl.trust.certificate import reading
-
     try:
-        with reading():
-            found = x509.load_pem_x509_certificates(data)
-    except CertRejectedError:
+        found = x509.load_pem_x509_certificates(data)
+    except (ValueError, x509.InvalidVersion):
         raise UsageError("the keyring has a certificate that cannot be read") from None
     if len(found) > _MAX_CERTIFICATES:
         raise UsageError(f"a keyring has at most {_MAX_CERTIFICATES} certificates")
