@@ -46,6 +46,7 @@ mutator does the same, and any exception except the documented ones is a crash. 
 invariant, so that wrong results are found too. How to write one:
 [tests/fuzz](../tests/fuzz/README.md).
 
+<!-- not run: it takes minutes; scripts/test fuzzes for one -->
 ```console
 $ scripts/fuzz                                 # one minute for all targets, as in scripts/test
 $ scripts/fuzz --seconds 3600 land_qcow2       # an hour for one of them

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from sqlalchemy import select
 
-from fastdl.errors import ApiParamError
+from fastdl.errors import ApiParamError, UsageError
 from fastdl.manager import metrics
 from fastdl.manager.app import running
 from fastdl.manager.config import ManagerConfig
@@ -108,7 +108,10 @@ async def test_a_secret_is_in_no_place_but_the_hosts_command(
         assert (await get(zone, "/metrics", Authorization=f"Bearer {TOKEN}")).status == 200
         assert (await setting(zone, "direct.download.proxy", ""))["value"] == ""
     (state / "secret.key").write_text("00" * 32)
-    async with running_zone(state, database=database) as zone:
+    with pytest.raises(UsageError, match="restore that file from the backup"):
+        async with running_zone(state, database=database):
+            pass
+    async with running_zone(state, database=database, accept_new_ca=True) as zone:
         assert zone.manager.context.settings.text("metrics.token") == ""
     assert "restore that file or set it again" in "".join(str(vars(r)) for r in caplog.records)
 

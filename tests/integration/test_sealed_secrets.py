@@ -166,7 +166,7 @@ async def test_another_key_opens_nothing_and_stops_nothing_else(
     (state / "secret.key").write_text("00" * 32)
     (state / "admin.json").unlink()
     host.seen.clear()
-    with pytest.raises(UsageError, match="restore that file"):
+    with pytest.raises(UsageError, match="restore that file from the backup"):
         async with running_zone(state):
             pass
     async with running_zone(state, accept_new_ca=True) as zone:

@@ -66,6 +66,11 @@ async def test_a_job_of_one_manager_runs_on_a_host_of_another(
         return await DEFAULTS["download"](agent, command)
 
     host = await b.agent("kvm1", pools=(local_pool("p1"),), work={"download": slow})
+
+    async def heard_of() -> bool:
+        return host.host_id in a.manager.context.fleet.hosts
+
+    await eventually(heard_of)
     template = (await a.template("t"))["id"]
     answer = await a.api("prepareTemplate", zoneid=a.id, templateid=template)
 

@@ -82,8 +82,8 @@ def _stranger(folder: Path) -> UsageError:
     return UsageError(
         "the CA in this ledger was encrypted with another secret.key than that in "
         f"{folder.parent}: copy the file secret.key there from the state folder of a manager of "
-        "this ledger, or restore it from the backup. If it is lost, --accept-new-ca starts with a "
-        "new CA, and every host needs a new token"
+        "this ledger, or restore that file from the backup. If it is lost, --accept-new-ca starts "
+        "with the CA in ca/, or with a new one, for which every host needs a new token"
     )
 
 

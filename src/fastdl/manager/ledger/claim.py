@@ -107,7 +107,7 @@ class _Postgresql:
         self._connection: AsyncConnection | None = None
         self._shared = self._own = 0
         self._refused = 0
-        """The number of the lock that was not to be had."""
+        """The number of the lock that another manager holds."""
         self._claim = Claim()
         self._watch: asyncio.Task[None] | None = None
 
