@@ -19,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Warm:
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process = process
         self._folder = folder
+        self._read = b""
         self.cpu_s = 0.0
 
     def run(
@@ -98,10 +100,16 @@ class Warm:
 
     def _answer(self, timeout: float) -> dict[str, Any]:
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], timeout)[0]:
-            raise TimeoutError
-        line = self._process.stdout.readline()
-        assert line, f"the warm process has ended: {self._process.poll()}"
+        fd = self._process.stdout.fileno()
+        until = time.monotonic() + timeout
+        while b"\n" not in self._read:
+            # By hand: a buffered file may hold the second line, of which select knows nothing.
+            if not select.select([fd], [], [], max(0, until - time.monotonic()))[0]:
+                raise TimeoutError
+            more = os.read(fd, 4096)
+            assert more, f"the warm process has ended: {self._process.poll()}"
+            self._read += more
+        line, self._read = self._read.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         self.cpu_s += answer.get("cpu_s", 0.0)
         return answer
