@@ -14,8 +14,10 @@ from pathlib import Path
 from fastdl import __version__
 from fastdl.agent import provenance
 from fastdl.agent.pools import Found, Marker, Pool, State, Usage, Volume
-from fastdl.errors import SinkBusyError, SinkRefusedError
+from fastdl.errors import FormatError, SinkBusyError, SinkRefusedError, UnsafeImageError
 from fastdl.model.digest import Digest, hasher
+from fastdl.model.image import HEAD_BYTES, TAIL_BYTES, Format
+from fastdl.model.image_magic import detect
 from fastdl.sinks.base import sink_error
 
 
@@ -128,10 +130,12 @@ def _adopted(pool: Pool, volume: Volume, known: Marker, digest: Digest | None) -
     if digest and digest.hex != found:
         pool.discard(volume)  # the digest may be of a compressed source
         return None
+    kind, disk = image_in(path, landed.size)
     marker = replace(
         landed,
         complete=True,
-        virtual_size=virtual_size_of(path, landed.size),
+        format=kind,
+        virtual_size=disk,
         digests={algorithm: found},
         integrity=digest.strength if digest else "none",
         finished=provenance.now(),
@@ -151,8 +155,16 @@ def hash_of(path: Path, algorithm: str) -> str:
         raise sink_error(exc, f"reading {path}") from exc
 
 
-def virtual_size_of(path: Path, size: int) -> int:
-    """The disk's size: for qcow2 from its header (bytes 24 to 31), for raw the file's size."""
-    with path.open("rb") as file:
-        head = file.read(32)
-    return int.from_bytes(head[24:32], "big") if head[:4] == b"QFI\xfb" else size
+def image_in(path: Path, size: int) -> tuple[str, int]:
+    """The format of the file of *size* bytes, and the size of its disk: for qcow2 from its header
+    (bytes 24 to 31), else the file's size. SinkIOError and its kin."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(max(0, size - TAIL_BYTES))
+            kind = detect(head, file.read(TAIL_BYTES), size)
+    except OSError as exc:
+        raise sink_error(exc, f"reading {path}") from exc
+    except (FormatError, UnsafeImageError):
+        kind = Format.RAW
+    return str(kind), int.from_bytes(head[24:32], "big") if kind is Format.QCOW2 else size

@@ -15,7 +15,7 @@ from fastdl.agent import provenance
 from fastdl.agent.pools import Found, Marker, State, Usage, Volume
 from fastdl.agent.pools.blocks import BlockPool
 from fastdl.agent.pools.virt import VolumePool
-from fastdl.agent.present import Before, hash_of, require_unused, virtual_size_of
+from fastdl.agent.present import Before, hash_of, image_in, require_unused
 from fastdl.errors import SinkRefusedError
 from fastdl.model.digest import Digest
 
@@ -99,11 +99,13 @@ def _stranger(
     if hash_of(path, digest.algorithm) != digest.hex:
         return None, f"its {digest.algorithm} is not {digest.hex}"
     seen = path.stat()
+    kind, disk = image_in(path, seen.st_size)
     marker = Marker(
         volume=asked.volume.name,
         complete=True,
         size=seen.st_size,
-        virtual_size=virtual_size_of(path, seen.st_size),
+        format=kind,
+        virtual_size=disk,
         digests={digest.algorithm: digest.hex},
         integrity=digest.strength,
         inode=seen.st_ino,
