@@ -27,7 +27,10 @@ from tests.env.landing import PACK, sha256
 from tests.env.loopdev import loop_device
 from tests.env.nbd import nbdkit
 from tests.env.origin import FaultOrigin, Resource, Version, pseudo_random
+from tests.env.slow import slow
 from tests.env.tmpfs import tmpfs
+
+pytestmark = slow
 
 WINDOW = 12 * MIB
 """What a kill may cost: a range of a connection, and what lies in sockets' buffers."""

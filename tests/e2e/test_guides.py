@@ -16,6 +16,7 @@ import pytest
 
 from tests.env import guide, sandbox, scenes
 from tests.env.loopdev import loop_device
+from tests.env.slow import slow
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -32,6 +33,7 @@ _WORDS = ("fastdl ", "sudo ", "curl ", "scripts/", "aria2c ", "wget2 ", "systemc
 _PLAY_S = 300
 
 
+@slow
 @pytest.mark.parametrize("page", sorted(scenes.SCENES))
 def test_a_guide_does_what_it_says(page: str, tmp_path: Path) -> None:
     """Word for word, and what it prints is what the guide shows."""

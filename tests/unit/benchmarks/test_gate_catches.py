@@ -19,6 +19,9 @@ import pytest
 from benchmarks import origin, runner
 from benchmarks.gate import check, transfer
 from benchmarks.machine import CHECKOUT
+from tests.env.slow import slow
+
+pytestmark = slow
 
 _HOOK = "FASTDL_GATE_MUTATION"
 # file, what to find, what to put there
