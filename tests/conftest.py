@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,16 @@ from pathlib import Path
 import hypothesis  # noqa: F401
 import pytest
 
+from fastdl.agent.pools import domains
 from tests.env import libvirtd, postgresql
 from tests.env.certs import CertLab
 from tests.env.landing import DEVICE, PATTERN, Bench
 from tests.env.loopdev import LoopDevice, loop_device
 from tests.env.origin import FaultOrigin
+
+# A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CASE = "fault-matrix-id"
 """The property under which a test reports the id of the fault matrix that it proves."""
@@ -28,6 +34,12 @@ _RAN: dict[str, list[str]] = {}
 def nothing_of_dead_runs() -> None:
     """What a run that was killed left where libvirt keeps its domains is nobody's."""
     libvirtd.forget_dead_runs()
+
+
+@pytest.fixture(autouse=True)
+def no_domains_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others define here says nothing about a test's own pools."""
+    monkeypatch.setattr(domains, "_DEFINED", ())
 
 
 @pytest.fixture(scope="session")

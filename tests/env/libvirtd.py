@@ -24,6 +24,8 @@ from typing import Any
 
 import pytest
 
+from tests.env import machines
+
 URI = "qemu:///system"
 _USE = Path("/run/lock/fastdl-tests-libvirtd.use")  # shared: somebody uses it
 _START = Path("/run/lock/fastdl-tests-libvirtd.start")  # exclusive: somebody looks and starts it
@@ -51,7 +53,8 @@ def forget_dead_runs(folders: tuple[str, ...] = _DEFINED) -> list[str]:
     found = []
     for path in (path for folder in folders for path in Path(folder).glob("fastdl-*.xml")):
         match = _NAME.fullmatch(path.stem)
-        if match is not None and _started(int(match[1])) != int(match[2]):
+        dead = match is not None and _started(int(match[1])) != int(match[2])
+        if dead or machines.was_of_a_dead_run(path):
             _forget(path.stem)
             path.unlink(missing_ok=True)
             found.append(path.stem)

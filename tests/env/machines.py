@@ -4,10 +4,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+_PREFIX = "fastdl-machines-"
+
+
+def was_of_a_dead_run(domain: Path) -> bool:
+    """Whether the disks that a domain's description names lay in such a folder, gone since."""
+    with contextlib.suppress(OSError):
+        folders = set(re.findall(rf"/var/tmp/{_PREFIX}\w+", domain.read_text()))
+        return bool(folders) and not any(Path(folder).exists() for folder in folders)
+    return False
 
 
 @contextlib.contextmanager
@@ -16,7 +27,7 @@ def enterable() -> Iterator[Path]:
 
     Not below pytest's own: any other run of pytest closes the way to it again.
     """
-    folder = Path(tempfile.mkdtemp(prefix="fastdl-machines-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/var/tmp"))
     try:
         folder.chmod(0o755)
         yield folder

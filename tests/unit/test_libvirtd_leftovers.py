@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ def test_what_dead_runs_defined_is_forgotten_and_nothing_else(tmp_path: Path) ->
     for name in (dead, alive, reused, "fastdl-vm", "i-2-3-VM", f"{dead}.2"):
         (tmp_path / f"{name}.xml").write_text("<domain/>")
     assert set(libvirtd.forget_dead_runs((str(tmp_path),))) == {dead, reused}
+    (tmp_path / f"fastdl-{uuid.uuid4()}.xml").write_text("/var/tmp/fastdl-machines-gone/pool1/x")
+    assert len(libvirtd.forget_dead_runs((str(tmp_path),))) == 1
     kept = {path.stem for path in tmp_path.iterdir()}
     assert kept == {alive, "fastdl-vm", "i-2-3-VM", f"{dead}.2"}
     assert str(os.getpid()) in alive

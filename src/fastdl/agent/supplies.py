@@ -87,7 +87,7 @@ def supplies_for_confined() -> Supplies:
         load_all()
         return Supplies(kept, environment, ())
     shut = [entry for entry in sys.path if _is_shut(entry)]
-    held = tuple(os.open(entry, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for entry in shut)
+    held = tuple(os.open(entry or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for entry in shut)
     ways = tuple((entry, f"/proc/self/fd/{fd}") for entry, fd in zip(shut, held, strict=True))
     return Supplies((*kept, *held), environment, ways)
 

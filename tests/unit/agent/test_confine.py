@@ -28,11 +28,14 @@ import json, os, socket, sys
 from pathlib import Path
 from fastdl.agent import confine
 from fastdl.agent.confine import Powers, close_all_but
+from fastdl.agent.supplies import supplies_for_confined
 
 folder, elsewhere = Path(sys.argv[1]), Path(sys.argv[2])
 inside = os.open(elsewhere / "there", os.O_RDWR)
 exec(sys.argv[3])
-close_all_but({0, 1, 2, inside})
+supplies = supplies_for_confined()  # the tests' own Python may lie where only root may go
+close_all_but({0, 1, 2, inside, *supplies.descriptors})
+supplies.apply()
 ids = (66_001, 66_001) if os.geteuid() == 0 else None
 lacks, _ = confine.confine(Powers(ids=ids, folder=str(folder), network=True))
 
