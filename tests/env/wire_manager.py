@@ -47,6 +47,7 @@ class WireManager:
         self.port = 0
         self.received: list[tuple[str, m.Message]] = []
         self.acknowledges = True
+        self.lease_s = 0.0
         self.dialect: Dialect = codec.encode
         self.refuses: m.Refused | None = None
         """What it says to every Hello instead of a Welcome."""
@@ -201,7 +202,14 @@ class WireManager:
             await socket.close()
         elif isinstance(message, m.Hello):
             assert message.host_id == host
-            welcome = m.Welcome(wire=1, host_id=host, zone_id="zone", clock=time.time(), beat_s=0.5)
+            welcome = m.Welcome(
+                wire=1,
+                host_id=host,
+                zone_id="zone",
+                clock=time.time(),
+                beat_s=0.5,
+                lease_s=self.lease_s,
+            )
             await socket.send_str(self.dialect(welcome))
             self._sockets[host] = socket
             await self._post(host)

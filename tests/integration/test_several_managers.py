@@ -6,13 +6,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
 from fastdl.lab.certs import self_signed
+from fastdl.manager.ledger import tables
 from fastdl.wire import messages as m
 from tests.env import postgresql
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
@@ -215,3 +219,78 @@ async def test_a_shared_pool_gets_one_copy_whoever_asks(managers: tuple[Zone, Zo
     for z, answer in zip(managers, answers, strict=True):
         assert (await z.api.job(answer, within=10))["jobstatus"] == 1
     assert sum(what == "done" for agent in agents for what, _ in agent.log) == before + 1
+
+
+async def test_two_agents_of_one_host_are_noticed_at_different_managers(
+    managers: tuple[Zone, Zone],
+) -> None:
+    """The copy of a state folder connects elsewhere: the one that comes back is refused."""
+    a, b = managers
+    host = await a.agent("kvm1", instance="first")
+    copy = host.copied(address=at(b), instance="second")
+    a.agents.append(copy)
+    await copy.connect()
+
+    async def displaced() -> bool:
+        seen = a.manager.context.fleet.hosts.get(host.host_id)
+        return seen is not None and not seen.here and not host.connected
+
+    await eventually(displaced, within=10)
+    for z in (a, b):
+        again = host.copied(address=at(z))
+        a.agents.append(again)
+        await again.connect()
+        assert again.refusals, z.manager.name
+    found = await a.api("listEvents", type="HOST.TWO.AGENTS")
+    assert 1 <= len(found["event"]) <= 2
+    assert copy.connected
+    restarted = copy.copied(address=at(a), instance="third")
+    a.agents.append(restarted)
+    await restarted.connect()
+    assert not restarted.refusals
+
+
+async def test_managers_that_could_not_say_that_they_are_alive_are_not_buried(
+    managers: tuple[Zone, Zone],
+) -> None:
+    """After an outage of the database nobody was seen for long: it proves nothing."""
+    a, b = managers
+    host = await b.agent("kvm1")
+    peers = a.manager._fabric.receive.__self__  # type: ignore[union-attr, attr-defined]
+    peers._began -= 1000
+    peers._looked -= 1000
+
+    async def work(tx: AsyncConnection) -> None:
+        row = tables.manager.c
+        await tx.execute(update(tables.manager).where(row.name == b.manager.name).values(seen=1.0))
+
+    await a.manager.context.ledger.write(work)
+    await peers.round()
+    assert await state_of(a, host.host_id) == "Up"
+    assert host.connected
+
+
+async def test_hosts_follow_a_ledger_that_lost_what_it_had(managers: tuple[Zone, Zone]) -> None:
+    """A standby that lagged: documents have lower numbers again, copies get higher fences."""
+    a, _ = managers
+    host = await a.agent("kvm1", pools=(local_pool("p1"),), beats=True)
+    (template,) = [(await a.template("t"))["id"]]
+
+    async def work(tx: AsyncConnection) -> None:
+        await tx.execute(update(tables.host).values(rev=0))
+
+    await a.manager.context.ledger.write(work)
+    a.manager.server.connections.post(host.host_id)
+
+    async def let_go() -> bool:
+        return not host.connected
+
+    await eventually(let_go, within=10)
+    again = host.copied()
+    a.agents.append(again)
+    await again.connect()
+    began = int(time.time())
+    answer = await a.api("prepareTemplate", zoneid=a.id, templateid=template)
+    assert (await a.api.job(answer, within=10))["jobstatus"] == 1
+    fences = [c.fence for d in again.documents for c in d.commands if c.kind == m.Kind.DOWNLOAD]
+    assert min(fences) >= began

@@ -39,7 +39,10 @@ class _Job:
     attempt: asyncio.Future[m.Done] | None = None
     stopped: bool = False
     settling: bool = False
-    rechecked: bool = False
+    again: bool = False
+    """Its attempt was cancelled and is followed by another one."""
+    allowed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not set: it waits until the manager names it again (``hold``)."""
     relies_on: frozenset[str] = frozenset()
     """The anchors (PEM) given to the attempt, except those found not to be needed."""
     last_progress: float = field(default=0.0)
@@ -89,17 +92,29 @@ class Jobs:
                 return
             await asyncio.wait([known.task])  # its end is being recorded right now
         job = self._running[command.job] = _Job(command, command.fence)
+        job.allowed.set()
         try:
             await asyncio.to_thread(self._journal.begin, command)
         except FastdlError:
             del self._running[command.job]
             raise
+        log.info(
+            "job started",
+            extra={
+                "job": command.job,
+                "kind": command.kind,
+                "fence": command.fence,
+                "pool": getattr(command.args, "pool", None),
+            },
+        )
         job.task = asyncio.create_task(self._run(job), name=f"job-{command.job}")
         self._send(m.JobStarted(job=command.job, fence=command.fence))
 
-    def resume(self, command: m.Command, *, stopping: bool) -> None:
-        """Resume a job of the journal, or finish stopping it."""
+    def resume(self, command: m.Command, *, stopping: bool, held: bool = False) -> None:
+        """Resume a job of the journal, or finish stopping it; *held*: as ``hold`` leaves it."""
         job = self._running[command.job] = _Job(command, command.fence, stopped=stopping)
+        if not (held and isinstance(command.args, m.DownloadArgs)):
+            job.allowed.set()
         job.task = asyncio.create_task(self._run(job), name=f"job-{command.job}")
 
     async def adopt(self, job_id: str, fence: int) -> None:
@@ -107,7 +122,7 @@ class Jobs:
         await asyncio.to_thread(self._journal.adopt, job_id, fence)
         if job := self._running.get(job_id):
             if job.stopped and fence > job.fence:
-                job.stopped, job.rechecked = False, True
+                job.stopped, job.again = False, True
             job.fence = max(job.fence, fence)
 
     async def stop(self, job_id: str) -> None:
@@ -121,6 +136,27 @@ class Jobs:
             job.stopped = True
             if job.attempt is not None:
                 job.attempt.cancel()
+
+    def hold(self) -> int:
+        """Interrupt all downloads until ``allow`` names them; return how many were not yet."""
+        held = [
+            job
+            for job in self._running.values()
+            if isinstance(job.command.args, m.DownloadArgs) and job.allowed.is_set()
+        ]
+        for job in held:
+            job.allowed.clear()
+            if job.attempt is not None and not job.attempt.done():
+                job.again = True
+                job.attempt.cancel()
+        return len(held)
+
+    def allow(self, commands: Iterable[m.Command]) -> None:
+        """Let those of the held downloads continue that *commands* still want of this host."""
+        for command in commands:
+            job = self._running.get(command.job)
+            if job is not None and command.fence >= job.fence:
+                job.allowed.set()
 
     def running(self) -> frozenset[str]:
         """The running jobs."""
@@ -148,11 +184,11 @@ class Jobs:
                 return
             if job.attempt is not None and not job.attempt.done():
                 log.info("checking trust again", extra={"job": job.command.job})
-                job.rechecked = True
+                job.again = True
                 job.attempt.cancel()
 
         concerned = [
-            job for job in self._running.values() if job.relies_on - trusted and not job.rechecked
+            job for job in self._running.values() if job.relies_on - trusted and not job.again
         ]
         if concerned:
             log.info("certificates were removed: running downloads are checked again")
@@ -180,14 +216,14 @@ class Jobs:
         await self._settle(job, done, failure)
 
     async def _until_settled(self, job: _Job) -> m.Done:
-        """The job's result, after as many attempts as changes of trust require."""
+        """The job's result, after as many attempts as changes of trust and cut-offs require."""
         while not job.stopped:
-            job.rechecked, job.relies_on = False, frozenset()
+            job.again, job.relies_on = False, frozenset()
             job.attempt = asyncio.ensure_future(self._attempt(job))
             try:
                 return await job.attempt
             except asyncio.CancelledError:
-                if not job.attempt.cancelled() or not (job.rechecked or job.stopped):
+                if not job.attempt.cancelled() or not (job.again or job.stopped):
                     job.attempt.cancel()
                     await asyncio.wait([job.attempt])
                     raise
@@ -195,6 +231,7 @@ class Jobs:
 
     async def _attempt(self, job: _Job) -> m.Done:
         args = job.command.args
+        await job.allowed.wait()
         async with contextlib.AsyncExitStack() as stack:
             if isinstance(args, m.DownloadArgs | m.RemoveArgs):
                 await stack.enter_async_context(self._volume(args.pool, args.volume))

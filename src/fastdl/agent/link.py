@@ -19,6 +19,7 @@ from typing import Final
 import aiohttp
 
 from fastdl.agent.identity import HostUnknownError, Identity
+from fastdl.agent.lease import Lease, now
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, Reason
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -26,10 +27,18 @@ from fastdl.wire import messages as m
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 30.0
+LONGEST_PAUSE: Final = 20.0
 _REFUSED_PAUSE: Final = 60.0
 _OUTBOX: Final = 1024
 _HANDSHAKE: Final = 20.0
+_PING_SECONDS: Final = 8.0
+_SILENCE_SECONDS: Final = 20.0
+"""Without a pong for so long the connection is given up."""
+_CLOSED: Final = (
+    aiohttp.WSMsgType.CLOSE,
+    aiohttp.WSMsgType.CLOSING,
+    aiohttp.WSMsgType.CLOSED,
+)
 
 
 class Link:
@@ -37,7 +46,7 @@ class Link:
 
     *hello* is called at each connection; *welcomed* is called when it is established; *received*
     gets every message of the manager, one after the other. With *spare* there is an unused token:
-    HostUnknownError then ends ``run`` if only a token helps.
+    HostUnknownError then ends ``run`` if only a token helps. *lease* is kept up to date.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Link:
         welcomed: Callable[[m.Welcome], Awaitable[None]],
         received: Callable[[m.Message], Awaitable[None]],
         active: Callable[[], int],
+        lease: Lease,
         spare: bool = False,
     ) -> None:
         self._identity = identity
@@ -57,6 +67,8 @@ class Link:
         self._welcomed = welcomed
         self._received = received
         self._active = active
+        self._lease = lease
+        self._heard = 0.0
         self._spare = spare
         self._again = False
         self._outbox: asyncio.Queue[m.Message] | None = None
@@ -80,12 +92,15 @@ class Link:
             manager = self._managers[turn % len(self._managers)]
             turn += 1
             stood = self._again = False
+            began = now()
             try:
                 await asyncio.to_thread(self._identity.require_valid)
                 await self._converse(manager)
             except (HostUnknownError, aiohttp.ClientConnectorCertificateError) as exc:
                 if isinstance(exc, aiohttp.ClientConnectorCertificateError):
                     exc = _other_authority(manager)
+                else:
+                    self._lease.end()
                 if self._spare:
                     raise exc from None
                 log.error("%s", exc, extra={"manager": manager})
@@ -94,6 +109,8 @@ class Link:
                 log.error("the manager refuses this host: %s", exc, extra={"manager": manager})
                 pause = _REFUSED_PAUSE
             except (FastdlError, aiohttp.ClientError, OSError, TimeoutError) as exc:
+                if _refuses(exc) and len(self._managers) == 1:
+                    self._lease.absent(began)
                 log.warning(
                     "no connection to the manager: %s",
                     exc or type(exc).__name__,
@@ -127,7 +144,7 @@ class Link:
                     ssl=await asyncio.to_thread(self._identity.context),
                     server_hostname=m.MANAGER_NAME,
                     max_msg_size=m.TO_AGENT_MAX,
-                    heartbeat=20.0,
+                    autoping=False,
                 )
             async with socket:
                 welcome = await self._greet(socket)
@@ -135,9 +152,10 @@ class Link:
 
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> m.Welcome:
         hello = await self._hello()
+        self._heard = now()
         async with asyncio.timeout(_HANDSHAKE):
             await socket.send_str(codec.encode(hello))
-            frame = await socket.receive()
+            frame = await self._receive(socket)
         if frame.type is not aiohttp.WSMsgType.TEXT:
             raise AgentLostError("the manager closed the connection")
         answer = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
@@ -150,12 +168,14 @@ class Link:
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse, welcome: m.Welcome) -> None:
         self._outbox = asyncio.Queue(_OUTBOX)
         self.connected = True
+        self._lease.granted(welcome.lease_s, sole=welcome.sole, heard=self._heard)
         log.info("connected", extra={"zone": welcome.zone_id})
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._write(socket, self._outbox)),
                     group.create_task(self._beat(welcome.beat_s)),
+                    group.create_task(self._ping(socket, welcome.lease_s)),
                 ]
                 await self._welcomed(welcome)
                 await self._read(socket)
@@ -165,7 +185,7 @@ class Link:
             raise group_error.exceptions[0] from None
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for frame in socket:
+        while (frame := await self._receive(socket)).type not in _CLOSED:
             if frame.type is not aiohttp.WSMsgType.TEXT:
                 raise AgentRefusedError("the manager sent a frame that is not text")
             message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
@@ -177,6 +197,17 @@ class Link:
                 await socket.close()
                 return
 
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMessage:
+        """The next frame that is neither a ping nor a pong."""
+        while True:
+            frame = await socket.receive()
+            if frame.type is aiohttp.WSMsgType.PING:
+                await socket.pong(frame.data)
+            elif frame.type is aiohttp.WSMsgType.PONG:
+                self._ponged(bytes(frame.data))
+            else:
+                return frame
+
     async def _write(
         self, socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[m.Message]
     ) -> None:
@@ -186,10 +217,34 @@ class Link:
                 await socket.send_str(codec.encode(message))
             outbox.task_done()
 
+    async def _ping(self, socket: aiohttp.ClientWebSocketResponse, lease_s: float) -> None:
+        """Ask for signs of life, in time for the lease; give up a connection that shows none."""
+        while True:
+            await asyncio.sleep(min(_PING_SECONDS, max(0.1, lease_s / 3 or _PING_SECONDS)))
+            if now() - self._heard > _SILENCE_SECONDS:
+                raise TimeoutError("the manager is silent")
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                await socket.ping(repr(now()).encode())
+
+    def _ponged(self, sent: bytes) -> None:
+        """The manager was there when it got the ping that this host sent at *sent*."""
+        with contextlib.suppress(ValueError):
+            at = float(sent)
+            if self._heard <= at <= now():
+                self._heard = at
+                self._lease.heard(at)
+
     async def _beat(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
             self.send(m.Beat(clock=time.time(), active=self._active()))
+
+
+def _refuses(exc: BaseException) -> bool:
+    """Whether nobody listens at the manager's address."""
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return isinstance(exc.os_error, ConnectionRefusedError)
+    return isinstance(exc, ConnectionRefusedError)
 
 
 def _other_authority(manager: str) -> HostUnknownError:

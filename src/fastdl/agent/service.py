@@ -28,6 +28,7 @@ from fastdl.agent.host import LIBVIRT, Host
 from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.agent.jobs import Jobs, unfinished
 from fastdl.agent.journal import Journal
+from fastdl.agent.lease import Lease
 from fastdl.agent.link import Link
 from fastdl.agent.piece_lists import PieceLists
 from fastdl.agent.storagewatch import StorageWatch
@@ -91,6 +92,7 @@ class Agent:
         self._grace_until = 0.0
         self._brought_along: frozenset[str] = frozenset()
         self._stops_wait = asyncio.Event()
+        self._lease = Lease(settings.state / "lease")
         self._pieces = PieceLists(self._try_send)
         self._jobs = Jobs(
             journal,
@@ -106,6 +108,7 @@ class Agent:
             welcomed=self._welcomed,
             received=self._received,
             active=lambda: self._jobs.active,
+            lease=self._lease,
             spare=settings.token is not None,
         )
 
@@ -119,10 +122,11 @@ class Agent:
 
     async def _run(self) -> None:
         for command, stopping in await asyncio.to_thread(unfinished, self._journal):
-            self._jobs.resume(command, stopping=stopping)
+            self._jobs.resume(command, stopping=stopping, held=not self._lease.left)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._link.run())
+                group.create_task(self._watch_lease())
                 group.create_task(self._repeat_results())
                 group.create_task(self._report_inventory())
                 group.create_task(self._watch_keystore())
@@ -169,7 +173,7 @@ class Agent:
         )
 
     async def _welcomed(self, welcome: m.Welcome) -> None:
-        self._revision = 0
+        self._revision, self._document = 0, None
         self._grace_until = time.monotonic() + _PATIENCE_SECONDS
         self._brought_along = self._jobs.running()
         skew = time.time() - welcome.clock
@@ -205,6 +209,7 @@ class Agent:
             rows = await asyncio.to_thread(self._journal.rows)
             for action in desired.plan(document, rows):
                 await self._act(action)
+            self._jobs.allow(document.commands)
 
     async def _follow_later(self) -> None:
         """Stop jobs that are still missing from the document some seconds after a connection."""
@@ -214,6 +219,13 @@ class Agent:
             self._stops_wait.clear()
             if self._document is not None and self._link.connected:
                 await self._follow(self._document)
+
+    async def _watch_lease(self) -> None:
+        """Interrupt the downloads when no manager is sure to count them any more."""
+        while True:
+            if not self._lease.left and (held := self._jobs.hold()):
+                log.warning("cut off from the managers: %d downloads wait", held)
+            await asyncio.sleep(min(1.0, max(0.1, self._lease.left)))
 
     def _in_grace(self, job: str) -> bool:
         return job in self._brought_along and time.monotonic() < self._grace_until

@@ -69,7 +69,7 @@ class Peers:
         self._due: set[str] = set()
         self._wake = asyncio.Event()
         self._alive: set[str] = {name}
-        self._began = context.clock.steady()
+        self._began = self._looked = context.clock.steady()
         self._next = self._whole = -math.inf
         self._handlers: Mapping[str, Callable[..., object]] = {
             WAKE: self._woken,
@@ -81,6 +81,7 @@ class Peers:
             "dispatch": context.dispatcher.woken,
             "evict": context.handler.evict_here,
             "host": self._host,
+            "arrived": context.handler.arrived,
             "progress": self._progress,
             "settings": lambda: self._changed("settings"),
             "ca": lambda: self._changed("ca"),
@@ -127,6 +128,11 @@ class Peers:
             return await managers.alive(tx, within=QUIET_S, now=now)
 
         alive = await c.ledger.write(beat)
+        if clock.steady() - self._looked > QUIET_S:
+            # The ledger was away, or this manager stood still: that others were not seen alive
+            # meanwhile proves nothing.
+            self._began, self._alive = clock.steady(), alive
+        self._looked = clock.steady()
         died, self._alive = self._alive - alive, alive
         if died:
             log.warning("another manager is gone", extra={"managers": sorted(died)})
@@ -235,7 +241,7 @@ class Peers:
         async with c.ledger.read() as tx:
             left = await hosts.orphaned(tx, alive)
             recent = await managers.alive(tx, within=SILENT_S, now=now)
-        if not left:
+        if not left or c.clock.steady() - self._began < QUIET_S:
             return
         gone = {row.gateway for row in left}
         if any(row.state != hosts.DISCONNECTED for row in left):

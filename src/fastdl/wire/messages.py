@@ -320,6 +320,10 @@ class Welcome:
     zone_name: Name = ""
     clock: float = 0.0
     beat_s: float = 10.0
+    lease_s: float = 0.0
+    """So long after the manager last heard it the host may go on downloading; 0 = without end."""
+    sole: bool = False
+    """Whether this manager is the only one of its ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,9 +88,6 @@ class Dispatcher:
         self._progress = progress
         self._metrics = metrics
         self._chore = Chore("dispatch", name, ledger=ledger, clock=clock, ttl=LEASE_S)
-        self._floor = int(clock.time())
-        """The least fence of a copy: where a backup took the ledger's place, it does not know
-        the fences of the copies' last grants, but they were given before this moment."""
         self._wake = asyncio.Event()
         self._leading = False
         self._ask_at = -math.inf
@@ -201,7 +198,9 @@ class Dispatcher:
             states = await hosts_table.taking(tx, {g.host for g in grants})
             if not all(_may_take(states.get(g.host), g) for g in grants):
                 raise _ContendedError
-            if not await jobs.grant(tx, grants, now=now, floor=self._floor):
+            # The least fence of a copy is the time: where a backup or a standby took the ledger's
+            # place, it does not know the last fences, but they were given before this moment.
+            if not await jobs.grant(tx, grants, now=now, floor=int(now)):
                 raise _ContendedError
             return True
 

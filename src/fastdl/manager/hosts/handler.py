@@ -22,7 +22,7 @@ from fastdl.manager.hosts.ca import Authority, Peer
 from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.hosts.inbox import Inbox, unproven_may_join
 from fastdl.manager.hosts.parts import HostParts
-from fastdl.manager.hosts.presence import Presence
+from fastdl.manager.hosts.presence import Instances, Presence
 from fastdl.manager.hosts.refusal import TwoAgentsError, UnknownHostError, refused
 from fastdl.manager.ledger import hosts
 from fastdl.wire import messages as m
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 BEAT_S: Final = 10.0
 SILENT_S: Final = 35.0
 """Without a heartbeat for so long: Alert while the connection is open, otherwise Down."""
+LEASE_S: Final = 25.0
+"""A host that has no sign of a manager for so long stops downloading by itself: before it counts as
+Down (``SILENT_S``) or a cancelled job as ended, and its places at origins are given to others.
+"""
 TOGETHER: Final = 64
 """Hosts that are declared lost concurrently."""
 SKEW_WARN_S: Final = 60.0
@@ -51,6 +55,7 @@ class HostHandler:
         self._authority = authority
         self._name = name
         self._presence: dict[str, Presence] = {}
+        self._instances: dict[str, Instances] = {}
         self._transitions = Batch(self._store_transitions)
         self._arriving: Counter[str] = Counter()
         self._evicted: set[tuple[str, str]] = set()
@@ -74,6 +79,7 @@ class HostHandler:
     def evict_here(self, host: str, key_hash: str) -> None:
         """``evict`` at this manager."""
         self._evicted.add((host, key_hash))
+        self._instances.pop(host, None)
         presence = self._presence.get(host)
         if presence is not None and presence.key_hash in {key_hash, ""}:
             del self._presence[host]
@@ -118,9 +124,9 @@ class HostHandler:
         if not isinstance(admitted, hosts.Admitted) or (host, peer.key_hash) in self._evicted:
             raise UnknownHostError
         row = admitted.row
-        self._presence[host] = Presence.of(
-            peer, hello, self._presence.get(host), now=self._parts.clock.steady()
-        )
+        self._presence[host] = Presence.of(peer, hello, now=self._parts.clock.steady())
+        self.arrived(host, hello.instance)
+        self._parts.notices.tell("arrived", host, hello.instance)
         name = row.name if row.renamed else hello.name or row.name
         self._parts.fleet.join(
             ConnectedHost(
@@ -153,14 +159,16 @@ class HostHandler:
             zone_name=row.zone_name,
             clock=now,
             beat_s=BEAT_S,
+            lease_s=LEASE_S,
+            sole=self._parts.ledger.sqlite,
         )
 
     async def _refuse_second_agent(self, host: str, hello: m.Hello) -> None:
         """TwoAgentsError (and an event) if another agent is connected as this host."""
-        presence = self._presence.get(host)
-        if presence is None or not presence.is_second(hello.instance):
+        known = self._instances.get(host)
+        if known is None or not known.is_second(hello.instance) or not self._connected(host):
             return
-        if presence.due_report(self._parts.clock.steady()):
+        if known.due_report(self._parts.clock.steady()):
             name = self._parts.fleet.hosts[host].name if host in self._parts.fleet.hosts else host
             text = (
                 f"two agents say that they are host {name}, each with its key: its state folder "
@@ -173,6 +181,15 @@ class HostHandler:
             "another agent that is this host is connected: the state folder was copied (start "
             "this one with an empty one and a token of its own), or the key was stolen"
         )
+
+    def _connected(self, host: str) -> bool:
+        """Whether *host* is connected, to this manager or another."""
+        presence, seen = self._presence.get(host), self._parts.fleet.hosts.get(host)
+        return (presence is not None and presence.connected) or (seen is not None and not seen.here)
+
+    def arrived(self, host: str, instance: str) -> None:
+        """Note which agent connected as *host*, here or at another manager."""
+        self._instances.setdefault(host, Instances()).arrived(instance)
 
     async def _store_transitions(
         self, steps: list[hosts.Arrival | hosts.Departure]

@@ -25,8 +25,6 @@ class Presence:
     clock decides whether it is silent.
 
     ``alert``      it is connected and has been silent for too long
-    ``instance``   of the host's current agent; ``replaced``: of its earlier ones
-    ``reported``   when two agents were last reported
     ``ca``         the issuer of its certificate; ``trusts``: the CAs that it accepts as ours
     ``asked``      when it was last asked to renew its certificate
     """
@@ -35,45 +33,20 @@ class Presence:
     connected: bool
     alert: bool = False
     key_hash: str = ""
-    instance: str = ""
-    replaced: deque[str] = field(default_factory=lambda: deque(maxlen=INSTANCES_MAX))
-    reported: float = -math.inf
     ca: str = ""
     trusts: frozenset[str] = frozenset()
     asked: float = -math.inf
 
     @classmethod
-    def of(cls, peer: Peer, hello: m.Hello, old: Presence | None, *, now: float) -> Presence:
-        """A host that has just been admitted; *old*: its previous state."""
-        made = cls(
+    def of(cls, peer: Peer, hello: m.Hello, *, now: float) -> Presence:
+        """A host that has just been admitted."""
+        return cls(
             last_beat=now,
             connected=True,
             key_hash=peer.key_hash,
-            instance=hello.instance,
             ca=peer.ca,
             trusts=frozenset(hello.authorities),
         )
-        if old is not None:
-            made.replaced.extend(old.replaced)
-            if old.instance not in {"", hello.instance}:
-                made.replaced.append(old.instance)
-        return made
-
-    def is_second(self, instance: str) -> bool:
-        """Whether an agent that connects as *instance* runs alongside the connected one.
-
-        An agent has a new instance at each start and never reuses an earlier one. One that comes
-        back after it was replaced runs alongside the one that replaced it: the state folder was
-        copied, or the key was stolen.
-        """
-        return self.connected and instance in self.replaced
-
-    def due_report(self, now: float) -> bool:
-        """Whether to report two agents to an operator now; at most once an hour."""
-        due = now - self.reported > REPORT_S
-        if due:
-            self.reported = now
-        return due
 
     def due_renewal(self, authority: Authority, now: float) -> bool:
         """Whether to request a renewal now because the CA changes; not again until later."""
@@ -83,3 +56,38 @@ class Presence:
             return False
         self.asked = now
         return True
+
+
+@dataclass(slots=True)
+class Instances:
+    """Which agents have said that they are one host, whichever manager they connected to.
+
+    ``current``    the one that connected last; ``replaced``: earlier ones
+    ``reported``   when two agents were last reported
+    """
+
+    current: str = ""
+    replaced: deque[str] = field(default_factory=lambda: deque(maxlen=INSTANCES_MAX))
+    reported: float = -math.inf
+
+    def arrived(self, instance: str) -> None:
+        """Note that an agent connected as *instance*."""
+        if self.current not in {"", instance}:
+            self.replaced.append(self.current)
+        self.current = instance
+
+    def is_second(self, instance: str) -> bool:
+        """Whether an agent that connects as *instance* runs alongside the current one.
+
+        An agent has a new instance at each start and never reuses an earlier one. One that comes
+        back after it was replaced runs alongside the one that replaced it: the state folder was
+        copied, or the key was stolen.
+        """
+        return instance in self.replaced
+
+    def due_report(self, now: float) -> bool:
+        """Whether to report two agents to an operator now; at most once an hour."""
+        due = now - self.reported > REPORT_S
+        if due:
+            self.reported = now
+        return due

@@ -222,6 +222,11 @@ class HostServer:
                 if connection.document_due:
                     connection.document_due = False
                     document = await self._document(host)
+                    if document.rev < connection.revision:
+                        # The ledger lost what it had: the host would ignore this document, and
+                        # takes any after a new connection.
+                        connection.close("the ledger was restored, please connect again")
+                        break
                     connection.revision = document.rev
                     await self._send(connection, document)
         except (ConnectionError, TimeoutError, RuntimeError) as exc:

@@ -55,14 +55,14 @@ class Machines:
         self._delivery = delivery
         self._events = events
         self._notices = notices
-        self._floor = int(clock.time())
 
     def terms(self) -> Terms:
         """What steps need to know of now."""
+        now = self._clock.time()
         return Terms(
-            now=self._clock.time(),
+            now=now,
             steady=self._clock.steady(),
-            floor=self._floor,
+            floor=int(now),
             settings=self._settings,
         )
 
