@@ -27,6 +27,7 @@ from scripts.upgrading_backup import PostgresqlFiles, SqliteFiles
 from tests.env import postgresql
 from tests.env.certs import CertLab
 from tests.env.faults import Rule, When
+from tests.env.manager import Client
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 from tests.env.process import AgentProcess, ManagerProcess, eventually
 from tests.env.site import CONTENT, Site
@@ -242,18 +243,23 @@ class Trial:
         await eventually(removed)
 
     async def everything(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """command → id or name → row of all that is listed."""
-        found = {}
-        for command, params in LISTS.items():
-            answer = await self.site.api(command, **params)
-            rows = next((v for v in answer.values() if isinstance(v, list)), [])
-            found[command] = {
-                str(row.get("id") or row.get("volume") or row["name"]): {
-                    k: v for k, v in row.items() if k not in MOVES
-                }
-                for row in rows
+        """What the site lists."""
+        return await everything(self.site.api)
+
+
+async def everything(api: Client) -> dict[str, dict[str, dict[str, Any]]]:
+    """command → id or name → row of all that *api* lists."""
+    found = {}
+    for command, params in LISTS.items():
+        answer = await api(command, **params)
+        rows = next((v for v in answer.values() if isinstance(v, list)), [])
+        found[command] = {
+            str(row.get("id") or row.get("volume") or row["name"]): {
+                k: v for k, v in row.items() if k not in MOVES
             }
-        return found
+            for row in rows
+        }
+    return found
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

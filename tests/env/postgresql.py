@@ -27,29 +27,57 @@ def _as_postgres(*command: str) -> None:
     subprocess.run([*prefix, *command], check=True, capture_output=True, timeout=60)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Server:
     """One server on a port of its own. *url*: of its database ``postgres``."""
 
     def __init__(self, folder: Path, *, fsync: bool) -> None:
         self._folder = folder
         self._data = folder / "data"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        self._options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync={'on' if fsync else 'off'}"
+        self._fsync = fsync
+        self._port = _free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         _as_postgres(str(_binaries() / "initdb"), "-D", str(self._data), "-A", "trust", "-N")
 
     def start(self) -> None:
         """Start it; returns when it answers."""
-        self._control("-w", "-l", str(self._folder / "log"), "-o", self._options, "start")
+        self._start(self._data, self._port)
 
     def stop(self) -> None:
         """End it at once, as a crash does: nothing is finished, the next start recovers."""
-        self._control("-m", "immediate", "stop")
+        self._control(self._data, "-m", "immediate", "stop")
 
-    def _control(self, *words: str) -> None:
-        _as_postgres(str(_binaries() / "pg_ctl"), "-D", str(self._data), *words)
+    def start_standby(self) -> None:
+        """Start a server that follows this one; ``stop_standby`` leaves it behind."""
+        self._standby = self._data.with_name(self._data.name + "-next")
+        words = ["-D", str(self._standby), "-d", self.url, "-R", "-c", "fast"]
+        _as_postgres(str(_binaries() / "pg_basebackup"), *words)
+        self._start(self._standby, _free_port())
+
+    def stop_standby(self) -> None:
+        """End the standby: what is committed from now on it does not have."""
+        self._control(self._standby, "-m", "fast", "stop")
+
+    def fail_over(self) -> None:
+        """Lose this server, and have the (stopped) standby take its place and its address."""
+        self.stop()
+        self._data = self._standby
+        self.start()
+        self._control(self._data, "-w", "promote")
+
+    def _start(self, data: Path, port: int) -> None:
+        fsync = "on" if self._fsync else "off"
+        options = f"-p {port} -h 127.0.0.1 -k {self._folder} -c fsync={fsync}"
+        self._control(data, "-w", "-l", f"{data}.log", "-o", options, "start")
+
+    def _control(self, data: Path, *words: str) -> None:
+        _as_postgres(str(_binaries() / "pg_ctl"), "-D", str(data), *words)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class ManagerProcess(_Process):
         super().__init__(folder / f"manager-{name}")
         self.state = folder / name
         self._database = ("--database", database) if database is not None else ()
-        self.agents = "127.0.0.1:0"
+        self.listen = self.agents = "127.0.0.1:0"
 
     async def launch(self, *more: str) -> Path:
         """Start it without waiting; return the log."""
@@ -93,7 +93,7 @@ class ManagerProcess(_Process):
             str(self.state),
             *self._database,
             "--listen",
-            "127.0.0.1:0",
+            self.listen,
             "--agent-listen",
             self.agents,
             *more,
@@ -125,10 +125,14 @@ class AgentProcess(_Process):
         self.pool = self.folder / "pool"
         self.pool.mkdir(parents=True)
         self.manager = manager
+        self.through: tuple[str, ...] = ()
+        """The addresses at which it finds managers; none = the manager's own."""
 
     async def start(self, token: str | None = None, *more: str, pools: bool = True) -> None:
         """Start it, with its pool folder unless *pools* is false."""
-        words = ["--manager", f"https://{self.manager.agents}", "--state", str(self.state)]
+        found = self.through or (self.manager.agents,)
+        words = [word for one in found for word in ("--manager", f"https://{one}")]
+        words += ["--state", str(self.state)]
         words += ["--config-dir", str(self.folder / "conf"), "--name", self.name]
         words += ["--pool", f"{self.name}-pool={self.pool}"] if pools else []
         words += ["--token", token] if token is not None else []

@@ -7,27 +7,21 @@ The invariants are checked from the hosts' own logs, never from the ledger.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from fastdl.manager.ledger.engine import driver_url
 from fastdl.wire import messages as m
-from tests.env import postgresql
+from tests.env.cluster import Cluster, cluster
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool
-from tests.env.manager import Client
 from tests.env.mortal_manager import SteadyAgent
-from tests.env.process import ManagerProcess, eventually
+from tests.env.process import eventually
 
 pytestmark = pytest.mark.skipif(
     "FASTDL_MANAGERS" not in os.environ, reason="takes minutes: scripts/test-managers"
@@ -41,28 +35,10 @@ FAILOVER_S = 35.0
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
-    """A server of these tests alone."""
-    with postgresql.server(fsync=True) as url:
-        yield url
-
-
-@pytest.fixture
-async def managers(tmp_path: Path, server: str) -> AsyncIterator[list[ManagerProcess]]:
-    """Three that serve."""
-    url = postgresql.fresh_database(server, "fastdl")
-    made = [ManagerProcess(tmp_path, url, name=name) for name in "abc"]
-    try:
-        for number, process in enumerate(made):
-            if number:
-                process.state.mkdir(mode=0o700)
-                shutil.copy(made[0].state / "secret.key", process.state)
-            await process.start()
+async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Three managers that serve."""
+    async with cluster(tmp_path) as made:
         yield made
-    finally:
-        for process in made:
-            if process.alive:
-                await process.end(signal.SIGKILL)
 
 
 class Origins:
@@ -108,24 +84,26 @@ class Host(SteadyAgent):
                 continue
 
 
-def place(process: ManagerProcess) -> tuple[str, int]:
-    """Where agents find it."""
-    host, _, port = process.agents.rpartition(":")
+def place(address: str) -> tuple[str, int]:
+    """What connects to it takes."""
+    host, _, port = address.rpartition(":")
     return host, int(port)
 
 
 async def test_all_jobs_end_although_the_dispatching_manager_is_killed(
-    managers: list[ManagerProcess], server: str
+    three: Cluster,
 ) -> None:
     """200 downloads from five origins with a limit of four each; the manager that dispatches
-    dies in the middle of them."""
-    a, b = (Client(credentials(process)) for process in managers[:2])
+    dies in the middle of them. The API, and half of the hosts, are behind the balancer."""
+    a, managers = three.api, three.managers
     zone = (await a("createZone", name="z1"))["zone"]["id"]
     await a("updateConfiguration", name="direct.download.origin.max.active", value=LIMIT)
     origins, hosts, staying = Origins(), list[Host](), list[asyncio.Task[None]]()
     try:
         for n in range(HOSTS):
-            where = [place(managers[(n + k) % 3]) for k in range(3)]
+            where = [place(managers[(n + k) % 3].agents) for k in range(3)]
+            if n % 2:
+                where = [place(three.agents)]
             host = Host(
                 address=where[0],
                 name=f"kvm{n}",
@@ -140,7 +118,7 @@ async def test_all_jobs_end_although_the_dispatching_manager_is_killed(
             staying.append(asyncio.create_task(host.stay()))
         answers = []
         for n in range(TEMPLATES):
-            registered = await b(
+            registered = await a(
                 "registerTemplate",
                 name=f"t{n}",
                 url=f"https://mirror{n}.example/t.qcow2",
@@ -151,24 +129,23 @@ async def test_all_jobs_end_although_the_dispatching_manager_is_killed(
             )
             template = registered["template"][0]["id"]
             order = {"zoneid": zone, "templateid": template, "priority": "urgent"}
-            answers.append(await b("prepareTemplate", **order))
+            answers.append(await a("prepareTemplate", **order))
 
         async def under_way() -> bool:
             return len(origins.starts) >= HOSTS
 
         await eventually(under_way)
-        leader = await dispatching(managers, server)
-        b = Client(credentials(next(process for process in managers if process is not leader)))
+        leader = await three.holder()
         await leader.end(signal.SIGKILL)
         for answer in answers:
-            assert (await b.job(answer, within=120))["jobstatus"] == 1
+            assert (await a.job(answer, within=120))["jobstatus"] == 1
         gaps = [later - earlier for earlier, later in pairwise(origins.starts)]
         assert max(gaps) < FAILOVER_S, f"nothing began for {max(gaps):.1f} s"
         assert max(origins.most.values()) == LIMIT, origins.most
         done = Counter((h.name, job) for h in hosts for what, job in h.log if what == "done")
         assert max(done.values()) == 1, "a host did something twice"
         assert len(origins.starts) == HOSTS * TEMPLATES
-        up = (await b("listHosts", pagesize=500, page=1))["host"]
+        up = (await a("listHosts", pagesize=500, page=1))["host"]
         assert Counter(h["state"] for h in up) == {"Up": HOSTS}
         print(f"longest gap between two starts: {max(gaps):.1f} s")
     finally:
@@ -184,12 +161,11 @@ async def test_all_jobs_end_although_the_dispatching_manager_is_killed(
         assert "Traceback" not in process.log()
 
 
-async def test_hosts_of_a_killed_manager_are_down_soon(managers: list[ManagerProcess]) -> None:
+async def test_hosts_of_a_killed_manager_are_down_soon(three: Cluster) -> None:
     """One that finds no other manager is Down after 35 s, and what it was to do is queued again."""
-    first, second, _ = managers
-    b = Client(credentials(second))
+    first, b = three.managers[0], three.api
     zone = (await b("createZone", name="z1"))["zone"]["id"]
-    host = FakeAgent(address=place(first), beats=True)
+    host = FakeAgent(address=place(first.agents), beats=True)
     await host.enrol((await b("createHostToken", zoneid=zone))["token"])
     await host.connect()
 
@@ -210,18 +186,3 @@ async def test_hosts_of_a_killed_manager_are_down_soon(managers: list[ManagerPro
     await eventually(is_down, within=60)
     assert 25 < time.monotonic() - died < 50
     await host.close()
-
-
-async def dispatching(managers: list[ManagerProcess], server: str) -> ManagerProcess:
-    """The manager that has the lease."""
-    engine = create_async_engine(driver_url(f"{server.rpartition('/')[0]}/fastdl"))
-    async with engine.connect() as connection:
-        owner = await connection.scalar(text("SELECT owner FROM lease WHERE name = 'dispatch'"))
-    await engine.dispose()
-    return next(p for p in managers if (p.state / "instance").read_text() == owner)
-
-
-def credentials(process: ManagerProcess) -> dict[str, str]:
-    """What its admin.json says."""
-    found: dict[str, str] = json.loads((process.state / "admin.json").read_text())
-    return found

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Breaks what a zone of several managers rests on, and checks its hosts: ``scripts/chaos``."""

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is broken: three managers, real agents in network namespaces of their own, and origins that
+count who downloads what from them at each moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from fastdl.errors import FastdlError
+from tests.env.cluster import Cluster, cluster
+from tests.env.faults import Answer, Rule, When
+from tests.env.manager import Client
+from tests.env.origin import FaultOrigin, Request, Resource, pseudo_random
+from tests.env.process import FASTDL, AgentProcess, eventually
+
+BRIDGE: Final = "10.77.0.1"
+SIZE: Final = 24 << 20
+RATE: Final = 0.8e6
+"""Bytes a second of one connection: a download takes ten seconds or so."""
+ORIGINS: Final = 2
+LIMIT: Final = 3
+
+
+class CountingOrigin(FaultOrigin):
+    """An origin that knows which host is downloading what from it at every moment.
+
+    *most*: the most downloads (host, file) at one time since ``begin``; *starts*: when each was
+    seen first, on the steady clock.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self._paths: dict[asyncio.Task[Any] | None, str] = {}
+        self._running: Counter[tuple[str, str]] = Counter()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was counted."""
+        self.sent = self.most = 0
+        self.starts: dict[tuple[str, str], float] = {}
+
+    @property
+    def running(self) -> set[tuple[str, str]]:
+        """The downloads of this moment."""
+        return set(self._running)
+
+    def _record(self, head: str, number: int) -> Request:
+        request = super()._record(head, number)
+        self._paths[asyncio.current_task()] = request.path
+        return request
+
+    async def _send(self, writer: asyncio.StreamWriter, answer: Answer, *, bodyless: bool) -> bool:
+        peer = writer.get_extra_info("peername")
+        key = (peer[0] if peer else "gone", self._paths[asyncio.current_task()])
+        self._running[key] += 1
+        self.starts.setdefault(key, time.monotonic())
+        self.most = max(self.most, len(self._running))
+        try:
+            return await super()._send(writer, answer, bodyless=bodyless)
+        finally:
+            self._running[key] -= 1
+            if not self._running[key]:
+                del self._running[key]
+
+
+class Space:
+    """A network namespace with one address on the bridge. A process holds it, and ends it."""
+
+    def __init__(self, number: int) -> None:
+        self.address = f"10.77.0.{10 + number}"
+        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        pid = self._holder.pid
+        mine = Path("/proc/self/ns/net").readlink()
+        while Path(f"/proc/{pid}/ns/net").readlink() == mine:
+            time.sleep(0.01)
+        self.prefix = ("nsenter", f"--net=/proc/{pid}/ns/net")
+        name = f"h{number}"
+        _run("ip", "link", "add", name, "type", "veth", "peer", "eth0", "netns", str(pid))
+        _run("ip", "link", "set", name, "master", "hosts", "up")
+        self._inside("ip", "link", "set", "lo", "up")
+        self._inside("ip", "address", "add", f"{self.address}/24", "dev", "eth0")
+        self._inside("ip", "link", "set", "eth0", "up")
+
+    def cut(self, ports: list[str], *, incoming: bool, outgoing: bool) -> None:
+        """Drop the packets from and to *ports* of the managers, in one direction or both."""
+        rules = ["table inet cut {"]
+        listed = ", ".join(ports)
+        for hook, side, wanted in (("input", "sport", incoming), ("output", "dport", outgoing)):
+            if wanted:
+                rules.append(
+                    f"chain {hook} {{ type filter hook {hook} priority 0; "
+                    f"tcp {side} {{ {listed} }} drop; }}"
+                )
+        self._inside("nft", "-f", "-", text="\n".join([*rules, "}"]))
+
+    def mend(self) -> None:
+        """Let all packets pass again."""
+        self._inside("nft", "flush", "ruleset")
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.wait(10)
+
+    def _inside(self, *words: str, text: str = "") -> None:
+        _run(*self.prefix, *words, text=text)
+
+
+def _run(*words: str, text: str = "") -> None:
+    done = subprocess.run(words, input=text, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr}")
+
+
+@contextlib.contextmanager
+def spaces(count: int) -> Iterator[list[Space]]:
+    """*count* namespaces on one bridge, in a namespace that this process has for itself."""
+    made: list[Space] = []
+    _run("ip", "link", "set", "lo", "up")
+    _run("ip", "link", "add", "hosts", "type", "bridge")
+    _run("ip", "address", "add", f"{BRIDGE}/24", "dev", "hosts")
+    _run("ip", "link", "set", "hosts", "up")
+    try:
+        made.extend(Space(number) for number in range(count))
+        yield made
+    finally:
+        for space in made:
+            space.close()
+        _run("ip", "link", "delete", "hosts")
+
+
+@dataclass
+class Rig:
+    """*agents* n has its namespace *spaces* n; without namespaces there are none."""
+
+    folder: Path
+    cluster: Cluster
+    origins: list[CountingOrigin]
+    agents: list[AgentProcess]
+    spaces: list[Space]
+    zone: str = ""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """Template id → what its copies must hold."""
+
+    async def api(self, command: str, **params: Any) -> dict[str, Any]:
+        """Call the API as a client does that tries again: managers come and go."""
+        return await _patiently(self.cluster.api, command, params)
+
+    async def start(self) -> None:
+        """A zone with all agents Up."""
+        self.zone = (await self.api("createZone", name="z1"))["zone"]["id"]
+        sites = {"name": "secstorage.allowed.internal.sites", "value": "10.77.0.0/24,127.0.0.0/8"}
+        await self.api("updateConfiguration", **sites)
+        limit = {"name": "direct.download.origin.max.active", "value": LIMIT}
+        await self.api("updateConfiguration", **limit)
+        for agent in self.agents:
+            token = (await self.api("createHostToken", zoneid=self.zone))["token"]
+            await self.start_agent(agent, "--token", token)
+        await eventually(self.all_up, within=120)
+
+    async def start_agent(self, agent: AgentProcess, *more: str) -> None:
+        """Start it. The first two share a folder beside their own."""
+        if agent in self.agents[:2]:
+            shared = self.folder / "shared"
+            shared.mkdir(exist_ok=True)
+            more = (*more, "--pool", f"shared=shared:{shared}")
+        await agent.start(None, *more)
+
+    async def all_up(self) -> bool:
+        """Whether every agent is Up."""
+        found = (await self.api("listHosts", state="Up")).get("host", [])
+        return len(found) == len(self.agents)
+
+    async def templates(self, count: int, seed: int) -> list[str]:
+        """Register *count* new ones, shared out among the origins; their ids."""
+        made = []
+        for number in range(count):
+            name = f"t{seed}-{number}"
+            content = pseudo_random(seed * 100 + number, SIZE)
+            origin = self.origins[number % len(self.origins)]
+            rules = [Rule(when=When(), rate=RATE)]
+            origin.resources[f"/{name}.raw"] = Resource.of(content, rules=rules)
+            answer = await self.api(
+                "registerTemplate",
+                name=name,
+                url=origin.url(f"/{name}.raw"),
+                format="RAW",
+                hypervisor="KVM",
+                zoneid=self.zone,
+                directdownload="true",
+                checksum="{SHA-256}" + hashlib.sha256(content).hexdigest(),
+            )
+            template = answer["template"][0]["id"]
+            self.contents[template] = content
+            made.append(template)
+        return made
+
+    def manager_ports(self) -> list[str]:
+        """The ports at which agents find managers."""
+        found = [self.cluster.agents, *(one.agents for one in self.cluster.managers)]
+        return [address.rpartition(":")[2] for address in found]
+
+    def of(self, agent: AgentProcess) -> str:
+        """The address of *agent*, as an origin sees it."""
+        return self.spaces[self.agents.index(agent)].address
+
+
+async def _patiently(api: Client, command: str, params: dict[str, Any]) -> dict[str, Any]:
+    ends = time.monotonic() + 120
+    while True:
+        try:
+            return await api(command, **params)
+        except (FastdlError, OSError):
+            if time.monotonic() > ends:
+                raise
+        await asyncio.sleep(0.5)
+
+
+@contextlib.asynccontextmanager
+async def rig(folder: Path, *, agents: int, apart: bool) -> AsyncIterator[Rig]:
+    """A started rig. *apart*: each agent has a namespace of its own (needs root)."""
+    with contextlib.ExitStack() as stack:
+        nets = stack.enter_context(spaces(agents)) if apart else []
+        address = BRIDGE if apart else "127.0.0.1"
+        origins = [
+            stack.enter_context(
+                CountingOrigin(name=address, listener=socket.create_server((address, 0)))
+            )
+            for _ in range(ORIGINS)
+        ]
+        async with cluster(folder, address=address) as made:
+            hosts = [
+                AgentProcess(folder, f"kvm{number}", made.managers[0]) for number in range(agents)
+            ]
+            for number, host in enumerate(hosts):
+                host.program = (*(nets[number].prefix if apart else ()), *FASTDL)
+                # Half of them know every manager, the others the balancer.
+                each = [made.managers[(number + k) % 3].agents for k in range(3)]
+                host.through = (made.agents,) if number % 2 else tuple(each)
+            found = Rig(folder, made, origins, hosts, nets)
+            try:
+                await found.start()
+                yield found
+            finally:
+                for host in hosts:
+                    if host.alive:
+                        await host.end(signal.SIGKILL)
+                shutil.rmtree(folder / "shared", ignore_errors=True)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several managers on one PostgreSQL behind a load balancer, all on this machine.
+
+The balancer is nginx, which passes connections on as they are: a port for the API, one for agents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from fastdl.lab import nginx as lab
+from fastdl.manager.ledger.engine import driver_url
+from tests.env import postgresql
+from tests.env.manager import Client
+from tests.env.process import ManagerProcess
+
+_MODULES = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
+_STREAM = """
+{module}
+stream {{
+    upstream api {{ {api} }}
+    upstream agents {{ {agents} }}
+    proxy_connect_timeout 2s;
+    server {{ listen {api_listen}; proxy_pass api; proxy_timeout 60s; }}
+    server {{ listen {agents_listen}; proxy_pass agents; proxy_timeout 10m; }}
+}}
+"""
+
+
+class Cluster:
+    """*server*: the database's, *url*: the ledger's; *api* and *agents*: by the balancer."""
+
+    def __init__(self, server: postgresql.Server, url: str, managers: list[ManagerProcess]) -> None:
+        self.server = server
+        self.url = url
+        self.managers = managers
+        self.agents = ""
+        self.api: Client
+
+    async def start(self, manager: ManagerProcess) -> Client:
+        """Start a manager, with the identity that all have; a client of it alone."""
+        first = self.managers[0]
+        if manager is not first and not manager.state.exists():
+            manager.state.mkdir(mode=0o700)
+            shutil.copy(first.state / "secret.key", manager.state)
+        return await manager.start()
+
+    def client(self, manager: ManagerProcess) -> Client:
+        """A client of one manager alone."""
+        return Client(self.api.credentials | {"url": f"http://{manager.listen}/client/api"})
+
+    async def holder(self, lease: str = "dispatch") -> ManagerProcess:
+        """The manager that has *lease*."""
+        engine = create_async_engine(driver_url(self.url))
+        try:
+            async with engine.connect() as connection:
+                query = text("SELECT owner FROM lease WHERE name = :name")
+                owner = await connection.scalar(query, {"name": lease})
+        finally:
+            await engine.dispose()
+        return next(one for one in self.managers if (one.state / "instance").read_text() == owner)
+
+
+@contextlib.asynccontextmanager
+async def cluster(
+    folder: Path,
+    *,
+    address: str = "127.0.0.1",
+    programs: Sequence[Sequence[str]] = (),
+    names: str = "abc",
+) -> AsyncIterator[Cluster]:
+    """Managers *names* that serve, for agents at *address*. *programs*: the fastdl of each."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(postgresql.mortal_server(fsync=True))
+        made = Cluster(server, postgresql.fresh_database(server.url, "fastdl"), [])
+        ports = iter(lab.free_ports(2 * len(names) + 2, tuple({"127.0.0.1", address})))
+        for number, name in enumerate(names):
+            manager = ManagerProcess(folder, made.url, name=name)
+            manager.listen = f"127.0.0.1:{next(ports)}"
+            manager.agents = f"{address}:{next(ports)}"
+            if programs:
+                manager.program = programs[number]
+            made.managers.append(manager)
+        door, made.agents = f"127.0.0.1:{next(ports)}", f"{address}:{next(ports)}"
+        stack.enter_context(_balancer(folder / "balancer", made, door))
+        try:
+            first = await made.start(made.managers[0])
+            await asyncio.gather(*(made.start(one) for one in made.managers[1:]))
+            made.api = Client(first.credentials | {"url": f"http://{door}/client/api"})
+            yield made
+        finally:
+            for manager in made.managers:
+                if manager.alive:
+                    await manager.end(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _balancer(folder: Path, cluster: Cluster, door: str) -> Iterator[None]:
+    """nginx in front of the managers: *door* for the API, ``cluster.agents`` for agents."""
+    module = next((m for m in _MODULES if (m / "ngx_stream_module.so").exists()), None)
+    if lab.find() is None or module is None:
+        pytest.skip("nginx with its stream module is not installed")
+    folder.mkdir()
+    rule = "max_fails=1 fail_timeout=3s"
+    main = _STREAM.format(
+        module=f"load_module {module}/ngx_stream_module.so;",
+        api=" ".join(f"server {one.listen} {rule};" for one in cluster.managers),
+        agents=" ".join(f"server {one.agents} {rule};" for one in cluster.managers),
+        api_listen=door,
+        agents_listen=cluster.agents,
+    )
+    doors = [one.rpartition(":") for one in (door, cluster.agents)]
+    with lab.running(folder, "", listens=[(host, int(port)) for host, _, port in doors], main=main):
+        yield
