@@ -130,6 +130,8 @@ def confine(powers: Powers) -> tuple[tuple[str, ...], int]:
     when a protection that the kernel supports cannot be enabled.
 
     """
+    import fastdl.core.confine  # noqa: F401 - as long as its file can be read, which may be root's
+
     missing: list[str] = []
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     os.chdir(powers.folder or "/")
@@ -215,7 +217,7 @@ def _limit(powers: Powers) -> None:
 
 def _filter_calls(powers: Powers) -> tuple[int, list[str]]:
     """The listener, -1 for none, and what is missing."""
-    from fastdl.core.confine import confine_calls  # after the fork
+    from fastdl.core.confine import confine_calls
 
     for brokered in (True, False) if powers.brokered else (False,):
         with contextlib.suppress(OSError):

@@ -33,14 +33,17 @@ NOT_FOR_CONFINED = {
 }
 PARTS = ("fastdl.engine", "fastdl.sources", "fastdl.model", "fastdl.sinks", "fastdl.agent")
 PROGRAM = """
-import os, sys
+import os, subprocess, sys
 import fastdl.agent.worker
+from fastdl.agent.confine import Powers, confine
 from fastdl.agent.supplies import supplies_for_confined, load_all
 from fastdl.agent import supplies
 if sys.argv[1] == "all":
     load_all()
     print("\\n".join(sys.modules))
 else:
+    program = lambda: confine(Powers(ids=(66_001, 66_001), program=True))
+    subprocess.run(["/bin/true"], preexec_fn=program, check=True)
     kept = supplies_for_confined()
     kept.apply()
     os.setresgid(66_001, 66_001, 66_001)
@@ -98,7 +101,8 @@ def test_what_is_loaded_before_is_all_that_is_imported_anywhere() -> None:
 def test_code_that_root_alone_can_reach_is_loaded_all_the_same(
     tmp_path: Path, folder: int, file: int, kept: int
 ) -> None:
-    """A virtual environment in /root, or an installation under a strict umask."""
+    """A virtual environment in /root, or an installation under a strict umask: for a download, and
+    for the tool that converts what it brought."""
     below = Path(tempfile.gettempdir())
     for parent in (tmp_path, *tmp_path.parents):
         if below in parent.parents:
