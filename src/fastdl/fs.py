@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Callable
 
 from fastdl.named_tuple import NamedTuple
@@ -57,6 +58,27 @@ def lock_exclusively(fd: int) -> bool:
             raise
         return False
     return True
+
+
+def once_free(take: Callable[[], int], busy: int) -> int:
+    """What *take*() returns, tried for a second while it fails with the error number *busy*.
+
+    A job that was killed holds its locks and devices until its memory, and that of a child that it
+    was about to start, is freed: the same command, run again at once, must not find them taken.
+    """
+    end = time.monotonic() + 1
+    while True:
+        try:
+            return take()
+        except OSError as error:
+            if error.errno != busy or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
+
+
+def lock_once_free(fd: int) -> bool:
+    """``lock_exclusively``, once the last moments of whoever holds it are over."""
+    return bool(once_free(lambda: lock_exclusively(fd), errno.EAGAIN))
 
 
 def open_locked(path: os.PathLike[str]) -> int:

@@ -192,7 +192,7 @@ def default_state_dir() -> str:
 
 def _lock(fd: int, path: str) -> None:
     try:
-        locked = fs.lock_exclusively(fd)
+        locked = fs.lock_once_free(fd)
     except BlockingIOError:
         raise SinkBusyError(f"another job holds the journal {path}") from None
     if not locked:

@@ -133,8 +133,10 @@ def _opened(made: Path) -> int:
 def _claimed(made: Path) -> int | None:
     """The lock of the folder *made*, created if missing; None: unavailable."""
     for _ in range(_TRIES):
+        ours = False
         with contextlib.suppress(FileExistsError):
             made.mkdir(mode=0o700)
+            ours = True
         try:
             fd = _opened(made)
         except FileNotFoundError:  # the job in it has just ended
@@ -152,6 +154,9 @@ def _claimed(made: Path) -> int | None:
             return fd
         fs.close(fd)
         if not locked:
+            if ours:
+                with contextlib.suppress(OSError):  # it is in use
+                    made.rmdir()
             return None
     return None
 

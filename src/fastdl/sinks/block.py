@@ -117,7 +117,8 @@ class BlockSink(DeviceEnds, DescriptorSink):
 def _claim(path: str) -> int:
     """Open the device so that no other claimant (mount, swap, md, dm, O_EXCL) may have it."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        flags = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        fd = fs.once_free(lambda: os.open(path, flags), errno.EBUSY)
     except OSError as error:
         if error.errno == errno.EBUSY:
             use = device.user_of(os.stat(path).st_rdev)  # noqa: PTH116

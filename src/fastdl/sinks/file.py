@@ -183,7 +183,7 @@ class FileSink(DescriptorSink):
             fd, made = _open_or_create(self._part, self._folder)
             try:
                 self._check_part(fd, made=made)
-                if not fs.lock_exclusively(fd):
+                if not fs.lock_once_free(fd):
                     if made:
                         os.unlink(self._part, dir_fd=self._folder)
                     fs.close(fd)

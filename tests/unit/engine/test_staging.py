@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -54,6 +56,21 @@ def test_a_folder_of_another_user_is_found_again_swept_and_removed(tmp_path: Pat
         second.keep = True
     os.utime(made, (0, 0))
     staging.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the job's own nor the one that it would have instead."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    made = staging.path_beside(tmp_path / "image", "a job")
+    with pytest.raises(FastdlError), staging.resumable(made):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,13 @@ def test_a_claimed_device_is_busy(plain: LoopDevice) -> None:
     with pytest.raises(SinkBusyError, match="another process"):
         open_sink(plain.path)
     first.close()
+    open_sink(plain.path).close()
+
+
+def test_a_claim_that_is_about_to_end_is_waited_for(plain: LoopDevice) -> None:
+    """A job that was killed has its device until its memory is freed."""
+    first = open_sink(plain.path)
+    threading.Timer(0.1, first.close).start()
     open_sink(plain.path).close()
 
 

@@ -211,6 +211,13 @@ def test_a_second_job_is_told_that_the_first_is_at_work(tmp_path: Path) -> None:
         open_sink(str(tmp_path / "a"))
 
 
+def test_a_job_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
+    """R08: one that was killed holds its lock until its memory is freed."""
+    sink = open_sink(str(tmp_path / "a"))
+    threading.Timer(0.1, sink.close).start()
+    open_sink(str(tmp_path / "a")).close()
+
+
 @pytest.mark.parametrize("place", ["target", "part"])
 @pytest.mark.parametrize("thing", ["link", "dangling", "hard link", "fifo", "folder", "socket"])
 def test_what_is_no_plain_file_is_refused_and_untouched(
