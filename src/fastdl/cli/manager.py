@@ -70,7 +70,21 @@ def add_parser(subparsers: Any) -> None:
         help="rules for origins (mirrors, proxy, credentials, limits, keyring, blocks), TOML; read "
         "again when it changes",
     )
-    parser.add_argument("--fabric", metavar="KIND", help="how hosts are reached (default: local)")
+    parser.add_argument(
+        "--fabric",
+        metavar="URL",
+        help="nats://… or tls://…: several managers wake each other through NATS (default: local,"
+        " through the database)",
+    )
+    parser.add_argument(
+        "--fabric-ca", metavar="FILE", help="CAs of the NATS servers, PEM (default: the system's)"
+    )
+    parser.add_argument(
+        "--fabric-cert", metavar="FILE", help="this manager's certificate for NATS, PEM"
+    )
+    parser.add_argument(
+        "--fabric-key", metavar="FILE", help="its key, PEM (default: in --fabric-cert)"
+    )
     parser.add_argument(
         "--accept-new-ca",
         action="store_true",

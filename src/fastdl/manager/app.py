@@ -29,7 +29,7 @@ from fastdl.manager.certificates.background import BackgroundTask
 from fastdl.manager.certificates.expiry import ExpiryWatch
 from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
-from fastdl.manager.config import ManagerConfig, address, speaks_tls
+from fastdl.manager.config import ManagerConfig, address, nats_servers, speaks_tls
 from fastdl.manager.downloads import transfers
 from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
@@ -39,6 +39,7 @@ from fastdl.manager.downloads.piece_lists import PieceLists
 from fastdl.manager.downloads.probing import Probing
 from fastdl.manager.downloads.unreachable import Unreached
 from fastdl.manager.events import Events
+from fastdl.manager.fabric import SharedFabric
 from fastdl.manager.hosts import known_ca
 from fastdl.manager.hosts.ca import Authority
 from fastdl.manager.hosts.delivery import Connections, Delivery
@@ -82,7 +83,7 @@ class Manager:
         server: HostServer,
         *,
         name: str,
-        fabric: PostgresqlFabric | None,
+        fabric: SharedFabric | None,
     ) -> None:
         """*name*: its own, unique among those of one ledger; *fabric*: reaches the others, None =
         there can be none."""
@@ -114,7 +115,7 @@ class Manager:
             extra={"url": self.url, "agents": "{}:{}".format(*self.server.address)},
         )
 
-    async def _join(self, fabric: PostgresqlFabric) -> None:
+    async def _join(self, fabric: SharedFabric) -> None:
         """Become one of the managers of the ledger, and see the hosts of the others."""
         peers = Peers(
             self.context,
@@ -317,9 +318,11 @@ async def _assemble(
 ) -> Manager:
     vault, name = state_folder.open_vault(state), state_folder.instance(state)
     authority = await known_ca.open_known(ledger, vault, state / "ca", accept_new=accept_new_ca)
+    fabric = _open_fabric(config, ledger, vault, name)
+    if fabric is not None:
+        await fabric.check()
     settings = await _open_settings(ledger, vault, Origins(config.origins))
     await sealed.seal_all(ledger, vault)
-    fabric = None if ledger.sqlite else PostgresqlFabric(config.database or "", name)
     notices = Notices(fabric)
     connections = Connections(notices)
     context = compose(
@@ -341,6 +344,19 @@ async def _assemble(
         complete=functools.partial(transfers.complete, settings, vault),
     )
     return Manager(config, context, server, name=name, fabric=fabric)
+
+
+def _open_fabric(
+    config: ManagerConfig, ledger: Ledger, vault: Vault, name: str
+) -> SharedFabric | None:
+    """Return what reaches the other managers of the ledger; None = there can be none."""
+    if ledger.sqlite:
+        return None
+    if (servers := nats_servers(config)) is None:
+        return PostgresqlFabric(config.database or "", name)
+    from fastdl.manager.fabric.nats_fabric import NatsFabric  # noqa: PLC0415 - an extra's package
+
+    return NatsFabric(servers, name, vault.derive)
 
 
 def compose(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdl.errors import UsageError
+from fastdl.manager.fabric.nats_servers import Servers, servers_of
 from fastdl.model.address import AddressClass, classify, literal_address
 
 
@@ -37,6 +38,13 @@ class ManagerConfig:
     origins: str | None = None
     """TOML: the rules for origins. None = no rules."""
     fabric: str = "local"
+    """local, or the URL of NATS servers: how several managers reach each other."""
+    fabric_ca: str | None = None
+    """PEM: the CAs of the NATS servers' certificates. None = the system's."""
+    fabric_cert: str | None = None
+    """PEM: this manager's certificate for NATS, and its chain."""
+    fabric_key: str | None = None
+    """PEM; None = included in *fabric_cert*."""
     log_format: str = "json"
     log_level: str = "info"
 
@@ -59,8 +67,7 @@ def load(
         raise UsageError("--state DIR is needed: the folder for all of the manager's files")
     values["state"] = Path(values["state"])
     config = ManagerConfig(**values)
-    if config.fabric != "local":
-        raise UsageError(f"--fabric {config.fabric}: this version supports only the fabric 'local'")
+    nats_servers(config)
     if config.log_format not in {"json", "text"}:
         raise UsageError("the log format is either json or text")
     if config.log_level not in {"debug", "info", "warning", "error"}:
@@ -74,6 +81,23 @@ def load(
     address(config.listen)
     address(config.agent_listen)
     return config
+
+
+def nats_servers(config: ManagerConfig) -> Servers | None:
+    """Return where NATS is; None = the managers, if there are several, use the database."""
+    if config.fabric == "local":
+        if config.fabric_ca or config.fabric_cert or config.fabric_key:
+            raise UsageError("--fabric-ca, --fabric-cert and --fabric-key need --fabric nats://…")
+        return None
+    servers = servers_of(
+        config.fabric, ca=config.fabric_ca, cert=config.fabric_cert, key=config.fabric_key
+    )
+    if not (config.database or "").startswith("postgresql"):
+        raise UsageError(
+            "--fabric nats://… is for several managers, which need --database postgresql://…: "
+            "a ledger on SQLite has one"
+        )
+    return servers
 
 
 def _read_file(file: Path) -> dict[str, Any]:

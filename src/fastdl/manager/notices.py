@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar
 
-from fastdl.manager.fabric import Fabric, LocalFabric
+from fastdl.manager.fabric import PAGE, WAKE, Fabric, LocalFabric
 
 T = TypeVar("T")
 
@@ -23,9 +23,6 @@ QUEUE_MAX: Final = 256
 SPACING_S: Final = 0.02
 CHECK_SHARE: Final = 4.0
 """Pause between two checks, in multiples of the time that one takes: checks never delay work."""
-WAKE: Final = "wake"
-PAGE: Final = "page"
-"""Topics of messages to other managers: wake who waits for a key, show something on the pages."""
 
 
 class Notices:

@@ -25,7 +25,7 @@ from fastdl import __version__
 from fastdl.errors import FastdlError
 from fastdl.manager.api.context import ApiContext
 from fastdl.manager.chore import Chore
-from fastdl.manager.fabric import RESYNC, Message
+from fastdl.manager.fabric import GONE, PAGE, PROGRESS, RESYNC, SEND, WAKE, Message
 from fastdl.manager.hosts import known_ca
 from fastdl.manager.hosts.delivery import Connections
 from fastdl.manager.hosts.fleet import ConnectedHost
@@ -33,7 +33,6 @@ from fastdl.manager.hosts.handler import SILENT_S
 from fastdl.manager.hosts.progress import published
 from fastdl.manager.ledger import hosts, managers, records
 from fastdl.manager.ledger.text import loads
-from fastdl.manager.notices import PAGE, WAKE
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 
@@ -67,6 +66,10 @@ class Peers:
         )
         self._dirty: set[str] = set()
         self._due: set[str] = set()
+        self._gone: set[str] = set()
+        """Managers that died, and whose leases others may take."""
+        self._mourned: set[str] = set()
+        """Those of them that the ledger took for alive when that was said."""
         self._wake = asyncio.Event()
         self._alive: set[str] = {name}
         self._began = self._looked = context.clock.steady()
@@ -75,14 +78,15 @@ class Peers:
             WAKE: self._woken,
             PAGE: self._shown,
             RESYNC: self._resync,
+            GONE: self._mourn,
             "post": connections.post_here,
-            "send": self._send,
+            SEND: self._send,
             "mark": context.sync.mark_here,
             "dispatch": context.dispatcher.woken,
             "evict": context.handler.evict_here,
             "host": self._host,
             "arrived": context.handler.arrived,
-            "progress": self._progress,
+            PROGRESS: self._progress,
             "settings": lambda: self._changed("settings"),
             "ca": lambda: self._changed("ca"),
             "logout": context.sessions.forget,
@@ -104,6 +108,7 @@ class Peers:
         while True:
             now = self._context.clock.steady()
             try:
+                await self._take_over()
                 await self._read_changed()
                 if now >= self._next:
                     self._next = now + ROUND_S
@@ -133,10 +138,11 @@ class Peers:
             # meanwhile proves nothing.
             self._began, self._alive = clock.steady(), alive
         self._looked = clock.steady()
-        died, self._alive = self._alive - alive, alive
-        if died:
-            log.warning("another manager is gone", extra={"managers": sorted(died)})
-            self._resync()  # what it was about to say was never said
+        died, self._alive = self._alive - alive - self._mourned, alive
+        for name in sorted(died):
+            self._mourn(name)
+        self._mourned &= alive
+        await self._take_over()
         if clock.steady() >= self._whole:
             self._whole = clock.steady() + WHOLE_S
             self._due |= {"settings", "ca"}
@@ -190,6 +196,22 @@ class Peers:
             self._connections.post_here(host)
         self._next = self._whole = -math.inf
         self._wake.set()
+
+    def _mourn(self, name: str) -> None:
+        """A manager died, or was cut off: what it was about to say was never said."""
+        log.warning("another manager is gone", extra={"manager": name})
+        self._gone.add(name)
+        self._mourned.add(name)
+        self._resync()
+
+    async def _take_over(self) -> None:
+        """Let somebody do what managers did that died."""
+        if not self._gone:
+            return
+        gone = set(self._gone)
+        await self._context.ledger.write(lambda tx: records.drop_leases(tx, gone))
+        self._gone -= gone
+        self._context.dispatcher.stand_in()
 
     def _take(self) -> set[str]:
         dirty, self._dirty = self._dirty, set()
@@ -263,7 +285,7 @@ class Peers:
                 text = codec.encode(progress)
                 if len(text) > PROGRESS_MAX:
                     text = codec.encode(replace(progress, mirrors=()))
-                self._context.notices.tell("progress", host, text)
+                self._context.notices.tell(PROGRESS, host, text)
 
 
 def _differs(known: ConnectedHost | None, row: Row[Any]) -> bool:

@@ -10,6 +10,7 @@ headers are encrypted too (sealed.py).
 from __future__ import annotations
 
 import base64
+import hmac
 import secrets
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,12 @@ class Vault:
     """Seals and opens values with one key of 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
+        self._key = key
         self._cipher = AESGCM(key)
+
+    def derive(self, purpose: str) -> bytes:
+        """Return 32 bytes that only whoever has the key can know, others for each purpose."""
+        return hmac.digest(self._key, b"fastdl " + purpose.encode(), "sha256")
 
     def seal(self, name: str, value: str) -> str:
         """Return *value* as text that only this key can open."""

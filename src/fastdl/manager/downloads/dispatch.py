@@ -104,6 +104,11 @@ class Dispatcher:
         """Another manager says that something changed."""
         self._wake.set()
 
+    def stand_in(self) -> None:
+        """Another manager died: dispatch, if it was the one that did."""
+        self._ask_at = -math.inf
+        self._wake.set()
+
     async def run(self) -> None:
         """Dispatch until cancelled."""
         while True:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from fastdl.manager.fabric import SEND
 from fastdl.manager.notices import Notices
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -88,7 +89,7 @@ class Connections:
     def send(self, host: str, message: m.Message) -> None:
         """Send *message* to *host* if it is connected."""
         if not self.send_here(host, message):
-            self._notices.tell("send", host, codec.encode(message))
+            self._notices.tell(SEND, host, codec.encode(message))
 
     def send_here(self, host: str, message: m.Message) -> bool:
         """Send *message* to *host*; False = it is not connected to this manager."""

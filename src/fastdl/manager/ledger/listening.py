@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from fastdl.manager.fabric import RESYNC, Message, Receive
+from fastdl.manager.fabric.outbox import Outbox
 from fastdl.manager.ledger.engine import KEEPALIVE, LEDGER_NUMBER, driver_url
 
 log = logging.getLogger(__name__)
 
 PAYLOAD_MAX: Final = 7900
 """PostgreSQL refuses payloads of 8000 bytes."""
-PENDING_MAX: Final = 50_000
 SPACING_S: Final = 0.01
 CHECK_S: Final = 5.0
 AGAIN_S: Final = 0.5
@@ -45,17 +45,16 @@ class PostgresqlFabric:
             isolation_level="AUTOCOMMIT",
             connect_args={"server_settings": KEEPALIVE},
         )
-        self._pending: dict[Message, None] = {}
-        self._wake = asyncio.Event()
+        self._outbox = Outbox()
         self.receive: Receive = lambda _message: None
         """Called with each message of another manager, and with ``RESYNC``."""
 
     def notify(self, topic: str, *words: str) -> None:
         """Tell every other manager soon; one that waits to be sent is not sent twice."""
-        if len(self._pending) >= PENDING_MAX:
-            self._pending = {(RESYNC,): None}
-        self._pending[topic, *words] = None
-        self._wake.set()
+        self._outbox.add((topic, *words))
+
+    async def check(self) -> None:
+        """The ledger, which is open, is all that it needs."""
 
     async def run(self) -> None:
         """Send and receive until cancelled."""
@@ -81,12 +80,12 @@ class PostgresqlFabric:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_S):
-                    await self._wake.wait()
-            self._wake.clear()
+                    await self._outbox.wake.wait()
+            self._outbox.wake.clear()
             async with asyncio.timeout(STUCK_S):
-                if not self._pending:
+                if not self._outbox:
                     await connection.execute(text("SELECT 1"))  # does the connection live?
-                while self._pending:
+                while self._outbox:
                     await self._send(connection, channel)
             await asyncio.sleep(SPACING_S)
 
@@ -94,22 +93,21 @@ class PostgresqlFabric:
         """Send as many of the waiting messages as one notification holds."""
         sent: list[Message] = []
         payload = json.dumps([self._name])
-        for message in self._pending:
+        for message in self._outbox:
             longer = f"{payload[:-1]}, {json.dumps(message)}]"
             if len(longer) > PAYLOAD_MAX:
                 break
             sent.append(message)
             payload = longer
         if not sent:  # the first alone is too long: what it is about is in the ledger
-            del self._pending[next(iter(self._pending))]
+            self._outbox.remove([next(iter(self._outbox))])
             return
-        for message in sent:  # before it is sent: what is said from now on has to be sent again
-            del self._pending[message]
+        self._outbox.remove(sent)
         values = {"channel": channel, "payload": payload}
         try:
             await connection.execute(text("SELECT pg_notify(:channel, :payload)"), values)
         except BaseException:
-            self._pending = dict.fromkeys(sent) | self._pending
+            self._outbox.put_back(sent)
             raise
 
     def _received(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:

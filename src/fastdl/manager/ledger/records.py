@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, Table, case, delete, func, insert, select, update
@@ -298,6 +298,12 @@ async def drop_lease(tx: AsyncConnection, name: str, owner: str) -> None:
     await tx.execute(
         update(lease).where(lease.c.name == name, lease.c.owner == owner).values(until=0.0)
     )
+
+
+async def drop_leases(tx: AsyncConnection, owners: Collection[str]) -> None:
+    """Release all leases of *owners*, who died. Where one is alive after all, it takes its leases
+    again, or another has them: a lease saves work, and nothing is right only because of it."""
+    await tx.execute(update(lease).where(lease.c.owner.in_(sorted(owners))).values(until=0.0))
 
 
 async def prune(tx: AsyncConnection, *, before: float) -> None:

@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Managers that wake each other through NATS, where there are too many of them, or too much
+progress to relay, for the ledger's database.
+
+A JetStream stream keeps the last message of each subject ("host H has a new document", "the
+settings changed"), in memory: a manager whose connection was lost reads what was said meanwhile,
+and nothing else. What the stream cannot know (it was lost, made anew, or forgot) is answered by
+``RESYNC``: the ledger has everything. After every fault the connection is made anew, by us and not
+by the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError, NoServersError, StaleConnectionError
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
+from nats.js.errors import APIError, NotFoundError
+
+from fastdl.errors import UsageError
+from fastdl.manager.fabric import GONE, PASSING, RESYNC, Message, Receive
+from fastdl.manager.fabric.nats_servers import Servers
+from fastdl.manager.fabric.nats_subjects import MESSAGE_MAX, Derive, Envelopes, Subjects
+from fastdl.manager.fabric.outbox import Outbox
+from fastdl.manager.fabric.watch import BEAT_S, Watch
+
+log = logging.getLogger(__name__)
+
+FLOOR: Final = (2, 10, 23)
+"""Older servers could lose a whole stream when they were killed, or cannot be told to flush."""
+KEPT_S: Final = 3600.0
+KEPT_BYTES: Final = 64 << 20
+BEHIND_MAX: Final = 20_000
+"""Messages after which looking at everything once is cheaper than reading them."""
+REPLICAS: Final = 3
+CONNECT_S: Final = 5.0
+REPLY_S: Final = 5.0
+AGAIN_S: Final = 0.5
+SPACING_S: Final = 0.01
+TOGETHER: Final = 128
+"""Messages that are under way at a time."""
+SILENT_S: Final = 5.0
+"""The stream sends heartbeats: without any it was deleted, or its server died."""
+_HEARTBEAT_S: Final = 1.0
+_NO_JETSTREAM: Final = (None, 10039, 10076)
+"""Error codes: nobody answers, not enabled for the account, not enabled at all. Others may pass."""
+_LOST: Final = (TimeoutError, StaleConnectionError, ConnectionClosedError)
+"""What the client raises when the connection ended, not for what the server refuses."""
+
+
+class NatsFabric:
+    """The managers of one ledger on the NATS servers of *servers*."""
+
+    def __init__(self, servers: Servers, name: str, derive: Derive) -> None:
+        """*name*: this manager's own, unique among those of one ledger; *derive*: ``Derive``."""
+        self._servers = servers
+        self._order = list(servers.addresses)
+        self._name = name
+        self._subjects = Subjects(derive)
+        self._envelopes = Envelopes(derive, name)
+        self._outbox = Outbox()
+        self._watch = Watch(name)
+        self._position = _Position()
+        self._missed = False
+        """``RESYNC`` is due."""
+        self._stream_heard = 0.0
+        self._broken: str | None = None
+        self._said = ""
+        """The reason in the log of why nobody is heard."""
+        self.receive: Receive = lambda _message: None
+        """Called with each message of another manager, and with ``RESYNC`` and ``GONE``."""
+
+    def notify(self, topic: str, *words: str) -> None:
+        """Tell every other manager soon; one that waits to be sent is not sent twice."""
+        self._outbox.add((topic, *words))
+
+    async def check(self) -> None:
+        """UsageError if a server answers and can never be used: its version, credentials, TLS.
+        Servers that are away do not keep a manager from its work."""
+        try:
+            async with self._connected():
+                return
+        except (NatsError, OSError, TimeoutError) as exc:
+            log.error("NATS at %s is not reached yet: %s", self._servers, _reason(exc))
+
+    async def run(self) -> None:
+        """Send and receive until cancelled."""
+        while True:
+            try:
+                async with self._connected() as client:
+                    await self._serve(client)
+            except Exception as exc:  # noqa: BLE001 - the client's, the system's, and groups of them
+                if (reason := _reason(exc)) != self._said:
+                    log.warning("other managers are not heard: %s", reason)
+                self._said = reason
+            await asyncio.sleep(AGAIN_S)
+
+    async def close(self) -> None:
+        """``run`` leaves nothing."""
+
+    # --- the connection ----------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Client]:
+        """A connection to one of the servers, the next one after a failure."""
+        client: Client | None = None
+        failure: Exception = ConnectionError("no server answers")
+        for address in tuple(self._order):
+            try:
+                client = await self._connect(address)
+                break
+            except (UsageError, OSError, TimeoutError, NatsError) as exc:
+                self._order = [*self._order[1:], address]
+                if not isinstance(failure, UsageError):
+                    failure = exc
+        if client is None:
+            raise failure
+        try:
+            yield client
+        finally:
+            await _close(client)
+
+    async def _connect(self, address: str) -> Client:
+        servers, client, why = self._servers, Client(), list[Exception]()
+
+        async def failed(exc: Exception) -> None:
+            why.append(exc)
+            self._broken = _reason(exc)
+
+        async def closed() -> None:
+            self._broken = "connection lost"
+
+        def secret(value: str | None) -> Callable[[], str] | None:
+            # The client speaks TLS if the server asks for it; whoever sits between could leave
+            # that out. So no secret is given away before it is certain.
+            def give() -> str:
+                self._check_tls(client, address)
+                return value or ""
+
+            return None if value is None else give
+
+        token = servers.password is None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await client.connect(
+                    [f"{'tls' if servers.tls else 'nats'}://{address}"],
+                    name="fastdl manager",
+                    error_cb=failed,
+                    closed_cb=closed,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=2,
+                    ping_interval=5,
+                    tls=servers.tls,
+                    token=secret(servers.user) if token else None,
+                    user=None if token else secret(servers.user),
+                    password=secret(servers.password),
+                )
+            self._check_tls(client, address)
+            await self._check_server(client, address)
+        except NoServersError as exc:  # the client's words for any fault of the connection
+            await _close(client)
+            raise (why[-1] if why else exc) from exc
+        except ssl.SSLError as exc:
+            await _close(client)
+            raise UsageError(f"TLS with the NATS server {address} fails: {exc.reason}") from exc
+        except NatsError as exc:
+            await _close(client)
+            if isinstance(exc, _LOST):
+                raise
+            raise UsageError(f"the NATS server {address} refuses this manager: {exc}") from exc
+        except BaseException:
+            await _close(client)
+            raise
+        self._broken = None
+        return client
+
+    def _check_tls(self, client: Client, address: str) -> None:
+        if self._servers.tls is not None and not client._server_info.get("tls_required"):
+            raise UsageError(f"the NATS server {address} does not offer TLS")
+
+    async def _check_server(self, client: Client, address: str) -> None:
+        version = client.connected_server_version
+        if (version.major, version.minor, version.patch) < FLOOR:
+            found, floor = f"{version.major}.{version.minor}.{version.patch}", _dotted(FLOOR)
+            raise UsageError(
+                f"the NATS server {address} has version {found}, {floor} or newer is needed: "
+                "before, a server that was killed could lose what it had confirmed"
+            )
+        try:
+            await client.jetstream(timeout=REPLY_S).account_info()
+        except APIError as exc:
+            if exc.err_code not in _NO_JETSTREAM:
+                raise ConnectionError(f"JetStream at {address}: {exc.description}") from exc
+            raise UsageError(
+                f"the NATS server {address} offers no JetStream to this manager: enable it there "
+                "for the manager's account"
+            ) from exc
+
+    # --- one connection's life -----------------------------------------------------------------
+
+    async def _serve(self, client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        js = client.jetstream(timeout=REPLY_S)
+        info = await self._stream(js)
+        self._missed |= self._position.resume(info, now=loop.time())
+        self._watch.connected(loop.time())
+        self._stream_heard = loop.time()
+        await client.subscribe(self._subjects.passing, cb=self._passing)
+        await client.subscribe(self._subjects.beat, cb=self._beaten)
+        inbox = client.new_inbox()
+        await client.subscribe(inbox, cb=self._kept)
+        await js.add_consumer(
+            self._subjects.stream,
+            ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._position.sequence + 1,
+                deliver_subject=inbox,
+                ack_policy=AckPolicy.NONE,
+                idle_heartbeat=_HEARTBEAT_S,
+                inactive_threshold=10 * SILENT_S,
+                num_replicas=1,
+                mem_storage=True,
+            ),
+        )
+        if self._missed:
+            self._missed = False
+            self.receive((RESYNC,))
+        self._said = ""
+        log.info("other managers are heard", extra={"nats": str(self._servers)})
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send_all(client, js))
+                group.create_task(self._beat(client))
+        except asyncio.CancelledError:
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await client.publish(self._subjects.beat, self._envelopes.seal(("left",)))
+                    await client.flush(1)
+            raise
+
+    async def _stream(self, js: JetStreamContext) -> StreamInfo:
+        """The stream; it is made, and made safer, as far as the servers allow it now."""
+        name = self._subjects.stream
+        try:
+            info = await js.stream_info(name)
+        except NotFoundError:
+            config = StreamConfig(
+                name=name,
+                description="fastdl: what managers say to each other; may be deleted at any time",
+                subjects=[self._subjects.kept],
+                max_msgs_per_subject=1,
+                max_age=KEPT_S,
+                max_bytes=KEPT_BYTES,
+                max_msg_size=MESSAGE_MAX,
+                discard=DiscardPolicy.OLD,
+                storage=StorageType.MEMORY,
+                allow_direct=True,
+            )
+            info = await js.add_stream(config)
+        if (info.config.num_replicas or 1) < REPLICAS and info.cluster and info.cluster.name:
+            with contextlib.suppress(APIError):  # not yet, or never: there are fewer servers
+                info = await js.update_stream(info.config.evolve(num_replicas=REPLICAS))
+        return info
+
+    async def _send_all(self, client: Client, js: JetStreamContext) -> None:
+        while True:
+            await self._outbox.wake.wait()
+            self._outbox.wake.clear()
+            while batch := self._outbox.first(TOGETHER):
+                self._outbox.remove(batch)
+                try:
+                    await asyncio.gather(*(self._send(client, js, m) for m in batch))
+                except BaseException:
+                    self._outbox.put_back(batch)
+                    self._outbox.wake.set()
+                    raise
+            await asyncio.sleep(SPACING_S)
+
+    async def _send(self, client: Client, js: JetStreamContext, message: Message) -> None:
+        data = self._envelopes.seal(message)
+        if len(data) > MESSAGE_MAX:
+            return  # what it is about is in the ledger
+        subject = self._subjects.of(message)
+        if message[0] in PASSING:
+            await client.publish(subject, data)
+        else:
+            await js.publish(subject, data, stream=self._subjects.stream)
+
+    async def _beat(self, client: Client) -> None:
+        """Say that this manager is alive, and notice who does not."""
+        loop = asyncio.get_running_loop()
+        alive = self._envelopes.seal(("alive",))
+        while True:
+            if self._broken is not None:
+                raise ConnectionError(self._broken)
+            await client.publish(self._subjects.beat, alive)
+            said = loop.time()
+            await asyncio.sleep(BEAT_S)
+            now = loop.time()
+            if now - said > 2 * BEAT_S:
+                continue  # this manager stood still: nothing could be heard
+            if self._watch.is_deaf(now):
+                raise ConnectionError("what this manager says does not come back")
+            if now - self._stream_heard > SILENT_S:
+                raise ConnectionError("the stream is silent")
+            self._position.healthy = now
+            for name in self._watch.take_gone(now):
+                self.receive((GONE, name))
+
+    # --- what comes in -------------------------------------------------------------------------
+
+    async def _passing(self, msg: Msg) -> None:
+        self._deliver(msg.data, among=PASSING)
+
+    async def _beaten(self, msg: Msg) -> None:
+        if (found := self._envelopes.open(msg.data)) is None:
+            return
+        name, (word, *_) = found
+        if word == "left":
+            self._watch.leave(name)
+        else:
+            self._watch.hear(name, asyncio.get_running_loop().time())
+
+    async def _kept(self, msg: Msg) -> None:
+        self._stream_heard = asyncio.get_running_loop().time()
+        if (headers := msg.headers) and headers.get("Status"):
+            delivered = int(headers.get("Nats-Last-Consumer") or 0)
+        else:
+            sequence = msg.metadata.sequence
+            delivered = sequence.consumer
+            self._position.step(stream=sequence.stream)
+            self._deliver(msg.data)
+        if delivered != self._position.delivered:
+            self._broken = "messages of the stream are missing"
+
+    def _deliver(self, data: bytes, *, among: Iterable[str] | None = None) -> None:
+        found = self._envelopes.open(data)
+        if found is None or found[0] == self._name:
+            return
+        if among is None or found[1][0] in among:
+            self.receive(found[1])
+
+
+class _Position:
+    """How far this manager has read the stream."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.delivered = 0
+        """Messages that came on this connection."""
+        self.healthy = 0.0
+        """When it was certain that nothing was missed."""
+        self._made: datetime | None = None
+
+    def resume(self, info: StreamInfo, *, now: float) -> bool:
+        """Go on where this manager was, on a new connection; whether messages may be missing."""
+        last = info.state.last_seq
+        missed = (
+            self._made != info.created
+            or not self.sequence <= last <= self.sequence + BEHIND_MAX
+            or now - self.healthy > KEPT_S / 2
+        )
+        if missed:
+            self.sequence = last
+        self._made, self.delivered = info.created, 0
+        return missed
+
+    def step(self, *, stream: int) -> None:
+        """One more message came: number *stream* of the stream."""
+        self.sequence = max(self.sequence, stream)
+        self.delivered += 1
+
+
+async def _close(client: Client) -> None:
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        async with asyncio.timeout(REPLY_S):
+            await client.close()
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
+
+
+def _reason(exc: BaseException) -> str:
+    """The first fault, in the client's words, which hold no secret."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return str(exc) or type(exc).__name__
