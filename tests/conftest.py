@@ -14,7 +14,7 @@ import hypothesis  # noqa: F401
 import pytest
 
 from fastdl.agent.pools import domains
-from tests.env import libvirtd, postgresql
+from tests.env import combinations, libvirtd, postgresql
 from tests.env.certs import CertLab
 from tests.env.landing import DEVICE, PATTERN, Bench
 from tests.env.loopdev import LoopDevice, loop_device
@@ -87,7 +87,8 @@ def database(request: pytest.FixtureRequest) -> str | None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember how each run of each id of the fault matrix ended."""
+    """Remember how each run of each id of the fault matrix ended, and of each combination."""
+    combinations.note(report)
     for name, value in report.user_properties:
         if name == CASE and (report.when == "call" or report.skipped):
             _RAN.setdefault(str(value), []).append(report.outcome)
@@ -95,6 +96,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print which ids of the fault matrix this run has really proved, and which not."""
+    combinations.summarise(terminalreporter)
     if not _RAN:
         return
     runs = sum(map(len, _RAN.values()))
