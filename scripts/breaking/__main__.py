@@ -25,9 +25,9 @@ from pathlib import Path
 from fastdl.lab.certs import self_signed
 from scripts.breaking.checks import keystore, violations
 from scripts.breaking.faults import FAULTS, LOSSY
-from scripts.breaking.rig import Rig, rig
+from scripts.breaking.rig import SIZE, Rig, rig
 
-TEMPLATES = 4
+TEMPLATES = 8
 ROUND_FAULTS = 2
 FINISH_S = 300.0
 """For all jobs, once everything is mended."""
@@ -145,7 +145,7 @@ async def run(args: argparse.Namespace, folder: Path) -> int:
                 say(f"VIOLATION {text}")
             bad += len(wrong)
             needed = TEMPLATES * (len(found.agents) + 1)
-            sent = sum(origin.sent for origin in found.origins) / (needed * 24 * 2**20)
+            sent = sum(origin.sent for origin in found.origins) / (needed * SIZE)
             most = max(origin.most for origin in found.origins)
             say(
                 f"{needed} copies in {time.monotonic() - began:.0f} s, at most {most} at once from "

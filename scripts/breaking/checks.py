@@ -5,24 +5,25 @@ which is asked only where a copy lies."""
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 
 from fastdl.agent.properties import load
 from fastdl.trust.keystore import Keystore, Passphrase
-from scripts.breaking.rig import LIMIT, SIZE, Rig
+from scripts.breaking.rig import BULK, SIZE, Rig
 from tests.env.process import AgentProcess
 
 BYTES_MOST = 1.1
-_STARTED = re.compile(r"job started .*?\bjob=(\S+).*?\bkind=download\b.*?\bpool=(\S+)")
-_ENDED = re.compile(r"job ended .*?\bjob=(\S+).*?\bkind=download\b.*?\bcode=0\b")
+_STARTED = re.compile(r"job started job=(\S+) kind=download .*?\bpool=(\S+) template=(\S+)")
+_ENDED = re.compile(r"job ended job=(\S+) kind=download code=0 fetched=([1-9]\d*)")
+"""One that found the copy there has fetched nothing."""
 
 
 async def violations(rig: Rig, templates: list[str], aliases: dict[str, bool]) -> list[str]:
     """What is wrong after a round of *templates*; *aliases*: certificate → whether it is wanted."""
     pools = await _pools(rig)
-    found = [*_limits(rig), *_bytes(rig, len(templates) * len(set(pools.values())))]
-    found += _jobs(rig, pools)
+    found = [*limits(rig), *fetched(rig, len(templates) * len(set(pools.values())))]
+    found += jobs(rig, pools)
     found += [wrong for agent in rig.agents for wrong in keystore(agent, aliases)]
     found += await _copies(rig, templates, len(set(pools.values())))
     return found
@@ -34,34 +35,36 @@ async def _pools(rig: Rig) -> dict[str, str]:
     return {row["name"]: row["id"] for row in rows}
 
 
-def _limits(rig: Rig) -> Iterator[str]:
+def limits(rig: Rig) -> Iterator[str]:
+    """Yield the origins that served too many downloads at once."""
     for number, origin in enumerate(rig.origins):
-        if origin.most > LIMIT:
-            yield f"origin {number} served {origin.most} downloads at once, {LIMIT} are allowed"
+        if origin.most > BULK:
+            yield f"origin {number} served {origin.most} downloads at once, {BULK} are allowed"
 
 
-def _bytes(rig: Rig, copies: int) -> Iterator[str]:
+def fetched(rig: Rig, copies: int) -> Iterator[str]:
+    """Yield whether more was fetched than *copies* of a template may need."""
     sent, needed = sum(origin.sent for origin in rig.origins), copies * SIZE
     if sent > BYTES_MOST * needed:
         yield f"{sent / needed:.2f} times the bytes that were needed were fetched"
 
 
-def _jobs(rig: Rig, pools: dict[str, str]) -> Iterator[str]:
-    """By the agents' logs: no command of another host, no job done by two."""
-    done = defaultdict(set)
+def jobs(rig: Rig, pools: dict[str, str]) -> Iterator[str]:
+    """Yield, by the agents' logs, commands of other hosts and copies that were made twice."""
+    made: Counter[tuple[str, str]] = Counter()
     for agent in rig.agents:
         own = {pools[f"{agent.name}-pool"]}
         if agent in rig.agents[:2]:
             own.add(pools["shared"])
-        log = agent.log()
-        for job, pool in _STARTED.findall(log):
+        log, copies = agent.log(), dict[str, tuple[str, str]]()
+        for job, pool, template in _STARTED.findall(log):
+            copies[job] = (template, pool)
             if pool not in own:
-                yield f"{agent.name} was given job {job} of pool {pool}, which it does not have"
-        for job in _ENDED.findall(log):
-            done[job].add(agent.name)
-    for job, names in done.items():
-        if len(names) > 1:
-            yield f"job {job} was done by {' and '.join(sorted(names))}"
+                yield f"job {job} of pool {pool}, started by {agent.name}, is of another host"
+        made.update(copies[job] for job, _ in _ENDED.findall(log) if job in copies)
+    for (template, pool), times in made.items():
+        if times > 1:
+            yield f"template {template} was brought to pool {pool} {times} times"
 
 
 def keystore(agent: AgentProcess, aliases: dict[str, bool]) -> Iterator[str]:

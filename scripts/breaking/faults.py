@@ -72,7 +72,7 @@ async def kill_agents(rig: Rig, draw: random.Random) -> str:
 async def partition(rig: Rig, draw: random.Random) -> str:
     """A third of the hosts cut off from all managers, in one direction or both; origins stay."""
     incoming, outgoing = draw.choice([(True, False), (False, True), (True, True)])
-    victims = draw.sample(range(len(rig.agents)), max(1, len(rig.agents) // 3))
+    victims = await _busy(rig, draw, max(1, len(rig.agents) // 3))
     for number in victims:
         rig.spaces[number].cut(rig.manager_ports(), incoming=incoming, outgoing=outgoing)
     try:
@@ -103,6 +103,18 @@ async def fail_over(rig: Rig, draw: random.Random) -> str:
     await asyncio.sleep(lag)
     await asyncio.to_thread(server.fail_over)
     return f"a standby that lagged {lag:.0f} s was promoted"
+
+
+async def _busy(rig: Rig, draw: random.Random, count: int) -> list[int]:
+    """The numbers of *count* hosts, of those first that are downloading: soon some are."""
+    for _ in range(100):
+        loading = {address for origin in rig.origins for address, _ in origin.running}
+        busy = [n for n, space in enumerate(rig.spaces) if space.address in loading]
+        if len(busy) >= count:
+            return draw.sample(busy, count)
+        await asyncio.sleep(0.1)
+    rest = [n for n in range(len(rig.agents)) if n not in busy]
+    return [*busy, *draw.sample(rest, count - len(busy))]
 
 
 FAULTS: dict[str, Fault] = {

@@ -31,7 +31,10 @@ SIZE: Final = 24 << 20
 RATE: Final = 0.8e6
 """Bytes a second of one connection: a download takes ten seconds or so."""
 ORIGINS: Final = 2
-LIMIT: Final = 3
+LIMIT: Final = 4
+"""Downloads at once from an origin, by the setting."""
+BULK: Final = LIMIT - 1
+"""Of them those that no machine waits for: all of these here."""
 
 
 class CountingOrigin(FaultOrigin):
@@ -211,10 +214,6 @@ class Rig:
         """The ports at which agents find managers."""
         found = [self.cluster.agents, *(one.agents for one in self.cluster.managers)]
         return [address.rpartition(":")[2] for address in found]
-
-    def of(self, agent: AgentProcess) -> str:
-        """The address of *agent*, as an origin sees it."""
-        return self.spaces[self.agents.index(agent)].address
 
 
 async def _patiently(api: Client, command: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class Jobs:
                 "kind": command.kind,
                 "fence": command.fence,
                 "pool": getattr(command.args, "pool", None),
+                "template": getattr(command.args, "template", None),
             },
         )
         job.task = asyncio.create_task(self._run(job), name=f"job-{command.job}")
@@ -282,9 +283,21 @@ class Jobs:
         self._running.pop(job_id, None)
         log.info(
             "job ended",
-            extra={"job": job_id, "kind": job.command.kind, "code": failure.code if failure else 0},
+            extra={
+                "job": job_id,
+                "kind": job.command.kind,
+                "code": failure.code if failure else 0,
+                "fetched": _fetched(done),
+            },
         )
         self._ended(job_id)
+
+
+def _fetched(done: m.Done | None) -> int | None:
+    """The bytes that a download received; 0 if its copy was there already."""
+    if not isinstance(done, m.DownloadDone):
+        return None
+    return sum(mirror.bytes for mirror in done.mirrors)
 
 
 def unfinished(journal: Journal) -> list[tuple[m.Command, bool]]:
