@@ -297,7 +297,7 @@ def _fetched(done: m.Done | None) -> int | None:
     """The bytes that a download received; 0 if its copy was there already."""
     if not isinstance(done, m.DownloadDone):
         return None
-    return sum(mirror.bytes for mirror in done.mirrors)
+    return 0 if done.already_present else sum(mirror.bytes for mirror in done.mirrors)
 
 
 def unfinished(journal: Journal) -> list[tuple[m.Command, bool]]:
