@@ -13,6 +13,7 @@ struct fdl_worker {
     int id;
     pthread_t thread;
     bool started;
+    bool ended; /* it was one too many: its thread needs nothing any more */
     struct fdl_progress *progress; /* BORROWED: the mirror, and what others may know */
     int index;                     /* of the mirror */
     struct fdl_wakeup *wakeup;     /* BORROWED */

@@ -45,7 +45,8 @@ static struct fdl_ramp_sample sample(const struct fdl_job *job)
         .bytes = atomic_load(&job->fetched),
         .starved_ns = atomic_load(&job->window_wait_ns),
         .rtt_ns = fdl_sched_rtt_ns(&job->sched),
-        .conns = job->sched.n_conns,
+        .conns = fdl_sched_serving(&job->sched),
+        .room = fdl_sched_room(&job->sched),
     };
 }
 
@@ -85,7 +86,8 @@ static void free_stuck(struct fdl_job *job)
     fdl_wakeup_nudge(&job->wakeups[worker]);
 }
 
-/* Adds connections while they pay, until nothing is left to do. Locked. */
+/* Adds connections while they pay, until nothing is left to do; those that are no
+ * longer wanted end by themselves (job/worker.c). Locked. */
 static void ramp_up(struct fdl_job *job)
 {
     struct fdl_sched *sched = &job->sched;

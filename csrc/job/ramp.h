@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* job/ramp.h - how many connections are worth having? Few at first; more as long as the
- * whole becomes faster. Pure: no clock, no lock. */
+ * whole becomes faster, and no longer those that did not make it faster. Pure: no
+ * clock, no lock. */
 #ifndef FDL_RAMP_H
 #define FDL_RAMP_H
 
@@ -10,10 +11,13 @@
 struct fdl_ramp {
     int wanted;           /* connections */
     int max;              /* that are allowed */
+    int before;           /* wanted before the step that is on trial; 0: none is */
+    bool settled;         /* all that are wanted have brought something */
+    uint64_t settling_ns; /* since when they are waited for */
     uint64_t pause_until; /* no further step before, in ns */
     uint64_t pause_ns;    /* the last pause; 0: the last step paid */
-    double rate;          /* bytes/s of the last step that paid; 0: unknown */
-    double gain;          /* by which the next step has to exceed it */
+    double rate;          /* bytes/s before the step that is on trial; 0: unknown */
+    double gain;          /* by which that step has to exceed it */
     /* what the next measurement is compared with */
     uint64_t from_ns, from_bytes, from_starved_ns;
 };
@@ -24,7 +28,8 @@ struct fdl_ramp_sample {
     uint64_t bytes;      /* that came from mirrors */
     uint64_t starved_ns; /* that connections waited for room in the window, summed */
     uint64_t rtt_ns;     /* of the mirror farthest away that is in use */
-    int conns;           /* that are open */
+    int conns;           /* that have brought something */
+    int room;            /* that the mirrors would take altogether */
 };
 
 /* Chooses the initial connections: one for each of the first distinct mirrors, which
@@ -37,7 +42,8 @@ void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
 bool fdl_ramp_is_far(uint64_t rtt_ns);
 
 /* Reconsiders ramp->wanted by the goodput since the last measurement; leaves it where
- * it is too soon to tell. */
+ * it is too soon to tell. A step past a few that does not pay is taken back, and it
+ * takes ever longer until the next is tried. Never more than the mirrors take. */
 void fdl_ramp_update(struct fdl_ramp *ramp, const struct fdl_ramp_sample *sample);
 
 #endif

@@ -122,6 +122,33 @@ int fdl_sched_room(const struct fdl_sched *sched)
     return fdl_sched_room_at(sched, INT_MAX);
 }
 
+int fdl_sched_serving(const struct fdl_sched *sched)
+{
+    int n = 0;
+
+    for (int i = 0; i < sched->n_workers; i++)
+        n += sched->progress[i].mirror && atomic_load(&sched->progress[i].served);
+    return n;
+}
+
+bool fdl_sched_is_surplus(const struct fdl_sched *sched, int worker, int wanted)
+{
+    const struct fdl_progress *p = &sched->progress[worker];
+
+    if (p->local || sched->n_conns <= wanted)
+        return false;
+    if (!p->mirror)
+        return true;
+    if (p->mirror->active < 2)
+        return false;
+    for (size_t i = 0; i < sched->n_mirrors; i++) {
+        const struct fdl_mirror *other = sched->mirrors[i];
+        if (other->active > 1 && other->rate < p->mirror->rate)
+            return false;
+    }
+    return true;
+}
+
 bool fdl_sched_all_far(const struct fdl_sched *sched)
 {
     bool far = false;

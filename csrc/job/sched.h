@@ -73,6 +73,13 @@ int fdl_sched_room(const struct fdl_sched *sched);
 /* The same, at most so many of each. */
 int fdl_sched_room_at(const struct fdl_sched *sched, int most);
 
+/* Connections that have brought something. */
+int fdl_sched_serving(const struct fdl_sched *sched);
+
+/* Whether the worker, which has nothing to do at present, is one connection more than
+ * are wanted: it has no mirror, or of those that serve several the slowest. */
+bool fdl_sched_is_surplus(const struct fdl_sched *sched, int worker, int wanted);
+
 /* Whether every usable mirror that has responded yet is far away, in the sense of
  * fdl_ramp_is_far(); false before the first response. */
 bool fdl_sched_all_far(const struct fdl_sched *sched);

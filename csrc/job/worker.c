@@ -339,6 +339,13 @@ static void run_failed(struct fdl_worker *w, const struct fdl_err *err)
 
 /* ---- life ------------------------------------------------------------------ */
 
+/* Locked. */
+static bool is_surplus(const struct fdl_worker *w)
+{
+    return w->run.first >= w->run.end && w->next.first >= w->next.end &&
+           fdl_sched_is_surplus(&w->job->sched, w->id, w->job->ramp.wanted);
+}
+
 static void *worker_main(void *arg)
 {
     struct fdl_worker *w = arg;
@@ -352,7 +359,7 @@ static void *worker_main(void *arg)
         fdl_nomem(&err, "a checksum");
         fdl_job_fail(job, &err);
     }
-    while (!job->stop && !fdl_plan_done(&job->plan)) {
+    while (!job->stop && !fdl_plan_done(&job->plan) && !is_surplus(w)) {
         bool ready = w->progress->local || find_mirror(w);
         bool work = ready && (w->run.first < w->run.end || find_work(w));
         if (!work && fdl_verify_write_one(job))
@@ -378,6 +385,10 @@ static void *worker_main(void *arg)
     }
     give_back_runs(w);
     leave_mirror(w);
+    if (!job->stop && !fdl_plan_done(&job->plan) && !w->progress->local) {
+        job->sched.n_conns--;
+        w->ended = true;
+    }
     pthread_mutex_unlock(&job->lock);
     fdl_fetch_forget(w);
     fdl_sum_free(w->sum);
@@ -416,11 +427,26 @@ int fdl_workers_init(struct fdl_job *job, struct fdl_err *err)
     return FDL_OK;
 }
 
+/* Where a worker has ended that was one too many, else behind the last. Its thread
+ * takes no lock any more. Locked. */
+static int free_place(struct fdl_job *job)
+{
+    for (int i = 0; i < job->sched.n_workers; i++) {
+        struct fdl_worker *w = &job->workers[i];
+        if (!w->ended)
+            continue;
+        pthread_join(w->thread, NULL);
+        w->started = false;
+        return i;
+    }
+    return job->sched.n_workers;
+}
+
 bool fdl_workers_add(struct fdl_job *job, bool local)
 {
-    int id = job->sched.n_workers;
-    struct fdl_worker *w = &job->workers[id];
     struct fdl_err err;
+    int rc = FDL_OK, id = free_place(job);
+    struct fdl_worker *w = &job->workers[id];
 
     *w = (struct fdl_worker){.job = job,
                              .id = id,
@@ -429,8 +455,10 @@ bool fdl_workers_add(struct fdl_job *job, bool local)
                              .wakeup = &job->wakeups[id]};
     w->progress->local = local;
     atomic_store(&w->progress->block, FDL_NO_BLOCK);
-    int rc = fdl_wakeup_init(w->wakeup, &err);
-    job->sched.n_workers++;
+    if (id == job->sched.n_workers) {
+        rc = fdl_wakeup_init(w->wakeup, &err);
+        job->sched.n_workers++;
+    }
     job->sched.n_conns += !local;
     if (rc == FDL_OK && pthread_create(&w->thread, NULL, worker_main, w) != 0)
         rc = fdl_fail(&err, FDL_E_LIMIT, FDL_NO_OFFSET, "no thread can be started");

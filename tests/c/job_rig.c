@@ -51,6 +51,16 @@ static bool put(int fd, const void *buf, size_t len)
     return true;
 }
 
+/* Before each 4 KiB: longer where more than can be served as fast share it. */
+static useconds_t pause_us(struct origin *o)
+{
+    int serving = atomic_load(&o->serving);
+
+    if (o->share == 0 || serving <= o->share)
+        return (useconds_t)o->slow_us;
+    return (useconds_t)(o->slow_us * serving / o->share);
+}
+
 /* The body from `at` to `end`; false where the connection is over. */
 static bool put_body(struct origin *o, int fd, uint64_t at, uint64_t end,
                      uint64_t *budget)
@@ -73,7 +83,7 @@ static bool put_body(struct origin *o, int fd, uint64_t at, uint64_t end,
         if (n > *budget)
             n = *budget;
         if (o->slow_us > 0)
-            usleep((useconds_t)o->slow_us);
+            usleep(pause_us(o));
         memcpy(part, o->data + at, n);
         if (o->lie_at >= at && o->lie_at < at + n)
             part[o->lie_at - at] ^= 0xFF;
@@ -90,14 +100,14 @@ static bool put_body(struct origin *o, int fd, uint64_t at, uint64_t end,
     return !o->chunked || put(fd, "0\r\n\r\n", 5);
 }
 
-static bool answer(struct origin *o, int fd, const char *request, uint64_t *budget)
+static bool answer_served(struct origin *o, int fd, const char *request,
+                          uint64_t *budget)
 {
     char head[512], etag[240] = "", total[24] = "*";
     const char *range = strstr(request, "Range: bytes=");
     unsigned long long first = 0, last = NOTHING;
     int n;
 
-    atomic_fetch_add(&o->requests, 1);
     if (atomic_fetch_sub(&o->refusals, 1) > 0) {
         const char *no = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
         return put(fd, no, strlen(no));
@@ -133,6 +143,23 @@ static bool answer(struct origin *o, int fd, const char *request, uint64_t *budg
                  "Content-Length: %llu\r\n\r\n",
                  etag, first, last, total, last - first + 1);
     return put(fd, head, (size_t)n) && put_body(o, fd, first, last + 1, budget);
+}
+
+static bool answer(struct origin *o, int fd, const char *request, uint64_t *budget)
+{
+    bool open;
+
+    atomic_fetch_add(&o->requests, 1);
+    if (atomic_fetch_add(&o->serving, 1) >= o->most && o->most > 0) {
+        const char *no = "HTTP/1.1 429 Too many\r\nRetry-After: 1\r\n"
+                         "Content-Length: 0\r\n\r\n";
+        atomic_fetch_add(&o->refused, 1);
+        open = put(fd, no, strlen(no));
+    } else {
+        open = answer_served(o, fd, request, budget);
+    }
+    atomic_fetch_sub(&o->serving, 1);
+    return open;
 }
 
 static void *serve(void *arg)

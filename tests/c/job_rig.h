@@ -33,8 +33,11 @@ struct origin {
     uint64_t short_by;   /* a 206 holds at most so many bytes, 0: what was asked for */
     atomic_int refusals; /* so many responses are 503 */
     int slow_us;         /* sleeps before each 4 KiB */
+    int share;           /* so many responses at once are as fast as one, 0: any */
+    int most;            /* so many are served at once, others are 429; 0: any */
     /* what it saw */
-    atomic_int connections, requests;
+    atomic_int connections, requests, refused;
+    atomic_int serving; /* at present */
     atomic_uint_fast64_t sent;
     /* its machinery */
     int listener, port;

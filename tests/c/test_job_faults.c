@@ -140,6 +140,41 @@ static void a_small_window_starves_nobody_for_good(void)
     free(data);
 }
 
+/* How many is for test_ramp: here they come and go. */
+static void connections_that_bring_nothing_end(void)
+{
+    uint64_t size = 400 * BLOCK;
+    unsigned char *data = random_bytes(size, 19);
+    struct run *r = new_run(data, size, 1);
+
+    r->per_mirror = r->cfg.max_conns = 16;
+    r->cfg.window = 64 * BLOCK;
+    r->origins[0].slow_us = 3000;
+    r->origins[0].share = 4;
+    go(r);
+    expect_bytes(r, data, size);
+    done(r);
+    free(data);
+}
+
+static void refused_connections_end_and_none_takes_their_place(void)
+{
+    uint64_t size = 800 * BLOCK;
+    unsigned char *data = random_bytes(size, 23);
+    struct run *r = new_run(data, size, 1);
+
+    r->per_mirror = r->cfg.max_conns = 16;
+    r->cfg.window = 64 * BLOCK;
+    r->origins[0].slow_us = 500;
+    r->origins[0].most = 3;
+    go(r);
+    expect_bytes(r, data, size);
+    assert(r->states[0] == FDL_MIRROR_READY);
+    assert(r->origins[0].refused <= 10);
+    done(r);
+    free(data);
+}
+
 static void any_mix_of_faults_ends_well_or_says_why(void)
 {
     for (unsigned seed = 1; seed <= 30; seed++) {
@@ -189,6 +224,8 @@ int main(void)
     CLAIM(a_short_outage_is_survived);
     CLAIM(a_cancelled_job_ends_within_a_second);
     CLAIM(a_small_window_starves_nobody_for_good);
+    CLAIM(connections_that_bring_nothing_end);
+    CLAIM(refused_connections_end_and_none_takes_their_place);
     CLAIM(any_mix_of_faults_ends_well_or_says_why);
     return 0;
 }

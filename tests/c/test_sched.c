@@ -478,6 +478,30 @@ static void a_stuck_connection_goes_to_the_better_mirror(void)
     rig_free(rig);
 }
 
+/* What is one too many: who has no mirror, and of mirrors with several connections the
+ * slowest; none loses its last. */
+static void a_surplus_connection_is_of_the_slowest_that_has_several(void)
+{
+    struct rig *rig = rig_new(6, 0, 64, MIB);
+
+    rig->mirrors[0]->active = rig->mirrors[1]->active = 2;
+    rig->mirrors[2]->active = 1;
+    rig->mirrors[0]->rate = 50 * MB;
+    rig->mirrors[1]->rate = 20 * MB;
+    rig->mirrors[2]->rate = MB;
+    assert(!fdl_sched_is_surplus(&rig->sched, 1, 6));
+    assert(!fdl_sched_is_surplus(&rig->sched, 0, 5));
+    assert(fdl_sched_is_surplus(&rig->sched, 1, 5));
+    assert(!fdl_sched_is_surplus(&rig->sched, 2, 5));
+    rig->mirrors[1]->active = 1;
+    assert(fdl_sched_is_surplus(&rig->sched, 0, 5));
+    rig->progress[2].mirror = NULL;
+    assert(fdl_sched_is_surplus(&rig->sched, 2, 5));
+    rig->progress[2].local = true;
+    assert(!fdl_sched_is_surplus(&rig->sched, 2, 5));
+    rig_free(rig);
+}
+
 int main(void)
 {
     the_wait_for_a_response_makes_no_run_shorter();
@@ -504,5 +528,6 @@ int main(void)
     a_block_that_hardly_comes_is_hedged_whatever_was_spent();
     who_lost_a_hedge_hedges_again();
     a_stuck_connection_goes_to_the_better_mirror();
+    a_surplus_connection_is_of_the_slowest_that_has_several();
     return 0;
 }
