@@ -64,6 +64,7 @@ class Server:
         more: Sequence[str] = (),
         program: str | None = None,
     ) -> None:
+        self.name = name
         self._program = program or binary()
         self._folder = folder / name
         self._folder.mkdir(parents=True)

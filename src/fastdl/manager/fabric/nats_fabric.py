@@ -51,6 +51,9 @@ KEPT_BYTES: Final = 64 << 20
 BEHIND_MAX: Final = 20_000
 """Messages after which looking at everything once is cheaper than reading them."""
 REPLICAS: Final = 3
+REPLICATE_S: Final = 10.0
+UNSERVED_S: Final = 12.0
+"""A cluster chooses another leader for a stream in half of the time."""
 CONNECT_S: Final = 5.0
 REPLY_S: Final = 5.0
 AGAIN_S: Final = 0.5
@@ -81,6 +84,8 @@ class NatsFabric:
         self._position = _Position()
         self._missed = False
         """``RESYNC`` is due."""
+        self._unserved: float | None = None
+        """Since when the stream is not served."""
         self._stream_heard = 0.0
         self._broken: str | None = None
         self._said = ""
@@ -251,6 +256,7 @@ class NatsFabric:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_all(client, js))
                 group.create_task(self._beat(client))
+                group.create_task(self._replicate(js))
         except asyncio.CancelledError:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 async with asyncio.timeout(BEAT_S):
@@ -259,13 +265,31 @@ class NatsFabric:
             raise
 
     async def _stream(self, js: JetStreamContext) -> StreamInfo:
-        """The stream; it is made, and made safer, as far as the servers allow it now."""
-        name = self._subjects.stream
+        """The stream, which is made if there is none.
+
+        One that is not served for a while is deleted: its servers may never come back, and it has
+        nothing that is not in the ledger.
+        """
+        now = asyncio.get_running_loop().time()
         try:
-            info = await js.stream_info(name)
+            info = await self._served(js)
+        except (NatsError, OSError):
+            if self._unserved is None:
+                self._unserved = now
+            elif now - self._unserved > UNSERVED_S:
+                log.warning("the stream of messages is not served, and is made anew")
+                self._unserved = None
+                await js.delete_stream(self._subjects.stream)
+            raise
+        self._unserved = None
+        return info
+
+    async def _served(self, js: JetStreamContext) -> StreamInfo:
+        try:
+            info = await js.stream_info(self._subjects.stream)
         except NotFoundError:
             config = StreamConfig(
-                name=name,
+                name=self._subjects.stream,
                 description="fastdl: what managers say to each other; may be deleted at any time",
                 subjects=[self._subjects.kept],
                 max_msgs_per_subject=1,
@@ -275,12 +299,24 @@ class NatsFabric:
                 discard=DiscardPolicy.OLD,
                 storage=StorageType.MEMORY,
                 allow_direct=True,
+                num_replicas=REPLICAS,
             )
-            info = await js.add_stream(config)
-        if (info.config.num_replicas or 1) < REPLICAS and info.cluster and info.cluster.name:
-            with contextlib.suppress(APIError):  # not yet, or never: there are fewer servers
-                info = await js.update_stream(info.config.evolve(num_replicas=REPLICAS))
+            try:
+                info = await js.add_stream(config)
+            except APIError:  # there are fewer servers, for now or for ever
+                info = await js.add_stream(config.evolve(num_replicas=1))
+        if info.cluster is not None and info.cluster.name and not info.cluster.leader:
+            raise ConnectionError("the stream has no leader")
         return info
+
+    async def _replicate(self, js: JetStreamContext) -> None:
+        """Have the stream on several servers of a cluster, as soon as there are as many."""
+        while True:
+            with contextlib.suppress(NatsError):  # there are not yet, or never
+                info = await js.stream_info(self._subjects.stream)
+                if info.cluster and info.cluster.name and info.config.num_replicas != REPLICAS:
+                    await js.update_stream(info.config.evolve(num_replicas=REPLICAS))
+            await asyncio.sleep(REPLICATE_S)
 
     async def _send_all(self, client: Client, js: JetStreamContext) -> None:
         while True:
