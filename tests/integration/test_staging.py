@@ -73,6 +73,32 @@ def test_a_foreign_image_lands_by_way_of_a_file(
     assert bench.left_behind() == ["disk.raw"]
 
 
+def test_a_converter_that_lives_on_harms_no_later_run(
+    bench: Bench, made: dict[str, tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run was killed before it opened its file; it does so while the next run converts."""
+    file, disk = made["vmdk"]
+    tools = bench.folder / "tools"
+    tools.mkdir()
+    late, real = tools / "qemu-img", shutil.which("qemu-img")
+    late.write_text(f"""#!/bin/sh
+{real} "$@" || exit
+for last; do :; done
+[ -e {tools}/target ] && : > "$(cat {tools}/target)"
+echo "$last" > {tools}/target
+[ -e {tools}/killed ] || {{ : > {tools}/killed; kill -9 $PPID; }}
+""")
+    late.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    url = bench.url(file, name="i.vmdk")
+    words = ["--target-format", "raw", "--checksum", f"sha-256:{sha256(file)}"]
+    assert bench.get(bench.pool / "disk.raw", url, *words).code == -signal.SIGKILL
+    done = bench.get(bench.pool / "disk.raw", url, *words)
+    assert done.code == 0, done
+    assert (bench.pool / "disk.raw").read_bytes() == disk
+    assert bench.left_behind() == ["disk.raw"]
+
+
 @pytest.mark.parametrize("kind", ["vhd", "vhdx", "vmdk", "vdi"])
 def test_a_foreign_image_keeps_its_format_in_a_folder(
     bench: Bench, made: dict[str, tuple[bytes, bytes]], kind: str
