@@ -50,13 +50,25 @@ def get(space: Namespace, url: str, tmp_path: Path, content: bytes) -> None:
     assert (tmp_path / "x").read_bytes() == content
 
 
-def at_once(space: Namespace, host: str, tmp_path: Path, mib: int = 24) -> int:
-    """The most connections at a time to the origin *host*, of which *mib* MiB were fetched."""
+def at_once(
+    space: Namespace, host: str, tmp_path: Path, *, mib: int = 24, by: str | None = None
+) -> int:
+    """The most connections at a time to the origin *host*, of which *mib* MiB were fetched.
+
+    *by*: the origin whose URL is given; it redirects to *host*.
+    """
     content = pseudo_random(71, mib * MIB)
     resource = Resource.of(content, rules=[Rule(rate=EACH)])
     listener = space.listen(ADDRESSES[host])
     with FaultOrigin({"/i.raw": resource}, name=host, listener=listener) as origin:
-        get(space, origin.url("/i.raw"), tmp_path, content)
+        url = origin.url("/i.raw")
+        if by is None:
+            get(space, url, tmp_path, content)
+        else:
+            leads = Resource.of(b"", rules=[Rule(redirect=url, status=302)])
+            listener = space.listen(ADDRESSES[by])
+            with FaultOrigin({"/led.raw": leads}, name=by, listener=listener) as first:
+                get(space, first.url("/led.raw"), tmp_path, content)
         most: int = origin.most_at_once
     return most
 
@@ -83,7 +95,14 @@ def serving(folder: Path, space: str, content: bytes, server: str) -> Iterator[P
 
 def test_a_stranger_gets_no_more_than_its_limit(space: Namespace, tmp_path: Path) -> None:
     """However well more would pay; `test_each_kind_of_origin` has the others."""
-    assert at_once(space, STRANGER, tmp_path, 12) <= 8
+    assert at_once(space, STRANGER, tmp_path, mib=12) <= 8
+
+
+def test_a_stranger_to_whom_the_own_server_leads_gets_no_more(
+    space: Namespace, tmp_path: Path
+) -> None:
+    """The connections go to where redirects led: it is the kind there that counts."""
+    assert at_once(space, STRANGER, tmp_path, mib=20, by=OWN) <= 8
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -114,6 +133,12 @@ def test_each_kind_of_origin(
 ) -> None:
     """If each connection brings as much as the first, all that such an origin stands are used."""
     assert least <= at_once(space, host, tmp_path) <= most
+
+
+@slow
+def test_a_store_to_which_a_stranger_leads(space: Namespace, tmp_path: Path) -> None:
+    """As release pages do."""
+    assert 9 <= at_once(space, STORE, tmp_path, by=STRANGER) <= 32
 
 
 @slow

@@ -112,6 +112,8 @@ class Mirror:
     def error_code(self) -> int:
         """Exit code of its last error, 0 for none."""
 
+    @property
+    def max_connections(self) -> int: ...
     def limit(self, max_connections: int) -> None: ...
     def expect(self, size: int) -> None:
         """Set the size that a metalink or the caller gives."""

@@ -230,6 +230,9 @@ cdef class Mirror:
         """Exit code of its last error, 0 for none."""
         return -self._ptr.last_err.code
 
+    @property
+    def max_connections(self): return self._ptr.max_conns
+
     def limit(self, int max_connections):
         self._ptr.max_conns = self._ptr.cap = max(1, max_connections)
 

@@ -125,6 +125,24 @@ class Draft:
         usual = self.ctx.options.max_connections_per_origin or allowed or connections_to(url)
         return min(usual, allowed or usual, most or usual)
 
+    def limit_where_it_leads(self) -> None:
+        """Where redirects led is what the connections go to: its kind and its rule count, and
+        whatever was said of the URL that led there."""
+        assert self.response is not None
+        mirror, url = self.response.mirror, self.urls[self.response.index]
+        if mirror.final_url is None:
+            return
+        try:
+            final = Url.parse_sent(mirror.final_url)
+        except FastdlError:  # an odd one, of no known kind
+            return
+        rule = rule_for(self.ctx.options.origin_rules, url)
+        said = [rule.max_connections] if rule is not None else []
+        if mirror.max_connections < self.connections_to(url):  # a metalink or a link said so
+            said.append(mirror.max_connections)
+        there = self.connections_to(final)
+        mirror.limit(min([there, *filter(None, said)]))
+
     def add_from_rules(self) -> None:
         """Add the mirrors that rules know of those that are there."""
         rules = self.ctx.options.origin_rules

@@ -114,6 +114,7 @@ def resolve(
             _follow_metalink_response(draft)
         else:
             _learn(draft)
+        draft.limit_where_it_leads()
         if ctx.options.keyring is not None:
             from fastdl.engine.source.vouched import require_signature
 
