@@ -160,6 +160,12 @@ FAR: Final = _set(
     "http-8conn-50ms-100MBps-1GiB-raw-file-sha256",
     "http-netns-8conn-50ms-100MBps-1GiB-raw-file-sha256",
 )
+# A server that limits each connection, over a line that is wider than eight of them and over one
+# that six fill: fastdl with its defaults, the others with eight.
+GROWTH: Final = _set(
+    "http-netns-20ms-200MBps-8MiBpsconn-512MiB-raw-file-sha256",
+    "http-netns-20ms-50MBps-8MiBpsconn-256MiB-raw-file-sha256",
+)
 PATHS: Final = _set(
     "http-8conn-50ms-100MBps-256MiB-raw-file-sha256",
     "http-8conn-100ms-256MiB-raw-file-sha256",
@@ -188,6 +194,7 @@ SETS: Final[Mapping[str, tuple[Scenario, ...]]] = {
     "headline": HEADLINE,
     "convert": CONVERT,
     "far": FAR,
+    "growth": GROWTH,
     "paths": PATHS,
     "proof": PROOF,
     "matrix": MATRIX,
