@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -65,6 +65,8 @@ SILENT_S: Final = 5.0
 _HEARTBEAT_S: Final = 1.0
 _NO_JETSTREAM: Final = (None, 10039, 10076)
 """Error codes: nobody answers, not enabled for the account, not enabled at all. Others may pass."""
+_ALIVE: Final = ("alive",)
+_LEFT: Final = ("left",)
 _LOST: Final = (TimeoutError, StaleConnectionError, ConnectionClosedError)
 """What the client raises when the connection ended, not for what the server refuses."""
 
@@ -260,7 +262,7 @@ class NatsFabric:
         except asyncio.CancelledError:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 async with asyncio.timeout(BEAT_S):
-                    await client.publish(self._subjects.beat, self._envelopes.seal(("left",)))
+                    await client.publish(self._subjects.beat, self._envelopes.seal(_LEFT))
                     await client.flush(1)
             raise
 
@@ -325,27 +327,37 @@ class NatsFabric:
             while batch := self._outbox.first(TOGETHER):
                 self._outbox.remove(batch)
                 try:
-                    await asyncio.gather(*(self._send(client, js, m) for m in batch))
+                    for passing in self._sealed([m for m in batch if m[0] in PASSING]):
+                        await client.publish(self._subjects.passing, passing)
+                    kept = (self._keep(js, m) for m in batch if m[0] not in PASSING)
+                    await asyncio.gather(*kept)
                 except BaseException:
                     self._outbox.put_back(batch)
                     self._outbox.wake.set()
                     raise
             await asyncio.sleep(SPACING_S)
 
-    async def _send(self, client: Client, js: JetStreamContext, message: Message) -> None:
-        data = self._envelopes.seal(message)
-        if len(data) > MESSAGE_MAX:
-            return  # what it is about is in the ledger
-        subject = self._subjects.of(message)
-        if message[0] in PASSING:
-            await client.publish(subject, data)
-        else:
-            await js.publish(subject, data, stream=self._subjects.stream)
+    async def _keep(self, js: JetStreamContext, message: Message) -> None:
+        for data in self._sealed([message]):
+            await js.publish(self._subjects.of(message), data, stream=self._subjects.stream)
+
+    def _sealed(self, messages: Sequence[Message]) -> Iterator[bytes]:
+        """Yield *messages* as they are sent, together as far as they fit; none that is too long:
+        what it is about is in the ledger."""
+        if not messages:
+            return
+        data = self._envelopes.seal(*messages)
+        if len(data) <= MESSAGE_MAX:
+            yield data
+        elif len(messages) > 1:
+            half = len(messages) // 2
+            yield from self._sealed(messages[:half])
+            yield from self._sealed(messages[half:])
 
     async def _beat(self, client: Client) -> None:
         """Say that this manager is alive, and notice who does not."""
         loop = asyncio.get_running_loop()
-        alive = self._envelopes.seal(("alive",))
+        alive = self._envelopes.seal(_ALIVE)
         while True:
             if self._broken is not None:
                 raise ConnectionError(self._broken)
@@ -366,16 +378,15 @@ class NatsFabric:
     # --- what comes in -------------------------------------------------------------------------
 
     async def _passing(self, msg: Msg) -> None:
-        self._deliver(msg.data, among=PASSING)
+        self._deliver(msg.data, kept=False)
 
     async def _beaten(self, msg: Msg) -> None:
         if (found := self._envelopes.open(msg.data)) is None:
             return
-        name, (word, *_) = found
-        if word == "left":
-            self._watch.leave(name)
+        if _LEFT in found[1]:
+            self._watch.leave(found[0])
         else:
-            self._watch.hear(name, asyncio.get_running_loop().time())
+            self._watch.hear(found[0], asyncio.get_running_loop().time())
 
     async def _kept(self, msg: Msg) -> None:
         self._stream_heard = asyncio.get_running_loop().time()
@@ -385,16 +396,17 @@ class NatsFabric:
             sequence = msg.metadata.sequence
             delivered = sequence.consumer
             self._position.step(stream=sequence.stream)
-            self._deliver(msg.data)
+            self._deliver(msg.data, kept=True)
         if delivered != self._position.delivered:
             self._broken = "messages of the stream are missing"
 
-    def _deliver(self, data: bytes, *, among: Iterable[str] | None = None) -> None:
+    def _deliver(self, data: bytes, *, kept: bool) -> None:
         found = self._envelopes.open(data)
         if found is None or found[0] == self._name:
             return
-        if among is None or found[1][0] in among:
-            self.receive(found[1])
+        for message in found[1]:
+            if kept or message[0] in PASSING:
+                self.receive(message)
 
 
 class _Position:

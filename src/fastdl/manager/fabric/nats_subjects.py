@@ -2,7 +2,7 @@
 """What goes over NATS: subjects, and messages that prove that a manager of this ledger sent them.
 
 ``fdl.LEDGER.kept.TOPIC.KEY``   a stream keeps the last message of each subject for an hour
-``fdl.LEDGER.passing.TOPIC``    of no use later (``PASSING``)
+``fdl.LEDGER.passing``          messages that are of no use later (``PASSING``)
 ``fdl.LEDGER.beat``             a manager is alive
 
 LEDGER is derived from the managers' common secret, so that other installations may use the same
@@ -16,10 +16,10 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from fastdl.manager.fabric import PASSING, Message
+from fastdl.manager.fabric import Message
 
 MESSAGE_MAX: Final = 512 << 10
 """Bytes of one message; NATS refuses more than a MiB by default."""
@@ -37,15 +37,13 @@ class Subjects:
         ledger = derive("fabric: name").hex()[:16]
         self.stream = f"FDL_{ledger}"
         self.kept = f"fdl.{ledger}.kept.>"
-        self.passing = f"fdl.{ledger}.passing.>"
+        self.passing = f"fdl.{ledger}.passing"
         self.beat = f"fdl.{ledger}.beat"
         self._prefix = f"fdl.{ledger}"
 
     def of(self, message: Message) -> str:
-        """The subject of *message*: of two kept ones with the same, only the later is kept."""
+        """Where *message* is kept: of two with the same subject, only the later one is."""
         topic, *words = message
-        if topic in PASSING:
-            return f"{self._prefix}.passing.{topic}"
         return f"{self._prefix}.kept.{topic}.{_token(words)}"
 
 
@@ -63,13 +61,13 @@ class Envelopes:
         self._key = derive("fabric: messages")
         self._name = name
 
-    def seal(self, message: Message) -> bytes:
-        """Return *message* as it is sent."""
-        text = json.dumps([self._name, *message]).encode()
+    def seal(self, *messages: Message) -> bytes:
+        """Return *messages* as they are sent."""
+        text = json.dumps([self._name, *messages]).encode()
         return hmac.digest(self._key, text, "sha256") + text
 
-    def open(self, data: bytes) -> tuple[str, Message] | None:
-        """Return (the manager that sent it, its message); None for anything that no manager of
+    def open(self, data: bytes) -> tuple[str, Sequence[Message]] | None:
+        """Return (the manager that sent it, its messages); None for anything that no manager of
         this ledger sent."""
         mac, text = data[:_MAC], data[_MAC:]
         if len(data) > MESSAGE_MAX or not hmac.compare_digest(
@@ -77,9 +75,13 @@ class Envelopes:
         ):
             return None
         try:
-            found = json.loads(text)
-        except ValueError:
+            name, *messages = json.loads(text)
+        except (ValueError, TypeError):
             return None
-        if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        if not isinstance(name, str) or not all(map(_is_message, messages)):
             return None
-        return (found[0], tuple(found[1:])) if len(found) > 1 else None
+        return name, [tuple(message) for message in messages]
+
+
+def _is_message(found: object) -> bool:
+    return isinstance(found, list) and bool(found) and all(isinstance(word, str) for word in found)

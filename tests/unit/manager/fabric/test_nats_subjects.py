@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdl.manager.fabric import PASSING
 from fastdl.manager.fabric.nats_subjects import MESSAGE_MAX, Envelopes, Subjects
 
 
@@ -31,7 +30,8 @@ MESSAGES = st.lists(st.text(), min_size=1, max_size=4).map(tuple)
 @given(MESSAGES)
 def test_messages_survive_the_way(message: tuple[str, ...]) -> None:
     """Whatever the words are."""
-    assert Envelopes(derive, "b").open(Envelopes(derive, "a").seal(message)) == ("a", message)
+    sealed = Envelopes(derive, "a").seal(message, ("x",))
+    assert Envelopes(derive, "b").open(sealed) == ("a", [message, ("x",)])
 
 
 @settings(max_examples=50, deadline=None)
@@ -42,7 +42,7 @@ def test_nothing_else_is_a_message(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"[]", b'["a"]', b"{}", b'["a", 1]', b'["a", ["b"]]', b"\xff"]
+    "text", [b"", b"[]", b"1", b"{}", b'["a", 1]', b'["a", []]', b'[["a"]]', b'["a", [1]]', b"\xff"]
 )
 def test_signed_nonsense_is_no_message(text: bytes) -> None:
     """Of a newer manager, say."""
@@ -65,11 +65,9 @@ def test_another_installation_and_another_name_do_not_mix() -> None:
 @given(MESSAGES)
 def test_every_subject_is_one_that_the_server_accepts(message: tuple[str, ...]) -> None:
     """Words are hashed if they could be anything else than one token."""
-    topic, *words = message
-    found = Subjects(derive).of(("post", *words))
+    found = Subjects(derive).of(("post", *message))
     assert re.fullmatch(r"fdl\.[0-9a-f]{16}\.kept\.post\.[A-Za-z0-9_-]+", found)
     assert len(found) < 256
-    assert topic in PASSING or found.count(".") == 4
 
 
 def test_a_host_has_one_place_for_its_latest_document() -> None:
@@ -79,4 +77,3 @@ def test_a_host_has_one_place_for_its_latest_document() -> None:
     assert subjects.of(("post", host)).endswith(f".kept.post.{host}")
     kept = [("post", host), ("post", "h2"), ("mark", host), ("evict", host, "a"), ("settings",)]
     assert len({subjects.of(message) for message in kept}) == len(kept)
-    assert subjects.of(("wake", "job:1")) == subjects.of(("wake", "job:2"))
