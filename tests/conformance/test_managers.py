@@ -79,6 +79,9 @@ async def test_jobs_of_one_manager_run_on_hosts_of_another_whatever_happens_to_m
         return all(len(zone.manager.context.fleet.hosts) == len(hosts) for zone in managers)
 
     await eventually(known, within=15)
+    for manager in managers:
+        hears = manager.manager.context.metrics.registry.get_sample_value("fastdl_managers_heard")
+        assert hears == (1.0 if combination.shared else None)
     template = (await a.template("t"))["id"]
     order = {"zoneid": a.id, "templateid": template, "priority": "urgent"}
     answer = await a.api("prepareTemplate", **order)

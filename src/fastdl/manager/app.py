@@ -124,6 +124,7 @@ class Manager:
             address="{}:{}".format(*self.server.address),
         )
         fabric.receive = peers.receive
+        self.context.metrics.watch_messages(lambda: fabric.hears)
         await peers.round()
         for loop in (fabric.run, peers.run, peers.run_progress):
             self._loops.append(asyncio.create_task(_supervise(loop), name=loop.__qualname__))

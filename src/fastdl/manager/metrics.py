@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -99,6 +99,15 @@ class Metrics:
         self.tick_seconds = Histogram(
             "fastdl_scheduler_tick_seconds", "Seconds per scheduling round", registry=r
         )
+
+    def watch_messages(self, hears: Callable[[], bool]) -> None:
+        """Show whether this manager *hears* the others of its ledger: there may be some."""
+        gauge = Gauge(
+            "fastdl_managers_heard",
+            "1 while messages of other managers can arrive",
+            registry=self.registry,
+        )
+        gauge.set_function(lambda: float(hears()))
 
     def downloaded(self, seconds: float, by_origin: Mapping[str, float]) -> None:
         """Count a download that took *seconds* by its host's report, with bytes *by_origin*."""

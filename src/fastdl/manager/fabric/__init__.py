@@ -38,6 +38,8 @@ class SharedFabric(Fabric, Protocol):
 
     receive: Receive
     """Called with each message of another manager, and with ``RESYNC`` and ``GONE``."""
+    hears: bool
+    """Whether messages can arrive now; otherwise the ledger is all there is."""
 
     async def check(self) -> None:
         """UsageError if it can never work as it is configured."""

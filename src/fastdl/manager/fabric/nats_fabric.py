@@ -94,6 +94,8 @@ class NatsFabric:
         """The reason in the log of why nobody is heard."""
         self.receive: Receive = lambda _message: None
         """Called with each message of another manager, and with ``RESYNC`` and ``GONE``."""
+        self.hears = False
+        """Whether messages can arrive now."""
 
     def notify(self, topic: str, *words: str) -> None:
         """Tell every other manager soon; one that waits to be sent is not sent twice."""
@@ -118,6 +120,8 @@ class NatsFabric:
                 if (reason := _reason(exc)) != self._said:
                     log.warning("other managers are not heard: %s", reason)
                 self._said = reason
+            finally:
+                self.hears = False
             await asyncio.sleep(AGAIN_S)
 
     async def close(self) -> None:
@@ -252,7 +256,7 @@ class NatsFabric:
         if self._missed:
             self._missed = False
             self.receive((RESYNC,))
-        self._said = ""
+        self.hears, self._said = True, ""
         log.info("other managers are heard", extra={"nats": str(self._servers)})
         try:
             async with asyncio.TaskGroup() as group:

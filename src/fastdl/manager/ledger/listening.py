@@ -48,6 +48,8 @@ class PostgresqlFabric:
         self._outbox = Outbox()
         self.receive: Receive = lambda _message: None
         """Called with each message of another manager, and with ``RESYNC``."""
+        self.hears = False
+        """Whether messages can arrive now."""
 
     def notify(self, topic: str, *words: str) -> None:
         """Tell every other manager soon; one that waits to be sent is not sent twice."""
@@ -64,6 +66,8 @@ class PostgresqlFabric:
                     await self._serve(connection)
             except Exception as exc:  # noqa: BLE001 - SQLAlchemy's, the driver's and the system's
                 log.warning("other managers are not heard: %s", type(exc).__name__)
+            finally:
+                self.hears = False
             await asyncio.sleep(AGAIN_S)
 
     async def close(self) -> None:
@@ -76,6 +80,7 @@ class PostgresqlFabric:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         async with asyncio.timeout(STUCK_S):
             await driver.add_listener(channel, self._received)
+        self.hears = True
         self.receive((RESYNC,))
         while True:
             with contextlib.suppress(TimeoutError):
