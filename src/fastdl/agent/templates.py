@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,7 +96,7 @@ async def bring(
             lists = await wanted.pieces.shared(image.source_size) if wanted.pieces else {}
             async with threaded(pool.place(volume, image)) as placement, process.pop_all():
                 # The process ends first: its target is not released while it may write.
-                await asyncio.to_thread(_intend, pool, wanted, there)
+                await to_end(_intend, pool, wanted, there)
                 result = await _trusting(
                     runner(
                         fetching(wanted, placement, image, probe, lists),
@@ -106,7 +106,7 @@ async def bring(
                 )
         if wanted.pieces is not None:
             wanted.pieces.keep(result)
-        marker = await asyncio.to_thread(_finish, pool, wanted, there, usage, result, probe)
+        marker = await to_end(_finish, pool, wanted, there, usage, result, probe)
         install_path = await asyncio.to_thread(pool.install_path, volume, marker)
     return provenance.done(marker, install_path, result=result, replaced=there.why)
 
@@ -177,19 +177,17 @@ async def _trusting(work_of: Awaitable[dict[str, Any]]) -> dict[str, Any]:
 async def locked(pool: Pool, wanted: Wanted) -> AsyncIterator[None]:
     """The volume's lock; waits for it as long as *wanted* allows."""
     end = time.monotonic() + wanted.patience
-    while True:
-        lock = pool.markers.lock(wanted.volume.name, fence=wanted.fence)
-        try:
-            await asyncio.to_thread(lock.__enter__)
-            break
-        except SinkBusyError:
-            if time.monotonic() >= end:
-                raise
-        await asyncio.sleep(_LOCK_PAUSE)
-    try:
+    async with contextlib.AsyncExitStack() as held:
+        while True:
+            lock = pool.markers.lock(wanted.volume.name, fence=wanted.fence)
+            try:
+                await held.enter_async_context(threaded(lock))
+                break
+            except SinkBusyError:
+                if time.monotonic() >= end:
+                    raise
+            await asyncio.sleep(_LOCK_PAUSE)
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def image_of(plain: Mapping[str, Any], wanted: Wanted) -> Image:
@@ -270,13 +268,39 @@ def _left(deadline: float | None, begun: float) -> float | None:
 
 @contextlib.asynccontextmanager
 async def threaded(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """*manager* entered and left in a thread: pools may wait for libvirt or a network mount."""
-    value = await asyncio.to_thread(manager.__enter__)
+    """*manager* entered and left in a thread: pools may wait for libvirt or a network mount.
+
+    What was entered is left, also if the task is cancelled while it is being entered.
+    """
+    entered: list[T] = []
     try:
-        yield value
+        await to_end(lambda: entered.append(manager.__enter__()))
+        yield entered[0]
     except BaseException as exc:
-        left = asyncio.to_thread(manager.__exit__, type(exc), exc, exc.__traceback__)
-        if not await asyncio.shield(left):
+        done: bool | None = False
+        if entered:
+            done = await to_end(manager.__exit__, type(exc), exc, exc.__traceback__)
+        if not done:
             raise
     else:
-        await asyncio.shield(asyncio.to_thread(manager.__exit__, None, None, None))
+        await to_end(manager.__exit__, None, None, None)
+
+
+async def to_end(function: Callable[..., T], *args: Any) -> T:
+    """The result of *function*, which runs in a thread.
+
+    If the task is cancelled, this raises when the thread has ended: nothing stops a thread, and
+    a lock that is held must not be released while it still changes the storage.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is None:
+        return running.result()
+    if not running.cancelled():
+        running.exception()  # seen: the cancellation is what counts
+    raise cancelled

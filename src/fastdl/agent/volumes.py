@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ from fastdl.agent.pools.marker import storage
 from fastdl.agent.pools.virt import VolumePool, VolumePools
 from fastdl.agent.present import Before, require_unused
 from fastdl.agent.present_volume import Asked, existing
-from fastdl.agent.templates import Wanted, fetching, image_of, known_of, locked, threaded
+from fastdl.agent.templates import (
+    Wanted,
+    fetching,
+    image_of,
+    known_of,
+    locked,
+    threaded,
+    to_end,
+)
 from fastdl.agent.work import ProgressCallback, Runner, Work
 from fastdl.engine import staging
 from fastdl.engine.cancel import Cancel
@@ -144,9 +153,9 @@ class _Making:
                 result = await self._fetched(there, runner, probe, process)
             except FastdlError as exc:
                 if not exc.retryable:
-                    await asyncio.to_thread(_forget, self.pool, wanted.volume)
+                    await to_end(_forget, self.pool, wanted.volume)
                 raise
-        marker = await asyncio.to_thread(self._finish, there, result, probe)
+        marker = await to_end(self._finish, there, result, probe)
         made = await self._made(marker, already=False, why=there.why)
         return _with_run(made, result)
 
@@ -200,7 +209,7 @@ class _Making:
             threaded(self.pool.place(wanted.volume, image)) as given,
             process.pop_all(),  # ends first: its target is not released while it may write
         ):
-            await asyncio.to_thread(self._intend, there)
+            await to_end(self._intend, there)
             placement = replace(given, target_format="raw") if self.asked.raw else given
             if (
                 placement.beneath is None
@@ -232,7 +241,7 @@ class _Making:
         return marker
 
     async def _made(self, marker: Marker, *, already: bool, why: str) -> Made:
-        return await asyncio.to_thread(self._described, marker, already=already, why=why)
+        return await to_end(partial(self._described, marker, already=already, why=why))
 
     def _described(self, marker: Marker, *, already: bool, why: str) -> Made:
         """What libvirt says of the volume, once it has the capacity that was asked for."""
