@@ -140,7 +140,7 @@ def _asked(
         raise UsageError(f"there is no option {min(ours)!r} for a volume")
     if format not in {"same", "raw"}:
         raise UsageError("format is same or raw")
-    if capacity is not None and not 0 < capacity < 1 << 63:
+    if capacity is not None and not (isinstance(capacity, int) and 0 < capacity < 1 << 63):
         raise UsageError("the capacity is a number of bytes above 0")
     if _ELSEWHERE.match(connect):
         raise UsageError(

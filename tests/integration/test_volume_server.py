@@ -271,6 +271,8 @@ def test_hostile_requests_are_refused_in_one_sentence(api: Api) -> None:
         ("GET", "/", 404),
         ("GET", "/v1/volumes/../../etc/passwd", 404),
         ("GET", "/v1/volumesx/y", 404),
+        ("POST", "/v1/volumesx", 404),
+        ("GET", "/x/v1/volumes", 404),
         ("GET", "/v1/volumes/x?wait=a", 400),
     ):
         assert api.call(method, target)[0] == expected, (method, target)

@@ -242,6 +242,7 @@ def test_forms_on_devices(
     disk = _expected(qcow2, tmp_path) if "qcow2" in source else RAW
     size = capacity or -(-len(disk) // MIB) * MIB
     assert _described(disk_pool, made["volume"])[0] == made["capacity"] == size
+    assert made["format"] == "raw"
     with open(made["path"], "rb") as device:
         assert device.read(size) == disk + bytes(size - len(disk))
     assert _listed(disk_pool) == [made["volume"]]
@@ -434,11 +435,16 @@ def test_the_function_does_the_same(dir_pool: Any, site: FaultOrigin, tmp_path: 
     assert "c" not in dir_pool.listVolumes()
     with pytest.raises(SinkRefusedError, match="another format or capacity"):
         create("a", capacity=DISK + MIB)
-    for bad in ({"format": "vmdk"}, {"capacity": 0}, {"overwrite": True, "zero_rest": True}):
+    for bad in (
+        {"format": "vmdk"},
+        {"capacity": 0},
+        {"capacity": "40G"},
+        {"overwrite": True, "zero_rest": True},
+    ):
         with pytest.raises(UsageError):
             create("a", **bad)
-    for wrong in ("../x", ".hidden", "", "a/b"):
-        with pytest.raises(UsageError):
+    for wrong in ("../x", ".hidden", "", "a/b", "n\xe4me"):
+        with pytest.raises(UsageError, match="letters"):
             create(wrong)
 
 

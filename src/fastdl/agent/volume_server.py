@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import logging
 import os
+import re
 import socket
 import ssl
 import stat
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 CONNECTIONS_MAX: Final = 64
 _WAIT_MAX_S: Final = 60
 _READ_S: Final = 10.0
+_PATH: Final = re.compile(r"/v1/volumes(?:/([^/]*))?")
 _LIFE_S: Final = 2.0 * _WAIT_MAX_S
 """A connection serves one request; one that never sends it is closed."""
 _REFUSALS_A_SECOND: Final = 5.0
@@ -218,15 +220,15 @@ class _Handler:
 
     async def _respond(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         wait = _wait(request)
-        head, slash, id_ = request.path.removeprefix("/v1/volumes").rpartition("/")
-        if not request.path.startswith("/v1/volumes") or head:
+        path = _PATH.fullmatch(request.path)
+        if path is None:
             return _error(404, ApiParamError("there is only /v1/volumes"))
-        if not slash:
+        if path[1] is None:
             if request.method != "POST":
                 return _error(405, ApiParamError("POST a request here"), Allow="POST")
             job = self._jobs.submit(parse_volume_request(body))
             return await self._shown(job, wait)
-        found = self._jobs.get(id_)
+        found = self._jobs.get(path[1])
         if found is None:
             return _error(404, ApiParamError("no such job: send the request again"))
         if request.method == "DELETE":

@@ -164,6 +164,8 @@ def _summary(made: Made) -> str:
         f"  fetched    {format_size(made.fetched_bytes)} in {format_duration(made.seconds)} "
         f"({format_rate(rate)}), integrity {made.integrity}{signed}"
     )
+    if made.resumed_bytes:
+        lines.append(f"  resumed    {format_size(made.resumed_bytes)} were there already")
     if made.replaced:
         lines.append(f"  replaced   {made.replaced}")
     lines += [f"  {name:<9}  {value}" for name, value in made.digests.items()]

@@ -30,7 +30,10 @@ class Volume:
 
     def __post_init__(self) -> None:
         if not VOLUME_NAME.fullmatch(self.name):
-            raise UsageError(f"{self.name[:64]!a} cannot be the name of a volume")
+            raise UsageError(
+                f"{self.name[:64]!a} cannot be the name of a volume: one has at most 128 letters "
+                "(A to Z), digits, dots, underscores and hyphens, and begins with a letter or digit"
+            )
 
     @property
     def file_name(self) -> str:

@@ -35,7 +35,7 @@ class Libvirt:
 
     def pools(self) -> Sequence[Any]:
         """The pools, including those that are not started."""
-        with libvirt_errors(f"libvirt at {self.uri}"):
+        with libvirt_errors("the list of pools"):
             return list(self._open().listAllStoragePools())
 
     def _open(self) -> Any:
@@ -62,7 +62,8 @@ def libvirt_errors(what: str) -> Iterator[None]:
         kind: type[FastdlError] = SinkRefusedError
         if exc.get_error_code() in {found.VIR_ERR_INTERNAL_ERROR, found.VIR_ERR_SYSTEM_ERROR}:
             kind = SinkIOError
-        raise kind(f"libvirt on {what}: {exc}") from exc
+        said = " ".join(str(exc).split())  # a tool that libvirt ran may have written lines
+        raise kind(f"libvirt on {what}: {said}") from exc
 
 
 def connect(uri: str) -> Any:

@@ -114,9 +114,10 @@ class VolumePools:
             text = found.XMLDesc()
         plain = fromstring(text)
         kind = plain.find("target/format")
+        stated = kind.get("type") if kind is not None and isinstance(pool, FilePool) else None
         return VolumeFacts(
             path=plain.findtext("target/path") or "",
-            format=(kind.get("type") if kind is not None else None) or "raw",
+            format=stated or "raw",  # of a partition libvirt states the type in its table
             capacity=int(plain.findtext("capacity") or 0),
             resized=resized,
         )
