@@ -119,6 +119,16 @@ async def test_a_file_that_cannot_be_read_changes_nothing(
         Origins(str(tmp_path / "origins.toml"))
 
 
+@pytest.mark.parametrize("header", ["X Y", "Host", "Range", "Authorization: Bearer"])
+def test_a_header_that_no_host_may_send_is_an_error_at_the_start(
+    write: Write, tmp_path: Path, header: str
+) -> None:
+    """Named with its rule; not in every job of that origin later."""
+    write(f'[[origin]]\nurl = "https://mirror.example/"\nheaders = {{ "{header}" = "v" }}\n')
+    with pytest.raises(UsageError, match=r"the rule for https://mirror\.example/: "):
+        Origins(str(tmp_path / "origins.toml"))
+
+
 async def test_an_origin_can_demand_signatures(zone: Zone, write: Write, tmp_path: Path) -> None:
     """With the keys that the operator names; whoever registers cannot choose others."""
     listed = f"{DIGEST}  u24.qcow2\n".encode()

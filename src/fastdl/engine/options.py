@@ -281,9 +281,15 @@ class FetchOptions(NamedTuple):
             and not self.checksum_list.lower().startswith(("http://", "https://"))
         ):
             raise UsageError("a checksum list is named by an http or https URL here")
-        ruled = (pair for rule in self.origin_rules for pair in rule.headers)
-        for header, text in (*self.headers, *ruled):
-            check_header(header, text, strict=self.policy == "strict")
+        strict = self.policy == "strict"
+        for header, text in self.headers:
+            check_header(header, text, strict=strict)
+        for rule in self.origin_rules:
+            for header, text in rule.headers:
+                try:
+                    check_header(header, text, strict=strict)
+                except UsageError as exc:
+                    raise UsageError(f"the rule for {rule.url}: {exc.message}") from None
 
 
 def _shown(number: float) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Final
 
+from fastdl.engine.options import FetchOptions
 from fastdl.errors import FastdlError
 from fastdl.model.url import Url
 from fastdl.sources.origin_rules import Rules, mirrors_of, read_rules, rule_for
@@ -25,7 +26,7 @@ class Origins:
         self._read: tuple[int, int, int] | None = None
         self._rules: Rules = ()
         if path is not None:
-            self._rules = read_rules(path)
+            self._rules = _checked(path)
             self._read = self._stamp()
 
     @property
@@ -34,7 +35,7 @@ class Origins:
         if self._path is not None and (now := self._stamp()) != self._read:
             self._read = now
             try:
-                self._rules = read_rules(self._path)
+                self._rules = _checked(self._path)
             except FastdlError as exc:
                 log.error("the rules for origins stay as they were", extra={"why": str(exc)})
             else:
@@ -59,3 +60,10 @@ class Origins:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _checked(path: str) -> Rules:
+    """The rules in *path*, if every host can use them: else UsageError now, not in its jobs."""
+    rules = read_rules(path)
+    FetchOptions.build(origin_rules=rules, policy="strict")
+    return rules

@@ -7,7 +7,8 @@ compared decoded and without dots, so that no other spelling of a blocked one pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from fastdl import fs
@@ -125,25 +126,31 @@ def read_rules(path: str) -> Rules:
     import tomllib
 
     try:
-        plain = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as exc:
+        plain = tomllib.loads(_utf8(data, path))
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise UsageError(f"{path}: {exc}") from None
-    return parse_rules(plain, where=path, read=lambda name: _line(_read(name, _MAX_TEXT)))
+    return parse_rules(plain, where=path, read=_secret)
 
 
-def parse_rules(plain: Mapping[str, Any], *, where: str, read: Any) -> Rules:
-    """The rules in a parsed file; *read* gives the first line of a file of secrets. UsageError."""
+def parse_rules(plain: Mapping[str, Any], *, where: str, read: Callable[[str], str]) -> Rules:
+    """The rules in the parsed file *where*; *read* gives the secret in a file. UsageError.
+
+    Relative paths in it count from its folder.
+    """
     tables = plain.get("origin", [])
     if set(plain) - {"origin"} or not isinstance(tables, list) or len(tables) > MAX_RULES:
         raise UsageError(f"{where}: it holds tables [[origin]] and nothing else")
-    rules = tuple(_rule(table, f"{where}: origin {n}", read) for n, table in enumerate(tables, 1))
+    folder = os.path.dirname(where)  # noqa: PTH120 - start-up
+    rules = tuple(
+        _rule(table, f"{where}: origin {n}", folder, read) for n, table in enumerate(tables, 1)
+    )
     starts = [(*_place(u), _normal(u.path)) for u in (Url.parse(rule.url) for rule in rules)]
     if len(set(starts)) < len(starts):
         raise UsageError(f"{where}: two rules are about the same URL")
     return rules
 
 
-def _rule(table: Any, where: str, read: Any) -> OriginRule:
+def _rule(table: Any, where: str, folder: str, read: Callable[[str], str]) -> OriginRule:
     if not isinstance(table, dict) or "url" not in table:
         raise UsageError(f"{where}: a rule has a url")
     if unknown := set(table) - _KEYS:
@@ -172,38 +179,44 @@ def _rule(table: Any, where: str, read: Any) -> OriginRule:
         url=url,
         mirrors=tuple(_start(mirror, where) for mirror in mirrors),
         proxy=_text(table, "proxy", where),
-        headers=tuple(_headers(table, where, read)),
+        headers=tuple(_headers(table, where, folder, read)),
         limit_rate=limit,
         max_connections=connections,
         follow_redirects=follow,
-        keyring=_text(table, "keyring", where),
+        keyring=_path(table, "keyring", where, folder),
         blocked=blocked if blocked is None else _text({"blocked": blocked}, "blocked", where),
     )
 
 
 def _start(value: Any, where: str) -> str:
     """A URL that others begin with: http or https, without credentials and query."""
+    wanted = f"{where}: a rule's URLs are http or https, without credentials and query"
+    if not isinstance(value, str) or not value.lower().startswith(("http:", "https:")):
+        raise UsageError(wanted)
     try:
-        url = Url.parse(value if isinstance(value, str) else "")
+        url = Url.parse(value)
     except FastdlError as exc:
         raise UsageError(f"{where}: {exc.message}") from None
-    if not url.is_http or url.username is not None or url.query is not None:
-        raise UsageError(f"{where}: a rule's URLs are http or https, without credentials and query")
+    if url.username is not None or url.query is not None:
+        raise UsageError(wanted)
     return url.request_text()
 
 
-def _headers(table: Mapping[str, Any], where: str, read: Any) -> Iterable[tuple[str, str]]:
+def _headers(
+    table: Mapping[str, Any], where: str, folder: str, read: Callable[[str], str]
+) -> Iterable[tuple[str, str]]:
     headers = table.get("headers", {})
     if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
         raise UsageError(f"{where}: headers is a table of texts")
     yield from headers.items()
-    token, user = _text(table, "bearer-token-file", where), _text(table, "username", where)
-    password = _text(table, "password-file", where)
+    token = _path(table, "bearer-token-file", where, folder)
+    user = _text(table, "username", where)
+    password = _path(table, "password-file", where, folder)
     if (user is None) != (password is None) or (user is not None and token is not None):
         raise UsageError(f"{where}: username and password-file belong together, without a token")
     if token is not None:
         yield "Authorization", f"Bearer {read(token)}"
-    if user is not None:
+    if user is not None and password is not None:
         from base64 import b64encode
 
         pair = f"{user}:{read(password)}".encode()
@@ -219,6 +232,11 @@ def _text(table: Mapping[str, Any], key: str, where: str) -> str | None:
     return value
 
 
+def _path(table: Mapping[str, Any], key: str, where: str, folder: str) -> str | None:
+    name = _text(table, key, where)
+    return name and os.path.join(folder, name)  # noqa: PTH118 - start-up
+
+
 def _read(path: str, limit: int) -> bytes:
     try:
         return fs.read_at_most(path, limit)
@@ -226,5 +244,16 @@ def _read(path: str, limit: int) -> bytes:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from None
 
 
-def _line(data: bytes) -> str:
-    return data.partition(b"\n")[0].removesuffix(b"\r").decode("utf-8", "replace")
+def _secret(path: str) -> str:
+    """The first line of the file *path*; UsageError, before a server refuses what is none."""
+    line = _utf8(_read(path, _MAX_TEXT).partition(b"\n")[0].removesuffix(b"\r"), path)
+    if not line or not line.isprintable():
+        raise UsageError(f"{path} holds no token or password on its first line")
+    return line
+
+
+def _utf8(data: bytes, path: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text in UTF-8") from None

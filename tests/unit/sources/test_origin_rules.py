@@ -135,3 +135,54 @@ def test_what_is_not_meant_so_is_refused(plain: dict[str, Any]) -> None:
     """A rule that silently does nothing is worse than none."""
     with pytest.raises(UsageError, match="rules"):
         parse_rules(plain, where="rules", read=lambda _: "")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/", "nfs://a/b", "a.example/", "/srv", "", "ftp://a/"])
+def test_a_rule_is_about_http_urls(url: str) -> None:
+    """Whatever else is written, the error says so."""
+    with pytest.raises(UsageError, match="a rule's URLs are http or https"):
+        parse_rules({"origin": [{"url": url}]}, where="rules", read=lambda _: "")
+
+
+def test_relative_paths_count_from_the_folder_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from where somebody happens to be: a manager is at /."""
+    (tmp_path / "token").write_text("tok\r\n")
+    (tmp_path / "rules.toml").write_text(
+        '[[origin]]\nurl = "https://a.example/"\nbearer-token-file = "token"\nkeyring = "k.gpg"'
+    )
+    monkeypatch.chdir("/")
+    (rule,) = read_rules(str(tmp_path / "rules.toml"))
+    assert rule.headers == (("Authorization", "Bearer tok"),)
+    assert rule.keyring == f"{tmp_path}/k.gpg"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "holds no token or password"),
+        (b"\nsecret\n", "holds no token or password"),
+        (b"a\x00b\n", "holds no token or password"),
+        (b"p\xe4ss\n", "is not a text in UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_without_a_secret_is_no_secret(
+    content: bytes | None, why: str, tmp_path: Path
+) -> None:
+    """Sent as it is, a server would refuse it, and nobody would look into the file."""
+    if content is not None:
+        (tmp_path / "pass").write_bytes(content)
+    (tmp_path / "rules.toml").write_text(
+        '[[origin]]\nurl = "https://a.example/"\nusername = "u"\npassword-file = "pass"'
+    )
+    with pytest.raises(UsageError, match=rf"{tmp_path}/pass {why}"):
+        read_rules(str(tmp_path / "rules.toml"))
+
+
+def test_rules_in_another_encoding_are_an_error(tmp_path: Path) -> None:
+    """In one sentence that names the file."""
+    (tmp_path / "rules.toml").write_bytes(b'[[origin]]\nurl = "https://a.example/\xe4"')
+    with pytest.raises(UsageError, match=r"rules\.toml is not a text in UTF-8"):
+        read_rules(str(tmp_path / "rules.toml"))
