@@ -44,6 +44,7 @@ class Host:
     _revisions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _reading: threading.Lock = field(default_factory=threading.Lock)
     _pools: dict[str, Pool] = field(default_factory=dict)
+    _unusable: dict[str, str] = field(default_factory=dict)
     _known: Known = field(default_factory=Known)
 
     @property
@@ -71,8 +72,21 @@ class Host:
     def availability(self) -> frozenset[object]:
         """What is to be reported as soon as it changes: why pools cannot be used, and machines."""
         infos = [pool.info() for pool in self.pools()]
+        for info in infos:
+            self._log_change(info)
         machine_pools, machines = self._machines(infos)
         return frozenset([*((info.id, info.error) for info in infos), *machine_pools, *machines])
+
+    def _log_change(self, info: m.PoolInfo) -> None:
+        """Who starts the agent with a wrong folder reads it here, not only at the manager."""
+        if info.error == self._unusable.get(info.id):
+            return
+        if info.error is None:
+            log.info("a pool can be used again", extra={"pool": info.name})
+            del self._unusable[info.id]
+        else:
+            log.warning("a pool cannot be used: %s", info.error, extra={"pool": info.name})
+            self._unusable[info.id] = info.error
 
     def machine_orders(self) -> Orders:
         """Who carries out orders for virtual machines here."""

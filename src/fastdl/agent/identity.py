@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,11 +138,25 @@ async def enrol(managers: Sequence[str], token_text: str, folder: Path, *, name:
         try:
             reply = await _ask(manager, token, request)
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            problems.append(f"{manager}: {exc or type(exc).__name__}")
+            problems.append(f"{manager}: {why_unreachable(exc)}")
             continue
         _check_certificate(reply.certificate, key, reply.host_id)
         return await asyncio.to_thread(_take, folder, reply, token.id)
     raise AgentLostError(f"no manager can be reached: {'; '.join(problems)}")
+
+
+def why_unreachable(exc: BaseException) -> str:
+    """Why a manager could not be talked to, for the operator: which port, and what it did."""
+    if not isinstance(exc, aiohttp.ClientConnectorError):
+        return str(exc) or type(exc).__name__
+    error = exc.os_error
+    if isinstance(error, ssl.SSLError) and error.reason:
+        what = f"TLS: {error.reason.replace('_', ' ').lower()}"
+    elif error.errno is not None and error.errno > 0:
+        what = os.strerror(error.errno).lower()
+    else:
+        what = error.strerror or str(error)
+    return f"cannot connect to {exc.host}:{exc.port}: {what}"
 
 
 def _request(

@@ -18,7 +18,7 @@ from typing import Final
 
 import aiohttp
 
-from fastdl.agent.identity import HostUnknownError, Identity
+from fastdl.agent.identity import HostUnknownError, Identity, why_unreachable
 from fastdl.agent.lease import Lease, now
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, Reason
 from fastdl.wire import codec
@@ -113,7 +113,7 @@ class Link:
                     self._lease.absent(began)
                 log.warning(
                     "no connection to the manager: %s",
-                    exc or type(exc).__name__,
+                    why_unreachable(exc),
                     extra={"manager": manager},
                 )
             finally:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does a host remember of its keystore from one job to the next? Never what has changed."""
+"""What does a host remember from one look to the next? Of its keystore never what has changed."""
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -84,3 +85,20 @@ def test_no_secret_is_remembered(host: Host, certs: CertLab) -> None:
     assert len(key) == 32
     assert [(item.alias, item.kind) for item in items] == [("mirror", "trusted")]
     assert host.config.values[PASSPHRASE] not in repr(host)
+
+
+def test_a_pool_that_cannot_be_used_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever mistyped the folder reads it where he started the agent."""
+    HostConfig.ensure(tmp_path / "etc")
+    folder = tmp_path / "images"
+    host = Host(
+        "h1", tmp_path / "etc", tmp_path / "state", (f"images={folder}",), "test:///default"
+    )
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            host.availability()
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert caplog.messages[0].startswith("a pool cannot be used: the pool images: ")
+    assert str(folder) in caplog.text

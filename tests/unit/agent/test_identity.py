@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from fastdl.agent import identity
 from fastdl.agent.identity import Identity
-from fastdl.errors import AgentRefusedError, UsageError
+from fastdl.errors import AgentLostError, AgentRefusedError, UsageError
 from fastdl.manager.hosts.ca import Authority, open_authority
 
 
@@ -75,3 +77,41 @@ def test_a_damaged_note_is_named(host: Identity) -> None:
     with pytest.raises(UsageError, match=r"host\.json"):
         identity.load(host.folder)
     assert identity.load(host.folder.parent) is None
+
+
+async def test_where_no_manager_is_says_what_the_port_did(tmp_path: Path) -> None:
+    """The usual mistypes: a port that nobody has, one without TLS, a name that does not exist."""
+    token = f"fdl1.{'a' * 32}.{'b' * 43}.{'c' * 64}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        socket.create_server(("127.0.0.1", 0)) as s,
+    ):
+        free = taken.getsockname()[1]
+        taken.close()
+        plain = s.getsockname()[1]
+        answering = asyncio.create_task(asyncio.to_thread(_answer_in_plain, s))
+        with pytest.raises(AgentLostError) as failed:
+            await identity.enrol(
+                [
+                    f"https://127.0.0.1:{free}",
+                    f"https://127.0.0.1:{plain}",
+                    "https://no-such-host.invalid:8250",
+                ],
+                token,
+                tmp_path,
+                name="kvm1",
+            )
+        await answering
+    text = str(failed.value)
+    assert f"cannot connect to 127.0.0.1:{free}: connection refused" in text
+    assert f"cannot connect to 127.0.0.1:{plain}: TLS: wrong version number" in text
+    assert "cannot connect to no-such-host.invalid:8250: " in text
+    assert "SSLContext" not in text
+
+
+def _answer_in_plain(server: socket.socket) -> None:
+    server.settimeout(5)
+    with server.accept()[0] as client:
+        client.recv(1)
+        client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        client.recv(65536)
