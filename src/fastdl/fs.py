@@ -105,6 +105,12 @@ def read_at_most(path: str, size: int) -> bytes:
     return data
 
 
+def why(error: Exception) -> str:
+    """What went wrong, in words: the system's without its number and the path, which the message
+    has."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def close(fd: int) -> None:
     """Close *fd*. A failure means nothing: the kernel has freed the descriptor, and what was
     written was flushed before or is not needed."""

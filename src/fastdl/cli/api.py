@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fastdl import fs
 from fastdl.cli import api_client
 from fastdl.errors import UsageError
 
@@ -108,4 +109,4 @@ def _value(value: str) -> str:
     try:
         return Path(value[1:]).read_text()
     except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{value[1:]} cannot be read: {exc}") from exc
+        raise UsageError(f"{value[1:]} cannot be read: {fs.why(exc)}") from exc

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastdl import fs
 from fastdl.errors import (
     AgentLostError,
     ApiAuthError,
@@ -57,7 +58,9 @@ def read_credentials(path: Path) -> dict[str, str]:
         data = json.loads(path.read_text())
         found = {name: str(data[name]) for name in ("url", "apikey", "secretkey")}
         return found | ({"cacert": str(data["cacert"])} if data.get("cacert") else {})
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except OSError as exc:
+        raise UsageError(f"the credentials file {path} cannot be read: {fs.why(exc)}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
         raise UsageError(
             f"the credentials file {path} cannot be read: it is JSON with url, apikey and secretkey"
         ) from exc
@@ -67,7 +70,7 @@ def read_cacert(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"--cacert {path} cannot be read: {exc}") from exc
+        raise UsageError(f"--cacert {path} cannot be read: {fs.why(exc)}") from exc
 
 
 def call(
@@ -117,7 +120,8 @@ def call(
                 f"the manager at {url} is not trusted: {reason.verify_message}; --cacert FILE says "
                 f"which certificate its own must lead to"
             ) from exc
-        raise NetError(f"the manager at {url} cannot be reached: {reason}") from exc
+        why = fs.why(reason) if isinstance(reason, OSError) else reason
+        raise NetError(f"the manager at {url} cannot be reached: {why}") from exc
 
 
 def _context(credentials: dict[str, str]) -> Any:

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from fastdl import fs
 from fastdl.cli import streams
 from fastdl.cli import zone_options as zo
 from fastdl.cli.api_client import ApiClient
@@ -119,7 +120,7 @@ def _read(source: str) -> str:
     try:
         return sys.stdin.read() if source == "-" else Path(source).read_text()
     except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"the certificate file {source} cannot be read: {exc}") from None
+        raise UsageError(f"the certificate file {source} cannot be read: {fs.why(exc)}") from None
 
 
 def _outcome(args: argparse.Namespace, answer: zo.Row) -> int:

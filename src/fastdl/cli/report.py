@@ -93,7 +93,8 @@ def describe(found: Probe) -> str:
     if found.safe is False:
         lines.append(f"  not safe      {'; '.join(found.reasons)}")
     lines.append(f"  ranges        {'yes' if found.ranges else 'no'}")
-    lines += [f"  {name:<12}  {value}" for name, value in found.validators.items()]
+    validators = {name.removeprefix("last_"): value for name, value in found.validators.items()}
+    lines += [f"  {name:<12}  {value}" for name, value in validators.items()]
     lines += [f"  {name:<12}  {value}" for name, value in found.digests.items()]
     if found.signed_by:
         lines.append(f"  signed by     {found.signed_by}")

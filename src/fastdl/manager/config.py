@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from fastdl import fs
 from fastdl.errors import UsageError
 from fastdl.manager.fabric.nats_servers import Servers, servers_of
 from fastdl.model.address import AddressClass, classify, literal_address
@@ -104,7 +105,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(file.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise UsageError(f"the configuration file {file} cannot be read: {exc}") from exc
+        raise UsageError(f"the configuration file {file} cannot be read: {fs.why(exc)}") from exc
     unknown = values.keys() - ENVIRONMENT.keys()
     if unknown:
         raise UsageError(f"{file}: unknown key {sorted(unknown)[0]!r}")

@@ -112,7 +112,10 @@ def _by_botocore(wanted: StoredObject, how: Signing) -> str:
         session = botocore.session.get_session()
         known = how.anonymous is not True and session.get_credentials() is not None
         if not known and how.anonymous is False:
-            raise TrustError("no credentials were found where AWS tools look for them")
+            raise TrustError(
+                "no credentials were found where AWS tools look for them "
+                "(--no-sign-request fetches what everybody may read)"
+            )
         client = session.create_client(
             "s3",
             region_name=session.get_config_variable("region") or "us-east-1",

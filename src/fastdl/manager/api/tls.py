@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fastdl import fs
 from fastdl.errors import CertRejectedError, UsageError
 from fastdl.manager.files import write_private
 from fastdl.manager.hosts.ca import Authority
@@ -160,7 +161,7 @@ class ApiTls:
             with reading():
                 chain = x509.load_pem_x509_certificates(pem)
         except (OSError, CertRejectedError) as exc:
-            raise UsageError(f"the certificate {self._cert} cannot be read: {exc}") from exc
+            raise UsageError(f"the certificate {self._cert} cannot be read: {fs.why(exc)}") from exc
         if chain[0].not_valid_after_utc < dt.datetime.now(dt.UTC):
             log.warning("the certificate of the API port has expired", extra={"file": self._cert})
         top = chain[-1]

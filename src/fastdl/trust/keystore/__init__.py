@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastdl import fs
 from fastdl.errors import (
     AliasConflictError,
     CertRejectedError,
@@ -188,7 +189,9 @@ def read_passphrase(path: str | Path) -> Passphrase:
         with Path(path).open("rb") as file:
             line = file.read(4096).split(b"\n", 1)[0].removesuffix(b"\r").decode()
     except (OSError, UnicodeDecodeError) as exc:
-        raise KeystoreAuthError(f"the passphrase file {path} cannot be read: {exc}") from None
+        raise KeystoreAuthError(
+            f"the passphrase file {path} cannot be read: {fs.why(exc)}"
+        ) from None
     if not line:
         raise KeystoreAuthError(f"the passphrase file {path} is empty")
     return Passphrase(line)
