@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -155,9 +155,20 @@ class _Making:
                 if not exc.retryable:
                     await to_end(_forget, self.pool, wanted.volume)
                 raise
-        marker = await to_end(self._finish, there, result, probe)
-        made = await self._made(marker, already=False, why=there.why)
+            except asyncio.CancelledError:
+                # It may have come when all had landed: then nobody has deleted the device yet.
+                if isinstance(self.pool, BlockPool):
+                    with contextlib.suppress(FastdlError):
+                        await to_end(_forget, self.pool, wanted.volume)
+                raise
+        made = await uncancelled(self._published(there, result, probe))
         return _with_run(made, result)
+
+    async def _published(
+        self, there: Before, result: Mapping[str, Any], probe: Mapping[str, Any]
+    ) -> Made:
+        marker = await to_end(self._finish, there, result, probe)
+        return await self._made(marker, already=False, why=there.why)
 
     async def _existing(self, digest: Digest | None, *, known: bool) -> Before | None:
         usage = Usage(self.pools.all, libvirt=self.pools.libvirt.uri)
@@ -266,6 +277,19 @@ class _Making:
             already_present=already,
             replaced="" if already else why,
         )
+
+
+async def uncancelled(publishing: Coroutine[Any, Any, Made]) -> Made:
+    """Its result, also for a task that is cancelled meanwhile: a volume that is being published
+    cannot be taken back, so that it comes too late."""
+    running = asyncio.ensure_future(publishing)
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+    return running.result()
 
 
 def _with_run(made: Made, result: Mapping[str, Any]) -> Made:

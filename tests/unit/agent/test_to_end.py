@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fastdl.agent.templates import locked, threaded, to_end
+from fastdl.agent.volumes import Made, uncancelled
 from fastdl.errors import SinkIOError
 
 _SECONDS = 5.0
@@ -121,3 +122,24 @@ async def test_an_error_inside_leaves_in_a_thread() -> None:
     with pytest.raises(SinkIOError):
         await job()
     assert slow.events == ["made", "undone, SinkIOError"]
+
+
+async def test_a_cancellation_during_publishing_is_too_late() -> None:
+    """What is being published is done, and said to be: a volume that exists is not "cancelled"."""
+    begun, go = asyncio.Event(), asyncio.Event()
+    made = Made(pool="p", volume="v", path="/v", format="raw", capacity=1)
+
+    async def published() -> Made:
+        begun.set()
+        await go.wait()
+        return made
+
+    task = asyncio.create_task(uncancelled(published()))
+    await begun.wait()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    go.set()
+    assert await asyncio.wait_for(task, _SECONDS) == made
+    assert task.cancelling() == 0
