@@ -24,7 +24,7 @@ from pathlib import Path
 
 from fastdl.lab.certs import self_signed
 from scripts.breaking.checks import keystore, violations
-from scripts.breaking.faults import FAULTS, LOSSY
+from scripts.breaking.faults import FAULTS, LOSSY, WITH_NATS
 from scripts.breaking.rig import SIZE, Rig, rig
 
 TEMPLATES = 8
@@ -108,7 +108,7 @@ async def round_of(found: Rig, number: int, names: list[str], draw: random.Rando
     jobs = await prepare(found, templates)
     await asyncio.sleep(3 + 3 * draw.random())
     for n, name in enumerate(names):
-        say(await FAULTS[name](found, draw))
+        say(await (FAULTS | WITH_NATS)[name](found, draw))
         if not n:
             with contextlib.suppress(Exception):
                 await certificate(found, revoked, wanted=False)
@@ -126,10 +126,11 @@ async def round_of(found: Rig, number: int, names: list[str], draw: random.Rando
 async def run(args: argparse.Namespace, folder: Path) -> int:
     """All rounds; the exit code."""
     draw = random.Random(args.seed)
-    names = args.faults.split(",") if args.faults else list(FAULTS)
+    names = list(FAULTS | WITH_NATS if args.nats else FAULTS)
+    names = args.faults.split(",") if args.faults else names
     left: list[str] = []
     bad = number = 0
-    async with rig(folder, agents=args.agents, apart=True) as found:
+    async with rig(folder, agents=args.agents, apart=True, with_nats=args.nats) as found:
         say(f"three managers, {args.agents} hosts are up; seed {args.seed}")
         ends = time.monotonic() + 60 * args.minutes
         while not number or time.monotonic() < ends:
@@ -161,7 +162,7 @@ async def run(args: argparse.Namespace, folder: Path) -> int:
 
 async def stand(args: argparse.Namespace, folder: Path) -> int:
     """Let a person look at it until Ctrl-C."""
-    async with rig(folder, agents=args.agents, apart=False) as found:
+    async with rig(folder, agents=args.agents, apart=False, with_nats=args.nats) as found:
         print(
             f"the balancer: API {found.cluster.api.credentials['url']}, "
             f"agents {found.cluster.agents}"
@@ -169,6 +170,8 @@ async def stand(args: argparse.Namespace, folder: Path) -> int:
         for manager in found.cluster.managers:
             print(f"manager {manager.state.name}: page http://{manager.listen}/, pid {manager.pid}")
         print(f"PostgreSQL: {found.cluster.url}")
+        for server in found.cluster.nats:
+            print(f"NATS: {server.url}")
         print(f"try: fastdl host list --credentials {found.cluster.managers[0].state}/admin.json")
         print("Ctrl-C ends all of it", flush=True)
         with contextlib.suppress(asyncio.CancelledError):
@@ -183,9 +186,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="no new round after that")
     parser.add_argument("--agents", type=int, default=6, help="how many hosts (default: 6)")
     parser.add_argument("--faults", help=f"of {','.join(FAULTS)} (default: all)")
+    parser.add_argument("--nats", action="store_true", help="three NATS servers between managers")
     parser.add_argument("--keep", action="store_true", help="break nothing: to look at")
     parser.add_argument("--logs", type=Path, help="folder in which everything stays afterwards")
     args = parser.parse_args()
+    allowed = {*FAULTS, *(WITH_NATS if args.nats else ())}
+    if args.faults and not set(args.faults.split(",")) <= allowed:
+        parser.error(f"--faults: of {', '.join(sorted(allowed))}")
     if not args.keep and os.geteuid():
         parser.error("network namespaces need root")
     signal.signal(signal.SIGTERM, signal.default_int_handler)

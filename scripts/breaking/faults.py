@@ -10,11 +10,13 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
-from scripts.breaking.rig import Rig
+from scripts.breaking.rig import RATE, Rig
 from tests.env.process import ManagerProcess
 
 PARTITION_S = 50.0
 """Longer than a host is waited for."""
+SLOW = 0.05e6
+"""Bytes a second of a connection meanwhile."""
 STOP_S = 45.0
 """Longer than any lease of a manager."""
 
@@ -72,12 +74,14 @@ async def kill_agents(rig: Rig, draw: random.Random) -> str:
 async def partition(rig: Rig, draw: random.Random) -> str:
     """A third of the hosts cut off from all managers, in one direction or both; origins stay."""
     incoming, outgoing = draw.choice([(True, False), (False, True), (True, True)])
+    rig.pace(SLOW)  # so that what they download outlasts what is waited for
     victims = await _busy(rig, draw, max(1, len(rig.agents) // 3))
     for number in victims:
         rig.spaces[number].cut(rig.manager_ports(), incoming=incoming, outgoing=outgoing)
     try:
         await asyncio.sleep(PARTITION_S)
     finally:
+        rig.pace(RATE)
         for number in victims:
             rig.spaces[number].mend()
     how = "both ways" if incoming and outgoing else "inwards" if incoming else "outwards"
@@ -105,6 +109,18 @@ async def fail_over(rig: Rig, draw: random.Random) -> str:
     return f"a standby that lagged {lag:.0f} s was promoted"
 
 
+async def wipe_nats(rig: Rig, draw: random.Random) -> str:
+    """kill -9 of all NATS servers, one of them alone first; what they stored is gone."""
+    servers = rig.cluster.nats
+    for few in (draw.sample(servers, 1), servers):
+        for server in few:
+            server.kill(wipe=True)
+        await asyncio.sleep(3)
+        for server in few:
+            await asyncio.to_thread(server.start)
+    return "killed and wiped one NATS server, then all"
+
+
 async def _busy(rig: Rig, draw: random.Random, count: int) -> list[int]:
     """The numbers of *count* hosts, of those first that are downloading: soon some are."""
     for _ in range(100):
@@ -126,5 +142,7 @@ FAULTS: dict[str, Fault] = {
     "crash-database": crash_database,
     "fail-over": fail_over,
 }
+WITH_NATS: dict[str, Fault] = {"wipe-nats": wipe_nats}
+"""These only where managers have it between them."""
 LOSSY = {"fail-over"}
 """The ledger itself loses what was committed: what nobody knows any more is not asked for."""

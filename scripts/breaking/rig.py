@@ -210,6 +210,12 @@ class Rig:
             made.append(template)
         return made
 
+    def pace(self, rate: float) -> None:
+        """Let origins answer each request from now on with so many bytes a second."""
+        for origin in self.origins:
+            for resource in origin.resources.values():
+                resource.rules[:] = [Rule(when=When(), rate=rate)]
+
     def manager_ports(self) -> list[str]:
         """The ports at which agents find managers."""
         found = [self.cluster.agents, *(one.agents for one in self.cluster.managers)]
@@ -228,7 +234,9 @@ async def _patiently(api: Client, command: str, params: dict[str, Any]) -> dict[
 
 
 @contextlib.asynccontextmanager
-async def rig(folder: Path, *, agents: int, apart: bool) -> AsyncIterator[Rig]:
+async def rig(
+    folder: Path, *, agents: int, apart: bool, with_nats: bool = False
+) -> AsyncIterator[Rig]:
     """A started rig. *apart*: each agent has a namespace of its own (needs root)."""
     with contextlib.ExitStack() as stack:
         nets = stack.enter_context(spaces(agents)) if apart else []
@@ -239,7 +247,7 @@ async def rig(folder: Path, *, agents: int, apart: bool) -> AsyncIterator[Rig]:
             )
             for _ in range(ORIGINS)
         ]
-        async with cluster(folder, address=address) as made:
+        async with cluster(folder, address=address, with_nats=with_nats) as made:
             hosts = [
                 AgentProcess(folder, f"kvm{number}", made.managers[0]) for number in range(agents)
             ]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several managers on one PostgreSQL behind a load balancer, all on this machine.
+"""Several managers on one PostgreSQL behind a load balancer, all on this machine, and NATS between
+them if wanted.
 
 The balancer is nginx, which passes connections on as they are: a port for the API, one for agents.
 """
@@ -19,7 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastdl.lab import nginx as lab
 from fastdl.manager.ledger.engine import driver_url
-from tests.env import postgresql
+from tests.env import nats, postgresql
 from tests.env.manager import Client
 from tests.env.process import ManagerProcess
 
@@ -37,12 +38,14 @@ stream {{
 
 
 class Cluster:
-    """*server*: the database's, *url*: the ledger's; *api* and *agents*: by the balancer."""
+    """*server*: the database's, *url*: the ledger's; *nats*: three servers, or none; *api* and
+    *agents*: by the balancer."""
 
-    def __init__(self, server: postgresql.Server, url: str, managers: list[ManagerProcess]) -> None:
+    def __init__(self, server: postgresql.Server, url: str, nats: list[nats.Server]) -> None:
         self.server = server
         self.url = url
-        self.managers = managers
+        self.nats = nats
+        self.managers: list[ManagerProcess] = []
         self.agents = ""
         self.api: Client
 
@@ -52,7 +55,10 @@ class Cluster:
         if manager is not first and not manager.state.exists():
             manager.state.mkdir(mode=0o700)
             shutil.copy(first.state / "secret.key", manager.state)
-        return await manager.start()
+        if not self.nats:
+            return await manager.start()
+        addresses = ",".join(one.address for one in self.nats)
+        return await manager.start("--fabric", f"nats://{addresses}")
 
     def client(self, manager: ManagerProcess) -> Client:
         """A client of one manager alone."""
@@ -77,11 +83,13 @@ async def cluster(
     address: str = "127.0.0.1",
     programs: Sequence[Sequence[str]] = (),
     names: str = "abc",
+    with_nats: bool = False,
 ) -> AsyncIterator[Cluster]:
     """Managers *names* that serve, for agents at *address*. *programs*: the fastdl of each."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(postgresql.mortal_server(fsync=True))
-        made = Cluster(server, postgresql.fresh_database(server.url, "fastdl"), [])
+        messengers = stack.enter_context(nats.cluster(folder / "nats")) if with_nats else []
+        made = Cluster(server, postgresql.fresh_database(server.url, "fastdl"), messengers)
         ports = iter(lab.free_ports(2 * len(names) + 2, tuple({"127.0.0.1", address})))
         for number, name in enumerate(names):
             manager = ManagerProcess(folder, made.url, name=name)

@@ -275,6 +275,12 @@ async def _supervise(loop: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await loop()
+        except FastdlError as exc:  # no bug: the ledger is away, above all
+            log.error(
+                "a loop failed and starts again",
+                extra={"loop": loop.__qualname__, "error": str(exc)},
+            )
+            await asyncio.sleep(1.0)
         except Exception:
             log.exception("a loop failed and starts again", extra={"loop": loop.__qualname__})
             await asyncio.sleep(1.0)
