@@ -261,3 +261,24 @@ async def test_users_see_their_own_and_public_templates(zone: Zone) -> None:
         assert text == str(missing.value)
     with pytest.raises(ApiAuthError):
         await theirs("listHosts")
+
+
+async def test_a_connection_that_ends_while_a_ping_is_answered_is_no_error(
+    zone: Zone, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An agent that was killed, or gave the connection up."""
+    for n in range(5):
+        agent = await zone.agent(f"kvm{n}")
+        assert agent._socket is not None
+        for _ in range(20):
+            await agent._socket.ping()
+        assert agent._socket._conn is not None
+        transport = agent._socket._conn.transport
+        assert transport is not None
+        transport.abort()
+
+    async def left() -> bool:
+        return not zone.manager.server.connected
+
+    await eventually(left, within=10)
+    assert "Error handling request" not in caplog.text

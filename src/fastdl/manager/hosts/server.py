@@ -121,7 +121,8 @@ class HostServer:
             max_msg_size=m.TO_MANAGER_MAX, heartbeat=20.0, compress=False, timeout=5.0
         )
         await socket.prepare(request)
-        await self.talk(lambda: self._authority.peer(der), socket, address=request.remote)
+        with contextlib.suppress(ConnectionError):  # it ended while a ping was answered
+            await self.talk(lambda: self._authority.peer(der), socket, address=request.remote)
         return socket
 
     async def talk(
