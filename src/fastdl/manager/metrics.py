@@ -57,6 +57,12 @@ class Metrics:
             "fastdl_stale_results", "Results that came too late and were dropped", registry=r
         )
         self.grants = Counter("fastdl_grants", "Jobs given to hosts", registry=r)
+        self._heard = Gauge(
+            "fastdl_managers_heard",
+            "1 while messages of other managers can arrive, or there can be no others",
+            registry=r,
+        )
+        self._heard.set(1)
         self.queue = Gauge("fastdl_queue_jobs", "Jobs by state", ["state"], registry=r)
         self.hosts = Gauge("fastdl_hosts", "Hosts by state", ["state"], registry=r)
         self.certificates = Gauge(
@@ -101,13 +107,8 @@ class Metrics:
         )
 
     def watch_messages(self, hears: Callable[[], bool]) -> None:
-        """Show whether this manager *hears* the others of its ledger: there may be some."""
-        gauge = Gauge(
-            "fastdl_managers_heard",
-            "1 while messages of other managers can arrive",
-            registry=self.registry,
-        )
-        gauge.set_function(lambda: float(hears()))
+        """Show from now on whether this manager *hears* the others of its ledger."""
+        self._heard.set_function(lambda: float(hears()))
 
     def downloaded(self, seconds: float, by_origin: Mapping[str, float]) -> None:
         """Count a download that took *seconds* by its host's report, with bytes *by_origin*."""
