@@ -102,6 +102,7 @@ class Rollout:
         self.steps += 1
         name = f"s{self.steps}"
         await self.ended(await self.prepared(api, name, SMALL))
+        await self.up()
         certificate = {"name": name, "hypervisor": "KVM", "zoneid": self.zone}
         answer = await api(
             "uploadTemplateDirectDownloadCertificate", certificate=self_signed(), **certificate

@@ -122,15 +122,19 @@ async def wipe_nats(rig: Rig, draw: random.Random) -> str:
 
 
 async def _busy(rig: Rig, draw: random.Random, count: int) -> list[int]:
-    """The numbers of *count* hosts, of those first that are downloading: soon some are."""
-    for _ in range(100):
-        loading = {address for origin in rig.origins for address, _ in origin.running}
-        busy = [n for n, space in enumerate(rig.spaces) if space.address in loading]
-        if len(busy) >= count:
-            return draw.sample(busy, count)
+    """The numbers of *count* hosts, of those first that began to download after this call."""
+    began, busy = time.monotonic(), list[int]()
+    while len(busy) < count and time.monotonic() < began + 30:
         await asyncio.sleep(0.1)
+        loading = {
+            key[0]
+            for origin in rig.origins
+            for key in origin.running
+            if origin.starts.get(key, 0) > began
+        }
+        busy = [n for n, space in enumerate(rig.spaces) if space.address in loading]
     rest = [n for n in range(len(rig.agents)) if n not in busy]
-    return [*busy, *draw.sample(rest, count - len(busy))]
+    return [*busy, *draw.sample(rest, max(0, count - len(busy)))][:count]
 
 
 FAULTS: dict[str, Fault] = {
