@@ -179,11 +179,17 @@ class FileSink(DescriptorSink):
 
     def _open_part(self) -> int:
         """The part file, checked, locked, mode 0600, and still under its name."""
+        busy = SinkBusyError(f"another job is writing to {self.path}", phase="land")
+        waited = False
         for _ in range(_LOCK_TRIES):
             fd, made = _open_or_create(self._part, self._folder)
             try:
                 self._check_part(fd, made=made)
-                if not fs.lock_once_free(fd):
+                try:
+                    locked = fs.lock_exclusively(fd)
+                except BlockingIOError:
+                    locked, waited = fs.lock_once_free(fd), True
+                if not locked:
                     if made:
                         os.unlink(self._part, dir_fd=self._folder)
                     fs.close(fd)
@@ -192,11 +198,11 @@ class FileSink(DescriptorSink):
                 if self._part_is(fd):
                     self._set_mode(0o600, fd)
                     return fd
+                if waited:  # it did not die, it published
+                    raise busy
             except BlockingIOError:
                 fs.close(fd)
-                raise SinkBusyError(
-                    f"another job is writing to {self.path}", phase="land"
-                ) from None
+                raise busy from None
             except BaseException:
                 fs.close(fd)
                 raise

@@ -218,6 +218,16 @@ def test_a_job_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
     open_sink(str(tmp_path / "a")).close()
 
 
+def test_a_job_that_publishes_while_another_waits_for_it_was_at_work(tmp_path: Path) -> None:
+    """R08: the second does not begin what it could not publish."""
+    sink = open_sink(str(tmp_path / "a"))
+    land(sink, b"x")
+    threading.Timer(0.1, lambda: (sink.publish(1), sink.close())).start()
+    with pytest.raises(SinkBusyError):
+        open_sink(str(tmp_path / "a"))
+    assert os.listdir(tmp_path) == ["a"]
+
+
 @pytest.mark.parametrize("place", ["target", "part"])
 @pytest.mark.parametrize("thing", ["link", "dangling", "hard link", "fifo", "folder", "socket"])
 def test_what_is_no_plain_file_is_refused_and_untouched(
