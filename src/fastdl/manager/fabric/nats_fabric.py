@@ -309,7 +309,7 @@ class NatsFabric:
             )
             try:
                 info = await js.add_stream(config)
-            except APIError:  # there are fewer servers, for now or for ever
+            except APIError:  # there are fewer servers, for now or permanently
                 info = await js.add_stream(config.evolve(num_replicas=1))
         if info.cluster is not None and info.cluster.name and not info.cluster.leader:
             raise ConnectionError("the stream has no leader")
