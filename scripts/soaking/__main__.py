@@ -7,10 +7,10 @@
              wrong digests, absent files, dead mirrors, cancelled ones
   manager    a manager with 20 hosts that come and go, under commands that succeed and fail
 
-The first fifth of the time is for warming up. What nine tenths of the samples in the last fifth have
-may not pass that of the second by more than four descriptors or threads, and the median of the
-memory by more than a tenth or 8 MiB. ``--record``
-adds the figures to docs/soak.csv. Exits with 1 where something grew or ended in another way.
+The first fifth of the time is for warming up. What nine tenths of the samples in the last fifth
+have may not pass that of the second by more than four descriptors or threads, and the median of
+the memory by more than a tenth or 8 MiB. ``--record`` adds the figures to docs/soak.csv. Exits with
+1 where something grew or ended in another way.
 """
 
 from __future__ import annotations

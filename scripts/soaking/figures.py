@@ -28,9 +28,11 @@ class Sample(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the ledger: of the second fifth (``first``) and of the last one, the median of the
-    memory, and of descriptors and threads what nine tenths of the samples had. How many downloads
-    are at work at a time depends on what else the machine does; what leaks is there at all times."""
+    """A line of the ledger, of the second fifth (``first``) and of the last one.
+
+    Of the memory the median, of descriptors and threads what nine tenths of the samples have: how
+    many downloads are at work at a time depends on the machine's load, and a leak is always there.
+    """
 
     date: str
     commit: str
