@@ -83,7 +83,7 @@ async def test_lost_host_gives_a_shared_pools_job_to_the_next(
     assert await host_state(zone, "kvm1") == "Down"
     fences = [c.fence for d in alive.documents for c in d.commands if c.kind == "download"]
     before = [c.fence for d in dead.documents for c in d.commands if c.kind == "download"]
-    assert min(fences) == max(before) + 1
+    assert min(fences) > max(before)
     beating.cancel()
 
 

@@ -62,8 +62,12 @@ def libvirt_errors(what: str) -> Iterator[None]:
         kind: type[FastdlError] = SinkRefusedError
         if exc.get_error_code() in {found.VIR_ERR_INTERNAL_ERROR, found.VIR_ERR_SYSTEM_ERROR}:
             kind = SinkIOError
-        said = " ".join(str(exc).split())  # a tool that libvirt ran may have written lines
-        raise kind(f"libvirt on {what}: {said}") from exc
+        raise kind(_in_one_line(f"libvirt on {what}: {exc}")) from exc
+
+
+def _in_one_line(text: str) -> str:
+    """A tool that libvirt ran may have written several."""
+    return " ".join(text.split())
 
 
 def connect(uri: str) -> Any:
