@@ -16,15 +16,8 @@ SOURCES = Path(fs.__file__).parent
 HOMES = {
     "replacing a file": (
         re.compile(r"os\.(?:rename|replace)\(|\.rename\("),
-        # A target's publication, whole folders of a pool, a job's own copy that needs no flush, and
-        # the home itself.
-        {
-            "fs.py",
-            "sinks/file.py",
-            "sinks/syscalls.py",
-            "agent/pools/directory.py",
-            "engine/landing/staged.py",
-        },
+        # A target's publication, whole folders of a pool, and the home itself.
+        {"fs.py", "sinks/file.py", "sinks/syscalls.py", "agent/pools/directory.py"},
     ),
     "the mount table": (re.compile(r"/mountinfo"), {"fs.py"}),
     "how aliases are compared": (re.compile(r"\balias\.(?:lower|casefold)\("), {"trust/alias.py"}),

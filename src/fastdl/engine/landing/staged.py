@@ -162,18 +162,16 @@ def _raw_or_qcow2(
         # The unchanged disk followed by a footer: nothing to convert.
         os.truncate(path, info.virtual_size or 0)
         return path, "raw", fmt
-    raw = path.with_suffix(".raw")
     # The converter of a killed run may live on, and may not have opened its file yet: each run has
     # a name of its own for it.
-    for left in (raw, *path.parent.glob("converted.*")):
+    for left in path.parent.glob("converted.*"):
         left.unlink(missing_ok=True)
-    made = path.with_name(f"converted.{os.urandom(8).hex()}")
-    workspace.convert(path, made, fmt, ctx.cancel)
-    size = made.stat().st_size
+    raw = path.with_name(f"converted.{os.urandom(8).hex()}")
+    workspace.convert(path, raw, fmt, ctx.cancel)
+    size = raw.stat().st_size
     if size != info.virtual_size:
         raise FormatError(
             f"the {fmt} has a disk of {info.virtual_size} bytes, but qemu-img reads {size}",
             phase="decode",
         )
-    made.rename(raw)
     return raw, "raw", fmt
