@@ -118,7 +118,7 @@ def test_output_without_a_path_is_kept(tmp_path: Path) -> None:
 
 def test_what_a_process_started_counts_while_it_lives() -> None:
     """A host's work is done by processes of its processes, which outlive the measurement."""
-    busy = "import time\nwhile time.process_time() < .3: pass\nprint(1, flush=True)\ntime.sleep(60)"
+    busy = "import time\nwhile time.process_time() < .4: pass\nprint(1, flush=True)\ntime.sleep(60)"
     outer = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {busy!r}])"
     words = [sys.executable, "-c", outer]
     with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as started:
