@@ -134,6 +134,12 @@ def test_no_cancellation_is_swallowed_by_a_wait() -> None:
     assert found == []
 
 
+def test_no_error_is_wrapped_by_the_version_of_python() -> None:
+    """Before 3.11.4, which Debian 12 is, an error raised in ``except*`` comes out in a group."""
+    sources = (ROOT / "src").rglob("*.py")
+    assert [path for path in sources if re.search(r"^\s+except\*", path.read_text(), re.M)] == []
+
+
 def test_the_page_of_errors_is_the_table_of_errors() -> None:
     """``python -m scripts.errors_page`` writes it anew."""
     assert errors_page.PAGE.read_text(encoding="utf-8") == errors_page.page()

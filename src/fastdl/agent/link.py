@@ -181,8 +181,12 @@ class Link:
                 await self._read(socket)
                 for task in tasks:
                     task.cancel()
-        except* (FastdlError, aiohttp.ClientError, OSError, TimeoutError) as group_error:
-            raise group_error.exceptions[0] from None
+        except ExceptionGroup as group:
+            # No "except*": before 3.11.4 it wraps what is raised in it, as Debian 12 has it.
+            ours = group.subgroup((FastdlError, aiohttp.ClientError, OSError, TimeoutError))
+            if ours is not None:
+                raise ours.exceptions[0] from None
+            raise
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while (frame := await self._receive(socket)).type not in _CLOSED:

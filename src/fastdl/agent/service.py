@@ -134,8 +134,11 @@ class Agent:
                 group.create_task(self._follow_later())
                 group.create_task(self._prune())
                 group.create_task(self._renew())
-        except* HostUnknownError as group_error:
-            raise group_error.exceptions[0] from None
+        except ExceptionGroup as group:
+            # No "except*": before 3.11.4 it wraps what is raised in it, as Debian 12 has it.
+            if (unknown := group.subgroup(HostUnknownError)) is not None:
+                raise unknown.exceptions[0] from None
+            raise
         finally:
             await asyncio.shield(self._jobs.close())
 
