@@ -201,6 +201,7 @@ def test_each_of_many_files_is_known_until_its_line_is_printed(bench: Bench) -> 
     words = ["get", "-Z", *urls, "-d", str(bench.pool), "--json", "--progress", "none", "-j", "1"]
     for nth in (1, 1, 3):  # a line, and its end
         prefix = seam.loaded(nth=nth, call="write", only="/stdout")
+        prefix = ["env", "PYTHONUNBUFFERED=1", *prefix]  # else both are one call
         killed = run_fastdl(words, home=bench.home, prefix=prefix, timeout=60)
         assert killed.code == -signal.SIGKILL
     done = run_fastdl(words, home=bench.home, timeout=60)
