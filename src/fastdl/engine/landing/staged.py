@@ -164,9 +164,9 @@ def _raw_or_qcow2(
         return path, "raw", fmt
     # The converter of a killed run may live on, and may not have opened its file yet: each run has
     # a name of its own for it.
-    for left in path.parent.glob("converted.*"):
+    for left in path.parent.glob("source.raw.*"):
         left.unlink(missing_ok=True)
-    raw = path.with_name(f"converted.{os.urandom(8).hex()}")
+    raw = path.with_name(f"source.raw.{os.urandom(8).hex()}")
     workspace.convert(path, raw, fmt, ctx.cancel)
     size = raw.stat().st_size
     if size != info.virtual_size:
