@@ -201,8 +201,8 @@ async def test_what_fails_for_good_leaves_nothing(
 
 async def test_a_target_in_use_is_busy(origin: FaultOrigin, pool: Path) -> None:
     """The lock is the opener's, and holds while the other process writes."""
-    stuck = Rule(stall_at=2 * MIB)
-    work = _work(origin, CONTENT, pool / "x", stuck, beneath=pool, source_format="raw")
+    slow = Rule(rate=2e5)
+    work = _work(origin, CONTENT, pool / "x", slow, beneath=pool, source_format="raw")
     job = asyncio.create_task(_done(work))
     await asyncio.to_thread(origin.wait_for, lambda: origin.sent > MIB)
     with pytest.raises(SinkBusyError):

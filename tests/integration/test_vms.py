@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fastdl.errors import FastdlError
+from fastdl.errors import AgentLostError, FastdlError
 from fastdl.lab import guest
 from tests.env import libvirtd
 from tests.env.faults import Rule, When
@@ -75,10 +75,13 @@ class Machines(Site):
         return found[0]["state"] if found else None
 
     async def says(self, id_: str, times: int = 1) -> None:
-        """Wait until the guest has written its line so often."""
+        """Wait until the guest has written its line so often, and its host is there to say so."""
 
         async def said() -> bool:
-            found = await self.api("getVirtualMachineConsoleOutput", id=id_)
+            try:
+                found = await self.api("getVirtualMachineConsoleOutput", id=id_)
+            except AgentLostError:
+                return False
             return bool(found["consoleoutput"]["output"].count(LINE) >= times)
 
         await eventually(said)

@@ -390,7 +390,7 @@ def test_a_kill_at_any_call_of_the_system_is_healed(
 
 def test_two_at_once_make_one(dir_pool: Any, tmp_path: Path) -> None:
     """The second says that it is in the making, for as long as the first one runs."""
-    rules = [Rule(stall_at=MIB)]
+    rules = [Rule(rate=2e5)]
     with FaultOrigin({"/x.raw": Resource.of(RAW, rules=rules)}) as origin:
         begun = threading.Event()
         origin.on_sent = lambda sent: begun.set() if sent > MIB // 2 else None
