@@ -168,12 +168,15 @@ def replace_file(
     path: str | os.PathLike[str],
     data: bytes,
     *,
+    durable: bool = True,
     folder_fd: int | None = None,
     prepare: Callable[[int], object] | None = None,
     still: Callable[[], bool] | None = None,
 ) -> bool:
     """Replace the file *path* with *data*: atomically, and durable on return.
 
+    *durable*    False waits for no disk, for an event loop: a crash of the host may leave the old
+                 file, the new one or an empty one
     *folder_fd*  what *path*, a name then, is relative to
     *prepare*    is called with the new file's descriptor before it is filled: its mode is 0600
     *still*      is asked just before the name changes hands; where it says no, nothing has
@@ -193,14 +196,16 @@ def replace_file(
                     prepare(fd)
                 file.write(data)
                 file.flush()
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             if still is not None and not still():
                 return False
             os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=parent)
-        sync_folder(parent)
+        if durable:
+            sync_folder(parent)
     finally:
         if folder_fd is None:
             close(parent)

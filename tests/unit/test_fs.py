@@ -15,9 +15,14 @@ from fastdl import fs
 SOURCES = Path(fs.__file__).parent
 HOMES = {
     "replacing a file": (
-        re.compile(r"os\.(?:rename|replace)\(|\.rename\("),
-        # A target's publication, whole folders of a pool, and the home itself.
-        {"fs.py", "sinks/file.py", "sinks/syscalls.py", "agent/pools/directory.py"},
+        # A text's `replace` has two arguments, a path's has one.
+        re.compile(r"os\.(?:rename|replace)\(|\.rename\(|\.replace\((?!\w+=)[^,\n]*\)\n"),
+        # A target's publication, whole folders of a pool, an authority that takes the place of
+        # the one before, and the home itself.
+        {
+            *("fs.py", "sinks/file.py", "sinks/syscalls.py"),
+            *("agent/pools/directory.py", "manager/hosts/ca.py"),
+        },
     ),
     "the mount table": (re.compile(r"/mountinfo"), {"fs.py"}),
     "how aliases are compared": (re.compile(r"\balias\.(?:lower|casefold)\("), {"trust/alias.py"}),
@@ -83,6 +88,16 @@ def test_the_name_is_flushed_after_the_bytes(
     monkeypatch.setattr(fs.os, "fsync", fsync)
     fs.replace_file(tmp_path / "f", b"new")
     assert flushed == [False, True]
+
+
+def test_an_event_loop_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy disk takes seconds for a flush, in which an agent would answer nobody."""
+    monkeypatch.setattr(fs.os, "fsync", pytest.fail)
+    path = tmp_path / "f"
+    path.write_text("old")
+    assert fs.replace_file(path, b"new", durable=False)
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["f"]
 
 
 def test_a_file_that_changed_meanwhile_stays(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +81,9 @@ class Lease:
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError) as exc:
+            # It was not flushed: after a crash of the host it may be empty.
             log.warning("the lease of the last run cannot be read: %s", type(exc).__name__)
+            self._until = 0.0
             return
         self._until = min(until, self._clock() + self._seconds) if self._seconds else math.inf
 
@@ -96,9 +97,5 @@ class Lease:
         }
         if not self._seconds and not self._path.exists():
             return
-        beside = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(file, "w") as out:
-                json.dump(kept, out)
-            beside.replace(self._path)
+            fs.replace_file(self._path, json.dumps(kept).encode(), durable=False)

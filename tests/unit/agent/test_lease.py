@@ -89,13 +89,20 @@ def test_an_agent_that_starts_again_knows_it(path: Path, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"seconds": "x"}', "\x00"])
-def test_a_damaged_file_is_no_lease(path: Path, clock: Clock, text: str) -> None:
-    """The next connection brings the terms."""
+def test_a_damaged_file_is_a_lease_that_has_ended(path: Path, clock: Clock, text: str) -> None:
+    """There was one, and a crash of the host ends it. The next connection brings the terms."""
     path.write_text(text)
     lease = Lease(path, clock=clock)
-    assert lease.left == math.inf
+    assert lease.left == 0
+    lease.heard(1000)
+    lease.absent(1000)
+    assert lease.left == 0
     lease.granted(25, sole=False, heard=1000)
-    assert Lease(path, clock=clock).left == 25
+    assert lease.left == Lease(path, clock=clock).left == 25
+    path.write_text(text)
+    lease = Lease(path, clock=clock)
+    lease.granted(0, sole=False, heard=1000)
+    assert lease.left == Lease(path, clock=clock).left == math.inf
 
 
 def test_a_refused_host_stops_at_once(path: Path, clock: Clock) -> None:
