@@ -105,17 +105,24 @@ def done_of(result: m.JobResult) -> m.DownloadDone:
 
 
 @contextlib.contextmanager
-def running(folder: Path, manager: WireManager) -> Iterator[Process]:
-    """A started agent in *folder*, which is made; whatever happens, it does not stay behind."""
+def placed(folder: Path, manager: WireManager) -> Iterator[Process]:
+    """An agent in *folder*, which is made; not started. It does not outlive the block."""
     folder.mkdir()
     one = Process(folder, manager)
-    one.start()
     try:
         yield one
     finally:
         if one.process is not None and one.process.poll() is None:
             one.process.kill()
             one.process.wait(10)
+
+
+@contextlib.contextmanager
+def running(folder: Path, manager: WireManager) -> Iterator[Process]:
+    """A started agent in *folder*, which is made. It does not outlive the block."""
+    with placed(folder, manager) as one:
+        one.start()
+        yield one
 
 
 def templates() -> FaultOrigin:

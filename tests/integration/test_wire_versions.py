@@ -14,7 +14,7 @@ import pytest
 from fastdl.lab.certs import self_signed
 from fastdl.wire import messages as m
 from fastdl.wire.version import CURRENT, OLDEST, VERSIONS
-from tests.env.agent_process import Process
+from tests.env.agent_process import Process, placed
 from tests.env.fake_agent import FakeAgent, local_pool
 from tests.env.manager import zone as running_zone
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
@@ -85,12 +85,8 @@ def manager(tmp_path: Path) -> Iterator[WireManager]:
 @pytest.fixture
 def agent(tmp_path: Path, manager: WireManager) -> Iterator[Process]:
     """A real agent that has not been started."""
-    (tmp_path / "agent").mkdir()
-    one = Process(tmp_path / "agent", manager)
-    yield one
-    if one.process is not None and one.process.poll() is None:
-        one.process.kill()
-        one.process.wait(10)
+    with placed(tmp_path / "agent", manager) as one:
+        yield one
 
 
 @pytest.mark.parametrize("version", [*VERSIONS, CURRENT + 1])

@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from fastdl.wire import messages as m
 from tests.env.agent_process import (
@@ -18,34 +15,11 @@ from tests.env.agent_process import (
     Process,
     done_of,
     download,
-    running,
     slowly,
-    templates,
 )
 from tests.env.loopdev import loop_device
 from tests.env.origin import FaultOrigin
 from tests.env.wire_manager import WireManager
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[WireManager]:
-    """The other side of the wire."""
-    with WireManager(tmp_path / "manager") as running:
-        yield running
-
-
-@pytest.fixture
-def agent(tmp_path: Path, manager: WireManager) -> Iterator[Process]:
-    """A started agent."""
-    with running(tmp_path / "agent", manager) as one:
-        yield one
-
-
-@pytest.fixture
-def origin() -> Iterator[FaultOrigin]:
-    """An origin with a template of 24 MiB."""
-    with templates() as server:
-        yield server
 
 
 def test_two_jobs_for_one_volume_make_one_download(

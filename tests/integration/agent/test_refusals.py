@@ -7,7 +7,6 @@ import dataclasses
 import sqlite3
 import struct
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,34 +23,11 @@ from tests.env.agent_process import (
     Process,
     done_of,
     download,
-    running,
     slowly,
-    templates,
 )
 from tests.env.faults import Rule
 from tests.env.origin import FaultOrigin, Resource
 from tests.env.wire_manager import WireManager
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[WireManager]:
-    """The other side of the wire."""
-    with WireManager(tmp_path / "manager") as running:
-        yield running
-
-
-@pytest.fixture
-def agent(tmp_path: Path, manager: WireManager) -> Iterator[Process]:
-    """A started agent."""
-    with running(tmp_path / "agent", manager) as one:
-        yield one
-
-
-@pytest.fixture
-def origin() -> Iterator[FaultOrigin]:
-    """An origin with a template of 24 MiB."""
-    with templates() as server:
-        yield server
 
 
 def test_what_becomes_too_large_is_refused_before_a_byte_moves(

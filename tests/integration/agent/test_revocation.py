@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -76,18 +74,9 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+def host(manager: WireManager, agent: Process) -> Host:
     """A host that is connected and trusts nobody."""
-    (tmp_path / "agent").mkdir()
-    with WireManager(tmp_path / "manager") as manager:
-        agent = Process(tmp_path / "agent", manager)
-        agent.start()
-        try:
-            yield Host(manager, agent)
-        finally:
-            assert agent.process is not None
-            agent.process.kill()
-            agent.process.wait(10)
+    return Host(manager, agent)
 
 
 def test_k09_revoking_what_is_not_there_is_done_already(host: Host, certs: CertLab) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +14,7 @@ from tests.env.agent_process import (
     Process,
     done_of,
     download,
-    running,
     slowly,
-    templates,
 )
 from tests.env.origin import FaultOrigin
 from tests.env.wire_manager import WireManager
@@ -27,26 +23,17 @@ LEASE_S = 2.0
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[WireManager]:
+def manager(manager: WireManager) -> WireManager:
     """A manager that gives short leases."""
-    with WireManager(tmp_path / "manager") as running:
-        running.lease_s = LEASE_S
-        yield running
+    manager.lease_s = LEASE_S
+    return manager
 
 
 @pytest.fixture
-def agent(tmp_path: Path, manager: WireManager) -> Iterator[Process]:
-    """A started agent."""
-    with running(tmp_path / "agent", manager) as one:
-        yield one
-
-
-@pytest.fixture
-def origin() -> Iterator[FaultOrigin]:
-    """A slow origin with a template of 24 MiB."""
-    with templates() as server:
-        slowly(server, rate=0.4e6)
-        yield server
+def origin(origin: FaultOrigin) -> FaultOrigin:
+    """A slow origin."""
+    slowly(origin, rate=0.4e6)
+    return origin
 
 
 def quiet(origin: FaultOrigin, *, within: float = 20) -> None:
