@@ -22,6 +22,8 @@ import struct
 import sys
 from collections.abc import Iterable, Sequence
 
+# Not in a fork: its user may not read the file, and an import beside threads may wait for ever.
+from fastdl.core.confine import confine_calls
 from fastdl.named_tuple import NamedTuple
 
 WORKER_USER = "fastdl-worker"
@@ -130,8 +132,6 @@ def confine(powers: Powers) -> tuple[tuple[str, ...], int]:
     when a protection that the kernel supports cannot be enabled.
 
     """
-    import fastdl.core.confine  # noqa: F401 - as long as its file can be read, which may be root's
-
     missing: list[str] = []
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     os.chdir(powers.folder or "/")
@@ -217,8 +217,6 @@ def _limit(powers: Powers) -> None:
 
 def _filter_calls(powers: Powers) -> tuple[int, list[str]]:
     """The listener, -1 for none, and what is missing."""
-    from fastdl.core.confine import confine_calls
-
     for brokered in (True, False) if powers.brokered else (False,):
         with contextlib.suppress(OSError):
             listener = confine_calls(

@@ -20,7 +20,7 @@ from fastdl.named_tuple import NamedTuple
 
 _COMMON = ("engine.probe", "engine.fetch", "engine.net", "engine.landing.plan")
 _RARE = (
-    *("core.confine", "core.image", "core.lander"),
+    *("core.image", "core.lander"),
     *(
         "engine.compare",
         "engine.folder",

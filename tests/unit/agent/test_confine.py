@@ -107,9 +107,9 @@ def test_what_a_download_was_given_is_what_it_keeps(tmp_path: Path) -> None:
         ("confine.landlock_version = lambda: 0", "Landlock"),
         (
             """
-import errno, fastdl.core.confine as core
+import errno, fastdl.agent.confine as used
 def absent(**_): raise OSError(errno.ENOSYS, 'absent')
-core.confine_calls = absent
+used.confine_calls = absent
 """,
             "seccomp",
         ),

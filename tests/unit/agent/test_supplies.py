@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import fastdl
-from fastdl.agent import supplies
+from fastdl.agent import confine, supplies
 
 NOT_FOR_CONFINED = {
     "fastdl.agent.handshake",  # the worker loads it for the work that wants it
@@ -90,6 +90,20 @@ def test_what_is_loaded_before_is_all_that_is_imported_anywhere() -> None:
         if path.is_file():
             missing |= _imports(path, root) - loaded
     assert missing == NOT_FOR_CONFINED
+
+
+def test_confining_itself_imports_nothing() -> None:
+    """In a fork of a process with threads, an import may wait for one that never ends."""
+    tree = ast.parse(Path(confine.__file__).read_text(encoding="utf-8"))
+    late = {
+        name.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    assert late == {"pwd"}  # before the fork
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
