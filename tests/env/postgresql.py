@@ -22,9 +22,42 @@ def _binaries() -> Path:
     return found[-1].parent
 
 
+_PREFIX = ("runuser", "-u", "postgres", "--") if os.geteuid() == 0 else ()
+
+
 def _as_postgres(*command: str) -> None:
-    prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    subprocess.run([*prefix, *command], check=True, capture_output=True, timeout=60)
+    subprocess.run([*_PREFIX, *command], check=True, capture_output=True, timeout=60)
+
+
+_SWEEP = """
+folder=$1; shift
+read -r _
+for data in "$folder"/*/postmaster.pid; do "$@" -D "${data%/*}" -m immediate stop; done
+rm -rf -- "$folder"
+"""
+
+
+@contextlib.contextmanager
+def _swept(folder: Path) -> Iterator[None]:
+    """Servers in *folder* end, and it is removed, at the latest when this process has ended.
+
+    A server belongs to nobody, and a run that is killed finishes nothing: another process waits
+    for the end of a pipe that this one holds.
+    """
+    stop = (*_PREFIX, str(_binaries() / "pg_ctl"))
+    sweeper = subprocess.Popen(
+        ["/bin/sh", "-c", _SWEEP, "sh", folder, *stop],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        assert sweeper.stdin is not None
+        sweeper.stdin.close()
+        sweeper.wait(90)
 
 
 def _free_port() -> int:
@@ -35,10 +68,11 @@ def _free_port() -> int:
 
 
 class Server:
-    """One server on a port of its own. *url*: of its database ``postgres``."""
+    """One server on a port of its own, with all its files in *folder*. *url*: of its database
+    ``postgres``."""
 
     def __init__(self, folder: Path, *, fsync: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         self._data = folder / "data"
         self._fsync = fsync
         self._port = _free_port()
@@ -73,7 +107,7 @@ class Server:
 
     def _start(self, data: Path, port: int) -> None:
         fsync = "on" if self._fsync else "off"
-        options = f"-p {port} -h 127.0.0.1 -k {self._folder} -c fsync={fsync}"
+        options = f"-p {port} -h 127.0.0.1 -k {self.folder} -c fsync={fsync}"
         self._control(data, "-w", "-l", f"{data}.log", "-o", options, "start")
 
     def _control(self, data: Path, *words: str) -> None:
@@ -88,16 +122,10 @@ def mortal_server(*, fsync: bool = False) -> Iterator[Server]:
     folder.chmod(0o755)
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
-    try:
+    with _swept(folder):
         made = Server(folder, fsync=fsync)
         made.start()
-        try:
-            yield made
-        finally:
-            with contextlib.suppress(subprocess.CalledProcessError):  # stopped by the test
-                made.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield made
 
 
 @contextlib.contextmanager
