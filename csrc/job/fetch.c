@@ -90,9 +90,7 @@ static int check_identity(struct fdl_worker *w, struct fdl_err *err)
     for (size_t i = 0; rc == FDL_OK && !proven && i < job->cfg.n_mirrors; i++) {
         const struct fdl_mirror *other = job->cfg.mirrors[i];
         if (other != m && other->vetted)
-            rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET,
-                          "not joined: no digest proves that this mirror has the same "
-                          "bytes");
+            rc = fdl_fail(err, FDL_E_POLICY, FDL_NO_OFFSET, FDL_WHAT_NOT_JOINED);
     }
     m->vetted = rc == FDL_OK;
     pthread_mutex_unlock(&job->lock);

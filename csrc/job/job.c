@@ -213,9 +213,14 @@ static void init_conditions(struct fdl_job *job)
     pthread_condattr_destroy(&monotonic);
 }
 
-/* Those whose bytes are part of the transfer already are known to have its source. */
+/* Those whose bytes are part of the transfer already are known to have its source.
+ * Where no digest decides, no other one may ever join: one that was asked would hold
+ * blocks until its response is refused, and the only response that counts goes on
+ * without them. */
 static void vet_mirrors(const struct fdl_job_config *cfg)
 {
+    bool any = false;
+
     for (size_t i = 0; i < cfg->n_mirrors; i++) {
         cfg->mirrors[i]->provable = cfg->provable;
         cfg->mirrors[i]->vetted = cfg->first && cfg->first->mirror == cfg->mirrors[i];
@@ -223,6 +228,15 @@ static void vet_mirrors(const struct fdl_job_config *cfg)
     for (size_t i = 0; i < cfg->n_known; i++)
         if (cfg->known[i].mirror >= 0)
             cfg->mirrors[cfg->known[i].mirror]->vetted = true;
+    for (size_t i = 0; i < cfg->n_mirrors; i++)
+        any |= cfg->mirrors[i]->vetted;
+    for (size_t i = 0; any && !cfg->provable && i < cfg->n_mirrors; i++) {
+        struct fdl_mirror *m = cfg->mirrors[i];
+        if (m->vetted || m->state != FDL_MIRROR_READY)
+            continue;
+        m->state = FDL_MIRROR_IDLE;
+        fdl_fail(&m->last_err, FDL_E_POLICY, FDL_NO_OFFSET, FDL_WHAT_NOT_JOINED);
+    }
 }
 
 static int init_parts(struct fdl_job *job, struct fdl_err *err)

@@ -22,6 +22,9 @@
 
 #define FDL_WORKERS_MAX (FDL_CONNS_MAX + 1) /* and one that reads the target */
 
+#define FDL_WHAT_NOT_JOINED                                                            \
+    "not joined: no digest proves that this mirror has the same bytes"
+
 struct fdl_worker;   /* job/worker.c */
 struct fdl_consumer; /* job/consumer.c */
 
