@@ -171,7 +171,7 @@ def replace_file(
     durable: bool = True,
     folder_fd: int | None = None,
     prepare: Callable[[int], object] | None = None,
-    still: Callable[[], bool] | None = None,
+    put: Callable[[int, str, str], bool] | None = None,
 ) -> bool:
     """Replace the file *path* with *data*: atomically, and durable on return.
 
@@ -179,8 +179,9 @@ def replace_file(
                  file, the new one or an empty one
     *folder_fd*  what *path*, a name then, is relative to
     *prepare*    is called with the new file's descriptor before it is filled: its mode is 0600
-    *still*      is asked just before the name changes hands; where it says no, nothing has
-                 happened, and False is returned
+    *put*        gives the new file its name, instead of a rename: is called with the folder's
+                 descriptor, the new file's name and the one that it gets. Where it says no,
+                 nothing has happened, and False is returned
 
     Raises OSError; then the old file stays, unless it was the folder that could not be flushed.
     """
@@ -198,9 +199,10 @@ def replace_file(
                 file.flush()
                 if durable:
                     os.fsync(fd)
-            if still is not None and not still():
+            if put is None:
+                os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
+            elif not put(parent, fresh, name):
                 return False
-            os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=parent)

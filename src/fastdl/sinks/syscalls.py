@@ -15,6 +15,7 @@ RESOLVE_BENEATH = 0x08
 AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
 _SYS_OPENAT2 = 437  # the same on every architecture
 _STATX_DIOALIGN = 0x2000
 _NO_SUCH_CALL = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
@@ -45,13 +46,8 @@ def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
     )
 
 
-def rename_new(folder_fd: int, old: str, new: str, to_fd: int | None = None) -> bool:
-    """Rename inside one folder, or into that of *to_fd*; FileExistsError where *new* exists.
-
-    True: the kernel or the server looked, at the moment of the rename. False: this file system
-    knows neither such a rename nor links, so we looked ourselves, an instant before.
-    """
-    to_fd = folder_fd if to_fd is None else to_fd
+def _renameat2(folder_fd: int, old: str, to_fd: int, new: str, flag: int) -> bool:
+    """False where it is not supported."""
     try:
         _check(
             int(
@@ -60,7 +56,7 @@ def rename_new(folder_fd: int, old: str, new: str, to_fd: int | None = None) -> 
                     os.fsencode(old),
                     ctypes.c_int(to_fd),
                     os.fsencode(new),
-                    ctypes.c_uint(_RENAME_NOREPLACE),
+                    ctypes.c_uint(flag),
                 )
             ),
             new,
@@ -68,7 +64,24 @@ def rename_new(folder_fd: int, old: str, new: str, to_fd: int | None = None) -> 
     except OSError as error:
         if error.errno not in _NO_SUCH_CALL:
             raise
-    else:
+        return False
+    return True
+
+
+def exchange(folder_fd: int, one: str, other: str) -> bool:
+    """Exchange two names in a folder at once. False: this file system knows no such thing, and
+    nothing has happened. OSError, FileNotFoundError among others."""
+    return _renameat2(folder_fd, one, folder_fd, other, _RENAME_EXCHANGE)
+
+
+def rename_new(folder_fd: int, old: str, new: str, to_fd: int | None = None) -> bool:
+    """Rename inside one folder, or into that of *to_fd*; FileExistsError where *new* exists.
+
+    True: the kernel or the server looked, at the moment of the rename. False: this file system
+    knows neither such a rename nor links, so we looked ourselves, an instant before.
+    """
+    to_fd = folder_fd if to_fd is None else to_fd
+    if _renameat2(folder_fd, old, to_fd, new, _RENAME_NOREPLACE):
         return True
     try:
         # Some network and FUSE file systems: a link refuses an existing name as well.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How is a keystore file read and changed while Java, other agents and crashes are around?
 
-Every change: lock, read, edit in memory, write a temporary file next to it, flush, look
-whether the file is still the one that was read, rename, flush the folder. A crash leaves
-the old or the new file, whole. Java's keytool takes no lock and rewrites in place, so the
-look before the rename is what notices it; the edit is then made again on what keytool left.
+Every change: lock, read, edit in memory, write a temporary file next to it, flush, exchange
+the two, look whether the file that came out is the one that was read, flush the folder. A
+crash leaves the old or the new file, whole. Java's keytool takes no lock and rewrites in
+place, so that look is what notices it; its file is then put back, and the edit made again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 from fastdl import fs
@@ -32,6 +31,7 @@ from fastdl.errors import (
     SinkRefusedError,
     SinkSpaceError,
 )
+from fastdl.sinks import syscalls
 from fastdl.trust import certificate as certs
 from fastdl.trust.keystore import jks
 from fastdl.trust.keystore.entry import Document
@@ -173,9 +173,28 @@ def _replace(path: Path, before: bytes | None, content: bytes) -> bool:
         if before is not None:
             _copy_attributes(path, fd)
 
-    return fs.replace_file(
-        path, content, prepare=prepare, still=lambda: _digest(_read(path)) == _digest(before)
-    )
+    def put(folder: int, fresh: str, name: str) -> bool:
+        if _read(path) != before:
+            return False
+        try:
+            if before is None:
+                syscalls.rename_new(folder, fresh, name)
+                return True
+            exchanged = syscalls.exchange(folder, fresh, name)
+        except (FileExistsError, FileNotFoundError):
+            return False
+        if not exchanged:
+            os.rename(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return True
+        same = False
+        try:
+            same = _read(path.with_name(fresh)) == before
+        finally:
+            if not same:
+                syscalls.exchange(folder, fresh, name)
+        return same
+
+    return fs.replace_file(path, content, prepare=prepare, put=put)
 
 
 def _sweep(path: Path) -> None:
@@ -214,10 +233,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _digest(data: bytes | None) -> bytes:
-    return b"" if data is None else sha256(data).digest()
 
 
 def _sink_error(path: Path, exc: OSError) -> FastdlError:

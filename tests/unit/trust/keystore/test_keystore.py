@@ -22,6 +22,7 @@ from fastdl.errors import (
     SinkSpaceError,
     TrustError,
 )
+from fastdl.sinks import syscalls
 from fastdl.trust.alias import fold
 from fastdl.trust.certificate import read_bundle
 from fastdl.trust.keystore import (
@@ -233,6 +234,75 @@ def test_a_change_between_reading_and_renaming_is_merged(
     assert file.update(edit)
     assert rounds == [0, 1]
     assert sorted(_aliases(keystore)) == ["ours", "theirs"]
+
+
+@pytest.mark.parametrize("moment", ["before", "open"])
+def test_a_change_at_the_moment_of_the_exchange_is_merged(
+    keystore: Keystore,
+    mirror_pem: str,
+    other_pem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """K05: also by a program that has opened and emptied the file, and writes it afterwards."""
+    path, real, calls = _path(keystore), syscalls.exchange, []
+    foreign = Keystore(path.with_name("foreign"), Passphrase(PASSPHRASE))
+    _path(foreign).write_bytes(path.read_bytes())
+    foreign.import_certificate("theirs", other_pem)
+
+    def exchange(folder_fd: int, one: str, other: str) -> bool:
+        calls.append(one)
+        if len(calls) > 1:
+            return real(folder_fd, one, other)
+        with path.open("r+b") as file:
+            file.truncate()
+            if moment == "before":
+                file.write(_path(foreign).read_bytes())
+            done = real(folder_fd, one, other)
+            if moment == "open":
+                threading.Timer(0.1, _write_late, (os.dup(file.fileno()), foreign)).start()
+        return done
+
+    monkeypatch.setattr(syscalls, "exchange", exchange)
+    assert keystore.import_certificate("ours", mirror_pem)
+    assert len(calls) == 3
+    assert sorted(_aliases(keystore)) == ["ours", "theirs"]
+    assert not list(path.parent.glob(".*.tmp"))
+
+
+def _write_late(fd: int, foreign: Keystore) -> None:
+    with os.fdopen(fd, "wb") as file:
+        file.write(_path(foreign).read_bytes())
+
+
+def test_a_store_is_replaced_where_names_cannot_be_exchanged(
+    keystore: Keystore, mirror_pem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS and some FUSE file systems."""
+    monkeypatch.setattr(syscalls, "exchange", lambda *_: False)
+    assert keystore.import_certificate("mirror", mirror_pem)
+    assert _aliases(keystore) == ["mirror"]
+
+
+def test_a_store_that_another_program_creates_meanwhile_is_merged(
+    tmp_path: Path,
+    keystore: Keystore,
+    other_pem: str,
+    mirror_pem: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """K05: at the moment at which we would create it."""
+    keystore.import_certificate("theirs", other_pem)
+    made, real = Keystore(tmp_path / "new.p12", Passphrase(PASSPHRASE)), syscalls.rename_new
+
+    def rename_new(folder_fd: int, old: str, new: str) -> bool:
+        monkeypatch.undo()
+        (tmp_path / "new.p12").write_bytes(_path(keystore).read_bytes())
+        return real(folder_fd, old, new)
+
+    monkeypatch.setattr(syscalls, "rename_new", rename_new)
+    assert made.import_certificate("ours", mirror_pem)
+    assert sorted(_aliases(made)) == ["ours", "theirs"]
 
 
 def test_no_writer_is_lost_among_threads_and_processes(
