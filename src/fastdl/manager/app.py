@@ -52,7 +52,7 @@ from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.progress import ProgressBoard
 from fastdl.manager.hosts.requests import HostRequests
 from fastdl.manager.hosts.server import HostServer
-from fastdl.manager.ledger import accounts, jobs, managers, piece_lists, records, tokens, vms
+from fastdl.manager.ledger import jobs, pruning, records
 from fastdl.manager.ledger.claim import claimed
 from fastdl.manager.ledger.engine import Ledger, check_url, default_url, open_ledger
 from fastdl.manager.ledger.listening import PostgresqlFabric
@@ -241,16 +241,7 @@ class Manager:
             # The earlier of the two: a wall clock that jumped ahead must not empty the tables.
             now = min(s.clock.time(), s.clock.steady())
             before = now - 86400 * s.settings.whole("event.purge.delay")
-
-            async def work(tx: AsyncConnection, now: float = now, before: float = before) -> None:
-                await accounts.prune_claims(tx, now=now)
-                await records.prune(tx, before=before)
-                await jobs.prune(tx, before=before)
-                await tokens.prune(tx, before=before)
-                await vms.prune(tx, before=before)
-                await piece_lists.prune(tx)
-                await managers.prune(tx, before=before)
-
+            work = functools.partial(pruning.prune, now=now, before=before)
             await s.ledger.write(work)
             await s.clock.sleep(PRUNE_S)
 

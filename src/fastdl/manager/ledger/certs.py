@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +22,9 @@ UPLOADED = "UPLOADED"
 FAILED = "FAILED"
 SKIPPED = "SKIPPED"
 REVOKED = "REVOKED"
+
+_SETTLED: Final = (cert_host.c.done_rev >= cert_host.c.want_rev) & (cert_host.c.failures == 0)
+"""The condition that a host has done what was wanted of it last."""
 
 
 async def create(
@@ -149,19 +152,22 @@ async def of_cert(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
 async def desired(tx: AsyncConnection, hosts: Sequence[Row[Any]]) -> dict[str, dict[str, HostWant]]:
     """Return, for each of *hosts* (rows), what it should hold: certificate id → want.
 
-    A deleted certificate stays in the result until the host has removed it.
+    A deleted certificate stays in the result until the host has removed it. Others that were
+    deleted are not read: a zone may have had thousands.
     """
-    links = await tx.execute(select(cert_host).where(cert_host.c.host.in_([h.id for h in hosts])))
+    live = cert.c.live_alias.is_not(None)
+    links = await tx.execute(
+        select(cert_host)
+        .join(cert, cert.c.id == cert_host.c.cert)
+        .where(cert_host.c.host.in_([h.id for h in hosts]), live | ~_SETTLED)
+    )
     by_host: dict[str, dict[str, Row[Any]]] = {h.id: {} for h in hosts}
     for link in links:
         by_host[link.host][link.cert] = link
-    open_ = {c for ls in by_host.values() for c, ln in ls.items() if ln.done_rev < ln.want_rev}
+    linked = {id_ for mine in by_host.values() for id_ in mine}
     rows = await tx.execute(
         select(cert)
-        .where(
-            cert.c.zone.in_({h.zone for h in hosts}),
-            cert.c.live_alias.is_not(None) | cert.c.id.in_(open_),
-        )
+        .where(cert.c.zone.in_({h.zone for h in hosts}), live | cert.c.id.in_(linked))
         # A revocation must wait for a plan that reads the certificate as wanted, or precede it.
         .with_for_update(read=True)
     )
@@ -318,3 +324,13 @@ async def note_warning(tx: AsyncConnection, id_: str, days: int) -> bool:
     """Remember that the operator was warned of *days* left; False = that was known."""
     new = (cert.c.id == id_) & (cert.c.warned != days + 1)
     return (await tx.execute(update(cert).where(new).values(warned=days + 1))).rowcount == 1
+
+
+async def prune(tx: AsyncConnection, *, before: float) -> None:
+    """Delete what is left of certificates that were deleted before *before* and that no host has
+    to remove any more."""
+    gone = cert.c.live_alias.is_(None) & (cert.c.removed < before)
+    removed = select(cert.c.id).where(gone)
+    await tx.execute(delete(cert_host).where(cert_host.c.cert.in_(removed), _SETTLED))
+    left = select(cert_host.c.cert).where(cert_host.c.cert == cert.c.id).exists()
+    await tx.execute(delete(cert).where(gone, ~left))

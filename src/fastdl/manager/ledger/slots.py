@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import slot as t
@@ -100,3 +100,14 @@ async def cap_of(tx: AsyncConnection, slot: Slot) -> int | None:
 async def set_cap(tx: AsyncConnection, slot: Slot, cap: int | None) -> None:
     """Lower *slot*'s limit to *cap*, or lift the cap."""
     await tx.execute(update(t).where(t.c.kind == slot[0], t.c.key == slot[1]).values(cap=cap))
+
+
+async def prune(tx: AsyncConnection) -> None:
+    """Delete slots that nobody holds now, with their caps: ``ensure`` creates them again. Users
+    choose the origins, so there is no end to them."""
+    order = (t.c.kind, t.c.key)  # as in ``_lock``
+    free = select(*order).where(t.c.active == 0).order_by(*order)
+    found = await tx.execute(free.with_for_update())
+    unused = [(kind, key) for kind, key in found]
+    for start in range(0, len(unused), PART):
+        await tx.execute(delete(t).where(_among(unused[start : start + PART])))
