@@ -320,8 +320,7 @@ class SimFleet:
             return
         async with self.ledger.read() as tx:
             document = await jobs.document(tx, host)
-        for command in document.commands:
-            self.progress.given(command.job, host)
+        self.progress.given(host, [command.job for command in document.commands])
         if self.hosts[host].up:
             self.hosts[host].follow(document)
 

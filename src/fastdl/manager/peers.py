@@ -189,6 +189,7 @@ class Peers:
         """Look at everything: messages may have been missed."""
         c = self._context
         c.notices.wake_all()
+        c.progress.drop_all_relayed()
         c.sessions.forget_all()
         c.sync.mark_here(*(host.id for host in c.fleet.hosts.values() if host.here))
         c.dispatcher.woken()

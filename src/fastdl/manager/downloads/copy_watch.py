@@ -70,9 +70,10 @@ class CopyWatch:
         if not await self._chore.is_ours():
             return 0
         reached = {pool for host in self._fleet.hosts.values() for pool in host.pools}
+        self._listed = {pool: at for pool, at in self._listed.items() if now - at < hours * 3600}
         listed = 0
         for pool in sorted(reached):
-            if now - self._listed.get(pool, -hours * 3600) < hours * 3600:
+            if pool in self._listed:
                 continue
             self._listed[pool] = now
             try:

@@ -332,6 +332,8 @@ class Dispatcher:
         for row in rows:
             if row.host is not None:
                 self._delivery.post(row.host)
+            if row.waiting:  # it ended
+                self._progress.drop(row.id)
             self._notices.notify(f"job:{row.id}")
             self._notices.publish("download", job=row.id, template=row.template, state="CANCELLING")
         self._notices.notify(DOWNLOADS)

@@ -181,12 +181,14 @@ class Probing:
             return None
 
     def _known(self, source: str) -> dict[str, bool]:
-        """Host → whether it reached the origin of *source* when it was asked last."""
+        """Connected host → whether it reached the origin of *source* when it was asked last."""
         origin = origin_of(source)
         known = self._reached.setdefault(origin, {})
         self._reached.move_to_end(origin)
         if len(self._reached) > ORIGINS_MAX:
             self._reached.popitem(last=False)
+        for host in known.keys() - self._fleet.hosts.keys():
+            del known[host]
         return known
 
     def _candidates(

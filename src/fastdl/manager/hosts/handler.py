@@ -58,7 +58,8 @@ class HostHandler:
         self._instances: dict[str, Instances] = {}
         self._transitions = Batch(self._store_transitions)
         self._arriving: Counter[str] = Counter()
-        self._evicted: set[tuple[str, str]] = set()
+        self._evicted: dict[str, set[str]] = {}
+        """Host → hashes of the keys that it lost while it was being admitted."""
 
     # --- identity ------------------------------------------------------------------------
 
@@ -78,8 +79,10 @@ class HostHandler:
 
     def evict_here(self, host: str, key_hash: str) -> None:
         """``evict`` at this manager."""
-        self._evicted.add((host, key_hash))
+        if host in self._arriving:  # its row may have been read before the change
+            self._evicted.setdefault(host, set()).add(key_hash)
         self._instances.pop(host, None)
+        self._inbox.forget(host)
         presence = self._presence.get(host)
         if presence is not None and presence.key_hash in {key_hash, ""}:
             del self._presence[host]
@@ -117,11 +120,13 @@ class HostHandler:
         self._arriving[host] += 1
         try:
             admitted = await self._transitions(arrival)
+            evicted = peer.key_hash in self._evicted.get(host, ())
         finally:
             self._arriving[host] -= 1
             if not self._arriving[host]:
                 del self._arriving[host]
-        if not isinstance(admitted, hosts.Admitted) or (host, peer.key_hash) in self._evicted:
+                self._evicted.pop(host, None)
+        if not isinstance(admitted, hosts.Admitted) or evicted:
             raise UnknownHostError
         row = admitted.row
         self._presence[host] = Presence.of(peer, hello, now=self._parts.clock.steady())

@@ -34,6 +34,10 @@ class Inbox:
         self._progress = progress
         self._metrics = metrics
 
+    def forget(self, host: str) -> None:
+        """Forget the downloads of *host*, which is out: it was deleted, or lost its key."""
+        self._progress.forget(host)
+
     async def receive(self, host: str, message: m.Message) -> m.Message | None:
         """Process one message; return the reply, if it has one.
 

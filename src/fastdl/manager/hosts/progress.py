@@ -4,6 +4,7 @@ relay their hosts' reports to each other, at most one a second for each download
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -20,16 +21,31 @@ class ProgressBoard:
 
     def __init__(self) -> None:
         self._holder: dict[str, str] = {}
+        self._given: dict[str, frozenset[str]] = {}
         self._latest: dict[str, Progress] = {}
         self._percent: dict[str, int] = {}
         self._unsaved: dict[str, int] = {}
         self._relayed: set[str] = set()
         self._unsent: dict[str, str] = {}
 
-    def given(self, job: str, host: str) -> None:
-        """Note that this manager sent *job* to *host*."""
-        self._holder[job] = host
-        self._relayed.discard(job)
+    def given(self, host: str, jobs: Collection[str]) -> None:
+        """Note which downloads a document gives *host*: it has no others.
+
+        A document that was read before a job ended may be noted after ``drop``: the next one, which
+        the end of the job makes due, forgets the job again.
+        """
+        for job in self._given.pop(host, frozenset()).difference(jobs):
+            if self.holds(job, host) and job not in self._relayed:
+                self.drop(job)
+        for job in jobs:
+            self._holder[job] = host
+            self._relayed.discard(job)
+        if jobs:
+            self._given[host] = frozenset(jobs)
+
+    def forget(self, host: str) -> None:
+        """Forget the downloads that *host* was given."""
+        self.given(host, ())
 
     def holds(self, job: str, host: str) -> bool:
         """Whether *host* was sent the download *job*."""
@@ -81,6 +97,12 @@ class ProgressBoard:
     def drop_relayed(self, job: str) -> None:
         """Forget a job of another manager's host that ended or left it."""
         if job in self._relayed:
+            self.drop(job)
+
+    def drop_all_relayed(self) -> None:
+        """Forget the jobs of other managers' hosts, because some may have ended unheard. Those that
+        run are reported again within seconds."""
+        for job in list(self._relayed):
             self.drop(job)
 
     def take_unsaved(self) -> dict[str, int]:

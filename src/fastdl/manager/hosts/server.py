@@ -247,9 +247,8 @@ class HostServer:
 
     async def _document(self, host: str) -> m.Document:
         document = await self._complete(await self._documents(host))
-        for command in document.commands:
-            if command.kind == m.Kind.DOWNLOAD:
-                self._progress.given(command.job, host)
+        downloads = [c.job for c in document.commands if c.kind == m.Kind.DOWNLOAD]
+        self._progress.given(host, downloads)
         return document
 
     async def _read_documents(self, hosts: list[str]) -> list[m.Document]:
