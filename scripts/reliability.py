@@ -80,8 +80,9 @@ def _said(what: str, counts: list[Count]) -> str:
 def promised(counts: list[Count], soaks: list[figures.Row]) -> dict[int, str]:
     """The figure of each promise that has one."""
     every = list(ledger.EXPERIMENTS)
-    minutes = max((row.minutes for row in soaks), default=0)
-    grown = "something grew" if any(row.grown for row in soaks) else "nothing grew"
+    last = {row.what: row for row in soaks}.values()
+    minutes = min((row.minutes for row in last), default=0)
+    grown = "something grew" if any(row.grown for row in last) else "nothing grew"
     return {
         1: _said("power cuts", _of(counts, CUTS)),
         2: _said("failing and short calls", _of(counts, ("fail", "short"))),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import reliability
 from scripts.soaking import __main__ as soak
 from scripts.soaking import figures
 from scripts.soaking.figures import Sample
@@ -41,3 +42,12 @@ def test_what_grows_is_seen() -> None:
             Sample(*(a + b * n for a, b in zip(flat[-1], more, strict=True))) for n in range(100)
         ]
         assert len(figures.verdict("x", grown, 1, 1).grown.split()) == 1
+
+
+def test_the_page_speaks_of_the_last_run() -> None:
+    """What grew once and is mended is history; the last run's shortest part is its length."""
+    flat = figures.Row("d", "c", "manager", 60.0, 1, 1, 1, 1, 1, 1, 1, "")
+    grown = flat._replace(minutes=21.0, grown="memory")
+    other = flat._replace(what="downloads", minutes=50.0)
+    assert reliability.promised([], [grown, other, flat])[12] == "50 minutes: nothing grew"
+    assert reliability.promised([], [flat, other, grown])[12] == "21 minutes: something grew"
