@@ -358,6 +358,10 @@ async def _check(_agent: FakeAgent, _command: m.Command) -> m.Done:
     return m.CheckDone(accepted=True, accepted_by="system")
 
 
+async def _audit(_agent: FakeAgent, _command: m.Command) -> m.Done:
+    return m.AuditDone(state="intact", bytes=1 << 20)
+
+
 async def _machine(_agent: FakeAgent, command: m.Command) -> m.Done:
     args = command.args
     assert isinstance(args, m.MachineArgs)
@@ -370,6 +374,7 @@ DEFAULTS: dict[str, Work] = {
     "certificates": _certificates,
     "probe": _probe,
     "check": _check,
+    "audit": _audit,
     "machine": _machine,
 }
 

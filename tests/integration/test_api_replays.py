@@ -239,6 +239,9 @@ class Objects:
         await self.api("prepareTemplate", zoneid=self.zone.id, templateid=template)
         return {}
 
+    async def _auditTemplateCopy(self, found: dict[str, str]) -> dict[str, str]:  # noqa: N802
+        return await self._deleteTemplateCopy(found)
+
     async def _deleteTemplateCopy(self, found: dict[str, str]) -> dict[str, str]:  # noqa: N802
         await self._cancelTemplateDownload(found)  # its row is there while it is brought
         return {"storageid": "p1-id"}

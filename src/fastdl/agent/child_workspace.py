@@ -38,6 +38,7 @@ class ChildWorkspace(Workspace):
     ) -> None:
         super().__init__(opened.sink, existing=opened.existing)
         self.earlier, self.whole = opened.earlier, opened.whole
+        self.damaged = opened.damaged
         self._shared = journal
         self._shared_note = note
         self._send: Send | None = None

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from fastdl.agent import provenance, removal, templates, trust, work
+from fastdl.agent.audit import audit
 from fastdl.agent.config import HostConfig
 from fastdl.agent.host import Host, certificate_infos
 from fastdl.agent.listing import listing
@@ -72,6 +73,10 @@ class Commands:
                     console.tail, self.host.state, args.machine, args.most
                 )
                 return m.ConsoleDone(text=text)
+            case m.AuditArgs() as args:
+                pool = await asyncio.to_thread(self.host.pool, args.pool)
+                volume = Volume(args.volume, iso=args.iso)
+                return await audit(pool, volume, self.host.usage, self.pieces.of(command))
             case m.CopiesArgs() as args:
                 pool = await asyncio.to_thread(self.host.pool, args.pool)
                 return await asyncio.to_thread(listing, pool, self.host.usage, after=args.after)

@@ -39,11 +39,14 @@ class PieceLists:
         self._found: OrderedDict[str, tuple[m.PieceList, bool]] = OrderedDict()
 
     def of(self, command: m.Command) -> JobPieces | None:
-        """What a download may ask for; None where its manager keeps no lists of it."""
-        args = command.args
-        if not isinstance(args, m.DownloadArgs) or not args.piece_lists:
-            return None
-        sha256 = sha256_in(args.transfer.checksum)
+        """What a download or an audit may ask for; None where its manager keeps no lists of it."""
+        match command.args:
+            case m.DownloadArgs(piece_lists=True, transfer=transfer):
+                sha256 = sha256_in(transfer.checksum)
+            case m.AuditArgs(checksum=checksum):
+                sha256 = sha256_in(checksum)
+            case _:
+                return None
         return JobPieces(self, command.job, command.fence, sha256) if sha256 else None
 
     async def ask(self, job: str, fence: int) -> m.PiecesKnown | None:
@@ -81,7 +84,7 @@ class PieceLists:
 
 @dataclass(frozen=True, slots=True)
 class JobPieces:
-    """One download's part of it; *sha256*: of the file that it is to fetch."""
+    """One job's part of it; *sha256*: of the file that it is about."""
 
     lists: PieceLists
     job: str

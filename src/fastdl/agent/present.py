@@ -13,8 +13,14 @@ from pathlib import Path
 
 from fastdl import __version__
 from fastdl.agent import provenance
-from fastdl.agent.pools import Found, Marker, Pool, State, Usage, Volume
-from fastdl.errors import FormatError, SinkBusyError, SinkRefusedError, UnsafeImageError
+from fastdl.agent.pools import AS_IT_IS, Found, Marker, Pool, State, Usage, Volume
+from fastdl.errors import (
+    FormatError,
+    SinkBusyError,
+    SinkIOError,
+    SinkRefusedError,
+    UnsafeImageError,
+)
 from fastdl.model.digest import Digest, hasher
 from fastdl.model.image import HEAD_BYTES, TAIL_BYTES, Format
 from fastdl.model.image_magic import detect
@@ -112,8 +118,14 @@ def _recheck(pool: Pool, volume: Volume, marker: Marker, found: Found) -> tuple[
     if seen.st_size != marker.size:
         return marker, found
     for algorithm, held in marker.digests.items():
-        if algorithm in {"sha-256", "sha-512"} and hash_of(path, algorithm) == held:
-            marker = replace(marker, inode=seen.st_ino, mtime_ns=seen.st_mtime_ns)
+        if algorithm not in {"sha-256", "sha-512"}:
+            continue
+        try:
+            same = hash_of(path, algorithm) == held
+        except SinkIOError as exc:
+            return marker, replace(found, why=exc.message)
+        if same:
+            marker = replace(marker, inode=seen.st_ino, mtime_ns=seen.st_mtime_ns, damage="")
             pool.markers.write(marker)
             return marker, Found(State.INTACT)
     return marker, found
@@ -137,6 +149,7 @@ def _adopted(pool: Pool, volume: Volume, known: Marker, digest: Digest | None) -
         format=kind,
         virtual_size=disk,
         digests={algorithm: found},
+        landing=AS_IT_IS,
         integrity=digest.strength if digest else "none",
         finished=provenance.now(),
         fastdl=__version__,

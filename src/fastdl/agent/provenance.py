@@ -31,6 +31,7 @@ def marker_of(known: Marker, result: Mapping[str, Any], probe: Mapping[str, Any]
         format=str(result.get("format") or ""),
         integrity=str(result.get("integrity") or "none"),
         digests=dict(result.get("digests") or {}),
+        landing=str(result.get("landing") or ""),
         sources=tuple(str(mirror["url"]) for mirror in mirrors),
         validators=dict(probe.get("validators") or {}),
         mirrors=mirrors,

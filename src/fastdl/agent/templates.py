@@ -22,7 +22,7 @@ from fastdl import __version__
 from fastdl.agent import provenance, work
 from fastdl.agent.confine import BEST_EFFORT, Confinement
 from fastdl.agent.piece_lists import JobPieces
-from fastdl.agent.pools import Image, Marker, Placement, Pool, Usage, Volume
+from fastdl.agent.pools import AS_IT_IS, Image, Marker, Placement, Pool, Usage, Volume
 from fastdl.agent.present import Before, before, require_unused
 from fastdl.agent.work import ProgressCallback, Runner, Work
 from fastdl.errors import LimitError, SinkBusyError, TrustError
@@ -99,7 +99,9 @@ async def bring(
                 await to_end(_intend, pool, wanted, there)
                 result = await _trusting(
                     runner(
-                        fetching(wanted, placement, image, probe, lists),
+                        fetching(
+                            wanted, placement, image, probe, lists, _damaged(pool, wanted, there)
+                        ),
                         progress=progress,
                         deadline=_left(wanted.deadline, begun),
                     )
@@ -119,6 +121,13 @@ def _intend(pool: Pool, wanted: Wanted, there: Before) -> None:
     """
     if there.void is None or pool.void(wanted.volume, there.void):
         pool.markers.write(known_of(pool, wanted))
+
+
+def _damaged(pool: Pool, wanted: Wanted, there: Before) -> Path | None:
+    """The file that is to be replaced, of which parts may be right; a device is empty by now."""
+    if there.void is None or there.void.landing != AS_IT_IS or pool.raw_disks:
+        return None
+    return pool.target(wanted.volume, there.void).path
 
 
 def known_of(pool: Pool, wanted: Wanted) -> Marker:
@@ -211,9 +220,10 @@ def fetching(
     image: Image,
     probe: Mapping[str, Any],
     lists: Mapping[str, Any] = NO_LISTS,
+    damaged: Path | None = None,
 ) -> Work:
     """The work that lands *image*; compressed ones are unpacked, whatever they contain. *lists*:
-    what ``JobPieces.shared`` said."""
+    what ``JobPieces.shared`` said; *damaged*: the copy of it that is replaced."""
     action, target_format = "fetch", placement.target_format
     inner, _, outer = image.format.rpartition(".")
     if target_format == "same" and outer in COMPRESSED:
@@ -236,6 +246,7 @@ def fetching(
         placement={
             "beneath": str(placement.beneath) if placement.beneath else None,
             "state_dir": str(wanted.state) if wanted.state else None,
+            "damaged": str(damaged) if damaged and action == "fetch" else None,
             **lists,
         },
         file_size=_file_size(wanted, as_it_is=action == "fetch" and target_format == "same"),

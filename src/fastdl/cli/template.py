@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from fastdl.cli import streams
 from fastdl.cli import zone_options as zo
 from fastdl.cli.api_client import ApiClient
-from fastdl.errors import UsageError
+from fastdl.errors import IntegrityError, UsageError
 from fastdl.model.units import format_size
 
 _EPILOG = """\
@@ -21,6 +21,7 @@ examples:
   fastdl template seed u24                            to every pool of the zone, with progress
   fastdl template seed u24 --host kvm1 --host kvm2
   fastdl template watch                               what is being downloaded now
+  fastdl template audit u24                           are its copies still what was published?
   fastdl template list
 
 A template is named by its name or its id. Ctrl-C ends the watching, not the downloads."""
@@ -41,6 +42,12 @@ _COPIES = (
     ("SIZE", "physicalsize"),
     ("USED BY", "users"),
 )
+_AUDITS = (
+    ("POOL", "storagename"),
+    ("STATE", "state"),
+    ("REASON", "reason"),
+    ("USED BY", "users"),
+)
 _FORMATS = ("qcow2", "raw", "vmdk", "vhd", "vhdx", "vdi", "iso")
 _ENVELOPES = (".meta4", ".metalink", ".gz", ".xz", ".bz2", ".zst", ".zip")
 
@@ -59,6 +66,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     zo.add_zone(listing, default="all")
     copies = zo.action(actions, "copies", "List the copies on primary storage.", _copies)
     copies.add_argument("template", nargs="?", metavar="TEMPLATE", help="of this one only")
+    audit = zo.action(
+        actions, "audit", "Read copies as a whole and compare them with their digests.", _audit
+    )
+    audit.add_argument("template", metavar="TEMPLATE", help="its name or id")
     _add_register(actions)
     _add_seed(actions)
     watch = zo.action(actions, "watch", "Show downloads until the last one has ended.", _watch)
@@ -128,6 +139,18 @@ def _copies(args: argparse.Namespace, api: ApiClient) -> int:
     rows = api.rows("listTemplateCopies", "templatecopy", templateid=wanted)
     shown = rows if args.json else [_sized(row, "physicalsize") for row in rows]
     return zo.show(args, shown, _COPIES)
+
+
+def _audit(args: argparse.Namespace, api: ApiClient) -> int:
+    """One pool after the other: storage is read as fast as it can be."""
+    wanted = _template(api, args.template)["id"]
+    found = []
+    for copy in api.rows("listTemplateCopies", "templatecopy", templateid=wanted, state="Ready"):
+        where = {"storageid": copy["storageid"], "volume": copy["volume"]}
+        result = api.wait(api("auditTemplateCopy", **where))
+        found += [row | {"storagename": copy["storagename"]} for row in result["templatecopyaudit"]]
+    zo.show(args, found, _AUDITS)
+    return IntegrityError.exit_code if any(row["state"] == "Damaged" for row in found) else 0
 
 
 def _sized(row: zo.Row, field: str) -> zo.Row:

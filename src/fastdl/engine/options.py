@@ -99,6 +99,7 @@ class Placement(NamedTuple):
     unpacking the source is brought to a file, decompressed but otherwise as it is
     list_pieces  bytes of the pieces whose SHA-256 is listed next to the whole file's; 0: no list
     shared      such a list, from another transfer of the same file
+    damaged     a file of which the pieces that are right are taken, where a list shows them
     """
 
     beneath: str | None = None
@@ -106,6 +107,7 @@ class Placement(NamedTuple):
     unpacking: bool = False
     list_pieces: int = 0
     shared: SharedPieces | None = None
+    damaged: str | None = None
 
 
 HERE = Placement()

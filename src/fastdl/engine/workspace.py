@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from fastdl.engine.staging import Staging
     from fastdl.model.image import Format
     from fastdl.sinks.base import Identity
+
+
+_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Existing(NamedTuple):
@@ -67,6 +71,8 @@ class Workspace:
         """What another program left, to be taken up once."""
         self.taken_up = False
         """It was, and is not proven."""
+        self.damaged: Existing | None = None
+        """A copy that the target replaces, and whose right pieces are taken."""
         self.mtime: float | None = None
         self._state_dir = state_dir
         self._note: Release | None = None
@@ -239,21 +245,25 @@ class Workspace:
         self.existing, self.found = self.found, None
 
     def drop_found(self) -> None:
-        """What another program left has been taken up, or cannot be."""
-        if self.found is not None:
-            fs.close(self.found.fd)
-            self.found = None
+        """What another program left has been taken up, or cannot be; likewise a damaged copy."""
+        for one in (self.found, self.damaged):
+            if one is not None:
+                fs.close(one.fd)
+        self.found = self.damaged = None
 
     def descriptors(self) -> tuple[int, ...]:
         """Those that a job works with, and no other."""
-        return self.sink.descriptors() if self.existing is None else (self.existing.fd,)
+        if self.existing is not None:
+            return (self.existing.fd,)
+        damaged = () if self.damaged is None else (self.damaged.fd,)
+        return (*self.sink.descriptors(), *damaged)
 
     def close(self) -> None:
         """Release descriptors and locks."""
-        for one in (self.existing, self.found):
-            if one is not None:
-                fs.close(one.fd)
-        self.existing = self.found = None
+        self.drop_found()
+        if self.existing is not None:
+            fs.close(self.existing.fd)
+            self.existing = None
         if self._spool is not None:
             self._spool.close(keep=True)
             self._spool = None
@@ -306,6 +316,8 @@ def open_workspace(
     )
     workspace = Workspace(sink, state_dir=placement.state_dir)
     workspace.found = existing
+    if placement.damaged is not None:
+        workspace.damaged = _open_damaged(placement.damaged)
     if found:
         workspace.earlier, workspace.whole = found[0]
     return workspace
@@ -361,12 +373,23 @@ def _open_existing(target: str, name_hint: str | None) -> Existing | None:
     if path is None:
         return None
     try:
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-        return Existing(path, os.open(path, flags))
+        return Existing(path, os.open(path, _READING))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise sink_error(error, f"opening {path}") from None
+
+
+def _open_damaged(path: str) -> Existing | None:
+    """The damaged copy at *path*, None if it cannot be read as a file: all is fetched then."""
+    try:
+        found = Existing(path, os.open(path, _READING))
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(found.fd).st_mode):
+        return found
+    fs.close(found.fd)
+    return None
 
 
 def _nothing() -> None:

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     PROBE = "probe"
     CHECK = "check"
     COPIES = "copies"
+    AUDIT = "audit"
     DOCUMENTS = "documents"
     MACHINE = "machine"
     CONSOLE = "console"
@@ -143,6 +144,17 @@ class CopiesArgs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditArgs:
+    """Read the copy *volume* as a whole, and compare it with its digest. *checksum*: the
+    template's, to which the manager's list of pieces is bound; None: it keeps none."""
+
+    pool: Id
+    volume: Annotated[str, Text(128, 1)]
+    iso: bool = False
+    checksum: Annotated[str, Text(300)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentsArgs:
     """Fetch *transfer*'s sources, each a document of its own and of at most *most* bytes: a
     checksum list, say, and its signatures. All but the first may be absent."""
@@ -163,6 +175,7 @@ Args = (
     | ProbeArgs
     | CheckArgs
     | CopiesArgs
+    | AuditArgs
     | DocumentsArgs
     | MachineArgs
     | ConsoleArgs

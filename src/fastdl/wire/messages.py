@@ -34,6 +34,7 @@ from typing import Annotated, Final
 
 from fastdl.wire.commands import (
     Args,
+    AuditArgs,
     CertificatesArgs,
     CheckArgs,
     Command,
@@ -60,6 +61,7 @@ from fastdl.wire.machines import (
 )
 from fastdl.wire.results import (
     AliasOutcome,
+    AuditDone,
     CertificatesDone,
     CheckDone,
     CopiesDone,
@@ -83,6 +85,8 @@ __all__ = [
     "TO_MANAGER_MAX",
     "AliasOutcome",
     "Args",
+    "AuditArgs",
+    "AuditDone",
     "Beat",
     "CertificateInfo",
     "CertificatesArgs",
@@ -270,9 +274,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PiecesWanted:
-    """What does the manager know of the pieces of what *job*, a running download, fetches?
+    """What does the manager know of the pieces of what *job* fetches, or audits?
 
-    Only for jobs whose command says ``piece_lists``.
+    Only for jobs whose command says ``piece_lists``, and for audits.
     """
 
     job: Id

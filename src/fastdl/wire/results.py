@@ -9,7 +9,7 @@ from typing import Annotated
 from fastdl.wire.inventory import CertificateInfo
 from fastdl.wire.limits import Count, Digests, Id, Items, Line, Lines, Name, Text, Whole
 from fastdl.wire.machines import ConsoleDone, MachineDone
-from fastdl.wire.pieces import HASHES_MAX, LENGTH_MAX, LENGTH_MIN
+from fastdl.wire.pieces import HASHES_MAX, LENGTH_MAX, LENGTH_MIN, PIECES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +173,23 @@ class CopiesDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditDone:
+    """What a copy is: intact, damaged, absent, or unknown where nothing tells; and *why*.
+
+    *bytes*: that were read. *wrong*: those of its *pieces* of *length* bytes, counted from 0, that
+    are not as the manager's list says; 0 pieces: there is no list.
+    """
+
+    state: Annotated[str, Text(16)]
+    why: Line = ""
+    bytes: Count = 0
+    pieces: Annotated[int, Whole(0, PIECES_MAX)] = 0
+    length: Annotated[int, Whole(0, LENGTH_MAX)] = 0
+    wrong: Annotated[tuple[Annotated[int, Whole(0, PIECES_MAX - 1)], ...], Items(PIECES_MAX)] = ()
+    users: Annotated[tuple[Line, ...], Items(64)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentsDone:
     """The documents in the order of the sources, packed as ``wire.packed`` says; empty = absent.
 
@@ -189,6 +206,7 @@ Done = (
     | ProbeDone
     | CheckDone
     | CopiesDone
+    | AuditDone
     | DocumentsDone
     | MachineDone
     | ConsoleDone

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,62 @@ def test_it_does_not_stand_for_a_metalinks_digest(origin: FaultOrigin, tmp_path:
     job = Job(tmp_path, checksum=None, shared=RIGHT)
     result = job.fetch((tmp_path / "i.meta4").as_uri())
     assert (result.by_pieces, result.digests) == (False, {"sha-256": SHA256})
+
+
+def damaged_at(folder: Path, *offsets: int) -> tuple[str, bytes]:
+    """A copy of the content with a wrong bit at each of *offsets*: its path, and its bytes."""
+    content = bytearray(CONTENT)
+    for at in offsets:
+        content[at] ^= 1
+    copy = folder / "copy"
+    copy.write_bytes(content)
+    return str(copy), bytes(content)
+
+
+def test_of_a_damaged_copy_only_wrong_pieces_are_fetched(
+    origin: FaultOrigin, tmp_path: Path
+) -> None:
+    """The digest of the whole is computed and compared all the same."""
+    copy, content = damaged_at(tmp_path, 5 * PIECE, 9 * PIECE - 1, len(CONTENT) - 1)
+    job = Job(tmp_path, shared=RIGHT, damaged=copy)
+    result = job.fetch(origin.url("/i"))
+    assert (result.digests, result.integrity) == ({"sha-256": SHA256}, "strong")
+    assert result.resumed_bytes == 22 * PIECE
+    # The first response was under way before anybody looked at the copy.
+    assert origin.sent < 6 * PIECE
+    assert any("22 of 25 pieces were right" in text for text in result.warnings)
+    assert Path(copy).read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["of the copy", "one piece", "nothing"])
+def test_a_wrong_list_mends_nothing(origin: FaultOrigin, tmp_path: Path, kind: str) -> None:
+    """Not even one that calls the damage right."""
+    copy, content = damaged_at(tmp_path, 5 * PIECE)
+    hashes = {"of the copy": hashes_of(content), "one piece": WRONG.hashes, "nothing": b""}[kind]
+    hashes = hashes or bytes(len(RIGHT.hashes))
+    job = Job(tmp_path, shared=RIGHT._replace(hashes=hashes), damaged=copy)
+    assert job.fetch(origin.url("/i")).digests == {"sha-256": SHA256}
+    assert job.listed is not None
+    assert job.listed["refused"]
+
+
+def test_a_copy_is_no_source_without_a_list(origin: FaultOrigin, tmp_path: Path) -> None:
+    """Nothing would say which of its pieces are right."""
+    copy, _ = damaged_at(tmp_path, 5 * PIECE)
+    result = Job(tmp_path, damaged=copy).fetch(origin.url("/i"))
+    assert result.resumed_bytes == 0
+
+
+@pytest.mark.parametrize("what", ["absent", "link", "pipe", "folder"])
+def test_what_is_no_file_is_not_read(origin: FaultOrigin, tmp_path: Path, what: str) -> None:
+    """Whoever can write to the pool may have put it there."""
+    path = tmp_path / "copy"
+    if what == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").write_bytes(CONTENT)
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    result = Job(tmp_path, shared=RIGHT, damaged=str(path)).fetch(origin.url("/i"))
+    assert result.resumed_bytes == 0

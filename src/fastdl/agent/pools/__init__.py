@@ -12,12 +12,13 @@ from fastdl.agent.pools.base import Found, Image, Placement, Pool, State, Volume
 from fastdl.agent.pools.device import DevicePool
 from fastdl.agent.pools.directory import DirectoryPool
 from fastdl.agent.pools.folder import Memory
-from fastdl.agent.pools.marker import Marker, MarkerFolder
+from fastdl.agent.pools.marker import AS_IT_IS, Marker, MarkerFolder
 from fastdl.agent.pools.usage import Usage
 from fastdl.errors import UsageError
 from fastdl.wire.messages import PoolType
 
 __all__ = [
+    "AS_IT_IS",
     "DevicePool",
     "DirectoryPool",
     "Found",

@@ -97,6 +97,12 @@ class Found:
     elsewhere: bool = False
 
 
+def unchanged(marker: Marker) -> Found:
+    """Nothing shows that the copy was written to; an audit may have found it damaged all the
+    same."""
+    return Found(State.CHANGED, marker.damage) if marker.damage else Found(State.INTACT)
+
+
 class Pool(Protocol):
     """One primary storage pool. Methods block; errors are the classes of ``fastdl.errors``."""
 

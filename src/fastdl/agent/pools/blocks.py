@@ -16,7 +16,16 @@ from xml.sax.saxutils import escape
 
 from defusedxml.ElementTree import fromstring
 
-from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
+from fastdl.agent.pools.base import (
+    Found,
+    Image,
+    Placement,
+    State,
+    Used,
+    Volume,
+    require_space,
+    unchanged,
+)
 from fastdl.agent.pools.device import blank_edges, compare_device, device_size, edges
 from fastdl.agent.pools.hypervisor import Libvirt, library, libvirt_errors
 from fastdl.agent.pools.marker import Marker, MarkerFolder
@@ -119,7 +128,7 @@ class BlockPool:
         with libvirt_errors(f"the volume {volume.name}"):
             enough = int(found.info()[1]) >= marker.size
         why = f"{volume.name} has less than the {marker.size} bytes that were published"
-        return Found(State.INTACT) if enough else Found(State.CHANGED, why)
+        return unchanged(marker) if enough else Found(State.CHANGED, why)
 
     @contextlib.contextmanager
     def place(self, volume: Volume, image: Image) -> Iterator[Placement]:

@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
+from fastdl.agent.pools.base import (
+    Found,
+    Image,
+    Placement,
+    State,
+    Used,
+    Volume,
+    require_space,
+    unchanged,
+)
 from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
 from fastdl.agent.pools.usage import Target
 from fastdl.errors import FastdlError, SinkBusyError, SinkRefusedError
@@ -170,7 +179,7 @@ def compare_device(path: Path, marker: Marker, *, ours: bool) -> Found:
     if marker.edges and edges(path, marker.size) != marker.edges:
         why = f"the first or the last MiB of {path} was written to since it was published"
         return Found(State.CHANGED, why, ours=ours)
-    return Found(State.INTACT)
+    return unchanged(marker)
 
 
 def _size(fd: int) -> int:

@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Final
 
 from fastdl import fs
-from fastdl.agent.pools.base import Found, Image, Placement, State, Used, Volume, require_space
+from fastdl.agent.pools.base import (
+    Found,
+    Image,
+    Placement,
+    State,
+    Used,
+    Volume,
+    require_space,
+    unchanged,
+)
 from fastdl.agent.pools.folder import Memory, PoolFolder, reaches_others
 from fastdl.agent.pools.marker import Marker, MarkerFolder, storage
 from fastdl.agent.pools.note import HIDDEN, opened
@@ -314,7 +323,7 @@ def _compared(found: os.stat_result, marker: Marker) -> Found:
     if not stat.S_ISREG(found.st_mode):
         return Found(State.FOREIGN, f"{marker.volume} is not a regular file any more", ours=False)
     if _is_what(found, marker):
-        return Found(State.INTACT)
+        return unchanged(marker)
     ours = found.st_ino == marker.inode
     if found.st_size != marker.size:
         why = f"it has {found.st_size} bytes, {marker.size} were published"

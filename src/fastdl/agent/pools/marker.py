@@ -25,6 +25,8 @@ from fastdl.errors import AgentRefusedError, SinkBusyError, SinkRefusedError
 from fastdl.sinks.base import sink_error
 
 VERSION = 1
+AS_IT_IS = "same"
+"""A ``landing``: the copy has the source's bytes."""
 VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -53,6 +55,8 @@ class Marker:
     ``template``  that it is a copy of, and in which ``zone``, as the manager names them
     ``inode``, ``mtime_ns``  of the published file
     ``edges``     SHA-256 of the first and last MiB of a published device
+    ``landing``   how the source became the copy; ``AS_IT_IS``: the digests are the copy's too
+    ``damage``    what an audit found wrong with it
     ``replaces``  publishing it replaces a copy of ours
     ``machine``   whose root disk it is; empty: it is a template's copy
     ``asked``     digest of the sources as they were given, and ``shape``: the format and capacity
@@ -76,6 +80,8 @@ class Marker:
     inode: int = 0
     mtime_ns: int = 0
     edges: str = ""
+    landing: str = ""
+    damage: str = ""
     replaces: bool = False
     machine: str = ""
     asked: str = ""
@@ -91,7 +97,7 @@ _FIELDS = frozenset(f.name for f in fields(Marker))
 _NUMBERS = ("size", "virtual_size", "inode", "mtime_ns")
 _TEXTS = (
     *("handle", "creating", "format", "integrity", "template", "zone"),
-    *("edges", "machine", "asked", "shape", "finished", "fastdl"),
+    *("edges", "landing", "damage", "machine", "asked", "shape", "finished", "fastdl"),
 )
 
 Opened = Callable[[], AbstractContextManager[int]]

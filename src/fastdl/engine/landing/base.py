@@ -110,7 +110,7 @@ class Lander:
                 begins = begun(asked, sink.identity, sink.capacity or 0)
                 self._note(workspace, begins)
             workspace.begin(self.target_size, sparse=self.sparse)
-            if workspace.found is not None:
+            if workspace.found is not None or workspace.damaged is not None:
                 self._take_up(workspace, facts, checkpoint, ctx)
             core_sink = sink.core_sink(self.target_size)
             try:
@@ -246,12 +246,23 @@ class Lander:
     def _take_up(
         self, workspace: Workspace, facts: SourceFacts, checkpoint: Checkpoint, ctx: TransferContext
     ) -> None:
-        """Begin with what another program left, where this way to land can."""
-        if workspace.found and facts.size and self.kind == "same" and not checkpoint.local:
+        """Begin with what another program left, or a damaged copy has, where this way to land
+        can."""
+        size, block, can = facts.size, checkpoint.block, self.kind == "same"
+        if size and can and not checkpoint.local and workspace.damaged and facts.pieces:
+            from fastdl.engine.mending import mend
+
+            mended = mend(workspace.damaged, facts.pieces, workspace.sink, size, block, ctx.cancel)
+            checkpoint.adopt(mended.records)
+            right = mended.pieces - len(mended.wrong)
+            ctx.events.warn(
+                f"of the damaged copy {right} of {mended.pieces} pieces were right: only the "
+                "others were fetched"
+            )
+        elif size and can and not checkpoint.local and workspace.found:
             from fastdl.engine.takeover import take_up
 
-            block = checkpoint.block
-            records = take_up(workspace.found, workspace.sink, facts.size, block, ctx.cancel)
+            records = take_up(workspace.found, workspace.sink, size, block, ctx.cancel)
             checkpoint.adopt(records)
             workspace.taken_up = bool(records)
         workspace.drop_found()

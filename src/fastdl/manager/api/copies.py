@@ -23,7 +23,7 @@ from fastdl.manager.api.spec import (
     Reply,
     listed,
 )
-from fastdl.manager.downloads import results
+from fastdl.manager.downloads import audits, results
 from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.ledger import copies, job_list, pools, records, zones
 from fastdl.manager.ledger.text import loads
@@ -130,6 +130,37 @@ async def delete_copy(call: Call) -> Reply:
     return Bare({"jobid": api_job})
 
 
+async def audit_copy(call: Call) -> Reply:
+    """Have a host read one copy as a whole, and compare it with its digest."""
+    host = audits.able_host(call.context.fleet, call.args["storageid"])
+    names = ("storageid", "volume", "templateid")
+    where = {name: call.args[name] for name in names if call.get(name) is not None}
+    if len(where) != 2:
+        raise ApiParamError("Name the copy by storageid and either volume or templateid")
+
+    async def work(tx: AsyncConnection) -> str:
+        _, rows = await copies.find(tx, where=where, limit=100)
+        if not rows:
+            raise call.no_entity("volume" if "volume" in where else "templateid")
+        parts = [await audits.submit(tx, row, host, now=call.now) for row in rows]
+        what = rows[0].template_name or rows[0].volume
+        text = f"an audit of the copy of {what} on pool {rows[0].pool} was requested"
+        await call.note(tx, "TEMPLATE.COPY.AUDIT", text, rows[0].template)
+        return await records.add_api_job(
+            tx,
+            owner=call.user.id,
+            command=call.command.name,
+            now=call.now,
+            instance_type="Template",
+            instance=rows[0].template,
+            parts=parts,
+        )
+
+    api_job = await call.write(work)
+    call.context.delivery.post(host.id)
+    return Bare({"jobid": api_job})
+
+
 COMMANDS: Final = (
     Command(
         name="listTemplateCopies",
@@ -157,6 +188,20 @@ COMMANDS: Final = (
             )
         ),
         admin=True,
+    ),
+    Command(
+        name="auditTemplateCopy",
+        text="Read a copy as a whole and compare it with its digest: which pieces are damaged?",
+        handler=audit_copy,
+        params=(
+            Param("storageid", text="the pool", required=True),
+            Param("volume", text="the volume's name (listTemplateCopies)"),
+            Param("templateid", Kind.UUID, "the template whose copy it is"),
+        ),
+        response=JOB,
+        admin=True,
+        changes=True,
+        is_async=True,
     ),
     Command(
         name="deleteTemplateCopy",

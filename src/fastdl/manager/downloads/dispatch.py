@@ -220,7 +220,7 @@ class Dispatcher:
     # --- ends ----------------------------------------------------------------------------
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
-        """Record the result of a download or a removal; False = stale."""
+        """Record the result of a download, a removal or an audit; False = stale."""
 
         async def work(tx: AsyncConnection) -> results.Ended | None:
             ended = await results.record(

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 REFUSED_MAX: Final = 8
 """Hosts whose lists were refused; of a template with so many none is given out any more."""
+_ABOUT_LISTS: Final = frozenset({m.Kind.DOWNLOAD, m.Kind.AUDIT})
 REFUSED: Final = "TEMPLATE.PIECES.REFUSED"
 
 
@@ -42,10 +43,10 @@ class PieceLists:
         self._events = events
 
     async def known(self, host: str, asked: m.PiecesWanted) -> m.PiecesKnown:
-        """Return the list for a download that *host* is working on, or whether one is wanted."""
+        """Return the list for what *host* downloads or audits, or whether one is wanted."""
         nothing = m.PiecesKnown(job=asked.job, fence=asked.fence)
         async with self._ledger.read() as tx:
-            row = await _download(tx, asked.job, host, asked.fence)
+            row = await _job(tx, asked.job, host, asked.fence)
             if row is None or row.state not in HELD:
                 return nothing
             template = await templates.get(tx, row.template)
@@ -72,7 +73,7 @@ class PieceLists:
         now = self._clock.time()
 
         async def work(tx: AsyncConnection) -> list[Event]:
-            row = await _download(tx, found.job, host, found.fence)
+            row = await _job(tx, found.job, host, found.fence)
             if row is None or row.state != State.DONE:
                 return []
             template = await templates.locked(tx, row.template)
@@ -85,10 +86,10 @@ class PieceLists:
         self._events.publish(*await self._ledger.write(work))
 
 
-async def _download(tx: AsyncConnection, job: str, host: str, fence: int) -> Row[Any] | None:
-    """Return the job if it is a download that *host* has under this *fence*."""
+async def _job(tx: AsyncConnection, job: str, host: str, fence: int) -> Row[Any] | None:
+    """Return the job if it is a download or an audit that *host* has under this *fence*."""
     row = await jobs.get(tx, job)
-    if row is None or (row.kind, row.host, row.fence) != (m.Kind.DOWNLOAD, host, fence):
+    if row is None or row.kind not in _ABOUT_LISTS or (row.host, row.fence) != (host, fence):
         return None
     return row
 

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.downloads import disclosure, objects, scheduler
+from fastdl.manager.downloads import audits, disclosure, objects, scheduler
 from fastdl.manager.downloads.drift import drift
 from fastdl.manager.downloads.removal import pause, remove_copies
 from fastdl.manager.events import Event
@@ -51,7 +51,7 @@ class Ended:
 async def record(
     tx: AsyncConnection, host: str, result: m.JobResult, *, reaching: Reaching, terms: Terms
 ) -> Ended | None:
-    """Record *host*'s result of a download or a removal; None = stale, nothing done.
+    """Record *host*'s result of a download, a removal or an audit; None = stale, nothing done.
 
     *reaching*: where a failed job might go next. The caller stores the events in the same
     transaction.
@@ -92,6 +92,8 @@ async def _done(
         await _downloaded(terms, tx, row, copy, done)
     elif isinstance(done, m.RemoveDone) and copy is not None:
         await _removed(terms, tx, copy, done)
+    elif isinstance(done, m.AuditDone) and copy is not None:
+        await audits.record(tx, copy, done, now=now)
     await complete_api_jobs(tx, row.id, now=now)
     return ended
 
@@ -189,7 +191,7 @@ async def _failed(
         tried=tuple(loads(row.tried)),
         able_hosts=reaching(row.pool),
     )
-    if then.again and row.state != State.CANCELLING:
+    if then.again and row.state != State.CANCELLING and row.kind != m.Kind.AUDIT:
         due = terms.steady + then.delay if then.delay else 0.0
         again = await jobs.requeue(tx, row, now=now, not_before=due, tried=then.tried, failure=text)
         return State.RETRY_WAIT if again else None
@@ -223,6 +225,8 @@ async def _events(
         return []
     if row.kind == m.Kind.REMOVE:
         return await _removal_events(tx, row, copy, result)
+    if row.kind == m.Kind.AUDIT:
+        return await audits.events(tx, row, result)
     template = await templates.get(tx, row.template)
     if template is None:
         return []
@@ -307,6 +311,8 @@ async def complete(tx: AsyncConnection, api_job: Row[Any], *, now: float) -> Non
     bad = [part for part in parts if part.state != State.DONE]
     if not bad:
         result: dict[str, Any] = {"success": True}
+        if found := [one for part in parts if (one := audits.shown(part))]:
+            result["templatecopyaudit"] = found
         if kept := [done for part in parts if (done := _kept(part))]:
             result["displaytext"] = f"{len(kept)} of {len(parts)} copies are kept: {kept[0].reason}"
         await records.complete_api_job(

@@ -105,7 +105,7 @@ class Inbox:
             taken = await self._parts.certificates.ended(host, result)
         elif result.kind == m.Kind.MACHINE:
             taken = await self._parts.machines.ended(host, result)
-        elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE}:
+        elif result.kind in {m.Kind.DOWNLOAD, m.Kind.REMOVE, m.Kind.AUDIT}:
             taken = await self._parts.downloads.ended(host, result)
         else:
             taken = await self._answer(host, result)

@@ -422,6 +422,11 @@ def single_removal(key: copies.Key) -> str:
     return "remove:{}:{}".format(*key)
 
 
+def single_audit(key: copies.Key) -> str:
+    """Return what is unique to the live audit of the copy at *key*."""
+    return "audit:{}:{}".format(*key)
+
+
 def single_download(key: copies.Key) -> str:
     """Return what is unique to the live download of the copy at *key*."""
     return "download:{}:{}".format(*key)
