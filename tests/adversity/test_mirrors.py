@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import fastdl
+from fastdl.model.units import parse_size
 from tests.adversity.casefile import words_for
 from tests.env.command import run_fastdl
 from tests.env.faults import Rule, When
@@ -111,9 +112,10 @@ def test_c02_all_mirrors_dead_and_back_again(tmp_path: Path, fault: dict[str, An
 
 
 def test_c03_a_slow_mirrors_share_falls_and_its_tail_is_taken_over(tmp_path: Path) -> None:
-    """C03: 1 MB/s among 40: little is left to it, and nobody waits for its last range."""
-    slow = (Rule(rate=1e6),)
-    with mirrors(slow, GOOD, GOOD) as servers:
+    """C03: 40 kB/s among 12 MB/s: little is left to it, and nobody waits for its last range: one
+    takes it longer than all the others need, also on a busy machine."""
+    slow, good = (Rule(rate=40e3),), (Rule(rate=12e6),)
+    with mirrors(slow, good, good) as servers:
         result = fetch(tmp_path, [m.url("/x.raw") for m in servers])
         asked = sum(last - first + 1 for first, last in map(_range, servers[0].requests) if last)
     (share,) = [m.bytes for m in result.mirrors if m.url == servers[0].url("/x.raw")]
@@ -156,7 +158,8 @@ def test_c03_a_trickling_mirror_costs_a_bounded_time(
     tmp_path: Path, block: str, first: str, more: tuple[str, ...]
 ) -> None:
     """C03: with one good mirror the end comes within twice the time without the slow one, and 5
-    seconds, whatever the block; and what comes twice is next to nothing."""
+    seconds, whatever the block; and what comes twice is next to nothing, but for one block: a busy
+    machine makes also the good mirror's late by a second."""
     content = pseudo_random(19, 4 << 20)
     words = ["--json", "--progress", "none", "--block-size", block, *more]
     words += ["--checksum", f"sha-256:{hashlib.sha256(content).hexdigest()}"]
@@ -168,16 +171,17 @@ def test_c03_a_trickling_mirror_costs_a_bounded_time(
         urls = [good.url("/i"), slow.url("/i")]
         if first == "slow":
             urls.reverse()
-        for number in range(2):
-            took = []
-            for sources in ([good.url("/i")], urls):
-                target = tmp_path / f"{number}-{len(sources)}"
-                begun = time.monotonic()
-                done = run_fastdl(
-                    ["get", *sources, "-o", str(target), *words], home=tmp_path / "h", timeout=60
-                )
-                took.append(time.monotonic() - begun)
-                assert done.code == 0, done
-                assert target.read_bytes() == content
-                assert done.json["fetched_bytes"] <= 1.15 * len(content)
-            assert took[1] <= 2 * took[0] + 5, took
+        took = []
+        for number, sources in enumerate(([good.url("/i")], urls, [good.url("/i")])):
+            target = tmp_path / str(number)
+            begun = time.monotonic()
+            done = run_fastdl(
+                ["get", *sources, "-o", str(target), *words], home=tmp_path / "h", timeout=60
+            )
+            took.append(time.monotonic() - begun)
+            assert done.code == 0, done
+            assert target.read_bytes() == content
+            twice = done.json["fetched_bytes"] - len(content)
+            assert twice <= 0.15 * len(content) + parse_size(block)
+        before, with_slow, after = took
+        assert with_slow <= 2 * max(before, after) + 5, took
