@@ -95,6 +95,22 @@ async def test_a_host_gets_the_rules_of_its_sources_and_every_block(
     assert not any(b"s3cr3t-of-origin" in data for data in stored)
 
 
+async def test_connections_are_by_the_kind_of_origin_unless_a_limit_is_set(
+    zone: Zone, write: Write
+) -> None:
+    """The engine of the host decides; a number is a limit for all of its connections too."""
+    seen = await probing(zone)
+    write('[[origin]]\nurl = "https://mirror.example/"\nmax-connections = 6\n')
+    name = "direct.download.connections.per.origin"
+    for number, value in enumerate((None, "3", "48", "0")):
+        if value is not None:
+            await zone.api("updateConfiguration", name=name, value=value)
+        await zone.template(f"u{number}")
+    asked = [(one.max_connections_per_origin, one.max_connections) for one in seen]
+    assert asked == [(None, 32), (3, 8), (48, 48), (None, 32)]
+    assert {rule.max_connections for one in seen for rule in one.rules} == {6}
+
+
 async def test_nothing_is_registered_from_a_blocked_place(zone: Zone, write: Write) -> None:
     """From the moment that the file says so."""
     seen = await probing(zone)

@@ -136,8 +136,9 @@ SETTINGS: Final = _all(
         "Concurrent downloads into one primary storage pool.", least=1, most=1000,
     ),
     Setting(
-        "direct.download.connections.per.origin", "Advanced", "int", "4",
-        "Connections of one download to one origin.", least=1, most=64,
+        "direct.download.connections.per.origin", "Advanced", "int", "0",
+        "Most connections of one download to one origin (0 = by the kind of origin: 32 to an "
+        "object store, 16 to a private address, 8 to others).", most=64,
     ),
     Setting(
         "direct.download.require.checksum", "Advanced", "bool", "false",

@@ -57,7 +57,8 @@ class Transfer:
     connect_timeout: float = 10.0
     stall_timeout: float = 30.0
     max_connections: Annotated[int, Whole(1, 256)] = 8
-    max_connections_per_origin: Annotated[int, Whole(1, 256)] = 4
+    max_connections_per_origin: Annotated[int, Whole(1, 256)] | None = None
+    """The most; None: as many as an origin of its kind stands, while they pay."""
     limit_rate: Count | None = None
     require_checksum: bool = False
     proxy: Line | None = None

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row
 
@@ -22,6 +22,9 @@ from fastdl.model.url import Url
 from fastdl.publishers.s3 import is_object
 from fastdl.sources.origin_rules import refused_by
 from fastdl.wire import messages as m
+
+CONNECTIONS: Final = 32
+"""Of one download to all of its origins: as many as the kind that stands most."""
 
 
 def for_sources(
@@ -43,8 +46,8 @@ def for_sources(
         nfs_servers=settings.cidrs(NFS_SERVERS),
         connect_timeout=settings.whole("direct.download.connect.timeout") / 1000,
         stall_timeout=settings.whole("direct.download.socket.timeout") / 1000,
-        max_connections=max(8, per_origin),
-        max_connections_per_origin=per_origin,
+        max_connections=max(8, per_origin) if per_origin else CONNECTIONS,
+        max_connections_per_origin=per_origin or None,
         require_checksum=settings.flag("direct.download.require.checksum"),
     )
 
