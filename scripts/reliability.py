@@ -55,10 +55,12 @@ def sections(text: str) -> list[Section]:
         gap = re.search(r"(?ms)^\*(?:Not[\w ]*|Limit):\* (.+?)(?:\n\n|\Z)", body)
         found.append(
             Section(
-                int(matched[1]), matched[2], test[0] if test else "",
+                int(matched[1]),
+                matched[2],
+                test[0] if test else "",
                 " ".join(gap[1].split()).rstrip(".") if gap else "",
             )
-        )  # fmt: skip
+        )
     return found
 
 

@@ -94,9 +94,12 @@ def main() -> int:
         "--processes", type=int, default=os.cpu_count() or 1, metavar="P", help="(%(default)s)"
     )
     parser.add_argument(
-        "--shrink", type=float, default=60.0, metavar="S",
+        "--shrink",
+        type=float,
+        default=60.0,
+        metavar="S",
         help="seconds to look for a shorter history of a violation (%(default)s)",
-    )  # fmt: skip
+    )
     args = parser.parse_args()
     began = time.monotonic()
     done, jobs, commands, virtual, cpu = 0, 0, 0, 0.0, 0.0

@@ -60,9 +60,13 @@ def _downloading(folder: Path, origin: FaultOrigin) -> Iterator[subprocess.Popen
     targets.mkdir()
     words = [sys.executable, "-m", "scripts.soaking.downloads", origin.base, str(targets)]
     process = subprocess.Popen(
-        [*words, json.dumps(digests)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        cwd=figures.ROOT, env={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
-    )  # fmt: skip
+        [*words, json.dumps(digests)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=figures.ROOT,
+        env={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
+    )
     try:
         yield process
     finally:

@@ -96,8 +96,11 @@ def _always(counts: list[int]) -> int:
 def _commit() -> str:
     return subprocess.run(
         ["git", "describe", "--always", "--exclude=*", "--dirty=+"],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    ).stdout.strip()  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    ).stdout.strip()
 
 
 def recorded() -> list[Row]:

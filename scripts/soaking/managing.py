@@ -76,9 +76,12 @@ async def _step(
         match what:
             case "upload":
                 await client(
-                    "uploadTemplateDirectDownloadCertificate", name=alias, zoneid=zone,
-                    certificate=rng.choice(pems), hypervisor="KVM",
-                )  # fmt: skip
+                    "uploadTemplateDirectDownloadCertificate",
+                    name=alias,
+                    zoneid=zone,
+                    certificate=rng.choice(pems),
+                    hypervisor="KVM",
+                )
             case "delete":
                 listed = await client("listTemplateDirectDownloadCertificates", zoneid=zone)
                 for row in listed.get("directdownloadcertificate", [])[:1]:

@@ -34,9 +34,13 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no point after so long")
     parser.add_argument(
-        "--kinds", nargs="+", choices=list(sweep.KINDS), default=list(sweep.KINDS), metavar="KIND",
+        "--kinds",
+        nargs="+",
+        choices=list(sweep.KINDS),
+        default=list(sweep.KINDS),
+        metavar="KIND",
         help=f"draw only these: {', '.join(sweep.KINDS)}",
-    )  # fmt: skip
+    )
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # remove what was made
     path = args.ledger or Path(f"build/torture-{args.seed}.jsonl")

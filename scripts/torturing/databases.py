@@ -95,8 +95,10 @@ class Managers:
         base, _, _ = self._server.rpartition("/")
         old = f"torture_{self._used - 1}"
         psql = ["psql", self._server, "-q"]
-        for sql in (f"DROP DATABASE IF EXISTS {old} WITH (FORCE)",
-                    f"CREATE DATABASE {name} TEMPLATE torture_start"):  # fmt: skip
+        for sql in (
+            f"DROP DATABASE IF EXISTS {old} WITH (FORCE)",
+            f"CREATE DATABASE {name} TEMPLATE torture_start",
+        ):
             subprocess.run([*psql, "-c", sql], check=True, capture_output=True, timeout=60)
         return f"{base}/{name}"
 

@@ -282,8 +282,10 @@ def unfit(site: Site, point: Point) -> str | None:
     # What the kernel and the tools know a device by; the same program as an operator's.
     found = subprocess.run(
         ["blkid", "-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE", str(path)],
-        capture_output=True, text=True, check=False,
-    ).stdout.split()  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
     return f"half an image is known as {', '.join(found)}: {where}" if found else None
 
 

@@ -147,10 +147,9 @@ def _cut(stores: Stores, point: Point) -> None:
     entries = [
         entry
         for entry in storage_log.entries(log)
-        if entry.kind not in "CRLUMX" or (entry.second or entry.first).startswith(
-            f"{stores.folder}/"
-        )
-    ]  # fmt: skip
+        if entry.kind not in "CRLUMX"
+        or (entry.second or entry.first).startswith(f"{stores.folder}/")
+    ]
     cut = Cut(start, entries, round(point.part * len(entries)), names=point.names)
     rng = Random(point.dice)  # noqa: S311 - to be drawn again
     storage_log.restore(cut.tree(rng, writes=point.writes), [stores.folder])

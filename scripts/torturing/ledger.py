@@ -115,11 +115,13 @@ def from_csv(text: str) -> list[Count]:
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [
         Count(
-            row["experiment"], row["target"], int(row["points"]),
+            row["experiment"],
+            row["target"],
+            int(row["points"]),
             {name: int(row[name]) for name in INVARIANTS if int(row[name])},
         )
         for row in csv.DictReader(lines)
-    ]  # fmt: skip
+    ]
 
 
 def run_of(text: str) -> str:
@@ -131,6 +133,8 @@ def today() -> str:
     """The date and the commit; ``+``: with changes that are in no commit."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--exclude=*", "--dirty=+"],
-        capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
     return f"{datetime.datetime.now(datetime.UTC).date()}, commit {commit}"

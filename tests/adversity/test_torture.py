@@ -43,9 +43,13 @@ def test_what_is_tortured_keeps_its_promises(rig: sweep.Rig, tmp_path: Path) -> 
 def test_managers_outlive_their_databases_faults(rig: sweep.Rig, tmp_path: Path) -> None:
     """A few calls of both databases."""
     rows = sweep.swept(
-        rig, tmp_path / "ledger", seed=7, points=6 * SCALE, seconds=SECONDS / 3,
+        rig,
+        tmp_path / "ledger",
+        seed=7,
+        points=6 * SCALE,
+        seconds=SECONDS / 3,
         kinds=["database"],
-    )  # fmt: skip
+    )
     assert [row for row in rows if row["found"]] == []
     assert rows
 

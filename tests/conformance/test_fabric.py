@@ -16,9 +16,13 @@ MANY = 1000
 async def test_what_one_says_the_others_hear(combination: Combination) -> None:
     """All topics, once each; not the one that says it."""
     said: list[Message] = [
-        ("post", "h1"), ("wake", "job:1"), ("settings",), ("evict", "h1", "0a"),
-        (PROGRESS, "h", "{}"), ("post", "Größe, mit *.> und Leerzeichen"),
-    ]  # fmt: skip
+        ("post", "h1"),
+        ("wake", "job:1"),
+        ("settings",),
+        ("evict", "h1", "0a"),
+        (PROGRESS, "h", "{}"),
+        ("post", "Größe, mit *.> und Leerzeichen"),
+    ]
     async with combination.seats(("a", "b", "c")) as (a, b, c):
         for topic, *words in said * 3:
             a.fabric.notify(topic, *words)

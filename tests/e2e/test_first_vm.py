@@ -108,8 +108,12 @@ class Cloud:
         """Deploy into a pool; how that ended, with the machine's ``id``."""
         answer = await self.api(
             "deployVirtualMachine",
-            templateid=template, zoneid=self.zone, storageid=self.pools[pool], memory=256, **params,
-        )  # fmt: skip
+            templateid=template,
+            zoneid=self.zone,
+            storageid=self.pools[pool],
+            memory=256,
+            **params,
+        )
         self.machines.append(answer["id"])
         return {**await self.job(answer), "id": answer["id"]}
 

@@ -52,8 +52,12 @@ def test_a_guide_does_what_it_says(page: str, tmp_path: Path) -> None:
         words = [sys.executable, "-m", "tests.env.scenes", DOCS / page, folder, *devices]
         done = subprocess.run(
             [*sandbox.ENTER, *words],
-            cwd=ROOT, capture_output=True, text=True, timeout=_PLAY_S, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=_PLAY_S,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
 
 

@@ -211,9 +211,11 @@ class Cut:
 
     def tree(self, rng: Random, *, writes: str) -> Tree:
         """One of the states that the disk may be in; *writes* is one of :data:`WRITES`."""
-        kept = self._changes[: rng.randint(0, len(self._changes))] if self._ordered else [
-            op for op in self._changes if rng.random() < 0.5
-        ]  # fmt: skip
+        kept = (
+            self._changes[: rng.randint(0, len(self._changes))]
+            if self._ordered
+            else [op for op in self._changes if rng.random() < 0.5]
+        )
         if writes in ("none", "all"):
             kept = self._changes if writes == "all" else []
         for op in kept:

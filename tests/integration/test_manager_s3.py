@@ -85,8 +85,11 @@ async def test_the_manager_signs_and_writes_no_link_down(site: Stored, tmp_path:
     file = await site.brought(item["id"])
     assert file.read_bytes() == CONTENT
     assert set(site.store.statuses) == {206}
-    shown = [await site.api("listTemplates", templatefilter="all"), await site.api("listEvents"),
-             await site.downloads(item["id"])]  # fmt: skip
+    shown = [
+        await site.api("listTemplates", templatefilter="all"),
+        await site.api("listEvents"),
+        await site.downloads(item["id"]),
+    ]
     everything = written(tmp_path / "site") + repr(shown).encode()
     assert everything.count(b"s3://images") > 0
     signatures = {one.rpartition("X-Amz-Signature=")[2] for one in site.store.signatures}
@@ -116,8 +119,9 @@ async def test_an_expired_link_is_replaced_and_the_download_goes_on(
         site = await started(tmp_path / "site", store)
         try:
             await site.configure("link.lifetime", "10")
-            await site.api("updateConfiguration", name="direct.download.connections.per.origin",
-                           value="1")  # fmt: skip
+            await site.api(
+                "updateConfiguration", name="direct.download.connections.per.origin", value="1"
+            )
             item = await site.register()
             store.signatures.clear()
             store.statuses.clear()
@@ -140,9 +144,10 @@ async def test_who_may_have_what_signed(site: Stored) -> None:
                    firstname="u", lastname="u")  # fmt: skip
     user = (await site.api("listUsers", username="u"))["user"][0]
     keys = (await site.api("registerUserKeys", id=user["id"]))["userkeys"]
-    admin, own = site.api.credentials, site.api.credentials | {
-        "apikey": keys["apikey"], "secretkey": keys["secretkey"]
-    }  # fmt: skip
+    admin, own = (
+        site.api.credentials,
+        site.api.credentials | {"apikey": keys["apikey"], "secretkey": keys["secretkey"]},
+    )
     site.api.credentials = own
     with pytest.raises(ApiParamError, match="not listed"):
         await site.register()

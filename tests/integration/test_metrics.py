@@ -125,8 +125,11 @@ def test_prometheus_takes_the_rules_and_the_dashboards_expressions(tmp_path: Pat
     expressions.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": shown}]}))
     done = subprocess.run(
         [promtool, "check", "rules", RULES, expressions],
-        check=False, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(shown)} rules found" in done.stdout
 

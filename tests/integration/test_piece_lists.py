@@ -109,18 +109,23 @@ async def test_a_host_with_a_wrong_list_of_pieces_costs_time_only(site: Hosts) -
     template = await site.template()
     host, _, port = site.manager.agents.rpartition(":")
     bad = FakeAgent(
-        address=(host, int(port)), name="kvm9", pools=(local_pool("kvm9-pool"),),
+        address=(host, int(port)),
+        name="kvm9",
+        pools=(local_pool("kvm9-pool"),),
         kinds=("download", "remove", "certificates"),
-    )  # fmt: skip
+    )
 
     sent: list[m.PiecesFound] = []
 
     async def lie(_agent: FakeAgent, command: m.Command) -> m.Done:
         assert isinstance(command.args, m.DownloadArgs)
         done = m.DownloadDone(
-            install_path=command.args.volume, virtual_size=len(CONTENT), integrity="strong",
-            source_bytes=len(CONTENT), digests={"sha-256": site.sha256},
-        )  # fmt: skip
+            install_path=command.args.volume,
+            virtual_size=len(CONTENT),
+            integrity="strong",
+            source_bytes=len(CONTENT),
+            digests={"sha-256": site.sha256},
+        )
         wrong = m.PieceList(
             sha256=site.sha256, size=len(CONTENT), length=PIECE, hashes=packed(bytes(32 * COUNT))
         )

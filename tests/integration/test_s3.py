@@ -97,9 +97,13 @@ def test_an_expired_link_is_replaced_without_a_pause(credentials: None, tmp_path
     """What has expired is not requested again and again, as what is only limited would be."""
     with object_store(PATH, CONTENT, cut=300_000) as store:
         fetch_sync(
-            SOURCE, tmp_path / "out", s3_endpoint=store.endpoint, s3_expires=2,
-            limit_rate=2_000_000, max_connections=2,
-        )  # fmt: skip
+            SOURCE,
+            tmp_path / "out",
+            s3_endpoint=store.endpoint,
+            s3_expires=2,
+            limit_rate=2_000_000,
+            max_connections=2,
+        )
     renewals = len(store.signatures) - 1
     assert renewals >= 1
     assert store.statuses.count(403) <= 3 * renewals

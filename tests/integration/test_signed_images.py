@@ -102,11 +102,13 @@ def test_other_kinds_of_keys_sign_images_lists_and_metalinks(
     put(origin, f"/l/SHA256SUMS{suffix}", keys.sign(sums, "one"))
     put(origin, "/m.meta4", document)
     put(origin, f"/m.meta4{suffix}", keys.sign(document, "one"))
-    for n, (source, words) in enumerate((
-        ("/d/i.img", ()),
-        ("/d/i.img", ("--checksum", origin.url("/l/SHA256SUMS"))),
-        ("/m.meta4", ()),
-    )):  # fmt: skip
+    for n, (source, words) in enumerate(
+        (
+            ("/d/i.img", ()),
+            ("/d/i.img", ("--checksum", origin.url("/l/SHA256SUMS"))),
+            ("/m.meta4", ()),
+        )
+    ):
         target = tmp_path / f"out{n}"
         done = run_fastdl(
             ["get", origin.url(source), "-o", str(target), "--keyring", ring, *words],
@@ -161,9 +163,13 @@ def test_a_signed_image_is_staged_where_it_is_converted(
         put(origin, f"{path}.sig", gpg.detached(data, "one"))
         target = tmp_path / "raw"
         result = fetch_sync(
-            origin.url(path), target, keyring=keyring, retry=0, target_format="raw",
+            origin.url(path),
+            target,
+            keyring=keyring,
+            retry=0,
+            target_format="raw",
             overwrite="file",
-        )  # fmt: skip
+        )
         assert target.read_bytes() == CONTENT
         assert result.integrity == "strong"
         assert result.signed_by is not None

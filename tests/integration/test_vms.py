@@ -50,8 +50,10 @@ class Machines(Site):
         """Start a deployment: its id and jobid."""
         answer = await self.api(
             "deployVirtualMachine",
-            templateid=template, zoneid=self.zone, **{"memory": 64, **params},
-        )  # fmt: skip
+            templateid=template,
+            zoneid=self.zone,
+            **{"memory": 64, **params},
+        )
         self.ids.append(answer["id"])
         return answer
 

@@ -369,6 +369,8 @@ def test_an_open_door_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
     filled = [str(tmp_path / word) if word.isupper() else word for word in words]
-    done = run_fastdl(["agent", "--volumes-listen", *filled, "--state", str(tmp_path / "state")],
-                      home=tmp_path / "home")  # fmt: skip
+    done = run_fastdl(
+        ["agent", "--volumes-listen", *filled, "--state", str(tmp_path / "state")],
+        home=tmp_path / "home",
+    )
     assert (done.code, done.classes) == (2, ["USAGE"]), done

@@ -101,8 +101,10 @@ def clone(tmp_path: Path) -> Path:
     made = tmp_path / "clone"
     done = subprocess.run(
         ["git", "clone", "--quiet", "--shared", str(ROOT), str(made)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         pytest.skip(f"not a git checkout: {done.stderr}")
     return made
@@ -112,9 +114,12 @@ def release(clone: Path, *words: str) -> str:
     """Run the script, which must refuse; what it said."""
     done = subprocess.run(
         [clone / "scripts/release", *words],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
         env={**os.environ, "TMPDIR": str(clone.parent)},
-    )  # fmt: skip
+    )
     assert done.returncode == 1, done.stdout
     return done.stderr
 

@@ -67,9 +67,13 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     )
     to.add_argument("--allow-overwrite", action="store_true", help="the same as --overwrite file")
     to.add_argument(
-        "-O", "--remote-name", dest="remote_names", action="count", default=0,
+        "-O",
+        "--remote-name",
+        dest="remote_names",
+        action="count",
+        default=0,
         help=argparse.SUPPRESS,
-    )  # fmt: skip
+    )
     to.add_argument(
         "--remote-name-all",
         dest="remote_names",

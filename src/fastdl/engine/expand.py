@@ -34,8 +34,11 @@ class Sources:
         self.urls = self._given
         self.product: Product | None = None
         self._signing = (
-            options.presign, options.s3_endpoint, options.s3_expires, options.s3_anonymous
-        )  # fmt: skip
+            options.presign,
+            options.s3_endpoint,
+            options.s3_expires,
+            options.s3_anonymous,
+        )
         self._renewals = 0
         self._signed_at = time.time()
         if any(source[:14].lower() == "simplestreams:" for source in self._given):

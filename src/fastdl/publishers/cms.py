@@ -69,7 +69,7 @@ def verify(content: Content, signature: bytes, trusted: tuple[x509.Certificate, 
             *("-content", STDIN, "-CAfile", "trusted", "-no-CApath", "-no-CAstore"),
             *("-partial_chain", "-purpose", "any", "-auth_level", "2"),
             *("-out", "/dev/null", "-signer", "signer"),
-        ]  # fmt: skip
+        ]
         outcome = run_verifier(command, content, home=name)
         made_by = folder / "signer"
         if outcome.code != 0 or not made_by.exists():
@@ -132,7 +132,9 @@ def _may_sign(certificate: x509.Certificate) -> bool:
         if isinstance(extension.value, x509.KeyUsage) and not extension.value.digital_signature:
             return False
         if isinstance(extension.value, x509.ExtendedKeyUsage) and not {
-            Usage.EMAIL_PROTECTION, Usage.CODE_SIGNING, Usage.ANY_EXTENDED_KEY_USAGE
-        } & set(extension.value):  # fmt: skip
+            Usage.EMAIL_PROTECTION,
+            Usage.CODE_SIGNING,
+            Usage.ANY_EXTENDED_KEY_USAGE,
+        } & set(extension.value):
             return False
     return True

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives import hashes
 
 KEY_TYPES: Final = (
-    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa",
-)  # fmt: skip
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "ssh-rsa",
+)
 _NAMESPACE: Final = "file"
 _MAGIC: Final = b"SSHSIG"
 _HASHES: Final = frozenset({"sha256", "sha512"})

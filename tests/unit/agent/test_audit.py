@@ -33,9 +33,11 @@ class Copy:
         with self.pool.place(self.volume, Image(source_size=len(CONTENT))) as placement:
             Path(placement.target).write_bytes(CONTENT)
         known = {
-            "volume": "t", "complete": True, "landing": "same",
+            "volume": "t",
+            "complete": True,
+            "landing": "same",
             "digests": {"sha-256": hashlib.sha256(CONTENT).hexdigest()},
-        }  # fmt: skip
+        }
         made = self.pool.seal(self.volume, Marker(**(known | marker)))
         self.pool.markers.write(made)
         self.pool.publish(self.volume, made, replace=False)

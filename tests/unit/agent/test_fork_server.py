@@ -144,13 +144,15 @@ async def test_it_is_confined_as_one_that_was_executed(origin: FaultOrigin) -> N
         seen.append(
             (
                 [{name: status(pid)[name] for name in fields} for pid in pair],
-                [[line for line in found if "address" not in line and "data" not in line]
-                 for found in limits],
+                [
+                    [line for line in found if "address" not in line and "data" not in line]
+                    for found in limits
+                ],
                 [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pair],
                 [os.readlink(f"/proc/{pid}/cwd") for pid in pair[1:]],
                 [os.getsid(pid) == pair[0] for pid in pair],
             )
-        )  # fmt: skip
+        )
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job

@@ -82,8 +82,12 @@ def test_minisign_prehashed_and_legacy(made: Make, monkeypatch: pytest.MonkeyPat
     legacy, hashed = keys.sign(DATA, "one", "-l"), keys.sign(DATA, "one", "-t", "version: 7")
     assert base64.b64decode(legacy.splitlines()[1])[:2] == b"Ed"
     assert base64.b64decode(hashed.splitlines()[1])[:2] == b"ED"
-    shown = subprocess.run(["minisign", "-R", "-s", "one.key", "-p", "again.pub"],
-                           cwd=keys.folder, capture_output=True, check=False)  # fmt: skip
+    shown = subprocess.run(
+        ["minisign", "-R", "-s", "one.key", "-p", "again.pub"],
+        cwd=keys.folder,
+        capture_output=True,
+        check=False,
+    )
     assert shown.returncode in (0, 2)
     for signature in (legacy, hashed):
         found = ring.verify(Content("list", DATA), signature)
@@ -106,8 +110,9 @@ def test_ssh_keys_sign_files_and_nothing_else(tmp_path: Path, kind: str) -> None
     ring = parse_keyring(public.encode())
     found = ring.verify(Content("list", DATA), keys.sign(DATA, "one"))
     assert found.uid == "one@publisher"
-    listed = subprocess.run(["ssh-keygen", "-l", "-f", keys.folder / "one.pub"],
-                            capture_output=True, check=True).stdout.decode()  # fmt: skip
+    listed = subprocess.run(
+        ["ssh-keygen", "-l", "-f", keys.folder / "one.pub"], capture_output=True, check=True
+    ).stdout.decode()
     assert found.fingerprint in listed
     git = keys.sign(DATA, "one", "-n", "git")
     with pytest.raises(IntegrityError, match="is for 'git'"):

@@ -224,10 +224,12 @@ class Follower:
             known = await follows.versions(tx, row.id)
             current = next((one for one in known if one.state == follows.CURRENT), None)
             if current is None:
-                events.append(Event(
-                    type="TEMPLATE.FOLLOW.END",
-                    description=f"{found.name} is followed no more: its template was deleted",
-                ))  # fmt: skip
+                events.append(
+                    Event(
+                        type="TEMPLATE.FOLLOW.END",
+                        description=f"{found.name} is followed no more: its template was deleted",
+                    )
+                )
                 await follows.remove(tx, row.id)
                 await self._events.store(tx, *events)
                 return None

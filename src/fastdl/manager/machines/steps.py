@@ -29,14 +29,18 @@ FETCHES_MAX: Final = 3
 RETRY_S: Final = 60.0
 """After so long a removal that failed is tried again."""
 EVENTS: Final = {
-    vms.RUNNING: "VM.START", vms.STOPPED: "VM.STOP",
-    vms.DESTROYED: "VM.DESTROY", vms.EXPUNGING: "VM.EXPUNGE",
-}  # fmt: skip
+    vms.RUNNING: "VM.START",
+    vms.STOPPED: "VM.STOP",
+    vms.DESTROYED: "VM.DESTROY",
+    vms.EXPUNGING: "VM.EXPUNGE",
+}
 """What a machine's event is called, by the goal."""
 _ORDERS: Final = {
-    vms.RUNNING: m.MachineState.RUNNING, vms.STOPPED: m.MachineState.STOPPED,
-    vms.DESTROYED: m.MachineState.STOPPED, vms.EXPUNGING: m.MachineState.ABSENT,
-}  # fmt: skip
+    vms.RUNNING: m.MachineState.RUNNING,
+    vms.STOPPED: m.MachineState.STOPPED,
+    vms.DESTROYED: m.MachineState.STOPPED,
+    vms.EXPUNGING: m.MachineState.ABSENT,
+}
 """What a host is asked for, by the goal."""
 
 

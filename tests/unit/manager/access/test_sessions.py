@@ -103,7 +103,9 @@ async def test_all_sessions_of_a_user_end_but_one(ledger: Ledger) -> None:
     assert [s.ended.is_set() for s in (one, two, other)] == [True, False, False]
     for manager in (made, Sessions(ledger, Notices())):
         assert [await is_valid(manager, s, now=1.0) for s in (one, two, other)] == [
-            False, True, True,
-        ]  # fmt: skip
+            False,
+            True,
+            True,
+        ]
     await made.close(two.cookie)
     assert not await is_valid(made, two, now=1.0)

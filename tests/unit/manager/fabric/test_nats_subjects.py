@@ -54,8 +54,11 @@ def test_another_installation_and_another_name_do_not_mix() -> None:
     """Two installations may use the same servers."""
     one, two = Subjects(derive), Subjects(others)
     assert not {one.stream, one.kept, one.passing, one.beat} & {
-        two.stream, two.kept, two.passing, two.beat,
-    }  # fmt: skip
+        two.stream,
+        two.kept,
+        two.passing,
+        two.beat,
+    }
     assert Envelopes(others, "a").open(Envelopes(derive, "a").seal(("x",))) is None
     long = Envelopes(derive, "a").seal(("x" * MESSAGE_MAX,))
     assert Envelopes(derive, "a").open(long) is None

@@ -14,9 +14,13 @@ GIB = 1 << 30
 def host(id_: str, *pools: str, **given: Any) -> ConnectedHost:
     """A host that can have machines in *pools*."""
     values: dict[str, Any] = {
-        "zone": "z", "name": id_, "kinds": frozenset({"machine"}), "pools": frozenset(pools),
-        "machine_pools": frozenset(pools), "most": 4,
-    }  # fmt: skip
+        "zone": "z",
+        "name": id_,
+        "kinds": frozenset({"machine"}),
+        "pools": frozenset(pools),
+        "machine_pools": frozenset(pools),
+        "most": 4,
+    }
     return ConnectedHost(id=id_, **{**values, **given})
 
 
