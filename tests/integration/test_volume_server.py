@@ -181,7 +181,7 @@ def test_an_image_is_judged_where_it_cannot_harm(
 
 def test_progress_cancel_and_a_restart(dir_pool: Any, tmp_path: Path) -> None:
     """A job is followed, stopped, and taken up by the same request to another agent."""
-    slow = Resource.of(pseudo_random(8, 12 * MIB), rules=[Rule(rate=3 * MIB)])
+    slow = Resource.of(pseudo_random(8, 64 * MIB), rules=[Rule(rate=MIB)])
     with FaultOrigin({"/slow": slow}) as site:
         body = {"pool": dir_pool.name(), "name": "vm", "source": site.url("/slow")}
         with agent(tmp_path) as api:
@@ -191,7 +191,7 @@ def test_progress_cancel_and_a_restart(dir_pool: Any, tmp_path: Path) -> None:
             while (job["progress"].get("done") or 0) < 2 * MIB:
                 assert time.monotonic() < deadline, job
                 status, job, _ = api.call("GET", f"/v1/volumes/{job['id']}?wait=1")
-            assert (job["state"], job["progress"]["total"]) == ("running", 12 * MIB)
+            assert (job["state"], job["progress"]["total"]) == ("running", 64 * MIB)
             status, job, _ = api.call("DELETE", f"/v1/volumes/{job['id']}")
             assert (status, job["state"]) == (200, "cancelled")
             assert "vm" not in dir_pool.listVolumes()
