@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fastdl.manager.fabric.nats_fabric import FLOOR
+from fastdl.wire.nats.connection import FLOOR
 
 READY_S = 10.0
 

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from fastdl.manager.fabric import RESYNC, Fabric, LocalFabric, Message, SharedFabric
 from fastdl.manager.fabric.nats_fabric import NatsFabric
-from fastdl.manager.fabric.nats_servers import servers_of
 from fastdl.manager.ledger.engine import Ledger, default_url, driver_url, open_ledger
 from fastdl.manager.ledger.listening import PostgresqlFabric
+from fastdl.wire.nats.servers import servers_of
 from tests.env import nats
 
 COMBINATIONS = ("SQLite + local", "PostgreSQL + local", "PostgreSQL + NATS")

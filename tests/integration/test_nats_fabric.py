@@ -14,9 +14,10 @@ from nats.aio.client import Client
 from fastdl.errors import UsageError
 from fastdl.lab.certs import Authority
 from fastdl.manager.fabric import GONE, RESYNC
-from fastdl.manager.fabric.nats_fabric import FLOOR, NatsFabric
-from fastdl.manager.fabric.nats_servers import servers_of
+from fastdl.manager.fabric.nats_fabric import NatsFabric
 from fastdl.manager.fabric.nats_subjects import Subjects
+from fastdl.wire.nats.connection import FLOOR
+from fastdl.wire.nats.servers import servers_of
 from tests.env import nats
 from tests.env.relay import relay
 from tests.env.seats import derive, fabric, listening, until

@@ -11,8 +11,8 @@ from typing import Any
 
 from fastdl import fs
 from fastdl.errors import UsageError
-from fastdl.manager.fabric.nats_servers import Servers, servers_of
 from fastdl.model.address import AddressClass, classify, literal_address
+from fastdl.wire.nats.servers import Servers, servers_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, NoServersError, StaleConnectionError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import (
@@ -35,17 +33,15 @@ from nats.js.api import (
 )
 from nats.js.errors import APIError, NotFoundError
 
-from fastdl.errors import UsageError
 from fastdl.manager.fabric import GONE, PASSING, RESYNC, Message, Receive
-from fastdl.manager.fabric.nats_servers import Servers
 from fastdl.manager.fabric.nats_subjects import MESSAGE_MAX, Derive, Envelopes, Subjects
 from fastdl.manager.fabric.outbox import Outbox
 from fastdl.manager.fabric.watch import BEAT_S, Watch
+from fastdl.wire.nats.connection import REPLY_S, Connector, Who, check_jetstream, reason
+from fastdl.wire.nats.servers import Servers
 
 log = logging.getLogger(__name__)
 
-FLOOR: Final = (2, 10, 23)
-"""Older servers could lose a whole stream when they were killed, or cannot be told to flush."""
 KEPT_S: Final = 3600.0
 KEPT_BYTES: Final = 64 << 20
 BEHIND_MAX: Final = 20_000
@@ -54,8 +50,6 @@ REPLICAS: Final = 3
 REPLICATE_S: Final = 10.0
 UNSERVED_S: Final = 12.0
 """A cluster chooses another leader for a stream in half of the time."""
-CONNECT_S: Final = 5.0
-REPLY_S: Final = 5.0
 AGAIN_S: Final = 0.5
 SPACING_S: Final = 0.01
 TOGETHER: Final = 128
@@ -63,12 +57,8 @@ TOGETHER: Final = 128
 SILENT_S: Final = 5.0
 """The stream sends heartbeats: without any it was deleted, or its server died."""
 _HEARTBEAT_S: Final = 1.0
-_NO_JETSTREAM: Final = (None, 10039, 10076)
-"""Error codes: nobody answers, not enabled for the account, not enabled at all. Others may pass."""
 _ALIVE: Final = ("alive",)
 _LEFT: Final = ("left",)
-_LOST: Final = (TimeoutError, StaleConnectionError, ConnectionClosedError)
-"""What the client raises when the connection ended, not for what the server refuses."""
 
 
 class NatsFabric:
@@ -77,7 +67,8 @@ class NatsFabric:
     def __init__(self, servers: Servers, name: str, derive: Derive) -> None:
         """*name*: this manager's own, unique among those of one ledger; *derive*: ``Derive``."""
         self._servers = servers
-        self._order = list(servers.addresses)
+        who = Who(title="this manager", name="fastdl manager")
+        self._connector = Connector(servers, who, broken=self._note_broken, check=check_jetstream)
         self._name = name
         self._subjects = Subjects(derive)
         self._envelopes = Envelopes(derive, name)
@@ -108,7 +99,7 @@ class NatsFabric:
             async with self._connected():
                 return
         except (NatsError, OSError, TimeoutError) as exc:
-            log.error("NATS at %s is not reached yet: %s", self._servers, _reason(exc))
+            log.error("NATS at %s is not reached yet: %s", self._servers, reason(exc))
 
     async def run(self) -> None:
         """Send and receive until cancelled."""
@@ -117,9 +108,9 @@ class NatsFabric:
                 async with self._connected() as client:
                     await self._serve(client)
             except Exception as exc:  # noqa: BLE001 - the client's, the system's, and groups of them
-                if (reason := _reason(exc)) != self._said:
-                    log.warning("other managers are not heard: %s", reason)
-                self._said = reason
+                if (why := reason(exc)) != self._said:
+                    log.warning("other managers are not heard: %s", why)
+                self._said = why
             finally:
                 self.hears = False
             await asyncio.sleep(AGAIN_S)
@@ -127,105 +118,14 @@ class NatsFabric:
     async def close(self) -> None:
         """``run`` leaves nothing."""
 
-    # --- the connection ----------------------------------------------------------------------
-
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
-        """A connection to one of the servers, the next one after a failure."""
-        client: Client | None = None
-        failure: Exception = ConnectionError("no server answers")
-        for address in tuple(self._order):
-            try:
-                client = await self._connect(address)
-                break
-            except (UsageError, OSError, TimeoutError, NatsError) as exc:
-                self._order = [*self._order[1:], address]
-                if not isinstance(failure, UsageError):
-                    failure = exc
-        if client is None:
-            raise failure
-        try:
+        async with self._connector.connected() as client:
+            self._broken = None
             yield client
-        finally:
-            await _close(client)
 
-    async def _connect(self, address: str) -> Client:
-        servers, client, why = self._servers, Client(), list[Exception]()
-
-        async def failed(exc: Exception) -> None:
-            why.append(exc)
-            self._broken = _reason(exc)
-
-        async def closed() -> None:
-            self._broken = "connection lost"
-
-        def secret(value: str | None) -> Callable[[], str] | None:
-            # The client speaks TLS if the server asks for it; whoever sits between could leave
-            # that out. So no secret is given away before it is certain.
-            def give() -> str:
-                self._check_tls(client, address)
-                return value or ""
-
-            return None if value is None else give
-
-        token = servers.password is None
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                await client.connect(
-                    [f"{'tls' if servers.tls else 'nats'}://{address}"],
-                    name="fastdl manager",
-                    error_cb=failed,
-                    closed_cb=closed,
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    connect_timeout=2,
-                    ping_interval=5,
-                    tls=servers.tls,
-                    token=secret(servers.user) if token else None,
-                    user=None if token else secret(servers.user),
-                    password=secret(servers.password),
-                )
-            self._check_tls(client, address)
-            await self._check_server(client, address)
-        except NoServersError as exc:  # the client's words for any fault of the connection
-            await _close(client)
-            raise (why[-1] if why else exc) from exc
-        except ssl.SSLError as exc:
-            await _close(client)
-            raise UsageError(f"TLS with the NATS server {address} fails: {exc.reason}") from exc
-        except NatsError as exc:
-            await _close(client)
-            if isinstance(exc, _LOST):
-                raise
-            raise UsageError(f"the NATS server {address} refuses this manager: {exc}") from exc
-        except BaseException:
-            await _close(client)
-            raise
-        self._broken = None
-        return client
-
-    def _check_tls(self, client: Client, address: str) -> None:
-        if self._servers.tls is not None and not client._server_info.get("tls_required"):
-            raise UsageError(f"the NATS server {address} does not offer TLS")
-
-    async def _check_server(self, client: Client, address: str) -> None:
-        version = client.connected_server_version
-        if (version.major, version.minor, version.patch) < FLOOR:
-            found, floor = f"{version.major}.{version.minor}.{version.patch}", _dotted(FLOOR)
-            raise UsageError(
-                f"the NATS server {address} has version {found}, {floor} or newer is needed: "
-                "before, a server that was killed could lose what it had confirmed"
-            )
-        try:
-            await client.jetstream(timeout=REPLY_S).account_info()
-        except APIError as exc:
-            if exc.err_code not in _NO_JETSTREAM:
-                raise ConnectionError(f"JetStream at {address}: {exc.description}") from exc
-            raise UsageError(
-                f"the NATS server {address} offers no JetStream to this manager: enable it there "
-                "for the manager's account"
-            ) from exc
+    def _note_broken(self, why: str) -> None:
+        self._broken = why
 
     # --- one connection's life -----------------------------------------------------------------
 
@@ -441,20 +341,3 @@ class _Position:
         """One more message came: number *stream* of the stream."""
         self.sequence = max(self.sequence, stream)
         self.delivered += 1
-
-
-async def _close(client: Client) -> None:
-    with contextlib.suppress(NatsError, OSError, TimeoutError):
-        async with asyncio.timeout(REPLY_S):
-            await client.close()
-
-
-def _dotted(version: Sequence[int]) -> str:
-    return ".".join(map(str, version))
-
-
-def _reason(exc: BaseException) -> str:
-    """The first fault, in the client's words, which hold no secret."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return str(exc) or type(exc).__name__

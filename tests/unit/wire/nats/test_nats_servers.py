@@ -9,7 +9,7 @@ import pytest
 
 from fastdl.errors import UsageError
 from fastdl.manager.config import load
-from fastdl.manager.fabric.nats_servers import servers_of
+from fastdl.wire.nats.servers import servers_of
 
 SECRET = "s3cr3t"
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What agents and managers share of NATS, where it carries their messages."""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection to one NATS server: checked, and never made anew behind our back.
+
+The client library could reconnect by itself; then nobody would check the version, TLS and what is
+stored there again. So whoever uses a connection that ended makes another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nats.aio.client import Client
+from nats.errors import ConnectionClosedError, NoServersError, StaleConnectionError
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError
+
+from fastdl.errors import UsageError
+from fastdl.wire.nats.servers import Servers
+
+FLOOR: Final = (2, 10, 23)
+"""Older servers could lose a whole stream when they were killed, or cannot be told to flush."""
+CONNECT_S: Final = 5.0
+REPLY_S: Final = 5.0
+_NO_JETSTREAM: Final = (None, 10039, 10076)
+"""Error codes: nobody answers, not enabled for the account, not enabled at all. Others may pass."""
+_LOST: Final = (TimeoutError, StaleConnectionError, ConnectionClosedError)
+"""What the client raises when the connection ended, not for what the server refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """Who connects. *title*: in messages; *name*: what the server is told; *inbox*: the prefix of
+    the subjects of responses."""
+
+    title: str
+    name: str
+    inbox: str = "_INBOX"
+
+
+class Connector:
+    """Connects to one of *servers*, the next one after a failure."""
+
+    def __init__(
+        self,
+        servers: Servers,
+        who: Who,
+        *,
+        broken: Callable[[str], None],
+        check: Callable[[Client, str], Awaitable[None]] | None = None,
+    ) -> None:
+        """*broken* is called when a connection ends or the server complains, with the reason;
+        *check*, with a connection and its address, raises what ``connected`` does."""
+        self._servers = servers
+        self._check = check
+        self._who = who
+        self._broken = broken
+        self._order = list(servers.addresses)
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[Client]:
+        """A connection until the context ends.
+
+        UsageError if the server can never be used; NatsError, OSError or TimeoutError if it cannot
+        be reached.
+        """
+        client: Client | None = None
+        failure: Exception = ConnectionError("no server answers")
+        for address in tuple(self._order):
+            try:
+                client = await self._connect(address)
+                break
+            except (UsageError, OSError, TimeoutError, NatsError) as exc:
+                self._order = [*self._order[1:], address]
+                if not isinstance(failure, UsageError):
+                    failure = exc
+        if client is None:
+            raise failure
+        try:
+            yield client
+        finally:
+            await _close(client)
+
+    async def _connect(self, address: str) -> Client:
+        servers, client, why = self._servers, Client(), list[Exception]()
+
+        async def failed(exc: Exception) -> None:
+            why.append(exc)
+            self._broken(reason(exc))
+
+        async def closed() -> None:
+            self._broken("connection lost")
+
+        def secret(value: str | None) -> Callable[[], str] | None:
+            # The client speaks TLS if the server asks for it; whoever sits between could leave
+            # that out. So no secret is given away before it is certain.
+            def give() -> str:
+                self._check_tls(client, address)
+                return value or ""
+
+            return None if value is None else give
+
+        token = servers.password is None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await client.connect(
+                    [f"{'tls' if servers.tls else 'nats'}://{address}"],
+                    name=self._who.name,
+                    error_cb=failed,
+                    closed_cb=closed,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=2,
+                    ping_interval=5,
+                    tls=servers.tls,
+                    tls_hostname=servers.tls_name,
+                    token=secret(servers.user) if token else None,
+                    user=None if token else secret(servers.user),
+                    password=secret(servers.password),
+                    inbox_prefix=self._who.inbox,
+                )
+            self._check_tls(client, address)
+            _check_version(client, address)
+            if self._check is not None:
+                await self._check(client, address)
+        except NoServersError as exc:  # the client's words for any fault of the connection
+            await _close(client)
+            raise (why[-1] if why else exc) from exc
+        except ssl.SSLError as exc:
+            await _close(client)
+            raise UsageError(f"TLS with the NATS server {address} fails: {exc.reason}") from exc
+        except NatsError as exc:
+            await _close(client)
+            if isinstance(exc, _LOST):
+                raise
+            raise UsageError(f"the NATS server {address} refuses {self._who.title}: {exc}") from exc
+        except BaseException:
+            await _close(client)
+            raise
+        return client
+
+    def _check_tls(self, client: Client, address: str) -> None:
+        if self._servers.tls is not None and not client._server_info.get("tls_required"):
+            raise UsageError(f"the NATS server {address} does not offer TLS")
+
+
+def _check_version(client: Client, address: str) -> None:
+    version = client.connected_server_version
+    if (version.major, version.minor, version.patch) < FLOOR:
+        found, floor = f"{version.major}.{version.minor}.{version.patch}", _dotted(FLOOR)
+        raise UsageError(
+            f"the NATS server {address} has version {found}, {floor} or newer is needed: "
+            "before, a server that was killed could lose what it had confirmed"
+        )
+
+
+async def check_jetstream(client: Client, address: str) -> None:
+    """UsageError if the server stores nothing for this manager; ConnectionError if that may
+    pass."""
+    try:
+        await client.jetstream(timeout=REPLY_S).account_info()
+    except APIError as exc:
+        if exc.err_code not in _NO_JETSTREAM:
+            raise ConnectionError(f"JetStream at {address}: {exc.description}") from exc
+        raise UsageError(
+            f"the NATS server {address} offers no JetStream to this manager: enable it there "
+            "for the manager's account"
+        ) from exc
+
+
+def reason(exc: BaseException) -> str:
+    """The first fault, in the client's words, which hold no secret."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return str(exc) or type(exc).__name__
+
+
+async def _close(client: Client) -> None:
+    with contextlib.suppress(NatsError, OSError, TimeoutError):
+        async with asyncio.timeout(REPLY_S):
+            await client.close()
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
