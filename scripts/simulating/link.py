@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from aiohttp import WSMessage, WSMsgType
+from fastdl.wire import codec
+from fastdl.wire import messages as m
 
 LATENCY_S: Final = 0.05
 """The most that a message takes, while nothing is cut."""
 HEARTBEAT_S: Final = 30.0
 """A WebSocket whose peer does not answer pings is closed after so long."""
-_CLOSED: Final = WSMessage(WSMsgType.CLOSED, None, None)
 
 
 class Pipe:
@@ -59,13 +60,11 @@ class Pipe:
 
 
 class Link:
-    """One connection of a host; ``HostServer`` sees it as a WebSocket."""
+    """One connection of a host; ``HostServer`` sees its ``ManagerEnd``."""
 
     def __init__(self, rng: Random, passes: Callable[[], bool]) -> None:
         self.to_manager = Pipe(rng, passes)
         self.to_host = Pipe(rng, passes)
-
-    # --- the host's side -------------------------------------------------------------------
 
     def send(self, text: str) -> None:
         """Send to the manager."""
@@ -90,31 +89,29 @@ class Link:
         self.to_host.flush()
         self.to_manager.flush()
 
-    # --- the manager's side, as ``aiohttp.web.WebSocketResponse`` ----------------------------
 
-    async def send_str(self, text: str) -> None:
+class ManagerEnd:
+    """The manager's side of a link: a ``fastdl.manager.hosts.channel.Channel``."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def receive(self) -> str | None:
+        """Return the host's next message; None = the end."""
+        return await self._link.to_manager.inbox.get()
+
+    async def send(self, message: m.Message) -> None:
         """Send to the host."""
-        if self.to_host.closed or self.to_manager.closed:
+        if self._link.to_host.closed or self._link.to_manager.closed:
             raise ConnectionResetError("the host is gone")
-        self.to_host.put(text)
+        self._link.to_host.put(codec.encode(message))
 
-    async def receive(self) -> WSMessage:
-        """Return the host's next message."""
-        text = await self.to_manager.inbox.get()
-        return _CLOSED if text is None else WSMessage(WSMsgType.TEXT, text, None)
-
-    def __aiter__(self) -> Link:
-        return self
-
-    async def __anext__(self) -> WSMessage:
-        text = await self.to_manager.inbox.get()
-        if text is None:
-            raise StopAsyncIteration
-        return WSMessage(WSMsgType.TEXT, text, None)
-
-    async def close(self, *, code: int = 1000, message: bytes = b"") -> None:
+    async def close(self, reason: str, last_word: m.Message | None = None) -> None:
         """Close: what was sent before still arrives."""
-        del code, message
-        self.to_manager.close()
-        if not self.to_host.closed:
-            self.to_host.put(None)
+        del reason
+        if last_word is not None:
+            with contextlib.suppress(ConnectionError):
+                await self.send(last_word)
+        self._link.to_manager.close()
+        if not self._link.to_host.closed:
+            self._link.to_host.put(None)

@@ -31,7 +31,7 @@ from fastdl.manager.vault import Vault
 from fastdl.wire import messages as m
 from scripts.simulating.agents import SimHost, Troubles
 from scripts.simulating.history import ZonePlan
-from scripts.simulating.link import Link
+from scripts.simulating.link import Link, ManagerEnd
 from scripts.simulating.loop import START, LoopClock
 from scripts.simulating.record import Record
 
@@ -114,7 +114,7 @@ class SimManager:
         """Serve *host* over *link*."""
         self._links.add(link)
         peer = Peer(host, "k", "")
-        talk = self.spawn(self.server.talk(lambda: peer, link, address=None))  # type: ignore[arg-type]
+        talk = self.spawn(self.server.talk(lambda: peer, ManagerEnd(link), address=None))
         talk.add_done_callback(lambda _: self._links.discard(link))
 
     async def die(self) -> None:

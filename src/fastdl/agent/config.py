@@ -25,6 +25,7 @@ NFS_SERVERS = "direct.download.nfs.servers"
 CONFINEMENT = "fastdl.confinement"
 WORKER = "fastdl.worker.user"
 EMULATION = "fastdl.machine.hypervisor"
+NATS = "fastdl.nats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,11 @@ class HostConfig:
         if word not in {"auto", "kvm", "qemu"}:
             raise UsageError(f"{EMULATION} is auto, kvm or qemu, not {word[:40]!a}")
         return None if word == "auto" else word == "kvm"
+
+    @property
+    def nats(self) -> str | None:
+        """The NATS servers through which managers are reached, None = they are reached directly."""
+        return self.values.get(NATS, "").strip() or None
 
     @property
     def temporary(self) -> Path | None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How does the agent stay in touch with its manager? One WebSocket, over and over.
+"""How does the agent stay in touch with its manager? One connection, over and over.
 
 Connects, greets, sends heartbeats, and reconnects after a growing, jittered pause, so that not all
 hosts come back at the same moment after a manager's restart. Losing the link loses nothing: what
-matters is in the journal and is sent again.
+matters is in the journal and is sent again. What carries it is up to a ``Carrier``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-import aiohttp
-
-from fastdl.agent.identity import HostUnknownError, Identity, why_unreachable
+from fastdl.agent.carrier import (
+    HANDSHAKE_S,
+    AbsentError,
+    Carrier,
+    Channel,
+    OtherAuthorityError,
+)
+from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.agent.lease import Lease, now
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, Reason
-from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 log = logging.getLogger(__name__)
@@ -30,19 +34,13 @@ FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 20.0
 _REFUSED_PAUSE: Final = 60.0
 _OUTBOX: Final = 1024
-_HANDSHAKE: Final = 20.0
 _PING_SECONDS: Final = 8.0
 _SILENCE_SECONDS: Final = 20.0
 """Without a pong for so long the connection is given up."""
-_CLOSED: Final = (
-    aiohttp.WSMsgType.CLOSE,
-    aiohttp.WSMsgType.CLOSING,
-    aiohttp.WSMsgType.CLOSED,
-)
 
 
 class Link:
-    """The connection to a manager, any one that responds.
+    """The connection to a manager, any one that *carrier* finds.
 
     *hello* is called at each connection; *welcomed* is called when it is established; *received*
     gets every message of the manager, one after the other. With *spare* there is an unused token:
@@ -52,7 +50,7 @@ class Link:
     def __init__(
         self,
         identity: Identity,
-        managers: Sequence[str],
+        carrier: Carrier,
         *,
         hello: Callable[[], Awaitable[m.Hello]],
         welcomed: Callable[[m.Welcome], Awaitable[None]],
@@ -62,7 +60,7 @@ class Link:
         spare: bool = False,
     ) -> None:
         self._identity = identity
-        self._managers = list(managers)
+        self._carrier = carrier
         self._hello = hello
         self._welcomed = welcomed
         self._received = received
@@ -87,19 +85,17 @@ class Link:
     async def run(self) -> None:
         """Keep a connection until cancelled."""
         pause = FIRST_PAUSE
-        turn = 0
+        turn, places = 0, self._carrier.places
         while True:
-            manager = self._managers[turn % len(self._managers)]
+            manager = places[turn % len(places)]
             turn += 1
             stood = self._again = False
             began = now()
             try:
                 await asyncio.to_thread(self._identity.require_valid)
                 await self._converse(manager)
-            except (HostUnknownError, aiohttp.ClientConnectorCertificateError) as exc:
-                if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-                    exc = _other_authority(manager)
-                else:
+            except HostUnknownError as exc:
+                if not isinstance(exc, OtherAuthorityError):
                     self._lease.end()
                 if self._spare:
                     raise exc from None
@@ -108,14 +104,11 @@ class Link:
             except AgentRefusedError as exc:
                 log.error("the manager refuses this host: %s", exc, extra={"manager": manager})
                 pause = _REFUSED_PAUSE
-            except (FastdlError, aiohttp.ClientError, OSError, TimeoutError) as exc:
-                if _refuses(exc) and len(self._managers) == 1:
+            except (FastdlError, OSError, TimeoutError) as exc:
+                if isinstance(exc, AbsentError) and len(places) == 1:
                     self._lease.absent(began)
-                log.warning(
-                    "no connection to the manager: %s",
-                    why_unreachable(exc),
-                    extra={"manager": manager},
-                )
+                why = str(exc) or type(exc).__name__
+                log.warning("no connection to the manager: %s", why, extra={"manager": manager})
             finally:
                 stood, self.connected, self._outbox = self.connected, False, None
             if self._again:
@@ -137,35 +130,25 @@ class Link:
                     await self._outbox.join()
 
     async def _converse(self, manager: str) -> None:
-        async with aiohttp.ClientSession() as session:
-            async with asyncio.timeout(_HANDSHAKE):
-                socket = await session.ws_connect(
-                    f"{manager.rstrip('/')}/agent",
-                    ssl=await asyncio.to_thread(self._identity.context),
-                    server_hostname=m.MANAGER_NAME,
-                    max_msg_size=m.TO_AGENT_MAX,
-                    autoping=False,
-                )
-            async with socket:
-                welcome = await self._greet(socket)
-                await self._serve(socket, welcome)
+        async with self._carrier.connected(manager, self._ponged) as channel:
+            welcome = await self._greet(channel)
+            await self._serve(channel, welcome)
 
-    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> m.Welcome:
+    async def _greet(self, channel: Channel) -> m.Welcome:
         hello = await self._hello()
         self._heard = now()
-        async with asyncio.timeout(_HANDSHAKE):
-            await socket.send_str(codec.encode(hello))
-            frame = await self._receive(socket)
-        if frame.type is not aiohttp.WSMsgType.TEXT:
+        async with asyncio.timeout(HANDSHAKE_S):
+            await channel.send(hello)
+            answer = await channel.receive()
+        if answer is None:
             raise AgentLostError("the manager closed the connection")
-        answer = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
         if isinstance(answer, m.Refused):
             raise _error(answer)
         if not isinstance(answer, m.Welcome) or answer.host_id != self._identity.host_id:
             raise AgentRefusedError("the manager's first message is not this host's Welcome")
         return answer
 
-    async def _serve(self, socket: aiohttp.ClientWebSocketResponse, welcome: m.Welcome) -> None:
+    async def _serve(self, channel: Channel, welcome: m.Welcome) -> None:
         self._outbox = asyncio.Queue(_OUTBOX)
         self.connected = True
         self._lease.granted(welcome.lease_s, sole=welcome.sole, heard=self._heard)
@@ -173,89 +156,53 @@ class Link:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._write(socket, self._outbox)),
+                    group.create_task(self._write(channel, self._outbox)),
                     group.create_task(self._beat(welcome.beat_s)),
-                    group.create_task(self._ping(socket, welcome.lease_s)),
+                    group.create_task(self._ping(channel, welcome.lease_s)),
                 ]
                 await self._welcomed(welcome)
-                await self._read(socket)
+                await self._read(channel)
                 for task in tasks:
                     task.cancel()
         except ExceptionGroup as group:
             # No "except*": before 3.11.4 it wraps what is raised in it, as Debian 12 has it.
-            ours = group.subgroup((FastdlError, aiohttp.ClientError, OSError, TimeoutError))
+            ours = group.subgroup((FastdlError, OSError, TimeoutError))
             if ours is not None:
                 raise ours.exceptions[0] from None
             raise
 
-    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        while (frame := await self._receive(socket)).type not in _CLOSED:
-            if frame.type is not aiohttp.WSMsgType.TEXT:
-                raise AgentRefusedError("the manager sent a frame that is not text")
-            message = codec.decode(frame.data, limit=m.TO_AGENT_MAX)
+    async def _read(self, channel: Channel) -> None:
+        while (message := await channel.receive()) is not None:
             if isinstance(message, m.Refused):
                 raise _error(message)
-            if message is not None:
-                await self._received(message)
+            await self._received(message)
             if self._again:
-                await socket.close()
                 return
 
-    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMessage:
-        """The next frame that is neither a ping nor a pong."""
-        while True:
-            frame = await socket.receive()
-            if frame.type is aiohttp.WSMsgType.PING:
-                await socket.pong(frame.data)
-            elif frame.type is aiohttp.WSMsgType.PONG:
-                self._ponged(bytes(frame.data))
-            else:
-                return frame
-
-    async def _write(
-        self, socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[m.Message]
-    ) -> None:
+    async def _write(self, channel: Channel, outbox: asyncio.Queue[m.Message]) -> None:
         while True:
             message = await outbox.get()
-            async with asyncio.timeout(30):
-                await socket.send_str(codec.encode(message))
+            await channel.send(message)
             outbox.task_done()
 
-    async def _ping(self, socket: aiohttp.ClientWebSocketResponse, lease_s: float) -> None:
+    async def _ping(self, channel: Channel, lease_s: float) -> None:
         """Ask for signs of life, in time for the lease; give up a connection that shows none."""
         while True:
             await asyncio.sleep(min(_PING_SECONDS, max(0.1, lease_s / 3 or _PING_SECONDS)))
             if now() - self._heard > _SILENCE_SECONDS:
                 raise TimeoutError("the manager is silent")
-            async with asyncio.timeout(_SILENCE_SECONDS):
-                await socket.ping(repr(now()).encode())
+            await channel.ping(now())
 
-    def _ponged(self, sent: bytes) -> None:
-        """The manager was there when it got the ping that this host sent at *sent*."""
-        with contextlib.suppress(ValueError):
-            at = float(sent)
-            if self._heard <= at <= now():
-                self._heard = at
-                self._lease.heard(at)
+    def _ponged(self, at: float) -> None:
+        """The manager was there when it got the ping that this host sent at *at*."""
+        if self._heard <= at <= now():
+            self._heard = at
+            self._lease.heard(at)
 
     async def _beat(self, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
             self.send(m.Beat(clock=time.time(), active=self._active()))
-
-
-def _refuses(exc: BaseException) -> bool:
-    """Whether nobody listens at the manager's address."""
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return isinstance(exc.os_error, ConnectionRefusedError)
-    return isinstance(exc, ConnectionRefusedError)
-
-
-def _other_authority(manager: str) -> HostUnknownError:
-    return HostUnknownError(
-        f"{manager} presents a certificate of a CA that this host does not trust: it is another "
-        f"manager, or its CA was replaced; a new token (--token) enrols this host there"
-    )
 
 
 def _error(refused: m.Refused) -> AgentRefusedError:

@@ -16,13 +16,14 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import fastdl
 from fastdl import fs
 from fastdl.agent import desired, removal, work
+from fastdl.agent.carrier import Carrier
 from fastdl.agent.commands import KINDS, Commands
 from fastdl.agent.host import LIBVIRT, Host
 from fastdl.agent.identity import HostUnknownError, Identity
@@ -32,10 +33,12 @@ from fastdl.agent.lease import Lease
 from fastdl.agent.link import Link
 from fastdl.agent.piece_lists import PieceLists
 from fastdl.agent.storagewatch import StorageWatch
+from fastdl.agent.websocket import WebSocketCarrier
 from fastdl.errors import FastdlError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire import version as wire
+from fastdl.wire.nats.servers import NATS_NAME, parse_servers
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class Settings:
     libvirt: str = LIBVIRT
     name: str = ""
     max_downloads: int = 4
+    nats: str | None = None
+    """The URL of NATS servers to reach the managers through, instead of *managers*' WebSockets."""
 
 
 class Agent:
@@ -103,7 +108,7 @@ class Agent:
         )
         self._link = Link(
             who,
-            settings.managers,
+            _carrier(settings, who),
             hello=self._hello,
             welcomed=self._welcomed,
             received=self._received,
@@ -364,6 +369,16 @@ class Agent:
     async def goodbye(self) -> None:
         """Notify the manager that the agent stops."""
         await self._link.goodbye("the agent stops")
+
+
+def _carrier(settings: Settings, who: Identity) -> Carrier:
+    if settings.nats is None:
+        return WebSocketCarrier(who, settings.managers)
+    servers = parse_servers(settings.nats, option="--nats")
+    from fastdl.agent.nats import NatsCarrier
+
+    tls = settings.nats.startswith("tls:")
+    return NatsCarrier(who, replace(servers, tls_name=NATS_NAME) if tls else servers, tls=tls)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from fastdl.agent.link import LONGEST_PAUSE
 from fastdl.agent.pools import configured, hypervisor
 from fastdl.agent.service import Agent, Settings
 from fastdl.errors import AgentLostError, AgentRefusedError, UsageError
+from fastdl.wire.nats.servers import parse_servers
 from fastdl.wire.token import parse_token
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ async def prepared(settings: Settings, *, refused: bool = False) -> AsyncIterato
     """
     name = settings.name or socket.gethostname()
     await asyncio.to_thread(_check_pools, settings)
-    await asyncio.to_thread(HostConfig.ensure, settings.config_dir)
+    config = await asyncio.to_thread(HostConfig.ensure, settings.config_dir)
+    nats = settings.nats or config.nats
+    if nats is not None:
+        parse_servers(nats, option="--nats")
     journal = await asyncio.to_thread(Journal, settings.state / "journal.db")
     try:
         with journal.alone():
@@ -47,7 +51,7 @@ async def prepared(settings: Settings, *, refused: bool = False) -> AsyncIterato
                 starts=await asyncio.to_thread(journal.start),
                 zone_id=who.zone_id,
             )
-            yield Agent(replace(settings, name=name, token=spare), who, host, journal)
+            yield Agent(replace(settings, name=name, token=spare, nats=nats), who, host, journal)
     finally:
         await asyncio.to_thread(journal.close)
 

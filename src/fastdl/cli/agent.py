@@ -52,6 +52,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="https://HOST:PORT of a manager; may be given several times. Without one, only "
         "volumes are made on request (--volumes-listen)",
     )
+    parser.add_argument(
+        "--nats",
+        metavar="URL",
+        help="tls://HOST[:PORT][,…]: reach the managers through these NATS servers once enrolled"
+        " (default: fastdl.nats in agent.properties, else directly)",
+    )
     parser.add_argument("--token", metavar="T", help="from createHostToken, to enrol")
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="the token in a file, - for standard input"
@@ -179,6 +185,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         libvirt=args.libvirt,
         name=args.name,
         max_downloads=args.max_downloads,
+        nats=args.nats,
     )
 
 

@@ -86,6 +86,19 @@ def add_parser(subparsers: Any) -> None:
         "--fabric-key", metavar="FILE", help="its key, PEM (default: in --fabric-cert)"
     )
     parser.add_argument(
+        "--agent-nats",
+        metavar="URL",
+        help="tls://… or nats://…: agents may also connect through these NATS servers (their"
+        " configuration: --write-nats-config)",
+    )
+    parser.add_argument(
+        "--write-nats-config",
+        type=Path,
+        metavar="DIR",
+        help="write the configuration of NATS servers for the hosts that are enrolled now to DIR,"
+        " and end",
+    )
+    parser.add_argument(
         "--accept-new-ca",
         action="store_true",
         help="start even though the ledger's hosts were enrolled by another CA, which is lost;"
@@ -109,8 +122,18 @@ def run(args: argparse.Namespace) -> int:
 
     import uvloop  # chosen here and nowhere else
 
+    if args.write_nats_config is not None:
+        uvloop.run(_write_nats_config(settings, args.write_nats_config))
+        return 0
     uvloop.run(_serve(settings, accept_new_ca=args.accept_new_ca))
     return 0
+
+
+async def _write_nats_config(settings: Any, folder: Path) -> None:
+    from fastdl.manager.hosts.nats_config import write
+
+    allowed = await write(settings, folder)
+    print(f"{folder}: {len(allowed)} hosts may connect once the NATS servers have read it again")
 
 
 async def _serve(settings: Any, *, accept_new_ca: bool) -> None:

@@ -9,7 +9,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -29,7 +29,13 @@ from fastdl.manager.certificates.background import BackgroundTask
 from fastdl.manager.certificates.expiry import ExpiryWatch
 from fastdl.manager.certificates.sync import CertificateSync
 from fastdl.manager.clock import Clock, SystemClock
-from fastdl.manager.config import ManagerConfig, address, nats_servers, speaks_tls
+from fastdl.manager.config import (
+    ManagerConfig,
+    address,
+    agent_servers,
+    nats_servers,
+    speaks_tls,
+)
 from fastdl.manager.downloads import transfers
 from fastdl.manager.downloads.copy_watch import CopyWatch
 from fastdl.manager.downloads.dispatch import Dispatcher
@@ -64,6 +70,9 @@ from fastdl.manager.peers import Peers
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault
 
+if TYPE_CHECKING:
+    from fastdl.manager.hosts.nats_hosts import NatsHosts
+
 log = logging.getLogger(__name__)
 
 SNAPSHOT_S: Final = 10.0
@@ -84,12 +93,14 @@ class Manager:
         *,
         name: str,
         fabric: SharedFabric | None,
+        nats_hosts: NatsHosts | None = None,
     ) -> None:
         """*name*: its own, unique among those of one ledger; *fabric*: reaches the others, None =
-        there can be none."""
+        there can be none; *nats_hosts*: serves hosts on NATS, too."""
         self.config = config
         self.name = name
         self._fabric = fabric
+        self._nats_hosts = nats_hosts
         self.context = context
         self.handler = context.handler
         self.server = server
@@ -108,6 +119,9 @@ class Manager:
         self.context.agent_port = self.server.address[1]
         if self._fabric is not None:
             await self._join(self._fabric)
+        if self._nats_hosts is not None:
+            run = self._nats_hosts.run
+            self._loops.append(asyncio.create_task(_supervise(run), name=run.__qualname__))
         self._start_loops()
         await self._serve_api(add_routes)
         log.info(
@@ -212,6 +226,8 @@ class Manager:
         if self._runner is not None:
             await self._runner.cleanup()
         await self.server.stop()
+        if self._nats_hosts is not None:
+            await self._nats_hosts.stop()
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -341,7 +357,35 @@ async def _assemble(
         authority=authority,
         complete=functools.partial(transfers.complete, settings, vault),
     )
-    return Manager(config, context, server, name=name, fabric=fabric)
+    nats_hosts = _open_nats_hosts(config, context, server)
+    if nats_hosts is not None:
+        await nats_hosts.check()
+    return Manager(config, context, server, name=name, fabric=fabric, nats_hosts=nats_hosts)
+
+
+def _open_nats_hosts(
+    config: ManagerConfig, context: ApiContext, server: HostServer
+) -> NatsHosts | None:
+    """Return what serves hosts on NATS; None = they all use WebSockets."""
+    if (servers := agent_servers(config)) is None or config.agent_nats is None:
+        return None
+    from fastdl.manager.hosts.nats_hosts import NatsHosts  # noqa: PLC0415 - an extra's package
+    from fastdl.manager.hosts.nats_results import ResultForwarder  # noqa: PLC0415
+
+    forwarder = ResultForwarder(
+        context.handler,
+        ledger=context.ledger,
+        delivery=context.delivery,
+        derive=context.vault.derive,
+    )
+    return NatsHosts(
+        servers,
+        server,
+        forwarder,
+        tls=config.agent_nats.startswith("tls:"),
+        authority=context.authority,
+        derive=context.vault.derive,
+    )
 
 
 def _open_fabric(

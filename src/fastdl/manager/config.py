@@ -12,7 +12,7 @@ from typing import Any
 from fastdl import fs
 from fastdl.errors import UsageError
 from fastdl.model.address import AddressClass, classify, literal_address
-from fastdl.wire.nats.servers import Servers, servers_of
+from fastdl.wire.nats.servers import Servers, parse_servers, servers_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class ManagerConfig:
     """PEM: this manager's certificate for NATS, and its chain."""
     fabric_key: str | None = None
     """PEM; None = included in *fabric_cert*."""
+    agent_nats: str | None = None
+    """The URL of NATS servers that agents may connect through, beside *agent_listen*."""
     log_format: str = "json"
     log_level: str = "info"
 
@@ -69,6 +71,7 @@ def load(
     values["state"] = Path(values["state"])
     config = ManagerConfig(**values)
     nats_servers(config)
+    agent_servers(config)
     if config.log_format not in {"json", "text"}:
         raise UsageError("the log format is either json or text")
     if config.log_level not in {"debug", "info", "warning", "error"}:
@@ -99,6 +102,13 @@ def nats_servers(config: ManagerConfig) -> Servers | None:
             "a ledger on SQLite has one"
         )
     return servers
+
+
+def agent_servers(config: ManagerConfig) -> Servers | None:
+    """Return the NATS servers that agents may connect through; None = only WebSockets."""
+    if config.agent_nats is None:
+        return None
+    return parse_servers(config.agent_nats, option="--agent-nats")
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -169,8 +169,11 @@ class Peers:
 
     def _send(self, host: str, text: str) -> None:
         message = codec.decode(text, limit=m.TO_AGENT_MAX)
-        if message is not None:
-            self._connections.send_here(host, message)
+        if message is None:
+            return
+        if isinstance(message, m.ResultAck):  # another manager stored the result
+            self._context.progress.drop(message.job)
+        self._connections.send_here(host, message)
 
     def _progress(self, host: str, text: str) -> None:
         message, board = codec.decode(text, limit=m.TO_MANAGER_MAX), self._context.progress

@@ -13,6 +13,7 @@ for the name ``MANAGER_NAME`` (agents check that name, whatever address they con
 - ``GET /agent`` (WebSocket, client certificate required): text frames, one message each.
   The agent speaks first (``Hello``); the manager answers ``Welcome`` and then the host's
   ``Document``, or ``Refused`` and closes.
+- NATS, where it is configured, carries the same messages (``fastdl.wire.nats``).
 
 Desired state: a ``Document`` lists *everything* the host should be doing now. A job that is
 missing from it is to be stopped, and its end reported as a ``JobResult`` with failure code 130
@@ -328,6 +329,8 @@ class Welcome:
     """So long after the manager last heard it the host may go on downloading; 0 = without end."""
     sole: bool = False
     """Whether this manager is the only one of its ledger."""
+    mailbox_key: Annotated[str, Text(64)] = field(default="", repr=False)
+    """Over NATS: the key of documents and results (``fastdl.wire.nats.sealed``), hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

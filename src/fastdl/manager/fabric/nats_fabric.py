@@ -124,8 +124,8 @@ class NatsFabric:
             self._broken = None
             yield client
 
-    def _note_broken(self, why: str) -> None:
-        self._broken = why
+    def _note_broken(self, why: Exception | None) -> None:
+        self._broken = "connection lost" if why is None else reason(why)
 
     # --- one connection's life -----------------------------------------------------------------
 

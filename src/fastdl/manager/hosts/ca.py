@@ -29,10 +29,13 @@ from fastdl.errors import AgentRefusedError, CertRejectedError, UsageError
 from fastdl.manager.files import write_private
 from fastdl.trust.certificate import reading
 from fastdl.wire.messages import MANAGER_NAME
+from fastdl.wire.nats.servers import NATS_NAME
+from fastdl.wire.nats.subjects import MANAGER
 
 HOST_DAYS: Final = 90
 SERVER_DAYS: Final = 90
 CA_DAYS: Final = 3650
+NATS_DAYS: Final = 365
 _CURRENT: Final = "ca.pem"
 _NEXT: Final = "ca-next.pem"
 _FORMER: Final = "ca-former.pem"
@@ -192,6 +195,33 @@ class Authority:
         write_private(chain, key + _pem(certificate).encode())
         if self._context is not None:
             self._context.load_cert_chain(chain)
+
+    def nats_context(self) -> ssl.SSLContext:
+        """Return the TLS context of this manager's connections to NATS servers, whose certificates
+        this CA issued (``sign_nats``), with a fresh client certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.hostname_checks_common_name = False
+        context.load_verify_locations(cadata=self.pem)
+        chain = self.folder / "nats.pem"
+        write_private(chain, self.sign_nats_client())
+        context.load_cert_chain(chain)
+        return context
+
+    def sign_nats_client(self) -> bytes:
+        """Return (PEM) a key and the certificate of managers as clients of NATS servers."""
+        return self._sign_key("fastdl manager", MANAGER, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+    def sign_nats_server(self) -> bytes:
+        """Return (PEM) a key and the certificate of NATS servers, wherever they are."""
+        return self._sign_key("fastdl NATS server", NATS_NAME, ExtendedKeyUsageOID.SERVER_AUTH)
+
+    def _sign_key(self, subject: str, name: str, usage: x509.ObjectIdentifier) -> bytes:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _sign(
+            self.current, subject, key.public_key(), days=NATS_DAYS, names=[name], usage=usage
+        )
+        return _key_pem(key) + _pem(certificate).encode()
 
     # --- rotation ------------------------------------------------------------------------
 

@@ -10,9 +10,8 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-from aiohttp import web
-
 from fastdl.manager.fabric import SEND
+from fastdl.manager.hosts.channel import Channel
 from fastdl.manager.notices import Notices
 from fastdl.wire import codec
 from fastdl.wire import messages as m
@@ -35,10 +34,10 @@ class Delivery(Protocol):
 
 
 class Connection:
-    """One host's WebSocket and the messages still to be sent on it."""
+    """One host's channel and the messages still to be sent on it."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
-        self.socket = socket
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.outbox: deque[m.Message] = deque()
         self.document_due = True
         self.revision = -1

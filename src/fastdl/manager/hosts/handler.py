@@ -246,6 +246,14 @@ class HostHandler:
         presence.last_beat = self._parts.clock.steady()
         return await self._inbox.receive(host, message)
 
+    async def stored(self, host: str, result: m.JobResult) -> m.Message | None:
+        """Process a result that came without a connection: *host*, whose key the ledger has, need
+        not be connected, to this manager or any.
+
+        AgentRefusedError: the host claimed what belongs to another.
+        """
+        return await self._inbox.receive(host, result)
+
     # --- presence ------------------------------------------------------------------------
 
     async def gone(self, host: str, *, reason: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves agents on mutual-TLS WebSockets.
+"""Serves agents: on mutual-TLS WebSockets, and on whatever else carries a ``Channel``.
 
 Per connection one task reads, and one writes the newest document and small replies. A slow or
 silent host delays nobody else.
@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import web
 
 from fastdl.errors import AgentRefusedError, FastdlError
 from fastdl.manager.batch import Batch
 from fastdl.manager.hosts.ca import Authority, Peer
+from fastdl.manager.hosts.channel import Channel, WebSocketChannel
 from fastdl.manager.hosts.delivery import Connection, Connections
 from fastdl.manager.hosts.handler import HostHandler
 from fastdl.manager.hosts.pace import MESSAGES_BURST, MESSAGES_PER_S, PER_MESSAGE, Allowance
@@ -31,7 +33,6 @@ from fastdl.wire import messages as m
 log = logging.getLogger(__name__)
 
 HELLO_S: Final = 15.0
-SEND_S: Final = 30.0
 CONNECTIONS_MAX: Final = 20_000
 
 
@@ -59,6 +60,8 @@ class HostServer:
         self._pace = Allowance(MESSAGES_BURST, MESSAGES_PER_S)
         self._runner: web.AppRunner | None = None
         self.address: tuple[str, int] = ("", 0)
+        self.context: ssl.SSLContext
+        """From ``start`` on: this manager's end of TLS with hosts."""
 
     @property
     def connected(self) -> int:
@@ -79,8 +82,8 @@ class HostServer:
             app, access_log=None, handle_signals=False, shutdown_timeout=5.0, keepalive_timeout=30.0
         )
         await self._runner.setup()
-        context = self._authority.server_context()
-        await web.TCPSite(self._runner, host, port, ssl_context=context, backlog=4096).start()
+        self.context = self._authority.server_context()
+        await web.TCPSite(self._runner, host, port, ssl_context=self.context, backlog=4096).start()
         self.address = self._runner.addresses[0][:2]
 
     async def stop(self) -> None:
@@ -122,33 +125,34 @@ class HostServer:
         )
         await socket.prepare(request)
         with contextlib.suppress(ConnectionError):  # it ended while a ping was answered
-            await self.talk(lambda: self._authority.peer(der), socket, address=request.remote)
+            channel = WebSocketChannel(socket)
+            await self.talk(lambda: self._authority.peer(der), channel, address=request.remote)
         return socket
 
     async def talk(
-        self, peer: Callable[[], Peer], socket: web.WebSocketResponse, *, address: str | None
+        self, peer: Callable[[], Peer], channel: Channel, *, address: str | None
     ) -> None:
-        """Admit the *peer* that *socket* belongs to and exchange messages until it ends."""
+        """Admit the *peer* that *channel* belongs to and exchange messages until it ends."""
         try:
             who = peer()
-            hello = await self._hello(socket, who.host)
+            hello = await self._hello(channel, who.host)
             welcome = await self._handler.admit(who, hello)
         except FastdlError as exc:
             log.warning("host refused", extra={"peer": address, "reason": str(exc)})
-            await self._refuse(socket, exc)
+            await channel.close("refused", refused(exc))
             return
-        await self._serve(who.host, socket, welcome)
+        await self._serve(who.host, channel, welcome)
 
-    async def _hello(self, socket: web.WebSocketResponse, host: str) -> m.Hello:
+    async def _hello(self, channel: Channel, host: str) -> m.Hello:
         try:
             async with asyncio.timeout(HELLO_S):
-                frame = await socket.receive()
+                text = await channel.receive()
         except TimeoutError:
             raise AgentRefusedError("no Hello arrived in time") from None
-        if frame.type is not WSMsgType.TEXT:
-            raise AgentRefusedError("the first frame is not a Hello")
-        await self._wait(host, frame.data)
-        message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
+        if text is None:
+            raise AgentRefusedError("the connection ended before a Hello")
+        await self._wait(host, text)
+        message = codec.decode(text, limit=m.TO_MANAGER_MAX)
         if not isinstance(message, m.Hello):
             raise AgentRefusedError("the first message is not a Hello")
         return message
@@ -159,14 +163,8 @@ class HostServer:
         if delay := self._pace.delay(host, len(text) + PER_MESSAGE, now=now):
             await asyncio.sleep(delay)
 
-    async def _refuse(self, socket: web.WebSocketResponse, exc: FastdlError) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
-            async with asyncio.timeout(5):
-                await socket.send_str(codec.encode(refused(exc)))
-                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"refused")
-
-    async def _serve(self, host: str, socket: web.WebSocketResponse, welcome: m.Welcome) -> None:
-        connection = Connection(socket)
+    async def _serve(self, host: str, channel: Channel, welcome: m.Welcome) -> None:
+        connection = Connection(channel)
         connection.outbox.append(welcome)
         by_host = self.connections.by_host
         old, by_host[host] = by_host.get(host), connection
@@ -179,7 +177,7 @@ class HostServer:
             reason = await self._read(host, connection)
         except FastdlError as exc:
             log.warning("host refused", extra={"host": host, "reason": str(exc)})
-            await self._refuse(socket, exc)
+            await channel.close("refused", refused(exc))
             reason = exc.message
         finally:
             writer.cancel()
@@ -190,13 +188,11 @@ class HostServer:
                 await asyncio.shield(self._handler.gone(host, reason=reason))
 
     async def _read(self, host: str, connection: Connection) -> str:
-        async for frame in connection.socket:
+        while (text := await connection.channel.receive()) is not None:
             if connection.closing is not None:
                 return connection.closing
-            if frame.type is not WSMsgType.TEXT:
-                raise AgentRefusedError("only text frames are expected")
-            await self._wait(host, frame.data)
-            message = codec.decode(frame.data, limit=m.TO_MANAGER_MAX)
+            await self._wait(host, text)
+            message = codec.decode(text, limit=m.TO_MANAGER_MAX)
             if message is None:
                 continue
             if isinstance(message, m.Goodbye):
@@ -219,7 +215,7 @@ class HostServer:
                 await connection.wake.wait()
                 connection.wake.clear()
                 while connection.outbox:
-                    await self._send(connection, connection.outbox.popleft())
+                    await connection.channel.send(connection.outbox.popleft())
                 if connection.document_due:
                     connection.document_due = False
                     document = await self._document(host)
@@ -229,21 +225,12 @@ class HostServer:
                         connection.close("the ledger was restored, please connect again")
                         break
                     connection.revision = document.rev
-                    await self._send(connection, document)
-        except (ConnectionError, TimeoutError, RuntimeError) as exc:
+                    await connection.channel.send(document)
+        except (OSError, TimeoutError, RuntimeError) as exc:
             log.info("host unreachable", extra={"host": host, "reason": type(exc).__name__})
         except FastdlError as exc:
             log.error("cannot build a document", extra={"host": host, "error": str(exc)})
-        reason = (connection.closing or "try again").encode()[:100]
-        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
-            async with asyncio.timeout(5):
-                if connection.last_word is not None:
-                    await connection.socket.send_str(codec.encode(connection.last_word))
-                await connection.socket.close(code=WSCloseCode.GOING_AWAY, message=reason)
-
-    async def _send(self, connection: Connection, message: m.Message) -> None:
-        async with asyncio.timeout(SEND_S):
-            await connection.socket.send_str(codec.encode(message))
+        await connection.channel.close(connection.closing or "try again", connection.last_word)
 
     async def _document(self, host: str) -> m.Document:
         document = await self._complete(await self._documents(host))

@@ -26,6 +26,7 @@ FLOOR: Final = (2, 10, 23)
 """Older servers could lose a whole stream when they were killed, or cannot be told to flush."""
 CONNECT_S: Final = 5.0
 REPLY_S: Final = 5.0
+WATCH_S: Final = 0.25
 _NO_JETSTREAM: Final = (None, 10039, 10076)
 """Error codes: nobody answers, not enabled for the account, not enabled at all. Others may pass."""
 _LOST: Final = (TimeoutError, StaleConnectionError, ConnectionClosedError)
@@ -50,11 +51,14 @@ class Connector:
         servers: Servers,
         who: Who,
         *,
-        broken: Callable[[str], None],
+        broken: Callable[[Exception | None], None],
+        context: Callable[[], ssl.SSLContext] | None = None,
         check: Callable[[Client, str], Awaitable[None]] | None = None,
     ) -> None:
-        """*broken* is called when a connection ends or the server complains, with the reason;
-        *check*, with a connection and its address, raises what ``connected`` does."""
+        """*broken* is called when the server complains, and with None when a connection ends;
+        *context* makes the TLS context of each connection, instead of that of *servers*; *check*,
+        with a connection and its address, raises what ``connected`` does."""
+        self._context = context
         self._servers = servers
         self._check = check
         self._who = who
@@ -80,26 +84,37 @@ class Connector:
                     failure = exc
         if client is None:
             raise failure
+        watching = asyncio.create_task(self._watch(client))
         try:
             yield client
         finally:
+            watching.cancel()
             await _close(client)
+
+    async def _watch(self, client: Client) -> None:
+        """Notice the end: the client cancels its own task, and with it its callback, if it is the
+        one to notice."""
+        while not client.is_closed:  # noqa: ASYNC110 - the client has no event for it
+            await asyncio.sleep(WATCH_S)
+        self._broken(None)
 
     async def _connect(self, address: str) -> Client:
         servers, client, why = self._servers, Client(), list[Exception]()
+        tls = self._context() if self._context is not None else servers.tls
+
+        def check_tls() -> None:
+            if tls is not None and not client._server_info.get("tls_required"):
+                raise UsageError(f"the NATS server {address} does not offer TLS")
 
         async def failed(exc: Exception) -> None:
             why.append(exc)
-            self._broken(reason(exc))
-
-        async def closed() -> None:
-            self._broken("connection lost")
+            self._broken(exc)
 
         def secret(value: str | None) -> Callable[[], str] | None:
             # The client speaks TLS if the server asks for it; whoever sits between could leave
             # that out. So no secret is given away before it is certain.
             def give() -> str:
-                self._check_tls(client, address)
+                check_tls()
                 return value or ""
 
             return None if value is None else give
@@ -108,23 +123,22 @@ class Connector:
         try:
             async with asyncio.timeout(CONNECT_S):
                 await client.connect(
-                    [f"{'tls' if servers.tls else 'nats'}://{address}"],
+                    [f"{'tls' if tls else 'nats'}://{address}"],
                     name=self._who.name,
                     error_cb=failed,
-                    closed_cb=closed,
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     connect_timeout=2,
                     ping_interval=5,
-                    tls=servers.tls,
+                    tls=tls,
                     tls_hostname=servers.tls_name,
                     token=secret(servers.user) if token else None,
                     user=None if token else secret(servers.user),
                     password=secret(servers.password),
                     inbox_prefix=self._who.inbox,
                 )
-            self._check_tls(client, address)
+            check_tls()
             _check_version(client, address)
             if self._check is not None:
                 await self._check(client, address)
@@ -143,10 +157,6 @@ class Connector:
             await _close(client)
             raise
         return client
-
-    def _check_tls(self, client: Client, address: str) -> None:
-        if self._servers.tls is not None and not client._server_info.get("tls_required"):
-            raise UsageError(f"the NATS server {address} does not offer TLS")
 
 
 def _check_version(client: Client, address: str) -> None:

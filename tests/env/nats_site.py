@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small installation whose hosts are on NATS: a manager, a host, an origin, and a NATS server
+with the configuration that ``fastdl manager --write-nats-config`` writes."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from fastdl.agent import identity
+from fastdl.agent.identity import Identity
+from fastdl.manager.config import ManagerConfig
+from fastdl.manager.hosts import nats_config
+from fastdl.wire.nats.servers import NATS_NAME
+from tests.env import nats
+from tests.env.origin import FaultOrigin
+from tests.env.process import eventually
+from tests.env.site import Site
+
+
+class NatsSite(Site):
+    """``host`` (``who``) is connected, and ``other`` is enrolled, once ``start`` has returned."""
+
+    def __init__(self, folder: Path, origin: FaultOrigin) -> None:
+        super().__init__(folder, origin)
+        self._folder = folder
+        self.server = nats.Server(folder, name="nats", more=['include "fastdl-hosts.conf"'])
+        self.url = f"tls://{self.server.address}"
+        self.who: Identity
+        self.other: Identity
+
+    async def start(self, *more: str, pools: bool = True, through: str = "") -> None:
+        """Start all of it; *more* and *pools* as ``AgentProcess.start`` takes them."""
+        del through
+        await self.serve()
+        self.zone = (await self.api("createZone", name="z1"))["zone"]["id"]
+        sites = {"name": "secstorage.allowed.internal.sites", "value": "127.0.0.0/8"}
+        await self.api("updateConfiguration", **sites)
+        managers = [f"https://{self.manager.agents}"]
+        self.who, self.other = [
+            await identity.enrol(managers, await self.token(), folder, name=folder.parent.name)
+            for folder in (self.host.state, self._folder / "other" / "state")
+        ]
+        await nats_config.write(ManagerConfig(state=self.manager.state), self._folder / "nats")
+        self.server.start()
+        await self.host.start(None, "--nats", self.url, *more, pools=pools)
+        await eventually(self.pools)
+
+    async def serve(self) -> None:
+        """Start the manager (again)."""
+        self.api = await self.manager.start("--agent-nats", self.url)
+
+    async def end(self) -> None:
+        """End all of it."""
+        await super().end()
+        self.server.kill()
+
+    async def token(self) -> str:
+        """A token that enrols a host."""
+        found: str = (await self.api("createHostToken", zoneid=self.zone))["token"]
+        return found
+
+    @contextlib.asynccontextmanager
+    async def as_manager(self) -> AsyncIterator[Client]:
+        """A connection that may use every subject."""
+        async with connected(self.url, managers(self._folder / "nats")) as (client, _):
+            yield client
+
+
+def managers(folder: Path) -> ssl.SSLContext:
+    """What managers connect with, of the configuration in *folder*."""
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(folder / "manager.pem")
+    return context
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    url: str, context: ssl.SSLContext, prefix: str = "_INBOX"
+) -> AsyncIterator[tuple[Client, list[str]]]:
+    """A connection, and what the server complained of. *prefix*: of subjects for responses."""
+    complaints, client = list[str](), Client()
+
+    async def complained(exc: Exception) -> None:
+        complaints.append(str(exc))
+
+    await client.connect(
+        [url],
+        tls=context,
+        tls_hostname=NATS_NAME,
+        error_cb=complained,
+        allow_reconnect=False,
+        max_reconnect_attempts=1,
+        connect_timeout=5,
+        inbox_prefix=prefix,
+    )
+    try:
+        yield client, complaints
+    finally:
+        with contextlib.suppress(NatsError, OSError):
+            await client.close()
