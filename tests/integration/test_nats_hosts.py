@@ -51,6 +51,11 @@ async def test_a_template_arrives_before_and_after_the_store_is_lost(site: NatsS
         assert info.state.messages == 0  # which are in the ledger
     site.server.kill(wipe=True)
     await asyncio.to_thread(site.server.start)
+
+    async def back() -> bool:
+        return site.manager.log().count("host is up") == 2
+
+    await eventually(back)
     await site.brought(await site.template("t2"))
 
 

@@ -24,8 +24,7 @@ from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
 from fastdl.wire.nats.sealed import Seal
-from fastdl.wire.nats.servers import parse_servers
-from fastdl.wire.nats.session import PAYLOAD_MAX
+from fastdl.wire.nats.servers import PAYLOAD_MAX, parse_servers
 from tests.env import nats
 from tests.env.manager import Zone, zone
 from tests.env.nats_site import connected, managers

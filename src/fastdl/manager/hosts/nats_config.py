@@ -23,7 +23,7 @@ from fastdl.manager.hosts.ca import Authority
 from fastdl.manager.ledger import hosts
 from fastdl.manager.ledger.engine import default_url, open_ledger
 from fastdl.wire.nats import subjects
-from fastdl.wire.nats.session import PAYLOAD_MAX
+from fastdl.wire.nats.servers import PAYLOAD_MAX
 
 MAIN: Final = "nats.conf"
 PART: Final = "fastdl-hosts.conf"

@@ -24,12 +24,13 @@ from fastdl.manager.hosts.ca import Authority, Peer
 from fastdl.manager.hosts.nats_channel import NatsChannel
 from fastdl.manager.hosts.nats_results import ResultForwarder
 from fastdl.manager.hosts.nats_streams import ensure
+from fastdl.manager.hosts.pace import Allowance
 from fastdl.manager.hosts.server import CONNECTIONS_MAX, HELLO_S, HostServer
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
 from fastdl.wire.nats.connection import REPLY_S, Connector, Who, check_jetstream, reason
-from fastdl.wire.nats.servers import NATS_NAME, Servers
-from fastdl.wire.nats.session import PAYLOAD_MAX, Session
+from fastdl.wire.nats.servers import NATS_NAME, PAYLOAD_MAX, Servers
+from fastdl.wire.nats.session import Session
 from fastdl.wire.nats.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ AGAIN_S: Final = 0.5
 ENSURE_S: Final = 10.0
 PER_HOST: Final = 4
 """Sessions that one host may have at a time: one that is replaced takes a moment to end."""
+OPEN_BURST: Final = 32
+OPEN_PER_S: Final = 0.5
+"""Sessions that one host may begin: a handshake costs milliseconds."""
 WAITING_MAX: Final = 4 << 20
 """Bytes of one host that may wait here: two of the largest messages."""
 STOP_S: Final = 5.0
@@ -72,6 +76,7 @@ class NatsHosts:
         self._ended = asyncio.Event()
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._of_host: Counter[str] = Counter()
+        self._openings = Allowance(OPEN_BURST, OPEN_PER_S)
         self._said = ""
 
     async def check(self) -> None:
@@ -140,7 +145,8 @@ class NatsHosts:
         if found is None or len(self._sessions) >= CONNECTIONS_MAX:
             return
         host, id_ = found
-        if self._of_host[host] >= PER_HOST:
+        now = asyncio.get_running_loop().time()
+        if self._of_host[host] >= PER_HOST or not self._openings.take(host, now=now):
             return
         context = self._server.context
         tunnel = Tunnel(context, name=None, limit=m.TO_MANAGER_MAX)

@@ -19,6 +19,7 @@ from fastdl.errors import AgentRefusedError, FastdlError
 from fastdl.manager.hosts.delivery import Delivery
 from fastdl.manager.hosts.handler import HostHandler
 from fastdl.manager.hosts.nats_streams import TOGETHER
+from fastdl.manager.hosts.pace import Allowance
 from fastdl.manager.ledger import hosts
 from fastdl.manager.ledger.engine import Ledger
 from fastdl.wire import codec
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 FETCH_S: Final = 3.0
 AGAIN_S: Final = 2.0
+BURST: Final = 256
+"""Results that one host may have stored at once: as many as a document has jobs."""
+PER_S: Final = 32.0
 
 
 class ResultForwarder:
@@ -47,6 +51,7 @@ class ResultForwarder:
         self._ledger = ledger
         self._delivery = delivery
         self._derive = derive
+        self._pace = Allowance(BURST, PER_S)
 
     async def run(self, js: JetStreamContext) -> None:
         """Forward until cancelled, or until the stream or its consumer is gone (NatsError)."""
@@ -59,6 +64,9 @@ class ResultForwarder:
             await asyncio.gather(*(self._forward(msg) for msg in batch))
 
     async def _forward(self, msg: Msg) -> None:
+        if not self._pace.take(msg.subject, now=asyncio.get_running_loop().time()):
+            await msg.nak(delay=AGAIN_S)
+            return
         try:
             await self._take(msg.subject, msg.data)
         except AgentRefusedError as exc:
@@ -67,6 +75,10 @@ class ResultForwarder:
             # The ledger failed, not the host: it is taken again, here or at another manager.
             log.error("a stored result waits", extra={"from": msg.subject, "why": str(exc)})
             await msg.nak(delay=AGAIN_S)
+            return
+        except Exception:
+            # A bug, which must not keep other hosts' results: it is taken again in a while.
+            log.exception("a stored result cannot be processed", extra={"from": msg.subject})
             return
         await msg.ack()
 

@@ -23,8 +23,9 @@ from fastdl.wire.nats import subjects
 from fastdl.wire.nats.sealed import OVERHEAD
 
 REPLICAS: Final = 3
-TAKEN_S: Final = 30.0
-"""A result that a manager took and did not confirm is given to another after so long."""
+TAKEN_S: Final = 5.0
+"""A result that a manager took and did not confirm is given to another after so long: it may have
+died. One that is only slow does no harm: the second time a result is stale."""
 TOGETHER: Final = 64
 """Results that a manager takes at a time."""
 PER_HOST: Final = 32

@@ -16,6 +16,8 @@ PORT: Final = 4222
 SERVERS_MAX: Final = 16
 NATS_NAME: Final = "nats.fastdl.internal"
 """The name in the certificates that the manager's CA issues to NATS servers."""
+PAYLOAD_MAX: Final = 9 << 20
+"""Bytes that a message may have at servers for hosts: the largest document, sealed, fits."""
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SYNTAX: Final = (
     "where NATS is: nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…], or tls://… for TLS"
@@ -36,7 +38,7 @@ class Servers:
     """None = *user*, if any, is a token."""
 
     def __str__(self) -> str:
-        return ("tls://" if self.tls else "nats://") + ",".join(self.addresses)
+        return ("tls://" if self.tls or self.tls_name else "nats://") + ",".join(self.addresses)
 
 
 def servers_of(

@@ -20,8 +20,6 @@ from nats.errors import Error as NatsError
 
 from fastdl.wire.nats.tunnel import Frame, Kind, Tunnel
 
-PAYLOAD_MAX: Final = 9 << 20
-"""Bytes that a message may have at servers for hosts: the largest document, sealed, fits."""
 _CHUNK: Final = 256 << 10
 _NOBODY: Final = "503"
 
