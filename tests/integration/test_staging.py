@@ -10,13 +10,15 @@ import random
 import shutil
 import signal
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fastdl.engine.staging import SUFFIX
 from tests.env import seam, vhd
-from tests.env.command import run_fastdl
+from tests.env.command import Running, run_fastdl
 from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, fill_raw, run
 from tests.env.landing import DEVICE, PACK, PATTERN, Bench, raw_of, sha256, tables_last
@@ -97,6 +99,45 @@ echo "$last" > {tools}/target
     assert done.code == 0, done
     assert (bench.pool / "disk.raw").read_bytes() == disk
     assert bench.left_behind() == ["disk.raw"]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_converter_ends_with_its_run_and_leaves_no_disk(
+    bench: Bench,
+    made: dict[str, tuple[bytes, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    end: signal.Signals,
+) -> None:
+    """It would read and write for an hour; a part of a disk is worth nothing to the next run."""
+    tools = bench.folder / "tools"
+    tools.mkdir()
+    slow, told = tools / "qemu-img", tools / "pid"
+    slow.write_text(f"""#!/bin/sh
+for last; do :; done
+echo disk > "$last"
+echo $$ > {told}.new && mv {told}.new {told}
+exec sleep 60
+""")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    url, target = bench.url(made["vmdk"][0], name="i.vmdk"), bench.pool / "disk.raw"
+    run = Running(["get", url, "-o", str(target), "--target-format", "raw"], home=bench.home)
+    _until(told.exists)
+    converter = Path("/proc") / told.read_text().strip()
+    run.send(end)
+    assert run.finish(timeout=30).code == (-end if end == signal.SIGKILL else 130)
+    _until(lambda: not converter.exists())
+    if end == signal.SIGINT:
+        (folder,) = bench.pool.glob(f".*{SUFFIX}")
+        assert sorted(path.name for path in folder.iterdir() if "raw" in path.name) == []
+        assert (folder / "source").exists()
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", ["vhd", "vhdx", "vmdk", "vdi"])

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 # Not in a fork: its user may not read the file, and an import beside threads may wait for ever.
 from fastdl.core.confine import confine_calls
 from fastdl.named_tuple import NamedTuple
+from fastdl.sinks.syscalls import die_with_parent
 
 WORKER_USER = "fastdl-worker"
 MEMORY = 4 << 30
@@ -37,7 +38,6 @@ _THREADS = 4096
 _DYNAMIC_USERS = range(65_600, 99_000)
 """Ids that nothing assigns: above 16 bits, below the first of /etc/subuid."""
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -157,14 +157,6 @@ def close_all_but(kept: Iterable[int]) -> None:
     for after, before in itertools.pairwise(edges):
         if after + 1 < before:
             os.closerange(after + 1, before)
-
-
-def die_with_parent(number: int) -> None:
-    """Ask the kernel to send signal *number* to this process when its parent dies.
-
-    A change of user makes the kernel forget it.
-    """
-    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def landlock_version() -> int:

@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fastdl.agent import worker
-from fastdl.agent.confine import close_all_but, die_with_parent
+from fastdl.agent.confine import close_all_but
 from fastdl.agent.supplies import supplies_for_confined
+from fastdl.sinks.syscalls import die_with_parent
 
 MESSAGE_MAX = 256
 """Bytes of a message between an agent and its server: ``workers`` has the other end."""

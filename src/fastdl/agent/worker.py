@@ -29,13 +29,14 @@ from fastdl.agent import child_errors, child_messages, confined
 from fastdl.agent.child import Child, Stop
 from fastdl.agent.child import confined as confined_child
 from fastdl.agent.child_workspace import ChildWorkspace
-from fastdl.agent.confine import MEMORY, Powers, die_with_parent
+from fastdl.agent.confine import MEMORY, Powers
 from fastdl.agent.reach import Reach
 from fastdl.agent.supplies import supplies_for_confined
 from fastdl.engine.journal_file import JournalFile, Location, SharedFile
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, InternalError, as_error
 from fastdl.model.url import Url
+from fastdl.sinks.syscalls import die_with_parent
 
 Job = Mapping[str, Any]
 

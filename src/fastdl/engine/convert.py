@@ -15,6 +15,7 @@ from pathlib import Path
 from fastdl.engine.cancel import Checked
 from fastdl.errors import FormatError, SinkSpaceError, UsageError
 from fastdl.model.image import Format
+from fastdl.sinks.syscalls import die_with_parent
 
 _QEMU_DRIVERS = {
     # The footer's current size. By default qemu uses the geometry's size for some creators, which
@@ -60,7 +61,13 @@ def convert(
     if unshare and os.geteuid() == 0 and confine is None:
         command = [unshare, "--net", "--", *command]
 
+    parent = os.getpid()
+
     def limits() -> None:
+        # It would go on for an hour for nobody.
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
         resource.setrlimit(resource.RLIMIT_CPU, (CONVERT_CPU_S, CONVERT_CPU_S))
         resource.setrlimit(resource.RLIMIT_AS, (CONVERT_MEMORY, CONVERT_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

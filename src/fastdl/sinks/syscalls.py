@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linux calls that the standard library does not have: openat2, renameat2, fallocate, statx."""
+"""Linux calls that the standard library lacks: openat2, renameat2, fallocate, statx, prctl."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+_PR_SET_PDEATHSIG = 1
 _SYS_OPENAT2 = 437  # the same on every architecture
 _STATX_DIOALIGN = 0x2000
 _NO_SUCH_CALL = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
@@ -32,6 +33,13 @@ def _check(result: int, path: str | None = None) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), path)
     return result
+
+
+def die_with_parent(number: int) -> None:
+    """Ask the kernel to send signal *number* to this process when the thread that started it ends,
+    as it does with its process. A change of user makes the kernel forget it. OSError.
+    """
+    _check(int(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)))
 
 
 def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:

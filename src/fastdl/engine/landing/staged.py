@@ -81,7 +81,8 @@ class StagedLanding:
         local.asked = of_source(facts, ctx.options)._replace(
             showing=Showing(first.source_bytes, 0, str(came), None, f"{came}-staged-to-raw")
         )
-        return first, came, self._inner(workspace, [str(image)], local)
+        with _removed_on_failure(image if image != path else None):
+            return first, came, self._inner(workspace, [str(image)], local)
 
     def _staged(self, path: Path, facts: SourceFacts, ctx: TransferContext) -> Result:
         """The source, verified, in a plain file at *path*: from an earlier run, or fetched."""
@@ -119,6 +120,18 @@ def _file_of_ours(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise sink_error(exc, f"working with {path}") from None
+
+
+@contextlib.contextmanager
+def _removed_on_failure(made: Path | None) -> Iterator[None]:
+    """What was converted is converted again by the next run, and is as large as the disk."""
+    try:
+        yield
+    except BaseException:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.unlink(missing_ok=True)
+        raise
 
 
 def _from_file(options: FetchOptions, fmt: str) -> FetchOptions:
@@ -167,11 +180,12 @@ def _raw_or_qcow2(
     for left in path.parent.glob("source.raw.*"):
         left.unlink(missing_ok=True)
     raw = path.with_name(f"source.raw.{os.urandom(8).hex()}")
-    workspace.convert(path, raw, fmt, ctx.cancel)
-    size = raw.stat().st_size
-    if size != info.virtual_size:
-        raise FormatError(
-            f"the {fmt} has a disk of {info.virtual_size} bytes, but qemu-img reads {size}",
-            phase="decode",
-        )
+    with _removed_on_failure(raw):
+        workspace.convert(path, raw, fmt, ctx.cancel)
+        size = raw.stat().st_size
+        if size != info.virtual_size:
+            raise FormatError(
+                f"the {fmt} has a disk of {info.virtual_size} bytes, but qemu-img reads {size}",
+                phase="decode",
+            )
     return raw, "raw", fmt
