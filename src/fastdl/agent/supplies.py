@@ -26,6 +26,7 @@ _RARE = (
         "engine.folder",
         "engine.takeover",
         "engine.journal",
+        "engine.mending",
         "engine.readback",
         "engine.rules",
         "engine.signed",
