@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from fastdl.manager.hosts.handler import SILENT_S
+from fastdl.manager.hosts.waits import SILENT_S
 
 OUT_OF_TOUCH_S: Final = SILENT_S - 10.0
 """A host that nobody hears for so long is soon taken for lost, and its places are given to others:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A wire between a host and its manager that a test can cut: a partition of the network."""
+"""A wire between two sides that a test can cut: a partition of the network."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 
 
 class Relay:
-    """Passes bytes on to *target* (host:port) from ``address``, unless it is cut."""
+    """Passes bytes on to *target* (host:port) from ``address``, unless it is cut or silent."""
 
     def __init__(self, target: str) -> None:
         self.target = target
         self.address = ""
         self._cut = False
         self._open: set[asyncio.StreamWriter] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def cut(self) -> None:
         """Break what is connected, and let nobody through."""
@@ -23,9 +25,14 @@ class Relay:
         for writer in self._open:
             writer.transport.abort()
 
+    def silence(self) -> None:
+        """Pass nothing on, and let nobody know: packets are dropped somewhere."""
+        self._flows.clear()
+
     def mend(self) -> None:
-        """Let everybody through again."""
+        """Let everybody through again, and what was held up."""
         self._cut = False
+        self._flows.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._cut:
@@ -39,20 +46,20 @@ class Relay:
             return
         self._open |= {writer, far_writer}
         try:
-            await asyncio.gather(_pass(reader, far_writer), _pass(far_reader, writer))
+            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
         finally:
             self._open -= {writer, far_writer}
             for one in (writer, far_writer):
                 one.transport.abort()
 
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.close()
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.close()
 
 
 @contextlib.asynccontextmanager
@@ -64,5 +71,6 @@ async def relay(target: str) -> AsyncIterator[Relay]:
     try:
         yield made
     finally:
+        made.mend()
         made.cut()
         server.close()

@@ -29,8 +29,8 @@ from fastdl.manager.fabric import GONE, PAGE, PROGRESS, RESYNC, SEND, WAKE, Mess
 from fastdl.manager.hosts import known_ca
 from fastdl.manager.hosts.delivery import Connections
 from fastdl.manager.hosts.fleet import ConnectedHost
-from fastdl.manager.hosts.handler import SILENT_S
 from fastdl.manager.hosts.progress import published
+from fastdl.manager.hosts.waits import ORPHANED_S, QUIET_S, SILENT_S
 from fastdl.manager.ledger import hosts, managers, records
 from fastdl.manager.ledger.text import loads
 from fastdl.wire import codec
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 
 ROUND_S: Final = 5.0
 SPACING_S: Final = 0.05
-QUIET_S: Final = 15.0
-"""A manager that was not alive for so long has lost its hosts: they are connecting elsewhere."""
 WHOLE_S: Final = 60.0
 """How often everything is read again, whether or not anything seems to have changed."""
 LEASE_S: Final = 15.0
@@ -126,13 +124,15 @@ class Peers:
     async def round(self) -> None:
         """Say that this manager is alive, and look at everything once."""
         c, clock = self._context, self._context.clock
-        now = clock.time()
+        now, began = clock.time(), clock.steady()
 
-        async def beat(tx: AsyncConnection) -> set[str]:
+        async def beat(tx: AsyncConnection) -> tuple[set[str], bool]:
             await managers.beat(tx, self._name, address=self._address, version=__version__, now=now)
-            return await managers.alive(tx, within=QUIET_S, now=now)
+            alive = await managers.alive(tx, within=QUIET_S, now=now)
+            return alive, await managers.has_others(tx, self._name)
 
-        alive = await c.ledger.write(beat)
+        alive, others = await c.ledger.write(beat)
+        c.handler.noted_alive(began, others=others)
         if clock.steady() - self._looked > QUIET_S:
             # The ledger was away, or this manager stood still: that others were not seen alive
             # meanwhile proves nothing.
@@ -266,7 +266,7 @@ class Peers:
         now = c.clock.time()
         async with c.ledger.read() as tx:
             left = await hosts.orphaned(tx, alive)
-            recent = await managers.alive(tx, within=SILENT_S, now=now)
+            recent = await managers.alive(tx, within=ORPHANED_S, now=now)
         if not left or c.clock.steady() - self._began < QUIET_S:
             return
         gone = {row.gateway for row in left}

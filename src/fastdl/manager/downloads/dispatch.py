@@ -28,6 +28,7 @@ from fastdl.manager.events import Event, Events
 from fastdl.manager.hosts.delivery import Delivery
 from fastdl.manager.hosts.fleet import Fleet
 from fastdl.manager.hosts.progress import ProgressBoard
+from fastdl.manager.hosts.waits import CANCEL_S
 from fastdl.manager.ledger import copies, job_list, jobs, queue, records, slots
 from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger.engine import Ledger
@@ -53,8 +54,6 @@ PAGE: Final = 256
 PAGES_MAX: Final = 4
 GRANTS_MAX: Final = 64
 """Grants in one transaction."""
-CANCEL_S: Final = 30.0
-"""How long to wait for a host to report that it stopped."""
 ORIGIN_MOST: Final = "direct.download.origin.max.active"
 DIRECT_S: Final = 120.0
 """Age at which nobody can be waiting for a probe or check any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -14,6 +15,7 @@ from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 SEND_S: Final = 30.0
+CUT_OFF: Final = "this manager does not reach the ledger"
 _CLOSE_S: Final = 5.0
 
 
@@ -34,20 +36,32 @@ class Channel(Protocol):
 
 
 class WebSocketChannel:
-    """The default: a WebSocket to this manager's agent port."""
+    """The default: a WebSocket to this manager's agent port. *counts*: whether the host may rely on
+    this manager; its pings are answered only then."""
 
-    def __init__(self, socket: web.WebSocketResponse) -> None:
+    def __init__(self, socket: web.WebSocketResponse, counts: Callable[[], bool]) -> None:
         self._socket = socket
+        self._counts = counts
 
     async def receive(self) -> str | None:
         """Return the next message; None = the end."""
-        frame = await self._socket.receive()
-        if frame.type in {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED}:
-            return None
-        if frame.type is not WSMsgType.TEXT:
-            raise AgentRefusedError("only text frames are expected")
-        text: str = frame.data
-        return text
+        while True:
+            frame = await self._socket.receive()
+            match frame.type:
+                case WSMsgType.TEXT:
+                    text: str = frame.data
+                    return text
+                case WSMsgType.PING if self._counts():
+                    await self._socket.pong(frame.data)
+                case WSMsgType.PING:
+                    await self.close(CUT_OFF)
+                    return None
+                case WSMsgType.CLOSE | WSMsgType.CLOSING | WSMsgType.CLOSED:
+                    return None
+                case WSMsgType.PONG:
+                    pass
+                case _:
+                    raise AgentRefusedError("only text frames are expected")
 
     async def send(self, message: m.Message) -> None:
         """Send *message*."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -24,19 +25,13 @@ from fastdl.manager.hosts.inbox import Inbox, unproven_may_join
 from fastdl.manager.hosts.parts import HostParts
 from fastdl.manager.hosts.presence import Instances, Presence
 from fastdl.manager.hosts.refusal import TwoAgentsError, UnknownHostError, refused
+from fastdl.manager.hosts.waits import BEAT_S, LEASE_S, QUIET_S, SILENT_S
 from fastdl.manager.ledger import hosts
 from fastdl.wire import messages as m
 from fastdl.wire.version import negotiate
 
 log = logging.getLogger(__name__)
 
-BEAT_S: Final = 10.0
-SILENT_S: Final = 35.0
-"""Without a heartbeat for so long: Alert while the connection is open, otherwise Down."""
-LEASE_S: Final = 25.0
-"""A host that has no sign of a manager for so long stops downloading by itself: before it counts as
-Down (``SILENT_S``) or a cancelled job as ended, and its places at origins are given to others.
-"""
 TOGETHER: Final = 64
 """Hosts that are declared lost concurrently."""
 SKEW_WARN_S: Final = 60.0
@@ -60,6 +55,7 @@ class HostHandler:
         self._arriving: Counter[str] = Counter()
         self._evicted: dict[str, set[str]] = {}
         """Host → hashes of the keys that it lost while it was being admitted."""
+        self._alive_at = math.inf
 
     # --- identity ------------------------------------------------------------------------
 
@@ -255,6 +251,19 @@ class HostHandler:
         return await self._inbox.receive(host, result)
 
     # --- presence ------------------------------------------------------------------------
+
+    def noted_alive(self, at: float, *, others: bool) -> None:
+        """Note that the ledger has this manager as alive at *at*, and whether it has *others*."""
+        self._alive_at = at if others else math.inf
+
+    @property
+    def counts(self) -> bool:
+        """Whether other managers, if there are any, certainly take this one for alive.
+
+        Otherwise they may give its hosts' work to others, and hosts get no sign of life from here:
+        it would prolong their leases.
+        """
+        return self._parts.clock.steady() - self._alive_at <= QUIET_S
 
     async def gone(self, host: str, *, reason: str) -> None:
         """The connection ended. The host keeps its jobs until it counts as Down."""

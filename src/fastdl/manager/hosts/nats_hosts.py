@@ -156,6 +156,7 @@ class NatsHosts:
             into=subjects.up(host, id_),
             out=subjects.down(host, id_),
             waiting_max=WAITING_MAX,
+            counts=lambda: self._server.counts,
         )
         session.feed(msg.data)
         task = asyncio.create_task(self._talk(client, session, tunnel, host, id_))

@@ -16,10 +16,10 @@ from typing import Final
 
 from aiohttp import web
 
-from fastdl.errors import AgentRefusedError, FastdlError
+from fastdl.errors import AgentRefusedError, FastdlError, InternalError
 from fastdl.manager.batch import Batch
 from fastdl.manager.hosts.ca import Authority, Peer
-from fastdl.manager.hosts.channel import Channel, WebSocketChannel
+from fastdl.manager.hosts.channel import CUT_OFF, Channel, WebSocketChannel
 from fastdl.manager.hosts.delivery import Connection, Connections
 from fastdl.manager.hosts.handler import HostHandler
 from fastdl.manager.hosts.pace import MESSAGES_BURST, MESSAGES_PER_S, PER_MESSAGE, Allowance
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 HELLO_S: Final = 15.0
 CONNECTIONS_MAX: Final = 20_000
+AGAIN_S: Final = 5.0
+"""After a failure of the ledger a document is tried again."""
 
 
 class HostServer:
@@ -62,6 +64,11 @@ class HostServer:
         self.address: tuple[str, int] = ("", 0)
         self.context: ssl.SSLContext
         """From ``start`` on: this manager's end of TLS with hosts."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether hosts may rely on this manager (``HostHandler.counts``)."""
+        return self._handler.counts
 
     @property
     def connected(self) -> int:
@@ -121,11 +128,15 @@ class HostServer:
         if len(self.connections.by_host) >= CONNECTIONS_MAX:
             return web.Response(text="too many hosts", status=503)
         socket = web.WebSocketResponse(
-            max_msg_size=m.TO_MANAGER_MAX, heartbeat=20.0, compress=False, timeout=5.0
+            max_msg_size=m.TO_MANAGER_MAX,
+            heartbeat=20.0,
+            compress=False,
+            timeout=5.0,
+            autoping=False,
         )
         await socket.prepare(request)
         with contextlib.suppress(ConnectionError):  # it ended while a ping was answered
-            channel = WebSocketChannel(socket)
+            channel = WebSocketChannel(socket, lambda: self.counts)
             await self.talk(lambda: self._authority.peer(der), channel, address=request.remote)
         return socket
 
@@ -133,10 +144,17 @@ class HostServer:
         self, peer: Callable[[], Peer], channel: Channel, *, address: str | None
     ) -> None:
         """Admit the *peer* that *channel* belongs to and exchange messages until it ends."""
+        if not self.counts:
+            await channel.close(CUT_OFF)
+            return
         try:
             who = peer()
             hello = await self._hello(channel, who.host)
             welcome = await self._handler.admit(who, hello)
+        except InternalError as exc:  # the ledger failed, not the host: another manager may do
+            log.error("host not admitted", extra={"peer": address, "error": str(exc)})
+            await channel.close("the ledger cannot be used, try again")
+            return
         except FastdlError as exc:
             log.warning("host refused", extra={"peer": address, "reason": str(exc)})
             await channel.close("refused", refused(exc))
@@ -185,7 +203,13 @@ class HostServer:
                 await writer
             if by_host.get(host) is connection:
                 del by_host[host]
-                await asyncio.shield(self._handler.gone(host, reason=reason))
+                await self._gone(host, reason)
+
+    async def _gone(self, host: str, reason: str) -> None:
+        try:
+            await asyncio.shield(self._handler.gone(host, reason=reason))
+        except FastdlError as exc:  # the ledger; whoever looks after lost hosts finds it later
+            log.error("departure not stored", extra={"host": host, "error": str(exc)})
 
     async def _read(self, host: str, connection: Connection) -> str:
         while (text := await connection.channel.receive()) is not None:
@@ -218,7 +242,8 @@ class HostServer:
                     await connection.channel.send(connection.outbox.popleft())
                 if connection.document_due:
                     connection.document_due = False
-                    document = await self._document(host)
+                    if (document := await self._document_or_later(host, connection)) is None:
+                        continue
                     if document.rev < connection.revision:
                         # The ledger lost what it had: the host would ignore this document, and
                         # takes any after a new connection.
@@ -228,9 +253,17 @@ class HostServer:
                     await connection.channel.send(document)
         except (OSError, TimeoutError, RuntimeError) as exc:
             log.info("host unreachable", extra={"host": host, "reason": type(exc).__name__})
+        await connection.channel.close(connection.closing or "try again", connection.last_word)
+
+    async def _document_or_later(self, host: str, connection: Connection) -> m.Document | None:
+        """The document of *host*; None while the ledger fails: it is due again soon."""
+        try:
+            return await self._document(host)
         except FastdlError as exc:
             log.error("cannot build a document", extra={"host": host, "error": str(exc)})
-        await connection.channel.close(connection.closing or "try again", connection.last_word)
+        connection.document_due = True
+        asyncio.get_running_loop().call_later(AGAIN_S, connection.wake.set)
+        return None
 
     async def _document(self, host: str) -> m.Document:
         document = await self._complete(await self._documents(host))

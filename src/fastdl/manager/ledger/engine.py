@@ -58,6 +58,13 @@ KEEPALIVE: Final = {
     "tcp_keepalives_count": "3",
 }
 """A machine that loses power closes no connection: the server has to probe."""
+_SESSION: Final = {
+    **KEEPALIVE,
+    "tcp_user_timeout": "15000",
+    "idle_in_transaction_session_timeout": "15000",
+}
+"""A manager that is cut off, or stands still, in the middle of a transaction must not keep the
+others from the rows that it has locked. Milliseconds."""
 LEDGER_NUMBER: Final = text(
     "SELECT hashtextextended('fastdl manager ' || coalesce(current_schema(), ''), 0)"
 )
@@ -287,7 +294,12 @@ def _open_sqlite(path: str) -> Ledger:
 
 def _open_postgresql(url: str) -> Ledger:
     engine = create_async_engine(
-        driver_url(url), hide_parameters=True, pool_size=10, max_overflow=0, pool_timeout=30
+        driver_url(url),
+        hide_parameters=True,
+        pool_size=10,
+        max_overflow=0,
+        pool_timeout=30,
+        connect_args={"server_settings": _SESSION},
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
 

@@ -24,6 +24,11 @@ async def alive(tx: AsyncConnection, *, within: float, now: float) -> set[str]:
     return set((await tx.execute(select(t.c.name).where(t.c.seen >= since))).scalars())
 
 
+async def has_others(tx: AsyncConnection, name: str) -> bool:
+    """Whether the ledger knows managers besides *name*, alive or not."""
+    return await tx.scalar(select(t.c.name).where(t.c.name != name).limit(1)) is not None
+
+
 async def prune(tx: AsyncConnection, *, before: float) -> None:
     """Forget managers that were last alive before *before*."""
     await tx.execute(delete(t).where(t.c.seen < before))

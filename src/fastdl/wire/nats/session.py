@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from nats.aio.client import Client
@@ -26,15 +27,24 @@ _NOBODY: Final = "503"
 
 class Session:
     """One end of a session: hears *into*, says to *out*. *waiting_max*: bytes that may wait to be
-    read; more end it."""
+    read; more end it. *counts*: whether the other end may rely on this one; a ping that comes
+    when it may not ends the session."""
 
     def __init__(
-        self, client: Client, tunnel: Tunnel, *, into: str, out: str, waiting_max: int
+        self,
+        client: Client,
+        tunnel: Tunnel,
+        *,
+        into: str,
+        out: str,
+        waiting_max: int,
+        counts: Callable[[], bool] = lambda: True,
     ) -> None:
         self._client = client
         self._tunnel = tunnel
         self._into, self._out = into, out
         self._waiting_max = waiting_max
+        self._counts = counts
         self._waiting = 0
         self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._frames: deque[Frame] = deque()
@@ -115,6 +125,9 @@ class Session:
         finally:
             await self._flush(self._out)
         for frame in frames:
+            if frame.kind is Kind.PING and not self._counts():
+                await self.close("cut off")
+                return False
             if frame.kind is Kind.PING:
                 await self.write(Kind.PONG, frame.content)
             elif frame.kind is Kind.CLOSE:
