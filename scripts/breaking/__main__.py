@@ -25,10 +25,11 @@ from pathlib import Path
 from fastdl.lab.certs import self_signed
 from scripts.breaking.checks import keystore, violations
 from scripts.breaking.faults import FAULTS, LOSSY, WITH_NATS
-from scripts.breaking.rig import SIZE, Rig, rig
+from scripts.breaking.rig import FEW, MANY, Rig, rig
 
-TEMPLATES = 8
 ROUND_FAULTS = 2
+CROWD = 16
+"""From so many hosts on they download small images."""
 FINISH_S = 300.0
 """For all jobs, once everything is mended."""
 
@@ -99,10 +100,11 @@ async def settled(found: Rig, aliases: dict[str, bool]) -> None:
 
 async def round_of(found: Rig, number: int, names: list[str], draw: random.Random) -> list[str]:
     """One round with the faults *names*; the violations."""
-    templates = await found.templates(TEMPLATES, number)
+    templates = await found.templates(found.load.templates, number)
     kept, revoked = f"kept{number}", f"gone{number}"
     await certificate(found, kept, wanted=True)
     await certificate(found, revoked, wanted=True)
+    found.wanted = len(templates) * (len(found.agents) + 1)
     for origin in found.origins:
         origin.begin()
     jobs = await prepare(found, templates)
@@ -130,7 +132,8 @@ async def run(args: argparse.Namespace, folder: Path) -> int:
     names = args.faults.split(",") if args.faults else names
     left: list[str] = []
     bad = number = 0
-    async with rig(folder, agents=args.agents, apart=True, with_nats=args.nats) as found:
+    load = FEW if args.agents < CROWD else MANY
+    async with rig(folder, agents=args.agents, apart=True, with_nats=args.nats, load=load) as found:
         say(f"three managers, {args.agents} hosts are up; seed {args.seed}")
         ends = time.monotonic() + 60 * args.minutes
         while not number or time.monotonic() < ends:
@@ -145,8 +148,8 @@ async def run(args: argparse.Namespace, folder: Path) -> int:
             for text in wrong:
                 say(f"VIOLATION {text}")
             bad += len(wrong)
-            needed = TEMPLATES * (len(found.agents) + 1)
-            sent = sum(origin.sent for origin in found.origins) / (needed * SIZE)
+            needed = load.templates * (len(found.agents) + 1)
+            sent = sum(origin.sent for origin in found.origins) / (needed * load.size)
             most = max(origin.most for origin in found.origins)
             say(
                 f"{needed} copies in {time.monotonic() - began:.0f} s, at most {most} at once from "

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from fastdl.agent.properties import load
 from fastdl.trust.keystore import Keystore, Passphrase
-from scripts.breaking.rig import BULK, SIZE, Rig
+from scripts.breaking.rig import Rig
 from tests.env.process import AgentProcess
 
 BYTES_MOST = 1.1
@@ -23,7 +23,8 @@ async def violations(rig: Rig, templates: list[str], aliases: dict[str, bool]) -
     """What is wrong after a round of *templates*; *aliases*: certificate → whether it is wanted."""
     pools = await _pools(rig)
     found = [*limits(rig), *fetched(rig, len(templates) * len(set(pools.values())))]
-    found += jobs(rig, pools)
+    found += [*jobs(rig, pools), *rig.noted]
+    rig.noted.clear()
     found += [wrong for agent in rig.agents for wrong in keystore(agent, aliases)]
     found += await _copies(rig, templates, len(set(pools.values())))
     return found
@@ -38,13 +39,16 @@ async def _pools(rig: Rig) -> dict[str, str]:
 def limits(rig: Rig) -> Iterator[str]:
     """Yield the origins that served too many downloads at once."""
     for number, origin in enumerate(rig.origins):
-        if origin.most > BULK:
-            yield f"origin {number} served {origin.most} downloads at once, {BULK} are allowed"
+        if origin.most > rig.load.bulk:
+            yield (
+                f"origin {number} served {origin.most} downloads at once, {rig.load.bulk} are "
+                f"allowed: {origin.busiest}"
+            )
 
 
 def fetched(rig: Rig, copies: int) -> Iterator[str]:
     """Yield whether more was fetched than *copies* of a template may need."""
-    sent, needed = sum(origin.sent for origin in rig.origins), copies * SIZE
+    sent, needed = sum(origin.sent for origin in rig.origins), copies * rig.load.size
     if sent > BYTES_MOST * needed:
         yield f"{sent / needed:.2f} times the bytes that were needed were fetched"
 

@@ -4,36 +4,78 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
 
-from scripts.breaking.rig import RATE, Rig
-from tests.env.process import ManagerProcess
+from scripts.breaking.rig import Rig
+from tests.env.process import ManagerProcess, eventually
 
 PARTITION_S = 50.0
 """Longer than a host is waited for."""
-SLOW = 0.05e6
-"""Bytes a second of a connection meanwhile."""
+CUT_OFF_S = 80.0
+"""Longer than the hosts of a manager that died are waited for, and others' downloads take to begin.
+"""
 STOP_S = 45.0
 """Longer than any lease of a manager."""
+FAILOVER_S = {False: 35.0, True: 10.0}
+"""The longest that no download may begin after the death of the manager that dispatched: without
+and with NATS."""
+GAP_S = 40.0
+"""So long is watched for it."""
 
 Fault = Callable[[Rig, random.Random], Awaitable[str]]
 """Returns what was done, in a few words."""
 
 
 async def kill_holder(rig: Rig, draw: random.Random) -> str:
-    """kill -9 of the manager that dispatches; back after ten seconds."""
-    manager = await rig.cluster.holder()
-    await manager.end(signal.SIGKILL)
-    killed = time.monotonic()
-    await asyncio.sleep(10 + 10 * draw.random())
+    """kill -9 of the manager that dispatches; back when another one has taken over."""
+    manager, said = await _kill_holder(rig)
+    await asyncio.sleep(5 + 5 * draw.random())
     await rig.cluster.start(manager)
-    starts = sorted(at for origin in rig.origins for at in origin.starts.values() if at > killed)
-    gap = f"next download after {starts[0] - killed:.1f} s" if starts else "no download began"
-    return f"killed {manager.state.name}, which dispatched: {gap}"
+    return said
+
+
+async def kill_everything(rig: Rig, draw: random.Random) -> str:
+    """kill -9 of the manager that dispatches, then of all NATS servers and of half of the agents;
+    all are away at once."""
+    manager, said = await _kill_holder(rig)
+    for server in rig.cluster.nats:
+        server.kill()
+    agents = draw.sample(rig.agents, len(rig.agents) // 2)
+    await asyncio.gather(*(agent.end(signal.SIGKILL) for agent in agents))
+    await asyncio.sleep(5 + 5 * draw.random())
+    for server in rig.cluster.nats:
+        await asyncio.to_thread(server.start)
+    for agent in agents:
+        await rig.start_agent(agent)
+    await rig.cluster.start(manager)
+    nats = f", {len(rig.cluster.nats)} NATS servers" if rig.cluster.nats else ""
+    return f"{said}; then killed{nats} and {len(agents)} agents"
+
+
+async def _kill_holder(rig: Rig) -> tuple[ManagerProcess, str]:
+    """kill -9 of the manager that dispatches: which, and how long no download began."""
+    manager = await rig.cluster.holder()
+    last = time.monotonic()
+    await manager.end(signal.SIGKILL)
+    killed, gap = time.monotonic(), 0.0
+    with contextlib.suppress(TimeoutError):
+        await eventually(rig.all_begun, within=GAP_S)
+    over = time.monotonic()
+    for at in sorted(at for origin in rig.origins for at in origin.starts.values()):
+        if at > killed:
+            gap, last = max(gap, at - last), at
+    if not await rig.all_begun():
+        gap = max(gap, over - last)
+    # A place at an origin is free only when a download has ended.
+    most = FAILOVER_S[bool(rig.cluster.nats)] + rig.load.lasts
+    if gap > most:
+        rig.noted.append(f"no download began for {gap:.1f} s, {most:.0f} s are allowed")
+    return manager, f"killed {manager.state.name}, which dispatched: a gap of {gap:.1f} s"
 
 
 async def kill_any(rig: Rig, draw: random.Random) -> str:
@@ -71,21 +113,51 @@ async def kill_agents(rig: Rig, draw: random.Random) -> str:
     return f"killed {', '.join(agent.name for agent in victims)}"
 
 
-async def partition(rig: Rig, draw: random.Random) -> str:
-    """A third of the hosts cut off from all managers, in one direction or both; origins stay."""
-    incoming, outgoing = draw.choice([(True, False), (False, True), (True, True)])
-    rig.pace(SLOW)  # so that what they download outlasts what is waited for
+def partition(*, incoming: bool, outgoing: bool) -> Fault:
+    """A third of the hosts cut off from all managers: they hear nothing (*incoming*), they are not
+    heard (*outgoing*), or both; origins stay."""
+
+    async def fault(rig: Rig, draw: random.Random) -> str:
+        return await _partition(rig, draw, incoming=incoming, outgoing=outgoing)
+
+    return fault
+
+
+async def _partition(rig: Rig, draw: random.Random, *, incoming: bool, outgoing: bool) -> str:
+    rig.pace(rig.load.slow)
     victims = await _busy(rig, draw, max(1, len(rig.agents) // 3))
     for number in victims:
         rig.spaces[number].cut(rig.manager_ports(), incoming=incoming, outgoing=outgoing)
     try:
         await asyncio.sleep(PARTITION_S)
     finally:
-        rig.pace(RATE)
+        rig.pace(rig.load.rate)
         for number in victims:
             rig.spaces[number].mend()
-    how = "both ways" if incoming and outgoing else "inwards" if incoming else "outwards"
-    return f"cut off {', '.join(rig.agents[n].name for n in victims)} {how}"
+    names = ", ".join(rig.agents[n].name for n in victims)
+    return f"cut off {names}{_way(incoming, outgoing)}"
+
+
+async def cut_database(rig: Rig, draw: random.Random) -> str:
+    """A manager cut off from PostgreSQL alone, in one direction or both; its hosts, the balancer
+    and NATS still reach it. Longer than others wait before they give its hosts' work away."""
+    incoming, outgoing = draw.choice([(True, False), (False, True), (True, True)])
+    manager = (
+        await rig.cluster.holder() if draw.random() < 0.5 else draw.choice(rig.cluster.managers)
+    )
+    rig.pace(rig.load.slow)
+    await _busy(rig, draw, max(1, len(rig.agents) // 3))
+    rig.cut_database(manager, incoming=incoming, outgoing=outgoing)
+    try:
+        await asyncio.sleep(CUT_OFF_S)
+    finally:
+        rig.pace(rig.load.rate)
+        rig.mend_database()
+    return f"cut off {manager.state.name} from PostgreSQL{_way(incoming, outgoing)}"
+
+
+def _way(incoming: bool, outgoing: bool) -> str:  # noqa: FBT001 - of one kind
+    return " both ways" if incoming and outgoing else " inwards" if incoming else " outwards"
 
 
 async def crash_database(rig: Rig, draw: random.Random) -> str:
@@ -142,7 +214,11 @@ FAULTS: dict[str, Fault] = {
     "kill-managers": kill_any,
     "stop-manager": stop_manager,
     "kill-agents": kill_agents,
-    "partition": partition,
+    "kill-everything": kill_everything,
+    "partition": partition(incoming=True, outgoing=True),
+    "partition-inwards": partition(incoming=True, outgoing=False),
+    "partition-outwards": partition(incoming=False, outgoing=True),
+    "cut-database": cut_database,
     "crash-database": crash_database,
     "fail-over": fail_over,
 }

@@ -24,24 +24,51 @@ from tests.env.cluster import Cluster, cluster
 from tests.env.faults import Answer, Rule, When
 from tests.env.manager import Client
 from tests.env.origin import FaultOrigin, Request, Resource, pseudo_random
-from tests.env.process import FASTDL, AgentProcess, eventually
+from tests.env.process import FASTDL, AgentProcess, ManagerProcess, eventually
 
 BRIDGE: Final = "10.77.0.1"
-SIZE: Final = 24 << 20
-RATE: Final = 0.8e6
-"""Bytes a second of one connection: a download takes ten seconds or so."""
 ORIGINS: Final = 2
-LIMIT: Final = 4
-"""Downloads at once from an origin, by the setting."""
-BULK: Final = LIMIT - 1
-"""Of them those that no machine waits for: all of these here."""
+CONNECTIONS: Final = 4
+"""Of a download to its origin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is asked for in a round: *templates* of *size* bytes each in every pool, at *rate* bytes
+    a second of one connection; *limit*: downloads at once from an origin, by the setting."""
+
+    size: int
+    rate: float
+    templates: int
+    limit: int
+
+    @property
+    def bulk(self) -> int:
+        """Of the limit that part which no machine waits for: all downloads here."""
+        return self.limit - max(1, self.limit // 8)
+
+    @property
+    def lasts(self) -> float:
+        """Seconds of a download."""
+        return self.size / self.rate / CONNECTIONS
+
+    @property
+    def slow(self) -> float:
+        """Bytes a second of a connection, at which a download outlasts whatever is waited for."""
+        return self.size / CONNECTIONS / 150
+
+
+FEW: Final = Load(size=24 << 20, rate=0.8e6, templates=8, limit=4)
+"""For some hosts: a download takes ten seconds or so."""
+MANY: Final = Load(size=3 << 20, rate=0.2e6, templates=5, limit=8)
+"""For dozens of hosts on one machine: what they load must not be what is measured."""
 
 
 class CountingOrigin(FaultOrigin):
     """An origin that knows which host is downloading what from it at every moment.
 
-    *most*: the most downloads (host, file) at one time since ``begin``; *starts*: when each was
-    seen first, on the steady clock.
+    *most*: the most downloads (host, file) at one time since ``begin``, *busiest*: these;
+    *starts*: when each was seen first, on the steady clock.
     """
 
     def __init__(self, **more: Any) -> None:
@@ -53,6 +80,7 @@ class CountingOrigin(FaultOrigin):
     def begin(self) -> None:
         """Forget what was counted."""
         self.sent = self.most = 0
+        self.busiest: list[tuple[str, str]] = []
         self.starts: dict[tuple[str, str], float] = {}
 
     @property
@@ -70,7 +98,8 @@ class CountingOrigin(FaultOrigin):
         key = (peer[0] if peer else "gone", self._paths[asyncio.current_task()])
         self._running[key] += 1
         self.starts.setdefault(key, time.monotonic())
-        self.most = max(self.most, len(self._running))
+        if len(self._running) > self.most:
+            self.most, self.busiest = len(self._running), sorted(self._running)
         try:
             return await super()._send(writer, answer, bodyless=bodyless)
         finally:
@@ -153,7 +182,12 @@ class Rig:
     origins: list[CountingOrigin]
     agents: list[AgentProcess]
     spaces: list[Space]
+    load: Load = FEW
     zone: str = ""
+    wanted: int = 0
+    """Downloads of this round: not fewer begin at the origins."""
+    noted: list[str] = field(default_factory=list)
+    """What faults found wrong themselves."""
     contents: dict[str, bytes] = field(default_factory=dict)
     """Template id → what its copies must hold."""
 
@@ -166,12 +200,12 @@ class Rig:
         self.zone = (await self.api("createZone", name="z1"))["zone"]["id"]
         sites = {"name": "secstorage.allowed.internal.sites", "value": "10.77.0.0/24,127.0.0.0/8"}
         await self.api("updateConfiguration", **sites)
-        limit = {"name": "direct.download.origin.max.active", "value": LIMIT}
+        limit = {"name": "direct.download.origin.max.active", "value": self.load.limit}
         await self.api("updateConfiguration", **limit)
         for agent in self.agents:
             token = (await self.api("createHostToken", zoneid=self.zone))["token"]
             await self.start_agent(agent, "--token", token)
-        await eventually(self.all_up, within=120)
+        await eventually(self.all_up, within=120 + 10 * len(self.agents))
 
     async def start_agent(self, agent: AgentProcess, *more: str) -> None:
         """Start it. The first two share a folder beside their own."""
@@ -186,14 +220,18 @@ class Rig:
         found = (await self.api("listHosts", state="Up")).get("host", [])
         return len(found) == len(self.agents)
 
+    async def all_begun(self) -> bool:
+        """Whether every download of this round has begun."""
+        return sum(len(origin.starts) for origin in self.origins) >= self.wanted
+
     async def templates(self, count: int, seed: int) -> list[str]:
         """Register *count* new ones, shared out among the origins; their ids."""
         made = []
         for number in range(count):
             name = f"t{seed}-{number}"
-            content = pseudo_random(seed * 100 + number, SIZE)
+            content = pseudo_random(seed * 100 + number, self.load.size)
             origin = self.origins[number % len(self.origins)]
-            rules = [Rule(when=When(), rate=RATE)]
+            rules = [Rule(when=When(), rate=self.load.rate)]
             origin.resources[f"/{name}.raw"] = Resource.of(content, rules=rules)
             answer = await self.api(
                 "registerTemplate",
@@ -216,6 +254,25 @@ class Rig:
             for resource in origin.resources.values():
                 resource.rules[:] = [Rule(when=When(), rate=rate)]
 
+    def cut_database(self, manager: ManagerProcess, *, incoming: bool, outgoing: bool) -> None:
+        """Drop the packets between *manager* alone and PostgreSQL: *incoming* what PostgreSQL
+        says, *outgoing* what the manager says."""
+        door, port = self.cluster.database_doors[manager.state.name], self.cluster.server.port
+        rules = ["table inet database {"]
+        for hook, match, wanted in (
+            ("input", f"ip saddr {door} tcp sport {port}", incoming),
+            ("output", f"ip daddr {door} tcp dport {port}", outgoing),
+        ):
+            if wanted:
+                rules.append(
+                    f"chain {hook} {{ type filter hook {hook} priority 0; {match} drop; }}"
+                )
+        _run("nft", "-f", "-", text="\n".join([*rules, "}"]))
+
+    def mend_database(self) -> None:
+        """Let all packets pass again."""
+        _run("nft", "delete", "table", "inet", "database")
+
     def manager_ports(self) -> list[str]:
         """The ports at which agents find managers."""
         found = [self.cluster.agents, *(one.agents for one in self.cluster.managers)]
@@ -235,7 +292,7 @@ async def _patiently(api: Client, command: str, params: dict[str, Any]) -> dict[
 
 @contextlib.asynccontextmanager
 async def rig(
-    folder: Path, *, agents: int, apart: bool, with_nats: bool = False
+    folder: Path, *, agents: int, apart: bool, with_nats: bool = False, load: Load = FEW
 ) -> AsyncIterator[Rig]:
     """A started rig. *apart*: each agent has a namespace of its own (needs root)."""
     with contextlib.ExitStack() as stack:
@@ -256,7 +313,7 @@ async def rig(
                 # Half of them know every manager, the others the balancer.
                 each = [made.managers[(number + k) % 3].agents for k in range(3)]
                 host.through = (made.agents,) if number % 2 else tuple(each)
-            found = Rig(folder, made, origins, hosts, nets)
+            found = Rig(folder, made, origins, hosts, nets, load)
             try:
                 await found.start()
                 yield found

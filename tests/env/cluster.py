@@ -46,6 +46,8 @@ class Cluster:
         self.url = url
         self.nats = nats
         self.managers: list[ManagerProcess] = []
+        self.database_doors: dict[str, str] = {}
+        """Name of a manager's state folder → the database's address that it alone uses."""
         self.agents = ""
         self.api: Client
 
@@ -87,17 +89,21 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """Managers *names* that serve, for agents at *address*. *programs*: the fastdl of each."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(postgresql.mortal_server(fsync=True))
+        doors = {name: f"127.0.0.{number}" for number, name in enumerate(names, 2)}
+        everywhere = ("127.0.0.1", *doors.values())
+        server = stack.enter_context(postgresql.mortal_server(fsync=True, addresses=everywhere))
         messengers = stack.enter_context(nats.cluster(folder / "nats")) if with_nats else []
         made = Cluster(server, postgresql.fresh_database(server.url, "fastdl"), messengers)
         ports = iter(lab.free_ports(2 * len(names) + 2, tuple({"127.0.0.1", address})))
         for number, name in enumerate(names):
-            manager = ManagerProcess(folder, made.url, name=name)
+            url = made.url.replace("@127.0.0.1:", f"@{doors[name]}:")
+            manager = ManagerProcess(folder, url, name=name)
             manager.listen = f"127.0.0.1:{next(ports)}"
             manager.agents = f"{address}:{next(ports)}"
             if programs:
                 manager.program = programs[number]
             made.managers.append(manager)
+            made.database_doors[name] = doors[name]
         door, made.agents = f"127.0.0.1:{next(ports)}", f"{address}:{next(ports)}"
         stack.enter_context(_balancer(folder / "balancer", made, door))
         try:

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -69,19 +69,20 @@ def _free_port() -> int:
 
 class Server:
     """One server on a port of its own, with all its files in *folder*. *url*: of its database
-    ``postgres``."""
+    ``postgres``; *addresses*: of this machine, all of which it is at."""
 
-    def __init__(self, folder: Path, *, fsync: bool) -> None:
+    def __init__(self, folder: Path, *, fsync: bool, addresses: Sequence[str]) -> None:
         self.folder = folder
+        self._addresses = addresses
         self._data = folder / "data"
         self._fsync = fsync
-        self._port = _free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        self.port = _free_port()
+        self.url = f"postgresql://postgres@{addresses[0]}:{self.port}/postgres"
         _as_postgres(str(_binaries() / "initdb"), "-D", str(self._data), "-A", "trust", "-N")
 
     def start(self) -> None:
         """Start it; returns when it answers."""
-        self._start(self._data, self._port)
+        self._start(self._data, self.port)
 
     def stop(self) -> None:
         """End it at once, as a crash does: nothing is finished, the next start recovers."""
@@ -107,7 +108,8 @@ class Server:
 
     def _start(self, data: Path, port: int) -> None:
         fsync = "on" if self._fsync else "off"
-        options = f"-p {port} -h 127.0.0.1 -k {self.folder} -c fsync={fsync}"
+        at = ",".join(self._addresses)
+        options = f"-p {port} -h {at} -k {self.folder} -c fsync={fsync}"
         self._control(data, "-w", "-l", f"{data}.log", "-o", options, "start")
 
     def _control(self, data: Path, *words: str) -> None:
@@ -115,7 +117,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def mortal_server(*, fsync: bool = False) -> Iterator[Server]:
+def mortal_server(
+    *, fsync: bool = False, addresses: Sequence[str] = ("127.0.0.1",)
+) -> Iterator[Server]:
     """A running server that the test may stop and start."""
     _binaries()
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/var/tmp"))
@@ -123,7 +127,7 @@ def mortal_server(*, fsync: bool = False) -> Iterator[Server]:
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
     with _swept(folder):
-        made = Server(folder, fsync=fsync)
+        made = Server(folder, fsync=fsync, addresses=addresses)
         made.start()
         yield made
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.breaking import checks
-from scripts.breaking.rig import BULK, SIZE, CountingOrigin, Rig
+from scripts.breaking.rig import FEW, CountingOrigin, Rig
 from tests.env.faults import Rule, When
 from tests.env.origin import Resource
 
@@ -54,12 +54,12 @@ def test_an_origin_counts_downloads_not_connections(origin: CountingOrigin) -> N
 def test_too_many_downloads_and_bytes_are_noticed(origin: CountingOrigin, tmp_path: Path) -> None:
     """One more than the limit; a fifth more than what was needed."""
     rig = Rig(tmp_path, None, [origin], [], [])  # type: ignore[arg-type]
-    with downloads(origin, *(("127.0.0.1", f"/{n}") for n in range(BULK))):
+    with downloads(origin, *(("127.0.0.1", f"/{n}") for n in range(FEW.bulk))):
         assert not [*checks.limits(rig), *checks.fetched(rig, 1)]
     origin.begin()
-    with downloads(origin, *(("127.0.0.1", f"/{n}") for n in range(BULK + 1))):
+    with downloads(origin, *(("127.0.0.1", f"/{n}") for n in range(FEW.bulk + 1))):
         assert len([*checks.limits(rig)]) == 1
-    origin.sent = int(1.2 * SIZE)
+    origin.sent = int(1.2 * FEW.size)
     assert len([*checks.fetched(rig, 1)]) == 1
 
 
