@@ -91,6 +91,34 @@ async def test_a_stored_result_outlives_its_host_and_its_manager(
         await eventually(taken)
 
 
+async def test_a_host_reports_while_there_is_no_manager(
+    site: NatsSite, origin: FaultOrigin
+) -> None:
+    """The manager is killed in the middle of a download; what the host leaves is found later, even
+    if the host is not there any more."""
+    origin.resources["/x.raw"].rules.append(Rule(when=When(), rate=2e6))
+    template = await site.template()
+    await site.prepare(template)
+    await eventually(lambda: _started(site))
+    await site.manager.end(signal.SIGKILL)
+    async with site.as_manager() as client:
+        js = client.jetstream()
+
+        async def left() -> bool:
+            return (await js.stream_info(subjects.RESULTS)).state.messages > 0
+
+        await eventually(left)
+    log = site.host.log()
+    assert log.index("no connection to the manager") < log.index("kind=download code=0")
+    await site.host.end(signal.SIGKILL)
+    await site.serve()
+
+    async def ended() -> bool:
+        return bool(await site.copies(templateid=template))
+
+    await eventually(ended)
+
+
 async def test_nats_is_away_for_some_seconds(site: NatsSite, origin: FaultOrigin) -> None:
     """A download goes on meanwhile, and its result is not lost."""
     origin.resources["/x.raw"].rules.append(Rule(when=When(), rate=4e6))

@@ -59,3 +59,7 @@ class Carrier(Protocol):
         AbsentError if no manager runs there, AgentLostError if none can be reached,
         OtherAuthorityError if it is not this host's.
         """
+
+    async def leave(self, results: Sequence[m.JobResult]) -> None:
+        """Leave *results* where a manager finds them when there is one again, if there is such a
+        place and it is reached; they are kept here, too."""

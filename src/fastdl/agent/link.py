@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fastdl.agent.carrier import (
@@ -81,6 +81,10 @@ class Link:
         except asyncio.QueueFull:
             return False
         return True
+
+    async def leave(self, results: Sequence[m.JobResult]) -> None:
+        """Leave *results* for managers that are away, if the carrier can."""
+        await self._carrier.leave(results)
 
     async def run(self) -> None:
         """Keep a connection until cancelled."""

@@ -13,7 +13,7 @@ import logging
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from nats.aio.client import Client
@@ -47,14 +47,17 @@ class NatsCarrier:
         """*tls*: TLS to the servers, too, with this host's certificate."""
         self._identity = identity
         self._session: Session | None = None
+        self._seal: Seal | None = None
+        self._left: set[tuple[str, int]] = set()
+        """Job and fence of results that were left since a manager was there."""
         who = Who(
             title="this host",
             name=f"fastdl agent {identity.host_id}",
             inbox=subjects.inbox(identity.host_id),
         )
-        self._connector = Connector(
-            servers, who, broken=self._broken, context=identity.context if tls else None
-        )
+        context = identity.context if tls else None
+        self._connector = Connector(servers, who, broken=self._broken, context=context)
+        self._leaving = Connector(servers, who, broken=lambda _why: None, context=context)
         self.places = (str(servers),)
 
     @contextlib.asynccontextmanager
@@ -76,7 +79,7 @@ class NatsCarrier:
                     )
                     held.push_async_callback(session.close, "the agent disconnects")
                     self._session = session
-                    channel = NatsChannel(client, session, host, id_, heard)
+                    channel = NatsChannel(client, session, host, id_, heard, self._unlock)
                     await session.hear()
                     await client.subscribe(subjects.box(host), cb=channel.posted)
                     await session.establish(first=subjects.opening(host, id_))
@@ -92,6 +95,28 @@ class NatsCarrier:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def leave(self, results: Sequence[m.JobResult]) -> None:
+        """Store *results*, with the key that the last manager gave."""
+        seal, host = self._seal, self._identity.host_id
+        fresh = [result for result in results if (result.job, result.fence) not in self._left]
+        if seal is None or not fresh:
+            return
+        try:
+            async with self._leaving.connected() as client:
+                for result in fresh:
+                    await _store(client, host, seal, result)
+                    self._left.add((result.job, result.fence))
+        except (NatsError, UsageError, OSError, TimeoutError) as exc:
+            log.info("results are not left for the managers: %s", reason(exc))
+
+    def _unlock(self, welcome: m.Welcome) -> Seal:
+        try:
+            self._seal = Seal(bytes.fromhex(welcome.mailbox_key))
+        except ValueError:
+            raise AgentRefusedError("the manager's Welcome has no key for the mailbox") from None
+        self._left.clear()
+        return self._seal
+
     def _broken(self, why: Exception | None) -> None:
         if why is None and self._session is not None:
             self._session.end()
@@ -102,7 +127,17 @@ class NatsCarrier:
 class NatsChannel:
     """One session, and the mailbox while it lasts."""
 
-    def __init__(self, client: Client, session: Session, host: str, id_: str, heard: Heard) -> None:
+    def __init__(
+        self,
+        client: Client,
+        session: Session,
+        host: str,
+        id_: str,
+        heard: Heard,
+        unlock: Callable[[m.Welcome], Seal],
+    ) -> None:
+        """*host* in the session *id_*; *unlock*: returns what opens documents."""
+        self._unlock = unlock
         self._client = client
         self._session = session
         self._host = host
@@ -148,7 +183,7 @@ class NatsChannel:
                     continue
                 self._inbox.put_nowait(message)
                 if isinstance(message, m.Welcome):
-                    self._unlock(message)
+                    self._begin(self._unlock(message))
             self._inbox.put_nowait(None)
         except (FastdlError, OSError, TimeoutError) as exc:
             self._inbox.put_nowait(exc)
@@ -163,11 +198,8 @@ class NatsChannel:
                     self._take(found.data)
             await asyncio.sleep(_REREAD_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
-    def _unlock(self, welcome: m.Welcome) -> None:
-        try:
-            self._seal = Seal(bytes.fromhex(welcome.mailbox_key))
-        except ValueError:
-            raise AgentRefusedError("the manager's Welcome has no key for the mailbox") from None
+    def _begin(self, seal: Seal) -> None:
+        self._seal = seal
         self._welcomed.set()
         if self._early is not None:
             self._take(self._early)
@@ -191,12 +223,15 @@ class NatsChannel:
         """Whether the result is stored, where any manager finds it."""
         if self._seal is None:
             return False
-        data = self._seal.close(sealed.result(self._host), codec.encode(result))
         try:
-            await self._client.jetstream(timeout=_STORE_S).publish(
-                subjects.results(self._host), data, stream=subjects.RESULTS
-            )
+            await _store(self._client, self._host, self._seal, result)
         except (NatsError, OSError, TimeoutError) as exc:
             log.warning("a result goes to the manager directly: %s", reason(exc))
             return False
         return True
+
+
+async def _store(client: Client, host: str, seal: Seal, result: m.JobResult) -> None:
+    data = seal.close(sealed.result(host), codec.encode(result))
+    js = client.jetstream(timeout=_STORE_S)
+    await js.publish(subjects.results(host), data, stream=subjects.RESULTS)

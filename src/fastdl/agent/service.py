@@ -276,11 +276,13 @@ class Agent:
                 async with asyncio.timeout(_REPEAT_SECONDS):
                     await self._results_due.wait()
             self._results_due.clear()
-            if not self._link.connected:
-                continue
-            for row in (await asyncio.to_thread(self._journal.rows)).values():
-                if row.owes_result:
-                    self._send(row.result())
+            rows = await asyncio.to_thread(self._journal.rows)
+            owed = [row.result() for row in rows.values() if row.owes_result]
+            if self._link.connected:
+                for result in owed:
+                    self._send(result)
+            elif owed:
+                await self._link.leave(owed)
 
     async def _report_inventory(self) -> None:
         """Send the inventory, even if it has not changed since: the manager may have received

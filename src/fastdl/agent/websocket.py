@@ -52,6 +52,9 @@ class WebSocketCarrier:
             async with socket:
                 yield WebSocketChannel(socket, heard)
 
+    async def leave(self, results: Sequence[m.JobResult]) -> None:
+        """There is no such place."""
+
 
 class WebSocketChannel:
     """One WebSocket."""

@@ -82,6 +82,8 @@ POSTGRESQL = "postgresql://u@h/d"
         ({"fabric": "nats://one", "database": "sqlite:////x"}, "--database postgresql"),
         ({"fabric": "rabbit", "database": POSTGRESQL}, "--fabric is local"),
         ({"fabric_ca": "x", "database": POSTGRESQL}, "need --fabric"),
+        ({"agent_nats": "rabbit"}, "--agent-nats is where NATS is"),
+        ({"agent_nats": "tls://one:0"}, "--agent-nats is where NATS is"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(values: dict[str, str], words: str) -> None:

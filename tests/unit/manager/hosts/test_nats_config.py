@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is the configuration of NATS servers one that they read, with nobody in it who should not be?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastdl.cli.main import main
+from fastdl.manager import state as state_folder
+from fastdl.manager.config import ManagerConfig
+from fastdl.manager.hosts import known_ca
+from fastdl.manager.hosts.nats_config import part, write
+from fastdl.manager.ledger.engine import default_url, open_ledger
+from fastdl.wire.nats import subjects
+from tests.env import nats
+
+
+def test_ids_that_are_none_get_no_user() -> None:
+    """Nothing that a subject gives a meaning to, and nothing that ends a string."""
+    text = part(Path("/etc/nats"), ["h1", "*", ">", "h.2", 'h3" }', "", "_INBOX.>"])
+    assert text.count("permissions:") == 1
+    assert text.count("{ user:") == 2
+
+
+async def _state(folder: Path) -> None:
+    """What the first start of a manager leaves."""
+    with state_folder.held(folder):
+        vault = state_folder.open_vault(folder)
+        ledger = open_ledger(default_url(folder))
+        await known_ca.open_known(ledger, vault, folder / "ca", accept_new=False)
+        await ledger.close()
+
+
+async def test_it_is_written_for_a_manager_that_has_started(
+    tmp_path: Path,
+) -> None:
+    """A server accepts it; what the operator changed stays."""
+    await _state(tmp_path / "state")
+    folder = tmp_path / "nats"
+    words = ["manager", "--state", str(tmp_path / "state"), "--write-nats-config", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "fastdl", *words], capture_output=True, text=True, check=True
+    )
+    assert "0 hosts may connect" in done.stdout
+    assert subjects.MANAGER in (folder / "fastdl-hosts.conf").read_text()
+    assert {path.stat().st_mode & 0o077 for path in folder.iterdir()} == {0}
+    words = [nats.binary(), "-t", "-c", str(folder / "nats.conf")]
+    subprocess.run(words, check=True, capture_output=True)
+    (folder / "nats.conf").write_text("# mine")
+    await write(ManagerConfig(state=tmp_path / "state"), folder)
+    assert (folder / "nats.conf").read_text() == "# mine"
+
+
+def test_without_a_manager_there_is_nothing_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing is made: a new CA would lock hosts out."""
+    words = ["manager", "--state", str(tmp_path / "state"), "--write-nats-config", str(tmp_path)]
+    assert main(words) == 2
+    assert "not the state folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
