@@ -60,13 +60,13 @@ def lock_exclusively(fd: int) -> bool:
     return True
 
 
-def once_free(take: Callable[[], int], busy: int) -> int:
-    """What *take*() returns, tried for a second while it fails with the error number *busy*.
+def once_free(take: Callable[[], int], busy: int, seconds: float = 1.0) -> int:
+    """What *take*() returns, tried for *seconds* while it fails with the error number *busy*.
 
     A job that was killed holds its locks and devices until its memory, and that of a child that it
     was about to start, is freed: the same command, run again at once, must not find them taken.
     """
-    end = time.monotonic() + 1
+    end = time.monotonic() + seconds
     while True:
         try:
             return take()

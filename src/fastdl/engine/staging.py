@@ -8,6 +8,7 @@ is there (``resumable``). What nobody came back to for a day is removed by any j
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -17,10 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastdl import fs
+from fastdl.errors import SinkBusyError
 from fastdl.sinks.base import sink_error
 
 SUFFIX = ".fastdl-staging"
 OLD_S = 86400.0
+SWEEP_S = 30.0
+"""Whoever may read a folder can hold its lock; jobs do while they remove what others left."""
 _TRIES = 3
 
 
@@ -144,7 +148,7 @@ def _claimed(made: Path) -> int | None:
         except OSError:
             return None
         try:
-            locked = fs.lock_exclusively(fd)
+            locked = fs.lock_once_free(fd)
             still = os.path.samestat(made.lstat(), os.fstat(fd))
         except OSError:
             locked = still = False
@@ -194,10 +198,20 @@ def _made(made: Path, ids: Sequence[int] | None) -> Iterator[int]:
 def _locked(folder: Path) -> Iterator[None]:
     fd = fs.open_folder(str(folder))
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            fs.once_free(lambda: _flocked(fd), errno.EAGAIN, SWEEP_S)
+        except BlockingIOError:
+            raise SinkBusyError(
+                f"another process has held the lock of {folder} for {SWEEP_S:.0f} s"
+            ) from None
         yield
     finally:
         fs.close(fd)
+
+
+def _flocked(fd: int) -> int:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
 
 
 def _sweep(folder: Path) -> None:

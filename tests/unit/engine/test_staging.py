@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from fastdl.engine import staging
-from fastdl.errors import FastdlError
+from fastdl.errors import FastdlError, SinkBusyError
 
 IDS = (66_001, 66_001)
 
@@ -71,6 +72,35 @@ def test_a_folder_that_cannot_be_locked_is_not_left(
     made = staging.path_beside(tmp_path / "image", "a job")
     with pytest.raises(FastdlError), staging.resumable(made):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_dying_job_holds_is_waited_for(tmp_path: Path) -> None:
+    """The run after a kill finds what was staged, though the last process of the killed one is a
+    moment behind."""
+    made = staging.path_beside(tmp_path / "image")
+    made.mkdir(mode=0o700)
+    (made / "source").write_bytes(b"x")
+    held = os.open(made, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    threading.Timer(0.2, os.close, (held,)).start()
+    with staging.resumable(made) as found:
+        assert found.path == made
+        assert (made / "source").exists()
+
+
+def test_a_lock_that_is_never_given_back_ends_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read the folder can hold it."""
+    monkeypatch.setattr(staging, "SWEEP_S", 0.1)
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(SinkBusyError), staging.within(tmp_path):
+            pass
+    finally:
+        os.close(held)
     assert list(tmp_path.iterdir()) == []
 
 
