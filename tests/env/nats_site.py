@@ -5,6 +5,7 @@ with the configuration that ``fastdl manager --write-nats-config`` writes."""
 from __future__ import annotations
 
 import contextlib
+import secrets
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from fastdl.agent import identity
 from fastdl.agent.identity import Identity
 from fastdl.manager.config import ManagerConfig
 from fastdl.manager.hosts import nats_config
+from fastdl.wire import messages as m
 from fastdl.wire.nats.servers import NATS_NAME
 from tests.env import nats
+from tests.env.manager import Zone
 from tests.env.origin import FaultOrigin
 from tests.env.process import eventually
 from tests.env.site import Site
@@ -70,6 +73,21 @@ class NatsSite(Site):
         """A connection that may use every subject."""
         async with connected(self.url, managers(self._folder / "nats")) as (client, _):
             yield client
+
+
+async def enrolled(here: Zone, folder: Path) -> Identity:
+    """A new host of the zone, called as *folder*, where its identity is kept."""
+    host, port = here.manager.server.address
+    token = await here.token()
+    return await identity.enrol([f"https://{host}:{port}"], token, folder, name=folder.name)
+
+
+def hello(host: str) -> m.Hello:
+    """What *host* says first."""
+    return m.Hello(
+        host_id=host, name="x", wire_oldest=1, wire_newest=1, version="0", kinds=tuple(m.Kind),
+        inventory=m.Inventory(), instance=secrets.token_hex(16),
+    )  # fmt: skip
 
 
 def managers(folder: Path) -> ssl.SSLContext:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import ssl
 from pathlib import Path
 
@@ -14,10 +13,9 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from fastdl.agent import identity
 from fastdl.agent.identity import Identity
 from fastdl.agent.nats import NatsCarrier
-from fastdl.errors import FastdlError
+from fastdl.errors import FastdlError, Reason
 from fastdl.manager.config import ManagerConfig
 from fastdl.manager.hosts import nats_config
 from fastdl.wire import codec
@@ -26,19 +24,12 @@ from fastdl.wire.nats import sealed, subjects
 from fastdl.wire.nats.sealed import Seal
 from fastdl.wire.nats.servers import PAYLOAD_MAX, parse_servers
 from tests.env import nats
-from tests.env.manager import Zone, zone
-from tests.env.nats_site import connected, managers
+from tests.env.manager import zone
+from tests.env.nats_site import connected, enrolled, hello, managers
 from tests.env.seats import until
 
 SESSION = "0" * 32
 CHOSEN = b"what h1 wants h2 to read"
-
-
-async def enrolled(here: Zone, folder: Path) -> Identity:
-    """A new host of the zone."""
-    host, port = here.manager.server.address
-    managers = [f"https://{host}:{port}"]
-    return await identity.enrol(managers, await here.token(), folder, name=folder.name)
 
 
 async def test_permissions_keep_hosts_apart(tmp_path: Path) -> None:
@@ -148,7 +139,7 @@ async def test_without_permissions_a_host_is_still_only_itself(
     with nats.server(tmp_path, more=[f"max_payload: {PAYLOAD_MAX}"]) as server:
         async with zone(tmp_path / "state", agent_nats=server.url) as here:
             h1, h2 = [await enrolled(here, tmp_path / name) for name in ("h1", "h2")]
-            await until(lambda: "hosts on NATS are heard" in caplog.text)
+            await _until_heard(caplog)
             liar = Identity(h1.folder, h2.host_id, h2.zone_id)  # h1's key and certificate
             assert await _welcome(server.url, liar, h2.host_id) is None
             assert f"the client certificate belongs to {h1.host_id}" in _said(caplog, "reason")
@@ -163,6 +154,34 @@ async def test_without_permissions_a_host_is_still_only_itself(
             assert here.manager.context.metrics.stale_results._value.get() == 0
 
 
+async def test_a_deleted_host_is_out_of_nats_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its session, the results that it stored, and its key."""
+    caplog.set_level(logging.INFO)
+    with nats.server(tmp_path, more=[f"max_payload: {PAYLOAD_MAX}"]) as server:
+        async with zone(tmp_path / "state", agent_nats=server.url) as here, asyncio.timeout(30):
+            who = await enrolled(here, tmp_path / "h1")
+            carrier = NatsCarrier(who, parse_servers(server.url, option="--nats"), tls=False)
+            await _until_heard(caplog)
+            async with carrier.connected(server.url, lambda _at: None) as channel:
+                await channel.send(hello(who.host_id))
+                assert isinstance(await channel.receive(), m.Welcome)
+                await here.api("deleteHost", id=who.host_id, forced="true")
+                while not isinstance(message := await channel.receive(), m.Refused):
+                    assert message is not None
+                assert message.reason == Reason.UNKNOWN_HOST
+                assert await channel.receive() is None
+            failure = m.Failure(code=1, message="x")
+            await carrier.leave([m.JobResult(job="j", fence=1, kind=m.Kind.PROBE, failure=failure)])
+            await until(lambda: "no such host" in _said(caplog, "why"))
+            assert await _welcome(server.url, who, who.host_id) is None
+
+
+async def _until_heard(caplog: pytest.LogCaptureFixture) -> None:
+    await until(lambda: "hosts on NATS are heard" in caplog.text)
+
+
 def _said(caplog: pytest.LogCaptureFixture, field: str) -> list[str]:
     """What the manager's log gives as the reason."""
     return [str(getattr(record, field, "")) for record in caplog.records]
@@ -171,13 +190,9 @@ def _said(caplog: pytest.LogCaptureFixture, field: str) -> list[str]:
 async def _welcome(url: str, who: Identity, says: str) -> m.Welcome | None:
     """Connect as *who*; the manager's Welcome for a Hello as *says*, if there is one."""
     carrier = NatsCarrier(who, parse_servers(url, option="--nats"), tls=False)
-    hello = m.Hello(
-        host_id=says, name="x", wire_oldest=1, wire_newest=1, version="0", kinds=(),
-        inventory=m.Inventory(), instance=secrets.token_hex(16),
-    )  # fmt: skip
     with contextlib.suppress(FastdlError, OSError):
         async with asyncio.timeout(10), carrier.connected(url, lambda _at: None) as channel:
-            await channel.send(hello)
+            await channel.send(hello(says))
             answer = await channel.receive()
             return answer if isinstance(answer, m.Welcome) else None
     return None

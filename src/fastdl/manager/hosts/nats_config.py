@@ -80,6 +80,9 @@ def part(folder: Path, allowed: Iterable[str]) -> str:
         (
             "# Written by fastdl: changes are lost.",
             f"max_payload: {PAYLOAD_MAX}",
+            "# Who hangs, or is cut off, is gone after 20 s: sessions go to other managers then.",
+            'ping_interval: "5s"',
+            "ping_max: 3",
             "tls {",
             f"  cert_file: {json.dumps(str(folder / 'server.pem'))}",
             f"  key_file: {json.dumps(str(folder / 'server.pem'))}",
