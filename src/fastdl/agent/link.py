@@ -195,11 +195,14 @@ class Link:
             await asyncio.sleep(min(_PING_SECONDS, max(0.1, lease_s / 3 or _PING_SECONDS)))
             if now() - self._heard > _SILENCE_SECONDS:
                 raise TimeoutError("the manager is silent")
+            if not self._lease.left:  # what has been held goes on with the next document
+                raise TimeoutError("the manager was silent for longer than it counts downloads")
             await channel.ping(now())
 
     def _ponged(self, at: float) -> None:
-        """The manager was there when it got the ping that this host sent at *at*."""
-        if self._heard <= at <= now():
+        """The manager was there when it got the ping that this host sent at *at*. Too late for a
+        lease that has ended: only a new connection gives another one."""
+        if self._heard <= at <= now() and self._lease.left:
             self._heard = at
             self._lease.heard(at)
 

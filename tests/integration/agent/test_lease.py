@@ -109,3 +109,24 @@ def test_a_short_cut_disturbs_nothing(
     done = done_of(manager.result(command.job))
     assert (agent.pool / done.install_path).read_bytes() == CONTENT
     assert "cut off from the managers" not in agent.log.read_text()
+
+
+def test_a_host_that_stood_still_goes_on(
+    agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """Its lease ends though its connection does not, as in a paused machine: what it held then has
+    to be named again, which no manager does for a connection that stands."""
+    command = download(agent, origin.url("/x.raw"), checksum=DIGEST)
+    manager.want(manager.host(), command)
+    origin.wait_for(lambda: origin.sent > 1 << 20)
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5 * LEASE_S)  # there is nothing to see: it does not run
+    agent.process.send_signal(signal.SIGCONT)
+    ends = time.monotonic() + 20
+    while "cut off from the managers" not in agent.log.read_text():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    origin.resources["/x.raw"].rules.clear()
+    done = done_of(manager.result(command.job))
+    assert (agent.pool / done.install_path).read_bytes() == CONTENT
