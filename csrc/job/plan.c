@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A run that the reach's end would cut waits for this part of the reach. Pieces of
+ * blocks are not longer: where one is waited for, more than its rest is in reach. */
+#define ROOM_SHARE 4
+
 static void slot_clear(struct fdl_slot *slot)
 {
     memset(slot, 0, sizeof *slot);
@@ -129,6 +133,20 @@ static void take(struct fdl_plan *plan, int worker, uint64_t block, uint64_t now
     slot->owner = worker;
     slot->requested = false;
     slot->claimed_ns = now_ns;
+}
+
+bool fdl_plan_has_room(const struct fdl_plan *plan, uint32_t max)
+{
+    uint64_t end = reach_end(plan), at = plan->base, n = 0;
+    uint32_t least = plan->reach / ROOM_SHARE;
+
+    if (least > max)
+        least = max;
+    while (at < end && !missing(plan, at, false))
+        at++;
+    while (at + n < end && n < least && missing(plan, at + n, false))
+        n++;
+    return n >= least || at + n < end || end == plan->n_blocks || n == 0;
 }
 
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,

@@ -82,6 +82,11 @@ void fdl_plan_reach_farther(struct fdl_plan *plan);
 /* All blocks are finished. */
 bool fdl_plan_done(const struct fdl_plan *plan);
 
+/* Whether a claim of so many would be worth a request: false where only the reach's end
+ * would cut it short, and blocks before it are to be finished yet, which moves that
+ * end. */
+bool fdl_plan_has_room(const struct fdl_plan *plan, uint32_t max);
+
 /* Gives worker a run of missing blocks, the lowest first, at most `max` (rounded up to
  * `align` where it is that close). local: of those that the target has. */
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,

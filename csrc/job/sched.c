@@ -228,10 +228,13 @@ bool fdl_sched_next_run(struct fdl_sched *sched, int worker, uint64_t now_ns,
     const struct fdl_progress *p = &sched->progress[worker];
     uint64_t count;
 
-    if (!p->local && journal_is_behind(sched))
+    uint32_t most = run_blocks(sched, p);
+
+    if (!p->local &&
+        (journal_is_behind(sched) || !fdl_plan_has_room(sched->plan, most)))
         return false;
-    if (!fdl_plan_claim(sched->plan, worker, p->local, run_blocks(sched, p), now_ns,
-                        &run->first, &count)) {
+    if (!fdl_plan_claim(sched->plan, worker, p->local, most, now_ns, &run->first,
+                        &count)) {
         /* A stolen run has to be worth the request: what the mirror sends in a round
          * trip. */
         double trip =

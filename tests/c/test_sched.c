@@ -144,6 +144,50 @@ static void no_run_is_more_than_a_share_of_the_window(void)
     }
 }
 
+/* A digest that is slower than the network frees the window block by block: a request
+ * for each of them would cost the server four times as many. */
+static void a_run_waits_for_room_in_the_window(void)
+{
+    struct rig *rig = rig_new(4, 0, 16, MIB);
+    struct fdl_run run = {0, 0};
+
+    rig->progress[0].flow = 1000 * MB;
+    for (uint64_t b = 0; b < 16; b += 4) {
+        assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
+        assert(run.first == b && run.end == b + 4);
+        for (uint64_t i = b; i < b + 4; i++)
+            assert(fdl_plan_fill(&rig->plan, 0, i));
+    }
+    for (uint64_t b = 0; b < 4; b++) {
+        assert(!fdl_sched_next_run(&rig->sched, 0, 1, &run));
+        fdl_plan_release_base(&rig->plan);
+    }
+    assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
+    assert(run.first == 16 && run.end == 20);
+    /* What another left behind is no end of the window. */
+    fdl_plan_give_back(&rig->plan, 0, 17);
+    assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
+    assert(run.first == 17 && run.end == 18);
+    rig_free(rig);
+}
+
+static void the_end_of_the_source_is_waited_for_by_nobody(void)
+{
+    struct rig *rig = rig_new(4, 0, 16, MIB);
+    struct fdl_run run = {0, 0};
+
+    rig->progress[0].flow = 1000 * MB;
+    rig->plan.n_blocks = 17;
+    for (uint64_t b = 0; b < 16; b += 4)
+        assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
+    for (uint64_t b = 0; b < 16; b++)
+        assert(fdl_plan_fill(&rig->plan, 0, b));
+    fdl_plan_release_base(&rig->plan);
+    assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
+    assert(run.first == 16 && run.end == 17);
+    rig_free(rig);
+}
+
 static void a_run_is_a_range_of_bytes_whatever_a_block_is(void)
 {
     static const struct {
@@ -509,6 +553,8 @@ int main(void)
     a_trickle_gets_one_block_however_far_it_comes();
     a_new_connection_goes_by_what_its_mirror_has_shown();
     no_run_is_more_than_a_share_of_the_window();
+    a_run_waits_for_room_in_the_window();
+    the_end_of_the_source_is_waited_for_by_nobody();
     a_run_is_a_range_of_bytes_whatever_a_block_is();
     responses_become_longer_while_they_flow();
     throttled_responses_become_shorter();
