@@ -16,6 +16,7 @@ from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 AGAIN_S: Final = 0.5
 ENSURE_S: Final = 10.0
+COUNTS_S: Final = 1.0
+"""How often it is checked whether hosts may rely on this manager."""
 PER_HOST: Final = 4
 """Sessions that one host may have at a time: one that is replaced takes a moment to end."""
 OPEN_BURST: Final = 32
@@ -115,19 +118,13 @@ class NatsHosts:
     async def _serve(self, client: Client) -> None:
         js = client.jetstream(timeout=REPLY_S)
 
-        async def opened(msg: Msg) -> None:
-            self._open(client, msg)
-
         async def until_lost() -> None:
             await self._ended.wait()
             raise ConnectionError("connection lost")
 
         try:
-            await client.subscribe(subjects.ANY_OPEN, queue=subjects.CONSUMER, cb=opened)
-            log.info("hosts on NATS are heard", extra={"nats": str(self._servers)})
-            self._said = ""
             async with asyncio.TaskGroup() as group:
-                for loop in (until_lost(), _again(ENSURE_S, ensure, js)):
+                for loop in (until_lost(), self._accept(client), _again(ENSURE_S, ensure, js)):
                     group.create_task(loop)
                 group.create_task(_again(AGAIN_S, self._forwarder.run, js))
         finally:
@@ -136,6 +133,28 @@ class NatsHosts:
             await self.stop()
             for task in list(self._sessions):
                 task.cancel()
+
+    async def _accept(self, client: Client) -> None:
+        """Be one of those who take sessions, while hosts may rely on this manager."""
+        subscription: Subscription | None = None
+
+        async def opened(msg: Msg) -> None:
+            self._open(client, msg)
+
+        while True:
+            if self._server.counts and subscription is None:
+                subscription = await client.subscribe(
+                    subjects.ANY_OPEN, queue=subjects.CONSUMER, cb=opened
+                )
+                log.info("hosts on NATS are heard", extra={"nats": str(self._servers)})
+                self._said = ""
+            elif subscription is not None and not self._server.counts:
+                await subscription.unsubscribe()
+                subscription = None
+                log.warning(
+                    "hosts on NATS go to other managers: this one does not reach the ledger"
+                )
+            await asyncio.sleep(COUNTS_S)
 
     # --- sessions ------------------------------------------------------------------------------
 

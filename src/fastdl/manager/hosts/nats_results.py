@@ -57,6 +57,9 @@ class ResultForwarder:
         """Forward until cancelled, or until the stream or its consumer is gone (NatsError)."""
         consumer = await js.pull_subscribe_bind(subjects.CONSUMER, stream=subjects.RESULTS)
         while True:
+            if not self._handler.counts:  # others reach the ledger
+                await asyncio.sleep(FETCH_S)
+                continue
             try:
                 batch = await consumer.fetch(TOGETHER, timeout=FETCH_S)
             except TimeoutError:
