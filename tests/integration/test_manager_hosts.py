@@ -68,6 +68,28 @@ async def test_a_deleted_host_is_out_at_once_and_stays_out(zone: Zone) -> None:
         await zone.api("deleteHost", id=evil.host_id, forced="true")
 
 
+async def test_a_host_that_is_deleted_while_it_connects_stays_out(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row was read before. Later only the ledger counts."""
+    agent = await zone.agent("kvm1", connect=False)
+    handler, arrive = zone.manager.handler, hosts.arrive
+
+    async def deleted_meanwhile(*args: Any, **named: Any) -> Any:
+        admitted = await arrive(*args, **named)
+        handler.evict_here(agent.host_id, admitted[0].row.key_hash)
+        return admitted
+
+    monkeypatch.setattr(hosts, "arrive", deleted_meanwhile)
+    await agent.connect()
+    assert [r.reason for r in agent.refusals] == [Reason.UNKNOWN_HOST]
+    monkeypatch.undo()
+    await agent.close()
+    agent.refusals.clear()
+    await agent.connect()  # the ledger knows it
+    assert agent.connected
+
+
 async def test_what_a_deleted_host_still_says_does_not_count(zone: Zone) -> None:
     """A message that was on its way when the host was deleted changes nothing."""
     release, slow = held_back()
