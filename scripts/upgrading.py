@@ -255,11 +255,19 @@ async def everything(api: Client) -> dict[str, dict[str, dict[str, Any]]]:
         rows = next((v for v in answer.values() if isinstance(v, list)), [])
         found[command] = {
             str(row.get("id") or row.get("volume") or row["name"]): {
-                k: v for k, v in row.items() if k not in MOVES
+                k: v for k, v in _set_by_somebody(row).items() if k not in MOVES
             }
             for row in rows
         }
     return found
+
+
+def _set_by_somebody(row: dict[str, Any]) -> dict[str, Any]:
+    """*row*; a setting's without its default, which another version may have changed."""
+    if "defaultvalue" not in row:
+        return row
+    same = row["value"] == row["defaultvalue"]
+    return {**row, "defaultvalue": None, "value": None if same else row["value"]}
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
