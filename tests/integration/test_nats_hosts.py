@@ -38,8 +38,11 @@ async def site(tmp_path: Path, origin: FaultOrigin) -> AsyncIterator[NatsSite]:
         await made.end()
 
 
-async def test_a_template_arrives_before_and_after_the_store_is_lost(site: NatsSite) -> None:
-    """Nothing but enrolment went another way; a deleted JetStream folder costs nothing."""
+async def test_templates_arrive_whatever_happens_to_nats(
+    site: NatsSite, origin: FaultOrigin
+) -> None:
+    """Nothing but enrolment goes another way; a server that is away in the middle of a download,
+    and loses its JetStream folder, costs nothing."""
     first = await site.brought(await site.template())
     assert hashlib.sha256(first.read_bytes()).hexdigest() == site.sha256
     assert "over NATS" not in site.host.log()
@@ -49,14 +52,21 @@ async def test_a_template_arrives_before_and_after_the_store_is_lost(site: NatsS
         info = await client.jetstream().stream_info(subjects.RESULTS)
         assert info.state.last_seq == 2  # its results: a probe and the download,
         assert info.state.messages == 0  # which are in the ledger
+    origin.resources["/x.raw"].rules.append(Rule(when=When(), rate=4e6))
+    job = await site.prepare(await site.template("t2"))
+
+    async def running() -> bool:
+        return site.host.log().count("kind=download fence") == 2
+
+    await eventually(running)
     site.server.kill(wipe=True)
+
+    async def disconnected() -> bool:
+        return bool(await site.hosts("Disconnected"))
+
+    await eventually(disconnected)
     await asyncio.to_thread(site.server.start)
-
-    async def back() -> bool:
-        return site.manager.log().count("host is up") == 2
-
-    await eventually(back)
-    await site.brought(await site.template("t2"))
+    assert (await site.api.job(job, within=60))["jobstatus"] == 1
 
 
 async def test_a_stored_result_outlives_its_host_and_its_manager(
@@ -117,21 +127,6 @@ async def test_a_host_reports_while_there_is_no_manager(
         return bool(await site.copies(templateid=template))
 
     await eventually(ended)
-
-
-async def test_nats_is_away_for_some_seconds(site: NatsSite, origin: FaultOrigin) -> None:
-    """A download goes on meanwhile, and its result is not lost."""
-    origin.resources["/x.raw"].rules.append(Rule(when=When(), rate=4e6))
-    job = await site.prepare(await site.template())
-    await eventually(lambda: _started(site))
-    site.server.kill()
-
-    async def disconnected() -> bool:
-        return bool(await site.hosts("Disconnected"))
-
-    await eventually(disconnected)
-    await asyncio.to_thread(site.server.start)
-    assert (await site.api.job(job, within=60))["jobstatus"] == 1
 
 
 async def _started(site: NatsSite) -> bool:

@@ -14,6 +14,7 @@ import random
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from nats.aio.client import Client
@@ -46,6 +47,8 @@ class NatsCarrier:
     def __init__(self, identity: Identity, servers: Servers, *, tls: bool) -> None:
         """*tls*: TLS to the servers, too, with this host's certificate."""
         self._identity = identity
+        order = random.sample(servers.addresses, len(servers.addresses))
+        servers = replace(servers, addresses=tuple(order))  # hosts spread over them
         self._session: Session | None = None
         self._seal: Seal | None = None
         self._left: set[tuple[str, int]] = set()

@@ -22,6 +22,7 @@ from nats.errors import Error as NatsError
 from fastdl.wire.nats.tunnel import Frame, Kind, Tunnel
 
 _CHUNK: Final = 256 << 10
+_SEND_S: Final = 20.0
 _NOBODY: Final = "503"
 
 
@@ -140,11 +141,14 @@ class Session:
         async with self._sending:  # in order, whoever sends
             data = self._tunnel.take()
             try:
-                for start in range(0, len(data), _CHUNK):
-                    await self._client.publish(
-                        subject, data[start : start + _CHUNK], reply=self._into
-                    )
-            except NatsError as exc:
+                async with asyncio.timeout(_SEND_S):
+                    for start in range(0, len(data), _CHUNK):
+                        await self._client.publish(
+                            subject, data[start : start + _CHUNK], reply=self._into
+                        )
+            except (NatsError, OSError) as exc:  # what is lost in between cannot be made good
+                self._over = True
+                self.end()
                 raise ConnectionResetError(f"NATS: {exc}") from exc
 
     async def _heard(self, msg: Msg) -> None:
