@@ -33,6 +33,8 @@ from scripts.simulating.shrink import shortest
 
 BATCH = 25
 """Seeds of one task of a process."""
+SAID_S = 30.0
+"""How often a long run says how far it is."""
 FOUND_MAX = 5
 """Violations that are shown: one mistake breaks many seeds."""
 
@@ -101,7 +103,7 @@ def main() -> int:
         help="seconds to look for a shorter history of a violation (%(default)s)",
     )
     args = parser.parse_args()
-    began = time.monotonic()
+    began = said = time.monotonic()
     done, jobs, commands, virtual, cpu = 0, 0, 0, 0.0, 0.0
     found: list[Outcome] = []
     for outcome in outcomes(args):
@@ -112,6 +114,10 @@ def main() -> int:
             print(f"seed {outcome.seed}: {outcome.violations[0]}", flush=True)
             if len(found) == FOUND_MAX:
                 break
+        if time.monotonic() - said > SAID_S:
+            said = time.monotonic()
+            left = (said - began) / done * (args.seeds - done) / 60
+            print(f"{done} of {args.seeds} seeds, {left:.0f} minutes left", flush=True)
     for outcome in found:
         print(shown(outcome, args), flush=True)
     print(
