@@ -24,7 +24,7 @@ from tests.env.process import eventually
 SHA256 = "ab" * 32
 SIZE = 40 << 20
 PIECE = 1 << 20
-KINDS = ("download", "remove", "certificates")
+KINDS = ("download", "remove", "certificates", "audit")
 
 
 @pytest.fixture
@@ -229,3 +229,41 @@ async def test_without_a_sha256_nobody_asks(zone: Zone, checksum: str) -> None:
     known = await one.download(template)
     assert isinstance(one.command.args, m.DownloadArgs)
     assert (one.command.args.piece_lists, known.pieces, known.wanted) == (False, None, False)
+
+
+async def test_an_audit_gets_the_list_and_makes_none(zone: Zone) -> None:
+    """A host that reads a copy has verified nothing that others could rely on."""
+    template = await registered(zone)
+    one, two = await hosts(zone, "kvm1", "kvm2")
+    await one.download(template)
+    commands: list[m.Command] = []
+
+    async def audit(agent: FakeAgent, command: m.Command) -> m.Done:
+        commands.append(command)
+        await agent.say(m.PiecesWanted(job=command.job, fence=command.fence))
+        one.known = await one._answer(command)
+        return m.AuditDone(state="damaged", why="so it says", pieces=40, length=PIECE, wrong=(7,))
+
+    one.agent.work["audit"] = audit
+
+    async def found() -> dict[str, Any]:
+        pools = (await zone.api("listStoragePools"))["storagepool"]
+        (pool,) = [p["id"] for p in pools if p["name"] == "p-kvm1"]
+        answer = await zone.api("auditTemplateCopy", storageid=pool, templateid=template)
+        (shown,) = (await zone.api.job(answer))["jobresult"]["templatecopyaudit"]
+        assert isinstance(shown, dict)
+        return shown
+
+    assert (await found())["wrongpieces"] == [7]
+    assert one.known.pieces is None
+    one.command = commands[-1]
+    await one.report(a_list(3), refused=True)
+    assert await stored(zone, template) is None
+    await two.download(template)
+    await two.report(a_list(1))
+    assert (await found())["state"] == "Damaged"
+    assert one.known.pieces == a_list(1)
+    one.command = commands[-1]
+    await one.report(a_list(3), refused=True)
+    assert await stored(zone, template) == (a_list(1).hashes, [])
+    assert len((await zone.api("listEvents", type="TEMPLATE.COPY.DAMAGED"))["event"]) == 2
