@@ -50,6 +50,12 @@ class Job:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
+    def end(self) -> None:
+        """Note that it has ended."""
+        if self.state in ("waiting", "running"):
+            self.state = "cancelled"
+        self.ended.set()
+
     def to_dict(self) -> dict[str, Any]:
         """The job as a client sees it; no source, which may be secret."""
         kept = ("stage", "done", "total", "fetched", "rate", "eta", "waiting")
@@ -107,6 +113,8 @@ class VolumeJobs:
         self._jobs[request.id] = job
         self._forget_old()
         job.task = asyncio.create_task(self._run(job, wanted), name=f"volume {request.name}")
+        # Also if it is cancelled before it begins: then nothing of it runs.
+        job.task.add_done_callback(lambda _: job.end())
         return job
 
     def get(self, id_: str) -> Job | None:
@@ -144,8 +152,6 @@ class VolumeJobs:
             job.error = as_error(exc)
             job.state = "failed"
             log.warning("the volume %s: %s: %s", name, job.error.code_name, job.error)
-        finally:
-            job.ended.set()
 
     def _forget_old(self) -> None:
         ended = [job for job in self._jobs.values() if job.ended.is_set()]
