@@ -98,6 +98,7 @@ class Agent:
         self._brought_along: frozenset[str] = frozenset()
         self._stops_wait = asyncio.Event()
         self._lease = Lease(settings.state / "lease")
+        self._acting: set[asyncio.Task[None]] = set()
         self._pieces = PieceLists(self._try_send)
         self._jobs = Jobs(
             journal,
@@ -145,7 +146,13 @@ class Agent:
                 raise unknown.exceptions[0] from None
             raise
         finally:
-            await asyncio.shield(self._jobs.close())
+            await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
+        for acting in self._acting:
+            acting.cancel()
+        await asyncio.gather(*self._acting, return_exceptions=True)
+        await self._jobs.close()
 
     def _send(self, message: m.Message) -> None:
         self._link.send(message)
@@ -181,7 +188,10 @@ class Agent:
         )
 
     async def _welcomed(self, welcome: m.Welcome) -> None:
-        self._revision, self._document = 0, None
+        self._document = None  # that of the last connection allows nothing any more
+        if self._acting:
+            await asyncio.wait(self._acting)
+        self._revision = 0
         self._grace_until = time.monotonic() + _PATIENCE_SECONDS
         self._brought_along = self._jobs.running()
         skew = time.time() - welcome.clock
@@ -190,6 +200,14 @@ class Agent:
         self._results_due.set()
 
     async def _received(self, message: m.Message) -> None:
+        """Act on *message*, to the end also if its connection ends meanwhile: nobody would finish
+        what is done by half, such as a job that is in the journal and does not run."""
+        acting = asyncio.create_task(self._act_on(message))
+        self._acting.add(acting)
+        acting.add_done_callback(self._acting.discard)
+        await asyncio.shield(acting)
+
+    async def _act_on(self, message: m.Message) -> None:
         match message:
             case m.Document():
                 await self._follow(message)
@@ -212,12 +230,13 @@ class Agent:
     async def _follow(self, document: m.Document) -> None:
         if document.rev < self._revision:
             return
+        self._revision, self._document = document.rev, document
         async with self._following:
-            self._revision, self._document = document.rev, document
             rows = await asyncio.to_thread(self._journal.rows)
             for action in desired.plan(document, rows):
                 await self._act(action)
-            self._jobs.allow(document.commands)
+            if self._document is document:  # else a new connection has begun, and has its own
+                self._jobs.allow(document.commands)
 
     async def _follow_later(self) -> None:
         """Stop jobs that are still missing from the document some seconds after a connection."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,3 +231,24 @@ def test_a_token_of_another_manager_is_refused(tmp_path: Path, manager: WireMana
         assert lost.process is not None
         assert lost.process.wait(30) == 71
     assert manager.all(m.Hello) == []
+
+
+def test_a_job_that_a_lost_connection_brought_is_not_lost(
+    agent: Process, manager: WireManager, origin: FaultOrigin
+) -> None:
+    """The connection ends while the job is being written to the journal, as on a slow disk: what
+    the journal has is running, and nobody would start it again."""
+    host = manager.host()
+    command = download(agent, origin.url("/s.raw"))
+    before = agent.log.read_text().count("no connection to the manager")
+    with contextlib.closing(sqlite3.connect(agent.state / "journal.db")) as slow:
+        slow.execute("BEGIN IMMEDIATE")
+        manager.want(host, command)
+        manager.stop()
+        ends = time.monotonic() + 20
+        while agent.log.read_text().count("no connection to the manager") == before:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        slow.rollback()
+    manager.start()
+    assert (agent.pool / done_of(manager.result(command.job)).install_path).read_bytes() == SMALL
