@@ -22,7 +22,7 @@ import struct
 import sys
 from collections.abc import Iterable, Sequence
 
-# Not in a fork: its user may not read the file, and an import beside threads may wait for ever.
+# Not in a fork: its user may not read the file, and an import beside threads may wait forever.
 from fastdl.core.confine import confine_calls
 from fastdl.named_tuple import NamedTuple
 from fastdl.sinks.syscalls import die_with_parent

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ledger forgets, so that it does not grow for ever."""
+"""What the ledger forgets, so that it does not grow forever."""
 
 from __future__ import annotations
 
