@@ -199,11 +199,13 @@ class HostServer:
             reason = exc.message
         finally:
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
-            if by_host.get(host) is connection:
-                del by_host[host]
-                await self._gone(host, reason)
+            try:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await writer
+            finally:  # whatever ended the writer, the host is not connected any more
+                if by_host.get(host) is connection:
+                    del by_host[host]
+                    await self._gone(host, reason)
 
     async def _gone(self, host: str, reason: str) -> None:
         try:
