@@ -134,8 +134,8 @@ class HostServer:
             timeout=5.0,
             autoping=False,
         )
-        await socket.prepare(request)
-        with contextlib.suppress(ConnectionError):  # it ended while a ping was answered
+        with contextlib.suppress(ConnectionError):  # it ended before, or while a ping was answered
+            await socket.prepare(request)
             channel = WebSocketChannel(socket, lambda: self.counts)
             await self.talk(lambda: self._authority.peer(der), channel, address=request.remote)
         return socket
