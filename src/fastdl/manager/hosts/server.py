@@ -255,6 +255,9 @@ class HostServer:
                     await connection.channel.send(document)
         except (OSError, TimeoutError, RuntimeError) as exc:
             log.info("host unreachable", extra={"host": host, "reason": type(exc).__name__})
+        except Exception:
+            # A bug. Whoever reads would go on, with a host that is never sent anything again.
+            log.exception("nothing can be sent to a host", extra={"host": host})
         await connection.channel.close(connection.closing or "try again", connection.last_word)
 
     async def _document_or_later(self, host: str, connection: Connection) -> m.Document | None:
