@@ -125,13 +125,16 @@ class Session:
             frames = self._tunnel.feed(data)
         finally:
             await self._flush(self._out)
+        pings = [frame for frame in frames if frame.kind is Kind.PING]
+        if pings and not self._counts():
+            await self.close("cut off")
+            return False
+        if pings:  # the last one says it for all that came with it
+            await self.write(Kind.PONG, pings[-1].content)
         for frame in frames:
-            if frame.kind is Kind.PING and not self._counts():
-                await self.close("cut off")
-                return False
             if frame.kind is Kind.PING:
-                await self.write(Kind.PONG, frame.content)
-            elif frame.kind is Kind.CLOSE:
+                continue
+            if frame.kind is Kind.CLOSE:
                 self.end()
             else:
                 self._frames.append(frame)

@@ -14,6 +14,8 @@ from fastdl.errors import AgentRefusedError
 
 _HEAD: Final = 5
 _READ: Final = 64 << 10
+FRAMES_MAX: Final = 4096
+"""Frames that come together: more than an outbox holds. Each costs, however small it is."""
 
 
 class Kind(Enum):
@@ -107,6 +109,8 @@ class Tunnel:
                 kind = Kind(bytes(self._plain[at : at + 1]))
             except ValueError:
                 raise AgentRefusedError("a frame of an unknown kind") from None
+            if len(found) >= FRAMES_MAX:
+                raise AgentRefusedError(f"more than {FRAMES_MAX} messages at once")
             found.append(Frame(kind, bytes(self._plain[at + _HEAD : end])))
             at = end
         del self._plain[:at]

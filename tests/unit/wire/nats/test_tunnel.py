@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastdl.errors import AgentRefusedError
 from fastdl.lab.certs import Authority
-from fastdl.wire.nats.tunnel import Frame, Kind, Tunnel
+from fastdl.wire.nats.tunnel import FRAMES_MAX, Frame, Kind, Tunnel
 
 NAME = "localhost"
 LIMIT = 1 << 16
@@ -89,7 +89,7 @@ def test_what_others_do_to_the_bytes_ends_it(contexts: Contexts, change: str) ->
 
 
 def test_frames_that_are_none_are_refused(contexts: Contexts) -> None:
-    """Too large, as soon as it says so; and of no kind."""
+    """Too large, as soon as it says so; of no kind; and more than anybody has to say at once."""
     server, client = pair(contexts)
     client._tls.write(b"T" + (LIMIT + 1).to_bytes(4, "big"))
     with pytest.raises(AgentRefusedError, match="more than"):
@@ -97,6 +97,10 @@ def test_frames_that_are_none_are_refused(contexts: Contexts) -> None:
     server, client = pair(contexts)
     client._tls.write(b"?" + bytes(4))
     with pytest.raises(AgentRefusedError, match="unknown kind"):
+        server.feed(client.take())
+    server, client = pair(contexts)
+    client._tls.write((b"P" + bytes(4)) * (FRAMES_MAX + 1))
+    with pytest.raises(AgentRefusedError, match="at once"):
         server.feed(client.take())
 
 
