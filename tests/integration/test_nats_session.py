@@ -8,8 +8,12 @@ import ssl
 from pathlib import Path
 
 import nats
+import pytest
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from fastdl.lab.certs import Authority
+from fastdl.wire.nats.connection import store
 from fastdl.wire.nats.session import Session
 from fastdl.wire.nats.tunnel import Frame, Kind, Tunnel
 from tests.env import nats as servers
@@ -41,3 +45,19 @@ async def test_a_ping_is_answered_only_by_an_end_that_counts(tmp_path: Path) -> 
             await host.write(Kind.PING, b"2")
             assert await host.read() is None
             assert await reading is None
+
+
+@pytest.mark.parametrize(
+    "answer", [b"x", b"1", b"{}", b'{"error": 1}', b'{"error": {"code": 1, "more": 2}}', b"\xff"]
+)
+async def test_who_answers_for_jetstream_is_not_believed(tmp_path: Path, answer: bytes) -> None:
+    """On servers without permissions anybody can; it is a failure like others."""
+    with servers.server(tmp_path / "nats") as running:
+        async with await nats.connect(running.url) as client, asyncio.timeout(30):
+
+            async def heard(msg: Msg) -> None:
+                await msg.respond(answer)
+
+            await client.subscribe("a", cb=heard)
+            with pytest.raises((NatsError, OSError)):
+                await store(client, "S", "a", b"", within=5)

@@ -27,7 +27,7 @@ from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, UsageE
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
-from fastdl.wire.nats.connection import REPLY_S, Connector, Who, reason
+from fastdl.wire.nats.connection import REPLY_S, Connector, Who, reason, store
 from fastdl.wire.nats.sealed import Seal
 from fastdl.wire.nats.servers import Servers
 from fastdl.wire.nats.session import Session
@@ -236,5 +236,4 @@ class NatsChannel:
 
 async def _store(client: Client, host: str, seal: Seal, result: m.JobResult) -> None:
     data = seal.close(sealed.result(host), codec.encode(result))
-    js = client.jetstream(timeout=_STORE_S)
-    await js.publish(subjects.results(host), data, stream=subjects.RESULTS)
+    await store(client, subjects.RESULTS, subjects.results(host), data, within=_STORE_S)

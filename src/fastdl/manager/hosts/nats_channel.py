@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
-from fastdl.wire.nats.connection import REPLY_S, reason
+from fastdl.wire.nats.connection import REPLY_S, reason, store
 from fastdl.wire.nats.sealed import Seal
 from fastdl.wire.nats.session import Session
 from fastdl.wire.nats.tunnel import Kind
@@ -75,10 +75,9 @@ class NatsChannel:
 
     async def _post(self, document: m.Document) -> None:
         data = self._seal.close(self._purpose, codec.encode(document))
-        js = self._client.jetstream(timeout=REPLY_S)
         try:
-            await js.publish(subjects.box(self._host), data, stream=subjects.BOX)
-        except NatsError as exc:
+            await store(self._client, subjects.BOX, subjects.box(self._host), data, within=REPLY_S)
+        except (NatsError, ConnectionError) as exc:
             # The host has heard it; what it cannot do is find it again.
             why = reason(exc)
             log.warning("a document is not kept", extra={"host": self._host, "reason": why})

@@ -169,6 +169,15 @@ def _check_version(client: Client, address: str) -> None:
         )
 
 
+async def store(client: Client, stream: str, subject: str, data: bytes, *, within: float) -> None:
+    """Have *stream* keep *data*. NatsError, OSError or TimeoutError if it is not known that it
+    does: where nobody restricts subjects, anybody may answer."""
+    try:
+        await client.jetstream(timeout=within).publish(subject, data, stream=stream)
+    except (AttributeError, LookupError, TypeError, ValueError) as exc:
+        raise ConnectionError("what answers is not JetStream") from exc
+
+
 async def check_jetstream(client: Client, address: str) -> None:
     """UsageError if the server stores nothing for this manager; ConnectionError if that may
     pass."""
@@ -187,6 +196,8 @@ def reason(exc: BaseException) -> str:
     """The first fault, in the client's words, which hold no secret."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
+    if isinstance(exc, APIError):
+        return f"JetStream: {exc.description or 'it does not answer'}"
     return str(exc) or type(exc).__name__
 
 
