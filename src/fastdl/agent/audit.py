@@ -48,8 +48,14 @@ async def audit(pool: Pool, volume: Volume, usage: Usage, pieces: JobPieces | No
     users = tuple(user[:4096] for user in users[:64])
     algorithm = next((name for name in _PROVING if name in marker.digests), None)
     path = pool.target(volume, marker).path
-    if algorithm is None or path is None or marker.landing != AS_IT_IS:
-        why = "its own digest is not known: it was converted or unpacked, or cannot be read here"
+    why = ""
+    if marker.landing != AS_IT_IS:
+        why = "its own digest is not known: it was converted or unpacked"
+    elif algorithm is None:
+        why = "it was downloaded without a SHA-256 or SHA-512 to compare it with"
+    if path is None:
+        why = "it cannot be read as a file or device here"
+    if algorithm is None or path is None or why:
         return AuditDone(state=UNKNOWN, why=why, users=users)
     lists = await pieces.shared(marker.size) if pieces is not None else {}
     stop = threading.Event()
@@ -101,7 +107,7 @@ def _compared(
         why = f"{unreadable} of its bytes cannot be read"
     if check is not None and shared is not None and (wrong := check.wrong()):
         about["wrong"] = tuple(wrong)
-        why += f"; wrong are {len(wrong)} of its {shared.pieces.count} pieces of {shared.length} "
+        why += f"; wrong: {len(wrong)} of its {shared.pieces.count} pieces of {shared.length} "
         why += f"bytes, counted from 0: {ranges(wrong)}"
     return AuditDone(state=DAMAGED, why=why, **about)
 

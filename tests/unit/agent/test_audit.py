@@ -92,15 +92,21 @@ def test_a_truncated_copy_is_damaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "marker", [{"landing": "qcow2-to-raw"}, {"landing": ""}, {"digests": {"md5": "ab" * 16}}]
+    ("marker", "why"),
+    [
+        ({"landing": "qcow2-to-raw"}, "converted or unpacked"),
+        ({"landing": ""}, "converted or unpacked"),
+        ({"digests": {"md5": "ab" * 16}}, "without a SHA-256"),
+        ({"digests": {}}, "without a SHA-256"),
+    ],
 )
 def test_without_a_digest_of_its_own_nothing_is_known(
-    tmp_path: Path, marker: dict[str, Any]
+    tmp_path: Path, marker: dict[str, Any], why: str
 ) -> None:
     """The source's digest says nothing of what was made from it; a weak one proves nothing."""
     copy = Copy(tmp_path / "p", **marker)
     copy.flip(7)
-    assert copy.audit().state == "unknown"
+    assert (copy.audit().state, why in copy.audit().why) == ("unknown", True)
     assert copy.ready()
 
 
