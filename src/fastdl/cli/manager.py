@@ -133,7 +133,8 @@ async def _write_nats_config(settings: Any, folder: Path) -> None:
     from fastdl.manager.hosts.nats_config import write
 
     allowed = await write(settings, folder)
-    print(f"{folder}: {len(allowed)} hosts may connect once the NATS servers have read it again")
+    hosts = "1 host" if len(allowed) == 1 else f"{len(allowed)} hosts"
+    print(f"{folder}: {hosts} may connect once the NATS servers have read it again")
 
 
 async def _serve(settings: Any, *, accept_new_ca: bool) -> None:

@@ -64,13 +64,13 @@ class NatsHosts:
         derive: Callable[[str], bytes],
     ) -> None:
         """*derive*: what ``sealed.key_of`` needs."""
-        self._servers = servers
+        self._servers = replace(servers, tls_name=NATS_NAME) if tls else servers
         self._server = server
         self._forwarder = forwarder
         self._authority = authority
         self._derive = derive
         self._connector = Connector(
-            replace(servers, tls_name=NATS_NAME) if tls else servers,
+            self._servers,
             Who(title="this manager", name="fastdl manager, for hosts"),
             broken=self._broken,
             context=authority.nats_context if tls else None,
@@ -116,7 +116,15 @@ class NatsHosts:
             log.warning("NATS: %s", reason(why))
 
     async def _serve(self, client: Client) -> None:
-        js = client.jetstream(timeout=REPLY_S)
+        js, made = client.jetstream(timeout=REPLY_S), asyncio.Event()
+
+        async def keep(js: JetStreamContext) -> None:
+            await ensure(js)
+            made.set()
+
+        async def forward(js: JetStreamContext) -> None:
+            await made.wait()
+            await self._forwarder.run(js)
 
         async def until_lost() -> None:
             await self._ended.wait()
@@ -124,9 +132,9 @@ class NatsHosts:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (until_lost(), self._accept(client), _again(ENSURE_S, ensure, js)):
+                for loop in (until_lost(), self._accept(client), _again(ENSURE_S, keep, js)):
                     group.create_task(loop)
-                group.create_task(_again(AGAIN_S, self._forwarder.run, js))
+                group.create_task(_again(AGAIN_S, forward, js))
         finally:
             for session in self._sessions.values():
                 session.end()
