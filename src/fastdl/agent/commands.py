@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from fastdl.agent import provenance, removal, templates, trust, work
 from fastdl.agent.audit import audit
@@ -34,6 +34,8 @@ from fastdl.wire import codec
 from fastdl.wire import messages as m
 
 KINDS = tuple(m.Kind)
+AUDITS_MAX: Final = 2
+"""Audits at a time: each keeps a thread for minutes, of the few that everything else needs."""
 Relies = Callable[[Iterable[str]], None]
 _SCHEMES = frozenset({"http", "https", "nfs"})
 
@@ -44,6 +46,7 @@ class Commands:
 
     host: Host
     pieces: PieceLists
+    audits: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AUDITS_MAX))
 
     async def perform(
         self, command: m.Command, progress: ProgressCallback, relies: Relies
@@ -76,7 +79,8 @@ class Commands:
             case m.AuditArgs() as args:
                 pool = await asyncio.to_thread(self.host.pool, args.pool)
                 volume = Volume(args.volume, iso=args.iso)
-                return await audit(pool, volume, self.host.usage, self.pieces.of(command))
+                async with self.audits:
+                    return await audit(pool, volume, self.host.usage, self.pieces.of(command))
             case m.CopiesArgs() as args:
                 pool = await asyncio.to_thread(self.host.pool, args.pool)
                 return await asyncio.to_thread(listing, pool, self.host.usage, after=args.after)

@@ -6,16 +6,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fastdl.agent.audit import audit, ranges
+from fastdl.agent.commands import AUDITS_MAX, Commands
+from fastdl.agent.piece_lists import PieceLists
 from fastdl.agent.pools import Image, Marker, Usage, Volume
 from fastdl.agent.pools.directory import DirectoryPool
 from fastdl.agent.present import before
 from fastdl.errors import SinkRefusedError
+from fastdl.wire import messages as m
 from fastdl.wire.messages import AuditDone
 
 CONTENT = hashlib.shake_128(b"copy").digest((3 << 20) + 4711)
@@ -128,6 +134,50 @@ def test_a_copy_that_is_being_written_is_not_marked(tmp_path: Path) -> None:
     with copy.pool.markers.lock("t"):
         assert copy.audit().state == "damaged"
     assert copy.ready()
+
+
+async def test_many_audits_leave_threads_to_the_rest(tmp_path: Path) -> None:
+    """They take minutes; results, heartbeats and revocations need threads, too."""
+    copy, slow = Copy(tmp_path / "p"), Slow()
+    host: Any = SimpleNamespace(pool=lambda _id: copy.pool, usage=slow)
+    commands = Commands(host, PieceLists(lambda _message: True))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(AUDITS_MAX + 1))
+    args = m.AuditArgs(pool="p", volume="t")
+
+    def one(number: int) -> asyncio.Task[m.Done]:
+        command = m.Command(job=str(number), kind=m.Kind.AUDIT, fence=1, args=args)
+        return asyncio.create_task(commands.perform(command, print, print))
+
+    running = [one(number) for number in range(AUDITS_MAX + 3)]
+    try:
+        await eventually_begun(slow)
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "a result is stored") == "a result is stored"
+    finally:
+        slow.go_on.set()
+    async with asyncio.timeout(10):
+        done = await asyncio.gather(*running)
+    assert {getattr(one, "state", None) for one in done} == {"intact"}
+
+
+class Slow:
+    """Finds no users, when it may."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go_on = threading.Event()
+
+    def of(self, _target: object) -> tuple[str, ...]:
+        """Called in a thread of each audit."""
+        self.begun += 1
+        self.go_on.wait(20)
+        return ()
+
+
+async def eventually_begun(slow: Slow) -> None:
+    async with asyncio.timeout(10):
+        while slow.begun < AUDITS_MAX:
+            await asyncio.sleep(0.01)
 
 
 def test_ranges() -> None:
