@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -45,7 +46,11 @@ async def test_progress_tells_which_mirrors_give_and_what_holds_them_up(tmp_path
     reports: list[fastdl.Progress] = []
     with FaultOrigin({"/i": slow}) as one, FaultOrigin({"/i": slow}) as two:
         urls = [one.url("/i"), two.url("/i")]
-        result = await fastdl.fetch(urls, tmp_path / "i", progress=reports.append)
+        # Without a digest only the first one may give.
+        checksum = f"sha-256:{hashlib.sha256(CONTENT).hexdigest()}"
+        result = await fastdl.fetch(
+            urls, tmp_path / "i", checksum=checksum, progress=reports.append
+        )
     running = [report for report in reports if 0 < report.done < len(CONTENT)]
     assert {mirror.url for report in running for mirror in report.mirror_reports} == set(urls)
     assert all(report.bottleneck == "network" for report in running)
