@@ -9,6 +9,8 @@ machine is made from it before.
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import mmap
 import os
 import stat
@@ -166,9 +168,25 @@ def _opened(path: Path) -> tuple[int, bool]:
 
 def _read(fd: int, memory: memoryview, at: int, wanted: int) -> int:
     have = 0
-    while have < wanted and (n := os.preadv(fd, [memory[have:]], at + have)):
+    while have < wanted:
+        try:
+            n = os.preadv(fd, [memory[have:]], at + have)
+        except OSError as exc:
+            if exc.errno == errno.EINVAL and _through_the_cache(fd):
+                continue
+            raise
+        if not n:
+            break
         have += n
     return min(have, wanted)
+
+
+def _through_the_cache(fd: int) -> bool:
+    """Read *fd* that way from now on; False if it is so already. Some file systems open a file for
+    direct reads and then refuse them."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    return bool(flags & os.O_DIRECT)
 
 
 def _record(pool: Pool, marker: Marker, done: AuditDone) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastdl.agent.audit import audit, ranges
+from fastdl.agent.audit import _read, audit, ranges
 from fastdl.agent.commands import AUDITS_MAX, Commands
 from fastdl.agent.piece_lists import PieceLists
 from fastdl.agent.pools import Image, Marker, Usage, Volume
@@ -64,6 +64,20 @@ class Copy:
     def ready(self) -> bool:
         """Whether a download would leave it as it is."""
         return before(self.pool, self.volume, None, USAGE).ready is not None
+
+
+def test_a_file_system_that_refuses_direct_reads_is_read_all_the_same(tmp_path: Path) -> None:
+    """It may take the flag when the file is opened; an odd offset is refused the same way."""
+    copy = Copy(tmp_path / "p")
+    fd = os.open(copy.path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        memory = memoryview(bytearray(5000))
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.preadv(fd, [memory], 1)
+        assert _read(fd, memory, 1, 5000) == 5000
+        assert memory == CONTENT[1:5001]
+    finally:
+        os.close(fd)
 
 
 def test_a_damaged_copy_is_replaced_by_the_next_download(tmp_path: Path) -> None:
