@@ -105,10 +105,11 @@ async def cluster(
             made.managers.append(manager)
             made.database_doors[name] = doors[name]
         door, made.agents = f"127.0.0.1:{next(ports)}", f"{address}:{next(ports)}"
-        stack.enter_context(_balancer(folder / "balancer", made, door))
         try:
             first = await made.start(made.managers[0])
             await asyncio.gather(*(made.start(one) for one in made.managers[1:]))
+            # Not before: a balancer that finds nobody takes all for dead for a while.
+            stack.enter_context(_balancer(folder / "balancer", made, door))
             made.api = Client(first.credentials | {"url": f"http://{door}/client/api"})
             yield made
         finally:
