@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fastdl.lab.certs import self_signed
+from fastdl.manager.hosts.channel import Channel
 from fastdl.manager.ledger import hosts
 from fastdl.wire import messages as m
 from tests.env.fake_agent import DEFAULTS, FakeAgent
@@ -163,6 +164,47 @@ async def test_a_host_that_lost_its_memory_is_believed_again(zone: Zone) -> None
     await agent.report()
     await heard(zone, agent)
     assert await held(zone, agent) == {"by-hand"}
+
+
+async def test_what_an_earlier_connection_still_brings_is_stored_before_the_next_hello(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its number, of before the host lost its memory, is taken for the later one."""
+    agent = await zone.agent("kvm1")
+    for _ in range(20):
+        agent.inventory()
+    server, handler = zone.manager.server, zone.manager.handler
+    receive, hello = handler.receive, server._hello
+    reached, said, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(host: str, message: m.Message) -> m.Message | None:
+        if isinstance(message, m.InventoryReport) and not reached.is_set():
+            reached.set()
+            await go.wait()
+        return await receive(host, message)
+
+    async def noted(channel: Channel, host: str) -> m.Hello:
+        found = await hello(channel, host)
+        said.set()
+        return found
+
+    monkeypatch.setattr(handler, "receive", slow)
+    monkeypatch.setattr(server, "_hello", noted)
+    await agent.report()
+    await reached.wait()
+    await agent.close()
+    agent.revisions = iter(range(1, 100))
+    agent.keystore["by-hand"] = "ab" * 32
+    connecting = asyncio.create_task(agent.connect())
+    await said.wait()
+    # A manager that did not wait would welcome the host meanwhile.
+    await asyncio.wait({connecting}, timeout=0.5)
+    go.set()
+    await connecting
+    agent.keystore["later"] = "cd" * 32
+    await agent.report()
+    await heard(zone, agent)
+    assert await held(zone, agent) == {"by-hand", "later"}
 
 
 async def test_a_host_that_does_not_number_its_looks_is_believed_as_ever(zone: Zone) -> None:

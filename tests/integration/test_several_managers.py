@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
 from fastdl.lab.certs import self_signed
-from fastdl.manager.ledger import tables
+from fastdl.manager.ledger import hosts, pools, tables
 from fastdl.wire import messages as m
 from tests.env import postgresql
 from tests.env.fake_agent import DEFAULTS, FakeAgent, local_pool, shared_pool
@@ -138,6 +139,46 @@ async def test_a_host_moves_and_its_old_manager_does_not_report_it_lost(
         return await state_of(a, host.host_id) == "Disconnected"
 
     await eventually(left, within=10)
+
+
+async def test_an_inventory_that_the_old_manager_still_stores_is_not_the_last_word(
+    managers: tuple[Zone, Zone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host moved meanwhile, and what it said to the new manager is the later state."""
+    a, b = managers
+    host = await a.agent("kvm1")
+    for _ in range(20):
+        host.inventory()
+    reached, go, processed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    store, receive = hosts.store_inventory, a.manager.handler.receive
+
+    async def slow(*args: Any, **values: Any) -> pools.Outcome | None:
+        reached.set()
+        await go.wait()
+        return await store(*args, **values)
+
+    async def noted(host: str, message: m.Message) -> m.Message | None:
+        reply = await receive(host, message)
+        processed.set()
+        return reply
+
+    monkeypatch.setattr(hosts, "store_inventory", slow)
+    monkeypatch.setattr(a.manager.handler, "receive", noted)
+    await host.report()
+    await reached.wait()
+    again = host.copied(address=at(b))
+    a.agents.append(again)
+    again.revisions = iter(range(1, 100))
+    again.keystore["by-hand"] = "ab" * 32
+    await again.connect()
+    go.set()
+    async with asyncio.timeout(10):
+        await processed.wait()
+    async with b.manager.context.ledger.read() as tx:
+        row = await hosts.get(tx, host.host_id)
+    assert row is not None
+    assert row.keystore_revision == 1
+    assert set(hosts.keystore_of(row) or ()) == {"by-hand"}
 
 
 async def test_a_deleted_host_loses_its_connection_to_another_manager(

@@ -458,7 +458,7 @@ def compose(
         machines=machines,
         pieces=PieceLists(ledger=ledger, clock=clock, events=events),
     )
-    inbox = Inbox(parts, progress=progress, metrics=metrics)
+    inbox = Inbox(parts, name=name, progress=progress, metrics=metrics)
     probing = Probing(requests, settings=settings, clock=clock, fleet=fleet)
     return ApiContext(
         ledger=ledger,

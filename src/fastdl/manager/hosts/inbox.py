@@ -29,8 +29,12 @@ log = logging.getLogger(__name__)
 class Inbox:
     """Processes the messages of connected hosts."""
 
-    def __init__(self, parts: HostParts, *, progress: ProgressBoard, metrics: Metrics) -> None:
+    def __init__(
+        self, parts: HostParts, *, name: str, progress: ProgressBoard, metrics: Metrics
+    ) -> None:
+        """*name*: this manager's own, unique among those of one ledger."""
         self._parts = parts
+        self._name = name
         self._progress = progress
         self._metrics = metrics
 
@@ -83,7 +87,9 @@ class Inbox:
             row = await hosts.get(tx, host)
             if row is None:
                 raise UnknownHostError
-            found = await hosts.store_inventory(tx, row, inventory, now=now, unproven=unproven)
+            found = await hosts.store_inventory(
+                tx, row, inventory, gateway=self._name, now=now, unproven=unproven
+            )
             events = self._parts.host_events.pool_refusals(row, found) if found is not None else []
             await self._parts.events.store(tx, *events)
             return found, events
@@ -91,7 +97,7 @@ class Inbox:
         found, events = await self._parts.ledger.write(work)
         self._parts.events.publish(*events)
         if found is None:
-            log.info("an inventory older than the known one", extra={"host": host})
+            log.info("a later inventory is known, or another manager's", extra={"host": host})
             return
         self._parts.fleet.reaches(host, found.usable, frozenset(inventory.machine_pools))
         self._parts.notices.tell("host", host)

@@ -13,6 +13,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -60,6 +61,7 @@ class HostServer:
         self.connections = connections
         self._documents = Batch(self._read_documents)
         self._pace = Allowance(MESSAGES_BURST, MESSAGES_PER_S)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._runner: web.AppRunner | None = None
         self.address: tuple[str, int] = ("", 0)
         self.context: ssl.SSLContext
@@ -150,7 +152,9 @@ class HostServer:
         try:
             who = peer()
             hello = await self._hello(channel, who.host)
-            welcome = await self._handler.admit(who, hello)
+            async with self._turn(who.host):
+                welcome = await self._handler.admit(who, hello)
+                connection = self._replace(who.host, channel, welcome)
         except InternalError as exc:  # the ledger failed, not the host: another manager may do
             log.error("host not admitted", extra={"peer": address, "error": str(exc)})
             await channel.close("the ledger cannot be used, try again")
@@ -159,7 +163,7 @@ class HostServer:
             log.warning("host refused", extra={"peer": address, "reason": str(exc)})
             await channel.close("refused", refused(exc))
             return
-        await self._serve(who.host, channel, welcome)
+        await self._serve(who.host, connection)
 
     async def _hello(self, channel: Channel, host: str) -> m.Hello:
         try:
@@ -181,21 +185,31 @@ class HostServer:
         if delay := self._pace.delay(host, len(text) + PER_MESSAGE, now=now):
             await asyncio.sleep(delay)
 
-    async def _serve(self, host: str, channel: Channel, welcome: m.Welcome) -> None:
+    def _turn(self, host: str) -> asyncio.Lock:
+        """Who holds it admits *host* or processes one of its messages: what an earlier connection
+        brought is in the ledger before the next Hello is, or is not processed at all."""
+        return self._turns.setdefault(host, asyncio.Lock())
+
+    def _replace(self, host: str, channel: Channel, welcome: m.Welcome) -> Connection:
+        """The new connection of *host*; an earlier one ends."""
         connection = Connection(channel)
         connection.outbox.append(welcome)
         by_host = self.connections.by_host
         old, by_host[host] = by_host.get(host), connection
         if old is not None:
             old.close("the host connected again")
-        writer = asyncio.create_task(self._write(host, connection), name=f"to-{host}")
         connection.wake.set()
+        return connection
+
+    async def _serve(self, host: str, connection: Connection) -> None:
+        by_host = self.connections.by_host
+        writer = asyncio.create_task(self._write(host, connection), name=f"to-{host}")
         reason = "connection lost"
         try:
             reason = await self._read(host, connection)
         except FastdlError as exc:
             log.warning("host refused", extra={"host": host, "reason": str(exc)})
-            await channel.close("refused", refused(exc))
+            await connection.channel.close("refused", refused(exc))
             reason = exc.message
         finally:
             writer.cancel()
@@ -215,8 +229,6 @@ class HostServer:
 
     async def _read(self, host: str, connection: Connection) -> str:
         while (text := await connection.channel.receive()) is not None:
-            if connection.closing is not None:
-                return connection.closing
             await self._wait(host, text)
             message = codec.decode(text, limit=m.TO_MANAGER_MAX)
             if message is None:
@@ -224,7 +236,10 @@ class HostServer:
             if isinstance(message, m.Goodbye):
                 return f"goodbye: {message.reason}"
             try:
-                reply = await self._handler.receive(host, message)
+                async with self._turn(host):
+                    if connection.closing is not None:
+                        return connection.closing
+                    reply = await self._handler.receive(host, message)
             except AgentRefusedError:
                 raise
             except FastdlError as exc:

@@ -275,12 +275,19 @@ async def depart(
 
 
 async def store_inventory(
-    tx: AsyncConnection, row: Row[Any], inventory: m.Inventory, *, now: float, unproven: bool = True
+    tx: AsyncConnection,
+    row: Row[Any],
+    inventory: m.Inventory,
+    *,
+    gateway: str,
+    now: float,
+    unproven: bool = True,
 ) -> pools.Outcome | None:
     """Replace what is known of the host's pools and keystore; return the outcome for the pools.
 
     While the keystore cannot be read its content stays as last known. None = a later revision is
-    already known: nothing was done (the host reports after every change).
+    already known, or the host has connected to another manager than *gateway* since, and said
+    there what it has: nothing was done (the host reports after every change).
     """
     values: dict[str, Any] = {
         "keystore_error": inventory.keystore_error,
@@ -289,7 +296,11 @@ async def store_inventory(
     }
     if inventory.keystore_error is None:
         values["keystore"] = _keystore(inventory.certificates)
-    later = (host.c.id == row.id) & (host.c.keystore_revision <= inventory.keystore_revision)
+    later = (
+        (host.c.id == row.id)
+        & (host.c.gateway == gateway)
+        & (host.c.keystore_revision <= inventory.keystore_revision)
+    )
     done = await tx.execute(update(host).where(later).values(**values))
     if not done.rowcount:
         return None
