@@ -18,7 +18,7 @@ from tests.env.process import AgentProcess, ManagerProcess, eventually
 
 SIZE = 12 << 20
 RATE = 1e6
-"""Slow enough to do something in between, in bytes a second and connection."""
+"""Slow enough to do something in between, in bytes a second; downloads have one connection."""
 
 
 @pytest.fixture
@@ -57,6 +57,9 @@ class RealZone:
         self.zone = (await self.api("createZone", name="z1"))["zone"]["id"]
         await self.api(
             "updateConfiguration", name="secstorage.allowed.internal.sites", value="127.0.0.0/8"
+        )
+        await self.api(
+            "updateConfiguration", name="direct.download.connections.per.origin", value="1"
         )
         for name in ("kvm1", "kvm2"):
             agent = self.agents[name] = AgentProcess(self.folder, name, self.manager)
