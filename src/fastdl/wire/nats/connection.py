@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _NO_JETSTREAM: Final = (None, 10039, 10076)
 _LOST: Final = (TimeoutError, StaleConnectionError, ConnectionClosedError)
 """What the client raises when the connection ended, not for what the server refuses."""
 
+logging.getLogger("asyncio").addFilter(lambda line: "eof_received" not in line.getMessage())
+"""The client begins TLS in a way that asyncio remarks on whenever such a connection ends."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Who:
@@ -44,7 +48,9 @@ class Who:
 
 
 class Connector:
-    """Connects to one of *servers*, the next one after a failure."""
+    """Connects to one of *servers*: the next one after a failure, whether to connect or of what a
+    connection was used for. One that is cut off from the others accepts connections all the same.
+    """
 
     def __init__(
         self,
@@ -55,9 +61,9 @@ class Connector:
         context: Callable[[], ssl.SSLContext] | None = None,
         check: Callable[[Client, str], Awaitable[None]] | None = None,
     ) -> None:
-        """*broken* is called when the server complains, and with None when a connection ends;
-        *context* makes the TLS context of each connection, instead of that of *servers*; *check*,
-        with a connection and its address, raises what ``connected`` does."""
+        """*broken* is called when the server complains of a connection that was made, and with None
+        when it ends; *context* makes the TLS context of each connection, instead of that of
+        *servers*; *check*, with a connection and its address, raises what ``connected`` does."""
         self._context = context
         self._servers = servers
         self._check = check
@@ -72,24 +78,33 @@ class Connector:
         UsageError if the server can never be used; NatsError, OSError or TimeoutError if it cannot
         be reached.
         """
-        client: Client | None = None
-        failure: Exception = ConnectionError("no server answers")
-        for address in tuple(self._order):
-            try:
-                client = await self._connect(address)
-                break
-            except (UsageError, OSError, TimeoutError, NatsError) as exc:
-                self._order = [*self._order[1:], address]
-                if not isinstance(failure, UsageError):
-                    failure = exc
-        if client is None:
-            raise failure
+        address, client = await self._first()
         watching = asyncio.create_task(self._watch(client))
         try:
             yield client
+        except Exception:
+            self._avoid(address)
+            raise
         finally:
             watching.cancel()
             await _close(client)
+
+    async def _first(self) -> tuple[str, Client]:
+        """The first server that can be used: its address, and a connection."""
+        failure: Exception = ConnectionError("no server answers")
+        for address in tuple(self._order):
+            try:
+                return address, await self._connect(address)
+            except (UsageError, OSError, TimeoutError, NatsError) as exc:
+                self._avoid(address)
+                if not isinstance(failure, UsageError):
+                    failure = exc
+        raise failure
+
+    def _avoid(self, address: str) -> None:
+        """Try *address* after all others."""
+        self._order.remove(address)
+        self._order.append(address)
 
     async def _watch(self, client: Client) -> None:
         """Notice the end: the client cancels its own task, and with it its callback, if it is the
@@ -99,7 +114,7 @@ class Connector:
         self._broken(None)
 
     async def _connect(self, address: str) -> Client:
-        servers, client, why = self._servers, Client(), list[Exception]()
+        servers, client, why, made = self._servers, Client(), list[Exception](), False
         tls = self._context() if self._context is not None else servers.tls
 
         def check_tls() -> None:
@@ -108,7 +123,8 @@ class Connector:
 
         async def failed(exc: Exception) -> None:
             why.append(exc)
-            self._broken(exc)
+            if made:  # else it is raised here
+                self._broken(exc)
 
         def secret(value: str | None) -> Callable[[], str] | None:
             # The client speaks TLS if the server asks for it; whoever sits between could leave
@@ -156,6 +172,7 @@ class Connector:
         except BaseException:
             await _close(client)
             raise
+        made = True
         return client
 
 
@@ -205,6 +222,10 @@ async def _close(client: Client) -> None:
     with contextlib.suppress(NatsError, OSError, TimeoutError):
         async with asyncio.timeout(REPLY_S):
             await client.close()
+    # A server that stands still takes nothing: the client would wait for it, with the socket.
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
 
 
 def _dotted(version: Sequence[int]) -> str:
