@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,17 +46,17 @@ def version(path: str) -> tuple[int, ...]:
     return tuple(map(int, found.groups()))
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, at this moment."""
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Ports of *host* that nobody listens on, at this moment."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((host, 0))
         return [one.getsockname()[1] for one in sockets]
 
 
 class Server:
-    """One server. *more*: lines of its configuration."""
+    """One server. *more*: lines of its configuration; *host*: where it listens."""
 
     def __init__(
         self,
@@ -63,39 +65,43 @@ class Server:
         name: str = "n1",
         more: Sequence[str] = (),
         program: str | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.name = name
         self._program = program or binary()
-        self._folder = folder / name
-        self._folder.mkdir(parents=True)
-        self.store = self._folder / "jetstream"
-        (self.port,) = free_ports(1)
-        self.address = f"127.0.0.1:{self.port}"
+        self.folder = folder / name
+        self.folder.mkdir(parents=True)
+        self.store = self.folder / "jetstream"
+        (self.port,) = free_ports(1, host)
+        (self._monitor,) = free_ports(1)
+        self._host = host
+        self.address = f"{host}:{self.port}"
         self.url = f"nats://{self.address}"
         flush = ["  sync_interval: always"] if version(self._program) >= FLOOR else []
         lines = [
             f"server_name: {name}",
             f"listen: {self.address}",
+            f'http: "127.0.0.1:{self._monitor}"',
             "jetstream {",
             f'  store_dir: "{self.store}"',
             *flush,
             "}",
             *more,
         ]
-        self._config = self._folder / "nats.conf"
+        self._config = self.folder / "nats.conf"
         self._config.write_text("\n".join(lines))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; returns when it answers."""
-        with (self._folder / "log").open("ab") as out:
+        with (self.folder / "log").open("ab") as out:
             self._process = subprocess.Popen(
                 [self._program, "-c", str(self._config)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         until = time.monotonic() + READY_S
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            with contextlib.suppress(OSError), socket.create_connection((self._host, self.port)):
                 return
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < until, self.log()
@@ -103,7 +109,12 @@ class Server:
 
     def log(self) -> str:
         """What it wrote."""
-        return (self._folder / "log").read_text()
+        return (self.folder / "log").read_text()
+
+    def clients(self) -> list[str]:
+        """The names of those who are connected."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._monitor}/connz", timeout=5) as answer:
+            return [client.get("name", "") for client in json.load(answer)["connections"]]
 
     def pause(self) -> None:
         """Let it answer nothing, as a machine that hangs."""
@@ -141,19 +152,27 @@ def server(
         made.kill()
 
 
-@contextlib.contextmanager
-def cluster(folder: Path, count: int = 3) -> Iterator[list[Server]]:
-    """Running servers of one cluster."""
+def members(
+    folder: Path, count: int = 3, *, more: Sequence[str] = (), host: str = "127.0.0.1"
+) -> list[Server]:
+    """Servers of one cluster, not started. *more* and *host*: as ``Server``."""
     routes = free_ports(count)
     urls = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
-    made = [
+    return [
         Server(
             folder,
             name=f"n{number}",
-            more=[f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{urls}] }}'],
+            more=[f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{urls}] }}', *more],
+            host=host,
         )
         for number, port in enumerate(routes, 1)
     ]
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, count: int = 3) -> Iterator[list[Server]]:
+    """Running servers of one cluster."""
+    made = members(folder, count)
     try:
         for one in made:
             one.start()

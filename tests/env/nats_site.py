@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small installation whose hosts are on NATS: a manager, a host, an origin, and a NATS server
+"""A small installation whose hosts are on NATS: a manager, a host, an origin, and NATS servers
 with the configuration that ``fastdl manager --write-nats-config`` writes."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import ssl
@@ -29,11 +30,18 @@ from tests.env.site import Site
 class NatsSite(Site):
     """``host`` (``who``) is connected, and ``other`` is enrolled, once ``start`` has returned."""
 
-    def __init__(self, folder: Path, origin: FaultOrigin) -> None:
+    def __init__(self, folder: Path, origin: FaultOrigin, *, servers: int = 1) -> None:
+        """*servers*: more than one are a cluster."""
         super().__init__(folder, origin)
         self._folder = folder
-        self.server = nats.Server(folder, name="nats", more=['include "fastdl-hosts.conf"'])
-        self.url = f"tls://{self.server.address}"
+        if servers == 1:
+            more = ['include "fastdl-hosts.conf"']
+            self.servers = [nats.Server(folder, name="nats", more=more)]
+        else:
+            more = ['include "../fastdl-hosts.conf"']
+            self.servers = nats.members(folder / "nats", servers, more=more)
+        self.server = self.servers[0]
+        self.url = "tls://" + ",".join(server.address for server in self.servers)
         self.who: Identity
         self.other: Identity
 
@@ -50,7 +58,8 @@ class NatsSite(Site):
             for folder in (self.host.state, self._folder / "other" / "state")
         ]
         await nats_config.write(ManagerConfig(state=self.manager.state), self._folder / "nats")
-        self.server.start()
+        for server in self.servers:
+            await asyncio.to_thread(server.start)
         await self.host.start(None, "--nats", self.url, *more, pools=pools)
         await eventually(self.pools)
 
@@ -61,7 +70,8 @@ class NatsSite(Site):
     async def end(self) -> None:
         """End all of it."""
         await super().end()
-        self.server.kill()
+        for server in self.servers:
+            server.kill()
 
     async def token(self) -> str:
         """A token that enrols a host."""
@@ -101,14 +111,16 @@ def managers(folder: Path) -> ssl.SSLContext:
 async def connected(
     url: str, context: ssl.SSLContext, prefix: str = "_INBOX"
 ) -> AsyncIterator[tuple[Client, list[str]]]:
-    """A connection, and what the server complained of. *prefix*: of subjects for responses."""
+    """A connection, and what the server complained of. *url*: of one server or several; *prefix*:
+    of subjects for responses."""
     complaints, client = list[str](), Client()
+    scheme, _, addresses = url.partition("://")
 
     async def complained(exc: Exception) -> None:
         complaints.append(str(exc))
 
     await client.connect(
-        [url],
+        [f"{scheme}://{one}" for one in addresses.split(",")],
         tls=context,
         tls_hostname=NATS_NAME,
         error_cb=complained,

@@ -86,8 +86,9 @@ class NatsHosts:
         """UsageError if a server answers and can never be used. Servers that are away do not keep a
         manager from its work."""
         try:
-            async with self._connector.connected():
-                return
+            async with self._connector.connected() as client:
+                # Later it is not asked for: sessions go on where nothing is stored for a while.
+                await check_jetstream(client, str(self._servers))
         except (NatsError, OSError, TimeoutError) as exc:
             log.error("NATS at %s is not reached yet: %s", self._servers, reason(exc))
 
@@ -251,4 +252,3 @@ async def _check(client: Client, address: str) -> None:
             f"the NATS server {address} accepts messages of {client.max_payload} bytes, "
             f"{PAYLOAD_MAX} are needed for hosts: set max_payload (--write-nats-config does)"
         )
-    await check_jetstream(client, address)
