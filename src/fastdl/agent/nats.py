@@ -147,6 +147,8 @@ class NatsChannel:
         self._purpose = sealed.document(host, id_)
         self._heard = heard
         self._seal: Seal | None = None
+        self._stores = True
+        """Whether the last result was stored."""
         self._early: bytes | None = None
         """What came into the mailbox before the Welcome that has the key."""
         self._welcomed = asyncio.Event()
@@ -229,9 +231,12 @@ class NatsChannel:
         try:
             await _store(self._client, self._host, self._seal, result)
         except (NatsError, OSError, TimeoutError) as exc:
-            log.warning("a result goes to the manager directly: %s", reason(exc))
-            return False
-        return True
+            if self._stores:  # said once, not for each of them
+                log.warning("results go to the manager directly: %s", reason(exc))
+            self._stores = False
+        else:
+            self._stores = True
+        return self._stores
 
 
 async def _store(client: Client, host: str, seal: Seal, result: m.JobResult) -> None:

@@ -37,6 +37,8 @@ class NatsChannel:
         self._key = key
         self._seal = Seal(key)
         self._purpose = sealed.document(host, id_)
+        self._keeps = True
+        """Whether the last document was kept."""
 
     async def receive(self) -> str | None:
         """Return the next message; None = the end."""
@@ -79,5 +81,9 @@ class NatsChannel:
             await store(self._client, subjects.BOX, subjects.box(self._host), data, within=REPLY_S)
         except (NatsError, ConnectionError) as exc:
             # The host has heard it; what it cannot do is find it again.
-            why = reason(exc)
-            log.warning("a document is not kept", extra={"host": self._host, "reason": why})
+            if self._keeps:  # said once, not for each of them
+                why = reason(exc)
+                log.warning("documents are not kept", extra={"host": self._host, "reason": why})
+            self._keeps = False
+        else:
+            self._keeps = True
