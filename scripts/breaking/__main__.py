@@ -24,7 +24,7 @@ from pathlib import Path
 
 from fastdl.lab.certs import self_signed
 from scripts.breaking.checks import keystore, violations
-from scripts.breaking.faults import FAULTS, LOSSY, WITH_NATS
+from scripts.breaking.faults import FAULTS, HOSTS_ON_NATS, LOSSY, WITH_NATS, Fault
 from scripts.breaking.rig import FEW, MANY, Rig, rig
 
 ROUND_FAULTS = 2
@@ -110,7 +110,7 @@ async def round_of(found: Rig, number: int, names: list[str], draw: random.Rando
     jobs = await prepare(found, templates)
     await asyncio.sleep(3 + 3 * draw.random())
     for n, name in enumerate(names):
-        say(await (FAULTS | WITH_NATS)[name](found, draw))
+        say(await (FAULTS | WITH_NATS | HOSTS_ON_NATS)[name](found, draw))
         if not n:
             with contextlib.suppress(Exception):
                 await certificate(found, revoked, wanted=False)
@@ -125,15 +125,32 @@ async def round_of(found: Rig, number: int, names: list[str], draw: random.Rando
     return wrong
 
 
+def possible(args: argparse.Namespace) -> dict[str, Fault]:
+    """The faults that can happen to what *args* ask for."""
+    found = dict(FAULTS)
+    if args.nats or args.hosts_on_nats:
+        found |= WITH_NATS
+    if args.hosts_on_nats:
+        found |= HOSTS_ON_NATS
+    return found
+
+
 async def run(args: argparse.Namespace, folder: Path) -> int:
     """All rounds; the exit code."""
     draw = random.Random(args.seed)
-    names = list(FAULTS | WITH_NATS if args.nats else FAULTS)
+    names = list(possible(args))
     names = args.faults.split(",") if args.faults else names
     left: list[str] = []
     bad = number = 0
     load = FEW if args.agents < CROWD else MANY
-    async with rig(folder, agents=args.agents, apart=True, with_nats=args.nats, load=load) as found:
+    async with rig(
+        folder,
+        agents=args.agents,
+        apart=True,
+        with_nats=args.nats,
+        hosts_on_nats=args.hosts_on_nats,
+        load=load,
+    ) as found:
         say(f"three managers, {args.agents} hosts are up; seed {args.seed}")
         ends = time.monotonic() + 60 * args.minutes
         while not number or time.monotonic() < ends:
@@ -165,7 +182,13 @@ async def run(args: argparse.Namespace, folder: Path) -> int:
 
 async def stand(args: argparse.Namespace, folder: Path) -> int:
     """Let a person look at it until Ctrl-C."""
-    async with rig(folder, agents=args.agents, apart=False, with_nats=args.nats) as found:
+    async with rig(
+        folder,
+        agents=args.agents,
+        apart=False,
+        with_nats=args.nats,
+        hosts_on_nats=args.hosts_on_nats,
+    ) as found:
         print(
             f"the balancer: API {found.cluster.api.credentials['url']}, "
             f"agents {found.cluster.agents}"
@@ -175,6 +198,8 @@ async def stand(args: argparse.Namespace, folder: Path) -> int:
         print(f"PostgreSQL: {found.cluster.url}")
         for server in found.cluster.nats:
             print(f"NATS: {server.url}")
+        for server in found.cluster.hosts_nats:
+            print(f"NATS to hosts: tls://{server.address}")
         print(f"try: fastdl host list --credentials {found.cluster.managers[0].state}/admin.json")
         print("Ctrl-C ends all of it", flush=True)
         with contextlib.suppress(asyncio.CancelledError):
@@ -190,10 +215,11 @@ def main() -> int:
     parser.add_argument("--agents", type=int, default=6, help="how many hosts (default: 6)")
     parser.add_argument("--faults", help=f"of {','.join(FAULTS)} (default: all)")
     parser.add_argument("--nats", action="store_true", help="three NATS servers between managers")
+    parser.add_argument("--hosts-on-nats", action="store_true", help="three to hosts")
     parser.add_argument("--keep", action="store_true", help="break nothing: to look at")
     parser.add_argument("--logs", type=Path, help="folder in which everything stays afterwards")
     args = parser.parse_args()
-    allowed = {*FAULTS, *(WITH_NATS if args.nats else ())}
+    allowed = set(possible(args))
     if args.faults and not set(args.faults.split(",")) <= allowed:
         parser.error(f"--faults: of {', '.join(sorted(allowed))}")
     if not args.keep and os.geteuid():

@@ -43,17 +43,18 @@ async def kill_everything(rig: Rig, draw: random.Random) -> str:
     """kill -9 of the manager that dispatches, then of all NATS servers and of half of the agents;
     all are away at once."""
     manager, said = await _kill_holder(rig)
-    for server in rig.cluster.nats:
+    servers = rig.cluster.nats + rig.cluster.hosts_nats
+    for server in servers:
         server.kill()
     agents = draw.sample(rig.agents, len(rig.agents) // 2)
     await asyncio.gather(*(agent.end(signal.SIGKILL) for agent in agents))
     await asyncio.sleep(5 + 5 * draw.random())
-    for server in rig.cluster.nats:
+    for server in servers:
         await asyncio.to_thread(server.start)
     for agent in agents:
         await rig.start_agent(agent)
     await rig.cluster.start(manager)
-    nats = f", {len(rig.cluster.nats)} NATS servers" if rig.cluster.nats else ""
+    nats = f", {len(servers)} NATS servers" if servers else ""
     return f"{said}; then killed{nats} and {len(agents)} agents"
 
 
@@ -183,7 +184,7 @@ async def fail_over(rig: Rig, draw: random.Random) -> str:
 
 async def wipe_nats(rig: Rig, draw: random.Random) -> str:
     """kill -9 of all NATS servers, one of them alone first; what they stored is gone."""
-    servers = rig.cluster.nats
+    servers = rig.cluster.nats + rig.cluster.hosts_nats
     for few in (draw.sample(servers, 1), servers):
         for server in few:
             server.kill(wipe=True)
@@ -191,6 +192,34 @@ async def wipe_nats(rig: Rig, draw: random.Random) -> str:
         for server in few:
             await asyncio.to_thread(server.start)
     return "killed and wiped one NATS server, then all"
+
+
+async def roll_nats(rig: Rig, draw: random.Random) -> str:
+    """kill -9 of the NATS servers to hosts one after the other, each after the last is back."""
+    servers = rig.cluster.hosts_nats
+    for server in draw.sample(servers, len(servers)):
+        server.kill()
+        await asyncio.sleep(2)
+        await asyncio.to_thread(server.start)
+        await asyncio.sleep(3)
+    return "killed each NATS server to hosts in turn"
+
+
+async def pause_nats(rig: Rig, draw: random.Random) -> str:
+    """SIGSTOP of one NATS server to hosts, or of all of them, for longer than a lease lasts."""
+    servers = rig.cluster.hosts_nats
+    few = servers if draw.random() < 0.5 else draw.sample(servers, 1)
+    rig.pace(rig.load.slow)
+    await _busy(rig, draw, max(1, len(rig.agents) // 3))
+    for server in few:
+        server.pause()
+    try:
+        await asyncio.sleep(STOP_S)
+    finally:
+        rig.pace(rig.load.rate)
+        for server in few:
+            server.resume()
+    return f"stopped {len(few)} of {len(servers)} NATS servers to hosts for {STOP_S:.0f} s"
 
 
 async def _busy(rig: Rig, draw: random.Random, count: int) -> list[int]:
@@ -223,6 +252,8 @@ FAULTS: dict[str, Fault] = {
     "fail-over": fail_over,
 }
 WITH_NATS: dict[str, Fault] = {"wipe-nats": wipe_nats}
-"""These only where managers have it between them."""
+"""These only where managers have it between them, or to their hosts."""
+HOSTS_ON_NATS: dict[str, Fault] = {"roll-nats": roll_nats, "pause-nats": pause_nats}
+"""These only where hosts are on it."""
 LOSSY = {"fail-over"}
 """The ledger itself loses what was committed: what nobody knows any more is not asked for."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from fastdl.agent import identity
 from fastdl.errors import FastdlError
 from tests.env.cluster import Cluster, cluster
 from tests.env.faults import Answer, Rule, When
@@ -204,7 +205,15 @@ class Rig:
         await self.api("updateConfiguration", **limit)
         for agent in self.agents:
             token = (await self.api("createHostToken", zoneid=self.zone))["token"]
-            await self.start_agent(agent, "--token", token)
+            if self.cluster.hosts_nats:  # which let in who is enrolled
+                managers = [f"https://{self.cluster.managers[0].agents}"]
+                await identity.enrol(managers, token, agent.state, name=agent.name)
+            else:
+                await self.start_agent(agent, "--token", token)
+        if self.cluster.hosts_nats:
+            await self.cluster.let_hosts_in()
+            for agent in self.agents:
+                await self.start_agent(agent)
         await eventually(self.all_up, within=120 + 10 * len(self.agents))
 
     async def start_agent(self, agent: AgentProcess, *more: str) -> None:
@@ -213,6 +222,8 @@ class Rig:
             shared = self.folder / "shared"
             shared.mkdir(exist_ok=True)
             more = (*more, "--pool", f"shared=shared:{shared}")
+        if self.cluster.hosts_nats:
+            more = (*more, "--nats", self.cluster.hosts_url)
         await agent.start(None, *more)
 
     async def all_up(self) -> bool:
@@ -274,8 +285,9 @@ class Rig:
         _run("nft", "delete", "table", "inet", "database")
 
     def manager_ports(self) -> list[str]:
-        """The ports at which agents find managers."""
+        """The ports at which agents find managers, or what carries their messages."""
         found = [self.cluster.agents, *(one.agents for one in self.cluster.managers)]
+        found += [server.address for server in self.cluster.hosts_nats]
         return [address.rpartition(":")[2] for address in found]
 
 
@@ -292,9 +304,16 @@ async def _patiently(api: Client, command: str, params: dict[str, Any]) -> dict[
 
 @contextlib.asynccontextmanager
 async def rig(
-    folder: Path, *, agents: int, apart: bool, with_nats: bool = False, load: Load = FEW
+    folder: Path,
+    *,
+    agents: int,
+    apart: bool,
+    with_nats: bool = False,
+    hosts_on_nats: bool = False,
+    load: Load = FEW,
 ) -> AsyncIterator[Rig]:
-    """A started rig. *apart*: each agent has a namespace of its own (needs root)."""
+    """A started rig. *apart*: each agent has a namespace of its own (needs root); *with_nats* and
+    *hosts_on_nats*: three NATS servers between managers, and to hosts."""
     with contextlib.ExitStack() as stack:
         nets = stack.enter_context(spaces(agents)) if apart else []
         address = BRIDGE if apart else "127.0.0.1"
@@ -304,7 +323,8 @@ async def rig(
             )
             for _ in range(ORIGINS)
         ]
-        async with cluster(folder, address=address, with_nats=with_nats) as made:
+        nats = {"with_nats": with_nats, "hosts_on_nats": hosts_on_nats}
+        async with cluster(folder, address=address, **nats) as made:
             hosts = [
                 AgentProcess(folder, f"kvm{number}", made.managers[0]) for number in range(agents)
             ]

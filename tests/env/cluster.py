@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several managers on one PostgreSQL behind a load balancer, all on this machine, and NATS between
-them if wanted.
+them, or to their hosts, if wanted.
 
 The balancer is nginx, which passes connections on as they are: a port for the API, one for agents.
 """
@@ -38,13 +38,20 @@ stream {{
 
 
 class Cluster:
-    """*server*: the database's, *url*: the ledger's; *nats*: three servers, or none; *api* and
-    *agents*: by the balancer."""
+    """*server*: the database's, *url*: the ledger's; *nats*: three servers between managers, or
+    none, *hosts_nats*: three to hosts, or none; *api* and *agents*: by the balancer."""
 
-    def __init__(self, server: postgresql.Server, url: str, nats: list[nats.Server]) -> None:
+    def __init__(
+        self,
+        server: postgresql.Server,
+        url: str,
+        nats: list[nats.Server],
+        hosts_nats: list[nats.Server],
+    ) -> None:
         self.server = server
         self.url = url
         self.nats = nats
+        self.hosts_nats = hosts_nats
         self.managers: list[ManagerProcess] = []
         self.database_doors: dict[str, str] = {}
         """Name of a manager's state folder → the database's address that it alone uses."""
@@ -57,10 +64,23 @@ class Cluster:
         if manager is not first and not manager.state.exists():
             manager.state.mkdir(mode=0o700)
             shutil.copy(first.state / "secret.key", manager.state)
-        if not self.nats:
-            return await manager.start()
-        addresses = ",".join(one.address for one in self.nats)
-        return await manager.start("--fabric", f"nats://{addresses}")
+        more = list[str]()
+        if self.nats:
+            more += ["--fabric", "nats://" + ",".join(one.address for one in self.nats)]
+        if self.hosts_nats:
+            more += ["--agent-nats", self.hosts_url]
+        return await manager.start(*more)
+
+    @property
+    def hosts_url(self) -> str:
+        """Where hosts find managers through NATS."""
+        return "tls://" + ",".join(one.address for one in self.hosts_nats)
+
+    async def let_hosts_in(self) -> None:
+        """Start the NATS servers to hosts, for the hosts that are enrolled now."""
+        await self.managers[0].command("--write-nats-config", str(self.hosts_nats[0].folder.parent))
+        for server in self.hosts_nats:
+            await asyncio.to_thread(server.start)
 
     def client(self, manager: ManagerProcess) -> Client:
         """A client of one manager alone."""
@@ -86,14 +106,23 @@ async def cluster(
     programs: Sequence[Sequence[str]] = (),
     names: str = "abc",
     with_nats: bool = False,
+    hosts_on_nats: bool = False,
 ) -> AsyncIterator[Cluster]:
-    """Managers *names* that serve, for agents at *address*. *programs*: the fastdl of each."""
+    """Managers *names* that serve, for agents at *address*. *programs*: the fastdl of each. With
+    *hosts_on_nats* there are servers to hosts, too, which ``let_hosts_in`` starts."""
     with contextlib.ExitStack() as stack:
         doors = {name: f"127.0.0.{number}" for number, name in enumerate(names, 2)}
         everywhere = ("127.0.0.1", *doors.values())
         server = stack.enter_context(postgresql.mortal_server(fsync=True, addresses=everywhere))
         messengers = stack.enter_context(nats.cluster(folder / "nats")) if with_nats else []
-        made = Cluster(server, postgresql.fresh_database(server.url, "fastdl"), messengers)
+        carriers = list[nats.Server]()
+        if hosts_on_nats:
+            part = 'include "../fastdl-hosts.conf"'
+            carriers = nats.members(folder / "carriers", more=[part], host=address)
+            for one in carriers:
+                stack.callback(one.kill)
+        url = postgresql.fresh_database(server.url, "fastdl")
+        made = Cluster(server, url, messengers, carriers)
         ports = iter(lab.free_ports(2 * len(names) + 2, tuple({"127.0.0.1", address})))
         for number, name in enumerate(names):
             url = made.url.replace("@127.0.0.1:", f"@{doors[name]}:")

@@ -113,6 +113,16 @@ class ManagerProcess(_Process):
         self.agents = (await eventually(serving))["agents"]
         return Client(json.loads((self.state / "admin.json").read_text()))
 
+    async def command(self, *more: str) -> str:
+        """Run ``fastdl manager`` with an option that does something and ends; what it wrote."""
+        words = [*self.program, "manager", "--state", str(self.state), *self._database, *more]
+        made = await asyncio.create_subprocess_exec(
+            *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await made.communicate()
+        assert made.returncode == 0, said.decode()
+        return said.decode()
+
 
 class AgentProcess(_Process):
     """``fastdl agent`` with a state, a configuration and a pool folder of its own in *folder*."""
