@@ -80,7 +80,7 @@ def _result(
         seconds=ctx.seconds,
         warnings=ctx.events.warnings,
         digests=facts.digests.to_dict(),
-        integrity=facts.digests.integrity(),
+        integrity=facts.integrity,
         consistency=facts.consistency,
     )._replace(
         target_bytes=showing.target_bytes,

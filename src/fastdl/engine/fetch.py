@@ -189,7 +189,7 @@ def _attempt(
 
         workspace.mtime = parse_http_date(response.last_modified)
     ctx.events.warn(*facts.warnings)
-    if facts.digests.integrity() == "none" and not ctx.proven and not facts.signatures:
+    if facts.integrity == "none" and not ctx.proven and not facts.signatures:
         ctx.events.warn(UNVERIFIED)
     try:
         if workspace.earlier is not None and not ctx.proven:

@@ -226,15 +226,19 @@ class DigestSet:
         """Return the digest of the strongest algorithm, or None if the set is empty."""
         return next(iter(self), None)
 
-    def integrity(self) -> str:
+    def integrity(self, pieces: str | None = None) -> str:
         """Return what a match of every digest proves: ``strong``, ``weak`` or ``none``.
 
+        *pieces*: the algorithm of a metalink's digests of every piece, if it has them.
         ``strong`` needs a strong algorithm *and* a source other than the server of the
         bytes; ``weak`` finds accidents, not attackers.
         """
-        if any(d.strength == "strong" and s.independent for d, s in self._known.values()):
+        known = [(d.algorithm, s.independent) for d, s in self._known.values()]
+        if pieces is not None:
+            known.append((pieces, DigestSource.METALINK.independent))
+        if any(independent and algorithm not in _WEAK for algorithm, independent in known):
             return "strong"
-        return "weak" if self._known else "none"
+        return "weak" if known else "none"
 
     def to_dict(self) -> dict[str, str]:
         """Return ``{algorithm: hex}``, the strongest first."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import fastdl
-from fastdl.errors import IntegrityError
+from fastdl.errors import IntegrityError, SizeError
 from fastdl.lab.metalink import metalink, metalink_of
 from tests.env.origin import FaultOrigin, Resource, pseudo_random
 
@@ -72,6 +72,46 @@ def test_who_wants_the_whole_digest_gets_it(
     text = metalink_of(CONTENT, [origin.url("/i")], piece=PIECE)
     result = fetch(tmp_path, text, **options)
     assert (result.by_pieces, result.digests) == (False, {"sha-256": SHA256})
+
+
+@pytest.mark.parametrize("options", [{}, {"require_checksum": True}])
+def test_pieces_prove_the_bytes_where_no_digest_of_the_whole_is_given(
+    origin: FaultOrigin, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """They cover every byte, and the metalink says how many there are."""
+    result = fetch(tmp_path, _pieces_only(origin, "/i", CONTENT), **options)
+    assert (tmp_path / "i").read_bytes() == CONTENT
+    assert (result.integrity, result.by_pieces, result.digests) == ("strong", True, {})
+    assert not any("not verified" in warning for warning in result.warnings)
+
+
+def test_weak_pieces_alone_are_weak(origin: FaultOrigin, tmp_path: Path) -> None:
+    """As a digest of the whole of that algorithm would be."""
+    text = _pieces_only(origin, "/i", CONTENT, "sha1")
+    assert fetch(tmp_path, text).integrity == "weak"
+
+
+@pytest.mark.parametrize("served", [CONTENT[:-1], CONTENT + b"x", OTHER])
+def test_pieces_alone_refuse_other_bytes(
+    origin: FaultOrigin, tmp_path: Path, served: bytes
+) -> None:
+    """Shorter by a byte, longer by one, and others of that size."""
+    origin.resources["/bad"] = Resource.of(served)
+    text = _pieces_only(origin, "/bad", CONTENT)
+    with pytest.raises((IntegrityError, SizeError)):
+        fetch(tmp_path, text)
+    assert not (tmp_path / "i").exists()
+
+
+def _pieces_only(origin: FaultOrigin, path: str, content: bytes, algorithm: str = "sha256") -> str:
+    text = metalink_of(content, [origin.url(path)], piece=PIECE)
+    text = text.replace(f'<hash type="sha-256">{SHA256}</hash>', "")
+    assert SHA256 not in text
+    if algorithm != "sha256":
+        text = text.replace('<pieces type="sha-256"', '<pieces type="sha-1"')
+        for old, new in zip(pieces_of(content), pieces_of(content, algorithm), strict=True):
+            text = text.replace(old, new)
+    return text
 
 
 def test_weaker_pieces_do_not_stand_for_it(origin: FaultOrigin, tmp_path: Path) -> None:

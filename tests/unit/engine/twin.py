@@ -142,7 +142,8 @@ def _verify(part: Path, wanted: Wanted) -> Fetched:
     got = {digest.algorithm: _hex(digest.algorithm, data) for digest in wanted.digests}
     if got != wanted.digests.to_dict():
         raise IntegrityError("the whole has another digest")
-    return Fetched(source_bytes=len(data), digests=got, integrity=wanted.digests.integrity())
+    integrity = wanted.digests.integrity(wanted.pieces.algorithm if wanted.pieces else None)
+    return Fetched(source_bytes=len(data), digests=got, integrity=integrity)
 
 
 def _hex(algorithm: str, data: bytes) -> str:

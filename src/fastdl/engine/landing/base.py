@@ -102,7 +102,7 @@ class Lander:
     ) -> Result:
         """See ``Landing``."""
         sink = workspace.sink
-        signed_by, integrity = facts.signed_by, facts.digests.integrity()
+        signed_by, integrity = facts.signed_by, facts.integrity
         self.check_room(sink)
         with self._checkpoint(facts, workspace, ctx) as checkpoint:
             asked = ctx.asked or of_source(facts, ctx.options)

@@ -55,6 +55,11 @@ class Draft:
         """See ``SourceFacts``."""
         return len(self.digests) > 0 or self.pieces is not None
 
+    @property
+    def integrity(self) -> str:
+        """See ``SourceFacts``."""
+        return self.digests.integrity(self.pieces.algorithm if self.pieces else None)
+
     def facts(self, *, one_response: bool) -> SourceFacts:
         """The collected facts, frozen."""
         shared = self._shared()
@@ -219,9 +224,7 @@ class Draft:
         self.warnings.extend(document.warnings)
         self.size = self.size if document.size is None else document.size
         self.pieces = self.pieces or document.pieces
-        strong = any(d.strength == "strong" for d in self.digests) or (
-            self.pieces is not None and self.pieces.algorithm not in ("md5", "sha-1")
-        )
+        strong = self.integrity == "strong" or any(d.strength == "strong" for d in self.digests)
         for entry in document.mirrors:
             mirror = Url.parse_sent(entry.url)
             if url.scheme == "https" and mirror.scheme == "http" and not strong:

@@ -71,7 +71,13 @@ class SourceFacts(NamedTuple):
     @property
     def by_pieces(self) -> bool:
         """Whether the pieces alone prove the bytes, so that no order is waited for."""
-        return bool(self.covered) and not self.computed
+        return self.pieces is not None and not self.shared and not self.computed
+
+    @property
+    def integrity(self) -> str:
+        """What is proven where all digests match, those of a metalink's pieces too."""
+        pieces = None if self.shared else self.pieces
+        return self.digests.integrity(pieces.algorithm if pieces else None)
 
     @property
     def provable(self) -> bool:

@@ -162,7 +162,7 @@ def _learn(draft: Draft, base_text: str, final_text: str | None, fields: Fields,
         if final and (mirror.origin, mirror.target) == (final.origin, final.target):
             continue
         downgrade = base.scheme == "https" and mirror.scheme == "http"
-        if downgrade and draft.digests.integrity() != "strong":
+        if downgrade and draft.integrity != "strong":
             continue
         # RFC 6249, 6: one request at a time to each mirror.
         draft.take_offer(Offer(mirror, entry.priority, 1, peer))

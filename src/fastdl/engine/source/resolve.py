@@ -119,7 +119,7 @@ def resolve(
             from fastdl.engine.source.vouched import require_signature
 
             require_signature(draft)
-        unproven = draft.digests.integrity() == "none" and not draft.signatures
+        unproven = draft.integrity == "none" and not draft.signatures
         if ctx.options.require_checksum and unproven:
             raise PolicyError(
                 "no checksum is known and --require-checksum asks for one", phase="resolve"
