@@ -54,9 +54,8 @@ class PostgresqlFiles(SqliteFiles):
     def restore(self) -> None:
         super().restore()
         postgresql.fresh_database(self.server, "fastdl")
-        self._run(
-            "psql", "--quiet", "--set", "ON_ERROR_STOP=1", "--file", str(self.kept / "ledger.sql")
-        )
+        once = ("--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1")
+        self._run("psql", *once, "--file", str(self.kept / "ledger.sql"))
 
     def _run(self, program: str, *words: str) -> None:
         assert self.database is not None
