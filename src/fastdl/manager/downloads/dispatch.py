@@ -159,6 +159,8 @@ class Dispatcher:
             return []
         now = self._clock.steady()
         async with self._ledger.read() as tx:
+            if not (waiting := await queue.lanes(tx)):
+                return []
             in_use, caps = await slots.usage(tx)
             limits = limits_of(self._settings, caps)
             origins = [slot for slot in in_use if slot[0] == "origin"]
@@ -166,7 +168,6 @@ class Dispatcher:
             def full(rank: int) -> set[str]:
                 return {s[1] for s in origins if in_use[s] >= limits.of(s, rank=rank)}
 
-            waiting = await queue.lanes(tx)
             free, free_for_bulk = waiting - full(URGENT), waiting - full(BULK)
             # The head of the queue in every round, so that an urgent job is seen at once;
             # further pages continue where the last round stopped, so that jobs which cannot

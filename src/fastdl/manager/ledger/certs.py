@@ -25,6 +25,18 @@ REVOKED = "REVOKED"
 
 _SETTLED: Final = (cert_host.c.done_rev >= cert_host.c.want_rev) & (cert_host.c.failures == 0)
 """The condition that a host has done what was wanted of it last."""
+_DUE_HOSTS: Final = (
+    select(cert_host.c.host)
+    .distinct()
+    .join(host, host.c.id == cert_host.c.host)
+    .where(
+        cert_host.c.failures > 0,
+        # Further ahead than any delay: postponed before the clock was set back.
+        (cert_host.c.retry_at <= bindparam("now")) | (cert_host.c.retry_at > bindparam("far")),
+        host.c.state == UP,
+    )
+)
+"""Kept, as other statements of every round: building one costs more than running it."""
 
 
 async def create(
@@ -287,14 +299,7 @@ async def link(tx: AsyncConnection, pairs: Iterable[tuple[str, str]]) -> None:
 async def due_hosts(tx: AsyncConnection, *, now: float, farthest: float) -> list[str]:
     """Return the Up hosts with a failed push whose next try is due at the steady time *now*;
     *farthest*: the longest delay."""
-    # Further ahead than any delay: postponed before the clock was set back.
-    due = (cert_host.c.retry_at <= now) | (cert_host.c.retry_at > now + farthest)
-    rows = await tx.execute(
-        select(cert_host.c.host)
-        .distinct()
-        .join(host, host.c.id == cert_host.c.host)
-        .where(cert_host.c.failures > 0, due, host.c.state == UP)
-    )
+    rows = await tx.execute(_DUE_HOSTS, {"now": now, "far": now + farthest})
     return list(rows.scalars())
 
 

@@ -13,9 +13,22 @@ needs it. A row lives until a host has reported that the copy is gone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Double, Row, bindparam, cast, delete, func, insert, select, tuple_, update
+from sqlalchemy import (
+    Double,
+    Integer,
+    Row,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.filters import Filters, conditions, contains, equals, same
@@ -213,9 +226,15 @@ async def due(tx: AsyncConnection, *, now: float, far: float, limit: int) -> lis
 
     One postponed beyond *far* was postponed before that clock was set back: it is due.
     """
-    late = (t.c.retry_at <= now) | (t.c.retry_at > far)
+    return list(await tx.execute(_due(), {"now": now, "far": far, "most": limit}))
+
+
+@cache
+def _due() -> Any:
+    """Return the statement of ``due``. Kept: every round of the dispatcher asks."""
+    late = (t.c.retry_at <= bindparam("now")) | (t.c.retry_at > bindparam("far"))
     query = _with_pool().where(t.c.state == REMOVING, late)
-    return list(await tx.execute(query.order_by(t.c.retry_at).limit(limit)))
+    return query.order_by(t.c.retry_at).limit(bindparam("most", type_=Integer))
 
 
 async def template_names(tx: AsyncConnection, ids: Sequence[str]) -> Mapping[str, str]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +13,14 @@ from fastdl.manager.ledger import copies, jobs
 from fastdl.manager.ledger.tables import attempt
 from fastdl.manager.ledger.tables import job as t
 from fastdl.wire import messages as m
+
+_UNANSWERED: Final = select(t).where(
+    t.c.host.is_not(None),  # the condition of the partial index
+    t.c.state.in_((*jobs.HELD, jobs.State.CANCELLING)),
+    (t.c.state == jobs.State.CANCELLING)
+    | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK, m.Kind.DOCUMENTS, m.Kind.CONSOLE)),
+)
+"""Kept, as other statements of every round: building one costs more than running it."""
 
 
 async def waiting_on(tx: AsyncConnection, pools: Iterable[str]) -> list[Row[Any]]:
@@ -37,15 +45,7 @@ async def held_by(tx: AsyncConnection, host_id: str) -> list[Row[Any]]:
 
 async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
     """Return the jobs whose host should respond soon: CANCELLING ones, and requests."""
-    rows = await tx.execute(
-        select(t).where(
-            t.c.host.is_not(None),  # the condition of the partial index
-            t.c.state.in_((*jobs.HELD, jobs.State.CANCELLING)),
-            (t.c.state == jobs.State.CANCELLING)
-            | t.c.kind.in_((m.Kind.PROBE, m.Kind.CHECK, m.Kind.DOCUMENTS, m.Kind.CONSOLE)),
-        )
-    )
-    return list(rows.all())
+    return list(await tx.execute(_UNANSWERED))
 
 
 async def live_download(tx: AsyncConnection, key: copies.Key) -> str | None:

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
-from sqlalchemy import CompoundSelect, Integer, Row, bindparam, func, select, tuple_, union_all
+from sqlalchemy import (
+    CompoundSelect,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    func,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import job as t
@@ -30,14 +40,19 @@ Place = tuple[int, float, str]
 
 async def lanes(tx: AsyncConnection) -> set[str]:
     """Return the lanes that have waiting jobs: one index step for each lane, not each job."""
+    return set((await tx.execute(_lanes())).scalars())
+
+
+@cache
+def _lanes() -> Select[Any]:
+    """Return the statement of ``lanes``. Kept, as that of ``page``."""
     waiting = t.c.waiting.is_(True)
     found = select(func.min(t.c.lane).label("lane")).where(waiting).cte("found", recursive=True)
     following = select(func.min(t.c.lane)).where(waiting, t.c.lane > found.c.lane)
     found = found.union_all(
         select(following.scalar_subquery().label("lane")).where(found.c.lane.is_not(None))
     )
-    rows = await tx.execute(select(found.c.lane).where(found.c.lane.is_not(None)))
-    return set(rows.scalars())
+    return select(found.c.lane).where(found.c.lane.is_not(None))
 
 
 async def page(

@@ -6,7 +6,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Table, case, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.filters import Filters, conditions, contains, equals, same
@@ -16,6 +27,24 @@ from fastdl.manager.ledger.text import dumps, new_id
 
 PENDING, SUCCEEDED, FAILED, CANCELLED = 0, 1, 2, 3
 """``jobstatus`` of an API job, numbered as in CloudStack."""
+_LEASE: Final = select(lease).where(lease.c.name == bindparam("lease"))
+_RENEW: Final = (
+    update(lease)
+    .where(
+        lease.c.name == bindparam("lease"),
+        lease.c.fence == bindparam("known"),
+        (lease.c.owner == bindparam("by"))
+        | (lease.c.until < bindparam("now"))
+        | (lease.c.until > bindparam("end")),
+    )
+    .values(owner=bindparam("by"), fence=bindparam("new"), until=bindparam("end"))
+)
+_PARTS: Final = select(api_job_part.c.job).where(api_job_part.c.api_job == api_job.c.id)
+_LIVE_PARTS: Final = (
+    _PARTS.join(job, job.c.id == api_job_part.c.job).where(job.c.state.in_(LIVE)).exists()
+)
+_FINISHED: Final = select(api_job).where(api_job.c.status == PENDING, _PARTS.exists(), ~_LIVE_PARTS)
+"""Kept, as other statements of a round: building one costs more than running it."""
 
 
 async def settings(tx: AsyncConnection) -> dict[str, str]:
@@ -229,22 +258,15 @@ async def finished_api_jobs(tx: AsyncConnection, part: str | None = None) -> lis
     With *part* the API jobs are locked first: of two parts that end at the same moment, the
     later one sees that the other has ended.
     """
-    live = (
-        select(api_job_part.c.job)
-        .join(job, job.c.id == api_job_part.c.job)
-        .where(api_job_part.c.api_job == api_job.c.id, job.c.state.in_(LIVE))
-        .exists()
-    )
-    pending = api_job.c.status == PENDING
     if part is None:
-        parts = select(api_job_part.c.job).where(api_job_part.c.api_job == api_job.c.id).exists()
-        return list(await tx.execute(select(api_job).where(pending, parts, ~live)))
+        return list(await tx.execute(_FINISHED))
     theirs = api_job.c.id.in_(select(api_job_part.c.api_job).where(api_job_part.c.job == part))
+    pending = api_job.c.status == PENDING
     locked = select(api_job.c.id).where(pending, theirs).order_by(api_job.c.id).with_for_update()
     ids = list((await tx.execute(locked)).scalars())
     if not ids:
         return []
-    return list(await tx.execute(select(api_job).where(api_job.c.id.in_(ids), ~live)))
+    return list(await tx.execute(select(api_job).where(api_job.c.id.in_(ids), ~_LIVE_PARTS)))
 
 
 async def parts_of(tx: AsyncConnection, id_: str) -> list[Row[Any]]:
@@ -276,20 +298,13 @@ async def take_lease(
     longer than its length.
     """
     now = await database_time(tx, now)
-    row = (await tx.execute(select(lease).where(lease.c.name == name))).first()
+    row = (await tx.execute(_LEASE, {"lease": name})).first()
     if row is None:
         await tx.execute(insert(lease).values(name=name, owner=owner, fence=1, until=now + ttl))
         return 1
     fence: int = row.fence if row.owner == owner else row.fence + 1
-    done = await tx.execute(
-        update(lease)
-        .where(
-            lease.c.name == name,
-            lease.c.fence == row.fence,
-            (lease.c.owner == owner) | (lease.c.until < now) | (lease.c.until > now + ttl),
-        )
-        .values(owner=owner, fence=fence, until=now + ttl)
-    )
+    found = {"lease": name, "known": row.fence, "now": now}
+    done = await tx.execute(_RENEW, found | {"new": fence, "by": owner, "end": now + ttl})
     return fence if done.rowcount == 1 else None
 
 

@@ -15,17 +15,15 @@ from fastdl.manager.ledger.values import Slot
 
 PART: Final = 200
 """Rows in one statement."""
+_USAGE: Final = select(t.c.kind, t.c.key, t.c.active, t.c.cap).where(
+    (t.c.active > 0) | t.c.cap.is_not(None)
+)
 
 
 async def usage(tx: AsyncConnection) -> tuple[dict[Slot, int], dict[Slot, int]]:
     """Return (how many jobs hold each slot, the caps in force)."""
-    rows = await tx.execute(
-        select(t.c.kind, t.c.key, t.c.active, t.c.cap).where(
-            (t.c.active > 0) | t.c.cap.is_not(None)
-        )
-    )
     in_use, caps = {}, {}
-    for kind, key, active, cap in rows:
+    for kind, key, active, cap in await tx.execute(_USAGE):
         in_use[kind, key] = active
         if cap is not None:
             caps[kind, key] = cap
