@@ -204,7 +204,10 @@ class SimHost:
     async def _received(self, link: Link) -> m.Message | None:
         text = await link.read()
         await self._awake.wait()
-        return None if text is None else codec.decode(text, limit=m.TO_AGENT_MAX)
+        if text is None:
+            return None
+        self._record.message(self.id, text)
+        return codec.decode(text, limit=m.TO_AGENT_MAX)
 
     def _hello(self) -> m.Hello:
         return m.Hello(
@@ -242,9 +245,11 @@ class SimHost:
         if self._rng.random() < self._troubles.reset:
             link.reset()  # with this message, and whatever else is under way
             return
-        link.send(codec.encode(message))
+        text = codec.encode(message)
+        self._record.message(self.id, text)
+        link.send(text)
         if isinstance(message, m.JobResult) and self._rng.random() < self._troubles.twice:
-            link.send(codec.encode(message))
+            link.send(text)
 
     def _repeat_results(self) -> None:
         for row in list(self.journal.values()):

@@ -7,10 +7,11 @@ The manager's ledger is not asked: it is what is being tested.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from fastdl.manager.hosts.waits import SILENT_S
 
@@ -49,11 +50,17 @@ class Record:
     effective: int = 0
     commands: int = 0
     out_since: dict[str, float] = field(default_factory=dict)
+    heard: Any = field(default_factory=hashlib.sha256)
+    """Of every message that a host sent or got, and when: two runs with the same are the same."""
 
     def violated(self, what: str) -> None:
         """Note that something happened that must not."""
         now = asyncio.get_running_loop().time()
         self.violations.append(f"at {now:.3f} s: {what}")
+
+    def message(self, host: str, text: str) -> None:
+        """*host* sends *text*, or gets it."""
+        self.heard.update(f"{asyncio.get_running_loop().time()} {host} {text}\n".encode())
 
     # --- touch -----------------------------------------------------------------------------
 

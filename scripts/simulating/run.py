@@ -21,7 +21,8 @@ from fastdl.manager.hosts.ca import Authority, open_authority
 from fastdl.manager.ledger import copies, tables
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from scripts.simulating.history import Step, ZonePlan, drawn_history, drawn_zone
-from scripts.simulating.loop import StalledError, VirtualLoop, seeded, sqlite_in_the_loop
+from scripts.simulating.inline import inline_sqlite
+from scripts.simulating.loop import StalledError, VirtualLoop, seeded
 from scripts.simulating.zone import BusyLedger, Zone
 
 HEALED_S: Final = 4 * 3600.0
@@ -46,6 +47,8 @@ class Outcome:
     effective: int
     seconds: float
     took_s: float
+    trace: str
+    """The same for two runs in which the same happened at the same moments."""
 
 
 class Simulator:
@@ -60,7 +63,7 @@ class Simulator:
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         folder = Path(self._held.enter_context(tempfile.TemporaryDirectory(dir=memory)))
         self._folder = folder
-        self._held.enter_context(sqlite_in_the_loop())
+        self._held.enter_context(inline_sqlite())
         self._authority: Authority = open_authority(folder / "ca")
         self._loop = VirtualLoop(lambda: self._ledger.users > 0)
         self._real: Ledger = open_ledger(self._database or default_url(folder))
@@ -102,6 +105,7 @@ class Simulator:
             effective=zone.record.effective,
             seconds=self._seconds,
             took_s=time.process_time() - began,
+            trace=zone.record.heard.hexdigest(),
         )
 
     async def _whole(self, zone: Zone, steps: Sequence[Step]) -> None:

@@ -33,6 +33,22 @@ def test_some_seeds_hold_what_is_promised() -> None:
     assert "16 seeds" in done.stdout
 
 
+def test_a_seed_is_the_same_run_alone_and_after_others() -> None:
+    """Processes run many seeds; what one leaves behind changes nothing in the next."""
+    with Simulator() as simulator:
+        alone = simulator.run(5, 4)
+    with Simulator() as simulator:
+        others = [simulator.run(seed, 4).trace for seed in (2, 3)]
+        after, again = simulator.run(5, 4), simulator.run(5, 4)
+    assert alone.trace == after.trace == again.trace
+    assert alone.trace not in others
+    assert (alone.jobs, alone.commands, alone.seconds) == (
+        after.jobs,
+        after.commands,
+        after.seconds,
+    )
+
+
 def first_violation(seeds: range) -> Outcome:
     """The first run that violates something."""
     with Simulator() as simulator:
