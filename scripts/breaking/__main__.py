@@ -24,7 +24,14 @@ from pathlib import Path
 
 from fastdl.lab.certs import self_signed
 from scripts.breaking.checks import keystore, violations
-from scripts.breaking.faults import FAULTS, HOSTS_ON_NATS, LOSSY, WITH_NATS, Fault
+from scripts.breaking.faults import (
+    BETWEEN_MANAGERS,
+    FAULTS,
+    HOSTS_ON_NATS,
+    LOSSY,
+    WITH_NATS,
+    Fault,
+)
 from scripts.breaking.rig import FEW, MANY, Rig, rig
 
 ROUND_FAULTS = 2
@@ -110,7 +117,7 @@ async def round_of(found: Rig, number: int, names: list[str], draw: random.Rando
     jobs = await prepare(found, templates)
     await asyncio.sleep(3 + 3 * draw.random())
     for n, name in enumerate(names):
-        say(await (FAULTS | WITH_NATS | HOSTS_ON_NATS)[name](found, draw))
+        say(await (FAULTS | WITH_NATS | BETWEEN_MANAGERS | HOSTS_ON_NATS)[name](found, draw))
         if not n:
             with contextlib.suppress(Exception):
                 await certificate(found, revoked, wanted=False)
@@ -130,6 +137,8 @@ def possible(args: argparse.Namespace) -> dict[str, Fault]:
     found = dict(FAULTS)
     if args.nats or args.hosts_on_nats:
         found |= WITH_NATS
+    if args.nats:
+        found |= BETWEEN_MANAGERS
     if args.hosts_on_nats:
         found |= HOSTS_ON_NATS
     return found

@@ -21,6 +21,7 @@ CUT_OFF_S = 80.0
 """
 STOP_S = 45.0
 """Longer than any lease of a manager."""
+FLAPS = 10
 FAILOVER_S = {False: 35.0, True: 10.0}
 """The longest that no download may begin after the death of the manager that dispatched: without
 and with NATS."""
@@ -153,7 +154,7 @@ async def cut_database(rig: Rig, draw: random.Random) -> str:
         await asyncio.sleep(CUT_OFF_S)
     finally:
         rig.pace(rig.load.rate)
-        rig.mend_database()
+        rig.mend("database")
     return f"cut off {manager.state.name} from PostgreSQL{_way(incoming, outgoing)}"
 
 
@@ -192,6 +193,32 @@ async def wipe_nats(rig: Rig, draw: random.Random) -> str:
         for server in few:
             await asyncio.to_thread(server.start)
     return "killed and wiped one NATS server, then all"
+
+
+async def cut_nats(rig: Rig, draw: random.Random) -> str:
+    """All managers cut off from one NATS server between them, or from all, in one direction or
+    both; the servers hear each other."""
+    incoming, outgoing = draw.choice([(True, False), (False, True), (True, True)])
+    servers = rig.cluster.nats
+    few = servers if draw.random() < 0.5 else draw.sample(servers, 1)
+    rig.cut_nats(few, incoming=incoming, outgoing=outgoing)
+    try:
+        await asyncio.sleep(PARTITION_S)
+    finally:
+        rig.mend("nats")
+    return f"cut off {len(few)} of {len(servers)} NATS servers{_way(incoming, outgoing)}"
+
+
+async def flap_nats(rig: Rig, draw: random.Random) -> str:
+    """The managers are cut off from all NATS servers between them again and again, for seconds."""
+    for _ in range(FLAPS):
+        rig.cut_nats(rig.cluster.nats, incoming=True, outgoing=True)
+        try:
+            await asyncio.sleep(1 + 4 * draw.random())
+        finally:
+            rig.mend("nats")
+        await asyncio.sleep(1 + 4 * draw.random())
+    return f"cut off all NATS servers for seconds, {FLAPS} times"
 
 
 async def roll_nats(rig: Rig, draw: random.Random) -> str:
@@ -253,6 +280,8 @@ FAULTS: dict[str, Fault] = {
 }
 WITH_NATS: dict[str, Fault] = {"wipe-nats": wipe_nats}
 """These only where managers have it between them, or to their hosts."""
+BETWEEN_MANAGERS: dict[str, Fault] = {"cut-nats": cut_nats, "flap-nats": flap_nats}
+"""These only where managers have it between them."""
 HOSTS_ON_NATS: dict[str, Fault] = {"roll-nats": roll_nats, "pause-nats": pause_nats}
 """These only where hosts are on it."""
 LOSSY = {"fail-over"}

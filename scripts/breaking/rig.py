@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastdl.agent import identity
 from fastdl.errors import FastdlError
+from tests.env import nats
 from tests.env.cluster import Cluster, cluster
 from tests.env.faults import Answer, Rule, When
 from tests.env.manager import Client
@@ -269,26 +270,35 @@ class Rig:
         """Drop the packets between *manager* alone and PostgreSQL: *incoming* what PostgreSQL
         says, *outgoing* what the manager says."""
         door, port = self.cluster.database_doors[manager.state.name], self.cluster.server.port
-        rules = ["table inet database {"]
-        for hook, match, wanted in (
-            ("input", f"ip saddr {door} tcp sport {port}", incoming),
-            ("output", f"ip daddr {door} tcp dport {port}", outgoing),
-        ):
-            if wanted:
-                rules.append(
-                    f"chain {hook} {{ type filter hook {hook} priority 0; {match} drop; }}"
-                )
-        _run("nft", "-f", "-", text="\n".join([*rules, "}"]))
+        said = f"ip saddr {door} tcp sport {port}" if incoming else None
+        _drop("database", said, f"ip daddr {door} tcp dport {port}" if outgoing else None)
 
-    def mend_database(self) -> None:
-        """Let all packets pass again."""
-        _run("nft", "delete", "table", "inet", "database")
+    def cut_nats(self, servers: list[nats.Server], *, incoming: bool, outgoing: bool) -> None:
+        """Drop the packets between all managers and *servers*, which hear each other: *incoming*
+        what NATS says, *outgoing* what managers say."""
+        ports = f"{{ {', '.join(str(one.port) for one in servers)} }}"
+        said = f"tcp sport {ports}" if incoming else None
+        _drop("nats", said, f"tcp dport {ports}" if outgoing else None)
+
+    def mend(self, what: Literal["database", "nats"]) -> None:
+        """Let all packets to *what* pass again."""
+        _run("nft", "delete", "table", "inet", what)
 
     def manager_ports(self) -> list[str]:
         """The ports at which agents find managers, or what carries their messages."""
         found = [self.cluster.agents, *(one.agents for one in self.cluster.managers)]
         found += [server.address for server in self.cluster.hosts_nats]
         return [address.rpartition(":")[2] for address in found]
+
+
+def _drop(table: str, incoming: str | None, outgoing: str | None) -> None:
+    """Drop the packets that these match, until *table* is deleted."""
+    rules = [
+        f"chain {hook} {{ type filter hook {hook} priority 0; {match} drop; }}"
+        for hook, match in (("input", incoming), ("output", outgoing))
+        if match is not None
+    ]
+    _run("nft", "-f", "-", text="\n".join([f"table inet {table} {{", *rules, "}"]))
 
 
 async def _patiently(api: Client, command: str, params: dict[str, Any]) -> dict[str, Any]:
