@@ -27,7 +27,7 @@ from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, UsageE
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
-from fastdl.wire.nats.connection import REPLY_S, Connector, Who, reason, store
+from fastdl.wire.nats.connection import CONNECT_S, REPLY_S, Connector, Who, reason, store
 from fastdl.wire.nats.sealed import Seal
 from fastdl.wire.nats.servers import Servers
 from fastdl.wire.nats.session import Session
@@ -57,6 +57,7 @@ class NatsCarrier:
             title="this host",
             name=f"fastdl agent {identity.host_id}",
             inbox=subjects.inbox(identity.host_id),
+            patience_s=int(CONNECT_S),  # the server may have to ask a manager
         )
         context = identity.context if tls else None
         self._connector = Connector(servers, who, broken=self._broken, context=context)

@@ -40,11 +40,12 @@ logging.getLogger("asyncio").addFilter(lambda line: "eof_received" not in line.g
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Who:
     """Who connects. *title*: in messages; *name*: what the server is told; *inbox*: the prefix of
-    the subjects of responses."""
+    the subjects of responses; *patience_s*: how long each step of connecting may take."""
 
     title: str
     name: str
     inbox: str = "_INBOX"
+    patience_s: int = 2
 
 
 class Connector:
@@ -145,7 +146,7 @@ class Connector:
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
-                    connect_timeout=2,
+                    connect_timeout=self._who.patience_s,
                     ping_interval=5,
                     tls=tls,
                     tls_hostname=servers.tls_name,
@@ -155,6 +156,11 @@ class Connector:
                     inbox_prefix=self._who.inbox,
                 )
             check_tls()
+            if not client.is_connected:  # the client takes the end of the stream for a welcome
+                raise ConnectionError(
+                    f"the NATS server {address} closed the connection without letting "
+                    f"{self._who.title} in"
+                )
             _check_version(client, address)
             if self._check is not None:
                 await self._check(client, address)
