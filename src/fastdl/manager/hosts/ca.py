@@ -142,7 +142,29 @@ class Authority:
         AgentRefusedError if it names no host, or comes from a CA that is no longer valid: the
         port's TLS context keeps every CA that it ever trusted.
         """
-        certificate = x509.load_der_x509_certificate(der)
+        return self._peer(x509.load_der_x509_certificate(der))
+
+    def client(self, pem: str, *, now: float) -> Peer:
+        """Return the peer that a certificate names which a client showed to somebody else, who says
+        to have verified it: all of it is checked again, but for its key.
+
+        AgentRefusedError if it is no certificate of a host, or not valid at *now*.
+        """
+        try:
+            with reading():
+                certificate = x509.load_pem_x509_certificate(pem.encode())
+                begins = certificate.not_valid_before_utc.timestamp()
+                usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        except CertRejectedError as exc:
+            raise AgentRefusedError(f"no certificate of a host: {exc}") from exc
+        peer = self._peer(certificate)
+        if ExtendedKeyUsageOID.CLIENT_AUTH not in usage.value:
+            raise AgentRefusedError("the client certificate is none for clients")
+        if not begins <= now < (peer.until or 0):
+            raise AgentRefusedError("the client certificate is not valid now")
+        return peer
+
+    def _peer(self, certificate: x509.Certificate) -> Peer:
         issuer = next((ca for ca in self.cas if ca.issued(certificate)), None)
         if issuer is None:
             raise AgentRefusedError(

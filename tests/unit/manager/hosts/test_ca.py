@@ -89,3 +89,27 @@ def test_a_request_that_cannot_be_parsed_is_refused() -> None:
     for bad in (good[:at] + b"\x07" + good[at + 1 :], good[:-9], b"", bytes(100)):
         with pytest.raises(AgentRefusedError):
             csr_key(ssl.DER_cert_to_PEM_cert(bad).replace("CERTIFICATE", "CERTIFICATE REQUEST"))
+
+
+def test_a_certificate_that_another_has_verified_is_checked_again(tmp_path: Path) -> None:
+    """Its issuer, its dates and what it is for; a name alone is worth nothing."""
+    authority, other = open_authority(tmp_path / "ca"), open_authority(tmp_path / "other")
+    csr = make_csr(ec.generate_private_key(ec.SECP256R1()))
+    pem, key_hash = authority.sign_host(csr, "host-1")
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    begins = certificate.not_valid_before_utc.timestamp()
+    until = certificate.not_valid_after_utc.timestamp()
+    peer = Peer("host-1", key_hash, authority.sha256, until)
+    assert authority.client(pem, now=begins) == authority.client(pem, now=until - 1) == peer
+    foreign, _ = other.sign_host(csr, "host-1")
+    server = authority.sign_nats_server().decode()
+    for bad, now in [
+        *((pem, begins - 1), (pem, until)),
+        *((text, begins) for text in (foreign, server, authority.pem, "", pem[:200], "\ud800")),
+    ]:
+        with pytest.raises(AgentRefusedError):
+            authority.client(bad, now=now)
+    authority.begin_rotation()
+    authority.finish_rotation()
+    with pytest.raises(AgentRefusedError, match="replaced"):
+        authority.client(pem, now=begins)
