@@ -30,10 +30,13 @@ from tests.env.site import Site
 class NatsSite(Site):
     """``host`` (``who``) is connected, and ``other`` is enrolled, once ``start`` has returned."""
 
-    def __init__(self, folder: Path, origin: FaultOrigin, *, servers: int = 1) -> None:
-        """*servers*: more than one are a cluster."""
+    def __init__(
+        self, folder: Path, origin: FaultOrigin, *, servers: int = 1, callout: bool = False
+    ) -> None:
+        """*servers*: more than one are a cluster; *callout*: they ask the manager who connects."""
         super().__init__(folder, origin)
         self._folder = folder
+        self._callout = callout
         if servers == 1:
             more = ['include "fastdl-hosts.conf"']
             self.servers = [nats.Server(folder, name="nats", more=more)]
@@ -57,7 +60,8 @@ class NatsSite(Site):
             await identity.enrol(managers, await self.token(), folder, name=folder.parent.name)
             for folder in (self.host.state, self._folder / "other" / "state")
         ]
-        await nats_config.write(ManagerConfig(state=self.manager.state), self._folder / "nats")
+        config = ManagerConfig(state=self.manager.state)
+        await nats_config.write(config, self._folder / "nats", callout=self._callout)
         for server in self.servers:
             await asyncio.to_thread(server.start)
         await self.host.start(None, "--nats", self.url, *more, pools=pools)
@@ -129,6 +133,9 @@ async def connected(
         connect_timeout=5,
         inbox_prefix=prefix,
     )
+    if not client.is_connected:  # the client takes the end of the stream for a welcome
+        await client.close()
+        raise ConnectionError(f"{url} closed the connection")
     try:
         yield client, complaints
     finally:

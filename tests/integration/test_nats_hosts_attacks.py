@@ -17,7 +17,7 @@ from fastdl.agent.identity import Identity
 from fastdl.agent.nats import NatsCarrier
 from fastdl.errors import FastdlError, Reason
 from fastdl.manager.config import ManagerConfig
-from fastdl.manager.hosts import nats_config
+from fastdl.manager.hosts import nats_callout, nats_config
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
@@ -32,18 +32,23 @@ SESSION = "0" * 32
 CHOSEN = b"what h1 wants h2 to read"
 
 
-async def test_permissions_keep_hosts_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("callout", [False, True], ids=["listed", "callout"])
+async def test_permissions_keep_hosts_apart(tmp_path: Path, *, callout: bool) -> None:
     """A host cannot read another's mailbox or session, publish as it, or touch managers' things."""
+    if callout:
+        pytest.importorskip("nacl", reason="PyNaCl is not installed")
     server = nats.Server(tmp_path, name="nats", more=['include "fastdl-hosts.conf"'])
     url = f"tls://{server.address}"
     folder = tmp_path / "nats"
     try:
         async with zone(tmp_path / "state", agent_nats=url) as here:
             h1, h2 = [await enrolled(here, tmp_path / name) for name in ("h1", "h2")]
-            await nats_config.write(ManagerConfig(state=tmp_path / "state"), folder)
+            config = ManagerConfig(state=tmp_path / "state")
+            await nats_config.write(config, folder, callout=callout)
             server.start()
-            late = await enrolled(here, tmp_path / "late")
-            await _refused(url, late.context())
+            if not callout:
+                late = await enrolled(here, tmp_path / "late")
+                await _refused(url, late.context())
             await _refused(url, ssl.create_default_context(cafile=str(folder / "ca.pem")))
             await _until_stored(url, folder)
             await _attack(url, folder, h1, h2.host_id)
@@ -72,7 +77,7 @@ async def _attack(url: str, folder: Path, h1: Identity, h2: str) -> None:
     reads = [
         *(subjects.box(h2), subjects.down(h2, "*"), subjects.up(h2, "*"), subjects.results(h2)),
         *(f"{subjects.inbox(h2)}.>", "_INBOX.>", "fdl.hosts.>", "fdl.>", ">", subjects.ANY_OPEN),
-        *("fdl.0123456789abcdef.passing", "$JS.EVENT.>", "$SYS.>"),
+        *("fdl.0123456789abcdef.passing", "$JS.EVENT.>", "$SYS.>", nats_callout.SUBJECT),
     ]
     writes = [
         *(subjects.opening(h2, SESSION), subjects.up(h2, SESSION), subjects.down(h2, SESSION)),
@@ -82,7 +87,7 @@ async def _attack(url: str, folder: Path, h1: Identity, h2: str) -> None:
         *(f"$JS.API.STREAM.{what}.{subjects.RESULTS}" for what in ("DELETE", "PURGE", "INFO")),
         f"$JS.API.CONSUMER.CREATE.{subjects.RESULTS}",
         f"$JS.API.CONSUMER.MSG.NEXT.{subjects.RESULTS}.{subjects.CONSUMER}",
-        f"$JS.ACK.{subjects.RESULTS}.{subjects.CONSUMER}.1.1.1.1.1",
+        *(f"$JS.ACK.{subjects.RESULTS}.{subjects.CONSUMER}.1.1.1.1.1", nats_callout.SUBJECT),
     ]
     async with (
         connected(url, managers(folder)) as (manager, _),

@@ -99,6 +99,13 @@ def add_parser(subparsers: Any) -> None:
         " and end",
     )
     parser.add_argument(
+        "--nats-callout",
+        action="store_true",
+        help="with --write-nats-config: instead of listing hosts, let the servers ask the managers"
+        " at each connection (auth callout), so that enrolling and deleting hosts changes nothing"
+        " there",
+    )
+    parser.add_argument(
         "--accept-new-ca",
         action="store_true",
         help="start even though the ledger's hosts were enrolled by another CA, which is lost;"
@@ -123,16 +130,21 @@ def run(args: argparse.Namespace) -> int:
     import uvloop  # chosen here and nowhere else
 
     if args.write_nats_config is not None:
-        uvloop.run(_write_nats_config(settings, args.write_nats_config))
+        uvloop.run(_write_nats_config(settings, args.write_nats_config, callout=args.nats_callout))
         return 0
+    if args.nats_callout:
+        raise UsageError("--nats-callout changes what --write-nats-config writes: name both")
     uvloop.run(_serve(settings, accept_new_ca=args.accept_new_ca))
     return 0
 
 
-async def _write_nats_config(settings: Any, folder: Path) -> None:
+async def _write_nats_config(settings: Any, folder: Path, *, callout: bool) -> None:
     from fastdl.manager.hosts.nats_config import write
 
-    allowed = await write(settings, folder)
+    allowed = await write(settings, folder, callout=callout)
+    if callout:
+        print(f"{folder}: NATS servers with it ask the managers which hosts may connect")
+        return
     hosts = "1 host" if len(allowed) == 1 else f"{len(allowed)} hosts"
     print(f"{folder}: {hosts} may connect once the NATS servers have read it again")
 

@@ -369,22 +369,27 @@ def _open_nats_hosts(
     """Return what serves hosts on NATS; None = they all use WebSockets."""
     if (servers := agent_servers(config)) is None or config.agent_nats is None:
         return None
-    from fastdl.manager.hosts.nats_hosts import NatsHosts  # noqa: PLC0415 - an extra's package
+    from fastdl.manager.hosts.nats_callout import Callout  # noqa: PLC0415 - an extra's package
+    from fastdl.manager.hosts.nats_hosts import NatsHosts  # noqa: PLC0415
     from fastdl.manager.hosts.nats_results import ResultForwarder  # noqa: PLC0415
 
+    tls, derive = config.agent_nats.startswith("tls:"), context.vault.derive
     forwarder = ResultForwarder(
         context.handler,
         ledger=context.ledger,
         delivery=context.delivery,
-        derive=context.vault.derive,
+        derive=derive,
     )
+    # Without TLS nobody shows a certificate, and whoever is there could ask.
+    callout = Callout(context.authority, ledger=context.ledger, derive=derive) if tls else None
     return NatsHosts(
         servers,
         server,
         forwarder,
-        tls=config.agent_nats.startswith("tls:"),
+        tls=tls,
         authority=context.authority,
-        derive=context.vault.derive,
+        derive=derive,
+        callout=callout,
     )
 
 

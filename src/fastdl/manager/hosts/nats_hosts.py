@@ -22,6 +22,7 @@ from nats.js import JetStreamContext
 
 from fastdl.errors import AgentRefusedError, UsageError
 from fastdl.manager.hosts.ca import Authority, Peer
+from fastdl.manager.hosts.nats_callout import SUBJECT, Callout
 from fastdl.manager.hosts.nats_channel import NatsChannel
 from fastdl.manager.hosts.nats_results import ResultForwarder
 from fastdl.manager.hosts.nats_streams import ensure
@@ -62,13 +63,15 @@ class NatsHosts:
         tls: bool,
         authority: Authority,
         derive: Callable[[str], bytes],
+        callout: Callout | None,
     ) -> None:
-        """*derive*: what ``sealed.key_of`` needs."""
+        """*derive*: what ``sealed.key_of`` needs; *callout*: tells the servers who connects."""
         self._servers = replace(servers, tls_name=NATS_NAME) if tls else servers
         self._server = server
         self._forwarder = forwarder
         self._authority = authority
         self._derive = derive
+        self._callout = callout
         self._connector = Connector(
             self._servers,
             Who(title="this manager", name="fastdl manager, for hosts"),
@@ -136,6 +139,8 @@ class NatsHosts:
                 for loop in (until_lost(), self._accept(client), _again(ENSURE_S, keep, js)):
                     group.create_task(loop)
                 group.create_task(_again(AGAIN_S, forward, js))
+                if self._callout is not None:
+                    group.create_task(self._callout.run())
         finally:
             for session in self._sessions.values():
                 session.end()
@@ -144,22 +149,25 @@ class NatsHosts:
                 task.cancel()
 
     async def _accept(self, client: Client) -> None:
-        """Be one of those who take sessions, while hosts may rely on this manager."""
-        subscription: Subscription | None = None
+        """Be one of those who admit hosts and take sessions, while hosts may rely on this
+        manager."""
+        heard = list[Subscription]()
 
         async def opened(msg: Msg) -> None:
             self._open(client, msg)
 
+        wanted = {subjects.ANY_OPEN: opened}
+        if self._callout is not None:
+            wanted[SUBJECT] = self._callout.asked
         while True:
-            if self._server.counts and subscription is None:
-                subscription = await client.subscribe(
-                    subjects.ANY_OPEN, queue=subjects.CONSUMER, cb=opened
-                )
+            if self._server.counts and not heard:
+                for subject, cb in wanted.items():
+                    heard.append(await client.subscribe(subject, queue=subjects.CONSUMER, cb=cb))
                 log.info("hosts on NATS are heard", extra={"nats": str(self._servers)})
                 self._said = ""
-            elif subscription is not None and not self._server.counts:
-                await subscription.unsubscribe()
-                subscription = None
+            elif heard and not self._server.counts:
+                while heard:
+                    await heard.pop().unsubscribe()
                 log.warning(
                     "hosts on NATS go to other managers: this one does not reach the ledger"
                 )

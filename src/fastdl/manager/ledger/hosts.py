@@ -102,9 +102,13 @@ async def remove(tx: AsyncConnection, id_: str) -> None:
     await tx.execute(delete(host).where(host.c.id == id_))
 
 
-async def keys(tx: AsyncConnection) -> dict[str, str]:
-    """Return host → hash of the key that proves its identity, of every enrolled host."""
-    return {row.id: row.key_hash for row in await tx.execute(select(host.c.id, host.c.key_hash))}
+async def keys(tx: AsyncConnection, ids: Iterable[str] | None = None) -> dict[str, str]:
+    """Return host → hash of the key that proves its identity, of every enrolled host, or of those
+    of *ids*, a few, that are enrolled."""
+    query = select(host.c.id, host.c.key_hash)
+    if ids is not None:
+        query = query.where(host.c.id.in_(sorted(ids)))
+    return {row.id: row.key_hash for row in await tx.execute(query)}
 
 
 async def whereabouts(tx: AsyncConnection) -> list[Row[Any]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from fastdl.cli.main import main
 from fastdl.manager import state as state_folder
 from fastdl.manager.config import ManagerConfig
 from fastdl.manager.hosts import known_ca
-from fastdl.manager.hosts.nats_config import part, write
+from fastdl.manager.hosts.nats_config import asking, part, write
 from fastdl.manager.ledger.engine import default_url, open_ledger
+from fastdl.manager.vault import Vault
 from fastdl.wire.nats import subjects
 from tests.env import nats
 
@@ -63,3 +65,39 @@ def test_without_a_manager_there_is_nothing_to_write(
     assert main(words) == 2
     assert "not the state folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+async def test_servers_may_ask_instead(tmp_path: Path) -> None:
+    """A server accepts it; it names no host and holds no secret, and is the same for every manager
+    that shares ``secret.key``."""
+    await _state(tmp_path / "state")
+    vault = state_folder.open_vault(tmp_path / "state")
+    folder = tmp_path / "nats"
+    words = ["manager", "--state", str(tmp_path / "state"), "--write-nats-config", str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-m", "fastdl", *words, "--nats-callout"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ask the managers" in done.stdout
+    subprocess.run(
+        [nats.binary(), "-t", "-c", str(folder / "nats.conf")], check=True, capture_output=True
+    )
+    text = (folder / "fastdl-hosts.conf").read_text()
+    assert text.count("user:") == 1
+    assert "permissions" not in text
+    assert all(line in text for line in asking(vault.derive))
+    for purpose in ("issuer", "curve"):
+        secret = vault.derive(f"hosts on nats: {purpose}")
+        for spelling in (secret.hex(), base64.b32encode(secret).decode().rstrip("=")):
+            assert spelling not in text
+    assert asking(vault.derive) != asking(Vault(bytes(32)).derive)
+
+
+def test_only_the_written_configuration_can_ask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option says nothing to a manager that serves: it responds to whoever asks."""
+    assert main(["manager", "--state", str(tmp_path), "--nats-callout"]) == 2
+    assert "--write-nats-config" in capsys.readouterr().err
