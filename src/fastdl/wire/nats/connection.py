@@ -164,21 +164,19 @@ class Connector:
             _check_version(client, address)
             if self._check is not None:
                 await self._check(client, address)
+            made = True
         except NoServersError as exc:  # the client's words for any fault of the connection
-            await _close(client)
             raise (why[-1] if why else exc) from exc
         except ssl.SSLError as exc:
-            await _close(client)
             raise UsageError(f"TLS with the NATS server {address} fails: {exc.reason}") from exc
         except NatsError as exc:
-            await _close(client)
             if isinstance(exc, _LOST):
                 raise
             raise UsageError(f"the NATS server {address} refuses {self._who.title}: {exc}") from exc
-        except BaseException:
-            await _close(client)
-            raise
-        made = True
+        finally:
+            if not made:
+                _abort(client)  # it would wait for a TLS that never began
+                await _close(client)
         return client
 
 
@@ -229,6 +227,11 @@ async def _close(client: Client) -> None:
         async with asyncio.timeout(REPLY_S):
             await client.close()
     # A server that stands still takes nothing: the client would wait for it, with the socket.
+    _abort(client)
+
+
+def _abort(client: Client) -> None:
+    """Give up what was not sent, and the socket."""
     writer = getattr(client._transport, "_io_writer", None)
     if writer is not None:
         writer.transport.abort()
