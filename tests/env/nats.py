@@ -116,6 +116,10 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._monitor}/connz", timeout=5) as answer:
             return [client.get("name", "") for client in json.load(answer)["connections"]]
 
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        self._signal(signal.SIGHUP)
+
     def pause(self) -> None:
         """Let it answer nothing, as a machine that hangs."""
         self._signal(signal.SIGSTOP)

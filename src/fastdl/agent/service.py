@@ -90,7 +90,8 @@ class Agent:
         self._journal = journal
         self._inventory_due = asyncio.Event()
         self._results_due = asyncio.Event()
-        self._renewal_wanted = asyncio.Event()
+        self._renewal_check = asyncio.Event()
+        self._renewal_wanted = False
         self._revision = 0
         self._document: m.Document | None = None
         self._following = asyncio.Lock()
@@ -198,6 +199,7 @@ class Agent:
         if welcome.clock and abs(skew) > 300:
             log.warning("this host's clock is %+.0f s off the manager's", skew)
         self._results_due.set()
+        self._renewal_check.set()
 
     async def _received(self, message: m.Message) -> None:
         """Act on *message*, to the end also if its connection ends meanwhile: nobody would finish
@@ -223,7 +225,8 @@ class Agent:
                     log.info("the manager's CA changed: connecting again with its certificate")
                     self._link.reconnect()
             case m.RenewWanted():
-                self._renewal_wanted.set()
+                self._renewal_wanted = True
+                self._renewal_check.set()
             case _:
                 log.warning("the manager sent an unexpected %s", type(message).__name__)
 
@@ -378,14 +381,16 @@ class Agent:
             return frozenset()
 
     async def _renew(self) -> None:
+        """Ask for a new certificate when it is time, as soon as there is a connection."""
         while True:
-            due = await asyncio.to_thread(self._who.due) or self._renewal_wanted.is_set()
-            self._renewal_wanted.clear()
+            self._renewal_check.clear()
+            due = await asyncio.to_thread(self._who.due) or self._renewal_wanted
+            self._renewal_wanted = False
             if due:
                 self._send(m.RenewRequest(csr=await asyncio.to_thread(self._who.csr)))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_RENEWAL_SECONDS if due else _DAY_SECONDS):
-                    await self._renewal_wanted.wait()
+                    await self._renewal_check.wait()
 
     async def goodbye(self) -> None:
         """Notify the manager that the agent stops."""
