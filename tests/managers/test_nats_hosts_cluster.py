@@ -30,6 +30,9 @@ pytestmark = pytest.mark.skipif(
 )
 SLOW = 0.4e6
 """Bytes a second of a connection: a download takes five seconds or so."""
+FLAPS = 10
+LINES = 20
+"""In a log, each time: attempts back off, and a reason is said once."""
 
 
 @pytest.fixture
@@ -125,6 +128,31 @@ async def _ask(site: NatsSite, template: str) -> dict[str, Any]:
             with contextlib.suppress(ApiConflictError):
                 return await site.prepare(template)
             await asyncio.sleep(0.2)
+
+
+async def test_servers_come_and_go(site: NatsSite) -> None:
+    """All of them are away for five seconds, ten times: nothing of it is left in the processes, and
+    their logs are short."""
+    watched = (site.host, site.manager)
+    before = [len(os.listdir(f"/proc/{one.pid}/fd")) for one in watched]
+    lines = [one.log().count("\n") for one in watched]
+    for _ in range(FLAPS):
+        for server in site.servers:
+            server.kill()
+        await asyncio.sleep(5)
+        for server in site.servers:
+            await asyncio.to_thread(server.start)
+        await eventually(lambda: site.hosts("Up"))
+    job = await _ask(site, await site.template())
+    await _all_done(site, [job])
+
+    async def nothing_left() -> bool:
+        now = [len(os.listdir(f"/proc/{one.pid}/fd")) for one in watched]
+        return all(later <= earlier + 2 for earlier, later in zip(before, now, strict=True))
+
+    await eventually(nothing_left)
+    for one, had in zip(watched, lines, strict=True):
+        assert one.log().count("\n") - had < LINES * FLAPS, one.log()
 
 
 async def _all_done(site: NatsSite, jobs: list[dict[str, Any]], *, stored: bool = True) -> None:
