@@ -3,15 +3,17 @@
 
 ``scripts/simulate --seeds N --hosts H --seed S`` runs the seeds S, S+1, … Each draws a zone (hosts,
 local and shared pools, templates, origins, limits) and a history (downloads asked for and
-cancelled, templates deleted, certificates uploaded and revoked; hosts that die, freeze, are cut
-off and come back with their journal; results lost, late and twice; the manager killed and
-started again). Hosts are simulated, with the agent's own decisions; the ledger, the dispatcher,
-the certificate loops and the server of hosts are the manager's.
+cancelled, templates deleted, limits changed while downloads run; certificates uploaded and
+revoked, in the zone or on one host; hosts that die, freeze, are cut off (some, or all at once),
+are disabled or put into maintenance, and come back with their journal; results lost, late and
+twice, messages cut short; the manager killed and started again). Hosts are simulated, with the
+agent's own decisions; the ledger, the dispatcher, the certificate loops and the server of hosts
+are the manager's.
 
 Checked by the hosts' own account: no more downloads at once than an origin, a host and a pool
 may have; each copy completed once; nobody acts on another's command; every job ends, under the
-fence of who did it; in the end every template is where it should be, and every keystore holds
-what was uploaded and nothing that was revoked.
+fence of who did it; a host in maintenance does nothing; in the end every template is where it
+should be, and every keystore holds what was uploaded and nothing that was revoked.
 
 A violation prints the seed and the shortest history found; the same command with --seed and
 --seeds 1 repeats it. Exit code 1 then.
@@ -23,12 +25,12 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
 
-from scripts.simulating.run import Outcome, Simulator
+from scripts.simulating.run import Outcome, Simulator, batch
 from scripts.simulating.shrink import shortest
 
 BATCH = 25
@@ -37,12 +39,6 @@ SAID_S = 30.0
 """How often a long run says how far it is."""
 FOUND_MAX = 5
 """Violations that are shown: one mistake breaks many seeds."""
-
-
-def batch(seeds: Iterable[int], hosts: int) -> list[Outcome]:
-    """Run *seeds* in this process."""
-    with Simulator() as simulator:
-        return [simulator.run(seed, hosts) for seed in seeds]
 
 
 def outcomes(args: argparse.Namespace) -> Iterator[Outcome]:

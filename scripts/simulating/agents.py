@@ -43,6 +43,11 @@ class Troubles:
     failure: float = 0.0
     reset: float = 0.0
     twice: float = 0.0
+    cut_short: float = 0.0
+
+    def disarm(self) -> None:
+        """None from now on."""
+        self.failure = self.reset = self.twice = self.cut_short = 0.0
 
 
 class SimHost:
@@ -246,6 +251,8 @@ class SimHost:
             link.reset()  # with this message, and whatever else is under way
             return
         text = codec.encode(message)
+        if self._rng.random() < self._troubles.cut_short:
+            text = text[: self._rng.randrange(len(text))]
         self._record.message(self.id, text)
         link.send(text)
         if isinstance(message, m.JobResult) and self._rng.random() < self._troubles.twice:

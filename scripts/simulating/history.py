@@ -27,8 +27,9 @@ class HostPlan:
 @dataclass(frozen=True, slots=True)
 class ZonePlan:
     """A zone. *shared*: the pools that several hosts reach; *limits*: kind of a slot → how many
-    downloads at once; *origins*: that of each template; *failure*, *reset*, *twice*: how likely
-    a download fails, a message is the last one of its connection, a result arrives twice."""
+    downloads at once; *origins*: that of each template; *failure*, *reset*, *twice*, *cut_short*:
+    how likely a download fails, a message is the last one of its connection, a result arrives
+    twice, a message arrives in part."""
 
     hosts: tuple[HostPlan, ...]
     shared: frozenset[str]
@@ -37,6 +38,7 @@ class ZonePlan:
     failure: float
     reset: float
     twice: float
+    cut_short: float
 
     @property
     def pools(self) -> list[str]:
@@ -82,6 +84,7 @@ def drawn_zone(rng: Random, most: int) -> ZonePlan:
         failure=rng.choice([0.0, 0.05, 0.3]),
         reset=rng.choice([0.0, 0.001, 0.02]),
         twice=rng.choice([0.0, 0.1]),
+        cut_short=rng.choice([0.0, 0.0, 0.01]),
     )
 
 
@@ -103,17 +106,27 @@ def drawn_history(rng: Random, zone: ZonePlan) -> tuple[Step, ...]:
         few = max(3, len(hosts) // 20)
         return lambda: Step(0.0, what, some(hosts, rng.randint(1, few)), rng.uniform(0.0, longest))
 
+    def limit() -> Step:
+        kind = rng.choice(sorted(zone.limits))
+        return Step(0.0, "limit", (kind, str(rng.randint(1, 4))))
+
     kinds: list[tuple[int, Callable[[], Step]]] = [
         (6, prepare),
         (3, lambda: Step(0.0, "cancel", (str(rng.randrange(1 << 16)),))),
         (1, lambda: Step(0.0, "delete", some(list(zone.origins), 1))),
         (2, lambda: Step(0.0, "upload", some(aliases, 1))),
         (2, lambda: Step(0.0, "revoke", some(aliases, 1))),
+        (2, lambda: Step(0.0, "revoke there", some(aliases, 1) + some(hosts, 1))),
+        (2, lambda: Step(0.0, "upload there", some(aliases, 1) + some(hosts, 1))),
+        (2, limit),
+        (2, to_hosts("maintain", 90.0)),
+        (1, to_hosts("disable", 90.0)),
         (1, lambda: Step(0.0, "wipe keystore of", some(hosts, 1))),
         (4, to_hosts("die", 120.0)),
         (3, to_hosts("freeze", 80.0)),
         (3, to_hosts("cut", 80.0)),
         (2, to_hosts("break connection of", 0.0)),
+        (1, lambda: Step(0.0, "cut", tuple(hosts), rng.uniform(0.0, 80.0))),
         (1, lambda: Step(0.0, "restart manager", (), rng.uniform(0.1, 60.0))),
     ]
     made = [prepare(), Step(0.0, "upload", some(aliases, 1))]

@@ -15,6 +15,9 @@ from typing import Any, Final
 
 from fastdl.manager.hosts.waits import SILENT_S
 
+LOWERED_S: Final = 180.0
+"""So long after a limit was lowered may downloads begin that were granted under the higher one:
+they take a minute, and some begin again after their agent died."""
 OUT_OF_TOUCH_S: Final = SILENT_S - 10.0
 """A host that nobody hears for so long is soon taken for lost, and its places are given to others:
 its downloads do not count against limits any more (nobody can stop them)."""
@@ -34,7 +37,7 @@ class Record:
     """Everything that happened. *limits*: kind of a slot → how many at once; *most*: host → its
     own limit."""
 
-    limits: Mapping[str, int]
+    limits: dict[str, int]
     most: Mapping[str, int]
     violations: list[str] = field(default_factory=list)
     running: dict[tuple[str, str], list[Run]] = field(default_factory=lambda: defaultdict(list))
@@ -50,6 +53,8 @@ class Record:
     effective: int = 0
     commands: int = 0
     out_since: dict[str, float] = field(default_factory=dict)
+    lowered: list[tuple[float, str, int]] = field(default_factory=list)
+    """(when, kind, from how many)."""
     heard: Any = field(default_factory=hashlib.sha256)
     """Of every message that a host sent or got, and when: two runs with the same are the same."""
 
@@ -92,6 +97,21 @@ class Record:
         if other != host:
             self.violated(f"{host} acts on job {job} under fence {fence}, which {other} has")
 
+    def limit(self, kind: str, most: int) -> None:
+        """From now on *most* downloads at once may run for each of *kind*."""
+        if most < self.limits[kind]:
+            now = asyncio.get_running_loop().time()
+            self.lowered.append((now, kind, self.limits[kind]))
+        self.limits[kind] = most
+
+    def _most(self, kind: str, host: str) -> int:
+        now = asyncio.get_running_loop().time()
+        before = (
+            most for when, what, most in self.lowered if what == kind and now - when < LOWERED_S
+        )
+        most = max(self.limits[kind], *before, 0)
+        return min(most, self.most[host]) if kind == "host" else most
+
     def begin(self, host: str, origin: str, pool: str) -> Run:
         """A download begins; it is counted until ``end``."""
         run = Run(host, (("origin", origin), ("host", host), ("pool", pool)))
@@ -101,7 +121,7 @@ class Record:
                 other.counts = other.counts and not self.is_lost(other.host)
             count = sum(other.counts for other in self.running[key])
             kind, name = key
-            most = min(self.limits[kind], self.most[host]) if kind == "host" else self.limits[kind]
+            most = self._most(kind, host)
             self.peak[kind] = max(self.peak[kind], count)
             if count > most:
                 self.violated(f"{count} downloads run for {kind} {name}, {most} may")

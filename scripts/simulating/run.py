@@ -7,7 +7,7 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.hosts.ca import Authority, open_authority
 from fastdl.manager.ledger import copies, tables
+from fastdl.manager.ledger import hosts as hosts_table
 from fastdl.manager.ledger.engine import Ledger, default_url, open_ledger
 from scripts.simulating.history import Step, ZonePlan, drawn_history, drawn_zone
 from scripts.simulating.inline import inline_sqlite
@@ -139,10 +140,16 @@ class Simulator:
         return count
 
 
+def batch(seeds: Iterable[int], hosts: int) -> list[Outcome]:
+    """Run *seeds* in this process."""
+    with Simulator() as simulator:
+        return [simulator.run(seed, hosts) for seed in seeds]
+
+
 async def happen(zone: Zone, step: Step) -> None:
     """Let *step* happen now; what lasts ends by itself."""
     hosts = [zone.hosts[name] for name in step.to if name in zone.hosts]
-    match step.what.split()[0]:
+    match step.what if step.what.endswith("there") else step.what.split()[0]:
         case "prepare":
             template, *pools = step.to
             await zone.prepare(template, pools, urgent=step.what.endswith("urgent"))
@@ -154,6 +161,16 @@ async def happen(zone: Zone, step: Step) -> None:
             await zone.upload(step.to[0])
         case "revoke":
             await zone.revoke(step.to[0])
+        case "revoke there" | "upload there":
+            alias, name = step.to
+            await zone.want_there(alias, name, present=step.what == "upload there")
+        case "limit":
+            zone.limit(step.to[0], int(step.to[1]))
+        case "maintain" | "disable":
+            state = hosts_table.PREPARING if step.what == "maintain" else hosts_table.DISABLED
+            for host in hosts:
+                await zone.allocate(host.id, state)
+            zone.spawn(_later(zone, step))
         case "wipe":
             for host in hosts:
                 host.keystore.clear()
@@ -180,7 +197,10 @@ async def _later(zone: Zone, step: Step) -> None:
         return
     for name in step.to:
         host = zone.hosts[name]
-        if step.what == "die" and not host.alive:
+        if step.what in {"maintain", "disable"}:
+            await zone.check_idle(name)
+            await zone.allocate(name, hosts_table.ENABLED)
+        elif step.what == "die" and not host.alive:
             host.start()
         elif step.what == "freeze":
             host.thaw()
@@ -190,11 +210,12 @@ async def _later(zone: Zone, step: Step) -> None:
 
 async def _heal(zone: Zone) -> None:
     """No troubles from now on, and everybody is back."""
-    zone.troubles.failure = zone.troubles.reset = zone.troubles.twice = 0.0
+    zone.troubles.disarm()
     await asyncio.sleep(1.0)
     if zone.manager is None:
         await zone.start_manager()
     for host in zone.hosts.values():
+        await zone.allocate(host.id, hosts_table.ENABLED)
         host.heal()
         host.thaw()
         if not host.alive:
@@ -220,13 +241,8 @@ async def _restless(zone: Zone) -> str:
         return f"{len(live)} jobs live, the first {live[0].id} {live[0].state} on {live[0].host}"
     if removing := await zone.rows(tables.copy, tables.copy.c.state == copies.REMOVING):
         return f"{len(removing)} copies are being removed"
-    wrong = [host.id for host in zone.hosts.values() if host.keystore != wanted_keystore(zone)]
+    wrong = [host.id for host in zone.hosts.values() if host.keystore != zone.keystore(host.id)]
     return f"the keystore of {wrong[0]} is not what it should be" if wrong else ""
-
-
-def wanted_keystore(zone: Zone) -> dict[str, str]:
-    """What every host should hold: what was uploaded, nothing that was revoked."""
-    return {alias: zone.fingerprints[id_] for alias, id_ in zone.certificates.items()}
 
 
 async def check(zone: Zone) -> None:

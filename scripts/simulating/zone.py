@@ -21,7 +21,16 @@ from fastdl.manager.downloads.removal import remove_copies
 from fastdl.manager.hosts.ca import Authority, Peer
 from fastdl.manager.hosts.delivery import Connections
 from fastdl.manager.hosts.server import HostServer
-from fastdl.manager.ledger import certs, copies, job_list, jobs, records, tables, templates
+from fastdl.manager.ledger import (
+    certs,
+    copies,
+    hosts,
+    job_list,
+    jobs,
+    records,
+    tables,
+    templates,
+)
 from fastdl.manager.ledger.engine import Ledger, Work
 from fastdl.manager.ledger.jobs import NewJob
 from fastdl.manager.ledger.values import BULK, URGENT
@@ -71,8 +80,9 @@ class SimManager:
 
     def __init__(self, ledger: Any, authority: Authority, limits: dict[str, int]) -> None:
         settings, vault = Settings(), Vault(bytes(32))
+        self.settings = settings
         for kind, most in limits.items():
-            settings.set(f"direct.download.{kind}.max.active", str(most))
+            self.limit(kind, most)
         connections = Connections()
         self.context = compose(
             ledger=ledger,
@@ -95,6 +105,10 @@ class SimManager:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links: set[Link] = set()
         self.loops: list[asyncio.Task[Any]] = []
+
+    def limit(self, kind: str, most: int) -> None:
+        """Let at most *most* downloads run at once for each origin, host or pool."""
+        self.settings.set(f"direct.download.{kind}.max.active", str(most))
 
     async def start(self) -> None:
         """Start the loops that downloads and certificates need."""
@@ -138,13 +152,15 @@ class Zone:
         self.ledger = ledger
         self._authority = authority
         self.manager: SimManager | None = None
-        self.troubles = Troubles(plan.failure, plan.reset, plan.twice)
-        self.record = Record(plan.limits, {host.id: host.most for host in plan.hosts})
+        self.troubles = Troubles(plan.failure, plan.reset, plan.twice, plan.cut_short)
+        self.record = Record(dict(plan.limits), {host.id: host.most for host in plan.hosts})
         self.hosts: dict[str, SimHost] = {}
         self.jobs: list[str] = []
         self.certificates: dict[str, str] = {}
         """Alias → id, of the certificates that every host should hold."""
         self.fingerprints: dict[str, str] = {}
+        self.apart: dict[tuple[str, str], bool] = {}
+        """(id of a certificate, host) → whether it should hold it, whatever the zone says."""
         self.deleted: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         for host in plan.hosts:
@@ -218,7 +234,7 @@ class Zone:
 
     async def start_manager(self) -> None:
         """Start the manager, or start it again."""
-        self.manager = SimManager(self.ledger, self._authority, dict(self.plan.limits))
+        self.manager = SimManager(self.ledger, self._authority, self.record.limits)
         await self.manager.start()
 
     async def stop_manager(self) -> None:
@@ -343,6 +359,51 @@ class Zone:
 
         await self.ledger.write(work)
         self.manager.context.sync.mark(*everyone)
+
+    async def want_there(self, alias: str, host: str, *, present: bool) -> None:
+        """Upload the certificate *alias* to *host* again, or revoke it on that host alone."""
+        if self.manager is None or alias not in self.certificates:
+            return
+        id_ = self.certificates[alias]
+        self.apart[id_, host] = present
+        await self.ledger.write(lambda tx: certs.want(tx, id_, [host], present=present))
+        self.manager.context.sync.mark(host)
+
+    def keystore(self, host: str) -> dict[str, str]:
+        """What *host* should hold: what was uploaded, nothing that was revoked."""
+        return {
+            alias: self.fingerprints[id_]
+            for alias, id_ in self.certificates.items()
+            if self.apart.get((id_, host), True)
+        }
+
+    def limit(self, kind: str, most: int) -> None:
+        """Change a limit while downloads run."""
+        if self.manager is None:
+            return
+        self.record.limit(kind, most)
+        self.manager.limit(kind, most)
+        self.manager.context.dispatcher.wake()
+
+    async def allocate(self, host: str, state: str) -> None:
+        """Have *host* given work again, or nothing new (*state*: a resource state)."""
+        if self.manager is None:
+            return
+
+        async def work(tx: AsyncConnection) -> None:
+            await hosts.change(tx, host, resource_state=state)
+            await hosts.end_drains(tx)
+
+        await self.ledger.write(work)
+        self.manager.context.handler.allocate(host, state)
+
+    async def check_idle(self, host: str) -> None:
+        """Note a host in maintenance that works: it was left when it had ended everything."""
+        (row,) = await self.rows(tables.host, tables.host.c.id == host)
+        if row.resource_state == hosts.MAINTENANCE and not self.record.is_lost(host):
+            runs = [run for held in self.record.running.values() for run in held]
+            if any(run.host == host and run.counts for run in runs):
+                self.record.violated(f"{host} is in maintenance, and downloads")
 
     # --- what is known at the end --------------------------------------------------------------
 

@@ -19,9 +19,9 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def test_some_seeds_hold_what_is_promised() -> None:
-    """Limits, one completion per copy, no lost job, keystores: as ``scripts/simulate`` does."""
+    """Limits, one completion per copy, no lost job, keystores; in two processes, as a long run."""
     done = subprocess.run(
-        ["scripts/simulate", "--seeds", "16", "--hosts", "4", "--processes", "1"],
+        ["scripts/simulate", "--seeds", "16", "--hosts", "4", "--processes", "2"],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHON": sys.executable},
         capture_output=True,
