@@ -22,6 +22,8 @@ from fastdl.errors import SinkBusyError
 from fastdl.sinks.base import sink_error
 
 SUFFIX = ".fastdl-staging"
+_LEFT = (f".*{SUFFIX}", f"{SUFFIX}-*")
+"""Names that sweeping looks at: today's, and an earlier one's, of folders without a lock."""
 OLD_S = 86400.0
 SWEEP_S = 30.0
 """Whoever may read a folder can hold its lock; jobs do while they remove what others left."""
@@ -57,6 +59,7 @@ def within(folder: Path, *, ids: Sequence[int] | None = None) -> Iterator[Path]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _locked(folder):  # nobody sweeps what is not locked yet
                 _sweep(folder)
+                sweep(folder)
                 fcntl.flock(held.enter_context(_made(made, ids)), fcntl.LOCK_EX)
         except OSError as exc:
             raise sink_error(exc, f"making a folder in {folder}") from None
@@ -117,7 +120,7 @@ def _remove(made: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what nobody works with in *folder* and nobody has come back to."""
     with contextlib.suppress(OSError):
-        for left in folder.glob(f".*{SUFFIX}"):
+        for left in (found for names in _LEFT for found in folder.glob(names)):
             with contextlib.suppress(OSError):
                 if time.time() - left.lstat().st_mtime > OLD_S:
                     forget(left)

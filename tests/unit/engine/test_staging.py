@@ -130,3 +130,24 @@ def test_what_a_killed_job_left_in_the_state_folder_goes_with_the_next(tmp_path:
     with staging.within(tmp_path):
         assert not left.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+def test_folders_of_an_earlier_version_are_swept(tmp_path: Path) -> None:
+    """With the same care: old, ours, for us alone, no link, and nobody works in it."""
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / ".fastdl-staging-link").symlink_to(tmp_path / "elsewhere")
+    for name, mode in (("old", 0o700), ("young", 0o700), ("shared", 0o755), ("busy", 0o700)):
+        made = tmp_path / f".fastdl-staging-{name}"
+        made.mkdir()
+        made.chmod(mode)
+        if name != "young":
+            os.utime(made, (1, 1))
+    os.utime(tmp_path / ".fastdl-staging-link", (1, 1), follow_symlinks=False)
+    fd = os.open(tmp_path / ".fastdl-staging-busy", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        staging.sweep(tmp_path)
+    finally:
+        os.close(fd)
+    left = {path.name.removeprefix(".fastdl-staging-") for path in tmp_path.iterdir()}
+    assert left == {"link", "young", "shared", "busy", "elsewhere"}
