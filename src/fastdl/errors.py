@@ -9,6 +9,7 @@ the agent's responses, the API and the documentation all use it. The C core uses
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
@@ -397,6 +398,14 @@ def shortage(exc: BaseException, what: str = "") -> LimitError | None:
         text = _SHORT[errno.ENOMEM]
     elif isinstance(exc, OSError) and exc.errno is not None:
         text = _SHORT.get(exc.errno)
+    elif isinstance(exc, RuntimeError) and "can't start new thread" in str(exc):
+        text = _SHORT[errno.EAGAIN]
+    elif isinstance(exc, (ImportError, OSError)):  # of the dynamic linker, which has only words
+        said = str(exc)
+        if "failed to map segment" in said:
+            text = _SHORT[errno.ENOMEM]
+        else:
+            text = next((_SHORT[number] for number in _SHORT if os.strerror(number) in said), None)
     if text is None:
         return None
     return LimitError(f"{what}: {text}" if what else text)

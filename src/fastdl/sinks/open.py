@@ -9,7 +9,7 @@ import stat
 from typing import cast
 
 from fastdl import fs
-from fastdl.errors import SinkRefusedError, UsageError
+from fastdl.errors import SinkRefusedError, UsageError, shortage
 from fastdl.sinks.base import Permit, Sink, sink_error
 from fastdl.sinks.file import FileSink
 from fastdl.sinks.paths import Policy, check_name, open_folder, safe_name
@@ -124,8 +124,8 @@ def _open_nbd(target: str, *, overwrite: str | None, resume: bool, permit: Permi
     """`fastdl.sinks.nbd.open_nbd(target, …)`, where it was built."""
     try:
         module = importlib.import_module("fastdl.sinks.nbd")
-    except ImportError:
-        raise UsageError(
+    except ImportError as error:
+        raise shortage(error) or UsageError(
             "this fastdl was built without NBD: install libnbd's headers and build it again"
         ) from None
     return cast("Sink", module.open_nbd(target, overwrite=overwrite, resume=resume, permit=permit))
