@@ -46,8 +46,10 @@ def version_text() -> str:
     """``fastdl --version``: the version and what was built in."""
     from fastdl import __version__
     from fastdl.core.build import features
+    from fastdl.engine.transfer import chosen_sha256
 
-    return f"fastdl {__version__} ({', '.join(features())})"
+    name, _ = chosen_sha256()
+    return f"fastdl {__version__} ({', '.join([*features(), f'sha-256 by {name}'])})"
 
 
 def _help() -> str:
@@ -109,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     except FastdlError as exc:
         return report(exc, as_json=as_json)
     except KeyboardInterrupt:
-        print("fastdl: CANCELLED: interrupted", file=sys.stderr)
+        streams.note("fastdl: CANCELLED: interrupted")
         return 130
     except BrokenPipeError:
         streams.discard_output()

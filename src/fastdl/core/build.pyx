@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this build of the core contains."""
-from fastdl.core.c.hash cimport fdl_hash_kernel, fdl_sha256_kernel, fdl_sha256_why
-
 
 cdef extern from *:
     """
@@ -28,11 +26,7 @@ cdef extern from *:
 
 def features():
     """Names of libraries and optional parts, for ``fastdl --version``."""
-    cdef fdl_sha256_why why
-    cdef const fdl_sha256_kernel *kernel
     out = [f"libcurl {curl_name().decode()}", " ".join(ssl_name().decode().split()[:2])]
     out.append("nfs" if FDL_HAS_NFS else "no nfs")
     out.append("nbd" if FDL_HAS_NBD else "no nbd")
-    kernel = fdl_hash_kernel(NULL, &why)
-    out.append("sha-256 by " + ("openssl" if kernel is NULL else kernel.name.decode()))
     return out

@@ -155,8 +155,8 @@ def _algorithms(facts: SourceFacts, ctx: TransferContext) -> list[str]:
     return [*names, "sha-256"] if ctx.describes and "sha-256" not in names else names
 
 
-def check_sha256(ctx: TransferContext) -> None:
-    """Warn where the core's own SHA-256 does not say what OpenSSL says: OpenSSL's is used then.
+def chosen_sha256() -> tuple[str, str]:
+    """(Name, why) of what computes SHA-256 here: see ``sha256_by``.
 
     UsageError where ``FASTDL_SHA256`` wants one that this processor cannot run.
     """
@@ -164,6 +164,15 @@ def check_sha256(ctx: TransferContext) -> None:
     name, why = sha256_by(wanted)
     if why == "unknown":
         raise UsageError(f"FASTDL_SHA256={wanted!a}: this processor has no such SHA-256")
+    return name, why
+
+
+def check_sha256(ctx: TransferContext) -> None:
+    """Warn where the core's own SHA-256 does not say what OpenSSL says: OpenSSL's is used then.
+
+    UsageError as ``chosen_sha256``.
+    """
+    name, why = chosen_sha256()
     if why == "differs":
         ctx.events.warn(
             f"this processor's SHA-256 instructions do not say what {name} says: they are not used"
