@@ -39,6 +39,13 @@ def test_a_whole_below_all_parts_is_explained() -> None:
     assert len(find_limit(FAST, 600 * MB, seconds=10).why) == 2
 
 
+def test_no_limit_lies_below_what_was_reached() -> None:
+    """A part that was measured while other work ran cannot have been what the whole waited for."""
+    slow = FAST._replace(digest=166 * MB)
+    assert find_limit(slow, 850 * MB, seconds=10).what == "mirror-or-link"
+    assert find_limit(Rates(1.0, 2.0, 3.0, 4.0, None), 5.0, seconds=10).what == "unclear"
+
+
 def test_a_short_download_says_nothing_of_the_limit() -> None:
     assert find_limit(FAST, 10 * MB, seconds=0.1).what == "start"
 

@@ -16,7 +16,8 @@ _PAYS = 1.3
 
 
 class Limit(NamedTuple):
-    """*what*: mirror-per-connection, link, mirror-or-link, storage, digest, processors or start.
+    """*what*: mirror-per-connection, link, mirror-or-link, storage, digest, processors, start, or
+    unclear.
 
     *why*: a sentence or more for people.
     """
@@ -37,8 +38,15 @@ def find_limit(rates: Rates, whole: float, *, seconds: float) -> Limit:
         "storage": rates.storage,
         "digest": rates.digest,
     }
-    lowest = min((rate, name) for name, rate in known.items() if rate is not None)
-    rate, name = lowest
+    # What the whole has reached, no part of it is slower than.
+    possible = [(rate, name) for name, rate in known.items() if rate is not None and rate >= whole]
+    if not possible:
+        why = (
+            f"fastdl reached {format_rate(whole)}, more than each part gave alone later: the "
+            "mirror, the storage or what else runs here varies. Measure again."
+        )
+        return Limit("unclear", (why,))
+    rate, name = min(possible)
     words = []
     if whole < _NEAR * rate:
         words.append(

@@ -196,9 +196,10 @@ def _chosen(names: str | None, task: Task) -> tuple[list[Tool], dict[str, str]]:
 
 def _say_what_comes(chosen: Sequence[Tool], rounds: int, task: Task) -> None:
     downloads = len(chosen) * rounds + 3
+    turns = "1 round" if rounds == 1 else f"{rounds} rounds"
     _say(
         f"{downloads} downloads of {format_size(task.size)} "
-        f"({', '.join(tool.name for tool in chosen)}; {rounds} rounds); Ctrl-C ends it"
+        f"({', '.join(tool.name for tool in chosen)}; {turns}); Ctrl-C ends it"
     )
 
 

@@ -91,7 +91,7 @@ def _head(found: Measured) -> list[str]:
         f"source: {' '.join(found.urls)}, {format_size(found.size)}",
         f"target: {found.target}",
         f"SHA-256 {found.sha256} ({proven}); every copy was compared with it",
-        f"rounds: {found.rounds}, medians",
+        f"rounds: {found.rounds}" + (", medians" if found.rounds > 1 else ""),
     ]
 
 
