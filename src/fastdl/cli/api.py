@@ -6,12 +6,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from fastdl import fs
-from fastdl.cli import api_client
+from fastdl.cli import api_client, streams
 from fastdl.errors import UsageError
 
 EPILOG = """examples:
@@ -76,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if args.wait and "jobid" in answer:
         state = api_client.ended_job(credentials, answer["jobid"], timeout_s=args.timeout)
         if state["jobstatus"] != 1:
-            print(json.dumps(state, indent=2), file=sys.stderr)
+            streams.note(json.dumps(state, indent=2))
         answer = api_client.job_result(state)
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
+    streams.say(json.dumps(answer, indent=2, ensure_ascii=False))
     return 0
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from fastdl.cli import streams
 from fastdl.cli.measure import main
 from fastdl.cli.parser import Parser
 from fastdl.errors import UsageError
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if any(word.partition("=")[0] == "--url" for word in args.words):
         return main.run(_own_parser().parse_args(args.words))
     if {"-h", "--help"} & set(args.words):
-        print(_HELP)
+        streams.say(_HELP)
         return 0
     raise UsageError(
         "but for --url, fastdl bench needs the source checkout: clone the repository, "

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdl.cli import streams
 from fastdl.errors import FastdlError, InternalError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     with Stage() as stage:
         _play(stage, size, keep=args.keep)
         if args.keep:
-            print("\nEverything stays as it is until you press Ctrl-C.", flush=True)
+            streams.say("\nEverything stays as it is until you press Ctrl-C.")
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
                     time.sleep(3600)
@@ -71,7 +72,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _play(stage: Stage, size: int, *, keep: bool) -> None:
-    print(f"A zone on this machine, in {stage.folder}")
+    streams.say(f"A zone on this machine, in {stage.folder}")
     stage.say("Two HTTPS mirrors whose certificates a private CA signed, and a metalink")
     metalink, digest, format_ = _mirrors(stage, size)
     stage.say("The manager, from nothing to serving")
@@ -99,7 +100,7 @@ def _play(stage: Stage, size: int, *, keep: bool) -> None:
         f"certificate=@{stage.folder / 'ca.pem'}",
     )
     for host in answer["uploadtemplatedirectdownloadcertificate"]["hostsmap"]:
-        print(f"     {host['hostname']}: {host['status']} {host['details']}")
+        streams.say(f"     {host['hostname']}: {host['status']} {host['details']}")
         if host["status"] != "UPLOADED":
             raise InternalError(f"the certificate did not reach {host['hostname']}")
     stage.say("A direct-download template from the metalink: ready immediately")
@@ -110,14 +111,14 @@ def _play(stage: Stage, size: int, *, keep: bool) -> None:
     stage.say("The certificate revoked everywhere: the next download has no trust")
     answer = stage.api("revoke", "templatedirectdownloadcertificate", "hypervisor=KVM", *name)
     for host in answer["directdownloadcertificatehoststatus"]:
-        print(f"     {host['hostname']}: {host['status']}")
+        streams.say(f"     {host['hostname']}: {host['status']}")
     with _refused("the hosts no longer trust the mirrors"):
         _register(stage, *source, quiet=True)
     if not keep:
         stage.say("The machine, the template and its copies deleted")
         stage.machines.close()
         _delete(stage, template)
-    print("\nEvery step did what it should.")
+    streams.say("\nEvery step did what it should.")
     if keep:
         _show_page(stage)
 
@@ -146,12 +147,12 @@ def _mirrors(stage: Stage, size: int) -> tuple[str, str, str]:
         )
         port = int(stage.until("the mirror's start", partial(_read, port_file)))
         urls.append(f"https://127.0.0.1:{port}/{image.name}")
-        print(f"     mirror {number}: {urls[-1]}")
+        streams.say(f"     mirror {number}: {urls[-1]}")
     (www / "demo.meta4").write_text(
         metalink(image.name, urls, size=image.stat().st_size, sha256=digest)
     )
     where = urls[0].replace(image.name, "demo.meta4")
-    print(f"     metalink: {where}")
+    streams.say(f"     metalink: {where}")
     return where, digest, format_
 
 
@@ -204,7 +205,7 @@ def _manager(stage: Stage) -> str:
         return None
 
     address: str = stage.until("the manager's start", serves)
-    print(f"     credentials in {stage.credentials}")
+    streams.say(f"     credentials in {stage.credentials}")
     return address
 
 
@@ -238,7 +239,7 @@ def _hosts(stage: Stage, agents_at: str, size: int) -> tuple[str, str]:
             *pools,
         )
     if device is None:
-        print(f"     no pool on a block device: {no_device}")
+        streams.say(f"     no pool on a block device: {no_device}")
 
     def both_up() -> bool:
         hosts = stage.api("list", "hosts", "state=Up", quiet=True)
@@ -271,7 +272,7 @@ def _refused(why: str) -> Iterator[None]:
     try:
         yield
     except FastdlError as exc:
-        print(f"     refused, because {why}:\n       {exc.message[:300]}")
+        streams.say(f"     refused, because {why}:\n       {exc.message[:300]}")
         return
     raise InternalError(f"a registration was accepted although {why}")
 
@@ -289,12 +290,14 @@ def _seed(stage: Stage, zone: str, template: str, digest: str) -> None:
             line = f"{row['storagename']}: {row['state']} {row.get('percent', 0)} %"
             if shown.get(row["storageid"]) != line:
                 shown[row["storageid"]] = line
-                print(f"     {line}", flush=True)
+                streams.say(f"     {line}")
         return rows if rows and all(row["state"] in {"DONE", "FAILED"} for row in rows) else None
 
     for row in stage.until("the downloads' end", finished, within=_SEED_S):
         found = (row.get("digests") or {}).get("sha-256")
-        print(f"     {row['storagename']}: on {row.get('hostname')}, integrity {row['integrity']}")
+        streams.say(
+            f"     {row['storagename']}: on {row.get('hostname')}, integrity {row['integrity']}"
+        )
         if row["state"] != "DONE" or (found is not None and found != digest):
             raise InternalError(f"{row['storagename']} does not hold the template: {row}")
 
@@ -303,7 +306,7 @@ def _boot(stage: Stage, zone: str, template: str, why_not: str) -> None:
     from fastdl.cli.demo_machine import deploy
 
     if why_not:
-        print(f"\n   (no virtual machine is deployed: {why_not})", flush=True)
+        streams.say(f"\n   (no virtual machine is deployed: {why_not})")
         return
     stage.say("A virtual machine from the template, and what its guest writes")
     deploy(stage, zone, template)
@@ -319,11 +322,11 @@ def _delete(stage: Stage, template: str) -> None:
     ]
     if left:
         raise InternalError(f"copies were left behind: {left}")
-    print("     the pools are empty")
+    streams.say("     the pools are empty")
 
 
 def _show_page(stage: Stage) -> None:
     from fastdl.cli.api_client import read_credentials
 
     url = read_credentials(stage.credentials)["url"].removesuffix("client/api")
-    print(f'The page: {url} (admin; the password is "password" in {stage.credentials})', flush=True)
+    streams.say(f'The page: {url} (admin; the password is "password" in {stage.credentials})')

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from typing import Any
 
+from fastdl.cli import streams
 from fastdl.cli.demo_stage import Stage
 from fastdl.errors import FastdlError
 
@@ -103,7 +104,7 @@ def deploy(stage: Stage, zone: str, template: str) -> None:
 
     line: str = stage.until("the guest's line", said, within=_BOOT_S)
     stage.api(*words)
-    print(f"     the guest says: {line}", flush=True)
+    streams.say(f"     the guest says: {line}")
 
 
 def _remove(stage: Stage, machine: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fastdl.cli import streams
 from fastdl.errors import FastdlError, InternalError
 
 START_S = 30.0
@@ -58,12 +59,12 @@ class Stage:
     def say(self, text: str) -> None:
         """Announce a step."""
         self._step += 1
-        print(f"\n{self._step}. {text}", flush=True)
+        streams.say(f"\n{self._step}. {text}")
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         """Start one of our verbs, or with ``-m`` a module, in the background."""
         if words[0] != "-m":
-            print(f"   $ fastdl {shown(words)} &", flush=True)
+            streams.say(f"   $ fastdl {shown(words)} &")
             words = ("-c", "from fastdl.cli.main import main; raise SystemExit(main())", *words)
         return self.run(name, sys.executable, *words)
 
@@ -86,7 +87,7 @@ class Stage:
         from fastdl.cli import api, api_client
 
         if not quiet:
-            print(f"   $ fastdl api {shown(words)}", flush=True)
+            streams.say(f"   $ fastdl api {shown(words)}")
         wait = "--wait" in words
         command, params = api.parse_words([word for word in words if word != "--wait"])
         credentials = api_client.read_credentials(self.credentials)
@@ -94,7 +95,7 @@ class Stage:
         if wait:
             answer = api_client.job_result(api_client.ended_job(credentials, answer["jobid"]))
         if show is not None:
-            print(f"     {show.format(**_first(answer))}", flush=True)
+            streams.say(f"     {show.format(**_first(answer))}")
         return answer
 
     def until(self, what: str, check: Callable[[], Any], *, within: float = START_S) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdl.agent.config import HostConfig
 from fastdl.agent.exec import Reply, answer
+from fastdl.cli import streams
 from fastdl.wire.cloudstack import MAX_REQUEST
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Print the answer to the command on standard input; its outcome is the exit code."""
     reply = asyncio.run(_answer(args))
-    print(reply.text, flush=True)
+    streams.say(reply.text)
     return reply.exit_code
 
 
@@ -78,4 +79,4 @@ async def _answer(args: argparse.Namespace) -> Reply:
 
 
 def _report(progress: Mapping[str, Any]) -> None:
-    print(json.dumps({"progress": dict(progress)}), file=sys.stderr, flush=True)
+    streams.note(json.dumps({"progress": dict(progress)}))

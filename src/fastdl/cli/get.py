@@ -126,28 +126,34 @@ def _run_one(
     if isinstance(found, list):
         return _run_several(args, found, display, log)
     # Published: from here on nothing makes a failure of it.
-    _report(args, job, found, streams.report_done)
-    for tidy in told:
-        tidy()
+    if _report(args, job, found):
+        for tidy in told:
+            tidy()
     return 0
 
 
-def _report(args: argparse.Namespace, job: Job, result: Result, say: Callable[[str], None]) -> None:
+def _report(args: argparse.Namespace, job: Job, result: Result) -> bool:
+    """Whether the result was told to whom it concerns."""
     if not args.quiet:
         for warning in result.warnings:
             streams.warn(warning)
-    if result.target == "-":
-        say = streams.note  # standard output is the file
+    text = None
     if args.json:
         import json
 
-        say(json.dumps(result.to_dict()))
+        text = json.dumps(result.to_dict())
     elif not args.quiet:
         from fastdl.cli.report import summary
 
-        say(summary(result))
+        text = summary(result)
+    told = True
+    if text is not None and result.target == "-":
+        streams.note(text)  # standard output is the file
+    elif text is not None:
+        told = streams.report_done(text)
     if args.on_complete:
         call_hook(args.on_complete, job, result)
+    return told
 
 
 def _run_several(
@@ -167,20 +173,22 @@ def _run_several(
     gc.enable()  # see main.entry: what many jobs leave would add up
     ends: list[Ended] = []
 
-    def ended(end: Ended) -> None:
+    def ended(end: Ended) -> bool:
         ends.append(end)
+        told = True
         if args.json:
             import json
 
-            display.say(json.dumps(_object(end)))
+            told = display.say(json.dumps(_object(end)))
         elif end.error is not None:
             display.note(failure_line(end.job.sources[0], end.error))
         elif not args.quiet and end.result is not None:
             for warning in end.result.warnings:
                 display.note(f"fastdl: warning: {end.result.target}: {warning}")
-            display.say(line(end.result))
+            told = display.say(line(end.result))
         if args.on_complete and end.result is not None:
             call_hook(args.on_complete, end.job, end.result)
+        return told
 
     batch = Batch(jobs, args.max_concurrent_downloads, args.limit_rate, display, log, ended)
     stopped: Cancelled | None = None

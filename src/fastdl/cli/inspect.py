@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         size = reader.size
     report: dict[str, Any] = {"file": args.file, "file_size": size, **info.to_dict()}
     if args.json:
-        print(json.dumps(report))
+        streams.say(json.dumps(report))
     else:
         _print(report)
     return int(report["exit_code"])
@@ -100,6 +99,6 @@ def _print(report: dict[str, Any]) -> None:
         streams.say(f"{name.replace('_', ' ') + ':':14} {value}")
     streams.say(f"safe:          {'yes' if report['safe'] else 'no'}")
     for warning in report["warnings"]:
-        print(f"fastdl: warning: {warning}", file=sys.stderr)
+        streams.warn(warning)
     for reason in report["reasons"]:
-        print(f"fastdl: {report['error']}: {reason}", file=sys.stderr)
+        streams.note(f"fastdl: {report['error']}: {reason}")

@@ -98,7 +98,8 @@ def expanded(job: Job, error: FastdlError | None, cancel: Cancel) -> list[Job]:
 
 
 class Batch:
-    """Several jobs. *ended*: called for each, from its thread, one at a time."""
+    """Several jobs. *ended*: called for each, from its thread, one at a time; whether the result
+    was told."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Batch:
         rate: int | None,
         display: Display,
         log: Callable[[str], None] | None,
-        ended: Callable[[Ended], None],
+        ended: Callable[[Ended], bool],
     ) -> None:
         self._queue = deque(jobs)
         self._expected = len(self._queue)
@@ -163,8 +164,8 @@ class Batch:
                     self._lock.notify_all()
             if end is not None:
                 with self._told:
-                    self._ended(end)
-                for tidy in end.told:
+                    told = self._ended(end)
+                for tidy in end.told if told else ():
                     tidy()
 
     def _next(self, parent: Cancel) -> Job | None:

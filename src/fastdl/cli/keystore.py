@@ -79,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
         changed = keystore.delete(args.alias)
         outcome = "deleted" if changed else "not there"
     if args.json:
-        streams.say(json.dumps({"alias": args.alias, "changed": changed}))
+        streams.report_done(json.dumps({"alias": args.alias, "changed": changed}))
     else:
-        streams.say(f"{args.alias}: {outcome}")
+        streams.report_done(f"{args.alias}: {outcome}")
     return 0
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fastdl.cli import streams
 from fastdl.errors import UsageError
 
 EPILOG = """examples:
@@ -146,7 +147,7 @@ async def _write_nats_config(settings: Any, folder: Path, *, callout: bool) -> N
         print(f"{folder}: NATS servers with it ask the managers which hosts may connect")
         return
     hosts = "1 host" if len(allowed) == 1 else f"{len(allowed)} hosts"
-    print(f"{folder}: {hosts} may connect once the NATS servers have read it again")
+    streams.report_done(f"{folder}: {hosts} may connect once the NATS servers have read it again")
 
 
 async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
@@ -175,10 +176,10 @@ async def _serve(settings: Any, *, accept_new_ca: bool) -> None:
     serving = running(settings, add_routes=add_routes, accept_new_ca=accept_new_ca)
     async with serving as manager:
         notify("READY=1")
-        print(f"fastdl manager serves {manager.url}", flush=True)
+        streams.report_done(f"fastdl manager serves {manager.url}")
         if (tls := manager.context.api_tls) is not None:
             what = "its own CA" if tls.own else "its certificate"
-            print(f"SHA-256 fingerprint of {what}: {tls.fingerprint}", flush=True)
+            streams.report_done(f"SHA-256 fingerprint of {what}: {tls.fingerprint}")
         waits = [asyncio.create_task(event.wait()) for event in (stop, manager.lost)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from fastdl.cli import streams
+
 N = TypeVar("N")
 
 
@@ -80,6 +82,13 @@ class Parser(argparse.ArgumentParser):
             self.error(f"there is no help topic {_shown(topic)}, only all, {', '.join(topics)}")
         self._print_message(text, sys.stdout)
         self.exit()
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help is output like any other; argparse would lose it in silence."""
+        if file is sys.stdout and message:
+            streams.say(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
 
     def _common_actions(self) -> list[argparse.Action]:
         return [action for action in self._actions if action.dest in self.common]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from fastdl.cli import streams
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     options |= {**login, **route_options_from(args), **publisher_options_from(args)}
     found = run_cancellable(lambda cancel: probe_sync(args.sources, cancel=cancel, **options))
     for warning in found.warnings:
-        print(f"fastdl: warning: {warning}", file=sys.stderr)
+        streams.warn(warning)
     if args.json:
         streams.say(json.dumps(found.to_dict()))
     else:

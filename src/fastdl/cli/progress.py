@@ -65,10 +65,10 @@ class Display:
         """A job has ended."""
         slot.ended = True
 
-    def say(self, text: str) -> None:
-        """Print *text* on stdout, above what is drawn."""
+    def say(self, text: str) -> bool:
+        """Print *text* on stdout, above what is drawn; see ``streams.report_done``."""
         with self._lock:
-            streams.report_done(text)
+            return streams.report_done(text)
 
     def note(self, text: str) -> None:
         """Print *text* on stderr, above what is drawn; stderr may be closed."""
@@ -127,10 +127,10 @@ class Terminal(Display):
         if self.expected > 1:
             self.tick()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str) -> bool:
         with self._lock:
             self._erase()
-            streams.report_done(text)
+            return streams.report_done(text)
 
     def note(self, text: str) -> None:
         with self._lock, contextlib.suppress(OSError):

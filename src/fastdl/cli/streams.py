@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 
-from fastdl.errors import FastdlError
+from fastdl.errors import SinkIOError
 from fastdl.sinks.base import sink_error
 
 
@@ -18,14 +20,15 @@ def prepare() -> None:
     A daemon may start a command with a stream closed: the number must not go to a target, where
     a message would be written into an image. What an encoding cannot spell is escaped.
     """
-    for number in (0, 1, 2):
+    for number, way in ((0, os.O_RDWR), (1, os.O_RDONLY), (2, os.O_RDWR)):
         try:
             os.fstat(number)
         except OSError:  # closed: open() takes the lowest free number, which is this one
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, way)  # what is written to standard output fails, as if closed
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         stream = getattr(sys, name)
-        if stream is None:
+        unbuffered = mode == "w" and isinstance(getattr(stream, "buffer", None), io.FileIO)
+        if stream is None or unbuffered:  # without a buffer a short write would be lost
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
         if mode == "w" and isinstance(stream, io.TextIOWrapper):
@@ -45,42 +48,63 @@ def note(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print *text*, a verb's output.
+    """Print *text*, a verb's output, and hand it on at once.
 
     BrokenPipeError if the reader has gone, SinkSpaceError or its kin for a full disk.
     """
-    try:
-        print(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _unwritable(error) from None
+    with _writing():
+        print(text, flush=True)
 
 
-def report_done(text: str) -> None:
-    """Print *text* about something that is done for good: failing to print it changes nothing."""
+def hand_on(data: bytes) -> None:
+    """`say` of bytes as they are."""
+    with _writing():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def report_done(text: str) -> bool:
+    """Print *text* about something that is done for good: failing to print it changes nothing.
+
+    False where somebody is to read it and cannot.
+    """
+    if _lost:
+        return False
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        discard_output()
     except OSError as error:
         discard_output()
-        warn(f"the result cannot be printed: {error.strerror}")
+        if error.errno == errno.EBADF:  # nobody was ever to read it
+            warn("the result cannot be printed: standard output is closed")
+            return True
+        _lost.append(error)
+        if error.errno != errno.EPIPE:
+            warn(f"the result cannot be printed: {error.strerror}")
+        return False
+    return True
 
 
 def flush_output() -> None:
     """Hand on what was printed. BrokenPipeError where the reader has gone; else a sink's error."""
-    try:
+    with _writing():
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _unwritable(error) from None
+        discard_output()
+        if error.errno == errno.EBADF:
+            raise SinkIOError("writing to standard output: it is closed", phase="land") from None
+        raise sink_error(error, "writing to standard output") from None
 
 
-def _unwritable(error: OSError) -> FastdlError:
-    discard_output()
-    return sink_error(error, "writing to standard output")
+_lost: list[OSError] = []
+"""Why results are not printed any more: once it has failed, the rest would have a gap."""
 
 
 def discard_output() -> None:

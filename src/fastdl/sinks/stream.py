@@ -13,7 +13,7 @@ import os
 import select
 from collections.abc import Sequence
 
-from fastdl.errors import Cancelled, FastdlError
+from fastdl.errors import Cancelled, FastdlError, SinkIOError
 from fastdl.sinks import syscalls
 from fastdl.sinks.base import DescriptorSink, Identity, sink_error
 
@@ -94,7 +94,10 @@ class StreamSink(DescriptorSink):
         except (BrokenPipeError, FastdlError):
             raise
         except OSError as error:
-            raise sink_error(error, "writing to standard output") from None
+            what = "writing to standard output"
+            if error.errno == errno.EBADF:
+                raise SinkIOError(f"{what}: it is closed", phase="land") from None
+            raise sink_error(error, what) from None
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
