@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -279,3 +280,86 @@ def test_a_bad_length_is_refused(tmp_path: Path) -> None:
     (tmp_path / "i").write_bytes(b"x")
     with pytest.raises(UsageError, match="pieces have"):
         describe_file(str(tmp_path / "i"), ["https://a.example/i"], piece_length=512)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("img", 2),
+        ("./img", 2),
+        ("same/img", 2),
+        ("-", 2),
+        ("link", 33),
+        ("fifo", 33),
+        ("full", 33),
+        ("folder", 33),
+        ("missing/m.meta4", 33),
+        ("precious", 33),
+        ("precious/m.meta4", 33),
+    ],
+)
+def test_nothing_is_destroyed_by_a_metalink(
+    origin: FaultOrigin, tmp_path: Path, name: str, code: int
+) -> None:
+    """Refused before a byte is fetched, and nothing is left or changed."""
+    (tmp_path / "same").symlink_to(".")
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "link").symlink_to("precious")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    if os.geteuid() == 0:
+        os.mknod(tmp_path / "full", 0o666 | stat.S_IFCHR, os.makedev(1, 7))
+    else:
+        os.mkfifo(tmp_path / "full")
+    home = tmp_path / "home" / "x"
+    before = _state(tmp_path)
+    done = run_fastdl(
+        ["get", origin.url("/i"), "-o", "img", "--write-metalink", name], home=home, cwd=tmp_path
+    )
+    assert done.code == code, done
+    assert _state(tmp_path) == before
+    if name not in {"img", "./img", "same/img", "-"}:
+        words = ["metalink", "create", "precious", "--url", "https://a.example/", "-o", name]
+        assert run_fastdl(words, home=home, cwd=tmp_path).code in {2, code}
+        assert _state(tmp_path) == before
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        path.name: (path.lstat().st_mode, path.lstat().st_size)
+        for path in folder.iterdir()
+        if path.name != "home"
+    }
+
+
+def test_an_earlier_metalink_is_replaced(origin: FaultOrigin, tmp_path: Path) -> None:
+    """The same command, run again; anything else only with the word for it."""
+    words = ["get", origin.url("/i"), "-o", "img", "--write-metalink", "m"]
+    proof = ["--checksum", f"sha-256:{SHA256}"]
+    for _ in range(2):
+        assert run_fastdl([*words, *proof], home=tmp_path / "h" / "x", cwd=tmp_path).code == 0
+    _is_right(parse_metalink((tmp_path / "m").read_bytes()))
+    (tmp_path / "m").write_text("precious")
+    done = run_fastdl([*words, "--overwrite", "file"], home=tmp_path / "h" / "x", cwd=tmp_path)
+    assert done.code == 0
+    _is_right(parse_metalink((tmp_path / "m").read_bytes()))
+
+
+def test_a_metalink_that_cannot_be_written_in_the_end_is_a_warning(
+    origin: FaultOrigin, tmp_path: Path
+) -> None:
+    """The image is published by then."""
+
+    def vanish(progress: fastdl.Progress) -> None:
+        if progress.stage != "resolve":
+            shutil.rmtree(tmp_path / "gone", ignore_errors=True)
+
+    (tmp_path / "gone").mkdir()
+    result = fastdl.fetch_sync(
+        origin.url("/i"),
+        tmp_path / "x",
+        progress=vanish,
+        write_metalink=str(tmp_path / "gone" / "m"),
+    )
+    assert any("not written" in warning for warning in result.warnings)
+    assert [path.name for path in tmp_path.glob("*x*")] == ["x"]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastdl.cli import streams
 from fastdl.errors import UsageError
 from fastdl.model.units import parse_size
 
@@ -65,13 +66,18 @@ def add_parser(subparsers: Any) -> None:
         metavar="SIZE",
         help="16K to 1G; default 1M, more for files above 64 GiB",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="a new file, or a metalink to replace; default, and -: standard output",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Describe the files; the document goes to stdout, or replaces the output file whole."""
     from fastdl.cli.cancellable import run_cancellable
-    from fastdl.engine.described import write_document
+    from fastdl.engine.described import check_apart, check_place, write_document
     from fastdl.sources.metalink_made import document_of
 
     length = None if args.piece_length is None else parse_size(args.piece_length)
@@ -81,12 +87,17 @@ def run(args: argparse.Namespace) -> int:
     names = [name for _, name in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two of the files are called {twice[:80]!a}")
+    output = None if args.output == "-" else args.output
+    if output is not None:
+        check_place(output)
+        for path, _ in files:
+            if os.path.exists(path):  # noqa: PTH110
+                check_apart(output, path)
     made = run_cancellable(lambda cancel: _described(files, args.url, length, cancel))
-    if args.output is None:
-        sys.stdout.buffer.write(document_of(made))
-        sys.stdout.buffer.flush()
+    if output is None:
+        streams.hand_on(document_of(made))
     else:
-        write_document(args.output, made)
+        write_document(output, made)
     return 0
 
 

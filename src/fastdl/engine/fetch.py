@@ -6,6 +6,7 @@ The later stages' modules are loaded while the first response is pending, to kee
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -75,6 +76,11 @@ def publish_job(
 ) -> Result:
     """``fetch_job`` in an existing context."""
     ctx.events.report(Progress(stage="resolve"))
+    document = ctx.options.write_metalink
+    if document is not None:
+        from fastdl.engine.described import check_place
+
+        check_place(document, overwrite=ctx.options.overwrite == "file")
     name = url_name(sources)
     with Source(sources, ctx) as source:
         if os.path.isdir(target) and existing_file(target, name_hint=name) is None:  # noqa: PTH112
@@ -83,15 +89,32 @@ def publish_job(
             workspace = open_named(target, source, ctx)
         else:
             workspace = open_workspace(target, ctx.options, ctx.placement, name_hint=name)
+        if document is not None:
+            _check_apart(document, workspace)
         if into is not None:
             return workspace.publishing(lambda: into(workspace, sources, ctx), ctx)
         result = workspace.publishing(lambda: _fetch(workspace, source, ctx), ctx)
-    if ctx.describes and ctx.options.write_metalink is not None:
+    if ctx.describes and document is not None:
         from fastdl.engine.described import write_metalink
 
-        write_metalink(ctx.options.write_metalink, result, sources, ctx)
+        write_metalink(document, result, sources, ctx)
         result = result._replace(warnings=ctx.events.warnings)
     return result
+
+
+def _check_apart(document: str, workspace: Workspace) -> None:
+    """Close the *workspace*, as it was, where the *document* would take its target's place."""
+    from fastdl.engine.described import check_apart
+
+    existing = workspace.existing or workspace.found
+    try:
+        if existing is not None or workspace.sink.kind == "file":
+            check_apart(document, workspace.sink.path if existing is None else existing.path)
+    except FastdlError:
+        with contextlib.suppress(FastdlError):
+            workspace.abort()
+        workspace.close()
+        raise
 
 
 def fetch_into(workspace: Workspace, sources: Sequence[str], ctx: TransferContext) -> Result:
