@@ -23,7 +23,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--write-metalink",
         metavar="FILE",
         help="when it is done, write a metalink of the source: size, SHA-256 of the whole and of "
-        "pieces, mirrors; made on the way, at almost no price",
+        "pieces, mirrors; made on the way, at almost no price; FILE is new, or an earlier "
+        "metalink, which is replaced",
     )
     out.add_argument(
         "--on-complete",

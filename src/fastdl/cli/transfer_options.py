@@ -115,7 +115,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--max-time",
         type=_SECONDS,
         metavar="SECONDS",
-        help="the most that the whole may take; then it ends with 10, and the same command resumes",
+        help="the most that the whole may take; then it ends with 10, and the same command "
+        "resumes; 0: no limit",
     )
     net.add_argument(
         "--retry",
@@ -132,7 +133,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         type=_SECONDS,
         metavar="SECONDS",
         help="give up a mirror this long after the first of its failures in a row; without --retry "
-        "their number does not matter",
+        "their number does not matter; 0: no limit",
     )
     net.add_argument(
         "--retry-delay",
@@ -187,6 +188,9 @@ def network_options_from(args: argparse.Namespace) -> dict[str, Any]:
         )
         if (value := getattr(args, name)) is not None
     }
+    for name in ("max_time", "retry_time"):
+        if out.get(name) == 0:  # as curl means it
+            del out[name]
     proxies = proxies_from(os.environ, proxy=args.proxy, exempt=args.noproxy)
     if proxies is not None:
         out["proxy"] = proxies

@@ -58,6 +58,74 @@ def test_an_answer_that_cannot_be_written_is_an_error(
     assert b"SINK_SPACE: writing to standard output" in done.stderr
 
 
+ANSWERS = (
+    "get -s src -o -",
+    "metalink create src --url https://a.example/src",
+    "probe src",
+    "probe src --json",
+    "inspect src",
+    "inspect src --json",
+    "get --help",
+    "get --help all",
+    "probe --help",
+    "keystore list --help",
+    "--help",
+    "--version",
+)
+
+
+@pytest.mark.parametrize("words", ANSWERS)
+@pytest.mark.parametrize("unbuffered", ["", "PYTHONUNBUFFERED=1; export PYTHONUNBUFFERED;"])
+def test_a_command_whose_product_is_lost_fails(tmp_path: Path, words: str, unbuffered: str) -> None:
+    """Into a device that is full, a file at its limit, a stream that is closed, nobody's pipe."""
+    refusal = 24 if words.startswith("inspect") else 0
+    for out, code, sentence in (
+        (">/dev/full", 30, b"SINK_SPACE: writing to standard output"),
+        (">&-", 31, b"SINK_IO: writing to standard output: it is closed"),
+    ):
+        done = shell(f"{unbuffered} F {words} {out}", tmp_path)
+        assert done.returncode == code, done
+        assert sentence in done.stderr
+    done = shell(f"{unbuffered} ulimit -f 0; F {words} >short", tmp_path)
+    assert done.returncode == 30, done
+    done = shell(f"{unbuffered} (F {words}; echo $? >code) | true; cat code", tmp_path)
+    assert int(done.stdout) in {refusal, 0, 141}, done  # the pipe may take it before it breaks
+
+
+def test_a_short_write_is_no_success(tmp_path: Path) -> None:
+    """Without a buffer Python forgets what a full disk did not take."""
+    script = "PYTHONUNBUFFERED=1; export PYTHONUNBUFFERED; ulimit -f 1; F get --help all >short"
+    done = shell(script, tmp_path)
+    assert done.returncode == 30, done
+
+
+@pytest.mark.parametrize("words", ["", "--json"])
+def test_a_result_that_was_not_told_leaves_the_note(tmp_path: Path, words: str) -> None:
+    """The same command finds its own work, as it does after a kill; a closed stream asked for no
+    result."""
+    (tmp_path / "other").write_bytes(DATA)
+    for one in ("src -o x", "-Z src other -d new"):
+        done = shell(f"F get {one} {words} >/dev/full && F get {one} {words}", tmp_path)
+        assert done.returncode == 0, done
+        assert b"published by an earlier run" in done.stderr + done.stdout
+    assert shell(f"F get src -o y {words} >&-", tmp_path).returncode == 0
+    assert not list(tmp_path.rglob(".*release"))
+
+
+def test_zero_is_no_limit_of_time(tmp_path: Path) -> None:
+    """As curl means it."""
+    done = shell("F get src -o x --max-time 0 --retry-max-time 0", tmp_path)
+    assert done.returncode == 0, done
+
+
+def test_the_version_shows_what_the_environment_chose(tmp_path: Path) -> None:
+    """And refuses what ``get`` refuses."""
+    done = shell("FASTDL_SHA256=openssl F --version", tmp_path)
+    assert b"sha-256 by openssl" in done.stdout
+    done = shell("FASTDL_SHA256=abacus F --version", tmp_path)
+    assert done.returncode == 2, done
+
+
 def test_names_beyond_an_encoding_are_escaped(tmp_path: Path) -> None:
     """A terminal in latin-1, and a name that is not UTF-8."""
     done = shell("PYTHONIOENCODING=latin-1 F get src -o 'x\u20ac'", tmp_path)
@@ -81,6 +149,15 @@ def test_a_shortage_of_descriptors_is_named(tmp_path: Path, limit: int) -> None:
     assert (tmp_path / "x").exists() == (done.returncode == 0)
 
 
+def test_a_shortage_of_memory_is_named(tmp_path: Path) -> None:
+    """Wherever it shows, also where a library is loaded only then: it is no bug."""
+    describe = "metalink create src --url https://a.example/src"
+    for limit in (22_000, 30_000, 38_000, 46_000, 54_000):
+        for words in ("get src -o x --overwrite file", "probe src", describe):
+            done = shell(f"ulimit -v {limit}; F {words}", tmp_path)
+            assert b"INTERNAL" not in done.stderr, (limit, done)
+
+
 def test_sixteen_descriptors_are_enough(tmp_path: Path) -> None:
     """For a plain download."""
     done = shell("ulimit -n 16; F get src -o x", tmp_path)
@@ -97,5 +174,9 @@ def test_what_is_no_shortage_is_not_called_one() -> None:
     """Only what the machine ran out of."""
     assert isinstance(shortage(MemoryError()), LimitError)
     assert isinstance(shortage(OSError(24, "x")), LimitError)
+    assert isinstance(shortage(ImportError("libx.so: failed to map segment from x")), LimitError)
+    assert isinstance(shortage(OSError("libx.so: Cannot allocate memory")), LimitError)
+    assert isinstance(shortage(ImportError("libx.so: Too many open files")), LimitError)
     assert shortage(OSError(5, "x")) is None
+    assert shortage(ImportError("No module named x")) is None
     assert shortage(ValueError("x")) is None
