@@ -52,6 +52,8 @@ int fdl_sink_init(struct fdl_sink *sink, const struct fdl_sink_ops *ops, uint64_
     }
     pthread_mutex_init(&sink->log.lock, NULL);
     atomic_store(&sink->holding, hold > 0);
+    /* An earlier run may have been killed between its last write and its flush. */
+    atomic_store(&sink->changes, 1);
     return FDL_OK;
 }
 
@@ -152,6 +154,7 @@ static int raw_pwrite(struct fdl_sink *sink, const void *buf, size_t len, uint64
     uint64_t start = fdl_now_ns();
     int rc = sink->ops->pwrite(sink, buf, len, off, err);
 
+    atomic_fetch_add(&sink->changes, 1);
     atomic_fetch_add(&sink->busy_ns, fdl_now_ns() - start);
     if (rc)
         atomic_store(&sink->write_failed, true);
@@ -166,6 +169,7 @@ static int raw_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
     uint64_t start = fdl_now_ns();
     int rc = sink->ops->zero(sink, off, len, err);
 
+    atomic_fetch_add(&sink->changes, 1);
     atomic_fetch_add(&sink->busy_ns, fdl_now_ns() - start);
     if (rc)
         atomic_store(&sink->write_failed, true);
@@ -214,13 +218,24 @@ int fdl_sink_zero(struct fdl_sink *sink, uint64_t off, uint64_t len,
     return rc;
 }
 
+static void note_durable(struct fdl_sink *sink, uint64_t changes)
+{
+    uint64_t before = atomic_load(&sink->durable);
+
+    while (before < changes &&
+           !atomic_compare_exchange_weak(&sink->durable, &before, changes))
+        ;
+}
+
 int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err)
 {
-    uint64_t start = fdl_now_ns();
+    uint64_t start = fdl_now_ns(), changes = atomic_load(&sink->changes);
     struct fdl_err own;
     int rc;
 
-    if (!atomic_load(&sink->flush_errno)) {
+    /* Where nothing was written since, an earlier flush has done it: each is a commit
+     * of the file system below a device, whether or not there is anything to write. */
+    if (!atomic_load(&sink->flush_errno) && atomic_load(&sink->durable) < changes) {
         rc = sink->ops->flush(sink, &own);
         atomic_fetch_add(&sink->busy_ns, fdl_now_ns() - start);
         if (rc) {
@@ -229,6 +244,7 @@ int fdl_sink_flush(struct fdl_sink *sink, struct fdl_err *err)
                 *err = own;
             return rc;
         }
+        note_durable(sink, changes);
     }
     /* The kernel reports a lost page once and then calls it clean: a second fsync that
      * succeeds proves nothing. Write-back may also have failed while we were flushing.

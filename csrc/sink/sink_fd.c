@@ -353,13 +353,16 @@ static int datasync(int fd)
 static int fd_flush(struct fdl_sink *sink, struct fdl_err *err)
 {
     struct fd_sink *s = fd_sink_of(sink);
+    bool buffered =
+        s->buffered_fd != s->fd && atomic_exchange(&s->buffered_dirty, false);
     int rc = 0;
 
     /* Either fdatasync writes the whole inode back, but each descriptor has its own
-     * memory of errors: ask the one that wrote. */
-    if (s->buffered_fd != s->fd && atomic_exchange(&s->buffered_dirty, false))
+     * memory of errors: ask the one that wrote. Direct writes to a device have reported
+     * theirs already; file systems have ways of their own. */
+    if (buffered)
         rc = datasync(s->buffered_fd);
-    if (!rc)
+    if (!rc && !(buffered && s->is_device))
         rc = datasync(s->fd);
     if (rc)
         return fdl_fail_os(err, FDL_E_SINK_IO, -rc, FDL_NO_OFFSET,

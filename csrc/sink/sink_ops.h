@@ -54,6 +54,9 @@ struct fdl_sink {
     atomic_bool holding;      /* false once released: later writes go to the target */
     atomic_bool write_failed; /* a range may be missing: never release */
     atomic_int flush_errno;   /* a flush failed: nothing is certain any more */
+    /* Writes that have returned, one for what was there before, and how many of them a
+     * flush has made durable. */
+    atomic_uint_fast64_t changes, durable;
     atomic_uint_fast64_t written;
     atomic_uint_fast64_t zeroed;
     atomic_uint_fast64_t busy_ns;

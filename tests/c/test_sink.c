@@ -191,6 +191,40 @@ static void the_first_block_is_written_last_and_alone(size_t first, size_t size)
     free(image);
 }
 
+static int syncs_of_a_flush(struct fdl_sink *sink)
+{
+    int before = atomic_load(&fault.sync_calls);
+    struct fdl_err err;
+
+    assert(fdl_sink_flush(sink, &err) == FDL_OK);
+    return atomic_load(&fault.sync_calls) - before;
+}
+
+/* Each flush of a device is a commit of what it lies on: there is one for each change
+ * that is to be durable, and none without. The first is for what an earlier run may
+ * have left behind. */
+static void a_flush_asks_the_kernel_where_something_changed(struct target *t, int calls)
+{
+    unsigned char *image = pattern(MIB);
+    struct fdl_sink *sink = open_sink(t, 6 * MIB, 0);
+    struct fdl_err err;
+
+    assert(syncs_of_a_flush(sink) == 1);
+    assert(syncs_of_a_flush(sink) == 0);
+    assert(fdl_sink_pwrite(sink, image, MIB, MIB + 7, &err) == FDL_OK);
+    assert(syncs_of_a_flush(sink) == calls); /* ragged ends, and what lies between */
+    assert(syncs_of_a_flush(sink) == 0);
+    assert(fdl_sink_pwrite(sink, image, 8192, 0, &err) == FDL_OK);
+    assert(syncs_of_a_flush(sink) == 1);
+    assert(fdl_sink_zero(sink, 0, 8192, &err) == FDL_OK);
+    assert(syncs_of_a_flush(sink) == 1);
+    assert(fdl_sink_release(sink, &err) == FDL_OK);
+    assert(syncs_of_a_flush(sink) == 0);
+    assert(reads_as(t, image, MIB, MIB + 7) && reads_zero(t, 8192, 0));
+    fdl_sink_free(sink);
+    free(image);
+}
+
 /* A stream without a known length: the head waits, and no byte that was not given is
  * written at release. */
 static void an_unknown_size_holds_the_head_alone(void)
@@ -299,8 +333,11 @@ static void on_files(void)
         for (int a = 0; a < 3; a++) {
             struct target t;
 
-            if (file_target(&t, dirs[d], aligns[a], 6 * MIB))
+            if (file_target(&t, dirs[d], aligns[a], 6 * MIB)) {
                 land_on(&t);
+                a_flush_asks_the_kernel_where_something_changed(&t,
+                                                                aligns[a] > 1 ? 2 : 1);
+            }
             target_free(&t);
         }
         zeros_lengthen_a_file(dirs[d], false);
@@ -320,6 +357,7 @@ static void on_devices(void)
             return;
         }
         land_on(&t);
+        a_flush_asks_the_kernel_where_something_changed(&t, 1);
         a_device_end_is_no_space(&t, 6 * MIB);
         target_free(&t);
     }

@@ -128,6 +128,7 @@ static void after_a_failed_flush_nothing_succeeds(void)
     sink = open_sink(&t, MIB, 0);
     atomic_store(&fault.sync_errno, EINTR);
     assert(fdl_sink_flush(sink, &err) == FDL_OK);
+    assert(fdl_sink_pwrite(sink, image, 1, 0, &err) == FDL_OK);
     atomic_store(&fault.sync_errno, EDQUOT);
     assert(fdl_sink_flush(sink, &err) == FDL_E_SINK_SPACE);
     no_faults();
