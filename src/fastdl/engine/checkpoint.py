@@ -84,7 +84,9 @@ class Checkpoint:
 
         if self._flush(sink):
             self.writer.append([Record(*record) for record in records])
+        # Connections wait for what a kill would cost, not for what a power cut would.
         job.settle(len(records))
+        self.writer.flush()
 
     def _flush(self, sink: CoreSink) -> bool:
         """Whether what the records name is durable. SinkIOError if it is in the target *sink*."""
@@ -106,6 +108,7 @@ class Checkpoint:
             from fastdl.engine.journal import Record
 
             self.writer.append([Record(*record) for record in records])
+            self.writer.flush()
 
     def disown(self, offset: int | None, length: int | None) -> None:
         """Record that the blocks of a wrong piece are not what they should be: a later run finds
@@ -117,6 +120,7 @@ class Checkpoint:
         first = offset - offset % self.block
         blocks = range(first, offset + length, self.block)
         self.writer.append([Record(at, self.block, NOTHING) for at in blocks])
+        self.writer.flush()
 
     def due(self, connections: int) -> int:
         """How many blocks written since the last checkpoint call for one; 0: never."""

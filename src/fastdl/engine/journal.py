@@ -196,7 +196,7 @@ class Writer:
 
     ``count``: how many records it has.
     A journal is optional: if it cannot be written (full or read-only disk) the job continues
-    without. ``warning`` then reports it and ``append`` has no effect.
+    without. ``warning`` then reports it; ``append`` and ``flush`` have no effect.
     """
 
     def __init__(self, file: JournalFile, fd: int, seed: int, count: int) -> None:
@@ -205,6 +205,7 @@ class Writer:
         self._seed = seed
         self.count = count
         self.warning: str | None = None
+        self._flushed = True
 
     @classmethod
     def create(cls, file: JournalFile, header: Header) -> Self:
@@ -255,9 +256,11 @@ class Writer:
         return journal, cls(file, fd, journal.seed, len(journal.records))
 
     def append(self, records: Sequence[Record]) -> None:
-        """Record ranges whose data's flush **has returned**; durable on return."""
+        """Record ranges whose data's flush **has returned**: a kill does not take the records away
+        any more, a power cut may until ``flush``."""
         for start in range(0, len(records), MAX_BATCH):
             batch = records[start : start + MAX_BATCH]
+            self.flush()
             if self._fd < 0:
                 return
             try:
@@ -270,11 +273,21 @@ class Writer:
                         for number, record in enumerate(batch, self.count)
                     ),
                 )
-                os.fdatasync(self._fd)
             except OSError as error:
                 self._give_up(error)
                 return
             self.count += len(batch)
+            self._flushed = False
+
+    def flush(self) -> None:
+        """Make durable what was appended."""
+        if self._fd < 0 or self._flushed:
+            return
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._give_up(error)
+        self._flushed = True
 
     def close(self) -> None:
         """Stop writing; the journal stays for a resume."""

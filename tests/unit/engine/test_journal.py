@@ -192,6 +192,50 @@ def test_many_records_are_appended_in_batches(tmp_path: Path) -> None:
     assert journal.parse(Path(place.path).read_bytes()).records == many
 
 
+def test_a_power_cut_tears_one_batch_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was appended is flushed before more is: also where nobody asked for it."""
+    place = Location(str(tmp_path / "j"))
+    many = [Record(n, 1, n) for n in range(journal.MAX_BATCH + 1)]
+    writer = Writer.create(place, HEADER)
+    durable: list[int] = []
+    flush = os.fdatasync
+
+    def flushed(fd: int) -> None:
+        flush(fd)
+        durable.append(len(journal.parse(Path(place.path).read_bytes()).records))
+
+    monkeypatch.setattr(os, "fdatasync", flushed)
+    writer.append(many)
+    assert durable == [journal.MAX_BATCH]
+    writer.append(many[:3])
+    assert durable[1:] == [journal.MAX_BATCH + 1]
+    for _ in range(2):  # the second has nothing to do
+        writer.flush()
+    assert durable[2:] == [journal.MAX_BATCH + 4]
+    writer.close()
+
+
+def test_a_flush_that_fails_ends_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel reports a lost page once: nothing is appended behind it."""
+    place = Location(str(tmp_path / "j"))
+    writer = Writer.create(place, HEADER)
+    writer.append(RECORDS[:2])
+
+    def failing(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        writer.flush()
+    assert writer.warning is not None
+    writer.append(RECORDS[2:])
+    assert journal.parse(Path(place.path).read_bytes()).records == RECORDS[:2]
+
+
 def test_a_journal_that_is_not_there_is_none(tmp_path: Path) -> None:
     """The usual first run."""
     assert Writer.resume(Location(str(tmp_path / "none"))) is None
