@@ -191,6 +191,18 @@ static bool goes_on(struct fdl_worker *w, uint64_t pos)
            w->stream->ops->read(w->stream, &more, 1, &ignored) > 0;
 }
 
+/* The block has so many bytes more. */
+static void came(struct fdl_worker *w, size_t n)
+{
+    struct fdl_progress *p = w->progress;
+
+    w->buf->len += n;
+    sum_block(w);
+    atomic_store_explicit(&p->came_ns, fdl_now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&p->filled, w->buf->len, memory_order_relaxed);
+    atomic_fetch_add_explicit(&w->job->fetched, n, memory_order_relaxed);
+}
+
 static void smooth(double *rate, size_t bytes, uint64_t ns)
 {
     double now = (double)bytes * FDL_NS_PER_S / (double)(ns > 0 ? ns : 1);
@@ -221,13 +233,9 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
             if (n > stop - pos)
                 n = stop - pos;
             memcpy(w->buf->data + w->buf->len, k->data + (pos - k->off), (size_t)n);
-            w->buf->len += (size_t)n;
-            atomic_store_explicit(&w->progress->filled, w->buf->len,
-                                  memory_order_relaxed);
+            came(w, (size_t)n);
             if (k->mirror >= 0)
                 w->buf_mirrors |= UINT64_C(1) << k->mirror;
-            sum_block(w);
-            atomic_fetch_add_explicit(&job->fetched, n, memory_order_relaxed);
             continue;
         }
         if (k && k->off < stop)
@@ -261,13 +269,10 @@ int fdl_fetch_block(struct fdl_worker *w, uint64_t block, struct fdl_err *err)
                 pos; /* a response may be shorter than requested: request the rest */
             continue;
         }
-        w->buf->len += (size_t)n;
-        sum_block(w);
+        came(w, (size_t)n);
         w->buf_mirrors |= UINT64_C(1) << w->index;
         w->progress->gained += (uint64_t)n;
         atomic_store_explicit(&w->progress->served, true, memory_order_relaxed);
-        atomic_store_explicit(&w->progress->filled, w->buf->len, memory_order_relaxed);
-        atomic_fetch_add_explicit(&job->fetched, (uint64_t)n, memory_order_relaxed);
         fdl_pace_wait(job->cfg.pace, (uint64_t)n, w->wakeup);
         maybe_prefetch(w);
     }

@@ -28,8 +28,9 @@ struct fdl_progress {
     bool local;  /* it reads what the target has, instead of a mirror */
     double rate; /* bytes/s, smoothed, the waits for responses included */
     double flow; /* the same without them */
-    atomic_uint_fast64_t block;  /* that it fills, FDL_NO_BLOCK: none */
-    atomic_uint_fast64_t filled; /* bytes of it */
+    atomic_uint_fast64_t block;   /* that it fills, FDL_NO_BLOCK: none */
+    atomic_uint_fast64_t filled;  /* bytes of it */
+    atomic_uint_fast64_t came_ns; /* when the last of them came */
     atomic_bool served; /* the mirror gave bytes to this worker since it took it */
     uint64_t gained;    /* bytes since the mirror's last failure */
 };

@@ -37,12 +37,32 @@ static double shown_rate(const struct fdl_sched *sched, uint64_t now_ns)
     return best;
 }
 
+/* When the worker will have its block, in ns from now on: as fast as it came until now,
+ * but not sooner than after as long a silence as there has been. The rest of one that
+ * stops shortly before its end does not come in a moment. 1e18 without a byte. */
+static double left_ns(const struct fdl_sched *sched, const struct fdl_progress *p,
+                      uint64_t block, uint64_t since_ns, uint64_t now_ns)
+{
+    uint64_t came_ns = atomic_load(&p->came_ns);
+    double size = (double)sched->block, have = 0;
+    double silent = now_ns > came_ns ? (double)(now_ns - came_ns) : 0;
+
+    if (atomic_load(&p->block) == block)
+        have = (double)atomic_load(&p->filled);
+    if (have <= 0)
+        return 1e18;
+    if (have >= size)
+        return 0;
+    double flowing = (size - have) * (double)(now_ns - since_ns) / have;
+    return flowing > silent ? flowing : silent;
+}
+
 /* Whether `me` would have the block long before `other`, who got it at since_ns. */
 static bool late(const struct fdl_sched *sched, const struct fdl_progress *me,
                  const struct fdl_progress *other, uint64_t block, uint64_t since_ns,
                  uint64_t now_ns)
 {
-    double size = (double)sched->block, have = 0;
+    double size = (double)sched->block;
     double rate = me->rate > 0 ? me->rate : me->mirror->rate;
     bool same = other->mirror == me->mirror, unmeasured = rate <= 0;
 
@@ -56,14 +76,13 @@ static bool late(const struct fdl_sched *sched, const struct fdl_progress *me,
         (unmeasured && !same && elapsed > HEDGE_ANYWAY_NS && rate < UNKNOWN_RATE))
         rate = UNKNOWN_RATE;
     double mine = size / rate * FDL_NS_PER_S + (double)me->mirror->rtt_ns;
-    if (atomic_load(&other->block) == block)
-        have = (double)atomic_load(&other->filled);
-    double theirs = have > 0 ? (size - have) * elapsed / have : 1e18;
+    bool some = atomic_load(&other->block) == block && atomic_load(&other->filled) > 0;
+    double theirs = left_ns(sched, other, block, since_ns, now_ns);
     double floor = same ? SAME_MIRROR_MIN_NS : HEDGE_MIN_NS;
     double factor = same ? 4 : 2;
     /* Half of our own time shows how fast it comes; silence is given all of it, twice.
      */
-    double patience = have > 0 && !same ? 0.5 * mine : factor * mine;
+    double patience = some && !same ? 0.5 * mine : factor * mine;
     return elapsed > patience + floor && theirs > factor * mine + floor;
 }
 
@@ -94,15 +113,12 @@ static bool affordable(const struct fdl_sched *sched, uint64_t block, uint64_t n
     uint64_t n = sched->plan->n_blocks, elapsed = now_ns - slot->claimed_ns;
     uint64_t budget =
         n == FDL_BLOCKS_UNKNOWN ? HEDGE_BYTES : n * sched->block / HEDGE_SHARE;
-    double have = 0;
 
     if (sched->twice_bytes + sched->block <= budget)
         return true;
-    if (atomic_load(&owner->block) == block)
-        have = (double)atomic_load(&owner->filled);
     int waste = sched->wasted < HEDGE_WASTE_MAX ? sched->wasted : HEDGE_WASTE_MAX;
     return elapsed > HEDGE_ANYWAY_NS << waste &&
-           ((double)sched->block - have) * (double)elapsed > have * HEDGE_ANYWAY_NS;
+           left_ns(sched, owner, block, slot->claimed_ns, now_ns) > HEDGE_ANYWAY_NS;
 }
 
 bool fdl_sched_find_hedge(const struct fdl_sched *sched, int worker, uint64_t now_ns,
@@ -127,18 +143,6 @@ bool fdl_sched_find_hedge(const struct fdl_sched *sched, int worker, uint64_t no
     return false;
 }
 
-/* When the worker will have its block, in ns from now on, and 1e18 without a byte. */
-static double left_ns(const struct fdl_sched *sched, int worker, uint64_t block,
-                      uint64_t since_ns, uint64_t now_ns)
-{
-    const struct fdl_progress *p = &sched->progress[worker];
-    double have = atomic_load(&p->block) == block ? (double)atomic_load(&p->filled) : 0;
-
-    if (have <= 0)
-        return 1e18;
-    return ((double)sched->block - have) * (double)(now_ns - since_ns) / have;
-}
-
 int fdl_sched_find_vain(const struct fdl_sched *sched, uint64_t now_ns)
 {
     for (int i = 0; i < sched->n_workers; i++) {
@@ -149,8 +153,10 @@ int fdl_sched_find_vain(const struct fdl_sched *sched, uint64_t now_ns)
         if (slot->state != FDL_SLOT_CLAIMED || slot->hedger != i ||
             now_ns - slot->hedged_ns < VAIN_NS)
             continue;
-        double mine = left_ns(sched, i, block, slot->hedged_ns, now_ns);
-        double theirs = left_ns(sched, slot->owner, block, slot->claimed_ns, now_ns);
+        double mine =
+            left_ns(sched, &sched->progress[i], block, slot->hedged_ns, now_ns);
+        double theirs = left_ns(sched, &sched->progress[slot->owner], block,
+                                slot->claimed_ns, now_ns);
         if (mine < 1e18 && mine > theirs)
             return i;
     }
@@ -184,7 +190,7 @@ int fdl_sched_find_stuck(const struct fdl_sched *sched, uint64_t now_ns)
         double have = (double)atomic_load(&p->filled);
         double elapsed = (double)(now_ns - slot->claimed_ns);
         if (elapsed > STUCK_NS &&
-            ((double)sched->block - have) * elapsed > have * STUCK_NS &&
+            left_ns(sched, p, block, slot->claimed_ns, now_ns) > STUCK_NS &&
             better_is_free(sched, p->mirror, have * FDL_NS_PER_S / elapsed, now_ns))
             return i;
     }

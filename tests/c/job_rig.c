@@ -66,6 +66,7 @@ static bool put_body(struct origin *o, int fd, uint64_t at, uint64_t end,
                      uint64_t *budget)
 {
     unsigned char part[4096];
+    uint64_t stop = o->stall_at < end - o->withheld ? o->stall_at : end - o->withheld;
 
     while (at < end) {
         uint64_t n = o->chunked ? o->chunk : sizeof part;
@@ -73,11 +74,13 @@ static bool put_body(struct origin *o, int fd, uint64_t at, uint64_t end,
             n = sizeof part;
         if (n > end - at)
             n = end - at;
-        if (at + n > o->stall_at) {
+        if (at >= stop) {
             while (!atomic_load(&o->quit) && !readable(o, fd))
                 ;
             return false;
         }
+        if (n > stop - at)
+            n = stop - at;
         if (*budget == 0)
             return false;
         if (n > *budget)

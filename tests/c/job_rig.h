@@ -29,6 +29,7 @@ struct origin {
     bool hide_total;     /* Content-Range: bytes a-b / * */
     uint64_t cut_every;  /* closes after so many body bytes on a connection */
     uint64_t stall_at;   /* this byte of the source and what follows is never sent */
+    uint64_t withheld;   /* so many bytes at the end of a response never come */
     uint64_t lie_at;     /* this byte is sent inverted */
     uint64_t short_by;   /* a 206 holds at most so many bytes, 0: what was asked for */
     atomic_int refusals; /* so many responses are 503 */

@@ -425,6 +425,18 @@ static void the_last_mirror_takes_its_most_telling_error_with_it(void)
 
 /* ---- hedges ---------------------------------------------------------------- */
 
+/* The worker is at that block, of which so many bytes have come, the last of them then.
+ */
+static void came(struct rig *rig, int worker, uint64_t block, uint64_t bytes,
+                 uint64_t then_ns)
+{
+    struct fdl_progress *p = &rig->progress[worker];
+
+    atomic_store(&p->block, block);
+    atomic_store(&p->filled, bytes);
+    atomic_store(&p->came_ns, then_ns);
+}
+
 static void a_late_block_is_fetched_again_by_a_faster_mirror(void)
 {
     struct rig *rig = rig_new(2, 0, 64, MIB);
@@ -440,6 +452,45 @@ static void a_late_block_is_fetched_again_by_a_faster_mirror(void)
     assert(fdl_plan_slot(&rig->plan, 0)->hedger == FDL_NOBODY); /* the caller's to do */
     assert(fdl_plan_hedge(&rig->plan, 1, block, 1000 * MS) == FDL_NOBODY);
     assert(!fdl_sched_find_hedge(&rig->sched, 2, 1001 * MS, &block)); /* not late yet */
+    rig_free(rig);
+}
+
+/* A server with a limit on its rate stops when that is reached, be it by a head shortly
+ * before the end of a block: as fast as it came until then the rest would be there in
+ * no time. */
+static void who_stops_just_before_the_end_is_late_too(void)
+{
+    struct rig *rig = rig_new(2, 0, 64, MIB);
+    struct fdl_run run;
+    uint64_t block;
+
+    rig->progress[0].flow = 1;
+    assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
+    came(rig, 0, 0, MIB - 300, 10 * MS);
+    rig->progress[1].rate = 100 * MB; /* 10 ms a block */
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 30 * MS, &block));
+    assert(fdl_sched_find_hedge(&rig->sched, 1, 50 * MS, &block) && block == 0);
+    came(rig, 0, 0, MIB - 200, 49 * MS);
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 50 * MS, &block));
+    came(rig, 0, 0, MIB, 10 * MS); /* it is there, and looked at */
+    assert(!fdl_sched_find_hedge(&rig->sched, 1, 50 * MS, &block));
+    rig_free(rig);
+}
+
+/* Nor is a hedge in vain that is slower than such a one. */
+static void who_stops_just_before_the_end_keeps_its_hedge(void)
+{
+    struct rig *rig = rig_new(2, 0, 64, MIB);
+    struct fdl_run run;
+
+    rig->progress[0].flow = 1;
+    assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
+    assert(fdl_plan_hedge(&rig->plan, 1, 0, 100 * MS) == FDL_NOBODY);
+    came(rig, 0, 0, MIB - 300, 600 * MS);
+    came(rig, 1, 0, MIB / 2, 600 * MS);
+    assert(fdl_sched_find_vain(&rig->sched, 600 * MS) == 1);
+    came(rig, 0, 0, MIB - 300, 10 * MS);
+    assert(fdl_sched_find_vain(&rig->sched, 600 * MS) == FDL_NOBODY);
     rig_free(rig);
 }
 
@@ -467,8 +518,7 @@ static void a_block_that_hardly_comes_is_hedged_whatever_was_spent(void)
 
     rig->progress[0].flow = 1;
     assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
-    atomic_store(&rig->progress[0].block, 0);
-    atomic_store(&rig->progress[0].filled, 1200);
+    came(rig, 0, 0, 1200, 1100 * MS);
     rig->progress[1].rate = 100 * MB;
     rig->mirrors[0]->rate = 1000 * MB; /* what it gave once says nothing now */
     rig->sched.twice_bytes = BLOCKS * MIB;
@@ -476,7 +526,7 @@ static void a_block_that_hardly_comes_is_hedged_whatever_was_spent(void)
     rig->sched.wasted = 1000;
     assert(!fdl_sched_find_hedge(&rig->sched, 1, 3900 * MS, &block));
     assert(fdl_sched_find_hedge(&rig->sched, 1, 4100 * MS, &block));
-    atomic_store(&rig->progress[0].filled, MIB / 8 * 7); /* done in a moment */
+    came(rig, 0, 0, MIB / 8 * 7, 4100 * MS); /* done in a moment */
     assert(!fdl_sched_find_hedge(&rig->sched, 1, 4100 * MS, &block));
     rig_free(rig);
 }
@@ -513,8 +563,7 @@ static void a_stuck_connection_goes_to_the_better_mirror(void)
     rig->mirrors[0]->active = 1;
     rig->progress[0].flow = 1;
     assert(fdl_sched_next_run(&rig->sched, 0, MS, &run));
-    atomic_store(&rig->progress[0].block, 0);
-    atomic_store(&rig->progress[0].filled, 2000);
+    came(rig, 0, 0, 2000, 1900 * MS);
     assert(fdl_sched_find_stuck(&rig->sched, 1900 * MS) == FDL_NOBODY);
     assert(fdl_sched_find_stuck(&rig->sched, 2100 * MS) == 0);
     rig->mirrors[1]->state = rig->mirrors[2]->state = FDL_MIRROR_DISQUALIFIED;
@@ -570,6 +619,8 @@ int main(void)
     a_mirror_is_waited_for_as_long_as_it_asks_within_reason();
     the_last_mirror_takes_its_most_telling_error_with_it();
     a_late_block_is_fetched_again_by_a_faster_mirror();
+    who_stops_just_before_the_end_is_late_too();
+    who_stops_just_before_the_end_keeps_its_hedge();
     hedges_end_with_their_budget();
     a_block_that_hardly_comes_is_hedged_whatever_was_spent();
     who_lost_a_hedge_hedges_again();
