@@ -92,9 +92,16 @@ static void ramp_up(struct fdl_job *job)
 {
     struct fdl_sched *sched = &job->sched;
 
-    fdl_ramp_init(&job->ramp, job->cfg.max_conns, fdl_sched_usable(sched),
-                  fdl_sched_all_far(sched),
-                  fdl_sched_room_at(sched, job->cfg.first_conns), fdl_now_ns());
+    const struct fdl_ramp_start start = {
+        .now_ns = fdl_now_ns(),
+        .max = job->cfg.max_conns,
+        .mirrors = fdl_sched_usable(sched),
+        .first = fdl_sched_room_at(sched, job->cfg.first_conns),
+        .far_away = fdl_sched_all_far(sched),
+        .busy = job->n_consumers == 0 && job->cfg.pieces.count > 0,
+    };
+
+    fdl_ramp_init(&job->ramp, &start);
     while (!job->stop && !fdl_plan_done(&job->plan)) {
         while (!job->stop && sched->n_conns < job->ramp.wanted &&
                sched->n_conns < fdl_sched_room(sched))

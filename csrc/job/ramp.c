@@ -19,7 +19,7 @@
  * server's room from others: there it is half of what they would bring if each brought
  * as much as those before. */
 #define GAIN 1.05
-#define FEW 4
+#define FEW 4 /* also those of which each receives for a third of its time */
 #define PAUSE_MIN_NS (FDL_NS_PER_S / 4)
 #define PAUSE_MAX_NS (32 * FDL_NS_PER_S)
 #define STARVED 0.25 /* of the time: the digest or the target holds the transfer up */
@@ -29,15 +29,18 @@ bool fdl_ramp_is_far(uint64_t rtt_ns)
     return rtt_ns >= FAR_NS;
 }
 
-void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
-                   int first, uint64_t now_ns)
+void fdl_ramp_init(struct fdl_ramp *ramp, const struct fdl_ramp_start *start)
 {
-    int wanted = mirrors < FIRST_MIRRORS ? mirrors : FIRST_MIRRORS;
+    int wanted = start->mirrors < FIRST_MIRRORS ? start->mirrors : FIRST_MIRRORS;
+    int usual = start->far_away ? FAR_CONNS : start->busy ? FEW : 0;
 
-    if (far_away)
-        wanted = first < FAR_CONNS ? first : FAR_CONNS;
-    *ramp = (struct fdl_ramp){
-        .wanted = wanted < max ? wanted : max, .max = max, .settling_ns = now_ns};
+    if (usual > start->first)
+        usual = start->first;
+    if (start->far_away || usual > wanted)
+        wanted = usual;
+    *ramp = (struct fdl_ramp){.wanted = wanted < start->max ? wanted : start->max,
+                              .max = start->max,
+                              .settling_ns = start->now_ns};
 }
 
 /* The next measurement begins here. */

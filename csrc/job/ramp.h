@@ -32,11 +32,20 @@ struct fdl_ramp_sample {
     int room;            /* that the mirrors would take altogether */
 };
 
+/* What is known before the first connection is opened. */
+struct fdl_ramp_start {
+    uint64_t now_ns;
+    int max;       /* connections that are allowed */
+    int mirrors;   /* usable ones */
+    int first;     /* connections that they are given before more have shown to pay */
+    bool far_away; /* all that have responded yet */
+    bool busy;     /* a connection also hashes what it received, and writes it */
+};
+
 /* Chooses the initial connections: one for each of the first distinct mirrors, which
  * are worth trying at once; if all that have responded are far away as many as are
- * usual, at most `first`. */
-void fdl_ramp_init(struct fdl_ramp *ramp, int max, int mirrors, bool far_away,
-                   int first, uint64_t now_ns);
+ * usual, and a few if they are busy, in both cases at most `first`. */
+void fdl_ramp_init(struct fdl_ramp *ramp, const struct fdl_ramp_start *start);
 
 /* Whether that is too far for one connection to fill a link. */
 bool fdl_ramp_is_far(uint64_t rtt_ns);

@@ -19,7 +19,9 @@ static struct rig rig_with(int conns, int max, uint64_t rtt_ns)
 {
     struct rig rig = {.sample = {.rtt_ns = rtt_ns, .conns = conns, .room = max}};
 
-    fdl_ramp_init(&rig.ramp, max, 1, false, max, 0);
+    const struct fdl_ramp_start start = {.max = max, .mirrors = 1, .first = max};
+
+    fdl_ramp_init(&rig.ramp, &start);
     rig.ramp.wanted = conns;
     fdl_ramp_update(&rig.ramp, &rig.sample);
     return rig;
@@ -37,29 +39,37 @@ static int after(struct rig *rig, uint64_t at, uint64_t bytes)
     return rig->ramp.wanted;
 }
 
-static int initial_of(int max, int mirrors, bool far, int first)
+static int initial(const struct fdl_ramp_start *start)
 {
     struct fdl_ramp ramp;
 
-    fdl_ramp_init(&ramp, max, mirrors, far, first, 0);
+    fdl_ramp_init(&ramp, start);
     return ramp.wanted;
 }
 
-static int initial(int max, int mirrors, bool far)
-{
-    return initial_of(max, mirrors, far, max);
-}
+#define INITIAL(...) initial(&(struct fdl_ramp_start){__VA_ARGS__})
 
 static void starts_with_one_nearby_and_a_few_far_away(void)
 {
-    assert(initial(8, 1, false) == 1);
-    assert(initial(8, 5, false) == 3);
-    assert(initial(8, 1, true) == 8);
-    assert(initial(20, 1, true) == 8);
-    assert(initial(2, 1, true) == 2);
-    assert(initial_of(32, 1, true, 4) == 4); /* nobody said that it stands more */
-    assert(initial_of(32, 3, true, 12) == 8);
+    assert(INITIAL(.max = 8, .first = 8, .mirrors = 1) == 1);
+    assert(INITIAL(.max = 8, .first = 8, .mirrors = 5) == 3);
+    assert(INITIAL(.max = 8, .first = 8, .mirrors = 1, .far_away = true) == 8);
+    assert(INITIAL(.max = 20, .first = 20, .mirrors = 1, .far_away = true) == 8);
+    assert(INITIAL(.max = 2, .first = 2, .mirrors = 1, .far_away = true) == 2);
+    /* Nobody said that it stands more. */
+    assert(INITIAL(.max = 32, .first = 4, .mirrors = 1, .far_away = true) == 4);
+    assert(INITIAL(.max = 32, .first = 12, .mirrors = 3, .far_away = true) == 8);
     assert(!fdl_ramp_is_far(MS / 5) && fdl_ramp_is_far(50 * MS));
+}
+
+static void starts_with_a_few_that_do_more_than_receive(void)
+{
+    assert(INITIAL(.max = 8, .first = 4, .mirrors = 1, .busy = true) == 4);
+    assert(INITIAL(.max = 8, .first = 12, .mirrors = 3, .busy = true) == 4);
+    assert(INITIAL(.max = 8, .first = 2, .mirrors = 1, .busy = true) == 2);
+    assert(INITIAL(.max = 3, .first = 4, .mirrors = 1, .busy = true) == 3);
+    assert(INITIAL(.max = 32, .first = 12, .mirrors = 3, .busy = true,
+                   .far_away = true) == 8);
 }
 
 static void adds_while_it_pays(void)
@@ -183,6 +193,7 @@ static void pauses_grow_longer_and_have_an_end(void)
 int main(void)
 {
     starts_with_one_nearby_and_a_few_far_away();
+    starts_with_a_few_that_do_more_than_receive();
     adds_while_it_pays();
     many_have_to_pay_well();
     more_are_tried_ever_more_rarely();
