@@ -92,13 +92,16 @@ static void ramp_up(struct fdl_job *job)
 {
     struct fdl_sched *sched = &job->sched;
 
+    int mirrors = fdl_sched_usable(sched);
+    /* Of several mirrors a slow one would have as many connections as the others. */
+    bool busy = job->n_consumers == 0 && job->cfg.pieces.count > 0 && mirrors == 1;
     const struct fdl_ramp_start start = {
         .now_ns = fdl_now_ns(),
         .max = job->cfg.max_conns,
-        .mirrors = fdl_sched_usable(sched),
+        .mirrors = mirrors,
         .first = fdl_sched_room_at(sched, job->cfg.first_conns),
         .far_away = fdl_sched_all_far(sched),
-        .busy = job->n_consumers == 0 && job->cfg.pieces.count > 0,
+        .busy = busy,
     };
 
     fdl_ramp_init(&job->ramp, &start);
