@@ -71,11 +71,13 @@ bool fdl_hash_pairs(const struct fdl_hash *a, const struct fdl_hash *b);
 void fdl_hash_update_two(struct fdl_hash *a, const void *buf_a, struct fdl_hash *b,
                          const void *buf_b, size_t len);
 
-/* The digests of n messages of len bytes, which lie one after the other in buf: as many
- * at a time as the processor carries. h is at its start, and is again then.
- * out: n * fdl_hash_len() bytes. */
-void fdl_hash_many(struct fdl_hash *h, const void *buf, size_t len, size_t n,
-                   unsigned char *out);
+/* How many messages fdl_hash_many() needs to be as fast as it can be. */
+size_t fdl_hash_lanes(const struct fdl_hash *h);
+
+/* The digests of n messages of len bytes: as many at a time as the processor carries.
+ * h is at its start, and is again then. out: n * fdl_hash_len() bytes. */
+void fdl_hash_many(struct fdl_hash *h, const unsigned char *const data[], size_t len,
+                   size_t n, unsigned char *out);
 
 /* Writes fdl_hash_len() bytes and starts over. */
 void fdl_hash_final(struct fdl_hash *h, unsigned char *out);

@@ -15,15 +15,18 @@ bool fdl_hash_kernel_agrees(const struct fdl_sha256_kernel *kernel)
 {
     unsigned char data[FDL_SHA256_LANES_MAX * PROBE], got[sizeof data];
     unsigned char want[FDL_SHA256_LANES_MAX * FDL_SHA256_LEN];
+    const unsigned char *messages[FDL_SHA256_LANES_MAX];
     struct fdl_sha256 a, b;
 
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = (unsigned char)(i * 167 + (i >> 8));
-    for (size_t i = 0; i < kernel->lanes; i++)
-        if (EVP_Digest(data + i * PROBE, PROBE, want + i * FDL_SHA256_LEN, NULL,
+    for (size_t i = 0; i < kernel->lanes; i++) {
+        messages[i] = data + i * PROBE;
+        if (EVP_Digest(messages[i], PROBE, want + i * FDL_SHA256_LEN, NULL,
                        EVP_sha256(), NULL) != 1)
             return false;
-    fdl_sha256_many(kernel, data, PROBE, kernel->lanes, got);
+    }
+    fdl_sha256_many(kernel, messages, PROBE, kernel->lanes, got);
     if (memcmp(got, want, kernel->lanes * FDL_SHA256_LEN) != 0)
         return false;
     if (!kernel->one)

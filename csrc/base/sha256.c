@@ -124,8 +124,9 @@ void fdl_sha256_final(struct fdl_sha256 *s, unsigned char *out)
     fdl_sha256_init(s, s->kernel);
 }
 
-void fdl_sha256_many(const struct fdl_sha256_kernel *kernel, const unsigned char *data,
-                     size_t len, size_t n, unsigned char *out)
+void fdl_sha256_many(const struct fdl_sha256_kernel *kernel,
+                     const unsigned char *const data[], size_t len, size_t n,
+                     unsigned char *out)
 {
     unsigned char end[FDL_SHA256_LANES_MAX][2 * FDL_SHA256_BLOCK];
     uint32_t state[FDL_SHA256_LANES_MAX][8];
@@ -137,7 +138,7 @@ void fdl_sha256_many(const struct fdl_sha256_kernel *kernel, const unsigned char
     for (size_t i = 0; i < kernel->lanes; i++) {
         memcpy(state[i], initial, sizeof initial);
         states[i] = state[i];
-        from[i] = data + (i < n ? i : 0) * len;
+        from[i] = data[i < n ? i : 0];
     }
     kernel->run(states, from, blocks);
     for (size_t i = 0; i < kernel->lanes; i++) {

@@ -50,9 +50,10 @@ void fdl_sha256_update_two(struct fdl_sha256 *a, const unsigned char *data_a,
 /* Writes FDL_SHA256_LEN bytes and starts over. */
 void fdl_sha256_final(struct fdl_sha256 *s, unsigned char *out);
 
-/* The digests of n messages of len bytes each, which lie one after the other in data;
- * n <= kernel->lanes. out: n * FDL_SHA256_LEN bytes. */
-void fdl_sha256_many(const struct fdl_sha256_kernel *kernel, const unsigned char *data,
-                     size_t len, size_t n, unsigned char *out);
+/* The digests of n messages of len bytes each; n <= kernel->lanes.
+ * out: n * FDL_SHA256_LEN bytes. */
+void fdl_sha256_many(const struct fdl_sha256_kernel *kernel,
+                     const unsigned char *const data[], size_t len, size_t n,
+                     unsigned char *out);
 
 #endif

@@ -72,28 +72,72 @@ static int mismatch(const struct fdl_pieces *pieces, uint64_t index,
                     "a piece does not match its digest");
 }
 
+/* Pieces of one length, to be hashed together. */
+struct batch {
+    const unsigned char *data[FDL_SHA256_LANES_MAX];
+    uint64_t index[FDL_SHA256_LANES_MAX];
+    bool *right[FDL_SHA256_LANES_MAX]; /* of its block */
+    size_t len, n;
+};
+
+static int check_batch(const struct fdl_pieces *pieces, struct fdl_hash *hash,
+                       struct batch *batch, struct fdl_err *err)
+{
+    unsigned char got[FDL_SHA256_LANES_MAX * FDL_HASH_MAX];
+    size_t each = fdl_hash_len(pieces->digests.alg);
+    int rc = FDL_OK;
+
+    fdl_hash_many(hash, batch->data, batch->len, batch->n, got);
+    for (size_t i = 0; i < batch->n; i++) {
+        if (fdl_pieces_match(pieces, batch->index[i], got + i * each))
+            continue;
+        *batch->right[i] = false;
+        if (rc == FDL_OK)
+            rc = mismatch(pieces, batch->index[i], err);
+    }
+    batch->n = 0;
+    return rc;
+}
+
+int fdl_pieces_check_blocks(const struct fdl_pieces *pieces,
+                            const struct fdl_buf *const bufs[], size_t n, bool right[],
+                            struct fdl_err *err)
+{
+    struct fdl_hash *hash = fdl_hash_like(pieces->like);
+    uint64_t len = pieces->digests.length;
+    struct batch batch = {.n = 0};
+    struct fdl_err later;
+    int rc = FDL_OK;
+
+    if (!hash)
+        return fdl_nomem(err, "a digest");
+    for (size_t i = 0; i < n; i++) {
+        const struct fdl_buf *buf = bufs[i];
+        right[i] = true;
+        for (size_t at = 0, piece; at < buf->len; at += piece) {
+            piece = buf->len - at < len ? buf->len - at : (size_t)len;
+            if (batch.n == FDL_SHA256_LANES_MAX || piece != batch.len) {
+                int bad =
+                    check_batch(pieces, hash, &batch, rc == FDL_OK ? err : &later);
+                rc = rc == FDL_OK ? bad : rc;
+            }
+            batch.len = piece;
+            batch.data[batch.n] = buf->data + at;
+            batch.index[batch.n] = (buf->off + at) / len;
+            batch.right[batch.n++] = &right[i];
+        }
+    }
+    int bad = check_batch(pieces, hash, &batch, rc == FDL_OK ? err : &later);
+    fdl_hash_free(hash);
+    return rc == FDL_OK ? bad : rc;
+}
+
 int fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
                            struct fdl_err *err)
 {
-    unsigned char got[FDL_SHA256_LANES_MAX * FDL_HASH_MAX];
-    struct fdl_hash *hash = fdl_hash_like(pieces->like);
-    uint64_t len = pieces->digests.length, index = buf->off / len;
-    size_t each = fdl_hash_len(pieces->digests.alg);
-    int rc = hash ? FDL_OK : fdl_nomem(err, "a digest");
+    bool right;
 
-    for (size_t at = 0; rc == FDL_OK && at < buf->len;) {
-        size_t piece = buf->len - at < len ? buf->len - at : (size_t)len;
-        size_t n = (buf->len - at) / piece;
-        if (n > FDL_SHA256_LANES_MAX)
-            n = FDL_SHA256_LANES_MAX;
-        fdl_hash_many(hash, buf->data + at, piece, n, got);
-        for (size_t i = 0; rc == FDL_OK && i < n; i++, index++)
-            if (!fdl_pieces_match(pieces, index, got + i * each))
-                rc = mismatch(pieces, index, err);
-        at += n * piece;
-    }
-    fdl_hash_free(hash);
-    return rc;
+    return fdl_pieces_check_blocks(pieces, &buf, 1, &right, err);
 }
 
 int fdl_pieces_check_beside(const struct fdl_pieces *pieces, const struct fdl_buf *buf,

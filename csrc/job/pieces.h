@@ -63,6 +63,11 @@ bool fdl_pieces_match(const struct fdl_pieces *pieces, uint64_t index,
 int fdl_pieces_check_block(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
                            struct fdl_err *err);
 
+/* The same of n blocks, whose pieces are hashed together; right: which ones match. */
+int fdl_pieces_check_blocks(const struct fdl_pieces *pieces,
+                            const struct fdl_buf *const bufs[], size_t n, bool right[],
+                            struct fdl_err *err);
+
 /* The same, while `chain` takes in all of `other`: the two go side by side. */
 int fdl_pieces_check_beside(const struct fdl_pieces *pieces, const struct fdl_buf *buf,
                             struct fdl_hash *chain, const struct fdl_buf *other,

@@ -137,12 +137,15 @@ static void standard_is_the_standard(void)
 static void many_of_one_length(const struct fdl_sha256_kernel *k, size_t len)
 {
     unsigned char got[FDL_SHA256_LANES_MAX * 32], want[32];
+    const unsigned char *messages[FDL_SHA256_LANES_MAX];
 
     for (size_t n = 1; n <= k->lanes; n += 1 + dice(k->lanes)) {
         unsigned char *data = malloc(len * n + 1);
         assert(data);
         memcpy(data, noise + dice(64), len * n);
-        fdl_sha256_many(k, data, len, n, got);
+        for (size_t i = 0; i < n; i++)
+            messages[i] = data + i * len;
+        fdl_sha256_many(k, messages, len, n, got);
         for (size_t i = 0; i < n; i++) {
             standard(data + i * len, len, want);
             assert(memcmp(got + 32 * i, want, 32) == 0);
@@ -200,10 +203,13 @@ static void one_in_parts(const struct fdl_sha256_kernel *k, size_t len)
 static void a_million_letters_come_out(const struct fdl_sha256_kernel *k)
 {
     static unsigned char letters[FDL_SHA256_LANES_MAX * 1000000];
+    const unsigned char *messages[FDL_SHA256_LANES_MAX];
     unsigned char got[FDL_SHA256_LANES_MAX * 32];
 
     memset(letters, 'a', sizeof letters);
-    fdl_sha256_many(k, letters, 1000000, k->lanes, got);
+    for (size_t i = 0; i < k->lanes; i++)
+        messages[i] = letters + i * 1000000;
+    fdl_sha256_many(k, messages, 1000000, k->lanes, got);
     for (size_t i = 0; i < k->lanes; i++)
         hex_is(got + 32 * i,
                "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");

@@ -73,9 +73,12 @@ static void side_by_side(const struct fdl_sha256_kernel *k, const uint8_t *data,
 static void many(const struct fdl_sha256_kernel *k, const uint8_t *data, size_t size)
 {
     unsigned char got[FDL_SHA256_LANES_MAX * FDL_SHA256_LEN];
+    const unsigned char *messages[FDL_SHA256_LANES_MAX];
     size_t n = 1 + data[0] % k->lanes, len = size / n;
 
-    fdl_sha256_many(k, data, len, n, got);
+    for (size_t i = 0; i < n; i++)
+        messages[i] = data + i * len;
+    fdl_sha256_many(k, messages, len, n, got);
     for (size_t i = 0; i < n; i++)
         check(got + i * FDL_SHA256_LEN, data + i * len, len);
 }
