@@ -3,7 +3,9 @@
 #include "job/job.h"
 #include "base/clock.h"
 #include "job/consumer.h"
+#include "job/gather.h"
 #include "job/reach.h"
+#include "job/verify.h"
 #include "job/worker.h"
 
 #include <stdlib.h>
@@ -112,6 +114,7 @@ static void ramp_up(struct fdl_job *job)
                 break;
         tick_wait(job);
         if (!job->stop) {
+            fdl_verify_late(job);
             fdl_reach_update(job);
             end_vain(job);
             free_stuck(job);
@@ -275,6 +278,7 @@ static int init_parts(struct fdl_job *job, struct fdl_err *err)
         return rc;
     if (job->pieces.mode == FDL_PIECES_OF_BLOCKS)
         job->plan.align = (uint32_t)job->pieces.blocks;
+    fdl_gather_init(job);
     rc = fdl_consumers_init(job, err);
     if (rc == FDL_OK)
         rc = fdl_workers_init(job, err);

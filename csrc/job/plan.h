@@ -38,6 +38,7 @@ struct fdl_slot {
     uint64_t mirrors;    /* bit set of mirrors that gave bytes of it */
     uint64_t wrong;      /* bit set of those whose bytes were rejected before */
     bool local;          /* it came from the target itself (resume) */
+    bool gathered;       /* filled, and nobody hashes it yet */
     bool to_write;       /* verified, and nobody writes it yet */
     bool written;
     int passed; /* ordered consumers that are through with it */

@@ -5,8 +5,8 @@
  * list of what has landed, and everything below that is not atomic. It is taken a few
  * times a block, never during I/O or hashing. A function that expects it says Locked.
  *
- * Who calls whom, one way: job → worker, consumer → chain → verify → state → sched,
- * ramp, pieces, plan. */
+ * Who calls whom, one way: job → worker, consumer → chain → verify → gather → state →
+ * sched, ramp, pieces, plan. */
 #ifndef FDL_STATE_H
 #define FDL_STATE_H
 
@@ -39,6 +39,13 @@ struct fdl_chain {
     bool doubt; /* a piece did not match: those that wait are checked soon */
 };
 
+/* Blocks that wait to have their pieces hashed together (job/gather.h). */
+struct fdl_gather {
+    size_t most;       /* blocks; 0: none waits */
+    size_t waiting;    /* of them */
+    uint64_t began_ns; /* when the last were taken out */
+};
+
 struct fdl_job {
     struct fdl_job_config cfg;
     pthread_mutex_t lock;
@@ -52,6 +59,7 @@ struct fdl_job {
     struct fdl_ramp ramp;
     struct fdl_pieces pieces;
     struct fdl_chain chain;
+    struct fdl_gather gather;
     int held;        /* connections that wait for room */
     int held_ticks;  /* of the monitor in a row, while the order waited for one */
     size_t to_write; /* blocks that are verified and that nobody writes yet */

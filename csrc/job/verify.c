@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/verify.h"
 #include "base/clock.h"
+#include "job/gather.h"
 
 #define WRITES_A_BLOCK 2 /* of a thread that has delivered one */
 
@@ -259,6 +260,44 @@ static int check_block(struct fdl_job *job, const struct fdl_buf *buf,
     return rc;
 }
 
+bool fdl_verify_gathered(struct fdl_job *job)
+{
+    uint64_t blocks[FDL_SHA256_LANES_MAX];
+    const struct fdl_buf *bufs[FDL_SHA256_LANES_MAX];
+    bool right[FDL_SHA256_LANES_MAX];
+    struct fdl_err err;
+
+    if (job->gather.waiting == 0 || job->stop)
+        return false;
+    size_t n = fdl_gather_take(job, blocks, bufs);
+    pthread_mutex_unlock(&job->lock);
+    uint64_t before = fdl_now_ns();
+    int rc = fdl_pieces_check_blocks(&job->pieces, bufs, n, right, &err);
+    atomic_fetch_add_explicit(&job->hash_ns, fdl_now_ns() - before,
+                              memory_order_relaxed);
+    pthread_mutex_lock(&job->lock);
+    if (rc < 0 && rc != FDL_E_INTEGRITY) {
+        fdl_job_fail(job, &err);
+        return true;
+    }
+    for (size_t i = 0; i < n && !job->stop; i++) {
+        if (right[i])
+            fdl_verify_proven(job, blocks[i], blocks[i] + 1);
+        else
+            fdl_verify_piece_failed(job, blocks[i], blocks[i] + 1, 0);
+    }
+    return true;
+}
+
+void fdl_verify_late(struct fdl_job *job)
+{
+    if (job->gather.most == 0)
+        return;
+    if (fdl_gather_is_late(job))
+        fdl_verify_gathered(job);
+    fdl_verify_write_one(job);
+}
+
 /* Hashes on from where the piece stands, as far as its blocks are there. The thread
  * that completes it decides. Locked on entry and exit. */
 static void advance_piece(struct fdl_job *job, uint64_t block)
@@ -337,6 +376,15 @@ static void leave_to_chain(struct fdl_job *job, uint64_t block)
         ;
 }
 
+/* Locked on entry and exit, not while it hashes or writes. */
+static void gather(struct fdl_job *job, uint64_t block)
+{
+    if (fdl_gather_add(job, block))
+        fdl_verify_gathered(job);
+    for (int i = 0; i < WRITES_A_BLOCK && fdl_verify_write_one(job); i++)
+        ;
+}
+
 void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
                         struct fdl_buf *buf, uint64_t mirrors)
 {
@@ -346,7 +394,8 @@ void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
     /* A mirror that has shown nothing yet is not asked for more before it has. */
     bool at_once = !job->chain.hash || (job->pieces.mode == FDL_PIECES_IN_BLOCK &&
                                         mirrors & ~atomic_load(&job->chain.trusted));
-    if (at_once && job->pieces.mode == FDL_PIECES_IN_BLOCK)
+    bool gathers = at_once && fdl_gather_takes(job, mirrors);
+    if (at_once && job->pieces.mode == FDL_PIECES_IN_BLOCK && !gathers)
         rc = check_block(job, buf, &err);
     pthread_mutex_lock(&job->lock);
     bool unchecked = rc < 0 && rc != FDL_E_INTEGRITY;
@@ -366,6 +415,8 @@ void fdl_verify_deliver(struct fdl_job *job, int worker, uint64_t block,
         fdl_verify_piece_failed(job, block, block + 1, 0);
     else if (!at_once)
         leave_to_chain(job, block);
+    else if (gathers)
+        gather(job, block);
     else if (job->pieces.mode == FDL_PIECES_OF_BLOCKS)
         advance_piece(job, block);
     else {

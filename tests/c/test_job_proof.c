@@ -42,13 +42,55 @@ static void find_the_liar(void)
     free(data);
 }
 
-/* Whether the thread of the file's digest checks the pieces, or who received them. */
+/* With every kernel that this processor has, and with none. */
+static void by_each_kernel(void (*claim)(void))
+{
+    for (const struct fdl_sha256_kernel *const *k = fdl_sha256_kernels; *k; k++) {
+        if (!(*k)->usable())
+            continue;
+        assert(setenv("FASTDL_SHA256", (*k)->name, 1) == 0);
+        claim();
+    }
+    assert(setenv("FASTDL_SHA256", "openssl", 1) == 0);
+    claim();
+    assert(unsetenv("FASTDL_SHA256") == 0);
+}
+
+/* Whether the thread of the file's digest checks the pieces, or who received them, one
+ * by one or those of several blocks together. */
 static void pieces_find_the_liar(void)
 {
-    find_the_liar();
-    assert(setenv("FASTDL_SHA256", "openssl", 1) == 0);
-    find_the_liar();
-    assert(unsetenv("FASTDL_SHA256") == 0);
+    by_each_kernel(find_the_liar);
+}
+
+/* Wrong pieces among right ones, in the blocks of the same pass, and the short last
+ * one: only who sent them is blamed. */
+static void lie_among_others(void)
+{
+    uint64_t size = 48 * BLOCK + 1000;
+    unsigned char *data = random_bytes(size, 23);
+    static const uint64_t at[] = {25 * BLOCK, 31 * BLOCK + 9, 48 * BLOCK + 999};
+
+    for (size_t i = 0; i < 3; i++)
+        for (uint64_t length = BLOCK / 4; length <= BLOCK; length *= 2) {
+            struct run *r = new_run(data, size, 2);
+            unsigned char *digests = cut_pieces(r, data, length);
+            r->per_mirror = 1;
+            r->cfg.max_conns = 2;
+            r->origins[0].slow_us = 100; /* the other one gets to its lie */
+            r->origins[1].lie_at = at[i];
+            go(r);
+            expect_bytes(r, data, size);
+            assert(r->states[0] == FDL_MIRROR_READY);
+            done(r);
+            free(digests);
+        }
+    free(data);
+}
+
+static void a_lie_among_right_pieces_is_its_mirrors(void)
+{
+    by_each_kernel(lie_among_others);
 }
 
 /* One mirror holds the order up while the others lie and go on: what came ahead of the
@@ -75,8 +117,7 @@ static void a_lie_ahead_of_the_order_is_found(void)
     free(data);
 }
 
-/* Nobody delivers any more: the thread that checked the pieces writes the rest. */
-static void what_was_verified_is_written_though_the_mirror_stalls(void)
+static void stall(void)
 {
     uint64_t size = 40 * BLOCK;
     unsigned char *data = random_bytes(size, 22);
@@ -94,6 +135,13 @@ static void what_was_verified_is_written_though_the_mirror_stalls(void)
     done(r);
     free(digests);
     free(data);
+}
+
+/* Nobody delivers any more: what waits, for the file's digest or for other blocks to be
+ * checked together, is checked and written all the same. */
+static void what_came_is_written_though_the_mirror_stalls(void)
+{
+    by_each_kernel(stall);
 }
 
 /* The window ends inside a piece while its start waits for a mirror: what lies behind
@@ -263,7 +311,8 @@ int main(void)
     alarm(120); /* a job that never ends is a failure, not a wait */
     CLAIM(pieces_find_the_liar);
     CLAIM(a_lie_ahead_of_the_order_is_found);
-    CLAIM(what_was_verified_is_written_though_the_mirror_stalls);
+    CLAIM(a_lie_among_right_pieces_is_its_mirrors);
+    CLAIM(what_came_is_written_though_the_mirror_stalls);
     CLAIM(a_piece_across_the_windows_end_waits_for_it);
     CLAIM(a_piece_as_large_as_a_small_source_finds_the_liar_too);
     CLAIM(a_lone_liar_ends_the_job_and_says_where);

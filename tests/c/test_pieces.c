@@ -2,7 +2,7 @@
 /* test_pieces.c - pieces are checked however they lie to the blocks, and none is passed
  * over. */
 #undef NDEBUG
-#include "job/pieces.h"
+#include "job/gather.h"
 
 #include <assert.h>
 #include <openssl/evp.h>
@@ -12,6 +12,7 @@
 #define BLOCK 4096u
 #define TOTAL (10 * BLOCK + 77)
 #define WINDOW 8
+#define MIB ((size_t)1 << 20)
 
 static unsigned char source[TOTAL];
 static unsigned char digests[TOTAL / 512 + 1][FDL_HASH_MAX];
@@ -112,6 +113,27 @@ static void one_wrong_byte_in_any_piece_of_a_block_is_found(void)
     fdl_pool_free(pool);
 }
 
+/* At the sizes that are usual, all lanes of a wide kernel have a piece. */
+static void pieces_of_many_blocks_are_hashed_together(void)
+{
+    static struct fdl_job job;
+
+    for (const struct fdl_sha256_kernel *const *k = fdl_sha256_kernels; *k; k++)
+        for (uint64_t length = 256 << 10; (*k)->usable() && length <= MIB;
+             length *= 2) {
+            setenv("FASTDL_SHA256", (*k)->name, 1);
+            job = (struct fdl_job){.cfg.block = MIB, .plan.window = 46};
+            job.pieces.mode = FDL_PIECES_IN_BLOCK;
+            job.pieces.digests.length = length;
+            assert(fdl_hash_new(&job.pieces.like, FDL_HASH_SHA256, NULL) == FDL_OK);
+            fdl_gather_init(&job);
+            size_t pieces = job.gather.most * (MIB / length);
+            assert(pieces == ((*k)->lanes > 2 ? (*k)->lanes : 0));
+            fdl_hash_free(job.pieces.like);
+        }
+    unsetenv("FASTDL_SHA256");
+}
+
 /* Nothing can be compared: no mirror may be blamed for it. */
 static void without_the_digest_nothing_starts(void)
 {
@@ -182,6 +204,7 @@ int main(void)
     the_mode_follows_from_the_lengths();
     pieces_that_do_not_cover_the_source_are_refused();
     one_wrong_byte_in_any_piece_of_a_block_is_found();
+    pieces_of_many_blocks_are_hashed_together();
     pieces_across_blocks_are_checked_in_order();
     a_place_in_the_cache_starts_anew_with_another_piece();
     without_the_digest_nothing_starts();

@@ -14,6 +14,9 @@ def sha256_by(wanted: str = "") -> tuple[str, str]:
     (the kernel's results differ from OpenSSL's), ``unknown`` (*wanted* is not usable here).
     """
 
+def sha256_lanes(wanted: str = "") -> int:
+    """How many SHA-256 digests the implementation that ``sha256_by`` names makes at a time."""
+
 @final
 class Pace:
     """A limit of *rate* bytes/s for all transfers that share it; *parent*'s counts as well.

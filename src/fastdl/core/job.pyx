@@ -53,6 +53,14 @@ def sha256_by(str wanted=""):
     return "openssl" if kernel is NULL else kernel.name.decode("ascii"), _WHY[why]
 
 
+def sha256_lanes(str wanted=""):
+    """How many SHA-256 digests that one makes at a time."""
+    cdef fdl_sha256_why why
+    cdef bytes text = wanted.encode("utf-8", "surrogateescape")
+    cdef const fdl_sha256_kernel *kernel = fdl_hash_kernel(text, &why)
+    return 1 if kernel is NULL else kernel.lanes
+
+
 cdef int algorithm(str name, fdl_hash_alg *out) except -1:
     cdef bytes text = name.encode("ascii", "replace")
     cdef int found = fdl_hash_alg_from_name(text)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastdl import fs
-from fastdl.core.job import Job, block_for
+from fastdl.core.job import Job, block_for, sha256_lanes
 from fastdl.core.sink import Sink as CoreSink
 from fastdl.engine.journal_file import JournalFile
 from fastdl.engine.options import BLOCKS_IN_WINDOW, MAX_BLOCK, MIN_BLOCK, FetchOptions
@@ -22,7 +23,7 @@ NOTHING = 0
 """An XXH3 that stands for no data at all: what it names is fetched again."""
 
 LARGEST_PAIR = 4 << 20
-"""Bytes of a block that is made larger to hold two pieces."""
+"""Bytes of a block that is made larger to hold two pieces, or one."""
 
 CHECKPOINT_BYTES = 3 << 20
 """For each connection. A checkpoint costs a flush; a kill costs the data received since the last
@@ -191,10 +192,13 @@ def _same_source(header: jr.Header, facts: SourceFacts) -> bool:
 
 def _block_wanted(facts: SourceFacts, options: FetchOptions) -> int:
     """The size asked for, or room for two pieces: those of one block are hashed side by side, and
-    nothing else goes along where no digest of the whole is computed."""
-    pair = 2 * (facts.piece_length or 0)
+    nothing else goes along where no digest of the whole is computed. Where more than two are, the
+    pieces of several blocks are hashed together: then room for one."""
+    lanes = sha256_lanes(os.environ.get("FASTDL_SHA256", ""))
+    pieces = (2 if lanes <= 2 else 1) * (facts.piece_length or 0)
     room = min(LARGEST_PAIR, options.window // BLOCKS_IN_WINDOW)
-    return pair if not facts.computed and options.block_size < pair <= room else options.block_size
+    larger = not facts.computed and options.block_size < pieces <= room
+    return pieces if larger else options.block_size
 
 
 def _suits(block: int, facts: SourceFacts, window: int) -> bool:

@@ -23,4 +23,5 @@ cdef extern from "base/hash.h" nogil:
         FDL_SHA256_UNKNOWN
     struct fdl_sha256_kernel:
         const char *name
+        unsigned lanes
     const fdl_sha256_kernel *fdl_hash_kernel(const char *wanted, fdl_sha256_why *why)
