@@ -249,6 +249,21 @@ async def pause_nats(rig: Rig, draw: random.Random) -> str:
     return f"stopped {len(few)} of {len(servers)} NATS servers to hosts for {STOP_S:.0f} s"
 
 
+async def split_nats(rig: Rig, draw: random.Random) -> str:
+    """The NATS servers to hosts cut off from each other: hosts have to find one with a manager."""
+    rig.pace(rig.load.slow)
+    await _busy(rig, draw, max(1, len(rig.agents) // 3))
+    rig.split_nats()
+    try:
+        await asyncio.sleep(PARTITION_S)
+        if not await rig.all_up():
+            rig.noted.append("hosts do not find a manager while NATS servers are cut off")
+    finally:
+        rig.pace(rig.load.rate)
+        rig.mend("nats")
+    return "cut off all NATS servers to hosts from each other"
+
+
 async def _busy(rig: Rig, draw: random.Random, count: int) -> list[int]:
     """The numbers of *count* hosts, of those first that began to download after this call."""
     began, busy = time.monotonic(), list[int]()
@@ -282,7 +297,11 @@ WITH_NATS: dict[str, Fault] = {"wipe-nats": wipe_nats}
 """These only where managers have it between them, or to their hosts."""
 BETWEEN_MANAGERS: dict[str, Fault] = {"cut-nats": cut_nats, "flap-nats": flap_nats}
 """These only where managers have it between them."""
-HOSTS_ON_NATS: dict[str, Fault] = {"roll-nats": roll_nats, "pause-nats": pause_nats}
+HOSTS_ON_NATS: dict[str, Fault] = {
+    "roll-nats": roll_nats,
+    "pause-nats": pause_nats,
+    "split-nats": split_nats,
+}
 """These only where hosts are on it."""
 LOSSY = {"fail-over"}
 """The ledger itself loses what was committed: what nobody knows any more is not asked for."""

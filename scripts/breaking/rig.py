@@ -280,6 +280,11 @@ class Rig:
         said = f"tcp sport {ports}" if incoming else None
         _drop("nats", said, f"tcp dport {ports}" if outgoing else None)
 
+    def split_nats(self) -> None:
+        """Drop all packets between the NATS servers to hosts: each is alone."""
+        ports = f"{{ {', '.join(str(one.route) for one in self.cluster.hosts_nats)} }}"
+        _drop("nats", f"tcp sport {ports}", f"tcp dport {ports}")
+
     def mend(self, what: Literal["database", "nats"]) -> None:
         """Let all packets to *what* pass again."""
         _run("nft", "delete", "table", "inet", what)

@@ -77,6 +77,8 @@ class Server:
         self._host = host
         self.address = f"{host}:{self.port}"
         self.url = f"nats://{self.address}"
+        self.route = 0
+        """Its port for the others of its cluster."""
         flush = ["  sync_interval: always"] if version(self._program) >= FLOOR else []
         lines = [
             f"server_name: {name}",
@@ -162,15 +164,12 @@ def members(
     """Servers of one cluster, not started. *more* and *host*: as ``Server``."""
     routes = free_ports(count)
     urls = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
-    return [
-        Server(
-            folder,
-            name=f"n{number}",
-            more=[f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{urls}] }}', *more],
-            host=host,
-        )
-        for number, port in enumerate(routes, 1)
-    ]
+    made = []
+    for number, port in enumerate(routes, 1):
+        own = f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{urls}] }}'
+        made.append(Server(folder, name=f"n{number}", more=[own, *more], host=host))
+        made[-1].route = port
+    return made
 
 
 @contextlib.contextmanager
