@@ -268,20 +268,27 @@ int fdl_sink_begin(struct fdl_sink *sink, struct fdl_err *err)
     return rc ? rc : fdl_sink_flush(sink, err);
 }
 
-static int hold_release(struct fdl_sink *sink, struct fdl_hold *hold,
-                        struct fdl_err *err)
-{
-    int rc;
-
-    if (hold->filled == 0)
-        return FDL_OK;
-    rc = raw_pwrite(sink, hold->data, (size_t)hold->filled, hold->off, err);
-    return rc ? rc : fdl_sink_flush(sink, err);
-}
-
 static bool is_zero(const unsigned char *p, uint64_t len)
 {
     return len == 0 || (p[0] == 0 && memcmp(p, p + 1, (size_t)(len - 1)) == 0);
+}
+
+/* What is held of [at, at + len) goes to the target, and is durable on return. Zeros
+ * are there since fdl_sink_begin(). */
+static int release_part(struct fdl_sink *sink, const struct fdl_hold *hold, uint64_t at,
+                        uint64_t len, struct fdl_err *err)
+{
+    const unsigned char *data = hold->data + at;
+    int rc;
+
+    if (len == 0)
+        return FDL_OK;
+    if (is_zero(data, len)) {
+        log_landed(sink, NULL, len, hold->off + at);
+        return FDL_OK;
+    }
+    rc = raw_pwrite(sink, data, (size_t)len, hold->off + at, err);
+    return rc ? rc : fdl_sink_flush(sink, err);
 }
 
 /* How many logical blocks from the first that is not zero are written one by one. */
@@ -291,7 +298,7 @@ static bool is_zero(const unsigned char *p, uint64_t len)
  * superblocks and labels of file systems and volume managers). They go last, from the
  * highest down, each in one write of a logical block, which a power cut does not tear,
  * and each after a flush of everything after it: whatever looks like an image is
- * complete. What is zero here is zero on the target since fdl_sink_begin(). */
+ * complete. */
 static int head_release(struct fdl_sink *sink, struct fdl_err *err)
 {
     struct fdl_hold *hold = &sink->head;
@@ -301,30 +308,16 @@ static int head_release(struct fdl_sink *sink, struct fdl_err *err)
     while (first < end &&
            is_zero(hold->data + first, block < end - first ? block : end - first))
         first += block;
-    if (first > 0)
-        log_landed(sink, NULL, first < end ? first : end, 0);
     if (first >= end)
-        return FDL_OK;
+        return release_part(sink, hold, 0, end, err);
     lead = end - first < LEAD_BLOCKS * block ? end : first + LEAD_BLOCKS * block;
-    if (lead < end) {
-        rc = raw_pwrite(sink, hold->data + lead, (size_t)(end - lead), lead, err);
-        if (!rc)
-            rc = fdl_sink_flush(sink, err);
-    }
+    rc = release_part(sink, hold, lead, end - lead, err);
     for (at = first + (lead - first - 1) / block * block; !rc; at -= block) {
-        uint64_t len = block < lead - at ? block : lead - at;
-
-        if (is_zero(hold->data + at, len)) {
-            log_landed(sink, NULL, len, at);
-        } else {
-            rc = raw_pwrite(sink, hold->data + at, (size_t)len, at, err);
-            if (!rc)
-                rc = fdl_sink_flush(sink, err);
-        }
+        rc = release_part(sink, hold, at, block < lead - at ? block : lead - at, err);
         if (at == first)
             break;
     }
-    return rc;
+    return rc ? rc : release_part(sink, hold, 0, first, err);
 }
 
 int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err)
@@ -341,7 +334,7 @@ int fdl_sink_release(struct fdl_sink *sink, struct fdl_err *err)
         return rc;
 
     pthread_mutex_lock(&sink->hold_lock);
-    rc = hold_release(sink, &sink->tail, err);
+    rc = release_part(sink, &sink->tail, 0, sink->tail.filled, err);
     if (!rc)
         rc = head_release(sink, err);
     if (!rc)

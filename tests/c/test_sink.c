@@ -191,6 +191,46 @@ static void the_first_block_is_written_last_and_alone(size_t first, size_t size)
     free(image);
 }
 
+/* A partition table leaves most of its MiB free: what is zero lies there since the
+ * beginning, and costs neither a write nor a flush. */
+static void ends_of_zeros_are_not_written_again(void)
+{
+    const size_t size = 4 * MIB;
+    unsigned char *image = pattern(size);
+    struct fdl_sink *sink;
+    struct fdl_err err;
+    struct target t;
+
+    memset(image, 0, MIB);
+    memset(image + size - MIB, 0, MIB);
+    image[512] = 1;
+    file_target(&t, folder(), 1, size);
+    sink = open_sink(&t, size, MIB);
+    assert(fdl_sink_begin(sink, &err) == FDL_OK);
+    assert(fdl_sink_pwrite(sink, image, size, 0, &err) == FDL_OK);
+    fdl_sink_keep_log(sink);
+    atomic_store(&fault.log_len, 0);
+    fault.log_on = true;
+    assert(fdl_sink_release(sink, &err) == FDL_OK);
+    fault.log_on = false;
+    /* the body's flush; the one block and its flush */
+    assert(atomic_load(&fault.log_len) == 3);
+    assert(fault.log[1].off == 512 && fault.log[1].len == 512);
+    assert(reads_as(&t, image, size, 0));
+    struct fdl_range ranges[LOG_MAX];
+    long n = fdl_sink_drain_log(sink, ranges, LOG_MAX, &err);
+    uint64_t listed = 0;
+    for (long i = 0; i < n; i++) {
+        assert(ranges[i].zero == (ranges[i].off != 512));
+        listed += ranges[i].len;
+    }
+    assert(listed == 2 * MIB); /* for a read-back, what is zero too */
+    no_faults();
+    fdl_sink_free(sink);
+    target_free(&t);
+    free(image);
+}
+
 static int syncs_of_a_flush(struct fdl_sink *sink)
 {
     int before = atomic_load(&fault.sync_calls);
@@ -373,6 +413,7 @@ int main(void)
         the_first_block_is_written_last_and_alone(firsts[i], (size_t)3 << 20);
         the_first_block_is_written_last_and_alone(firsts[i], firsts[i] + 700);
     }
+    ends_of_zeros_are_not_written_again();
     an_unknown_size_holds_the_head_alone();
     on_files();
     on_devices();
