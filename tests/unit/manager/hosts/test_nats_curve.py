@@ -31,6 +31,8 @@ def test_each_end_opens_what_the_other_closed() -> None:
         SERVER.sealed(b"asked", OURS.public)[:-1],
         SERVER.sealed(bytes(2 * TOKEN_MAX), OURS.public),
     ],
+    # What is sealed is never the same.
+    ids=lambda data: f"{len(data)} bytes of {data[:4].decode()}",
 )
 def test_what_is_not_for_this_manager_is_refused(data: bytes) -> None:
     """Whatever it is instead."""
