@@ -12,6 +12,7 @@
 #define STUCK_NS (2ull * FDL_NS_PER_S)
 #define HEDGE_CANDIDATES 4 /* only the blocks that the others wait for */
 #define HEDGE_MIN_NS (5 * FDL_NS_PER_MS)
+#define SILENCE_MIN_NS (30 * FDL_NS_PER_MS) /* a busy machine's pauses are shorter */
 #define UNKNOWN_RATE 20e6 /* bytes/s that an unmeasured mirror is given credit for */
 #define SAME_MIRROR_MIN_NS (250 * FDL_NS_PER_MS)
 #define LOST_HEDGES_MAX 6
@@ -54,7 +55,7 @@ static double left_ns(const struct fdl_sched *sched, const struct fdl_progress *
     if (have >= size)
         return 0;
     double flowing = (size - have) * (double)(now_ns - since_ns) / have;
-    return flowing > silent ? flowing : silent;
+    return silent > SILENCE_MIN_NS && silent > flowing ? silent : flowing;
 }
 
 /* Whether `me` would have the block long before `other`, who got it at since_ns. */
