@@ -25,6 +25,9 @@ NOTHING = 0
 LARGEST_PAIR = 4 << 20
 """Bytes of a block that is made larger to hold two pieces, or one."""
 
+BLOCK_ALIGN = 4096
+"""What the core's blocks are multiples of: other pieces lie across blocks."""
+
 CHECKPOINT_BYTES = 3 << 20
 """For each connection. A checkpoint costs a flush; a kill costs the data received since the last
 one."""
@@ -198,7 +201,7 @@ def _block_wanted(facts: SourceFacts, options: FetchOptions) -> int:
     pieces = (2 if lanes <= 2 else 1) * (facts.piece_length or 0)
     room = min(LARGEST_PAIR, options.window // BLOCKS_IN_WINDOW)
     larger = not facts.computed and options.block_size < pieces <= room
-    return pieces if larger else options.block_size
+    return pieces if larger and pieces % BLOCK_ALIGN == 0 else options.block_size
 
 
 def _suits(block: int, facts: SourceFacts, window: int) -> bool:

@@ -25,7 +25,7 @@ def origin() -> Iterator[FaultOrigin]:
         yield server
 
 
-@pytest.mark.parametrize("piece", [64 << 10, 1 << 20, 2 << 20, 3_000_000])
+@pytest.mark.parametrize("piece", [64 << 10, 1 << 20, 1_500_000, 2 << 20, 3_000_000])
 @pytest.mark.parametrize("maker", MAKERS)
 def test_the_same_bytes_are_proven(
     origin: FaultOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str, piece: int
