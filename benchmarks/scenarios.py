@@ -187,6 +187,12 @@ PROOF: Final = _set(
     "http-1GiB-raw-file-wholepieces",
     "http-nosha-1GiB-raw-file-pieces",
 )
+# What the guarantees cost, against a build from before some of them (rivals/fastdl_before.py).
+SAFETY: Final = _set(
+    "http-512MiB-raw-file-sha256",
+    "http-512MiB-raw-block-sha256",
+    "http-512MiB-qcow2plain-block-sha256",
+)
 SMOKE: Final = _set("http-16MiB-raw-file-sha256")
 
 SETS: Final[Mapping[str, tuple[Scenario, ...]]] = {
@@ -197,6 +203,7 @@ SETS: Final[Mapping[str, tuple[Scenario, ...]]] = {
     "growth": GROWTH,
     "paths": PATHS,
     "proof": PROOF,
+    "safety": SAFETY,
     "matrix": MATRIX,
 }
 

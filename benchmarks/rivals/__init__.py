@@ -11,6 +11,7 @@ from benchmarks.rivals.base import Job, Rival
 _MODULES: Final = (
     "fastdl",
     "fastdl_openssl",
+    "fastdl_before",
     "curl",
     "curl_pipe",
     "aria2c",

@@ -21,10 +21,10 @@ PROGRAM: Final = (
 )
 
 
-def get_argv(job: Job, *options: str) -> tuple[str, ...]:
+def get_argv(job: Job, *options: str, program: tuple[str, ...] = PROGRAM) -> tuple[str, ...]:
     """``fastdl get`` for *job*."""
     sources = job.urls if job.metalink is None else [str(job.metalink)]
-    argv = [*PROGRAM, "get", *sources, "-o", job.target.word, "--json"]
+    argv = [*program, "get", *sources, "-o", job.target.word, "--json"]
     argv += ["--progress", "none"]
     if job.scenario.digest == "wholepieces":
         argv.append("--require-whole-digest")
