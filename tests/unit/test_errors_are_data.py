@@ -20,6 +20,10 @@ SEARCHES = {
     *("search", "match", "fullmatch", "findall", "finditer"),
 }
 
+ONLY_WORDS = {"errors.py: shortage"}
+"""Python's threads and the dynamic linker say only in words what was short; the words are theirs.
+"""
+
 
 class Lint(ast.NodeVisitor):
     """Finds decisions by an error's text, and fields that are put into an error from outside."""
@@ -132,7 +136,8 @@ def everywhere() -> Iterator[str]:
     for path in sorted(SOURCES.rglob("*.py")):
         name = path.relative_to(SOURCES).as_posix()
         for line, function, what in findings(path.read_text(encoding="utf-8")):
-            yield f"{name}:{line}: {function}: {what}"
+            if f"{name}: {function}" not in ONLY_WORDS:
+                yield f"{name}:{line}: {function}: {what}"
 
 
 def test_no_decision_is_made_by_what_an_error_says() -> None:
