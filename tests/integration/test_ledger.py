@@ -391,7 +391,7 @@ async def test_parts_that_end_at_one_moment_end_their_api_job(ledger: Ledger) ->
         async def end(tx: Any, id_: str) -> None:
             await jobs.cancel(tx, id_, now=2.0)
             await asyncio.sleep(0)
-            for row in await records.finished_api_jobs(tx, id_):
+            for row in await records.finished_api_jobs(tx, [id_]):
                 await records.complete_api_job(tx, row.id, status=1, result={}, now=2.0)
 
         ids = await ledger.write(start)
@@ -410,7 +410,7 @@ async def test_api_job_ends_with_its_last_part(ledger: Ledger) -> None:
 
     _, ids = await ledger.write(start)
     for id_ in ids:
-        assert not await ledger.write(lambda tx, id_=id_: records.finished_api_jobs(tx, id_))
+        assert not await ledger.write(lambda tx, id_=id_: records.finished_api_jobs(tx, [id_]))
         await ledger.write(lambda tx, id_=id_: jobs.cancel(tx, id_, now=2.0))
     async with ledger.read() as tx:
         assert len(await records.finished_api_jobs(tx)) == 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 
@@ -64,19 +65,8 @@ class Events:
 
     async def store(self, tx: AsyncConnection, *events: Event) -> None:
         """Store *events* in the transaction of the change; ``publish`` them once it is durable."""
-        now = self._clock.time()
-        for event in events:
-            await records.add_event(
-                tx,
-                event.type,
-                event.description,
-                now=now,
-                level=event.level,
-                account=event.account,
-                resource=event.resource,
-                username=event.username,
-                address=event.address,
-            )
+        rows = [dataclasses.asdict(event) for event in events]
+        await records.add_events(tx, rows, now=self._clock.time())
 
     def publish(self, *events: Event) -> None:
         """Log *events*, which are stored, and show them to the pages."""

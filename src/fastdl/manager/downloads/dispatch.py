@@ -18,9 +18,10 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, FastdlError
+from fastdl.manager.batch import Batch
 from fastdl.manager.chore import Chore
 from fastdl.manager.clock import Clock
-from fastdl.manager.downloads import objects, results, scheduler
+from fastdl.manager.downloads import ends, objects, results, scheduler
 from fastdl.manager.downloads.registration import origin_of
 from fastdl.manager.downloads.removal import remove_due
 from fastdl.manager.downloads.scheduler import Limits
@@ -92,6 +93,7 @@ class Dispatcher:
         self._ask_at = -math.inf
         self._after: queue.Place | None = None
         self._unanswered: dict[tuple[str, str], float] = {}
+        self._ends = Batch[tuple[str, m.JobResult], bool](self._end_all)
 
     def wake(self) -> None:
         """Something changed: check the queue soon, or have the manager check it that dispatches."""
@@ -221,25 +223,31 @@ class Dispatcher:
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
         """Record the result of a download, a removal or an audit; False = stale."""
+        return await self._ends((host, result))
 
-        async def work(tx: AsyncConnection) -> results.Ended | None:
-            ended = await results.record(
-                tx, host, result, reaching=self._fleet.reaching, terms=self._terms()
+    async def _end_all(self, reports: ends.Reports) -> list[bool]:
+        """Record what arrived together, in one transaction; return which were not stale."""
+
+        async def work(tx: AsyncConnection) -> list[results.Ended | None]:
+            ended = await ends.record(
+                tx, reports, reaching=self._fleet.reaching, terms=self._terms()
             )
-            if ended is not None:
-                await self._events.store(tx, *ended.events)
+            await self._events.store(tx, *(event for one in ended if one for event in one.events))
             return ended
 
         ended = await self._ledger.write(work)
-        if ended is None:
-            return False
-        self._progress.drop(ended.row.id)
-        self._count(ended.state, result)
-        self._announce(ended.state, ended.row, result)
-        self._events.publish(*ended.events)
-        self._delivery.post(host)
-        self.wake()
-        return True
+        for (_, result), one in zip(reports, ended, strict=True):
+            if one is not None:
+                self._progress.drop(one.row.id)
+                self._count(one.state, result)
+                self._announce(one.state, one.row, result)
+                self._events.publish(*one.events)
+        if hosts := {one.row.host for one in ended if one is not None}:
+            for host in sorted(hosts):
+                self._delivery.post(host)
+            self._notices.notify(DOWNLOADS)
+            self.wake()
+        return [one is not None for one in ended]
 
     def _terms(self) -> results.Terms:
         return results.Terms(
@@ -275,7 +283,6 @@ class Dispatcher:
             },
         )
         self._notices.notify(f"job:{row.id}")
-        self._notices.notify(DOWNLOADS)
         self._notices.publish("download", job=row.id, template=row.template, state=state)
 
     async def note_drift(
@@ -456,6 +463,6 @@ async def take_back(
         )
         if row.kind == m.Kind.DOWNLOAD:
             await results.remove_late(tx, row, now=now)
-        await results.complete_api_jobs(tx, row.id, now=now)
+        await results.complete_api_jobs(tx, {row.id}, now=now)
         over.append(row.id)
     return over

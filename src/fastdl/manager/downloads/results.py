@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens when a host reports the result of a download or a removal?
+"""What happens when a host reports a failure, or the result of a removal or an audit?
 
 One transaction stores the result, the state of the copy, the API jobs that waited for it and the
-events that report it.
+events that report it. ``ends`` has the downloads that succeeded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,16 +49,13 @@ class Ended:
 
 
 async def record(
-    tx: AsyncConnection, host: str, result: m.JobResult, *, reaching: Reaching, terms: Terms
+    tx: AsyncConnection, row: Row[Any], result: m.JobResult, *, reaching: Reaching, terms: Terms
 ) -> Ended | None:
-    """Record *host*'s result of a download, a removal or an audit; None = stale, nothing done.
+    """Record the *result* of the job *row*; None = stale, nothing done.
 
     *reaching*: where a failed job might go next. The caller stores the events in the same
     transaction.
     """
-    row = await jobs.get(tx, result.job)
-    if row is None or row.fence != result.fence or row.host != host or row.kind != result.kind:
-        return None
     copy = await copies.get(tx, copies.key_of(row)) if row.volume else None
     if result.done is not None:
         state = await _done(terms, tx, row, copy, result.done)
@@ -88,40 +85,12 @@ async def _done(
     )
     if ended is None:
         return None
-    if isinstance(done, m.DownloadDone):
-        await _downloaded(terms, tx, row, copy, done)
-    elif isinstance(done, m.RemoveDone) and copy is not None:
+    if isinstance(done, m.RemoveDone) and copy is not None:
         await _removed(terms, tx, copy, done)
     elif isinstance(done, m.AuditDone) and copy is not None:
         await audits.record(tx, copy, done, now=now)
-    await complete_api_jobs(tx, row.id, now=now)
+    await complete_api_jobs(tx, {row.id}, now=now)
     return ended
-
-
-async def _downloaded(
-    terms: Terms, tx: AsyncConnection, row: Row[Any], copy: Row[Any] | None, done: m.DownloadDone
-) -> None:
-    for slot in jobs.held_slots(row):
-        if slot[0] == "origin" and (cap := await slots.cap_of(tx, slot)) is not None:
-            most = terms.origin_most
-            await slots.set_cap(tx, slot, scheduler.adapt(cap, most=most, overloaded=False))
-    if copy is None:
-        return
-    now = terms.now
-    await copies.change(
-        tx,
-        copies.key_of(copy),
-        now=now,
-        complete=True,
-        install_path=done.install_path,
-        size=done.virtual_size,
-        bytes=done.target_bytes,
-        result=codec.done_to_json(done),
-        note="",
-        failures=0,
-        retry_at=0.0,
-        state=copies.REMOVING if copy.state == copies.REMOVING else copies.READY,
-    )
 
 
 async def remove_late(tx: AsyncConnection, row: Row[Any], *, now: float) -> None:
@@ -210,7 +179,7 @@ async def _failed(
             failures=failures,
             retry_at=terms.steady + pause(failures),
         )
-    await complete_api_jobs(tx, row.id, now=now)
+    await complete_api_jobs(tx, {row.id}, now=now)
     return ended
 
 
@@ -228,24 +197,14 @@ async def _events(
     if row.kind == m.Kind.AUDIT:
         return await audits.events(tx, row, result)
     template = await templates.get(tx, row.template)
-    if template is None:
+    if template is None or result.failure is None:
         return []
     kind = f"{'ISO' if template.iso else 'TEMPLATE'}.DIRECT.DOWNLOAD"
-    if result.failure is not None:
-        if state == State.CANCELLED:
-            text = f"the download of {template.name} to pool {row.pool} was cancelled"
-            return [_event(f"{kind}.CANCEL", text, "WARN", row)]
-        text = f"{template.name} could not be downloaded to pool {row.pool}: "
-        return [_event(f"{kind}.FAILURE", text + result.failure.message, "ERROR", row)]
-    if not isinstance(result.done, m.DownloadDone):
-        return []
-    text = f"{template.name} is on pool {row.pool} (integrity: {result.done.integrity})"
-    found = [_event(f"{kind}.SUCCESS", text, "INFO", row)]
-    if result.done.replaced:
-        text = f"the copy of {template.name} on pool {row.pool} was replaced: "
-        found.append(_event("TEMPLATE.COPY.REPLACED", text + result.done.replaced, "WARN", row))
-    digests = dict(result.done.digests)
-    return found + await note_drift(tx, template, result.done.validators, digests=digests)
+    if state == State.CANCELLED:
+        text = f"the download of {template.name} to pool {row.pool} was cancelled"
+        return [_event(f"{kind}.CANCEL", text, "WARN", row)]
+    text = f"{template.name} could not be downloaded to pool {row.pool}: "
+    return [_event(f"{kind}.FAILURE", text + result.failure.message, "ERROR", row)]
 
 
 async def _removal_events(
@@ -272,12 +231,17 @@ def _event(type_: str, text: str, level: str, row: Row[Any]) -> Event:
     return Event(type=type_, description=text, level=level, resource=row.template)
 
 
+def differs(template: Row[Any], seen: m.Validators, *, digests: Mapping[str, str]) -> str | None:
+    """Return how what was *seen* at the origin differs from the registration."""
+    then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
+    return drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
+
+
 async def note_drift(
     tx: AsyncConnection, template: Row[Any], seen: m.Validators, *, digests: Mapping[str, str]
 ) -> list[Event]:
     """Compare what was *seen* at the origin with the registration; a change is reported once."""
-    then: m.Validators = codec.from_plain(m.Validators, loads(template.validators))
-    difference = drift(then, seen, digests_then=loads(template.digests), digests_now=digests)
+    difference = differs(template, seen, digests=digests)
     if difference == template.drift or not await templates.set_drift(tx, template.id, difference):
         return []
     if not difference:
@@ -295,13 +259,14 @@ async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | Non
     """Cancel a live job; return its row as it was, None where it had ended."""
     row = await jobs.cancel(tx, job, now=now)
     if row is not None and row.waiting:
-        await complete_api_jobs(tx, job, now=now)
+        await complete_api_jobs(tx, {job}, now=now)
     return row
 
 
-async def complete_api_jobs(tx: AsyncConnection, job: str, *, now: float) -> None:
-    """Complete the API jobs whose last part was *job* (in the transaction that ended it)."""
-    for api_job in await records.finished_api_jobs(tx, job):
+async def complete_api_jobs(tx: AsyncConnection, ended: Collection[str], *, now: float) -> None:
+    """Complete the API jobs whose last part is among the jobs *ended* (in the transaction that
+    ended them)."""
+    for api_job in await records.finished_api_jobs(tx, ended):
         await complete(tx, api_job, now=now)
 
 

@@ -58,8 +58,7 @@ async def _give_up(
 ) -> list[str]:
     failure = dumps(codec.to_plain(codec.failure_of(error)))
     ended = [row.id for row in rows if await jobs.give_up(tx, row, failure=failure, now=now)]
-    for job in ended:
-        await complete_api_jobs(tx, job, now=now)
+    await complete_api_jobs(tx, ended, now=now)
     return ended
 
 

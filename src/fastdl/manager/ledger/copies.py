@@ -12,11 +12,12 @@ needs it. A row lives until a host has reported that the copy is gone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Double,
     Integer,
     Row,
@@ -35,6 +36,7 @@ from fastdl.manager.ledger.filters import Filters, conditions, contains, equals,
 from fastdl.manager.ledger.tables import copy as t
 from fastdl.manager.ledger.tables import job, pool, template
 from fastdl.manager.ledger.text import dumps, new_id
+from fastdl.wire import messages as m
 
 ABSENT: Final = "absent"
 READY: Final = "ready"
@@ -46,12 +48,47 @@ Key = tuple[str, str]
 
 PART: Final = 200
 """Rows in one statement."""
+_FETCHED: Final = (
+    update(t)
+    .where(t.c.pool == bindparam("at"), t.c.volume == bindparam("name"))
+    .values(
+        updated=bindparam("now"),
+        state=bindparam("state_now"),
+        complete=True,
+        install_path=bindparam("path"),
+        size=bindparam("virtual"),
+        bytes=bindparam("target"),
+        result=bindparam("done"),
+        note="",
+        failures=0,
+        retry_at=0.0,
+    )
+)
 
 
 async def get(tx: AsyncConnection, key: Key) -> Row[Any] | None:
     """Return the copy at *key*, with its pool's ``pool_name`` and ``pool_zone``."""
     query = _with_pool().where(t.c.pool == key[0], t.c.volume == key[1])
     return (await tx.execute(query)).first()
+
+
+async def locked(tx: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Row[Any]]:
+    """Return the copies at *keys*, locked until *tx* ends: in one order for everybody, so that two
+    transactions that end or grant jobs of the same copies cannot deadlock."""
+    found: dict[Key, Row[Any]] = {}
+    wanted = sorted(set(keys))
+    for start in range(0, len(wanted), PART):
+        part = wanted[start : start + PART]
+        query = select(t).where(_among(part)).order_by(t.c.pool, t.c.volume).with_for_update()
+        found |= {key_of(row): row for row in await tx.execute(query)}
+    return found
+
+
+def _among(keys: Sequence[Key]) -> ColumnElement[bool]:
+    """The condition that a copy is at one of *keys*. By pool too: by pairs alone SQLite would read
+    every copy."""
+    pools = sorted({pool_id for pool_id, _ in keys})
+    return t.c.pool.in_(pools) & tuple_(t.c.pool, t.c.volume).in_(keys)
 
 
 async def wanted(
@@ -93,17 +130,11 @@ async def fences(tx: AsyncConnection, keys: Sequence[Key], *, floor: int) -> dic
     lowest one: above whatever this ledger gave out before it was restored from a backup.
     """
     given: dict[Key, int] = {}
-    # One order for everybody: two transactions that grant the same copies cannot deadlock.
-    keys = sorted(set(keys))
+    keys = sorted(set(keys))  # the order of ``locked``
     for start in range(0, len(keys), PART):
-        part = keys[start : start + PART]
         rows = await tx.execute(
             select(t.c.pool, t.c.volume, t.c.fence)
-            .where(
-                # Found by pool: by pairs alone SQLite would read every copy.
-                t.c.pool.in_(sorted({pool_id for pool_id, _ in part})),
-                tuple_(t.c.pool, t.c.volume).in_(part),
-            )
+            .where(_among(keys[start : start + PART]))
             .order_by(t.c.pool, t.c.volume)
             .with_for_update()
         )
@@ -123,6 +154,28 @@ async def change(tx: AsyncConnection, key: Key, *, now: float, **values: Any) ->
     await tx.execute(
         update(t).where(t.c.pool == key[0], t.c.volume == key[1]).values(updated=now, **plain)
     )
+
+
+async def fetched(
+    tx: AsyncConnection, found: Sequence[tuple[Row[Any], m.DownloadDone, str]], *, now: float
+) -> None:
+    """Note at copies what their downloads left there: *found* has each with the result, and that
+    in JSON."""
+    rows = [
+        {
+            "at": copy.pool,
+            "name": copy.volume,
+            "now": now,
+            "state_now": REMOVING if copy.state == REMOVING else READY,
+            "path": done.install_path,
+            "virtual": done.virtual_size,
+            "target": done.target_bytes,
+            "done": text,
+        }
+        for copy, done, text in found
+    ]
+    if rows:
+        await tx.execute(_FETCHED, rows)
 
 
 async def forget(tx: AsyncConnection, key: Key) -> None:

@@ -104,7 +104,7 @@ async def submit(tx: AsyncConnection, new: Sequence[NewJob], *, now: float) -> l
     if rows:
         await tx.execute(insert(t), rows)
         hosts = {row["host"] for row in rows if row["host"]}
-        if hosts and await _bump(tx, hosts) != len(hosts):
+        if hosts and await bump(tx, hosts) != len(hosts):
             raise AgentLostError("the host has just been deleted")
     return ids
 
@@ -182,11 +182,11 @@ async def grant(
         insert(attempt),
         [{"job": g.job, "fence": fences[g.job], "host": g.host, "started": now} for g in grants],
     )
-    await _bump(tx, {g.host for g in grants})
+    await bump(tx, {g.host for g in grants})
     return True
 
 
-async def _bump(tx: AsyncConnection, hosts: Iterable[str]) -> int:
+async def bump(tx: AsyncConnection, hosts: Iterable[str]) -> int:
     """Number the hosts' next documents; return how many there are."""
     of_these = update(host).where(host.c.id.in_(sorted(hosts)))
     return (await tx.execute(of_these.values(rev=host.c.rev + 1))).rowcount
@@ -309,7 +309,7 @@ async def finish_keystores(
     if taken:
         values = [_ended(rows[job], end, now=now) for job, end in sorted(taken.items())]
         await tx.execute(update(t).where(t.c.id == bindparam("job_id")), values)
-        await _bump(tx, {end.host for end in taken.values()})
+        await bump(tx, {end.host for end in taken.values()})
     return answers
 
 
@@ -372,7 +372,7 @@ async def _leave_host(tx: AsyncConnection, row: Row[Any], *, outcome: str, now: 
             .where(attempt.c.job == row.id, attempt.c.fence == row.fence)
             .values(ended=now, outcome=outcome)
         )
-    await _bump(tx, [row.host])
+    await bump(tx, [row.host])
 
 
 def held_slots(row: Row[Any]) -> list[Slot]:
@@ -393,16 +393,14 @@ async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | Non
         new = {"state": State.CANCELLED, "waiting": False, "single": None, "ended": now}
     else:
         new = {"state": State.CANCELLING}
+    if row.host and not row.waiting:
+        await bump(tx, [row.host])  # first: who ends jobs locks their hosts first
     done = await tx.execute(
         update(t)
         .where(t.c.id == job, t.c.fence == row.fence, t.c.state == row.state)
         .values(**new, updated=now)
     )
-    if done.rowcount != 1:
-        return None
-    if row.host and not row.waiting:
-        await _bump(tx, [row.host])
-    return row
+    return row if done.rowcount == 1 else None
 
 
 async def give_up(tx: AsyncConnection, row: Row[Any], *, failure: str, now: float) -> bool:

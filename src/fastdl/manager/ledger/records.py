@@ -44,6 +44,15 @@ _LIVE_PARTS: Final = (
     _PARTS.join(job, job.c.id == api_job_part.c.job).where(job.c.state.in_(LIVE)).exists()
 )
 _FINISHED: Final = select(api_job).where(api_job.c.status == PENDING, _PARTS.exists(), ~_LIVE_PARTS)
+_THEIRS: Final = select(api_job_part.c.api_job).where(
+    api_job_part.c.job.in_(bindparam("parts", expanding=True))
+)
+_OF_PARTS: Final = (
+    select(api_job.c.id)
+    .where(api_job.c.status == PENDING, api_job.c.id.in_(_THEIRS))
+    .order_by(api_job.c.id)
+    .with_for_update()
+)
 """Kept, as other statements of a round: building one costs more than running it."""
 
 
@@ -60,32 +69,17 @@ async def set_setting(tx: AsyncConnection, name: str, value: str) -> None:
         await tx.execute(insert(setting).values(name=name, value=value))
 
 
-async def add_event(
-    tx: AsyncConnection,
-    type_: str,
-    description: str,
-    *,
-    now: float,
-    level: str = "INFO",
-    account: str = "system",
-    resource: str | None = None,
-    username: str | None = None,
-    address: str | None = None,
+async def add_events(
+    tx: AsyncConnection, events: Sequence[Mapping[str, str | None]], *, now: float
 ) -> None:
-    """Store an event; *type_* as CloudStack spells it: ``TEMPLATE.DIRECT.DOWNLOAD.FAILURE``."""
-    await tx.execute(
-        insert(event).values(
-            id=new_id(),
-            type=type_,
-            level=level,
-            description=description[:4000],
-            account=account,
-            resource=resource,
-            username=username,
-            address=address,
-            created=now,
-        )
-    )
+    """Store events; each maps columns to values. Their type as CloudStack spells it:
+    ``TEMPLATE.DIRECT.DOWNLOAD.FAILURE``."""
+    rows = [
+        {**values, "id": new_id(), "description": (values["description"] or "")[:4000]}
+        for values in events
+    ]
+    if rows:
+        await tx.execute(insert(event), [{**row, "created": now} for row in rows])
 
 
 RESOURCE_TYPES: Final = (
@@ -251,19 +245,18 @@ async def complete_api_job(
     return done.rowcount == 1
 
 
-async def finished_api_jobs(tx: AsyncConnection, part: str | None = None) -> list[Row[Any]]:
-    """Return pending API jobs none of whose parts is live (those with *part*, or all that have
-    parts: others are ended by who works on them).
+async def finished_api_jobs(
+    tx: AsyncConnection, parts: Collection[str] | None = None
+) -> list[Row[Any]]:
+    """Return pending API jobs none of whose parts is live (those with one of *parts*, or all that
+    have parts: others are ended by who works on them).
 
-    With *part* the API jobs are locked first: of two parts that end at the same moment, the
+    With *parts* the API jobs are locked first: of two parts that end at the same moment, the
     later one sees that the other has ended.
     """
-    if part is None:
+    if parts is None:
         return list(await tx.execute(_FINISHED))
-    theirs = api_job.c.id.in_(select(api_job_part.c.api_job).where(api_job_part.c.job == part))
-    pending = api_job.c.status == PENDING
-    locked = select(api_job.c.id).where(pending, theirs).order_by(api_job.c.id).with_for_update()
-    ids = list((await tx.execute(locked)).scalars())
+    ids = list((await tx.execute(_OF_PARTS, {"parts": sorted(parts)})).scalars())
     if not ids:
         return []
     return list(await tx.execute(select(api_job).where(api_job.c.id.in_(ids), ~_LIVE_PARTS)))

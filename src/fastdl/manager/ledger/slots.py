@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sqlalchemy import ColumnElement, delete, insert, or_, select, update
@@ -35,19 +35,22 @@ async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
     wanted = sorted(set(slots))
     for start in range(0, len(wanted), PART):
         part = wanted[start : start + PART]
-        known = await _lock(tx, part)
+        known = await lock(tx, part)
         new = [{"kind": kind, "key": key} for kind, key in part if (kind, key) not in known]
         if new:
             await tx.execute(insert(t), new)
 
 
-async def _lock(tx: AsyncConnection, slots: Sequence[Slot]) -> set[Slot]:
+async def lock(tx: AsyncConnection, slots: Iterable[Slot]) -> dict[Slot, int | None]:
     """Lock rows in one global order, so that no two transactions wait for each other
-    (SQLite has one writer and ignores this); return those that exist."""
-    rows = await tx.execute(
-        select(t.c.kind, t.c.key).where(_among(slots)).order_by(t.c.kind, t.c.key).with_for_update()
-    )
-    return {(row.kind, row.key) for row in rows}
+    (SQLite has one writer and ignores this); return those that exist, with their caps."""
+    caps: dict[Slot, int | None] = {}
+    wanted = sorted(set(slots))
+    for start in range(0, len(wanted), PART):
+        query = select(t.c.kind, t.c.key, t.c.cap).where(_among(wanted[start : start + PART]))
+        rows = await tx.execute(query.order_by(t.c.kind, t.c.key).with_for_update())
+        caps |= {(row.kind, row.key): row.cap for row in rows}
+    return caps
 
 
 async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> bool:
@@ -72,10 +75,21 @@ async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> b
 
 
 async def release(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
-    """Release slots, one each."""
-    held = sorted(set(slots))
-    await _lock(tx, held)
-    await tx.execute(update(t).where(_among(held)).values(active=t.c.active - 1))
+    """Release slots, one for each time that they are named."""
+    held = Counter(slots)
+    await lock(tx, held)
+    await give_back(tx, held)
+
+
+async def give_back(tx: AsyncConnection, held: Mapping[Slot, int]) -> None:
+    """Release slots that ``lock`` locked, each as many times as *held* says."""
+    alike: dict[int, list[Slot]] = defaultdict(list)
+    for slot, count in held.items():
+        alike[count].append(slot)
+    for count, slots in alike.items():
+        for start in range(0, len(slots), PART):
+            part = _among(slots[start : start + PART])
+            await tx.execute(update(t).where(part).values(active=t.c.active - count))
 
 
 def _among(slots: Iterable[Slot]) -> ColumnElement[bool]:
@@ -103,7 +117,7 @@ async def set_cap(tx: AsyncConnection, slot: Slot, cap: int | None) -> None:
 async def prune(tx: AsyncConnection) -> None:
     """Delete slots that nobody holds now, with their caps: ``ensure`` creates them again. Users
     choose the origins, so there is no end to them."""
-    order = (t.c.kind, t.c.key)  # as in ``_lock``
+    order = (t.c.kind, t.c.key)  # as in ``lock``
     free = select(*order).where(t.c.active == 0).order_by(*order)
     found = await tx.execute(free.with_for_update())
     unused = [(kind, key) for kind, key in found]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
@@ -33,6 +33,12 @@ async def get(tx: AsyncConnection, id_: str) -> Row[Any] | None:
     return (await tx.execute(select(t).where(t.c.id == id_, t.c.removed.is_(None)))).first()
 
 
+async def of_ids(tx: AsyncConnection, ids: Collection[str]) -> dict[str, Row[Any]]:
+    """Return id → template of those of *ids* that were not removed."""
+    query = select(t).where(t.c.id.in_(sorted(ids)), t.c.removed.is_(None))
+    return {row.id: row for row in await tx.execute(query)}
+
+
 async def locked(tx: AsyncConnection, id_: str) -> Row[Any] | None:
     """Like ``get``, and locked until *tx* ends."""
     query = select(t).where(t.c.id == id_, t.c.removed.is_(None)).with_for_update()
@@ -54,6 +60,14 @@ async def zones_of(tx: AsyncConnection, id_: str) -> list[str]:
         template_zone.c.template == id_, template_zone.c.removed.is_(None)
     )
     return list((await tx.execute(query)).scalars())
+
+
+async def offers(tx: AsyncConnection, ids: Collection[str]) -> set[tuple[str, str]]:
+    """Return the (template, zone) in which those of *ids* are offered."""
+    query = select(template_zone.c.template, template_zone.c.zone).where(
+        template_zone.c.template.in_(sorted(ids)), template_zone.c.removed.is_(None)
+    )
+    return {(row.template, row.zone) for row in await tx.execute(query)}
 
 
 FILTERS: Final[Filters] = {
