@@ -71,19 +71,7 @@ async def _ledger(args: argparse.Namespace, folder: str) -> Ledger:
 
 async def made_fleet(ledger: Ledger, hosts: int) -> tuple[ApiContext, Dispatcher]:
     """A dispatcher over *hosts* hosts, h0 with pool p0 and so on, that limits never hold up."""
-    settings = Settings()
-    for name in ("origin", "host", "pool"):
-        settings.set(f"direct.download.{name}.max.active", "100000")
-    parts = compose(
-        ledger=ledger,
-        settings=settings,
-        vault=Vault(bytes(32)),
-        clock=_Clock(),
-        delivery=Connections(),
-        notices=Notices(),
-        name="bench",
-        authority=None,  # type: ignore[arg-type]
-    )
+    parts = fleet_of(ledger, hosts)
 
     async def make(tx: Any) -> None:
         await tx.execute(insert(tables.zone).values(id="z", name="z", enabled=True, created=0.0))
@@ -105,6 +93,24 @@ async def made_fleet(ledger: Ledger, hosts: int) -> tuple[ApiContext, Dispatcher
         )
 
     await ledger.write(make)
+    return parts, parts.dispatcher
+
+
+def fleet_of(ledger: Ledger, hosts: int) -> ApiContext:
+    """A manager to which the hosts of ``made_fleet`` are connected."""
+    settings = Settings()
+    for name in ("origin", "host", "pool"):
+        settings.set(f"direct.download.{name}.max.active", "100000")
+    parts = compose(
+        ledger=ledger,
+        settings=settings,
+        vault=Vault(bytes(32)),
+        clock=_Clock(),
+        delivery=Connections(),
+        notices=Notices(),
+        name="bench",
+        authority=None,  # type: ignore[arg-type]
+    )
     for i in range(hosts):
         kinds, pools = frozenset(["download"]), frozenset([f"p{i}"])
         parts.fleet.join(
@@ -112,7 +118,7 @@ async def made_fleet(ledger: Ledger, hosts: int) -> tuple[ApiContext, Dispatcher
                 id=f"h{i}", zone="z", name=f"h{i}", kinds=kinds, pools=pools, most=100_000
             )
         )
-    return parts, parts.dispatcher
+    return parts
 
 
 async def admissions(args: argparse.Namespace) -> dict[str, Any]:
