@@ -167,7 +167,8 @@ async def _zone(folder: Path, hosts: int, templates: int) -> ApiContext:
             # Earlier days: every pool but those of the run has the template.
             there = [f"p{i}" for i in range(OWN, hosts)]
             await copies.wanted(tx, f"t{t}", there, now=0.0, iso=False)
-        await slots.ensure(tx, [(k, f"{k[0]}{i}") for k in ("host", "pool") for i in range(hosts)])
+        places = [(k, f"{k[0]}{i}") for k in ("host", "pool") for i in range(hosts)]
+        await slots.acquire(tx, dict.fromkeys(places, (0, 1)))
 
     await ledger.write(make)
     for i in range(hosts):

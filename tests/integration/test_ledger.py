@@ -701,7 +701,7 @@ async def test_full_disk_is_an_error_and_no_partial_state(tmp_path: Path) -> Non
 async def test_constraints_are_the_last_line(ledger: Ledger) -> None:
     """Even a bug in a statement cannot make a count negative."""
     await add_hosts(ledger)
-    await ledger.write(lambda tx: slots.ensure(tx, [("origin", "o")]))
+    await ledger.write(lambda tx: slots.acquire(tx, {("origin", "o"): (1, 1)}))
 
     async def below(tx: Any) -> None:
         await tx.execute(update(tables.slot).values(active=-1))

@@ -168,8 +168,7 @@ async def test_slots_that_nobody_holds_are_forgotten(ledger: Ledger) -> None:
     held, free = ("origin", "https://a:443"), ("origin", "https://b:443")
 
     async def work(tx: AsyncConnection) -> None:
-        await slots.ensure(tx, (held, free))
-        assert await slots.take(tx, {held: (1, 4)})
+        assert await slots.acquire(tx, {held: (1, 4), free: (0, 4)})
         await slots.set_cap(tx, held, 2)
         await slots.set_cap(tx, free, 2)
 
@@ -179,4 +178,4 @@ async def test_slots_that_nobody_holds_are_forgotten(ledger: Ledger) -> None:
         assert await tx.scalar(select(func.count()).select_from(tables.slot)) == 1
         assert await slots.usage(tx) == ({held: 1}, {held: 2})
     await ledger.write(lambda tx: slots.release(tx, [held]))
-    await ledger.write(lambda tx: slots.ensure(tx, (held, free)))
+    await ledger.write(lambda tx: slots.acquire(tx, dict.fromkeys((held, free), (0, 4))))

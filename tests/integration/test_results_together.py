@@ -306,7 +306,7 @@ async def test_results_hold_no_slot_while_they_wait_for_a_host(ledger: Ledger) -
         await hosts.taking(tx, ["h5"])
         ends = asyncio.gather(*(dispatcher.ended(h, done(held[h])) for h in HOSTS))
         await eventually(waits)
-        await slots.ensure(tx, [("origin", origin) for origin in ORIGINS])
+        await slots.lock(tx, [("origin", origin) for origin in ORIGINS])
         return ends
 
     assert all(await (await ledger.write(grant)))

@@ -13,21 +13,21 @@ needs it. A row lives until a host has reported that the copy is gone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
-    ColumnElement,
     Double,
     Integer,
     Row,
+    Select,
     bindparam,
     cast,
     delete,
     func,
     insert,
+    or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -79,16 +79,21 @@ async def locked(tx: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Row[Any]
     wanted = sorted(set(keys))
     for start in range(0, len(wanted), PART):
         part = wanted[start : start + PART]
-        query = select(t).where(_among(part)).order_by(t.c.pool, t.c.volume).with_for_update()
-        found |= {key_of(row): row for row in await tx.execute(query)}
+        values = {f"pool{n}": key[0] for n, key in enumerate(part)}
+        values |= {f"volume{n}": key[1] for n, key in enumerate(part)}
+        found |= {key_of(row): row for row in await tx.execute(_locked(len(part)), values)}
     return found
 
 
-def _among(keys: Sequence[Key]) -> ColumnElement[bool]:
-    """The condition that a copy is at one of *keys*. By pool too: by pairs alone SQLite would read
-    every copy."""
-    pools = sorted({pool_id for pool_id, _ in keys})
-    return t.c.pool.in_(pools) & tuple_(t.c.pool, t.c.volume).in_(keys)
+@lru_cache(PART)
+def _locked(count: int) -> Select[Any]:
+    """Return the statement for *count* copies. One index step for each: as a list of pairs SQLite
+    would read every copy of every pool, and PostgreSQL compare each of them with each pair."""
+    here = (
+        (t.c.pool == bindparam(f"pool{n}")) & (t.c.volume == bindparam(f"volume{n}"))
+        for n in range(count)
+    )
+    return select(t).where(or_(*here)).order_by(t.c.pool, t.c.volume).with_for_update()
 
 
 async def wanted(
@@ -129,16 +134,8 @@ async def fences(tx: AsyncConnection, keys: Sequence[Key], *, floor: int) -> dic
     It grows over all jobs of the copy, because the pool's own lock compares them. *floor* is the
     lowest one: above whatever this ledger gave out before it was restored from a backup.
     """
-    given: dict[Key, int] = {}
-    keys = sorted(set(keys))  # the order of ``locked``
-    for start in range(0, len(keys), PART):
-        rows = await tx.execute(
-            select(t.c.pool, t.c.volume, t.c.fence)
-            .where(_among(keys[start : start + PART]))
-            .order_by(t.c.pool, t.c.volume)
-            .with_for_update()
-        )
-        given |= {(row.pool, row.volume): max(row.fence + 1, floor) for row in rows}
+    found = await locked(tx, keys)
+    given = {key: max(row.fence + 1, floor) for key, row in found.items()}
     if given:
         here = (t.c.pool == bindparam("at")) & (t.c.volume == bindparam("name"))
         await tx.execute(

@@ -84,7 +84,8 @@ async def held(
     ending = [rows.pop((claim.host, claim.job, claim.fence, claim.kind), None) for claim in claims]
     downloads = [row for row in ending if row is not None and row.kind == m.Kind.DOWNLOAD]
     wanted = {slot for row in downloads for slot in jobs.held_slots(row)}
-    return ending, await slots.lock(tx, wanted) if wanted else {}
+    locked = await slots.lock(tx, wanted)
+    return ending, {slot: row.cap for slot, row in locked.items()}
 
 
 async def done(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, case, delete, insert, select, tuple_, update
+from sqlalchemy import Row, bindparam, case, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import AgentLostError, ApiConflictError
@@ -48,6 +48,30 @@ HELD: Final = (State.GRANTED, State.RUNNING)
 COMMANDS_MAX: Final = 256
 """In one document; the rest follows as these end."""
 LIVE: Final = (State.QUEUED, State.RETRY_WAIT, State.GRANTED, State.RUNNING, State.CANCELLING)
+
+_WAITING: Final = (
+    select(t.c.id, t.c.fence)
+    .where(
+        # Found by id: with "waiting" SQLite would scan all waiting jobs.
+        t.c.id.in_(bindparam("ids", expanding=True)),
+        t.c.state.in_((State.QUEUED, State.RETRY_WAIT)),
+    )
+    .order_by(t.c.id)
+    .with_for_update()
+)
+_GRANT: Final = (
+    update(t)
+    .where(t.c.id == bindparam("of"))
+    .values(
+        state=State.GRANTED,
+        waiting=False,
+        fence=bindparam("by"),
+        attempt=t.c.attempt + 1,
+        host=bindparam("at"),
+        updated=bindparam("now"),
+    )
+)
+"""Kept, as other statements of every round: building one costs more than running it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,30 +178,16 @@ async def grant(
             # The highest limit counts: bulk and urgent grants may share a batch, and
             # ``decide`` has checked each against its own limit.
             limit_of[slot] = max(most, limit_of.get(slot, 0))
-    await slots.ensure(tx, counts)
-    if not await slots.take(tx, {s: (n, limit_of[s]) for s, n in counts.items()}):
+    if not await slots.acquire(tx, {s: (n, limit_of[s]) for s, n in counts.items()}):
+        return False
+    fence_of = {g.job: g.fence for g in grants}
+    rows = await tx.execute(_WAITING, {"ids": sorted(fence_of)})
+    if {row.id: row.fence for row in rows} != fence_of:
         return False
     given = await copies.fences(tx, [g.copy for g in grants if g.copy], floor=floor)
     fences = {g.job: max(g.fence + 1, given.get(g.copy, 0) if g.copy else 0) for g in grants}
-    done = await tx.execute(
-        update(t)
-        .where(
-            # Found by id: with "waiting" SQLite would scan all waiting jobs.
-            t.c.id.in_([g.job for g in grants]),
-            tuple_(t.c.id, t.c.fence).in_([(g.job, g.fence) for g in grants]),
-            t.c.state.in_((State.QUEUED, State.RETRY_WAIT)),
-        )
-        .values(
-            state=State.GRANTED,
-            waiting=False,
-            fence=case(fences, value=t.c.id),
-            attempt=t.c.attempt + 1,
-            host=case({g.job: g.host for g in grants}, value=t.c.id),
-            updated=now,
-        )
-    )
-    if done.rowcount != len(grants):
-        return False
+    values = [{"of": g.job, "by": fences[g.job], "at": g.host, "now": now} for g in grants]
+    await tx.execute(_GRANT, values)
     await tx.execute(
         insert(attempt),
         [{"job": g.job, "fence": fences[g.job], "host": g.host, "started": now} for g in grants],

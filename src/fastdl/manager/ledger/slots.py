@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting semaphores in the ledger: acquired by a guarded UPDATE, never above their limit."""
+"""Counting semaphores in the ledger: read and changed under a lock, never above their limit."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.manager.ledger.tables import slot as t
@@ -17,6 +17,12 @@ PART: Final = 200
 """Rows in one statement."""
 _USAGE: Final = select(t.c.kind, t.c.key, t.c.active, t.c.cap).where(
     (t.c.active > 0) | t.c.cap.is_not(None)
+)
+
+_ADD: Final = (
+    update(t)
+    .where(t.c.kind == bindparam("of"), t.c.key == bindparam("at"))
+    .values(active=t.c.active + bindparam("more"))
 )
 
 
@@ -30,48 +36,30 @@ async def usage(tx: AsyncConnection) -> tuple[dict[Slot, int], dict[Slot, int]]:
     return in_use, caps
 
 
-async def ensure(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
-    """Create the missing rows of *slots*, and lock all of them."""
-    wanted = sorted(set(slots))
-    for start in range(0, len(wanted), PART):
-        part = wanted[start : start + PART]
-        known = await lock(tx, part)
-        new = [{"kind": kind, "key": key} for kind, key in part if (kind, key) not in known]
-        if new:
-            await tx.execute(insert(t), new)
-
-
-async def lock(tx: AsyncConnection, slots: Iterable[Slot]) -> dict[Slot, int | None]:
-    """Lock rows in one global order, so that no two transactions wait for each other
-    (SQLite has one writer and ignores this); return those that exist, with their caps."""
-    caps: dict[Slot, int | None] = {}
-    wanted = sorted(set(slots))
-    for start in range(0, len(wanted), PART):
-        query = select(t.c.kind, t.c.key, t.c.cap).where(_among(wanted[start : start + PART]))
-        rows = await tx.execute(query.order_by(t.c.kind, t.c.key).with_for_update())
-        caps |= {(row.kind, row.key): row.cap for row in rows}
-    return caps
-
-
-async def take(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> bool:
-    """Acquire slots that ``ensure`` locked: *wanted* maps a slot to (how many, the limit).
-
-    False = some were full; the caller then rolls back.
-    """
-    alike: dict[tuple[int, int], list[Slot]] = defaultdict(list)
-    for slot, need in wanted.items():
-        alike[need].append(slot)
-    for (count, limit), slots in alike.items():
-        for start in range(0, len(slots), PART):
-            part = slots[start : start + PART]
-            done = await tx.execute(
-                update(t)
-                .where(_among(part), t.c.active + count <= limit)
-                .values(active=t.c.active + count)
-            )
-            if done.rowcount != len(part):
-                return False
+async def acquire(tx: AsyncConnection, wanted: Mapping[Slot, tuple[int, int]]) -> bool:
+    """Acquire slots, and create the rows that are missing: *wanted* maps a slot to (how many, the
+    limit). False = some were full, none was acquired."""
+    known = await lock(tx, wanted)
+    new = [{"kind": kind, "key": key} for kind, key in sorted(wanted) if (kind, key) not in known]
+    if new:
+        await tx.execute(insert(t), new)
+    for slot, (count, limit) in wanted.items():
+        if (known[slot].active if slot in known else 0) + count > limit:
+            return False
+    await _add(tx, {slot: count for slot, (count, _) in wanted.items()})
     return True
+
+
+async def lock(tx: AsyncConnection, slots: Iterable[Slot]) -> dict[Slot, Row[Any]]:
+    """Lock rows in one global order, so that no two transactions wait for each other
+    (SQLite has one writer and ignores this); return those that exist."""
+    found: dict[Slot, Row[Any]] = {}
+    wanted = sorted(set(slots))
+    for start in range(0, len(wanted), PART):
+        query = select(t).where(_among(wanted[start : start + PART]))
+        rows = await tx.execute(query.order_by(t.c.kind, t.c.key).with_for_update())
+        found |= {(row.kind, row.key): row for row in rows}
+    return found
 
 
 async def release(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
@@ -83,13 +71,13 @@ async def release(tx: AsyncConnection, slots: Iterable[Slot]) -> None:
 
 async def give_back(tx: AsyncConnection, held: Mapping[Slot, int]) -> None:
     """Release slots that ``lock`` locked, each as many times as *held* says."""
-    alike: dict[int, list[Slot]] = defaultdict(list)
-    for slot, count in held.items():
-        alike[count].append(slot)
-    for count, slots in alike.items():
-        for start in range(0, len(slots), PART):
-            part = _among(slots[start : start + PART])
-            await tx.execute(update(t).where(part).values(active=t.c.active - count))
+    await _add(tx, {slot: -count for slot, count in held.items()})
+
+
+async def _add(tx: AsyncConnection, counts: Mapping[Slot, int]) -> None:
+    values = [{"of": kind, "at": key, "more": more} for (kind, key), more in counts.items()]
+    if values:
+        await tx.execute(_ADD, values)
 
 
 def _among(slots: Iterable[Slot]) -> ColumnElement[bool]:
@@ -115,7 +103,7 @@ async def set_cap(tx: AsyncConnection, slot: Slot, cap: int | None) -> None:
 
 
 async def prune(tx: AsyncConnection) -> None:
-    """Delete slots that nobody holds now, with their caps: ``ensure`` creates them again. Users
+    """Delete slots that nobody holds now, with their caps: ``acquire`` creates them again. Users
     choose the origins, so there is no end to them."""
     order = (t.c.kind, t.c.key)  # as in ``lock``
     free = select(*order).where(t.c.active == 0).order_by(*order)
