@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from fastdl.manager.downloads import results
+from fastdl.manager.downloads import ends
 from fastdl.manager.ledger import slots
 from scripts.simulating.run import Outcome, Simulator
 from scripts.simulating.shrink import shortest
@@ -65,13 +66,14 @@ def test_slots_that_are_not_counted_are_seen(monkeypatch: pytest.MonkeyPatch) ->
     async def usage(_tx: object) -> tuple[dict[str, int], dict[str, int]]:
         return {}, {}
 
-    async def take(_tx: object, _wanted: object) -> bool:
+    async def acquire(_tx: object, _wanted: object) -> bool:
         return True
 
     async def release(_tx: object, _slots: object) -> None:
         pass
 
-    for name, wrong in (("usage", usage), ("take", take), ("release", release)):
+    wrongs = {"usage": usage, "acquire": acquire, "release": release, "give_back": release}
+    for name, wrong in wrongs.items():
         monkeypatch.setattr(slots, name, wrong)
     found = first_violation(range(1, 20))
     assert "downloads run for" in found.violations[0]
@@ -80,10 +82,10 @@ def test_slots_that_are_not_counted_are_seen(monkeypatch: pytest.MonkeyPatch) ->
 def test_results_that_are_lost_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A manager that loses results never ends a job; the history found is a short one."""
 
-    async def record(*_: object, **__: object) -> None:
-        return None
+    async def record(_tx: object, reports: Sequence[object], **_: object) -> list[None]:
+        return [None for _ in reports]
 
-    monkeypatch.setattr(results, "record", record)
+    monkeypatch.setattr(ends, "record", record)
     monkeypatch.setattr("scripts.simulating.run.HEALED_S", 300.0)
     found = first_violation(range(1, 5))
     assert "it does not settle" in found.violations[0]
