@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import grp
 import os
 import re
 import shutil
@@ -25,12 +24,12 @@ from typing import Any
 
 import pytest
 
+from fastdl.lab import kvm
 from tests.env import machines
 
 URI = "qemu:///system"
 _USE = Path("/run/lock/fastdl-tests-libvirtd.use")  # shared: somebody uses it
 _START = Path("/run/lock/fastdl-tests-libvirtd.start")  # exclusive: somebody looks and starts it
-_KVM = Path("/dev/kvm")
 _END_SECONDS = 300.0
 _started_here: list[subprocess.Popen[bytes]] = []
 _START_SECONDS = 40.0  # the first start probes every emulator
@@ -107,21 +106,8 @@ def running(folder: Path) -> Iterator[str]:
         yield URI
 
 
-def _open_kvm() -> None:
-    """Do with /dev/kvm what udev does, where none runs and only root may open it.
-
-    libvirt, which finds KVM when QEMU tells and misses it when it looks itself, would ask QEMU anew
-    at each request, for seconds.
-    """
-    with contextlib.suppress(OSError, KeyError):
-        found = _KVM.stat()
-        if found.st_gid == 0:
-            os.chown(_KVM, -1, grp.getgrnam("kvm").gr_gid)
-            _KVM.chmod(0o660)
-
-
 def _start(folder: Path) -> None:
-    _open_kvm()
+    kvm.let_group_open()
     for name in ("virtlogd", "libvirtd"):
         with (folder / f"{name}.log").open("wb") as log:
             _started_here.append(

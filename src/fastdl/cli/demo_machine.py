@@ -12,6 +12,7 @@ from typing import Any
 from fastdl.cli import streams
 from fastdl.cli.demo_stage import Stage
 from fastdl.errors import FastdlError
+from fastdl.lab import kvm
 
 LINE = "Hello from a virtual machine whose template never touched secondary storage."
 LIBVIRT = "qemu:///system"
@@ -58,6 +59,7 @@ def libvirtd(stage: Stage) -> str:
         return f"{LIBVIRT} does not answer, and starting it needs root"
     if not shutil.which("libvirtd") or not shutil.which("virtlogd"):
         return "libvirtd is not installed"
+    kvm.let_group_open()
     for name in ("virtlogd", "libvirtd"):
         stage.run(name, name, "-p", str(stage.folder / f"{name}.pid"))
     try:
