@@ -16,7 +16,7 @@ from fastdl.wire import messages as m
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A new job, or one that was taken back and is assigned again."""
+    """A new job, or one that was taken back, or whose failure is known, and is assigned again."""
 
     command: m.Command
 
@@ -74,7 +74,7 @@ def plan(document: m.Document, journal: Mapping[str, Row]) -> list[Action]:
             actions.append(Start(command))
         elif command.fence < known.fence:
             continue  # a stale claim
-        elif known.taken_back and command.fence > known.fence:
+        elif (known.taken_back or known.failure_acked) and command.fence > known.fence:
             actions.append(Start(command))
         elif known.state is State.ENDED:
             actions.append(Report(job, command.fence))

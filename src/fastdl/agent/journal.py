@@ -82,6 +82,11 @@ class Row:
         failed = codec.parse_json(self.failure, limit=m.TO_MANAGER_MAX)
         return failed.get("code") == Cancelled.exit_code
 
+    @property
+    def failure_acked(self) -> bool:
+        """Whether it failed and the manager knows: what it asks for now is another attempt."""
+        return self.state is State.ENDED and bool(self.failure) and self.acked
+
     def command(self) -> m.Command:
         """The command as it was received."""
         args = codec.args_from_json(self.kind, self.args)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl.agent.desired import Adopt, Forget, Report, Start, Stop, plan
+from fastdl.agent.desired import Action, Adopt, Forget, Report, Start, Stop, plan
 from fastdl.agent.journal import Row, State
 from fastdl.wire import messages as m
 
@@ -51,6 +52,27 @@ def test_each_case_of_the_contract() -> None:
         Adopt("higher", 2),
         Report("ended", 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("failure", "acked", "fence", "wanted"),
+    [
+        ('{"code": 11}', True, 2, Start),  # it was told, then the job came back before it was gone
+        ('{"code": 11}', False, 2, Report),  # the manager may not know the failure
+        ('{"code": 11}', True, 1, Report),  # nor here: it asks under the fence that it had
+        (None, True, 2, Report),  # what is done is not done again
+    ],
+)
+def test_another_attempt_is_no_request_for_the_last_ones_result(
+    failure: str | None,
+    acked: bool,
+    fence: int,
+    wanted: type[Action],
+) -> None:
+    """A document without the job, an acknowledgement and the next document come in any order."""
+    row = Row("a", "remove", 1, State.ENDED, "{}", None, failure, acked)
+    (action,) = plan(m.Document(rev=1, commands=(_command("a", fence),)), {"a": row})
+    assert isinstance(action, wanted)
 
 
 JOBS = st.sampled_from(["a", "b", "c"])

@@ -223,7 +223,12 @@ class Dispatcher:
 
     async def ended(self, host: str, result: m.JobResult) -> bool:
         """Record the result of a download, a removal or an audit; False = stale."""
-        return await self._ends((host, result))
+        taken = await self._ends((host, result))
+        if taken:
+            # Not before: an agent that hears that the job is gone before its result is
+            # acknowledged keeps the result, and earlier ones give it as that of the next attempt.
+            self._delivery.post(host)
+        return taken
 
     async def _end_all(self, reports: ends.Reports) -> list[bool]:
         """Record what arrived together, in one transaction; return which were not stale."""
@@ -242,9 +247,7 @@ class Dispatcher:
                 self._count(one.state, result)
                 self._announce(one.state, one.row, result)
                 self._events.publish(*one.events)
-        if hosts := {one.row.host for one in ended if one is not None}:
-            for host in sorted(hosts):
-                self._delivery.post(host)
+        if any(ended):
             self._notices.notify(DOWNLOADS)
             self.wake()
         return [one is not None for one in ended]
