@@ -90,14 +90,14 @@ class Rival(ABC):
 
     def versions(self) -> dict[str, str]:
         """The first line that each program says of its version."""
-        return {name: _first_line(name) for name in (self.version_of or self.needs)}
+        return {name: first_line(name) for name in (self.version_of or self.needs)}
 
 
 def search_path() -> str:
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
-def _first_line(program: str) -> str:
+def first_line(program: str) -> str:
     argv = [program, "version" if program == "openssl" else "--version"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)

@@ -10,7 +10,7 @@ import os
 from typing import Final
 
 from benchmarks.meter import Command, Step
-from benchmarks.rivals.base import Job
+from benchmarks.rivals.base import Job, first_line
 from benchmarks.rivals.fastdl import Fastdl, get_argv
 from benchmarks.scenarios import Scenario
 
@@ -30,7 +30,7 @@ class FastdlBefore(Fastdl):
         return [Step(pipeline=(Command(argv=get_argv(job, program=_program()), env=env),))]
 
     def versions(self) -> dict[str, str]:
-        return {"fastdl": _program()[0]}
+        return {"fastdl-before": first_line(*_program())}
 
 
 def _program() -> tuple[str, ...]:
