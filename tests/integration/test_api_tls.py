@@ -288,11 +288,11 @@ async def test_clients_follow_a_rotation_of_the_managers_ca(tmp_path: Path) -> N
 
         first = authority.pem
         await carries(first)
-        authority.begin_rotation()
+        authority.take(authority.begun())
         await carries(authority.current.pem, authority.newest.pem)
         both = credentials()
         assert (await Client(both)("listZones"))["count"] == 1
-        authority.finish_rotation()
+        authority.take(authority.finished())
         await carries(authority.pem)
         assert authority.pem != first
         for keys in (both, credentials()):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastdl.errors import FastdlError
 from fastdl.lab.certs import self_signed
+from fastdl.manager.hosts import known_ca
 from fastdl.manager.ledger import hosts, pools, tables
 from fastdl.wire import messages as m
 from tests.env import postgresql
@@ -245,6 +246,36 @@ async def test_the_ca_is_rotated_by_all(managers: tuple[Zone, Zone]) -> None:
     a.agents.append(again)
     await again.connect()
     assert not again.refusals
+
+
+async def test_a_rotation_begins_once_the_ledger_knows(managers: tuple[Zone, Zone]) -> None:
+    """Not before: a host must not get a certificate of a CA that might be forgotten."""
+    a, _ = managers
+    c, held, release = a.manager.context, asyncio.Event(), asyncio.Event()
+
+    async def hold(tx: AsyncConnection) -> None:
+        await tx.execute(text("LOCK TABLE setting IN EXCLUSIVE MODE"))
+        held.set()
+        await release.wait()
+
+    async def waited_for() -> bool:
+        async with c.ledger.read() as tx:
+            query = (
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'setting'::regclass"
+            )
+            return bool(await tx.scalar(text(query)))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(c.ledger.write(hold))
+        await held.wait()
+        started = tasks.create_task(a.api("startHostCaRotation"))
+        await eventually(waited_for)
+        assert len(c.authority.cas) == 1
+        assert not await known_ca.follow(c.ledger, c.vault, c.authority)
+        release.set()
+        assert len((await started)["hostca"]) == 2
+    assert not await known_ca.follow(c.ledger, c.vault, c.authority)
+    assert len(c.authority.cas) == 2
 
 
 async def test_a_shared_pool_gets_one_copy_whoever_asks(managers: tuple[Zone, Zone]) -> None:

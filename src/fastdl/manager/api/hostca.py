@@ -46,18 +46,24 @@ async def start(call: Call) -> Reply:
     authority = call.context.authority
     if authority.following is not None:
         raise ApiConflictError("The CA is being rotated already: finish that first")
-    text = "the rotation of the hosts' CA began: both are valid now"
-    await call.write(lambda tx: call.note(tx, "HOST.CA.ROTATE", text))
-    authority.begin_rotation()
-    await _remember(call)
-    await call.context.handler.sweep()
+    files = authority.begun()
+
+    async def work(tx: AsyncConnection) -> None:
+        await known_ca.change(tx, call.context.vault, authority, files)
+        text = "the rotation of the hosts' CA began: both are valid now"
+        await call.note(tx, "HOST.CA.ROTATE", text)
+
+    await call.write(work)
+    await _follow(call)
     return await list_(call)
 
 
-async def _remember(call: Call) -> None:
+async def _follow(call: Call) -> None:
+    """Do what the ledger says now, here and at the other managers."""
     s = call.context
-    await s.ledger.write(lambda tx: known_ca.note(tx, s.authority, s.vault))
+    await known_ca.follow(s.ledger, s.vault, s.authority)
     s.notices.tell("ca")
+    await s.handler.sweep()
 
 
 async def finish(call: Call) -> Reply:
@@ -65,9 +71,10 @@ async def finish(call: Call) -> Reply:
     authority = call.context.authority
     if authority.following is None:
         raise ApiConflictError("No rotation of the CA is under way: start one first")
-    following = authority.following.sha256
+    following, files = authority.following.sha256, authority.finished()
 
     async def work(tx: AsyncConnection) -> None:
+        await known_ca.change(tx, call.context.vault, authority, files)
         left = [row for row in await hosts.of_zone(tx) if row.ca_sha256 != following]
         if left and not call.get("forced"):
             names = ", ".join(f"{row.name} ({row.state})" for row in left[:NAMED])
@@ -80,9 +87,7 @@ async def finish(call: Call) -> Reply:
         await call.note(tx, "HOST.CA.ROTATE", text, level="WARN" if left else "INFO")
 
     await call.write(work)
-    authority.finish_rotation()
-    await _remember(call)
-    await call.context.handler.sweep()
+    await _follow(call)
     if call.context.api_tls is not None:
         call.context.api_tls.refresh()
     return await list_(call)

@@ -57,6 +57,11 @@ class Ca:
         return _pem(self.certificate)
 
     @property
+    def private_pem(self) -> str:
+        """The key and the certificate, PEM."""
+        return _key_pem(self.key).decode() + self.pem
+
+    @property
     def sha256(self) -> str:
         """The fingerprint that tokens carry."""
         return self.certificate.fingerprint(hashes.SHA256()).hex()
@@ -247,30 +252,28 @@ class Authority:
 
     # --- rotation ------------------------------------------------------------------------
 
-    def begin_rotation(self) -> None:
-        """Create the next CA; from now on both are valid. Does nothing if there are two."""
-        if self.following is None:
-            self.following = _make(self.folder / _NEXT)
-            if self._context is not None:
-                self._context.load_verify_locations(cadata=self.following.pem)
+    def begun(self) -> dict[str, str]:
+        """Return the files (as ``kept``) of this authority with a next CA, for ``take``."""
+        return {_CURRENT: self.current.private_pem, _NEXT: _create().private_pem}
 
-    def finish_rotation(self) -> None:
-        """Make the next CA the only one; the old one's key is deleted."""
-        if self.following is not None:
-            (self.folder / _NEXT).replace(self.folder / _CURRENT)
-            _sync(self.folder)  # hosts will soon trust nothing else
-            self.current, self.following = self.following, None
-            self.renew_server()
+    def finished(self) -> dict[str, str]:
+        """Return the files of the next CA alone: the old one's key is in none of them."""
+        return {_CURRENT: self.newest.private_pem}
 
-    def reload(self) -> None:
-        """Follow a rotation that another manager began or finished (``restore``)."""
-        current, self.current = self.current, _load(self.folder / _CURRENT)
-        following = self.folder / _NEXT
-        self.following = _load(following) if following.exists() else None
+    def take(self, files: Mapping[str, str]) -> bool:
+        """Become the authority of *files*; whether that changed anything, whoever wrote them to the
+        folder meanwhile."""
+        restore(self.folder, files)
+        before = [ca.sha256 for ca in self.cas]
+        found = of(files, self.folder)
+        self.current, self.following = found.current, found.following
+        if before == [ca.sha256 for ca in self.cas]:
+            return False
         if self._context is not None:
             self._context.load_verify_locations(cadata=self.pem)
-        if current.sha256 != self.current.sha256:
+        if before[0] != self.current.sha256:
             self.renew_server()
+        return True
 
 
 def kept(folder: Path) -> dict[str, str]:
@@ -279,21 +282,32 @@ def kept(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text(errors="replace") for path in paths if path.exists()}
 
 
-def restore(folder: Path, files: Mapping[str, str]) -> bool:
-    """Make *files* (as ``kept``) the authority in *folder*; whether that changed anything."""
+def keep_former(folder: Path, files: Mapping[str, str]) -> None:
+    """Keep a copy of the CA in *folder* if it is none of *files*, which take its place."""
+    if (former := kept(folder).get(_CURRENT)) is not None and former not in files.values():
+        write_private(folder / _FORMER, former)
+
+
+def restore(folder: Path, files: Mapping[str, str]) -> None:
+    """Make *files* (as ``kept``) the authority in *folder*."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     known = kept(folder)
     if known == files:
-        return False
-    if (former := known.get(_CURRENT)) is not None and former not in files.values():
-        write_private(folder / _FORMER, former)
+        return
     for name in (_CURRENT, _NEXT):
         if name in files and files[name] != known.get(name):
             write_private(folder / name, files[name])
         elif name not in files:
             (folder / name).unlink(missing_ok=True)
     _sync(folder)
-    return True
+
+
+def of(files: Mapping[str, str], folder: Path) -> Authority:
+    """Return the authority of *files* (as ``kept``), to be kept in *folder*: nothing is written."""
+    current, *following = [
+        _parse(files[name].encode(), folder / name) for name in (_CURRENT, _NEXT) if name in files
+    ]
+    return Authority(folder, current, *following)
 
 
 def open_authority(folder: Path) -> Authority:
@@ -303,34 +317,45 @@ def open_authority(folder: Path) -> Authority:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path, following = folder / _CURRENT, folder / _NEXT
-    current = _load(path) if path.exists() else _make(path)
-    return Authority(folder, current, _load(following) if following.exists() else None)
+    if not path.exists():
+        write_private(path, _create().private_pem)
+    return Authority(folder, _load(path), _load(following) if following.exists() else None)
 
 
-def _make(path: Path) -> Ca:
+def _create() -> Ca:
     key = ec.generate_private_key(ec.SECP256R1())
     # Two of them exist during a rotation: each needs its own name.
     common_name = f"fastdl manager CA {secrets.token_hex(4)}"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    certificate = _sign_ca(name, key)
-    write_private(path, _key_pem(key) + _pem(certificate).encode())
-    return Ca(certificate, key)
+    return Ca(_sign_ca(name, key), key)
 
 
 def _load(path: Path) -> Ca:
     try:
         data = path.read_bytes()
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    return _parse(data, path)
+
+
+def _parse(data: bytes, path: Path) -> Ca:
+    """Return the CA of *data*, which *path* holds."""
+    try:
         loaded = serialization.load_pem_private_key(data, password=None)
         with reading():
             certificate = x509.load_pem_x509_certificate(data)
-    except (OSError, ValueError, CertRejectedError) as exc:
-        raise UsageError(
-            f"the manager's CA {path} cannot be read ({exc}): restore it from the backup; "
-            f"without it every host must enrol again"
-        ) from exc
+    except (ValueError, CertRejectedError) as exc:
+        raise _unreadable(path, exc) from exc
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
         raise UsageError(f"the manager's CA {path} holds a kind of key that fastdl does not create")
     return Ca(certificate, loaded)
+
+
+def _unreadable(path: Path, why: Exception) -> UsageError:
+    return UsageError(
+        f"the manager's CA {path} cannot be read ({why}): restore it from the backup; "
+        f"without it every host must enrol again"
+    )
 
 
 def csr_key(csr_pem: str) -> tuple[ec.EllipticCurvePublicKey | rsa.RSAPublicKey, str]:

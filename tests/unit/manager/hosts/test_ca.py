@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fastdl.errors import AgentRefusedError
-from fastdl.manager.hosts.ca import Authority, Peer, csr_key, open_authority
+from fastdl.manager.hosts.ca import Authority, Peer, csr_key, open_authority, restore
 from fastdl.wire.messages import MANAGER_NAME
 from tests.env.fake_agent import make_csr
 
@@ -109,7 +109,24 @@ def test_a_certificate_that_another_has_verified_is_checked_again(tmp_path: Path
     ]:
         with pytest.raises(AgentRefusedError):
             authority.client(bad, now=now)
-    authority.begin_rotation()
-    authority.finish_rotation()
+    authority.take(authority.begun())
+    authority.take(authority.finished())
     with pytest.raises(AgentRefusedError, match="replaced"):
         authority.client(pem, now=begins)
+
+
+def test_a_rotation_is_followed_whoever_wrote_the_files(tmp_path: Path) -> None:
+    """What counts is what this process knew; the former CA's key is nowhere afterwards."""
+    authority = open_authority(tmp_path / "ca")
+    former = authority.current
+    for change, count in ((authority.begun, 2), (authority.finished, 1)):
+        files = change()
+        restore(tmp_path / "ca", files)
+        assert authority.take(files)
+        assert len(authority.cas) == count
+        assert not authority.take(files)
+        following = authority.newest
+    assert authority.current == following != former
+    assert open_authority(tmp_path / "ca").pem == authority.pem
+    kept = "".join(path.read_text() for path in (tmp_path / "ca").iterdir())
+    assert former.private_pem not in kept
