@@ -144,7 +144,7 @@ async def _write_nats_config(settings: Any, folder: Path, *, callout: bool) -> N
 
     allowed = await write(settings, folder, callout=callout)
     if callout:
-        print(f"{folder}: NATS servers with it ask the managers which hosts may connect")
+        streams.report_done(f"{folder}: NATS servers ask the managers which hosts may connect")
         return
     hosts = "1 host" if len(allowed) == 1 else f"{len(allowed)} hosts"
     streams.report_done(f"{folder}: {hosts} may connect once the NATS servers have read it again")

@@ -25,7 +25,7 @@ from fastdl.manager.hosts.ca import Authority
 from fastdl.manager.hosts.nats_claims import issuer
 from fastdl.manager.hosts.nats_request import ACCOUNT
 from fastdl.manager.ledger import hosts
-from fastdl.manager.ledger.engine import default_url, open_ledger
+from fastdl.manager.ledger.engine import default_path, default_url, open_ledger
 from fastdl.wire.nats import subjects
 from fastdl.wire.nats.servers import PAYLOAD_MAX
 
@@ -53,9 +53,11 @@ async def write(config: ManagerConfig, folder: Path, *, callout: bool = False) -
     if not await asyncio.to_thread((config.state / "secret.key").exists):
         raise UsageError(f"{config.state} is not the state folder of a manager that has started")
     vault = state_folder.open_vault(config.state)
+    if config.database is None and not default_path(config.state).exists():
+        raise UsageError(f"{config.state} holds no ledger: --database names that of its manager")
     ledger = await asyncio.to_thread(open_ledger, config.database or default_url(config.state))
     try:
-        authority = await known_ca.open_known(ledger, vault, config.state / "ca", accept_new=False)
+        authority = await known_ca.look(ledger, vault, config.state / "ca")
         async with ledger.read() as tx:
             allowed = [] if callout else sorted(await hosts.keys(tx))
     finally:

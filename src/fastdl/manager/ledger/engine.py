@@ -220,7 +220,12 @@ def _first_line(exc: BaseException) -> str:
 
 def default_url(state: Path) -> str:
     """Return the URL of the embedded database in the state folder."""
-    return f"sqlite:///{state / 'manager.db'}"
+    return f"sqlite:///{default_path(state)}"
+
+
+def default_path(state: Path) -> Path:
+    """Return where the embedded database in the state folder is."""
+    return state / "manager.db"
 
 
 def driver_url(url: str, *, shown: bool = False) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from fastdl.cli.main import main
 from fastdl.manager import state as state_folder
 from fastdl.manager.config import ManagerConfig
-from fastdl.manager.hosts import known_ca
+from fastdl.manager.hosts import ca, known_ca
 from fastdl.manager.hosts.nats_config import asking, part, write
 from fastdl.manager.ledger.engine import default_url, open_ledger
 from fastdl.manager.vault import Vault
@@ -65,6 +66,49 @@ def test_without_a_manager_there_is_nothing_to_write(
     assert main(words) == 2
     assert "not the state folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def _written(folder: Path, *words: str) -> int:
+    """The exit code of the command, for the state in *folder*."""
+    state = str(folder / "state")
+    return main(["manager", "--state", state, "--write-nats-config", str(folder / "nats"), *words])
+
+
+async def test_without_the_managers_ledger_there_is_nothing_to_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A manager's ledger is on PostgreSQL and nobody says so: no other is made in its place, in
+    which no host would be enrolled; nor does an empty one count."""
+    await _state(tmp_path / "state")
+    (tmp_path / "state" / "manager.db").unlink()
+    assert await asyncio.to_thread(_written, tmp_path) == 2
+    assert "--database" in capsys.readouterr().err
+    assert not (tmp_path / "state" / "manager.db").exists()
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert await asyncio.to_thread(_written, tmp_path, "--database", other) == 2
+    assert "--database" in capsys.readouterr().err
+    assert not (tmp_path / "nats").exists()
+
+
+async def test_both_cas_are_trusted_before_the_manager_of_this_folder_follows(
+    tmp_path: Path,
+) -> None:
+    """What it does then does not depend on who looked first: nothing is changed in its folder."""
+    await _state(tmp_path / "state")
+    vault = state_folder.open_vault(tmp_path / "state")
+    authority = ca.open_authority(tmp_path / "state" / "ca")
+    files = ca.kept(authority.folder)
+    begun = authority.begun()
+    ledger = open_ledger(default_url(tmp_path / "state"))
+    try:
+        await ledger.write(lambda tx: known_ca.change(tx, vault, authority, begun))
+        await write(ManagerConfig(state=tmp_path / "state"), tmp_path / "nats")
+        assert ca.kept(authority.folder) == files
+        assert await known_ca.follow(ledger, vault, authority)
+    finally:
+        await ledger.close()
+    assert len(authority.cas) == 2
+    assert (tmp_path / "nats" / "ca.pem").read_text() == authority.pem
 
 
 async def test_servers_may_ask_instead(tmp_path: Path) -> None:
