@@ -158,6 +158,7 @@ async def run(args: argparse.Namespace, folder: Path) -> int:
         apart=True,
         with_nats=args.nats,
         hosts_on_nats=args.hosts_on_nats,
+        callout=args.nats_callout,
         load=load,
     ) as found:
         say(f"three managers, {args.agents} hosts are up; seed {args.seed}")
@@ -197,6 +198,7 @@ async def stand(args: argparse.Namespace, folder: Path) -> int:
         apart=False,
         with_nats=args.nats,
         hosts_on_nats=args.hosts_on_nats,
+        callout=args.nats_callout,
     ) as found:
         print(
             f"the balancer: API {found.cluster.api.credentials['url']}, "
@@ -225,9 +227,15 @@ def main() -> int:
     parser.add_argument("--faults", help=f"of {','.join(FAULTS)} (default: all)")
     parser.add_argument("--nats", action="store_true", help="three NATS servers between managers")
     parser.add_argument("--hosts-on-nats", action="store_true", help="three to hosts")
+    parser.add_argument(
+        "--nats-callout",
+        action="store_true",
+        help="three to hosts, which ask managers who connects",
+    )
     parser.add_argument("--keep", action="store_true", help="break nothing: to look at")
     parser.add_argument("--logs", type=Path, help="folder in which everything stays afterwards")
     args = parser.parse_args()
+    args.hosts_on_nats |= args.nats_callout
     allowed = set(possible(args))
     if args.faults and not set(args.faults.split(",")) <= allowed:
         parser.error(f"--faults: of {', '.join(sorted(allowed))}")

@@ -204,14 +204,17 @@ class Rig:
         await self.api("updateConfiguration", **sites)
         limit = {"name": "direct.download.origin.max.active", "value": self.load.limit}
         await self.api("updateConfiguration", **limit)
+        listed = bool(self.cluster.hosts_nats) and not self.cluster.callout
+        if self.cluster.callout:
+            await self.cluster.let_hosts_in()
         for agent in self.agents:
             token = (await self.api("createHostToken", zoneid=self.zone))["token"]
-            if self.cluster.hosts_nats:  # which let in who is enrolled
+            if listed:  # NATS lets in who is enrolled
                 managers = [f"https://{self.cluster.managers[0].agents}"]
                 await identity.enrol(managers, token, agent.state, name=agent.name)
             else:
                 await self.start_agent(agent, "--token", token)
-        if self.cluster.hosts_nats:
+        if listed:
             await self.cluster.let_hosts_in()
             for agent in self.agents:
                 await self.start_agent(agent)
@@ -325,10 +328,12 @@ async def rig(
     apart: bool,
     with_nats: bool = False,
     hosts_on_nats: bool = False,
+    callout: bool = False,
     load: Load = FEW,
 ) -> AsyncIterator[Rig]:
     """A started rig. *apart*: each agent has a namespace of its own (needs root); *with_nats* and
-    *hosts_on_nats*: three NATS servers between managers, and to hosts."""
+    *hosts_on_nats*: three NATS servers between managers, and to hosts; *callout*: these ask
+    managers who connects."""
     with contextlib.ExitStack() as stack:
         nets = stack.enter_context(spaces(agents)) if apart else []
         address = BRIDGE if apart else "127.0.0.1"
@@ -338,7 +343,7 @@ async def rig(
             )
             for _ in range(ORIGINS)
         ]
-        nats = {"with_nats": with_nats, "hosts_on_nats": hosts_on_nats}
+        nats = {"with_nats": with_nats, "hosts_on_nats": hosts_on_nats, "callout": callout}
         async with cluster(folder, address=address, **nats) as made:
             hosts = [
                 AgentProcess(folder, f"kvm{number}", made.managers[0]) for number in range(agents)

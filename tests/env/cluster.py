@@ -39,7 +39,8 @@ stream {{
 
 class Cluster:
     """*server*: the database's, *url*: the ledger's; *nats*: three servers between managers, or
-    none, *hosts_nats*: three to hosts, or none; *api* and *agents*: by the balancer."""
+    none, *hosts_nats*: three to hosts, or none, *callout*: which ask managers who connects; *api*
+    and *agents*: by the balancer."""
 
     def __init__(
         self,
@@ -47,11 +48,14 @@ class Cluster:
         url: str,
         nats: list[nats.Server],
         hosts_nats: list[nats.Server],
+        *,
+        callout: bool,
     ) -> None:
         self.server = server
         self.url = url
         self.nats = nats
         self.hosts_nats = hosts_nats
+        self.callout = callout
         self.managers: list[ManagerProcess] = []
         self.database_doors: dict[str, str] = {}
         """Name of a manager's state folder → the database's address that it alone uses."""
@@ -77,8 +81,11 @@ class Cluster:
         return "tls://" + ",".join(one.address for one in self.hosts_nats)
 
     async def let_hosts_in(self) -> None:
-        """Start the NATS servers to hosts, for the hosts that are enrolled now."""
-        await self.managers[0].command("--write-nats-config", str(self.hosts_nats[0].folder.parent))
+        """Start the NATS servers to hosts, for those that are enrolled now or, with *callout*, at
+        any time."""
+        folder = str(self.hosts_nats[0].folder.parent)
+        more = ("--nats-callout",) if self.callout else ()
+        await self.managers[0].command("--write-nats-config", folder, *more)
         for server in self.hosts_nats:
             await asyncio.to_thread(server.start)
 
@@ -107,9 +114,11 @@ async def cluster(
     names: str = "abc",
     with_nats: bool = False,
     hosts_on_nats: bool = False,
+    callout: bool = False,
 ) -> AsyncIterator[Cluster]:
     """Managers *names* that serve, for agents at *address*. *programs*: the fastdl of each. With
-    *hosts_on_nats* there are servers to hosts, too, which ``let_hosts_in`` starts."""
+    *hosts_on_nats* there are servers to hosts, too, which ``let_hosts_in`` starts; *callout*: these
+    ask managers."""
     with contextlib.ExitStack() as stack:
         doors = {name: f"127.0.0.{number}" for number, name in enumerate(names, 2)}
         everywhere = ("127.0.0.1", *doors.values())
@@ -122,7 +131,7 @@ async def cluster(
             for one in carriers:
                 stack.callback(one.kill)
         url = postgresql.fresh_database(server.url, "fastdl")
-        made = Cluster(server, url, messengers, carriers)
+        made = Cluster(server, url, messengers, carriers, callout=callout)
         ports = iter(lab.free_ports(2 * len(names) + 2, tuple({"127.0.0.1", address})))
         for number, name in enumerate(names):
             url = made.url.replace("@127.0.0.1:", f"@{doors[name]}:")
