@@ -31,10 +31,18 @@ class NatsSite(Site):
     """``host`` (``who``) is connected, and ``other`` is enrolled, once ``start`` has returned."""
 
     def __init__(
-        self, folder: Path, origin: FaultOrigin, *, servers: int = 1, callout: bool = False
+        self,
+        folder: Path,
+        origin: FaultOrigin,
+        *,
+        servers: int = 1,
+        callout: bool = False,
+        database: str | None = None,
     ) -> None:
-        """*servers*: more than one are a cluster; *callout*: they ask the manager who connects."""
-        super().__init__(folder, origin)
+        """*servers*: more than one are a cluster; *callout*: they ask the manager who connects;
+        *database*: as ``Site``."""
+        super().__init__(folder, origin, database=database)
+        self._database = database
         self._folder = folder
         self._callout = callout
         if servers == 1:
@@ -60,7 +68,7 @@ class NatsSite(Site):
             await identity.enrol(managers, await self.token(), folder, name=folder.parent.name)
             for folder in (self.host.state, self._folder / "other" / "state")
         ]
-        config = ManagerConfig(state=self.manager.state)
+        config = ManagerConfig(state=self.manager.state, database=self._database)
         await nats_config.write(config, self._folder / "nats", callout=self._callout)
         for server in self.servers:
             await asyncio.to_thread(server.start)

@@ -26,6 +26,7 @@ from fastdl.agent.carrier import (
 from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.agent.lease import Lease, now
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, Reason
+from fastdl.tasks import attempt
 from fastdl.wire import messages as m
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Link:
             began = now()
             try:
                 await asyncio.to_thread(self._identity.require_valid)
-                await self._converse(manager)
+                await attempt(self._converse(manager))
             except HostUnknownError as exc:
                 if not isinstance(exc, OtherAuthorityError):
                     self._lease.end()

@@ -24,6 +24,7 @@ from nats.errors import Error as NatsError
 from fastdl.agent.carrier import HANDSHAKE_S, Heard, OtherAuthorityError
 from fastdl.agent.identity import Identity
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, UsageError
+from fastdl.tasks import end, end_if_cancelled
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
@@ -95,9 +96,7 @@ class NatsCarrier:
             try:
                 yield channel
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end(tasks)
 
     async def leave(self, results: Sequence[m.JobResult]) -> None:
         """Store *results*, with the key that the last manager gave."""
@@ -202,6 +201,7 @@ class NatsChannel:
                 found = await self._client.request(subjects.reading(self._host), timeout=REPLY_S)
                 if not (found.headers or {}).get("Status"):
                     self._take(found.data)
+            end_if_cancelled()
             await asyncio.sleep(_REREAD_S * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
     def _begin(self, seal: Seal) -> None:

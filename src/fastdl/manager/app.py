@@ -69,6 +69,7 @@ from fastdl.manager.origins import Origins
 from fastdl.manager.peers import Peers
 from fastdl.manager.settings import Settings
 from fastdl.manager.vault import Vault
+from fastdl.tasks import end
 
 if TYPE_CHECKING:
     from fastdl.manager.hosts.nats_hosts import NatsHosts
@@ -228,9 +229,7 @@ class Manager:
         await self.server.stop()
         if self._nats_hosts is not None:
             await self._nats_hosts.stop()
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await end(self._loops)
         await self._save_progress()
         self.context.logins.close()
         await self.context.dispatcher.stop()

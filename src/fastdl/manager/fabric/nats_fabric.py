@@ -37,6 +37,7 @@ from fastdl.manager.fabric import GONE, PASSING, RESYNC, Message, Receive
 from fastdl.manager.fabric.nats_subjects import MESSAGE_MAX, Derive, Envelopes, Subjects
 from fastdl.manager.fabric.outbox import Outbox
 from fastdl.manager.fabric.watch import BEAT_S, Watch
+from fastdl.tasks import attempt, end_if_cancelled
 from fastdl.wire.nats.connection import REPLY_S, Connector, Who, check_jetstream, reason
 from fastdl.wire.nats.servers import Servers
 
@@ -105,8 +106,7 @@ class NatsFabric:
         """Send and receive until cancelled."""
         while True:
             try:
-                async with self._connected() as client:
-                    await self._serve(client)
+                await attempt(self._session())
             except Exception as exc:  # noqa: BLE001 - the client's, the system's, and groups of them
                 if (why := reason(exc)) != self._said:
                     log.warning("other managers are not heard: %s", why)
@@ -128,6 +128,10 @@ class NatsFabric:
         self._broken = "connection lost" if why is None else reason(why)
 
     # --- one connection's life -----------------------------------------------------------------
+
+    async def _session(self) -> None:
+        async with self._connected() as client:
+            await self._serve(client)
 
     async def _serve(self, client: Client) -> None:
         loop = asyncio.get_running_loop()
@@ -222,6 +226,7 @@ class NatsFabric:
                 info = await js.stream_info(self._subjects.stream)
                 if info.cluster and info.cluster.name and info.config.num_replicas != REPLICAS:
                     await js.update_stream(info.config.evolve(num_replicas=REPLICAS))
+            end_if_cancelled()
             await asyncio.sleep(REPLICATE_S)
 
     async def _send_all(self, client: Client, js: JetStreamContext) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -28,6 +28,7 @@ from fastdl.manager.hosts.nats_results import ResultForwarder
 from fastdl.manager.hosts.nats_streams import ensure
 from fastdl.manager.hosts.pace import Allowance
 from fastdl.manager.hosts.server import CONNECTIONS_MAX, HELLO_S, HostServer
+from fastdl.tasks import attempt
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
 from fastdl.wire.nats.connection import REPLY_S, Connector, Who, check_jetstream, reason
@@ -100,13 +101,16 @@ class NatsHosts:
         while True:
             try:
                 self._ended.clear()
-                async with self._connector.connected() as client:
-                    await self._serve(client)
+                await attempt(self._session())
             except Exception as exc:  # noqa: BLE001 - the client's, the system's, and groups of them
                 if (why := reason(exc)) != self._said:
                     log.warning("hosts on NATS are not heard: %s", why)
                 self._said = why
             await asyncio.sleep(AGAIN_S)
+
+    async def _session(self) -> None:
+        async with self._connector.connected() as client:
+            await self._serve(client)
 
     async def stop(self) -> None:
         """Wait for connections that ``HostServer.stop`` closed."""
@@ -238,14 +242,16 @@ class NatsHosts:
 
 
 async def _again(
-    pause_s: float, work: Callable[[JetStreamContext], Awaitable[None]], js: JetStreamContext
+    pause_s: float,
+    work: Callable[[JetStreamContext], Coroutine[Any, Any, None]],
+    js: JetStreamContext,
 ) -> None:
     """Do *work* again and again: sessions go on where nothing is stored, and hosts repeat what was
     lost."""
     said = ""
     while True:
         try:
-            await work(js)
+            await attempt(work(js))
             said = ""
         except (NatsError, OSError, TimeoutError) as exc:
             if (why := reason(exc)) != said:

@@ -22,6 +22,7 @@ from fastdl.manager.hosts.nats_streams import TOGETHER
 from fastdl.manager.hosts.pace import Allowance
 from fastdl.manager.ledger import hosts
 from fastdl.manager.ledger.engine import Ledger
+from fastdl.tasks import end_if_cancelled
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
@@ -57,6 +58,7 @@ class ResultForwarder:
         """Forward until cancelled, or until the stream or its consumer is gone (NatsError)."""
         consumer = await js.pull_subscribe_bind(subjects.CONSUMER, stream=subjects.RESULTS)
         while True:
+            end_if_cancelled()
             if not self._handler.counts:  # others reach the ledger
                 await asyncio.sleep(FETCH_S)
                 continue
