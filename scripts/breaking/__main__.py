@@ -211,7 +211,10 @@ async def stand(args: argparse.Namespace, folder: Path) -> int:
             print(f"NATS: {server.url}")
         for server in found.cluster.hosts_nats:
             print(f"NATS to hosts: tls://{server.address}")
-        print(f"try: fastdl host list --credentials {found.cluster.managers[0].state}/admin.json")
+        program = Path(sys.executable).with_name("fastdl")
+        print(
+            f"try: {program} host list --credentials {found.cluster.managers[0].state}/admin.json"
+        )
         print("Ctrl-C ends all of it", flush=True)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
