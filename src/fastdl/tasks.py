@@ -39,4 +39,5 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN_S)
+        done, left = await asyncio.wait(left, timeout=AGAIN_S)
+        await asyncio.gather(*done, return_exceptions=True)  # else asyncio complains of failures

@@ -28,10 +28,6 @@ async def _as_a_group() -> None:
         await asyncio.sleep(60)
 
 
-async def _as_a_client() -> None:
-    await asyncio.wait_for(_fails_when_it_ends(), 60)
-
-
 async def _cancelled(loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """A task of *loop* that was cancelled once it waited, and has had time to end."""
     task = asyncio.create_task(loop)
@@ -42,7 +38,7 @@ async def _cancelled(loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
-@pytest.mark.parametrize("work", [_fails_when_it_ends, _as_a_group, _as_a_client])
+@pytest.mark.parametrize("work", [_fails_when_it_ends, _as_a_group])
 async def test_a_failure_does_not_take_the_place_of_a_cancellation(work: Work) -> None:
     """In whatever way the failure is raised."""
     rounds = 0
@@ -59,13 +55,13 @@ async def test_a_failure_does_not_take_the_place_of_a_cancellation(work: Work) -
 
 
 async def test_a_loop_asks_itself() -> None:
-    """One that waits for a client, and does not have a task for each time."""
+    """One that does not have a task for each time."""
 
     async def loop() -> None:
         while True:
             end_if_cancelled()
             with contextlib.suppress(ConnectionError):
-                await _as_a_client()
+                await _fails_when_it_ends()
 
     assert (await _cancelled(loop())).cancelled()
 
