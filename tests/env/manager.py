@@ -20,6 +20,9 @@ from fastdl.manager.ledger import follows, records
 from fastdl.web.routes import add_routes
 from tests.env.fake_agent import FakeAgent
 
+STOP_S = 60.0
+"""How long a manager may take to stop; requests under way have 20 s."""
+
 
 class Client:
     """Calls the API as ``fastdl api`` does, without blocking the loop."""
@@ -108,7 +111,8 @@ async def zone(state: Path, *, accept_new_ca: bool = False, **config: Any) -> As
     values: dict[str, Any] = {"listen": "127.0.0.1:0", "agent_listen": "127.0.0.1:0"}
     settings = ManagerConfig(state=state, **{**values, **config})
     started = running(settings, add_routes=add_routes, accept_new_ca=accept_new_ca)
-    async with started as manager:
+    async with contextlib.AsyncExitStack() as held:
+        manager = await held.enter_async_context(started)
         client = Client(json.loads((state / "admin.json").read_text()))
         zones = (await client("listZones")).get("zone")
         row = zones[0] if zones else (await client("createZone", name="z1"))["zone"]
@@ -118,3 +122,5 @@ async def zone(state: Path, *, accept_new_ca: bool = False, **config: Any) -> As
         finally:
             for agent in made.agents:
                 await agent.close()
+            async with asyncio.timeout(STOP_S):
+                await held.aclose()

@@ -11,7 +11,6 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from fastdl.agent import identity
@@ -19,12 +18,16 @@ from fastdl.agent.identity import Identity
 from fastdl.manager.config import ManagerConfig
 from fastdl.manager.hosts import nats_config
 from fastdl.wire import messages as m
+from fastdl.wire.nats.client import Client
 from fastdl.wire.nats.servers import NATS_NAME
 from tests.env import nats
 from tests.env.manager import Zone
 from tests.env.origin import FaultOrigin
 from tests.env.process import eventually
 from tests.env.site import Site
+
+CONNECT_S = 20.0
+"""How long a connection may take to begin, or to end."""
 
 
 class NatsSite(Site):
@@ -131,16 +134,17 @@ async def connected(
     async def complained(exc: Exception) -> None:
         complaints.append(str(exc))
 
-    await client.connect(
-        [f"{scheme}://{one}" for one in addresses.split(",")],
-        tls=context,
-        tls_hostname=NATS_NAME,
-        error_cb=complained,
-        allow_reconnect=False,
-        max_reconnect_attempts=1,
-        connect_timeout=5,
-        inbox_prefix=prefix,
-    )
+    async with asyncio.timeout(CONNECT_S):
+        await client.connect(
+            [f"{scheme}://{one}" for one in addresses.split(",")],
+            tls=context,
+            tls_hostname=NATS_NAME,
+            error_cb=complained,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            connect_timeout=5,
+            inbox_prefix=prefix,
+        )
     if not client.is_connected:  # the client takes the end of the stream for a welcome
         await client.close()
         raise ConnectionError(f"{url} closed the connection")
@@ -148,4 +152,5 @@ async def connected(
         yield client, complaints
     finally:
         with contextlib.suppress(NatsError, OSError):
-            await client.close()
+            async with asyncio.timeout(CONNECT_S):
+                await client.close()

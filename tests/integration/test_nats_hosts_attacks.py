@@ -41,7 +41,7 @@ async def test_permissions_keep_hosts_apart(tmp_path: Path, *, callout: bool) ->
     url = f"tls://{server.address}"
     folder = tmp_path / "nats"
     try:
-        async with zone(tmp_path / "state", agent_nats=url) as here:
+        async with zone(tmp_path / "state", agent_nats=url) as here, asyncio.timeout(60):
             h1, h2 = [await enrolled(here, tmp_path / name) for name in ("h1", "h2")]
             config = ManagerConfig(state=tmp_path / "state")
             await nats_config.write(config, folder, callout=callout)

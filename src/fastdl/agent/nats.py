@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -28,6 +27,7 @@ from fastdl.tasks import end, end_if_cancelled
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
+from fastdl.wire.nats.client import Client
 from fastdl.wire.nats.connection import CONNECT_S, REPLY_S, Connector, Who, reason, store
 from fastdl.wire.nats.sealed import Seal
 from fastdl.wire.nats.servers import Servers

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
@@ -38,6 +37,7 @@ from fastdl.manager.fabric.nats_subjects import MESSAGE_MAX, Derive, Envelopes, 
 from fastdl.manager.fabric.outbox import Outbox
 from fastdl.manager.fabric.watch import BEAT_S, Watch
 from fastdl.tasks import attempt, end_if_cancelled
+from fastdl.wire.nats.client import Client
 from fastdl.wire.nats.connection import REPLY_S, Connector, Who, check_jetstream, reason
 from fastdl.wire.nats.servers import Servers
 

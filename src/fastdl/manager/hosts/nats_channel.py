@@ -8,12 +8,12 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
+from fastdl.wire.nats.client import Client
 from fastdl.wire.nats.connection import REPLY_S, reason, store
 from fastdl.wire.nats.sealed import Seal
 from fastdl.wire.nats.session import Session

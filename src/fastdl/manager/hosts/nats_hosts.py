@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -31,6 +30,7 @@ from fastdl.manager.hosts.server import CONNECTIONS_MAX, HELLO_S, HostServer
 from fastdl.tasks import attempt
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
+from fastdl.wire.nats.client import Client, obeying
 from fastdl.wire.nats.connection import REPLY_S, Connector, Who, check_jetstream, reason
 from fastdl.wire.nats.servers import NATS_NAME, PAYLOAD_MAX, Servers
 from fastdl.wire.nats.session import Session
@@ -171,7 +171,7 @@ class NatsHosts:
                 self._said = ""
             elif heard and not self._server.counts:
                 while heard:
-                    await heard.pop().unsubscribe()
+                    await obeying(heard.pop().unsubscribe)()
                 log.warning(
                     "hosts on NATS go to other managers: this one does not reach the ledger"
                 )

@@ -26,6 +26,7 @@ from fastdl.tasks import end_if_cancelled
 from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
+from fastdl.wire.nats.client import obeying
 from fastdl.wire.nats.sealed import Seal
 
 log = logging.getLogger(__name__)
@@ -57,13 +58,14 @@ class ResultForwarder:
     async def run(self, js: JetStreamContext) -> None:
         """Forward until cancelled, or until the stream or its consumer is gone (NatsError)."""
         consumer = await js.pull_subscribe_bind(subjects.CONSUMER, stream=subjects.RESULTS)
+        fetch = obeying(consumer.fetch)
         while True:
             end_if_cancelled()
             if not self._handler.counts:  # others reach the ledger
                 await asyncio.sleep(FETCH_S)
                 continue
             try:
-                batch = await consumer.fetch(TOGETHER, timeout=FETCH_S)
+                batch = await fetch(TOGETHER, timeout=FETCH_S)
             except TimeoutError:
                 continue
             await asyncio.gather(*(self._forward(msg) for msg in batch))

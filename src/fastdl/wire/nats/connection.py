@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nats.aio.client import Client
 from nats.errors import ConnectionClosedError, NoServersError, StaleConnectionError
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from fastdl.errors import UsageError
+from fastdl.wire.nats.client import Client
 from fastdl.wire.nats.servers import Servers
 
 FLOOR: Final = (2, 10, 23)

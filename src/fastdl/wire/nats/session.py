@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from fastdl.wire.nats.client import Client, obeying
 from fastdl.wire.nats.tunnel import Frame, Kind, Tunnel
 
 _CHUNK: Final = 256 << 10
@@ -109,7 +109,7 @@ class Session:
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             with contextlib.suppress(NatsError, OSError):
-                await subscription.unsubscribe()
+                await obeying(subscription.unsubscribe)()
 
     async def _advance(self, within: float | None = None) -> bool:
         """Take what comes next; False = nothing will."""
