@@ -250,6 +250,35 @@ async def test_a_host_comes_back_by_itself(tmp_path: Path) -> None:
             await site.end()
 
 
+async def test_a_deleted_host_says_so_and_uses_a_new_token(tmp_path: Path) -> None:
+    """It was away when it was deleted, so that the server, and no manager, refuses it."""
+    with FaultOrigin({"/x.raw": Resource.of(CONTENT)}) as origin:
+        site = NatsSite(tmp_path, origin, callout=True)
+        try:
+            await site.start()
+            await site.host.end(signal.SIGTERM)
+            await site.api("deleteHost", id=site.who.host_id, forced="true")
+            await site.host.start(None, "--nats", site.url)
+
+            async def said() -> bool:
+                words = "does not let this host in: it was deleted"
+                return words in site.host.log() and "new token (--token)" in site.host.log()
+
+            await eventually(said)
+            await site.host.end(signal.SIGTERM)
+            await site.host.start(await site.token(), "--nats", site.url)
+
+            async def up() -> bool:
+                return [host["id"] for host in await site.hosts("Up")] not in (
+                    [],
+                    [site.who.host_id],
+                )
+
+            await eventually(up)
+        finally:
+            await site.end()
+
+
 async def test_a_storm_of_connections_is_answered(asking: Asking, tmp_path: Path) -> None:
     """As after a restart of the servers; every one is admitted, and nothing is left waiting."""
     async with zone(tmp_path / "state", agent_nats=asking.url) as here, asyncio.timeout(300):

@@ -21,13 +21,27 @@ class AbsentError(AgentLostError):
     """Nobody listens at the manager's address: it does not run."""
 
 
-class OtherAuthorityError(HostUnknownError):
+class HearsayError(HostUnknownError):
+    """A token helps, but no manager of this host has said so: what it does goes on meanwhile."""
+
+
+class OtherAuthorityError(HearsayError):
     """Whoever responds is not the manager that enrolled this host."""
 
     def __init__(self, manager: str) -> None:
         super().__init__(
             f"{manager} presents a certificate of a CA that this host does not trust: it is "
             f"another manager, or its CA was replaced; a new token (--token) enrols this host there"
+        )
+
+
+class NotAdmittedError(HearsayError):
+    """What is between this host and its managers does not know it."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"{place} does not let this host in: it was deleted, or the servers' list of hosts is "
+            "older than it; a new token (--token) enrols it again"
         )
 
 
@@ -57,7 +71,7 @@ class Carrier(Protocol):
         ends.
 
         AbsentError if no manager runs there, AgentLostError if none can be reached,
-        OtherAuthorityError if it is not this host's.
+        OtherAuthorityError if it is not this host's, NotAdmittedError if it is not asked.
         """
 
     async def leave(self, results: Sequence[m.JobResult]) -> None:

@@ -21,7 +21,7 @@ from fastdl.agent.carrier import (
     AbsentError,
     Carrier,
     Channel,
-    OtherAuthorityError,
+    HearsayError,
 )
 from fastdl.agent.identity import HostUnknownError, Identity
 from fastdl.agent.lease import Lease, now
@@ -100,7 +100,7 @@ class Link:
                 await asyncio.to_thread(self._identity.require_valid)
                 await attempt(self._converse(manager))
             except HostUnknownError as exc:
-                if not isinstance(exc, OtherAuthorityError):
+                if not isinstance(exc, HearsayError):
                     self._lease.end()
                 if self._spare:
                     raise exc from None

@@ -20,7 +20,7 @@ from typing import Final
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from fastdl.agent.carrier import HANDSHAKE_S, Heard, OtherAuthorityError
+from fastdl.agent.carrier import HANDSHAKE_S, Heard, NotAdmittedError, OtherAuthorityError
 from fastdl.agent.identity import Identity
 from fastdl.errors import AgentLostError, AgentRefusedError, FastdlError, UsageError
 from fastdl.tasks import end, end_if_cancelled
@@ -28,7 +28,15 @@ from fastdl.wire import codec
 from fastdl.wire import messages as m
 from fastdl.wire.nats import sealed, subjects
 from fastdl.wire.nats.client import Client
-from fastdl.wire.nats.connection import CONNECT_S, REPLY_S, Connector, Who, reason, store
+from fastdl.wire.nats.connection import (
+    CONNECT_S,
+    REPLY_S,
+    Connector,
+    UnknownUserError,
+    Who,
+    reason,
+    store,
+)
 from fastdl.wire.nats.sealed import Seal
 from fastdl.wire.nats.servers import Servers
 from fastdl.wire.nats.session import Session
@@ -90,6 +98,8 @@ class NatsCarrier:
                     await session.establish(first=subjects.opening(host, id_))
             except ssl.SSLCertVerificationError:
                 raise OtherAuthorityError(place) from None
+            except UnknownUserError:
+                raise NotAdmittedError(f"NATS at {place}") from None
             except (NatsError, UsageError, OSError, TimeoutError) as exc:
                 raise AgentLostError(f"over NATS at {place}: {reason(exc)}") from exc
             tasks = [asyncio.create_task(channel.pump()), asyncio.create_task(channel.reread())]

@@ -33,8 +33,15 @@ _NO_JETSTREAM: Final = (None, 10039, 10076)
 _LOST: Final = (TimeoutError, StaleConnectionError, ConnectionClosedError)
 """What the client raises when the connection ended, not for what the server refuses."""
 
+_UNKNOWN: Final = "authorization violation"
+"""The server's words; where it asks managers, it says nothing if it hears none of them."""
+
 logging.getLogger("asyncio").addFilter(lambda line: "eof_received" not in line.getMessage())
 """The client begins TLS in a way that asyncio remarks on whenever such a connection ends."""
+
+
+class UnknownUserError(UsageError):
+    """A server knows the certificate's CA, but not whom it names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +179,9 @@ class Connector:
         except NatsError as exc:
             if isinstance(exc, _LOST):
                 raise
-            raise UsageError(f"the NATS server {address} refuses {self._who.title}: {exc}") from exc
+            unknown = _UNKNOWN in str(exc).lower()
+            kind = UnknownUserError if unknown else UsageError
+            raise kind(f"the NATS server {address} refuses {self._who.title}: {exc}") from exc
         finally:
             if not made:
                 _abort(client)  # it would wait for a TLS that never began
