@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, insert, select, text, update
+from sqlalchemy import Row, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from fastdl.manager.api.context import ApiContext
 from fastdl.manager.app import compose
 from fastdl.manager.clock import SystemClock
+from fastdl.manager.downloads import results
 from fastdl.manager.hosts.delivery import Connections
 from fastdl.manager.hosts.fleet import ConnectedHost
 from fastdl.manager.ledger import copies, hosts, jobs, records, slots, tables
@@ -290,22 +293,169 @@ async def test_managers_wait_for_each_other_and_never_in_a_circle(ledger: Ledger
             await other.close()
 
 
-async def test_results_hold_no_slot_while_they_wait_for_a_host(ledger: Ledger) -> None:
-    """A grant locks hosts before slots: results in the other order would end in a deadlock."""
+async def waiting(ledger: Ledger, count: int) -> None:
+    """Returns when so many transactions wait for a lock."""
+    query = text("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
+
+    async def wait() -> bool:
+        async with ledger.read() as tx:
+            return int(await tx.scalar(query) or 0) >= count
+
+    await eventually(wait, within=20)
+
+
+@pytest.mark.parametrize("order", ["kept", "reversed"])
+async def test_two_managers_take_the_same_results_one_after_the_other(
+    ledger: Ledger, url: str, order: str
+) -> None:
+    """Each counts once. With a row in the middle locked by a third, both are on their way at the
+    same time; one that took hosts in the reverse order would meet the other."""
+    held = await running(ledger)
+    async with rivals(ledger, url) as (a, b):
+
+        async def work(tx: Any) -> Sequence[Awaitable[Any]]:
+            await hosts.taking(tx, ["h2"])
+            first = together(a, held, HOSTS)
+            await waiting(ledger, 1)
+            if order == "kept":
+                second = together(b, held, HOSTS[::-1])
+            else:
+                second = asyncio.ensure_future(b.write(lambda tx: taken(tx, HOSTS[::-1])))
+            await waiting(ledger, 2)
+            return first, second
+
+        first, second = await asyncio.gather(*await ledger.write(work))
+        if order == "kept":
+            assert sorted(zip(first, second[::-1], strict=True)) == [(True, False)] * len(HOSTS)
+        assert {row.state for row in await rows(ledger, tables.job)} == {State.DONE}
+        assert await active(ledger) == {}
+        assert (a.run + b.run > a.asked + b.asked) == (order == "reversed")
+
+
+async def taken(tx: Any, ids: Sequence[str]) -> None:
+    """Lock hosts in this order."""
+    for one in ids:
+        await hosts.taking(tx, [one])
+
+
+@pytest.mark.parametrize("order", ["kept", "reversed"])
+async def test_two_managers_free_the_slots_of_the_same_origins(
+    ledger: Ledger, url: str, order: str
+) -> None:
+    """As above, for results of different hosts that used the same origins."""
+    held = await running(ledger)
+    async with rivals(ledger, url) as (a, b):
+
+        async def work(tx: Any) -> Sequence[Awaitable[Any]]:
+            await slots.lock(tx, [("origin", ORIGINS[1])])
+            first = together(a, held, HOSTS[:3])
+            await waiting(ledger, 1)
+            if order == "kept":
+                second = together(b, held, HOSTS[:2:-1])
+            else:
+                second = asyncio.ensure_future(b.write(lambda tx: freed(tx, ORIGINS[::-1])))
+            await waiting(ledger, 2)
+            return first, second
+
+        await asyncio.gather(*await ledger.write(work))
+        assert (a.run + b.run > a.asked + b.asked) == (order == "reversed")
+
+
+async def freed(tx: Any, origins: Sequence[str]) -> None:
+    """Lock origins' slots in this order."""
+    for one in origins:
+        await slots.lock(tx, [("origin", one)])
+
+
+@pytest.mark.parametrize("what", ["record", "note_drift"])
+async def test_two_managers_come_to_the_same_templates_from_both_ends(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Downloads of two templates fail (which ends parts of requests), or their origins have
+    changed, and one manager hears of the one first, the other of the other. Each has done what its
+    first result asks for when both go on, or one waits for the other."""
+    await submit(ledger, TEMPLATES[0])
+    await submit(ledger, TEMPLATES[1])
+    while await manager(ledger).dispatcher.round():
+        pass
+    held = {(row.host, row.template): row for row in await rows(ledger, tables.job)}
+    result = failed
+    if what == "note_drift":
+        result = functools.partial(done, etag='"v2"')
+        # Nobody asked for these: requests would be locked before.
+        await ledger.write(lambda tx: tx.execute(delete(tables.api_job_part)))
+    began, go_on, real = list[int](), asyncio.Event(), getattr(results, what)
+
+    async def slowly(*args: Any, **options: Any) -> Any:
+        answer = await real(*args, **options)
+        began.append(1)
+        if len(began) < 2:
+            await go_on.wait()
+        else:
+            go_on.set()
+        return answer
+
+    monkeypatch.setattr(results, what, slowly)
+    async with rivals(ledger, url) as (a, b):
+        batches = [
+            asyncio.gather(
+                *(
+                    manager_.ended(host, result(held[host, TEMPLATES[number]]))
+                    for host, number in ends
+                )
+            )
+            for manager_, ends in (
+                (manager(a).dispatcher, (("h0", 0), ("h1", 1))),
+                (manager(b).dispatcher, (("h2", 1), ("h5", 0))),
+            )
+        ]
+        await waiting(ledger, 1)
+        go_on.set()
+        assert await asyncio.gather(*batches) == [[True, True]] * 2
+        assert (a.run, b.run) == (a.asked, b.asked) == (1, 1)
+
+
+def failed(row: Row[Any]) -> m.JobResult:
+    """The download of the job *row* failed for good."""
+    failure = m.Failure(code=21, message="another digest")
+    return m.JobResult(job=row.id, fence=row.fence, kind=m.Kind.DOWNLOAD, failure=failure)
+
+
+@contextlib.asynccontextmanager
+async def rivals(ledger: Ledger, url: str) -> AsyncIterator[tuple[Counted, Counted]]:
+    """Two managers' ledgers, with connections of their own."""
+    several(ledger)
+    other = await asyncio.to_thread(open_ledger, url)
+    try:
+        yield Counted(ledger), Counted(other)
+    finally:
+        await other.close()
+
+
+def several(ledger: Ledger) -> None:
+    """Skips where transactions do not wait for each other."""
     if ledger.sqlite:
         pytest.skip("SQLite has one writer: nothing waits in a transaction")
+
+
+def together(
+    seat: Counted, held: dict[str, Row[Any]], of: Sequence[str]
+) -> asyncio.Future[list[bool]]:
+    """The results of these hosts, at one manager, in this order and one transaction."""
+    ended = manager(seat).dispatcher.ended
+    return asyncio.gather(*(ended(host, done(held[host])) for host in of))
+
+
+async def test_results_hold_no_slot_while_they_wait_for_a_host(ledger: Ledger) -> None:
+    """A grant locks hosts before slots: results in the other order would end in a deadlock."""
+    several(ledger)
     held = await running(ledger)
     seat = Counted(ledger)
-    dispatcher = manager(seat).dispatcher
-
-    async def waits() -> bool:
-        async with ledger.read() as tx:
-            return bool(await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
     async def grant(tx: Any) -> asyncio.Future[list[bool]]:
         await hosts.taking(tx, ["h5"])
-        ends = asyncio.gather(*(dispatcher.ended(h, done(held[h])) for h in HOSTS))
-        await eventually(waits)
+        ends = together(seat, held, HOSTS)
+        await waiting(ledger, 1)
         await slots.lock(tx, [("origin", origin) for origin in ORIGINS])
         return ends
 

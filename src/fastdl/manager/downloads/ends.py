@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastdl.manager.downloads import results, scheduler
 from fastdl.manager.downloads.results import Ended, Reaching, Terms
 from fastdl.manager.events import Event
-from fastdl.manager.ledger import copies, ends, jobs, slots, templates
+from fastdl.manager.ledger import copies, ends, jobs, records, slots, templates
 from fastdl.manager.ledger.ends import Claim
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.values import Slot
@@ -48,6 +48,9 @@ async def record(
         for row, result in zip(rows, reported, strict=True)
         if row is not None and isinstance(result.done, m.DownloadDone)
     ]
+    ended = {row.id for row in rows if row is not None}
+    if len(ended) > len(downloads):  # the others complete API jobs one after the other
+        await records.lock_api_jobs(tx, ended)
     events = await _downloaded(tx, downloads, caps, terms) if downloads else {}
     answers: list[Ended | None] = []
     for row, result in zip(rows, reported, strict=True):
@@ -86,7 +89,9 @@ async def _downloaded(
         if copy is not None and (unwanted or copy.state == copies.REMOVING):
             await results.remove_late(tx, row, now=now)
     known = await templates.of_ids(tx, ids)
-    return {row.id: await _events(tx, row, done, known) for row, done, _ in downloads}
+    # By template, whose rows may change: two managers must not lock them in different orders.
+    by_template = sorted(downloads, key=lambda one: one[0].template or "")
+    return {row.id: await _events(tx, row, done, known) for row, done, _ in by_template}
 
 
 async def _adapt(

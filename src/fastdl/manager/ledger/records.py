@@ -245,6 +245,11 @@ async def complete_api_job(
     return done.rowcount == 1
 
 
+async def lock_api_jobs(tx: AsyncConnection, parts: Collection[str]) -> Sequence[str]:
+    """Lock the pending API jobs of *parts*, in one order for everybody; return their ids."""
+    return (await tx.execute(_OF_PARTS, {"parts": sorted(parts)})).scalars().all()
+
+
 async def finished_api_jobs(
     tx: AsyncConnection, parts: Collection[str] | None = None
 ) -> list[Row[Any]]:
@@ -256,8 +261,7 @@ async def finished_api_jobs(
     """
     if parts is None:
         return list(await tx.execute(_FINISHED))
-    ids = list((await tx.execute(_OF_PARTS, {"parts": sorted(parts)})).scalars())
-    if not ids:
+    if not (ids := await lock_api_jobs(tx, parts)):
         return []
     return list(await tx.execute(select(api_job).where(api_job.c.id.in_(ids), ~_LIVE_PARTS)))
 
