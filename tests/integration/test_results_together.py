@@ -332,6 +332,29 @@ async def test_two_managers_take_the_same_results_one_after_the_other(
         assert (a.run + b.run > a.asked + b.asked) == (order == "reversed")
 
 
+async def test_who_cancels_many_takes_their_hosts_as_results_do(ledger: Ledger, url: str) -> None:
+    """A template is deleted while its downloads end: each of them ends in one way."""
+    held = await running(ledger)
+    async with rivals(ledger, url) as (a, b):
+
+        async def work(tx: Any) -> Sequence[Awaitable[Any]]:
+            await hosts.taking(tx, ["h2"])
+            first = together(a, held, HOSTS[:4])
+            await waiting(ledger, 1)
+            live = [held[host] for host in HOSTS[::-1]]
+            second = asyncio.ensure_future(b.write(lambda tx: results.cancel(tx, live, now=2.0)))
+            await waiting(ledger, 2)
+            return first, second
+
+        _, cancelled = await asyncio.gather(*await ledger.write(work))
+        assert sorted(row.host for row in cancelled) == HOSTS[4:]
+        states = {row.host: row.state for row in await rows(ledger, tables.job)}
+        assert states == {
+            **dict.fromkeys(HOSTS[:4], State.DONE), **dict.fromkeys(HOSTS[4:], State.CANCELLING)
+        }  # fmt: skip
+        assert (a.run, b.run) == (a.asked, b.asked)
+
+
 async def taken(tx: Any, ids: Sequence[str]) -> None:
     """Lock hosts in this order."""
     for one in ids:

@@ -23,7 +23,8 @@ class Batch(Generic[T, R]):
     """``await batch(item)`` returns the result of *work* for that item.
 
     *work* takes a list and returns the results in its order. If it raises for several, none took
-    effect (it is one transaction), and each is tried alone: a bad item does not fail the others.
+    effect (it is one transaction), and each half is tried again: a bad item does not fail the
+    others, nor make each of them pay for a round of its own.
     """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[Sequence[R]]]) -> None:
@@ -60,4 +61,5 @@ class Batch(Generic[T, R]):
         except Exception as exc:  # noqa: BLE001 - each caller gets it
             if len(items) == 1:
                 return [exc]
-        return [outcome for item in items for outcome in await self._outcomes([item])]
+        middle = len(items) // 2
+        return [*await self._outcomes(items[:middle]), *await self._outcomes(items[middle:])]

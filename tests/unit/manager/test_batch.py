@@ -52,7 +52,7 @@ async def test_a_round_is_bounded() -> None:
 
 
 async def test_one_that_fails_takes_no_neighbour_along() -> None:
-    """The round fails as a transaction does, then each is tried alone: only one hears of it."""
+    """The round fails as a transaction does, then each half is tried again: only one hears of it."""
     batch = Batch(Work())
     found = await asyncio.gather(*(batch(n) for n in (1, -5, 3, -7)), return_exceptions=True)
     assert found[0] == 2
@@ -60,6 +60,16 @@ async def test_one_that_fails_takes_no_neighbour_along() -> None:
     assert [type(found[1]), type(found[3])] == [ValueError, ValueError]
     assert found[1].args == (-5,)  # type: ignore[union-attr]
     assert await batch(4) == 8
+
+
+async def test_one_that_fails_costs_few_rounds() -> None:
+    """Not one for each of its neighbours, who would wait for all of them."""
+    work = Work()
+    batch = Batch(work)
+    numbers = [-5 if n == 77 else n for n in range(MOST)]
+    found = await asyncio.gather(*(batch(n) for n in numbers), return_exceptions=True)
+    assert [n for n in range(MOST) if found[n] != 2 * n] == [77]
+    assert len(work.rounds) == 1 + 2 * 7
 
 
 async def test_a_caller_that_gives_up_leaves_the_others_alone() -> None:

@@ -99,7 +99,7 @@ async def delete_copy(call: Call) -> Reply:
         live = [
             job for row in rows if (job := await job_list.live_download(tx, copies.key_of(row)))
         ]
-        ended = [await results.cancel(tx, job, now=call.now) for job in live]
+        cancelled = await results.cancel(tx, live, now=call.now)
         what = rows[0].template_name or rows[0].volume
         await call.note(
             tx,
@@ -122,7 +122,7 @@ async def delete_copy(call: Call) -> Reply:
             await records.complete_api_job(
                 tx, api_job, status=records.SUCCEEDED, result={"success": True}, now=call.now
             )
-        return api_job, [row for row in ended if row is not None]
+        return api_job, cancelled
 
     api_job, cancelled = await call.write(work)
     call.context.dispatcher.cancelled(cancelled)

@@ -147,12 +147,9 @@ async def cancel(call: Call) -> Reply:
     row = await owned(call, "templateid")
 
     async def work(tx: AsyncConnection) -> list[Row[Any]]:
-        cancelled = [
-            job
-            for job in await job_list.live_of_template(tx, row.id)
-            if call.get("storageid") in {None, job.pool}
-            and await results.cancel(tx, job.id, now=call.now)
-        ]
+        live = await job_list.live_of_template(tx, row.id)
+        there = [job for job in live if call.get("storageid") in {None, job.pool}]
+        cancelled = await results.cancel(tx, there, now=call.now)
         if not cancelled:
             raise ApiParamError(f"Template {row.name} is not being downloaded there")
         text = f"{len(cancelled)} download(s) of {row.name} cancelled"

@@ -266,11 +266,8 @@ async def _delete(call: Call, *, iso: bool) -> Reply:
         if zone_id is not None and zone_id not in offered:
             raise call.no_entity("zoneid")
         live = await job_list.live_of_template(tx, row.id)
-        cancelled = [
-            job
-            for job in live
-            if zone_id in {None, job.zone} and await results.cancel(tx, job.id, now=call.now)
-        ]
+        there = [job for job in live if zone_id in {None, job.zone}]
+        cancelled = await results.cancel(tx, there, now=call.now)
         found = await copies.of_template(tx, row.id, zone_id=zone_id)
         doomed = [c for c in found if c.state != copies.READY or not call.get("keepcopies")]
         await templates.remove(tx, row.id, zone_id=zone_id, now=call.now)

@@ -256,7 +256,7 @@ class Follower:
         """Delete a version as deleteTemplate does: copies in use stay until nobody uses them."""
         now = self._clock.time()
         live = await job_list.live_of_template(tx, template.id)
-        cancelled = [job for job in live if await results.cancel(tx, job.id, now=now)]
+        cancelled = await results.cancel(tx, live, now=now)
         doomed = await copies_table.of_template(tx, template.id)
         await templates.remove(tx, template.id, zone_id=None, now=now)
         await remove_copies(tx, doomed, now=now)

@@ -18,7 +18,7 @@ from fastdl.manager.downloads import audits, disclosure, objects, scheduler
 from fastdl.manager.downloads.drift import drift
 from fastdl.manager.downloads.removal import pause, remove_copies
 from fastdl.manager.events import Event
-from fastdl.manager.ledger import accounts, copies, job_list, jobs, records, slots, templates
+from fastdl.manager.ledger import accounts, copies, hosts, job_list, jobs, records, slots, templates
 from fastdl.manager.ledger.jobs import State
 from fastdl.manager.ledger.text import dumps, loads
 from fastdl.wire import codec
@@ -255,12 +255,13 @@ async def note_drift(
 # --- API jobs ----------------------------------------------------------------------------------
 
 
-async def cancel(tx: AsyncConnection, job: str, *, now: float) -> Row[Any] | None:
-    """Cancel a live job; return its row as it was, None where it had ended."""
-    row = await jobs.cancel(tx, job, now=now)
-    if row is not None and row.waiting:
-        await complete_api_jobs(tx, {job}, now=now)
-    return row
+async def cancel(tx: AsyncConnection, rows: Collection[Row[Any]], *, now: float) -> list[Row[Any]]:
+    """Cancel live jobs; return the rows, as they were, of those that had not ended."""
+    await hosts.lock(tx, {row.host for row in rows if row.host})
+    found = [await jobs.cancel(tx, id_, now=now) for id_ in sorted(row.id for row in rows)]
+    cancelled = [row for row in found if row is not None]
+    await complete_api_jobs(tx, {row.id for row in cancelled if row.waiting}, now=now)
+    return cancelled
 
 
 async def complete_api_jobs(tx: AsyncConnection, ended: Collection[str], *, now: float) -> None:

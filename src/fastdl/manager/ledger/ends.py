@@ -16,19 +16,13 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastdl.manager.ledger import jobs, slots
+from fastdl.manager.ledger import hosts, jobs, slots
 from fastdl.manager.ledger.jobs import HELD, State
-from fastdl.manager.ledger.tables import attempt, host
+from fastdl.manager.ledger.tables import attempt
 from fastdl.manager.ledger.tables import job as t
 from fastdl.manager.ledger.values import Slot
 from fastdl.wire import messages as m
 
-_HOSTS: Final = (
-    select(host.c.id)
-    .where(host.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(host.c.id)
-    .with_for_update()
-)
 _JOBS: Final = (
     select(t)
     .where(
@@ -78,7 +72,7 @@ async def held(
 
     Of two claims to the same end the second is stale.
     """
-    await tx.execute(_HOSTS, {"ids": sorted({claim.host for claim in claims})})
+    await hosts.lock(tx, {claim.host for claim in claims})
     found = await tx.execute(_JOBS, {"ids": sorted({claim.job for claim in claims})})
     rows = {(row.host, row.id, row.fence, row.kind): row for row in found}
     ending = [rows.pop((claim.host, claim.job, claim.fence, claim.kind), None) for claim in claims]

@@ -30,6 +30,14 @@ DISABLED = "Disabled"
 PREPARING = "PrepareForMaintenance"
 """Gets nothing new; what runs there continues to its end."""
 MAINTENANCE = "Maintenance"
+PART: Final = 200
+"""Hosts in one statement."""
+_LOCK: Final = (
+    select(host.c.id)
+    .where(host.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(host.c.id)
+    .with_for_update()
+)
 DRAINED: Final = (m.Kind.DOWNLOAD, m.Kind.REMOVE, m.Kind.MACHINE)
 """What maintenance waits for; certificates and requests are a matter of seconds."""
 
@@ -156,6 +164,14 @@ async def end_drains(tx: AsyncConnection) -> list[Row[Any]]:
     for row in rows:
         await change(tx, row.id, resource_state=MAINTENANCE)
     return rows
+
+
+async def lock(tx: AsyncConnection, ids: Iterable[str]) -> None:
+    """Lock hosts until *tx* ends. Whoever changes jobs that several of them hold does so first, so
+    that no two transactions wait for each other."""
+    wanted = sorted(set(ids))
+    for start in range(0, len(wanted), PART):
+        await tx.execute(_LOCK, {"ids": wanted[start : start + PART]})
 
 
 async def taking(tx: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:

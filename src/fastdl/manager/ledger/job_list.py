@@ -48,10 +48,10 @@ async def unanswered(tx: AsyncConnection) -> list[Row[Any]]:
     return list(await tx.execute(_UNANSWERED))
 
 
-async def live_download(tx: AsyncConnection, key: copies.Key) -> str | None:
+async def live_download(tx: AsyncConnection, key: copies.Key) -> Row[Any] | None:
     """Return the live download of the copy at *key*."""
-    job: str | None = await tx.scalar(select(t.c.id).where(t.c.single == jobs.single_download(key)))
-    return job
+    query = select(t).where(t.c.single == jobs.single_download(key))
+    return (await tx.execute(query)).first()
 
 
 async def live_removal(tx: AsyncConnection, key: copies.Key) -> str | None:
