@@ -28,6 +28,7 @@ from tests.env.site import CONTENT
 pytestmark = pytest.mark.skipif(
     "FASTDL_MANAGERS" not in os.environ, reason="takes minutes: scripts/test-managers"
 )
+BOTH = pytest.mark.parametrize("site", [False, True], ids=["listed", "callout"], indirect=True)
 SLOW = 0.4e6
 """Bytes a second of a connection: a download takes five seconds or so."""
 FLAPS = 10
@@ -44,9 +45,12 @@ def origin() -> Iterator[FaultOrigin]:
 
 
 @pytest.fixture
-async def site(tmp_path: Path, origin: FaultOrigin) -> AsyncIterator[NatsSite]:
-    """A manager and a host on three servers, which have three copies of everything."""
-    made = NatsSite(tmp_path, origin, servers=3)
+async def site(
+    request: pytest.FixtureRequest, tmp_path: Path, origin: FaultOrigin
+) -> AsyncIterator[NatsSite]:
+    """A manager and a host on three servers, which have three copies of everything. With the
+    parameter True they ask the manager who connects."""
+    made = NatsSite(tmp_path, origin, servers=3, callout=getattr(request, "param", False))
     try:
         await made.start()
         await eventually(lambda: _replicated(made))
@@ -55,6 +59,7 @@ async def site(tmp_path: Path, origin: FaultOrigin) -> AsyncIterator[NatsSite]:
         await made.end()
 
 
+@BOTH
 async def test_all_servers_are_killed_in_turn(site: NatsSite) -> None:
     """That of the host first, then the leader of what is stored, in the middle of a download: it
     ends well, and so does one that is asked for meanwhile."""
@@ -73,6 +78,7 @@ async def test_all_servers_are_killed_in_turn(site: NatsSite) -> None:
     await _all_done(site, jobs)
 
 
+@BOTH
 async def test_one_of_three_is_left(site: NatsSite) -> None:
     """Nothing can be stored, and nobody says so for seconds: sessions do without."""
     first, second = await site.template(), await site.template("t2")
