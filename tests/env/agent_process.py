@@ -75,13 +75,17 @@ class Process:
         return sorted(p.name for p in self.pool.iterdir() if p.name[0] != ".")
 
 
+TRANSFER = {"checksum", "headers", "limit_rate", "max_connections"}
+"""What a test may change of how a download is made."""
+
+
 def download(agent: Process, url: str, *, fence: int = 1, **changes: object) -> m.Command:
     transfer = m.Transfer(
         sources=(url,),
         allowed_cidrs=LOOPBACK,
         connect_timeout=5.0,
         stall_timeout=20.0,
-        **{k: v for k, v in changes.items() if k in {"checksum", "headers", "limit_rate"}},  # type: ignore[arg-type]
+        **{k: v for k, v in changes.items() if k in TRANSFER},  # type: ignore[arg-type]
     )
     args = m.DownloadArgs(
         template="t1",

@@ -124,7 +124,7 @@ def test_a_revoked_certificate_ends_the_downloads_that_relied_on_it(
     ):
         slowly(one, rate=5e5)  # a connection; four of them take 12 s
         slowly(two, rate=6e5)
-        first, second = (download(agent, o.url("/x.raw")) for o in (one, two))
+        first, second = (download(agent, o.url("/x.raw"), max_connections=4) for o in (one, two))
         manager.want(host, first, second)
         for server in (one, two):
             server.wait_for(lambda server=server: server.sent > 1 << 20)
