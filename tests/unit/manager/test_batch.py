@@ -52,7 +52,7 @@ async def test_a_round_is_bounded() -> None:
 
 
 async def test_one_that_fails_takes_no_neighbour_along() -> None:
-    """The round fails as a transaction does, then each half is tried again: only one hears of it."""
+    """The round fails as a transaction does, then each half is tried: only one hears of it."""
     batch = Batch(Work())
     found = await asyncio.gather(*(batch(n) for n in (1, -5, 3, -7)), return_exceptions=True)
     assert found[0] == 2

@@ -3,7 +3,7 @@
 
 The library loses some cancellations: where it flushes, and, before Python 3.12, where ``wait_for``
 has a result at the same moment. Whoever was cancelled would go on, and whoever waits for its end,
-such as a manager that stops, would wait for ever.
+such as a manager that stops, would hang.
 """
 
 from __future__ import annotations
