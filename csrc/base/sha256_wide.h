@@ -9,6 +9,7 @@
 typedef uint32_t vec __attribute__((vector_size(4 * LANES)));
 
 #define ROTR(x, n) ((x) >> (n) | (x) << (32 - (n)))
+#define BSWAP(x) ((ROTR(x, 8) & 0xff00ff00) | (ROTR(x, 24) & 0x00ff00ff))
 #define CH(x, y, z) ((z) ^ ((x) & ((y) ^ (z))))
 #define MAJ(x, y, z) (((x) & (y)) | ((z) & ((x) | (y))))
 #define SUM0(x) (ROTR(x, 2) ^ ROTR(x, 13) ^ ROTR(x, 22))
@@ -19,15 +20,56 @@ typedef uint32_t vec __attribute__((vector_size(4 * LANES)));
 /* The letters turn instead of the words: no word is moved. */
 #define ROUND(a, b, c, d, e, f, g, h, t)                                               \
     do {                                                                               \
-        vec t1 = h + SUM1(e) + CH(e, f, g) + fdl_sha256_k[t] + w[(t)&15];              \
+        vec t1 = (h + (fdl_sha256_k[t] + w[(t)&15])) + CH(e, f, g) + SUM1(e);          \
         d += t1;                                                                       \
         h = t1 + SUM0(a) + MAJ(a, b, c);                                               \
+    } while (0)
+
+/* What element j of a pair of vectors becomes where blocks of `step` elements change
+ * places across its diagonal. */
+#define UPPER(j, step) ((j) & (step) ? LANES + (j) - (step) : (j))
+#define LOWER(j, step) ((j) & (step) ? LANES + (j) : (j) + (step))
+#define FOUR(half, j, step)                                                            \
+    half(j, step), half((j) + 1, step), half((j) + 2, step), half((j) + 3, step)
+#define EIGHT(half, j, step) FOUR(half, j, step), FOUR(half, (j) + 4, step)
+#if LANES == 16
+#define ALL(half, step) EIGHT(half, 0, step), EIGHT(half, 8, step)
+#else
+#define ALL(half, step) EIGHT(half, 0, step)
+#endif
+#ifndef __has_builtin
+#define __has_builtin(name) 0
+#endif
+#if __has_builtin(__builtin_shufflevector)
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else /* GCC before 12 */
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (vec){__VA_ARGS__})
+#endif
+#define EXCHANGE(v, step)                                                              \
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++)                           \
+    {                                                                                  \
+        if (i & (step))                                                                \
+            continue;                                                                  \
+        vec upper = PICK((v)[i], (v)[i + (step)], ALL(UPPER, step));                   \
+        (v)[i + (step)] = PICK((v)[i], (v)[i + (step)], ALL(LOWER, step));             \
+        (v)[i] = upper;                                                                \
+    }
+
+/* From LANES words of each chain's block to vectors of a word of each chain: the matrix
+ * is turned over. Word by word that took a sixth of all time. */
+#define TURN(v)                                                                        \
+    do {                                                                               \
+        EXCHANGE(v, 1)                                                                 \
+        EXCHANGE(v, 2)                                                                 \
+        EXCHANGE(v, 4)                                                                 \
+        if (LANES == 16)                                                               \
+            EXCHANGE(v, (LANES / 2))                                                   \
     } while (0)
 
 TARGET static void sha256_run(uint32_t *const state[],
                               const unsigned char *const data[], size_t n)
 {
-    uint32_t words[16][LANES] __attribute__((aligned(64)));
+    uint32_t words[8][LANES] __attribute__((aligned(64)));
     vec s[8], w[16];
 
     for (int i = 0; i < 8; i++) {
@@ -38,14 +80,16 @@ TARGET static void sha256_run(uint32_t *const state[],
     for (size_t at = 0; at < n * FDL_SHA256_BLOCK; at += FDL_SHA256_BLOCK) {
         vec a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6],
             h = s[7];
-        for (int lane = 0; lane < LANES; lane++) {
-            uint32_t big_endian[16];
-            memcpy(big_endian, data[lane] + at, sizeof big_endian);
+#pragma GCC unroll 2
+        for (int t = 0; t < 16; t += LANES) {
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; i++)
-                words[i][lane] = __builtin_bswap32(big_endian[i]);
+            for (int lane = 0; lane < LANES; lane++) {
+                vec big_endian;
+                memcpy(&big_endian, data[lane] + at + 4 * t, sizeof big_endian);
+                w[t + lane] = BSWAP(big_endian);
+            }
+            TURN(w + t);
         }
-        memcpy(w, words, sizeof w);
         for (int t = 0; t < 64; t += 16) {
             if (t > 0) {
 #pragma GCC unroll 16
