@@ -20,7 +20,6 @@ void fdl_gather_init(struct fdl_job *job)
     if (most > lanes / each)
         most = lanes / each;
     job->gather.most = lanes >= LANES_WORTH && most > 1 ? most : 0;
-    job->gather.began_ns = fdl_now_ns();
 }
 
 bool fdl_gather_takes(struct fdl_job *job, uint64_t mirrors)
@@ -28,16 +27,20 @@ bool fdl_gather_takes(struct fdl_job *job, uint64_t mirrors)
     return job->gather.most > 0 && !(mirrors & ~atomic_load(&job->chain.trusted));
 }
 
-bool fdl_gather_is_late(const struct fdl_job *job)
+void fdl_gather_add(struct fdl_job *job, uint64_t block)
 {
-    return job->gather.waiting > 0 && fdl_now_ns() - job->gather.began_ns > LATE_NS;
+    if (job->gather.waiting++ == 0)
+        job->gather.began_ns = fdl_now_ns();
+    fdl_plan_slot(&job->plan, block)->gathered = true;
 }
 
-bool fdl_gather_add(struct fdl_job *job, uint64_t block)
+bool fdl_gather_is_due(const struct fdl_job *job)
 {
-    fdl_plan_slot(&job->plan, block)->gathered = true;
-    job->gather.waiting++;
-    return job->gather.waiting >= job->gather.most || fdl_gather_is_late(job);
+    const struct fdl_gather *g = &job->gather;
+
+    return g->waiting > 0 &&
+           (g->waiting >= g->most || fdl_now_ns() - g->began_ns > LATE_NS ||
+            !fdl_plan_expects(&job->plan));
 }
 
 size_t fdl_gather_take(struct fdl_job *job, uint64_t blocks[FDL_SHA256_LANES_MAX],
@@ -54,6 +57,5 @@ size_t fdl_gather_take(struct fdl_job *job, uint64_t blocks[FDL_SHA256_LANES_MAX
         bufs[n++] = slot->buf;
     }
     job->gather.waiting = 0;
-    job->gather.began_ns = fdl_now_ns();
     return n;
 }

@@ -149,6 +149,18 @@ bool fdl_plan_has_room(const struct fdl_plan *plan, uint32_t max)
     return n >= least || at + n < end || end == plan->n_blocks || n == 0;
 }
 
+bool fdl_plan_expects(const struct fdl_plan *plan)
+{
+    bool any = false;
+
+    for (uint64_t b = plan->base, end = reach_end(plan); b < end; b++) {
+        if (fdl_plan_slot(plan, b)->state == FDL_SLOT_CLAIMED)
+            return true;
+        any |= missing(plan, b, false) || missing(plan, b, true);
+    }
+    return any && fdl_plan_has_room(plan, plan->reach);
+}
+
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
                     uint64_t now_ns, uint64_t *first, uint64_t *count)
 {

@@ -88,6 +88,10 @@ bool fdl_plan_done(const struct fdl_plan *plan);
  * end. */
 bool fdl_plan_has_room(const struct fdl_plan *plan, uint32_t max);
 
+/* Whether a block may come before another one is finished: somebody fetches it, or it
+ * is missing and there is room for a claim. */
+bool fdl_plan_expects(const struct fdl_plan *plan);
+
 /* Gives worker a run of missing blocks, the lowest first, at most `max` (rounded up to
  * `align` where it is that close). local: of those that the target has. */
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,

@@ -43,7 +43,7 @@ struct fdl_chain {
 struct fdl_gather {
     size_t most;       /* blocks; 0: none waits */
     size_t waiting;    /* of them */
-    uint64_t began_ns; /* when the last were taken out */
+    uint64_t began_ns; /* when the first of them came */
 };
 
 struct fdl_job {

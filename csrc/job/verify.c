@@ -267,7 +267,7 @@ bool fdl_verify_gathered(struct fdl_job *job)
     bool right[FDL_SHA256_LANES_MAX];
     struct fdl_err err;
 
-    if (job->gather.waiting == 0 || job->stop)
+    if (job->stop || !fdl_gather_is_due(job))
         return false;
     size_t n = fdl_gather_take(job, blocks, bufs);
     pthread_mutex_unlock(&job->lock);
@@ -293,8 +293,7 @@ void fdl_verify_late(struct fdl_job *job)
 {
     if (job->gather.most == 0)
         return;
-    if (fdl_gather_is_late(job))
-        fdl_verify_gathered(job);
+    fdl_verify_gathered(job);
     fdl_verify_write_one(job);
 }
 
@@ -379,8 +378,8 @@ static void leave_to_chain(struct fdl_job *job, uint64_t block)
 /* Locked on entry and exit, not while it hashes or writes. */
 static void gather(struct fdl_job *job, uint64_t block)
 {
-    if (fdl_gather_add(job, block))
-        fdl_verify_gathered(job);
+    fdl_gather_add(job, block);
+    fdl_verify_gathered(job);
     for (int i = 0; i < WRITES_A_BLOCK && fdl_verify_write_one(job); i++)
         ;
 }

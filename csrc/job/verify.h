@@ -25,12 +25,12 @@ void fdl_verify_proven(struct fdl_job *job, uint64_t first, uint64_t end);
 void fdl_verify_piece_failed(struct fdl_job *job, uint64_t first, uint64_t end,
                              int failures);
 
-/* Checks the blocks that wait for one another (job/gather.h); false where none does.
- * Locked on entry and exit, not while it hashes. */
+/* Checks the blocks that wait for one another (job/gather.h), if that is due; false if
+ * not. Locked on entry and exit, not while it hashes. */
 bool fdl_verify_gathered(struct fdl_job *job);
 
-/* The same, if they have waited long, and a block is written: for each tick, as all
- * connections may stand still. */
+/* The same, and a block is written: for each tick, as all connections may stand still.
+ */
 void fdl_verify_late(struct fdl_job *job);
 
 /* Writes a block that is to be written; false where there is none. Locked on entry and

@@ -182,7 +182,7 @@ static bool next_of_whole(struct fdl_worker *w)
         }
         if (got < 0)
             return false;
-        if (!fdl_verify_gathered(job) && !fdl_verify_write_one(job))
+        if (!fdl_verify_write_one(job) && !fdl_verify_gathered(job))
             wait_for_room(job, 20);
     }
     return false;
@@ -362,7 +362,7 @@ static void *worker_main(void *arg)
     while (!job->stop && !fdl_plan_done(&job->plan) && !is_surplus(w)) {
         bool ready = w->progress->local || find_mirror(w);
         bool work = ready && (w->run.first < w->run.end || find_work(w));
-        if (!work && (fdl_verify_gathered(job) || fdl_verify_write_one(job)))
+        if (!work && (fdl_verify_write_one(job) || fdl_verify_gathered(job)))
             continue;
         if (!work) {
             if (ready)

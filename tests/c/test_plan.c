@@ -239,6 +239,32 @@ static void reach_farther(struct fdl_plan *p, struct model *m, uint64_t *x)
     m->reach = p->reach;
 }
 
+/* What a pass over many pieces waits for: whoever fetches, and whoever may begin to. */
+static void a_block_is_expected_while_one_is_fetched_or_may_be(void)
+{
+    struct fdl_plan p;
+    uint64_t first, count;
+
+    assert(fdl_plan_init(&p, 20, 16, 1) == 0);
+    assert(fdl_plan_expects(&p));
+    assert(fdl_plan_claim(&p, 0, false, 14, 1, &first, &count) && count == 14);
+    for (uint64_t b = 0; b < 13; b++)
+        assert(fdl_plan_fill(&p, 0, b));
+    assert(fdl_plan_expects(&p));
+    assert(fdl_plan_fill(&p, 0, 13));
+    /* Two are missing: too little for a request while more are to become free. */
+    assert(!fdl_plan_has_room(&p, 4) && !fdl_plan_expects(&p));
+    fdl_plan_reject(&p, 13);
+    fdl_plan_reject(&p, 12);
+    assert(fdl_plan_expects(&p));
+    assert(fdl_plan_claim(&p, 1, false, 4, 2, &first, &count) && count == 4);
+    assert(fdl_plan_expects(&p));
+    for (uint64_t b = 12; b < 16; b++)
+        assert(fdl_plan_fill(&p, 1, b));
+    assert(!fdl_plan_expects(&p));
+    fdl_plan_destroy(&p);
+}
+
 static void any_order_of_events_agrees_with_the_model(void)
 {
     for (uint64_t seed = 1; seed <= SEEDS; seed++) {
@@ -381,6 +407,7 @@ static void an_unknown_end_can_be_set_later(void)
 
 int main(void)
 {
+    a_block_is_expected_while_one_is_fetched_or_may_be();
     any_order_of_events_agrees_with_the_model();
     every_block_gets_done_in_the_end();
     an_unknown_end_can_be_set_later();
