@@ -2,7 +2,7 @@
 #include "job/gather.h"
 #include "base/clock.h"
 
-#define MOST_BYTES ((size_t)16 << 20) /* memory; a kill costs as much more at most */
+#define MOST_BYTES ((size_t)16 << 20) /* memory; and a kill costs as much more */
 #define LATE_NS (50 * FDL_NS_PER_MS)  /* slower than this, processor time is plenty */
 #define LANES_WORTH 4 /* fewer are not faster than one after the other */
 
@@ -20,6 +20,7 @@ void fdl_gather_init(struct fdl_job *job)
     if (most > lanes / each)
         most = lanes / each;
     job->gather.most = lanes >= LANES_WORTH && most > 1 ? most : 0;
+    job->sched.gathers = job->gather.most;
 }
 
 bool fdl_gather_takes(struct fdl_job *job, uint64_t mirrors)
@@ -39,7 +40,7 @@ bool fdl_gather_is_due(const struct fdl_job *job)
     const struct fdl_gather *g = &job->gather;
 
     return g->waiting > 0 &&
-           (g->waiting >= g->most || fdl_now_ns() - g->began_ns > LATE_NS ||
+           (g->waiting >= g->most || fdl_now_ns() > g->began_ns + LATE_NS ||
             !fdl_plan_expects(&job->plan));
 }
 

@@ -161,6 +161,17 @@ bool fdl_plan_expects(const struct fdl_plan *plan)
     return any && fdl_plan_has_room(plan, plan->reach);
 }
 
+size_t fdl_plan_unwritten(const struct fdl_plan *plan)
+{
+    size_t n = 0;
+
+    for (uint64_t b = plan->base; fdl_plan_in_window(plan, b); b++) {
+        const struct fdl_slot *slot = fdl_plan_slot(plan, b);
+        n += slot->state >= FDL_SLOT_FILLED && !slot->written;
+    }
+    return n;
+}
+
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,
                     uint64_t now_ns, uint64_t *first, uint64_t *count)
 {

@@ -92,6 +92,9 @@ bool fdl_plan_has_room(const struct fdl_plan *plan, uint32_t max);
  * is missing and there is room for a claim. */
 bool fdl_plan_expects(const struct fdl_plan *plan);
 
+/* How many blocks came and are not written yet. */
+size_t fdl_plan_unwritten(const struct fdl_plan *plan);
+
 /* Gives worker a run of missing blocks, the lowest first, at most `max` (rounded up to
  * `align` where it is that close). local: of those that the target has. */
 bool fdl_plan_claim(struct fdl_plan *plan, int worker, bool local, uint32_t max,

@@ -214,12 +214,16 @@ static uint32_t run_blocks(const struct fdl_sched *sched, const struct fdl_progr
     return want < 1 ? 1 : want > most ? most : (uint32_t)want;
 }
 
-/* A kill is to cost no more than a range a connection: so the journal must keep up. */
+/* A kill is to cost no more than a range a connection, and the blocks of one pass where
+ * they wait for one another: so the journal must keep up. */
 static bool journal_is_behind(const struct fdl_sched *sched)
 {
     size_t each = UNSETTLED_BYTES / sched->block;
+    size_t most = (each > 2 ? each : 2) * conns(sched), lost = sched->unsettled;
 
-    return sched->unsettled >= (each > 2 ? each : 2) * conns(sched);
+    if (sched->gathers > 0)
+        lost += fdl_plan_unwritten(sched->plan);
+    return lost >= most + sched->gathers;
 }
 
 bool fdl_sched_next_run(struct fdl_sched *sched, int worker, uint64_t now_ns,

@@ -41,12 +41,13 @@ struct fdl_sched {
     struct fdl_plan *plan;         /* BORROWED */
     struct fdl_progress *progress; /* BORROWED: of n_workers */
     int n_workers;
-    int n_conns;           /* of them connections */
-    size_t block;          /* bytes */
-    int retry;             /* failures in a row after which a mirror is given up */
-    uint64_t retry_ns;     /* or this long after the first of them; 0: no limit */
-    uint64_t delay_ns;     /* between two of them; 0: ever longer */
-    size_t unsettled;      /* blocks written whose records are not durable yet */
+    int n_conns;       /* of them connections */
+    size_t block;      /* bytes */
+    int retry;         /* failures in a row after which a mirror is given up */
+    uint64_t retry_ns; /* or this long after the first of them; 0: no limit */
+    uint64_t delay_ns; /* between two of them; 0: ever longer */
+    size_t unsettled;  /* blocks written whose records are not durable yet */
+    size_t gathers; /* blocks that may wait for one another before they are written */
     uint64_t hedged_bytes; /* requested a second time */
     uint64_t twice_bytes;  /* of them such as came twice, or still may */
     int wasted;            /* hedges that cost more than half a block */

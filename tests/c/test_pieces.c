@@ -134,6 +134,48 @@ static void pieces_of_many_blocks_are_hashed_together(void)
     unsetenv("FASTDL_SHA256");
 }
 
+/* Fewer than a pass takes are checked only where no other can come: who has nothing to
+ * do waits for the journal as a rule, and checked by twos and threes the lanes would
+ * be empty. */
+static void a_pass_waits_for_what_is_on_its_way(void)
+{
+    static struct fdl_job job;
+    const struct fdl_buf *bufs[FDL_SHA256_LANES_MAX];
+    uint64_t first, count, blocks[FDL_SHA256_LANES_MAX];
+
+    job = (struct fdl_job){.gather.most = 8};
+    assert(fdl_plan_init(&job.plan, 12, 32, 1) == 0);
+    assert(fdl_plan_claim(&job.plan, 0, false, 12, 1, &first, &count) && count == 12);
+    assert(!fdl_gather_is_due(&job));
+    for (uint64_t b = 0; b < 12; b++) {
+        assert(fdl_plan_fill(&job.plan, 0, b));
+        fdl_gather_add(&job, b);
+        job.gather.began_ns = UINT64_MAX / 2; /* nothing is late here */
+        assert(fdl_gather_is_due(&job) == (b == 7 || b == 11));
+        if (b == 7)
+            assert(fdl_gather_take(&job, blocks, bufs) == 8 && blocks[7] == 7);
+    }
+    assert(fdl_gather_take(&job, blocks, bufs) == 4 && blocks[0] == 8);
+    assert(!fdl_gather_is_due(&job));
+    fdl_plan_destroy(&job.plan);
+}
+
+/* One that waits long is checked, whatever is on its way. */
+static void a_pass_does_not_wait_for_a_slow_network(void)
+{
+    static struct fdl_job job;
+    uint64_t first, count;
+
+    job = (struct fdl_job){.gather.most = 8};
+    assert(fdl_plan_init(&job.plan, 12, 32, 1) == 0);
+    assert(fdl_plan_claim(&job.plan, 0, false, 12, 1, &first, &count) && count == 12);
+    assert(fdl_plan_fill(&job.plan, 0, 0));
+    fdl_gather_add(&job, 0);
+    job.gather.began_ns = 0;
+    assert(fdl_gather_is_due(&job));
+    fdl_plan_destroy(&job.plan);
+}
+
 /* Nothing can be compared: no mirror may be blamed for it. */
 static void without_the_digest_nothing_starts(void)
 {
@@ -205,6 +247,8 @@ int main(void)
     pieces_that_do_not_cover_the_source_are_refused();
     one_wrong_byte_in_any_piece_of_a_block_is_found();
     pieces_of_many_blocks_are_hashed_together();
+    a_pass_waits_for_what_is_on_its_way();
+    a_pass_does_not_wait_for_a_slow_network();
     pieces_across_blocks_are_checked_in_order();
     a_place_in_the_cache_starts_anew_with_another_piece();
     without_the_digest_nothing_starts();
