@@ -12,8 +12,10 @@ void fdl_reach_init(struct fdl_job *job)
 
     if (first < FIRST_BLOCKS)
         first = FIRST_BLOCKS;
-    if (job->n_consumers > 0 && job->pieces.mode != FDL_PIECES_OF_BLOCKS &&
-        !fdl_sched_all_far(&job->sched) && first < plan->window)
+    first += job->gather.most; /* they wait for the rest of a pass, beside all that */
+    bool waits = job->gather.most > 0 ||
+                 (job->n_consumers > 0 && job->pieces.mode != FDL_PIECES_OF_BLOCKS);
+    if (waits && !fdl_sched_all_far(&job->sched) && first < plan->window)
         plan->reach = (uint32_t)first;
 }
 

@@ -5,9 +5,9 @@
 
 #include "job/state.h"
 
-/* Little at first, where something is ordered: blocks that wait for a digest are only
- * memory. Over distance the order needs all from the start; pieces of several blocks
- * have to be complete. */
+/* Little at first, where something is ordered, or blocks wait for one another: those
+ * that wait are only memory. Over distance the order needs all from the start; pieces
+ * of several blocks have to be complete. */
 void fdl_reach_init(struct fdl_job *job);
 
 /* Locked, once in a tick of the monitor: farther where the order needs it. */
