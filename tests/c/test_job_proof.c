@@ -144,6 +144,38 @@ static void what_came_is_written_though_the_mirror_stalls(void)
     by_each_kernel(stall);
 }
 
+static void cancel_among_passes(void)
+{
+    uint64_t size = 90 * BLOCK + 77, lie = 40 * BLOCK + 5;
+    unsigned char *data = random_bytes(size, 24), got[BLOCK];
+
+    for (unsigned i = 0; i < 12; i++) {
+        struct run *r = new_run(data, size, 2);
+        unsigned char *digests = cut_pieces(r, data, i % 2 ? BLOCK : BLOCK / 4);
+        r->cfg.record = true;
+        r->cfg.n_algs = 0;
+        r->origins[0].slow_us = r->origins[1].slow_us = 20;
+        r->origins[1].lie_at = lie;
+        r->cancel_after_us = 1 + i * i * 150;
+        go(r);
+        assert(r->rc == FDL_E_CANCELLED || r->rc == FDL_OK);
+        for (size_t n = 0; n < r->n_records; n++) {
+            const struct fdl_range *is = &r->records[n];
+            assert(pread(r->fd, got, is->len, (off_t)is->off) == (ssize_t)is->len);
+            assert(memcmp(got, data + is->off, is->len) == 0);
+        }
+        done(r);
+        free(digests);
+    }
+    free(data);
+}
+
+/* Cancelled while blocks wait for a pass, are in one, or are written after it. */
+static void what_is_recorded_before_a_cancellation_is_right(void)
+{
+    by_each_kernel(cancel_among_passes);
+}
+
 /* The window ends inside a piece while its start waits for a mirror: what lies behind
  * the end shares slots with the start. */
 static void a_piece_across_the_windows_end_waits_for_it(void)
@@ -313,6 +345,7 @@ int main(void)
     CLAIM(a_lie_ahead_of_the_order_is_found);
     CLAIM(a_lie_among_right_pieces_is_its_mirrors);
     CLAIM(what_came_is_written_though_the_mirror_stalls);
+    CLAIM(what_is_recorded_before_a_cancellation_is_right);
     CLAIM(a_piece_across_the_windows_end_waits_for_it);
     CLAIM(a_piece_as_large_as_a_small_source_finds_the_liar_too);
     CLAIM(a_lone_liar_ends_the_job_and_says_where);
