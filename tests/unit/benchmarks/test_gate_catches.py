@@ -38,7 +38,7 @@ _MUTATIONS = (
     ),
     (
         "csrc/job/sched.c",
-        r"(p->local, )run_blocks\(sched, p\)",
+        r"(uint32_t most = )run_blocks\(sched, p\)",
         r"""\1getenv("HOOK") && !strcmp(getenv("HOOK"), "requests")
                            ? (run_blocks(sched, p) + 1) / 2 : run_blocks(sched, p)""",
     ),
