@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import runner
+from benchmarks import machine, runner
 from benchmarks.meter import Command, Step
 from benchmarks.rivals.base import Job, Rival
 from benchmarks.rivals.fastdl import PROGRAM, RIVAL, Fastdl, get_argv, tree_env
@@ -30,6 +30,7 @@ LARGE: Final = 320 * MiB
 CONNECTIONS: Final = 4
 _GB: Final = 1e9
 _TRIES: Final = 3
+_LANES: Final = 8  # of AVX2
 _WINDOW: Final = "16M"  # the least: how much of a window is used depends on who is faster
 
 # System calls by what they are for; those that wait depend on luck and are not counted.
@@ -73,13 +74,21 @@ class _Traced(Rival):
     name = "fastdl"
     needs = ()
 
-    def __init__(self, *, env: Mapping[str, str], before: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        env: Mapping[str, str],
+        before: tuple[str, ...] = (),
+        program: tuple[str, ...] = PROGRAM,
+    ) -> None:
         self._env = env
         self._before = before
+        self._program = program
 
     def steps(self, job: Job) -> list[Step]:
         env = {"PYTHONDONTWRITEBYTECODE": "", **tree_env(), **self._env}
-        return [Step(pipeline=(Command(argv=(*self._before, *get_argv(job)), env=env),))]
+        argv = (*self._before, *get_argv(job, program=self._program))
+        return [Step(pipeline=(Command(argv=argv, env=env),))]
 
 
 def missing() -> str | None:
@@ -121,6 +130,8 @@ def count(
             metrics |= {f"{scheme}.{key}": value for key, value in _slopes(small, large).items()}
             metrics[f"{scheme}.requests"] = _requests(bench, scheme)
             metrics[f"{scheme}.peak_mib"] = _peak_mib(bench, scheme)
+        if "avx2" in machine.cpu_flags():
+            metrics["lanes.idle_share"] = _idle_lanes(bench, folder)
         metrics["start.modules"] = _modules(folder)
     return metrics
 
@@ -173,6 +184,22 @@ def _peak_mib(bench: runner.Bench, scheme: str) -> float:
         small = Fastdl("--window", _WINDOW)
         peak = min(_run(bench, small, job).cost.peak_bytes for _ in range(_TRIES))
     return round(peak / MiB, 1)
+
+
+def _idle_lanes(bench: runner.Bench, folder: Path) -> float:
+    """The share of AVX2's eight lanes that hashed nothing, on a processor without SHA
+    instructions. On a busy machine a pass begins late, and less full: the lowest stands."""
+    noted = folder / "lanes"
+    program = (sys.executable, str(_HERE / "lanes.py"), str(noted))
+    watched = _Traced(env={"FASTDL_SHA256": "avx2"}, program=program)
+    scenario = Scenario(digest="pieces", cpu="nosha", connections=CONNECTIONS, size=LARGE)
+    shares: list[float] = []
+    with runner.prepared(bench, scenario) as job:
+        for _ in range(_TRIES):
+            _run(bench, watched, job)
+            found = _pairs(noted)
+            shares.append(1 - found["pass_blocks"] / max(1, found["passes"] * _LANES))
+    return round(min(shares), 3)
 
 
 def _requests(bench: runner.Bench, scheme: str) -> int:

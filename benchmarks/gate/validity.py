@@ -27,6 +27,7 @@ _DEPENDS: Final[tuple[tuple[str, str], ...]] = (
     ("start.modules", "python"),
     ("instructions.hash_*", "sha"),
     ("hash.*", "sha"),
+    ("lanes.*", "sha"),
     ("instructions.*", "compiler"),
     ("*.cached_per_byte", "disk"),
     ("*.written_per_byte", "disk"),

@@ -58,5 +58,7 @@ size_t fdl_gather_take(struct fdl_job *job, uint64_t blocks[FDL_SHA256_LANES_MAX
         bufs[n++] = slot->buf;
     }
     job->gather.waiting = 0;
+    job->gather.passes++;
+    job->gather.checked += n;
     return n;
 }

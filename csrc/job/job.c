@@ -376,6 +376,8 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
         .net_wait_ns = atomic_load(&job->times.wait_ns),
         .window_wait_ns = atomic_load(&job->window_wait_ns),
         .along_bytes = atomic_load(&job->along),
+        .passes = job->gather.passes,
+        .pass_blocks = job->gather.checked,
         .hash_ns = atomic_load(&job->hash_ns),
         .decode_ns = decode_ns,
         .write_ns = sink.busy_ns,

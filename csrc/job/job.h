@@ -31,6 +31,7 @@ struct fdl_job_status {
     bool running;
     /* busy nanoseconds, summed over threads */
     uint64_t along_bytes; /* of the file's digest, that went along with a piece's */
+    uint64_t passes, pass_blocks; /* over pieces of several blocks; these, in all */
     uint64_t fetch_ns, tls_ns, hash_ns, decode_ns, write_ns, flush_ns;
     uint64_t net_wait_ns;    /* connections waiting for mirrors */
     uint64_t window_wait_ns; /* connections waiting for room in the window */

@@ -44,6 +44,8 @@ struct fdl_gather {
     size_t most;       /* blocks; 0: none waits */
     size_t waiting;    /* of them */
     uint64_t began_ns; /* when the first of them came */
+    uint64_t passes;   /* so far */
+    uint64_t checked;  /* blocks, in these */
 };
 
 struct fdl_job {

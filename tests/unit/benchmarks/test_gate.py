@@ -90,6 +90,7 @@ def test_every_stored_metric_has_a_limit() -> None:
         "instructions.start",
         "instructions.hash_one",
         "hash.two_over_one",
+        "lanes.idle_share",
         "start.modules",
         "http.peak_mib",
     ):

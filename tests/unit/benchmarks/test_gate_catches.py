@@ -43,6 +43,13 @@ _MUTATIONS = (
                            ? (run_blocks(sched, p) + 1) / 2 : run_blocks(sched, p)""",
     ),
     (
+        "csrc/job/plan.c",
+        r"(bool fdl_plan_expects\([^)]*\)\n\{\n)",
+        r"""\1    if (getenv("HOOK") && !strcmp(getenv("HOOK"), "lanes"))
+        return false;
+""",
+    ),
+    (
         "src/fastdl/sinks/direct.py",
         r"(    The name is not used[^\n]*\n    \"\"\"\n)",
         r"""\1    if os.environ.get("HOOK") == "buffered":
@@ -106,6 +113,7 @@ def _count(bench: runner.Bench, tree: Path) -> dict[str, float]:
         ("memcpy", "http.copied_per_byte"),
         ("buffered", "http.cached_per_byte"),
         ("requests", "http.requests"),
+        ("lanes", "lanes.idle_share"),
     ],
 )
 def test_a_worse_build_is_named(

@@ -17,6 +17,8 @@ cdef extern from "job/job.h" nogil:
         uint64_t resumed_bytes
         uint64_t hedged_bytes
         uint64_t along_bytes
+        uint64_t passes
+        uint64_t pass_blocks
         int conns
         int mirrors
         uint64_t rest_ns
