@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/reach.h"
 
-#define FIRST_BYTES ((size_t)16 << 20)
+#define FIRST_BYTES ((size_t)24 << 20)
 #define FIRST_BLOCKS 8
-#define HELD_TICKS 6 /* in a row */
 
 void fdl_reach_init(struct fdl_job *job)
 {
@@ -20,16 +19,13 @@ void fdl_reach_init(struct fdl_job *job)
 }
 
 /* Connections that wait for room while the order waits for one of them could have
- * fetched on, had they been allowed farther ahead. On a busy machine that happens for
- * moments, which more room would not mend. */
+ * fetched on, had they been allowed farther ahead. A moment of that is enough: what
+ * lies ahead of the order is to bridge the pauses of a busy or virtual processor, which
+ * take tens of milliseconds, and it did not. */
 void fdl_reach_update(struct fdl_job *job)
 {
-    bool held = job->held > 0 && fdl_plan_is_held(&job->plan);
-
-    job->held_ticks = held ? job->held_ticks + 1 : 0;
-    if (job->held_ticks < HELD_TICKS)
+    if (job->held == 0 || !fdl_plan_is_held(&job->plan))
         return;
-    job->held_ticks = 0;
     fdl_plan_reach_farther(&job->plan);
     pthread_cond_broadcast(&job->space);
 }

@@ -62,13 +62,12 @@ struct fdl_job {
     struct fdl_pieces pieces;
     struct fdl_chain chain;
     struct fdl_gather gather;
-    int held;        /* connections that wait for room */
-    int held_ticks;  /* of the monitor in a row, while the order waited for one */
-    size_t to_write; /* blocks that are verified and that nobody writes yet */
-    struct fdl_landed landed;         /* what was written, drained by the caller */
-    size_t landed_wanted;             /* as many are worth waking fdl_job_wait() */
-    bool spool_failed;                /* no more is kept there */
-    struct fdl_pool *pool;            /* OWNED */
+    int held;                 /* connections that wait for room */
+    size_t to_write;          /* blocks that are verified and that nobody writes yet */
+    struct fdl_landed landed; /* what was written, drained by the caller */
+    size_t landed_wanted;     /* as many are worth waking fdl_job_wait() */
+    bool spool_failed;        /* no more is kept there */
+    struct fdl_pool *pool;    /* OWNED */
     struct fdl_request_log *requests; /* OWNED, NULL where nobody watches */
     atomic_uint_fast64_t total;
     atomic_bool ignore_known; /* the caller's bytes did not match a piece */
