@@ -60,7 +60,10 @@ else:
 
         @classmethod
         def _make(cls, values: Any) -> Self:
-            return cls(*values)
+            made = tuple.__new__(cls, values)
+            if len(made) != len(cls._fields):
+                raise TypeError(f"{cls.__name__} takes {len(cls._fields)} values, got {len(made)}")
+            return made
 
         def _replace(self, /, **changed: Any) -> Self:
             values = [changed.pop(at, value) for at, value in zip(self._fields, self, strict=True)]

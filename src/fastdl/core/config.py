@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from fastdl.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from fastdl.core.job import Pace

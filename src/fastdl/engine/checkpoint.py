@@ -87,7 +87,7 @@ class Checkpoint:
         from fastdl.engine.journal import Record  # loaded with the writer
 
         if self._flush(sink):
-            self.writer.append([Record(*record) for record in records])
+            self.writer.append([Record._make(record) for record in records])
         # Connections wait for what a kill would cost, not for what a power cut would.
         job.settle(len(records))
         self.writer.flush()
@@ -111,7 +111,7 @@ class Checkpoint:
         if self.writer is not None and records:
             from fastdl.engine.journal import Record
 
-            self.writer.append([Record(*record) for record in records])
+            self.writer.append([Record._make(record) for record in records])
             self.writer.flush()
 
     def disown(self, offset: int | None, length: int | None) -> None:

@@ -21,7 +21,6 @@ import errno
 import json
 import os
 import struct
-import typing
 import zlib
 from collections.abc import Sequence
 from typing import Any, Self
@@ -71,7 +70,7 @@ class Header(NamedTuple):
     boot_id: str = ""
 
 
-class Record(typing.NamedTuple):  # the costlier one to define is the faster one to make
+class Record(NamedTuple):
     """[offset, offset + length) of the target is durable; *digest* is its XXH3-64."""
 
     offset: int
@@ -183,7 +182,7 @@ def _parse_record(data: bytes, sequence: int, seed: int) -> Record | None:
     if crc != zlib.crc32(data[: _BODY.size], seed) or zero != 0:
         return None
     number, *fields = _BODY.unpack_from(data)
-    record = Record(*fields)
+    record = Record._make(fields)
     if number != sequence:
         raise JournalError(f"record {sequence} of the journal has the sequence number {number}")
     if record.length == 0 or record.offset + record.length > _OFFSET_MAX:
