@@ -17,11 +17,11 @@ HOMES = {
     "replacing a file": (
         # A text's `replace` has two arguments, a path's has one.
         re.compile(r"os\.(?:rename|replace)\(|\.rename\(|\.replace\((?!\w+=)[^,\n]*\)\n"),
-        # A target's publication, whole folders of a pool, an authority that takes the place of
-        # the one before, a keystore that others rewrite at any time, and the home itself.
+        # A target's publication, whole folders of a pool, a keystore that others rewrite at any
+        # time, and the home itself.
         {
             *("fs.py", "sinks/file.py", "sinks/syscalls.py", "trust/keystore/store.py"),
-            *("agent/pools/directory.py", "manager/hosts/ca.py"),
+            "agent/pools/directory.py",
         },
     ),
     "the mount table": (re.compile(r"/mountinfo"), {"fs.py"}),
