@@ -307,8 +307,12 @@ class Zone:
         if self.manager is None or not self.jobs:
             return
         job, now = self.jobs[number % len(self.jobs)], self.manager.context.clock.time()
-        row = await self.ledger.write(lambda tx: results.cancel(tx, job, now=now))
-        self.manager.context.dispatcher.cancelled([row] if row is not None else [])
+
+        async def work(tx: AsyncConnection) -> list[Any]:
+            row = await jobs.get(tx, job)
+            return await results.cancel(tx, [row] if row is not None else [], now=now)
+
+        self.manager.context.dispatcher.cancelled(await self.ledger.write(work))
 
     async def delete(self, template: str) -> None:
         """Delete *template* and its copies."""
@@ -319,7 +323,7 @@ class Zone:
 
         async def work(tx: AsyncConnection) -> list[Any]:
             live = await job_list.live_of_template(tx, template)
-            cancelled = [job for job in live if await results.cancel(tx, job.id, now=now)]
+            cancelled = await results.cancel(tx, live, now=now)
             found = await copies.of_template(tx, template)
             await templates.remove(tx, template, zone_id=None, now=now)
             await remove_copies(tx, found, now=now)

@@ -58,8 +58,12 @@ class Simulation:
     async def cancel(self, job: str) -> None:
         """Cancel a live job, as the API does."""
         now = self.context.clock.time()
-        row = await self.context.ledger.write(lambda tx: results.cancel(tx, job, now=now))
-        self.dispatcher.cancelled([row] if row is not None else [])
+
+        async def work(tx: Any) -> list[Any]:
+            row = await jobs.get(tx, job)
+            return await results.cancel(tx, [row] if row is not None else [], now=now)
+
+        self.dispatcher.cancelled(await self.context.ledger.write(work))
 
     async def prepare(self, new: Sequence[NewJob], *, now: float = START) -> list[str]:
         """Submit downloads as ``prepareTemplate`` does: each for its template's copy."""
