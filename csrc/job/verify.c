@@ -84,12 +84,11 @@ static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
 /* Bytes a second up to which the source of a lander is kept for a resume. What arrives
  * faster can soon be fetched again, and writing it a second time would slow it down. */
 #define SPOOL_RATE (64u << 20)
-#define SPOOL_BURST_NS (FDL_NS_PER_S / 4)
 
 /* Whether the next block is kept. Locked. */
 static bool spools(const struct fdl_job *job)
 {
-    uint64_t ns = fdl_now_ns() - job->started_ns + SPOOL_BURST_NS;
+    uint64_t ns = fdl_now_ns() - job->started_ns;
 
     return job->cfg.spool && !job->spool_failed &&
            (double)job->fetched * FDL_NS_PER_S <= (double)ns * SPOOL_RATE;
