@@ -21,8 +21,8 @@ SEARCHES = {
 }
 
 ONLY_WORDS = {"errors.py: shortage", "wire/nats/connection.py: _connect"}
-"""Python's threads and the dynamic linker say only in words what was short, and a NATS server that it
-does not know who connects; the words are theirs.
+"""Python's threads and the dynamic linker say only in words what was short, and a NATS server that
+it does not know who connects; the words are theirs.
 """
 
 
