@@ -175,11 +175,12 @@ static void if_harmless_option(struct fdl_program *p)
     static const struct {
         uint32_t level, name;
     } options[] = {
-        {SOL_SOCKET, SO_KEEPALIVE},  {SOL_SOCKET, SO_LINGER},
-        {SOL_SOCKET, SO_REUSEADDR},  {IPPROTO_TCP, TCP_KEEPCNT},
-        {IPPROTO_TCP, TCP_KEEPIDLE}, {IPPROTO_TCP, TCP_KEEPINTVL},
-        {IPPROTO_TCP, TCP_NODELAY},  {IPPROTO_TCP, TCP_SYNCNT},
-        {IPPROTO_IP, IP_RECVERR},    {IPPROTO_IPV6, IPV6_RECVERR},
+        {SOL_SOCKET, SO_KEEPALIVE},   {SOL_SOCKET, SO_LINGER},
+        {SOL_SOCKET, SO_RCVLOWAT},    {SOL_SOCKET, SO_REUSEADDR},
+        {IPPROTO_TCP, TCP_KEEPCNT},   {IPPROTO_TCP, TCP_KEEPIDLE},
+        {IPPROTO_TCP, TCP_KEEPINTVL}, {IPPROTO_TCP, TCP_NODELAY},
+        {IPPROTO_TCP, TCP_SYNCNT},    {IPPROTO_IP, IP_RECVERR},
+        {IPPROTO_IPV6, IPV6_RECVERR},
     };
 
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {

@@ -7,8 +7,20 @@
 #include <openssl/err.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #define STALL_RATE_BYTES_S 1024
+
+/* A thread that sleeps until many bytes are there wakes up less often. How many come
+ * within a millisecond is learnt by doubling; a wait that lasts shows it was too much.
+ */
+#define BATCH_MIN ((size_t)16 << 10)
+#define BATCH_MAX ((size_t)256 << 10)
+#define BATCH_SOON_NS FDL_NS_PER_MS
+#define BATCH_LATE_MS 3
+
+/* Less than this may all be here already, in OpenSSL's buffer (net/tls.c). */
+#define BATCH_LEAST_DUE ((size_t)128 << 10)
 
 int fdl_conn_explain_cut(struct fdl_conn *conn, struct fdl_err *err)
 {
@@ -28,7 +40,8 @@ int fdl_conn_explain_cut(struct fdl_conn *conn, struct fdl_err *err)
 
 /* Waits until the socket is ready or a slice of time has passed (then the caller tries
  * again and the stall rule is applied). */
-static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
+static int wait_ready(struct fdl_conn *conn, short events, int slice_ms,
+                      struct fdl_err *err)
 {
     struct pollfd fds[2] = {{.fd = conn->sock, .events = events},
                             {.fd = conn->wakeup->fd, .events = POLLIN}};
@@ -36,7 +49,7 @@ static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
 
     if (fdl_wakeup_is_set(conn->wakeup))
         return fdl_fail(err, FDL_E_CANCELLED, FDL_NO_OFFSET, "cancelled");
-    int n = poll(fds, 2, FDL_CONN_WAIT_SLICE_MS);
+    int n = poll(fds, 2, slice_ms);
     uint64_t now = fdl_now_ns();
     atomic_fetch_add_explicit(&conn->times->wait_ns, now - before,
                               memory_order_relaxed);
@@ -58,7 +71,38 @@ static int wait_ready(struct fdl_conn *conn, short events, struct fdl_err *err)
     return FDL_OK;
 }
 
-long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err *err)
+/* Without it a thread is woken for each byte, which is only slower. */
+static void wake_at(struct fdl_conn *conn, size_t bytes)
+{
+    int least = (int)bytes;
+
+    if (bytes != conn->wakes_at &&
+        setsockopt(conn->sock, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least) == 0)
+        conn->wakes_at = bytes;
+}
+
+static int wait_for_bytes(struct fdl_conn *conn, size_t due, struct fdl_err *err)
+{
+    bool many = due >= BATCH_LEAST_DUE;
+    size_t most = many ? due / 2 : 1;
+    uint64_t before = fdl_now_ns();
+
+    wake_at(conn, conn->batch < most ? conn->batch : most);
+    int rc = wait_ready(
+        conn, POLLIN, conn->wakes_at > 1 ? BATCH_LATE_MS : FDL_CONN_WAIT_SLICE_MS, err);
+    uint64_t took = fdl_now_ns() - before;
+
+    if (!many)
+        return rc;
+    if (took >= BATCH_LATE_MS * FDL_NS_PER_MS)
+        conn->batch = 1;
+    else if (took < BATCH_SOON_NS && conn->batch < BATCH_MAX)
+        conn->batch = conn->batch < BATCH_MIN ? BATCH_MIN : 2 * conn->batch;
+    return rc;
+}
+
+long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, size_t due,
+                   struct fdl_err *err)
 {
     for (;;) {
         size_t n = 0;
@@ -76,7 +120,7 @@ long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err 
         }
         if (rc != CURLE_AGAIN)
             return fdl_conn_explain_cut(conn, err);
-        int w = wait_ready(conn, POLLIN, err);
+        int w = wait_for_bytes(conn, due, err);
         if (w != FDL_OK)
             return w;
     }
@@ -106,7 +150,7 @@ int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
             p += n;
             len -= n;
         } else if (rc == CURLE_AGAIN) {
-            int w = wait_ready(conn, POLLOUT, err);
+            int w = wait_ready(conn, POLLOUT, FDL_CONN_WAIT_SLICE_MS, err);
             if (w != FDL_OK)
                 return w;
         } else {

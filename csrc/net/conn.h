@@ -51,8 +51,10 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
 /* 1..len bytes, 0 at the orderly or disorderly end of the stream, or an error:
  * FDL_E_NET (reset, or stalled: less than 1 KiB/s over the stall time),
  * FDL_E_TLS_TRUST (the server refuses our certificate, or that there is none),
- * FDL_E_CANCELLED. */
-long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, struct fdl_err *err);
+ * FDL_E_CANCELLED. due: so many are certain to come, more than len perhaps, and may be
+ * waited for together; 1 where nobody knows. */
+long fdl_conn_recv(struct fdl_conn *conn, void *buf, size_t len, size_t due,
+                   struct fdl_err *err);
 
 int fdl_conn_send(struct fdl_conn *conn, const void *buf, size_t len,
                   struct fdl_err *err);

@@ -257,6 +257,7 @@ int fdl_conn_open(struct fdl_conn **out, struct fdl_net *net,
     conn->wakeup = wakeup;
     conn->times = times;
     conn->sock = CURL_SOCKET_BAD;
+    conn->wakes_at = conn->batch = 1;
     conn->proxy = fdl_proxy_for(&net->proxies, host->tls, host->host);
     conn->tls = (struct fdl_tls){
         .store = net->store,

@@ -26,7 +26,9 @@ struct fdl_conn {
     int refused;             /* addresses that the policy kept us from */
     uint64_t stall_since_ns; /* start of the present stall window */
     uint64_t stall_bytes;
-    bool heard; /* bytes were received over it */
+    size_t wakes_at; /* so many bytes wake a thread that waits for some */
+    size_t batch;    /* it is worth to wait for so many, 1 where they come slowly */
+    bool heard;      /* bytes were received over it */
 };
 
 /* The stream ended in disorder: the network, or a server that refuses who we are. What

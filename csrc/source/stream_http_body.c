@@ -24,7 +24,7 @@ static long fill_raw(struct http_stream *s, void *buf, size_t len, struct fdl_er
         s->pos += n;
         return (long)n;
     }
-    return fdl_conn_recv(s->conn, buf, len, err);
+    return fdl_conn_recv(s->conn, buf, len, s->left == UINT64_MAX ? 1 : s->left, err);
 }
 
 static int body_finished(struct http_stream *s, struct fdl_err *err)
@@ -59,7 +59,7 @@ static long read_chunked(struct http_stream *s, unsigned char *buf, size_t len,
             return 0;
         if (s->pos == s->have) {
             s->pos = s->have = s->body_at;
-            long n = fdl_conn_recv(s->conn, s->buf + s->have, CHUNKED_READ, err);
+            long n = fdl_conn_recv(s->conn, s->buf + s->have, CHUNKED_READ, 1, err);
             if (n < 0)
                 return n;
             /* All that the body has came: trailers mean nothing (RFC 9112, 8). */

@@ -267,7 +267,7 @@ static int read_head(struct http_stream *s, struct fdl_err *err)
         }
         size_t room = sizeof s->buf - s->have;
         long n = fdl_conn_recv(s->conn, s->buf + s->have,
-                               room < HEAD_READ ? room : HEAD_READ, err);
+                               room < HEAD_READ ? room : HEAD_READ, 1, err);
         if (n < 0)
             return (int)n;
         if (n == 0)

@@ -177,6 +177,7 @@ LINE(wake_up, (long)syscall(SYS_eventfd2, 0, 0))
 LINE(own_limits, getrlimit(RLIMIT_NOFILE, &(struct rlimit){0}))
 LINE(no_delay, option(IPPROTO_TCP, TCP_NODELAY))
 LINE(keep_alive, option(SOL_SOCKET, SO_KEEPALIVE))
+LINE(bytes_at_once, option(SOL_SOCKET, SO_RCVLOWAT))
 LINE(errors_of_datagrams, option(IPPROTO_IPV6, IPV6_RECVERR))
 LINE(memory, map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK))
 LINE(own_thread, syscall(SYS_tgkill, getpid(), getpid(), 0))
@@ -267,10 +268,20 @@ static void what_no_download_needs_is_refused(void)
 
 static void what_a_download_needs_is_allowed(void)
 {
-    long (*const lines[])(void) = {
-        thread,  tcp,        udp6,       stream_pair, read_a_file, duplicate,
-        wake_up, own_limits, own_thread, no_delay,    keep_alive,  errors_of_datagrams,
-        memory};
+    long (*const lines[])(void) = {thread,
+                                   tcp,
+                                   udp6,
+                                   stream_pair,
+                                   read_a_file,
+                                   duplicate,
+                                   wake_up,
+                                   own_limits,
+                                   own_thread,
+                                   no_delay,
+                                   keep_alive,
+                                   bytes_at_once,
+                                   errors_of_datagrams,
+                                   memory};
 
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
         assert(tried(NETWORK, lines[i]) == 0);
