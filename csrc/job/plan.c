@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A run that the reach's end would cut waits for this part of the reach: 3 MiB at
- * first, 8 MiB at last. What is waited for is missing ahead of the order, so it is no
- * more than keeps requests few. */
-#define ROOM_SHARE 8
+/* A run that the reach's end would cut waits for this part of the reach: 1 MiB at
+ * first, 2 MiB at last. What is waited for is missing ahead of the order, so it is no
+ * more than keeps requests from being for each block. */
+#define ROOM_SHARE 32
 
 static void slot_clear(struct fdl_slot *slot)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/reach.h"
 
-#define FIRST_BYTES ((size_t)24 << 20)
+#define FIRST_BYTES ((size_t)32 << 20)
 #define FIRST_BLOCKS 8
 
 void fdl_reach_init(struct fdl_job *job)

@@ -245,21 +245,21 @@ static void a_block_is_expected_while_one_is_fetched_or_may_be(void)
     struct fdl_plan p;
     uint64_t first, count;
 
-    assert(fdl_plan_init(&p, 20, 16, 1) == 0);
+    assert(fdl_plan_init(&p, 68, 64, 1) == 0);
     assert(fdl_plan_expects(&p));
-    assert(fdl_plan_claim(&p, 0, false, 15, 1, &first, &count) && count == 15);
-    for (uint64_t b = 0; b < 14; b++)
+    assert(fdl_plan_claim(&p, 0, false, 63, 1, &first, &count) && count == 63);
+    for (uint64_t b = 0; b < 62; b++)
         assert(fdl_plan_fill(&p, 0, b));
     assert(fdl_plan_expects(&p));
-    assert(fdl_plan_fill(&p, 0, 14));
+    assert(fdl_plan_fill(&p, 0, 62));
     /* One is missing: too little for a request while more are to become free. */
     assert(!fdl_plan_has_room(&p, 4) && !fdl_plan_expects(&p));
-    fdl_plan_reject(&p, 14);
-    fdl_plan_reject(&p, 13);
+    fdl_plan_reject(&p, 62);
+    fdl_plan_reject(&p, 61);
     assert(fdl_plan_expects(&p));
     assert(fdl_plan_claim(&p, 1, false, 4, 2, &first, &count) && count == 3);
     assert(fdl_plan_expects(&p));
-    for (uint64_t b = 13; b < 16; b++)
+    for (uint64_t b = 61; b < 64; b++)
         assert(fdl_plan_fill(&p, 1, b));
     assert(!fdl_plan_expects(&p));
     fdl_plan_destroy(&p);
@@ -350,7 +350,7 @@ static void every_block_gets_done_in_the_end(void)
         int rounds = 0;
 
         uint32_t align = 1 + draw(&x, 4);
-        assert(fdl_plan_init(&p, n, 4 * align + draw(&x, 30), align) == 0);
+        assert(fdl_plan_init(&p, n, 4 * align + draw(&x, 150), align) == 0);
         while (!fdl_plan_done(&p)) {
             int w = (int)draw(&x, 3);
             assert(++rounds < 100000);

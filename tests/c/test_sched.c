@@ -148,14 +148,14 @@ static void no_run_is_more_than_a_share_of_the_window(void)
  * for each of them would cost the server twice as many. */
 static void a_run_waits_for_room_in_the_window(void)
 {
-    struct rig *rig = rig_new(4, 0, 16, MIB);
+    struct rig *rig = rig_new(4, 0, 64, MIB);
     struct fdl_run run = {0, 0};
 
     rig->progress[0].flow = 1000 * MB;
-    for (uint64_t b = 0; b < 16; b += 4) {
+    for (uint64_t b = 0; b < 64; b += 8) {
         assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
-        assert(run.first == b && run.end == b + 4);
-        for (uint64_t i = b; i < b + 4; i++)
+        assert(run.first == b && run.end == b + 8);
+        for (uint64_t i = b; i < b + 8; i++)
             assert(fdl_plan_fill(&rig->plan, 0, i));
     }
     for (uint64_t b = 0; b < 2; b++) {
@@ -163,11 +163,11 @@ static void a_run_waits_for_room_in_the_window(void)
         fdl_plan_release_base(&rig->plan);
     }
     assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
-    assert(run.first == 16 && run.end == 18);
+    assert(run.first == 64 && run.end == 66);
     /* What another left behind is no end of the window. */
-    fdl_plan_give_back(&rig->plan, 0, 16);
+    fdl_plan_give_back(&rig->plan, 0, 64);
     assert(fdl_sched_next_run(&rig->sched, 0, 1, &run));
-    assert(run.first == 16 && run.end == 17);
+    assert(run.first == 64 && run.end == 65);
     rig_free(rig);
 }
 
