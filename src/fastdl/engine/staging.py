@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -110,6 +109,8 @@ def forget(made: Path) -> None:
 
 def _remove(made: Path) -> None:
     """Remove the folder *made*; what resists twice is swept when it is old."""
+    import shutil  # loads three decompressors
+
     for _ in range(2):
         with contextlib.suppress(OSError):  # a failing close is not ignored by rmtree
             shutil.rmtree(made, ignore_errors=True)
