@@ -4,10 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A run that the reach's end would cut waits for this part of the reach: 1 MiB at
- * first, 2 MiB at last. What is waited for is missing ahead of the order, so it is no
- * more than keeps requests from being for each block. */
+/* A run that the reach's end would cut waits for this part of the reach, 2 MiB at last;
+ * before, for two blocks where they are an eighth of it at most. What is waited for is
+ * missing ahead of the order, so it is no more than keeps requests from being for each
+ * block. */
 #define ROOM_SHARE 32
+#define ROOM_LEAST 2
+#define ROOM_LEAST_SHARE 8
 
 static void slot_clear(struct fdl_slot *slot)
 {
@@ -141,6 +144,8 @@ bool fdl_plan_has_room(const struct fdl_plan *plan, uint32_t max)
     uint64_t end = reach_end(plan), at = plan->base, n = 0;
     uint32_t least = plan->reach / ROOM_SHARE;
 
+    if (least < ROOM_LEAST && plan->reach >= ROOM_LEAST * ROOM_LEAST_SHARE)
+        least = ROOM_LEAST;
     if (least > max)
         least = max;
     while (at < end && !missing(plan, at, false))
