@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "job/verify.h"
 #include "base/clock.h"
+#include "base/sum.h"
 #include "job/gather.h"
 
 #define WRITES_A_BLOCK 2 /* of a thread that has delivered one */
@@ -99,6 +100,8 @@ static bool spools(const struct fdl_job *job)
 static void spool(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
 {
     struct fdl_err ignored;
+
+    buf->xxh3 = fdl_sum_of(buf->data, buf->len);
     int rc = fdl_sink_pwrite(job->cfg.spool, buf->data, buf->len, buf->off, &ignored);
 
     pthread_mutex_lock(&job->lock);

@@ -352,10 +352,13 @@ static void *worker_main(void *arg)
     struct fdl_job *job = w->job;
     struct fdl_err err;
 
-    if (job->cfg.record && !w->progress->local)
+    /* Few blocks of a source that is decoded are kept: see verify.c. */
+    bool sums = job->cfg.record && !job->cfg.lander && !w->progress->local;
+
+    if (sums)
         w->sum = fdl_sum_new();
     pthread_mutex_lock(&job->lock);
-    if (job->cfg.record && !w->progress->local && !w->sum) {
+    if (sums && !w->sum) {
         fdl_nomem(&err, "a checksum");
         fdl_job_fail(job, &err);
     }
