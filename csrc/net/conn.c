@@ -71,7 +71,7 @@ static int wait_ready(struct fdl_conn *conn, short events, int slice_ms,
     return FDL_OK;
 }
 
-/* Without it a thread is woken for each byte, which is only slower. */
+/* Where the kernel refuses it, the thread is woken for whatever comes: only slower. */
 static void wake_at(struct fdl_conn *conn, size_t bytes)
 {
     int least = (int)bytes;
