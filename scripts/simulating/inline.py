@@ -67,20 +67,26 @@ class InlineConnection:
         """As ``AsyncConnection.get_raw_connection``."""
         return self._connection.connection
 
-    async def begin_nested(self) -> _Savepoint:
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[_Transaction]:
+        """As ``AsyncConnection.begin``."""
+        with self._connection.begin() as transaction:
+            yield _Transaction(transaction)
+
+    async def begin_nested(self) -> _Transaction:
         """As ``AsyncConnection.begin_nested``."""
-        return _Savepoint(self._connection.begin_nested())
+        return _Transaction(self._connection.begin_nested())
 
 
-class _Savepoint:
-    def __init__(self, savepoint: Any) -> None:
-        self._savepoint = savepoint
+class _Transaction:
+    def __init__(self, transaction: Any) -> None:
+        self._transaction = transaction
 
     async def commit(self) -> None:
-        self._savepoint.commit()
+        self._transaction.commit()
 
     async def rollback(self) -> None:
-        self._savepoint.rollback()
+        self._transaction.rollback()
 
 
 class InlineEngine:
@@ -94,12 +100,6 @@ class InlineEngine:
     async def connect(self) -> AsyncIterator[InlineConnection]:
         """As ``AsyncEngine.connect``."""
         with self.sync_engine.connect() as connection:
-            yield InlineConnection(connection)
-
-    @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[InlineConnection]:
-        """As ``AsyncEngine.begin``."""
-        with self.sync_engine.begin() as connection:
             yield InlineConnection(connection)
 
     async def dispose(self) -> None:

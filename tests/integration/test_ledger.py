@@ -250,11 +250,11 @@ async def test_a_transaction_that_sqlite_gives_up_is_told_by_its_cause(tmp_path:
     async def interrupted(tx: Any) -> None:
         await zones.create(tx, "lost", now=1.0)
         raw = (await tx.get_raw_connection()).driver_connection
-        raw._conn.set_progress_handler(lambda: 1, 1)  # every statement is interrupted at once
+        await raw.set_progress_handler(lambda: 1, 1)  # every statement is interrupted at once
         try:
             await zones.create(tx, "lost too", now=1.0)
         finally:
-            raw._conn.set_progress_handler(None, 1)
+            await raw.set_progress_handler(None, 1)
 
     for round_ in range(5):
         names = [f"z{round_}.{i}" for i in range(10)]

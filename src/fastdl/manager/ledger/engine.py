@@ -3,8 +3,8 @@
 
 ``Ledger.read()`` is a connection for queries, which all see one state; ``Ledger.write(work)`` runs
 ``work(tx)`` in a transaction and returns its result once it is durable. SQLite has one writer:
-calls that wait while a commit is under way share the next one (group commit), each in its own
-savepoint, so that one that fails does not undo the others. PostgreSQL has many
+calls that wait while a commit is under way share the next one (group commit), each in a
+savepoint of its own, so that one that fails does not undo the others. PostgreSQL has many
 writers; a lost race (a deadlock, a row that another transaction made at the same moment) or a
 lost connection runs *work* again, so it must not keep state outside *tx*.
 """
@@ -19,6 +19,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -38,6 +39,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from fastdl.errors import FastdlError, InternalError, UsageError
+from fastdl.manager.ledger.sqlite_connection import connected
 
 log = logging.getLogger(__name__)
 
@@ -159,26 +161,27 @@ class Ledger:
         return outcomes
 
     async def _commit_group(self, works: list[Work[Any]]) -> list[Any]:
-        """Run each of *works* in a savepoint of one transaction and commit it.
+        """Run each of *works* in a savepoint of one transaction and commit it; a single one needs
+        no savepoint.
 
         On no space, an I/O error, no memory or an interrupt SQLite may roll the *transaction*
         back by itself, savepoints and all. Then there is nothing to roll back to (only the error
         "no such savepoint"), and continuing would commit each statement on its own.
         """
         outcomes: list[Any] = []
-        async with self._writer.begin() as tx:
+        async with self._writer.connect() as tx, tx.begin() as group:
             connection: Any = (await tx.get_raw_connection()).driver_connection
             for work in works:
-                savepoint = await tx.begin_nested()
+                part = await tx.begin_nested() if len(works) > 1 else group
                 try:
                     outcome = await work(tx)
                 except Exception as exc:
                     if not connection.in_transaction or _is_fatal(exc):
                         raise
-                    await savepoint.rollback()
+                    await part.rollback()
                     outcomes.append(exc)  # for the caller of this work alone
                 else:
-                    await savepoint.commit()
+                    await part.commit()
                     outcomes.append(outcome)
         return outcomes
 
@@ -285,11 +288,15 @@ def _open_sqlite(path: str) -> Ledger:
     with sync.connect() as connection:
         _migrate(connection)
     sync.dispose()
-    writer = create_async_engine(
-        f"sqlite+aiosqlite:///{path}", hide_parameters=True, pool_size=1, max_overflow=0
-    )
-    reader = create_async_engine(
-        f"sqlite+aiosqlite:///{path}", hide_parameters=True, pool_size=4, max_overflow=0
+    writer, reader = (
+        create_async_engine(
+            f"sqlite+aiosqlite:///{path}",
+            hide_parameters=True,
+            pool_size=connections,
+            max_overflow=0,
+            async_creator=partial(connected, path),
+        )
+        for connections in (1, 4)
     )
     # IMMEDIATE: take the write lock first, so that no transaction fails half-way without it.
     _prepare_sqlite(writer.sync_engine, begin="BEGIN IMMEDIATE")
