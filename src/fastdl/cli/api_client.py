@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastdl import fs
 from fastdl.errors import (
@@ -25,6 +26,9 @@ from fastdl.errors import (
     TrustError,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    import ssl
 
 _BY_CODE: dict[int, type[FastdlError]] = {
     400: ApiParamError,
@@ -107,7 +111,13 @@ def call(
         raise UsageError(f"the url in the credentials file is not http: {url}")
     request = Request(f"{url}?{form}") if use_get else Request(url, data=form.encode())  # noqa: S310
     # No proxy from the environment: requests carry credentials.
-    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=_context(credentials)))
+    # Loading the system's certificates takes longer than most requests. Without them, a POST that is
+    # sent on to https ends there: its parameters would be lost anyway.
+    if use_get or url.startswith("https://"):
+        trust = trusting(credentials.get("cacert"))
+    else:
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=trust))
     try:
         with opener.open(request, timeout=timeout_s) as response:
             return _content(response.read())
@@ -124,12 +134,13 @@ def call(
         raise NetError(f"the manager at {url} cannot be reached: {why}") from exc
 
 
-def _context(credentials: dict[str, str]) -> Any:
-    """Return how servers are verified: by the credentials' cacert alone, where there is one."""
+@functools.lru_cache(maxsize=8)
+def trusting(cacert: str | None) -> ssl.SSLContext:
+    """Return how servers are verified: by *cacert* (PEM) alone, where there is one."""
     import ssl
 
     try:
-        context = ssl.create_default_context(cadata=credentials.get("cacert"))
+        context = ssl.create_default_context(cadata=cacert)
     except (ssl.SSLError, ValueError) as exc:
         raise UsageError(f"the CA certificate is not PEM: {exc}") from exc
     # What is given may be the server's own certificate.
