@@ -32,7 +32,8 @@ from benchmarks.scenarios import Scenario
 
 NAMES: Final = ("manager", "manager-shared")
 """Contestants: a pool for each host, and one that all of them reach."""
-_SAMPLE_S: Final = 0.05
+_SAMPLE_S: Final = 0.2
+"""Asking for the memory of twenty processes takes some milliseconds of the measured machine."""
 _POLL_S: Final = 0.1
 """Asking costs the manager some milliseconds, which would be counted as its work."""
 
