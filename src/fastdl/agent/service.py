@@ -31,6 +31,7 @@ from fastdl.agent.jobs import Jobs, unfinished
 from fastdl.agent.journal import Journal
 from fastdl.agent.lease import Lease
 from fastdl.agent.link import Link
+from fastdl.agent.owed import REPEAT_SECONDS, Owed
 from fastdl.agent.piece_lists import PieceLists
 from fastdl.agent.storagewatch import StorageWatch
 from fastdl.agent.websocket import WebSocketCarrier
@@ -42,8 +43,9 @@ from fastdl.wire.nats.servers import NATS_NAME, parse_servers
 
 log = logging.getLogger(__name__)
 
-_REPEAT_SECONDS: Final = 30.0
 _INVENTORY_SECONDS: Final = 600.0
+_INVENTORY_PAUSE: Final = 1.0
+"""Between two: small downloads end faster than a manager should record what that changed."""
 _PATIENCE_SECONDS: Final = 5.0
 """For so long after a connection no job is stopped that ran before it: a host that was offline is
 given its jobs again, and they need not be interrupted for that.
@@ -90,6 +92,7 @@ class Agent:
         self._journal = journal
         self._inventory_due = asyncio.Event()
         self._results_due = asyncio.Event()
+        self._owed = Owed()
         self._renewal_check = asyncio.Event()
         self._renewal_wanted = False
         self._revision = 0
@@ -198,6 +201,7 @@ class Agent:
         skew = time.time() - welcome.clock
         if welcome.clock and abs(skew) > 300:
             log.warning("this host's clock is %+.0f s off the manager's", skew)
+        self._owed.connected()
         self._results_due.set()
         self._renewal_check.set()
 
@@ -272,6 +276,7 @@ class Agent:
                 await self._jobs.adopt(action.job, action.fence)
             case desired.Report():
                 await asyncio.to_thread(self._journal.ask_again, action.job, action.fence)
+                self._owed.asked_for(action.job)
                 self._results_due.set()
             case desired.Forget():
                 await asyncio.to_thread(self._journal.forget, action.job)
@@ -292,17 +297,18 @@ class Agent:
     # --- messages of the host --------------------------------------------------------------
 
     async def _repeat_results(self) -> None:
-        """Send what has not been acknowledged: when something ended, and every 30 seconds."""
+        """Send what has not been acknowledged: when it ended, and again after a while."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REPEAT_SECONDS):
+                async with asyncio.timeout(REPEAT_SECONDS):
                     await self._results_due.wait()
             self._results_due.clear()
             rows = await asyncio.to_thread(self._journal.rows)
             owed = [row.result() for row in rows.values() if row.owes_result]
             if self._link.connected:
-                for result in owed:
-                    self._send(result)
+                for result in self._owed.due(owed):
+                    if self._link.send(result):
+                        self._owed.sent(result)
             elif owed:
                 await self._link.leave(owed)
 
@@ -317,6 +323,7 @@ class Agent:
             self._inventory_due.clear()
             inventory = await asyncio.to_thread(self._host.inventory)
             self._send(m.InventoryReport(inventory=inventory))
+            await asyncio.sleep(_INVENTORY_PAUSE)
 
     async def _watch_storage(self) -> None:
         """Report immediately when a pool becomes unavailable or available again."""
