@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import socket
 import struct
@@ -214,5 +215,6 @@ def _read_memory(thread: int, where: int, length: int) -> bytes:
     return out.raw
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

@@ -21,7 +21,7 @@ from fastdl.agent.confine import Powers, close_all_but, confine
 from fastdl.agent.confined import Channel, run
 from fastdl.agent.death import error_of_death
 from fastdl.agent.reach import Reach
-from fastdl.agent.supplies import supplies_for_confined
+from fastdl.agent.supplies import supplied, supplies_for_confined
 from fastdl.errors import Cancelled, ConfinementError, InternalError
 
 _GRACE_S = 8.0
@@ -256,9 +256,7 @@ def _become(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
-        supplies = supplies_for_confined()
-        supplies.apply()
-        close_all_but({0, 1, 2, *kept, *supplies.descriptors})
+        close_all_but({0, 1, 2, *kept, *supplied().descriptors})
         missing, listener = confine(powers)
         if os.getppid() != parent:  # it died before this could be noticed
             return

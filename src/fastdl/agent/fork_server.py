@@ -23,7 +23,9 @@ from typing import NoReturn
 
 from fastdl.agent import worker
 from fastdl.agent.confine import close_all_but
-from fastdl.agent.supplies import supplies_for_confined
+from fastdl.agent.supplies import supplied
+from fastdl.model.digest import parse_checksum
+from fastdl.model.url import Url
 from fastdl.sinks.syscalls import die_with_parent
 
 MESSAGE_MAX = 256
@@ -101,13 +103,19 @@ def _become_worker(ends: Sequence[int]) -> NoReturn:
         os.setsid()
         for number, fd in enumerate(ends):
             os.dup2(fd, number)
-        close_all_but({0, 1, 2, *supplies_for_confined().descriptors})
+        close_all_but({0, 1, 2, *supplied().descriptors})
         code = worker.main()
         sys.stderr.flush()
     except BaseException:  # noqa: BLE001 - the last frame of the process
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
+
+
+def _use() -> None:
+    """Compile the patterns that each job uses; a fork finds them compiled."""
+    Url.parse("http://192.0.2.1:80/")
+    parse_checksum(f"{{SHA-256}}{'0' * 64}")
 
 
 def main() -> int:
@@ -119,7 +127,8 @@ def main() -> int:
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    supplies_for_confined()
+    supplied()
+    _use()
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page that it visits
     _Server(channel, ring).serve()

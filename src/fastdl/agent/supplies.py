@@ -18,14 +18,13 @@ import sys
 
 from fastdl.named_tuple import NamedTuple
 
-_COMMON = ("engine.probe", "engine.fetch", "engine.net", "engine.landing.plan")
+_COMMON = ("engine.probe", "engine.fetch", "engine.journal", "engine.net", "engine.landing.plan")
 _RARE = (
     *("core.image", "core.lander"),
     *(
         "engine.compare",
         "engine.folder",
         "engine.takeover",
-        "engine.journal",
         "engine.mending",
         "engine.readback",
         "engine.rules",
@@ -56,8 +55,8 @@ _AUTHORITIES_MAX = 16 << 20
 
 
 class Supplies(NamedTuple):
-    """What a confined fork has to keep, and to apply. The process that made them stays as it is:
-    other processes that it starts do not inherit the descriptors.
+    """What a confined fork has to keep, and to apply. A program that it executes does not inherit
+    the descriptors.
     """
 
     descriptors: tuple[int, ...]
@@ -66,7 +65,7 @@ class Supplies(NamedTuple):
     """(entry of ``sys.path``, path by which it is reached)."""
 
     def apply(self) -> None:
-        """In the fork: set the environment, and find modules through the folders held open."""
+        """Set the environment, and find modules through the folders held open."""
         os.environ.update(self.environment)
         for old, new in self.ways:
             for module in list(sys.modules.values()):
@@ -91,6 +90,16 @@ def supplies_for_confined() -> Supplies:
     held = tuple(os.open(entry or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for entry in shut)
     ways = tuple((entry, f"/proc/self/fd/{fd}") for entry, fd in zip(shut, held, strict=True))
     return Supplies((*kept, *held), environment, ways)
+
+
+@functools.cache
+def supplied() -> Supplies:
+    """``supplies_for_confined``, applied to this process. Its forks find that done: going through all
+    modules would copy a page for nearly each of them.
+    """
+    supplies = supplies_for_confined()
+    supplies.apply()
+    return supplies
 
 
 def load_all() -> None:

@@ -31,7 +31,7 @@ from fastdl.agent.child import confined as confined_child
 from fastdl.agent.child_workspace import ChildWorkspace
 from fastdl.agent.confine import MEMORY, Powers
 from fastdl.agent.reach import Reach
-from fastdl.agent.supplies import supplies_for_confined
+from fastdl.agent.supplies import supplied
 from fastdl.engine.journal_file import JournalFile, Location, SharedFile
 from fastdl.engine.workspace import Workspace, open_workspace
 from fastdl.errors import FastdlError, InternalError, as_error
@@ -55,7 +55,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent handles interrupts
     die_with_parent(signal.SIGTERM)
     os.umask(0o022)  # qemu's user reads templates, however private the agent's own files are
-    supplies_for_confined()
+    supplied()
     gc.freeze()  # a collection in a fork would copy every page that it visits
     code = 0
     while line := sys.stdin.buffer.readline():
