@@ -47,7 +47,7 @@ _RARE = (
 )
 _OF_OTHERS = (
     *("base64", "hashlib", "idna", "ipaddress", "pathlib", "shutil", "tempfile"),
-    *("urllib.parse", "xml.parsers.expat", "xxhash"),
+    *("urllib.parse", "xml.parsers.expat"),
     *("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig", "encodings.utf_16"),
 )
 """What those import inside functions."""
@@ -82,6 +82,7 @@ def supplies_for_confined() -> Supplies:
     """Load, or make loadable, what confined forks of this process need; once."""
     for name in _COMMON:
         importlib.import_module(f"fastdl.{name}")
+    importlib.import_module("xxhash")  # the journal's, which loads hashlib
     kept, environment = _copy_authorities()
     if not all(map(_is_readable, (os.__file__, __file__))):
         load_all()

@@ -133,15 +133,15 @@ def begun(source: Release, target: Identity, capacity: int) -> Release:
 
 
 def released(
-    source: Release, target: Identity, showing: Showing, core_sink: CoreSink, block: int
+    source: Release, target: Identity, showing: Showing, core_sink: CoreSink | None, block: int
 ) -> Release:
-    """The note of what *core_sink* is about to release."""
+    """The note of what *core_sink* is about to release; None: it holds nothing back."""
     size = showing.target_bytes
     head = min(HOLD_BYTES, size)
     tail = min(HOLD_BYTES, size - head)
     ends = []
     for offset, length in ((0, head), (size - tail, tail)):
-        data = core_sink.held(offset, length) if length else None
+        data = core_sink.held(offset, length) if core_sink and length else None
         if data is not None:
             pieces = (data[at : at + block] for at in range(0, length, block))
             ends.append(End(offset, length, b"".join(map(_sum, pieces))))

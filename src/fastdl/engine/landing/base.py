@@ -174,6 +174,7 @@ class Lander:
     ) -> None:
         """Note what is about to show; where a job around this one asked, as what that calls it."""
         sink, outer = workspace.sink, asked.showing
+        holding = core_sink if sink.hold else None
         showing = Showing(
             source_bytes=outer.source_bytes if outer else source_bytes,
             target_bytes=size,
@@ -183,7 +184,7 @@ class Lander:
         )
         self._note(
             workspace,
-            released(asked, sink.identity, showing, core_sink, max(512, sink.sector_size)),
+            released(asked, sink.identity, showing, holding, max(512, sink.sector_size)),
         )
 
     def _note(self, workspace: Workspace, note: Release) -> None:
