@@ -95,8 +95,8 @@ def supplies_for_confined() -> Supplies:
 
 @functools.cache
 def supplied() -> Supplies:
-    """``supplies_for_confined``, applied to this process. Its forks find that done: going through all
-    modules would copy a page for nearly each of them.
+    """``supplies_for_confined``, applied to this process. Its forks find that done: going through
+    all modules would copy a page for nearly each of them.
     """
     supplies = supplies_for_confined()
     supplies.apply()

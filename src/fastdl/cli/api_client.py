@@ -111,8 +111,8 @@ def call(
         raise UsageError(f"the url in the credentials file is not http: {url}")
     request = Request(f"{url}?{form}") if use_get else Request(url, data=form.encode())  # noqa: S310
     # No proxy from the environment: requests carry credentials.
-    # Loading the system's certificates takes longer than most requests. Without them, a POST that is
-    # sent on to https ends there: its parameters would be lost anyway.
+    # Loading the system's certificates takes longer than most requests. Without them, a POST that
+    # is sent on to https ends there: its parameters would be lost anyway.
     if use_get or url.startswith("https://"):
         trust = trusting(credentials.get("cacert"))
     else:
