@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 import socket
 import struct
@@ -20,6 +19,7 @@ from collections.abc import Container
 
 from fastdl.agent.reach import Reach
 from fastdl.named_tuple import NamedTuple
+from fastdl.sinks.syscalls import libc
 
 _RECV, _SEND, _VALID = 0xC0502100, 0xC0182101, 0x40082102  # SECCOMP_IOCTL_NOTIF_*
 _REQUEST = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
@@ -52,7 +52,7 @@ def can_broker() -> bool:
         if file.read(1) == b"3":
             return False
     header, data = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
-    if _libc().capget(header, data):
+    if libc.capget(header, data):
         return False
     return bool(struct.unpack_from("=I", data)[0] & _CAP_SYS_PTRACE) and hasattr(os, "pidfd_open")
 
@@ -169,7 +169,7 @@ def _attempt(call: _Call) -> int:
     """The errno of *call* after one attempt, 0 for none. Never blocks."""
     call.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _AT_ONCE)
     try:
-        failed = getattr(_libc(), call.name)(call.sock.fileno(), call.address, len(call.address))
+        failed = getattr(libc, call.name)(call.sock.fileno(), call.address, len(call.address))
         return ctypes.get_errno() if failed else 0
     finally:
         call.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _FOR_EVER)
@@ -177,7 +177,7 @@ def _attempt(call: _Call) -> int:
 
 def _descriptor(pidfd: int, number: int) -> int:
     """Duplicate descriptor *number* of that process into ours."""
-    found = int(_libc().syscall(_PIDFD_GETFD, pidfd, number, 0))
+    found = int(libc.syscall(_PIDFD_GETFD, pidfd, number, 0))
     if found < 0:
         raise OSError(ctypes.get_errno(), "pidfd_getfd")
     return found
@@ -202,7 +202,7 @@ def _read_memory(thread: int, where: int, length: int) -> bytes:
     out = ctypes.create_string_buffer(length)
     here = _Range(ctypes.addressof(out), length)
     there = _Range(where, length)
-    got = _libc().process_vm_readv(
+    got = libc.process_vm_readv(
         thread,
         ctypes.byref(here),
         ctypes.c_ulong(1),
@@ -213,8 +213,3 @@ def _read_memory(thread: int, where: int, length: int) -> bytes:
     if got != length:
         raise OSError(errno.EFAULT, "the address cannot be read")
     return out.raw
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

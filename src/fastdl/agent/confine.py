@@ -20,12 +20,12 @@ import signal
 import stat
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 # Not in a fork: its user may not read the file, and an import beside threads may wait forever.
 from fastdl.core.confine import confine_calls
 from fastdl.named_tuple import NamedTuple
-from fastdl.sinks.syscalls import die_with_parent
+from fastdl.sinks.syscalls import die_with_parent, libc
 
 WORKER_USER = "fastdl-worker"
 MEMORY = 4 << 30
@@ -161,7 +161,7 @@ def close_all_but(kept: Iterable[int]) -> None:
 
 def landlock_version() -> int:
     """The kernel's Landlock version, 0 if it is missing or disabled."""
-    return max(0, int(_libc().syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
+    return max(0, int(libc.syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)))
 
 
 def _become(uid: int, gid: int) -> bool:
@@ -177,20 +177,20 @@ def _become(uid: int, gid: int) -> bool:
 
 def _drop_capabilities() -> None:
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    if _libc().capset(header, bytes(24)):
+    if libc.capset(header, bytes(24)):
         raise _error("capset")
 
 
 def _be_killed_first() -> None:
     """If the host runs out of memory, this process is killed rather than a virtual machine."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-        file.write("1000")
+    with contextlib.suppress(OSError), _opened("/proc/self/oom_score_adj", os.O_WRONLY) as fd:
+        os.write(fd, b"1000")
 
 
 def _limit(powers: Powers) -> None:
     """Set the resource limits, relative to what is mapped: a sanitizer's shadow is large."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        pages = [int(word) for word in file.read().split()]
+    with _opened("/proc/self/statm", os.O_RDONLY) as fd:
+        pages = [int(word) for word in os.read(fd, 256).split()]
     size, data = (pages[at] * resource.getpagesize() for at in (0, 5))
     limits = {
         resource.RLIMIT_CORE: 0,
@@ -205,6 +205,16 @@ def _limit(powers: Powers) -> None:
         hard = resource.getrlimit(kind)[1]
         low = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (low, low))
+
+
+@contextlib.contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    """A descriptor alone: Python's files visit more pages, and a fork copies each."""
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _filter_calls(powers: Powers) -> tuple[int, list[str]]:
@@ -263,12 +273,12 @@ def _allow(rules: int, path: str, allowed: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    if _libc().prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
         raise _error("prctl")
 
 
 def _call(number: int, *arguments: int | bytes) -> int:
-    result = int(_libc().syscall(number, *arguments))
+    result = int(libc.syscall(number, *arguments))
     if result < 0:
         raise _error("landlock")
     return result
@@ -277,8 +287,3 @@ def _call(number: int, *arguments: int | bytes) -> int:
 def _error(what: str) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

@@ -25,7 +25,8 @@ _NO_SUCH_CALL = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.E
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
+"""What is called by its name; made once, before any fork: each function of it is a class."""
 
 
 def _check(result: int, path: str | None = None) -> int:
@@ -39,7 +40,7 @@ def die_with_parent(number: int) -> None:
     """Ask the kernel to send signal *number* to this process when the thread that started it ends,
     as it does with its process. A change of user makes the kernel forget it. OSError.
     """
-    _check(int(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)))
+    _check(int(libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0)))
 
 
 def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
@@ -50,7 +51,7 @@ def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
     how = struct.pack("=QQQ", flags, 0, resolve)
     number, size = ctypes.c_long(_SYS_OPENAT2), ctypes.c_size_t(len(how))
     return _check(
-        int(_libc.syscall(number, ctypes.c_int(folder_fd), os.fsencode(path), how, size)), path
+        int(libc.syscall(number, ctypes.c_int(folder_fd), os.fsencode(path), how, size)), path
     )
 
 
@@ -59,7 +60,7 @@ def _renameat2(folder_fd: int, old: str, to_fd: int, new: str, flag: int) -> boo
     try:
         _check(
             int(
-                _libc.renameat2(
+                libc.renameat2(
                     ctypes.c_int(folder_fd),
                     os.fsencode(old),
                     ctypes.c_int(to_fd),
@@ -113,7 +114,7 @@ def fallocate(fd: int, size: int) -> None:
     if size:
         _check(
             int(
-                _libc.fallocate64(
+                libc.fallocate64(
                     ctypes.c_int(fd), ctypes.c_int(0), ctypes.c_int64(0), ctypes.c_int64(size)
                 )
             )
@@ -124,7 +125,7 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
     """Give the room of a range back; False where the file system cannot."""
     mode = ctypes.c_int(_FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE)
     place = ctypes.c_int64(offset), ctypes.c_int64(length)
-    return int(_libc.fallocate64(ctypes.c_int(fd), mode, *place)) == 0
+    return int(libc.fallocate64(ctypes.c_int(fd), mode, *place)) == 0
 
 
 def direct_align(fd: int) -> int | None:
@@ -133,9 +134,9 @@ def direct_align(fd: int) -> int | None:
     statx(2), STATX_DIOALIGN: Linux 6.1 and the larger file systems.
     """
     buffer = ctypes.create_string_buffer(256)
-    if not hasattr(_libc, "statx"):
+    if not hasattr(libc, "statx"):
         return None
-    failed = _libc.statx(
+    failed = libc.statx(
         ctypes.c_int(fd), b"", ctypes.c_int(_AT_EMPTY_PATH), ctypes.c_uint(_STATX_DIOALIGN), buffer
     )
     (mask,) = struct.unpack_from("=I", buffer, 0)

@@ -134,7 +134,7 @@ def test_file_systems_without_noreplace_publish_by_a_link(
         land(other, b"new")
         (tmp_path / "b").write_text("theirs")
         with monkeypatch.context() as patch:
-            patch.setattr(syscalls, "_libc", NoRename())
+            patch.setattr(syscalls, "libc", NoRename())
             sink.publish(3)
             with pytest.raises(SinkRefusedError):
                 other.publish(3)
