@@ -7,7 +7,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +26,20 @@ from tests.env.origin import FaultOrigin, Resource, pseudo_random
 CONTENT = pseudo_random(6, 1 << 20)
 STUCK = [Rule(stall_at=0)]
 SECRET = "secret-" + "7f3a" * 8
+DOWNLOADS = """
+import asyncio, sys
+from fastdl.agent import work
+
+async def main():
+    async with work.forking():
+        for number in range(3):
+            await work.run(work.Work(
+                action="fetch", sources=(sys.argv[1],), target=f"{sys.argv[2]}/{number}",
+                options={"source_format": "raw", "target_format": "same"},
+            ))
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -210,3 +227,18 @@ async def test_a_server_with_nothing_to_do_ends(
     monkeypatch.setattr(workers, "IDLE_S", 0.01)
     await run(probe(origin))
     await until(lambda: children(os.getpid()) == forking)
+
+
+def test_a_download_finds_its_code_loaded(origin: FaultOrigin, tmp_path: Path) -> None:
+    """A module that each worker loads again is seen more often than by the agent and its server."""
+    done = subprocess.run(
+        [sys.executable, "-c", DOWNLOADS, origin.url("/x"), tmp_path],
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = Counter(line.rpartition("|")[2].strip() for line in done.stderr.splitlines())
+    assert len(list(tmp_path.iterdir())) == 3
+    assert loaded["fastdl.agent.worker"] == 1
+    assert {name: times for name, times in loaded.items() if times > 2} == {}
