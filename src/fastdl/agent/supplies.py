@@ -73,8 +73,6 @@ class Supplies(NamedTuple):
                 if isinstance(places, list):
                     places[:] = [_moved(place, old, new) for place in places]
             sys.path[:] = [_moved(place, old, new) for place in sys.path]
-        if self.ways:
-            sys.path_importer_cache.clear()
 
 
 @functools.cache
