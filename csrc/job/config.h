@@ -41,8 +41,8 @@ struct fdl_job_config {
     size_t n_mirrors;
     struct fdl_sink *sink;
     struct fdl_lander *lander; /* NULL: blocks land at their own offsets */
-    struct fdl_sink *spool;    /* NULL, or with a lander: blocks are also kept here, at
-                                  their own offsets, and recorded */
+    bool keeps;                /* with a lander: blocks are to be kept besides, once
+                                  fdl_job_keep() has said where */
     uint64_t total;            /* bytes of the source, FDL_SIZE_UNKNOWN */
     size_t block;              /* multiple of FDL_BUF_ALIGN; fdl_job_block_for() */
     size_t window;             /* bytes of all blocks together */

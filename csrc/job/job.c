@@ -317,6 +317,12 @@ int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
     return FDL_OK;
 }
 
+/* Locked. */
+static bool wants_spool(const struct fdl_job *job)
+{
+    return job->spool_wanted && !job->spool && !job->spool_failed;
+}
+
 bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records)
 {
     struct timespec ts = fdl_deadline(timeout_ms);
@@ -324,7 +330,8 @@ bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records)
 
     pthread_mutex_lock(&job->lock);
     job->landed_wanted = records;
-    while (!job->finished && !(records > 0 && job->landed.n >= records))
+    while (!job->finished && !wants_spool(job) &&
+           !(records > 0 && job->landed.n >= records))
         if (pthread_cond_timedwait(&job->watched, &job->lock, &ts) != 0)
             break;
     done = job->finished;
@@ -371,6 +378,7 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
         .mirrors = used,
         .rest_ns = rest_ns,
         .running = !job->finished,
+        .wants_spool = wants_spool(job),
         .fetch_ns = atomic_load(&job->times.recv_ns),
         .tls_ns = atomic_load(&job->times.tls_ns),
         .net_wait_ns = atomic_load(&job->times.wait_ns),
@@ -384,6 +392,14 @@ void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out)
         .flush_ns = atomic_load(&job->flush_ns),
         .elapsed_ns = (job->finished ? job->ended_ns : fdl_now_ns()) - job->started_ns,
     };
+    pthread_mutex_unlock(&job->lock);
+}
+
+void fdl_job_keep(struct fdl_job *job, struct fdl_sink *spool)
+{
+    pthread_mutex_lock(&job->lock);
+    job->spool = spool;
+    job->spool_failed = !spool;
     pthread_mutex_unlock(&job->lock);
 }
 

@@ -29,6 +29,7 @@ struct fdl_job_status {
     int mirrors;      /* that these use */
     uint64_t rest_ns; /* until a mirror may be asked again; 0: one may be */
     bool running;
+    bool wants_spool; /* there is a block to keep: fdl_job_keep() */
     /* busy nanoseconds, summed over threads */
     uint64_t along_bytes; /* of the file's digest, that went along with a piece's */
     uint64_t passes, pass_blocks; /* over pieces of several blocks; these, in all */
@@ -47,11 +48,16 @@ size_t fdl_job_block_for(uint64_t piece_length, size_t wanted);
 int fdl_job_start(struct fdl_job **out, const struct fdl_job_config *config,
                   struct fdl_err *err);
 
-/* True when the job has ended; false after timeout_ms, or where `records` (> 0) blocks
- * wait to be drained. */
+/* True when the job has ended; false after timeout_ms, where `records` (> 0) blocks
+ * wait to be drained, or where the job wants a spool. */
 bool fdl_job_wait(struct fdl_job *job, int timeout_ms, size_t records);
 
 void fdl_job_status(struct fdl_job *job, struct fdl_job_status *out);
+
+/* From now on blocks are kept in `spool`, too, each at its own offset, and recorded.
+ * NULL: nothing is kept. At most once.
+ *   spool  BORROWED until fdl_job_free() */
+void fdl_job_keep(struct fdl_job *job, struct fdl_sink *spool);
 
 /* Moves up to cap ranges, blocks that have been written since the last call. They
  * are durable only after the next fdl_sink_flush(). */

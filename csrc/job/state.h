@@ -66,6 +66,8 @@ struct fdl_job {
     size_t to_write;          /* blocks that are verified and that nobody writes yet */
     struct fdl_landed landed; /* what was written, drained by the caller */
     size_t landed_wanted;     /* as many are worth waking fdl_job_wait() */
+    struct fdl_sink *spool;   /* where blocks are kept, at their own offsets; or NULL */
+    bool spool_wanted;        /* there is a block to keep */
     bool spool_failed;        /* no more is kept there */
     struct fdl_pool *pool;    /* OWNED */
     struct fdl_request_log *requests; /* OWNED, NULL where nobody watches */

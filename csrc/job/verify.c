@@ -86,13 +86,20 @@ static void land(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
  * faster can soon be fetched again, and writing it a second time would slow it down. */
 #define SPOOL_RATE (64u << 20)
 
-/* Whether the next block is kept. Locked. */
-static bool spools(const struct fdl_job *job)
+/* Whether the next block is kept. One that comes before there is a place for it is not:
+ * it only makes the caller look for one. Locked. */
+static bool spools(struct fdl_job *job)
 {
     uint64_t ns = fdl_now_ns() - job->started_ns;
 
-    return job->cfg.spool && !job->spool_failed &&
-           (double)job->fetched * FDL_NS_PER_S <= (double)ns * SPOOL_RATE;
+    if (!job->cfg.keeps || job->spool_failed ||
+        (double)job->fetched * FDL_NS_PER_S > (double)ns * SPOOL_RATE)
+        return false;
+    if (!job->spool && !job->spool_wanted) {
+        job->spool_wanted = true;
+        pthread_cond_signal(&job->watched);
+    }
+    return job->spool;
 }
 
 /* Keeps a verified block, which the slot keeps alive. A failure ends only the keeping.
@@ -102,7 +109,7 @@ static void spool(struct fdl_job *job, uint64_t block, struct fdl_buf *buf)
     struct fdl_err ignored;
 
     buf->xxh3 = fdl_sum_of(buf->data, buf->len);
-    int rc = fdl_sink_pwrite(job->cfg.spool, buf->data, buf->len, buf->off, &ignored);
+    int rc = fdl_sink_pwrite(job->spool, buf->data, buf->len, buf->off, &ignored);
 
     pthread_mutex_lock(&job->lock);
     if (rc == FDL_OK)

@@ -338,7 +338,9 @@ def test_a_source_is_not_kept_where_that_takes_too_much_room(
     """A small disk is for the image."""
     source = sources("gz")
     pool = tmp_path / "pool"
-    with tmpfs(pool, "60m"), FaultOrigin({"/i": Resource.of(source.file)}) as origin:
+    resource = Resource.of(source.file)
+    resource.rules = [Rule(rate=RATE)]  # faster, nothing is kept
+    with tmpfs(pool, "60m"), FaultOrigin({"/i": resource}) as origin:
         target = pool / "image"
         words = ["get", origin.url("/i"), "-o", str(target), "--target-format", "raw", "--json"]
         done = run_fastdl(words, home=tmp_path / "home", timeout=60)

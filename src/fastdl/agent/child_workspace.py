@@ -7,6 +7,7 @@ is requested from the other process, which finally publishes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -83,6 +84,11 @@ class ChildWorkspace(Workspace):
         finally:
             if not staging.keep:
                 shutil.rmtree(staging.path, ignore_errors=True)
+
+    @property
+    def spooled(self) -> bool:
+        """In this process's own folder."""
+        return self._spool is not None or os.path.lexists(_STAGED)
 
     def drop_staging(self, key: str = "") -> None:
         """Nothing is left: the folder that this process works in goes with a job that is done."""

@@ -67,5 +67,5 @@ class JobConfig(NamedTuple):
     """An open response to continue with; the job takes it over."""
     lander: Lander | None = None
     """None: blocks land at their own offsets."""
-    spool: Sink | None = None
-    """With a lander: where blocks are also kept, at their own offsets, and recorded."""
+    keeps: bool = False
+    """With a lander: blocks are also kept, once ``Job.keep`` has said where."""

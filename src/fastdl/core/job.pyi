@@ -2,6 +2,7 @@
 from typing import Any, final
 
 from fastdl.core.config import JobConfig
+from fastdl.core.sink import Sink
 
 def block_for(piece_length: int | None, wanted: int) -> int:
     """The largest block size up to *wanted* that fits a piece length."""
@@ -32,10 +33,15 @@ class Job:
 
     def __new__(cls, config: JobConfig) -> Job: ...
     def wait(self, timeout_ms: int, records: int = 0) -> bool:
-        """True when the job has ended; False also where *records* blocks can be drained."""
+        """True when the job has ended; False also where *records* blocks can be drained, or where
+        it wants a spool (``status``)."""
 
     def status(self) -> dict[str, Any]:
         """The fields of ``struct fdl_job_status``; times in nanoseconds, summed over threads."""
+
+    def keep(self, spool: Sink | None) -> None:
+        """Keep blocks from now on also in *spool*, at their own offsets, and record them; None:
+        keep nothing. At most once, where ``JobConfig.keeps``."""
 
     def drain(self) -> list[tuple[int, int, int]]:
         """[(offset, length, xxh3)] of blocks written since the last call; not durable yet."""

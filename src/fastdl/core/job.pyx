@@ -14,14 +14,14 @@ from fastdl.core.c.hash cimport (
 )
 from fastdl.core.c.job cimport (
     fdl_job, fdl_job_block_for, fdl_job_cancel, fdl_job_drain, fdl_job_finish,
-    fdl_job_forget_lander, fdl_job_free, fdl_job_settle, fdl_job_start, fdl_job_status,
-    fdl_job_piece_list, fdl_job_requests, fdl_job_status_s, fdl_job_wait,
+    fdl_job_forget_lander, fdl_job_free, fdl_job_keep, fdl_job_settle, fdl_job_start,
+    fdl_job_status, fdl_job_piece_list, fdl_job_requests, fdl_job_status_s, fdl_job_wait,
 )
 from fastdl.core.c.landed cimport fdl_range
 from fastdl.core.c.mirror cimport fdl_mirror
 from fastdl.core.c.pace cimport fdl_pace
 from fastdl.core.c.request_log cimport FDL_REQUEST_LEFT, fdl_request_note
-from fastdl.core.c.sink cimport FDL_SIZE_UNKNOWN
+from fastdl.core.c.sink cimport FDL_SIZE_UNKNOWN, fdl_sink
 from fastdl.core.error cimport check, exception_from
 from fastdl.core.land cimport Lander
 from fastdl.core.net cimport Mirror, Net, Stream
@@ -115,13 +115,13 @@ cdef class Job:
     cdef uint64_t *_skip
     cdef object _config  # what the C job borrows
     cdef Lander _lander
+    cdef Sink _spool  # what the C job borrows, too
 
     def __cinit__(self, config not None):
         cdef fdl_job_config c
         cdef fdl_err err
         cdef Net net = config.net
         cdef Sink sink = config.sink
-        cdef Sink spool = config.spool
         cdef Stream first = config.first
         cdef Pace pace = config.pace
         cdef size_t i
@@ -130,7 +130,7 @@ cdef class Job:
         self._lander = config.lander
         c.net = net._ptr
         c.sink = sink.open_ptr()
-        c.spool = NULL if spool is None else spool.open_ptr()
+        c.keeps = config.keeps
         c.lander = NULL if self._lander is None else self._lander.open_ptr()
         c.total = FDL_SIZE_UNKNOWN if config.total is None else config.total
         c.block = config.block
@@ -159,8 +159,6 @@ cdef class Job:
             rc = fdl_job_start(&self._ptr, &c, &err)
         check(rc, &err)
         sink.writer = ref(self)
-        if spool is not None:
-            spool.writer = ref(self)
         if self._lander is not None:
             self._lander.user = ref(self)
 
@@ -227,6 +225,14 @@ cdef class Job:
         if st.total == FDL_SIZE_UNKNOWN:
             out["total"] = None
         return out
+
+    def keep(self, Sink spool):
+        cdef fdl_sink *s = NULL if spool is None else spool.open_ptr()
+        if spool is not None:
+            spool.writer = ref(self)
+        self._spool = spool
+        with nogil:
+            fdl_job_keep(self._ptr, s)
 
     def drain(self):
         """[(offset, length, xxh3)] of blocks written since the last call; not durable yet."""

@@ -15,6 +15,8 @@ from fastdl.errors import FastdlError, JournalError, SinkIOError
 from fastdl.sinks.base import Identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastdl.engine import journal as jr
     from fastdl.engine.source.facts import SourceFacts
     from fastdl.sinks.stream import StreamSink
@@ -60,6 +62,8 @@ class Checkpoint:
         self.kept = kept
         self.spool: CoreSink | None = None
         """Where blocks are kept besides, if they are decoded on their way to the target."""
+        self.later: Callable[[], None] | None = None
+        """What sets ``spool`` and ``writer`` once there is a block to keep."""
         self.writer: jr.Writer | None = None
         self.local: list[tuple[int, int]] = []
         self.warning: str | None = None
@@ -72,9 +76,21 @@ class Checkpoint:
         return self.writer is not None or self.follower is not None
 
     @property
+    def keeps(self) -> bool:
+        """Whether blocks are kept besides, or may be."""
+        return self.spool is not None or self.later is not None
+
+    @property
     def holds(self) -> bool:
         """Whether there is anything to resume from."""
         return self.writer is not None and self.writer.count > 0
+
+    def keep(self, job: Job) -> None:
+        """The first block is to be kept: from here on the next run has something to find."""
+        later, self.later = self.later, None
+        if later is not None:
+            later()
+        job.keep(self.spool)
 
     def take(self, job: Job, sink: CoreSink) -> None:
         """Flush the target, then record what had been written before."""

@@ -40,6 +40,8 @@ def run_job(
                 status = job.status()
                 meter.show(status)
                 look()
+                if status["wants_spool"]:
+                    checkpoint.keep(job)
                 checkpoint.take(job, core_sink)
             meter.show(job.status(), "flush", force=True)
             look()
@@ -136,17 +138,20 @@ def start_job(
         provable=facts.provable,
         record=checkpoint.records,
         log_requests=ctx.events.log is not None,
-        hold=checkpoint.kept.hold,
+        hold=0 if checkpoint.keeps else checkpoint.kept.hold,
         algorithms=_algorithms(facts, ctx),
         pieces=(pieces.algorithm, pieces.length, pieces.hashes) if pieces else None,
         list_pieces=list_length(facts, ctx),
         local=checkpoint.local,
         local_fd=checkpoint.kept.fd,
-        spool=checkpoint.spool,
+        keeps=checkpoint.keeps,
         first=response.take(),
         **{"known": known, **landing},
     )
-    return Job(config)
+    job = Job(config)
+    if checkpoint.spool is not None:
+        job.keep(checkpoint.spool)
+    return job
 
 
 def _algorithms(facts: SourceFacts, ctx: TransferContext) -> list[str]:

@@ -145,6 +145,11 @@ class Workspace:
         journal = Path(state_path(self.sink.identity, self._state_dir, "journal").path)
         return staging.path_beside(journal.parent.with_name("staged") / journal.stem, key)
 
+    @property
+    def spooled(self) -> bool:
+        """Whether there may be something of the source that was kept."""
+        return self._spool is not None or os.path.lexists(self._staged_at())
+
     def spool(self, size: int) -> Spool:
         """Where all attempts of this job keep a source of *size* bytes; see ``Spool.opened``."""
         if self._spool is None:

@@ -98,3 +98,29 @@ def test_data_that_is_not_durable_is_not_recorded(attempt: Attempt) -> None:
         attempt.take()
     assert attempt.happened == []
     assert journal.parse(attempt.path.read_bytes()).records == ()
+
+
+def test_what_blocks_are_kept_in_is_opened_with_the_first_of_them(attempt: Attempt) -> None:
+    """Before that there is no folder and no journal; what cannot be opened is not tried twice."""
+    checkpoint, kept = Checkpoint(BLOCK, cast(Kept, None)), []
+    opened = cast(Sink, object())
+
+    class Wishing:
+        """A job with a block to keep."""
+
+        def keep(self, spool: Sink | None) -> None:
+            kept.append(spool)
+
+    def opens() -> None:
+        checkpoint.spool, checkpoint.writer = opened, attempt.checkpoint.writer
+
+    checkpoint.later = opens
+    assert (checkpoint.keeps, checkpoint.records, checkpoint.due(4)) == (True, False, 0)
+    checkpoint.keep(cast(Job, Wishing()))
+    assert (kept, checkpoint.keeps, checkpoint.records) == ([opened], True, True)
+    assert checkpoint.due(4) > 0
+
+    nowhere = Checkpoint(BLOCK, cast(Kept, None))
+    nowhere.later = lambda: None
+    nowhere.keep(cast(Job, Wishing()))
+    assert (kept[1:], nowhere.keeps) == ([None], False)

@@ -26,7 +26,7 @@ cdef extern from "job/config.h" nogil:
         size_t n_mirrors
         fdl_sink *sink
         fdl_lander *lander
-        fdl_sink *spool
+        bint keeps
         uint64_t total
         size_t block
         size_t window

@@ -5,6 +5,7 @@ from fastdl.core.c.config cimport fdl_job_config, fdl_job_result
 from fastdl.core.c.err cimport fdl_err
 from fastdl.core.c.landed cimport fdl_range
 from fastdl.core.c.request_log cimport fdl_request_note
+from fastdl.core.c.sink cimport fdl_sink
 
 
 cdef extern from "job/job.h" nogil:
@@ -23,6 +24,7 @@ cdef extern from "job/job.h" nogil:
         int mirrors
         uint64_t rest_ns
         bint running
+        bint wants_spool
         uint64_t fetch_ns
         uint64_t tls_ns
         uint64_t hash_ns
@@ -36,6 +38,7 @@ cdef extern from "job/job.h" nogil:
     int fdl_job_start(fdl_job **out, const fdl_job_config *config, fdl_err *err)
     bint fdl_job_wait(fdl_job *job, int timeout_ms, size_t records)
     void fdl_job_status(fdl_job *job, fdl_job_status_s *out)
+    void fdl_job_keep(fdl_job *job, fdl_sink *spool)
     size_t fdl_job_drain(fdl_job *job, fdl_range *out, size_t cap)
     void fdl_job_settle(fdl_job *job, size_t n)
     size_t fdl_job_requests(fdl_job *job, fdl_request_note *out, size_t cap, size_t *lost)

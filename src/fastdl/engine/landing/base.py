@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastdl.core.sink import Sink as CoreSink
@@ -196,7 +197,9 @@ class Lander:
         self, facts: SourceFacts, workspace: Workspace, ctx: TransferContext
     ) -> Iterator[Checkpoint]:
         """The journal for the duration of the block; sets ``workspace.keep`` afterwards."""
-        spool = self._spool(facts, workspace, ctx) if self.decodes else None
+        keeps = self.decodes and self._keeps(facts, workspace, ctx)
+        earlier = keeps and workspace.spooled
+        spool = self._spool(facts, workspace, ctx) if earlier else None
         kept: Kept = workspace.sink
         journal = workspace.journal if self.resumable else None
         if spool is not None:
@@ -204,6 +207,8 @@ class Lander:
         checkpoint = open_checkpoint(journal, kept, facts, ctx.options, self.kind)
         if spool is not None and checkpoint.writer is not None:
             checkpoint.spool = spool.core_sink(facts.size or 0)
+        elif keeps and not earlier:
+            checkpoint.later = partial(self._keep, checkpoint, facts, workspace, ctx)
         over = False
         try:
             if checkpoint.warning:
@@ -226,20 +231,42 @@ class Lander:
             if checkpoint.warning:
                 ctx.events.warn(checkpoint.warning)
 
+    def _keeps(self, facts: SourceFacts, workspace: Workspace, ctx: TransferContext) -> bool:
+        """Whether a next run could use the source's bytes."""
+        local = ctx.proven or any(url.scheme == "file" for url in facts.urls)
+        if local or workspace.sink.kind not in ("file", "block", "nbd"):
+            return False
+        if not ctx.options.resume:
+            workspace.drop_staging()
+            return False
+        size = facts.size or 0
+        return not facts.one_response and size > 2 * ctx.options.block_size
+
+    def _keep(
+        self,
+        checkpoint: Checkpoint,
+        facts: SourceFacts,
+        workspace: Workspace,
+        ctx: TransferContext,
+    ) -> None:
+        """Open the spool of an attempt that runs already, and its journal."""
+        spool = self._spool(facts, workspace, ctx)
+        if spool is None:
+            return
+        made = open_checkpoint(spool.journal, spool, facts, ctx.options, self.kind)
+        if made.local or made.block != checkpoint.block:  # of another job that has just ended
+            made.close(remove=False)
+            return
+        checkpoint.warning, checkpoint.writer = made.warning, made.writer
+        if made.writer is not None:
+            checkpoint.kept, checkpoint.spool = spool, spool.core_sink(facts.size or 0)
+
     def _spool(
         self, facts: SourceFacts, workspace: Workspace, ctx: TransferContext
     ) -> Spool | None:
-        """Where the source's bytes are kept for the next run, if one could use them."""
-        local = ctx.proven or any(url.scheme == "file" for url in facts.urls)
-        if local or workspace.sink.kind not in ("file", "block", "nbd"):
-            return None
-        if not ctx.options.resume:
-            workspace.drop_staging()
-            return None
-        if facts.one_response or not facts.size or facts.size <= 2 * ctx.options.block_size:
-            return None
+        """Where the source's bytes are kept for the next run; None, with a warning: nowhere."""
         try:
-            return workspace.spool(facts.size)
+            return workspace.spool(facts.size or 0)
         except FastdlError as exc:
             ctx.events.warn(f"this download cannot be resumed: {exc.message}")
             return None
