@@ -56,7 +56,7 @@ class Target:
             if path is not None:
                 _drop_cache(path)
         size = self.size if self.kind == "block" else self.path.stat().st_size
-        return content_digest(self.path, size, holes_of=self.backing)
+        return content_digest(self.path, size, holes_of=self.backing, direct=True)
 
     def cached_bytes(self) -> int:
         """How much of the target is in the page cache: 0 after direct writes."""

@@ -41,6 +41,14 @@ def test_a_single_wrong_byte_changes_the_digest(tmp_path: Path, at: int) -> None
     assert content_digest(disk, 8 * MiB) != before
 
 
+@pytest.mark.parametrize("size", [8 * MiB, 5 * MiB + 512, 3 * MiB + 4097])
+def test_a_digest_is_the_same_past_the_page_cache(tmp_path: Path, size: int) -> None:
+    """A check that fills and frees the cache would make the next run slower."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(os.urandom(size))
+    assert content_digest(disk, size, direct=True) == content_digest(disk, size)
+
+
 def test_a_moved_block_changes_the_digest(tmp_path: Path) -> None:
     """The same blocks at other offsets are another disk."""
     first, second = tmp_path / "a", tmp_path / "b"
