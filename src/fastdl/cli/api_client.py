@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastdl import fs
 from fastdl.errors import (
@@ -90,7 +90,13 @@ def call(
     import ssl
     from urllib.error import HTTPError, URLError
     from urllib.parse import urlencode
-    from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+    from urllib.request import (
+        HTTPRedirectHandler,
+        HTTPSHandler,
+        ProxyHandler,
+        Request,
+        build_opener,
+    )
 
     from fastdl.manager.access.auth import sign
 
@@ -111,13 +117,15 @@ def call(
         raise UsageError(f"the url in the credentials file is not http: {url}")
     request = Request(f"{url}?{form}") if use_get else Request(url, data=form.encode())  # noqa: S310
     # No proxy from the environment: requests carry credentials.
-    # Loading the system's certificates takes longer than most requests. Without them, a POST that
-    # is sent on to https ends there: its parameters would be lost anyway.
+    # Loading the system's certificates takes longer than most requests.
     if use_get or url.startswith("https://"):
         trust = trusting(credentials.get("cacert"))
     else:
         trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=trust))
+    redirects: Any = HTTPRedirectHandler()
+    if not use_get:
+        redirects.redirect_request = _refuse_onward
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=trust), redirects)
     try:
         with opener.open(request, timeout=timeout_s) as response:
             return _content(response.read())
@@ -132,6 +140,16 @@ def call(
             ) from exc
         why = fs.why(reason) if isinstance(reason, OSError) else reason
         raise NetError(f"the manager at {url} cannot be reached: {why}") from exc
+
+
+def _refuse_onward(
+    request: Any, _response: Any, _code: int, _reason: str, _headers: Any, onward: str
+) -> NoReturn:
+    """A POST that is sent on would arrive without its parameters."""
+    raise UsageError(
+        f"{request.full_url} sends requests on to {onward}: "
+        f"that is the url for the credentials file"
+    )
 
 
 @functools.lru_cache(maxsize=8)

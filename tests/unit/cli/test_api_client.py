@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from unittest import mock
 
 import pytest
@@ -46,3 +49,34 @@ def test_a_certificate_that_is_not_pem_is_said_each_time() -> None:
                 "listZones",
                 {},
             )
+
+
+class _Onward(BaseHTTPRequestHandler):
+    """A proxy that wants https."""
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "https://127.0.0.1:1/client/api")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815 - the name that is called
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Onward) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/client/api"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_post_that_is_sent_on_is_told_where_the_manager_is(proxy: str) -> None:
+    """Not that the new place is not trusted: nothing was loaded that could tell."""
+    with pytest.raises(UsageError, match=r"on to https://127\.0\.0\.1:1/client/api"):
+        api_client.call({"url": proxy, "apikey": "a", "secretkey": "s"}, "listZones", {})
+    _asked(proxy, use_get=True)  # all it asks for goes along
