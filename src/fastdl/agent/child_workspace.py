@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fastdl.engine.cancel import Checked
 from fastdl.engine.journal_file import JournalFile, SharedFile
 from fastdl.engine.workspace import Workspace
+from fastdl.sinks.base import sink_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +79,10 @@ class ChildWorkspace(Workspace):
 
         # Relative: this user may have no access through the parent folders.
         staging = Staging(Path(_STAGED))
-        staging.path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            staging.path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise sink_error(error, f"making {staging.path}") from None
         try:
             yield staging
         finally:
