@@ -322,6 +322,16 @@ def test_without_resume_nothing_is_kept_or_used(decoded: Decoded) -> None:
 
 
 @onto(("gz", "file"))
+def test_a_folder_that_cannot_be_flushed_does_not_stop_what_runs(decoded: Decoded) -> None:
+    """S01: the journal's own flush is the first in there, its folder's the second."""
+    prefix = seam.loaded(nth=2, call="fsync", do=str(errno.EIO), only=SUFFIX)
+    done = decoded.complete(prefix=prefix, rules=[Rule(rate=RATE)])
+    assert done.code == 0, done
+    assert any("cannot be resumed" in warning for warning in done.json["warnings"]), done
+    decoded.check_holds()
+
+
+@onto(("gz", "file"))
 @pytest.mark.parametrize(("call", "number"), [("pwrite", errno.ENOSPC), ("fdatasync", errno.EIO)])
 def test_what_cannot_be_kept_is_no_reason_to_fail(decoded: Decoded, call: str, number: int) -> None:
     """S01: the download needs only its target."""

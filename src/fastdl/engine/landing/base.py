@@ -253,7 +253,11 @@ class Lander:
         spool = self._spool(facts, workspace, ctx)
         if spool is None:
             return
-        made = open_checkpoint(spool.journal, spool, facts, ctx.options, self.kind)
+        try:
+            made = open_checkpoint(spool.journal, spool, facts, ctx.options, self.kind)
+        except FastdlError as exc:  # the transfer that runs does not depend on it
+            ctx.events.warn(f"this download cannot be resumed: {exc.message}")
+            return
         if made.local or made.block != checkpoint.block:  # of another job that has just ended
             made.close(remove=False)
             return
