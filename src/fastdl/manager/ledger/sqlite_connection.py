@@ -20,7 +20,8 @@ _Call = Callable[[], sqlite3.Cursor]
 
 async def connected(path: str) -> aiosqlite.Connection:
     """An open connection to the database at *path*."""
-    connection = _Connection(partial(sqlite3.connect, path), 64)
+    # Tools may look at it from another thread while it rests.
+    connection = _Connection(partial(sqlite3.connect, path, check_same_thread=False), 64)
     # One left open must not keep the program. Until aiosqlite 0.22 a connection is its thread.
     thread: Any = getattr(connection, "_thread", connection)
     thread.daemon = True
