@@ -16,6 +16,7 @@ import pytest
 from fastdl.engine.staging import SUFFIX
 from tests.env import seam
 from tests.env.command import Outcome, run_fastdl
+from tests.env.faults import Rule
 from tests.env.images import MIB
 from tests.env.landing import PACK, Bench
 from tests.env.loopdev import LoopDevice, loop_device
@@ -24,6 +25,8 @@ from tests.env.origin import FaultOrigin, pseudo_random
 DISK = pseudo_random(51, 4 * MIB)
 PACKED = PACK["gz"](DISK)
 CLOSES = (errno.EINTR, errno.EIO)
+RATE = 15_000_000
+"""Bytes a second: a source that is much faster is not kept while it is unpacked."""
 
 
 @pytest.fixture
@@ -39,7 +42,8 @@ def device(tmp_path: Path) -> Iterator[LoopDevice]:
 
 
 def get(bench: Bench, target: str, *, packed: bool, **fault: object) -> Outcome:
-    url = bench.url(PACKED if packed else DISK, name="image")
+    slow = [Rule(rate=RATE)] if packed else []
+    url = bench.url(PACKED if packed else DISK, *slow, name="image")
     words = ["get", url, "-o", target, "--target-format", "raw", "--json"]
     prefix = seam.loaded(nth=1, **fault) if fault else []
     return run_fastdl(words, home=bench.home, prefix=prefix, timeout=60)

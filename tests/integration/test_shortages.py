@@ -12,6 +12,7 @@ import pytest
 from fastdl.engine.staging import SUFFIX
 from tests.env import seam
 from tests.env.command import run_fastdl
+from tests.env.faults import Rule
 from tests.env.images import HAVE_QEMU, MIB, NEED_QEMU, run
 from tests.env.landing import PACK, Bench
 from tests.env.loopdev import LoopDevice, loop_device
@@ -72,7 +73,8 @@ def test_a_state_folder_that_is_none_is_a_warning_or_the_storages_refusal(
         file = made.read_bytes()
     else:
         file = PACK["gz"](DISK) if kind == "gz" else DISK
-    words = ["get", bench.url(file), "-o", device.path, "--json"]
+    slow = [Rule(rate=15_000_000)] if kind == "gz" else []  # a faster one is not kept anyway
+    words = ["get", bench.url(file, *slow), "-o", device.path, "--json"]
     prefix = ["env", "XDG_STATE_HOME=/proc/absent"]
     if state == "read-only":
         prefix = seam.loaded(nth=1, call="mkdir", do=str(errno.EROFS), ever=True)
